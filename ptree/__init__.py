@@ -1,0 +1,86 @@
+"""ptree: the parameters of JAX models, by path.
+
+A model is a pure function `f(params, x)`, and `params` is an immutable nested dict that JAX flattens as
+fast as a plain one. Every public name of the package is on this page once, in reading order; the layers
+are in `ptree.nn`, the initialisers in `ptree.initializers`. The rooms at the end are opened when they are
+first used, so that `import ptree` stays quick.
+"""
+
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from . import initializers as initializers
+
+# the tree, and a parameter that is not drawn yet
+from ._tree import Tree as Tree
+from ._params import Param as Param
+
+# reading and writing, on any pytree
+from ._access import get as get  # what is at a path
+from ._access import set as set  # another value at a path that exists
+from ._access import put as put  # anything at any path
+from ._access import update as update  # a function of each selected leaf
+from ._access import items as items  # (path, leaf) pairs
+from ._access import paths as paths  # the paths alone
+from ._parts import select as select  # the selected leaves only
+from ._parts import partition as partition  # the selected leaves, and the rest
+from ._parts import merge as merge  # the inverse of partition
+from ._access import drop as drop  # without the selected leaves
+from ._flat import rename as rename  # other names, by pattern
+from ._flat import flatten as flatten  # one flat dict, path -> leaf
+from ._flat import unflatten as unflatten  # the inverse of flatten
+from ._flat import asdict as asdict  # nested plain dicts
+
+# drawing
+from ._params import init as init  # every parameter of a spec
+from ._params import reinit as reinit  # some leaves again
+from ._params import abstract as abstract  # shapes and dtypes only
+from ._params import keys as keys  # each leaf's own key
+from ._params import child_key as child_key  # the key for what is at a path
+from ._params import trainable as trainable  # a mask of what an optimiser may change
+
+# sharing
+from ._ties import tie as tie  # two names for one leaf
+from ._ties import untie as untie  # a leaf for each name
+from ._ties import ties as ties  # alias -> source
+from ._ties import transposed as transposed  # a tie through a transpose
+
+# what can go wrong
+from ._errors import FileError as FileError
+from ._errors import InitError as InitError
+from ._errors import LayerError as LayerError
+from ._errors import PathError as PathError
+from ._errors import PatternError as PatternError
+from ._errors import PtreeError as PtreeError
+from ._errors import StructureError as StructureError
+from ._errors import TieError as TieError
+
+# layers, looking and keeping
+if _TYPE_CHECKING:
+    from . import nn as nn  # layers
+    from .files import load as load  # a tree from a file
+    from .files import save as save  # a tree to a file
+    from .look import summary as summary  # every parameter, its shape and size
+
+_ROOMS = {"nn": "nn", "load": "files", "save": "files", "summary": "look"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'ptree' has no attribute {name!r}")
+    from importlib import import_module
+
+    room = import_module(f"ptree.{_ROOMS[name]}")
+    value = globals()[name] = room if name == _ROOMS[name] else getattr(room, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
+    "TieError", "Tree", "abstract", "asdict", "child_key", "drop", "flatten", "get", "init", "initializers", "items",
+    "keys", "load", "merge", "nn", "partition", "paths", "put", "reinit", "rename", "save", "select", "set", "summary",
+    "tie", "ties", "trainable", "transposed", "unflatten", "untie", "update",
+]  # fmt: skip

@@ -1,0 +1,417 @@
+"""Reading and writing any pytree by path: get, items, paths, set, update, put, drop.
+
+Every function returns a new tree, or the same one where nothing changed, and shares what it did not
+touch. Trees, dicts, lists, tuples, named tuples, dataclasses and other registered nodes keep their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+import jax
+
+from ._check import differences, structure_error
+from ._errors import PathError, StructureError, TieError, listed
+from ._leaf import describe, same, signature
+from ._nodes import opened
+from ._paths import compile, split
+from ._select import Selector, aliases, choose, entries
+from ._tree import MISSING, Layout, Nested, Tie, Tree, build, child, expand, find, make, no_path, resolve
+
+# ------------------------------------------------------------------------------- reading
+
+
+def get(tree: Any, path: str | int) -> Any:
+    """What is at the path: a leaf, or the node with all that is below it.
+
+    >>> get({"enc": [{"kernel": 1}, {"kernel": 2}]}, "enc/1/kernel")
+    2
+
+    Through a tie it reads the source's own object. Nothing is copied.
+
+    Raises:
+        PathError: there is no such path; it says where the path stops and what is there.
+    """
+    return _read(tree, split(path), tree, split(path))
+
+
+def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -> Any:
+    if type(node) is Tree:
+        value = find(node, segments)
+        if value is not MISSING:
+            return value
+        for cut in range(len(segments) - 1, 0, -1):  # a node of another kind may lie on the way
+            value = find(node, segments[:cut])
+            if value is not MISSING:
+                if type(value) is Tree or opened(value) is None:
+                    break
+                return _read(value, segments[cut:], tree, asked)
+        raise no_path(tree, asked, _names, _step)
+    if not segments:
+        return node
+    at, used = _position(node, segments, tree, asked)
+    inside = opened(node)
+    assert inside is not None
+    return _read(inside.values[at], segments[used:], tree, asked)
+
+
+def _names(node: Any) -> list[str] | None:
+    if type(node) is Tree:
+        return list(node)
+    inside = opened(node)
+    return None if inside is None else list(inside.names)
+
+
+def _step(node: Any, name: str) -> Any:
+    if type(node) is Tree:
+        return find(node, [name])
+    inside = opened(node)
+    assert inside is not None
+    return inside.values[list(inside.names).index(name)]
+
+
+def _position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -> tuple[int, int]:
+    """Which child of a foreign node the path goes on to, and how many segments its name takes."""
+    inside = opened(node)
+    names = () if inside is None else inside.names
+    for used in range(1, len(segments) + 1):
+        name = "/".join(segments[:used])
+        if name in names:
+            return list(names).index(name), used
+    raise no_path(tree, asked, _names, _step)
+
+
+def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Any]]:
+    """The selected leaves with their paths, as a list of pairs in declaration order.
+
+    >>> params = Tree({"enc": {"kernel": 1, "bias": 2}, "head": {"kernel": 3}})
+    >>> items(params, "**/kernel")
+    [('enc/kernel', 1), ('head/kernel', 3)]
+
+    A tied leaf is listed once, under its source's path; with `aliases` under its other names as well.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    chosen = choose(tree, selector)
+    if not aliases:
+        return chosen
+    kept = dict(chosen)
+    out: list[tuple[str, Any]] = []
+    for path, value in entries(tree):
+        if type(value) is Tie and value.source in kept:
+            out.append((path, value.read(kept[value.source])))
+        elif path in kept:
+            out.append((path, value))
+    return out
+
+
+def paths(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[str]:
+    """The paths of the selected leaves, in declaration order.
+
+    >>> paths(Tree({"layer_1": {"bias": 0}, "layer_0": {"bias": 0}}))
+    ['layer_1/bias', 'layer_0/bias']
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    return [path for path, _ in items(tree, selector, aliases=aliases)]
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+def set(tree: Any, path: str | int, value: Any) -> Any:
+    """A tree with another value at a path that exists; structure, shapes and dtypes stay.
+
+    >>> params = Tree({"enc": {"kernel": 1, "bias": 2}})
+    >>> set(params, "enc/bias", 5)["enc/bias"]
+    5
+
+    The value may be a leaf or a whole subtree. A write to an alias writes the one leaf, so every other
+    name sees it. The value is stored as it is, not copied, cast or broadcast; all nodes off the path are
+    shared with `tree`. Use `put` to add, or to replace by something else.
+
+    Raises:
+        PathError: there is no such path.
+        StructureError: structure, shape or dtype differ; it lists all differences.
+        TieError: a subtree with two different values for one tied leaf.
+    """
+    segments = split(path)
+    old = _read(tree, segments, tree, segments)
+    if opened(old) is not None:
+        return _set_node(tree, segments, old, value)
+    _check_leaf("set", "/".join(segments), old, value)
+    return _write(tree, segments, value)
+
+
+def _check_leaf(verb: str, path: str, old: Any, new: Any) -> None:
+    if signature(old) == signature(new):
+        return
+    _, _, misshapen, mistyped = differences({path: old}, {path: new})
+    raise StructureError(
+        f"cannot {verb} {path!r}: expected {describe(old)}, got {describe(new)}."
+        " Use ptree.put to replace it by something of another shape or dtype.",
+        misshapen=misshapen,
+        mistyped=mistyped,
+    )
+
+
+def _write(node: Any, segments: Sequence[str], value: Any) -> Any:
+    """The node with another value at a path that exists, written through the ties."""
+    if not segments:
+        return value
+    if type(node) is Tree:
+        layout = node._layout
+        if segments[0] in layout.aliases:
+            source, tie = resolve(node, segments)
+            if tie is not None:
+                return _write(node, source, tie.write(value))
+        at = layout.index[segments[0]]
+        children = node._children
+        return make(layout, (*children[:at], _write(children[at], segments[1:], value), *children[at + 1 :]))
+    at, used = _position(node, segments, node, segments)
+    inside = opened(node)
+    assert inside is not None
+    values = list(inside.values)
+    values[at] = _write(values[at], segments[used:], value)
+    return inside.rebuild(values)
+
+
+def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
+    path = "/".join(segments)
+    if type(old) is Tree and type(value) is not Tree and isinstance(value, (Mapping, list, tuple)):
+        value = Tree(value)
+    before, after = dict(items(old, aliases=True)), dict(items(value, aliases=True))
+    found = differences(before, after)
+    if any(found):
+        raise structure_error(
+            f"cannot set {path!r}" if path else "cannot set the whole tree", *found, before, after,
+            prefix=path + "/" if path else "", fix=" Use ptree.put to replace it by something else.",
+        )  # fmt: skip
+    if jax.tree.structure(old) == jax.tree.structure(value) and _raw(tree, segments) is old:
+        return _write(tree, segments, value)
+    writes: dict[str, tuple[str, Any]] = {}
+    for below, leaf in after.items():
+        full = [*segments, *below.split("/")]
+        source, tie = resolve(tree, full) if type(tree) is Tree else (full, None)
+        leaf, name, where = (tie.write(leaf) if tie else leaf), "/".join(full), "/".join(source)
+        if where in writes and not _agree(writes[where][1], leaf):
+            raise TieError(
+                f"cannot set {path!r}: {writes[where][0]!r} and {name!r} are one tied leaf, and their values differ."
+                " Give both the same value, or untie them first"
+            )
+        writes.setdefault(where, (name, leaf))
+    for where, (_, leaf) in writes.items():
+        tree = _write(tree, split(where), leaf)
+    return tree
+
+
+def _raw(tree: Any, segments: Sequence[str]) -> Any:
+    for segment in segments:
+        tree = child(tree, segment) if type(tree) is Tree else MISSING
+    return tree
+
+
+def _agree(a: Any, b: Any) -> bool:
+    try:
+        return same(a, b)
+    except jax.errors.ConcretizationTypeError:  # two tracers: nobody can know
+        return False
+
+
+def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any:
+    """A tree in which each selected leaf is `function(leaf)`, of the same shape and dtype.
+
+    >>> update(Tree({"enc": {"kernel": 1, "bias": 2}}), "**/bias", lambda b: b * 10)["enc/bias"]
+    20
+
+    A path without wildcards may be an alias: the function then sees the leaf as the alias shows it, and
+    its value is written through the tie.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        StructureError: the function changed a shape or a dtype.
+    """
+    literal = compile(selector).literal if isinstance(selector, str) and selector[:1] != "!" else None
+    if literal and type(tree) is Tree and resolve(tree, literal)[1] is not None:
+        return set(tree, "/".join(literal), function(find(tree, literal)))
+    new: dict[str, Any] = {}
+    for path, leaf in choose(tree, selector):
+        new[path] = function(leaf)
+        _check_leaf("update", path, leaf, new[path])
+    return replace_leaves(tree, new)
+
+
+def replace_leaves(tree: Any, new: Mapping[str, Any]) -> Any:
+    """The tree with other leaves at these paths, unchecked; containers and ties stay."""
+    return _map(tree, lambda path, leaf: new.get(path, leaf), "")
+
+
+def _map(node: Any, function: Callable[[str, Any], Any], prefix: str) -> Any:
+    """The same node with each leaf replaced; a node in which no leaf changes is kept."""
+    inside = opened(node)
+    if inside is None:
+        return function(prefix[:-1], node)
+    values = [_map(v, function, f"{prefix}{n}/") for n, v in zip(inside.names, inside.values, strict=True)]
+    if all(new is old for new, old in zip(values, inside.values, strict=True)):
+        return node
+    return inside.rebuild(values)
+
+
+def put(tree: Any, path: str | int, value: Any) -> Any:
+    """A tree with a value at a path that may be new; a mapping becomes a subtree.
+
+    >>> put(Tree({"enc": {"kernel": 1}}), "head/bias", 3)
+    Tree(
+      enc/kernel  1
+      head/bias   3
+    )
+
+    It replaces whatever was there, of any shape or structure. At a source it changes the one leaf, at an
+    alias it ends the tie. Where a source goes, its first alias takes over the leaf.
+
+    Raises:
+        PathError: the path is the root, or goes on below a leaf.
+        StructureError: a container that cannot take a new name (a tuple, a dataclass).
+    """
+    segments = split(path)
+    if not segments:
+        raise PathError("cannot put at '': that is the whole tree, so use the value itself")
+    return _put(tree, segments, value, "/".join(segments))
+
+
+def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
+    name, *rest = segments
+    if type(node) is Tree:
+        layout = node._layout
+        if layout.ties:
+            return _restructure(node, lambda nested: _put_nested(nested, segments, value, asked))
+        old = child(node, name)
+        new = _put(Tree() if old is MISSING else old, rest, value, asked) if rest else _as_child(value)
+        children = {**dict(zip(layout.keys, node._children, strict=True)), name: new}
+        order = layout.order if name in layout.order else (*layout.order, name)
+        return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
+    inside = opened(node)
+    if inside is None:
+        at = asked.removesuffix("/" + "/".join(segments))
+        raise PathError(f"cannot put {asked!r}: {at!r} is {describe(node)}, not a node. Drop it first")
+    if type(node) is dict:
+        key = name
+        if name not in node:
+            key = next((key for key in node if str(key) == name), name)
+        old = node.get(key, {})
+        return {**node, key: _put(old, rest, value, asked) if rest else value}
+    if name not in inside.names:
+        raise StructureError(
+            f"cannot put {asked!r}: a {type(node).__name__} cannot take the new name {name!r};"
+            f" it has {listed(inside.names)}"
+        )
+    at = list(inside.names).index(name)
+    values = list(inside.values)
+    values[at] = _put(values[at], rest, value, asked) if rest else value
+    return inside.rebuild(values)
+
+
+def _as_child(value: Any) -> Any:
+    return Tree(value) if isinstance(value, Mapping) or type(value) in (list, tuple) else value
+
+
+def _put_nested(nested: Nested, segments: Sequence[str], value: Any, asked: str) -> None:
+    *above, name = segments
+    for depth, segment in enumerate(above):
+        below = nested.setdefault(segment, Nested())
+        if type(below) is not Nested:
+            if opened(below) is not None and type(below) is not Tie:
+                nested[segment] = _put(below, segments[depth + 1 :], value, asked)
+                return
+            what = "an alias" if type(below) is Tie else describe(below)
+            raise PathError(
+                f"cannot put {asked!r}: {'/'.join(above[: depth + 1])!r} is {what}, not a node. Drop it first"
+            )
+        nested = below
+    value = _as_child(value)
+    nested[name] = expand(value, "/".join(segments) + "/") if type(value) is Tree else value
+
+
+def drop(tree: Any, selector: Selector) -> Any:
+    """A tree without the selected leaves, and without the nodes that this leaves empty.
+
+    >>> drop(Tree({"enc": {"kernel": 1, "bias": 2}, "head/bias": 3}), "**/bias")
+    Tree(
+      enc/kernel  1
+    )
+
+    Here a pattern may also match an alias: dropping an alias removes the tie, and dropping a source hands
+    the leaf to its first alias that stays.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        StructureError: a container that cannot lose a child (a list, a tuple, a dataclass).
+    """
+    names = Tree(dict(items(tree, aliases=True))) if aliases(tree) else tree  # here aliases count like leaves
+    gone = frozenset(path for path, _ in choose(names, selector))
+    result = _drop(tree, gone, "")
+    return (Tree() if type(tree) is Tree else {}) if result is MISSING else result
+
+
+def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:
+    if type(node) is Tree and node._layout.ties:
+        return _restructure(node, lambda nested: _drop_nested(nested, gone, prefix)) or MISSING
+    inside = opened(node)
+    if inside is None:
+        return MISSING if prefix[:-1] in gone else node
+    values = [_drop(value, gone, f"{prefix}{name}/") for name, value in zip(inside.names, inside.values, strict=True)]
+    if all(map(is_, values, inside.values)):
+        return node
+    if inside.fixed and any(value is MISSING for value in values):
+        lost = [prefix + name for name, value in zip(inside.names, values, strict=True) if value is MISSING]
+        raise StructureError(
+            f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
+            " ptree.partition leaves None in its place"
+        )
+    return MISSING if all(value is MISSING for value in values) else inside.keep(values)
+
+
+def _drop_nested(nested: Nested, gone: frozenset[str], prefix: str) -> None:
+    for name, value in list(nested.items()):
+        path = prefix + name
+        if type(value) is Nested and value:
+            _drop_nested(value, gone, path + "/")
+            value = value or MISSING
+        elif type(value) is Tie:
+            value = MISSING if path in gone else value
+        elif type(value) is not Nested:
+            value = _drop(value, gone, path + "/")
+        if value is MISSING:
+            del nested[name]
+        else:
+            nested[name] = value
+
+
+def _restructure(tree: Tree, edit: Callable[[Nested], None]) -> Tree:
+    """The tree with its nested dicts edited; where a source is gone, its first alias takes over the leaf."""
+    nested = expand(tree)
+    edit(nested)
+    heirs: dict[str, tuple[str, Tie]] = {}
+    for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
+        above, _, name = alias.rpartition("/")
+        node = _at(nested, above)
+        if type(_at(nested, tie.source)) not in (Nested, Tie, type(MISSING)):
+            continue
+        if tie.source not in heirs:
+            heirs[tie.source] = alias, tie
+            node[name] = tie.read(find(tree, tie.source.split("/")))
+        else:
+            heir, first = heirs[tie.source]
+            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
+            node[name] = back.then(tie.via)
+    return build(nested, tree)
+
+
+def _at(nested: Any, path: str) -> Any:
+    for segment in split(path):
+        nested = nested.get(segment, MISSING) if type(nested) is Nested else MISSING
+    return nested

@@ -1,0 +1,124 @@
+"""What can go wrong: the exceptions, and the few sentences that they share.
+
+    PtreeError
+    ├── PathError       (KeyError)    a path that is not there
+    ├── PatternError    (ValueError)  a pattern that is malformed, or that matches nothing
+    ├── StructureError  (ValueError)  two trees that do not fit each other
+    ├── TieError        (ValueError)  a tie that cannot be made, or two values for one tied leaf
+    ├── InitError       (ValueError)  a parameter that cannot be drawn
+    ├── LayerError      (ValueError)  an input or parameters that do not fit a layer
+    └── FileError       (ValueError)  a file that cannot be written or read
+
+Each inherits the builtin that a caller would guess. A message says what was asked, where, what was
+expected, what was there, and the likely fix; it never prints an array or a treedef.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+SHOWN = 10
+"""How many names a message lists before it counts the rest."""
+
+
+class PtreeError(Exception):
+    """Any error of ptree's own."""
+
+    __module__ = "ptree"
+
+
+class PathError(PtreeError, KeyError):
+    """A path that is not there."""
+
+    __module__ = "ptree"
+
+    def __str__(self) -> str:  # KeyError would show the repr of the text
+        return str(self.args[0]) if self.args else ""
+
+
+class PatternError(PtreeError, ValueError):
+    """A pattern that is malformed, or that matches nothing."""
+
+    __module__ = "ptree"
+
+
+class StructureError(PtreeError, ValueError):
+    """Two trees that do not fit; four lists of paths say where."""
+
+    __module__ = "ptree"
+
+    def __init__(
+        self,
+        text: str,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+        misshapen: Sequence[str] = (),
+        mistyped: Sequence[str] = (),
+    ):
+        super().__init__(text)
+        self.missing = list(missing)
+        self.unexpected = list(unexpected)
+        self.misshapen = list(misshapen)
+        self.mistyped = list(mistyped)
+
+    def __reduce__(self):
+        facts = (self.args[0], self.missing, self.unexpected, self.misshapen, self.mistyped)
+        return type(self), facts
+
+
+class TieError(PtreeError, ValueError):
+    """A tie that cannot be made, or two different values written to one tied leaf."""
+
+    __module__ = "ptree"
+
+
+class InitError(PtreeError, ValueError):
+    """A parameter that cannot be drawn."""
+
+    __module__ = "ptree"
+
+
+class LayerError(PtreeError, ValueError):
+    """An input, or parameters, that do not fit a layer; `path` says which, `what` the rest."""
+
+    __module__ = "ptree"
+
+    def __init__(self, what: str, path: str = ""):
+        super().__init__(f"at {path!r}, {what}" if path else what)
+        self.what, self.path = what, path
+
+    def inside(self, name: str) -> LayerError:
+        """The same error, seen from a container in which the layer has this name."""
+        return LayerError(self.what, f"{name}/{self.path}" if self.path else name)
+
+    def __reduce__(self):
+        return type(self), (self.what, self.path)
+
+
+class FileError(PtreeError, ValueError):
+    """A file that cannot be written or read."""
+
+    __module__ = "ptree"
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names as a person would list them: the first ten, then a count.
+
+    >>> listed(["kernel", "bias"])
+    "['kernel', 'bias']"
+    """
+    names = list(names)
+    shown = ", ".join(repr(name) for name in names[:SHOWN])
+    return f"[{shown}]" if len(names) <= SHOWN else f"[{shown}, and {len(names) - SHOWN} more]"
+
+
+def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
+    """` Did you mean 'x'?` with the nearest of the names, or nothing.
+
+    >>> suggestion("bais", ["bias", "kernel"], "2/")
+    " Did you mean '2/bias'?"
+    """
+    import difflib
+
+    near = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6)
+    return f" Did you mean {prefix + near[0]!r}?" if near else ""

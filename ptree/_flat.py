@@ -1,0 +1,151 @@
+"""Trees as flat or nested dicts and back, and with other names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._access import replace_leaves
+from ._check import structure_error
+from ._errors import PathError, PatternError, StructureError
+from ._nodes import opened
+from ._paths import compile, split
+from ._select import Selector, choose, entries, leaves, why_dead
+from ._tie import Tie
+from ._tree import Nested, Tree, build, insert
+
+
+def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:
+    """The tree as one flat dict, path -> leaf, that `unflatten` turns back.
+
+    >>> flatten(Tree({"enc": {"kernel": 1, "bias": 2}}))
+    {'enc/kernel': 1, 'enc/bias': 2}
+
+    So that nothing is lost, an alias stands in it as a `Tie` and a node without leaves as itself; to JAX
+    neither is a leaf. For arrays under every name use `dict(items(tree, aliases=True))`.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    if selector is None:
+        return dict(entries(tree))
+    kept = dict(choose(tree, selector))
+    return {p: v for p, v in entries(tree) if p in kept or (type(v) is Tie and v.source in kept)}
+
+
+def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
+    """A Tree from a flat dict, path -> leaf; or the containers of `like` with the flat dict's leaves.
+
+    >>> unflatten({"enc/kernel": 1, "enc/bias": 2})["enc"]
+    Tree(
+      kernel  1
+      bias    2
+    )
+    >>> unflatten({"0/b": 1, "1": 2}, like=[{"b": 0}, 0])
+    [{'b': 1}, 2]
+
+    Raises:
+        StructureError: two names land on one path, or the leaves are not those of `like`.
+        TieError: an alias without its source.
+    """
+    if like is None:
+        nested = Nested()
+        for path, value in flat.items():
+            if not path:
+                raise PathError("bad key '' at the root: it is empty; a single leaf needs no Tree")
+            insert(nested, split(path), value)
+        return build(nested)
+    expected = dict(leaves(like))
+    got = {path: value for path, value in flat.items() if path in expected or opened(value) is None}
+    missing, unexpected = [p for p in expected if p not in got], [p for p in got if p not in expected]
+    if missing or unexpected:
+        raise structure_error("cannot unflatten into `like`", missing, unexpected)
+    return replace_leaves(like, got)
+
+
+def asdict(tree: Any) -> dict[str, Any]:
+    """The tree as nested plain dicts; tied paths hold the same object. No leaf is copied.
+
+    >>> asdict(Tree({"enc/kernel": 1}))
+    {'enc': {'kernel': 1}}
+    """
+    tree = tree if type(tree) is Tree else Tree(tree)
+    return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}
+
+
+def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
+    """A tree with other names: old pattern -> new path, the first that matches counts.
+
+    >>> rename(Tree({"encoder": {"layer_0": 1, "layer_1": 2}}), {"encoder/layer_*": "blocks/*/scale"})
+    Tree(
+      blocks/0/scale  1
+      blocks/1/scale  2
+    )
+
+    What the wildcards on the left stand for is filled in on the right, in order. A pattern that matches a
+    node renames it with all that is below. A compiled regex must match a leaf's whole path; its groups are
+    filled in as in `re.sub`. Ties follow. A plain dict gives a plain dict, flat where it was flat.
+
+    Raises:
+        PatternError: a pattern that matches nothing, or another number of wildcards on the right.
+        StructureError: two leaves that land on one path; it names all three.
+    """
+    flat = isinstance(tree, Mapping) and type(tree) is not Tree and all(opened(v) is None for v in tree.values())
+    old = dict(tree) if flat else dict(entries(tree))
+    if type(tree) is not Tree and not isinstance(tree, Mapping):
+        raise StructureError(f"cannot rename in a {type(tree).__name__}: only a Tree or a dict can take new names")
+    used: list[Any] = []
+    new = {path: _renamed(path, table, used) for path in old}
+    dead = [
+        why_dead(compile(key), tree) if isinstance(key, str) else f"the regex {key.pattern!r} matches no whole path"
+        for key in table
+        if key not in used
+    ]
+    if dead:
+        raise PatternError("\n".join(dead))
+    came: dict[str, str] = {}
+    for path, renamed in new.items():
+        if came.setdefault(renamed, path) != path:
+            raise StructureError(f"cannot rename: {came[renamed]!r} and {path!r} both land on {renamed!r}")
+    if flat:
+        return {new[path]: value for path, value in old.items()}
+    nested = Nested()
+    for path, value in old.items():
+        if type(value) is Tie:
+            value = Tie(new[value.source], value.via)
+        insert(nested, split(new[path]), value)
+    return build(nested, tree) if type(tree) is Tree else asdict(build(nested))
+
+
+def _renamed(path: str, table: Mapping[Any, str], used: list[Any]) -> str:
+    segments = path.split("/")
+    for key, new in table.items():
+        if isinstance(key, re.Pattern):
+            match = key.fullmatch(path)
+            if match:
+                used.append(key)
+                return match.expand(new)
+            continue
+        pattern = compile(key)
+        for cut in range(1, len(segments) + 1):
+            captures = pattern.captures(segments[:cut])
+            if captures is not None:
+                used.append(key)
+                return "/".join([*_fill_in(key, new, captures), *segments[cut:]])
+    return path
+
+
+def _fill_in(old: str, new: str, captures: Sequence[str]) -> list[str]:
+    parts = re.split(r"(\\.|\*\*|\*|\?|\[[^\]]*\]|\{[^}]*\})", new)
+    holes = [at for at, part in enumerate(parts) if at % 2 and not part.startswith("\\")]
+    if len(holes) != len(captures):
+        raise PatternError(
+            f"cannot rename {old!r} to {new!r}: the left has {len(captures)} wildcards, the right has {len(holes)}"
+        )
+    for at, part in enumerate(parts):
+        if at % 2 and part.startswith("\\"):
+            parts[at] = part[1:]
+    for at, capture in zip(holes, captures, strict=True):
+        parts[at] = capture
+    return [segment for segment in "".join(parts).split("/") if segment]

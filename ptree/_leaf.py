@@ -1,0 +1,56 @@
+"""One leaf: its shape and dtype, how a person reads it, and whether two are the same.
+
+A leaf is whatever JAX does not open: an array of any library, a tracer, a `Param`, a
+`jax.ShapeDtypeStruct`, a bool, a label, a sharding.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
+
+
+def short_dtype(dtype: Any) -> str:
+    """`f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    name = str(dtype).removeprefix("torch.")
+    for long, short in _SHORT:
+        if re.match(long + r"\d", name):
+            return short + name.removeprefix(long)
+    return name
+
+
+def signature(leaf: Any) -> tuple[tuple[int, ...], Any] | type:
+    """What must agree for one leaf to take another's place: shape and dtype, else the type."""
+    try:
+        return tuple(leaf.shape), leaf.dtype
+    except (AttributeError, TypeError):
+        return type(leaf)
+
+
+def describe(leaf: Any) -> str:
+    """A leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
+    ('f32[4,8]', 'True', "'frozen'", 'object')
+    """
+    about = signature(leaf)
+    if isinstance(about, tuple):
+        return f"{short_dtype(about[1])}[{','.join(map(str, about[0]))}]"
+    if isinstance(leaf, (bool, int, float, complex, str, bytes, type(None))) and len(text := repr(leaf)) <= 32:
+        return text
+    return about.__name__
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two leaves hold the same: equal shapes, dtypes and values, where NaN equals NaN."""
+    if a is b:
+        return True
+    if signature(a) != signature(b):
+        return False
+    equal = a == b
+    if hasattr(equal, "all") and hasattr(a, "shape"):
+        return bool((equal | ((a != a) & (b != b))).all())
+    return bool(equal)

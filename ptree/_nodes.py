@@ -1,0 +1,105 @@
+"""One node of any pytree: its children by name, and the same kind of node with other children.
+
+A Tree, a dict, a list, a tuple, a named tuple, a dataclass, a module of another library: whatever JAX
+opens is a node, and JAX's key path gives the names of its children.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
+
+from ._paths import in_order
+from ._tree import MISSING, Tree, make, prune
+
+
+class Node(NamedTuple):
+    """The children of a node in the order in which a person lists them."""
+
+    names: Sequence[str]
+    values: Sequence[Any]
+    rebuild: Callable[[Sequence[Any]], Any]
+    """The same node with other values, in this order."""
+    keep: Callable[[Sequence[Any]], Any]
+    """The same, without the children whose value is `MISSING`; None stands for them where it is `fixed`."""
+    fixed: bool = False
+    """Whether the node cannot lose a child: a list, a tuple, a dataclass."""
+
+
+def opened(node: Any) -> Node | None:
+    """The node's children, or None for a leaf."""
+    kind = type(node)
+    if kind is Tree:
+        return _tree(node)
+    if kind is dict:
+        return _dict(node)
+    if kind is list or kind is tuple:
+        return Node([str(at) for at in range(len(node))], node, kind, lambda values: kind(map(_none, values)), True)
+    if node is None:
+        return Node((), (), lambda _: None, lambda _: None)
+    if isinstance(node, (np.ndarray, np.generic, jax.Array)) or all_leaves((node,)):
+        return None
+    return _registered(node)
+
+
+def _none(value: Any) -> Any:
+    return None if value is MISSING else value
+
+
+def _tree(tree: Tree) -> Node:
+    layout = tree._layout
+    places = [at for _, at in layout.listing]
+
+    def ordered(values: Sequence[Any]) -> list[Any]:
+        children: list[Any] = [None] * len(places)
+        for at, value in zip(places, values, strict=True):
+            children[at] = value
+        return children
+
+    return Node(
+        [name for name, _ in layout.listing],
+        [tree._children[at] for at in places],
+        lambda values: make(layout, ordered(values)),
+        lambda values: prune(tree, ordered(values)),
+    )
+
+
+def _dict(node: dict[Any, Any]) -> Node:
+    keys: Sequence[Any] = list(node)
+    if all(type(key) is str for key in keys):
+        keys = in_order(keys)
+    return Node(
+        [key if type(key) is str else str(key) for key in keys],
+        [node[key] for key in keys],
+        lambda values: dict(zip(keys, values, strict=True)),
+        lambda values: {k: v for k, v in zip(keys, values, strict=True) if v is not MISSING},
+    )
+
+
+def _registered(node: Any) -> Node:
+    children, structure = tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
+
+    def keep(values: Sequence[Any]) -> Any:
+        if isinstance(node, Mapping) and any(value is MISSING for value in values):
+            gone = [path[0].key for (path, _), value in zip(children, values, strict=True) if value is MISSING]
+            rest = {key: _none(value) for key, value in structure.unflatten(values).items() if key not in gone}
+            if isinstance(node, dict):  # an OrderedDict, a defaultdict: whatever else it holds, it keeps
+                smaller = copy.copy(node)
+                smaller.clear()
+                smaller.update(rest)
+                return smaller
+            return type(node)(rest)  # pyright: ignore[reportCallIssue]
+        return structure.unflatten(map(_none, values))
+
+    return Node(
+        [keystr(path, simple=True, separator="/") for path, _ in children],
+        [child for _, child in children],
+        structure.unflatten,
+        keep,
+        not isinstance(node, Mapping),
+    )

@@ -1,0 +1,135 @@
+"""Parts of a tree: select and partition take them out, merge puts them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import is_
+from typing import Any
+
+from ._errors import StructureError, listed
+from ._nodes import opened
+from ._select import Selector, choose
+from ._tree import MISSING, Layout, Tree, find, make
+
+
+def select(tree: Any, selector: Selector) -> Any:
+    """A tree of the selected leaves only, under their own paths.
+
+    >>> select(Tree({"enc": {"kernel": 1, "bias": 2}, "head/bias": 3}), "**/bias")
+    Tree(
+      enc/bias   2
+      head/bias  3
+    )
+
+    Aliases come along with their source. Where a container cannot lose a child, None stands in its place.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    return partition(tree, selector)[0]
+
+
+def partition(tree: Any, selector: Selector) -> tuple[Any, Any]:
+    """Two trees: the selected leaves, and the rest. `merge` puts them together again.
+
+    >>> head, body = partition(Tree({"enc": {"kernel": 1}, "head": {"kernel": 2}}), "head")
+    >>> head["head/kernel"], body["enc/kernel"]
+    (2, 1)
+
+    Nodes that were empty before stay in the rest.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    chosen = frozenset(path for path, _ in choose(tree, selector))
+    halves = (_part(tree, chosen, True, ""), _part(tree, chosen, False, ""))
+    empty = Tree() if type(tree) is Tree else {} if type(tree) is dict else None
+    return (
+        empty if halves[0] is MISSING else halves[0],
+        empty if halves[1] is MISSING else halves[1],
+    )
+
+
+def _part(node: Any, chosen: frozenset[str], taken: bool, prefix: str) -> Any:
+    """The node with the chosen leaves only (or with the others only), or `MISSING` where none is left."""
+    inside = opened(node)
+    if inside is None:
+        return node if (prefix[:-1] in chosen) == taken else MISSING
+    if not inside.names:
+        return MISSING if taken else node
+    values = [_part(v, chosen, taken, f"{prefix}{n}/") for n, v in zip(inside.names, inside.values, strict=True)]
+    if all(map(is_, values, inside.values)):
+        return node
+    return MISSING if all(value is MISSING for value in values) else inside.keep(values)
+
+
+def merge(*trees: Any) -> Any:
+    """One tree with the leaves of all; the inverse of `partition`.
+
+    >>> merge(Tree({"enc": {"kernel": 1}}), Tree({"enc": {"bias": 2}, "head/bias": 3}))
+    Tree(
+      enc/kernel  1
+      enc/bias    2
+      head/bias   3
+    )
+
+    Ties of every tree stay. An empty node, or None, gives way to whatever another tree has there.
+
+    Raises:
+        StructureError: a path that is in more than one tree, or containers that do not fit.
+    """
+    if not trees:
+        raise StructureError("cannot merge: no tree was given")
+    overlap: list[str] = []
+    merged = trees[0]
+    for tree in trees[1:]:
+        merged = _merge(merged, tree, "", overlap)
+    if overlap:
+        raise StructureError(
+            f"cannot merge: {listed(overlap)} {'is' if len(overlap) == 1 else 'are'} in more than one tree."
+            " Drop one side first, or use ptree.set to replace values",
+            unexpected=overlap,
+        )
+    return merged
+
+
+def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
+    left, right = opened(a), opened(b)
+    if left is not None and not left.names and (right is None or right.names or type(a) is not Tree):
+        return b
+    if right is not None and not right.names:
+        return a
+    if left is None or right is None:
+        overlap.append(prefix[:-1])
+        return a
+    if type(a) is Tree or type(b) is Tree:
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            return _merge_trees(Tree(a), Tree(b), prefix, overlap)
+    elif type(a) is dict and type(b) is dict:
+        out = dict(a)
+        for key, value in b.items():
+            out[key] = _merge(out[key], value, f"{prefix}{key}/", overlap) if key in out else value
+        return out
+    elif type(a) is type(b) and list(left.names) == list(right.names):
+        pairs = zip(left.names, left.values, right.values, strict=True)
+        return left.rebuild([_merge(x, y, f"{prefix}{name}/", overlap) for name, x, y in pairs])
+    raise StructureError(
+        f"cannot merge at {prefix[:-1]!r}: a {type(a).__name__} with {listed(left.names)}"
+        f" and a {type(b).__name__} with {listed(right.names)}"
+    )
+
+
+def _merge_trees(a: Tree, b: Tree, prefix: str, overlap: list[str]) -> Tree:
+    left, right = a._layout, b._layout
+    children = dict(zip(left.keys, a._children, strict=True))
+    for key, value in zip(right.keys, b._children, strict=True):
+        children[key] = _merge(children[key], value, f"{prefix}{key}/", overlap) if key in children else value
+    ties = dict(left.ties)
+    for alias, tie in right.ties:
+        if ties.setdefault(alias, tie) != tie:
+            overlap.append(prefix + alias)
+    longer, other = (right, left) if {*right.order} > {*left.order} else (left, right)
+    order = dict.fromkeys((*longer.order, *other.order))
+    bare = make(Layout.of(order, children), (children[key] for key in sorted(children)))
+    overlap += [prefix + alias for alias in ties if find(bare, alias.split("/")) is not MISSING]
+    return make(Layout.of(order, children, ties.items()), bare._children) if ties else bare

@@ -1,0 +1,437 @@
+r"""Paths and patterns: strings only, no trees and no arrays.
+
+A *path* is the keys from the root to a node or a leaf, joined by ``/``: ``"blocks/3/attn/kernel"``.
+A *pattern* is a path in which a segment may hold wildcards. It is anchored at both ends.
+
+====================  =============================================================
+``*``                 any number of characters inside one segment
+``?``                 one character
+``[abc]`` ``[a-z]``   one of these characters; ``[!abc]`` one of the others
+``{a,b}``             either; may be nested, and may hold ``/``
+``{0..11}``           a whole number from 0 to 11; ``{00..11}`` with leading zeros
+``**``                as a whole segment: any number of segments, also none
+``\*``                the character itself, for keys that hold a wildcard character
+====================  =============================================================
+
+A pattern that matches an inner node selects all that is below it.
+
+A pattern is compiled once, into a machine that reads a path segment by segment. Its states are made
+when they are first reached and remember where each segment led, so a walk over a tree costs one
+dictionary look-up per node, leaves a branch as soon as nothing below it can match, and takes linear
+time whatever the pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise, product
+from typing import Any, NamedTuple
+
+from ._errors import PathError, PatternError
+
+SPECIAL = frozenset("*?[]{}\\")
+"""Characters that a pattern must escape to mean themselves (and `!` at the start)."""
+
+_MOST_EXPANSIONS = 1000
+_MOST_REMEMBERED = 1 << 14
+
+
+# --------------------------------------------------------------------------------- paths
+
+
+def split(path: str | int) -> list[str]:
+    """The segments of a path; the root is the empty path.
+
+    >>> split("blocks/3/kernel"), split(3), split("")
+    (['blocks', '3', 'kernel'], ['3'], [])
+    """
+    if type(path) is not str:
+        if isinstance(path, int) and not isinstance(path, bool):
+            return [str(path)]
+        if not isinstance(path, str):
+            raise PathError(f"no path {path!r}: a path is a string such as 'blocks/3/kernel', or an int")
+    if not path:
+        return []
+    segments = path.split("/")
+    if "" in segments:
+        raise PathError(f"no path {path!r}: it has an empty segment (a '/' too many)")
+    return segments
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A sort key that puts `layer_2` before `layer_10`."""
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def in_order(names: Sequence[str]) -> Sequence[str]:
+    """The names of a plain dict as a person would list them.
+
+    JAX rebuilds a dict with its keys sorted as strings. Names in just that order say nothing about how
+    they were declared, so they are listed naturally; any other order was somebody's choice and is kept.
+
+    >>> in_order(["layer_10", "layer_2"]), in_order(["head", "body"])
+    (['layer_2', 'layer_10'], ['head', 'body'])
+    """
+    if any(a > b for a, b in pairwise(names)):
+        return names
+    return sorted(names, key=natural)
+
+
+# ------------------------------------------------------------------------------ patterns
+
+
+class _Any(NamedTuple):  # *
+    pass
+
+
+class _One(NamedTuple):  # ? or [...]
+    characters: frozenset[str] | None
+    negated: bool
+
+
+class _Range(NamedTuple):  # {0..11}
+    low: int
+    high: int
+    width: int  # of numbers with leading zeros; 0 without
+
+
+class _Either(NamedTuple):  # {a,b}
+    options: tuple[tuple[Any, ...], ...]
+
+
+class _Mark(NamedTuple):  # what is not inside a segment
+    text: str
+
+
+_DEEP, _SLASH = _Mark("**"), _Mark("/")
+_Ends = dict[int, tuple[tuple[int, int], ...]]  # where a match may end -> the spans that its wildcards took
+
+
+class _State:
+    """A place in the machine: the (sequence, position) pairs that a path read so far can be at."""
+
+    __slots__ = ("accepts", "names", "next", "places")
+
+    def __init__(self, places: frozenset[tuple[int, int]], sequences: Sequence[Sequence[Any]]):
+        self.places = places
+        self.next: dict[str, _State | None] = {}
+        self.accepts = any(at == len(sequences[which]) for which, at in places)
+        ahead = [sequences[which][at] for which, at in places if at < len(sequences[which])]
+        literal = all(type(segment) is str for segment in ahead)
+        self.names: list[str] | None = sorted(set(ahead)) if literal else None
+        """Where only these names lead on, these names; otherwise None."""
+
+
+class Pattern:
+    """A compiled pattern; made by `compile`, which remembers it."""
+
+    __slots__ = ("_sequences", "_states", "literal", "start", "text")
+
+    def __init__(self, text: str):
+        self.text = text
+        self._sequences = [_segments(elements, text) for elements in _expand(_parse(text), text)]
+        only = self._sequences[0] if len(self._sequences) == 1 else ()
+        self.literal: list[str] | None = list(only) if only and all(type(s) is str for s in only) else None
+        """The segments, where the pattern holds no wildcard; otherwise None."""
+        self._states: dict[frozenset[tuple[int, int]], _State] = {}
+        self.start = self._state((which, 0) for which in range(len(self._sequences)))
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.text!r})"
+
+    def _state(self, places: Iterable[tuple[int, int]]) -> _State:
+        reached: list[tuple[int, int]] = []
+        for which, at in places:
+            reached.append((which, at))
+            if at < len(self._sequences[which]) and self._sequences[which][at] is _DEEP:
+                reached.append((which, at + 1))  # ** may stand for no segment; two never follow each other
+        key = frozenset(reached)
+        if key not in self._states:
+            self._states[key] = _State(key, self._sequences)
+        return self._states[key]
+
+    def step(self, state: _State, segment: str) -> _State | None:
+        """The state after one more segment, or None when nothing below can match."""
+        try:
+            return state.next[segment]
+        except KeyError:
+            pass
+        places: list[tuple[int, int]] = []
+        for which, at in state.places:
+            sequence = self._sequences[which]
+            if at == len(sequence):
+                continue
+            if sequence[at] is _DEEP:
+                places.append((which, at))
+            elif _took(sequence[at], segment) is not None:
+                places.append((which, at + 1))
+        if len(state.next) >= _MOST_REMEMBERED:
+            state.next.clear()
+        found = state.next[segment] = self._state(places) if places else None
+        return found
+
+    def matches(self, path: str) -> bool:
+        """Whether the pattern matches this path, or a node above it.
+
+        >>> compile("blocks/*/attn").matches("blocks/3/attn/q/kernel")
+        True
+        """
+        state: _State | None = self.start
+        for segment in path.split("/"):
+            if state is None or state.accepts:
+                break
+            state = self.step(state, segment)
+        return state is not None and state.accepts
+
+    def captures(self, segments: Sequence[str]) -> tuple[str, ...] | None:
+        """What each wildcard stands for where the pattern matches just these segments, else None.
+
+        The first wildcard takes as little as it can, then the second, and so on.
+
+        >>> compile("*/layer_{0..11}/**").captures(["enc", "layer_3", "attn", "kernel"])
+        ('enc', '3', 'attn/kernel')
+        """
+        for sequence in self._sequences:
+            found: list[tuple[str, ...] | None] = [None] * (len(segments) + 1)
+            found[0] = ()
+            for part in sequence:  # found[n]: what the parts so far took, if they can take n segments
+                after: list[tuple[str, ...] | None] = [None] * (len(segments) + 1)
+                for n, taken in enumerate(found):
+                    if taken is None:
+                        continue
+                    if part is _DEEP:
+                        for m in range(n, len(segments) + 1):
+                            if after[m] is None:
+                                after[m] = (*taken, "/".join(segments[n:m]))
+                    elif n < len(segments) and after[n + 1] is None:
+                        took = _took(part, segments[n])
+                        after[n + 1] = None if took is None else taken + took
+                found = after
+            if found[-1] is not None:
+                return found[-1]
+        return None
+
+
+def _took(part: str | tuple[Any, ...], segment: str) -> tuple[str, ...] | None:
+    """What the wildcards of one segment of a pattern stand for, or None where it does not fit."""
+    if type(part) is str:
+        return () if part == segment else None
+    ends: _Ends = {0: ()}
+    for element in part:
+        ends = _advance(element, segment, ends)
+    spans = ends.get(len(segment))
+    return None if spans is None else tuple(segment[start:end] for start, end in spans)
+
+
+def _advance(element: Any, text: str, starts: _Ends) -> _Ends:
+    """From each place where a match may stand, each place where it may stand after one element."""
+    ends: _Ends = {}
+    if type(element) is _Any:
+        for start in sorted(starts)[:1]:  # what came before took as little as it could
+            ends = {end: (*starts[start], (start, end)) for end in range(start, len(text) + 1)}
+        return ends
+    for start, taken in starts.items():
+        match element:
+            case str():
+                if text.startswith(element, start):
+                    ends.setdefault(start + len(element), taken)
+            case _One(characters, negated):
+                if start < len(text) and (characters is None or (text[start] in characters) != negated):
+                    ends.setdefault(start + 1, (*taken, (start, start + 1)))
+            case _Range(low, high, width):
+                for end in range(start + 1, min(len(text), start + len(str(high)) + width) + 1):
+                    number = text[start:end]
+                    if not (number.isascii() and number.isdigit()):
+                        break
+                    plain = len(number) == width if width else number == str(int(number))
+                    if plain and low <= int(number) <= high:
+                        ends.setdefault(end, (*taken, (start, end)))
+            case _Either(options):
+                for option in options:
+                    inner: _Ends = {start: ()}
+                    for part in option:
+                        inner = _advance(part, text, inner)
+                    for end in inner:
+                        ends.setdefault(end, (*taken, (start, end)))
+    return ends
+
+
+@lru_cache(maxsize=1024)
+def compile(text: str) -> Pattern:
+    """The pattern that a text stands for.
+
+    Raises:
+        PatternError: it is empty, has an empty segment, an unbalanced bracket, an empty range, or `**`
+            that is not a whole segment.
+    """
+    if not isinstance(text, str):
+        raise PatternError(f"not a pattern: {text!r}; a pattern is a string such as '**/bias'")
+    return Pattern(text)
+
+
+def escape(path: str) -> str:
+    r"""The pattern that matches this path and no other.
+
+    >>> escape("a[0]/b*")
+    'a\\[0\\]/b\\*'
+    """
+    escaped = "".join("\\" + c if c in SPECIAL else c for c in path)
+    return "\\" + escaped if escaped.startswith("!") else escaped
+
+
+def _wrong(text: str, why: str) -> PatternError:
+    return PatternError(f"bad pattern {text!r}: {why}")
+
+
+def _parse(text: str) -> tuple[Any, ...]:
+    """The elements of a pattern; `/` and `**` stand in it as `_SLASH` and `_DEEP` marks."""
+    if not text:
+        raise _wrong(text, "it is empty. Use '**' for everything")
+    elements, at = _parse_until(text, 0, depth=0)
+    assert at == len(text)
+    return elements
+
+
+def _parse_until(text: str, at: int, depth: int) -> tuple[tuple[Any, ...], int]:
+    """Elements from `at` up to the end, or inside braces up to the `,` or `}` that ends the option."""
+    if depth > 50:
+        raise _wrong(text, "braces are nested more than 50 deep")
+    elements: list[Any] = []
+    literal: list[str] = []
+
+    def add(element: Any) -> None:
+        if literal:
+            elements.append("".join(literal))
+            literal.clear()
+        elements.append(element)
+
+    while at < len(text):
+        c = text[at]
+        if depth and c in ",}":
+            break
+        if c == "\\":
+            if at + 1 == len(text):
+                raise _wrong(text, "it ends in a backslash")
+            literal.append(text[at + 1])
+            at += 2
+        elif c == "/":
+            add(_SLASH)
+            at += 1
+        elif c == "*":
+            stars = len(text) - at - len(text[at:].lstrip("*"))
+            add(_Any() if stars == 1 else _DEEP)
+            if stars > 2:
+                raise _wrong(text, f"{'*' * stars!r}; use '*' inside a segment, or '**' as a whole segment")
+            at += stars
+        elif c == "?":
+            add(_One(None, False))
+            at += 1
+        elif c == "[":
+            element, at = _parse_class(text, at)
+            add(element)
+        elif c == "{":
+            element, at = _parse_braces(text, at, depth)
+            add(element)
+        elif c in "]}":
+            raise _wrong(text, f"{c!r} at position {at} closes nothing. For the character itself write '\\{c}'")
+        else:
+            literal.append(c)
+            at += 1
+    if literal:
+        elements.append("".join(literal))
+    return tuple(elements), at
+
+
+def _parse_class(text: str, at: int) -> tuple[_One, int]:
+    end = at + 1 + text[at + 1 :].startswith("!")
+    negated, characters = end > at + 1, set()
+    while end < len(text) and text[end] != "]":
+        end += text[end] == "\\"
+        if text[end + 1 : end + 2] == "-" and text[end + 2 : end + 3] not in ("", "]"):
+            low, high = ord(text[end]), ord(text[end + 2])
+            if low > high:
+                raise _wrong(text, f"the range {text[end : end + 3]!r} is empty")
+            characters.update(map(chr, range(low, high + 1)))
+            end += 3
+        else:
+            characters.update(text[end : end + 1])
+            end += 1
+    if end >= len(text):
+        raise _wrong(text, f"'[' at position {at} is not closed. For the character itself write '\\['")
+    if not characters:
+        raise _wrong(text, f"'[]' at position {at} holds no character")
+    if "/" in characters:
+        raise _wrong(text, "'/' cannot stand inside '[...]'")
+    return _One(frozenset(characters), negated), end + 1
+
+
+def _parse_braces(text: str, at: int, depth: int) -> tuple[_Range | _Either, int]:
+    numbers = re.compile(r"\{(\d+)\.\.(\d+)\}", re.ASCII).match(text, at)
+    if numbers:
+        low, high = numbers.groups()
+        if max(len(low), len(high)) > 18:
+            raise _wrong(text, "the ends of a range have at most 18 digits")
+        if int(low) > int(high):
+            raise _wrong(text, f"the range {numbers[0]} is empty; write {{{high}..{low}}}")
+        padded = any(len(n) > 1 and n[0] == "0" for n in (low, high))
+        if padded and len(low) != len(high):
+            raise _wrong(text, f"the ends of {numbers[0]} have leading zeros and different widths")
+        return _Range(int(low), int(high), len(low) if padded else 0), numbers.end()
+    options: list[tuple[Any, ...]] = []
+    start = at
+    while at < len(text) and text[at] != "}":
+        option, at = _parse_until(text, at + 1, depth + 1)
+        options.append(option)
+    if options == [()]:
+        raise _wrong(text, "'{}' holds no alternative")
+    if at >= len(text):
+        raise _wrong(text, f"'{{' at position {start} is not closed. For the character itself write '\\{{'")
+    return _Either(tuple(options)), at + 1
+
+
+def _crosses(element: Any) -> bool:
+    """Whether an element holds a `/` or a `**`, so that it reaches over more than one segment."""
+    if type(element) is _Mark:
+        return True
+    return type(element) is _Either and any(_crosses(part) for option in element.options for part in option)
+
+
+def _expand(elements: tuple[Any, ...], text: str) -> list[tuple[Any, ...]]:
+    """The pattern with each `{...}` that holds a `/` written out."""
+    choices: list[list[tuple[Any, ...]]] = []
+    count = 1
+    for element in elements:
+        if type(element) is _Either and _crosses(element):
+            choices.append([full for option in element.options for full in _expand(option, text)])
+        else:
+            choices.append([(element,)])
+        count *= len(choices[-1])
+        if count > _MOST_EXPANSIONS:
+            raise _wrong(text, f"its braces with '/' inside stand for more than {_MOST_EXPANSIONS} patterns")
+    return [tuple(part for piece in pieces for part in piece) for pieces in product(*choices)]
+
+
+def _segments(elements: tuple[Any, ...], text: str) -> list[Any]:
+    """The elements cut at each `/`: a literal, `**`, or a tuple of elements."""
+    pieces: list[list[Any]] = [[]]
+    for element in elements:
+        if element is _SLASH:
+            pieces.append([])
+        elif pieces[-1] and type(element) is str and type(pieces[-1][-1]) is str:
+            pieces[-1][-1] += element  # `{a/b,c}d`, written out
+        else:
+            pieces[-1].append(element)
+    segments: list[Any] = []
+    for piece in pieces:
+        if not piece:
+            raise _wrong(text, "it has an empty segment (a '/' too many)")
+        if any(part is _DEEP for part in piece):
+            if len(piece) > 1:
+                raise _wrong(text, "'**' must be a whole segment; inside a segment use '*'")
+            if not segments or segments[-1] is not _DEEP:
+                segments.append(_DEEP)
+        else:
+            segments.append(piece[0] if len(piece) == 1 and type(piece[0]) is str else tuple(piece))
+    return segments

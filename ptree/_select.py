@@ -1,0 +1,193 @@
+"""Selectors: which leaves of a tree are meant, by path or by what they are.
+
+A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`,
+or a sequence of these, in which `"!pattern"` takes away what it matches. A sequence that begins by taking
+away begins with everything. A part that matches nothing is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ._errors import PatternError, listed, suggestion
+from ._leaf import describe
+from ._nodes import opened
+from ._paths import Pattern, compile, escape
+from ._tree import Nested, Tie, Tree, expand, no_path
+
+Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
+Leaves = list[tuple[str, Any]]
+
+
+def leaves(tree: Any, prefix: str = "") -> Leaves:
+    """Every leaf with its path, in declaration order where the tree knows it, else naturally; no aliases."""
+    out: Leaves = []
+    _collect(tree, prefix, out)
+    return out
+
+
+def _collect(node: Any, prefix: str, out: Leaves) -> None:
+    if type(node) is Tree:
+        children = node._children
+        for name, at in node._layout.listing:
+            child = children[at]
+            if type(child) is Tree:
+                _collect(child, f"{prefix}{name}/", out)
+            else:
+                _append(child, prefix + name, out)
+    else:
+        _append(node, prefix[:-1], out)
+
+
+def _append(node: Any, path: str, out: Leaves) -> None:
+    inside = opened(node)
+    if inside is None:
+        out.append((path, node))
+    else:
+        for name, child in zip(inside.names, inside.values, strict=True):
+            _collect(child, f"{path}/{name}/" if path else f"{name}/", out)
+
+
+def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Everything that a tree says, by path: each leaf, a `Tie` at each alias, each node without children."""
+    if type(tree) is Tree:
+        tree = expand(tree, prefix)
+    if type(tree) is Nested and tree:
+        pairs = tree.items()
+    else:
+        inside = opened(tree) if type(tree) is not Nested else None
+        if inside is None or not inside.names:
+            yield prefix[:-1], Tree() if type(tree) is Nested else tree
+            return
+        pairs = zip(inside.names, inside.values, strict=True)
+    for name, child in pairs:
+        yield from entries(child, f"{prefix}{name}/")
+
+
+def aliases(tree: Any) -> dict[str, Tie]:
+    """Each alias and its source, as paths from the root of the tree."""
+    return {path: value for path, value in entries(tree) if type(value) is Tie}
+
+
+def choose(tree: Any, selector: Selector | None) -> Leaves:
+    """The leaves that a selector means, in listing order.
+
+    Raises:
+        PatternError: a part of the selector is malformed, matches nothing, or matches aliases only.
+    """
+    if selector is None:
+        return leaves(tree)
+    parts = parse(selector)
+    dead: list[str] = []
+    if len(parts) == 1 and not parts[0][0]:
+        found = _chosen_by(parts[0][1], tree, None)
+        if not found:
+            dead.append(_why_dead(parts[0][1], tree))
+    else:
+        everything = leaves(tree)
+        paths = {path for path, _ in everything} if parts[0][0] else set[str]()
+        for takes_away, part in parts:
+            hits = {path for path, _ in _chosen_by(part, tree, everything)}
+            if not hits:
+                dead.append(_why_dead(part, tree))
+            paths = paths - hits if takes_away else paths | hits
+        found = [(path, leaf) for path, leaf in everything if path in paths]
+    if dead:
+        raise PatternError("\n".join(dead))
+    return found
+
+
+def parse(selector: Selector) -> list[tuple[bool, Any]]:
+    """The parts of a selector: whether each takes away, and the `Pattern`, regex or predicate."""
+    if isinstance(selector, str):
+        if selector.startswith("!"):
+            return [(True, compile(selector[1:]))]
+        return [(False, compile(selector))]
+    if isinstance(selector, re.Pattern) or callable(selector):
+        return [(False, selector)]
+    if isinstance(selector, Sequence) and selector and not isinstance(selector, bytes):
+        return [part for inner in selector for part in parse(inner)]
+    raise PatternError(
+        f"not a selector: {describe(selector) if selector else repr(selector)}; a selector is a pattern such as"
+        " '**/bias', a compiled regex, a function (path, leaf) -> bool, or a sequence of these"
+    )
+
+
+def _chosen_by(part: Any, tree: Any, everything: Leaves | None) -> Leaves:
+    if isinstance(part, Pattern):
+        found: Leaves = []
+        _walk(tree, "", part, part.start, found)
+        return found
+    everything = leaves(tree) if everything is None else everything
+    if isinstance(part, re.Pattern):
+        return [(path, leaf) for path, leaf in everything if part.fullmatch(path)]
+    return [(path, leaf) for path, leaf in everything if part(path, leaf)]
+
+
+def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves) -> None:
+    """Collect what lies below a node and matches; a branch in which nothing can match is not entered."""
+    if state.accepts:
+        _collect(node, prefix, out)
+        return
+    if type(node) is Tree:
+        layout, children = node._layout, node._children
+        listing = layout.listing
+        if state.names is not None:  # only these can lead on
+            listing = [(name, layout.index[name]) for name in state.names if name in layout.index]
+        known = state.next
+        for name, at in listing:
+            after = known[name] if name in known else pattern.step(state, name)
+            if after is not None:
+                _walk(children[at], f"{prefix}{name}/", pattern, after, out)
+        return
+    inside = opened(node)
+    if inside is None:
+        return
+    for name, child in zip(inside.names, inside.values, strict=True):
+        after = state
+        for segment in name.split("/"):  # a key of a foreign dict may hold a slash
+            after = after and pattern.step(after, segment)
+            if after is None or after.accepts:
+                break
+        if after is not None:
+            _walk(child, f"{prefix}{name}/", pattern, after, out)
+
+
+# ----------------------------------------------------------------- patterns that match nothing
+
+
+def _why_dead(part: Any, tree: Any) -> str:
+    if isinstance(part, re.Pattern):
+        return f"the regex {part.pattern!r} matches the whole of no path"
+    if not isinstance(part, Pattern):
+        name = getattr(part, "__name__", type(part).__name__)
+        return f"the predicate {name!r} is true of no leaf"
+    return why_dead(part, tree)
+
+
+def why_dead(pattern: Pattern, tree: Any) -> str:
+    """One line on why a pattern matches no leaf, with the path that was likely meant."""
+    asked = f"the pattern {pattern.text!r} matches nothing"
+    tied = [(alias, tie) for alias, tie in aliases(tree).items() if pattern.matches(alias)]
+    if tied:
+        alias, tie = tied[0]
+        names = list(dict.fromkeys(tie.source for _, tie in tied))
+        return (
+            f"the pattern {pattern.text!r} matches only aliases: {alias!r} is tied to {tie.source!r}."
+            f" A leaf is matched by its own path: name {listed(names) if len(names) > 1 else repr(names[0])}"
+        )
+    if pattern.literal is not None and type(tree) is Tree:
+        return f"{asked}: {str(no_path(tree, pattern.literal)).partition(': ')[2]}"
+    paths = [path for path, _ in leaves(tree)]
+    segments = {segment for path in paths for segment in path.split("/")}
+    hint = ""
+    for segment in pattern.text.split("/"):
+        near = suggestion(segment, segments)
+        if near and segment not in segments:
+            better = near.removeprefix(" Did you mean '").removesuffix("'?")
+            text = "/".join(escape(better) if part == segment else part for part in pattern.text.split("/"))
+            if any(map(compile(text).matches, paths)):
+                hint = f" Did you mean {text!r}?"
+    return f"{asked} in {len(paths)} leaves.{hint}"

@@ -1,0 +1,600 @@
+"""Tree, an immutable nested dict that JAX flattens as fast as a plain dict, and its layout.
+
+A Tree is two slots: the children, and a *layout* that many Trees share. The layout holds all that is
+not a value: the keys, the order in which they were declared, and the ties. JAX sees the children; the
+layout is the static part, compared by identity first. So a tie is structure: only its source is a leaf.
+
+A tie lives in the layout of the lowest node that holds both ends, with paths relative to that node.
+Ties are always kept leaf by leaf. A node all of whose leaves are aliases is not a child at all: it is
+put together when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter, is_
+from typing import Any, NoReturn
+from weakref import WeakValueDictionary
+
+import jax
+from jax.tree_util import DictKey
+
+from ._errors import PathError, StructureError, TieError, listed, suggestion
+from ._leaf import describe, same
+from ._paths import in_order, natural, split
+from ._tie import Tie, Transform
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+"""Stands for 'nothing is here' where None is a possible value."""
+
+
+# ------------------------------------------------------------------------------- Layout
+
+
+class Layout:
+    """All of a node that is not a value. Two are equal where keys and ties are; order is for people."""
+
+    __slots__ = ("__weakref__", "_hash", "_same", "aliases", "entries", "index", "keys", "listing", "order", "ties")
+
+    keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
+    order: tuple[str, ...]  # names as they were declared; those of aliases too, and of children since taken out
+    ties: tuple[tuple[str, Tie], ...]  # alias path -> source, both from this node
+    index: dict[str, int]  # key -> position of the child
+    entries: tuple[Any, ...]  # the keys as JAX names them
+    listing: tuple[tuple[str, int], ...]  # the children as a person lists them: name, position
+    aliases: dict[str, Any]  # the ties as a nested dict of names
+
+    def __init__(self, keys: tuple[str, ...], order: tuple[str, ...], ties: tuple[tuple[str, Tie], ...]):
+        self.keys, self.order, self.ties = keys, order, ties
+        self.index = {key: at for at, key in enumerate(keys)}
+        self.entries = tuple(DictKey(key) for key in keys)
+        self.listing = tuple((name, self.index[name]) for name in order if name in self.index)
+        self.aliases = {}
+        for alias, tie in ties:
+            *above, name = alias.split("/")
+            node = self.aliases
+            for segment in above:
+                node = node.setdefault(segment, {})
+            node[name] = tie
+        self._same = (keys, frozenset(ties))
+        self._hash = hash(self._same)
+
+    @staticmethod
+    def of(order: Iterable[str], keys: Iterable[str], ties: Iterable[tuple[str, Tie]] = ()) -> Layout:
+        """The one layout with these facts."""
+        facts = tuple(sorted(keys)), tuple(order), tuple(ties)
+        layout = _layouts.get(facts)
+        if layout is None:
+            layout = _layouts[facts] = Layout(*facts)
+        return layout
+
+    def names(self) -> list[str]:
+        """The names that can be read here, of children and of aliases, as they were declared."""
+        return [name for name in self.order if name in self.index or name in self.aliases]
+
+    def __eq__(self, other: object) -> bool:  # JAX asks only where the two are not the same object
+        return isinstance(other, Layout) and self._same == other._same
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:  # seen in JAX's own messages about tree structures
+        ties = "".join(f", {alias} = {tie.shown()}" for alias, tie in self.ties)
+        return f"[{', '.join(self.keys)}{ties}]"
+
+
+_layouts: WeakValueDictionary[Any, Layout] = WeakValueDictionary()
+
+
+# --------------------------------------------------------------------------------- Tree
+
+
+class _Slots:
+    """A Tree while it is being made: the same slots, and assignment still allowed."""
+
+    __slots__ = ("_children", "_layout")
+
+    _layout: Layout
+    _children: tuple[Any, ...]
+
+
+class Tree(_Slots, Mapping[str, Any]):
+    """An immutable nested dict of parameters; every function of ptree reads, and JAX flattens, it by path.
+
+    >>> import jax.numpy as jnp
+    >>> params = Tree({"enc": {"kernel": jnp.ones((4, 8)), "bias": jnp.zeros(8)}, "head/bias": jnp.zeros(2)})
+    >>> params
+    Tree(
+      enc/kernel  f32[4,8]
+      enc/bias    f32[8]
+      head/bias   f32[2]
+    )
+    >>> params["enc/bias"] is params["enc"]["bias"]
+    True
+
+    Mappings nest, a list or tuple becomes a node with the keys "0", "1", ..., an int key becomes its
+    digits, and a key with `/` in it nests. A `Tie` as a value (`ptree.transposed("embed/table")`) makes
+    its path an alias. Leaves are not copied. JAX flattens the children in the order of their sorted keys.
+
+    Raises:
+        PathError: an empty key, or one that is not a string or an int.
+        StructureError: two keys that land on one path.
+        TieError: an alias without a source, or in a circle.
+    """
+
+    __slots__ = ()
+    __module__ = "ptree"
+
+    def __new__(cls, mapping: Mapping[Any, Any] | Sequence[Any] = (), /) -> Tree:
+        if type(mapping) is Tree:
+            return mapping
+        if not isinstance(mapping, Mapping) and type(mapping) not in (list, tuple):
+            raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}")
+        nested = Nested()
+        _insert_all(nested, mapping, "")
+        return build(nested)
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("Tree cannot be subclassed: JAX would take an instance for a leaf")
+
+    # reading
+
+    def __getitem__(self, path: str | int) -> Any:
+        layout = self._layout
+        at = layout.index.get(path) if type(path) is str else None
+        if at is not None and path not in layout.aliases:
+            return self._children[at]
+        segments = split(path)
+        value = find(self, segments)
+        if value is MISSING:
+            raise no_path(self, segments)
+        return value
+
+    def __contains__(self, path: object) -> bool:
+        try:
+            return find(self, split(path)) is not MISSING  # pyright: ignore[reportArgumentType]
+        except PathError:
+            return False
+
+    def get(self, path: str | int, default: Any = None) -> Any:
+        """What is at the path, or the default."""
+        try:
+            value = find(self, split(path))
+        except PathError:
+            return default
+        return default if value is MISSING else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layout.names())
+
+    def __len__(self) -> int:
+        return len(self._layout.names())
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not Tree:
+            return NotImplemented
+        if self is other:
+            return True
+        return self._layout == other._layout and all(map(same, self._children, other._children))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    # showing
+
+    def __repr__(self) -> str:
+        return show(self)
+
+    # never writing
+
+    def _immutable(self, name: object = "path", *_: object) -> NoReturn:
+        raise TypeError(
+            f"a Tree is immutable: use ptree.set(tree, {name!r}, value), which returns a new tree"
+            " (ptree.put adds, ptree.drop removes)"
+        )
+
+    __setattr__ = __delattr__ = __setitem__ = __delitem__ = __ior__ = _immutable  # pyright: ignore
+
+    # copying
+
+    def __copy__(self) -> Tree:
+        return self
+
+    def __reduce__(self) -> Any:
+        layout = self._layout
+        return _restore, (layout.keys, layout.order, layout.ties, self._children)
+
+
+def make(layout: Layout, children: Iterable[Any]) -> Tree:
+    """The Tree of a layout and its children; anything may be a child."""
+    tree = _Slots()
+    tree._layout = layout
+    tree._children = tuple(children)
+    tree.__class__ = Tree  # cheaper than going round __setattr__ for each slot
+    return tree  # pyright: ignore[reportReturnType]
+
+
+def _restore(keys: Any, order: Any, ties: Any, children: Any) -> Tree:
+    return make(Layout.of(order, keys, ties), children)
+
+
+_flatten = attrgetter("_children", "_layout")  # in C: half of the cost of flattening is this call
+
+
+def _flatten_with_keys(tree: Tree) -> tuple[Any, Layout]:
+    return tuple(zip(tree._layout.entries, tree._children, strict=True)), tree._layout
+
+
+jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, make, _flatten)
+
+
+# ------------------------------------------------------------------------------ reading
+
+
+def child(node: Any, name: str) -> Any:
+    """The child that a Tree holds under a name, without the aliases that belong in it, or `MISSING`."""
+    at = node._layout.index.get(name) if type(node) is Tree else None
+    return MISSING if at is None else node._children[at]
+
+
+def find(tree: Any, segments: Sequence[str]) -> Any:
+    """What is at these segments, seen through the ties, or `MISSING`."""
+    node = tree
+    above: list[tuple[Tree, dict[str, Any]]] = []  # nodes passed, with those of their aliases that lie below
+    for at, segment in enumerate(segments):
+        below: list[tuple[Tree, dict[str, Any]]] = []
+        if type(node) is Tree and segment in node._layout.aliases:
+            above.append((node, node._layout.aliases))
+        for owner, aliases in above:
+            hit = aliases.get(segment)
+            if type(hit) is Tie:
+                value = hit.read(find(owner, hit.source.split("/")))
+                return find(value, segments[at + 1 :])
+            if hit is not None:
+                below.append((owner, hit))
+        node, above = child(node, segment), below
+        if node is MISSING and not below:
+            return MISSING
+    for owner, aliases in above:
+        node = _fill(node, owner, aliases)
+    return node
+
+
+def _fill(node: Any, owner: Tree, aliases: dict[str, Any]) -> Any:
+    """A node with those of its aliases put in whose sources lie outside of it."""
+    if node is MISSING:
+        image = _image(owner, aliases)
+        if image is not MISSING:
+            return image
+        node = make(Layout.of(aliases, ()), ())
+    if type(node) is not Tree:
+        return node
+    layout = node._layout
+    children = dict(zip(layout.keys, node._children, strict=True))
+    for name, hit in aliases.items():
+        if type(hit) is Tie:
+            children[name] = hit.read(find(owner, hit.source.split("/")))
+        else:
+            children[name] = _fill(children.get(name, MISSING), owner, hit)
+    order = dict.fromkeys((*layout.order, *children))
+    return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
+
+
+def _image(owner: Tree, aliases: dict[str, Any]) -> Any:
+    """The node of which these aliases are a full, plain image, where there is one."""
+    ties = list(_alias_leaves(aliases, ""))
+    path, first = ties[0]
+    if not first.source.endswith("/" + path):
+        return MISSING
+    source = first.source.removesuffix("/" + path)
+    if any(tie != Tie(f"{source}/{path}") for path, tie in ties):
+        return MISSING
+    node = find(owner, source.split("/"))
+    return node if len(ties) == len(leaf_paths(node)) else MISSING
+
+
+def _alias_leaves(aliases: dict[str, Any], prefix: str) -> Iterator[tuple[str, Tie]]:
+    for name, hit in aliases.items():
+        if type(hit) is Tie:
+            yield prefix + name, hit
+        else:
+            yield from _alias_leaves(hit, f"{prefix}{name}/")
+
+
+def leaf_paths(tree: Any, prefix: str = "") -> list[str]:
+    """The paths of what the Trees hold: sources only, and nodes that are not Trees as leaves."""
+    if type(tree) is not Tree:
+        return [prefix[:-1]]
+    return [
+        path
+        for name, value in zip(tree._layout.keys, tree._children, strict=True)
+        for path in leaf_paths(value, f"{prefix}{name}/")
+    ]
+
+
+def resolve(tree: Any, segments: Sequence[str]) -> tuple[list[str], Tie | None]:
+    """Where a path is really kept, and the tie that leads there (None where the path is no alias).
+
+    The tie's source is relative to the node that owns it; the segments are from the root.
+    """
+    node, above = tree, []
+    for at, segment in enumerate(segments):
+        below = []
+        if type(node) is Tree and segment in node._layout.aliases:
+            above.append((at, node._layout.aliases))
+        for depth, aliases in above:
+            hit = aliases.get(segment)
+            if type(hit) is Tie:
+                return [*segments[:depth], *hit.source.split("/"), *segments[at + 1 :]], hit
+            if hit is not None:
+                below.append((depth, hit))
+        node, above = child(node, segment), below
+    return list(segments), None
+
+
+def no_path(
+    tree: Any,
+    segments: Sequence[str],
+    names: Callable[[Any], Sequence[str] | None] = lambda node: list(node) if type(node) is Tree else None,
+    step: Callable[[Any, str], Any] = lambda node, name: find(node, [name]),
+) -> PathError:
+    """The error for a path that is not there: where it stops, what is there, the nearest name."""
+    node, asked = tree, "/".join(segments)
+    for at, segment in enumerate(segments):
+        here = "/".join(segments[:at])
+        known = names(node)
+        place = f"at {here!r}" if here else "at the root"
+        if known is None:
+            return PathError(f"no path {asked!r}: {place} is {describe(node)}, not a node")
+        if segment not in known:
+            hint = suggestion(segment, known, here + "/" if here else "")
+            return PathError(f"no path {asked!r}: {place} there are {listed(sorted(known, key=natural))}.{hint}")
+        node = step(node, segment)
+    return PathError(f"no path {asked!r}")
+
+
+def prune(tree: Tree, children: Sequence[Any]) -> Tree:
+    """The Tree with these children, in the order of the keys, less those that are `MISSING`.
+
+    A tie stays as long as its source does. The names of what is gone keep their place in the order.
+    """
+    layout = tree._layout
+    kept = {key: value for key, value in zip(layout.keys, children, strict=True) if value is not MISSING}
+    bare = make(Layout.of(layout.order, kept), kept.values())
+    ties = [(alias, tie) for alias, tie in layout.ties if find(bare, tie.source.split("/")) is not MISSING]
+    return make(Layout.of(layout.order, kept, ties), kept.values()) if ties else bare
+
+
+# ----------------------------------------------------------------------- nested dicts
+
+
+class Nested(dict[str, Any]):
+    """A node of a tree that is being put together: a dict that is no leaf, in declared order.
+
+    Its values are further `Nested`, whole Trees, leaves, or a `Tie` whose source is a path from the root.
+    """
+
+
+DEEPEST = 256
+"""How many levels a Tree may have: JAX, pickle and Python itself recurse over them."""
+
+
+def expand(tree: Tree, prefix: str = "") -> Nested:
+    """A Tree as nested dicts, what `build` makes a Tree of; `prefix` goes before each tie's source."""
+    nested = _expand(tree, prefix)
+    _clear(nested)
+    return nested
+
+
+def _expand(tree: Tree, prefix: str) -> Nested:
+    layout = tree._layout
+    nested = Nested((name, MISSING) for name in layout.order)
+    for key, value in zip(layout.keys, tree._children, strict=True):
+        nested[key] = _expand(value, f"{prefix}{key}/") if type(value) is Tree else value
+    for alias, tie in layout.ties:
+        *above, name = alias.split("/")
+        node = nested
+        for segment in above:
+            if node.get(segment, MISSING) is MISSING:
+                node[segment] = Nested()
+            node = node[segment]
+        node[name] = Tie(prefix + tie.source, tie.via)
+    return nested
+
+
+def _clear(nested: Nested) -> None:
+    """Take out the names that `_expand` kept a place for and no tie filled."""
+    for name, value in list(nested.items()):
+        if value is MISSING:
+            del nested[name]
+        elif type(value) is Nested:
+            _clear(value)
+
+
+def insert(nested: Nested, segments: Sequence[str], value: Any, prefix: str = "") -> None:
+    """Put a value, which may be a mapping, where nothing is yet; raises where something is."""
+    *above, name = segments
+    node, path = nested, prefix
+    if prefix.count("/") + len(segments) > DEEPEST:
+        raise PathError(f"no path can have more than {DEEPEST} segments; got {prefix + '/'.join(segments)[:40]!r}...")
+    for segment in above:
+        node, path = _descend(node, segment, path), f"{path}{segment}/"
+    if type(value) is Tree and name not in node:
+        node[name] = value
+    elif isinstance(value, Mapping) or type(value) in (list, tuple):
+        below = _descend(node, name, path)
+        _insert_all(below, expand(value, f"{path}{name}/") if type(value) is Tree else value, f"{path}{name}/")
+    elif name in node:
+        raise StructureError(f"two keys land on the path {path + name!r}: {_kind(node[name])} and {_kind(value)}")
+    else:
+        node[name] = value
+
+
+def _descend(node: Nested, name: str, path: str) -> Nested:
+    """The node below, made or opened where it must be."""
+    below = node.get(name, MISSING)
+    if below is MISSING:
+        below = node[name] = Nested()
+    elif type(below) is Tree:
+        below = node[name] = expand(below, f"{path}{name}/")
+    elif type(below) is not Nested:
+        raise StructureError(
+            f"two keys land on the path {path + name!r}: {_kind(below)}, and a node with keys below it"
+        )
+    return below
+
+
+def _kind(value: Any) -> str:
+    return "a node" if type(value) in (Nested, Tree) else "an alias" if type(value) is Tie else describe(value)
+
+
+def _insert_all(nested: Nested, mapping: Any, prefix: str) -> None:
+    if not isinstance(mapping, Mapping):
+        mapping = {str(at): value for at, value in enumerate(mapping)}
+    keys: Iterable[Any] = mapping
+    if type(mapping) is dict and all(type(key) is str for key in mapping):
+        keys = in_order(list(mapping))
+    for key in keys:
+        try:
+            segments = split(key)
+            if not segments:
+                raise PathError("it is empty")
+        except PathError as error:
+            place = f"in {prefix[:-1]!r}" if prefix else "at the root"
+            why = "it is not a string or an int" if not isinstance(key, str) else "it is empty or has an empty segment"
+            raise PathError(f"bad key {key!r} {place}: {why}") from error
+        insert(nested, segments, mapping[key], prefix)
+
+
+def build(nested: Nested, prior: Tree | None = None) -> Tree:
+    """The Tree of nested dicts; each tie goes to the lowest node that holds both ends.
+
+    Nodes that come out as they are in `prior` are taken from it.
+    """
+    homes: dict[tuple[str, ...], list[tuple[str, Tie]]] = {}
+    waiting = list(_ties_in(nested, ()))[::-1]
+    while waiting:
+        alias, tie = waiting.pop()
+        source, via, end = _follow(nested, alias, tie)
+        if end is not None:  # a subtree: one tie for each of its leaves
+            below = _below(end, Tie("/".join(source), via))
+            _place(nested, alias, below)
+            waiting += list(_ties_in(below, alias))[::-1]
+            continue
+        depth = next(at for at, (a, b) in enumerate(zip(alias, source, strict=False)) if a != b)
+        tie = Tie("/".join(source[depth:]), via)
+        homes.setdefault(alias[:depth], []).append(("/".join(alias[depth:]), tie))
+    return _assemble(nested, (), homes, prior)
+
+
+def _ties_in(nested: Nested, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tie]]:
+    for name, value in nested.items():
+        if type(value) is Tie:
+            yield (*path, name), value
+        elif type(value) is Nested:
+            yield from _ties_in(value, (*path, name))
+
+
+def _names(nested: Nested, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, value in nested.items():
+        yield (*path, name)
+        if type(value) in (Nested, Tree):
+            yield from _names(value if type(value) is Nested else expand(value), (*path, name))
+
+
+def _place(nested: Nested, path: tuple[str, ...], value: Nested) -> None:
+    for segment in path[:-1]:
+        nested = nested[segment]
+    nested[path[-1]] = value
+
+
+def _below(node: Nested | Tree, tie: Tie) -> Nested:
+    """For each leaf or alias of a node a tie to it."""
+    below = Nested()
+    for name, value in (expand(node) if type(node) is Tree else node).items():
+        source = Tie(f"{tie.source}/{name}", tie.via)
+        below[name] = _below(value, source) if type(value) in (Nested, Tree) else source
+    return below
+
+
+def _follow(nested: Nested, alias: tuple[str, ...], tie: Tie) -> tuple[list[str], tuple[Transform, ...], Any]:
+    """The leaf that a tie leads to through any chain: its path, the transforms; and the node if it is one."""
+    names, source = [*alias], tie.source.split("/")
+    shown, asked = "/".join(alias), tie.source
+    passed = [shown]
+    while True:
+        node: Any = nested
+        if source == names[: len(source)] or names == source[: len(names)]:
+            if len(passed) > 1 or source == names:
+                raise TieError(f"cannot tie {shown!r} to {asked!r}: the ties go in a circle, {_chain(passed, source)}")
+            raise TieError(f"cannot tie {shown!r} to {asked!r}: one lies inside the other")
+        for at, segment in enumerate(source):
+            if type(node) is Tree:
+                inner, hit = resolve(node, source[at:])
+                if find(node, source[at:]) is MISSING:
+                    node = MISSING
+                    break
+                source, tie = source[:at] + inner, (hit.then(tie.via) if hit else tie)
+                node = find(node, inner)
+                break
+            node = node.get(segment, MISSING) if type(node) is Nested else MISSING
+            if type(node) is Tie:
+                where = "/".join(source[: at + 1])
+                if where in passed:
+                    raise TieError(
+                        f"cannot tie {shown!r} to {asked!r}: the ties go in a circle, {_chain(passed, source)}"
+                    )
+                passed.append(where)
+                source, tie = [*node.source.split("/"), *source[at + 1 :]], node.then(tie.via)
+                break
+            if node is MISSING:
+                break
+        if node is MISSING:
+            hint = suggestion("/".join(source), ("/".join(path) for path in _names(nested, ())))
+            raise TieError(f"cannot tie {shown!r} to {asked!r}: there is no {'/'.join(source)!r}.{hint}")
+        if type(node) is not Tie:
+            return source, tie.via, node if type(node) in (Nested, Tree) else None
+
+
+def _chain(passed: list[str], source: list[str]) -> str:
+    return " -> ".join(map(repr, [*passed, "/".join(source)]))
+
+
+def _assemble(nested: Nested, path: tuple[str, ...], homes: dict[Any, Any], prior: Any) -> Any:
+    children: dict[str, Any] = {}
+    for name, value in nested.items():
+        if type(value) is Nested:
+            value = _assemble(value, (*path, name), homes, child(prior, name))
+        if type(value) is not Tie and value is not MISSING:
+            children[name] = value
+    ties = homes.get(path, ())
+    if nested and path and not children and not ties:
+        return MISSING  # nothing but aliases of leaves elsewhere: no child at all
+    layout = Layout.of(nested, children, ties)
+    ordered = tuple(children[key] for key in layout.keys)
+    if type(prior) is Tree and prior._layout is layout and all(map(is_, prior._children, ordered)):
+        return prior
+    return make(layout, ordered)
+
+
+# ------------------------------------------------------------------------------ showing
+
+
+def show(tree: Tree, most: int = 40) -> str:
+    """A table of paths and what is there, cut to a screen."""
+    rows = list(_rows(expand(tree), ""))
+    shown = rows if len(rows) <= most else rows[: most - 1]
+    width = min(max((len(path) for path, _ in shown), default=0), 60)
+    lines = [f"  {path:<{width}}  {what}" for path, what in shown]
+    if len(rows) > len(shown):
+        lines.append(f"  ... and {len(rows) - len(shown)} more")
+    return "\n".join(["Tree(", *lines, ")"]) if lines else "Tree()"
+
+
+def _rows(nested: Nested, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, value in nested.items():
+        if type(value) is Nested and value:
+            yield from _rows(value, f"{prefix}{name}/")
+        elif type(value) is Tie:
+            yield prefix + name, f"= {value.shown()}"
+        else:
+            yield prefix + name, "(empty)" if type(value) is Nested else describe(value)

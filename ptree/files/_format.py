@@ -1,0 +1,154 @@
+"""The format: plain safetensors, with what only ptree knows in the metadata under the key `ptree`, as JSON.
+
+    version   1. A reader MUST refuse a higher one.
+    order     every path in declared order: leaves, aliases, and nodes without leaves.
+    ties      alias -> [source, [names of the transforms, first applied first]].
+    empty     path -> "node" or "none", for a node without leaves and for None.
+    kinds     path -> what a leaf is, where it is not a jax array: "numpy", "bool", "int", "float", or
+              "key:" and the implementation for a typed PRNG key, whose tensor holds the key's words.
+
+A file without this metadata is any safetensors file: its names are the paths.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax.core import Tracer
+
+from .._errors import FileError
+from .._leaf import describe, short_dtype
+from .._paths import split
+from .._select import entries
+from .._ties import transform_named
+from .._tree import MISSING, Nested, Tie, Tree, build, insert
+
+VERSION = 1
+
+_NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}  # fmt: skip
+DTYPES = {code: np.dtype(getattr(ml_dtypes, name, name)) for code, name in _NAMES.items()}
+"""safetensors' name of a dtype -> the dtype."""
+
+
+@dataclass
+class Facts:
+    """What the metadata says of a tree."""
+
+    order: list[str] = field(default_factory=list)
+    ties: dict[str, Tie] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
+        facts = {"version": VERSION, "order": self.order, "ties": ties, "empty": self.empty, "kinds": self.kinds}
+        return json.dumps(facts)
+
+    @staticmethod
+    def from_json(text: str) -> Facts:
+        """Raises ValueError, TypeError or KeyError where the text is not what `to_json` writes."""
+        facts = json.loads(text)
+        if facts["version"] > VERSION:
+            raise ValueError(f"it has version {facts['version']} of the format; this ptree reads up to {VERSION}")
+        ties = {a: Tie(source, tuple(map(transform_named, names))) for a, (source, names) in facts["ties"].items()}
+        if not all(type(path) is str for path in (*facts["order"], *(tie.source for tie in ties.values()))):
+            raise TypeError("a path is not a string")
+        return Facts(list(facts["order"]), ties, dict(facts["empty"]), dict(facts["kinds"]))
+
+
+def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
+    """The tensors and the facts of a tree; raises one FileError that lists every leaf a file cannot hold."""
+    tensors: dict[str, np.ndarray] = {}
+    facts = Facts()
+    problems: list[str] = []
+    for path, value in entries(tree):
+        if not path:
+            raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
+        facts.order.append(path)
+        if type(value) is Tie:
+            facts.ties[path] = value
+        elif value is None:
+            facts.empty[path] = "none"
+        elif not jax.tree.leaves(value):
+            facts.empty[path] = "node"
+        else:
+            array, kind = _tensor(value)
+            if array is None:
+                problems.append(f"{path!r} is {kind}")
+                continue
+            tensors[path] = array
+            if kind:
+                facts.kinds[path] = kind
+    if problems:
+        shown = "\n  ".join(problems[:10] + ([f"and {len(problems) - 10} more"] if len(problems) > 10 else []))
+        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
+    return tensors, facts
+
+
+def _tensor(leaf: Any) -> tuple[np.ndarray | None, str]:
+    """The array to be written and the leaf's kind; or None and why not."""
+    kind = ""
+    if isinstance(leaf, Tracer):
+        return None, "a tracer: save outside of jax.jit"
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        kind = f"key:{jax.random.key_impl(leaf)}"
+        leaf = jax.random.key_data(leaf)
+    elif isinstance(leaf, (np.ndarray, np.generic)):
+        kind = "numpy"
+    elif type(leaf) in (bool, int, float):
+        kind = type(leaf).__name__
+    elif not isinstance(leaf, jax.Array):
+        return None, describe(leaf) if hasattr(leaf, "shape") else f"{describe(leaf)}, a {type(leaf).__name__}"
+    array = np.asarray(leaf, order="C")
+    if array.dtype not in DTYPES.values():
+        return None, f"{describe(array)}, a dtype that safetensors does not have"
+    return array.astype(array.dtype.newbyteorder("<"), copy=False), kind
+
+
+def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
+    """The leaf as it was saved, from its tensor."""
+    match kind.partition(":"):
+        case ("numpy", _, _):
+            return array
+        case ("bool" | "int" | "float", _, _):
+            return array.item()
+        case ("key", _, impl):
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+        case ("", _, _):
+            if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+                raise FileError(
+                    f"{path!r} is {short_dtype(array.dtype)}, and JAX would cut it to 32 bits:"
+                    " call jax.config.update('jax_enable_x64', True) first"
+                )
+            return jnp.asarray(array)
+    raise ValueError(f"{path!r} is of the kind {kind!r}, which this ptree does not know")
+
+
+def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:
+    """The tree of leaves and facts; raises ptree's errors, or ValueError where they do not fit each other."""
+    nested = Nested()
+    told = {**facts.ties, **facts.empty}
+    for path in facts.order or leaves:
+        value = leaves[path] if path in leaves else told.get(path, MISSING)
+        if value is MISSING:
+            raise ValueError(f"the leaf {path!r} is not in it")
+        if path not in leaves and path in facts.empty:
+            value = None if value == "none" else Tree()
+        insert(nested, split(path), value)
+    lost = [path for path in leaves if facts.order and path not in {*facts.order}]
+    if lost:
+        raise ValueError(f"its metadata does not know the leaf {lost[0]!r}")
+    return build(nested)

@@ -1,0 +1,83 @@
+"""Layer, what every layer is; and how a container calls its parts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+
+from .._errors import LayerError
+from .._leaf import describe
+from .._params import abstract, child_key, init
+from .._rules import Rules
+from .._tree import Tree
+
+
+class Layer:
+    """A layer is a frozen dataclass that derives from this, with `spec(x)` and `__call__(params, x)`.
+
+    `spec` declares the parameters for an input like `x` (an array or a `jax.ShapeDtypeStruct`; nothing is
+    computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword.
+    """
+
+    def spec(self, x: Any) -> Tree:
+        """The parameters that the layer needs for an input like `x`; none, unless a layer says otherwise."""
+        return Tree()
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        raise NotImplementedError
+
+    def init(self, key: Any, x: Any, rules: Rules | None = None) -> Tree:
+        """Draw the layer's parameters for an input like `x`: `ptree.init(self.spec(x), key, rules)`.
+
+        Raises:
+            LayerError: `x` does not fit the layer.
+            InitError, PatternError: as `ptree.init`.
+        """
+        return init(self.spec(x), key, rules)
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """The layers inside, by name, for a layer that holds others."""
+        return iter(())
+
+
+def unfit(layer: Any, expected: str, got: str) -> LayerError:
+    """The error for an input or parameters that do not fit; containers add where the layer is."""
+    return LayerError(f"{layer!r}: expected {expected}, got {got}")
+
+
+@lru_cache(maxsize=1024)
+def _takes_key(kind: type) -> bool:
+    try:
+        return "key" in inspect.signature(kind.__call__).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def apply(layer: Any, name: str, params: Any, x: Any, key: Any) -> Any:
+    """What one part of a container does to its input; a plain function has no parameters."""
+    if not hasattr(layer, "spec"):
+        return layer(x)
+    own = params[name] if name in params else Tree()
+    options = {"key": child_key(key, name)} if key is not None and _takes_key(type(layer)) else {}
+    try:
+        return layer(own, x, **options)
+    except LayerError as error:
+        raise error.inside(name) from None
+
+
+def shape_after(layer: Any, name: str, spec: Tree, x: Any) -> Any:
+    """The input of the next part, as shapes and dtypes."""
+    return jax.eval_shape(lambda params, x: apply(layer, name, params, x, None), Tree({name: abstract(spec)}), x)
+
+
+def need(params: Any, name: str, layer: Any) -> Any:
+    """A layer's own parameter, or an error that says which is missing."""
+    try:
+        return params[name]
+    except (KeyError, TypeError):
+        there = sorted(params) if isinstance(params, Mapping) else describe(params)
+        raise unfit(layer, f"the parameter {name!r}", f"parameters {there}") from None

@@ -1,0 +1,126 @@
+"""Sequential, layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from .._errors import LayerError
+from .._leaf import describe
+from .._params import name_of
+from .._ties import tie
+from .._tree import Tree
+from ._layer import Layer, apply, shape_after
+
+
+@dataclass(frozen=True, init=False)
+class Sequential(Layer):
+    """Layers one after the other, named by position or by the keys of a dict; plain functions are layers too.
+
+    >>> import jax.numpy as jnp
+    >>> from ptree.nn import Dense
+    >>> net = Sequential(Dense(8), jax.nn.relu, Dense(1))
+    >>> net
+    Sequential(
+      0: Dense(8)
+      1: relu
+      2: Dense(1)
+    )
+    >>> params = net.init(jax.random.key(0), jnp.ones((2, 4)))
+    >>> net(params, jnp.ones((2, 4))).shape
+    (2, 1)
+
+    The same layer *object* at two places, at any depth, is one set of parameters: the spec then has a tie.
+    A layer without parameters has no node in the tree. With `key`, each layer that takes one gets its own,
+    derived from its name.
+
+    Raises:
+        LayerError: something that is no layer, a bad name, or an input that does not fit; it names the path.
+        TieError: one layer object at two places that need other shapes.
+    """
+
+    layers: tuple[tuple[str, Any], ...]
+
+    def __init__(self, *layers: Any):
+        named = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
+        pairs = tuple((str(name) if isinstance(name, int) else name, layer) for name, layer in named)
+        for name, layer in pairs:
+            if not isinstance(name, str) or not name or "/" in name:
+                raise LayerError(f"bad name {name!r} in Sequential: expected a string without '/'")
+            if not callable(layer):
+                raise LayerError(f"at {name!r}, Sequential: expected a layer or a function, got {describe(layer)}")
+            if isinstance(layer, type):
+                raise LayerError(
+                    f"at {name!r}, Sequential: expected a layer, got the class {layer.__name__}; call it first"
+                )
+        object.__setattr__(self, "layers", pairs)
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        return iter(self.layers)
+
+    def spec(self, x: Any) -> Tree:
+        specs: dict[str, Tree] = {}
+        x = jax.eval_shape(lambda x: x, x)
+        for name, layer in self.layers:
+            own = Tree()
+            if hasattr(layer, "spec"):
+                try:
+                    own = layer.spec(x)
+                except LayerError as error:
+                    raise error.inside(name) from None
+            if len(own):
+                specs[name] = own
+            x = shape_after(layer, name, own, x)
+        tree = Tree(specs)
+        return tie(tree, {again: first for again, first in _repeats(self).items() if again in tree})
+
+    def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
+        for name, layer in self.layers:
+            x = apply(layer, name, params, x, key)
+        return x
+
+    def __getitem__(self, name: int | str) -> Any:
+        """The layer at a position, or of a name."""
+        if isinstance(name, int):
+            return self.layers[name][1]
+        found = dict(self.layers)
+        if name not in found:
+            raise LayerError(f"no layer {name!r} in Sequential: there are {list(found)}")
+        return found[name]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        first: dict[int, str] = {}
+        lines: list[str] = []
+        for name, layer in self.layers:
+            text = repr(layer) if hasattr(layer, "spec") else name_of(layer)
+            if hasattr(layer, "spec") and id(layer) in first:
+                text = f"= {first[id(layer)]}"
+            first.setdefault(id(layer), name)
+            lines.append(f"  {name}: " + text.replace("\n", "\n  "))
+        return "\n".join(["Sequential(", *lines, ")"]) if lines else "Sequential()"
+
+
+def _repeats(layer: Any) -> dict[str, str]:
+    """Where the same layer object stands again: path -> path of its first place; not inside such a place."""
+    first: dict[int, str] = {}
+    again: dict[str, str] = {}
+
+    def visit(layer: Any, prefix: str) -> None:
+        for name, part in layer.parts() if isinstance(layer, Layer) else ():
+            if not hasattr(part, "spec"):
+                continue
+            path = prefix + name
+            if id(part) in first:
+                again[path] = first[id(part)]
+            else:
+                first[id(part)] = path
+                visit(part, path + "/")
+
+    visit(layer, "")
+    return again

@@ -1,0 +1,58 @@
+"""Layers without parameters that need options: Flatten and Dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._errors import LayerError
+from ._layer import Layer
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """All axes but the first as one: f32[batch, ...] -> f32[batch, features].
+
+    >>> Flatten()({}, jnp.ones((2, 8, 8))).shape
+    (2, 64)
+    """
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        return x.reshape(x.shape[0], -1)
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """With a key, sets a share `rate` of the elements to 0 and scales the others by 1 / (1 - rate).
+
+    >>> drop = Dropout(0.5)
+    >>> x = jnp.ones(4)
+    >>> drop({}, x) is x
+    True
+    >>> drop({}, x, key=jax.random.key(1)).tolist()
+    [2.0, 0.0, 2.0, 2.0]
+
+    Without a key, when not training, the input passes unchanged. In a container the key of each
+    Dropout is derived from its path (Srivastava et al. 2014).
+
+    Raises:
+        LayerError: a rate that is not at least 0 and below 1.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise LayerError(f"{self!r}: expected a rate of at least 0 and below 1, got {self.rate}")
+
+    def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
+        if key is None or self.rate == 0:
+            return x
+        keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
+        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.rate})"
