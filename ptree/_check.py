@@ -48,7 +48,7 @@ def structure_error(
     if missing:
         lines.append(f"missing{sides[1]}: {listed(prefix + path for path in missing)}")
     if unexpected:
-        lines.append(f"unexpected: {listed(prefix + path for path in unexpected)}")
+        lines.append(f"unexpected{sides[1]}: {listed(prefix + path for path in unexpected)}")
     shown = lines[:10] + ([f"and {len(lines) - 10} more"] if len(lines) > 10 else [])
     text = f"{what}: {shown[0]}." if len(shown) == 1 else "\n  ".join([f"{what}:", *shown]) + ("\n" if fix else "")
     return StructureError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ._errors import StructureError, listed
 from ._nodes import opened
-from ._select import Selector, choose
+from ._select import Selector, choose, leaves
 from ._tree import MISSING, Layout, Tree, find, make
 
 
@@ -94,6 +94,8 @@ def merge(*trees: Any) -> Any:
 
 
 def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
+    if a is None or b is None:
+        return b if a is None else a
     left, right = opened(a), opened(b)
     if left is not None and not left.names and (right is None or right.names or type(a) is not Tree):
         return b
@@ -132,4 +134,8 @@ def _merge_trees(a: Tree, b: Tree, prefix: str, overlap: list[str]) -> Tree:
     order = dict.fromkeys((*longer.order, *other.order))
     bare = make(Layout.of(order, children), (children[key] for key in sorted(children)))
     overlap += [prefix + alias for alias in ties if find(bare, alias.split("/")) is not MISSING]
-    return make(Layout.of(order, children, ties.items()), bare._children) if ties else bare
+    if not ties:
+        return bare
+    place = {path: at for at, (path, _) in enumerate(leaves(bare))}  # a node of aliases lists them as its source does
+    ordered = sorted(ties.items(), key=lambda pair: place.get(pair[1].source, 0))
+    return make(Layout.of(order, children, ordered), bare._children)

@@ -59,7 +59,10 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     else:
         inside = opened(tree) if type(tree) is not Nested else None
         if inside is None or not inside.names:
-            yield prefix[:-1], Tree() if type(tree) is Nested else tree
+            if inside is None and type(tree) is not Nested:
+                yield prefix[:-1], tree
+            elif prefix:
+                yield prefix[:-1], Tree() if type(tree) is Nested else tree
             return
         pairs = zip(inside.names, inside.values, strict=True)
     for name, child in pairs:

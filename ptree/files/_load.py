@@ -28,6 +28,12 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     two is tied: names that the file lacks are filled from their source, names that `like` ties must be equal
     in the file. Files by other programs load too; their names are the paths.
 
+    >>> import tempfile, ptree as pt
+    >>> file = Path(tempfile.mkdtemp()) / "mlp.safetensors"
+    >>> pt.save(file, {"enc": {"bias": jnp.zeros(8)}})
+    >>> pt.load(file, like={"enc": {"bias": jax.ShapeDtypeStruct((8,), jnp.float32)}})["enc"]["bias"].shape
+    (8,)
+
     Returns:
         A Tree; with `like`, its kind of containers. Arrays are on JAX's default device; what was saved
         from NumPy comes back as NumPy.

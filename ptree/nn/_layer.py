@@ -61,7 +61,9 @@ def apply(layer: Any, name: str, params: Any, x: Any, key: Any) -> Any:
     """What one part of a container does to its input; a plain function has no parameters."""
     if not hasattr(layer, "spec"):
         return layer(x)
-    own = params[name] if name in params else Tree()
+    own = params  # what is no mapping goes on to the layer that needs a parameter, and is refused there
+    if isinstance(params, Mapping):
+        own = params[name] if name in params else Tree()
     options = {"key": child_key(key, name)} if key is not None and _takes_key(type(layer)) else {}
     try:
         return layer(own, x, **options)

@@ -1,0 +1,372 @@
+"""Reading and writing by path, on Trees and on any pytree."""
+
+import re
+from collections import OrderedDict, defaultdict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from trees import Block, Pair, arange, dense, equal, language_model, mlp
+
+import ptree as pt
+
+
+@pytest.fixture
+def params():
+    return pt.tie(mlp(), {"4": "2"})
+
+
+def says(error, text, call, *args, **options):
+    """The call raises just this, word for word."""
+    with pytest.raises(error) as raised:
+        call(*args, **options)
+    assert str(raised.value) == text
+    return raised.value
+
+
+# selecting
+
+
+def test_items_lists_paths_and_leaves_in_declared_order(params):
+    assert pt.items(params, "**/kernel") == [(p, params[p]) for p in ("0/kernel", "2/kernel", "6/kernel")]
+    assert pt.paths(params) == ["0/kernel", "0/bias", "2/kernel", "2/bias", "6/kernel", "6/bias"]
+    assert pt.paths(params, aliases=True)[4:6] == ["4/kernel", "4/bias"]
+    assert pt.paths(params, "2", aliases=True) == ["2/kernel", "2/bias", "4/kernel", "4/bias"]
+    assert dict(pt.items(params, aliases=True))["4/bias"] is params["2/bias"]
+
+
+def test_listings_of_plain_dicts_are_natural_after_jax_sorted_them():
+    tree = {"layer_2": 1, "layer_10": 2, "layer_1": 3}
+    assert pt.paths(tree) == ["layer_2", "layer_10", "layer_1"]
+    assert pt.paths(jax.tree.map(lambda leaf: leaf, tree)) == ["layer_1", "layer_2", "layer_10"]
+
+
+@pytest.mark.parametrize(
+    ("selector", "paths"),
+    [
+        ("{0,6}", ["0/kernel", "0/bias", "6/kernel", "6/bias"]),
+        ("{0..2}/bias", ["0/bias", "2/bias"]),
+        (["0", "**/bias"], ["0/kernel", "0/bias", "2/bias", "6/bias"]),
+        (["**", "!**/bias"], ["0/kernel", "2/kernel", "6/kernel"]),
+        ("!**/bias", ["0/kernel", "2/kernel", "6/kernel"]),
+        (["0", "!0/bias", "0/bias"], ["0/kernel", "0/bias"]),
+        (re.compile(r"[06]/.*"), ["0/kernel", "0/bias", "6/kernel", "6/bias"]),
+        (lambda path, leaf: leaf.ndim == 1, ["0/bias", "2/bias", "6/bias"]),
+        (["2", lambda path, leaf: leaf.shape == (1,)], ["2/kernel", "2/bias", "6/bias"]),
+    ],
+)
+def test_every_form_of_selector(params, selector, paths):
+    assert pt.paths(params, selector) == paths
+    assert pt.paths(pt.asdict(pt.drop(params, "4")), selector) == paths
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        ("**/bais", "the pattern '**/bais' matches nothing in 6 leaves. Did you mean '**/bias'?"),
+        ("2/bais", "the pattern '2/bais' matches nothing: at '2' there are ['bias', 'kernel']. Did you mean '2/bias'?"),
+        (["0", "!1", "7"], "the pattern '1' matches nothing: at the root there are ['0', '2', '4', '6'].\n"
+                           "the pattern '7' matches nothing: at the root there are ['0', '2', '4', '6']."),
+        ("4/bias", "the pattern '4/bias' matches only aliases: '4/bias' is tied to '2/bias'."
+                   " A leaf is matched by its own path: name '2/bias'"),
+        ("4", "the pattern '4' matches only aliases: '4/kernel' is tied to '2/kernel'."
+              " A leaf is matched by its own path: name ['2/kernel', '2/bias']"),
+        (re.compile("bias"), "the regex 'bias' matches the whole of no path"),
+        (lambda path, leaf: False, "the predicate '<lambda>' is true of no leaf"),
+        (3, "not a selector: 3; a selector is a pattern such as '**/bias', a compiled regex,"
+            " a function (path, leaf) -> bool, or a sequence of these"),
+        ([], "not a selector: []; a selector is a pattern such as '**/bias', a compiled regex,"
+             " a function (path, leaf) -> bool, or a sequence of these"),
+    ],
+)  # fmt: skip
+def test_a_selection_that_matches_nothing_is_an_error(params, selector, message):
+    for function in (pt.items, pt.select, pt.partition):
+        says(pt.PatternError, message, function, params, selector)
+
+
+# set
+
+
+def test_set_writes_through_a_tie_and_shares_the_rest(params):
+    value = jnp.ones(8)
+    new = pt.set(params, "4/bias", value)
+    assert new["2/bias"] is new["4/bias"] is value
+    assert new["0"] is params["0"]
+    assert new["2/kernel"] is params["2/kernel"]
+
+
+def test_set_writes_through_a_transpose():
+    params = pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table")})
+    new = pt.set(params, "head/kernel", jnp.ones((4, 10)))
+    assert new["embed/table"].shape == (10, 4)
+    assert (new["embed/table"] == 1).all()
+    new = pt.update(params, "head/kernel", lambda w: w.at[0, 3].set(100))
+    assert new["embed/table"][3, 0] == 100
+
+
+def test_set_takes_a_subtree_and_writes_all_its_ties(params):
+    new = pt.set(params, "4", {"kernel": jnp.zeros((8, 8)), "bias": jnp.ones(8)})
+    assert (new["2/bias"] == 1).all()
+    assert jax.tree.structure(new) == jax.tree.structure(params)
+    layer = pt.Tree(dense(4, 8, 500))
+    assert pt.set(params, "0", layer)["0"] is layer
+    lm = pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table")})
+    new = pt.set(lm, "head", {"kernel": jnp.ones((4, 10)), "bias": jnp.zeros(10)})
+    assert (new["embed/table"] == 1).all()
+    assert pt.set(lm, "head", lm["head"]) == lm
+
+
+def test_set_refuses_another_shape_dtype_or_structure_and_lists_all(params):
+    fix = " Use ptree.put to replace it by something"
+    says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got f32[7].{fix} of another shape or dtype.",
+         pt.set, params, "0/bias", jnp.ones(7))  # fmt: skip
+    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8].{fix} of another shape or dtype.",
+         pt.set, params, "4/bias", jnp.ones(8, jnp.int32))  # fmt: skip
+    says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got 0.0.{fix} of another shape or dtype.",
+         pt.set, params, "0/bias", 0.0)  # fmt: skip
+    error = says(
+        pt.StructureError,
+        "cannot set '0':\n  '0/kernel': expected f32[4,8], got f32[8]\n  missing: ['0/bias']\n  unexpected: ['0/c']\n"
+        f"{fix} else.",
+        pt.set, params, "0", {"kernel": jnp.ones(8), "c": 2},
+    )  # fmt: skip
+    assert (error.missing, error.unexpected, error.misshapen, error.mistyped) == (["0/bias"], ["0/c"], ["0/kernel"], [])
+    says(pt.PathError, "no path '0/c': at '0' there are ['bias', 'kernel'].", pt.set, params, "0/c", 1)
+
+
+def test_two_values_for_one_tied_leaf_in_one_write_are_an_error(params):
+    plain = pt.asdict(params)
+    plain["4"] = {**plain["4"], "kernel": jnp.zeros((8, 8))}
+    text = ("cannot set '': '2/kernel' and '4/kernel' are one tied leaf, and their values differ."
+            " Give both the same value, or untie them first")  # fmt: skip
+    says(pt.TieError, text, pt.set, params, "", plain)
+    with pytest.raises(pt.TieError, match="one tied leaf"):
+        jax.jit(
+            lambda a, b: pt.set(
+                params, "", {**plain, "2": {**plain["2"], "kernel": a}, "4": {**plain["4"], "kernel": b}}
+            )
+        )(jnp.ones((8, 8)), jnp.ones((8, 8)))
+    assert pt.set(params, "", pt.asdict(params)) == params
+
+
+# update
+
+
+def test_update_changes_the_selected_leaves_only(params):
+    new = pt.update(params, "**/bias", lambda b: b + 1)
+    assert (new["4/bias"] == params["2/bias"] + 1).all()
+    assert new["0/kernel"] is params["0/kernel"]
+    new = pt.update(params, "0/kernel", lambda w: (w + 1).at[0, 0].set(42))
+    assert new["0/kernel"][0, 0] == 42
+    says(pt.StructureError, "cannot update '0/bias': expected f32[8], got f32[1,8]."
+         " Use ptree.put to replace it by something of another shape or dtype.",
+         pt.update, params, "0/bias", lambda b: b[None])  # fmt: skip
+
+
+# put and drop
+
+
+def test_put_adds_and_replaces(params):
+    new = pt.put(params, "head/out", {"kernel": 1, "bias": [2, 3]})
+    assert pt.paths(new, "head") == ["head/out/kernel", "head/out/bias/0", "head/out/bias/1"]
+    assert list(new) == [*params, "head"]
+    assert new["0"] is params["0"]
+    assert pt.ties(new) == pt.ties(params)
+    assert pt.put(params, "0/kernel", 5)["0/kernel"] == 5
+    assert pt.put(pt.Tree(), "a/b", 1) == pt.Tree({"a": {"b": 1}})
+
+
+def test_put_at_a_source_changes_both_names_and_at_an_alias_ends_the_tie(params):
+    value = jnp.zeros((3, 3))
+    assert pt.put(params, "2/kernel", value)["4/kernel"] is value
+    new = pt.put(params, "4/kernel", value)
+    assert new["4/kernel"] is value
+    assert new["2/kernel"] is params["2/kernel"]
+    assert pt.ties(new) == {"4/bias": "2/bias"}
+
+
+def test_what_goes_hands_its_leaf_to_the_first_alias():
+    tree = pt.tie({"a": arange(2), "b": arange(2), "c": arange(2)}, {"b": "a", "c": "a"})
+    new = pt.drop(tree, "a")
+    assert new["b"] is new["c"] is tree["a"]
+    assert pt.ties(new) == {"c": "b"}
+    assert pt.ties(pt.put(tree, "a", {"x": 1})) == {"c": "b"}
+    turned = pt.tie({"a": arange(2, 3), "b": arange(3, 2), "c": arange(3, 2), "d": arange(2, 3)},
+                    {"b": pt.transposed("a"), "c": pt.transposed("a"), "d": "a"})  # fmt: skip
+    new = pt.drop(turned, "a")
+    assert pt.ties(new) == {"c": "b", "d": pt.transposed("b")}
+    for name in "bcd":
+        assert (new[name] == turned[name]).all()
+
+
+def test_drop_removes_leaves_aliases_and_emptied_nodes(params):
+    assert pt.paths(pt.drop(params, "**/kernel"), aliases=True) == ["0/bias", "2/bias", "4/bias", "6/bias"]
+    assert pt.ties(pt.drop(params, "4/bias")) == {"4/kernel": "2/kernel"}
+    assert "4" not in pt.drop(params, "4")
+    assert pt.drop(params, ["**", "4"]) == pt.Tree()
+    left = pt.drop(pt.Tree({"a": {"b": 1, "c": 2}, "e": {}}), "a")
+    assert list(left) == ["e"]
+
+
+def test_where_a_container_cannot_change_it_says_why():
+    says(
+        pt.StructureError,
+        "cannot put '2': a tuple cannot take the new name '2'; it has ['0', '1']",
+        pt.put,
+        (1, 2),
+        "2",
+        1,
+    )
+    says(pt.StructureError, "cannot put 'c': a Pair cannot take the new name 'c'; it has ['left', 'right']",
+         pt.put, Pair(1, 2), "c", 1)  # fmt: skip
+    says(pt.StructureError, "cannot drop ['0']: a list cannot lose a child. ptree.partition leaves None in its place",
+         pt.drop, [1, 2], "0")  # fmt: skip
+    says(pt.PathError, "cannot put 'a/b': 'a' is 1, not a node. Drop it first", pt.put, {"a": 1}, "a/b", 2)
+    says(pt.PathError, "cannot put 'a/b': 'a' is 1, not a node. Drop it first", pt.put, pt.Tree({"a": 1}), "a/b", 2)
+    says(pt.PathError, "cannot put at '': that is the whole tree, so use the value itself", pt.put, {"a": 1}, "", 2)
+
+
+# any pytree
+
+
+def test_every_container_comes_back_as_it_was():
+    trees = [
+        {"a": [1, (2, Pair(3, {"b": 4}))]},
+        Block(1, {"x": (2, 3)}),
+        OrderedDict(z=1, a={"b": 2}),
+        defaultdict(list, {"k": 1, "l": [2]}),
+        optax.adam(1e-3).init(pt.Tree(mlp())),
+    ]
+    for tree in trees:
+        for path in pt.paths(tree):
+            old = pt.get(tree, path)
+            new = pt.set(tree, path, old + 1)
+            assert jax.tree.structure(new) == jax.tree.structure(tree)
+            assert np.all(pt.get(new, path) == old + 1)
+            assert type(new) is type(tree)
+        assert equal(pt.update(tree, "**", lambda leaf: leaf), tree)
+
+
+def test_optimiser_states_read_and_write_by_path(params):
+    state = optax.adam(1e-3).init(params)
+    assert pt.get(state, "0/mu/4/kernel") is pt.get(state, "0/mu/2/kernel")
+    new = pt.set(state, "0/mu/4/bias", jnp.ones(8))
+    assert (new[0].mu["2/bias"] == 1).all()
+    says(pt.PathError, "no path '0/mu/2/kernle': at '0/mu/2' there are ['bias', 'kernel']. Did you mean '0/mu/2/kernel'?",
+         pt.get, state, "0/mu/2/kernle")  # fmt: skip
+    says(
+        pt.PathError,
+        "no path '0/nu2': at '0' there are ['count', 'mu', 'nu']. Did you mean '0/nu'?",
+        pt.get,
+        state,
+        "0/nu2",
+    )
+    assert pt.paths(state, "*/mu/**/bias") == ["0/mu/0/bias", "0/mu/2/bias", "0/mu/6/bias"]
+
+
+def test_keys_that_hold_a_slash_are_found_by_paths_that_spell_them_out():
+    haiku = {"mlp/~/linear_0": {"w": 1}, "mlp/~/linear_1": {"w": 2}}
+    assert pt.get(haiku, "mlp/~/linear_1/w") == 2
+    assert pt.set(haiku, "mlp/~/linear_1/w", 5) == {"mlp/~/linear_0": {"w": 1}, "mlp/~/linear_1": {"w": 5}}
+    assert pt.paths(haiku, "**/linear_1") == ["mlp/~/linear_1/w"]
+    assert pt.get({"layers": {0: 1, 10: 2}}, "layers/10") == 2
+
+
+# partition and merge
+
+
+def test_partition_of_fixed_containers_leaves_none(params):
+    part, rest = pt.partition([1, (2, 3)], "1/0")
+    assert (part, rest) == ([None, (2, None)], [1, (None, 3)])
+    assert pt.merge(part, rest) == [1, (2, 3)]
+    state = optax.adam(1e-3).init(params)
+    moments, others = pt.partition(state, "0/mu")
+    assert type(moments[0]) is type(state[0])
+    assert others[0].mu is None
+    assert equal(pt.merge(moments, others), state)
+
+
+def test_aliases_come_with_their_source(params):
+    part, rest = pt.partition(params, "2")
+    assert pt.ties(part) == pt.ties(params)
+    assert pt.ties(rest) == {}
+    assert list(pt.select(params, "6")) == ["6"]
+
+
+def test_merge_refuses_overlaps_and_unlike_containers(params):
+    error = says(
+        pt.StructureError,
+        "cannot merge: ['0/bias', '0/kernel'] are in more than one tree."
+        " Drop one side first, or use ptree.set to replace values",
+        pt.merge, params, pt.select(params, "0"),
+    )  # fmt: skip
+    assert error.unexpected == ["0/bias", "0/kernel"]
+    says(pt.StructureError, "cannot merge: ['4/bias'] is in more than one tree."
+         " Drop one side first, or use ptree.set to replace values", pt.merge, params, pt.Tree({"4/bias": 1}))  # fmt: skip
+    says(
+        pt.StructureError,
+        "cannot merge at 'a': a list with ['0'] and a dict with ['b']",
+        pt.merge,
+        {"a": [1]},
+        {"a": {"b": 1}},
+    )
+    assert pt.merge(pt.Tree({"a": 1}), {"b": {"c": 2}}) == pt.Tree({"a": 1, "b/c": 2})
+    assert pt.merge({"a": 1}, {"b": 2}, {"c": {}}) == {"a": 1, "b": 2, "c": {}}
+
+
+# flat dicts and names
+
+
+def test_flatten_and_unflatten_keep_ties_empty_nodes_and_none(params):
+    flat = pt.flatten(params)
+    assert list(flat) == ["0/kernel", "0/bias", "2/kernel", "2/bias", "4/kernel", "4/bias", "6/kernel", "6/bias"]
+    assert len(jax.tree.leaves(flat)) == 6
+    assert pt.flatten(params, "**/kernel").keys() == {"0/kernel", "2/kernel", "4/kernel", "6/kernel"}
+    assert pt.flatten({"a": {}, "b": None, "c": [1]}) == {"a": {}, "b": None, "c/0": 1}
+    assert pt.unflatten({}) == pt.Tree()
+    error = says(
+        pt.StructureError, "cannot unflatten into `like`:\n  missing: ['b']\n  unexpected: ['c']",
+        pt.unflatten, {"a": 1, "c": 2}, {"a": 0, "b": 0},
+    )  # fmt: skip
+    assert error.missing == ["b"]
+
+
+def test_asdict_is_plain_all_the_way_and_shares_tied_objects(params):
+    plain = pt.asdict(params)
+    assert type(plain["4"]) is dict
+    assert plain["4"]["kernel"] is plain["2"]["kernel"]
+
+
+def test_rename_fills_in_what_the_wildcards_took(params):
+    new = pt.rename(params, {"*/kernel": "layers/*/w", "*/bias": "layers/*/b"})
+    assert pt.paths(new, "layers/2") == ["layers/2/w", "layers/2/b"]
+    assert new["layers/4/w"] is params["2/kernel"]
+    assert pt.ties(new) == {"layers/4/w": "layers/2/w", "layers/4/b": "layers/2/b"}
+    assert pt.rename({"enc": {"l_0": 1}}, {"enc/l_*": "x/*"}) == {"x": {"0": 1}}
+    assert pt.rename({"enc/l_0": 1, "b": 2}, {"enc/l_*": "x.*"}) == {"x.0": 1, "b": 2}
+    assert pt.rename({"enc": {"l_0": 1}}, {re.compile(r"enc/l_(\d)"): r"l\1/enc"}) == {"l0": {"enc": 1}}
+    assert pt.rename({"a": {"b": 1}}, {"a": "c"}) == {"c": {"b": 1}}
+    assert pt.rename({"a": 1, "b": 2}, {"a": "b", "b": "a"}) == {"b": 1, "a": 2}
+
+
+def test_rename_refuses_what_would_lose_a_leaf(params):
+    says(
+        pt.StructureError,
+        "cannot rename: '0/bias' and '2/bias' both land on '2/bias'",
+        pt.rename,
+        params,
+        {"0/bias": "2/bias"},
+    )
+    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0",
+         pt.rename, params, {"*/bias": "b"})  # fmt: skip
+    says(pt.PatternError, "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].",
+         pt.rename, params, {"9": "8"})  # fmt: skip
+    says(
+        pt.StructureError,
+        "cannot rename in a list: only a Tree or a dict can take new names",
+        pt.rename,
+        [1],
+        {"0": "1"},
+    )

@@ -1,0 +1,217 @@
+"""save and load: what was saved comes back, and a file that is damaged or does not fit is refused."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from test_access import says
+from trees import TREES, arange, equal, language_model, mlp
+
+import ptree as pt
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "m.safetensors"
+
+
+@pytest.mark.parametrize("name", [name for name, tree in TREES.items() if type(tree) is pt.Tree])
+def test_law_5_what_was_saved_comes_back_bit_for_bit(file, name):
+    tree = TREES[name]
+    pt.save(file, tree)
+    back = pt.load(file)
+    assert equal(back, tree)
+    assert pt.paths(back, aliases=True) == pt.paths(tree, aliases=True)
+    assert pt.ties(back) == pt.ties(tree)
+    assert equal(pt.load(file, like=tree), tree)
+
+
+@pytest.mark.parametrize("name", [n for n, tree in TREES.items() if type(tree) is not pt.Tree and n != "a bare array"])
+def test_other_containers_come_back_with_like(file, name):
+    tree = TREES[name]
+    pt.save(file, tree)
+    assert equal(pt.load(file, like=tree), tree)
+    assert pt.paths(pt.load(file)) == pt.paths(tree)
+
+
+def test_a_fresh_process_reads_the_same(file):
+    params = pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table")})
+    pt.save(file, params)
+    code = (
+        "import sys, ptree as pt; p = pt.load(sys.argv[1])\n"
+        "assert (p['head/kernel'] == p['embed/table'].T).all()\n"
+        "print(list(pt.ties(p).items()), float(p['head']['kernel'].sum()))"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == f"[('head/kernel', transposed('embed/table'))] {float(params['embed/table'].sum())}"
+
+
+def test_python_numbers_and_views_are_written_right(file):
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    tree = {
+        "t": array.T,
+        "s": array[:, ::2],
+        "big": array.astype(">f4"),
+        "n": 3,
+        "x": 0.5,
+        "b": True,
+        "z": np.float32(2),
+    }
+    pt.save(file, tree)
+    back = pt.load(file)
+    for name in ("t", "s", "big"):
+        np.testing.assert_array_equal(back[name], tree[name])
+    assert [type(back[name]) for name in "nxb"] == [int, float, bool]
+    assert (array == np.arange(12).reshape(3, 4)).all()
+
+
+def test_any_safetensors_reader_reads_it_and_any_safetensors_file_loads(file):
+    pt.save(file, pt.tie(mlp(), {"4": "2"}))
+    plain = safetensors.numpy.load_file(file)
+    assert sorted(plain) == ["0/bias", "0/kernel", "2/bias", "2/kernel", "6/bias", "6/kernel"]
+    safetensors.numpy.save_file({"model.layers.0.weight": np.ones(2, "float32"), "a/b": np.zeros(1, "int8")}, file)
+    assert pt.load(file) == pt.Tree({"a": {"b": jnp.zeros(1, "int8")}, "model.layers.0.weight": jnp.ones(2)})
+
+
+def test_like_may_be_a_spec_abstract_or_plain_and_gives_its_containers(file):
+    params = pt.Tree(mlp())
+    pt.save(file, params)
+    for like in (
+        pt.abstract(params),
+        pt.asdict(params),
+        jax.tree.map(lambda leaf: pt.Param(leaf.shape, leaf.dtype), params),
+    ):
+        back = pt.load(file, like=like)
+        assert type(back) is type(like)
+        assert pt.Tree(back) == params
+
+
+def test_like_and_file_may_differ_in_ties_as_long_as_values_agree(file):
+    tied = pt.tie(mlp(), {"4": "2"})
+    pt.save(file, tied)
+    apart = pt.load(file, like=mlp())
+    assert pt.Tree(apart) == pt.untie(tied)
+    assert apart["4"]["bias"] is not apart["2"]["bias"]
+    pt.save(file, mlp())
+    assert pt.load(file, like=tied) == tied
+    pt.save(file, pt.put(pt.Tree(mlp()), "4/bias", jnp.full(8, 1e3)))
+    with pytest.raises(pt.FileError) as error:
+        pt.load(file, like=tied)
+    assert str(error.value) == (
+        f"cannot load {str(file)!r} into `like`: '4/bias' and '2/bias' are tied in `like` and differ in the file, by up to 953"
+    )
+
+
+def test_a_like_that_does_not_fit_is_one_error_that_lists_all(file):
+    pt.save(file, mlp())
+    like = pt.put(
+        pt.put(pt.drop(pt.Tree(mlp()), ["2", "6/bias"]), "0/bias", arange(9)),
+        "0/kernel",
+        arange(4, 8, dtype=jnp.bfloat16),
+    )
+    like = pt.put(like, "head/scale", arange(1))
+    error = says(
+        pt.StructureError,
+        f"cannot load {str(file)!r} into `like`:\n"
+        "  '0/bias': expected f32[9] in `like`, got f32[8] in the file\n"
+        "  '0/kernel': expected bf16[4,8] in `like`, got f32[4,8] in the file\n"
+        "  missing in the file: ['head/scale']\n"
+        "  unexpected in the file: ['2/kernel', '2/bias', '6/bias']",
+        pt.load, file, like,
+    )  # fmt: skip
+    assert error.missing == ["head/scale"]
+    assert error.unexpected == ["2/kernel", "2/bias", "6/bias"]
+    assert error.misshapen == ["0/bias"]
+    assert error.mistyped == ["0/kernel"]
+
+
+def test_what_is_no_safetensors_file_or_stops_half_way_is_refused(file):
+    file.write_bytes(b"hello")
+    says(
+        pt.FileError,
+        f"cannot load {str(file)!r}: it is not a whole safetensors file (5 bytes):"
+        " Error while deserializing: header too small",
+        pt.load, file,
+    )  # fmt: skip
+    pt.save(file, pt.tie(mlp(), {"4": "2"}))
+    whole = file.read_bytes()
+    for cut in range(0, len(whole), 7):
+        file.write_bytes(whole[:cut])
+        with pytest.raises(pt.FileError, match=r"it is not a whole safetensors file \("):
+            pt.load(file)
+    with pytest.raises(FileNotFoundError):
+        pt.load(file.with_name("nothing"))
+
+
+def test_metadata_that_does_not_fit_is_refused(file):
+    pt.save(file, pt.Tree({"a": arange(2)}))
+    with safetensors.safe_open(file, "np") as opened:
+        text = opened.metadata()["ptree"]
+    bad = [
+        text.replace('"version": 1', '"version": 2'),
+        text.replace('["a"]', '["b"]'),
+        text.replace('["a"]', "[]").replace('"ties": {}', '"ties": {"a": ["b", []]}'),
+        text.replace('["a"]', '["a", "c"]').replace('"ties": {}', '"ties": {"c": ["b", []]}'),
+        text.replace('"ties": {}', '"ties": {"c": ["a", ["rotated"]]}'),
+        text.replace('"kinds": {}', '"kinds": {"a": "torch"}'),
+        text.replace('"kinds": {}', '"kinds": 5'),
+        text[:-1],
+        "[]",
+    ]
+    for wrong in bad:
+        safetensors.numpy.save_file({"a": np.arange(2, dtype="float32")}, file, metadata={"ptree": wrong})
+        with pytest.raises(pt.FileError):
+            pt.load(file)
+
+
+def test_leaves_that_a_file_cannot_hold_are_all_listed_and_nothing_is_written(file):
+    pt.save(file, pt.Tree({"a": 1}))
+    before = file.read_bytes()
+    tree = {
+        "w": arange(2),
+        "label": "frozen",
+        "spec": pt.Param((2,)),
+        "o": np.array(["x"]),
+        "c": jnp.zeros(2, jnp.int4),
+    }
+    says(
+        pt.FileError,
+        "cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n"
+        "  'label' is 'frozen', a str\n"
+        "  'spec' is f32[2]\n"
+        "  'o' is <U1[1], a dtype that safetensors does not have\n"
+        "  'c' is i4[2], a dtype that safetensors does not have",
+        pt.save, file, tree,
+    )  # fmt: skip
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+    with pytest.raises(pt.FileError, match="'w' is a tracer: save outside of jax.jit"):
+        jax.jit(lambda w: pt.save(file, {"w": w}))(1.0)
+    says(pt.FileError, "cannot save f32[3]: a leaf needs a name; save Tree({'name': leaf})", pt.save, file, arange(3))
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(file, monkeypatch):
+    pt.save(file, pt.Tree({"a": 1}))
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        pt.save(file, pt.Tree({"a": 2}))
+    assert os.listdir(file.parent) == [file.name]
+    assert pt.load(file) == pt.Tree({"a": 1})
+
+
+def test_64_bit_values_are_not_cut_in_silence(file):
+    with jax.enable_x64(True):
+        pt.save(file, {"w": jnp.ones(2, jnp.float64)})
+    with pytest.raises(pt.FileError, match=r"'w' is f64, and JAX would cut it to 32 bits: call jax.config.update"):
+        pt.load(file)
+    with jax.enable_x64(True):
+        assert pt.load(file)["w"].dtype == jnp.float64
