@@ -18,7 +18,8 @@ from ._leaf import describe, same, signature
 from ._nodes import opened
 from ._paths import compile, split
 from ._select import Selector, aliases, choose, entries
-from ._tree import MISSING, Layout, Nested, Tie, Tree, build, child, expand, find, make, no_path, resolve
+from ._tie import Tie
+from ._tree import MISSING, Layout, Nested, Tree, build, child, expand, find, make, no_path, resolve
 
 # ------------------------------------------------------------------------------- reading
 

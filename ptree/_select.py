@@ -15,7 +15,8 @@ from ._errors import PatternError, listed, suggestion
 from ._leaf import describe
 from ._nodes import opened
 from ._paths import Pattern, compile, escape
-from ._tree import Nested, Tie, Tree, expand, no_path
+from ._tie import Tie
+from ._tree import Nested, Tree, expand, no_path
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]

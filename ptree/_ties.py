@@ -13,7 +13,8 @@ from ._errors import TieError, suggestion
 from ._leaf import describe, signature
 from ._paths import split
 from ._select import Selector, aliases, choose, entries
-from ._tree import MISSING, Tie, Transform, Tree, build, expand, find
+from ._tie import Tie, Transform
+from ._tree import MISSING, Tree, build, expand, find
 
 
 def _swap(leaf: Any) -> Any:

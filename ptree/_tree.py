@@ -1,8 +1,8 @@
 """Tree, an immutable nested dict that JAX flattens as fast as a plain dict, and its layout.
 
-A Tree is two slots: the children, and a *layout* that many Trees share. The layout holds all that is
-not a value: the keys, the order in which they were declared, and the ties. JAX sees the children; the
-layout is the static part, compared by identity first. So a tie is structure: only its source is a leaf.
+A Tree is the pair that JAX asks for when it flattens: the children, and a *layout* that many Trees share.
+The layout holds all that is not a value: the keys, the order in which they were declared, and the ties. It
+is the static part, compared by identity first. So a tie is structure: only its source is a leaf.
 
 A tie lives in the layout of the lowest node that holds both ends, with paths relative to that node.
 Ties are always kept leaf by leaf. A node all of whose leaves are aliases is not a child at all: it is
@@ -89,16 +89,15 @@ _layouts: WeakValueDictionary[Any, Layout] = WeakValueDictionary()
 # --------------------------------------------------------------------------------- Tree
 
 
-class _Slots:
-    """A Tree while it is being made: the same slots, and assignment still allowed."""
+class _Slot:
+    """A Tree while it is being made: the same slot, and assignment still allowed."""
 
-    __slots__ = ("_children", "_layout")
+    __slots__ = ("_node",)
 
-    _layout: Layout
-    _children: tuple[Any, ...]
+    _node: tuple[tuple[Any, ...], Layout]  # just what JAX asks for, so that flattening makes no object
 
 
-class Tree(_Slots, Mapping[str, Any]):
+class Tree(_Slot, Mapping[str, Any]):
     """An immutable nested dict of parameters; every function of ptree reads, and JAX flattens, it by path.
 
     >>> import jax.numpy as jnp
@@ -137,13 +136,21 @@ class Tree(_Slots, Mapping[str, Any]):
     def __init_subclass__(cls) -> None:
         raise TypeError("Tree cannot be subclassed: JAX would take an instance for a leaf")
 
+    @property
+    def _children(self) -> tuple[Any, ...]:
+        return self._node[0]
+
+    @property
+    def _layout(self) -> Layout:
+        return self._node[1]
+
     # reading
 
     def __getitem__(self, path: str | int) -> Any:
-        layout = self._layout
+        children, layout = self._node
         at = layout.index.get(path) if type(path) is str else None
         if at is not None and path not in layout.aliases:
-            return self._children[at]
+            return children[at]
         segments = split(path)
         value = find(self, segments)
         if value is MISSING:
@@ -204,27 +211,30 @@ class Tree(_Slots, Mapping[str, Any]):
         return _restore, (layout.keys, layout.order, layout.ties, self._children)
 
 
+def _unflatten(layout: Layout, children: Any) -> Tree:
+    tree = _Slot()
+    tree._node = (children, layout)
+    tree.__class__ = Tree  # cheaper than going round __setattr__
+    return tree  # pyright: ignore[reportReturnType]
+
+
 def make(layout: Layout, children: Iterable[Any]) -> Tree:
     """The Tree of a layout and its children; anything may be a child."""
-    tree = _Slots()
-    tree._layout = layout
-    tree._children = tuple(children)
-    tree.__class__ = Tree  # cheaper than going round __setattr__ for each slot
-    return tree  # pyright: ignore[reportReturnType]
+    return _unflatten(layout, tuple(children))
 
 
 def _restore(keys: Any, order: Any, ties: Any, children: Any) -> Tree:
     return make(Layout.of(order, keys, ties), children)
 
 
-_flatten = attrgetter("_children", "_layout")  # in C: half of the cost of flattening is this call
+_flatten = attrgetter("_node")  # in C: most of the cost of flattening is this call
 
 
 def _flatten_with_keys(tree: Tree) -> tuple[Any, Layout]:
     return tuple(zip(tree._layout.entries, tree._children, strict=True)), tree._layout
 
 
-jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, make, _flatten)
+jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, _unflatten, _flatten)
 
 
 # ------------------------------------------------------------------------------ reading

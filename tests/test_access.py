@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from errors import says
 from trees import Block, Pair, arange, dense, equal, language_model, mlp
 
 import ptree as pt
@@ -16,14 +17,6 @@ import ptree as pt
 @pytest.fixture
 def params():
     return pt.tie(mlp(), {"4": "2"})
-
-
-def says(error, text, call, *args, **options):
-    """The call raises just this, word for word."""
-    with pytest.raises(error) as raised:
-        call(*args, **options)
-    assert str(raised.value) == text
-    return raised.value
 
 
 # selecting

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_access import says
+from errors import says
 from trees import TREES, arange, equal, language_model, mlp
 
 import ptree as pt
@@ -190,7 +190,7 @@ def test_leaves_that_a_file_cannot_hold_are_all_listed_and_nothing_is_written(fi
     )  # fmt: skip
     assert file.read_bytes() == before
     assert os.listdir(file.parent) == [file.name]
-    with pytest.raises(pt.FileError, match="'w' is a tracer: save outside of jax.jit"):
+    with pytest.raises(pt.FileError, match=r"'w' is a tracer: save outside of jax\.jit"):
         jax.jit(lambda w: pt.save(file, {"w": w}))(1.0)
     says(pt.FileError, "cannot save f32[3]: a leaf needs a name; save Tree({'name': leaf})", pt.save, file, arange(3))
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from test_access import says
+from errors import says
 
 import ptree as pt
 from ptree import nn

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_access import says
+from errors import says
 from trees import TREES, mlp
 
 import ptree as pt

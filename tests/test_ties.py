@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_access import says
+from errors import says
 from trees import arange, dense, language_model, mlp
 
 import ptree as pt

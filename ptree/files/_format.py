@@ -27,8 +27,9 @@ from .._errors import FileError
 from .._leaf import describe, short_dtype
 from .._paths import split
 from .._select import entries
+from .._tie import Tie
 from .._ties import transform_named
-from .._tree import MISSING, Nested, Tie, Tree, build, insert
+from .._tree import Nested, Tree, build, insert
 
 VERSION = 1
 
@@ -113,9 +114,10 @@ def _tensor(leaf: Any) -> tuple[np.ndarray | None, str]:
     elif not isinstance(leaf, jax.Array):
         return None, describe(leaf) if hasattr(leaf, "shape") else f"{describe(leaf)}, a {type(leaf).__name__}"
     array = np.asarray(leaf, order="C")
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if array.dtype not in DTYPES.values():
         return None, f"{describe(array)}, a dtype that safetensors does not have"
-    return array.astype(array.dtype.newbyteorder("<"), copy=False), kind
+    return array, kind
 
 
 def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
@@ -139,16 +141,12 @@ def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
 
 def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:
     """The tree of leaves and facts; raises ptree's errors, or ValueError where they do not fit each other."""
+    empty = {path: None if kind == "none" else Tree() for path, kind in facts.empty.items()}
+    values = {**empty, **facts.ties, **leaves}
+    if sorted(values) != sorted(facts.order):
+        lost, strange = {*facts.order} - {*values}, {*values} - {*facts.order}
+        raise ValueError(f"its metadata does not fit its leaves: {sorted(lost or strange)[:3]}")
     nested = Nested()
-    told = {**facts.ties, **facts.empty}
-    for path in facts.order or leaves:
-        value = leaves[path] if path in leaves else told.get(path, MISSING)
-        if value is MISSING:
-            raise ValueError(f"the leaf {path!r} is not in it")
-        if path not in leaves and path in facts.empty:
-            value = None if value == "none" else Tree()
-        insert(nested, split(path), value)
-    lost = [path for path in leaves if facts.order and path not in {*facts.order}]
-    if lost:
-        raise ValueError(f"its metadata does not know the leaf {lost[0]!r}")
+    for path in facts.order:
+        insert(nested, split(path), values[path])
     return build(nested)

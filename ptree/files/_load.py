@@ -61,7 +61,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
         found = deserialize(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         text = header.get("__metadata__", {}).get("ptree")
-        facts = Facts() if text is None else Facts.from_json(text)
+        facts = Facts([name for name, _ in found]) if text is None else Facts.from_json(text)
         tensors: dict[str, np.ndarray] = {}
         for name, about in found:
             if about["dtype"] not in DTYPES:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._leaf import short_dtype, signature
 from .._select import Selector, choose, entries, leaves
-from .._tree import Tie
+from .._tie import Tie
 
 
 @dataclass(frozen=True)
