@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ shared = nn.Dense(64)
 net = nn.Sequential(nn.Dense(64), jax.nn.relu, shared, jax.nn.relu, shared, jax.nn.relu, nn.Dense(10))
 
 
-def digits() -> list[np.ndarray]:
+def digits() -> list[Any]:
     """Training images f32[n, 64] in 0..1, test images, training labels i32[n], test labels; always the same split."""
     images, labels = load_digits(return_X_y=True)
     images, labels = images.astype("float32") / 16, labels.astype("int32")
