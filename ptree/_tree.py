@@ -249,24 +249,62 @@ def child(node: Any, name: str) -> Any:
 def find(tree: Any, segments: Sequence[str]) -> Any:
     """What is at these segments, seen through the ties, or `MISSING`."""
     node = tree
-    above: list[tuple[Tree, dict[str, Any]]] = []  # nodes passed, with those of their aliases that lie below
-    for at, segment in enumerate(segments):
-        below: list[tuple[Tree, dict[str, Any]]] = []
-        if type(node) is Tree and segment in node._layout.aliases:
-            above.append((node, node._layout.aliases))
-        for owner, aliases in above:
-            hit = aliases.get(segment)
-            if type(hit) is Tie:
-                value = hit.read(find(owner, hit.source.split("/")))
-                return find(value, segments[at + 1 :])
-            if hit is not None:
-                below.append((owner, hit))
-        node, above = child(node, segment), below
-        if node is MISSING and not below:
+    for segment in segments:
+        if type(node) is not Tree:
             return MISSING
-    for owner, aliases in above:
+        children, layout = node._node
+        at = layout.index.get(segment)
+        if at is None or segment in layout.aliases:
+            return _find_tied(tree, segments)
+        node = children[at]
+    return node
+
+
+def _find_tied(tree: Tree, segments: Sequence[str]) -> Any:
+    node, above, hit = _pass(tree, segments)
+    if hit is not None:
+        tie, owner, _, at = hit
+        return find(tie.read(find(owner, tie.source.split("/"))), segments[at + 1 :])
+    for owner, _, aliases in above:
         node = _fill(node, owner, aliases)
     return node
+
+
+def resolve(tree: Any, segments: Sequence[str]) -> tuple[Sequence[str], Tie | None]:
+    """Where a path is really kept, and the tie that leads there (None where the path is no alias).
+
+    The tie's source is relative to the node that owns it; the segments are from the root.
+    """
+    _, _, hit = _pass(tree, segments)
+    if hit is None:
+        return segments, None
+    tie, _, depth, at = hit
+    return [*segments[:depth], *tie.source.split("/"), *segments[at + 1 :]], tie
+
+
+def _pass(tree: Any, segments: Sequence[str]) -> tuple[Any, list[Any], tuple[Tie, Tree, int, int] | None]:
+    """Go down these segments: the node there without its aliases, those aliases, or the tie met on the way.
+
+    An owner's aliases are a nested dict of names, which is gone down in step with the nodes. Returned are
+    the (owner, its depth, what is left of the dict) at the end; or the tie, its owner and its depth, and how
+    many segments lead to the alias.
+    """
+    node: Any = tree
+    above: list[tuple[Tree, int, dict[str, Any]]] = []
+    for at, segment in enumerate(segments):
+        if type(node) is Tree and segment in node._layout.aliases:
+            above.append((node, at, node._layout.aliases))
+        below: list[tuple[Tree, int, dict[str, Any]]] = []
+        for owner, depth, aliases in above:
+            hit = aliases.get(segment)
+            if type(hit) is Tie:
+                return MISSING, [], (hit, owner, depth, at)
+            if hit is not None:
+                below.append((owner, depth, hit))
+        node, above = child(node, segment), below
+        if node is MISSING and not below:
+            break
+    return node, above, None
 
 
 def _fill(node: Any, owner: Tree, aliases: dict[str, Any]) -> Any:
@@ -319,26 +357,6 @@ def leaf_paths(tree: Any, prefix: str = "") -> list[str]:
         for name, value in zip(tree._layout.keys, tree._children, strict=True)
         for path in leaf_paths(value, f"{prefix}{name}/")
     ]
-
-
-def resolve(tree: Any, segments: Sequence[str]) -> tuple[list[str], Tie | None]:
-    """Where a path is really kept, and the tie that leads there (None where the path is no alias).
-
-    The tie's source is relative to the node that owns it; the segments are from the root.
-    """
-    node, above = tree, []
-    for at, segment in enumerate(segments):
-        below = []
-        if type(node) is Tree and segment in node._layout.aliases:
-            above.append((at, node._layout.aliases))
-        for depth, aliases in above:
-            hit = aliases.get(segment)
-            if type(hit) is Tie:
-                return [*segments[:depth], *hit.source.split("/"), *segments[at + 1 :]], hit
-            if hit is not None:
-                below.append((depth, hit))
-        node, above = child(node, segment), below
-    return list(segments), None
 
 
 def no_path(
@@ -543,7 +561,7 @@ def _follow(nested: Nested, alias: tuple[str, ...], tie: Tie) -> tuple[list[str]
                 if find(node, source[at:]) is MISSING:
                     node = MISSING
                     break
-                source, tie = source[:at] + inner, (hit.then(tie.via) if hit else tie)
+                source, tie = [*source[:at], *inner], (hit.then(tie.via) if hit else tie)
                 node = find(node, inner)
                 break
             node = node.get(segment, MISSING) if type(node) is Nested else MISSING
