@@ -21,14 +21,21 @@ from ._access import put as put  # anything at any path
 from ._access import update as update  # a function of each selected leaf
 from ._access import items as items  # (path, leaf) pairs
 from ._access import paths as paths  # the paths alone
+from ._access import count as count  # how many numbers
 from ._parts import select as select  # the selected leaves only
 from ._parts import partition as partition  # the selected leaves, and the rest
+from ._parts import mask as mask  # True at the selected leaves
 from ._parts import merge as merge  # the inverse of partition
 from ._access import drop as drop  # without the selected leaves
 from ._flat import rename as rename  # other names, by pattern
 from ._flat import flatten as flatten  # one flat dict, path -> leaf
 from ._flat import unflatten as unflatten  # the inverse of flatten
 from ._flat import asdict as asdict  # nested plain dicts
+
+# rules, and trees that should fit
+from ._rules import label as label  # a value for each leaf, by rule
+from ._rules import explain as explain  # which rule takes which leaf
+from ._check import check as check  # one error for all in which two trees differ
 
 # drawing
 from ._params import init as init  # every parameter of a spec
@@ -80,7 +87,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
-    "TieError", "Tree", "abstract", "asdict", "child_key", "drop", "flatten", "get", "init", "initializers", "items",
-    "keys", "load", "merge", "nn", "partition", "paths", "put", "reinit", "rename", "save", "select", "set", "summary",
+    "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
+    "keys", "label", "load", "mask", "merge", "nn", "partition", "paths", "put", "reinit", "rename", "save", "select", "set", "summary",
     "tie", "ties", "trainable", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

@@ -6,7 +6,9 @@ touch. Trees, dicts, lists, tuples, named tuples, dataclasses and other register
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import is_
 from typing import Any
 
@@ -14,8 +16,9 @@ import jax
 
 from ._check import differences, structure_error
 from ._errors import PathError, StructureError, TieError, listed
+from ._index import written_at
 from ._leaf import describe, same, signature
-from ._nodes import opened
+from ._nodes import LEAF_TYPES, opened
 from ._paths import compile, split
 from ._select import Selector, aliases, choose, entries
 from ._tie import Tie
@@ -74,14 +77,38 @@ def _step(node: Any, name: str) -> Any:
 
 
 def _position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -> tuple[int, int]:
-    """Which child of a foreign node the path goes on to, and how many segments its name takes."""
+    """Which child of a foreign node the path goes on to, and how many segments its name takes.
+
+    A key of a foreign dict may hold slashes, so that a path can be read in more than one way.
+    """
     inside = opened(node)
-    names = () if inside is None else inside.names
-    for used in range(1, len(segments) + 1):
-        name = "/".join(segments[:used])
-        if name in names:
-            return list(names).index(name), used
-    raise no_path(tree, asked, _names, _step)
+    if inside is None:
+        raise no_path(tree, asked, _names, _step)
+    prefixes = {"/".join(segments[:used]): used for used in range(1, len(segments) + 1)}
+    found = [(at, prefixes[name]) for at, name in enumerate(inside.names) if name in prefixes]
+    if len(found) > 1:
+        found = [(at, used) for at, used in found if _reaches(inside.values[at], segments[used:])] or found[:1]
+    if len(found) > 1:
+        before = "/".join(asked[: len(asked) - len(segments)])
+        readings = [
+            " then ".join(map(repr, filter(None, ("/".join(segments[:used]), "/".join(segments[used:])))))
+            for _, used in found
+        ]
+        if len({*readings}) == 1:
+            readings = [f"the {type(key).__name__} {key!r}" for key in node if str(key) in prefixes]
+        place = f" below {before!r}" if before else ""
+        raise PathError(f"the path {'/'.join(asked)!r} is ambiguous{place}: the keys read {' or '.join(readings)}")
+    if not found:
+        raise no_path(tree, asked, _names, _step)
+    return found[0]
+
+
+def _reaches(node: Any, segments: Sequence[str]) -> bool:
+    try:
+        _read(node, segments, node, segments)
+    except PathError as error:
+        return "ambiguous" in str(error)
+    return True
 
 
 def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Any]]:
@@ -121,10 +148,25 @@ def paths(tree: Any, selector: Selector | None = None, *, aliases: bool = False)
     return [path for path, _ in items(tree, selector, aliases=aliases)]
 
 
+def count(tree: Any, selector: Selector | None = None) -> int:
+    """How many numbers the selected leaves hold; a tied leaf counts once.
+
+    >>> import numpy as np
+    >>> count(Tree({"enc": {"kernel": np.ones((4, 8)), "bias": np.ones(8)}}), "**/kernel")
+    32
+
+    A leaf without a shape counts as one. Works on specs and abstract trees.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    return sum(math.prod(getattr(leaf, "shape", ())) for _, leaf in choose(tree, selector))
+
+
 # ------------------------------------------------------------------------------- writing
 
 
-def set(tree: Any, path: str | int, value: Any) -> Any:
+def set(tree: Any, path: str | int, value: Any, *, at: Any = None) -> Any:
     """A tree with another value at a path that exists; structure, shapes and dtypes stay.
 
     >>> params = Tree({"enc": {"kernel": 1, "bias": 2}})
@@ -135,17 +177,48 @@ def set(tree: Any, path: str | int, value: Any) -> Any:
     name sees it. The value is stored as it is, not copied, cast or broadcast; all nodes off the path are
     shared with `tree`. Use `put` to add, or to replace by something else.
 
+    With `at`, any index expression, only that part of an array is written: by a number, or by an array of
+    just the part's shape and of the leaf's dtype. Where JAX would drop a write that is out of bounds in
+    silence, this raises, as long as the index is known outside of `jit`.
+
+    >>> import numpy as np
+    >>> set({"w": np.zeros((2, 2))}, "w", 5, at=(0, 1))["w"].tolist()
+    [[0.0, 5.0], [0.0, 0.0]]
+
     Raises:
         PathError: there is no such path.
-        StructureError: structure, shape or dtype differ; it lists all differences.
+        StructureError: structure, shape or dtype differ, or `at` is out of bounds; it lists all differences.
         TieError: a subtree with two different values for one tied leaf.
     """
     segments = split(path)
+    if at is None and (new := _replaced(tree, segments, value)) is not MISSING:
+        return new
     old = _read(tree, segments, tree, segments)
+    if at is not None:
+        return _write(tree, segments, written_at("/".join(segments), old, at, value))
     if opened(old) is not None:
         return _set_node(tree, segments, old, value)
     _check_leaf("set", "/".join(segments), old, value)
     return _write(tree, segments, value)
+
+
+def _replaced(tree: Any, segments: Sequence[str], value: Any) -> Any:
+    """`set` where it is simple, a leaf of a Tree that fits and no tie on the way, without a detour; else `MISSING`."""
+    node, trail = tree, []
+    for segment in segments:
+        if type(node) is not Tree:
+            return MISSING
+        children, layout = node._node
+        at = layout.index.get(segment)
+        if at is None or segment in layout.aliases:
+            return MISSING
+        trail.append((children, layout, at))
+        node = children[at]
+    if type(node) not in LEAF_TYPES or signature(node) != signature(value):
+        return MISSING
+    for children, layout, at in reversed(trail):
+        value = make(layout, (*children[:at], value, *children[at + 1 :]))
+    return value
 
 
 def _check_leaf(verb: str, path: str, old: Any, new: Any) -> None:
@@ -248,18 +321,25 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
 
 def replace_leaves(tree: Any, new: Mapping[str, Any]) -> Any:
     """The tree with other leaves at these paths, unchecked; containers and ties stay."""
-    return _map(tree, lambda path, leaf: new.get(path, leaf), "")
+    return map_leaves(tree, lambda path, leaf: new.get(path, leaf))
 
 
-def _map(node: Any, function: Callable[[str, Any], Any], prefix: str) -> Any:
-    """The same node with each leaf replaced; a node in which no leaf changes is kept."""
-    inside = opened(node)
-    if inside is None:
-        return function(prefix[:-1], node)
-    values = [_map(v, function, f"{prefix}{n}/") for n, v in zip(inside.names, inside.values, strict=True)]
-    if all(new is old for new, old in zip(values, inside.values, strict=True)):
-        return node
-    return inside.rebuild(values)
+def map_leaves(node: Any, function: Callable[[str, Any], Any], prefix: str = "") -> Any:
+    """The tree with each leaf replaced by `function(path, leaf)`; a node in which no leaf changes is kept."""
+    if type(node) is Tree:
+        old, layout = node._node
+        names: Any = layout.keys
+        rebuild: Any = partial(make, layout)
+    else:
+        inside = opened(node)
+        if inside is None:
+            return function(prefix[:-1], node)
+        names, old, rebuild, *_ = inside
+    new = [
+        function(prefix + name, value) if type(value) in LEAF_TYPES else map_leaves(value, function, f"{prefix}{name}/")
+        for name, value in zip(names, old, strict=True)
+    ]
+    return node if all(map(is_, new, old)) else rebuild(new)
 
 
 def put(tree: Any, path: str | int, value: Any) -> Any:

@@ -7,6 +7,41 @@ from typing import Any
 
 from ._errors import StructureError, listed
 from ._leaf import describe, signature
+from ._select import aliases, leaves
+
+
+def check(tree: Any, like: Any) -> None:
+    """Raise one error that lists by path all in which a tree differs from another: leaves, shapes, dtypes, ties.
+
+    >>> check({"w": 1, "b": 2}, like={"w": 1, "c": 2})
+    Traceback (most recent call last):
+        ...
+    ptree.StructureError: the tree is not like `like`:
+      missing: ['c']
+      unexpected: ['b']
+
+    Either may be parameters, a spec or an abstract tree. Values are not compared, and containers may be of
+    other kinds as long as the paths are the same.
+
+    Raises:
+        StructureError: with the lists `missing`, `unexpected`, `misshapen` and `mistyped`.
+    """
+    expected, got = dict(leaves(like)), dict(leaves(tree))
+    differ = differences(expected, got)
+    if any(differ):
+        raise structure_error("the tree is not like `like`", *differ, expected, got)
+    tied, wanted = aliases(tree), aliases(like)
+    if tied != wanted:
+        lines = [
+            f"{alias!r} is tied to {tie.shown()!r} in `like`" for alias, tie in wanted.items() if tied.get(alias) != tie
+        ]
+        lines += [
+            f"{alias!r} is tied to {tie.shown()!r} in the tree"
+            for alias, tie in tied.items()
+            if wanted.get(alias) != tie
+        ]
+        missing, unexpected = ([path for path in a if path not in b] for a, b in ((wanted, tied), (tied, wanted)))
+        raise StructureError("the tree is not like `like`: " + "; ".join(lines), missing, unexpected)
 
 
 def differences(

@@ -24,7 +24,7 @@ def short_dtype(dtype: Any) -> str:
 def signature(leaf: Any) -> tuple[tuple[int, ...], Any] | type:
     """What must agree for one leaf to take another's place: shape and dtype, else the type."""
     try:
-        return tuple(leaf.shape), leaf.dtype
+        return leaf.shape if type(leaf.shape) is tuple else tuple(leaf.shape), leaf.dtype
     except (AttributeError, TypeError):
         return type(leaf)
 

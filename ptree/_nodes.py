@@ -31,9 +31,15 @@ class Node(NamedTuple):
     """Whether the node cannot lose a child: a list, a tuple, a dataclass."""
 
 
+LEAF_TYPES: set[type] = {bool, int, float, complex, str, np.ndarray, jax.ShapeDtypeStruct}
+"""Types that are leaves for certain; those of arrays and tracers join when they are met."""
+
+
 def opened(node: Any) -> Node | None:
     """The node's children, or None for a leaf."""
     kind = type(node)
+    if kind in LEAF_TYPES:
+        return None
     if kind is Tree:
         return _tree(node)
     if kind is dict:
@@ -42,7 +48,10 @@ def opened(node: Any) -> Node | None:
         return Node([str(at) for at in range(len(node))], node, kind, lambda values: kind(map(_none, values)), True)
     if node is None:
         return Node((), (), lambda _: None, lambda _: None)
-    if isinstance(node, (np.ndarray, np.generic, jax.Array)) or all_leaves((node,)):
+    if isinstance(node, (np.generic, jax.Array)):
+        LEAF_TYPES.add(kind)
+        return None
+    if all_leaves((node,)):  # its type may still be registered with JAX later
         return None
     return _registered(node)
 
@@ -69,12 +78,17 @@ def _tree(tree: Tree) -> Node:
     )
 
 
+def dict_items(node: dict[Any, Any]) -> list[tuple[str, Any]]:
+    """A plain dict's items as a person lists them, every key as a string."""
+    if {*map(type, node)} == {str}:
+        return [(key, node[key]) for key in in_order(tuple(node))]
+    return [(str(key), value) for key, value in node.items()]
+
+
 def _dict(node: dict[Any, Any]) -> Node:
-    keys: Sequence[Any] = list(node)
-    if all(type(key) is str for key in keys):
-        keys = in_order(keys)
+    keys: Sequence[Any] = in_order(tuple(node)) if {*map(type, node)} == {str} else tuple(node)
     return Node(
-        [key if type(key) is str else str(key) for key in keys],
+        [str(key) for key in keys],
         [node[key] for key in keys],
         lambda values: dict(zip(keys, values, strict=True)),
         lambda values: {k: v for k, v in zip(keys, values, strict=True) if v is not MISSING},

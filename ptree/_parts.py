@@ -1,4 +1,4 @@
-"""Parts of a tree: select and partition take them out, merge puts them together."""
+"""Parts of a tree: select and partition take them out, mask marks them, merge puts them together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from operator import is_
 from typing import Any
 
+from ._access import map_leaves
 from ._errors import StructureError, listed
 from ._nodes import opened
 from ._select import Selector, choose, leaves
@@ -48,6 +49,22 @@ def partition(tree: Any, selector: Selector) -> tuple[Any, Any]:
         empty if halves[0] is MISSING else halves[0],
         empty if halves[1] is MISSING else halves[1],
     )
+
+
+def mask(tree: Any, selector: Selector) -> Any:
+    """A tree of the same structure: True at the selected leaves, False at the others.
+
+    >>> mask(Tree({"enc": {"kernel": 1, "bias": 2}}), "**/kernel")
+    Tree(
+      enc/kernel  True
+      enc/bias    False
+    )
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+    """
+    chosen = frozenset(path for path, _ in choose(tree, selector))
+    return map_leaves(tree, lambda path, _: path in chosen)
 
 
 def _part(node: Any, chosen: frozenset[str], taken: bool, prefix: str) -> Any:

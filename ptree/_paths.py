@@ -65,18 +65,19 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def in_order(names: Sequence[str]) -> Sequence[str]:
+@lru_cache(maxsize=4096)
+def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of a plain dict as a person would list them.
 
     JAX rebuilds a dict with its keys sorted as strings. Names in just that order say nothing about how
     they were declared, so they are listed naturally; any other order was somebody's choice and is kept.
 
-    >>> in_order(["layer_10", "layer_2"]), in_order(["head", "body"])
-    (['layer_2', 'layer_10'], ['head', 'body'])
+    >>> in_order(("layer_10", "layer_2")), in_order(("head", "body"))
+    (('layer_2', 'layer_10'), ('head', 'body'))
     """
     if any(a > b for a, b in pairwise(names)):
         return names
-    return sorted(names, key=natural)
+    return tuple(sorted(names, key=natural))
 
 
 # ------------------------------------------------------------------------------ patterns

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ._errors import PatternError, listed, suggestion
+from ._errors import PathError, PatternError, listed, suggestion
 from ._leaf import describe
-from ._nodes import opened
+from ._nodes import LEAF_TYPES, dict_items, opened
 from ._paths import Pattern, compile, escape
 from ._tie import Tie
 from ._tree import Nested, Tree, expand, no_path
@@ -26,29 +26,37 @@ def leaves(tree: Any, prefix: str = "") -> Leaves:
     """Every leaf with its path, in declaration order where the tree knows it, else naturally; no aliases."""
     out: Leaves = []
     _collect(tree, prefix, out)
-    return out
+    return out if type(tree) is Tree else _distinct(out)
+
+
+def _distinct(found: Leaves) -> Leaves:
+    """The leaves, if no two have one path: in a foreign dict the keys 1 and "1", or "a/b" and "a", can clash."""
+    if len({path for path, _ in found}) < len(found):
+        seen: set[str] = set()
+        path = next(path for path, _ in found if path in seen or seen.add(path))
+        raise PathError(
+            f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number"
+        )
+    return found
 
 
 def _collect(node: Any, prefix: str, out: Leaves) -> None:
     if type(node) is Tree:
-        children = node._children
-        for name, at in node._layout.listing:
-            child = children[at]
-            if type(child) is Tree:
-                _collect(child, f"{prefix}{name}/", out)
-            else:
-                _append(child, prefix + name, out)
+        children, layout = node._node
+        pairs: Any = [(name, children[at]) for name, at in layout.listing]
+    elif type(node) is dict:
+        pairs = dict_items(node)
     else:
-        _append(node, prefix[:-1], out)
-
-
-def _append(node: Any, path: str, out: Leaves) -> None:
-    inside = opened(node)
-    if inside is None:
-        out.append((path, node))
-    else:
-        for name, child in zip(inside.names, inside.values, strict=True):
-            _collect(child, f"{path}/{name}/" if path else f"{name}/", out)
+        inside = opened(node)
+        if inside is None:
+            out.append((prefix[:-1], node))
+            return
+        pairs = zip(inside.names, inside.values, strict=True)
+    for name, child in pairs:
+        if type(child) in LEAF_TYPES:  # most children: spare the call
+            out.append((prefix + name, child))
+        else:
+            _collect(child, f"{prefix}{name}/", out)
 
 
 def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -76,17 +84,26 @@ def aliases(tree: Any) -> dict[str, Tie]:
 
 
 def choose(tree: Any, selector: Selector | None) -> Leaves:
-    """The leaves that a selector means, in listing order.
+    """The leaves that a selector means, in listing order; all of them where it is None.
 
     Raises:
         PatternError: a part of the selector is malformed, matches nothing, or matches aliases only.
     """
     if selector is None:
         return leaves(tree)
+    found, dead = match(tree, selector)
+    if dead:
+        raise PatternError("\n".join(dead))
+    return found
+
+
+def match(tree: Any, selector: Selector) -> tuple[Leaves, list[str]]:
+    """The leaves that a selector means, in listing order; and why each part that matches nothing does not."""
     parts = parse(selector)
     dead: list[str] = []
     if len(parts) == 1 and not parts[0][0]:
         found = _chosen_by(parts[0][1], tree, None)
+        found = found if type(tree) is Tree else _distinct(found)
         if not found:
             dead.append(_why_dead(parts[0][1], tree))
     else:
@@ -98,9 +115,7 @@ def choose(tree: Any, selector: Selector | None) -> Leaves:
                 dead.append(_why_dead(part, tree))
             paths = paths - hits if takes_away else paths | hits
         found = [(path, leaf) for path, leaf in everything if path in paths]
-    if dead:
-        raise PatternError("\n".join(dead))
-    return found
+    return found, dead
 
 
 def parse(selector: Selector) -> list[tuple[bool, Any]]:

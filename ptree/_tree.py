@@ -480,7 +480,7 @@ def _insert_all(nested: Nested, mapping: Any, prefix: str) -> None:
         mapping = {str(at): value for at, value in enumerate(mapping)}
     keys: Iterable[Any] = mapping
     if type(mapping) is dict and all(type(key) is str for key in mapping):
-        keys = in_order(list(mapping))
+        keys = in_order(tuple(mapping))
     for key in keys:
         try:
             segments = split(key)

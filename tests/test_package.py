@@ -17,7 +17,8 @@ def test_all_is_exactly_what_is_exported():
     public = {name for name in vars(pt) if not name.startswith("_")} | set(dir(pt))
     rooms = {name for name in public if isinstance(getattr(pt, name), types.ModuleType)}
     assert public - rooms | {"nn", "initializers"} == set(pt.__all__)
-    assert len(pt.__all__) == len(set(pt.__all__)) < 40
+    assert len(pt.__all__) == len(set(pt.__all__))
+    assert len([name for name in pt.__all__ if not name.endswith("Error")]) < 40
 
 
 @pytest.mark.parametrize("module", [pt, initializers, nn], ids=lambda m: m.__name__)

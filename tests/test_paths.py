@@ -151,5 +151,5 @@ def test_splitting_takes_strings_and_whole_numbers_only():
 
 def test_names_are_listed_as_a_person_would():
     assert sorted(["layer_10", "layer_2", "a"], key=natural) == ["a", "layer_2", "layer_10"]
-    assert list(in_order(["head", "body"])) == ["head", "body"]
-    assert list(in_order(["l1", "l10", "l2"])) == ["l1", "l2", "l10"]
+    assert in_order(("head", "body")) == ("head", "body")
+    assert in_order(("l1", "l10", "l2")) == ("l1", "l2", "l10")

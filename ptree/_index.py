@@ -1,0 +1,64 @@
+"""An index into one array: what it selects, checked against the array's bounds, and a write to that part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ._errors import StructureError
+from ._leaf import describe, signature
+
+
+def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:
+    """The array with a part of it written; bounds are checked where the index is known."""
+    asked = f"cannot set {path!r} at {_index_text(at)}"
+    if not isinstance(leaf, (jax.Array, np.ndarray)):
+        raise StructureError(f"{asked}: it is {describe(leaf)}, not an array")
+    if any(isinstance(part, Tracer) for part in jax.tree.leaves(at)):
+        shape = jax.eval_shape(lambda whole, index: whole[index], leaf, at).shape
+    else:
+        index = jax.tree.map(lambda part: np.asarray(part) if isinstance(part, jax.Array) else part, at)
+        try:
+            shape = np.broadcast_to(np.int8(0), leaf.shape)[index].shape  # NumPy checks what JAX clamps
+        except (IndexError, TypeError, ValueError) as error:
+            raise StructureError(f"{asked}: it is {describe(leaf)}, and {error}") from None
+        if 0 in shape and 0 not in leaf.shape:
+            raise StructureError(f"{asked}: it is {describe(leaf)}, and the index selects nothing of it")
+    number = isinstance(value, (bool, int, float, complex))
+    if not number and signature(value) != (shape, leaf.dtype):
+        part = jax.ShapeDtypeStruct(shape, leaf.dtype)
+        raise StructureError(f"{asked}: expected a number or {describe(part)}, got {describe(value)}")
+    if number and not _holds(leaf.dtype, value):
+        raise StructureError(f"{asked}: expected a number that {describe(leaf)} can hold, got {value!r}")
+    if isinstance(leaf, np.ndarray):
+        new = leaf.copy()
+        new[at] = value
+        return new
+    return leaf.at[at].set(value)
+
+
+def _holds(dtype: Any, number: Any) -> bool:
+    """Whether a dtype has a place for a Python number, rounding allowed."""
+    if isinstance(number, bool) or jnp.issubdtype(dtype, jnp.complexfloating):
+        return True
+    if isinstance(number, int) and jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).min <= number <= jnp.iinfo(dtype).max
+    return not isinstance(number, complex) and jnp.issubdtype(dtype, jnp.floating)
+
+
+def _index_text(at: Any) -> str:
+    parts = at if isinstance(at, tuple) else (at,)
+    return (
+        "["
+        + ", ".join(_slice_text(p) if isinstance(p, slice) else "..." if p is ... else describe(p) for p in parts)
+        + "]"
+    )
+
+
+def _slice_text(part: slice) -> str:
+    ends = ["" if end is None else describe(end) for end in (part.start, part.stop)]
+    return ":".join(ends if part.step is None else [*ends, describe(part.step)])
