@@ -22,7 +22,7 @@ from ._nodes import LEAF_TYPES, opened
 from ._paths import compile, split
 from ._select import Selector, aliases, choose, entries
 from ._tie import Tie
-from ._tree import MISSING, Layout, Nested, Tree, build, child, expand, find, make, no_path, resolve
+from ._tree import MISSING, Layout, Nested, Tree, build, child, expand, find, make, no_path, resolve, unflatten_node
 
 # ------------------------------------------------------------------------------- reading
 
@@ -214,10 +214,15 @@ def _replaced(tree: Any, segments: Sequence[str], value: Any) -> Any:
             return MISSING
         trail.append((children, layout, at))
         node = children[at]
-    if type(node) not in LEAF_TYPES or signature(node) != signature(value):
+    try:
+        if node.shape != value.shape or node.dtype != value.dtype or type(node) not in LEAF_TYPES:
+            return MISSING
+    except AttributeError:
         return MISSING
     for children, layout, at in reversed(trail):
-        value = make(layout, (*children[:at], value, *children[at + 1 :]))
+        new = [*children]
+        new[at] = value
+        value = unflatten_node(layout, tuple(new))
     return value
 
 

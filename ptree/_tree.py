@@ -211,7 +211,8 @@ class Tree(_Slot, Mapping[str, Any]):
         return _restore, (layout.keys, layout.order, layout.ties, self._children)
 
 
-def _unflatten(layout: Layout, children: Any) -> Tree:
+def unflatten_node(layout: Layout, children: Any) -> Tree:
+    """The Tree of a layout and a tuple of children, in as few steps as Python allows: JAX calls it for each node."""
     tree = _Slot()
     tree._node = (children, layout)
     tree.__class__ = Tree  # cheaper than going round __setattr__
@@ -220,7 +221,7 @@ def _unflatten(layout: Layout, children: Any) -> Tree:
 
 def make(layout: Layout, children: Iterable[Any]) -> Tree:
     """The Tree of a layout and its children; anything may be a child."""
-    return _unflatten(layout, tuple(children))
+    return unflatten_node(layout, tuple(children))
 
 
 def _restore(keys: Any, order: Any, ties: Any, children: Any) -> Tree:
@@ -234,7 +235,7 @@ def _flatten_with_keys(tree: Tree) -> tuple[Any, Layout]:
     return tuple(zip(tree._layout.entries, tree._children, strict=True)), tree._layout
 
 
-jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, _unflatten, _flatten)
+jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, unflatten_node, _flatten)
 
 
 # ------------------------------------------------------------------------------ reading
