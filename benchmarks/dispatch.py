@@ -41,7 +41,7 @@ def deep(leaves: int) -> dict[str, Any]:
 
 
 def dispatch(params: Any) -> Callable[[], Any]:
-    """A jitted function that reads every leaf and does next to nothing: what is left is dispatch."""
+    """A jitted function that takes every leaf and does next to nothing: what is left is dispatch."""
     first = jax.jit(lambda p: jax.tree.leaves(p)[0] + 1)
     return lambda: first(params)
 

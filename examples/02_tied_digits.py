@@ -71,7 +71,7 @@ def train() -> tuple[pt.Tree, np.ndarray, float]:
     order = np.random.default_rng(0)
     with tqdm(range(EPOCHS), desc="training", unit="epoch") as bar:
         for epoch in bar:
-            shuffled = order.permutation(len(train_x) // BATCH * BATCH)
+            shuffled = order.permutation(len(train_x))[: len(train_x) // BATCH * BATCH]
             for batch in shuffled.reshape(-1, BATCH):
                 params, state, value, grads = step(params, state, train_x[batch], train_y[batch])
             bar.set_postfix(loss=f"{value:.4f}", refresh=False)

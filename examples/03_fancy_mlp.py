@@ -1,7 +1,7 @@
 """A model by hand, without layers: constant weights, one dense layer used twice, control flow on values.
 
 Run it with `python examples/03_fancy_mlp.py`. A model is any pure function of a tree of parameters, and its
-spec is a dict of `Param`. What is never trained is declared so, and the optimiser is told by a mask.
+spec is a dict of `Param`. What is never trained is declared so, and is kept away from grad and the optimiser.
 """
 
 import jax
@@ -11,10 +11,10 @@ import optax
 import ptree as pt
 from ptree import initializers as I
 
-spec = pt.Tree({
-    "constant/kernel": pt.Param((20, 20), init=I.uniform(), trainable=False),
+spec = {
+    "constant": {"kernel": pt.Param((20, 20), init=I.uniform(), trainable=False)},
     "dense": {"kernel": pt.Param((20, 20), init=I.xavier_uniform()), "bias": pt.Param((20,), init=I.zeros)},
-})  # fmt: skip
+}
 
 
 def dense(p: pt.Tree, x: jax.Array) -> jax.Array:
@@ -54,7 +54,8 @@ print(f"output {y:.4f}: the while loop halved values of the norm {norm:.2f} {tim
 assert times == jnp.ceil(jnp.log2(norm)) > 0
 
 # Train what is trainable. A while loop has no reverse mode, so the loss leaves the loop out.
-trained, fixed = pt.partition(params, "dense")
+mask = dict(pt.items(pt.trainable(spec)))
+trained, fixed = pt.partition(params, lambda path, leaf: mask[path])
 
 
 def loss(trained: pt.Tree) -> jax.Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from operator import is_
 from typing import Any
@@ -17,12 +18,27 @@ import jax
 from ._check import differences, structure_error
 from ._errors import PathError, StructureError, TieError, listed
 from ._index import written_at
-from ._leaf import describe, same, signature
+from ._leaf import describe, same, shape_only, signature
 from ._nodes import LEAF_TYPES, opened
 from ._paths import compile, split
-from ._select import Selector, aliases, choose, entries
+from ._select import Selector, choose, entries, leaves
+from ._select import aliases as aliases_of
 from ._tie import Tie
-from ._tree import MISSING, Layout, Nested, Tree, build, child, expand, find, make, no_path, resolve, unflatten_node
+from ._tree import (
+    DEEPEST,
+    MISSING,
+    Layout,
+    Nested,
+    Tree,
+    build,
+    child,
+    expand,
+    find,
+    make,
+    no_path,
+    resolve,
+    unflatten_node,
+)
 
 # ------------------------------------------------------------------------------- reading
 
@@ -59,6 +75,13 @@ def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -
     inside = opened(node)
     assert inside is not None
     return _read(inside.values[at], segments[used:], tree, asked)
+
+
+def _read_or(tree: Any, segments: Sequence[str], default: Any) -> Any:
+    try:
+        return _read(tree, segments, tree, segments)
+    except PathError:
+        return default
 
 
 def _names(node: Any) -> list[str] | None:
@@ -104,11 +127,7 @@ def _position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str
 
 
 def _reaches(node: Any, segments: Sequence[str]) -> bool:
-    try:
-        _read(node, segments, node, segments)
-    except PathError as error:
-        return "ambiguous" in str(error)
-    return True
+    return _read_or(node, segments, MISSING) is not MISSING
 
 
 def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Any]]:
@@ -126,14 +145,14 @@ def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False)
     chosen = choose(tree, selector)
     if not aliases:
         return chosen
+    return [(path, value.read(leaf) if type(value) is Tie else leaf) for path, value, leaf in _named(tree, chosen)]
+
+
+def _named(tree: Any, chosen: Sequence[tuple[str, Any]]) -> list[tuple[str, Any, Any]]:
+    """The chosen leaves under all their names: path, what stands there (a leaf or a `Tie`), and the source's leaf."""
     kept = dict(chosen)
-    out: list[tuple[str, Any]] = []
-    for path, value in entries(tree):
-        if type(value) is Tie and value.source in kept:
-            out.append((path, value.read(kept[value.source])))
-        elif path in kept:
-            out.append((path, value))
-    return out
+    named = [(path, value, value.source if type(value) is Tie else path) for path, value in entries(tree)]
+    return [(path, value, kept[source]) for path, value, source in named if source in kept]
 
 
 def paths(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[str]:
@@ -145,7 +164,8 @@ def paths(tree: Any, selector: Selector | None = None, *, aliases: bool = False)
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
     """
-    return [path for path, _ in items(tree, selector, aliases=aliases)]
+    chosen = choose(tree, selector)
+    return [path for path, *_ in (_named(tree, chosen) if aliases else chosen)]
 
 
 def count(tree: Any, selector: Selector | None = None) -> int:
@@ -196,7 +216,8 @@ def set(tree: Any, path: str | int, value: Any, *, at: Any = None) -> Any:
     old = _read(tree, segments, tree, segments)
     if at is not None:
         return _write(tree, segments, written_at("/".join(segments), old, at, value))
-    if opened(old) is not None:
+    inside = opened(old)
+    if inside is not None and (inside.names or type(old) is Tree):
         return _set_node(tree, segments, old, value)
     _check_leaf("set", "/".join(segments), old, value)
     return _write(tree, segments, value)
@@ -273,19 +294,18 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     if jax.tree.structure(old) == jax.tree.structure(value) and _raw(tree, segments) is old:
         return _write(tree, segments, value)
     writes: dict[str, tuple[str, Any]] = {}
+    tied = aliases_of(tree)
     for below, leaf in after.items():
-        full = [*segments, *below.split("/")]
-        source, tie = resolve(tree, full) if type(tree) is Tree else (full, None)
-        leaf, name, where = (tie.write(leaf) if tie else leaf), "/".join(full), "/".join(source)
+        name = f"{path}/{below}" if path else below
+        tie = tied.get(name)
+        leaf, where = (leaf, name) if tie is None else (tie.write(leaf), tie.source)
         if where in writes and not _agree(writes[where][1], leaf):
             raise TieError(
                 f"cannot set {path!r}: {writes[where][0]!r} and {name!r} are one tied leaf, and their values differ."
                 " Give both the same value, or untie them first"
             )
         writes.setdefault(where, (name, leaf))
-    for where, (_, leaf) in writes.items():
-        tree = _write(tree, split(where), leaf)
-    return tree
+    return replace_leaves(tree, {where: leaf for where, (_, leaf) in writes.items()})
 
 
 def _raw(tree: Any, segments: Sequence[str]) -> Any:
@@ -315,8 +335,12 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
         StructureError: the function changed a shape or a dtype.
     """
     literal = compile(selector).literal if isinstance(selector, str) and selector[:1] != "!" else None
-    if literal and type(tree) is Tree and resolve(tree, literal)[1] is not None:
-        return set(tree, "/".join(literal), function(find(tree, literal)))
+    if literal:  # one path, perhaps an alias
+        leaf = _read_or(tree, literal, MISSING)
+        if leaf is not MISSING and opened(leaf) is None:
+            value = function(leaf)
+            _check_leaf("update", "/".join(literal), leaf, value)
+            return _write(tree, literal, value)
     new: dict[str, Any] = {}
     for path, leaf in choose(tree, selector):
         new[path] = function(leaf)
@@ -364,6 +388,8 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
         StructureError: a container that cannot take a new name (a tuple, a dataclass).
     """
     segments = split(path)
+    if len(segments) > DEEPEST:
+        raise PathError(f"cannot put at {str(path)[:40]!r}...: a path has at most {DEEPEST} segments")
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
     return _put(tree, segments, value, "/".join(segments))
@@ -384,21 +410,23 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
     if inside is None:
         at = asked.removesuffix("/" + "/".join(segments))
         raise PathError(f"cannot put {asked!r}: {at!r} is {describe(node)}, not a node. Drop it first")
-    if type(node) is dict:
-        key = name
-        if name not in node:
-            key = next((key for key in node if str(key) == name), name)
-        old = node.get(key, {})
-        return {**node, key: _put(old, rest, value, asked) if rest else value}
-    if name not in inside.names:
+    used = next((n for n in range(len(segments), 0, -1) if "/".join(segments[:n]) in inside.names), 0)
+    if used:  # a key that is there; it may hold slashes
+        rest, at = segments[used:], list(inside.names).index("/".join(segments[:used]))
+        values = list(inside.values)
+        values[at] = _put(values[at], rest, value, asked) if rest else value
+        return inside.rebuild(values)
+    if not isinstance(node, dict):
         raise StructureError(
             f"cannot put {asked!r}: a {type(node).__name__} cannot take the new name {name!r};"
             f" it has {listed(inside.names)}"
         )
-    at = list(inside.names).index(name)
-    values = list(inside.values)
-    values[at] = _put(values[at], rest, value, asked) if rest else value
-    return inside.rebuild(values)
+    whole = node and all(isinstance(key, int) for key in node)
+    if whole and not name.isdecimal():
+        raise StructureError(f"cannot put {asked!r}: the keys beside {name!r} are whole numbers")
+    larger = copy(node)
+    larger[int(name) if whole else name] = _put({}, rest, value, asked) if rest else value
+    return larger
 
 
 def _as_child(value: Any) -> Any:
@@ -437,10 +465,17 @@ def drop(tree: Any, selector: Selector) -> Any:
         PatternError: the selector is malformed, or a part of it matches nothing.
         StructureError: a container that cannot lose a child (a list, a tuple, a dataclass).
     """
-    names = Tree(dict(items(tree, aliases=True))) if aliases(tree) else tree  # here aliases count like leaves
+    names = tree
+    if aliases_of(tree):  # here their names count like those of leaves
+        names = Tree({path: _of_shape(value, leaf) for path, value, leaf in _named(tree, leaves(tree))})
     gone = frozenset(path for path, _ in choose(names, selector))
     result = _drop(tree, gone, "")
     return (Tree() if type(tree) is Tree else {}) if result is MISSING else result
+
+
+def _of_shape(value: Any, leaf: Any) -> Any:
+    """What a predicate may ask of a leaf or alias, without running a transform on an array."""
+    return value.read(shape_only(leaf)) if type(value) is Tie else leaf
 
 
 def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._errors import StructureError, listed
+from ._errors import SHOWN, StructureError, listed
 from ._leaf import describe, signature
+from ._paths import natural
 from ._select import aliases, leaves
 
 
@@ -75,18 +76,21 @@ def structure_error(
     sides: tuple[str, str] = ("", ""),
 ) -> StructureError:
     """All that does not fit as one error: one line if there is one difference, else a line each."""
-    lines: list[str] = []
-    for path in (*misshapen, *mistyped):
-        lines.append(
+    differ = sorted([*misshapen, *mistyped], key=natural)
+    told: list[str] = []
+    for path in differ[:SHOWN]:
+        told.append(
             f"{prefix + path!r}: expected {describe(expected[path])}{sides[0]}, got {describe(got[path])}{sides[1]}"
         )
-    if missing:
-        lines.append(f"missing{sides[1]}: {listed(prefix + path for path in missing)}")
-    if unexpected:
-        lines.append(f"unexpected{sides[1]}: {listed(prefix + path for path in unexpected)}")
-    shown = lines[:10] + ([f"and {len(lines) - 10} more"] if len(lines) > 10 else [])
-    text = f"{what}: {shown[0]}." if len(shown) == 1 else "\n  ".join([f"{what}:", *shown]) + ("\n" if fix else "")
-    return StructureError(
-        text + fix,
-        *([prefix + path for path in group] for group in (missing, unexpected, misshapen, mistyped)),
-    )
+    if len(differ) > SHOWN:
+        told.append(f"and {len(differ) - SHOWN} more of another shape or dtype")
+    groups = [
+        sorted((prefix + path for path in group), key=natural) for group in (missing, unexpected, misshapen, mistyped)
+    ]
+    told += [
+        f"{name}{sides[1]}: {listed(group)}"
+        for name, group in zip(("missing", "unexpected"), groups, strict=False)
+        if group
+    ]
+    text = f"{what}: {told[0]}." if len(told) == 1 else "\n  ".join([f"{what}:", *told]) + ("\n" if fix else "")
+    return StructureError(text + fix, *groups)

@@ -112,13 +112,28 @@ def listed(names: Iterable[str]) -> str:
     return f"[{shown}]" if len(names) <= SHOWN else f"[{shown}, and {len(names) - SHOWN} more]"
 
 
+def lines(problems: Sequence[str], between: str = "\n") -> str:
+    """Problems on a line each: the first ten, then a count."""
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return between.join([*problems[:SHOWN], *more])
+
+
+def nearest(wrong: str, names: Iterable[str]) -> str | None:
+    """The name that was likely meant.
+
+    >>> nearest("bais", ["bias", "kernel"])
+    'bias'
+    """
+    import difflib
+
+    return next(iter(difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6)), None)
+
+
 def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
     """` Did you mean 'x'?` with the nearest of the names, or nothing.
 
     >>> suggestion("bais", ["bias", "kernel"], "2/")
     " Did you mean '2/bias'?"
     """
-    import difflib
-
-    near = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6)
-    return f" Did you mean {prefix + near[0]!r}?" if near else ""
+    near = nearest(wrong, names)
+    return "" if near is None else f" Did you mean {prefix + near!r}?"

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from ._access import replace_leaves
 from ._check import structure_error
-from ._errors import PathError, PatternError, StructureError
+from ._errors import PathError, PatternError, StructureError, lines
 from ._nodes import opened
 from ._paths import compile, split
 from ._select import Selector, choose, entries, leaves, why_dead
@@ -45,6 +47,8 @@ def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
     >>> unflatten({"0/b": 1, "1": 2}, like=[{"b": 0}, 0])
     [{'b': 1}, 2]
 
+    With `like` the paths must be its paths; shapes and dtypes are free, so that it also makes masks and labels.
+
     Raises:
         StructureError: two names land on one path, or the leaves are not those of `like`.
         TieError: an alias without its source.
@@ -57,7 +61,8 @@ def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
             insert(nested, split(path), value)
         return build(nested)
     expected = dict(leaves(like))
-    got = {path: value for path, value in flat.items() if path in expected or opened(value) is None}
+    structure = {path for path, value in flat.items() if path not in expected and not jax.tree.leaves(value)}
+    got = {path: value for path, value in flat.items() if path not in structure}
     missing, unexpected = [p for p in expected if p not in got], [p for p in got if p not in expected]
     if missing or unexpected:
         raise structure_error("cannot unflatten into `like`", missing, unexpected)
@@ -95,7 +100,7 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     old = dict(tree) if flat else dict(entries(tree))
     if type(tree) is not Tree and not isinstance(tree, Mapping):
         raise StructureError(f"cannot rename in a {type(tree).__name__}: only a Tree or a dict can take new names")
-    used: list[Any] = []
+    used: set[Any] = set()
     new = {path: _renamed(path, table, used) for path in old}
     dead = [
         why_dead(compile(key), tree) if isinstance(key, str) else f"the regex {key.pattern!r} matches no whole path"
@@ -103,7 +108,7 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
         if key not in used
     ]
     if dead:
-        raise PatternError("\n".join(dead))
+        raise PatternError(lines(dead))
     came: dict[str, str] = {}
     for path, renamed in new.items():
         if came.setdefault(renamed, path) != path:
@@ -118,21 +123,24 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     return build(nested, tree) if type(tree) is Tree else asdict(build(nested))
 
 
-def _renamed(path: str, table: Mapping[Any, str], used: list[Any]) -> str:
+def _renamed(path: str, table: Mapping[Any, str], used: set[Any]) -> str:
     segments = path.split("/")
     for key, new in table.items():
         if isinstance(key, re.Pattern):
             match = key.fullmatch(path)
             if match:
-                used.append(key)
+                used.add(key)
                 return match.expand(new)
             continue
         pattern = compile(key)
-        for cut in range(1, len(segments) + 1):
-            captures = pattern.captures(segments[:cut])
-            if captures is not None:
-                used.append(key)
-                return "/".join([*_fill_in(key, new, captures), *segments[cut:]])
+        cut = pattern.reaches(segments)
+        if cut is not None:
+            used.add(key)
+            captures = pattern.captures(segments[:cut]) or ()
+            renamed = [*_fill_in(key, new, captures), *segments[cut:]]
+            if not renamed:
+                raise PatternError(f"cannot rename {path!r} to {new!r}: the new path is empty")
+            return "/".join(renamed)
     return path
 
 

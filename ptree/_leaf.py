@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import jax
+import numpy as np
+
 _SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
 
 
@@ -27,6 +30,11 @@ def signature(leaf: Any) -> tuple[tuple[int, ...], Any] | type:
         return leaf.shape if type(leaf.shape) is tuple else tuple(leaf.shape), leaf.dtype
     except (AttributeError, TypeError):
         return type(leaf)
+
+
+def shape_only(leaf: Any) -> Any:
+    """An array's shape and dtype; any other leaf as it is."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
 
 
 def describe(leaf: Any) -> str:

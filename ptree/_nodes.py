@@ -90,7 +90,7 @@ def _dict(node: dict[Any, Any]) -> Node:
     return Node(
         [str(key) for key in keys],
         [node[key] for key in keys],
-        lambda values: dict(zip(keys, values, strict=True)),
+        lambda values: {**node, **dict(zip(keys, values, strict=True))},  # in the dict's own order
         lambda values: {k: v for k, v in zip(keys, values, strict=True) if v is not MISSING},
     )
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ._access import replace_leaves
-from ._errors import InitError, listed
+from ._errors import InitError, lines, listed
 from ._leaf import describe, short_dtype
 from ._paths import split
 from ._rules import Rules, assign
@@ -165,7 +165,7 @@ def _drawn(jobs: Mapping[str, tuple[Initializer, Any]], key: Any) -> dict[str, A
     """Path -> array; one compiled draw for each distinct (initialiser, shape, dtype)."""
     problems = {path: _problem(initializer, leaf) for path, (initializer, leaf) in jobs.items()}
     if any(problems.values()):
-        raise InitError("\n".join(f"cannot draw {path!r}: {why}" for path, why in problems.items() if why))
+        raise InitError(lines([f"cannot draw {path!r}: {why}" for path, why in problems.items() if why]))
     data, impl = _keys(key, list(jobs))
     return {
         path: _draw_one(path, initializer, tuple(leaf.shape), leaf.dtype, data[at], impl)
@@ -191,7 +191,8 @@ def _draw_one(path: str, initializer: Any, shape: tuple[int, ...], dtype: Any, d
     facts = initializer, shape, dtype, impl, data
     try:
         try:
-            value = _compiled_draw(*facts) if isinstance(initializer, Hashable) else _draw(*facts)
+            compiled = isinstance(initializer, Hashable) and not getattr(initializer, "holds_array", False)
+            value = _compiled_draw(*facts) if compiled else _draw(*facts)
         except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
             value = _draw(*facts)  # Python code that looks at values
     except _MisfitError as misfit:
@@ -320,7 +321,13 @@ def abstract(tree: Any) -> Any:
 def trainable(spec: Any) -> Any:
     """A mask: False where a `Param` was declared `trainable=False`, else True.
 
-    >>> trainable(Tree({"scale": Param((8,)), "mean": Param((8,), trainable=False)}))["mean"]
+    >>> import optax
+    >>> spec = Tree({"scale": Param((8,)), "mean": Param((8,), trainable=False)})
+    >>> trainable(spec)["mean"]
     False
+    >>> freezing = optax.multi_transform({True: optax.adam(1e-3), False: optax.set_to_zero()}, trainable(spec))
+
+    Note that `optax.masked(optax.adam(1e-3), mask)` does not freeze: it adds the raw gradient to the leaves
+    outside of the mask. Or keep them away from `jax.grad` too, with `ptree.partition`.
     """
     return replace_leaves(spec, {path: getattr(leaf, "trainable", True) for path, leaf in leaves(spec)})

@@ -179,12 +179,16 @@ class Pattern:
         >>> compile("blocks/*/attn").matches("blocks/3/attn/q/kernel")
         True
         """
+        return self.reaches(path.split("/")) is not None
+
+    def reaches(self, segments: Sequence[str]) -> int | None:
+        """How many of the segments lead to the first node that the pattern matches; None where it matches none."""
         state: _State | None = self.start
-        for segment in path.split("/"):
+        for used, segment in enumerate(segments):
             if state is None or state.accepts:
-                break
+                return used if state else None
             state = self.step(state, segment)
-        return state is not None and state.accepts
+        return len(segments) if state is not None and state.accepts else None
 
     def captures(self, segments: Sequence[str]) -> tuple[str, ...] | None:
         """What each wildcard stands for where the pattern matches just these segments, else None.

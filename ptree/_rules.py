@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._access import replace_leaves
-from ._errors import PatternError, listed
+from ._errors import PatternError, lines, listed
 from ._leaf import describe
 from ._select import leaves, match
 from ._tree import MISSING
@@ -117,7 +117,7 @@ def label(tree: Any, rules: Rules, *, default: Any = MISSING, strict: bool = Tru
     if default is MISSING and told.unmatched:
         problems.append(f"no rule matches {listed(told.unmatched)}: add a rule for '**', or give default=")
     if problems:
-        raise PatternError("\n".join(problems))
+        raise PatternError(lines(problems))
     return replace_leaves(tree, {row.path: default if row.rule is None else row.value for row in told.rows})
 
 
@@ -125,5 +125,5 @@ def assign(tree: Any, rules: Rules, strict: bool = True) -> dict[str, Any]:
     """Path -> value for the leaves that a rule matches; raises as `label` does for rules that match nothing."""
     told = explain(tree, rules)
     if strict and told.dead:
-        raise PatternError("\n".join(told.dead.values()))
+        raise PatternError(lines(list(told.dead.values())))
     return {row.path: row.value for row in told.rows if row.rule is not None}

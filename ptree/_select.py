@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ._errors import PathError, PatternError, listed, suggestion
+from ._errors import PathError, PatternError, lines, listed, nearest
 from ._leaf import describe
 from ._nodes import LEAF_TYPES, dict_items, opened
 from ._paths import Pattern, compile, escape
 from ._tie import Tie
-from ._tree import Nested, Tree, expand, no_path
+from ._tree import Nested, Tree, expand, where_it_stops
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]
@@ -93,7 +93,7 @@ def choose(tree: Any, selector: Selector | None) -> Leaves:
         return leaves(tree)
     found, dead = match(tree, selector)
     if dead:
-        raise PatternError("\n".join(dead))
+        raise PatternError(lines(dead))
     return found
 
 
@@ -198,15 +198,15 @@ def why_dead(pattern: Pattern, tree: Any) -> str:
             f" A leaf is matched by its own path: name {listed(names) if len(names) > 1 else repr(names[0])}"
         )
     if pattern.literal is not None and type(tree) is Tree:
-        return f"{asked}: {str(no_path(tree, pattern.literal)).partition(': ')[2]}"
+        return f"{asked}: {where_it_stops(tree, pattern.literal)}"
     paths = [path for path, _ in leaves(tree)]
     segments = {segment for path in paths for segment in path.split("/")}
     hint = ""
-    for segment in pattern.text.split("/"):
-        near = suggestion(segment, segments)
-        if near and segment not in segments:
-            better = near.removeprefix(" Did you mean '").removesuffix("'?")
-            text = "/".join(escape(better) if part == segment else part for part in pattern.text.split("/"))
+    parts = pattern.text.split("/") if "{" not in pattern.text else []
+    for at, part in enumerate(parts):
+        near = nearest(part, segments) if part not in segments else None
+        if near is not None:
+            text = "/".join([*parts[:at], escape(near), *parts[at + 1 :]])
             if any(map(compile(text).matches, paths)):
                 hint = f" Did you mean {text!r}?"
     return f"{asked} in {len(paths)} leaves.{hint}"

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from ._access import items
-from ._errors import TieError, suggestion
-from ._leaf import describe, signature
+from ._errors import TieError, lines, suggestion
+from ._leaf import describe, shape_only, signature
 from ._paths import split
 from ._select import Selector, aliases, choose, entries
 from ._tie import Tie, Transform
@@ -64,7 +64,7 @@ def tie(tree: Any, table: Mapping[str, str | Tie]) -> Tree:
     pairs = [(alias, source if isinstance(source, Tie) else Tie(source)) for alias, source in table.items()]
     problems = [problem for alias, source in pairs for problem in _unfit(tree, alias, source)]
     if problems:
-        raise TieError("\n".join(problems))
+        raise TieError(lines(problems))
     if not pairs:
         return tree
     nested = expand(tree)
@@ -86,9 +86,9 @@ def _unfit(tree: Tree, alias: str, source: Tie) -> list[str]:
     if there[: len(here)] == here or here[: len(there)] == there:
         return [f"{asked}: " + ("it is the same path" if here == there else "one lies inside the other")]
     ends = {"/".join(end): find(tree, end) for end in (here, there)}
-    names = [path for path, _ in entries(tree)]
     lost = [path for path, end in ends.items() if end is MISSING]
     if lost:
+        names = [path for path, _ in entries(tree)]
         return [f"{asked}: there is no {path!r}.{suggestion(path, [*tree, *names])}" for path in lost]
     a, b = ends.values()
     if (type(a) is Tree) != (type(b) is Tree):
@@ -104,7 +104,7 @@ def _unfit(tree: Tree, alias: str, source: Tie) -> list[str]:
     for path in own:
         if path not in new:
             continue
-        seen, named = source.read(_shape_only(new[path])), source.shown(_join(source.source, path))
+        seen, named = source.read(shape_only(new[path])), source.shown(_join(source.source, path))
         if any(len(getattr(new[path], "shape", (0,) * 9)) < step.least_ndim for step in source.via):
             problems.append(f"{asked}: {named!r} needs two axes or more, and the source is {describe(new[path])}")
         elif signature(own[path]) != signature(seen):
@@ -116,11 +116,6 @@ def _unfit(tree: Tree, alias: str, source: Tie) -> list[str]:
 
 def _join(prefix: str, path: str) -> str:
     return f"{prefix}/{path}" if path else prefix
-
-
-def _shape_only(leaf: Any) -> Any:
-    """An array's shape and dtype, so that a transform can be checked without running it."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
 
 
 def untie(tree: Tree, selector: Selector | None = None) -> Tree:
@@ -138,6 +133,7 @@ def untie(tree: Tree, selector: Selector | None = None) -> Tree:
     Raises:
         PatternError: the selector is malformed, or matches no alias.
     """
+    tree = tree if type(tree) is Tree else Tree(tree)
     tied = aliases(tree)
     if selector is None and not tied:
         return tree

@@ -159,9 +159,11 @@ class Tree(_Slot, Mapping[str, Any]):
 
     def __contains__(self, path: object) -> bool:
         try:
-            return find(self, split(path)) is not MISSING  # pyright: ignore[reportArgumentType]
+            segments = split(path)  # pyright: ignore[reportArgumentType]
         except PathError:
             return False
+        node, above, hit = _pass(self, segments)  # without looking through a transform
+        return node is not MISSING or bool(above) or (hit is not None and hit[3] == len(segments) - 1)
 
     def get(self, path: str | int, default: Any = None) -> Any:
         """What is at the path, or the default."""
@@ -360,25 +362,30 @@ def leaf_paths(tree: Any, prefix: str = "") -> list[str]:
     ]
 
 
-def no_path(
+def no_path(tree: Any, segments: Sequence[str], *how: Any) -> PathError:
+    """The error for a path that is not there."""
+    return PathError(f"no path {'/'.join(segments)!r}: {where_it_stops(tree, segments, *how)}")
+
+
+def where_it_stops(
     tree: Any,
     segments: Sequence[str],
     names: Callable[[Any], Sequence[str] | None] = lambda node: list(node) if type(node) is Tree else None,
     step: Callable[[Any, str], Any] = lambda node, name: find(node, [name]),
-) -> PathError:
-    """The error for a path that is not there: where it stops, what is there, the nearest name."""
-    node, asked = tree, "/".join(segments)
+) -> str:
+    """How far a path goes, what is there, and the nearest name."""
+    node = tree
     for at, segment in enumerate(segments):
         here = "/".join(segments[:at])
         known = names(node)
         place = f"at {here!r}" if here else "at the root"
         if known is None:
-            return PathError(f"no path {asked!r}: {place} is {describe(node)}, not a node")
+            return f"{place} is {describe(node)}, not a node"
         if segment not in known:
             hint = suggestion(segment, known, here + "/" if here else "")
-            return PathError(f"no path {asked!r}: {place} there are {listed(sorted(known, key=natural))}.{hint}")
+            return f"{place} there are {listed(sorted(known, key=natural))}.{hint}"
         node = step(node, segment)
-    return PathError(f"no path {asked!r}")
+    return "only ptree.get can read below a node that is no Tree"
 
 
 def prune(tree: Tree, children: Sequence[Any]) -> Tree:

@@ -36,19 +36,23 @@ class Initializer:
     def __call__(self, key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
         return self.draw(key, tuple(shape), dtype, *self.options)
 
+    @property
+    def holds_array(self) -> bool:
+        """Whether an option is an array, which should not become a constant of a compiled program."""
+        return any(hasattr(option, "shape") for option in self.options)
+
     def __repr__(self) -> str:
         return self.text
 
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Initializer):
             return self is other
-        return hash(self) == hash(other) and (self.draw, self.options) == (other.draw, other.options)
+        if self.holds_array or other.holds_array:
+            return False
+        return (self.draw, self.text, self.options) == (other.draw, other.text, other.options)
 
     def __hash__(self) -> int:
-        try:
-            return hash((self.draw, self.options))
-        except TypeError:  # an array among the options: equal to itself only
-            return id(self)
+        return id(self) if self.holds_array else hash((self.draw, self.text, self.options))
 
 
 # ------------------------------------------------------------------------- fixed values

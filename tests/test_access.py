@@ -363,3 +363,197 @@ def test_rename_refuses_what_would_lose_a_leaf(params):
         [1],
         {"0": "1"},
     )
+
+
+# set(..., at=)
+
+
+def test_set_at_an_index_writes_that_part_and_checks_its_bounds(params):
+    assert pt.set(params, "4/kernel", 7.0, at=(0, 1))["2/kernel"][0, 1] == 7
+    assert (pt.set(params, "0/bias", jnp.ones(2), at=slice(2, 4))["0/bias"][2:4] == 1).all()
+    assert pt.set({"w": np.zeros((3, 2))}, "w", 1, at=-1)["w"].tolist() == [[0, 0], [0, 0], [1, 1]]
+    assert pt.set(params, "0/bias", True, at=params["0/bias"] > 10)["0/bias"].tolist() == [7, 8, 9, 10, 1, 1, 1, 1]
+    inside = jax.jit(lambda i: pt.set(params, "0/bias", 5, at=i)["0/bias"])(3)
+    assert inside[3] == 5
+    before = np.zeros(3)
+    pt.set({"w": before}, "w", 1, at=0)
+    assert before[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "at", "message"),
+    [
+        ("0/bias", 1, 99, "cannot set '0/bias' at [99]: it is f32[8], and index 99 is out of bounds for axis 0 with size 8"),
+        ("0/kernel", 1, (0, 8), "cannot set '0/kernel' at [0, 8]: it is f32[4,8], and index 8 is out of bounds for axis 1 with size 8"),
+        ("0/bias", 1, slice(8, 9), "cannot set '0/bias' at [8:9]: it is f32[8], and the index selects nothing of it"),
+        ("0/bias", jnp.ones(3), slice(0, 2), "cannot set '0/bias' at [0:2]: expected a number or f32[2], got f32[3]"),
+        ("0/bias", jnp.ones(2, int), slice(0, 2), "cannot set '0/bias' at [0:2]: expected a number or f32[2], got i32[2]"),
+        ("0/bias", 1j, 0, "cannot set '0/bias' at [0]: expected a number that f32[8] can hold, got 1j"),
+        ("0/bias", 1, "x", "cannot set '0/bias' at ['x']: it is f32[8], and only integers, slices (`:`), ellipsis (`...`),"
+                           " numpy.newaxis (`None`) and integer or boolean arrays are valid indices"),
+        ("0", 1, 0, "cannot set '0' at [0]: it is Tree, not an array"),
+    ],
+)  # fmt: skip
+def test_an_index_that_does_not_fit_is_an_error_where_jax_is_silent(params, path, value, at, message):
+    says(pt.StructureError, message, pt.set, params, path, value, at=at)
+
+
+# rules
+
+
+def test_label_gives_each_leaf_the_value_of_the_first_rule_that_matches(params):
+    labels = pt.label(params, {"**/bias": "none", ("2", "!2/bias"): "tied", "**": "decay"})
+    assert pt.flatten(labels, ["**", "!6"]) == {
+        "0/kernel": "decay", "0/bias": "none", "2/kernel": "tied", "2/bias": "none",
+        "4/kernel": pt.flatten(labels)["4/kernel"], "4/bias": pt.flatten(labels)["4/bias"],
+    }  # fmt: skip
+    assert labels["4/kernel"] == "tied"
+    assert pt.label(params, {"0": 1}, default=2)["6/bias"] == 2
+    assert pt.label(params, {"0": 1, "9": 3}, default=2, strict=False)["0/bias"] == 1
+    assert pt.label([1, (2,)], {"0": "a", lambda path, leaf: leaf == 2: "b"}) == ["a", ("b",)]
+
+
+def test_rules_that_do_not_cover_are_one_error_that_lists_all(params):
+    says(
+        pt.PatternError,
+        "the pattern '**/bais' matches nothing in 6 leaves. Did you mean '**/bias'?\n"
+        "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].\n"
+        "no rule matches ['2/kernel', '2/bias', '6/kernel', '6/bias']: add a rule for '**', or give default=",
+        pt.label, params, {"**/bais": 1, "0": 2, "9": 3},
+    )  # fmt: skip
+    says(pt.PatternError, "rules are a dict, selector -> value; got 3", pt.label, params, 3)
+
+
+def test_explain_shows_what_took_each_leaf_and_what_it_shadowed(params):
+    told = pt.explain(params, {"**/bias": 1, "2": 2, re.compile("0/.*"): 3, "7": 4})
+    assert str(told) == (
+        "leaf      rule     shadowed\n"
+        "0/kernel  0/.*\n"
+        "0/bias    **/bias  0/.*\n"
+        "2/kernel  2\n"
+        "2/bias    **/bias  2\n"
+        "6/kernel  -\n"
+        "6/bias    **/bias\n"
+        "dead: the pattern '7' matches nothing: at the root there are ['0', '2', '4', '6'].\n"
+        "unmatched: ['6/kernel']"
+    )
+    assert told.unmatched == ["6/kernel"]
+    assert list(told.dead) == ["7"]
+
+
+def test_mask_and_count(params):
+    mask = pt.mask(params, "**/bias")
+    assert jax.tree.structure(mask) == jax.tree.structure(params)
+    assert [mask[path] for path in pt.paths(mask)] == [False, True] * 3
+    assert pt.count(params) == 121
+    assert pt.count(params, "2") == 72
+    assert pt.count({"a": pt.Param((3, 4)), "b": 1}) == 13
+
+
+# two trees
+
+
+def test_check_lists_all_that_differs_by_path(params):
+    assert pt.check(params, like=pt.abstract(params)) is None
+    other = pt.put(pt.put(pt.drop(params, "6"), "0/bias", jnp.ones(3)), "0/kernel", jnp.ones((4, 8), jnp.bfloat16))
+    error = says(
+        pt.StructureError,
+        "the tree is not like `like`:\n"
+        "  '0/bias': expected f32[8], got f32[3]\n"
+        "  '0/kernel': expected f32[4,8], got bf16[4,8]\n"
+        "  missing: ['6/bias', '6/kernel']\n"
+        "  unexpected: ['7']",
+        pt.check, pt.put(other, "7", 1), params,
+    )  # fmt: skip
+    assert (error.missing, error.unexpected) == (["6/bias", "6/kernel"], ["7"])
+    assert (error.misshapen, error.mistyped) == (["0/bias"], ["0/kernel"])
+    tree = {"a": 1, "b": 1, "c": 1}
+    error = says(
+        pt.StructureError,
+        "the tree is not like `like`: 'c' is tied to 'a' in `like`; 'c' is tied to 'b' in the tree",
+        pt.check, pt.tie(tree, {"c": "b"}), pt.tie(tree, {"c": "a"}),
+    )  # fmt: skip
+
+
+def test_a_long_report_shows_ten_of_a_kind_and_counts_the_rest():
+    like = pt.Tree({f"l{i}": {"w": jnp.ones(2), "b": jnp.ones(1)} for i in range(40)})
+    other = pt.Tree({f"l{i}": {"w": jnp.ones(3)} for i in range(40)})
+    with pytest.raises(pt.StructureError) as error:
+        pt.check(other, like)
+    assert "'l9/w': expected f32[2], got f32[3]\n  and 30 more of another shape or dtype\n" in str(error.value)
+    assert str(error.value).endswith("'l9/b', and 30 more]")
+    assert len(error.value.misshapen) == len(error.value.missing) == 40
+
+
+# what a review found
+
+
+def test_conflicting_values_below_a_foreign_container_are_refused_too(params):
+    state = optax.adam(1e-3).init(params)
+    plain = pt.asdict(state[0].mu)
+    plain["4"] = {**plain["4"], "bias": jnp.ones(8)}
+    says(pt.TieError, "cannot set '0/mu': '0/mu/2/bias' and '0/mu/4/bias' are one tied leaf, and their values differ."
+         " Give both the same value, or untie them first", pt.set, state, "0/mu", plain)  # fmt: skip
+
+
+def test_update_by_one_path_works_where_set_does(params):
+    state = optax.adam(1e-3).init(params)
+    new = pt.update(state, "0/mu/4/bias", lambda b: b + 1)
+    assert (new[0].mu["2/bias"] == 1).all()
+    says(pt.StructureError, "cannot update '4/bias': expected f32[8], got f32[7]."
+         " Use ptree.put to replace it by something of another shape or dtype.",
+         pt.update, params, "4/bias", lambda b: b[1:])  # fmt: skip
+
+
+def test_put_finds_the_keys_of_foreign_dicts_as_set_does():
+    assert pt.put({"mlp/~/linear_0": {"w": 1}}, "mlp/~/linear_0/w", 5) == {"mlp/~/linear_0": {"w": 5}}
+    assert pt.put({"layers": {0: 1}}, "layers/1", 2) == {"layers": {0: 1, 1: 2}}
+    says(pt.StructureError, "cannot put 'x': the keys beside 'x' are whole numbers", pt.put, {0: 1}, "x", 2)
+    ordered = pt.put(OrderedDict(z=1), "a/b", 2)
+    assert ordered == OrderedDict(z=1, a={"b": 2})
+    assert type(ordered) is OrderedDict
+    assert list(pt.set({"layer_1": 1, "layer_10": 2, "layer_2": 3}, "layer_2", 4)) == ["layer_1", "layer_10", "layer_2"]
+
+
+def test_an_ambiguous_path_names_both_readings():
+    says(
+        pt.PathError,
+        "the path 'a/b' is ambiguous: the keys read 'a' then 'b' or 'a/b'",
+        pt.get,
+        {"a": {"b": 1}, "a/b": 2},
+        "a/b",
+    )
+    says(pt.PathError, "the path 'x/1' is ambiguous below 'x': the keys read the int 1 or the str '1'",
+         pt.get, {"x": {1: 1, "1": 2}}, "x/1")  # fmt: skip
+    text = "the path '1' is ambiguous: two leaves have it. Rename a key that holds '/' or is a number"
+    says(pt.PathError, text, pt.update, {1: 1, "1": 2}, "*", lambda leaf: leaf)
+    assert pt.get({"a": {"c": 1}, "a/b": 2}, "a/b") == 2
+
+
+def test_unflatten_into_like_refuses_any_extra_name():
+    says(
+        pt.StructureError,
+        "cannot unflatten into `like`: unexpected: ['zzz'].",
+        pt.unflatten,
+        {"a": 1, "zzz": {"q": 1}},
+        {"a": 0},
+    )
+
+
+def test_no_function_looks_through_a_transpose_for_names_alone(monkeypatch):
+    big = pt.tie({"e": jnp.ones((3, 2)), "h": {"k": jnp.ones((2, 3)), "b": jnp.ones(2)}}, {"h/k": pt.transposed("e")})
+    monkeypatch.setattr(type(jnp.ones(1)), "swapaxes", None)
+    assert pt.paths(big, aliases=True) == ["e", "h/k", "h/b"]
+    assert pt.paths(pt.drop(big, "h/b"), aliases=True) == ["e", "h/k"]
+    assert "h/k" in big
+    assert pt.summary(big).rows[1].shape == (2, 3)
+
+
+def test_raw_exceptions_of_python_do_not_come_through(params):
+    says(pt.PatternError, "cannot rename '0/bias' to '': the new path is empty", pt.rename, params, {"0/bias": ""})
+    says(pt.PathError, "cannot put at 'a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/'...: a path has at most 256 segments",
+         pt.put, pt.Tree(), "/".join("a" * 2000), 1)  # fmt: skip
+    says(pt.StructureError, "cannot set 'a': expected None, got 1. Use ptree.put to replace it by something of another shape"
+         " or dtype.", pt.set, {"a": None}, "a", 1)  # fmt: skip
+    with pytest.raises(pt.PatternError, match="matches nothing in 1 leaves"):
+        pt.items(pt.Tree({"kernel": {"x": 1}}), "{kernal/x,y}")

@@ -121,11 +121,11 @@ def test_a_like_that_does_not_fit_is_one_error_that_lists_all(file):
         "  '0/bias': expected f32[9] in `like`, got f32[8] in the file\n"
         "  '0/kernel': expected bf16[4,8] in `like`, got f32[4,8] in the file\n"
         "  missing in the file: ['head/scale']\n"
-        "  unexpected in the file: ['2/kernel', '2/bias', '6/bias']",
+        "  unexpected in the file: ['2/bias', '2/kernel', '6/bias']",
         pt.load, file, like,
     )  # fmt: skip
     assert error.missing == ["head/scale"]
-    assert error.unexpected == ["2/kernel", "2/bias", "6/bias"]
+    assert error.unexpected == ["2/bias", "2/kernel", "6/bias"]
     assert error.misshapen == ["0/bias"]
     assert error.mistyped == ["0/kernel"]
 

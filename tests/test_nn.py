@@ -137,7 +137,7 @@ def test_parameters_may_be_of_another_dtype(key):
         (lambda p: nn.Sequential(nn.Embedding(3, 4)).spec(X),
          "at '0', Embedding(3, 4): expected whole numbers that say which rows, got the input f32[2,4]"),
         (lambda p: nn.Sequential({"a": nn.Sequential(nn.Dense(2))}).spec(jnp.float32(3)),
-         "at 'a/0', Dense(2): expected an input with at least one axis, got f32[]"),
+         "at 'a/0', Dense(2): expected an input of floats with at least one axis, got f32[]"),
         (lambda p: nn.LayerNorm()({"scale": jnp.ones(3), "bias": jnp.ones(3)}, X),
          "LayerNorm(): expected 3 features for the scale f32[3], got the input f32[2,4]"),
         (lambda p: nn.Sequential(3), "at '0', Sequential: expected a layer or a function, got 3"),
@@ -149,3 +149,43 @@ def test_parameters_may_be_of_another_dtype(key):
 def test_what_does_not_fit_names_the_layer_by_its_path(key, call, message):
     error = says(pt.LayerError, message, call, rgnet().init(key, X))
     assert error.path in message
+
+
+def test_sharing_is_part_of_what_makes_two_nets_equal(key):
+    shared = nn.Dense(8)
+    tied, apart = nn.Sequential(shared, shared), nn.Sequential(nn.Dense(8), nn.Dense(8))
+    assert tied != apart
+    assert tied == nn.Sequential(shared, shared)
+    init = jax.jit(lambda net, key: net.init(key, jnp.ones((2, 8))), static_argnums=0)
+    assert pt.ties(init(tied, key)) == {"1/kernel": "0/kernel", "1/bias": "0/bias"}
+    assert pt.ties(init(apart, key)) == {}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.Sequential({0: nn.Dense(2), "0": nn.Dense(3)}), "two layers of one name in Sequential: ['0', '0']"),
+        (lambda: nn.Dense(-1), "Dense: expected a number of features of at least 0, got -1"),
+        (lambda: nn.Dense(2).spec([[1.0]]), "Dense(2): expected an array, got a list"),
+        (lambda: nn.Dense(2).spec(jnp.ones((2, 3), int)),
+         "Dense(2): expected an input of floats with at least one axis, got i32[2,3]"),
+        (lambda: nn.LayerNorm().spec(jnp.ones((2, 3), int)),
+         "LayerNorm(): expected an input of floats with at least one axis, got i32[2,3]"),
+        (lambda: nn.Flatten()({}, jnp.float32(1)), "Flatten(): expected an array with at least one axis, got f32[]"),
+        (lambda: nn.Sequential(nn.Dense(2))[7], "no layer 7 in Sequential: there are ['0']"),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_with_a_sentence(call, message):
+    says(pt.LayerError, message, call)
+
+
+def test_a_layer_shows_the_options_that_differ():
+    assert (
+        repr(nn.Dense(8, use_bias=False, param_dtype=jnp.bfloat16)) == "Dense(8, use_bias=False, param_dtype=bfloat16)"
+    )
+    assert repr(nn.Embedding(3, 4)) == "Embedding(3, 4)"
+    assert repr(nn.LayerNorm(epsilon=1e-6)) == "LayerNorm(epsilon=1e-06)"
+
+
+def test_an_empty_batch_flattens():
+    assert nn.Flatten()({}, jnp.ones((0, 3, 4))).shape == (0, 12)

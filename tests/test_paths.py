@@ -1,7 +1,6 @@
 """Paths and patterns, as strings."""
 
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -72,8 +71,7 @@ def test_captures_are_in_order_and_the_first_wildcard_takes_the_least():
     assert compile("a/?").captures(["a"]) is None
 
 
-def test_no_pattern_takes_more_than_linear_time():
-    start = time.process_time()
+def test_no_pattern_takes_for_ever():  # by backtracking each of these would run for years
     compile("/".join(["**", "a"] * 40) + "/x").matches("/".join("a" * 300))
     compile("*a" * 50 + "b").matches("a" * 2000)
     compile("{*,*}" * 10).matches("a" * 200)
@@ -82,7 +80,6 @@ def test_no_pattern_takes_more_than_linear_time():
         compile("{a/b,c}" * 30)
     with pytest.raises(pt.PatternError, match="nested more than 50 deep"):
         compile("{" * 500)
-    assert time.process_time() - start < 20  # seconds; without the automaton this is years
 
 
 NAME = st.text(st.sampled_from("ab*?[]{}\\!,-.0/ β"), min_size=1, max_size=8).filter(lambda s: "/" not in s)

@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 from jax.core import Tracer
 
-from .._errors import FileError
+from .._errors import FileError, lines
 from .._leaf import describe, short_dtype
 from .._paths import split
 from .._select import entries
@@ -76,6 +76,9 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
     facts = Facts()
     problems: list[str] = []
     for path, value in entries(tree):
+        if path == "__metadata__":
+            problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
+            continue
         if not path:
             raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
         facts.order.append(path)
@@ -94,8 +97,8 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
             if kind:
                 facts.kinds[path] = kind
     if problems:
-        shown = "\n  ".join(problems[:10] + ([f"and {len(problems) - 10} more"] if len(problems) > 10 else []))
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
+        told = lines(problems, "\n  ")
+        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {told}")
     return tensors, facts
 
 
@@ -130,13 +133,18 @@ def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
         case ("key", _, impl):
             return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
         case ("", _, _):
-            if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-                raise FileError(
-                    f"{path!r} is {short_dtype(array.dtype)}, and JAX would cut it to 32 bits:"
-                    " call jax.config.update('jax_enable_x64', True) first"
-                )
-            return jnp.asarray(array)
+            return to_jax(array, path)
     raise ValueError(f"{path!r} is of the kind {kind!r}, which this ptree does not know")
+
+
+def to_jax(array: np.ndarray, path: str) -> jax.Array:
+    """The array on JAX's default device, or a FileError where JAX would cut it to 32 bits."""
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise FileError(
+            f"{path!r} is {short_dtype(array.dtype)}, and JAX would cut it to 32 bits:"
+            " call jax.config.update('jax_enable_x64', True) first"
+        )
+    return jnp.asarray(array)
 
 
 def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._access import items, replace_leaves
@@ -17,7 +16,7 @@ from .._errors import FileError, PtreeError
 from .._leaf import describe, same
 from .._select import aliases, leaves
 from .._tree import Tree
-from ._format import DTYPES, Facts, leaf_of, put_together
+from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
 
 
 def load(path: str | os.PathLike[str], like: Any = None) -> Any:
@@ -28,11 +27,13 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     two is tied: names that the file lacks are filled from their source, names that `like` ties must be equal
     in the file. Files by other programs load too; their names are the paths.
 
-    >>> import tempfile, ptree as pt
+    >>> import tempfile, ptree as pt, jax.numpy as jnp
     >>> file = Path(tempfile.mkdtemp()) / "mlp.safetensors"
     >>> pt.save(file, {"enc": {"bias": jnp.zeros(8)}})
     >>> pt.load(file, like={"enc": {"bias": jax.ShapeDtypeStruct((8,), jnp.float32)}})["enc"]["bias"].shape
     (8,)
+
+    Facts about the tree are not yet protected by a checksum, nor are values: a flipped bit can load.
 
     Returns:
         A Tree; with `like`, its kind of containers. Arrays are on JAX's default device; what was saved
@@ -99,7 +100,10 @@ def _into(like: Any, tree: Tree, file: str) -> Any:
         )
     if problems:
         raise FileError(f"cannot load {file!r} into `like`: " + "; ".join(problems))
-    return replace_leaves(like, {name: _as(wanted[name], value) for name, value in got.items()})
+    try:
+        return replace_leaves(like, {name: _as(wanted[name], value, name) for name, value in got.items()})
+    except FileError as error:
+        raise FileError(f"cannot load {file!r} into `like`: {error}") from None
 
 
 def _how_much(a: Any, b: Any) -> str:
@@ -108,8 +112,8 @@ def _how_much(a: Any, b: Any) -> str:
     return f", by up to {float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)))):.3g}"
 
 
-def _as(like: Any, value: Any) -> Any:
+def _as(like: Any, value: Any, path: str) -> Any:
     """NumPy where `like` has NumPy; else a jax array."""
     if isinstance(like, np.ndarray):
         return np.asarray(value)
-    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+    return to_jax(value, path) if isinstance(value, np.ndarray) else value

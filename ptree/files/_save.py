@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .._errors import FileError
 from ._format import taken_apart
 
 
@@ -48,7 +47,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         try:
             serialize_file(specs, draft, metadata={"ptree": facts.to_json()})
         except SafetensorError as error:
-            raise FileError(f"cannot write {str(path)!r}: {error}") from error
+            raise OSError(f"cannot write {str(path)!r}: {error}") from error
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .._leaf import short_dtype, signature
+from .._errors import StructureError, listed
+from .._leaf import shape_only, short_dtype, signature
 from .._select import Selector, choose, entries, leaves
 from .._tie import Tie
 
@@ -27,7 +28,7 @@ class Row:
     __module__ = "ptree.look"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The rows of a tree, and totals that count a tied leaf once; printed, a table."""
 
@@ -53,7 +54,7 @@ class Summary:
             return None
         return sum(row.count for row in own if row.trainable)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.table()
 
     def table(self, width: int = 80, most: int | None = None) -> str:
@@ -101,30 +102,22 @@ def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = Non
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        StructureError: the mask does not have the tree's paths.
     """
     kept = dict(choose(tree, selector))
     mask = {} if trainable is None else dict(leaves(trainable))
+    if mask and mask.keys() != dict(leaves(tree)).keys():
+        wrong = sorted(mask.keys() ^ dict(leaves(tree)).keys())
+        raise StructureError(f"the mask `trainable` does not have the tree's paths: {listed(wrong)}")
     rows: list[Row] = []
     for path, value in entries(tree):
         tie = value if type(value) is Tie else None
         source = path if tie is None else tie.source
         if source in kept:
-            leaf = kept[source] if tie is None else tie.read(_Shape.of(kept[source]))
+            leaf = kept[source] if tie is None else tie.read(shape_only(kept[source]))
             trained = getattr(kept[source], "trainable", mask.get(source))
             rows.append(_row(path, leaf, trained, None if tie is None else tie.shown()))
     return Summary(tuple(rows))
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What an alias's row needs of its source."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-
-    @staticmethod
-    def of(leaf: Any) -> Any:
-        return _Shape(tuple(leaf.shape), leaf.dtype) if hasattr(leaf, "shape") and hasattr(leaf, "dtype") else leaf
 
 
 def _row(path: str, leaf: Any, trained: bool | None, tied_to: str | None) -> Row:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._errors import LayerError
 from .._leaf import describe
@@ -30,6 +32,18 @@ class Layer:
     def __call__(self, params: Any, x: Any) -> Any:
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        """The layer as a person would write it: options without a default, and those that differ from theirs."""
+        parts: list[str] = []
+        for option in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, option.name)
+            text = value.__name__ if isinstance(value, type) else repr(value)
+            if option.default is dataclasses.MISSING:
+                parts.append(text)
+            elif value != option.default:
+                parts.append(f"{option.name}={text}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     def init(self, key: Any, x: Any, rules: Rules | None = None) -> Tree:
         """Draw the layer's parameters for an input like `x`: `ptree.init(self.spec(x), key, rules)`.
 
@@ -44,9 +58,21 @@ class Layer:
         return iter(())
 
 
+def floating(layer: Any, x: Any) -> Any:
+    """The input of a layer that computes with it: an array with at least one axis, not of whole numbers."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise unfit(layer, "an array", f"a {type(x).__name__}")
+    if not x.shape or not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise unfit(layer, "an input of floats with at least one axis", describe(x))
+    return x
+
+
 def unfit(layer: Any, expected: str, got: str) -> LayerError:
     """The error for an input or parameters that do not fit; containers add where the layer is."""
     return LayerError(f"{layer!r}: expected {expected}, got {got}")
+
+
+_NOTHING = Tree()
 
 
 @lru_cache(maxsize=1024)
@@ -63,7 +89,7 @@ def apply(layer: Any, name: str, params: Any, x: Any, key: Any) -> Any:
         return layer(x)
     own = params  # what is no mapping goes on to the layer that needs a parameter, and is refused there
     if isinstance(params, Mapping):
-        own = params[name] if name in params else Tree()
+        own = params.get(name, _NOTHING)
     options = {"key": child_key(key, name)} if key is not None and _takes_key(type(layer)) else {}
     try:
         return layer(own, x, **options)

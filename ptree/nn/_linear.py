@@ -9,15 +9,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import initializers
+from .._errors import LayerError
 from .._leaf import describe
 from .._params import Param
 from .._tree import Tree
-from ._layer import Layer, need, unfit
+from ._layer import Layer, floating, need, unfit
 
 _LECUN = initializers.lecun_normal()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dense(Layer):
     """`x @ kernel + bias` over the last axis: f32[..., in] -> f32[..., features].
 
@@ -42,9 +43,7 @@ class Dense(Layer):
     param_dtype: Any = jnp.float32
 
     def spec(self, x: Any) -> Tree:
-        if not x.shape:
-            raise unfit(self, "an input with at least one axis", describe(x))
-        shape = (x.shape[-1], self.features)
+        shape = (floating(self, x).shape[-1], self.features)
         leaves = {"kernel": Param(shape, self.param_dtype, self.kernel_init)}
         if self.use_bias:
             leaves["bias"] = Param(shape[1:], self.param_dtype, self.bias_init)
@@ -52,18 +51,19 @@ class Dense(Layer):
 
     def __call__(self, params: Any, x: Any) -> Any:
         kernel = need(params, "kernel", self)
-        if x.ndim == 0 or x.shape[-1] != kernel.shape[0]:
+        if floating(self, x).shape[-1] != kernel.shape[0]:
             raise unfit(
                 self, f"{kernel.shape[0]} features for the kernel {describe(kernel)}", f"the input {describe(x)}"
             )
         y = x @ kernel
         return y + need(params, "bias", self) if self.use_bias else y
 
-    def __repr__(self) -> str:
-        return f"Dense({self.features}{'' if self.use_bias else ', use_bias=False'})"
+    def __post_init__(self) -> None:
+        if self.features < 0:
+            raise LayerError(f"Dense: expected a number of features of at least 0, got {self.features}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Embedding(Layer):
     """A table of vectors, looked up by whole numbers: i32[...] -> f32[..., features].
 
@@ -90,9 +90,6 @@ class Embedding(Layer):
         return Tree({"table": Param((self.num_embeddings, self.features), self.param_dtype, draw)})
 
     def __call__(self, params: Any, x: Any) -> Any:
-        if not jnp.issubdtype(x.dtype, jnp.integer):
+        if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise unfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
         return jnp.take(need(params, "table", self), x, axis=0, mode="fill")
-
-    def __repr__(self) -> str:
-        return f"Embedding({self.num_embeddings}, {self.features})"

@@ -12,10 +12,10 @@ from .. import initializers
 from .._leaf import describe
 from .._params import Param
 from .._tree import Tree
-from ._layer import Layer, need, unfit
+from ._layer import Layer, floating, need, unfit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerNorm(Layer):
     """Zero mean and unit variance over the last axis, then a scale and a bias (Ba et al. 2016).
 
@@ -35,22 +35,17 @@ class LayerNorm(Layer):
     param_dtype: Any = jnp.float32
 
     def spec(self, x: Any) -> Tree:
-        if not x.shape:
-            raise unfit(self, "an input with at least one axis", describe(x))
-        leaves = {"scale": Param(x.shape[-1:], self.param_dtype, initializers.ones)}
+        leaves = {"scale": Param(floating(self, x).shape[-1:], self.param_dtype, initializers.ones)}
         if self.use_bias:
             leaves["bias"] = Param(x.shape[-1:], self.param_dtype, initializers.zeros)
         return Tree(leaves)
 
     def __call__(self, params: Any, x: Any) -> Any:
         scale = need(params, "scale", self)
-        if x.ndim == 0 or x.shape[-1] != scale.shape[0]:
+        if floating(self, x).shape[-1] != scale.shape[0]:
             raise unfit(self, f"{scale.shape[0]} features for the scale {describe(scale)}", f"the input {describe(x)}")
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         centred = wide - wide.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
         y = (centred * jax.lax.rsqrt(variance + self.epsilon)).astype(x.dtype) * scale
         return y + need(params, "bias", self) if self.use_bias else y
-
-    def __repr__(self) -> str:
-        return "LayerNorm()" if self == LayerNorm() else f"LayerNorm(epsilon={self.epsilon}, use_bias={self.use_bias})"

@@ -43,10 +43,13 @@ class Sequential(Layer):
     """
 
     layers: tuple[tuple[str, Any], ...]
+    shared: tuple[tuple[str, str], ...]  # in equality too: two equal layers are not one layer twice
 
     def __init__(self, *layers: Any):
         named = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
         pairs = tuple((str(name) if isinstance(name, int) else name, layer) for name, layer in named)
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise LayerError(f"two layers of one name in Sequential: {[name for name, _ in pairs]}")
         for name, layer in pairs:
             if not isinstance(name, str) or not name or "/" in name:
                 raise LayerError(f"bad name {name!r} in Sequential: expected a string without '/'")
@@ -57,6 +60,7 @@ class Sequential(Layer):
                     f"at {name!r}, Sequential: expected a layer, got the class {layer.__name__}; call it first"
                 )
         object.__setattr__(self, "layers", pairs)
+        object.__setattr__(self, "shared", tuple(_repeats(self).items()))
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         return iter(self.layers)
@@ -75,7 +79,7 @@ class Sequential(Layer):
                 specs[name] = own
             x = shape_after(layer, name, own, x)
         tree = Tree(specs)
-        return tie(tree, {again: first for again, first in _repeats(self).items() if again in tree})
+        return tie(tree, {again: first for again, first in self.shared if again in tree})
 
     def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
         for name, layer in self.layers:
@@ -84,7 +88,7 @@ class Sequential(Layer):
 
     def __getitem__(self, name: int | str) -> Any:
         """The layer at a position, or of a name."""
-        if isinstance(name, int):
+        if isinstance(name, int) and -len(self) <= name < len(self):
             return self.layers[name][1]
         found = dict(self.layers)
         if name not in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import LayerError
-from ._layer import Layer
+from .._leaf import describe
+from ._layer import Layer, unfit
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,18 @@ class Flatten(Layer):
 
     >>> Flatten()({}, jnp.ones((2, 8, 8))).shape
     (2, 64)
+
+    Raises:
+        LayerError: an input without an axis.
     """
 
     def __call__(self, params: Any, x: Any) -> Any:
-        return x.reshape(x.shape[0], -1)
+        if not getattr(x, "shape", ()):
+            raise unfit(self, "an array with at least one axis", describe(x))
+        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dropout(Layer):
     """With a key, sets a share `rate` of the elements to 0 and scales the others by 1 / (1 - rate).
 
@@ -53,6 +60,3 @@ class Dropout(Layer):
             return x
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
-
-    def __repr__(self) -> str:
-        return f"Dropout({self.rate})"
