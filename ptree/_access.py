@@ -289,7 +289,7 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     if any(found):
         raise structure_error(
             f"cannot set {path!r}" if path else "cannot set the whole tree", *found, before, after,
-            prefix=path + "/" if path else "", fix=" Use ptree.put to replace it by something else.",
+            prefix=path + "/" if path else "", fix="Use ptree.put to replace it by something else.",
         )  # fmt: skip
     if jax.tree.structure(old) == jax.tree.structure(value) and _raw(tree, segments) is old:
         return _write(tree, segments, value)
@@ -487,13 +487,14 @@ def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:
     values = [_drop(value, gone, f"{prefix}{name}/") for name, value in zip(inside.names, inside.values, strict=True)]
     if all(map(is_, values, inside.values)):
         return node
-    if inside.fixed and any(value is MISSING for value in values):
+    gone_all = all(value is MISSING for value in values)
+    if inside.fixed and any(value is MISSING for value in values) and not (gone_all and prefix):
         lost = [prefix + name for name, value in zip(inside.names, values, strict=True) if value is MISSING]
         raise StructureError(
             f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
             " ptree.partition leaves None in its place"
         )
-    return MISSING if all(value is MISSING for value in values) else inside.keep(values)
+    return MISSING if gone_all else inside.keep(values)
 
 
 def _drop_nested(nested: Nested, gone: frozenset[str], prefix: str) -> None:

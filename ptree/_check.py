@@ -92,5 +92,5 @@ def structure_error(
         for name, group in zip(("missing", "unexpected"), groups, strict=False)
         if group
     ]
-    text = f"{what}: {told[0]}." if len(told) == 1 else "\n  ".join([f"{what}:", *told]) + ("\n" if fix else "")
-    return StructureError(text + fix, *groups)
+    text = f"{what}: {told[0]}." if len(told) == 1 else "\n  ".join([f"{what}:", *told])
+    return StructureError(f"{text}{(' ' if len(told) == 1 else chr(10)) if fix else ''}{fix}", *groups)

@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 
-from ._access import replace_leaves
+from ._access import drop, put, replace_leaves
 from ._check import structure_error
 from ._errors import PathError, PatternError, StructureError, lines
 from ._nodes import opened
 from ._paths import compile, split
-from ._select import Selector, choose, entries, leaves, why_dead
+from ._select import Selector, choose, entries, entry_dict, leaves, why_dead
 from ._tie import Tie
 from ._tree import Nested, Tree, build, insert
 
@@ -31,7 +31,7 @@ def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:
         PatternError: the selector is malformed, or a part of it matches nothing.
     """
     if selector is None:
-        return dict(entries(tree))
+        return entry_dict(tree)
     kept = dict(choose(tree, selector))
     return {p: v for p, v in entries(tree) if p in kept or (type(v) is Tie and v.source in kept)}
 
@@ -96,10 +96,10 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
         PatternError: a pattern that matches nothing, or another number of wildcards on the right.
         StructureError: two leaves that land on one path; it names all three.
     """
-    flat = isinstance(tree, Mapping) and type(tree) is not Tree and all(opened(v) is None for v in tree.values())
-    old = dict(tree) if flat else dict(entries(tree))
     if type(tree) is not Tree and not isinstance(tree, Mapping):
         raise StructureError(f"cannot rename in a {type(tree).__name__}: only a Tree or a dict can take new names")
+    flat = type(tree) is not Tree and all(opened(value) is None for value in tree.values())
+    old = {str(key): value for key, value in tree.items()} if flat else entry_dict(tree)
     used: set[Any] = set()
     new = {path: _renamed(path, table, used) for path in old}
     dead = [
@@ -115,12 +115,18 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
             raise StructureError(f"cannot rename: {came[renamed]!r} and {path!r} both land on {renamed!r}")
     if flat:
         return {new[path]: value for path, value in old.items()}
+    if type(tree) is not Tree:  # only what moves is touched, so that all other containers stay as they are
+        moved = {path: value for path, value in old.items() if new[path] != path}
+        tree = drop(tree, lambda path, _: path in moved)
+        for path, value in moved.items():
+            tree = put(tree, new[path], value)
+        return tree
     nested = Nested()
     for path, value in old.items():
         if type(value) is Tie:
             value = Tie(new[value.source], value.via)
         insert(nested, split(new[path]), value)
-    return build(nested, tree) if type(tree) is Tree else asdict(build(nested))
+    return build(nested, tree)
 
 
 def _renamed(path: str, table: Mapping[Any, str], used: set[Any]) -> str:
@@ -145,7 +151,7 @@ def _renamed(path: str, table: Mapping[Any, str], used: set[Any]) -> str:
 
 
 def _fill_in(old: str, new: str, captures: Sequence[str]) -> list[str]:
-    parts = re.split(r"(\\.|\*\*|\*|\?|\[[^\]]*\]|\{[^}]*\})", new)
+    parts = re.split(r"(\\.|\*\*|\*|\?)", new)
     holes = [at for at, part in enumerate(parts) if at % 2 and not part.startswith("\\")]
     if len(holes) != len(captures):
         raise PatternError(

@@ -210,7 +210,7 @@ def _draw(initializer: Any, shape: tuple[int, ...], dtype: Any, impl: str | None
     value = initializer(data if impl is None else jax.random.wrap_key_data(data, impl=impl), shape, dtype)
     if callable(value):
         raise _MisfitError(f"it returned a function; call it first: {name_of(initializer)}()")
-    value = jnp.asarray(value)
+    value = value if hasattr(value, "dtype") else jnp.asarray(value)
     if value.shape != shape or value.dtype != dtype:
         raise _MisfitError(f"it returned {describe(value)}")
     return jax.lax.convert_element_type(value, dtype)  # a weak type would make a train step compile twice
@@ -329,5 +329,11 @@ def trainable(spec: Any) -> Any:
 
     Note that `optax.masked(optax.adam(1e-3), mask)` does not freeze: it adds the raw gradient to the leaves
     outside of the mask. Or keep them away from `jax.grad` too, with `ptree.partition`.
+
+    Raises:
+        InitError: a tree without any `Param`, such as drawn parameters, which no longer know.
     """
-    return replace_leaves(spec, {path: getattr(leaf, "trainable", True) for path, leaf in leaves(spec)})
+    found = leaves(spec)
+    if found and not any(isinstance(leaf, Param) for _, leaf in found):
+        raise InitError("the tree has no Param: what is trainable is declared in the spec, so give that")
+    return replace_leaves(spec, {path: getattr(leaf, "trainable", True) for path, leaf in found})

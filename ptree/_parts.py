@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from operator import is_
 from typing import Any
 
@@ -124,14 +125,14 @@ def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
     if type(a) is Tree or type(b) is Tree:
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             return _merge_trees(Tree(a), Tree(b), prefix, overlap)
-    elif type(a) is dict and type(b) is dict:
-        out = dict(a)
-        for key, value in b.items():
-            out[key] = _merge(out[key], value, f"{prefix}{key}/", overlap) if key in out else value
-        return out
-    elif type(a) is type(b) and list(left.names) == list(right.names):
+    elif type(a) is type(b) and not isinstance(a, dict) and list(left.names) == list(right.names):
         pairs = zip(left.names, left.values, right.values, strict=True)
         return left.rebuild([_merge(x, y, f"{prefix}{name}/", overlap) for name, x, y in pairs])
+    elif isinstance(a, Mapping) and type(a) is type(b):
+        out: Any = copy(a) if isinstance(a, dict) else dict(a)
+        for key, value in b.items():
+            out[key] = _merge(out[key], value, f"{prefix}{key}/", overlap) if key in out else value
+        return out if isinstance(a, dict) else type(a)(out)  # pyright: ignore[reportCallIssue]
     raise StructureError(
         f"cannot merge at {prefix[:-1]!r}: a {type(a).__name__} with {listed(left.names)}"
         f" and a {type(b).__name__} with {listed(right.names)}"

@@ -80,6 +80,14 @@ def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names, key=natural))
 
 
+def shortened(path: str, width: int) -> str:
+    """A path that is too long loses its middle: both ends say the most."""
+    if len(path) <= width:
+        return path
+    head = (width - 3) // 2
+    return path[:head] + "..." + path[len(path) - (width - 3 - head) :]
+
+
 # ------------------------------------------------------------------------------ patterns
 
 

@@ -78,6 +78,11 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from entries(child, f"{prefix}{name}/")
 
 
+def entry_dict(tree: Any) -> dict[str, Any]:
+    """The entries by path; raises a PathError where two have one path."""
+    return dict(_distinct(list(entries(tree))))
+
+
 def aliases(tree: Any) -> dict[str, Tie]:
     """Each alias and its source, as paths from the root of the tree."""
     return {path: value for path, value in entries(tree) if type(value) is Tie}
@@ -115,6 +120,8 @@ def match(tree: Any, selector: Selector) -> tuple[Leaves, list[str]]:
                 dead.append(_why_dead(part, tree))
             paths = paths - hits if takes_away else paths | hits
         found = [(path, leaf) for path, leaf in everything if path in paths]
+        if not found and not dead:
+            dead.append("the selector takes away all that it selects")
     return found, dead
 
 

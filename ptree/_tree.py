@@ -21,7 +21,7 @@ from jax.tree_util import DictKey
 
 from ._errors import PathError, StructureError, TieError, listed, suggestion
 from ._leaf import describe, same
-from ._paths import in_order, natural, split
+from ._paths import in_order, natural, shortened, split
 from ._tie import Tie, Transform
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
@@ -110,6 +110,9 @@ class Tree(_Slot, Mapping[str, Any]):
     )
     >>> params["enc/bias"] is params["enc"]["bias"]
     True
+
+    Iteration and listings are in the order of declaration. (What comes out of `jax.jit` has the order of
+    the tree that was compiled: JAX takes two trees that differ in nothing else for one structure.)
 
     Mappings nest, a list or tuple becomes a node with the keys "0", "1", ..., an int key becomes its
     digits, and a key with `/` in it nests. A `Tie` as a value (`ptree.transposed("embed/table")`) makes
@@ -619,7 +622,8 @@ def show(tree: Tree, most: int = 40) -> str:
     """A table of paths and what is there, cut to a screen."""
     rows = list(_rows(expand(tree), ""))
     shown = rows if len(rows) <= most else rows[: most - 1]
-    width = min(max((len(path) for path, _ in shown), default=0), 60)
+    shown = [(shortened(path, 60), what) for path, what in shown]
+    width = max((len(path) for path, _ in shown), default=0)
     lines = [f"  {path:<{width}}  {what}" for path, what in shown]
     if len(rows) > len(shown):
         lines.append(f"  ... and {len(rows) - len(shown)} more")

@@ -122,7 +122,7 @@ def test_set_refuses_another_shape_dtype_or_structure_and_lists_all(params):
     error = says(
         pt.StructureError,
         "cannot set '0':\n  '0/kernel': expected f32[4,8], got f32[8]\n  missing: ['0/bias']\n  unexpected: ['0/c']\n"
-        f"{fix} else.",
+        f"{fix.strip()} else.",
         pt.set, params, "0", {"kernel": jnp.ones(8), "c": 2},
     )  # fmt: skip
     assert (error.missing, error.unexpected, error.misshapen, error.mistyped) == (["0/bias"], ["0/c"], ["0/kernel"], [])

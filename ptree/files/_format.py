@@ -4,7 +4,7 @@
     order     every path in declared order: leaves, aliases, and nodes without leaves.
     ties      alias -> [source, [names of the transforms, first applied first]].
     empty     path -> "node" or "none", for a node without leaves and for None.
-    kinds     path -> what a leaf is, where it is not a jax array: "numpy", "bool", "int", "float", or
+    kinds     path -> what a leaf is, where it is not a jax array: "numpy", "scalar" (of NumPy), "bool", "int", "float", or
               "key:" and the implementation for a typed PRNG key, whose tensor holds the key's words.
 
 A file without this metadata is any safetensors file: its names are the paths.
@@ -26,7 +26,7 @@ from jax.core import Tracer
 from .._errors import FileError, lines
 from .._leaf import describe, short_dtype
 from .._paths import split
-from .._select import entries
+from .._select import entry_dict
 from .._tie import Tie
 from .._ties import transform_named
 from .._tree import Nested, Tree, build, insert
@@ -75,7 +75,7 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
     tensors: dict[str, np.ndarray] = {}
     facts = Facts()
     problems: list[str] = []
-    for path, value in entries(tree):
+    for path, value in entry_dict(tree).items():
         if path == "__metadata__":
             problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
             continue
@@ -111,7 +111,7 @@ def _tensor(leaf: Any) -> tuple[np.ndarray | None, str]:
         kind = f"key:{jax.random.key_impl(leaf)}"
         leaf = jax.random.key_data(leaf)
     elif isinstance(leaf, (np.ndarray, np.generic)):
-        kind = "numpy"
+        kind = "numpy" if isinstance(leaf, np.ndarray) else "scalar"
     elif type(leaf) in (bool, int, float):
         kind = type(leaf).__name__
     elif not isinstance(leaf, jax.Array):
@@ -128,6 +128,8 @@ def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
     match kind.partition(":"):
         case ("numpy", _, _):
             return array
+        case ("scalar", _, _):
+            return array[()]
         case ("bool" | "int" | "float", _, _):
             return array.item()
         case ("key", _, impl):
@@ -137,7 +139,7 @@ def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
     raise ValueError(f"{path!r} is of the kind {kind!r}, which this ptree does not know")
 
 
-def to_jax(array: np.ndarray, path: str) -> jax.Array:
+def to_jax(array: np.ndarray | np.generic, path: str) -> jax.Array:
     """The array on JAX's default device, or a FileError where JAX would cut it to 32 bits."""
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         raise FileError(

@@ -114,6 +114,6 @@ def _how_much(a: Any, b: Any) -> str:
 
 def _as(like: Any, value: Any, path: str) -> Any:
     """NumPy where `like` has NumPy; else a jax array."""
-    if isinstance(like, np.ndarray):
-        return np.asarray(value)
-    return to_jax(value, path) if isinstance(value, np.ndarray) else value
+    if isinstance(like, (np.ndarray, np.generic)):
+        return np.asarray(value) if isinstance(like, np.ndarray) else np.asarray(value)[()]
+    return to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value

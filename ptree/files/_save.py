@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -41,13 +42,16 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
         name: TensorSpec(dtype=array.dtype.name, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
         for name, array in tensors.items()
     }
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # through a link, not over it
     draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
+        draft.touch()
+        mode = stat.S_IMODE(os.stat(path if path.exists() else draft).st_mode)
         try:
             serialize_file(specs, draft, metadata={"ptree": facts.to_json()})
         except SafetensorError as error:
             raise OSError(f"cannot write {str(path)!r}: {error}") from error
+        os.chmod(draft, mode)
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)

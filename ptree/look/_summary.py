@@ -9,6 +9,7 @@ from typing import Any
 
 from .._errors import StructureError, listed
 from .._leaf import shape_only, short_dtype, signature
+from .._paths import shortened
 from .._select import Selector, choose, entries, leaves
 from .._tie import Tie
 
@@ -149,17 +150,9 @@ def _drawn(cells: list[tuple[str, ...]], total: str, width: int, most: int | Non
     widths[0] = min(widths[0], max(fit, 12))
     lines: list[str] = []
     for row in cells:
-        texts = [_shortened(row[0], widths[0]).ljust(widths[0])]
+        texts = [shortened(row[0], widths[0]).ljust(widths[0])]
         for at, text in enumerate(row[1:], 1):
             texts.append(text.rjust(widths[at]) if at in (3, 4) else text.ljust(widths[at]))
-        lines.append(_shortened("  ".join(texts).rstrip(), width))
+        lines.append(shortened("  ".join(texts).rstrip(), width))
     rule = "-" * min(max(map(len, (total, *lines))), width)
     return "\n".join([lines[0], rule, *lines[1:], rule, total])
-
-
-def _shortened(path: str, width: int) -> str:
-    """A path that is too long loses its middle: both ends say the most."""
-    if len(path) <= width:
-        return path
-    head = (width - 3) // 2
-    return path[:head] + "..." + path[len(path) - (width - 3 - head) :]

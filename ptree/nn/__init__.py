@@ -1,5 +1,7 @@
 """Layers: frozen dataclasses with `spec(x)`, a Tree of `Param`, and a pure `__call__(params, x)`."""
 
+__all__ = ["Dense", "Dropout", "Embedding", "Flatten", "Layer", "LayerNorm", "Sequential"]
+
 from ._layer import Layer as Layer
 from ._linear import Dense as Dense
 from ._linear import Embedding as Embedding

@@ -54,8 +54,11 @@ class Layer:
         return init(self.spec(x), key, rules)
 
     def parts(self) -> Iterator[tuple[str, Any]]:
-        """The layers inside, by name, for a layer that holds others."""
-        return iter(())
+        """The layers inside, each with the name that its parameters have in `spec`; by default the fields."""
+        for option in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
+            value = getattr(self, option.name)
+            if hasattr(value, "spec"):
+                yield option.name, value
 
 
 def floating(layer: Any, x: Any) -> Any:
@@ -94,6 +97,8 @@ def apply(layer: Any, name: str, params: Any, x: Any, key: Any) -> Any:
     try:
         return layer(own, x, **options)
     except LayerError as error:
+        if own is _NOTHING and isinstance(params, Mapping) and not error.path:
+            raise unfit(layer, f"parameters under the name {name!r}", f"parameters {sorted(params)}") from None
         raise error.inside(name) from None
 
 

@@ -55,12 +55,14 @@ class Dense(Layer):
             raise unfit(
                 self, f"{kernel.shape[0]} features for the kernel {describe(kernel)}", f"the input {describe(x)}"
             )
+        if kernel.shape != (x.shape[-1], self.features):
+            raise unfit(self, f"a kernel of the shape ({x.shape[-1]}, {self.features})", describe(kernel))
         y = x @ kernel
         return y + need(params, "bias", self) if self.use_bias else y
 
     def __post_init__(self) -> None:
-        if self.features < 0:
-            raise LayerError(f"Dense: expected a number of features of at least 0, got {self.features}")
+        if self.features < 1:
+            raise LayerError(f"Dense: expected a number of features of at least 1, got {self.features}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,4 +94,7 @@ class Embedding(Layer):
     def __call__(self, params: Any, x: Any) -> Any:
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise unfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
-        return jnp.take(need(params, "table", self), x, axis=0, mode="fill")
+        table = need(params, "table", self)
+        if table.shape != (self.num_embeddings, self.features):
+            raise unfit(self, f"a table of the shape ({self.num_embeddings}, {self.features})", describe(table))
+        return jnp.take(table, x, axis=0, mode="fill")

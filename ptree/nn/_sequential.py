@@ -79,7 +79,7 @@ class Sequential(Layer):
                 specs[name] = own
             x = shape_after(layer, name, own, x)
         tree = Tree(specs)
-        return tie(tree, {again: first for again, first in self.shared if again in tree})
+        return tie(tree, {again: first for again, first in self.shared if again in tree and first in tree})
 
     def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
         for name, layer in self.layers:
@@ -116,7 +116,7 @@ def _repeats(layer: Any) -> dict[str, str]:
     again: dict[str, str] = {}
 
     def visit(layer: Any, prefix: str) -> None:
-        for name, part in layer.parts() if isinstance(layer, Layer) else ():
+        for name, part in layer.parts() if hasattr(layer, "parts") else ():
             if not hasattr(part, "spec"):
                 continue
             path = prefix + name
