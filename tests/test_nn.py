@@ -135,7 +135,7 @@ def test_parameters_may_be_of_another_dtype(key):
          "at '0/block 1/0', Dense(8): expected the parameter 'bias', got parameters ['kernel']"),
         (lambda p: rgnet()({"0": 3}, X), "at '0/block 0/0', Dense(8): expected the parameter 'kernel', got parameters 3"),
         (lambda p: nn.Sequential(nn.Dense(8))({"1": 3}, X),
-         "Dense(8): expected parameters under the name '0', got ['1']"),
+         "Dense(8): expected parameters under the name '0', got parameters ['1']"),
         (lambda p: nn.Sequential(nn.Dense(16))({"0": {"kernel": jnp.ones((4, 8))}}, X),
          "at '0', Dense(16): expected a kernel of the shape (4, 16), got f32[4,8]"),
         (lambda p: nn.Embedding(3, 2)({"table": jnp.ones((4, 2))}, jnp.arange(2)),
