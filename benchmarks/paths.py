@@ -55,8 +55,8 @@ def by_hand(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def naming(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
     return [
-        ("naming", "ptree, a Tree", lambda: dict(pt.items(tree)), ""),
-        ("naming", "ptree, a dict", lambda: dict(pt.items(plain)), ""),
+        ("naming", "ptree, a Tree", lambda: pt.flatten(tree), ""),
+        ("naming", "ptree, a dict", lambda: pt.flatten(plain), ""),
         ("naming", "flax flatten_dict", lambda: traverse_util.flatten_dict(plain, sep="/"), "ptree, a Tree"),
         ("naming", "jax flatten_with_path", lambda: by_jax(plain), ""),
         ("naming", "recursion by hand", lambda: by_hand(plain), ""),

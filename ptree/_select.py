@@ -80,7 +80,34 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def entry_dict(tree: Any) -> dict[str, Any]:
     """The entries by path; raises a PathError where two have one path."""
-    return dict(_distinct(list(entries(tree))))
+    out: dict[str, Any] = {}
+    return out if _only_leaves(tree, "", out) else dict(_distinct(list(entries(tree))))
+
+
+def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
+    """Fill in the leaves of Trees and dicts that hold nothing else, the common case; False where there is more."""
+    if type(node) is Tree:
+        children, layout = node._node
+        if layout.ties or not children:
+            return False
+        for name, at in layout.listing:
+            child = children[at]
+            if type(child) is Tree:
+                if not _only_leaves(child, f"{prefix}{name}/", out):
+                    return False
+            elif type(child) in LEAF_TYPES:
+                out[prefix + name] = child
+            else:
+                return False
+        return True
+    if type(node) is not dict or not node:
+        return False
+    for name, child in dict_items(node):
+        if type(child) in LEAF_TYPES and "/" not in name:
+            out[prefix + name] = child
+        elif "/" in name or not _only_leaves(child, f"{prefix}{name}/", out):
+            return False
+    return True
 
 
 def aliases(tree: Any) -> dict[str, Tie]:
