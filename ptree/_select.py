@@ -100,7 +100,7 @@ def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
             else:
                 return False
         return True
-    if type(node) is not dict or not node:
+    if type(node) is not dict or {*map(type, node)} != {str}:
         return False
     for name, child in dict_items(node):
         if type(child) in LEAF_TYPES and "/" not in name:
