@@ -78,7 +78,7 @@ def selecting(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
     return [
         ("**/attn/{q,v}/kernel", "ptree", lambda: dict(pt.items(tree, "**/attn/{q,v}/kernel")), ""),
         ("**/attn/{q,v}/kernel", "flax and a regex", lambda: filtered(regex), "ptree"),
-        ("mask of these", "ptree", lambda: pt.asdict(pt.mask(tree, "**/attn/{q,v}/kernel")), ""),
+        ("mask of these", "ptree", lambda: pt.mask(tree, "**/attn/{q,v}/kernel"), ""),
         ("mask of these", "flax path_aware_map", path_aware, "ptree"),
         ("layer_7/**", "ptree", lambda: dict(pt.items(tree, "layer_7/**")), ""),
         ("layer_7/**", "flax and a regex", lambda: filtered(wanted), "ptree"),
