@@ -17,7 +17,7 @@ from ._params import Param as Param
 # reading and writing, on any pytree
 from ._access import get as get  # what is at a path
 from ._access import set as set  # another value at a path that exists
-from ._access import put as put  # anything at any path
+from ._edit import put as put  # anything at any path
 from ._access import update as update  # a function of each selected leaf
 from ._access import items as items  # (path, leaf) pairs
 from ._access import paths as paths  # the paths alone
@@ -26,7 +26,7 @@ from ._parts import select as select  # the selected leaves only
 from ._parts import partition as partition  # the selected leaves, and the rest
 from ._parts import mask as mask  # True at the selected leaves
 from ._parts import merge as merge  # the inverse of partition
-from ._access import drop as drop  # without the selected leaves
+from ._edit import drop as drop  # without the selected leaves
 from ._flat import rename as rename  # other names, by pattern
 from ._flat import flatten as flatten  # one flat dict, path -> leaf
 from ._flat import unflatten as unflatten  # the inverse of flatten

@@ -8,14 +8,16 @@ from typing import Any
 
 import jax
 
-from ._access import drop, put, replace_leaves
+from ._access import replace_leaves
 from ._check import structure_error
+from ._edit import drop, put
 from ._errors import PathError, PatternError, StructureError, lines
+from ._nested import Nested, build, insert
 from ._nodes import opened
 from ._paths import compile, split
 from ._select import Selector, choose, entries, entry_dict, leaves, why_dead
 from ._tie import Tie
-from ._tree import Nested, Tree, build, insert
+from ._tree import Tree
 
 
 def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from ._errors import PathError, PatternError, lines, listed, nearest
 from ._leaf import describe
+from ._nested import Nested, expand
 from ._nodes import LEAF_TYPES, dict_items, opened
 from ._paths import Pattern, compile, escape
 from ._tie import Tie
-from ._tree import Nested, Tree, expand, where_it_stops
+from ._tree import Tree, where_it_stops
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]

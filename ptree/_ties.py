@@ -11,10 +11,11 @@ import numpy as np
 from ._access import items
 from ._errors import TieError, lines, suggestion
 from ._leaf import describe, shape_only, signature
+from ._nested import build, expand
 from ._paths import split
 from ._select import Selector, aliases, choose, entries
 from ._tie import Tie, Transform
-from ._tree import MISSING, Tree, build, expand, find
+from ._tree import MISSING, Tree, find
 
 
 def _swap(leaf: Any) -> Any:

@@ -25,11 +25,12 @@ from jax.core import Tracer
 
 from .._errors import FileError, lines
 from .._leaf import describe, short_dtype
+from .._nested import Nested, build, insert
 from .._paths import split
 from .._select import entry_dict
 from .._tie import Tie
 from .._ties import transform_named
-from .._tree import Nested, Tree, build, insert
+from .._tree import Tree
 
 VERSION = 1
 

@@ -1,0 +1,186 @@
+"""Changing the structure of any pytree by path: put and drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from operator import is_
+from typing import Any
+
+from ._access import named
+from ._errors import PathError, StructureError, listed
+from ._leaf import describe, shape_only
+from ._nested import DEEPEST, Nested, build, expand
+from ._nodes import opened
+from ._paths import split
+from ._select import Selector, aliases, choose, entries, leaves
+from ._tie import Tie
+from ._tree import MISSING, Layout, Tree, child, find, make
+
+
+def put(tree: Any, path: str | int, value: Any) -> Any:
+    """A tree with a value at a path that may be new; a mapping becomes a subtree.
+
+    >>> put(Tree({"enc": {"kernel": 1}}), "head/bias", 3)
+    Tree(
+      enc/kernel  1
+      head/bias   3
+    )
+
+    It replaces whatever was there, of any shape or structure. At a source it changes the one leaf, at an
+    alias it ends the tie. Where a source goes, its first alias takes over the leaf.
+
+    Raises:
+        PathError: the path is the root, or goes on below a leaf.
+        StructureError: a container that cannot take a new name (a tuple, a dataclass).
+    """
+    segments = split(path)
+    if len(segments) > DEEPEST:
+        raise PathError(f"cannot put at {str(path)[:40]!r}...: a path has at most {DEEPEST} segments")
+    if not segments:
+        raise PathError("cannot put at '': that is the whole tree, so use the value itself")
+    return _put(tree, segments, value, "/".join(segments))
+
+
+def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
+    name, *rest = segments
+    if type(node) is Tree:
+        layout = node._layout
+        if layout.ties:
+            return _restructure(node, lambda nested: _put_nested(nested, segments, value, asked))
+        old = child(node, name)
+        new = _put(Tree() if old is MISSING else old, rest, value, asked) if rest else _as_child(value)
+        children = {**dict(zip(layout.keys, node._children, strict=True)), name: new}
+        order = layout.order if name in layout.order else (*layout.order, name)
+        return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
+    inside = opened(node)
+    if inside is None:
+        at = asked.removesuffix("/" + "/".join(segments))
+        raise PathError(f"cannot put {asked!r}: {at!r} is {describe(node)}, not a node. Drop it first")
+    used = next((n for n in range(len(segments), 0, -1) if "/".join(segments[:n]) in inside.names), 0)
+    if used:  # a key that is there; it may hold slashes
+        rest, at = segments[used:], list(inside.names).index("/".join(segments[:used]))
+        values = list(inside.values)
+        values[at] = _put(values[at], rest, value, asked) if rest else value
+        return inside.rebuild(values)
+    if not isinstance(node, dict):
+        raise StructureError(
+            f"cannot put {asked!r}: a {type(node).__name__} cannot take the new name {name!r};"
+            f" it has {listed(inside.names)}"
+        )
+    whole = node and all(isinstance(key, int) for key in node)
+    if whole and not name.isdecimal():
+        raise StructureError(f"cannot put {asked!r}: the keys beside {name!r} are whole numbers")
+    larger = copy(node)
+    larger[int(name) if whole else name] = _put({}, rest, value, asked) if rest else value
+    return larger
+
+
+def _as_child(value: Any) -> Any:
+    return Tree(value) if isinstance(value, Mapping) or type(value) in (list, tuple) else value
+
+
+def _put_nested(nested: Nested, segments: Sequence[str], value: Any, asked: str) -> None:
+    *above, name = segments
+    for depth, segment in enumerate(above):
+        below = nested.setdefault(segment, Nested())
+        if type(below) is not Nested:
+            if opened(below) is not None and type(below) is not Tie:
+                nested[segment] = _put(below, segments[depth + 1 :], value, asked)
+                return
+            what = "an alias" if type(below) is Tie else describe(below)
+            raise PathError(
+                f"cannot put {asked!r}: {'/'.join(above[: depth + 1])!r} is {what}, not a node. Drop it first"
+            )
+        nested = below
+    value = _as_child(value)
+    nested[name] = expand(value, "/".join(segments) + "/") if type(value) is Tree else value
+
+
+def drop(tree: Any, selector: Selector) -> Any:
+    """A tree without the selected leaves, and without the nodes that this leaves empty.
+
+    >>> drop(Tree({"enc": {"kernel": 1, "bias": 2}, "head/bias": 3}), "**/bias")
+    Tree(
+      enc/kernel  1
+    )
+
+    Here a pattern may also match an alias: dropping an alias removes the tie, and dropping a source hands
+    the leaf to its first alias that stays.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        StructureError: a container that cannot lose a child (a list, a tuple, a dataclass).
+    """
+    names = tree
+    if aliases(tree):  # here their names count like those of leaves
+        names = Tree({path: _of_shape(value, leaf) for path, value, leaf in named(tree, leaves(tree))})
+    gone = frozenset(path for path, _ in choose(names, selector))
+    result = _drop(tree, gone, "")
+    return (Tree() if type(tree) is Tree else {}) if result is MISSING else result
+
+
+def _of_shape(value: Any, leaf: Any) -> Any:
+    """What a predicate may ask of a leaf or alias, without running a transform on an array."""
+    return value.read(shape_only(leaf)) if type(value) is Tie else leaf
+
+
+def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:
+    if type(node) is Tree and node._layout.ties:
+        return _restructure(node, lambda nested: _drop_nested(nested, gone, prefix)) or MISSING
+    inside = opened(node)
+    if inside is None:
+        return MISSING if prefix[:-1] in gone else node
+    values = [_drop(value, gone, f"{prefix}{name}/") for name, value in zip(inside.names, inside.values, strict=True)]
+    if all(map(is_, values, inside.values)):
+        return node
+    gone_all = all(value is MISSING for value in values)
+    if inside.fixed and any(value is MISSING for value in values) and not (gone_all and prefix):
+        lost = [prefix + name for name, value in zip(inside.names, values, strict=True) if value is MISSING]
+        raise StructureError(
+            f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
+            " ptree.partition leaves None in its place"
+        )
+    return MISSING if gone_all else inside.keep(values)
+
+
+def _drop_nested(nested: Nested, gone: frozenset[str], prefix: str) -> None:
+    for name, value in list(nested.items()):
+        path = prefix + name
+        if type(value) is Nested and value:
+            _drop_nested(value, gone, path + "/")
+            value = value or MISSING
+        elif type(value) is Tie:
+            value = MISSING if path in gone else value
+        elif type(value) is not Nested:
+            value = _drop(value, gone, path + "/")
+        if value is MISSING:
+            del nested[name]
+        else:
+            nested[name] = value
+
+
+def _restructure(tree: Tree, edit: Callable[[Nested], None]) -> Tree:
+    """The tree with its nested dicts edited; where a source is gone, its first alias takes over the leaf."""
+    nested = expand(tree)
+    edit(nested)
+    heirs: dict[str, tuple[str, Tie]] = {}
+    for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
+        above, _, name = alias.rpartition("/")
+        node = _at(nested, above)
+        if type(_at(nested, tie.source)) not in (Nested, Tie, type(MISSING)):
+            continue
+        if tie.source not in heirs:
+            heirs[tie.source] = alias, tie
+            node[name] = tie.read(find(tree, tie.source.split("/")))
+        else:
+            heir, first = heirs[tie.source]
+            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
+            node[name] = back.then(tie.via)
+    return build(nested, tree)
+
+
+def _at(nested: Any, path: str) -> Any:
+    for segment in split(path):
+        nested = nested.get(segment, MISSING) if type(nested) is Nested else MISSING
+    return nested
