@@ -126,6 +126,17 @@ def states(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
     ]
 
 
+LIMITS = {
+    "naming": "one string and one dict entry a leaf, and a call a node",
+    "**/attn/{q,v}/kernel": "one dict look-up a node of the tree",
+    "mask of these": "the selection, then a new tree of the same size",
+    "layer_7/**": "the nodes on the path; the rest of the tree is not entered",
+    "get, 4 segments": "splitting the path, and one dict look-up a segment",
+    "set": "copying the tuple of each node on the path, so its width",
+    "count of Adam's state": "opening two foreign containers through JAX",
+}
+
+
 def microseconds(function: Callable[[], Any]) -> float:
     calls = 1
     while True:
@@ -165,6 +176,7 @@ def main() -> None:
                 for _, who, _, ours in same:
                     ratio = f"{middle[ours] / middle[who]:12.3f}" if ours else ""
                     print(f"{what:22} {leaves:7}  {who:22} {middle[who]:12.2f}  {ratio}")
+                print(f"{'':22} {'':7}  ptree is limited by: {LIMITS[what]}")
 
 
 if __name__ == "__main__":

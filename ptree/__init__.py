@@ -8,8 +8,6 @@ first used, so that `import ptree` stays quick.
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from . import initializers as initializers
-
 # the tree, and a parameter that is not drawn yet
 from ._tree import Tree as Tree
 from ._params import Param as Param
@@ -61,14 +59,15 @@ from ._errors import PtreeError as PtreeError
 from ._errors import StructureError as StructureError
 from ._errors import TieError as TieError
 
-# layers, looking and keeping
+# initialisers, layers, looking and keeping
 if _TYPE_CHECKING:
+    from . import initializers as initializers  # (key, shape, dtype) -> array
     from . import nn as nn  # layers
     from .files import load as load  # a tree from a file
     from .files import save as save  # a tree to a file
     from .look import summary as summary  # every parameter, its shape and size
 
-_ROOMS = {"nn": "nn", "load": "files", "save": "files", "summary": "look"}
+_ROOMS = {"initializers": "initializers", "nn": "nn", "load": "files", "save": "files", "summary": "look"}
 
 
 def __getattr__(name: str) -> object:

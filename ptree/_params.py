@@ -101,7 +101,7 @@ def _not_an_initializer(value: Any) -> str:
 # --------------------------------------------------------------------------------- init
 
 
-def init(spec: Any, key: Any, rules: Rules | None = None) -> Tree:
+def init(spec: Any, key: Any, rules: Rules | None = None, *, strict: bool = True) -> Tree:
     """Draw every parameter of a spec.
 
     >>> from ptree import initializers as I
@@ -120,13 +120,14 @@ def init(spec: Any, key: Any, rules: Rules | None = None) -> Tree:
         spec: a Tree of `Param`, or a mapping that becomes one. `jax.ShapeDtypeStruct` leaves need a rule.
         key: `jax.random.key(seed)`, or a raw `jax.random.PRNGKey(seed)`.
         rules: pattern -> initialiser, first match wins.
+        strict: whether a rule that matches nothing is an error.
 
     Raises:
         PatternError: a rule that matches nothing.
         InitError: parameters without an initialiser, or one that fails or returns another shape or dtype.
     """
     spec = Tree(spec)
-    chosen = assign(spec, rules) if rules else {}
+    chosen = assign(spec, rules, strict) if rules else {}
     jobs: dict[str, tuple[Initializer, Any]] = {}
     undeclared: list[str] = []
     for path, leaf in leaves(spec):
@@ -143,7 +144,7 @@ def init(spec: Any, key: Any, rules: Rules | None = None) -> Tree:
     return replace_leaves(spec, _drawn(jobs, key))
 
 
-def reinit(params: Any, key: Any, rules: Rules) -> Any:
+def reinit(params: Any, key: Any, rules: Rules, *, strict: bool = True) -> Any:
     """Draw again the leaves that the rules match; all others stay the same objects.
 
     >>> from ptree import initializers as I
@@ -151,13 +152,14 @@ def reinit(params: Any, key: Any, rules: Rules) -> Any:
     >>> reinit(params, jax.random.key(0), {"**/bias": I.constant(3)})["enc/bias"]
     Array([3., 3.], dtype=float32)
 
-    Works on any pytree of arrays; shapes, dtypes, ties and containers stay.
+    Works on any pytree of arrays; shapes, dtypes, ties and containers stay. With `strict=False` a rule may
+    match nothing.
 
     Raises:
         PatternError: a rule that matches nothing.
         InitError: a leaf that is no array, or an initialiser that fails or returns another shape or dtype.
     """
-    chosen, tree = assign(params, rules), dict(leaves(params))
+    chosen, tree = assign(params, rules, strict), dict(leaves(params))
     return replace_leaves(params, _drawn({path: (chosen[path], tree[path]) for path in chosen}, key))
 
 

@@ -27,7 +27,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise, product
-from typing import Any, NamedTuple
+from typing import Any
 
 from ._errors import PathError, PatternError
 
@@ -91,30 +91,36 @@ def shortened(path: str, width: int) -> str:
 # ------------------------------------------------------------------------------ patterns
 
 
-class _Any(NamedTuple):  # *
+class _Any:  # *
     pass
 
 
-class _One(NamedTuple):  # ? or [...]
-    characters: frozenset[str] | None
-    negated: bool
+class _One:  # ? or [...]
+    __match_args__ = ("characters", "negated")
+
+    def __init__(self, characters: frozenset[str] | None, negated: bool):
+        self.characters, self.negated = characters, negated
 
 
-class _Range(NamedTuple):  # {0..11}
-    low: int
-    high: int
-    width: int  # of numbers with leading zeros; 0 without
+class _Range:  # {0..11}
+    __match_args__ = ("low", "high", "width")
+
+    def __init__(self, low: int, high: int, width: int):
+        self.low, self.high, self.width = low, high, width  # the width of numbers with leading zeros; 0 without
 
 
-class _Either(NamedTuple):  # {a,b}
-    options: tuple[tuple[Any, ...], ...]
+class _Either:  # {a,b}
+    __match_args__ = ("options",)
+
+    def __init__(self, options: tuple[tuple[Any, ...], ...]):
+        self.options = options
 
 
-class _Mark(NamedTuple):  # what is not inside a segment
-    text: str
+class _Mark:  # what is not inside a segment
+    pass
 
 
-_DEEP, _SLASH = _Mark("**"), _Mark("/")
+_DEEP, _SLASH = _Mark(), _Mark()  # `**`, `/`
 _Ends = dict[int, tuple[tuple[int, int], ...]]  # where a match may end -> the spans that its wildcards took
 
 

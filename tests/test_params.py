@@ -207,6 +207,12 @@ def test_what_cannot_be_drawn_says_path_and_reason(key, call, message):
     says(pt.InitError, message, call, key)
 
 
+def test_a_rule_may_match_nothing_where_that_is_asked_for(key):
+    rules = {"nothing": I.zeros, "**": I.ones}
+    assert (pt.init(SPEC, key, rules, strict=False)["head/kernel"] == 1).all()
+    assert pt.reinit(TREES["mlp"], key, {"nothing": I.zeros}, strict=False) is TREES["mlp"]
+
+
 def test_rules_that_match_nothing_are_all_listed(key):
     says(
         pt.PatternError,

@@ -95,6 +95,27 @@ def test_law_2_unflatten_undoes_flatten(tree):
         assert pt.paths(pt.unflatten(flat), aliases=True) == pt.paths(tree, aliases=True)
 
 
+@everywhere
+def test_masks_labels_and_counts_have_the_same_structure_and_agree(tree):
+    paths = pt.paths(tree)
+    if not paths:
+        return
+    keep = frozenset(paths[::2])
+
+    def chosen(path, leaf):
+        return path in keep
+
+    mask, labels = pt.mask(tree, chosen), pt.label(tree, {chosen: "in"}, default="out")
+    assert jax.tree.structure(mask) == jax.tree.structure(labels) == jax.tree.structure(tree)
+    assert {path for path, taken in pt.items(mask) if taken} == keep
+    assert {path for path, name in pt.items(labels) if name == "in"} == keep
+    told = pt.explain(tree, {chosen: 1, "**": 2})
+    assert [row.value for row in told.rows] == [1 if row.path in keep else 2 for row in told.rows]
+    assert pt.count(tree) == pt.summary(tree).count
+    assert pt.check(tree, like=tree) is None
+    assert pt.check(tree, like=pt.abstract(tree)) is None
+
+
 @on_trees
 def test_leaves_come_in_the_order_of_a_dict(tree):
     if not pt.ties(tree):
