@@ -118,8 +118,8 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     if flat:
         return {new[path]: value for path, value in old.items()}
     if type(tree) is not Tree:  # only what moves is touched, so that all other containers stay as they are
-        moved = {path: value for path, value in old.items() if new[path] != path}
-        tree = drop(tree, lambda path, _: path in moved)
+        moved = {path: leaf for path, leaf in leaves(tree) if new[path] != path}
+        tree = drop(tree, lambda path, _: path in moved) if moved else tree
         for path, value in moved.items():
             tree = put(tree, new[path], value)
         return tree
@@ -138,7 +138,10 @@ def _renamed(path: str, table: Mapping[Any, str], used: set[Any]) -> str:
             match = key.fullmatch(path)
             if match:
                 used.add(key)
-                return match.expand(new)
+                try:
+                    return match.expand(new)
+                except (re.error, IndexError) as error:
+                    raise PatternError(f"cannot rename {path!r} to {new!r}: {error}") from None
             continue
         pattern = compile(key)
         cut = pattern.reaches(segments)

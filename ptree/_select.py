@@ -64,17 +64,15 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Everything that a tree says, by path: each leaf, a `Tie` at each alias, each node without children."""
     if type(tree) is Tree:
         tree = expand(tree, prefix)
-    if type(tree) is Nested and tree:
-        pairs = tree.items()
+    if type(tree) is Nested:
+        pairs, empty = [*tree.items()], Tree()
+    elif (inside := opened(tree)) is not None:
+        pairs, empty = [*zip(inside.names, inside.values, strict=True)], tree
     else:
-        inside = opened(tree) if type(tree) is not Nested else None
-        if inside is None or not inside.names:
-            if inside is None and type(tree) is not Nested:
-                yield prefix[:-1], tree
-            elif prefix:
-                yield prefix[:-1], Tree() if type(tree) is Nested else tree
-            return
-        pairs = zip(inside.names, inside.values, strict=True)
+        yield prefix[:-1], tree
+        return
+    if not pairs and prefix:
+        yield prefix[:-1], empty
     for name, child in pairs:
         yield from entries(child, f"{prefix}{name}/")
 

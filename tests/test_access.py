@@ -550,6 +550,9 @@ def test_no_function_looks_through_a_transpose_for_names_alone(monkeypatch):
 
 
 def test_raw_exceptions_of_python_do_not_come_through(params):
+    says(pt.PatternError, r"cannot rename '0/bias' to '\\2': invalid group reference 2 at position 1",
+         pt.rename, params, {re.compile("(0)/bias"): r"\2"})  # fmt: skip
+    assert pt.rename({"a": {}, "b": {"c": 1}}, {"a": "a", "b": "b"}) == {"a": {}, "b": {"c": 1}}
     says(pt.PatternError, "cannot rename '0/bias' to '': the new path is empty", pt.rename, params, {"0/bias": ""})
     says(pt.PathError, "cannot put at 'a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/'...: a path has at most 256 segments",
          pt.put, pt.Tree(), "/".join("a" * 2000), 1)  # fmt: skip
