@@ -17,10 +17,10 @@ import jax
 from ._check import differences, structure_error
 from ._errors import PathError, StructureError, TieError
 from ._index import written_at
-from ._leaf import describe, same, signature
+from ._leaf import describe, same, shape_only, signature
 from ._nodes import LEAF_TYPES, opened
 from ._paths import compile, split
-from ._select import Selector, choose, entries
+from ._select import Selector, choose, entries, leaves
 from ._select import aliases as aliases_of
 from ._tie import Tie
 from ._tree import (
@@ -210,8 +210,7 @@ def set(tree: Any, path: str | int, value: Any, *, at: Any = None) -> Any:
     old = _read(tree, segments, tree, segments)
     if at is not None:
         return _write(tree, segments, written_at("/".join(segments), old, at, value))
-    inside = opened(old)
-    if inside is not None and (inside.names or type(old) is Tree):
+    if opened(old) is not None and old is not None:
         return _set_node(tree, segments, old, value)
     _check_leaf("set", "/".join(segments), old, value)
     return _write(tree, segments, value)
@@ -278,7 +277,7 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     path = "/".join(segments)
     if type(old) is Tree and type(value) is not Tree and isinstance(value, (Mapping, list, tuple)):
         value = Tree(value)
-    before, after = dict(items(old, aliases=True)), dict(items(value, aliases=True))
+    before, after = everything(old), everything(value)
     found = differences(before, after)
     if any(found):
         raise structure_error(
@@ -289,7 +288,7 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
         return _write(tree, segments, value)
     writes: dict[str, tuple[str, Any]] = {}
     tied = aliases_of(tree)
-    for below, leaf in after.items():
+    for below, leaf in items(value, aliases=True):
         name = f"{path}/{below}" if path else below
         tie = tied.get(name)
         leaf, where = (leaf, name) if tie is None else (tie.write(leaf), tie.source)
@@ -300,6 +299,15 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
             )
         writes.setdefault(where, (name, leaf))
     return replace_leaves(tree, {where: leaf for where, (_, leaf) in writes.items()})
+
+
+def everything(tree: Any) -> dict[str, Any]:
+    """What can be read anywhere in the tree, by path: leaves, also as aliases show them, and empty nodes."""
+    known = dict(leaves(tree))
+    return {
+        path: value.read(shape_only(known[value.source])) if type(value) is Tie and value.source in known else value
+        for path, value in entries(tree)
+    }
 
 
 def _raw(tree: Any, segments: Sequence[str]) -> Any:

@@ -39,6 +39,8 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
         raise PathError(f"cannot put at {str(path)[:40]!r}...: a path has at most {DEEPEST} segments")
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
+    if type(value) is Tie and type(tree) is Tree:
+        return _restructure(tree, lambda nested: _put_nested(nested, segments, value, "/".join(segments)))
     return _put(tree, segments, value, "/".join(segments))
 
 
@@ -168,11 +170,12 @@ def _restructure(tree: Tree, edit: Callable[[Nested], None]) -> Tree:
     for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
         above, _, name = alias.rpartition("/")
         node = _at(nested, above)
-        if type(_at(nested, tie.source)) not in (Nested, Tie, type(MISSING)):
+        here, before = _at(nested, tie.source), find(tree, split(tie.source))
+        if type(here) not in (Nested, Tie, type(MISSING)) or (type(here) is Nested and type(before) is Tree):
             continue
         if tie.source not in heirs:
             heirs[tie.source] = alias, tie
-            node[name] = tie.read(find(tree, tie.source.split("/")))
+            node[name] = tie.read(before)
         else:
             heir, first = heirs[tie.source]
             back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))

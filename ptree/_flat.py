@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import jax
 
 from ._access import replace_leaves
 from ._check import structure_error
-from ._edit import drop, put
+from ._edit import put
 from ._errors import PathError, PatternError, StructureError, lines
 from ._nested import Nested, build, insert
 from ._nodes import opened
 from ._paths import compile, split
 from ._select import Selector, choose, entries, entry_dict, leaves, why_dead
 from ._tie import Tie
-from ._tree import Tree
+from ._tree import MISSING, Tree
 
 
 def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:
@@ -118,17 +119,48 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     if flat:
         return {new[path]: value for path, value in old.items()}
     if type(tree) is not Tree:  # only what moves is touched, so that all other containers stay as they are
-        moved = {path: leaf for path, leaf in leaves(tree) if new[path] != path}
-        tree = drop(tree, lambda path, _: path in moved) if moved else tree
-        for path, value in moved.items():
-            tree = put(tree, new[path], value)
+        moved = {path: (target, value) for path, target, value in _moves(tree, "", new) if target != path}
+        tree = _without(tree, "", moved)
+        for target, value in moved.values():
+            tree = put(tree, target, value)
         return tree
     nested = Nested()
     for path, value in old.items():
         if type(value) is Tie:
+            if value.source not in new:
+                raise StructureError(f"cannot rename: {path!r} is tied to {value.source!r}, which holds a container")
             value = Tie(new[value.source], value.via)
         insert(nested, split(new[path]), value)
     return build(nested, tree)
+
+
+def _moves(node: Any, path: str, new: Mapping[str, str]) -> list[tuple[str, str, Any]]:
+    """What goes where, in as large pieces as move whole: path, new path, and what is there."""
+    inside = opened(node)
+    if inside is None or not inside.names:
+        return [(path, new.get(path, path), node)]
+    paths = [f"{path}/{name}" if path else name for name in inside.names]
+    pieces = [piece for below, value in zip(paths, inside.values, strict=True) for piece in _moves(value, below, new)]
+    stems = {
+        target.removesuffix(below[len(path) :]) if target.endswith(below[len(path) :]) else None
+        for below, target, _ in pieces
+    }
+    if path and [below for below, *_ in pieces] == paths and len(stems) == 1 and None not in stems:
+        return [(path, stems.pop() or path, node)]
+    if not isinstance(node, Mapping) or type(node) is Tree:
+        raise StructureError(f"cannot rename inside {path!r}: a {type(node).__name__} keeps its own names")
+    return pieces
+
+
+def _without(node: Any, path: str, gone: Mapping[str, Any]) -> Any:
+    """The nested dicts without these paths, and without the nodes that this leaves empty."""
+    inside = opened(node)
+    if path in gone or not isinstance(node, Mapping) or type(node) is Tree or inside is None or not inside.names:
+        return MISSING if path in gone else node
+    values = [_without(v, f"{path}/{n}" if path else n, gone) for n, v in zip(inside.names, inside.values, strict=True)]
+    if all(map(is_, values, inside.values)):
+        return node
+    return MISSING if path and all(value is MISSING for value in values) else inside.keep(values)
 
 
 def _renamed(path: str, table: Mapping[Any, str], used: set[Any]) -> str:

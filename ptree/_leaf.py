@@ -61,4 +61,4 @@ def same(a: Any, b: Any) -> bool:
     equal = a == b
     if hasattr(equal, "all") and hasattr(a, "shape"):
         return bool((equal | ((a != a) & (b != b))).all())
-    return bool(equal)
+    return bool(equal) or bool(a != a and b != b)

@@ -20,6 +20,9 @@ class Nested(dict[str, Any]):
     """
 
 
+MOST_TIES = 100_000
+"""How many leaves ties may stand for: each tie of a node to one with ties doubles them, in a hostile file."""
+
 DEEPEST = 256
 """How many levels a Tree may have: JAX, pickle and Python itself recurse over them."""
 
@@ -128,6 +131,8 @@ def build(nested: Nested, prior: Tree | None = None) -> Tree:
     homes: dict[tuple[str, ...], list[tuple[str, Tie]]] = {}
     waiting = list(_ties_in(nested, ()))[::-1]
     while waiting:
+        if len(waiting) > MOST_TIES:
+            raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
         alias, tie = waiting.pop()
         source, via, end = _follow(nested, alias, tie)
         if end is not None:  # a subtree: one tie for each of its leaves

@@ -28,7 +28,7 @@ from ._select import leaves
 from ._tree import Tree
 
 Initializer = Callable[[Any, tuple[int, ...], Any], Any]
-"""`(key, shape, dtype) -> array`."""
+"""`(key, shape, dtype) -> array`, a pure function: it is traced once for all leaves of one shape and dtype."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,7 +113,8 @@ def init(spec: Any, key: Any, rules: Rules | None = None, *, strict: bool = True
     )
 
     A rule overrides what the spec declares. Leaves of the spec that are arrays already stay as they are,
-    the same objects; ties stay. Works inside `jax.jit` and under `jax.eval_shape`. The value at a path
+    the same objects; ties stay. An initialiser must be pure, as all that JAX compiles: one that draws from
+    `numpy.random` gives every leaf of one shape the same values. Works inside `jax.jit` and under `jax.eval_shape`. The value at a path
     depends on the key and the path, not on what else is in the spec.
 
     Args:
@@ -267,7 +268,10 @@ def _keys(key: Any, names: Sequence[str]) -> tuple[Any, str | None]:
         impl = str(jax.random.key_impl(key))
         typed = key
     elif hasattr(key, "dtype") and key.dtype == np.uint32 and len(key.shape) == 1:
-        typed = jax.random.wrap_key_data(jnp.asarray(key))
+        try:
+            typed = jax.random.wrap_key_data(jnp.asarray(key))
+        except TypeError as error:
+            raise InitError(f"not a PRNG key of the default implementation: {describe(key)}, {error}") from None
     else:
         raise InitError(f"not a PRNG key: {describe(key)}; use jax.random.key(seed)")
     segments = [split(name) for name in names]
@@ -292,9 +296,15 @@ def _hash(segment: str) -> tuple[int, int]:
 def _fold(data: Any, words: Any, impl: str) -> Any:
     """One row of key words per path: all paths go down one level at a time."""
 
+    def one_by_one(keys: Any, words: Any) -> Any:
+        return jax.lax.map(lambda pair: jax.random.fold_in(*pair), (keys, words))
+
+    # vmap changes what unsafe_rbg draws: then a key would depend on how many others are made with it
+    each = one_by_one if impl == "unsafe_rbg" else jax.vmap(jax.random.fold_in)
+
     def down(rows: Any, level: Any) -> Any:
         keys = jax.random.wrap_key_data(rows, impl=impl)
-        keys = jax.vmap(jax.random.fold_in)(jax.vmap(jax.random.fold_in)(keys, level[:, 0]), level[:, 1])
+        keys = each(each(keys, level[:, 0]), level[:, 1])
         return jnp.where(level[:, 2:] == 1, jax.random.key_data(keys), rows), None
 
     rows = jnp.broadcast_to(data, (words.shape[1], *data.shape))

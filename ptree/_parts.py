@@ -151,7 +151,13 @@ def _merge_trees(a: Tree, b: Tree, prefix: str, overlap: list[str]) -> Tree:
     longer, other = (right, left) if {*right.order} > {*left.order} else (left, right)
     order = dict.fromkeys((*longer.order, *other.order))
     bare = make(Layout.of(order, children), (children[key] for key in sorted(children)))
-    overlap += [prefix + alias for alias in ties if find(bare, alias.split("/")) is not MISSING]
+    for alias in ties:
+        *above, _ = segments = alias.split("/")
+        taken = find(bare, segments) is not MISSING
+        if taken or any(type(find(bare, above[:n])) not in (Tree, type(MISSING)) for n in range(1, len(above) + 1)):
+            overlap.append(prefix + alias)
+    if overlap:
+        return bare
     if not ties:
         return bare
     place = {path: at for at, (path, _) in enumerate(leaves(bare))}  # a node of aliases lists them as its source does

@@ -23,6 +23,7 @@ time whatever the pattern.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -48,8 +49,11 @@ def split(path: str | int) -> list[str]:
     (['blocks', '3', 'kernel'], ['3'], [])
     """
     if type(path) is not str:
-        if isinstance(path, int) and not isinstance(path, bool):
-            return [str(path)]
+        if hasattr(path, "__index__") and not isinstance(path, bool):
+            try:
+                return [str(operator.index(path))]  # pyright: ignore[reportArgumentType]
+            except (TypeError, ValueError):  # an array; a number of more digits than Python prints
+                pass
         if not isinstance(path, str):
             raise PathError(f"no path {path!r}: a path is a string such as 'blocks/3/kernel', or an int")
     if not path:
@@ -62,7 +66,8 @@ def split(path: str | int) -> list[str]:
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A sort key that puts `layer_2` before `layer_10`."""
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    parts = re.split(r"(\d+)", name)
+    return [(0, len(p.lstrip("0")), p.lstrip("0")) if p.isdecimal() else (1, 0, p) for p in parts if p]
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._access import items
+from ._access import everything
 from ._errors import TieError, lines, suggestion
 from ._leaf import describe, shape_only, signature
 from ._nested import build, expand
@@ -62,7 +62,9 @@ def tie(tree: Any, table: Mapping[str, str | Tie]) -> Tree:
             circle, or an alias that is given twice; it lists all and changes nothing.
     """
     tree = Tree(tree)
-    pairs = [(alias, source if isinstance(source, Tie) else Tie(source)) for alias, source in table.items()]
+    pairs = [
+        (_path(alias), source if isinstance(source, Tie) else Tie(_path(source))) for alias, source in table.items()
+    ]
     problems = [problem for alias, source in pairs for problem in _unfit(tree, alias, source)]
     if problems:
         raise TieError(lines(problems))
@@ -80,6 +82,10 @@ def tie(tree: Any, table: Mapping[str, str | Tie]) -> Tree:
     return build(nested, tree)
 
 
+def _path(given: Any) -> str:
+    return "/".join(split(given))
+
+
 def _unfit(tree: Tree, alias: str, source: Tie) -> list[str]:
     """Why the alias cannot be the source; nothing where it can."""
     asked = f"cannot tie {alias!r} to {source.source!r}"
@@ -95,7 +101,7 @@ def _unfit(tree: Tree, alias: str, source: Tie) -> list[str]:
     if (type(a) is Tree) != (type(b) is Tree):
         what = ("a leaf", "a node") if type(b) is Tree else ("a node", "a leaf")
         return [f"{asked}: {alias!r} is {what[0]} and {source.source!r} is {what[1]}"]
-    own, new = (dict(items(end, aliases=True)) for end in (a, b))
+    own, new = (everything(end) for end in (a, b))
     problems = [
         f"{asked}: {_join(alias, path)!r} has no {_join(source.source, path)!r}" for path in own if path not in new
     ]

@@ -185,7 +185,8 @@ class Tree(_Slot, Mapping[str, Any]):
             return NotImplemented
         if self is other:
             return True
-        return self._layout == other._layout and all(map(same, self._children, other._children))
+        (left, one), (right, two) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return one == two and all(map(same, left, right))
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
@@ -285,6 +286,8 @@ def resolve(tree: Any, segments: Sequence[str]) -> tuple[Sequence[str], Tie | No
     if hit is None:
         return segments, None
     tie, _, depth, at = hit
+    if at < len(segments) - 1:  # below a container in the place of a leaf, which no transform looks into
+        tie = Tie(tie.source)
     return [*segments[:depth], *tie.source.split("/"), *segments[at + 1 :]], tie
 
 
@@ -316,10 +319,7 @@ def _pass(tree: Any, segments: Sequence[str]) -> tuple[Any, list[Any], tuple[Tie
 def _fill(node: Any, owner: Tree, aliases: dict[str, Any]) -> Any:
     """A node with those of its aliases put in whose sources lie outside of it."""
     if node is MISSING:
-        image = _image(owner, aliases)
-        if image is not MISSING:
-            return image
-        node = make(Layout.of(aliases, ()), ())
+        return _image(owner, aliases)
     if type(node) is not Tree:
         return node
     layout = node._layout
@@ -333,17 +333,33 @@ def _fill(node: Any, owner: Tree, aliases: dict[str, Any]) -> Any:
     return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
 
 
-def _image(owner: Tree, aliases: dict[str, Any]) -> Any:
-    """The node of which these aliases are a full, plain image, where there is one."""
+def _image(owner: Tree, aliases: dict[str, Any]) -> Tree:
+    """The node that these aliases make up: the source's own object where they are all of it, and plain."""
     ties = list(_alias_leaves(aliases, ""))
     path, first = ties[0]
-    if not first.source.endswith("/" + path):
-        return MISSING
-    source = first.source.removesuffix("/" + path)
-    if any(tie != Tie(f"{source}/{path}") for path, tie in ties):
-        return MISSING
-    node = find(owner, source.split("/"))
-    return node if len(ties) == len(leaf_paths(node)) else MISSING
+    if first.source.endswith("/" + path):
+        source = first.source.removesuffix("/" + path)
+        node = find(owner, source.split("/"))
+        if all(tie == Tie(f"{source}/{path}") for path, tie in ties) and _plain_leaves(node) == len(ties):
+            return node
+    from ._nested import Nested, build, insert
+
+    nested, names = Nested(), dict[Tie, str]()
+    for path, tie in ties:  # two aliases of one source are tied to each other
+        seen = names.setdefault(tie, path)
+        value = tie.read(find(owner, tie.source.split("/"))) if seen == path else Tie(seen)
+        insert(nested, path.split("/"), value)
+    return build(nested)
+
+
+def _plain_leaves(node: Any) -> int | None:
+    """How many leaves a node has, if it has no ties and no empty nodes; otherwise None."""
+    if type(node) is not Tree:
+        return 1
+    counts = [_plain_leaves(child) for child in node._children]
+    if node._layout.ties or not counts or None in counts:
+        return None
+    return sum(filter(None, counts))
 
 
 def _alias_leaves(aliases: dict[str, Any], prefix: str) -> Iterator[tuple[str, Tie]]:
@@ -352,17 +368,6 @@ def _alias_leaves(aliases: dict[str, Any], prefix: str) -> Iterator[tuple[str, T
             yield prefix + name, hit
         else:
             yield from _alias_leaves(hit, f"{prefix}{name}/")
-
-
-def leaf_paths(tree: Any, prefix: str = "") -> list[str]:
-    """The paths of what the Trees hold: sources only, and nodes that are not Trees as leaves."""
-    if type(tree) is not Tree:
-        return [prefix[:-1]]
-    return [
-        path
-        for name, value in zip(tree._layout.keys, tree._children, strict=True)
-        for path in leaf_paths(value, f"{prefix}{name}/")
-    ]
 
 
 def no_path(tree: Any, segments: Sequence[str], *how: Any) -> PathError:

@@ -25,7 +25,7 @@ from jax.core import Tracer
 
 from .._errors import FileError, lines
 from .._leaf import describe, short_dtype
-from .._nested import Nested, build, insert
+from .._nested import DEEPEST, Nested, build, insert
 from .._paths import split
 from .._select import entry_dict
 from .._tie import Tie
@@ -66,8 +66,9 @@ class Facts:
         if facts["version"] > VERSION:
             raise ValueError(f"it has version {facts['version']} of the format; this ptree reads up to {VERSION}")
         ties = {a: Tie(source, tuple(map(transform_named, names))) for a, (source, names) in facts["ties"].items()}
-        if not all(type(path) is str for path in (*facts["order"], *(tie.source for tie in ties.values()))):
-            raise TypeError("a path is not a string")
+        names = [*facts["order"], *(tie.source for tie in ties.values())]
+        if not all(type(text) is str and text for text in (*names, *facts["kinds"].values())):
+            raise TypeError("a name in its metadata is not a string, or is empty")
         return Facts(list(facts["order"]), ties, dict(facts["empty"]), dict(facts["kinds"]))
 
 
@@ -79,6 +80,9 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
     for path, value in entry_dict(tree).items():
         if path == "__metadata__":
             problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
+            continue
+        if path.count("/") >= DEEPEST or (not path.isprintable() and _not_utf8(path)):
+            problems.append(f"{path[:40]!r}: a name is valid Unicode of at most {DEEPEST} segments")
             continue
         if not path:
             raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
@@ -103,6 +107,10 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
     return tensors, facts
 
 
+def _not_utf8(path: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in path)
+
+
 def _tensor(leaf: Any) -> tuple[np.ndarray | None, str]:
     """The array to be written and the leaf's kind; or None and why not."""
     kind = ""
@@ -111,6 +119,8 @@ def _tensor(leaf: Any) -> tuple[np.ndarray | None, str]:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         kind = f"key:{jax.random.key_impl(leaf)}"
         leaf = jax.random.key_data(leaf)
+    elif isinstance(leaf, np.ma.MaskedArray):
+        return None, "a masked array"
     elif isinstance(leaf, (np.ndarray, np.generic)):
         kind = "numpy" if isinstance(leaf, np.ndarray) else "scalar"
     elif type(leaf) in (bool, int, float):

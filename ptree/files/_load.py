@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._access import items, replace_leaves
@@ -82,16 +83,16 @@ def _into(like: Any, tree: Tree, file: str) -> Any:
     for name in wanted:
         if name not in got and name in read:  # tied in the file only: a leaf of its own here
             got[name] = read[name].copy() if isinstance(read[name], (jax.Array, np.ndarray)) else read[name]
-    extra = aliases(tree)
     problems: list[str] = []
     for alias, tie in tied.items():
-        if alias in got and tie.source in got:  # tied in `like` only: one leaf, if the two agree
-            value = got.pop(alias)
+        if alias in read and tie.source in got:  # one leaf, if what the file says of the two agrees
+            got.pop(alias, None)
+            value = read[alias]
             if not same(tie.read(got[tie.source]), value):
                 problems.append(
                     f"{alias!r} and {tie.source!r} are tied in `like` and differ in the file{_how_much(value, tie.read(got[tie.source]))}"
                 )
-        elif alias in got and alias not in extra:
+        elif alias in got:
             got[tie.source] = tie.write(got.pop(alias))
     differ = differences(wanted, got)
     if any(differ):
@@ -107,7 +108,7 @@ def _into(like: Any, tree: Tree, file: str) -> Any:
 
 
 def _how_much(a: Any, b: Any) -> str:
-    if not hasattr(a, "shape") or describe(a) != describe(b):
+    if describe(a) != describe(b) or not jnp.issubdtype(getattr(a, "dtype", object), jnp.floating):
         return ""
     return f", by up to {float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)))):.3g}"
 

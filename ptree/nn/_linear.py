@@ -57,8 +57,12 @@ class Dense(Layer):
             )
         if kernel.shape != (x.shape[-1], self.features):
             raise unfit(self, f"a kernel of the shape ({x.shape[-1]}, {self.features})", describe(kernel))
-        y = x @ kernel
-        return y + need(params, "bias", self) if self.use_bias else y
+        if not self.use_bias:
+            return x @ kernel
+        bias = need(params, "bias", self)
+        if bias.shape != (self.features,):
+            raise unfit(self, f"a bias of the shape ({self.features},)", describe(bias))
+        return x @ kernel + bias
 
     def __post_init__(self) -> None:
         if self.features < 1:
@@ -97,4 +101,6 @@ class Embedding(Layer):
         table = need(params, "table", self)
         if table.shape != (self.num_embeddings, self.features):
             raise unfit(self, f"a table of the shape ({self.num_embeddings}, {self.features})", describe(table))
+        outside = jnp.asarray(self.num_embeddings, x.dtype) if self.num_embeddings <= jnp.iinfo(x.dtype).max else None
+        x = x if outside is None else jnp.where(x < 0, outside, x)  # -1 is a mistake here, not the last row
         return jnp.take(table, x, axis=0, mode="fill")
