@@ -278,6 +278,8 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     if type(old) is Tree and type(value) is not Tree and isinstance(value, (Mapping, list, tuple)):
         value = Tree(value)
     before, after = everything(old), everything(value)
+    if not before and not after:
+        _check_leaf("set", path, old, value)
     found = differences(before, after)
     if any(found):
         raise structure_error(

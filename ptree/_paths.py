@@ -52,8 +52,10 @@ def split(path: str | int) -> list[str]:
         if hasattr(path, "__index__") and not isinstance(path, bool):
             try:
                 return [str(operator.index(path))]  # pyright: ignore[reportArgumentType]
-            except (TypeError, ValueError):  # an array; a number of more digits than Python prints
+            except TypeError:  # an array of more than one number
                 pass
+            except ValueError as error:
+                raise PathError("no path can be a number of more digits than Python prints") from error
         if not isinstance(path, str):
             raise PathError(f"no path {path!r}: a path is a string such as 'blocks/3/kernel', or an int")
     if not path:

@@ -1,0 +1,184 @@
+"""What hostile tests once broke, each pinned."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from errors import says
+from trees import arange, equal, mlp
+
+import ptree as pt
+from ptree import initializers as I
+from ptree import nn
+
+Z, O = jnp.zeros(2), jnp.ones(2)  # noqa: E741
+
+
+def test_a_dropped_alias_is_gone_from_every_view():
+    tree = pt.tie({"a": {"w": 1, "v": 1}, "b": {"w": 1, "v": 1}}, {"a/v": "a/w", "b": "a"})
+    left = pt.drop(tree, "b/v")
+    assert "b/v" not in left
+    assert list(left["b"]) == ["w"]
+    assert pt.asdict(left)["b"] == {"w": 1}
+    assert pt.set(left, "b", left["b"]) == left
+
+
+def test_a_node_of_aliases_keeps_the_ties_inside_of_it():
+    tree = pt.tie({"a": {"w": Z, "v": Z}, "b": {"w": Z, "v": Z}}, {"a/v": "a/w", "b": "a"})
+    assert pt.ties(tree["b"]) == {"v": "w"}
+    new = pt.set(tree, "b", pt.update(tree["b"], "w", lambda w: w + 1))
+    assert (new["a/v"] == 1).all()
+
+
+def test_a_file_with_other_ties_loads_only_where_the_values_agree(tmp_path):
+    file = tmp_path / "f.safetensors"
+    pt.save(file, pt.tie({"a": Z, "b": O, "c": O}, {"b": "c"}))
+    with pytest.raises(pt.FileError, match="'b' and 'a' are tied in `like` and differ in the file, by up to 1"):
+        pt.load(file, like=pt.tie({"a": Z, "b": Z, "c": Z}, {"b": "a"}))
+    w = arange(2, 2)
+    pt.save(file, pt.tie({"a": w, "b": w}, {"b": pt.transposed("a")}))
+    with pytest.raises(pt.FileError, match="differ in the file"):
+        pt.load(file, like=pt.tie({"a": w, "b": w}, {"b": "a"}))
+
+
+def test_like_never_cuts_64_bits(tmp_path):
+    file = tmp_path / "f.safetensors"
+    tree = {"n": np.array([2**40 + 1]), "s": np.int64(2**40 + 1), "f": np.float64(1 / 3)}
+    pt.save(file, tree)
+    back = pt.load(file, like=tree)
+    assert equal(back, tree)
+    with pytest.raises(pt.FileError, match="'n' is i64, and JAX would cut it to 32 bits"):
+        pt.load(file, like={"n": jax.ShapeDtypeStruct((1,), np.int64), "s": np.int64(0), "f": np.float64(0)})
+
+
+def test_no_transform_looks_into_a_container_in_the_place_of_a_leaf():
+    tied = pt.tie({"w": arange(2, 3), "h": arange(3, 2)}, {"h": pt.transposed("w")})
+    state = jax.tree.map(lambda leaf: {"m": leaf}, tied)
+    assert pt.set(state, "h/m", pt.get(state, "h/m"))["w"]["m"].shape == (2, 3)
+    hessian = jax.hessian(lambda p: (p["w"] ** 2).sum() * p["h"].sum())(tied)
+    assert equal(pt.update(hessian, "w/h", lambda leaf: leaf), hessian)
+    assert pt.set(hessian, "h/w", hessian["h"]["w"])["w"]["w"].shape == (2, 3, 2, 3)
+
+
+def test_put_and_drop_elsewhere_keep_the_ties_of_containers():
+    tied = pt.tie({"a": Z, "b": Z, "c": Z}, {"b": "a"})
+    trees = jax.tree.map(lambda leaf: pt.Tree({"m": leaf}), tied)
+    for changed in (pt.put(trees, "q", 1), pt.drop(trees, "c")):
+        assert pt.ties(changed) == {"b/m": "a/m"}
+    pairs = jax.tree.map(lambda leaf: (leaf, leaf), tied)
+    assert pairs == jax.tree.map(lambda pair: pair, pairs)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_a_key_depends_on_its_path_alone_with_any_implementation(impl):
+    key = jax.random.key(3, impl=impl)
+    spec = pt.Tree({f"l{i}": {"w": pt.Param((3,), init=I.normal(1.0))} for i in range(5)})
+    whole, alone = pt.init(spec, key), pt.init(pt.select(spec, "l3"), key)
+    assert (whole["l3/w"] == alone["l3/w"]).all()
+    assert pt.keys(spec, key)["l2/w"] == pt.child_key(pt.child_key(key, "l2"), "w")
+
+
+def test_names_and_leaves_that_would_make_a_file_that_cannot_load_are_refused(tmp_path):
+    file = tmp_path / "f.safetensors"
+    deep = pt.Tree({"a": Z})
+    for _ in range(300):
+        deep = pt.Tree({"a": deep})
+    for tree in ({"__metadata__": Z}, {"\ud800": Z}, deep, {"m": np.ma.masked_array([1, 2], [0, 1])}):
+        with pytest.raises(pt.FileError, match="cannot save these leaves"):
+            pt.save(file, tree)
+    with pytest.raises(pt.PathError, match="the path 'a/b' is ambiguous"):
+        pt.save(file, {"a/b": Z, "a": {"b": O}})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError):
+        pt.save(tmp_path / "no" / "f.safetensors", {"a": Z})
+
+
+def test_a_file_keeps_its_mode_and_a_link_stays_a_link(tmp_path):
+    file, link = tmp_path / "f.safetensors", tmp_path / "link.safetensors"
+    pt.save(file, {"a": Z})
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert file.stat().st_mode == plain.stat().st_mode
+    file.chmod(0o640)
+    link.symlink_to(file)
+    pt.save(link, {"a": O})
+    assert link.is_symlink()
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert (pt.load(file)["a"] == 1).all()
+
+
+@pytest.mark.parametrize("call", [
+    lambda n: pt.keys(n, jax.random.key(0)), pt.flatten, pt.abstract, pt.summary, lambda n: pt.partition(n, "*"),
+    lambda n: pt.reinit(n, jax.random.key(0), {"**": I.zeros}), lambda n: pt.update(n, "**", lambda leaf: leaf),
+])  # fmt: skip
+@pytest.mark.parametrize("names", [{"a/b": Z, "a": {"b": arange(3)}}, {1: Z, "1": arange(3)}], ids=["slash", "number"])
+def test_names_that_collide_are_refused_everywhere(call, names):
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        call(names)
+
+
+def test_set_ignores_nothing_that_it_was_given():
+    for tree, path, value in [
+        (pt.Tree({"e": {}}), "e", None), (pt.Tree({"n": None}), "n", {}), ({"a": {"x": 1}}, "a", {"x": 2, "y": None}),
+    ]:  # fmt: skip
+        with pytest.raises(pt.StructureError):
+            pt.set(tree, path, value)
+
+
+def test_tie_refuses_to_drop_an_empty_node():
+    with pytest.raises(pt.TieError, match="'b/n' has no 'a/n'"):
+        pt.tie({"a": {"x": 1}, "b": {"x": 1, "n": None}}, {"b": "a"})
+
+
+def test_a_negative_row_is_outside_of_the_table():
+    layer = nn.Embedding(5, 3)
+    params = layer.init(jax.random.key(0), jnp.arange(3))
+    assert jnp.isnan(layer(params, jnp.array([-1]))).all()
+    assert jnp.isnan(layer(params, jnp.array([-1], jnp.int8))).all()
+    assert not jnp.isnan(layer(params, jnp.array([4], jnp.uint8))).any()
+
+
+def test_a_tie_can_be_put():
+    tree = pt.put(pt.Tree({"a": arange(2, 3)}), "b/c", pt.transposed("a"))
+    assert tree["b/c"].shape == (3, 2)
+    assert pt.ties(tree) == {"b/c": pt.transposed("a")}
+
+
+def test_rename_of_a_dict_moves_whole_containers():
+    tied = pt.tie(mlp(), {"4": "2"})
+    moved = pt.rename({"m": tied, "o": [1, (2,)], "e": {}}, {"m": "k", "o": "p", "e": "f/g"})
+    assert moved["k"] is tied
+    assert moved == {"k": tied, "p": [1, (2,)], "f": {"g": {}}}
+    says(
+        pt.StructureError,
+        "cannot rename inside 'a': a list keeps its own names",
+        pt.rename,
+        {"a": [1, 2]},
+        {"a/0": "a/x"},
+    )
+    assert pt.rename({0: 1}, {"0": "a"}) == {"a": 1}
+
+
+def test_ties_of_ties_cannot_explode():
+    bomb = {"a": 1, "n0": {"0": pt.transposed("a"), "1": pt.transposed("a")}}
+    for level in range(1, 40):
+        source = type(pt.transposed("a"))(f"n{level - 1}")
+        bomb[f"n{level}"] = {"0": source, "1": source}
+    with pytest.raises(pt.TieError, match="ties of ties stand for more than 100,000 leaves"):
+        pt.Tree(bomb)
+
+
+def test_foreign_exceptions_do_not_come_through():
+    says(pt.StructureError, "cannot merge: ['b/x'] is in more than one tree."
+         " Drop one side first, or use ptree.set to replace values",
+         pt.merge, pt.tie({"a": {"x": 1}, "b": {"x": 1}}, {"b/x": "a/x"}), pt.Tree({"b": 5}))  # fmt: skip
+    assert pt.ties(pt.untie({"m": pt.tie({"a": 1, "b": 1}, {"b": "a"})})) == {}
+    assert pt.ties(pt.tie([1, 1], {1: 0})) == {"1": "0"}
+    assert pt.Tree({"1" * 5000: 1, "2": 2})["2"] == 2
+    assert 10**5000 not in pt.Tree({"a": 1})
+    assert pt.Tree({np.int64(3): 1})[np.int64(3)] == 1
+    with pytest.raises(pt.InitError, match="not a PRNG key of the default implementation"):
+        pt.init({"a": pt.Param(2, init=I.zeros)}, jnp.zeros(5, jnp.uint32))
+    says(pt.LayerError, "Dense(8): expected a bias of the shape (8,), got f32[3]",
+         nn.Dense(8), {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(3)}, jnp.ones((2, 4)))  # fmt: skip
+    says(pt.PatternError, "the selector takes away all that it selects", pt.paths, {"a": 1}, ["a", "!a"])
