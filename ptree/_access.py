@@ -65,7 +65,7 @@ def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -
         raise no_path(tree, asked, _names, _step)
     if not segments:
         return node
-    at, used = _position(node, segments, tree, asked)
+    at, used = position(node, segments, tree, asked)
     inside = opened(node)
     assert inside is not None
     return _read(inside.values[at], segments[used:], tree, asked)
@@ -93,8 +93,10 @@ def _step(node: Any, name: str) -> Any:
     return inside.values[list(inside.names).index(name)]
 
 
-def _position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -> tuple[int, int]:
+def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str], must: bool = True) -> Any:
     """Which child of a foreign node the path goes on to, and how many segments its name takes.
+
+    None where there is no such child and there need not be one.
 
     A key of a foreign dict may hold slashes, so that a path can be read in more than one way.
     """
@@ -115,9 +117,9 @@ def _position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str
             readings = [f"the {type(key).__name__} {key!r}" for key in node if str(key) in prefixes]
         place = f" below {before!r}" if before else ""
         raise PathError(f"the path {'/'.join(asked)!r} is ambiguous{place}: the keys read {' or '.join(readings)}")
-    if not found:
+    if not found and must:
         raise no_path(tree, asked, _names, _step)
-    return found[0]
+    return found[0] if found else None
 
 
 def _reaches(node: Any, segments: Sequence[str]) -> bool:
@@ -265,7 +267,7 @@ def _write(node: Any, segments: Sequence[str], value: Any) -> Any:
         at = layout.index[segments[0]]
         children = node._children
         return make(layout, (*children[:at], _write(children[at], segments[1:], value), *children[at + 1 :]))
-    at, used = _position(node, segments, node, segments)
+    at, used = position(node, segments, node, segments)
     inside = opened(node)
     assert inside is not None
     values = list(inside.values)

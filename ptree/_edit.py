@@ -7,7 +7,7 @@ from copy import copy
 from operator import is_
 from typing import Any
 
-from ._access import named
+from ._access import named, position
 from ._errors import PathError, StructureError, listed
 from ._leaf import describe, shape_only
 from ._nested import DEEPEST, Nested, build, expand
@@ -59,9 +59,10 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
     if inside is None:
         at = asked.removesuffix("/" + "/".join(segments))
         raise PathError(f"cannot put {asked!r}: {at!r} is {describe(node)}, not a node. Drop it first")
-    used = next((n for n in range(len(segments), 0, -1) if "/".join(segments[:n]) in inside.names), 0)
-    if used:  # a key that is there; it may hold slashes
-        rest, at = segments[used:], list(inside.names).index("/".join(segments[:used]))
+    found = position(node, segments, node, segments, must=False)
+    if found is not None:  # a key that is there; it may hold slashes
+        at, used = found
+        rest = segments[used:]
         values = list(inside.values)
         values[at] = _put(values[at], rest, value, asked) if rest else value
         return inside.rebuild(values)
@@ -71,7 +72,7 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
             f" it has {listed(inside.names)}"
         )
     whole = node and all(isinstance(key, int) for key in node)
-    if whole and not name.isdecimal():
+    if whole and not (name.isdecimal() and name == str(int(name))):
         raise StructureError(f"cannot put {asked!r}: the keys beside {name!r} are whole numbers")
     larger = copy(node)
     larger[int(name) if whole else name] = _put({}, rest, value, asked) if rest else value

@@ -16,7 +16,7 @@ from ._errors import PathError, PatternError, StructureError, lines
 from ._nested import Nested, build, insert
 from ._nodes import opened
 from ._paths import compile, split
-from ._select import Selector, choose, entries, entry_dict, leaves, why_dead
+from ._select import Selector, choose, distinct, entries, entry_dict, leaves, why_dead
 from ._tie import Tie
 from ._tree import MISSING, Tree
 
@@ -101,15 +101,15 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     """
     if type(tree) is not Tree and not isinstance(tree, Mapping):
         raise StructureError(f"cannot rename in a {type(tree).__name__}: only a Tree or a dict can take new names")
+    if not isinstance(table, Mapping) or not all(
+        isinstance(old, (str, re.Pattern)) and isinstance(new, str) for old, new in table.items()
+    ):
+        raise PatternError("the names to change are a dict, a pattern or a compiled regex -> a path")
     flat = type(tree) is not Tree and all(opened(value) is None for value in tree.values())
-    old = {str(key): value for key, value in tree.items()} if flat else entry_dict(tree)
+    old = dict(distinct([(str(key), value) for key, value in tree.items()])) if flat else entry_dict(tree)
     used: set[Any] = set()
     new = {path: _renamed(path, table, used) for path in old}
-    dead = [
-        why_dead(compile(key), tree) if isinstance(key, str) else f"the regex {key.pattern!r} matches no whole path"
-        for key in table
-        if key not in used
-    ]
+    dead = [_why_unused(key, tree) for key in table if key not in used]
     if dead:
         raise PatternError(lines(dead))
     came: dict[str, str] = {}
@@ -132,6 +132,14 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
             value = Tie(new[value.source], value.via)
         insert(nested, split(new[path]), value)
     return build(nested, tree)
+
+
+def _why_unused(key: Any, tree: Any) -> str:
+    if not isinstance(key, str):
+        return f"the regex {key.pattern!r} matches no whole path, or an earlier rule takes all that it matches"
+    if any(compile(key).matches(path) for path, _ in entries(tree)):
+        return f"the pattern {key!r} renames nothing: earlier rules take all that it matches"
+    return why_dead(compile(key), tree)
 
 
 def _moves(node: Any, path: str, new: Mapping[str, str]) -> list[tuple[str, str, Any]]:

@@ -18,16 +18,15 @@ def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:
     asked = f"cannot set {path!r} at {_index_text(at)}"
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         raise StructureError(f"{asked}: it is {describe(leaf)}, not an array")
-    if any(isinstance(part, Tracer) for part in jax.tree.leaves(at)):
-        shape = jax.eval_shape(lambda whole, index: whole[index], leaf, at).shape
-    else:
-        index = jax.tree.map(lambda part: np.asarray(part) if isinstance(part, jax.Array) else part, at)
-        try:
-            shape = np.broadcast_to(np.int8(0), leaf.shape)[index].shape  # NumPy checks what JAX clamps
-        except (IndexError, TypeError, ValueError) as error:
-            raise StructureError(f"{asked}: it is {describe(leaf)}, and {error}") from None
-        if 0 in shape and 0 not in leaf.shape:
-            raise StructureError(f"{asked}: it is {describe(leaf)}, and the index selects nothing of it")
+    if any(isinstance(part, Tracer) and part.dtype == bool for part in jax.tree.leaves(at)):
+        raise StructureError(f"{asked}: a mask that is only known inside of jit has no known shape; use jnp.where")
+    index = jax.tree.map(_known, at)  # of what only jit knows the bounds cannot be checked
+    try:
+        shape = np.broadcast_to(np.int8(0), leaf.shape)[index].shape  # NumPy checks what JAX clamps
+    except (IndexError, TypeError, ValueError) as error:
+        raise StructureError(f"{asked}: it is {describe(leaf)}, and {error}") from None
+    if 0 in shape and 0 not in leaf.shape:
+        raise StructureError(f"{asked}: it is {describe(leaf)}, and the index selects nothing of it")
     number = isinstance(value, (bool, int, float, complex))
     if not number and signature(value) != (shape, leaf.dtype):
         part = jax.ShapeDtypeStruct(shape, leaf.dtype)
@@ -39,6 +38,12 @@ def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:
         new[at] = value
         return new
     return leaf.at[at].set(value)
+
+
+def _known(part: Any) -> Any:
+    if isinstance(part, Tracer):
+        return np.zeros(part.shape, int)
+    return np.asarray(part) if isinstance(part, jax.Array) else part
 
 
 def _holds(dtype: Any, number: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -97,8 +98,17 @@ def _dict(node: dict[Any, Any]) -> Node:
 
 def _registered(node: Any) -> Node:
     children, structure = tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
+    names = [keystr(path, simple=True, separator="/") for path, _ in children]
+    place = {name: at for at, name in enumerate(names)}
+    order: Sequence[int] = range(len(names))
+    if isinstance(node, Mapping) and len(place) == len(names):  # JAX sorts the keys of most
+        order = [place[name] for name in in_order(tuple(names))]
+
+    def as_jax(values: Sequence[Any]) -> list[Any]:
+        return [value for _, value in sorted(zip(order, values, strict=True), key=itemgetter(0))]
 
     def keep(values: Sequence[Any]) -> Any:
+        values = as_jax(values)
         if isinstance(node, Mapping) and any(value is MISSING for value in values):
             gone = [path[0].key for (path, _), value in zip(children, values, strict=True) if value is MISSING]
             rest = {key: _none(value) for key, value in structure.unflatten(values).items() if key not in gone}
@@ -111,9 +121,9 @@ def _registered(node: Any) -> Node:
         return structure.unflatten(map(_none, values))
 
     return Node(
-        [keystr(path, simple=True, separator="/") for path, _ in children],
-        [child for _, child in children],
-        structure.unflatten,
+        [names[at] for at in order],
+        [children[at][1] for at in order],
+        lambda values: structure.unflatten(as_jax(values)),
         keep,
         not isinstance(node, Mapping),
     )

@@ -74,7 +74,7 @@ def explain(tree: Any, rules: Rules) -> Explanation:
     for key, value in rules.items():
         found, why = match(tree, list(key) if isinstance(key, tuple) else key)
         if why:
-            dead[_name(key)] = "\n".join(why)
+            dead[_name(key)] = "\n".join([*dead.get(_name(key), "").splitlines(), *why])
         for path, _ in found:
             hits[path].append((_name(key), value))
     return Explanation(

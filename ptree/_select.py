@@ -27,10 +27,10 @@ def leaves(tree: Any, prefix: str = "") -> Leaves:
     """Every leaf with its path, in declaration order where the tree knows it, else naturally; no aliases."""
     out: Leaves = []
     _collect(tree, prefix, out)
-    return out if type(tree) is Tree else _distinct(out)
+    return out if type(tree) is Tree else distinct(out)
 
 
-def _distinct(found: Leaves) -> Leaves:
+def distinct(found: Leaves) -> Leaves:
     """The leaves, if no two have one path: in a foreign dict the keys 1 and "1", or "a/b" and "a", can clash."""
     if len({path for path, _ in found}) < len(found):
         seen: set[str] = set()
@@ -80,7 +80,7 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def entry_dict(tree: Any) -> dict[str, Any]:
     """The entries by path; raises a PathError where two have one path."""
     out: dict[str, Any] = {}
-    return out if _only_leaves(tree, "", out) else dict(_distinct(list(entries(tree))))
+    return out if _only_leaves(tree, "", out) else dict(distinct(list(entries(tree))))
 
 
 def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
@@ -134,7 +134,7 @@ def match(tree: Any, selector: Selector) -> tuple[Leaves, list[str]]:
     dead: list[str] = []
     if len(parts) == 1 and not parts[0][0]:
         found = _chosen_by(parts[0][1], tree, None)
-        found = found if type(tree) is Tree else _distinct(found)
+        found = found if type(tree) is Tree else distinct(found)
         if not found:
             dead.append(_why_dead(parts[0][1], tree))
     else:

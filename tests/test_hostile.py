@@ -182,3 +182,44 @@ def test_foreign_exceptions_do_not_come_through():
     says(pt.LayerError, "Dense(8): expected a bias of the shape (8,), got f32[3]",
          nn.Dense(8), {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(3)}, jnp.ones((2, 4)))  # fmt: skip
     says(pt.PatternError, "the selector takes away all that it selects", pt.paths, {"a": 1}, ["a", "!a"])
+
+
+def test_put_and_rename_see_the_same_ambiguities_as_get():
+    both = {"a/b": {"c": 1}, "a": {"b": {"c": 2}}}
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        pt.put(both, "a/b/c", 9)
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        pt.put({1: "x", "1": "y"}, "1", "z")
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        pt.rename({0: 1, "0": 2}, {"0": "x"})
+    says(pt.StructureError, "cannot put '01': the keys beside '01' are whole numbers", pt.put, {0: 1, 1: 9}, "01", 5)
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+         pt.rename, {"a": 1}, [("a", "b")])  # fmt: skip
+    says(pt.PatternError, "the pattern 'enc/k' renames nothing: earlier rules take all that it matches",
+         pt.rename, pt.Tree({"enc": {"k": 1}}), {"**/k": "**/kk", "enc/k": "x"})  # fmt: skip
+
+
+def test_a_partly_traced_index_is_checked_where_it_is_known():
+    w = jnp.zeros((8, 2))
+    with pytest.raises(pt.StructureError, match="index 99 is out of bounds for axis 1 with size 2"):
+        jax.jit(lambda i: pt.set({"w": w}, "w", 1, at=(i, 99))["w"])(0)
+    assert jax.jit(lambda i: pt.set({"w": w}, "w", 1, at=(i, 1))["w"])(3)[3, 1] == 1
+    with pytest.raises(
+        pt.StructureError, match=r"a mask that is only known inside of jit has no known shape; use jnp.where"
+    ):
+        jax.jit(lambda m: pt.set({"w": w}, "w", 1, at=m)["w"])(w > 0)
+
+
+def test_every_dead_rule_is_listed_also_those_of_one_name():
+    rules = {lambda path, leaf: leaf == 1: 1, lambda path, leaf: leaf == 99: 2, lambda path, leaf: leaf == 98: 3}
+    says(pt.PatternError, "the predicate '<lambda>' is true of no leaf\nthe predicate '<lambda>' is true of no leaf",
+         pt.label, {"a": 1}, rules)  # fmt: skip
+
+
+def test_mappings_of_other_libraries_are_listed_naturally_too():
+    from collections import defaultdict
+
+    layers = defaultdict(int, {f"layer_{i}": i for i in range(12)})
+    assert pt.paths(jax.tree.map(lambda leaf: leaf, layers)) == [f"layer_{i}" for i in range(12)]
+    assert pt.set(layers, "layer_10", 5)["layer_10"] == 5
+    assert equal(pt.merge(*pt.partition(layers, "layer_2")), layers)
