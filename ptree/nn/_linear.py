@@ -101,6 +101,4 @@ class Embedding(Layer):
         table = need(params, "table", self)
         if table.shape != (self.num_embeddings, self.features):
             raise unfit(self, f"a table of the shape ({self.num_embeddings}, {self.features})", describe(table))
-        outside = jnp.asarray(self.num_embeddings, x.dtype) if self.num_embeddings <= jnp.iinfo(x.dtype).max else None
-        x = x if outside is None else jnp.where(x < 0, outside, x)  # -1 is a mistake here, not the last row
-        return jnp.take(table, x, axis=0, mode="fill")
+        return table.at[x].get(mode="fill", wrap_negative_indices=False)  # -1 is a mistake, not the last row
