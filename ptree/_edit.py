@@ -10,7 +10,7 @@ from typing import Any
 from ._access import named, position
 from ._errors import PathError, StructureError, listed
 from ._leaf import describe, shape_only
-from ._nested import DEEPEST, Nested, build, expand
+from ._nested import DEEPEST, Nested, build, expand, place
 from ._nodes import opened
 from ._paths import split
 from ._select import Selector, aliases, choose, entries, leaves
@@ -169,18 +169,16 @@ def _restructure(tree: Tree, edit: Callable[[Nested], None]) -> Tree:
     edit(nested)
     heirs: dict[str, tuple[str, Tie]] = {}
     for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
-        above, _, name = alias.rpartition("/")
-        node = _at(nested, above)
         here, before = _at(nested, tie.source), find(tree, split(tie.source))
         if type(here) not in (Nested, Tie, type(MISSING)) or (type(here) is Nested and type(before) is Tree):
             continue
         if tie.source not in heirs:
             heirs[tie.source] = alias, tie
-            node[name] = tie.read(before)
+            place(nested, split(alias), tie.read(before))
         else:
             heir, first = heirs[tie.source]
             back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
-            node[name] = back.then(tie.via)
+            place(nested, split(alias), back.then(tie.via))
     return build(nested, tree)
 
 

@@ -37,6 +37,11 @@ def shape_only(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
 
 
+def copied(leaf: Any) -> Any:
+    """An array of its own, so that both can be donated; any other leaf as it is."""
+    return leaf.copy() if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
+
+
 def describe(leaf: Any) -> str:
     """A leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
 

@@ -137,7 +137,7 @@ def build(nested: Nested, prior: Tree | None = None) -> Tree:
         source, via, end = _follow(nested, alias, tie)
         if end is not None:  # a subtree: one tie for each of its leaves
             below = _below(end, Tie("/".join(source), via))
-            _place(nested, alias, below)
+            place(nested, alias, below)
             waiting += list(_ties_in(below, alias))[::-1]
             continue
         depth = next(at for at, (a, b) in enumerate(zip(alias, source, strict=False)) if a != b)
@@ -161,7 +161,8 @@ def _names(nested: Nested, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
             yield from _names(value if type(value) is Nested else expand(value), (*path, name))
 
 
-def _place(nested: Nested, path: tuple[str, ...], value: Nested) -> None:
+def place(nested: Nested, path: Sequence[str], value: Any) -> None:
+    """Put a value where there is one, below nested dicts that are all there."""
     for segment in path[:-1]:
         nested = nested[segment]
     nested[path[-1]] = value

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
 from ._access import everything
 from ._errors import TieError, lines, suggestion
-from ._leaf import describe, shape_only, signature
-from ._nested import build, expand
+from ._leaf import copied, describe, shape_only, signature
+from ._nested import build, expand, place
 from ._paths import split
 from ._select import Selector, aliases, choose, entries
 from ._tie import Tie, Transform
@@ -147,16 +144,8 @@ def untie(tree: Tree, selector: Selector | None = None) -> Tree:
     chosen = list(tied) if selector is None else [path for path, _ in choose(Tree(dict.fromkeys(tied, 0)), selector)]
     nested = expand(tree)
     for alias in chosen:
-        *above, name = alias.split("/")
-        node: Any = nested
-        for segment in above:
-            node = node[segment]
-        node[name] = _copied(find(tree, alias.split("/")))
+        place(nested, alias.split("/"), copied(find(tree, alias.split("/"))))
     return build(nested, tree)
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.copy() if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
 
 
 def ties(tree: Any) -> dict[str, str | Tie]:

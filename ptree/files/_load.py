@@ -7,14 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._access import items, replace_leaves
+from .._access import replace_leaves
 from .._check import differences, structure_error
 from .._errors import FileError, PtreeError
-from .._leaf import describe, same
+from .._leaf import copied, describe, same
 from .._select import aliases, leaves
 from .._tree import Tree
 from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
@@ -28,7 +27,7 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     two is tied: names that the file lacks are filled from their source, names that `like` ties must be equal
     in the file. Files by other programs load too; their names are the paths.
 
-    >>> import tempfile, ptree as pt, jax.numpy as jnp
+    >>> import jax, tempfile, ptree as pt, jax.numpy as jnp
     >>> file = Path(tempfile.mkdtemp()) / "mlp.safetensors"
     >>> pt.save(file, {"enc": {"bias": jnp.zeros(8)}})
     >>> pt.load(file, like={"enc": {"bias": jax.ShapeDtypeStruct((8,), jnp.float32)}})["enc"]["bias"].shape
@@ -79,18 +78,20 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
 def _into(like: Any, tree: Tree, file: str) -> Any:
     """The leaves of the tree in the containers and ties of `like`."""
     wanted, got = dict(leaves(like)), dict(leaves(tree))
-    read, tied = dict(items(tree, aliases=True)), aliases(like)
+    tied = aliases(tree)
     for name in wanted:
-        if name not in got and name in read:  # tied in the file only: a leaf of its own here
-            got[name] = read[name].copy() if isinstance(read[name], (jax.Array, np.ndarray)) else read[name]
+        if name not in got and name in tied:  # tied in the file only: a leaf of its own here
+            got[name] = copied(tree[name])
     problems: list[str] = []
-    for alias, tie in tied.items():
-        if alias in read and tie.source in got:  # one leaf, if what the file says of the two agrees
+    for alias, tie in aliases(like).items():
+        if tied.get(alias) == tie:
+            continue  # the same tie: nothing to compare
+        if alias in tree and tie.source in got:  # one leaf, if what the file says of the two agrees
             got.pop(alias, None)
-            value = read[alias]
-            if not same(tie.read(got[tie.source]), value):
+            value, other = tree[alias], tie.read(got[tie.source])
+            if not same(other, value):
                 problems.append(
-                    f"{alias!r} and {tie.source!r} are tied in `like` and differ in the file{_how_much(value, tie.read(got[tie.source]))}"
+                    f"{alias!r} and {tie.source!r} are tied in `like` and differ in the file{_how_much(value, other)}"
                 )
         elif alias in got:
             got[tie.source] = tie.write(got.pop(alias))
