@@ -15,11 +15,11 @@ from typing import Any
 import jax
 
 from ._check import differences, structure_error
-from ._errors import PathError, StructureError, TieError
+from ._errors import PathError, StructureError, TieError, listed, quoted
 from ._index import written_at
 from ._leaf import describe, same, shape_only, signature
 from ._nodes import LEAF_TYPES, opened
-from ._paths import compile, split
+from ._paths import compile, join, split
 from ._select import Selector, choose, entries, leaves
 from ._select import aliases as aliases_of
 from ._tie import Tie
@@ -106,7 +106,8 @@ def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]
     prefixes = {"/".join(segments[:used]): used for used in range(1, len(segments) + 1)}
     found = [(at, prefixes[name]) for at, name in enumerate(inside.names) if name in prefixes]
     if len(found) > 1:
-        found = [(at, used) for at, used in found if _reaches(inside.values[at], segments[used:])] or found[:1]
+        reaching = [(at, used) for at, used in found if _reaches(inside.values[at], segments[used:])]
+        found = reaching or (found[:1] if must else found)
     if len(found) > 1:
         before = "/".join(asked[: len(asked) - len(segments)])
         readings = [
@@ -115,8 +116,10 @@ def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]
         ]
         if len({*readings}) == 1:
             readings = [f"the {type(key).__name__} {key!r}" for key in node if str(key) in prefixes]
-        place = f" below {before!r}" if before else ""
-        raise PathError(f"the path {'/'.join(asked)!r} is ambiguous{place}: the keys read {' or '.join(readings)}")
+        place = f" below {quoted(before)}" if before else ""
+        raise PathError(
+            f"the path {quoted('/'.join(asked))} is ambiguous{place}: the keys read {' or '.join(readings)}"
+        )
     if not found and must:
         raise no_path(tree, asked, _names, _step)
     return found[0] if found else None
@@ -280,12 +283,21 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     if type(old) is Tree and type(value) is not Tree and isinstance(value, (Mapping, list, tuple)):
         value = Tree(value)
     before, after = everything(old), everything(value)
+    asked = f"cannot set {quoted(path)}" if path else "cannot set the whole tree"
+    if opened(value) is None:
+        fits = [below for below, leaf in before.items() if signature(leaf) == signature(value)]
+        hint = f" Did you mean {quoted(join(path, fits[0]))}?" if len(fits) == 1 else ""
+        raise StructureError(
+            f"{asked}: expected a node with {listed(before)}, got {describe(value)}.{hint}"
+            " Use ptree.put to replace it by something else.",
+            missing=[join(path, below) for below in before],
+        )
     if not before and not after:
         _check_leaf("set", path, old, value)
     found = differences(before, after)
     if any(found):
         raise structure_error(
-            f"cannot set {path!r}" if path else "cannot set the whole tree", *found, before, after,
+            asked, *found, before, after,
             prefix=path + "/" if path else "", fix="Use ptree.put to replace it by something else.",
         )  # fmt: skip
     if jax.tree.structure(old) == jax.tree.structure(value) and _raw(tree, segments) is old:
@@ -293,12 +305,12 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     writes: dict[str, tuple[str, Any]] = {}
     tied = aliases_of(tree)
     for below, leaf in items(value, aliases=True):
-        name = f"{path}/{below}" if path else below
+        name = join(path, below)
         tie = tied.get(name)
         leaf, where = (leaf, name) if tie is None else (tie.write(leaf), tie.source)
         if where in writes and not _agree(writes[where][1], leaf):
             raise TieError(
-                f"cannot set {path!r}: {writes[where][0]!r} and {name!r} are one tied leaf, and their values differ."
+                f"{asked}: {writes[where][0]!r} and {name!r} are one tied leaf, and their values differ."
                 " Give both the same value, or untie them first"
             )
         writes.setdefault(where, (name, leaf))
@@ -338,20 +350,25 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
-        StructureError: the function changed a shape or a dtype.
+        StructureError: the function changed a shape or a dtype. What the function itself raises comes through,
+            with a note that names the path.
     """
     literal = compile(selector).literal if isinstance(selector, str) and selector[:1] != "!" else None
     if literal:  # one path, perhaps an alias
         leaf = _read_or(tree, literal, MISSING)
         if leaf is not MISSING and opened(leaf) is None:
-            value = function(leaf)
-            _check_leaf("update", "/".join(literal), leaf, value)
-            return _write(tree, literal, value)
-    new: dict[str, Any] = {}
-    for path, leaf in choose(tree, selector):
-        new[path] = function(leaf)
-        _check_leaf("update", path, leaf, new[path])
-    return replace_leaves(tree, new)
+            return _write(tree, literal, _updated("/".join(literal), leaf, function))
+    return replace_leaves(tree, {path: _updated(path, leaf, function) for path, leaf in choose(tree, selector)})
+
+
+def _updated(path: str, leaf: Any, function: Callable[[Any], Any]) -> Any:
+    try:
+        value = function(leaf)
+    except Exception as error:
+        error.add_note(f"in ptree.update, at {quoted(path)}, {describe(leaf)}")
+        raise
+    _check_leaf("update", path, leaf, value)
+    return value
 
 
 def replace_leaves(tree: Any, new: Mapping[str, Any]) -> Any:

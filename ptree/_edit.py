@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from operator import is_
 from typing import Any
 
 from ._access import named, position
-from ._errors import PathError, StructureError, listed
+from ._errors import PathError, StructureError, listed, quoted
 from ._leaf import describe, shape_only
-from ._nested import DEEPEST, Nested, build, expand, place
-from ._nodes import opened
+from ._nested import Nested, build, expand, place
+from ._nodes import levels_below, opened, remade
 from ._paths import split
 from ._select import Selector, aliases, choose, entries, leaves
 from ._tie import Tie
@@ -35,8 +34,6 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
         StructureError: a container that cannot take a new name (a tuple, a dataclass).
     """
     segments = split(path)
-    if len(segments) > DEEPEST:
-        raise PathError(f"cannot put at {str(path)[:40]!r}...: a path has at most {DEEPEST} segments")
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
     if type(value) is Tie and type(tree) is Tree:
@@ -58,7 +55,7 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
     inside = opened(node)
     if inside is None:
         at = asked.removesuffix("/" + "/".join(segments))
-        raise PathError(f"cannot put {asked!r}: {at!r} is {describe(node)}, not a node. Drop it first")
+        raise PathError(f"cannot put {quoted(asked)}: {at!r} is {describe(node)}, not a node. Drop it first")
     found = position(node, segments, node, segments, must=False)
     if found is not None:  # a key that is there; it may hold slashes
         at, used = found
@@ -66,17 +63,30 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
         values = list(inside.values)
         values[at] = _put(values[at], rest, value, asked) if rest else value
         return inside.rebuild(values)
-    if not isinstance(node, dict):
+    if not isinstance(node, Mapping):
         raise StructureError(
-            f"cannot put {asked!r}: a {type(node).__name__} cannot take the new name {name!r};"
+            f"cannot put {quoted(asked)}: a {type(node).__name__} cannot take the new name {name!r};"
             f" it has {listed(inside.names)}"
         )
-    whole = node and all(isinstance(key, int) for key in node)
+    if any("/" in known for known in inside.names):
+        name, rest = _new_name(node, segments, value, asked)
+    whole = bool(node) and all(isinstance(key, int) for key in node)
     if whole and not (name.isdecimal() and name == str(int(name))):
-        raise StructureError(f"cannot put {asked!r}: the keys beside {name!r} are whole numbers")
-    larger = copy(node)
-    larger[int(name) if whole else name] = _put({}, rest, value, asked) if rest else value
-    return larger
+        raise StructureError(f"cannot put {quoted(asked)}: the keys beside {name!r} are whole numbers")
+    new = _put(remade(node, {}) if isinstance(node, dict) else {}, rest, value, asked) if rest else value
+    return remade(node, {**node, int(name) if whole else name: new})
+
+
+def _new_name(node: Mapping[Any, Any], segments: Sequence[str], value: Any, asked: str) -> tuple[str, Sequence[str]]:
+    """Beside keys that hold '/': the new key, and the path below it, as deep as below its neighbours."""
+    below, own = levels_below(node), levels_below(value)
+    if below is None or own is None or below - own > len(segments):
+        raise PathError(
+            f"cannot put {quoted(asked)}: keys such as {next(key for key in node if '/' in str(key))!r} hold '/', and"
+            " what is below them is not equally deep, so what the new key should be is not known"
+        )
+    cut = len(segments) - max(below - 1 - own, 0)
+    return "/".join(segments[:cut]), segments[cut:]
 
 
 def _as_child(value: Any) -> Any:
@@ -93,7 +103,7 @@ def _put_nested(nested: Nested, segments: Sequence[str], value: Any, asked: str)
                 return
             what = "an alias" if type(below) is Tie else describe(below)
             raise PathError(
-                f"cannot put {asked!r}: {'/'.join(above[: depth + 1])!r} is {what}, not a node. Drop it first"
+                f"cannot put {quoted(asked)}: {'/'.join(above[: depth + 1])!r} is {what}, not a node. Drop it first"
             )
         nested = below
     value = _as_child(value)

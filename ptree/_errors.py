@@ -101,6 +101,19 @@ class FileError(PtreeError, ValueError):
     __module__ = "ptree"
 
 
+def shortened(text: str, width: int) -> str:
+    """A text that is too long loses its middle: both ends say the most."""
+    if len(text) <= width:
+        return text
+    head = (width - 3) // 2
+    return text[:head] + "..." + text[len(text) - (width - 3 - head) :]
+
+
+def quoted(given: object) -> str:
+    """What a caller gave, in quotes, cut where it would fill a screen."""
+    return shortened(repr(given), 200)
+
+
 def listed(names: Iterable[str]) -> str:
     """The names as a person would list them: the first ten, then a count.
 
@@ -108,7 +121,7 @@ def listed(names: Iterable[str]) -> str:
     "['kernel', 'bias']"
     """
     names = list(names)
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
+    shown = ", ".join(map(quoted, names[:SHOWN]))
     return f"[{shown}]" if len(names) <= SHOWN else f"[{shown}, and {len(names) - SHOWN} more]"
 
 
@@ -126,6 +139,8 @@ def nearest(wrong: str, names: Iterable[str]) -> str | None:
     """
     import difflib
 
+    if len(wrong) > 200:  # the time that it takes grows with the square
+        return None
     return next(iter(difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6)), None)
 
 
@@ -136,4 +151,4 @@ def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
     " Did you mean '2/bias'?"
     """
     near = nearest(wrong, names)
-    return "" if near is None else f" Did you mean {prefix + near!r}?"
+    return "" if near is None else f" Did you mean {quoted(prefix + near)}?"

@@ -12,10 +12,10 @@ import jax
 from ._access import replace_leaves
 from ._check import structure_error
 from ._edit import put
-from ._errors import PathError, PatternError, StructureError, lines
+from ._errors import PathError, PatternError, StructureError, lines, quoted
 from ._nested import Nested, build, insert
 from ._nodes import opened
-from ._paths import compile, split
+from ._paths import compile, join, split
 from ._select import Selector, choose, distinct, entries, entry_dict, leaves, why_dead
 from ._tie import Tie
 from ._tree import MISSING, Tree
@@ -102,7 +102,7 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     if type(tree) is not Tree and not isinstance(tree, Mapping):
         raise StructureError(f"cannot rename in a {type(tree).__name__}: only a Tree or a dict can take new names")
     if not isinstance(table, Mapping) or not all(
-        isinstance(old, (str, re.Pattern)) and isinstance(new, str) for old, new in table.items()
+        isinstance(getattr(old, "pattern", old), str) and isinstance(new, str) for old, new in table.items()
     ):
         raise PatternError("the names to change are a dict, a pattern or a compiled regex -> a path")
     flat = type(tree) is not Tree and all(opened(value) is None for value in tree.values())
@@ -136,9 +136,9 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
 
 def _why_unused(key: Any, tree: Any) -> str:
     if not isinstance(key, str):
-        return f"the regex {key.pattern!r} matches no whole path, or an earlier rule takes all that it matches"
+        return f"the regex {quoted(key.pattern)} matches no whole path, or an earlier rule takes all that it matches"
     if any(compile(key).matches(path) for path, _ in entries(tree)):
-        return f"the pattern {key!r} renames nothing: earlier rules take all that it matches"
+        return f"the pattern {quoted(key)} renames nothing: earlier rules take all that it matches"
     return why_dead(compile(key), tree)
 
 
@@ -147,7 +147,7 @@ def _moves(node: Any, path: str, new: Mapping[str, str]) -> list[tuple[str, str,
     inside = opened(node)
     if inside is None or not inside.names:
         return [(path, new.get(path, path), node)]
-    paths = [f"{path}/{name}" if path else name for name in inside.names]
+    paths = [join(path, name) for name in inside.names]
     pieces = [piece for below, value in zip(paths, inside.values, strict=True) for piece in _moves(value, below, new)]
     stems = {
         target.removesuffix(below[len(path) :]) if target.endswith(below[len(path) :]) else None
@@ -165,7 +165,7 @@ def _without(node: Any, path: str, gone: Mapping[str, Any]) -> Any:
     inside = opened(node)
     if path in gone or not isinstance(node, Mapping) or type(node) is Tree or inside is None or not inside.names:
         return MISSING if path in gone else node
-    values = [_without(v, f"{path}/{n}" if path else n, gone) for n, v in zip(inside.names, inside.values, strict=True)]
+    values = [_without(v, join(path, n), gone) for n, v in zip(inside.names, inside.values, strict=True)]
     if all(map(is_, values, inside.values)):
         return node
     return MISSING if path and all(value is MISSING for value in values) else inside.keep(values)

@@ -57,6 +57,12 @@ def describe(leaf: Any) -> str:
     return about.__name__
 
 
+def name_of(function: Any) -> str:
+    """A function, of any kind, as a person would write it."""
+    name = getattr(getattr(function, "func", function), "__name__", None)  # of a functools.partial too
+    return name if isinstance(name, str) else repr(function)
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two leaves hold the same: equal shapes, dtypes and values, where NaN equals NaN."""
     if a is b:

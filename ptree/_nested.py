@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any
 
-from ._errors import PathError, StructureError, TieError, suggestion
+from ._errors import PathError, StructureError, TieError, quoted, shortened, suggestion
 from ._leaf import describe
-from ._paths import in_order, shortened, split
+from ._paths import DEEPEST, in_order, split
 from ._tie import Tie, Transform
 from ._tree import MISSING, Layout, Tree, child, find, make, resolve
 
@@ -22,9 +22,6 @@ class Nested(dict[str, Any]):
 
 MOST_TIES = 100_000
 """How many leaves ties may stand for: each tie of a node to one with ties doubles them, in a hostile file."""
-
-DEEPEST = 256
-"""How many levels a Tree may have: JAX, pickle and Python itself recurse over them."""
 
 
 def expand(tree: Tree, prefix: str = "") -> Nested:
@@ -73,7 +70,7 @@ def insert(nested: Nested, segments: Sequence[str], value: Any, prefix: str = ""
     *above, name = segments
     node, path = nested, prefix
     if prefix.count("/") + len(segments) > DEEPEST:
-        raise PathError(f"no path can have more than {DEEPEST} segments; got {prefix + '/'.join(segments)[:40]!r}...")
+        raise PathError(f"no path can have more than {DEEPEST} segments; got {quoted(prefix + '/'.join(segments))}")
     for segment in above:
         node, path = _descend(node, segment, path), f"{path}{segment}/"
     if type(value) is Tree and name not in node:
@@ -118,8 +115,11 @@ def _insert_all(nested: Nested, mapping: Any, prefix: str) -> None:
                 raise PathError("it is empty")
         except PathError as error:
             place = f"in {prefix[:-1]!r}" if prefix else "at the root"
-            why = "it is not a string or an int" if not isinstance(key, str) else "it is empty or has an empty segment"
-            raise PathError(f"bad key {key!r} {place}: {why}") from error
+            why = "it is not a string or an int"
+            if isinstance(key, str):
+                long = f"it has more than {DEEPEST} segments"
+                why = "it is empty or has an empty segment" if "" in key.split("/") else long
+            raise PathError(f"bad key {quoted(key)} {place}: {why}") from error
         insert(nested, segments, mapping[key], prefix)
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
 
-from ._paths import in_order
+from ._paths import DEEPEST, in_order
 from ._tree import MISSING, Tree, make, prune
 
 
@@ -111,13 +111,8 @@ def _registered(node: Any) -> Node:
         values = as_jax(values)
         if isinstance(node, Mapping) and any(value is MISSING for value in values):
             gone = [path[0].key for (path, _), value in zip(children, values, strict=True) if value is MISSING]
-            rest = {key: _none(value) for key, value in structure.unflatten(values).items() if key not in gone}
-            if isinstance(node, dict):  # an OrderedDict, a defaultdict: whatever else it holds, it keeps
-                smaller = copy.copy(node)
-                smaller.clear()
-                smaller.update(rest)
-                return smaller
-            return type(node)(rest)  # pyright: ignore[reportCallIssue]
+            rest = structure.unflatten(values)
+            return remade(node, {key: _none(value) for key, value in rest.items() if key not in gone})
         return structure.unflatten(map(_none, values))
 
     return Node(
@@ -127,3 +122,22 @@ def _registered(node: Any) -> Node:
         keep,
         not isinstance(node, Mapping),
     )
+
+
+def remade(node: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
+    """A mapping of the same kind with other items; whatever else an OrderedDict or a defaultdict holds, it keeps."""
+    if not isinstance(node, dict):  # a FrozenDict, an nnx State
+        return type(node)(items)  # pyright: ignore[reportCallIssue]
+    new = copy.copy(node)
+    new.clear()
+    new.update(items)
+    return new
+
+
+def levels_below(node: Any, most: int = DEEPEST) -> int | None:
+    """How many levels of mappings a node stands for, where it is the same number everywhere; otherwise None."""
+    if not isinstance(node, Mapping):
+        return 0
+    below = {levels_below(value, most - 1) for value in node.values()} if most else {None}
+    only = below.pop() if len(below) == 1 else None
+    return None if only is None else only + 1

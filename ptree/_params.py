@@ -21,7 +21,7 @@ from jax.core import Tracer
 
 from ._access import replace_leaves
 from ._errors import InitError, lines, listed
-from ._leaf import describe, short_dtype
+from ._leaf import describe, name_of, short_dtype
 from ._paths import split
 from ._rules import Rules, assign
 from ._select import leaves
@@ -85,12 +85,6 @@ class Param:
     def __repr__(self) -> str:
         init = "" if self.init is None else f", init={name_of(self.init)}"
         return f"Param({describe(self)}{init}{'' if self.trainable else ', trainable=False'})"
-
-
-def name_of(initializer: Any) -> str:
-    """A function, or an initialiser, as a person would write it."""
-    name = getattr(getattr(initializer, "func", initializer), "__name__", None)  # of a functools.partial too
-    return name if isinstance(name, str) else repr(initializer)
 
 
 def _not_an_initializer(value: Any) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from operator import is_
 from typing import Any
 
 from ._access import map_leaves
 from ._errors import StructureError, listed
-from ._nodes import opened
-from ._select import Selector, choose, leaves
+from ._nodes import opened, remade
+from ._paths import DEEPEST
+from ._select import Selector, choose, leaves, too_deep
 from ._tree import MISSING, Layout, Tree, find, make
 
 
@@ -115,6 +115,8 @@ def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
     if a is None or b is None:
         return b if a is None else a
     left, right = opened(a), opened(b)
+    if prefix.count("/") >= DEEPEST and left is not None:
+        raise too_deep(prefix)
     if left is not None and not left.names and (right is None or right.names or type(a) is not Tree):
         return b
     if right is not None and not right.names:
@@ -129,10 +131,10 @@ def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
         pairs = zip(left.names, left.values, right.values, strict=True)
         return left.rebuild([_merge(x, y, f"{prefix}{name}/", overlap) for name, x, y in pairs])
     elif isinstance(a, Mapping) and type(a) is type(b):
-        out: Any = copy(a) if isinstance(a, dict) else dict(a)
+        out = dict(a)
         for key, value in b.items():
             out[key] = _merge(out[key], value, f"{prefix}{key}/", overlap) if key in out else value
-        return out if isinstance(a, dict) else type(a)(out)  # pyright: ignore[reportCallIssue]
+        return remade(a, out)
     raise StructureError(
         f"cannot merge at {prefix[:-1]!r}: a {type(a).__name__} with {listed(left.names)}"
         f" and a {type(b).__name__} with {listed(right.names)}"

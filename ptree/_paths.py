@@ -8,7 +8,7 @@ A *pattern* is a path in which a segment may hold wildcards. It is anchored at b
 ``?``                 one character
 ``[abc]`` ``[a-z]``   one of these characters; ``[!abc]`` one of the others
 ``{a,b}``             either; may be nested, and may hold ``/``
-``{0..11}``           a whole number from 0 to 11; ``{00..11}`` with leading zeros
+``{0..11}``           a whole number from 0 to 11; ``{00..11}`` with leading zeros; alone in its braces
 ``**``                as a whole segment: any number of segments, also none
 ``\*``                the character itself, for keys that hold a wildcard character
 ====================  =============================================================
@@ -17,8 +17,8 @@ A pattern that matches an inner node selects all that is below it.
 
 A pattern is compiled once, into a machine that reads a path segment by segment. Its states are made
 when they are first reached and remember where each segment led, so a walk over a tree costs one
-dictionary look-up per node, leaves a branch as soon as nothing below it can match, and takes linear
-time whatever the pattern.
+dictionary look-up per node, leaves a branch as soon as nothing below it can match, and takes time in
+proportion to the pattern and the path, whatever they hold.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from functools import lru_cache
 from itertools import pairwise, product
 from typing import Any
 
-from ._errors import PathError, PatternError
+from ._errors import PathError, PatternError, quoted
 
 SPECIAL = frozenset("*?[]{}\\")
 """Characters that a pattern must escape to mean themselves (and `!` at the start)."""
+
+DEEPEST = 256
+"""How many segments a path, and levels a tree, may have: JAX, pickle and Python itself recurse over them."""
 
 _MOST_EXPANSIONS = 1000
 _MOST_REMEMBERED = 1 << 14
@@ -47,6 +50,9 @@ def split(path: str | int) -> list[str]:
 
     >>> split("blocks/3/kernel"), split(3), split("")
     (['blocks', '3', 'kernel'], ['3'], [])
+
+    Raises:
+        PathError: no string and no whole number, an empty segment, or more than 256 segments.
     """
     if type(path) is not str:
         if hasattr(path, "__index__") and not isinstance(path, bool):
@@ -57,13 +63,22 @@ def split(path: str | int) -> list[str]:
             except ValueError as error:
                 raise PathError("no path can be a number of more digits than Python prints") from error
         if not isinstance(path, str):
-            raise PathError(f"no path {path!r}: a path is a string such as 'blocks/3/kernel', or an int")
+            raise PathError(f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int")
     if not path:
         return []
     segments = path.split("/")
     if "" in segments:
-        raise PathError(f"no path {path!r}: it has an empty segment (a '/' too many)")
+        raise PathError(f"no path {quoted(path)}: it has an empty segment (a '/' too many)")
+    if len(segments) > DEEPEST:
+        raise PathError(
+            f"no path {quoted(path)}: it has {len(segments)} segments, and no tree has over {DEEPEST} levels"
+        )
     return segments
+
+
+def join(above: str, below: str) -> str:
+    """The path of what is below a node; the root is the empty path."""
+    return f"{above}/{below}" if above and below else above or below
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -87,14 +102,6 @@ def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(names, key=natural))
 
 
-def shortened(path: str, width: int) -> str:
-    """A path that is too long loses its middle: both ends say the most."""
-    if len(path) <= width:
-        return path
-    head = (width - 3) // 2
-    return path[:head] + "..." + path[len(path) - (width - 3 - head) :]
-
-
 # ------------------------------------------------------------------------------ patterns
 
 
@@ -110,10 +117,18 @@ class _One:  # ? or [...]
 
 
 class _Range:  # {0..11}
-    __match_args__ = ("low", "high", "width")
-
     def __init__(self, low: int, high: int, width: int):
         self.low, self.high, self.width = low, high, width  # the width of numbers with leading zeros; 0 without
+
+    def ends(self, text: str, start: int) -> Iterable[int]:
+        """Where a number of the range that starts here may end."""
+        for end in range(start + 1, min(len(text), start + max(self.width, len(str(self.high)))) + 1):
+            digits = text[start:end]
+            if not (digits.isascii() and digits.isdigit()):
+                break
+            plain = len(digits) == self.width if self.width else digits == str(int(digits))
+            if plain and self.low <= int(digits) <= self.high:
+                yield end
 
 
 class _Either:  # {a,b}
@@ -128,7 +143,6 @@ class _Mark:  # what is not inside a segment
 
 
 _DEEP, _SLASH = _Mark(), _Mark()  # `**`, `/`
-_Ends = dict[int, tuple[tuple[int, int], ...]]  # where a match may end -> the spans that its wildcards took
 
 
 class _State:
@@ -187,7 +201,7 @@ class Pattern:
                 continue
             if sequence[at] is _DEEP:
                 places.append((which, at))
-            elif _took(sequence[at], segment) is not None:
+            elif _fits(sequence[at], segment):
                 places.append((which, at + 1))
         if len(state.next) >= _MOST_REMEMBERED:
             state.next.clear()
@@ -231,57 +245,62 @@ class Pattern:
                         for m in range(n, len(segments) + 1):
                             if after[m] is None:
                                 after[m] = (*taken, "/".join(segments[n:m]))
-                    elif n < len(segments) and after[n + 1] is None:
-                        took = _took(part, segments[n])
-                        after[n + 1] = None if took is None else taken + took
+                    elif n < len(segments) and after[n + 1] is None and _fits(part, segments[n]):
+                        after[n + 1] = taken + _took(part, segments[n])
                 found = after
             if found[-1] is not None:
                 return found[-1]
         return None
 
 
-def _took(part: str | tuple[Any, ...], segment: str) -> tuple[str, ...] | None:
-    """What the wildcards of one segment of a pattern stand for, or None where it does not fit."""
+def _fits(part: str | tuple[Any, ...], segment: str) -> bool:
+    """Whether one segment of a pattern matches one of a path."""
+    return part == segment if type(part) is str else len(segment) in _ends(part, segment, {0})
+
+
+def _ends(elements: Iterable[Any], text: str, starts: set[int]) -> set[int]:
+    """Where elements may end in a text that may start at any of these places."""
+    for element in elements:
+        if not starts:
+            break
+        starts = _ends_of(element, text, starts)
+    return starts
+
+
+def _ends_of(element: Any, text: str, starts: set[int]) -> set[int]:
+    match element:
+        case str():
+            return {start + len(element) for start in starts if text.startswith(element, start)}
+        case _Any():
+            return set(range(min(starts), len(text) + 1))
+        case _One(characters, negated):
+            inside = (start for start in starts if start < len(text))
+            return {at + 1 for at in inside if characters is None or (text[at] in characters) != negated}
+        case _Range():
+            return {end for start in starts for end in element.ends(text, start)}
+        case _Either(options):
+            return {end for option in options for end in _ends(option, text, starts)}
+    raise AssertionError(element)
+
+
+def _took(part: str | tuple[Any, ...], segment: str) -> tuple[str, ...]:
+    """What the wildcards of a segment that fits stand for; the first takes as little as it can, and so on."""
     if type(part) is str:
-        return () if part == segment else None
-    ends: _Ends = {0: ()}
-    for element in part:
-        ends = _advance(element, segment, ends)
-    spans = ends.get(len(segment))
-    return None if spans is None else tuple(segment[start:end] for start, end in spans)
-
-
-def _advance(element: Any, text: str, starts: _Ends) -> _Ends:
-    """From each place where a match may stand, each place where it may stand after one element."""
-    ends: _Ends = {}
-    if type(element) is _Any:
-        for start in sorted(starts)[:1]:  # what came before took as little as it could
-            ends = {end: (*starts[start], (start, end)) for end in range(start, len(text) + 1)}
-        return ends
-    for start, taken in starts.items():
-        match element:
-            case str():
-                if text.startswith(element, start):
-                    ends.setdefault(start + len(element), taken)
-            case _One(characters, negated):
-                if start < len(text) and (characters is None or (text[start] in characters) != negated):
-                    ends.setdefault(start + 1, (*taken, (start, start + 1)))
-            case _Range(low, high, width):
-                for end in range(start + 1, min(len(text), start + len(str(high)) + width) + 1):
-                    number = text[start:end]
-                    if not (number.isascii() and number.isdigit()):
-                        break
-                    plain = len(number) == width if width else number == str(int(number))
-                    if plain and low <= int(number) <= high:
-                        ends.setdefault(end, (*taken, (start, end)))
-            case _Either(options):
-                for option in options:
-                    inner: _Ends = {start: ()}
-                    for part in option:
-                        inner = _advance(part, text, inner)
-                    for end in inner:
-                        ends.setdefault(end, (*taken, (start, end)))
-    return ends
+        return ()
+    wanted = [{len(segment)}]  # from which places the elements from one on lead to the end, the last first
+    for element in reversed(part):
+        leads = wanted[-1]
+        if type(element) is _Any:
+            wanted.append(set(range(max(leads) + 1)))
+        else:
+            wanted.append({at for at in range(len(segment) + 1) if leads & _ends_of(element, segment, {at})})
+    at, taken = 0, list[str]()
+    for element, leads in zip(part, wanted[-2::-1], strict=True):
+        end = min(leads & _ends_of(element, segment, {at}))
+        if type(element) is not str:
+            taken.append(segment[at:end])
+        at = end
+    return tuple(taken)
 
 
 @lru_cache(maxsize=1024)
@@ -293,7 +312,7 @@ def compile(text: str) -> Pattern:
             that is not a whole segment.
     """
     if not isinstance(text, str):
-        raise PatternError(f"not a pattern: {text!r}; a pattern is a string such as '**/bias'")
+        raise PatternError(f"not a pattern: {quoted(text)}; a pattern is a string such as '**/bias'")
     return Pattern(text)
 
 
@@ -308,7 +327,7 @@ def escape(path: str) -> str:
 
 
 def _wrong(text: str, why: str) -> PatternError:
-    return PatternError(f"bad pattern {text!r}: {why}")
+    return PatternError(f"bad pattern {quoted(text)}: {why}")
 
 
 def _parse(text: str) -> tuple[Any, ...]:
@@ -340,6 +359,8 @@ def _parse_until(text: str, at: int, depth: int) -> tuple[tuple[Any, ...], int]:
         if c == "\\":
             if at + 1 == len(text):
                 raise _wrong(text, "it ends in a backslash")
+            if text[at + 1] == "/":
+                raise _wrong(text, "'/' cannot be escaped: a key that holds one is spelled out, as in 'mlp/linear_0'")
             literal.append(text[at + 1])
             at += 2
         elif c == "/":
@@ -360,6 +381,9 @@ def _parse_until(text: str, at: int, depth: int) -> tuple[tuple[Any, ...], int]:
         elif c == "{":
             element, at = _parse_braces(text, at, depth)
             add(element)
+        elif depth and text.startswith("..", at):
+            why = "a range, as in {0..11}, is of two whole numbers and alone in its braces; for two dots write '\\..'"
+            raise _wrong(text, f"'..' at position {at}: {why}")
         elif c in "]}":
             raise _wrong(text, f"{c!r} at position {at} closes nothing. For the character itself write '\\{c}'")
         else:
@@ -371,19 +395,24 @@ def _parse_until(text: str, at: int, depth: int) -> tuple[tuple[Any, ...], int]:
 
 
 def _parse_class(text: str, at: int) -> tuple[_One, int]:
-    end = at + 1 + text[at + 1 :].startswith("!")
-    negated, characters = end > at + 1, set()
+    if text.startswith("[^", at):
+        raise _wrong(text, f"'[^' at position {at}: the other characters are '[!...]'; for the character write '[\\^'")
+    negated = text.startswith("[!", at)
+    end, characters = at + 1 + negated, set[str]()
+
+    def character(at: int) -> tuple[str, int]:
+        at += text[at : at + 1] == "\\"
+        return text[at : at + 1], at + 1
+
     while end < len(text) and text[end] != "]":
-        end += text[end] == "\\"
-        if text[end + 1 : end + 2] == "-" and text[end + 2 : end + 3] not in ("", "]"):
-            low, high = ord(text[end]), ord(text[end + 2])
+        start, (low, end) = end, character(end)
+        if text[end : end + 1] == "-" and text[end + 1 : end + 2] not in ("", "]"):
+            high, end = character(end + 1)
             if low > high:
-                raise _wrong(text, f"the range {text[end : end + 3]!r} is empty")
-            characters.update(map(chr, range(low, high + 1)))
-            end += 3
+                raise _wrong(text, f"the range {text[start:end]!r} is empty")
+            characters.update(map(chr, range(ord(low), ord(high) + 1)))
         else:
-            characters.update(text[end : end + 1])
-            end += 1
+            characters.add(low)
     if end >= len(text):
         raise _wrong(text, f"'[' at position {at} is not closed. For the character itself write '\\['")
     if not characters:

@@ -1,7 +1,8 @@
 """Rules: an ordered table selector -> value, in which the first that matches a leaf wins.
 
-Rules are strict: one that matches nothing and, where every leaf needs a value, a leaf that none matches,
-are one error that lists all of them. `default=` and `strict=False` are the ways out.
+Rules are strict: one that takes no leaf, as it matches nothing or as the rules before it take all that it
+matches, and, where every leaf needs a value, a leaf that none matches, are one error that lists all of them.
+Only `**` may be left with nothing to take. `default=` and `strict=False` are the ways out.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._access import replace_leaves
-from ._errors import PatternError, lines, listed
-from ._leaf import describe
+from ._errors import PatternError, lines, listed, quoted
+from ._leaf import describe, name_of
 from ._select import leaves, match
 from ._tree import MISSING
 
@@ -32,7 +33,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What rules do to a tree: each leaf, the dead rules with the reason, the leaves that nothing matched."""
+    """What rules do to a tree: each leaf, the rules that take none with the reason, the leaves that nothing matched."""
 
     rows: tuple[Taken, ...]
     dead: dict[str, str]
@@ -53,7 +54,7 @@ class Explanation:
 
 
 def explain(tree: Any, rules: Rules) -> Explanation:
-    """Which rule takes each leaf, which rules that shadows, and what matches nothing; print it for a table.
+    """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
 
     >>> from ptree import Tree
     >>> print(explain(Tree({"enc": {"kernel": 0, "bias": 0}, "n": 0}), {"**/bias": "none", "enc": "decay", "hed": "x"}))
@@ -72,11 +73,15 @@ def explain(tree: Any, rules: Rules) -> Explanation:
     hits: dict[str, list[tuple[str, Any]]] = {path: [] for path, _ in leaves(tree)}
     dead: dict[str, str] = {}
     for key, value in rules.items():
+        name = _name(key)
         found, why = match(tree, list(key) if isinstance(key, tuple) else key)
+        if not why and key != "**" and all(hits[path] for path, _ in found):
+            first = list(dict.fromkeys(hits[path][0][0] for path, _ in found))
+            why = [f"the rule {quoted(name)} takes nothing: {listed(first)} before it takes all that it matches"]
         if why:
-            dead[_name(key)] = "\n".join([*dead.get(_name(key), "").splitlines(), *why])
+            dead[name] = "\n".join([*dead.get(name, "").splitlines(), *why])
         for path, _ in found:
-            hits[path].append((_name(key), value))
+            hits[path].append((name, value))
     return Explanation(
         tuple(
             Taken(path, *(found[0] if found else (None, None)), tuple(name for name, _ in found[1:]))
@@ -90,7 +95,7 @@ def _name(key: Any) -> str:
     """A selector as a person would write it."""
     if isinstance(key, tuple):
         return f"({', '.join(map(_name, key))})"
-    return key if isinstance(key, str) else getattr(key, "pattern", None) or getattr(key, "__name__", repr(key))
+    return key if isinstance(key, str) else str(getattr(key, "pattern", "")) or name_of(key)
 
 
 def label(tree: Any, rules: Rules, *, default: Any = MISSING, strict: bool = True) -> Any:
@@ -107,10 +112,10 @@ def label(tree: Any, rules: Rules, *, default: Any = MISSING, strict: bool = Tru
         tree: any pytree.
         rules: selector -> value; the first that matches wins.
         default: the value of leaves that no rule matches; without it they are an error.
-        strict: whether a rule that matches nothing is an error.
+        strict: whether a rule that takes no leaf is an error.
 
     Raises:
-        PatternError: rules that match nothing, and leaves that no rule matches; it lists all of them.
+        PatternError: rules that take no leaf, and leaves that no rule matches; it lists all of them.
     """
     told = explain(tree, rules)
     problems = list(told.dead.values()) if strict else []
@@ -122,7 +127,7 @@ def label(tree: Any, rules: Rules, *, default: Any = MISSING, strict: bool = Tru
 
 
 def assign(tree: Any, rules: Rules, strict: bool = True) -> dict[str, Any]:
-    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that match nothing."""
+    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf."""
     told = explain(tree, rules)
     if strict and told.dead:
         raise PatternError(lines(list(told.dead.values())))

@@ -11,16 +11,21 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ._errors import PathError, PatternError, lines, listed, nearest
-from ._leaf import describe
+from ._errors import PathError, PatternError, lines, listed, nearest, quoted
+from ._leaf import describe, name_of
 from ._nested import Nested, expand
 from ._nodes import LEAF_TYPES, dict_items, opened
-from ._paths import Pattern, compile, escape
+from ._paths import DEEPEST, Pattern, compile, escape
 from ._tie import Tie
 from ._tree import Tree, where_it_stops
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]
+
+
+def too_deep(prefix: str) -> PathError:
+    """The error for a tree that no function here goes down, as recursion has a limit."""
+    return PathError(f"the tree has more than {DEEPEST} levels: it goes on below {quoted(prefix[:-1])}")
 
 
 def leaves(tree: Any, prefix: str = "") -> Leaves:
@@ -41,7 +46,9 @@ def distinct(found: Leaves) -> Leaves:
     return found
 
 
-def _collect(node: Any, prefix: str, out: Leaves) -> None:
+def _collect(node: Any, prefix: str, out: Leaves, levels: int = DEEPEST) -> None:
+    if not levels and opened(node) is not None:
+        raise too_deep(prefix)
     if type(node) is Tree:
         children, layout = node._node
         pairs: Any = [(name, children[at]) for name, at in layout.listing]
@@ -57,11 +64,13 @@ def _collect(node: Any, prefix: str, out: Leaves) -> None:
         if type(child) in LEAF_TYPES:  # most children: spare the call
             out.append((prefix + name, child))
         else:
-            _collect(child, f"{prefix}{name}/", out)
+            _collect(child, f"{prefix}{name}/", out, levels - 1)
 
 
-def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def entries(tree: Any, prefix: str = "", levels: int = DEEPEST) -> Iterator[tuple[str, Any]]:
     """Everything that a tree says, by path: each leaf, a `Tie` at each alias, each node without children."""
+    if not levels and opened(tree) is not None:
+        raise too_deep(prefix)
     if type(tree) is Tree:
         tree = expand(tree, prefix)
     if type(tree) is Nested:
@@ -74,17 +83,19 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if not pairs and prefix:
         yield prefix[:-1], empty
     for name, child in pairs:
-        yield from entries(child, f"{prefix}{name}/")
+        yield from entries(child, f"{prefix}{name}/", levels - 1)
 
 
 def entry_dict(tree: Any) -> dict[str, Any]:
     """The entries by path; raises a PathError where two have one path."""
     out: dict[str, Any] = {}
-    return out if _only_leaves(tree, "", out) else dict(distinct(list(entries(tree))))
+    return out if _only_leaves(tree, "", out, DEEPEST) else dict(distinct(list(entries(tree))))
 
 
-def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
+def _only_leaves(node: Any, prefix: str, out: dict[str, Any], levels: int) -> bool:
     """Fill in the leaves of Trees and dicts that hold nothing else, the common case; False where there is more."""
+    if not levels and opened(node) is not None:
+        raise too_deep(prefix)
     if type(node) is Tree:
         children, layout = node._node
         if layout.ties or not children:
@@ -92,7 +103,7 @@ def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
         for name, at in layout.listing:
             child = children[at]
             if type(child) is Tree:
-                if not _only_leaves(child, f"{prefix}{name}/", out):
+                if not _only_leaves(child, f"{prefix}{name}/", out, levels - 1):
                     return False
             elif type(child) in LEAF_TYPES:
                 out[prefix + name] = child
@@ -104,7 +115,7 @@ def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
     for name, child in dict_items(node):
         if type(child) in LEAF_TYPES and "/" not in name:
             out[prefix + name] = child
-        elif "/" in name or not _only_leaves(child, f"{prefix}{name}/", out):
+        elif "/" in name or not _only_leaves(child, f"{prefix}{name}/", out, levels - 1):
             return False
     return True
 
@@ -157,6 +168,8 @@ def parse(selector: Selector) -> list[tuple[bool, Any]]:
         if selector.startswith("!"):
             return [(True, compile(selector[1:]))]
         return [(False, compile(selector))]
+    if isinstance(selector, re.Pattern) and isinstance(selector.pattern, bytes):
+        raise PatternError(f"the regex {quoted(selector.pattern)} is of bytes, and paths are strings")
     if isinstance(selector, re.Pattern) or callable(selector):
         return [(False, selector)]
     if isinstance(selector, Sequence) and selector and not isinstance(selector, bytes):
@@ -175,14 +188,24 @@ def _chosen_by(part: Any, tree: Any, everything: Leaves | None) -> Leaves:
     everything = leaves(tree) if everything is None else everything
     if isinstance(part, re.Pattern):
         return [(path, leaf) for path, leaf in everything if part.fullmatch(path)]
-    return [(path, leaf) for path, leaf in everything if part(path, leaf)]
+    found = []
+    for path, leaf in everything:
+        try:
+            if part(path, leaf):
+                found.append((path, leaf))
+        except Exception as error:
+            error.add_note(f"in the predicate {name_of(part)!r} at {quoted(path)}, {describe(leaf)}")
+            raise
+    return found
 
 
-def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves) -> None:
+def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves, levels: int = DEEPEST) -> None:
     """Collect what lies below a node and matches; a branch in which nothing can match is not entered."""
     if state.accepts:
-        _collect(node, prefix, out)
+        _collect(node, prefix, out, levels)
         return
+    if not levels and opened(node) is not None:
+        raise too_deep(prefix)
     if type(node) is Tree:
         layout, children = node._layout, node._children
         listing = layout.listing
@@ -192,7 +215,7 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves) -> 
         for name, at in listing:
             after = known[name] if name in known else pattern.step(state, name)
             if after is not None:
-                _walk(children[at], f"{prefix}{name}/", pattern, after, out)
+                _walk(children[at], f"{prefix}{name}/", pattern, after, out, levels - 1)
         return
     inside = opened(node)
     if inside is None:
@@ -204,7 +227,7 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves) -> 
             if after is None or after.accepts:
                 break
         if after is not None:
-            _walk(child, f"{prefix}{name}/", pattern, after, out)
+            _walk(child, f"{prefix}{name}/", pattern, after, out, levels - 1)
 
 
 # ----------------------------------------------------------------- patterns that match nothing
@@ -212,34 +235,38 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves) -> 
 
 def _why_dead(part: Any, tree: Any) -> str:
     if isinstance(part, re.Pattern):
-        return f"the regex {part.pattern!r} matches the whole of no path"
+        return f"the regex {quoted(part.pattern)} matches the whole of no path"
     if not isinstance(part, Pattern):
-        name = getattr(part, "__name__", type(part).__name__)
-        return f"the predicate {name!r} is true of no leaf"
+        return f"the predicate {name_of(part)!r} is true of no leaf"
     return why_dead(part, tree)
 
 
 def why_dead(pattern: Pattern, tree: Any) -> str:
     """One line on why a pattern matches no leaf, with the path that was likely meant."""
-    asked = f"the pattern {pattern.text!r} matches nothing"
+    asked = f"the pattern {quoted(pattern.text)} matches nothing"
     tied = [(alias, tie) for alias, tie in aliases(tree).items() if pattern.matches(alias)]
     if tied:
         alias, tie = tied[0]
         names = list(dict.fromkeys(tie.source for _, tie in tied))
         return (
-            f"the pattern {pattern.text!r} matches only aliases: {alias!r} is tied to {tie.source!r}."
+            f"the pattern {quoted(pattern.text)} matches only aliases: {alias!r} is tied to {tie.source!r}."
             f" A leaf is matched by its own path: name {listed(names) if len(names) > 1 else repr(names[0])}"
         )
     if pattern.literal is not None and type(tree) is Tree:
         return f"{asked}: {where_it_stops(tree, pattern.literal)}"
     paths = [path for path, _ in leaves(tree)]
-    segments = {segment for path in paths for segment in path.split("/")}
-    hint = ""
-    parts = pattern.text.split("/") if "{" not in pattern.text else []
+    return f"{asked} in {len(paths)} leaves.{_meant(pattern.text, paths)}"
+
+
+def _meant(text: str, paths: Sequence[str]) -> str:
+    """` Did you mean 'x'?` with each segment of a pattern that no path has replaced by the nearest that one has."""
+    parts = text.split("/")
+    if "{" in text or len(parts) > 32:
+        return ""
+    known = {segment for path in paths for segment in path.split("/")}
     for at, part in enumerate(parts):
-        near = nearest(part, segments) if part not in segments else None
-        if near is not None:
-            text = "/".join([*parts[:at], escape(near), *parts[at + 1 :]])
-            if any(map(compile(text).matches, paths)):
-                hint = f" Did you mean {text!r}?"
-    return f"{asked} in {len(paths)} leaves.{hint}"
+        if part != "**" and not any(map(compile(part).matches, known)):
+            near = nearest(part, known)
+            parts[at] = part if near is None else escape(near)
+    meant = "/".join(parts)
+    return f" Did you mean {quoted(meant)}?" if any(map(compile(meant).matches, paths)) else ""

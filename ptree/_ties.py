@@ -9,7 +9,7 @@ from ._access import everything
 from ._errors import TieError, lines, suggestion
 from ._leaf import copied, describe, shape_only, signature
 from ._nested import build, expand, place
-from ._paths import split
+from ._paths import join, split
 from ._select import Selector, aliases, choose, entries
 from ._tie import Tie, Transform
 from ._tree import MISSING, Tree, find
@@ -100,26 +100,22 @@ def _unfit(tree: Tree, alias: str, source: Tie) -> list[str]:
         return [f"{asked}: {alias!r} is {what[0]} and {source.source!r} is {what[1]}"]
     own, new = (everything(end) for end in (a, b))
     problems = [
-        f"{asked}: {_join(alias, path)!r} has no {_join(source.source, path)!r}" for path in own if path not in new
+        f"{asked}: {join(alias, path)!r} has no {join(source.source, path)!r}" for path in own if path not in new
     ]
     problems += [
-        f"{asked}: {_join(source.source, path)!r} has no {_join(alias, path)!r}" for path in new if path not in own
+        f"{asked}: {join(source.source, path)!r} has no {join(alias, path)!r}" for path in new if path not in own
     ]
     for path in own:
         if path not in new:
             continue
-        seen, named = source.read(shape_only(new[path])), source.shown(_join(source.source, path))
+        seen, named = source.read(shape_only(new[path])), source.shown(join(source.source, path))
         if any(len(getattr(new[path], "shape", (0,) * 9)) < step.least_ndim for step in source.via):
             problems.append(f"{asked}: {named!r} needs two axes or more, and the source is {describe(new[path])}")
         elif signature(own[path]) != signature(seen):
             problems.append(
-                f"{asked}: {_join(alias, path)!r} is {describe(own[path])} and {named!r} is {describe(seen)}"
+                f"{asked}: {join(alias, path)!r} is {describe(own[path])} and {named!r} is {describe(seen)}"
             )
     return problems
-
-
-def _join(prefix: str, path: str) -> str:
-    return f"{prefix}/{path}" if path else prefix
 
 
 def untie(tree: Tree, selector: Selector | None = None) -> Tree:

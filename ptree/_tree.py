@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import jax
 from jax.tree_util import DictKey
 
-from ._errors import PathError, listed, suggestion
+from ._errors import PathError, listed, quoted, suggestion
 from ._leaf import describe, same
 from ._paths import natural, split
 from ._tie import Tie
@@ -372,7 +372,7 @@ def _alias_leaves(aliases: dict[str, Any], prefix: str) -> Iterator[tuple[str, T
 
 def no_path(tree: Any, segments: Sequence[str], *how: Any) -> PathError:
     """The error for a path that is not there."""
-    return PathError(f"no path {'/'.join(segments)!r}: {where_it_stops(tree, segments, *how)}")
+    return PathError(f"no path {quoted('/'.join(segments))}: {where_it_stops(tree, segments, *how)}")
 
 
 def where_it_stops(
@@ -386,7 +386,7 @@ def where_it_stops(
     for at, segment in enumerate(segments):
         here = "/".join(segments[:at])
         known = names(node)
-        place = f"at {here!r}" if here else "at the root"
+        place = f"at {quoted(here)}" if here else "at the root"
         if known is None:
             return f"{place} is {describe(node)}, not a node"
         if segment not in known:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from errors import says
 from trees import equal
 
 import ptree as pt
@@ -136,6 +137,38 @@ def test_put_and_drop_where_the_container_allows_it():
     with pytest.raises(pt.StructureError, match="a MLP cannot take the new name 'head'"):
         pt.put(FOREIGN["equinox"][0], "head", X)
     assert pt.paths(pt.drop(FOREIGN["nnx"][0], "layers/0"), "**/bias/value") == ["layers/1/bias/value"]
+    larger = pt.put(FOREIGN["linen frozen"][0], "params/head/kernel", X)
+    assert type(larger) is FrozenDict
+    assert larger["params"]["head"]["kernel"] is X
+    state = FOREIGN["nnx"][0]
+    larger = pt.put(state, "head", nnx.Param(X))
+    assert type(larger) is type(state)
+    assert pt.get(larger, "head/value") is X
+    assert pt.get(larger, "layers/0/kernel") is pt.get(state, "layers/0/kernel")
+
+
+def test_a_new_haiku_module_is_a_key_with_slashes_as_its_neighbours_are():
+    params = FOREIGN["haiku"][0]
+    larger = pt.put(params, "mlp/~/linear_2/w", X)
+    assert set(larger) == {*params, "mlp/~/linear_2"}
+    assert pt.put(larger, "mlp/~/linear_2/b", X)["mlp/~/linear_2"].keys() == {"w", "b"}
+    assert pt.put(params, "mlp/~/linear_2", {"w": X})["mlp/~/linear_2"]["w"] is X
+    assert pt.put({"a/b": 1}, "c/d", 2) == {"a/b": 1, "c/d": 2}
+    for tree in ({"a/b": 1, "c": {"d": 1}}, {"a/b": {"c": {"d": 1}}}):
+        with pytest.raises(pt.PathError, match=r"keys such as 'a/b' hold '/', and what is below them is not equally"):
+            pt.put(tree, "x", 2)
+
+
+def test_a_variable_of_nnx_is_a_node_and_the_error_says_where_its_array_is():
+    state = FOREIGN["nnx"][0]
+    says(
+        pt.StructureError,
+        "cannot set 'layers/0/bias': expected a node with ['value'], got f32[4]. Did you mean 'layers/0/bias/value'?"
+        " Use ptree.put to replace it by something else.",
+        pt.set, state, "layers/0/bias", jnp.ones(4),
+    )  # fmt: skip
+    new = pt.set(state, "layers/0/bias/value", jnp.ones(4))
+    assert pt.get(new, "layers/0/bias")[...].tolist() == [1] * 4
 
 
 def test_save_and_load_into_the_libraries_containers(tmp_path):

@@ -31,7 +31,7 @@ def nested(leaf):
 
 
 PLAIN = nested(LEAF)
-FOREIGN = st.recursive(
+FOREIGN = st.dictionaries(KEYS | st.sampled_from(["a/b", "a/b/k", "l0/~/l1"]), PLAIN, max_size=3) | st.recursive(
     LEAF,
     lambda inner: st.dictionaries(KEYS, inner, max_size=3) | st.lists(inner, max_size=3) | st.tuples(inner, inner),
     max_leaves=10,

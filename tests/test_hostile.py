@@ -83,7 +83,9 @@ def test_names_and_leaves_that_would_make_a_file_that_cannot_load_are_refused(tm
     deep = pt.Tree({"a": Z})
     for _ in range(300):
         deep = pt.Tree({"a": deep})
-    for tree in ({"__metadata__": Z}, {"\ud800": Z}, deep, {"m": np.ma.masked_array([1, 2], [0, 1])}):
+    with pytest.raises(pt.PathError, match="the tree has more than 256 levels: it goes on below 'a/a/a"):
+        pt.save(file, deep)
+    for tree in ({"__metadata__": Z}, {"\ud800": Z}, {"m": np.ma.masked_array([1, 2], [0, 1])}):
         with pytest.raises(pt.FileError, match="cannot save these leaves"):
             pt.save(file, tree)
     with pytest.raises(pt.PathError, match="the path 'a/b' is ambiguous"):
@@ -223,3 +225,85 @@ def test_mappings_of_other_libraries_are_listed_naturally_too():
     assert pt.paths(jax.tree.map(lambda leaf: leaf, layers)) == [f"layer_{i}" for i in range(12)]
     assert pt.set(layers, "layer_10", 5)["layer_10"] == 5
     assert equal(pt.merge(*pt.partition(layers, "layer_2")), layers)
+
+
+def nested(levels, leaf=1):
+    for _ in range(levels):
+        leaf = {"a": leaf}
+    return leaf
+
+
+@pytest.mark.parametrize("call", [
+    pt.items, pt.flatten, pt.summary, pt.abstract, pt.Tree, lambda t: pt.merge(t, t), lambda t: pt.select(t, "**/a"),
+    lambda t: pt.rename(t, {"a": "b"}), lambda t: pt.check(t, t), lambda t: pt.update(t, "**", lambda leaf: leaf),
+    lambda t: pt.get(t, "/".join("a" * 3000)), lambda t: pt.set(t, "/".join("a" * 3000), 2), lambda t: pt.drop(t, "**/a"),
+    lambda t: pt.put({"x/y": t}, "z/y", 1), lambda t: pt.label(t, {"**": 1}), lambda t: pt.unflatten({"a": 1}, like=t),
+])  # fmt: skip
+def test_plain_trees_of_thousands_of_levels_are_refused_in_a_sentence(call):
+    with pytest.raises(pt.PathError) as error:
+        call(nested(3000))
+    assert len(str(error.value)) < 500
+    call256 = nested(256)
+    assert pt.paths(pt.drop(pt.put(call256, "b", 1), "a")) == ["b"]
+    assert pt.merge(*pt.partition({"a": call256["a"], "b": 2}, "b")) == {"a": call256["a"], "b": 2}
+
+
+def test_a_predicate_or_a_function_that_raises_says_at_which_path():
+    tree = {"enc": {"w": Z, "n": 3}}
+    with pytest.raises(AttributeError) as error:
+        pt.items(tree, lambda path, leaf: leaf.ndim == 1)
+    assert error.value.__notes__ == ["in the predicate '<lambda>' at 'enc/n', 3"]
+    with pytest.raises(ValueError, match="ambiguous") as error:
+        pt.items(tree, ["!enc/n", lambda path, leaf: leaf > 0])
+    assert error.value.__notes__ == ["in the predicate '<lambda>' at 'enc/w', f32[2]"]
+    with pytest.raises(ZeroDivisionError) as error:
+        pt.update(tree, "**/n", lambda leaf: leaf / 0)
+    assert error.value.__notes__ == ["in ptree.update, at 'enc/n', 3"]
+
+
+def test_a_regex_of_bytes_is_refused():
+    import re
+
+    says(pt.PatternError, "the regex b'a' is of bytes, and paths are strings", pt.items, {"a": 1}, re.compile(b"a"))
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+         pt.rename, {"a": 1}, {re.compile(b"a"): "b"})  # fmt: skip
+
+
+def test_no_message_fills_a_screen_with_what_was_asked():
+    long = "x" * 5000
+    tree = pt.Tree({"a": {"b": 1}})
+    for call in (pt.get, pt.items, pt.put, pt.select, pt.drop):
+        for name in (long, f"a/{long}", f"a/b/{long}", "[" + long, f"**/{long}"):
+            try:
+                call(tree, name, 1) if call is pt.put else call(tree, name)
+            except pt.PtreeError as error:
+                assert len(str(error)) < 700, (call, name[:9])
+
+
+def test_two_misspelt_segments_are_both_corrected():
+    says(pt.PatternError, "the pattern '*/atn/kernal' matches nothing in 1 leaves. Did you mean '*/attn/kernel'?",
+         pt.items, pt.Tree({"0": {"attn": {"kernel": 1}}}), "*/atn/kernal")  # fmt: skip
+
+
+def test_a_rule_that_comes_too_late_is_an_error():
+    tree = pt.Tree({"enc": {"kernel": 1, "bias": 2}, "head": {"kernel": 3}})
+    late = "the rule '**/bias' takes nothing: ['**'] before it takes all that it matches"
+    for call in (
+        pt.label,
+        lambda t, r: pt.init(t, jax.random.key(0), r),
+        lambda t, r: pt.reinit(t, jax.random.key(0), r),
+    ):
+        says(pt.PatternError, late, call, tree, {"**": I.zeros, "**/bias": I.ones})
+    told = pt.explain(tree, {"**": 1, "**/bias": 2})
+    assert told.dead == {"**/bias": late}
+    assert pt.label(tree, {"**": 1, "**/bias": 2}, strict=False)["enc/bias"] == 1
+    says(pt.PatternError, "the rule '*/kernel' takes nothing: ['enc', 'head'] before it takes all that it matches",
+         pt.label, tree, {"enc": 1, "head": 2, "*/kernel": 3})  # fmt: skip
+    assert pt.label(tree, {"enc": 1, "head": 2, "**": 3})["head/kernel"] == 2
+
+
+def test_a_path_for_put_that_two_keys_could_begin_is_ambiguous():
+    with pytest.raises(
+        pt.PathError, match="the path 'a/b/new' is ambiguous: the keys read 'a' then 'b/new' or 'a/b' then"
+    ):
+        pt.put({"a": {"x": 1}, "a/b": {"y": 1}}, "a/b/new", 1)

@@ -33,6 +33,11 @@ from ptree._paths import compile, escape, in_order, natural, split
         ("*a*b*", ["xaxb", "ab"], ["ba"]),
         ("*{ab,a}*b", ["xab", "abab"], ["a"]),
         (r"\*\*", ["**"], ["a", "*"]),
+        (r"[Z-\]]x", ["Zx", "]x", "[x"], ["ax"]),
+        (r"[\^a]", ["^", "a"], ["b"]),
+        (r"{a\..c}", ["a..c"], ["b"]),
+        ("{{0..11},x}", ["0", "11", "x"], ["12"]),
+        ("a..b", ["a..b"], ["a.b"]),
         (r"a\[0\]", ["a[0]"], ["a0"]),
         ("block 1/β", ["block 1/β"], ["block 1/b"]),
     ],
@@ -57,6 +62,24 @@ def test_a_pattern_matches_just_these_paths(pattern, yes, no):
         ("a\\", "bad pattern 'a\\\\': it ends in a backslash"),
         ("{}", "bad pattern '{}': '{}' holds no alternative"),
         ("[b-a]", "bad pattern '[b-a]': the range 'b-a' is empty"),
+        (
+            "[^a]",
+            "bad pattern '[^a]': '[^' at position 0: the other characters are '[!...]'; for the character write '[\\^'",
+        ),
+        (
+            "{a..c}",
+            "bad pattern '{a..c}': '..' at position 2: a range, as in {0..11}, is of two whole numbers and alone"
+            " in its braces; for two dots write '\\..'",
+        ),
+        (
+            "{0..11,x}",
+            "bad pattern '{0..11,x}': '..' at position 2: a range, as in {0..11}, is of two whole numbers and"
+            " alone in its braces; for two dots write '\\..'",
+        ),
+        (
+            "a\\/b",
+            "bad pattern 'a\\\\/b': '/' cannot be escaped: a key that holds one is spelled out, as in 'mlp/linear_0'",
+        ),
     ],
 )
 def test_a_malformed_pattern_says_what_is_wrong(pattern, message):
@@ -75,7 +98,9 @@ def test_captures_are_in_order_and_the_first_wildcard_takes_the_least():
 def test_no_pattern_takes_for_ever():  # by backtracking each of these would run for years
     compile("/".join(["**", "a"] * 40) + "/x").matches("/".join("a" * 300))
     compile("*a" * 50 + "b").matches("a" * 2000)
-    compile("{*,*}" * 10).matches("a" * 200)
+    compile("{*,*a}" * 40).matches("a" * 20_000 + "b")
+    compile("{{*,a},{*b,{*,c}}}" * 10).matches("a" * 20_000)
+    assert compile("*a" * 40 + "*").captures(["a" * 2000])[:2] == ("", "")
     compile("{0..1000000000}").matches("7" * 5000)
     with pytest.raises(pt.PatternError, match="stand for more than 1000 patterns"):
         compile("{a/b,c}" * 30)

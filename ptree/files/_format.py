@@ -23,10 +23,10 @@ import ml_dtypes
 import numpy as np
 from jax.core import Tracer
 
-from .._errors import FileError, lines
+from .._errors import FileError, lines, quoted
 from .._leaf import describe, short_dtype
-from .._nested import DEEPEST, Nested, build, insert
-from .._paths import split
+from .._nested import Nested, build, insert
+from .._paths import DEEPEST, split
 from .._select import entry_dict
 from .._tie import Tie
 from .._ties import transform_named
@@ -82,7 +82,7 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
             problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
             continue
         if path.count("/") >= DEEPEST or (not path.isprintable() and _not_utf8(path)):
-            problems.append(f"{path[:40]!r}: a name is valid Unicode of at most {DEEPEST} segments")
+            problems.append(f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments")
             continue
         if not path:
             raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .._errors import StructureError, listed
+from .._errors import StructureError, listed, shortened
 from .._leaf import shape_only, short_dtype, signature
-from .._paths import shortened
 from .._select import Selector, choose, entries, leaves
 from .._tie import Tie
 

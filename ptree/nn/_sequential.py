@@ -9,8 +9,7 @@ from typing import Any
 import jax
 
 from .._errors import LayerError
-from .._leaf import describe
-from .._params import name_of
+from .._leaf import describe, name_of
 from .._ties import tie
 from .._tree import Tree
 from ._layer import Layer, apply, shape_after
