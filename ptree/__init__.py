@@ -39,8 +39,8 @@ from ._check import check as check  # one error for all in which two trees diffe
 from ._params import init as init  # every parameter of a spec
 from ._params import reinit as reinit  # some leaves again
 from ._params import abstract as abstract  # shapes and dtypes only
-from ._params import keys as keys  # each leaf's own key
-from ._params import child_key as child_key  # the key for what is at a path
+from ._keys import keys as keys  # each leaf's own key
+from ._keys import child_key as child_key  # the key for what is at a path
 from ._params import trainable as trainable  # a mask of what an optimiser may change
 
 # sharing

@@ -71,7 +71,7 @@ def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -
     return _read(inside.values[at], segments[used:], tree, asked)
 
 
-def _read_or(tree: Any, segments: Sequence[str], default: Any) -> Any:
+def read_or(tree: Any, segments: Sequence[str], default: Any) -> Any:
     try:
         return _read(tree, segments, tree, segments)
     except PathError:
@@ -126,7 +126,7 @@ def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]
 
 
 def _reaches(node: Any, segments: Sequence[str]) -> bool:
-    return _read_or(node, segments, MISSING) is not MISSING
+    return read_or(node, segments, MISSING) is not MISSING
 
 
 def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Any]]:
@@ -355,7 +355,7 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
     """
     literal = compile(selector).literal if isinstance(selector, str) and selector[:1] != "!" else None
     if literal:  # one path, perhaps an alias
-        leaf = _read_or(tree, literal, MISSING)
+        leaf = read_or(tree, literal, MISSING)
         if leaf is not MISSING and opened(leaf) is None:
             return _write(tree, literal, _updated("/".join(literal), leaf, function))
     return replace_leaves(tree, {path: _updated(path, leaf, function) for path, leaf in choose(tree, selector)})

@@ -194,13 +194,12 @@ A = "an initialiser is a function (key, shape, dtype) -> array"
          "cannot draw 'a', f32[2], with <lambda>: division by zero"),
         (lambda k: pt.init({"a": pt.Param(2, "float64", I.zeros)}, k),
          "cannot draw 'a': f64[2] is of a 64-bit type; call jax.config.update('jax_enable_x64', True) first"),
-        (lambda k: pt.init({"a": pt.Param(2, init=I.zeros)}, 3), "not a PRNG key: 3; use jax.random.key(seed)"),
+        (lambda k: pt.init({"a": pt.Param(2, init=I.zeros)}, 3), "not a PRNG key: 3; use jax.random.key(3)"),
         (lambda k: pt.init({"a": pt.Param(2, init=I.zeros)}, jax.random.split(k)),
          "not a PRNG key: key<fry>[2]; use jax.random.key(seed)"),
         (lambda k: pt.reinit({"a": "x"}, k, {"a": I.zeros}), "cannot draw 'a': 'x' has no shape and dtype"),
         (lambda k: pt.reinit(TREES["mlp"], k, {"0/bias": I.xavier_uniform()}),
-         "cannot draw '0/bias', f32[8], with xavier_uniform(): Can't compute input and output sizes of a 1-dimensional"
-         " weights tensor with default in_axis. Must be at least 2D or specify in_axis explicitly."),
+         "cannot draw '0/bias', f32[8], with xavier_uniform(): in_axis=-2 is not there in a shape with 1 axis"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_says_path_and_reason(key, call, message):

@@ -203,7 +203,7 @@ def test_equality_compares_structure_and_values():
 
 
 def test_trees_of_more_than_256_levels_are_refused_with_a_sentence():
-    with pytest.raises(pt.PathError, match="bad key .* at the root: it has more than 256 segments"):
+    with pytest.raises(pt.PathError, match=r"bad key .* at the root: it has more than 256 segments"):
         pt.Tree({"/".join("a" * 300): 1})
     nested = {}
     for _ in range(400):

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import LayerError
+from .._keys import child_key
 from .._leaf import describe
-from .._params import abstract, child_key, init
+from .._params import abstract, init
 from .._rules import Rules
 from .._tree import Tree
 

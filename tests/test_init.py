@@ -1,0 +1,289 @@
+"""Drawing: keys by path, declared and chosen initialisers, one program per kind, shardings, what is refused."""
+
+import random
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from errors import says
+from jax.sharding import NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+from trees import TREES, equal, mlp
+
+import ptree as pt
+from ptree import initializers as I
+from ptree import nn
+from ptree._blocks import LARGE, in_blocks
+from ptree._keys import path_keys
+
+KEY = jax.random.key(0)
+BLOCK = {"qkv": {"kernel": pt.Param((16, 48), init=I.normal(0.02)), "bias": pt.Param((48,), init=I.zeros)},
+         "up": {"kernel": pt.Param((16, 64), "bfloat16", init=I.xavier_uniform()), "scale": pt.Param((16,), init=I.uniform(-1, 1))}}  # fmt: skip
+SPEC = pt.tie(
+    {"wte": pt.Param((64, 16), init=I.trunc_normal(0.02)), "blocks": [BLOCK] * 3, "head": pt.Param((16, 64))},
+    {"head": pt.transposed("wte"), "blocks/2/qkv": "blocks/0/qkv"},
+)
+
+
+# -------------------------------------------------------------------------------- keys
+
+
+def test_a_million_paths_have_a_million_keys():
+    names = random.Random(0)
+    letters = "ab01_"
+    paths = {"/".join("".join(names.choices(letters, k=names.randint(1, 6))) for _ in range(names.randint(1, 4)))
+             for _ in range(1_700_000)}  # fmt: skip
+    paths = sorted(paths)[:1_000_000]
+    assert len(paths) == 1_000_000
+    rows, _ = path_keys(KEY, paths)
+    assert len(np.unique(rows.view(np.uint64))) == len(paths)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_raw_keys_of_any_implementation_draw_what_typed_ones_draw(impl):
+    key = jax.random.key(5, impl=impl)
+    with jax.default_prng_impl(impl):
+        chex.assert_trees_all_equal(pt.init(SPEC, jax.random.key_data(key)), pt.init(SPEC, key))
+    raw = pt.child_key(jax.random.key_data(key), "a/b")
+    assert raw.dtype == jnp.uint32
+    if impl != "unsafe_rbg":  # a raw key of 4 words is one of rbg unless JAX is told otherwise
+        chex.assert_trees_all_equal(pt.init(SPEC, jax.random.key_data(key)), pt.init(SPEC, key))
+        assert (raw == jax.random.key_data(pt.child_key(key, "a/b"))).all()
+
+
+def test_no_leaf_key_is_used_twice():
+    with jax.debug_key_reuse(True):
+        params = pt.init(SPEC, KEY)
+        pt.init(SPEC, KEY)  # the same root key twice is what reproducible means
+        pt.init(
+            {
+                "m": pt.Param((8, 8), init=I.mixture((0.5, I.normal(1.0)), (0.5, I.uniform()))),
+                "s": pt.Param((8, 8), init=I.sparse(0.5)),
+            },
+            KEY,
+        )
+    assert (pt.init(SPEC, KEY)["wte"] == params["wte"]).all()
+
+
+def test_adding_removing_reordering_and_tying_change_no_other_leaf():
+    whole = dict(pt.items(pt.init(SPEC, KEY)))
+    for path in whole:
+        for name, leaf in pt.items(pt.init(pt.drop(SPEC, lambda p, _, path=path: p == path), KEY)):
+            if name in whole and not name.startswith("blocks/2/qkv"):  # those take over from a source
+                assert (leaf == whole[name]).all()
+    backwards = pt.Tree(dict(reversed(list(pt.asdict(pt.untie(SPEC)).items()))))
+    drawn = pt.init(backwards, KEY, {"head": I.zeros}, strict=False)
+    assert all((drawn[path] == leaf).all() for path, leaf in whole.items())
+
+
+def test_a_spec_can_be_drawn_piece_by_piece():
+    whole = pt.init(SPEC, KEY)
+    for piece in ("wte", "blocks/0", "blocks/1/up"):
+        part = pt.init(pt.select(SPEC, piece), KEY)
+        assert all((whole[path] == leaf).all() for path, leaf in pt.items(part))
+    assert equal(pt.init(SPEC["blocks/1"], pt.child_key(KEY, "blocks/1")), whole["blocks/1"])
+
+
+# ------------------------------------------------------------------------------ programs
+
+
+def test_large_arrays_in_blocks_have_jaxs_own_bits():
+    for make in (
+        I.normal(1.0),
+        I.uniform(-1, 1),
+        I.lecun_normal(),
+        I.truncated_normal(1.0),
+        I.mixture((0.5, I.zeros), (0.5, I.normal(1.0))),
+    ):
+        for dtype in ("float32", "bfloat16"):
+            shape = (LARGE // 512 + 1, 513)
+            ours = pt.init({"w": pt.Param(shape, dtype, make)}, KEY)["w"]
+            assert (ours == jax.jit(make, static_argnums=(1, 2))(pt.child_key(KEY, "w"), shape, dtype)).all()
+    assert in_blocks("rbg") == "rbg"
+
+
+def test_compilations_grow_with_kinds_not_with_leaves():
+    compiled = []
+
+    def listen(event, *_, **__):
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    spec = {f"l{i}": pt.Param((3 + i % 10, 7), init=I.normal(0.0123)) for i in range(300)}
+    path_keys(KEY, list(spec))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        pt.init(spec, KEY)
+        assert len(compiled) == 10
+        pt.init(spec, jax.random.key(1))
+        assert len(compiled) == 10
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_model_of_70_billion_parameters_is_declared_and_counted_without_memory():
+    d, hidden, heads = 8192, 28672, 64
+    block = {
+        "attn": {"q": pt.Param((d, heads, 128)), "k": pt.Param((d, 8, 128)), "v": pt.Param((d, 8, 128)), "o": pt.Param((heads, 128, d))},
+        "mlp": {"gate": pt.Param((d, hidden)), "up": pt.Param((d, hidden)), "down": pt.Param((hidden, d))},
+        "norm": [pt.Param((d,)), pt.Param((d,))],
+    }  # fmt: skip
+    spec = pt.Tree(
+        {"embed": pt.Param((128256, d)), "blocks": [block] * 80, "norm": pt.Param((d,)), "head": pt.Param((d, 128256))}
+    )
+    assert pt.count(spec) == pt.count(pt.abstract(spec)) == 70_553_706_496
+    assert "70,553,706,496" in str(pt.summary(spec))
+
+
+def test_abstract_takes_a_layer_or_a_function_with_its_inputs():
+    net = nn.Sequential(nn.Dense(1 << 20), jax.nn.relu, nn.Dense(1 << 20))
+    shapes = pt.abstract(net, jax.ShapeDtypeStruct((1, 1 << 20), "float32"))
+    assert shapes["2/kernel"] == jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32)
+    assert pt.abstract(lambda x: {"w": x @ x.T}, jax.ShapeDtypeStruct((9, 3), "float32"))["w"].shape == (9, 9)
+    says(pt.InitError, "abstract takes inputs for a layer or a function, got Tree", pt.abstract, SPEC, jnp.ones(3))
+
+
+# -------------------------------------------------------------------------------- reinit
+
+
+def test_reinit_by_the_spec_draws_what_was_declared():
+    params = pt.init(SPEC, KEY, {"wte": I.ones}, strict=False)
+    other = pt.update(params, "**", jnp.zeros_like)
+    again = pt.reinit(other, KEY, ["blocks/0", "blocks/1/up/**"], spec=SPEC)
+    assert again["wte"] is other["wte"]
+    assert (again["blocks/0/qkv/kernel"] == params["blocks/0/qkv/kernel"]).all()
+    assert again["blocks/2/qkv/kernel"] is again["blocks/0/qkv/kernel"]
+    assert pt.ties(again) == pt.ties(params)
+    says(pt.PatternError, "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was"
+         " declared, give spec=", pt.reinit, params, KEY, "wte")  # fmt: skip
+    says(pt.PathError, "the spec has no ['x']", pt.reinit, {"x": jnp.ones(2)}, KEY, "x", spec=SPEC)
+    says(pt.StructureError, "cannot draw by the spec: 'wte': expected f32[64,16] in the spec, got f32[3] in the tree.",
+         pt.reinit, {"wte": jnp.ones(3)}, KEY, "wte", spec=SPEC)  # fmt: skip
+    says(pt.InitError, "the spec declares no initialiser for ['a']",
+         pt.reinit, {"a": jnp.ones(2)}, KEY, "a", spec={"a": pt.Param((2,))})  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name not in ("PRNG keys", "empty", "numpy")])
+def test_reinit_over_the_corpus_keeps_structure_shapes_and_dtypes(name):
+    tree = TREES[name]
+    new = pt.reinit(tree, KEY, {"**": I.ones})
+    assert jax.tree.structure(new) == jax.tree.structure(tree)
+    for old, leaf in zip(jax.tree.leaves(tree), jax.tree.leaves(new), strict=True):
+        if hasattr(old, "shape") and old.dtype.itemsize < 8:
+            assert (leaf.shape, leaf.dtype) == (old.shape, old.dtype)
+    paths = pt.paths(tree)[::2]
+    part = pt.reinit(tree, KEY, {lambda path, leaf: path in paths: I.ones})
+    assert all(pt.get(part, path) is leaf for path, leaf in pt.items(tree) if path not in paths)
+
+
+# ------------------------------------------------------------------------------ shardings
+
+
+def mesh_of(*sizes):
+    return jax.make_mesh(sizes, ("data", "model")[: len(sizes)])
+
+
+RULES = {"wte": P("model", None), "**/qkv/kernel": P(None, "model"), "**": P()}
+
+
+@pytest.mark.parametrize("sizes", [(1, 8), (8, 1), (2, 4), (4, 2)])
+def test_sharded_values_are_those_of_one_device(sizes):
+    mesh = mesh_of(*sizes)
+    whole = pt.init(SPEC, KEY)
+    for shardings in (
+        RULES, NamedSharding(mesh, P()), pt.label(SPEC, RULES), {p: NamedSharding(mesh, s) for p, s in RULES.items()}, P(),
+    ):  # fmt: skip
+        params = pt.init(SPEC, KEY, shardings=shardings, mesh=mesh)
+        chex.assert_trees_all_equal(params, whole)
+        assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(params))
+        assert pt.ties(params) == pt.ties(whole)
+    sharded = pt.init(SPEC, KEY, shardings=RULES, mesh=mesh)
+    assert sharded["wte"].sharding == NamedSharding(mesh, P("model", None))
+    with jax.set_mesh(mesh):
+        assert pt.init(SPEC, KEY, shardings=RULES)["wte"].sharding.spec == P("model", None)
+        inside = jax.jit(lambda k: pt.init(SPEC, k, shardings=RULES))(KEY)
+    for path, leaf in pt.items(inside):  # XLA folds factors into each other there: the last bit may differ
+        np.testing.assert_allclose(leaf, whole[path], rtol=1e-6 if leaf.dtype == jnp.float32 else 4e-3)
+    assert inside["wte"].sharding.spec == P("model", None)
+    again = pt.reinit(sharded, KEY, {"wte": I.normal(1.0)})
+    assert again["wte"].sharding == sharded["wte"].sharding
+
+
+def test_no_device_makes_more_than_its_shard():
+    mesh = mesh_of(8)
+    for init in (I.normal(0.02), I.xavier_uniform(), I.trunc_normal(0.02)):
+        draw = jax.jit(
+            lambda k, init=init: init(k, (4096, 1024), jnp.float32), out_shardings=NamedSharding(mesh, P("data"))
+        )
+        program = draw.lower(KEY).compile()
+        assert program.memory_analysis().output_size_in_bytes <= 4096 * 1024 * 4 // 8
+        assert "[4096,1024]" not in program.as_text()
+        assert "[4194304]" not in program.as_text()
+    spec = {"w": pt.Param((4096, 1024), init=I.normal(0.02))}
+    params = pt.init(spec, KEY, shardings=P("data"), mesh=mesh)
+    assert {shard.data.shape for shard in params["w"].addressable_shards} == {(512, 1024)}
+    chex.assert_trees_all_equal(params, pt.init(spec, KEY))
+
+
+def test_a_draw_again_stays_on_its_device():
+    device = jax.devices()[3]
+    old = jax.device_put(mlp(), device)
+    new = pt.reinit(old, KEY, {"**/kernel": I.normal(1.0)})
+    assert new["2"]["kernel"].sharding == SingleDeviceSharding(device)
+
+
+def test_shardings_that_do_not_fit_are_all_listed():
+    mesh = mesh_of(8)
+    spec = {"a": pt.Param((9,), init=I.zeros), "b": pt.Param((8,), init=I.zeros), "c": pt.Param((8,), init=I.zeros)}
+    with pytest.raises(pt.InitError) as error:
+        pt.init(spec, KEY, shardings={"a": P("data"), "b": P("tensor"), "c": P(None, "data")}, mesh=mesh)
+    text = str(error.value)
+    assert [line.split(":")[0] for line in text.splitlines() if line.startswith("cannot place")] == [
+        f"cannot place 'a', f32[9], as {P('data')}", f"cannot place 'b', f32[8], as {P('tensor')}",
+        f"cannot place 'c', f32[8], as {P(None, 'data')}",
+    ]  # fmt: skip
+    says(pt.PatternError, "no rule matches ['b', 'c']: add a rule for '**', or give default=",
+         pt.init, spec, KEY, shardings={"a": P()}, mesh=mesh)  # fmt: skip
+    says(pt.PatternError, "no sharding for ['a', 'b']", pt.init, spec, KEY, shardings=pt.Tree({"c": P()}), mesh=mesh)
+    with pytest.raises(pt.InitError, match=r"a PartitionSpec needs a mesh: give mesh=, or call it under jax\.set_mesh"):
+        pt.init(spec, KEY, shardings=P())
+
+
+# ------------------------------------------------------------------------- what is refused
+
+
+LEAKED = []
+
+
+def leaking(key, shape, dtype):
+    if not LEAKED:
+        jax.jit(lambda x: LEAKED.append(x) or x)(jnp.zeros(shape, dtype))
+    return LEAKED[0]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "message"),
+    [
+        (pt.Param((2,), init=lambda k, s, d: jnp.full(s, jnp.nan)), "cannot draw 'a/w': its initialiser returned NaN"),
+        (pt.Param((2,), init=leaking), "cannot draw 'a/w', f32[2], with leaking: Encountered an unexpected tracer"),
+        (pt.Param((0, 4), init=I.normal(1.0)), "cannot draw 'a/w': f32[0,4] has no elements. Give an array in its place"),
+        (jax.ShapeDtypeStruct((-1, 4), jnp.float32), "cannot draw 'a/w': f32[-1,4] has a negative size"),
+        (pt.Param((2,), "int32", I.normal(1.0)), "cannot draw 'a/w', i32[2], with normal(1.0): "),
+        (pt.Param((2, 2), "bool", I.xavier_uniform()), "cannot draw 'a/w', bool[2,2], with xavier_uniform(): "),
+        (pt.Param((2,), "int32", I.uniform(0, 5)), "cannot draw 'a/w', i32[2], with uniform(0, 5): "),
+        (pt.Param((2,), "int32", I.constant(0.5)), "cannot draw 'a/w', i32[2], with constant(0.5): i32 cannot hold 0.5"),
+        (pt.Param((2,), "uint8", I.constant(-1)), "cannot draw 'a/w', u8[2], with constant(-1): u8 cannot hold -1"),
+        (pt.Param((8,), init=I.torch_linear), "cannot draw 'a/w', f32[8], with torch_linear: a bias without a kernel"),
+        (pt.Param((8,), init=I.kaiming_normal()), "cannot draw 'a/w', f32[8], with kaiming_normal(): in_axis=-2 is not there in a shape with 1 axis"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_names_the_path(leaf, message):
+    with pytest.raises(pt.InitError) as error:
+        pt.init({"a": {"w": leaf}}, KEY, {"a/w": I.ones} if isinstance(leaf, jax.ShapeDtypeStruct) else None)
+    assert str(error.value).startswith(message)
+
+
+def test_an_int_is_no_key_and_the_error_says_what_is():
+    says(pt.InitError, "not a PRNG key: 3; use jax.random.key(3)", pt.init, SPEC, 3)
