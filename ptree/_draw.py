@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from inspect import isfunction
@@ -107,6 +106,8 @@ def _programs(groups: Sequence[tuple[Job, list[str]]], impl: str, data: Any) -> 
     if isinstance(data, Tracer):  # inside of somebody's jit: a function for each kind, compiled with the rest
         yield from (partial(_traced, job, impl) for job, _ in groups)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     programs = [_guarded(paths[0], job, partial(_program, job, impl, data[0])) for job, paths in groups]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles without Python's lock
         waiting = [lowered and pool.submit(lowered.compile) for _, lowered in programs]

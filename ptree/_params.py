@@ -245,7 +245,7 @@ def abstract(tree: Any, *inputs: Any) -> Any:
     """
     if inputs or callable(tree):
         if hasattr(tree, "spec"):
-            tree = tree.spec(*inputs)
+            tree = tree.spec(*inputs)  # pyright: ignore[reportFunctionMemberAccess]
         elif callable(tree):
             return jax.eval_shape(tree, *inputs)
         else:

@@ -69,10 +69,10 @@ def _sharding(given: Any, mesh: Mesh | None) -> Sharding:
         return given
     if not isinstance(given, PartitionSpec):
         raise TypeError("it is no jax.sharding.Sharding and no PartitionSpec")
-    mesh = mesh or _context_mesh()
-    if mesh.empty:
+    known: Any = mesh or _context_mesh()
+    if known.empty:
         raise ValueError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
-    return NamedSharding(mesh, given)
+    return NamedSharding(known, given)
 
 
 def _context_mesh() -> Any:

@@ -61,6 +61,78 @@ def test_orthogonal_and_identity():
         draw(I.identity(), (3,))
 
 
+@pytest.mark.parametrize(
+    ("init", "shape", "spread"),
+    [
+        (I.lecun_normal(in_axis=0, out_axis=(1, 2)), (256, 8, 64), 1 / 16),  # attention: (d, heads, k)
+        (I.lecun_normal(in_axis=(0, 1), out_axis=2), (8, 64, 256), 1 / math.sqrt(512)),  # its output: (heads, k, d)
+        (I.lecun_normal(batch_axis=0), (8, 400, 64), 1 / 20),  # experts, ensembles, stacks
+        (I.xavier_uniform(batch_axis=(0, 1)), (2, 3, 100, 300), math.sqrt(2 / 400)),
+        (I.kaiming_normal(mode="fan_out", groups=256), (3, 3, 1, 256), math.sqrt(2 / 9)),  # depthwise
+        (I.xavier_normal(groups=4), (3, 16, 128), math.sqrt(2 / (3 * 16 + 3 * 32))),  # grouped
+        (I.lecun_uniform(in_axis=-1, out_axis=-2), (300, 100), 1 / 10),  # (out, in), as PyTorch and Equinox
+        (I.trunc_normal(0.1), SHAPE, 0.1),
+        (I.trunc_normal(0.1, mean=1.0, lower=-1.0, upper=3.0), SHAPE, 0.1),
+        (I.gpt2_residual(12), SHAPE, 0.02 / math.sqrt(24)),
+        (I.mup(100), SHAPE, 0.01),
+        (I.mup(100, role="output"), SHAPE, 0.005),
+        (I.mup(100, role="input"), SHAPE, 0.02),
+        (I.mixture((0.25, I.uniform(5, 10)), (0.5, I.zeros), (0.25, I.uniform(-10, -5))), SHAPE, math.sqrt(175 / 6)),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_fans_are_those_of_the_axes_that_were_named(init, shape, spread):
+    w = draw(init, shape)
+    assert w.std() == pytest.approx(spread, rel=0.02)
+    assert w.mean() == pytest.approx(1.0 if "mean=1.0" in repr(init) else 0, abs=5 * spread / math.sqrt(w.size) + 1e-7)
+
+
+def test_a_mixture_has_its_parts_in_their_shares():
+    w = draw(I.mixture((0.25, I.uniform(5, 10)), (0.5, I.zeros), (0.25, I.uniform(-10, -5))))
+    assert (w == 0).mean() == pytest.approx(0.5, abs=0.005)
+    assert (w >= 5).mean() == pytest.approx(0.25, abs=0.005)
+    assert np.abs(w[w != 0]).min() >= 5
+    with pytest.raises(ValueError, match="the shares of a mixture must be at least 0 and add up to 1"):
+        I.mixture((0.5, I.zeros))
+
+
+def test_orthogonal_and_identity_of_batches_and_heads():
+    w = draw(I.orthogonal(out_axis=(1, 2)), (30, 4, 5)).reshape(30, 20)
+    np.testing.assert_allclose(w.T @ w, np.eye(20), atol=1e-5)
+    batch = draw(I.orthogonal(batch_axis=0), (3, 8, 6))
+    np.testing.assert_allclose(np.einsum("bij,bik->bjk", batch, batch), np.stack([np.eye(6)] * 3), atol=1e-5)
+    assert not np.allclose(batch[0], batch[1])
+    np.testing.assert_array_equal(draw(I.identity(batch_axis=0), (2, 3, 4)), np.stack([np.eye(3, 4)] * 2))
+    plain = jax.nn.initializers.orthogonal()(jax.random.key(0), (3, 3, 8, 16))
+    np.testing.assert_allclose(I.orthogonal()(jax.random.key(0), (3, 3, 8, 16)), plain, atol=1e-6)
+
+
+def test_a_preset_on_a_bias_draws_by_the_kernel_beside_it():
+    spec = {
+        "a": {"kernel": pt.Param((25, 8000)), "bias": pt.Param((8000,))},
+        "b": {"weight": pt.Param((4, 16)), "bias": pt.Param((4,))},
+    }
+    torch = pt.init(spec, jax.random.key(0), {"a": I.torch_linear, "b": I.torch_linear(in_axis=-1, out_axis=-2)})
+    assert 0.199 < float(abs(torch["a/bias"]).max()) <= 0.2
+    assert float(abs(torch["b/bias"]).max()) <= 0.25
+    for preset in (I.keras_dense, I.flax_dense, I.mxnet_default):
+        drawn = pt.init(spec, jax.random.key(0), {"**": preset})
+        assert not drawn["a/bias"].any()
+        assert drawn["a/kernel"].any()
+    assert I.torch_linear() == I.torch_linear
+    assert repr(I.torch_linear(fan_in=784)) == "torch_linear(fan_in=784)"
+
+
+@pytest.mark.parametrize("make", [
+    lambda: I.normal(-1.0), lambda: I.normal(float("nan")), lambda: I.uniform(2, 1), lambda: I.trunc_normal(1.0, lower=2.0),
+    lambda: I.sparse(1.5), lambda: I.mup(0), lambda: I.gpt2_residual(0), lambda: I.variance_scaling(1.0, "fan"),
+    lambda: I.lecun_normal(groups=0), lambda: I.gain("mish"),
+])  # fmt: skip
+def test_options_that_make_no_sense_are_refused(make):
+    with pytest.raises(ValueError, match=r"must|got|takes|known"):
+        make()
+
+
 def test_each_says_what_it_will_do():
     texts = {
         "normal(0.02)": I.normal(0.02), "normal(0.1, mean=2.0)": I.normal(0.1, 2.0), "uniform(-1, 1)": I.uniform(-1, 1),
