@@ -97,7 +97,7 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
 
     Raises:
         PatternError: a pattern that matches nothing, or another number of wildcards on the right.
-        StructureError: two leaves that land on one path; it names all three.
+        StructureError: two leaves that land on one path, or one above the other; it names all of them.
     """
     if type(tree) is not Tree and not isinstance(tree, Mapping):
         raise StructureError(f"cannot rename in a {type(tree).__name__}: only a Tree or a dict can take new names")
@@ -116,6 +116,12 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
     for path, renamed in new.items():
         if came.setdefault(renamed, path) != path:
             raise StructureError(f"cannot rename: {came[renamed]!r} and {path!r} both land on {renamed!r}")
+    for renamed, path in () if flat else came.items():
+        above = [up for up in _above(renamed) if up in came]
+        if above:
+            raise StructureError(
+                f"cannot rename: {came[above[0]]!r} lands on {above[0]!r}, and {path!r} below it, on {renamed!r}"
+            )
     if flat:
         return {new[path]: value for path, value in old.items()}
     if type(tree) is not Tree:  # only what moves is touched, so that all other containers stay as they are
@@ -132,6 +138,12 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
             value = Tie(new[value.source], value.via)
         insert(nested, split(new[path]), value)
     return build(nested, tree)
+
+
+def _above(path: str) -> list[str]:
+    """The nodes above a path."""
+    segments = path.split("/")
+    return ["/".join(segments[:n]) for n in range(1, len(segments))]
 
 
 def _why_unused(key: Any, tree: Any) -> str:

@@ -307,3 +307,29 @@ def test_a_path_for_put_that_two_keys_could_begin_is_ambiguous():
         pt.PathError, match="the path 'a/b/new' is ambiguous: the keys read 'a' then 'b/new' or 'a/b' then"
     ):
         pt.put({"a": {"x": 1}, "a/b": {"y": 1}}, "a/b/new", 1)
+
+
+def test_rename_never_loses_a_leaf_below_where_another_lands():
+    for tree in ({"a": {"x": 1, "y": 3}, "b": 2}, pt.Tree({"a": {"x": 1, "y": 3}, "b": 2})):
+        says(
+            pt.StructureError,
+            "cannot rename: 'b' lands on 'a', and 'a/x' below it, on 'a/x'",
+            pt.rename,
+            tree,
+            {"b": "a"},
+        )
+        says(
+            pt.StructureError,
+            "cannot rename: 'a/x' lands on 'a', and 'a/y' below it, on 'a/y'",
+            pt.rename,
+            tree,
+            {"a/x": "a"},
+        )
+        assert pt.rename(tree, {"b": "a/z"})["a"]["z"] == 2
+    says(
+        pt.StructureError,
+        "cannot rename: 'b' lands on 'a', and 'a/0' below it, on 'a/0'",
+        pt.rename,
+        {"a": [1, 2], "b": 3},
+        {"b": "a"},
+    )
