@@ -20,7 +20,7 @@ from ._index import written_at
 from ._leaf import describe, same, shape_only, signature
 from ._nodes import LEAF_TYPES, opened
 from ._paths import compile, join, split
-from ._select import Selector, choose, entries, leaves
+from ._select import Selector, check_depth, choose, entries, leaves
 from ._select import aliases as aliases_of
 from ._tie import Tie
 from ._tree import (
@@ -378,6 +378,7 @@ def replace_leaves(tree: Any, new: Mapping[str, Any]) -> Any:
 
 def map_leaves(node: Any, function: Callable[[str, Any], Any], prefix: str = "") -> Any:
     """The tree with each leaf replaced by `function(path, leaf)`; a node in which no leaf changes is kept."""
+    check_depth(prefix)
     if type(node) is Tree:
         old, layout = node._node
         names: Any = layout.keys

@@ -12,7 +12,7 @@ from ._leaf import describe, shape_only
 from ._nested import Nested, build, expand, place
 from ._nodes import levels_below, opened, remade
 from ._paths import split
-from ._select import Selector, aliases, choose, entries, leaves
+from ._select import Selector, aliases, check_depth, choose, entries, leaves
 from ._tie import Tie
 from ._tree import MISSING, Layout, Tree, child, find, make
 
@@ -139,6 +139,7 @@ def _of_shape(value: Any, leaf: Any) -> Any:
 
 
 def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:
+    check_depth(prefix)
     if type(node) is Tree and node._layout.ties:
         return _restructure(node, lambda nested: _drop_nested(nested, gone, prefix)) or MISSING
     inside = opened(node)

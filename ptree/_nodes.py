@@ -134,10 +134,14 @@ def remade(node: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
     return new
 
 
-def levels_below(node: Any, most: int = DEEPEST) -> int | None:
+def levels_below(node: Any, known: dict[int, int | None] | None = None, most: int = DEEPEST) -> int | None:
     """How many levels of mappings a node stands for, where it is the same number everywhere; otherwise None."""
     if not isinstance(node, Mapping):
         return 0
-    below = {levels_below(value, most - 1) for value in node.values()} if most else {None}
-    only = below.pop() if len(below) == 1 else None
-    return None if only is None else only + 1
+    known = {} if known is None else known  # so that what is shared is seen once, and a circle ends
+    if id(node) not in known:
+        known[id(node)] = None
+        below = {levels_below(value, known, most - 1) for value in node.values()} if most else {None}
+        only = below.pop() if len(below) == 1 else None
+        known[id(node)] = None if only is None else only + 1
+    return known[id(node)]

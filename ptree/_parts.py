@@ -9,8 +9,7 @@ from typing import Any
 from ._access import map_leaves
 from ._errors import StructureError, listed
 from ._nodes import opened, remade
-from ._paths import DEEPEST
-from ._select import Selector, choose, leaves, too_deep
+from ._select import Selector, check_depth, choose, leaves
 from ._tree import MISSING, Layout, Tree, find, make
 
 
@@ -70,6 +69,7 @@ def mask(tree: Any, selector: Selector) -> Any:
 
 def _part(node: Any, chosen: frozenset[str], taken: bool, prefix: str) -> Any:
     """The node with the chosen leaves only (or with the others only), or `MISSING` where none is left."""
+    check_depth(prefix)
     inside = opened(node)
     if inside is None:
         return node if (prefix[:-1] in chosen) == taken else MISSING
@@ -115,8 +115,7 @@ def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
     if a is None or b is None:
         return b if a is None else a
     left, right = opened(a), opened(b)
-    if prefix.count("/") >= DEEPEST and left is not None:
-        raise too_deep(prefix)
+    check_depth(prefix)
     if left is not None and not left.names and (right is None or right.names or type(a) is not Tree):
         return b
     if right is not None and not right.names:

@@ -28,6 +28,12 @@ def too_deep(prefix: str) -> PathError:
     return PathError(f"the tree has more than {DEEPEST} levels: it goes on below {quoted(prefix[:-1])}")
 
 
+def check_depth(prefix: str) -> None:
+    """Raise where a walk has come too deep; a segment takes two characters at least, so most prefixes need no count."""
+    if len(prefix) > 2 * DEEPEST and prefix.count("/") > DEEPEST:
+        raise too_deep(prefix)
+
+
 def leaves(tree: Any, prefix: str = "") -> Leaves:
     """Every leaf with its path, in declaration order where the tree knows it, else naturally; no aliases."""
     out: Leaves = []

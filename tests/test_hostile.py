@@ -333,3 +333,23 @@ def test_rename_never_loses_a_leaf_below_where_another_lands():
         {"a": [1, 2], "b": 3},
         {"b": "a"},
     )
+
+
+@pytest.mark.parametrize("call", [
+    lambda t: pt.mask(t, "a"), lambda t: pt.partition(t, "a"), lambda t: pt.update(t, "[a]", lambda x: x + 1), lambda t: pt.drop(t, "a"),
+])  # fmt: skip
+def test_depth_is_seen_also_where_nothing_is_selected(call):
+    with pytest.raises(pt.PathError, match="the tree has more than 256 levels"):
+        call({"a": 1, "deep": nested(3000)})
+    call({"a": 1, "deep": nested(255)})
+
+
+def test_put_beside_keys_with_slashes_ends_on_shared_and_circular_dicts():
+    shared = {"w": 1}
+    for _ in range(40):
+        shared = {"a": shared, "b/c": shared}
+    circle = {"a/b": 1}
+    circle["x"] = circle
+    for tree in (shared, circle):
+        with pytest.raises(pt.PathError, match="is not equally deep"):
+            pt.put(tree, "q/r", 1)
