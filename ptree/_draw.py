@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._blocks import LARGE, in_blocks
 from ._errors import InitError, lines, quoted
 from ._keys import path_keys
 from ._leaf import describe, name_of
 from ._shardings import constrained
+from ._threefry import fused
 
 Initializer = Callable[[Any, tuple[int, ...], Any], Any]
 """`(key, shape, dtype) -> array`, a pure function: it is traced once for all leaves of one shape and dtype."""
@@ -121,13 +121,12 @@ def _program(job: Job, impl: str, row: Any) -> tuple[Callable[[Any], Any], Any]:
     """What makes the leaves of one kind, and what of it is still to be compiled, if anything."""
     fill = getattr(job.initializer, "filled", lambda *_: None)(job.shape, job.dtype)
     if fill is not None and job.sharding is None:
-        return lambda _: jnp.array(fill), None
+        return lambda _: jax.device_put(fill.copy()), None
     eager = partial(_eager, job, impl)
     if not _compilable(job.initializer):
         return eager, None
-    one_device = job.sharding is None or len(job.sharding.device_set) == 1
-    if one_device and _own(job.initializer) and job.size >= LARGE and jax.default_backend() == "cpu":
-        impl = in_blocks(impl)
+    if _own(job.initializer) and jax.default_backend() == "cpu":
+        impl = fused(impl)
     jitted = _jitted(job.sharding)
     try:
         return partial(jitted, job, impl), jitted.lower(job, impl, row)

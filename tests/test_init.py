@@ -15,8 +15,8 @@ from trees import TREES, equal, mlp
 import ptree as pt
 from ptree import initializers as I
 from ptree import nn
-from ptree._blocks import LARGE, in_blocks
 from ptree._keys import path_keys
+from ptree._threefry import fused
 
 KEY = jax.random.key(0)
 BLOCK = {"qkv": {"kernel": pt.Param((16, 48), init=I.normal(0.02)), "bias": pt.Param((48,), init=I.zeros)},
@@ -89,7 +89,8 @@ def test_a_spec_can_be_drawn_piece_by_piece():
 # ------------------------------------------------------------------------------ programs
 
 
-def test_large_arrays_in_blocks_have_jaxs_own_bits():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_draws_in_one_pass_have_jaxs_own_bits(dtype):
     for make in (
         I.normal(1.0),
         I.uniform(-1, 1),
@@ -97,11 +98,13 @@ def test_large_arrays_in_blocks_have_jaxs_own_bits():
         I.truncated_normal(1.0),
         I.mixture((0.5, I.zeros), (0.5, I.normal(1.0))),
     ):
-        for dtype in ("float32", "bfloat16"):
-            shape = (LARGE // 512 + 1, 513)
+        for shape in ((8193, 513), (3, 5, 7), (2, 2)):
             ours = pt.init({"w": pt.Param(shape, dtype, make)}, KEY)["w"]
             assert (ours == jax.jit(make, static_argnums=(1, 2))(pt.child_key(KEY, "w"), shape, dtype)).all()
-    assert in_blocks("rbg") == "rbg"
+    for width in ("uint8", "uint16", "uint32"):
+        key = jax.random.wrap_key_data(jax.random.key_data(KEY), impl=fused("threefry2x32"))
+        assert (jax.random.bits(key, (999, 33), width) == jax.random.bits(KEY, (999, 33), width)).all()
+    assert fused("rbg") == "rbg"
 
 
 def test_compilations_grow_with_kinds_not_with_leaves():
