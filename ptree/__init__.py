@@ -25,7 +25,7 @@ from ._parts import partition as partition  # the selected leaves, and the rest
 from ._parts import mask as mask  # True at the selected leaves
 from ._parts import merge as merge  # the inverse of partition
 from ._edit import drop as drop  # without the selected leaves
-from ._flat import rename as rename  # other names, by pattern
+from ._rename import rename as rename  # other names, by pattern
 from ._flat import flatten as flatten  # one flat dict, path -> leaf
 from ._flat import unflatten as unflatten  # the inverse of flatten
 from ._flat import asdict as asdict  # nested plain dicts

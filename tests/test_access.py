@@ -352,13 +352,13 @@ def test_rename_refuses_what_would_lose_a_leaf(params):
         params,
         {"0/bias": "2/bias"},
     )
-    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0",
+    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0 of '*', '**' and '?'",
          pt.rename, params, {"*/bias": "b"})  # fmt: skip
     says(pt.PatternError, "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].",
          pt.rename, params, {"9": "8"})  # fmt: skip
     says(
         pt.StructureError,
-        "cannot rename in a list: only a Tree or a dict can take new names",
+        "cannot rename at the root: a list keeps its own names",
         pt.rename,
         [1],
         {"0": "1"},

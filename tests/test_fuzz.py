@@ -125,6 +125,14 @@ def test_the_laws_hold_for_generated_trees_with_ties(tree, data):
         assert jax.tree.structure(drawn) == jax.tree.structure(tree)
 
 
+@own
+@given(PLAIN.filter(lambda t: isinstance(t, dict)).map(pt.Tree) | FOREIGN | tied_trees(), STRINGS, STRINGS)
+def test_rename_never_loses_a_leaf(tree, old, new):
+    renamed = tolerant(pt.rename, tree, {old: new})
+    if renamed is not None:
+        assert sorted(map(id, jax.tree.leaves(renamed))) == sorted(map(id, jax.tree.leaves(tree)))
+
+
 def same_leaf_of(tree, a, b):
     """Whether two names are one leaf."""
     sources = pt.ties(tree)

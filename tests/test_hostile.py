@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from errors import says
 from trees import arange, equal, mlp
@@ -353,3 +354,66 @@ def test_put_beside_keys_with_slashes_ends_on_shared_and_circular_dicts():
     for tree in (shared, circle):
         with pytest.raises(pt.PathError, match="is not equally deep"):
             pt.put(tree, "q/r", 1)
+
+
+HAIKU = {"mlp/~/linear_0": {"w": 1, "b": 2}, "mlp/~/linear_1": {"w": 3, "b": 4}}
+
+
+@pytest.mark.parametrize(("tree", "table", "expected"), [
+    (HAIKU, {"mlp/~/linear_*": "net/~/linear_*"}, {"net/~/linear_0": {"w": 1, "b": 2}, "net/~/linear_1": {"w": 3, "b": 4}}),
+    (HAIKU, {"mlp/~/linear_0": "mlp/~/linear_1", "mlp/~/linear_1": "mlp/~/linear_0"},
+     {"mlp/~/linear_1": {"w": 1, "b": 2}, "mlp/~/linear_0": {"w": 3, "b": 4}}),
+    (HAIKU, {"**/w": "**/kernel"}, {"mlp/~/linear_0": {"kernel": 1, "b": 2}, "mlp/~/linear_1": {"kernel": 3, "b": 4}}),
+    ({"layers": [{"a": 1}, {"a": 2}]}, {"**/a": "**/w"}, {"layers": [{"w": 1}, {"w": 2}]}),
+    ({"e": {"l": [{"k": 1}]}, "z": ()}, {"e/l/*/k": "enc/l/*/w"}, {"enc": {"l": [{"w": 1}]}, "z": ()}),
+    ({"gen": pt.Tree({"a": 1}), "disc": pt.Tree({"a": 2})}, {"**/a": "**/w"}, {"gen": pt.Tree({"w": 1}), "disc": pt.Tree({"w": 2})}),
+    ([{"a": 1}, ({"a": 2},)], {"**/a": "**/w"}, [{"w": 1}, ({"w": 2},)]),
+    ({1: {"a": 1}, 2: {"a": 2}}, {"1": "7"}, {7: {"a": 1}, 2: {"a": 2}}),
+    ({"a": 1, "b": {"c": 2}}, {"b/c": "c2"}, {"a": 1, "c2": 2}),
+    ({"a": {"x": 1, "y": 3}, "b": 2}, {"b": "a/z"}, {"a": {"x": 1, "y": 3, "z": 2}}),
+])  # fmt: skip
+def test_rename_keeps_every_container_and_every_leaf(tree, table, expected):
+    renamed = pt.rename(tree, table)
+    assert renamed == expected
+    assert jax.tree.structure(renamed) == jax.tree.structure(expected)
+    assert sorted(jax.tree.leaves(renamed)) == sorted(jax.tree.leaves(tree))
+
+
+def test_rename_keeps_kinds_of_mappings_and_order_and_shares_the_rest():
+    from collections import OrderedDict
+
+    tree = OrderedDict(z=OrderedDict(b=1, a=2), m={"k": [3]})
+    renamed = pt.rename(tree, {"z": "y"})
+    assert renamed == OrderedDict(y=OrderedDict(b=1, a=2), m={"k": [3]})
+    assert list(renamed) == ["y", "m"]
+    assert renamed["m"] is tree["m"]
+    assert type(pt.rename(OrderedDict(z=1, a=2), {"z": "q"})) is OrderedDict
+    state = pt.rename(optax.adam(1.0).init({"a": Z}), {"**/a": "**/b"})
+    assert pt.paths(state) == ["0/count", "0/mu/b", "0/nu/b"]
+    wide = {f"m/~/l_{at}": {"w": at} for at in range(5000)}  # by one write a name this took minutes
+    assert len(pt.rename(wide, {"m/~/l_*": "n/~/l_*"})) == 5000
+
+
+@pytest.mark.parametrize(("tree", "table", "message"), [
+    ({1: 1, 2: 2}, {"1": "x"}, "cannot rename: the new key 'x' would stand beside ['2'], which are no strings"),
+    ({"a": [1, 2]}, {"a/0": "a/x"}, "cannot rename inside 'a': a list keeps its own names"),
+    ({"a": [1, 2], "b": 3}, {"b": "a/z"}, "cannot rename: 'a' is a list, which takes in no new names"),
+    (3, {"a": "b"}, "cannot rename: the tree is a single leaf, which has no name"),
+])  # fmt: skip
+def test_rename_says_what_cannot_take_a_name(tree, table, message):
+    says(pt.StructureError, message, pt.rename, tree, table)
+
+
+@pytest.mark.parametrize("tree", [pt.Tree({"a": {"b": 1}}), {"a": {"b": 1}}, {"a/b": 1}])
+def test_rename_refuses_paths_that_are_none(tree):
+    import re
+
+    for table in (
+        {re.compile("a/(b)"): ""},
+        {re.compile("a/(b)"): "x//y"},
+        {"a/b": "x//y"},
+        {"a/b": "/x"},
+        {"a/b": "x/"},
+    ):
+        with pytest.raises(pt.PatternError, match=r"the new path (is empty|has an empty segment)"):
+            pt.rename(tree, table)
