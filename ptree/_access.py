@@ -65,6 +65,9 @@ def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -
         raise no_path(tree, asked, _names, _step)
     if not segments:
         return node
+    if type(node) is dict and (known := only_key(node, segments)) is not None:
+        key, used = known
+        return _read(node[key], segments[used:], tree, asked)
     at, used = position(node, segments, tree, asked)
     inside = opened(node)
     assert inside is not None
@@ -91,6 +94,16 @@ def _step(node: Any, name: str) -> Any:
     inside = opened(node)
     assert inside is not None
     return inside.values[list(inside.names).index(name)]
+
+
+def only_key(node: dict[Any, Any], segments: Sequence[str]) -> tuple[Any, int] | None:
+    """The one key of a dict that a path goes on to, and how many segments it takes; None where that takes a closer look."""
+    found = [("/".join(segments[:used]), used) for used in range(1, len(segments) + 1)]
+    found = [(key, used) for key, used in found if key in node]
+    first = segments[0]
+    if first.isdecimal() and len(first) < 20 and int(first) in node and str(int(first)) == first:
+        found.append((int(first), 1))
+    return found[0] if len(found) == 1 and type(found[0][0]) in (str, int) else None
 
 
 def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str], must: bool = True) -> Any:
@@ -270,6 +283,9 @@ def _write(node: Any, segments: Sequence[str], value: Any) -> Any:
         at = layout.index[segments[0]]
         children = node._children
         return make(layout, (*children[:at], _write(children[at], segments[1:], value), *children[at + 1 :]))
+    if type(node) is dict and (known := only_key(node, segments)) is not None:
+        key, used = known
+        return {**node, key: _write(node[key], segments[used:], value)}
     at, used = position(node, segments, node, segments)
     inside = opened(node)
     assert inside is not None
@@ -353,6 +369,10 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
         StructureError: the function changed a shape or a dtype. What the function itself raises comes through,
             with a note that names the path.
     """
+    if not callable(function):
+        raise StructureError(
+            f"update takes a function of a leaf, got {describe(function)}; to set a value use ptree.set"
+        )
     literal = compile(selector).literal if isinstance(selector, str) and selector[:1] != "!" else None
     if literal:  # one path, perhaps an alias
         leaf = read_or(tree, literal, MISSING)

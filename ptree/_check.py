@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._errors import SHOWN, StructureError, listed
+from ._errors import SHOWN, StructureError, lines, listed, quoted
 from ._leaf import describe, signature
 from ._paths import natural
 from ._select import aliases, leaves
@@ -18,8 +18,8 @@ def check(tree: Any, like: Any) -> None:
     Traceback (most recent call last):
         ...
     ptree.StructureError: the tree is not like `like`:
-      missing: ['c']
-      unexpected: ['b']
+      missing in the tree: ['c']
+      unexpected in the tree: ['b']
 
     Either may be parameters, a spec or an abstract tree. Values are not compared, and containers may be of
     other kinds as long as the paths are the same.
@@ -28,21 +28,26 @@ def check(tree: Any, like: Any) -> None:
         StructureError: with the lists `missing`, `unexpected`, `misshapen` and `mistyped`.
     """
     expected, got = dict(leaves(like)), dict(leaves(tree))
-    differ = differences(expected, got)
-    if any(differ):
-        raise structure_error("the tree is not like `like`", *differ, expected, got)
-    tied, wanted = aliases(tree), aliases(like)
-    if tied != wanted:
-        lines = [
-            f"{alias!r} is tied to {tie.shown()!r} in `like`" for alias, tie in wanted.items() if tied.get(alias) != tie
-        ]
-        lines += [
-            f"{alias!r} is tied to {tie.shown()!r} in the tree"
-            for alias, tie in tied.items()
-            if wanted.get(alias) != tie
-        ]
-        missing, unexpected = ([path for path in a if path not in b] for a, b in ((wanted, tied), (tied, wanted)))
-        raise StructureError("the tree is not like `like`: " + "; ".join(lines), missing, unexpected)
+    wanted, tied = aliases(like), aliases(tree)
+    missing, unexpected, misshapen, mistyped = differences(expected, got)
+    apart = [alias for alias in sorted({*wanted, *tied}, key=natural) if wanted.get(alias) != tied.get(alias)]
+    told = [
+        f"{quoted(alias)} is {_kept(alias, wanted, expected)} in `like`, and {_kept(alias, tied, got)} in the tree"
+        for alias in apart
+    ]
+    missing = [path for path in missing if path not in apart]
+    unexpected = [path for path in unexpected if path not in apart]
+    if missing or unexpected or misshapen or mistyped or told:
+        raise structure_error(
+            "the tree is not like `like`", missing, unexpected, misshapen, mistyped, expected, got,
+            sides=(" in `like`", " in the tree"), ties=told,
+        )  # fmt: skip
+
+
+def _kept(path: str, tied: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    if path in tied:
+        return f"tied to {tied[path].shown()!r}"
+    return "a leaf of its own" if path in known else "missing"
 
 
 def differences(
@@ -74,13 +79,14 @@ def structure_error(
     prefix: str = "",
     fix: str = "",
     sides: tuple[str, str] = ("", ""),
+    ties: Sequence[str] = (),
 ) -> StructureError:
     """All that does not fit as one error: one line if there is one difference, else a line each."""
     differ = sorted([*misshapen, *mistyped], key=natural)
     told: list[str] = []
     for path in differ[:SHOWN]:
         told.append(
-            f"{prefix + path!r}: expected {describe(expected[path])}{sides[0]}, got {describe(got[path])}{sides[1]}"
+            f"{quoted(prefix + path) if prefix + path else 'the root'}: expected {describe(expected[path])}{sides[0]}, got {describe(got[path])}{sides[1]}"
         )
     if len(differ) > SHOWN:
         told.append(f"and {len(differ) - SHOWN} more of another shape or dtype")
@@ -92,5 +98,6 @@ def structure_error(
         for name, group in zip(("missing", "unexpected"), groups, strict=False)
         if group
     ]
+    told += lines(ties).splitlines()
     text = f"{what}: {told[0]}." if len(told) == 1 else "\n  ".join([f"{what}:", *told])
     return StructureError(f"{text}{(' ' if len(told) == 1 else chr(10)) if fix else ''}{fix}", *groups)

@@ -10,7 +10,7 @@ from ._access import named, position
 from ._errors import PathError, StructureError, listed, quoted
 from ._leaf import describe, shape_only
 from ._nested import Nested, build, expand, place
-from ._nodes import levels_below, opened, remade
+from ._nodes import emptied, levels_below, new_key, opened, remade
 from ._paths import split
 from ._select import Selector, aliases, check_depth, choose, entries, leaves
 from ._tie import Tie
@@ -54,8 +54,9 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
         return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
     inside = opened(node)
     if inside is None:
-        at = asked.removesuffix("/" + "/".join(segments))
-        raise PathError(f"cannot put {quoted(asked)}: {at!r} is {describe(node)}, not a node. Drop it first")
+        at = asked.removesuffix("/".join(segments)).rstrip("/")
+        what = f"{quoted(at)} is {describe(node)}" if at else f"the tree is {describe(node)}"
+        raise PathError(f"cannot put {quoted(asked)}: {what}, not a node.{' Drop it first' if at else ''}")
     found = position(node, segments, node, segments, must=False)
     if found is not None:  # a key that is there; it may hold slashes
         at, used = found
@@ -70,11 +71,8 @@ def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
         )
     if any("/" in known for known in inside.names):
         name, rest = _new_name(node, segments, value, asked)
-    whole = bool(node) and all(isinstance(key, int) for key in node)
-    if whole and not (name.isdecimal() and name == str(int(name))):
-        raise StructureError(f"cannot put {quoted(asked)}: the keys beside {name!r} are whole numbers")
     new = _put(remade(node, {}) if isinstance(node, dict) else {}, rest, value, asked) if rest else value
-    return remade(node, {**node, int(name) if whole else name: new})
+    return remade(node, {**node, new_key(node, name, f"cannot put {quoted(asked)}"): new})
 
 
 def _new_name(node: Mapping[Any, Any], segments: Sequence[str], value: Any, asked: str) -> tuple[str, Sequence[str]]:
@@ -125,12 +123,12 @@ def drop(tree: Any, selector: Selector) -> Any:
         PatternError: the selector is malformed, or a part of it matches nothing.
         StructureError: a container that cannot lose a child (a list, a tuple, a dataclass).
     """
-    names = tree
+    among = None
     if aliases(tree):  # here their names count like those of leaves
-        names = Tree({path: _of_shape(value, leaf) for path, value, leaf in named(tree, leaves(tree))})
-    gone = frozenset(path for path, _ in choose(names, selector))
+        among = [(path, _of_shape(value, leaf)) for path, value, leaf in named(tree, leaves(tree))]
+    gone = frozenset(path for path, _ in choose(tree, selector, among))
     result = _drop(tree, gone, "")
-    return (Tree() if type(tree) is Tree else {}) if result is MISSING else result
+    return emptied(tree) if result is MISSING else result
 
 
 def _of_shape(value: Any, leaf: Any) -> Any:

@@ -111,7 +111,10 @@ def shortened(text: str, width: int) -> str:
 
 def quoted(given: object) -> str:
     """What a caller gave, in quotes, cut where it would fill a screen."""
-    return shortened(repr(given), 200)
+    try:
+        return shortened(repr(given), 200)
+    except ValueError:  # a number of more digits than Python prints
+        return f"a number of {given.bit_length()} bits" if isinstance(given, int) else type(given).__name__
 
 
 def listed(names: Iterable[str]) -> str:

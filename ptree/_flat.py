@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
 from ._access import replace_leaves
 from ._check import structure_error
-from ._errors import PathError
+from ._errors import PathError, StructureError
+from ._leaf import describe
 from ._nested import Nested, build, insert
 from ._paths import split
 from ._select import Selector, choose, entries, entry_dict, leaves
@@ -52,6 +51,8 @@ def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
         StructureError: two names land on one path, or the leaves are not those of `like`.
         TieError: an alias without its source.
     """
+    if not isinstance(flat, Mapping):
+        raise StructureError(f"unflatten takes a flat dict, path -> leaf; got {describe(flat)}")
     if like is None:
         nested = Nested()
         for path, value in flat.items():
@@ -60,7 +61,8 @@ def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
             insert(nested, split(path), value)
         return build(nested)
     expected = dict(leaves(like))
-    structure = {path for path, value in flat.items() if path not in expected and not jax.tree.leaves(value)}
+    structure = {path for path, _ in entries(like)} - expected.keys()  # its aliases and empty nodes
+    flat = {str(path): value for path, value in flat.items()}
     got = {path: value for path, value in flat.items() if path not in structure}
     missing, unexpected = [p for p in expected if p not in got], [p for p in got if p not in expected]
     if missing or unexpected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._errors import StructureError
+from ._errors import StructureError, quoted
 from ._leaf import describe, signature
 
 
 def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:
     """The array with a part of it written; bounds are checked where the index is known."""
-    asked = f"cannot set {path!r} at {_index_text(at)}"
+    asked = f"cannot set {quoted(path)} at {_index_text(at)}"
+    at = tuple(map(_array, at)) if isinstance(at, tuple) else _array(at)
     if not isinstance(leaf, (jax.Array, np.ndarray)):
         raise StructureError(f"{asked}: it is {describe(leaf)}, not an array")
     if any(isinstance(part, Tracer) and part.dtype == bool for part in jax.tree.leaves(at)):
@@ -32,12 +34,16 @@ def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:
         part = jax.ShapeDtypeStruct(shape, leaf.dtype)
         raise StructureError(f"{asked}: expected a number or {describe(part)}, got {describe(value)}")
     if number and not _holds(leaf.dtype, value):
-        raise StructureError(f"{asked}: expected a number that {describe(leaf)} can hold, got {value!r}")
+        raise StructureError(f"{asked}: expected a number that {describe(leaf)} can hold, got {quoted(value)}")
     if isinstance(leaf, np.ndarray):
         new = leaf.copy()
         new[at] = value
         return new
     return leaf.at[at].set(value)
+
+
+def _array(part: Any) -> Any:
+    return np.asarray(part) if isinstance(part, list) else part
 
 
 def _known(part: Any) -> Any:
@@ -52,7 +58,9 @@ def _holds(dtype: Any, number: Any) -> bool:
         return True
     if isinstance(number, int) and jnp.issubdtype(dtype, jnp.integer):
         return jnp.iinfo(dtype).min <= number <= jnp.iinfo(dtype).max
-    return not isinstance(number, complex) and jnp.issubdtype(dtype, jnp.floating)
+    if isinstance(number, complex) or not jnp.issubdtype(dtype, jnp.floating):
+        return False
+    return not abs(number) > float(jnp.finfo(dtype).max) or number in (math.inf, -math.inf)
 
 
 def _index_text(at: Any) -> str:

@@ -52,7 +52,8 @@ def describe(leaf: Any) -> str:
     about = signature(leaf)
     if isinstance(about, tuple):
         return f"{short_dtype(about[1])}[{','.join(map(str, about[0]))}]"
-    if isinstance(leaf, (bool, int, float, complex, str, bytes, type(None))) and len(text := repr(leaf)) <= 32:
+    plain = isinstance(leaf, (bool, float, complex, str, bytes, type(None)))
+    if (plain or (isinstance(leaf, int) and leaf.bit_length() < 100)) and len(text := repr(leaf)) <= 32:
         return text
     return about.__name__
 

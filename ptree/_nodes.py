@@ -7,6 +7,8 @@ opens is a node, and JAX's key path gives the names of its children.
 from __future__ import annotations
 
 import copy
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ import jax
 import numpy as np
 from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
 
+from ._errors import StructureError, quoted
 from ._paths import DEEPEST, in_order
 from ._tree import MISSING, Tree, make, prune
 
@@ -101,7 +104,7 @@ def _registered(node: Any) -> Node:
     names = [keystr(path, simple=True, separator="/") for path, _ in children]
     place = {name: at for at, name in enumerate(names)}
     order: Sequence[int] = range(len(names))
-    if isinstance(node, Mapping) and len(place) == len(names):  # JAX sorts the keys of most
+    if isinstance(node, Mapping) and not isinstance(node, OrderedDict) and len(place) == len(names):  # JAX sorts keys
         order = [place[name] for name in in_order(tuple(names))]
 
     def as_jax(values: Sequence[Any]) -> list[Any]:
@@ -113,7 +116,12 @@ def _registered(node: Any) -> Node:
             gone = [path[0].key for (path, _), value in zip(children, values, strict=True) if value is MISSING]
             rest = structure.unflatten(values)
             return remade(node, {key: _none(value) for key, value in rest.items() if key not in gone})
-        return structure.unflatten(map(_none, values))
+        try:
+            return structure.unflatten(map(_none, values))
+        except Exception as error:
+            raise StructureError(
+                f"a {type(node).__name__} cannot have None in the place of a child: {error}"
+            ) from error
 
     return Node(
         [names[at] for at in order],
@@ -121,6 +129,27 @@ def _registered(node: Any) -> Node:
         lambda values: structure.unflatten(as_jax(values)),
         keep,
         not isinstance(node, Mapping),
+    )
+
+
+def emptied(tree: Any) -> Any:
+    """The same kind of mapping without anything in it; None for a container that cannot be empty."""
+    return Tree() if type(tree) is Tree else remade(tree, {}) if isinstance(tree, Mapping) else None
+
+
+def new_key(node: Mapping[Any, Any], name: str, asked: str, key: Any = MISSING) -> Any:
+    """The key for a new name, of the kind of those beside it: JAX sorts keys, and cannot sort a mixture."""
+    kinds = {type(key) for key in node}
+    if key is not MISSING and (not kinds or type(key) in kinds):
+        return key
+    if not kinds or kinds == {str}:
+        return name
+    if kinds == {int}:
+        if re.fullmatch(r"0|-?[1-9][0-9]{0,4000}", name):
+            return int(name)
+        raise StructureError(f"{asked}: the keys beside {quoted(name)} are whole numbers")
+    raise StructureError(
+        f"{asked}: the keys beside {quoted(name)} are of the type {', '.join(sorted(k.__name__ for k in kinds))}"
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from operator import is_
 from typing import Any
 
 from ._access import map_leaves
-from ._errors import StructureError, listed
-from ._nodes import opened, remade
+from ._errors import StructureError, listed, quoted
+from ._nodes import emptied, new_key, opened, remade
+from ._paths import natural
 from ._select import Selector, check_depth, choose, leaves
 from ._tree import MISSING, Layout, Tree, find, make
 
@@ -44,11 +46,8 @@ def partition(tree: Any, selector: Selector) -> tuple[Any, Any]:
     """
     chosen = frozenset(path for path, _ in choose(tree, selector))
     halves = (_part(tree, chosen, True, ""), _part(tree, chosen, False, ""))
-    empty = Tree() if type(tree) is Tree else {} if type(tree) is dict else None
-    return (
-        empty if halves[0] is MISSING else halves[0],
-        empty if halves[1] is MISSING else halves[1],
-    )
+    first, second = (emptied(tree) if half is MISSING else half for half in halves)
+    return first, second
 
 
 def mask(tree: Any, selector: Selector) -> Any:
@@ -78,7 +77,11 @@ def _part(node: Any, chosen: frozenset[str], taken: bool, prefix: str) -> Any:
     values = [_part(v, chosen, taken, f"{prefix}{n}/") for n, v in zip(inside.names, inside.values, strict=True)]
     if all(map(is_, values, inside.values)):
         return node
-    return MISSING if all(value is MISSING for value in values) else inside.keep(values)
+    if all(value is MISSING for value in values):
+        return MISSING
+    if isinstance(node, OrderedDict):  # its order is part of its structure, which merge could not know
+        return inside.rebuild([None if value is MISSING else value for value in values])
+    return inside.keep(values)
 
 
 def merge(*trees: Any) -> Any:
@@ -91,7 +94,8 @@ def merge(*trees: Any) -> Any:
       head/bias   3
     )
 
-    Ties of every tree stay. An empty node, or None, gives way to whatever another tree has there.
+    Ties of every tree stay. An empty node, or None, gives way to whatever another tree has there. The keys of
+    a plain dict come in the order of the trees.
 
     Raises:
         StructureError: a path that is in more than one tree, or containers that do not fit.
@@ -104,7 +108,7 @@ def merge(*trees: Any) -> Any:
         merged = _merge(merged, tree, "", overlap)
     if overlap:
         raise StructureError(
-            f"cannot merge: {listed(overlap)} {'is' if len(overlap) == 1 else 'are'} in more than one tree."
+            f"cannot merge: {listed(overlap := sorted({*overlap}, key=natural))} {'is' if len(overlap) == 1 else 'are'} in more than one tree."
             " Drop one side first, or use ptree.set to replace values",
             unexpected=overlap,
         )
@@ -130,10 +134,17 @@ def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
         pairs = zip(left.names, left.values, right.values, strict=True)
         return left.rebuild([_merge(x, y, f"{prefix}{name}/", overlap) for name, x, y in pairs])
     elif isinstance(a, Mapping) and type(a) is type(b):
-        out = dict(a)
+        out, known = dict(a), {str(key): key for key in a}
         for key, value in b.items():
-            out[key] = _merge(out[key], value, f"{prefix}{key}/", overlap) if key in out else value
-        return remade(a, out)
+            if str(key) in known:
+                old = known[str(key)]
+                out[old] = _merge(out[old], value, f"{prefix}{key}/", overlap)
+            else:
+                out[new_key(a, str(key), f"cannot merge at {quoted(prefix[:-1])}", key)] = value
+        merged = remade(a, out)
+        if any("/" in name for name in map(str, out)):
+            leaves(merged)  # raises where two leaves now have one path
+        return merged
     raise StructureError(
         f"cannot merge at {prefix[:-1]!r}: a {type(a).__name__} with {listed(left.names)}"
         f" and a {type(b).__name__} with {listed(right.names)}"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
-from ._errors import PatternError, StructureError, lines, listed, quoted
+from ._errors import PatternError, StructureError, lines, quoted
 from ._nested import Nested, build, insert
-from ._nodes import levels_below, opened, remade
+from ._nodes import levels_below, new_key, opened, remade
 from ._paths import compile, join, split
 from ._select import distinct, entries, entry_dict, why_dead
 from ._tie import Tie
@@ -264,13 +264,7 @@ def _assembled(like: Mapping[Any, Any], pieces: Sequence[_Piece]) -> Any:
 
 def _remade(like: Mapping[Any, Any], made: Mapping[str, Any]) -> Any:
     """A mapping like this one with these items; a key that was there before is the same object."""
-    keys = {str(key): key for key in like}
-    whole = bool(keys) and all(isinstance(key, int) for key in like)
-    names = {name: keys.get(name, int(name) if whole and name.isdecimal() else name) for name in made}
-    kinds = {type(key) for key in names.values()}
-    if len(kinds) > 1:
-        wrong = next(name for name, key in names.items() if isinstance(key, str))
-        raise StructureError(
-            f"cannot rename: the new key {quoted(wrong)} would stand beside {listed(n for n in names if n != wrong)}, which are no strings"
-        )
-    return remade(like, {names[name]: value for name, value in made.items()})
+    old = {str(key): key for key in like}
+    stay = {old[name]: None for name in made if name in old}
+    keys = {name: old[name] if name in old else new_key(stay, name, "cannot rename") for name in made}
+    return remade(like, {keys[name]: value for name, value in made.items()})

@@ -14,7 +14,7 @@ from typing import Any
 from ._access import replace_leaves
 from ._errors import PatternError, lines, listed, quoted
 from ._leaf import describe, name_of
-from ._select import leaves, match
+from ._select import leaves, match, parse, takes_all
 from ._tree import MISSING
 
 Rules = Mapping[Any, Any]
@@ -72,14 +72,17 @@ def explain(tree: Any, rules: Rules) -> Explanation:
         raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
     hits: dict[str, list[tuple[str, Any]]] = {path: [] for path, _ in leaves(tree)}
     dead: dict[str, str] = {}
+    names: list[str] = []
     for key, value in rules.items():
-        name = _name(key)
-        found, why = match(tree, list(key) if isinstance(key, tuple) else key)
-        if not why and key != "**" and all(hits[path] for path, _ in found):
+        selector = list(key) if isinstance(key, tuple) else key
+        found, why = match(tree, selector)
+        name = _unique(_name(key), names)
+        everything = all(takes_all(part) and not away for away, part in parse(selector))
+        if not why and not everything and all(hits[path] for path, _ in found):
             first = list(dict.fromkeys(hits[path][0][0] for path, _ in found))
             why = [f"the rule {quoted(name)} takes nothing: {listed(first)} before it takes all that it matches"]
         if why:
-            dead[name] = "\n".join([*dead.get(name, "").splitlines(), *why])
+            dead[name] = "\n".join(why)
         for path, _ in found:
             hits[path].append((name, value))
     return Explanation(
@@ -89,6 +92,12 @@ def explain(tree: Any, rules: Rules) -> Explanation:
         ),
         dead,
     )
+
+
+def _unique(name: str, names: list[str]) -> str:
+    """The name, with a number where another rule has the same: two functions may both be `<lambda>`."""
+    names.append(name)
+    return name if names.count(name) == 1 else f"{name} ({names.count(name)})"
 
 
 def _name(key: Any) -> str:

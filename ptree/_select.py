@@ -131,41 +131,51 @@ def aliases(tree: Any) -> dict[str, Tie]:
     return {path: value for path, value in entries(tree) if type(value) is Tie}
 
 
-def choose(tree: Any, selector: Selector | None) -> Leaves:
+def choose(tree: Any, selector: Selector | None, among: Leaves | None = None) -> Leaves:
     """The leaves that a selector means, in listing order; all of them where it is None.
+
+    With `among`, what it means of these pairs, such as a tree's leaves and aliases.
 
     Raises:
         PatternError: a part of the selector is malformed, matches nothing, or matches aliases only.
     """
     if selector is None:
         return leaves(tree)
-    found, dead = match(tree, selector)
+    found, dead = match(tree, selector, among)
     if dead:
         raise PatternError(lines(dead))
     return found
 
 
-def match(tree: Any, selector: Selector) -> tuple[Leaves, list[str]]:
+def match(tree: Any, selector: Selector, among: Leaves | None = None) -> tuple[Leaves, list[str]]:
     """The leaves that a selector means, in listing order; and why each part that matches nothing does not."""
     parts = parse(selector)
     dead: list[str] = []
-    if len(parts) == 1 and not parts[0][0]:
+    if among is None and len(parts) == 1 and not parts[0][0]:
         found = _chosen_by(parts[0][1], tree, None)
         found = found if type(tree) is Tree else distinct(found)
-        if not found:
+        if not found and not takes_all(parts[0][1]):
             dead.append(_why_dead(parts[0][1], tree))
     else:
-        everything = leaves(tree)
+        everything = leaves(tree) if among is None else among
         paths = {path for path, _ in everything} if parts[0][0] else set[str]()
         for takes_away, part in parts:
-            hits = {path for path, _ in _chosen_by(part, tree, everything)}
-            if not hits:
+            if isinstance(part, Pattern) and among is not None:
+                hits = {path for path, _ in among if part.matches(path)}
+            else:
+                hits = {path for path, _ in _chosen_by(part, tree, everything)}
+            if not hits and not takes_all(part):
                 dead.append(_why_dead(part, tree))
             paths = paths - hits if takes_away else paths | hits
         found = [(path, leaf) for path, leaf in everything if path in paths]
-        if not found and not dead:
+        if not found and not dead and everything:
             dead.append("the selector takes away all that it selects")
     return found, dead
+
+
+def takes_all(part: Any) -> bool:
+    """Whether a part of a selector means everything, also where there is nothing: `**`."""
+    return isinstance(part, Pattern) and {*part.text.split("/")} == {"**"}
 
 
 def parse(selector: Selector) -> list[tuple[bool, Any]]:
@@ -178,10 +188,10 @@ def parse(selector: Selector) -> list[tuple[bool, Any]]:
         raise PatternError(f"the regex {quoted(selector.pattern)} is of bytes, and paths are strings")
     if isinstance(selector, re.Pattern) or callable(selector):
         return [(False, selector)]
-    if isinstance(selector, Sequence) and selector and not isinstance(selector, bytes):
+    if isinstance(selector, Sequence) and len(selector) and not isinstance(selector, bytes):
         return [part for inner in selector for part in parse(inner)]
     raise PatternError(
-        f"not a selector: {describe(selector) if selector else repr(selector)}; a selector is a pattern such as"
+        f"not a selector: {describe(selector) if hasattr(selector, 'shape') else quoted(selector)}; a selector is a pattern such as"
         " '**/bias', a compiled regex, a function (path, leaf) -> bool, or a sequence of these"
     )
 
@@ -223,10 +233,13 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves, lev
             if after is not None:
                 _walk(children[at], f"{prefix}{name}/", pattern, after, out, levels - 1)
         return
-    inside = opened(node)
-    if inside is None:
+    if type(node) is dict and state.names is not None and _plain_names(node):  # only these can lead on
+        known = [(name, node[name]) for name in state.names if name in node]
+    elif (inside := opened(node)) is not None:
+        known = zip(inside.names, inside.values, strict=True)
+    else:
         return
-    for name, child in zip(inside.names, inside.values, strict=True):
+    for name, child in known:
         after = state
         for segment in name.split("/"):  # a key of a foreign dict may hold a slash
             after = after and pattern.step(after, segment)
@@ -234,6 +247,14 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves, lev
                 break
         if after is not None:
             _walk(child, f"{prefix}{name}/", pattern, after, out, levels - 1)
+
+
+def _plain_names(node: dict[Any, Any]) -> bool:
+    """Whether every key is a string without a slash, so that each is one segment."""
+    try:
+        return "/" not in "".join(node)
+    except TypeError:
+        return False
 
 
 # ----------------------------------------------------------------- patterns that match nothing

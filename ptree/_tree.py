@@ -382,17 +382,20 @@ def where_it_stops(
     step: Callable[[Any, str], Any] = lambda node, name: find(node, [name]),
 ) -> str:
     """How far a path goes, what is there, and the nearest name."""
-    node = tree
-    for at, segment in enumerate(segments):
-        here = "/".join(segments[:at])
+    node, at = tree, 0
+    while at < len(segments):
+        here, rest = "/".join(segments[:at]), "/".join(segments[at:])
         known = names(node)
         place = f"at {quoted(here)}" if here else "at the root"
         if known is None:
             return f"{place} is {describe(node)}, not a node"
-        if segment not in known:
-            hint = suggestion(segment, known, here + "/" if here else "")
+        taken = [name for name in known if rest == name or rest.startswith(f"{name}/")]  # it may hold slashes
+        if not taken:
+            prefix = here + "/" if here else ""
+            hint = suggestion(segments[at], known, prefix) or suggestion(rest, known, prefix)
             return f"{place} there are {listed(sorted(known, key=natural))}.{hint}"
-        node = step(node, segment)
+        name = max(taken, key=len)
+        node, at = step(node, name), at + name.count("/") + 1
     return "only ptree.get can read below a node that is no Tree"
 
 

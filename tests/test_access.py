@@ -459,10 +459,10 @@ def test_check_lists_all_that_differs_by_path(params):
     error = says(
         pt.StructureError,
         "the tree is not like `like`:\n"
-        "  '0/bias': expected f32[8], got f32[3]\n"
-        "  '0/kernel': expected f32[4,8], got bf16[4,8]\n"
-        "  missing: ['6/bias', '6/kernel']\n"
-        "  unexpected: ['7']",
+        "  '0/bias': expected f32[8] in `like`, got f32[3] in the tree\n"
+        "  '0/kernel': expected f32[4,8] in `like`, got bf16[4,8] in the tree\n"
+        "  missing in the tree: ['6/bias', '6/kernel']\n"
+        "  unexpected in the tree: ['7']",
         pt.check, pt.put(other, "7", 1), params,
     )  # fmt: skip
     assert (error.missing, error.unexpected) == (["6/bias", "6/kernel"], ["7"])
@@ -470,7 +470,7 @@ def test_check_lists_all_that_differs_by_path(params):
     tree = {"a": 1, "b": 1, "c": 1}
     error = says(
         pt.StructureError,
-        "the tree is not like `like`: 'c' is tied to 'a' in `like`; 'c' is tied to 'b' in the tree",
+        "the tree is not like `like`: 'c' is tied to 'a' in `like`, and tied to 'b' in the tree.",
         pt.check, pt.tie(tree, {"c": "b"}), pt.tie(tree, {"c": "a"}),
     )  # fmt: skip
 
@@ -480,7 +480,10 @@ def test_a_long_report_shows_ten_of_a_kind_and_counts_the_rest():
     other = pt.Tree({f"l{i}": {"w": jnp.ones(3)} for i in range(40)})
     with pytest.raises(pt.StructureError) as error:
         pt.check(other, like)
-    assert "'l9/w': expected f32[2], got f32[3]\n  and 30 more of another shape or dtype\n" in str(error.value)
+    assert (
+        "'l9/w': expected f32[2] in `like`, got f32[3] in the tree\n  and 30 more of another shape or dtype\n"
+        in str(error.value)
+    )
     assert str(error.value).endswith("'l9/b', and 30 more]")
     assert len(error.value.misshapen) == len(error.value.missing) == 40
 

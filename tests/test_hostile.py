@@ -395,7 +395,7 @@ def test_rename_keeps_kinds_of_mappings_and_order_and_shares_the_rest():
 
 
 @pytest.mark.parametrize(("tree", "table", "message"), [
-    ({1: 1, 2: 2}, {"1": "x"}, "cannot rename: the new key 'x' would stand beside ['2'], which are no strings"),
+    ({1: 1, 2: 2}, {"1": "x"}, "cannot rename: the keys beside 'x' are whole numbers"),
     ({"a": [1, 2]}, {"a/0": "a/x"}, "cannot rename inside 'a': a list keeps its own names"),
     ({"a": [1, 2], "b": 3}, {"b": "a/z"}, "cannot rename: 'a' is a list, which takes in no new names"),
     (3, {"a": "b"}, "cannot rename: the tree is a single leaf, which has no name"),
@@ -417,3 +417,120 @@ def test_rename_refuses_paths_that_are_none(tree):
     ):
         with pytest.raises(pt.PatternError, match=r"the new path (is empty|has an empty segment)"):
             pt.rename(tree, table)
+
+
+def test_drop_beside_a_tie_sees_what_it_sees_without_one():
+    from collections import Counter
+
+    tied = pt.tie({"emb": {"t": Z}, "head": {"k": Z}}, {"head/k": "emb/t"})
+    assert pt.drop({"m": tied, "c": Counter(a=1), "d": 1}, "c") == {"m": tied, "d": 1}
+    assert pt.paths(pt.drop({"a": 1, "a/b": 2, "m": tied}, "m/head"), aliases=True) == ["a", "a/b", "m/emb/t"]
+    assert pt.paths(pt.drop({"m": tied, "x": 1}, ["m/head", "x"]), aliases=True) == ["m/emb/t"]
+    says(pt.PatternError, "the pattern 'zz' matches nothing in 2 leaves.", pt.drop, {"m": tied, "x": 1}, "zz")
+
+
+def test_merge_and_put_make_no_tree_that_others_refuse():
+    with pytest.raises(pt.PathError, match="the path 'a/b' is ambiguous"):
+        pt.merge({"a/b": 1}, {"a": {"b": 2}})
+    for a, b in (({1: 1}, {"1": 2}), ({"1": 1}, {1: 2})):
+        with pytest.raises(pt.StructureError, match=r"cannot merge: \['1'\] is in more than one tree"):
+            pt.merge(a, b)
+    with pytest.raises(pt.StructureError, match=r"cannot merge: \['0'\] is in more than one tree"):
+        pt.merge([1], [2], [3])
+    assert pt.put({-1: 1, 0: 2}, "-2", 5) == {-1: 1, 0: 2, -2: 5}
+    for node, kind in (({None: 1}, "NoneType"), ({(1, 2): 1}, "tuple"), ({b"a": 1}, "bytes")):
+        says(pt.StructureError, f"cannot put 'a': the keys beside 'a' are of the type {kind}", pt.put, node, "a", 5)
+    says(pt.PathError, "cannot put 'a': the tree is 5, not a node.", pt.put, 5, "a", 3)
+
+
+def test_unflatten_into_like_ignores_nothing():
+    for odd in (None, {}, ()):
+        says(
+            pt.StructureError,
+            "cannot unflatten into `like`: unexpected: ['zz'].",
+            pt.unflatten,
+            {"a": 1, "zz": odd},
+            {"a": 1},
+        )
+    assert pt.unflatten({0: 5, 1: 6}, like=[0, 0]) == [5, 6]
+    says(pt.StructureError, "unflatten takes a flat dict, path -> leaf; got None", pt.unflatten, None)
+
+
+def test_a_mapping_that_loses_everything_stays_of_its_kind():
+    from collections import OrderedDict, defaultdict
+
+    for kind in (OrderedDict(a=1), defaultdict(int, a=1), {"a": 1}):
+        assert type(pt.drop(kind, "**")) is type(pt.partition(kind, "a")[1]) is type(kind)
+        assert not pt.drop(kind, "**")
+
+
+def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence():
+    tree = {"w": jnp.zeros((3, 2))}
+    with pytest.raises(pt.PatternError, match=r"not a selector: f32\[2\]; a selector is"):
+        pt.items(tree, jnp.ones(2))
+    says(
+        pt.StructureError,
+        "update takes a function of a leaf, got 3; to set a value use ptree.set",
+        pt.update,
+        tree,
+        "w",
+        3,
+    )
+    assert pt.set(tree, "w", 1, at=[0, 1])["w"].tolist() == pt.set(tree, "w", 1, at=jnp.array([0, 1]))["w"].tolist()
+    assert pt.set(tree, "w", 1, at=([0, 1], 1))["w"][:, 1].tolist() == [1, 1, 0]
+    for number, dtype in ((10**400, "float32"), (1e30, "float16"), (-1e39, "float32")):
+        with pytest.raises(pt.StructureError, match=r"expected a number that f.* can hold"):
+            pt.set({"w": jnp.zeros(2, dtype)}, "w", number, at=0)
+    assert pt.set(tree, "w", float("inf"), at=0)["w"][0, 0] == jnp.inf
+    with pytest.raises(pt.StructureError, match="a Partial cannot have None in the place of a child"):
+        pt.partition(jax.tree_util.Partial(max, 1, 2), "0")
+    says(pt.StructureError, "the tree is not like `like`: 'a': expected int in `like`, got 1.0 in the tree.",
+         pt.check, {"a": 1.0}, {"a": 10**5000})  # fmt: skip
+
+
+def test_a_missing_name_below_a_key_with_slashes_says_what_is_there():
+    says(
+        pt.PathError,
+        "no path 'mlp/~/linear_0/b': at 'mlp/~/linear_0' there are ['w'].",
+        pt.get,
+        {"mlp/~/linear_0": {"w": 1}},
+        "mlp/~/linear_0/b",
+    )
+    with pytest.raises(pt.PathError, match=r"Did you mean 'mlp/~/linear_0'\?"):
+        pt.get({"mlp/~/linear_0": {"w": 1}}, "mlp/~/linear_1")
+
+
+def test_everything_of_a_tree_without_leaves_is_nothing():
+    empty = optax.sgd(0.1).init({"w": Z})
+    assert pt.paths(empty, "**") == []
+    assert pt.label(empty, {"**": 1}) == empty
+    assert pt.update(empty, "**", lambda leaf: leaf) == empty
+    with pytest.raises(pt.PatternError, match="the pattern 'a' matches nothing in 0 leaves"):
+        pt.paths(empty, "a")
+
+
+def test_check_tells_ties_and_leaves_at_once():
+    untied = {"e": Z, "h": Z, "n": O, "m": 1}
+    tied = pt.tie(untied, {"h": "e"})
+    says(pt.StructureError, "the tree is not like `like`:\n  missing in the tree: ['m']\n"
+         "  'h' is a leaf of its own in `like`, and tied to 'e' in the tree",
+         pt.check, pt.drop(tied, "m"), untied)  # fmt: skip
+    says(
+        pt.StructureError,
+        "the tree is not like `like`: the root: expected 2.0 in `like`, got 1 in the tree.",
+        pt.check,
+        1,
+        2.0,
+    )
+
+
+def test_rules_of_one_name_are_told_apart():
+    told = pt.explain({"a": 1}, {lambda path, leaf: leaf == 9: 1, lambda path, leaf: leaf == 8: 2, "**": 3})
+    assert str(told).count("dead: the predicate") == 2
+    assert list(told.dead) == ["<lambda>", "<lambda> (2)"]
+
+
+def test_an_ordered_dict_is_listed_in_its_order():
+    from collections import OrderedDict
+
+    assert pt.paths(OrderedDict([("layer_10", 1), ("layer_2", 2)])) == ["layer_10", "layer_2"]

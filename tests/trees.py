@@ -1,5 +1,6 @@
 """The corpus: awkward trees, over which every law runs."""
 
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,6 +89,8 @@ TREES: dict[str, Any] = {
     "PRNG keys": pt.Tree({"key": jax.random.key(3), "more": jax.random.split(jax.random.key(1), 3), "w": arange(2)}),
     "numpy": pt.Tree({"w": np.arange(6, dtype=np.float64).reshape(2, 3), "n": np.arange(3)}),
     "unicode and spaces": pt.Tree({"block 1": {"β": arange(2)}, "日本": arange(1), "a.b": arange(1), "layer[0]*": arange(1)}),
+    "ordered dict": OrderedDict(z=arange(2), a=OrderedDict(y=arange(3), b=arange(1)), m={"k": (arange(1),)}),
+    "default dict": defaultdict(dict, layer_10={"w": arange(2)}, layer_2={"w": arange(3)}),
     "plain dict": {"b": {"kernel": arange(2), "bias": arange(1)}, "a": arange(3)},
     "dict with int keys": {"layers": {0: arange(1), 10: arange(2), 2: arange(3)}},
     "list": [arange(1), {"w": arange(2)}, [arange(3)]],
