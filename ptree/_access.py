@@ -25,13 +25,13 @@ from ._select import aliases as aliases_of
 from ._tie import Tie
 from ._tree import (
     MISSING,
+    Slot,
     Tree,
     child,
     find,
     make,
     no_path,
     resolve,
-    unflatten_node,
 )
 
 # ------------------------------------------------------------------------------- reading
@@ -98,8 +98,8 @@ def _step(node: Any, name: str) -> Any:
 
 def only_key(node: dict[Any, Any], segments: Sequence[str]) -> tuple[Any, int] | None:
     """The one key of a dict that a path goes on to, and how many segments it takes; None where that takes a closer look."""
-    found = [("/".join(segments[:used]), used) for used in range(1, len(segments) + 1)]
-    found = [(key, used) for key, used in found if key in node]
+    spelt = [("/".join(segments[:used]), used) for used in range(1, len(segments) + 1)]
+    found: list[tuple[Any, int]] = [(key, used) for key, used in spelt if key in node]
     first = segments[0]
     if first.isdecimal() and len(first) < 20 and int(first) in node and str(int(first)) == first:
         found.append((int(first), 1))
@@ -254,7 +254,10 @@ def _replaced(tree: Any, segments: Sequence[str], value: Any) -> Any:
     for children, layout, at in reversed(trail):
         new = [*children]
         new[at] = value
-        value = unflatten_node(layout, tuple(new))
+        above = Slot()  # `unflatten_node`, without a call a level
+        above._node = (tuple(new), layout)
+        above.__class__ = Tree
+        value = above
     return value
 
 

@@ -89,7 +89,7 @@ _layouts: WeakValueDictionary[Any, Layout] = WeakValueDictionary()
 # --------------------------------------------------------------------------------- Tree
 
 
-class _Slot:
+class Slot:
     """A Tree while it is being made: the same slot, and assignment still allowed."""
 
     __slots__ = ("_node",)
@@ -97,7 +97,7 @@ class _Slot:
     _node: tuple[tuple[Any, ...], Layout]  # just what JAX asks for, so that flattening makes no object
 
 
-class Tree(_Slot, Mapping[str, Any]):
+class Tree(Slot, Mapping[str, Any]):
     """An immutable nested dict of parameters; every function of ptree reads, and JAX flattens, it by path.
 
     >>> import jax.numpy as jnp
@@ -219,7 +219,7 @@ class Tree(_Slot, Mapping[str, Any]):
 
 def unflatten_node(layout: Layout, children: Any) -> Tree:
     """The Tree of a layout and a tuple of children, in as few steps as Python allows: JAX calls it for each node."""
-    tree = _Slot()
+    tree = Slot()
     tree._node = (children, layout)
     tree.__class__ = Tree  # cheaper than going round __setattr__
     return tree  # pyright: ignore[reportReturnType]
