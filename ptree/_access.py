@@ -18,7 +18,7 @@ from ._check import differences, structure_error
 from ._errors import PathError, StructureError, TieError, listed, quoted
 from ._index import written_at
 from ._leaf import describe, same, shape_only, signature
-from ._nodes import LEAF_TYPES, opened
+from ._nodes import LEAF_TYPES, child_named, names_in, opened
 from ._paths import compile, join, split
 from ._select import Selector, check_depth, choose, entries, leaves
 from ._select import aliases as aliases_of
@@ -62,7 +62,7 @@ def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -
                 if type(value) is Tree or opened(value) is None:
                     break
                 return _read(value, segments[cut:], tree, asked)
-        raise no_path(tree, asked, _names, _step)
+        raise no_path(tree, asked, names_in, child_named)
     if not segments:
         return node
     if type(node) is dict and (known := only_key(node, segments)) is not None:
@@ -79,21 +79,6 @@ def read_or(tree: Any, segments: Sequence[str], default: Any) -> Any:
         return _read(tree, segments, tree, segments)
     except PathError:
         return default
-
-
-def _names(node: Any) -> list[str] | None:
-    if type(node) is Tree:
-        return list(node)
-    inside = opened(node)
-    return None if inside is None else list(inside.names)
-
-
-def _step(node: Any, name: str) -> Any:
-    if type(node) is Tree:
-        return find(node, [name])
-    inside = opened(node)
-    assert inside is not None
-    return inside.values[list(inside.names).index(name)]
 
 
 def only_key(node: dict[Any, Any], segments: Sequence[str]) -> tuple[Any, int] | None:
@@ -115,7 +100,7 @@ def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]
     """
     inside = opened(node)
     if inside is None:
-        raise no_path(tree, asked, _names, _step)
+        raise no_path(tree, asked, names_in, child_named)
     prefixes = {"/".join(segments[:used]): used for used in range(1, len(segments) + 1)}
     found = [(at, prefixes[name]) for at, name in enumerate(inside.names) if name in prefixes]
     if len(found) > 1:
@@ -134,7 +119,7 @@ def position(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]
             f"the path {quoted('/'.join(asked))} is ambiguous{place}: the keys read {' or '.join(readings)}"
         )
     if not found and must:
-        raise no_path(tree, asked, _names, _step)
+        raise no_path(tree, asked, names_in, child_named)
     return found[0] if found else None
 
 
@@ -153,6 +138,7 @@ def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False)
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     chosen = choose(tree, selector)
     if not aliases:
@@ -175,6 +161,7 @@ def paths(tree: Any, selector: Selector | None = None, *, aliases: bool = False)
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     chosen = choose(tree, selector)
     return [path for path, *_ in (named(tree, chosen) if aliases else chosen)]
@@ -191,6 +178,7 @@ def count(tree: Any, selector: Selector | None = None) -> int:
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     return sum(math.prod(getattr(leaf, "shape", ())) for _, leaf in choose(tree, selector))
 
@@ -369,6 +357,7 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
         StructureError: the function changed a shape or a dtype. What the function itself raises comes through,
             with a note that names the path.
     """

@@ -30,7 +30,7 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
     alias it ends the tie. Where a source goes, its first alias takes over the leaf.
 
     Raises:
-        PathError: the path is the root, or goes on below a leaf.
+        PathError: the path is the root, goes on below a leaf, or could begin with more than one key.
         StructureError: a container that cannot take a new name (a tuple, a dataclass).
     """
     segments = split(path)
@@ -121,6 +121,7 @@ def drop(tree: Any, selector: Selector) -> Any:
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
         StructureError: a container that cannot lose a child (a list, a tuple, a dataclass).
     """
     among = None

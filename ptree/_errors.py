@@ -142,9 +142,10 @@ def nearest(wrong: str, names: Iterable[str]) -> str | None:
     """
     import difflib
 
-    if len(wrong) > 200:  # the time that it takes grows with the square
+    names = list(names)
+    if len(wrong) > 200 or len(names) > 5000:  # it takes time with the square of the one, and with each of the others
         return None
-    return next(iter(difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6)), None)
+    return next(iter(difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)), None)
 
 
 def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:

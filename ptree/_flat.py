@@ -27,6 +27,7 @@ def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     if selector is None:
         return entry_dict(tree)
@@ -48,7 +49,8 @@ def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
     With `like` the paths must be its paths; shapes and dtypes are free, so that it also makes masks and labels.
 
     Raises:
-        StructureError: two names land on one path, or the leaves are not those of `like`.
+        StructureError: no mapping; two names land on one path, or the leaves are not those of `like`.
+        PathError: a name that is no path.
         TieError: an alias without its source.
     """
     if not isinstance(flat, Mapping):
@@ -75,6 +77,9 @@ def asdict(tree: Any) -> dict[str, Any]:
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
+
+    Raises:
+        StructureError, PathError: as `Tree`, for what is none yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
     return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}

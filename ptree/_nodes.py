@@ -19,7 +19,7 @@ from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
 
 from ._errors import StructureError, quoted
 from ._paths import DEEPEST, in_order
-from ._tree import MISSING, Tree, make, prune
+from ._tree import MISSING, Tree, find, make, prune
 
 
 class Node(NamedTuple):
@@ -161,6 +161,23 @@ def remade(node: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
     new.clear()
     new.update(items)
     return new
+
+
+def names_in(node: Any) -> list[str] | None:
+    """The names that can be read in a node, those of aliases too; None for a leaf."""
+    if type(node) is Tree:
+        return list(node)
+    inside = opened(node)
+    return None if inside is None else list(inside.names)
+
+
+def child_named(node: Any, name: str) -> Any:
+    """What has a name in a node that has it."""
+    if type(node) is Tree:
+        return find(node, [name])
+    inside = opened(node)
+    assert inside is not None
+    return inside.values[list(inside.names).index(name)]
 
 
 def levels_below(node: Any, known: dict[int, int | None] | None = None, most: int = DEEPEST) -> int | None:

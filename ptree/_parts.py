@@ -28,6 +28,7 @@ def select(tree: Any, selector: Selector) -> Any:
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     return partition(tree, selector)[0]
 
@@ -43,6 +44,7 @@ def partition(tree: Any, selector: Selector) -> tuple[Any, Any]:
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     chosen = frozenset(path for path, _ in choose(tree, selector))
     halves = (_part(tree, chosen, True, ""), _part(tree, chosen, False, ""))
@@ -61,6 +63,7 @@ def mask(tree: Any, selector: Selector) -> Any:
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     chosen = frozenset(path for path, _ in choose(tree, selector))
     return map_leaves(tree, lambda path, _: path in chosen)
@@ -99,6 +102,7 @@ def merge(*trees: Any) -> Any:
 
     Raises:
         StructureError: a path that is in more than one tree, or containers that do not fit.
+        PathError: trees that together have one path twice, or more than 256 levels.
     """
     if not trees:
         raise StructureError("cannot merge: no tree was given")

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise, product
 from typing import Any
@@ -184,6 +184,8 @@ class Pattern:
             if at < len(self._sequences[which]) and self._sequences[which][at] is _DEEP:
                 reached.append((which, at + 1))  # ** may stand for no segment; two never follow each other
         key = frozenset(reached)
+        if len(self._states) >= _MOST_REMEMBERED:
+            self._states.clear()
         if key not in self._states:
             self._states[key] = _State(key, self._sequences)
         return self._states[key]
@@ -258,16 +260,24 @@ def _fits(part: str | tuple[Any, ...], segment: str) -> bool:
     return part == segment if type(part) is str else len(segment) in _ends(part, segment, {0})
 
 
-def _ends(elements: Iterable[Any], text: str, starts: set[int]) -> set[int]:
+def _ends(elements: Sequence[Any], text: str, starts: Collection[int]) -> Collection[int]:
     """Where elements may end in a text that may start at any of these places."""
-    for element in elements:
+    for at, element in enumerate(elements):
         if not starts:
             break
-        starts = _ends_of(element, text, starts)
+        if type(element) is _Any:
+            starts = range(min(starts), len(text) + 1)
+        elif (
+            type(starts) is range and type(element) is str and at + 1 < len(elements) and type(elements[at + 1]) is _Any
+        ):
+            first = text.find(element, starts.start)  # what follows is `*`, so only the first place counts
+            starts = {first + len(element)} if first >= 0 else ()
+        else:
+            starts = _ends_of(element, text, starts)
     return starts
 
 
-def _ends_of(element: Any, text: str, starts: set[int]) -> set[int]:
+def _ends_of(element: Any, text: str, starts: Collection[int]) -> set[int]:
     match element:
         case str():
             return {start + len(element) for start in starts if text.startswith(element, start)}
@@ -292,6 +302,8 @@ def _took(part: str | tuple[Any, ...], segment: str) -> tuple[str, ...]:
         leads = wanted[-1]
         if type(element) is _Any:
             wanted.append(set(range(max(leads) + 1)))
+        elif type(element) is str:
+            wanted.append({end - len(element) for end in leads if segment.endswith(element, 0, end)})
         else:
             wanted.append({at for at in range(len(segment) + 1) if leads & _ends_of(element, segment, {at})})
     at, taken = 0, list[str]()

@@ -66,7 +66,7 @@ def explain(tree: Any, rules: Rules) -> Explanation:
     unmatched: ['n']
 
     Raises:
-        PatternError: a malformed pattern.
+        PatternError: a malformed pattern, or rules that are no dict.
     """
     if not isinstance(rules, Mapping):
         raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")

@@ -14,7 +14,7 @@ from typing import Any
 from ._errors import PathError, PatternError, lines, listed, nearest, quoted
 from ._leaf import describe, name_of
 from ._nested import Nested, expand
-from ._nodes import LEAF_TYPES, dict_items, opened
+from ._nodes import LEAF_TYPES, child_named, dict_items, names_in, opened
 from ._paths import DEEPEST, Pattern, compile, escape
 from ._tie import Tie
 from ._tree import Tree, where_it_stops
@@ -279,8 +279,9 @@ def why_dead(pattern: Pattern, tree: Any) -> str:
             f"the pattern {quoted(pattern.text)} matches only aliases: {alias!r} is tied to {tie.source!r}."
             f" A leaf is matched by its own path: name {listed(names) if len(names) > 1 else repr(names[0])}"
         )
-    if pattern.literal is not None and type(tree) is Tree:
-        return f"{asked}: {where_it_stops(tree, pattern.literal)}"
+    if pattern.literal is not None:
+        there = "there is no leaf below it"
+        return f"{asked}: {where_it_stops(tree, pattern.literal, names_in, child_named, there)}"
     paths = [path for path, _ in leaves(tree)]
     return f"{asked} in {len(paths)} leaves.{_meant(pattern.text, paths)}"
 

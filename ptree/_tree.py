@@ -380,8 +380,9 @@ def where_it_stops(
     segments: Sequence[str],
     names: Callable[[Any], Sequence[str] | None] = lambda node: list(node) if type(node) is Tree else None,
     step: Callable[[Any, str], Any] = lambda node, name: find(node, [name]),
+    otherwise: str = "only ptree.get can read below a node that is no Tree",
 ) -> str:
-    """How far a path goes, what is there, and the nearest name."""
+    """How far a path goes, what is there, and the nearest name; `otherwise` where it does not stop."""
     node, at = tree, 0
     while at < len(segments):
         here, rest = "/".join(segments[:at]), "/".join(segments[at:])
@@ -396,7 +397,7 @@ def where_it_stops(
             return f"{place} there are {listed(sorted(known, key=natural))}.{hint}"
         name = max(taken, key=len)
         node, at = step(node, name), at + name.count("/") + 1
-    return "only ptree.get can read below a node that is no Tree"
+    return otherwise
 
 
 def prune(tree: Tree, children: Sequence[Any]) -> Tree:

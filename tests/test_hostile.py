@@ -426,7 +426,7 @@ def test_drop_beside_a_tie_sees_what_it_sees_without_one():
     assert pt.drop({"m": tied, "c": Counter(a=1), "d": 1}, "c") == {"m": tied, "d": 1}
     assert pt.paths(pt.drop({"a": 1, "a/b": 2, "m": tied}, "m/head"), aliases=True) == ["a", "a/b", "m/emb/t"]
     assert pt.paths(pt.drop({"m": tied, "x": 1}, ["m/head", "x"]), aliases=True) == ["m/emb/t"]
-    says(pt.PatternError, "the pattern 'zz' matches nothing in 2 leaves.", pt.drop, {"m": tied, "x": 1}, "zz")
+    says(pt.PatternError, "the pattern 'zz' matches nothing: at the root there are ['m', 'x'].", pt.drop, {"m": tied, "x": 1}, "zz")
 
 
 def test_merge_and_put_make_no_tree_that_others_refuse():
@@ -504,8 +504,9 @@ def test_everything_of_a_tree_without_leaves_is_nothing():
     empty = optax.sgd(0.1).init({"w": Z})
     assert pt.paths(empty, "**") == []
     assert pt.label(empty, {"**": 1}) == empty
+    says(pt.PatternError, "the pattern 'n' matches nothing: there is no leaf below it", pt.items, {"n": {}}, "n")
     assert pt.update(empty, "**", lambda leaf: leaf) == empty
-    with pytest.raises(pt.PatternError, match="the pattern 'a' matches nothing in 0 leaves"):
+    with pytest.raises(pt.PatternError, match="the pattern 'a' matches nothing: at the root there are"):
         pt.paths(empty, "a")
 
 

@@ -99,6 +99,8 @@ def test_no_pattern_takes_for_ever():  # by backtracking each of these would run
     compile("/".join(["**", "a"] * 40) + "/x").matches("/".join("a" * 300))
     compile("*a" * 50 + "b").matches("a" * 2000)
     compile("{*,*a}" * 40).matches("a" * 20_000 + "b")
+    compile("*a" * 2000 + "b").matches("a" * 20_000)
+    assert compile("*a" * 200 + "b").captures(["a" * 5000 + "b"])[-1].strip("a") == ""
     compile("{{*,a},{*b,{*,c}}}" * 10).matches("a" * 20_000)
     assert compile("*a" * 40 + "*").captures(["a" * 2000])[:2] == ("", "")
     compile("{0..1000000000}").matches("7" * 5000)

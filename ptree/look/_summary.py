@@ -102,6 +102,7 @@ def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = Non
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
         StructureError: the mask does not have the tree's paths.
     """
     kept = dict(choose(tree, selector))
