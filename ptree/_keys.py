@@ -21,6 +21,7 @@ from ._errors import InitError
 from ._leaf import describe
 from ._paths import split
 from ._select import leaves
+from ._threefry import threefry
 
 
 def keys(tree: Any, key: Any) -> Any:
@@ -72,8 +73,10 @@ def path_keys(key: Any, paths: Sequence[str]) -> tuple[Any, str]:
     for at, path in enumerate(segments):
         for level, segment in enumerate(path):
             words[level, at] = *_hash(segment), 1
-    rows = _fold(data, words, impl)
-    return (rows if isinstance(rows, Tracer) else np.asarray(rows)), impl
+    if isinstance(data, Tracer):
+        return _fold(data, words, impl), impl
+    fold = _fold_on_host if impl == "threefry2x32" else _fold
+    return np.asarray(fold(np.asarray(data), words, impl)), impl
 
 
 def _words_of(key: Any) -> tuple[Any, str]:
@@ -101,6 +104,15 @@ def _hash(segment: str) -> tuple[int, int]:
 
     digest = sha256(segment.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:8], "big")
+
+
+def _fold_on_host(data: Any, words: Any, impl: str) -> Any:
+    """What `_fold` does for JAX's default generator, with nothing to compile."""
+    a, b = (np.full(words.shape[1], word) for word in data)
+    for level in words:
+        c, d = threefry(*threefry(a, b, level[:, 0]), level[:, 1])
+        a, b = np.where(level[:, 2], c, a), np.where(level[:, 2], d, b)
+    return np.stack([a, b], axis=1)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -36,7 +36,7 @@ def _implementation() -> Any:
         for axis in range(len(shape)):
             step = np.uint32(math.prod(shape[axis + 1 :]))
             place += step * jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-        a, b = _threefry(key[0], key[1], place)
+        a, b = threefry(key[0], key[1], place)
         return (a ^ b).astype(f"uint{width}")
 
     return random.define_prng_impl(
@@ -45,8 +45,8 @@ def _implementation() -> Any:
     )  # fmt: skip
 
 
-def _threefry(k0: Any, k1: Any, place: Any) -> tuple[Any, Any]:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counter (0, place)."""
+def threefry(k0: Any, k1: Any, place: Any) -> tuple[Any, Any]:
+    """Threefry-2x32 with 20 rounds (Salmon et al. 2011) of the counter (0, place), on arrays of JAX or NumPy."""
     keys = k0, k1, k0 ^ k1 ^ np.uint32(0x1BD11BDA)
     a, b = keys[0], place + keys[1]
     for five in range(5):

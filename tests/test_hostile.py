@@ -426,7 +426,13 @@ def test_drop_beside_a_tie_sees_what_it_sees_without_one():
     assert pt.drop({"m": tied, "c": Counter(a=1), "d": 1}, "c") == {"m": tied, "d": 1}
     assert pt.paths(pt.drop({"a": 1, "a/b": 2, "m": tied}, "m/head"), aliases=True) == ["a", "a/b", "m/emb/t"]
     assert pt.paths(pt.drop({"m": tied, "x": 1}, ["m/head", "x"]), aliases=True) == ["m/emb/t"]
-    says(pt.PatternError, "the pattern 'zz' matches nothing: at the root there are ['m', 'x'].", pt.drop, {"m": tied, "x": 1}, "zz")
+    says(
+        pt.PatternError,
+        "the pattern 'zz' matches nothing: at the root there are ['m', 'x'].",
+        pt.drop,
+        {"m": tied, "x": 1},
+        "zz",
+    )
 
 
 def test_merge_and_put_make_no_tree_that_others_refuse():

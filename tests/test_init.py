@@ -41,6 +41,13 @@ def test_a_million_paths_have_a_million_keys():
     assert len(np.unique(rows.view(np.uint64))) == len(paths)
 
 
+def test_keys_are_the_same_inside_of_jit():
+    names = ["a", "b/c/d", "blocks/11/attn/q/kernel", "β"]
+    inside = jax.jit(lambda key: path_keys(key, names)[0])(KEY)
+    np.testing.assert_array_equal(path_keys(KEY, names)[0], inside)
+    assert path_keys(KEY, [""])[0].tolist() == [jax.random.key_data(KEY).tolist()]
+
+
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_raw_keys_of_any_implementation_draw_what_typed_ones_draw(impl):
     key = jax.random.key(5, impl=impl)
