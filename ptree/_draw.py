@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from inspect import isfunction
 from typing import Any
@@ -18,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AbstractMesh
 
 from ._errors import InitError, lines, quoted
 from ._keys import path_keys
 from ._leaf import describe, name_of
-from ._shardings import constrained
+from ._shardings import constrained, placement
 from ._threefry import fused
 
 Initializer = Callable[[Any, tuple[int, ...], Any], Any]
@@ -60,15 +62,20 @@ def drawn(jobs: Mapping[str, Job], key: Any) -> dict[str, Any]:
     if refused:
         raise InitError(lines([f"cannot draw {quoted(path)}: {why}" for path, why in refused.items()]))
     data, impl = path_keys(key, list(jobs))
+    if (where := placement(key)) is not None:  # what is drawn follows the key, as in JAX
+        jobs = {path: replace(job, sharding=job.sharding or where) for path, job in jobs.items()}
     rows = dict(zip(jobs, data, strict=True))
     kinds: dict[Any, list[str]] = {}
     for path, job in sorted(jobs.items(), key=lambda item: -item[1].size):
-        kinds.setdefault(job if isinstance(job.initializer, Hashable) else path, []).append(path)
+        kinds.setdefault(job if _hashable(job.initializer) else path, []).append(path)
     groups = [(jobs[paths[0]], paths) for paths in kinds.values()]
     values: dict[str, Any] = {}
-    for (job, paths), program in zip(groups, _programs(groups, impl, data), strict=True):
-        for path in paths:
-            values[path] = _guarded(path, job, partial(program, rows[path]))
+    traced = isinstance(data, Tracer)
+    with nullcontext() if traced else jax.sharding.use_abstract_mesh(AbstractMesh((), ())):  # it changes the last bit
+        for (job, paths), program in zip(groups, _programs(groups, impl, data), strict=True):
+            for path in paths:
+                row = rows[path] if traced else jax.device_put(rows[path])
+                values[path] = _guarded(path, job, partial(program, row))
     _refuse_nan({path: value for path, value in values.items() if not _own(jobs[path].initializer)})
     return {path: values[path] for path in jobs}
 
@@ -77,12 +84,14 @@ def _refused(job: Job) -> str:
     """Why something cannot be drawn, as far as can be known without trying."""
     if not callable(job.initializer):
         return not_an_initializer(job.initializer)
-    if isfunction(job.initializer) and job.initializer.__module__ == "ptree.initializers":
+    if isfunction(job.initializer) and job.initializer.__module__.startswith("ptree.initializers."):
         name = job.initializer.__name__
         return f"{name} is called first, with its options: initializers.{name}()"
     what = describe(jax.ShapeDtypeStruct(job.shape, job.dtype))
     if any(size < 0 for size in job.shape):
         return f"{what} has a negative size"
+    if job.size * jnp.dtype(job.dtype).itemsize >= 1 << 62:
+        return f"{what} is larger than any memory"
     if not job.size:
         return f"{what} has no elements. Give an array in its place, such as jnp.zeros({job.shape}), or leave it out"
     if jnp.issubdtype(job.dtype, np.number) and jax.dtypes.canonicalize_dtype(job.dtype) != job.dtype:
@@ -134,8 +143,17 @@ def _program(job: Job, impl: str, row: Any) -> tuple[Callable[[Any], Any], Any]:
         return eager, None
 
 
+def _hashable(initializer: Any) -> bool:
+    """Whether it can be found again by its value: a dataclass that holds an array cannot."""
+    try:
+        hash(initializer)
+        return bool(initializer == initializer)
+    except (TypeError, ValueError):
+        return False
+
+
 def _compilable(initializer: Any) -> bool:
-    return isinstance(initializer, Hashable) and not getattr(initializer, "holds_array", False)
+    return _hashable(initializer) and not getattr(initializer, "holds_array", False)
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ._access import read_or, replace_leaves
 from ._check import differences, structure_error
@@ -19,7 +20,7 @@ from ._leaf import describe, name_of
 from ._paths import join, split
 from ._rules import Rules, assign
 from ._select import Selector, choose, leaves
-from ._shardings import Shardings, placement, shardings_for
+from ._shardings import Shardings, constrained, placement, shardings_for
 from ._tree import MISSING, Tree
 
 
@@ -50,15 +51,19 @@ class Param:
     def __post_init__(self) -> None:
         given = self.shape if isinstance(self.shape, (tuple, list)) else (self.shape,)
         try:
-            shape = tuple(map(operator.index, given))
+            shape = (-1,) if any(isinstance(size, bool) for size in given) else tuple(map(operator.index, given))
         except TypeError:
             shape = (-1,)
         if any(size < 0 for size in shape):
             raise InitError(f"bad shape {self.shape!r}: a shape is a tuple of whole numbers of at least 0")
         try:
             dtype = jnp.dtype(self.dtype)
+            if self.dtype is None or not (jnp.issubdtype(dtype, np.number) or dtype.kind == "b"):
+                raise TypeError
         except TypeError:
             raise InitError(f"bad dtype {self.dtype!r}: use jnp.float32, 'bfloat16' or the like") from None
+        if not isinstance(self.trainable, bool):
+            raise InitError(f"trainable is True or False, got {describe(self.trainable)}")
         if self.init is not None and not callable(self.init):
             raise InitError(not_an_initializer(self.init))
         object.__setattr__(self, "shape", shape)
@@ -102,8 +107,9 @@ def init(
     the same objects; ties stay. The value at a path depends on the key and the path, not on what else is in
     the spec, nor on the shardings: a spec can be drawn piece by piece, `init(select(spec, piece), key)`.
 
-    An initialiser must be pure, as all that JAX compiles: one that draws from `numpy.random` gives every leaf
-    of one shape the same values. Works under `jax.eval_shape` and inside `jax.jit`, where XLA may round the last
+    An initialiser must be pure, as all that JAX compiles: it is run once for each shape and dtype, and what it
+    did then serves for the rest of the process. One that draws from `numpy.random`, or reads what changes later,
+    gives every leaf of one shape the same values; initialisers that are equal are one. Works under `jax.eval_shape` and inside `jax.jit`, where XLA may round the last
     bit in another way.
 
     Args:
@@ -124,8 +130,8 @@ def init(
     chosen = assign(spec, rules, strict) if rules else {}
     wanted: dict[str, Any] = {}
     undeclared: list[str] = []
-    declared = leaves(spec)
-    for path, leaf in declared:
+    known = dict(leaves(spec))
+    for path, leaf in known.items():
         initializer = chosen.get(path, getattr(leaf, "init", None))
         if initializer is not None:
             wanted[path] = initializer
@@ -136,11 +142,17 @@ def init(
             f"no initialiser for {listed(undeclared)}: give Param(..., init=...), or a rule such as"
             " {'**/bias': initializers.zeros}"
         )
-    placed = {} if shardings is None else shardings_for(spec, shardings, mesh)
-    new = drawn(_jobs(spec, dict(declared), wanted, placed), key)
-    for path, leaf in declared:
+    if shardings is not None:
+        placed = shardings_for(spec, shardings, mesh)
+    elif mesh is not None:
+        raise InitError("mesh= is that of shardings=, which are not given")
+    else:  # a ShapeDtypeStruct may say where it is to live
+        placed = {path: where for path in wanted if (where := placement(known[path])) is not None}
+    new = drawn(_jobs(spec, known, wanted, placed), key)
+    inside_jit = any(isinstance(value, Tracer) for value in new.values())
+    for path, leaf in known.items():
         if path in placed and path not in new:
-            new[path] = jax.device_put(leaf, placed[path])
+            new[path] = (constrained if inside_jit else jax.device_put)(leaf, placed[path])
     return replace_leaves(spec, new)
 
 
@@ -156,8 +168,8 @@ def reinit(params: Any, key: Any, rules: Rules | Selector, *, spec: Any = None, 
     >>> bool((again["enc/kernel"] == params["enc/kernel"]).all())
     True
 
-    Works on any pytree of arrays, from their shapes; dtypes, ties, containers and shardings stay. A leaf
-    without elements is kept.
+    Works on any pytree of arrays, from their shapes; dtypes, ties, containers and shardings stay (inside of
+    `jit` those of meshes with explicit axes, as JAX knows no others there). A leaf without elements is kept.
 
     Args:
         params: any pytree of arrays.
@@ -175,6 +187,10 @@ def reinit(params: Any, key: Any, rules: Rules | Selector, *, spec: Any = None, 
     tree = dict(leaves(params))
     if isinstance(rules, Mapping):
         chosen = assign(params, rules, strict)
+    elif spec is None:
+        raise PatternError(
+            "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was declared, give spec="
+        )
     else:
         chosen = _declared(dict(choose(params, rules)), spec)
     empty = {path for path in chosen if 0 in getattr(tree[path], "shape", ())}
@@ -185,10 +201,6 @@ def reinit(params: Any, key: Any, rules: Rules | Selector, *, spec: Any = None, 
 
 def _declared(selected: Mapping[str, Any], spec: Any) -> dict[str, Any]:
     """Path -> the initialiser that the spec declares for it."""
-    if spec is None:
-        raise PatternError(
-            "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was declared, give spec="
-        )
     there = {path: read_or(spec, split(path), MISSING) for path in selected}
     lost = [path for path, leaf in there.items() if leaf is MISSING]
     if lost:
@@ -210,10 +222,14 @@ def _jobs(tree: Any, known: Mapping[str, Any], chosen: Mapping[str, Any], placed
         raise InitError(
             lines([f"cannot draw {quoted(path)}: {describe(known[path])} has no shape and dtype" for path in shapeless])
         )
-    return {
-        path: Job(_fitted(tree, path, initializer), tuple(known[path].shape), known[path].dtype, placed.get(path))
-        for path, initializer in chosen.items()
-    }
+    jobs: dict[str, Job] = {}
+    for path, initializer in chosen.items():
+        leaf = known[path]
+        try:
+            jobs[path] = Job(_fitted(tree, path, initializer), tuple(leaf.shape), leaf.dtype, placed.get(path))
+        except InitError as error:
+            raise InitError(f"cannot draw {quoted(path)}: {error}") from None
+    return jobs
 
 
 def _fitted(tree: Any, path: str, initializer: Any) -> Any:
@@ -222,7 +238,7 @@ def _fitted(tree: Any, path: str, initializer: Any) -> Any:
     if hasattr(initializer, "for_bias") and name in ("bias", "b"):
         for kernel in ("kernel", "weight", "w"):
             found = read_or(tree, split(join(above, kernel)), MISSING)
-            if hasattr(found, "shape"):
+            if len(getattr(found, "shape", ())) > 1:
                 return initializer.for_bias(tuple(found.shape))
     return initializer
 

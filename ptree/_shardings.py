@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from ._errors import InitError, PatternError, lines, listed, quoted
 from ._leaf import describe
+from ._nodes import opened
 from ._rules import label
 from ._select import leaves
 from ._tree import Tree
@@ -39,8 +40,11 @@ def shardings_for(tree: Any, given: Shardings, mesh: Mesh | None = None) -> dict
         asked = f"cannot place {quoted(path)}, {describe(leaf)}, as {chosen[path]}"
         try:
             shardings[path] = _sharding(chosen[path], mesh)
+            spec = getattr(shardings[path], "spec", ())
+            if len(spec) > len(leaf.shape):
+                raise ValueError(f"it says where {len(spec)} axes go, and the leaf has {len(leaf.shape)}")
             shardings[path].shard_shape(tuple(leaf.shape))
-        except (ValueError, TypeError, LookupError) as error:
+        except Exception as error:  # JAX has several kinds
             problems.append(f"{asked}: {error}")
     if problems:
         raise InitError(lines(problems))
@@ -51,13 +55,29 @@ def _by_path(tree: Any, given: Any) -> dict[str, Any]:
     paths = [path for path, _ in leaves(tree)]
     if _is_sharding(given):
         return dict.fromkeys(paths, given)
-    if isinstance(given, Mapping) and type(given) is not Tree and all(map(_is_sharding, given.values())):
+    if isinstance(given, Mapping) and type(given) is not Tree and not _nests(given):
+        wrong = {key: value for key, value in given.items() if not _is_sharding(value)}
+        if wrong:
+            raise InitError(
+                lines([f"{quoted(k)} is no Sharding and no PartitionSpec, but {describe(v)}" for k, v in wrong.items()])
+            )
         return dict(leaves(label(tree, given)))
+    if opened(given) is None:
+        raise InitError(f"shardings are a Sharding, a PartitionSpec, a tree of them or rules; got {describe(given)}")
     found = dict(leaves(given))
     lost = [path for path in paths if path not in found]
-    if lost:
-        raise PatternError(f"no sharding for {listed(lost)}")
+    extra = [path for path in found if path not in paths]
+    if lost or extra:
+        told = [f"no sharding for {listed(lost)}"] * bool(lost) + [f"no leaf of its own for {listed(extra)}"] * bool(
+            extra
+        )
+        raise PatternError(lines(told))
     return found
+
+
+def _nests(given: Mapping[Any, Any]) -> bool:
+    """Whether a dict is a tree of shardings, and not rules."""
+    return any(map(opened, given.values())) and any(_is_sharding(leaf) for _, leaf in leaves(given))
 
 
 def _is_sharding(value: Any) -> bool:
@@ -68,7 +88,9 @@ def _sharding(given: Any, mesh: Mesh | None) -> Sharding:
     if isinstance(given, Sharding):
         return given
     if not isinstance(given, PartitionSpec):
-        raise TypeError("it is no jax.sharding.Sharding and no PartitionSpec")
+        raise TypeError("it is no Sharding and no PartitionSpec")
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh is to be a jax.sharding.Mesh, got {type(mesh).__name__}")
     known: Any = mesh or _context_mesh()
     if known.empty:
         raise ValueError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
@@ -83,15 +105,22 @@ def _context_mesh() -> Any:
 
 
 def placement(leaf: Any) -> Sharding | None:
-    """Where a leaf was put on purpose; None for what JAX may move, what is traced, and what is no array."""
-    if isinstance(leaf, Tracer) or not getattr(leaf, "committed", True):
-        return None
-    return getattr(leaf, "sharding", None)
+    """Where a leaf was put on purpose; None for what JAX may move, and what is no array.
+
+    Inside of `jit` JAX knows it only on a mesh with explicit axes.
+    """
+    if isinstance(leaf, Tracer):
+        sharding = getattr(jax.typeof(leaf), "sharding", None)
+        return sharding if _explicit(sharding) else None
+    return getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
+
+
+def _explicit(sharding: Any) -> bool:
+    return isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types
 
 
 def constrained(value: Any, sharding: Sharding) -> Any:
     """The value with this sharding, inside of `jit`; the two kinds of mesh axes each have a function for it."""
-    mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
-    if mesh is not None and AxisType.Explicit in mesh.axis_types:
+    if _explicit(sharding):
         return jax.sharding.reshard(value, sharding)
     return jax.lax.with_sharding_constraint(value, sharding)

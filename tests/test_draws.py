@@ -40,15 +40,15 @@ def by_haiku(make, x):
 DENSE = by_keras(keras.layers.Dense(200), None, 300)
 CASES = [
     (I.keras_dense, DENSE.kernel),
-    (I.keras_dense, by_keras(keras.layers.Conv2D(64, 3), None, 9, 9, 32).kernel),
-    (I.keras_dense, by_keras(keras.layers.Conv2D(128, 3, groups=4), None, 9, 9, 64).kernel),
+    (I.keras_conv, by_keras(keras.layers.Conv2D(64, 3), None, 9, 9, 32).kernel),
+    (I.keras_conv, by_keras(keras.layers.Conv2D(128, 3, groups=4), None, 9, 9, 64).kernel),
     (I.keras_embedding, by_keras(keras.layers.Embedding(1000, 64), None).embeddings),
     (I.he_normal(), by_keras(keras.layers.Dense(200, kernel_initializer="he_normal"), None, 300).kernel),
     (I.he_uniform(), by_keras(keras.layers.Dense(200, kernel_initializer="he_uniform"), None, 300).kernel),
     (I.lecun_normal(), by_keras(keras.layers.Dense(200, kernel_initializer="lecun_normal"), None, 300).kernel),
     (I.truncated_normal(0.05), by_keras(keras.layers.Dense(200, kernel_initializer="truncated_normal"), None, 300).kernel),
     (I.flax_dense, by_flax(linen.Dense(200), jnp.ones((1, 300)))["kernel"]),
-    (I.flax_dense, by_flax(linen.Conv(256, (3, 3), feature_group_count=4), jnp.ones((1, 9, 9, 64)))["kernel"]),
+    (I.flax_conv, by_flax(linen.Conv(256, (3, 3), feature_group_count=4), jnp.ones((1, 9, 9, 64)))["kernel"]),
     (
         I.flax_dense(in_axis=0, out_axis=(1, 2)),
         by_flax(linen.DenseGeneral((8, 32)), jnp.ones((1, 256)))["kernel"],

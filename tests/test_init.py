@@ -212,6 +212,9 @@ def test_sharded_values_are_those_of_one_device(sizes):
     sharded = pt.init(SPEC, KEY, shardings=RULES, mesh=mesh)
     assert sharded["wte"].sharding == NamedSharding(mesh, P("model", None))
     with jax.set_mesh(mesh):
+        chex.assert_trees_all_equal(pt.init(SPEC, KEY, shardings=RULES), whole)
+        chex.assert_trees_all_equal(pt.init(SPEC, KEY), whole)
+        chex.assert_trees_all_equal(pt.reinit(whole, KEY, "**/kernel", spec=SPEC), whole)
         assert pt.init(SPEC, KEY, shardings=RULES)["wte"].sharding.spec == P("model", None)
         inside = jax.jit(lambda k: pt.init(SPEC, k, shardings=RULES))(KEY)
     for path, leaf in pt.items(inside):  # XLA folds factors into each other there: the last bit may differ
@@ -256,7 +259,29 @@ def test_shardings_that_do_not_fit_are_all_listed():
     ]  # fmt: skip
     says(pt.PatternError, "no rule matches ['b', 'c']: add a rule for '**', or give default=",
          pt.init, spec, KEY, shardings={"a": P()}, mesh=mesh)  # fmt: skip
-    says(pt.PatternError, "no sharding for ['a', 'b']", pt.init, spec, KEY, shardings=pt.Tree({"c": P()}), mesh=mesh)
+    says(pt.PatternError, "no sharding for ['a', 'b']\nno leaf of its own for ['z']",
+         pt.init, spec, KEY, shardings=pt.Tree({"c": P(), "z": P()}), mesh=mesh)  # fmt: skip
+    says(
+        pt.InitError,
+        "'**' is no Sharding and no PartitionSpec, but tuple",
+        pt.init,
+        spec,
+        KEY,
+        shardings={"**": ("x",)},
+        mesh=mesh,
+    )
+    says(pt.InitError, "shardings are a Sharding, a PartitionSpec, a tree of them or rules; got 'x'",
+         pt.init, spec, KEY, shardings="x", mesh=mesh)  # fmt: skip
+    says(pt.InitError, "mesh= is that of shardings=, which are not given", pt.init, spec, KEY, mesh=mesh)
+    for wrong in ("m", 3):
+        with pytest.raises(pt.InitError, match=r"mesh is to be a jax\.sharding\.Mesh, got"):
+            pt.init(spec, KEY, shardings=P(), mesh=wrong)
+    with pytest.raises(
+        pt.InitError, match=r"cannot place 'a', f32\[9\], as .*: it says where 2 axes go, and the leaf has 1"
+    ):
+        pt.init(spec, KEY, shardings=P(None, "data"), mesh=mesh)
+    with pytest.raises(pt.InitError, match="cannot place 'w'"):
+        pt.init({"w": pt.Param((8, 8), init=I.zeros)}, KEY, shardings=P("data", "data"), mesh=mesh)
     with pytest.raises(pt.InitError, match=r"a PartitionSpec needs a mesh: give mesh=, or call it under jax\.set_mesh"):
         pt.init(spec, KEY, shardings=P())
 
@@ -285,7 +310,7 @@ def leaking(key, shape, dtype):
         (pt.Param((2,), "int32", I.uniform(0, 5)), "cannot draw 'a/w', i32[2], with uniform(0, 5): "),
         (pt.Param((2,), "int32", I.constant(0.5)), "cannot draw 'a/w', i32[2], with constant(0.5): i32 cannot hold 0.5"),
         (pt.Param((2,), "uint8", I.constant(-1)), "cannot draw 'a/w', u8[2], with constant(-1): u8 cannot hold -1"),
-        (pt.Param((8,), init=I.torch_linear), "cannot draw 'a/w', f32[8], with torch_linear: a bias without a kernel"),
+        (pt.Param((8,), init=I.torch_linear), "cannot draw 'a/w', f32[8], with torch_linear: it is a bias without a kernel beside it; give it torch_linear(fan_in=...)"),
         (pt.Param((8,), init=I.kaiming_normal()), "cannot draw 'a/w', f32[8], with kaiming_normal(): in_axis=-2 is not there in a shape with 1 axis"),
     ],
 )  # fmt: skip
@@ -297,3 +322,96 @@ def test_what_cannot_be_drawn_names_the_path(leaf, message):
 
 def test_an_int_is_no_key_and_the_error_says_what_is():
     says(pt.InitError, "not a PRNG key: 3; use jax.random.key(3)", pt.init, SPEC, 3)
+
+
+# ---------------------------------------------------------------------- what a review found
+
+
+def test_shape_structs_and_keys_say_where_a_leaf_is_to_live():
+    mesh = mesh_of(8)
+    sharded = pt.init(SPEC, KEY, shardings={"wte": P("data"), "**": P()}, mesh=mesh)
+    again = pt.init(pt.abstract(sharded), KEY, {"**": I.normal(1.0)})
+    assert again["wte"].sharding == sharded["wte"].sharding
+    device = jax.devices()[5]
+    assert pt.init(SPEC, jax.device_put(KEY, device))["wte"].devices() == {device}
+    inside = jax.jit(lambda k, t: pt.reinit(t, k, {"wte": I.normal(1.0)}))(KEY, sharded)
+    assert inside["wte"].sharding.spec == P("data", None)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3b11fnuz"])
+def test_8_bit_floats_are_rounded_from_float32(dtype):
+    for init in (
+        I.lecun_normal(),
+        I.trunc_normal(0.5),
+        I.uniform(-1, 1),
+        I.normal(1.0),
+        I.xavier_normal(),
+        I.orthogonal(),
+    ):
+        low = pt.init({"w": pt.Param((64, 64), dtype, init)}, KEY)["w"]
+        wide = pt.init({"w": pt.Param((64, 64), "float32", init)}, KEY)["w"]
+        assert (np.asarray(low, np.float32) == np.asarray(wide.astype(dtype), np.float32)).all()
+        assert np.isfinite(np.asarray(low, np.float32)).all()
+
+
+def test_mixtures_and_sparse_draw_the_same_in_x64():
+    spec = {
+        "m": pt.Param((30, 30), init=I.mixture((0.5, I.zeros), (0.5, I.normal(1.0)))),
+        "s": pt.Param((30, 30), init=I.sparse(0.5)),
+    }
+    params = pt.init(spec, KEY)
+    with jax.enable_x64(True):
+        chex.assert_trees_all_equal(pt.init(spec, KEY), params)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_initialisers_that_have_no_hash_are_drawn_all_the_same():
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class Table:
+        table: object
+
+        def __call__(self, key, shape, dtype):
+            return jnp.asarray(self.table, dtype)
+
+    for table in (np.ones(3), jnp.ones(3), [1, 1, 1]):
+        assert (
+            pt.init({"w": pt.Param((3,), init=Table(table)), "v": pt.Param((3,), init=Table(table))}, KEY)["v"].tolist()
+            == [1] * 3
+        )
+    assert pt.init({"w": pt.Param((3,), init=I.constant([1, 2, 3]))}, KEY)["w"].tolist() == [1, 2, 3]
+
+
+def test_transfer_guards_and_strict_promotion_are_kept():
+    with jax.transfer_guard("disallow"), jax.numpy_dtype_promotion("strict"):
+        pt.init(SPEC, KEY)
+        pt.init({"w": pt.Param((4, 4), "bfloat16", I.orthogonal())}, KEY)
+
+
+@pytest.mark.parametrize(("leaf", "message"), [
+    (pt.Param((1 << 40, 1 << 20), init=I.normal(1.0)), "cannot draw 'w': f32[1099511627776,1048576] is larger than any memory"),
+    (pt.Param((4, 4), "int8", I.orthogonal()), "cannot draw 'w', i8[4,4], with orthogonal(): it draws floats, and the leaf is i8; use constant, or a function of your own"),
+    (pt.Param((2,), "float16", I.constant(2**40)), "cannot draw 'w', f16[2], with constant(1099511627776): f16 cannot hold 1099511627776"),
+    (pt.Param((16, 4, 4), init=I.torch_linear), "cannot draw 'w', f32[16,4,4], with torch_linear: torch_linear takes every axis as in, out or batch, and the shape"
+     " (16, 4, 4) has more: name them all in in_axis, out_axis and batch_axis, or take torch_conv"),
+    (pt.Param((8,), init=I.keras_dense), "cannot draw 'w', f32[8], with keras_dense: it is a bias without a kernel beside it; give it a rule of its own, such as zeros"),
+])  # fmt: skip
+def test_what_else_cannot_be_drawn(leaf, message):
+    says(pt.InitError, message, pt.init, {"w": leaf}, KEY)
+
+
+def test_a_scale_beside_a_weight_of_one_axis_is_no_kernel():
+    norm = {"weight": jnp.ones(8), "bias": jnp.ones(8)}
+    with pytest.raises(pt.InitError, match=r"cannot draw 'bias', .*a bias without a kernel beside it"):
+        pt.reinit(norm, KEY, {"bias": I.torch_linear})
+    says(pt.PatternError, "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was"
+         " declared, give spec=", pt.reinit, norm, KEY, [("weight", I.zeros)])  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [
+    lambda: pt.Param((3,), None), lambda: pt.Param((3,), "str"), lambda: pt.Param(True), lambda: pt.Param((3,), trainable="no"),
+])  # fmt: skip
+def test_declarations_that_make_no_sense_are_refused(make):
+    with pytest.raises(pt.InitError, match=r"bad dtype|bad shape|trainable is True or False"):
+        make()

@@ -120,16 +120,24 @@ def test_a_preset_on_a_bias_draws_by_the_kernel_beside_it():
         assert not drawn["a/bias"].any()
         assert drawn["a/kernel"].any()
     assert I.torch_linear() == I.torch_linear
+    assert I.torch_linear(784) == I.torch_linear(fan_in=784)
+    assert abs(draw(I.mxnet_default(0.5))).max() > 0.49
+    assert not draw(I.torch_embedding(3), (10, 4))[3].any()
+    with pytest.raises(pt.InitError, match=r"torch_linear takes the options \['fan_in', .* got \['fanin'\]"):
+        I.torch_linear(fanin=3)
     assert repr(I.torch_linear(fan_in=784)) == "torch_linear(fan_in=784)"
 
 
 @pytest.mark.parametrize("make", [
     lambda: I.normal(-1.0), lambda: I.normal(float("nan")), lambda: I.uniform(2, 1), lambda: I.trunc_normal(1.0, lower=2.0),
+    lambda: I.normal(1.0, float("nan")), lambda: I.identity(float("nan")), lambda: I.uniform(0.0, np.float32("nan")),
+    lambda: I.variance_scaling(np.float32(-1)), lambda: I.normal(np.float32(-2)), lambda: I.trunc_normal(1.0, 0.0, 5, 6),
+    lambda: I.uniform(np.float32(2), np.float32(1)), lambda: I.truncated_normal(1.0, lower=8, upper=9), lambda: I.mixture(I.zeros),
     lambda: I.sparse(1.5), lambda: I.mup(0), lambda: I.gpt2_residual(0), lambda: I.variance_scaling(1.0, "fan"),
     lambda: I.lecun_normal(groups=0), lambda: I.gain("mish"),
 ])  # fmt: skip
 def test_options_that_make_no_sense_are_refused(make):
-    with pytest.raises(ValueError, match=r"must|got|takes|known"):
+    with pytest.raises(pt.InitError, match=r"must|got|takes|known|less than a millionth"):
         make()
 
 
@@ -139,7 +147,7 @@ def test_each_says_what_it_will_do():
         "constant(3)": I.constant(3), "constant(f32[2])": I.constant(np.zeros(2, "float32")), "zeros": I.zeros, "ones": I.ones,
         "truncated_normal(0.1, lower=-3.0, upper=3.0)": I.truncated_normal(0.1, lower=-3.0, upper=3.0),
         "xavier_uniform()": I.xavier_uniform(), "kaiming_normal()": I.he_normal(), "lecun_normal()": I.lecun_normal(),
-        "orthogonal()": I.orthogonal(), "orthogonal(2.0)": I.orthogonal(2.0), "identity()": I.identity(),
+        "normal(0.5)": I.normal(np.float32(0.5)), "orthogonal()": I.orthogonal(), "orthogonal(2.0)": I.orthogonal(2.0), "identity()": I.identity(),
     }  # fmt: skip
     assert {text: repr(init) for text, init in texts.items()} == {text: text for text in texts}
 

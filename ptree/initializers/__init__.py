@@ -1,0 +1,60 @@
+"""Initialisers: functions `(key, shape, dtype) -> array`, those of `jax.nn.initializers` under the field's names.
+
+`zeros`, `ones` and the presets (`torch_linear`, `keras_dense`, ...) are initialisers as they stand; the others
+are called with their options first, and presets may be. Each says by its `repr` what it will do, and two
+with equal options are equal, so they share one compiled draw.
+
+Kernels are `(in, out)` or `(spatial..., in, out)`. What counts as fan is said by three options, each an axis
+or several: `in_axis`, by default -2, `out_axis`, by default -1, and `batch_axis`, by default none, for the
+axis of an ensemble, a stack or experts, which never counts. All other axes are spatial and count twice:
+
+    fan_in  = product of in_axis  * product of the spatial axes
+    fan_out = product of out_axis * product of the spatial axes / groups
+
+An attention kernel `(d, heads, k)` has `in_axis=0, out_axis=(1, 2)`, one of PyTorch's or Equinox's `(out, in)`
+weights `in_axis=-1, out_axis=-2`, a kernel of 8 experts `(8, in, out)` `batch_axis=0`, and a depthwise
+convolution `(3, 3, 1, 64)` `groups=64`: 9 and 9.
+"""
+
+from ._distributions import mixture as mixture
+from ._distributions import normal as normal
+from ._distributions import sparse as sparse
+from ._distributions import trunc_normal as trunc_normal
+from ._distributions import truncated_normal as truncated_normal
+from ._distributions import uniform as uniform
+from ._fans import gain as gain
+from ._fans import glorot_normal as glorot_normal
+from ._fans import glorot_uniform as glorot_uniform
+from ._fans import he_normal as he_normal
+from ._fans import he_uniform as he_uniform
+from ._fans import kaiming_normal as kaiming_normal
+from ._fans import kaiming_uniform as kaiming_uniform
+from ._fans import lecun_normal as lecun_normal
+from ._fans import lecun_uniform as lecun_uniform
+from ._fans import orthogonal as orthogonal
+from ._fans import variance_scaling as variance_scaling
+from ._fans import xavier_normal as xavier_normal
+from ._fans import xavier_uniform as xavier_uniform
+from ._presets import flax_conv as flax_conv
+from ._presets import flax_dense as flax_dense
+from ._presets import gpt2_residual as gpt2_residual
+from ._presets import keras_conv as keras_conv
+from ._presets import keras_dense as keras_dense
+from ._presets import keras_embedding as keras_embedding
+from ._presets import mup as mup
+from ._presets import mxnet_default as mxnet_default
+from ._presets import torch_conv as torch_conv
+from ._presets import torch_embedding as torch_embedding
+from ._presets import torch_linear as torch_linear
+from ._values import constant as constant
+from ._values import dirac as dirac
+from ._values import identity as identity
+from ._values import ones as ones
+from ._values import zeros as zeros
+
+__all__ = [
+    "constant", "dirac", "flax_conv", "flax_dense", "gain", "glorot_normal", "glorot_uniform", "gpt2_residual", "he_normal", "he_uniform",
+    "identity", "kaiming_normal", "kaiming_uniform", "keras_conv", "keras_dense", "keras_embedding", "lecun_normal", "lecun_uniform",
+    "mixture", "mup", "mxnet_default", "normal", "ones", "orthogonal", "sparse", "torch_conv", "torch_embedding",
+    "torch_linear", "trunc_normal", "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform", "zeros",
+]  # fmt: skip
