@@ -84,7 +84,7 @@ def _refused(job: Job) -> str:
     """Why something cannot be drawn, as far as can be known without trying."""
     if not callable(job.initializer):
         return not_an_initializer(job.initializer)
-    if isfunction(job.initializer) and job.initializer.__module__.startswith("ptree.initializers."):
+    if isfunction(job.initializer) and str(job.initializer.__module__).startswith("ptree.initializers."):
         name = job.initializer.__name__
         return f"{name} is called first, with its options: initializers.{name}()"
     what = describe(jax.ShapeDtypeStruct(job.shape, job.dtype))

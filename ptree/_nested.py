@@ -230,7 +230,8 @@ def _assemble(nested: Nested, path: tuple[str, ...], homes: dict[Any, Any], prio
     ties = homes.get(path, ())
     if nested and path and not children and not ties:
         return MISSING  # nothing but aliases of leaves elsewhere: no child at all
-    layout = Layout.of(nested, children, ties)
+    deeper = (alias for alias, _ in ties if "/" in alias)  # a node of aliases only has no layout to keep their order
+    layout = Layout.of((*nested, *deeper), children, ties)
     ordered = tuple(children[key] for key in layout.keys)
     if type(prior) is Tree and prior._layout is layout and all(map(is_, prior._children, ordered)):
         return prior

@@ -176,6 +176,6 @@ def _merge_trees(a: Tree, b: Tree, prefix: str, overlap: list[str]) -> Tree:
         return bare
     if not ties:
         return bare
-    place = {path: at for at, (path, _) in enumerate(leaves(bare))}  # a node of aliases lists them as its source does
-    ordered = sorted(ties.items(), key=lambda pair: place.get(pair[1].source, 0))
+    rank = {name: at for at, name in enumerate(order)}
+    ordered = sorted(ties.items(), key=lambda pair: rank.get(pair[0], len(rank)))
     return make(Layout.of(order, children, ordered), bare._children)

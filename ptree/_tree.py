@@ -37,7 +37,7 @@ class Layout:
     __slots__ = ("__weakref__", "_hash", "_same", "aliases", "entries", "index", "keys", "listing", "order", "ties")
 
     keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
-    order: tuple[str, ...]  # names as they were declared; those of aliases too, and of children since taken out
+    order: tuple[str, ...]  # names as they were declared; those of aliases and their paths too, and of what is gone
     ties: tuple[tuple[str, Tie], ...]  # alias path -> source, both from this node
     index: dict[str, int]  # key -> position of the child
     entries: tuple[Any, ...]  # the keys as JAX names them
