@@ -71,7 +71,8 @@ def drawn(jobs: Mapping[str, Job], key: Any) -> dict[str, Any]:
     groups = [(jobs[paths[0]], paths) for paths in kinds.values()]
     values: dict[str, Any] = {}
     traced = isinstance(data, Tracer)
-    with nullcontext() if traced else jax.sharding.use_abstract_mesh(AbstractMesh((), ())):  # it changes the last bit
+    outside = nullcontext() if traced else jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
+    with outside:  # a mesh in the context would change the last bit
         for (job, paths), program in zip(groups, _programs(groups, impl, data), strict=True):
             for path in paths:
                 row = rows[path] if traced else jax.device_put(rows[path])
@@ -106,7 +107,7 @@ def not_an_initializer(value: Any) -> str:
 
 
 def _own(initializer: Any) -> bool:
-    """Whether it is made of ptree's initialisers alone, which only draw, and never make NaN."""
+    """Whether it is made of ptree's initialisers alone, which make NaN only where it was asked for."""
     return getattr(initializer, "only_draws", False)
 
 
