@@ -541,3 +541,10 @@ def test_an_ordered_dict_is_listed_in_its_order():
     from collections import OrderedDict
 
     assert pt.paths(OrderedDict([("layer_10", 1), ("layer_2", 2)])) == ["layer_10", "layer_2"]
+
+
+def test_merge_keeps_the_order_of_aliases_in_a_node_of_aliases_only():
+    tie = type(pt.transposed("a"))
+    tree = pt.Tree({"a": 1, "b": 2, "l0": {"a": tie("b"), "b": tie("a")}})
+    for parts in (pt.partition(tree, "a"), pt.partition(tree, "a")[::-1]):
+        assert pt.paths(pt.merge(*parts), aliases=True) == ["a", "b", "l0/a", "l0/b"]
