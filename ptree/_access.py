@@ -390,7 +390,7 @@ def replace_leaves(tree: Any, new: Mapping[str, Any]) -> Any:
 
 def map_leaves(node: Any, function: Callable[[str, Any], Any], prefix: str = "") -> Any:
     """The tree with each leaf replaced by `function(path, leaf)`; a node in which no leaf changes is kept."""
-    check_depth(prefix)
+    check_depth(node, prefix)
     if type(node) is Tree:
         old, layout = node._node
         names: Any = layout.keys

@@ -138,7 +138,7 @@ def _of_shape(value: Any, leaf: Any) -> Any:
 
 
 def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:
-    check_depth(prefix)
+    check_depth(node, prefix)
     if type(node) is Tree and node._layout.ties:
         return _restructure(node, lambda nested: _drop_nested(nested, gone, prefix)) or MISSING
     inside = opened(node)

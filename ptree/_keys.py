@@ -75,8 +75,9 @@ def path_keys(key: Any, paths: Sequence[str]) -> tuple[Any, str]:
             words[level, at] = *_hash(segment), 1
     if isinstance(data, Tracer):
         return _fold(data, words, impl), impl
-    fold = _fold_on_host if impl == "threefry2x32" else _fold
-    return np.asarray(fold(np.asarray(data), words, impl)), impl
+    if impl == "threefry2x32":
+        return _fold_on_host(np.asarray(data), words), impl
+    return np.asarray(_fold(data, words, impl)), impl
 
 
 def _words_of(key: Any) -> tuple[Any, str]:
@@ -106,7 +107,7 @@ def _hash(segment: str) -> tuple[int, int]:
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:8], "big")
 
 
-def _fold_on_host(data: Any, words: Any, impl: str) -> Any:
+def _fold_on_host(data: Any, words: Any) -> Any:
     """What `_fold` does for JAX's default generator, with nothing to compile."""
     a, b = (np.full(words.shape[1], word) for word in data)
     for level in words:

@@ -109,8 +109,8 @@ def init(
 
     An initialiser must be pure, as all that JAX compiles: it is run once for each shape and dtype, and what it
     did then serves for the rest of the process. One that draws from `numpy.random`, or reads what changes later,
-    gives every leaf of one shape the same values; initialisers that are equal are one. Works under `jax.eval_shape` and inside `jax.jit`, where XLA may round the last
-    bit in another way.
+    gives every leaf of one shape the same values; initialisers that are equal are one. Works under
+    `jax.eval_shape`, and inside `jax.jit`, where XLA may round the last bit in another way.
 
     Args:
         spec: a Tree of `Param`, or a mapping that becomes one. `jax.ShapeDtypeStruct` leaves need a rule.

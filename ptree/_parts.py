@@ -71,7 +71,7 @@ def mask(tree: Any, selector: Selector) -> Any:
 
 def _part(node: Any, chosen: frozenset[str], taken: bool, prefix: str) -> Any:
     """The node with the chosen leaves only (or with the others only), or `MISSING` where none is left."""
-    check_depth(prefix)
+    check_depth(node, prefix)
     inside = opened(node)
     if inside is None:
         return node if (prefix[:-1] in chosen) == taken else MISSING
@@ -111,10 +111,11 @@ def merge(*trees: Any) -> Any:
     for tree in trees[1:]:
         merged = _merge(merged, tree, "", overlap)
     if overlap:
+        names = sorted({*overlap}, key=natural)
         raise StructureError(
-            f"cannot merge: {listed(overlap := sorted({*overlap}, key=natural))} {'is' if len(overlap) == 1 else 'are'} in more than one tree."
+            f"cannot merge: {listed(names)} {'is' if len(names) == 1 else 'are'} in more than one tree."
             " Drop one side first, or use ptree.set to replace values",
-            unexpected=overlap,
+            unexpected=names,
         )
     return merged
 
@@ -123,7 +124,7 @@ def _merge(a: Any, b: Any, prefix: str, overlap: list[str]) -> Any:
     if a is None or b is None:
         return b if a is None else a
     left, right = opened(a), opened(b)
-    check_depth(prefix)
+    check_depth(a, prefix)
     if left is not None and not left.names and (right is None or right.names or type(a) is not Tree):
         return b
     if right is not None and not right.names:

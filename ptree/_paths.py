@@ -281,8 +281,6 @@ def _ends_of(element: Any, text: str, starts: Collection[int]) -> set[int]:
     match element:
         case str():
             return {start + len(element) for start in starts if text.startswith(element, start)}
-        case _Any():
-            return set(range(min(starts), len(text) + 1))
         case _One(characters, negated):
             inside = (start for start in starts if start < len(text))
             return {at + 1 for at in inside if characters is None or (text[at] in characters) != negated}
@@ -308,7 +306,7 @@ def _took(part: str | tuple[Any, ...], segment: str) -> tuple[str, ...]:
             wanted.append({at for at in range(len(segment) + 1) if leads & _ends_of(element, segment, {at})})
     at, taken = 0, list[str]()
     for element, leads in zip(part, wanted[-2::-1], strict=True):
-        end = min(leads & _ends_of(element, segment, {at}))
+        end = min(leads.intersection(_ends([element], segment, {at})))
         if type(element) is not str:
             taken.append(segment[at:end])
         at = end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -221,12 +222,8 @@ def _target(value: Any, here: str, new: Mapping[str, str]) -> str | None:
         return None
     if all(renamed.startswith(f"{here}/") for renamed, _ in ends):  # a container stays where it is, if it can
         return here
-    shared = ends[0][0].split("/")  # else it goes where all that is in it goes
-    for renamed, _ in ends:
-        others = renamed.split("/")
-        shared = shared[
-            : next((at for at, (a, b) in enumerate(zip(shared, others, strict=False)) if a != b), len(shared))
-        ]
+    levels = zip(*(renamed.split("/") for renamed, _ in ends), strict=False)
+    shared = [names[0] for names in takewhile(lambda names: len({*names}) == 1, levels)]  # else where all of it goes
     if type(value) is not Tree:
         first = ends[0][1].split("/")[1]  # the name of its first child, which it keeps
         shared = shared[: shared.index(first)] if first in shared else shared

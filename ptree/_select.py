@@ -23,15 +23,13 @@ Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]
 
 
-def too_deep(prefix: str) -> PathError:
-    """The error for a tree that no function here goes down, as recursion has a limit."""
-    return PathError(f"the tree has more than {DEEPEST} levels: it goes on below {quoted(prefix[:-1])}")
+_LONG = 2 * DEEPEST  # a segment takes two characters at least, so a shorter prefix needs no count
 
 
-def check_depth(prefix: str) -> None:
-    """Raise where a walk has come too deep; a segment takes two characters at least, so most prefixes need no count."""
-    if len(prefix) > 2 * DEEPEST and prefix.count("/") > DEEPEST:
-        raise too_deep(prefix)
+def check_depth(node: Any, prefix: str) -> None:
+    """Raise where a tree goes on below what can be walked: recursion has a limit."""
+    if len(prefix) >= _LONG and prefix.count("/") >= DEEPEST and opened(node) is not None:
+        raise PathError(f"the tree has more than {DEEPEST} levels: it goes on below {quoted(prefix[:-1])}")
 
 
 def leaves(tree: Any, prefix: str = "") -> Leaves:
@@ -52,9 +50,9 @@ def distinct(found: Leaves) -> Leaves:
     return found
 
 
-def _collect(node: Any, prefix: str, out: Leaves, levels: int = DEEPEST) -> None:
-    if not levels and opened(node) is not None:
-        raise too_deep(prefix)
+def _collect(node: Any, prefix: str, out: Leaves) -> None:
+    if len(prefix) >= _LONG:
+        check_depth(node, prefix)
     if type(node) is Tree:
         children, layout = node._node
         pairs: Any = [(name, children[at]) for name, at in layout.listing]
@@ -70,13 +68,12 @@ def _collect(node: Any, prefix: str, out: Leaves, levels: int = DEEPEST) -> None
         if type(child) in LEAF_TYPES:  # most children: spare the call
             out.append((prefix + name, child))
         else:
-            _collect(child, f"{prefix}{name}/", out, levels - 1)
+            _collect(child, f"{prefix}{name}/", out)
 
 
-def entries(tree: Any, prefix: str = "", levels: int = DEEPEST) -> Iterator[tuple[str, Any]]:
+def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Everything that a tree says, by path: each leaf, a `Tie` at each alias, each node without children."""
-    if not levels and opened(tree) is not None:
-        raise too_deep(prefix)
+    check_depth(tree, prefix)
     if type(tree) is Tree:
         tree = expand(tree, prefix)
     if type(tree) is Nested:
@@ -89,19 +86,19 @@ def entries(tree: Any, prefix: str = "", levels: int = DEEPEST) -> Iterator[tupl
     if not pairs and prefix:
         yield prefix[:-1], empty
     for name, child in pairs:
-        yield from entries(child, f"{prefix}{name}/", levels - 1)
+        yield from entries(child, f"{prefix}{name}/")
 
 
 def entry_dict(tree: Any) -> dict[str, Any]:
     """The entries by path; raises a PathError where two have one path."""
     out: dict[str, Any] = {}
-    return out if _only_leaves(tree, "", out, DEEPEST) else dict(distinct(list(entries(tree))))
+    return out if _only_leaves(tree, "", out) else dict(distinct(list(entries(tree))))
 
 
-def _only_leaves(node: Any, prefix: str, out: dict[str, Any], levels: int) -> bool:
+def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
     """Fill in the leaves of Trees and dicts that hold nothing else, the common case; False where there is more."""
-    if not levels and opened(node) is not None:
-        raise too_deep(prefix)
+    if len(prefix) >= _LONG:
+        check_depth(node, prefix)
     if type(node) is Tree:
         children, layout = node._node
         if layout.ties or not children:
@@ -109,7 +106,7 @@ def _only_leaves(node: Any, prefix: str, out: dict[str, Any], levels: int) -> bo
         for name, at in layout.listing:
             child = children[at]
             if type(child) is Tree:
-                if not _only_leaves(child, f"{prefix}{name}/", out, levels - 1):
+                if not _only_leaves(child, f"{prefix}{name}/", out):
                     return False
             elif type(child) in LEAF_TYPES:
                 out[prefix + name] = child
@@ -121,7 +118,7 @@ def _only_leaves(node: Any, prefix: str, out: dict[str, Any], levels: int) -> bo
     for name, child in dict_items(node):
         if type(child) in LEAF_TYPES and "/" not in name:
             out[prefix + name] = child
-        elif "/" in name or not _only_leaves(child, f"{prefix}{name}/", out, levels - 1):
+        elif "/" in name or not _only_leaves(child, f"{prefix}{name}/", out):
             return False
     return True
 
@@ -215,13 +212,13 @@ def _chosen_by(part: Any, tree: Any, everything: Leaves | None) -> Leaves:
     return found
 
 
-def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves, levels: int = DEEPEST) -> None:
+def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves) -> None:
     """Collect what lies below a node and matches; a branch in which nothing can match is not entered."""
     if state.accepts:
-        _collect(node, prefix, out, levels)
+        _collect(node, prefix, out)
         return
-    if not levels and opened(node) is not None:
-        raise too_deep(prefix)
+    if len(prefix) >= _LONG:
+        check_depth(node, prefix)
     if type(node) is Tree:
         layout, children = node._layout, node._children
         listing = layout.listing
@@ -231,7 +228,7 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves, lev
         for name, at in listing:
             after = known[name] if name in known else pattern.step(state, name)
             if after is not None:
-                _walk(children[at], f"{prefix}{name}/", pattern, after, out, levels - 1)
+                _walk(children[at], f"{prefix}{name}/", pattern, after, out)
         return
     if type(node) is dict and state.names is not None and _plain_names(node):  # only these can lead on
         known = [(name, node[name]) for name in state.names if name in node]
@@ -246,7 +243,7 @@ def _walk(node: Any, prefix: str, pattern: Pattern, state: Any, out: Leaves, lev
             if after is None or after.accepts:
                 break
         if after is not None:
-            _walk(child, f"{prefix}{name}/", pattern, after, out, levels - 1)
+            _walk(child, f"{prefix}{name}/", pattern, after, out)
 
 
 def _plain_names(node: dict[Any, Any]) -> bool:
