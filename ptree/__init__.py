@@ -47,7 +47,10 @@ from ._params import trainable as trainable  # a mask of what an optimiser may c
 from ._ties import tie as tie  # two names for one leaf
 from ._ties import untie as untie  # a leaf for each name
 from ._ties import ties as ties  # alias -> source
-from ._ties import transposed as transposed  # a tie through a transpose
+from ._tie import transposed as transposed  # a tie through a transpose
+from ._tie import register_transform as register_transform  # a tie through functions of your own
+from ._uses import gradient_by_use as gradient_by_use  # what each name contributes
+from ._twins import find_ties as find_ties  # leaves that are equal and not tied
 
 # what can go wrong
 from ._errors import FileError as FileError
@@ -86,7 +89,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
-    "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
-    "keys", "label", "load", "mask", "merge", "nn", "partition", "paths", "put", "reinit", "rename", "save", "select", "set", "summary",
+    "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "find_ties",
+    "flatten", "get", "gradient_by_use", "init", "initializers", "items",
+    "keys", "label", "load", "mask", "merge", "nn", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "select", "set", "summary",
     "tie", "ties", "trainable", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

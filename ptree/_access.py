@@ -13,11 +13,12 @@ from operator import is_
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from ._check import differences, structure_error
-from ._errors import PathError, StructureError, TieError, listed, quoted
+from ._errors import PathError, StructureError, TieError, lines, listed, quoted
 from ._index import written_at
-from ._leaf import describe, same, shape_only, signature
+from ._leaf import describe, largest_difference, same, shape_only, signature
 from ._nodes import LEAF_TYPES, child_named, names_in, opened
 from ._paths import compile, join, split
 from ._select import Selector, check_depth, choose, entries, leaves
@@ -309,19 +310,24 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
         )  # fmt: skip
     if jax.tree.structure(old) == jax.tree.structure(value) and _raw(tree, segments) is old:
         return _write(tree, segments, value)
-    writes: dict[str, tuple[str, Any]] = {}
+    writes: dict[str, tuple[str, Any, Any]] = {}
     tied = aliases_of(tree)
+    conflicts: list[str] = []
     for below, leaf in items(value, aliases=True):
         name = join(path, below)
         tie = tied.get(name)
-        leaf, where = (leaf, name) if tie is None else (tie.write(leaf), tie.source)
-        if where in writes and not _agree(writes[where][1], leaf):
-            raise TieError(
-                f"{asked}: {writes[where][0]!r} and {name!r} are one tied leaf, and their values differ."
-                " Give both the same value, or untie them first"
+        new, where = (leaf, name) if tie is None else (tie.write(leaf), tie.source)
+        first, shown, kept = writes.setdefault(where, (name, leaf, new))
+        if not _agree(kept, new):
+            conflicts.append(
+                f"{asked}: {first!r}, {describe(shown)}, and {name!r}, {describe(leaf)}, are one tied leaf, and their"
+                f" values {_how_far(kept, new)}"
             )
-        writes.setdefault(where, (name, leaf))
-    return replace_leaves(tree, {where: leaf for where, (_, leaf) in writes.items()})
+    if conflicts:
+        one = len(conflicts) == 1
+        fix = "Give both the same value, or untie them first"
+        raise TieError(f"{lines(conflicts)}{'. ' if one else chr(10)}{fix}")
+    return replace_leaves(tree, {where: leaf for where, (_, _, leaf) in writes.items()})
 
 
 def everything(tree: Any) -> dict[str, Any]:
@@ -340,10 +346,16 @@ def _raw(tree: Any, segments: Sequence[str]) -> Any:
 
 
 def _agree(a: Any, b: Any) -> bool:
-    try:
-        return same(a, b)
-    except jax.errors.ConcretizationTypeError:  # two tracers: nobody can know
-        return False
+    if a is not b and (isinstance(a, Tracer) or isinstance(b, Tracer)):
+        return False  # nobody can know
+    return same(a, b)
+
+
+def _how_far(a: Any, b: Any) -> str:
+    if isinstance(a, Tracer) or isinstance(b, Tracer):
+        return "may differ, as inside jax.jit they are not known"
+    far = largest_difference(a, b)
+    return "differ" if far is None else f"differ by up to {far:.3g}"
 
 
 def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any:

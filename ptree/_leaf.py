@@ -74,3 +74,17 @@ def same(a: Any, b: Any) -> bool:
     if hasattr(equal, "all") and hasattr(a, "shape"):
         return bool((equal | ((a != a) & (b != b))).all())
     return bool(equal) or bool(a != a and b != b)
+
+
+def largest_difference(a: Any, b: Any) -> float | None:
+    """The largest distance between two arrays of numbers, in float64; None for what is no such pair.
+
+    NaN where one holds NaN and the other does not.
+    """
+    try:
+        a, b = (np.asarray(x).astype(np.complex128 if np.iscomplexobj(x) else np.float64) for x in (a, b))
+        with np.errstate(invalid="ignore"):
+            off = np.where((a == b) | ((a != a) & (b != b)), 0, abs(a - b))
+    except (TypeError, ValueError):
+        return None
+    return float(off.max()) if off.size else 0.0

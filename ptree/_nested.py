@@ -186,7 +186,7 @@ def _follow(nested: Nested, alias: tuple[str, ...], tie: Tie) -> tuple[list[str]
         node: Any = nested
         if source == names[: len(source)] or names == source[: len(names)]:
             if len(passed) > 1 or source == names:
-                raise TieError(f"cannot tie {shown!r} to {asked!r}: the ties go in a circle, {_chain(passed, source)}")
+                raise _circle(shown, asked, [*passed, "/".join(source)])
             raise TieError(f"cannot tie {shown!r} to {asked!r}: one lies inside the other")
         for at, segment in enumerate(source):
             if type(node) is Tree:
@@ -201,9 +201,7 @@ def _follow(nested: Nested, alias: tuple[str, ...], tie: Tie) -> tuple[list[str]
             if type(node) is Tie:
                 where = "/".join(source[: at + 1])
                 if where in passed:
-                    raise TieError(
-                        f"cannot tie {shown!r} to {asked!r}: the ties go in a circle, {_chain(passed, source)}"
-                    )
+                    raise _circle(shown, asked, [*passed, "/".join(source)])
                 passed.append(where)
                 source, tie = [*node.source.split("/"), *source[at + 1 :]], node.then(tie.via)
                 break
@@ -216,8 +214,9 @@ def _follow(nested: Nested, alias: tuple[str, ...], tie: Tie) -> tuple[list[str]
             return source, tie.via, node if type(node) in (Nested, Tree) else None
 
 
-def _chain(passed: list[str], source: list[str]) -> str:
-    return " -> ".join(map(repr, [*passed, "/".join(source)]))
+def _circle(alias: str, source: str, passed: list[str]) -> TieError:
+    chain = " -> ".join(map(repr, passed))
+    return TieError(f"cannot tie {alias!r} to {source!r}: the ties go in a circle, {chain}. Leave one of them out")
 
 
 def _assemble(nested: Nested, path: tuple[str, ...], homes: dict[Any, Any], prior: Any) -> Any:

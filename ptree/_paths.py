@@ -326,6 +326,28 @@ def compile(text: str) -> Pattern:
     return Pattern(text)
 
 
+def fill_in(text: str, captures: Sequence[str]) -> list[str]:
+    """The segments of a path in which `*`, `**` and `?` stand, in order, for what the wildcards of a pattern took.
+
+    >>> fill_in("enc/*/attn", ["3"])
+    ['enc', '3', 'attn']
+
+    Raises:
+        PatternError: another number of wildcards.
+    """
+    parts = re.split(r"(\\.|\*\*|\*|\?)", text)
+    holes = [at for at, part in enumerate(parts) if at % 2 and not part.startswith("\\")]
+    if len(holes) != len(captures):
+        raise PatternError(f"the left has {len(captures)} wildcards, the right has {len(holes)} of '*', '**' and '?'")
+    for at, part in enumerate(parts):
+        if at % 2 and part.startswith("\\"):
+            parts[at] = part[1:]
+    for at, capture in zip(holes, captures, strict=True):
+        parts[at] = capture
+    filled = "".join(parts).split("/")
+    return filled if "" in text.split("/") else [segment for segment in filled if segment]  # `**` may stand for none
+
+
 def escape(path: str) -> str:
     r"""The pattern that matches this path and no other.
 

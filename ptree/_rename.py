@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ._errors import PatternError, StructureError, lines, quoted
 from ._nested import Nested, build, insert
 from ._nodes import levels_below, new_key, opened, remade
-from ._paths import compile, join, split
+from ._paths import compile, fill_in, join, split
 from ._select import distinct, entries, entry_dict, why_dead
 from ._tie import Tie
 from ._tree import Tree
@@ -101,8 +101,15 @@ def _renamed(path: str, table: Mapping[Any, str], used: set[Any]) -> str:
         if cut is not None:
             used.add(key)
             captures = pattern.captures(segments[:cut]) or ()
-            return _proper(path, new, "/".join([*_fill_in(key, new, captures), *segments[cut:]]))
+            return _proper(path, new, "/".join([*_filled(key, new, captures), *segments[cut:]]))
     return path
+
+
+def _filled(old: str, new: str, captures: Sequence[str]) -> list[str]:
+    try:
+        return fill_in(new, captures)
+    except PatternError as error:
+        raise PatternError(f"cannot rename {quoted(old)} to {quoted(new)}: {error}") from None
 
 
 def _proper(path: str, new: str, renamed: str) -> str:
@@ -111,23 +118,6 @@ def _proper(path: str, new: str, renamed: str) -> str:
         why = "has an empty segment" if renamed else "is empty"
         raise PatternError(f"cannot rename {quoted(path)} to {quoted(new)}: the new path {why}")
     return renamed
-
-
-def _fill_in(old: str, new: str, captures: Sequence[str]) -> list[str]:
-    parts = re.split(r"(\\.|\*\*|\*|\?)", new)
-    holes = [at for at, part in enumerate(parts) if at % 2 and not part.startswith("\\")]
-    if len(holes) != len(captures):
-        raise PatternError(
-            f"cannot rename {quoted(old)} to {quoted(new)}: the left has {len(captures)} wildcards, the right has"
-            f" {len(holes)} of '*', '**' and '?'"
-        )
-    for at, part in enumerate(parts):
-        if at % 2 and part.startswith("\\"):
-            parts[at] = part[1:]
-    for at, capture in zip(holes, captures, strict=True):
-        parts[at] = capture
-    filled = "".join(parts).split("/")
-    return filled if "" in new.split("/") else [segment for segment in filled if segment]  # `**` may stand for none
 
 
 # --------------------------------------------------------------------------- new places

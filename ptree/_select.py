@@ -273,7 +273,7 @@ def why_dead(pattern: Pattern, tree: Any) -> str:
         alias, tie = tied[0]
         names = list(dict.fromkeys(tie.source for _, tie in tied))
         return (
-            f"the pattern {quoted(pattern.text)} matches only aliases: {alias!r} is tied to {tie.source!r}."
+            f"the pattern {quoted(pattern.text)} matches only aliases: {alias!r} is tied to {tie.shown()!r}."
             f" A leaf is matched by its own path: name {listed(names) if len(names) > 1 else repr(names[0])}"
         )
     if pattern.literal is not None:

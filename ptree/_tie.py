@@ -1,40 +1,15 @@
-"""Tie, an alias's side of a tie: the path of its source, and how the leaf is seen on the way."""
+"""Tie, an alias's side of a tie: the path of its source, and how the leaf is seen on the way. transposed makes one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-
-@dataclass(frozen=True)
-class Transform:
-    """A named, invertible way to see one leaf as another; equal where the names are."""
-
-    name: str
-    forward: Callable[[Any], Any] = field(compare=False)  # source array -> what the alias reads
-    inverse: Callable[[Any], Any] = field(compare=False)  # what is written to the alias -> source array
-    least_ndim: int = field(default=0, compare=False)
-
-    def inverted(self) -> Transform:
-        """The way back; a transform that is its own inverse says so by holding one function twice."""
-        if self.forward is self.inverse:
-            return self
-        return Transform(f"inverse of {self.name}", self.inverse, self.forward)
-
-
-def _through(function: Callable[[Any], Any], leaf: Any) -> Any:
-    """A transform's function applied to any leaf: what has no shape is itself, what has no values its shape."""
-    if not hasattr(leaf, "shape"):
-        return leaf
-    if hasattr(leaf, "__array__"):
-        return function(leaf)
-    seen = jax.eval_shape(function, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return seen
-    return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # a Param
+from ._paths import split
+from ._transform import Transform, order_of, permuted, registered
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,19 +29,19 @@ class Tie:
         """The source as a person reads it: `embed/table`, `transposed(embed/table)`."""
         text = self.source if source is None else source
         for transform in self.via:
-            text = f"{transform.name}({text})"
+            text = transform.shown(text)
         return text
 
     def read(self, leaf: Any) -> Any:
         """What the alias shows of the source's leaf."""
         for transform in self.via:
-            leaf = _through(transform.forward, leaf)
+            leaf = transform.see(leaf)
         return leaf
 
     def write(self, leaf: Any) -> Any:
         """The source's leaf, where this is what the alias shows."""
         for transform in reversed(self.via):
-            leaf = _through(transform.inverse, leaf)
+            leaf = transform.undo(leaf)
         return leaf
 
     def then(self, via: tuple[Transform, ...]) -> Tie:
@@ -81,3 +56,51 @@ class Tie:
 
 
 jax.tree_util.register_static(Tie)
+
+
+def transposed(path: str | Tie, axes: Sequence[int] = (1, 0)) -> Tie:
+    """The leaf at a path with its last two axes swapped: an output kernel (d, vocab) from a table (vocab, d).
+
+    >>> transposed("embed/table")
+    transposed('embed/table')
+    >>> transposed("conv/kernel", (3, 2, 0, 1))
+    transposed('conv/kernel', (3, 2, 0, 1))
+
+    With `axes` all axes in this order, as in `numpy.transpose`. A value in the table of `tie`, and in
+    `Tree(...)` for a tree that is written with its ties. It moves no data under `jit`.
+
+    Raises:
+        TieError: `axes` is no order of axes.
+    """
+    order = order_of(axes)
+    return _seen(path, () if order == tuple(range(len(order))) else (permuted(order),))
+
+
+def register_transform(
+    name: str, forward: Callable[[Any], Any], inverse: Callable[[Any], Any]
+) -> Callable[[str | Tie], Tie]:
+    """Two functions of an array that undo each other, under a name by which files know them.
+
+    >>> import jax.numpy as jnp
+    >>> negated = register_transform("negated", jnp.negative, jnp.negative)
+    >>> from ptree import Tree
+    >>> tree = Tree({"a": jnp.ones(2), "b": negated("a")})
+    >>> tree["b"].tolist()
+    [-1.0, -1.0]
+
+    Reading the alias gives `forward(source)`, differentiably; writing to it stores `inverse(value)`. Both must be
+    pure, and work under `jax.jit`. A process that loads a file or a pickle with this tie registers the same name
+    first. The same functions can be registered again, others under the same name cannot.
+
+    Returns:
+        A function like `transposed`: path -> a value for the table of `tie`.
+
+    Raises:
+        TieError: a name that is taken or no identifier, or something that is no function.
+    """
+    transform = registered(name, forward, inverse)
+    return lambda path: _seen(path, (transform,))
+
+
+def _seen(path: str | Tie, via: tuple[Transform, ...]) -> Tie:
+    return (path if isinstance(path, Tie) else Tie("/".join(split(path)))).then(via)

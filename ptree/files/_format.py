@@ -2,7 +2,8 @@
 
     version   1. A reader MUST refuse a higher one.
     order     every path in declared order: leaves, aliases, and nodes without leaves.
-    ties      alias -> [source, [names of the transforms, first applied first]].
+    ties      alias -> [source, [names of the transforms, first applied first]]. An alias MAY have a tensor too, equal to
+              what it shows of its source, for readers that know no ties; where the two differ, a reader MUST say so.
     empty     path -> "node" or "none", for a node without leaves and for None.
     kinds     path -> what a leaf is, where it is not a jax array: "numpy", "scalar" (of NumPy), "bool", "int", "float", or
               "key:" and the implementation for a typed PRNG key, whose tensor holds the key's words.
@@ -29,7 +30,7 @@ from .._nested import Nested, build, insert
 from .._paths import DEEPEST, split
 from .._select import entry_dict
 from .._tie import Tie
-from .._ties import transform_named
+from .._transform import transform_named
 from .._tree import Tree
 
 VERSION = 1
@@ -72,12 +73,13 @@ class Facts:
         return Facts(list(facts["order"]), ties, dict(facts["empty"]), dict(facts["kinds"]))
 
 
-def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
+def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, np.ndarray], Facts]:
     """The tensors and the facts of a tree; raises one FileError that lists every leaf a file cannot hold."""
+    values = entry_dict(tree)
     tensors: dict[str, np.ndarray] = {}
     facts = Facts()
     problems: list[str] = []
-    for path, value in entry_dict(tree).items():
+    for path, value in values.items():
         if path == "__metadata__":
             problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
             continue
@@ -89,7 +91,10 @@ def taken_apart(tree: Any) -> tuple[dict[str, np.ndarray], Facts]:
         facts.order.append(path)
         if type(value) is Tie:
             facts.ties[path] = value
-        elif value is None:
+            if not expand_ties:
+                continue
+            value = value.read(values[value.source])
+        if value is None:
             facts.empty[path] = "none"
         elif not jax.tree.leaves(value):
             facts.empty[path] = "node"

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from .._access import replace_leaves
 from .._check import differences, structure_error
-from .._errors import FileError, PtreeError
-from .._leaf import copied, describe, same
+from .._errors import FileError, PtreeError, lines
+from .._leaf import copied, largest_difference, same
 from .._select import aliases, leaves
+from .._tie import Tie
 from .._tree import Tree
 from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
 
@@ -48,10 +48,36 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     tensors, facts = _read(Path(path))
     try:
         values = {name: leaf_of(array, facts.kinds.get(name, ""), name) for name, array in tensors.items()}
+        apart = _settled(values, facts)
         tree = put_together(values, facts)
     except (PtreeError, ValueError, TypeError, KeyError) as error:
         raise FileError(f"cannot load {file!r}: {error}") from error
-    return tree if like is None else _into(like, tree, file)
+    if like is not None:
+        return _into(like, tree, file)
+    if apart:
+        fix = "Load them with a `like` in which they are apart"
+        raise FileError(f"cannot load {file!r}: {lines(apart)}{'. ' if len(apart) == 1 else chr(10)}{fix}")
+    return tree
+
+
+def _settled(values: dict[str, Any], facts: Facts) -> list[str]:
+    """Take out the aliases that were written too; those that are not what they are tied to are leaves, and told."""
+    apart: list[str] = []
+    for alias, tie in list(facts.ties.items()):
+        if alias not in values or tie.source not in values:
+            continue
+        if same(shown := tie.read(values[tie.source]), values[alias]):
+            del values[alias]
+        else:
+            del facts.ties[alias]
+            apart.append(_differ(alias, tie, "its metadata", "its tensors", values[alias], shown))
+    return apart
+
+
+def _differ(alias: str, tie: Tie, here: str, there: str, value: Any, other: Any) -> str:
+    far = largest_difference(value, other)
+    by = "" if far is None else f", by up to {far:.3g}"
+    return f"{alias!r} and {tie.shown()!r} are tied in {here} and differ in {there}{by}"
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
@@ -90,28 +116,25 @@ def _into(like: Any, tree: Tree, file: str) -> Any:
             got.pop(alias, None)
             value, other = tree[alias], tie.read(got[tie.source])
             if not same(other, value):
-                problems.append(
-                    f"{alias!r} and {tie.source!r} are tied in `like` and differ in the file{_how_much(value, other)}"
-                )
+                problems.append(_differ(alias, tie, "`like`", "the file", value, other))
         elif alias in got:
             got[tie.source] = tie.write(got.pop(alias))
     differ = differences(wanted, got)
     if any(differ):
         raise structure_error(
-            f"cannot load {file!r} into `like`", *differ, wanted, got, sides=(" in `like`", " in the file")
+            f"cannot load {file!r} into `like`",
+            *differ,
+            wanted,
+            got,
+            sides=(" in `like`", " in the file"),
+            ties=problems,
         )
     if problems:
-        raise FileError(f"cannot load {file!r} into `like`: " + "; ".join(problems))
+        raise FileError(f"cannot load {file!r} into `like`: {lines(problems)}")
     try:
         return replace_leaves(like, {name: _as(wanted[name], value, name) for name, value in got.items()})
     except FileError as error:
         raise FileError(f"cannot load {file!r} into `like`: {error}") from None
-
-
-def _how_much(a: Any, b: Any) -> str:
-    if describe(a) != describe(b) or not jnp.issubdtype(getattr(a, "dtype", object), jnp.floating):
-        return ""
-    return f", by up to {float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64)))):.3g}"
 
 
 def _as(like: Any, value: Any, path: str) -> Any:

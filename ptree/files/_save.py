@@ -11,7 +11,7 @@ from uuid import uuid4
 from ._format import taken_apart
 
 
-def save(path: str | os.PathLike[str], tree: Any) -> None:
+def save(path: str | os.PathLike[str], tree: Any, *, expand_ties: bool = False) -> None:
     """Write a tree to one safetensors file, in which every leaf has its path as its name.
 
     >>> import tempfile, ptree as pt
@@ -23,13 +23,15 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
       4/bias  = 2/bias
     )
 
-    A tied leaf is written once; ties, declared order and empty nodes are in the metadata. It is written
+    A tied leaf is written once, or under each of its names with `expand_ties`, for readers that know no ties;
+    `load` ties them again. Ties, declared order and empty nodes are in the metadata. It is written
     beside the old file, flushed to disk, and then takes its place at once: a crash leaves the old file or
     the new one. Any safetensors reader can read it.
 
     Args:
         path: the file.
         tree: any pytree of jax and NumPy arrays, numbers and typed PRNG keys.
+        expand_ties: write every alias too, as it reads.
 
     Raises:
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
@@ -37,7 +39,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
     """
     from safetensors import SafetensorError, TensorSpec, serialize_file
 
-    tensors, facts = taken_apart(tree)
+    tensors, facts = taken_apart(tree, expand_ties)
     specs = {
         name: TensorSpec(dtype=array.dtype.name, shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes)
         for name, array in tensors.items()

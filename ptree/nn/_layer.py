@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, wraps
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from .._keys import child_key
 from .._leaf import describe
 from .._params import abstract, init
 from .._rules import Rules
+from .._ties import tie
 from .._tree import Tree
 
 
@@ -26,8 +27,16 @@ class Layer:
     computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "spec" in vars(cls):
+            cls.spec = _with_ties(vars(cls)["spec"])
+
     def spec(self, x: Any) -> Tree:
-        """The parameters that the layer needs for an input like `x`; none, unless a layer says otherwise."""
+        """The parameters that the layer needs for an input like `x`; none, unless a layer says otherwise.
+
+        Whatever a layer of your own writes here, the same layer object at two of its `parts` is then tied.
+        """
         return Tree()
 
     def __call__(self, params: Any, x: Any) -> Any:
@@ -55,11 +64,49 @@ class Layer:
         return init(self.spec(x), key, rules)
 
     def parts(self) -> Iterator[tuple[str, Any]]:
-        """The layers inside, each with the name that its parameters have in `spec`; by default the fields."""
+        """The layers inside, each with the path that its parameters have in `spec`.
+
+        By default the fields: one that holds a layer by its name, one that holds several as `blocks/0`, `blocks/1`.
+        """
         for option in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
             value = getattr(self, option.name)
+            if isinstance(value, (list, tuple)):
+                value = dict(enumerate(value))
+            inside = value.items() if isinstance(value, Mapping) else ()
+            yield from ((f"{option.name}/{name}", part) for name, part in inside if hasattr(part, "spec"))
             if hasattr(value, "spec"):
                 yield option.name, value
+
+
+def repeats(layer: Layer) -> dict[str, str]:
+    """Where the same layer object stands again: path -> path of its first place; not inside such a place."""
+    first: dict[int, str] = {}
+    again: dict[str, str] = {}
+
+    def visit(layer: Any, prefix: str) -> None:
+        for name, part in layer.parts() if hasattr(layer, "parts") else ():
+            if not hasattr(part, "spec"):
+                continue
+            path = prefix + name
+            if id(part) in first:
+                again[path] = first[id(part)]
+            else:
+                first[id(part)] = path
+                visit(part, path + "/")
+
+    visit(layer, "")
+    return again
+
+
+def _with_ties(spec: Callable[..., Any]) -> Callable[..., Tree]:
+    """A layer's `spec` that ties what stands in the layer twice."""
+
+    @wraps(spec)
+    def tied(self: Layer, *inputs: Any, **options: Any) -> Tree:
+        tree = Tree(spec(self, *inputs, **options))
+        return tie(tree, {again: first for again, first in repeats(self).items() if again in tree and first in tree})
+
+    return tied
 
 
 def floating(layer: Any, x: Any) -> Any:

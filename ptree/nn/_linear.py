@@ -98,7 +98,25 @@ class Embedding(Layer):
     def __call__(self, params: Any, x: Any) -> Any:
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise unfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
+        return (
+            self._table(params).at[x].get(mode="fill", wrap_negative_indices=False)
+        )  # -1 is a mistake, not the last row
+
+    def attend(self, params: Any, x: Any) -> Any:
+        """How well each row of the table fits: `x @ table.T`, f32[..., features] -> f32[..., num_embeddings].
+
+        The output of a language model that is tied to its embedding, without a layer for it.
+
+        Raises:
+            LayerError: an input with another number of features, or of whole numbers.
+        """
+        table = self._table(params)
+        if floating(self, x).shape[-1] != self.features:
+            raise unfit(self, f"{self.features} features to attend with", f"the input {describe(x)}")
+        return x @ table.T
+
+    def _table(self, params: Any) -> Any:
         table = need(params, "table", self)
         if table.shape != (self.num_embeddings, self.features):
             raise unfit(self, f"a table of the shape ({self.num_embeddings}, {self.features})", describe(table))
-        return table.at[x].get(mode="fill", wrap_negative_indices=False)  # -1 is a mistake, not the last row
+        return table

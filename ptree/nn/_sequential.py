@@ -10,9 +10,8 @@ import jax
 
 from .._errors import LayerError
 from .._leaf import describe, name_of
-from .._ties import tie
 from .._tree import Tree
-from ._layer import Layer, apply, shape_after
+from ._layer import Layer, apply, repeats, shape_after
 
 
 @dataclass(frozen=True, init=False)
@@ -59,7 +58,7 @@ class Sequential(Layer):
                     f"at {name!r}, Sequential: expected a layer, got the class {layer.__name__}; call it first"
                 )
         object.__setattr__(self, "layers", pairs)
-        object.__setattr__(self, "shared", tuple(_repeats(self).items()))
+        object.__setattr__(self, "shared", tuple(repeats(self).items()))
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         return iter(self.layers)
@@ -77,8 +76,7 @@ class Sequential(Layer):
             if len(own):
                 specs[name] = own
             x = shape_after(layer, name, own, x)
-        tree = Tree(specs)
-        return tie(tree, {again: first for again, first in self.shared if again in tree and first in tree})
+        return Tree(specs)
 
     def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
         for name, layer in self.layers:
@@ -107,23 +105,3 @@ class Sequential(Layer):
             first.setdefault(id(layer), name)
             lines.append(f"  {name}: " + text.replace("\n", "\n  "))
         return "\n".join(["Sequential(", *lines, ")"]) if lines else "Sequential()"
-
-
-def _repeats(layer: Any) -> dict[str, str]:
-    """Where the same layer object stands again: path -> path of its first place; not inside such a place."""
-    first: dict[int, str] = {}
-    again: dict[str, str] = {}
-
-    def visit(layer: Any, prefix: str) -> None:
-        for name, part in layer.parts() if hasattr(layer, "parts") else ():
-            if not hasattr(part, "spec"):
-                continue
-            path = prefix + name
-            if id(part) in first:
-                again[path] = first[id(part)]
-            else:
-                first[id(part)] = path
-                visit(part, path + "/")
-
-    visit(layer, "")
-    return again

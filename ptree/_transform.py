@@ -1,0 +1,175 @@
+"""Transform, a named and invertible way to see one leaf as another: axes in another order, or what a user registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+
+from ._errors import TieError, listed, quoted
+from ._leaf import describe, name_of, signature
+
+_INVERSE = "inverse of "
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Two functions that undo each other, and a name: files and equality know the name alone."""
+
+    name: str
+    forward: Callable[[Any], Any] = field(compare=False)  # source array -> what the alias reads
+    inverse: Callable[[Any], Any] = field(compare=False)  # what is written to the alias -> source array
+    axes: tuple[int, ...] = field(default=(), compare=False)  # of a permutation: the new order of the last axes
+
+    def __reduce__(self) -> Any:  # functions of a user's own cannot be pickled
+        return transform_named, (self.name,)
+
+    def inverted(self) -> Transform:
+        """The way back; a transform that is its own inverse says so by holding one function twice."""
+        if self.forward is self.inverse:
+            return self
+        if self.axes:
+            return permuted(tuple(sorted(range(len(self.axes)), key=self.axes.__getitem__)))
+        name = self.name.removeprefix(_INVERSE) if self.name.startswith(_INVERSE) else _INVERSE + self.name
+        return Transform(name, self.inverse, self.forward)
+
+    def see(self, leaf: Any) -> Any:
+        """What the alias shows of a leaf."""
+        return _through(self.forward, leaf, self.name)
+
+    def undo(self, leaf: Any) -> Any:
+        """The leaf of which the alias shows this."""
+        return _through(self.inverse, leaf, f"the inverse of {self.name}")
+
+    def shown(self, source: str) -> str:
+        """As a person would write it: `transposed(embed/table)`, `transposed(conv/kernel, (3, 2, 0, 1))`."""
+        return f"{self.name.partition('(')[0]}({source}{f', {self.axes}' if self.axes != (1, 0) and self.axes else ''})"
+
+    def misfit(self, leaf: Any) -> str:
+        """Why a leaf cannot be seen so, or nothing."""
+        shape = getattr(leaf, "shape", None)
+        if shape is None:
+            return ""
+        if self.axes == (1, 0):
+            return "needs two axes or more" if len(shape) < 2 else ""
+        if self.axes:
+            return f"needs just {len(self.axes)} axes" if len(shape) != len(self.axes) else ""
+        try:
+            back = self.undo(self.see(abstract := jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)))
+        except Exception as error:
+            return f"raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if signature(back) != signature(abstract):
+            return f"cannot be undone: the way back gives {describe(back)}"
+        return ""
+
+
+def _through(function: Callable[[Any], Any], leaf: Any, name: str) -> Any:
+    """A function of arrays applied to any leaf: what has no shape is itself, what has no values its shape."""
+    if not hasattr(leaf, "shape"):
+        return leaf
+    try:
+        if hasattr(leaf, "__array__"):
+            return function(leaf)
+        seen = jax.eval_shape(function, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    except Exception as error:
+        error.add_note(f"in the transform of a tie, {name}, of {describe(leaf)}")
+        raise
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return seen
+    return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # a Param
+
+
+# ------------------------------------------------------------------------- axes in another order
+
+
+def _swap(leaf: Any) -> Any:
+    return leaf.swapaxes(-1, -2) if len(leaf.shape) > 1 else leaf
+
+
+_TRANSPOSED = Transform("transposed", _swap, _swap, (1, 0))
+
+
+@lru_cache(maxsize=256)
+def permuted(axes: tuple[int, ...]) -> Transform:
+    """The last axes of a leaf in this order; axes before them stay, and a leaf with fewer axes is seen as it is."""
+    if axes == (1, 0):
+        return _TRANSPOSED
+    name = f"transposed({', '.join(map(str, axes))})"
+    back = tuple(sorted(range(len(axes)), key=axes.__getitem__))
+    forward = _mover(axes)
+    return Transform(name, forward, forward if back == axes else _mover(back), axes)
+
+
+def _mover(axes: tuple[int, ...]) -> Callable[[Any], Any]:
+    def moved(leaf: Any) -> Any:
+        before = len(leaf.shape) - len(axes)
+        return leaf if before < 0 else leaf.transpose(*range(before), *(before + axis for axis in axes))
+
+    return moved
+
+
+# ------------------------------------------------------------------------------- by their names
+
+_registered: dict[str, Transform] = {}
+
+
+def registered(name: str, forward: Callable[[Any], Any], inverse: Callable[[Any], Any]) -> Transform:
+    """Give a pair of functions a name; the same pair again is the same transform."""
+    if not isinstance(name, str) or not name.isidentifier() or name == _TRANSPOSED.name:
+        raise TieError(f"cannot register the transform {quoted(name)}: a name is an identifier, and not 'transposed'")
+    for function in (forward, inverse):
+        if not callable(function):
+            raise TieError(f"cannot register the transform {name!r}: {describe(function)} is not a function")
+    known = _registered.get(name)
+    if known is None:
+        known = _registered[name] = Transform(name, forward, inverse)
+    elif not (_alike(known.forward, forward) and _alike(known.inverse, inverse)):
+        raise TieError(
+            f"cannot register the transform {name!r}: it is registered with {name_of(known.forward)} and"
+            f" {name_of(known.inverse)}, and trees that are tied by it exist. Choose another name"
+        )
+    return known
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two functions do the same for certain: one object, or one text that was run twice, as in a notebook."""
+    if a is b:
+        return True
+    plain = all(hasattr(f, "__code__") and not f.__closure__ and not f.__defaults__ for f in (a, b))
+    return plain and a.__code__ == b.__code__
+
+
+def transform_named(name: str) -> Transform:
+    """The transform of this name: in files and pickles there are names only.
+
+    Raises:
+        TieError: no transform has the name.
+    """
+    if name.startswith(_INVERSE):
+        return transform_named(name.removeprefix(_INVERSE)).inverted()
+    if name == _TRANSPOSED.name:
+        return _TRANSPOSED
+    axes = name.removeprefix("transposed(").removesuffix(")").split(", ")
+    if name.startswith("transposed(") and all(axis.isdecimal() and len(axis) < 4 for axis in axes):
+        return permuted(order_of([int(axis) for axis in axes]))
+    if name not in _registered:
+        there = listed([_TRANSPOSED.name, *_registered])
+        raise TieError(
+            f"no transform has the name {quoted(name)}: there are {there}."
+            " Call ptree.register_transform with this name first"
+        )
+    return _registered[name]
+
+
+def order_of(axes: Sequence[int]) -> tuple[int, ...]:
+    """The axes as positions from 0, or an error where they are no order of all axes."""
+    try:
+        order = tuple(int(axis) + (len(axes) if int(axis) < 0 else 0) for axis in axes)
+    except (TypeError, ValueError):
+        order = ()
+    if not order or sorted(order) != list(range(len(order))):
+        raise TieError(f"not an order of axes: {quoted(axes)}; each of 0 to n - 1 stands in it once, as in (1, 0)")
+    return order
