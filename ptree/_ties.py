@@ -18,13 +18,13 @@ from ._paths import Pattern, compile, fill_in, join, split
 from ._select import Selector, aliases, choose, entries, why_dead
 from ._tie import Tie
 from ._tree import MISSING, Tree, find
-from ._twins import shared
+from ._twins import is_transpose, shared
 
 
 def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
     """A Tree in which each alias of the table, a leaf or a whole subtree, is its source: one leaf, two names.
 
-    >>> from ptree import Param
+    >>> from ptree import Param, transposed
     >>> spec = Tree({"embed": {"table": Param((50, 8))}, "head": {"kernel": Param((8, 50))}})
     >>> tie(spec, {"head/kernel": transposed("embed/table")})
     Tree(
@@ -192,6 +192,9 @@ def _unfit_leaf(asked: str, alias: str, own: Any, path: str, leaf: Any, tie: Tie
         else:
             fixes["A tie neither broadcasts nor reshapes: both need one shape."] = None
         return [f"{asked}: {alias!r} is {describe(own)} and {shown!r} is {describe(seen)}"]
+    if not tie.via and is_transpose(own, leaf):
+        fixes[f"Did you mean ptree.transposed({path!r})?"] = None
+        return [f"{asked}: {alias!r}, {describe(own)}, holds the transpose of {path!r}, {describe(leaf)}"]
     if any(not step.axes for step in tie.via) and isinstance(shape_only(leaf), jax.ShapeDtypeStruct):
         return _unreliable(asked, shown, leaf, tie)
     return []

@@ -75,6 +75,14 @@ def _twins(leaf: Any, group: list[tuple[str, Any, np.ndarray]]) -> Iterator[str 
                 yield path if tie is None else Tie(path, (tie,))
 
 
+def is_transpose(a: Any, b: Any) -> bool:
+    """Whether one square matrix is for certain the other's transpose, and not the same."""
+    if not all(isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, Tracer) and x.size > 1 for x in (a, b)):
+        return False
+    turned = permuted((1, 0)).undo(a)
+    return a is not b and not same(_sample(a), _sample(b)) and same(_sample(turned), _sample(b)) and same(turned, b)
+
+
 def _sample(leaf: Any) -> np.ndarray:
     """A few numbers of a leaf, always at the same places."""
     places = np.random.default_rng(0).integers(leaf.size, size=_SAMPLE)

@@ -33,7 +33,7 @@ def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *arg
         loss: a function `(params, *args)` that returns a number, or, with `has_aux`, a number and anything else.
 
     Returns:
-        A dict, the source first; with `has_aux` the dict and what else `loss` returned, as from `jax.grad`.
+        A dict, the source first (out of `jax.jit` sorted); with `has_aux` the dict and what else `loss` returned, as from `jax.grad`.
 
     Raises:
         PathError: there is no leaf at the path.
@@ -51,4 +51,7 @@ def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *arg
     def of_each(seen: dict[str, Any]) -> Any:
         return loss(replace_leaves(apart, {name: tie.read(seen[name]) for name, tie in uses.items()}), *args)
 
-    return jax.grad(of_each, has_aux=has_aux)(dict.fromkeys(uses, get(params, source)))
+    result = jax.grad(of_each, has_aux=has_aux)(dict.fromkeys(uses, get(params, source)))
+    grads, aux = result if has_aux else (result, None)
+    grads = {name: grads[name] for name in uses}  # JAX sorts the keys of a dict
+    return (grads, aux) if has_aux else grads

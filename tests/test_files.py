@@ -215,3 +215,60 @@ def test_64_bit_values_are_not_cut_in_silence(file):
         pt.load(file)
     with jax.enable_x64(True):
         assert pt.load(file)["w"].dtype == jnp.float64
+
+
+# ------------------------------------------------------------------------------- ties in files
+
+
+def tied_lm():
+    return pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table"), "blocks/1": "blocks/0"})
+
+
+def test_expand_ties_writes_every_name_and_loads_tied(tmp_path):
+    file = tmp_path / "lm.safetensors"
+    pt.save(file, tied_lm(), expand_ties=True)
+    other = load_file(file)  # a reader that knows no ties
+    assert {name: array.tolist() for name, array in other.items()} == {
+        name: leaf.tolist() for name, leaf in pt.items(tied_lm(), aliases=True)
+    }
+    assert pt.load(file) == tied_lm()
+    assert equal(pt.load(file, like=pt.untie(tied_lm())), pt.untie(tied_lm()))
+    small = tmp_path / "small.safetensors"
+    pt.save(small, tied_lm())
+    assert set(load_file(small)) == set(pt.paths(tied_lm()))
+    assert equal(pt.load(small, like=pt.untie(tied_lm())), pt.untie(tied_lm()))
+
+
+def test_an_expanded_file_that_was_edited_says_so_and_loads_apart(tmp_path):
+    file = tmp_path / "lm.safetensors"
+    pt.save(file, tied_lm(), expand_ties=True)
+    with safe_open(file, "numpy") as opened:
+        facts = opened.metadata()
+    tensors = load_file(file)
+    tensors["head/kernel"] = np.array(tensors["head/kernel"] + 0.25)
+    save_file(tensors, file, facts)
+    says(pt.FileError, f"cannot load {str(file)!r}: 'head/kernel' and 'transposed(embed/table)' are tied in its metadata and"
+         " differ in its tensors, by up to 0.25. Load them with a `like` in which they are apart", pt.load, file)  # fmt: skip
+    says(pt.FileError, f"cannot load {str(file)!r} into `like`: 'head/kernel' and 'transposed(embed/table)' are tied in"
+         " `like` and differ in the file, by up to 0.25", lambda: pt.load(file, like=tied_lm()))  # fmt: skip
+    apart = pt.load(file, like=pt.tie(language_model(), {"blocks/1": "blocks/0"}))
+    assert pt.ties(apart) == pt.ties(pt.tie(language_model(), {"blocks/1": "blocks/0"}))
+    np.testing.assert_array_equal(apart["head/kernel"], tensors["head/kernel"])
+
+
+def test_a_file_without_ties_takes_those_of_like_and_never_guesses(tmp_path):
+    file = tmp_path / "lm.safetensors"
+    pt.save(file, pt.untie(tied_lm()))
+    assert pt.ties(pt.load(file)) == {}  # equal, and nobody said that they are one
+    assert equal(pt.load(file, like=tied_lm()), tied_lm())
+    for gone in ("head/kernel", "embed/table", "blocks/1/*/kernel", "blocks/0/*/kernel"):
+        pt.save(file, pt.drop(pt.untie(tied_lm()), gone))  # one name is enough
+        assert equal(pt.load(file, like=tied_lm()), tied_lm())
+    pt.save(file, pt.drop(pt.untie(tied_lm()), ["head/kernel", "embed"]))
+    says(pt.StructureError, f"cannot load {str(file)!r} into `like`: missing in the file: ['embed/table'].",
+         lambda: pt.load(file, like=tied_lm()))  # fmt: skip
+    pt.save(file, pt.drop(pt.set(pt.untie(tied_lm()), "head/kernel", jnp.zeros((4, 10))), "**/bias"))
+    says(pt.StructureError, f"cannot load {str(file)!r} into `like`:\n"
+         "  missing in the file: ['blocks/0/q/bias', 'blocks/0/v/bias', 'blocks/2/q/bias', 'blocks/2/v/bias', 'head/bias']\n"
+         "  'head/kernel' and 'transposed(embed/table)' are tied in `like` and differ in the file, by up to 39",
+         lambda: pt.load(file, like=tied_lm()))  # fmt: skip

@@ -92,22 +92,32 @@ def test_a_tied_model_trains_as_one_written_with_one_leaf():
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"0": "2"}, "cannot tie '0' to '2': '0/kernel' is f32[4,8] and '2/kernel' is f32[8,8]"),
-        ({"0/bias": "6/bias"}, "cannot tie '0/bias' to '6/bias': '0/bias' is f32[8] and '6/bias' is f32[1]"),
-        ({"2/bias": "n"}, "cannot tie '2/bias' to 'n': '2/bias' is f32[8] and 'n' is i32[8]"),
+        ({"0": "2"}, "cannot tie '0' to '2': '0/kernel' is f32[4,8] and '2/kernel' is f32[8,8]."
+         " A tie neither broadcasts nor reshapes: both need one shape."),
+        ({"0/bias": "6/bias"}, "cannot tie '0/bias' to '6/bias': '0/bias' is f32[8] and '6/bias' is f32[1]."
+         " A tie neither broadcasts nor reshapes: both need one shape."),
+        ({"2/bias": "n"}, "cannot tie '2/bias' to 'n': '2/bias' is f32[8] and 'n' is i32[8]."
+         " A tie does not cast: give both one dtype first, with ptree.put."),
         ({"0": "9"}, "cannot tie '0' to '9': there is no '9'."),
         ({"0/bais": "2/bias"}, "cannot tie '0/bais' to '2/bias': there is no '0/bais'. Did you mean '0/bias'?"),
-        ({"0": "2/bias"}, "cannot tie '0' to '2/bias': '0' is a node and '2/bias' is a leaf"),
-        ({"2": "q"}, "cannot tie '2' to 'q': '2/bias' has no 'q/bias'\ncannot tie '2' to 'q': 'q/w' has no '2/w'"),
-        ({"0/bias": "0"}, "cannot tie '0/bias' to '0': one lies inside the other"),
+        ({"0": "2/bias"}, "cannot tie '0' to '2/bias': '0' is a node and '2/bias' is a leaf."
+         " Did you mean '0/bias'? Name a leaf in it."),
+        ({"2": "q"}, "cannot tie '2' to 'q': '2/bias' has no 'q/bias'\ncannot tie '2' to 'q': 'q/w' has no '2/w'\n"
+         "Tie the leaves that both have, one by one or by a pattern."),
+        ({"0/bias": "0"}, "cannot tie '0/bias' to '0': one lies inside the other."
+         " Tie two nodes that lie apart, or single leaves in them."),
         ({"0": "0"}, "cannot tie '0' to '0': it is the same path"),
         ({"0/kernel": pt.transposed("6/kernel")},
-         "cannot tie '0/kernel' to '6/kernel': '0/kernel' is f32[4,8] and 'transposed(6/kernel)' is f32[1,8]"),
+         "cannot tie '0/kernel' to '6/kernel': '0/kernel' is f32[4,8] and 'transposed(6/kernel)' is f32[1,8]."
+         " A tie neither broadcasts nor reshapes: both need one shape."),
         ({"2/bias": pt.transposed("0/bias")},
-         "cannot tie '2/bias' to '0/bias': 'transposed(0/bias)' needs two axes or more, and the source is f32[8]"),
+         "cannot tie '2/bias' to '0/bias': 'transposed(0/bias)' needs two axes or more, and '0/bias' is f32[8]."
+         " Tie them without a transform."),
         ({"2/bias": "0/bias", "4/bias": "2/bias", "0/bias": "4/bias"},
-         "cannot tie '0/bias' to '4/bias': the ties go in a circle, '0/bias' -> '4/bias' -> '2/bias' -> '0/bias'"),
-        ({"4": "2", "4/bias": "0/bias"}, "cannot tie '4/bias' to '0/bias': the table ties what is above it too"),
+         "cannot tie '0/bias' to '4/bias': the ties go in a circle, '0/bias' -> '4/bias' -> '2/bias' -> '0/bias'."
+         " Leave one of them out"),
+        ({"4": "2", "4/bias": "0/bias"}, "cannot tie '4/bias' to '0/bias': the table ties '4', above it, to '2'."
+         " Leave one of them out"),
     ],
 )  # fmt: skip
 def test_a_tie_that_cannot_be_made_says_why_and_changes_nothing(table, message):
@@ -133,5 +143,295 @@ def test_the_same_layer_object_is_one_set_of_parameters_at_any_depth():
     assert pt.ties(equal_but_not_the_same.spec(jnp.ones((2, 8)))) == {}
     drop = nn.Dropout(0.5)
     assert pt.ties(nn.Sequential(drop, nn.Dense(2), drop).spec(jnp.ones((2, 8)))) == {}
-    says(pt.TieError, "cannot tie '2' to '0': '2/kernel' is f32[3,8] and '0/kernel' is f32[4,8]",
+    says(pt.TieError, "cannot tie '2' to '0': '2/kernel' is f32[3,8] and '0/kernel' is f32[4,8]."
+         " A tie neither broadcasts nor reshapes: both need one shape.",
          nn.Sequential(shared, nn.Dense(3), shared).init, jax.random.key(0), jnp.ones((2, 4)))  # fmt: skip
+
+
+# ------------------------------------------------------------------ by pattern, by object, by value
+
+
+def two_stacks():
+    return {name: {str(at): dense(4, 4, start) for at in range(3)} for name, start in (("enc", 1), ("dec", 50))}
+
+
+def test_what_wildcards_stand_for_is_filled_in_on_the_right():
+    tree = pt.tie(two_stacks(), {"dec/*": "enc/*"})
+    assert pt.ties(tree) == {f"dec/{at}/{leaf}": f"enc/{at}/{leaf}" for at in range(3) for leaf in ("kernel", "bias")}
+    assert tree == pt.tie(two_stacks(), {"dec": "enc"})
+    crossed = pt.tie(two_stacks(), {"dec/*/kernel": pt.transposed("enc/*/kernel")})
+    assert pt.ties(crossed)["dec/2/kernel"] == pt.transposed("enc/2/kernel")
+
+
+def test_without_wildcards_on_the_right_all_are_tied_to_one_source():
+    spec = pt.Tree({"blocks": [{"kernel": pt.Param((4, 4)), "bias": pt.Param((4,))} for _ in range(12)]})
+    albert = pt.tie(spec, {"blocks/*": "blocks/0"})
+    assert pt.count(albert) == 20
+    assert len(pt.ties(albert)) == 22
+    params = pt.init(albert, jax.random.key(0), {"**": I.normal(1.0)})
+    assert params["blocks"]["11"]["kernel"] is params["blocks/0/kernel"]
+    assert pt.ties(pt.tie(spec, {"blocks/{1..11}": "blocks/0"})) == pt.ties(albert)
+    net = nn.Sequential(*[nn.Dense(4)] * 12)
+    assert pt.count(net.spec(jnp.ones((1, 4)))) == 20
+
+
+def test_a_name_that_is_there_is_no_pattern_and_an_escaped_pattern_is_a_name():
+    tree = {"a*": 1, "ab": 1, "c": 1}
+    assert pt.ties(pt.tie(tree, {"a*": "c"})) == {"a*": "c"}
+    assert pt.ties(pt.tie(tree, {r"a\*": "c"})) == {"a*": "c"}
+    assert pt.ties(pt.tie(tree, {"a?": "c"})) == {"a*": "c", "ab": "c"}
+
+
+def test_tying_by_object_finds_how_jax_code_shares():
+    shared, bias = arange(4, 4), arange(4)
+    block = {"kernel": shared, "bias": bias}
+    params = pt.tie(
+        {
+            "enc": [block, {"kernel": arange(4, 4), "bias": arange(4)}],
+            "dec": {"x": block, "y": shared},
+            "n": [1, 1, None, None],
+        }
+    )
+    assert pt.ties(params) == {"dec/x/kernel": "enc/0/kernel", "dec/x/bias": "enc/0/bias", "dec/y": "enc/0/kernel"}
+    assert params["dec/y"] is shared
+    numbers = np.ones(3)
+    assert pt.ties(pt.tie({"a": numbers, "b": numbers, "c": numbers.copy()})) == {"b": "a"}
+    param = pt.Param((3,))
+    assert pt.ties(pt.tie({"a": param, "b": param})) == {}  # a declaration that was written once, not a parameter
+    assert jax.jit(lambda p: pt.tie({"a": p["w"], "b": p["w"]})["a"].sum())({"w": numbers}) == 3
+    chex.assert_trees_all_equal(pt.tie(pt.asdict(params)), params)
+
+
+def test_find_ties_reports_equal_and_transposed_leaves_and_changes_nothing():
+    table = arange(5, 4)
+    square = arange(3, 3)
+    loaded = {
+        "embed": {"table": table}, "head": {"kernel": jnp.array(table.T), "bias": jnp.zeros(5)}, "copy": jnp.array(table),
+        "a": square, "b": jnp.array(square.T), "norm": {"scale": jnp.ones(5), "bias": jnp.zeros(5)},
+        "half": table.astype(jnp.bfloat16), "numpy": np.array(table), "one": jnp.ones(1), "two": jnp.ones(1), "name": "x",
+        "conv": arange(2, 4, 5), "conv_t": arange(2, 4, 5).swapaxes(1, 2), "nan": jnp.array([1, jnp.nan]), "nan too": np.array([1, np.nan], "float32"),
+    }  # fmt: skip
+    assert pt.find_ties(loaded) == {
+        "head/kernel": pt.transposed("embed/table"), "copy": "embed/table", "numpy": "embed/table", "b": pt.transposed("a"),
+        "conv_t": pt.transposed("conv"), "nan too": "nan",
+    }  # fmt: skip
+    says(pt.TieError, "cannot find ties: the values of 'w' are not known. Draw them, outside of jax.jit",
+         pt.find_ties, {"w": pt.Param((3,))})  # fmt: skip
+    with pytest.raises(pt.TieError, match="not known"):
+        jax.jit(pt.find_ties)({"w": square})
+
+
+def test_find_ties_compares_every_number():
+    big = jax.random.normal(jax.random.key(0), (300, 200))
+    assert pt.find_ties({"a": big, "b": big.at[299, 7].set(0)}) == {}
+    assert pt.find_ties({"a": big, "b": big.T.at[7, 299].set(0)}) == {}
+    assert pt.find_ties({"a": jnp.zeros((50, 50)), "b": jnp.zeros((50, 50))}) == {}
+
+
+# ------------------------------------------------------------------------------- transforms
+
+
+def double(w):
+    return w * 2
+
+
+def half(w):
+    return w / 2
+
+
+def test_a_registered_transform_reads_writes_trains_and_stays_in_files(tmp_path):
+    doubled = pt.register_transform("twice", double, half)
+    tree = pt.tie({"a": arange(3), "b": arange(3)}, {"b": doubled("a")})
+    assert repr(pt.ties(tree)["b"]) == "twice('a')"
+    assert tree["b"].tolist() == [0, 2, 4]
+    assert pt.set(tree, "b", jnp.array([2.0, 2, 2]))["a"].tolist() == [1, 1, 1]
+    assert jax.jit(jax.grad(lambda p: p["a"].sum() + p["b"].sum()))(tree)["a"].tolist() == [3, 3, 3]
+    pt.save(tmp_path / "a.safetensors", tree)
+    assert pt.load(tmp_path / "a.safetensors") == tree
+    heir = pt.drop(tree, "a")  # the way back is a transform too
+    assert heir["b"].tolist() == [0, 2, 4]
+    three = pt.drop(pt.tie({"a": arange(3), "b": arange(3), "c": arange(3)}, {"b": doubled("a"), "c": "a"}), "a")
+    assert repr(pt.ties(three)) == "{'c': inverse of twice('b')}"
+    pt.save(tmp_path / "b.safetensors", three)
+    assert pt.load(tmp_path / "b.safetensors") == three
+    assert pt.ties(pt.tie({**pt.asdict(three), "d": arange(3)}, {**pt.ties(three), "d": doubled("c")})) == {
+        "c": pt.ties(three)["c"],
+        "d": "b",
+    }
+
+
+def test_a_permutation_acts_on_the_last_axes_and_has_one_name():
+    kernel = arange(2, 3, 4, 5)
+    tree = pt.tie({"a": kernel, "b": kernel.transpose(3, 2, 0, 1)}, {"b": pt.transposed("a", (3, 2, 0, 1))})
+    np.testing.assert_array_equal(tree["b"], kernel.transpose(3, 2, 0, 1))
+    np.testing.assert_array_equal(pt.set(tree, "b", tree["b"] + 1)["a"], kernel + 1)
+    assert pt.transposed("a", (-1, -2)) == pt.transposed("a", (1, 0)) == pt.transposed("a")
+    assert repr(pt.transposed("a", (0, 1))) == "Tie('a')"
+    assert pt.transposed(pt.transposed("a", (2, 0, 1)), (1, 2, 0)) == pt.transposed("a", (0, 1))
+    assert repr(pt.ties(tree)["b"]) == "transposed('a', (3, 2, 0, 1))"
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)
+    assert stacked["b"].shape == (2, 5, 4, 2, 3)
+    assert jax.tree.map(lambda leaf: leaf.sum(), tree)["b"].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"*/kernel": "x/*/y/*"},
+         "cannot tie '*/kernel' to 'x/*/y/*': the left has 1 wildcards, the right has 2 of '*', '**' and '?'"),
+        ({"{2,4}": "6", "4": "2"},
+         "cannot tie '4' twice: '{2,4}' ties it to '6', '4' to '2'. Leave one of them out\n"
+         "cannot tie '2' to '6': '2/kernel' is f32[8,8] and '6/kernel' is f32[8,1]\n"
+         "cannot tie '2' to '6': '2/bias' is f32[8] and '6/bias' is f32[1]\n"
+         "cannot tie '4' to '6': '4/kernel' is f32[8,8] and '6/kernel' is f32[8,1]\n"
+         "cannot tie '4' to '6': '4/bias' is f32[8] and '6/bias' is f32[1]\n"
+         "A tie neither broadcasts nor reshapes: both need one shape."),
+        ({2: "4", "2": "6"}, "cannot tie '2' twice: 2 ties it to '4', '2' to '6'. Leave one of them out"),
+        ({"x*": "2"}, "cannot tie 'x*' to '2': the pattern 'x*' matches nothing in 9 leaves."),
+        ({"2/kernel": "6/kernel"},
+         "cannot tie '2/kernel' to '6/kernel': '2/kernel' is f32[8,8] and '6/kernel' is f32[8,1]."
+         " A tie neither broadcasts nor reshapes: both need one shape."),
+        ({"0/kernel": "tall"}, "cannot tie '0/kernel' to 'tall': '0/kernel' is f32[4,8] and 'tall' is f32[8,4]."
+         " Did you mean ptree.transposed('tall')?"),
+        ({"2/kernel": pt.transposed("4/kernel", (0, 2, 1))},
+         "cannot tie '2/kernel' to '4/kernel': 'transposed(4/kernel, (0, 2, 1))' needs just 3 axes, and '4/kernel' is"
+         " f32[8,8]. Tie them without a transform."),
+        ({"**": "2/bias"}, "cannot tie '' to '2/bias': one lies inside the other."
+         " Tie two nodes that lie apart, or single leaves in them."),
+        (["2"], "the ties are a dict, alias -> source; got list"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_used_says_why_and_changes_nothing(table, message):
+    tree = pt.Tree({**mlp(), "tall": arange(8, 4)})
+    before, leaves = jax.tree.structure(tree), jax.tree.leaves(tree)
+    says(pt.PatternError if "wildcards" in message else pt.TieError, message, pt.tie, tree, table)
+    assert jax.tree.structure(tree) == before
+    assert all(a is b for a, b in zip(leaves, jax.tree.leaves(tree), strict=True))
+
+
+def test_a_forgotten_transpose_of_a_square_kernel_is_seen():
+    kernel = arange(8, 8)
+    says(pt.TieError, "cannot tie 'b' to 'a': 'b', f32[8,8], holds the transpose of 'a', f32[8,8]."
+         " Did you mean ptree.transposed('a')?", pt.tie, {"a": kernel, "b": kernel.T}, {"b": "a"})  # fmt: skip
+    symmetric = kernel + kernel.T
+    assert pt.ties(pt.tie({"a": symmetric, "b": symmetric.T}, {"b": "a"})) == {"b": "a"}
+
+
+def test_a_transform_that_cannot_be_undone_is_refused():
+    wrong = pt.register_transform("wrong", lambda w: w / 2, lambda w: w * 3)
+    rows = pt.register_transform("rows", lambda w: w[:2], lambda w: w)
+    fails = pt.register_transform("fails", lambda w: w @ w, lambda w: w)
+    tree = {"a": arange(4, 3), "b": arange(4, 3), "k": jnp.zeros((4, 3), jnp.int32)}
+    says(pt.TieError, "cannot tie 'b' to 'a': the inverse of 'wrong(a)' does not undo it: f32[4,3] comes back changed by up"
+         " to 5.5", pt.tie, tree, {"b": wrong("a")})  # fmt: skip
+    says(pt.TieError, "cannot tie 'b' to 'a': 'rows(a)' cannot be undone: the way back gives f32[2,3], and 'a' is"
+         " f32[4,3]. Tie them without a transform.", pt.tie, tree, {"b": rows("a")})  # fmt: skip
+    with pytest.raises(pt.TieError, match=r"cannot tie 'b' to 'a': 'fails\(a\)' raises TypeError: "):
+        pt.tie(tree, {"b": fails("a")})
+    says(pt.TieError, "cannot tie 'k' to 'a': 'k' is i32[4,3] and 'a' is f32[4,3]. A tie does not cast: give both one dtype"
+         " first, with ptree.put.", pt.tie, tree, {"k": "a"})  # fmt: skip
+
+
+def test_bad_transforms_are_refused_where_they_are_made():
+    pt.register_transform("mine", double, half)
+    pt.register_transform("mine", double, half)  # the same again
+    [pt.register_transform("in a loop".replace(" ", "_"), lambda w: w + 1, lambda w: w - 1) for _ in range(2)]
+    says(pt.TieError, "cannot register the transform 'mine': it is registered with double and half, and trees that are tied"
+         " by it exist. Choose another name", pt.register_transform, "mine", half, double)  # fmt: skip
+    for name in ("a b", "transposed", "", 3):
+        says(pt.TieError, f"cannot register the transform {name!r}: a name is an identifier, and not 'transposed'",
+             pt.register_transform, name, double, half)  # fmt: skip
+    says(pt.TieError, "cannot register the transform 'x': 3 is not a function", pt.register_transform, "x", 3, half)
+    for axes in ((0, 0), (1, 2), (), 3, (0, "x")):
+        with pytest.raises(pt.TieError, match="not an order of axes"):
+            pt.transposed("a", axes)
+
+
+# ------------------------------------------------------------------------------- writing, and uses
+
+
+def test_dropping_the_source_hands_the_leaf_to_the_first_alias_and_put_over_an_alias_unties():
+    tree = pt.tie({"a": arange(2, 3), "b": arange(3, 2), "c": arange(2, 3)}, {"b": pt.transposed("a"), "c": "a"})
+    left = pt.drop(tree, "a")
+    assert pt.ties(left) == {"c": pt.transposed("b")}
+    np.testing.assert_array_equal(left["c"], tree["a"])
+    assert pt.ties(pt.drop(tree, "b")) == {"c": "a"}
+    apart = pt.put(tree, "b", jnp.ones(7))
+    assert pt.ties(apart) == {"c": "a"}
+    assert apart["a"] is tree["a"]
+    renamed = pt.rename(tree, {"a": "deep/a"})
+    assert pt.ties(renamed) == {"b": pt.transposed("deep/a"), "c": "deep/a"}
+    merged = pt.merge(*pt.partition(tree, "a"), {"d": 1})
+    assert pt.ties(merged) == pt.ties(tree)
+
+
+def test_a_pattern_that_names_only_aliases_says_which_path_to_name():
+    tree = pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table")})
+    says(pt.PatternError, "the pattern 'head/k*' matches only aliases: 'head/kernel' is tied to 'transposed(embed/table)'."
+         " A leaf is matched by its own path: name 'embed/table'", pt.update, tree, "head/k*", abs)  # fmt: skip
+
+
+def test_gradient_by_use_tells_the_uses_apart():
+    params = pt.tie({"a": arange(2, 3), "b": arange(3, 2), "c": arange(2)}, {"b": pt.transposed("a")})
+
+    def loss(p, scale):
+        return scale * (p["a"] ** 2).sum() + (p["b"] * arange(3, 2)).sum(), "more"
+
+    by_use, aux = pt.gradient_by_use(loss, params, "b", 3.0, has_aux=True)
+    assert aux == "more"
+    np.testing.assert_array_equal(by_use["a"], 6 * params["a"])
+    np.testing.assert_array_equal(by_use["b"], arange(3, 2).T)
+    assert list(pt.gradient_by_use(lambda p: p["c"].sum(), params, "c")) == ["c"]
+    assert list(pt.gradient_by_use(lambda p: p["w"][0].sum(), {"w": [arange(2)]}, "w/0")) == ["w/0"]
+    says(
+        pt.PathError,
+        "no leaf at 'x': a node is there. Name one of ['x/y']",
+        pt.gradient_by_use,
+        loss,
+        {"x": {"y": 1.0}},
+        "x",
+    )
+    says(pt.PathError, "no path 'd': at the root there are ['a', 'b', 'c'].", pt.gradient_by_use, loss, params, "d")
+
+
+# ------------------------------------------------------------------------------- models
+
+
+def test_a_layer_of_ones_own_is_tied_where_it_holds_one_layer_twice():
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Twice(nn.Layer):
+        first: nn.Layer
+        more: tuple[nn.Layer, ...]
+        named: dict[str, nn.Layer]
+
+        def spec(self, x):
+            return {
+                "first": self.first.spec(x),
+                "more": [part.spec(x) for part in self.more],
+                "named": {name: part.spec(x) for name, part in self.named.items()},
+            }
+
+        def __call__(self, params, x):
+            return self.named["b"](params["named"]["b"], self.more[1](params["more"][1], x))
+
+    one, two = nn.Dense(4), nn.Dense(4)
+    net = Twice(one, (two, one), {"a": nn.Sequential(two), "b": two})
+    assert pt.ties(net.spec(jnp.ones((1, 4)))) == {
+        f"{alias}/{leaf}": f"{source}/{leaf}"
+        for alias, source in (("more/1", "first"), ("named/a/0", "more/0"), ("named/b", "more/0"))
+        for leaf in ("kernel", "bias")
+    }
+    params = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    assert net(params, jnp.ones((1, 4))).shape == (1, 4)
+    assert len(jax.tree.leaves(params)) == 4
+
+
+def test_embedding_attends_with_its_own_table():
+    layer = nn.Embedding(50, 8)
+    params = layer.init(jax.random.key(0), jnp.zeros(3, int))
+    x = jnp.ones((2, 3, 8))
+    np.testing.assert_allclose(layer.attend(params, x), x @ params["table"].T, rtol=1e-6)
+    says(pt.LayerError, "Embedding(50, 8): expected 8 features to attend with, got the input f32[2,7]",
+         layer.attend, params, jnp.ones((2, 7)))  # fmt: skip
