@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from errors import says
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from trees import TREES, arange, equal, language_model, mlp
 
 import ptree as pt
