@@ -52,6 +52,11 @@ from ._tie import register_transform as register_transform  # a tie through func
 from ._uses import gradient_by_use as gradient_by_use  # what each name contributes
 from ._twins import find_ties as find_ties  # leaves that are equal and not tied
 
+# layers as one
+from ._stacks import stack as stack  # layers "0", "1", ... as one, under ":"
+from ._stacks import unstack as unstack  # the inverse of stack
+from ._stacks import scan as scan  # one layer after the other
+
 # what can go wrong
 from ._errors import FileError as FileError
 from ._errors import InitError as InitError
@@ -91,6 +96,6 @@ __all__ = [
     "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "find_ties",
     "flatten", "get", "gradient_by_use", "init", "initializers", "items",
-    "keys", "label", "load", "mask", "merge", "nn", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "select", "set", "summary",
-    "tie", "ties", "trainable", "transposed", "unflatten", "untie", "update",
+    "keys", "label", "load", "mask", "merge", "nn", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "scan", "select", "set", "stack", "summary",
+    "tie", "ties", "trainable", "transposed", "unflatten", "unstack", "untie", "update",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from jax.core import Tracer
 from ._check import differences, structure_error
 from ._errors import PathError, StructureError, TieError, lines, listed, quoted
 from ._index import written_at
-from ._leaf import describe, largest_difference, same, shape_only, signature
+from ._leaf import describe, largest_difference, same, shape_only, signature, with_layer
 from ._nodes import LEAF_TYPES, child_named, names_in, opened
 from ._paths import compile, join, split
 from ._select import Selector, check_depth, choose, entries, leaves
@@ -30,6 +30,9 @@ from ._tree import (
     Tree,
     child,
     find,
+    has_layer,
+    indexed,
+    layers_of,
     make,
     no_path,
     resolve,
@@ -49,7 +52,14 @@ def get(tree: Any, path: str | int) -> Any:
     Raises:
         PathError: there is no such path; it says where the path stops and what is there.
     """
-    return _read(tree, split(path), tree, split(path))
+    segments = split(path)
+    try:
+        return _read(tree, segments, tree, segments)
+    except PathError:
+        layer = indexed(tree, segments, names_in, child_named)  # of a stack in a plain tree
+        if layer is None or not has_layer(stack := _read(tree, layer[0], tree, segments), layer[1]):
+            raise
+        return layers_of(stack, layer[1])
 
 
 def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -> Any:
@@ -77,7 +87,7 @@ def _read(node: Any, segments: Sequence[str], tree: Any, asked: Sequence[str]) -
 
 def read_or(tree: Any, segments: Sequence[str], default: Any) -> Any:
     try:
-        return _read(tree, segments, tree, segments)
+        return get(tree, "/".join(segments))
     except PathError:
         return default
 
@@ -214,7 +224,9 @@ def set(tree: Any, path: str | int, value: Any, *, at: Any = None) -> Any:
     segments = split(path)
     if at is None and (new := _replaced(tree, segments, value)) is not MISSING:
         return new
-    old = _read(tree, segments, tree, segments)
+    old = get(tree, path)
+    if (layer := indexed(tree, segments, names_in, child_named)) is not None:
+        return _set_layer(tree, segments, layer, old, value, at)
     if at is not None:
         return _write(tree, segments, written_at("/".join(segments), old, at, value))
     if opened(old) is not None and old is not None:
@@ -286,8 +298,30 @@ def _write(node: Any, segments: Sequence[str], value: Any) -> Any:
     return inside.rebuild(values)
 
 
-def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
-    path = "/".join(segments)
+def _set_layer(tree: Any, segments: Sequence[str], layer: Any, old: Any, value: Any, at: Any) -> Any:
+    """The tree with other values in one layer of a stack."""
+    (whole, index), path = layer, "/".join(segments)
+    if at is not None:
+        new = written_at(path, old, at, value)
+    elif opened(old) is not None and old is not None:
+        new = _set_node(old, (), old, value, path)
+    else:
+        _check_leaf("set", path, old, value)
+        new = value
+    stack = get(tree, "/".join(whole))
+    fixed = [join(path, name) for name, leaf in leaves(old) if not hasattr(leaf, "__array__")]
+    if fixed and not all(map(_agree, jax.tree.leaves(old), jax.tree.leaves(new))):
+        raise StructureError(
+            f"cannot set {quoted(path)}: {listed(fixed)} of one layer, where the stack holds one value for all."
+            " ptree.unstack it first"
+        )
+    new = jax.tree.map(lambda leaf, value: with_layer(leaf, index, value), stack, new)
+    return _write(tree, whole, new) if opened(stack) is None else _set_node(tree, whole, stack, new)
+
+
+def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any, shown: str | None = None) -> Any:
+    root = "/".join(segments)
+    path = root if shown is None else shown
     if type(old) is Tree and type(value) is not Tree and isinstance(value, (Mapping, list, tuple)):
         value = Tree(value)
     before, after = everything(old), everything(value)
@@ -314,13 +348,13 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any) -> Any:
     tied = aliases_of(tree)
     conflicts: list[str] = []
     for below, leaf in items(value, aliases=True):
-        name = join(path, below)
+        name = join(root, below)
         tie = tied.get(name)
         new, where = (leaf, name) if tie is None else (tie.write(leaf), tie.source)
-        first, shown, kept = writes.setdefault(where, (name, leaf, new))
+        first, shown, kept = writes.setdefault(where, (join(path, below), leaf, new))
         if not _agree(kept, new):
             conflicts.append(
-                f"{asked}: {first!r}, {describe(shown)}, and {name!r}, {describe(leaf)}, are one tied leaf, and their"
+                f"{asked}: {first!r}, {describe(shown)}, and {join(path, below)!r}, {describe(leaf)}, are one tied leaf, and their"
                 f" values {_how_far(kept, new)}"
             )
     if conflicts:
@@ -381,7 +415,7 @@ def update(tree: Any, selector: Selector, function: Callable[[Any], Any]) -> Any
     if literal:  # one path, perhaps an alias
         leaf = read_or(tree, literal, MISSING)
         if leaf is not MISSING and opened(leaf) is None:
-            return _write(tree, literal, _updated("/".join(literal), leaf, function))
+            return set(tree, "/".join(literal), _updated("/".join(literal), leaf, function))
     return replace_leaves(tree, {path: _updated(path, leaf, function) for path, leaf in choose(tree, selector)})
 
 

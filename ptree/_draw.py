@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from ._errors import InitError, lines, quoted
-from ._keys import path_keys
+from ._keys import layer_keys
 from ._leaf import describe, name_of
 from ._shardings import constrained, placement
 from ._threefry import fused
@@ -39,6 +39,18 @@ class Job:
     shape: tuple[int, ...]
     dtype: Any
     sharding: Any = None
+    layers: tuple[int, ...] = ()
+    """How many there are of it: a leaf in stacks is drawn layer by layer, each with the key of its own path."""
+
+    @property
+    def drawn(self) -> Job:
+        """What one program draws."""
+        if not self.layers:
+            return self
+        own = self.sharding
+        if isinstance(own, NamedSharding):
+            own = own.update(spec=PartitionSpec(*own.spec[len(self.layers) :]))
+        return replace(self, sharding=own, layers=())
 
     def __str__(self) -> str:
         return f"{describe(jax.ShapeDtypeStruct(self.shape, self.dtype))}, with {name_of(self.initializer)}"
@@ -61,24 +73,36 @@ def drawn(jobs: Mapping[str, Job], key: Any) -> dict[str, Any]:
     refused = {path: why for path, job in jobs.items() if (why := _refused(job))}
     if refused:
         raise InitError(lines([f"cannot draw {quoted(path)}: {why}" for path, why in refused.items()]))
-    data, impl = path_keys(key, list(jobs))
+    rows, impl = layer_keys(key, {path: job.layers for path, job in jobs.items()})
     if (where := placement(key)) is not None:  # what is drawn follows the key, as in JAX
         jobs = {path: replace(job, sharding=job.sharding or where) for path, job in jobs.items()}
-    rows = dict(zip(jobs, data, strict=True))
     kinds: dict[Any, list[str]] = {}
     for path, job in sorted(jobs.items(), key=lambda item: -item[1].size):
-        kinds.setdefault(job if _hashable(job.initializer) else path, []).append(path)
-    groups = [(jobs[paths[0]], paths) for paths in kinds.values()]
+        kinds.setdefault(job.drawn if _hashable(job.initializer) else path, []).append(path)
+    groups = [(jobs[paths[0]].drawn, paths) for paths in kinds.values()]
     values: dict[str, Any] = {}
+    data = next(iter(rows.values()), np.zeros((1, 2), np.uint32))
     traced = isinstance(data, Tracer)
     outside = nullcontext() if traced else jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
     with outside:  # a mesh in the context would change the last bit
         for (job, paths), program in zip(groups, _programs(groups, impl, data), strict=True):
             for path in paths:
-                row = rows[path] if traced else jax.device_put(rows[path])
-                values[path] = _guarded(path, job, partial(program, row))
+                own = [row if traced else jax.device_put(row) for row in rows[path]]
+                layers = [_guarded(path, job, partial(program, row)) for row in own]
+                values[path] = _stacked(layers, jobs[path]) if jobs[path].layers else layers[0]
     _refuse_nan({path: value for path, value in values.items() if not _own(jobs[path].initializer)})
     return {path: values[path] for path in jobs}
+
+
+def _stacked(layers: Sequence[Any], job: Job) -> Any:
+    def stack(*layers: Any) -> Any:
+        return jnp.stack(layers).reshape(*job.layers, *job.shape)
+
+    if job.sharding is None:
+        return stack(*layers)
+    if isinstance(layers[0], Tracer):
+        return constrained(stack(*layers), job.sharding)
+    return jax.jit(stack, out_shardings=job.sharding)(*layers)
 
 
 def _refused(job: Job) -> str:
@@ -93,6 +117,8 @@ def _refused(job: Job) -> str:
         return f"{what} has a negative size"
     if job.size * jnp.dtype(job.dtype).itemsize >= 1 << 62:
         return f"{what} is larger than any memory"
+    if 0 in job.layers:
+        return "its stack has no layers"
     if not job.size:
         return f"{what} has no elements. Give an array in its place, such as jnp.zeros({job.shape}), or leave it out"
     if jnp.issubdtype(job.dtype, np.number) and jax.dtypes.canonicalize_dtype(job.dtype) != job.dtype:

@@ -10,11 +10,11 @@ from ._access import named, position
 from ._errors import PathError, StructureError, listed, quoted
 from ._leaf import describe, shape_only
 from ._nested import Nested, build, expand, place
-from ._nodes import emptied, levels_below, new_key, opened, remade
+from ._nodes import child_named, emptied, levels_below, names_in, new_key, opened, remade
 from ._paths import split
 from ._select import Selector, aliases, check_depth, choose, entries, leaves
 from ._tie import Tie
-from ._tree import MISSING, Layout, Tree, child, find, make
+from ._tree import MISSING, STACKED, Layout, Tree, child, find, indexed, make
 
 
 def put(tree: Any, path: str | int, value: Any) -> Any:
@@ -31,11 +31,18 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
 
     Raises:
         PathError: the path is the root, goes on below a leaf, or could begin with more than one key.
-        StructureError: a container that cannot take a new name (a tuple, a dataclass).
+        StructureError: a container that cannot take a new name (a tuple, a dataclass), or one layer of a stack.
     """
     segments = split(path)
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
+    for used in range(1, len(segments) + 1):
+        if (layer := indexed(tree, segments[:used], names_in, child_named)) is not None:
+            raise StructureError(
+                f"cannot put {quoted('/'.join(segments))}: it is in one layer of the stack"
+                f" {quoted('/'.join(layer[0]).removesuffix('/' + STACKED))}, and all its layers are alike."
+                " Use ptree.set for other values, or ptree.unstack it first"
+            )
     if type(value) is Tie and type(tree) is Tree:
         return _restructure(tree, lambda nested: _put_nested(nested, segments, value, "/".join(segments)))
     return _put(tree, segments, value, "/".join(segments))

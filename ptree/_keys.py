@@ -7,8 +7,9 @@ a larger tree, and adding a layer changes no other value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from ._leaf import describe
 from ._paths import split
 from ._select import leaves
 from ._threefry import threefry
+from ._tree import STACKED
 
 
 def keys(tree: Any, key: Any) -> Any:
@@ -32,14 +34,17 @@ def keys(tree: Any, key: Any) -> Any:
     >>> bool(tree["enc/kernel"] == child_key(jax.random.key(0), "enc/kernel"))
     True
 
-    Typed keys give typed keys, raw ones (`jax.random.PRNGKey`) raw ones, of the same implementation.
+    A leaf in a stack has an array of keys, one for each layer. Typed keys give typed keys, raw ones (`jax.random.PRNGKey`) raw ones, of the same implementation.
 
     Raises:
         InitError: the key is not a JAX PRNG key.
     """
-    names = [path for path, _ in leaves(tree)]
-    data, impl = path_keys(key, names)
-    made = {path: _of_kind(key, row, impl) for path, row in zip(names, data, strict=True)}
+    layers = {path: layers_of_leaf(path, leaf) for path, leaf in leaves(tree)}
+    rows, impl = layer_keys(key, layers)
+    made = {
+        path: _of_kind(key, own.reshape(*layers[path], -1) if layers[path] else own[0], impl)
+        for path, own in rows.items()
+    }
     return replace_leaves(tree, made)
 
 
@@ -62,6 +67,25 @@ def _of_kind(key: Any, row: Any, impl: str) -> Any:
     """A row of words as the kind of key that was given: typed or raw."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     return jax.random.wrap_key_data(row, impl=impl) if typed else jnp.asarray(row)
+
+
+def layers_of_leaf(path: str, leaf: Any) -> tuple[int, ...]:
+    """How many layers the stacks on the way to a leaf have: its first axes."""
+    depth = path.split("/").count(STACKED)
+    return tuple(getattr(leaf, "shape", ())[:depth])
+
+
+def layer_keys(key: Any, layers: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], str]:
+    """For each path the keys of its layers as rows of words, one row where it is in no stack."""
+    numbered: list[str] = []
+    ends = [0]
+    for path, sizes in layers.items():
+        parts = path.split(STACKED) if sizes else [path]
+        for at in np.ndindex(*sizes):
+            numbered.append("".join(map("".join, zip_longest(parts, map(str, at), fillvalue=""))))
+        ends.append(len(numbered))
+    data, impl = path_keys(key, numbered)
+    return {path: data[a:b] for path, a, b in zip(layers, ends, ends[1:], strict=False)}, impl
 
 
 def path_keys(key: Any, paths: Sequence[str]) -> tuple[Any, str]:

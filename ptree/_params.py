@@ -16,6 +16,7 @@ from ._access import read_or, replace_leaves
 from ._check import differences, structure_error
 from ._draw import Initializer, Job, drawn, not_an_initializer
 from ._errors import InitError, PathError, PatternError, lines, listed, quoted
+from ._keys import layers_of_leaf
 from ._leaf import describe, name_of
 from ._paths import join, split
 from ._rules import Rules, assign
@@ -226,7 +227,9 @@ def _jobs(tree: Any, known: Mapping[str, Any], chosen: Mapping[str, Any], placed
     for path, initializer in chosen.items():
         leaf = known[path]
         try:
-            jobs[path] = Job(_fitted(tree, path, initializer), tuple(leaf.shape), leaf.dtype, placed.get(path))
+            layers = layers_of_leaf(path, leaf)
+            shape = tuple(leaf.shape[len(layers) :])
+            jobs[path] = Job(_fitted(tree, path, initializer), shape, leaf.dtype, placed.get(path), layers)
         except InitError as error:
             raise InitError(f"cannot draw {quoted(path)}: {error}") from None
     return jobs
@@ -238,8 +241,9 @@ def _fitted(tree: Any, path: str, initializer: Any) -> Any:
     if hasattr(initializer, "for_bias") and name in ("bias", "b"):
         for kernel in ("kernel", "weight", "w"):
             found = read_or(tree, split(join(above, kernel)), MISSING)
-            if len(getattr(found, "shape", ())) > 1:
-                return initializer.for_bias(tuple(found.shape))
+            shape = tuple(getattr(found, "shape", ())[len(layers_of_leaf(path, found)) :])
+            if len(shape) > 1:
+                return initializer.for_bias(shape)
     return initializer
 
 

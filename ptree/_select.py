@@ -17,7 +17,7 @@ from ._nested import Nested, expand
 from ._nodes import LEAF_TYPES, child_named, dict_items, names_in, opened
 from ._paths import DEEPEST, Pattern, compile, escape
 from ._tie import Tie
-from ._tree import Tree, where_it_stops
+from ._tree import STACKED, Tree, where_it_stops
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]
@@ -280,7 +280,10 @@ def why_dead(pattern: Pattern, tree: Any) -> str:
         there = "there is no leaf below it"
         return f"{asked}: {where_it_stops(tree, pattern.literal, names_in, child_named, there)}"
     paths = [path for path, _ in leaves(tree)]
-    return f"{asked} in {len(paths)} leaves.{_meant(pattern.text, paths)}"
+    meant = _meant(pattern.text, paths)
+    if not meant and re.search(r"\d", pattern.text) and any(f"/{STACKED}/" in f"/{path}/" for path in paths):
+        meant = " Leaves of a stack have ':' in the place of a number, which '*' matches"
+    return f"{asked} in {len(paths)} leaves.{meant}"
 
 
 def _meant(text: str, paths: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from ._nested import build, expand, place
 from ._paths import Pattern, compile, fill_in, join, split
 from ._select import Selector, aliases, choose, entries, why_dead
 from ._tie import Tie
-from ._tree import MISSING, Tree, find
+from ._tree import MISSING, Tree, find, indexed
 from ._twins import is_transpose, shared
 
 
@@ -142,6 +142,10 @@ def _unfit(tree: Tree, alias: str, source: Tie, fixes: dict[str, None]) -> list[
         fixes["Tie two nodes that lie apart, or single leaves in them."] = None
         return [f"{asked}: one lies inside the other"]
     ends = {"/".join(end): find(tree, end) for end in (here, there)}
+    single = [(end, layer[0]) for end in (here, there) if (layer := indexed(tree, end)) is not None]
+    if single:
+        fixes["Tie whole stacks, or ptree.unstack them first."] = None
+        return [f"{asked}: {'/'.join(end)!r} is one layer of {'/'.join(whole)!r}" for end, whole in single]
     lost = [path for path, end in ends.items() if end is MISSING]
     if lost:
         names = [path for path, _ in entries(tree)]

@@ -4,6 +4,9 @@ A Tree is the pair that JAX asks for when it flattens: the children, and a *layo
 The layout holds all that is not a value: the keys, the order in which they were declared, and the ties. It
 is the static part, compared by identity first. So a tie is structure: only its source is a leaf.
 
+A *stack*, layers of one structure whose leaves have an axis more in front, is a node whose one name is `:`; how
+many layers there are, the leaves tell. A number in a path through it reads one layer.
+
 A tie lives in the layout of the lowest node that holds both ends, with paths relative to that node.
 Ties are always kept leaf by leaf. A node all of whose leaves are aliases is not a child at all: it is
 put together when it is read.
@@ -20,12 +23,15 @@ import jax
 from jax.tree_util import DictKey
 
 from ._errors import PathError, listed, quoted, suggestion
-from ._leaf import describe, same
+from ._leaf import describe, layer_of, same
 from ._paths import natural, split
 from ._tie import Tie
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 """Stands for 'nothing is here' where None is a possible value."""
+
+STACKED = ":"
+"""The one name in a stack."""
 
 
 # ------------------------------------------------------------------------------- Layout
@@ -164,7 +170,8 @@ class Tree(Slot, Mapping[str, Any]):
         except PathError:
             return False
         node, above, hit = _pass(self, segments)  # without looking through a transform
-        return node is not MISSING or bool(above) or (hit is not None and hit[3] == len(segments) - 1)
+        known = node is not MISSING or bool(above) or (hit is not None and hit[3] == len(segments) - 1)
+        return known or find(self, segments) is not MISSING
 
     def get(self, path: str | int, default: Any = None) -> Any:
         """What is at the path, or the default."""
@@ -274,7 +281,57 @@ def _find_tied(tree: Tree, segments: Sequence[str]) -> Any:
         return find(tie.read(find(owner, tie.source.split("/"))), segments[at + 1 :])
     for owner, _, aliases in above:
         node = _fill(node, owner, aliases)
+    if node is MISSING and (layer := indexed(tree, segments)) is not None:
+        whole, index = layer
+        node = find(tree, whole)
+        return layers_of(node, index) if has_layer(node, index) else MISSING
     return node
+
+
+def _tree_names(node: Any) -> list[str] | None:
+    return list(node) if type(node) is Tree else None
+
+
+def _tree_step(node: Any, name: str) -> Any:
+    return find(node, [name])
+
+
+Names = Callable[[Any], Sequence[str] | None]
+Step = Callable[[Any, str], Any]
+
+
+def indexed(
+    tree: Any, segments: Sequence[str], names: Names = _tree_names, step: Step = _tree_step
+) -> tuple[list[str], tuple[Any, ...]] | None:
+    """A path with `:` for each number of a layer in a stack, and the index that takes them; None where there is none."""
+    if not any(segment.isdecimal() and len(segment) < 10 for segment in segments):
+        return None
+    node, whole, index = tree, list[str](), list[Any]()
+    for segment in segments:
+        known = names(node)
+        if known is not None and [*known] == [STACKED] and segment.isdecimal():
+            index.append(int(segment))
+            segment = STACKED
+        elif known is None or segment not in known:
+            return None
+        elif segment == STACKED:
+            index.append(slice(None))
+        whole.append(segment)
+        node = step(node, segment)
+    while index and isinstance(index[-1], slice):
+        index.pop()
+    return (whole, tuple(index)) if index else None
+
+
+def has_layer(node: Any, index: tuple[Any, ...]) -> bool:
+    """Whether all leaves of a stack are long enough for the index."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(node) if len(getattr(leaf, "shape", ())) >= len(index)]
+    return all(type(at) is slice or at < size for shape in shapes for size, at in zip(shape, index, strict=False))
+
+
+def layers_of(node: Any, index: tuple[Any, ...]) -> Any:
+    """What is at an index into stacks: each leaf's own layer."""
+    return jax.tree.map(lambda leaf: layer_of(leaf, index), node)
 
 
 def resolve(tree: Any, segments: Sequence[str]) -> tuple[Sequence[str], Tie | None]:
@@ -378,8 +435,8 @@ def no_path(tree: Any, segments: Sequence[str], *how: Any) -> PathError:
 def where_it_stops(
     tree: Any,
     segments: Sequence[str],
-    names: Callable[[Any], Sequence[str] | None] = lambda node: list(node) if type(node) is Tree else None,
-    step: Callable[[Any, str], Any] = lambda node, name: find(node, [name]),
+    names: Names = _tree_names,
+    step: Step = _tree_step,
     otherwise: str = "only ptree.get can read below a node that is no Tree",
 ) -> str:
     """How far a path goes, what is there, and the nearest name; `otherwise` where it does not stop."""
@@ -393,11 +450,20 @@ def where_it_stops(
         taken = [name for name in known if rest == name or rest.startswith(f"{name}/")]  # it may hold slashes
         if not taken:
             prefix = here + "/" if here else ""
+            if [*known] == [STACKED]:
+                return f"{place} is a stack{_of(step(node, STACKED), segments[:at])}: ':' names all its layers, a number one"
             hint = suggestion(segments[at], known, prefix) or suggestion(rest, known, prefix)
             return f"{place} there are {listed(sorted(known, key=natural))}.{hint}"
         name = max(taken, key=len)
         node, at = step(node, name), at + name.count("/") + 1
     return otherwise
+
+
+def _of(layers: Any, above: Sequence[str]) -> str:
+    """How many layers a stack has, if its leaves tell."""
+    axis = [*above].count(STACKED)
+    sizes = {leaf.shape[axis] for leaf in jax.tree.leaves(layers) if len(getattr(leaf, "shape", ())) > axis}
+    return f" of {sizes.pop()} layers" if len(sizes) == 1 else ""
 
 
 def prune(tree: Tree, children: Sequence[Any]) -> Tree:

@@ -9,11 +9,12 @@ import jax
 
 from ._access import get, paths, replace_leaves
 from ._errors import PathError, listed, quoted
-from ._nodes import opened
+from ._nodes import child_named, names_in, opened
 from ._paths import join, split
 from ._select import aliases
 from ._tie import Tie
 from ._ties import untied
+from ._tree import indexed
 
 
 def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *args: Any, has_aux: bool = False) -> Any:
@@ -43,6 +44,9 @@ def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *arg
     if opened(leaf) is not None:
         there = listed(join(asked, path) for path in paths(leaf))
         raise PathError(f"no leaf at {quoted(asked)}: a node is there. Name one of {there}")
+    if (layer := indexed(params, split(asked), names_in, child_named)) is not None:
+        whole = "/".join(layer[0])
+        raise PathError(f"{quoted(asked)} is one layer of the leaf {quoted(whole)}. Name that, and take its layer")
     tied = aliases(params)
     source = tied[asked].source if asked in tied else asked
     uses = {source: Tie(source), **{alias: tie for alias, tie in tied.items() if tie.source == source}}

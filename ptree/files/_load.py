@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from .._access import replace_leaves
+from .._access import paths, read_or, replace_leaves
 from .._check import differences, structure_error
 from .._errors import FileError, PtreeError, lines
 from .._leaf import copied, largest_difference, same
+from .._nodes import names_in
+from .._paths import split
 from .._select import aliases, leaves
+from .._stacks import stack, unstack
 from .._tie import Tie
-from .._tree import Tree
+from .._tree import STACKED, Tree
 from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
 
 
@@ -74,6 +77,26 @@ def _settled(values: dict[str, Any], facts: Facts) -> list[str]:
     return apart
 
 
+def _stacked_as(like: Any, tree: Tree) -> Tree:
+    """The tree with stacks where `like` has them, and with single layers where `like` has those."""
+    for place in _stacks(like):
+        names = {*tree.get(place, ())}
+        if names and STACKED not in names and names == {str(at) for at in range(len(names))}:
+            tree = stack(tree, place)
+    for place in _stacks(tree):
+        names = names_in(read_or(like, split(place), None)) or ()
+        if "0" in names and [*tree.get(place, ())] == [STACKED]:
+            tree = unstack(tree, place)
+    return tree
+
+
+def _stacks(tree: Any) -> list[str]:
+    """Where a tree has stacks, from outside in."""
+    segments = [path.split("/") for path in paths(tree, aliases=True)]
+    places = {"/".join(path[:at]): at for path in segments for at, name in enumerate(path) if name == STACKED}
+    return sorted(places, key=lambda place: places[place])
+
+
 def _differ(alias: str, tie: Tie, here: str, there: str, value: Any, other: Any) -> str:
     far = largest_difference(value, other)
     by = "" if far is None else f", by up to {far:.3g}"
@@ -103,6 +126,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
 
 def _into(like: Any, tree: Tree, file: str) -> Any:
     """The leaves of the tree in the containers and ties of `like`."""
+    try:
+        tree = _stacked_as(like, tree)
+    except PtreeError as error:
+        raise type(error)(f"cannot load {file!r} into `like`: {error}") from None
     wanted, got = dict(leaves(like)), dict(leaves(tree))
     tied = aliases(tree)
     for name in wanted:

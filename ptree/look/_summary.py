@@ -11,6 +11,7 @@ from .._errors import StructureError, listed, shortened
 from .._leaf import shape_only, short_dtype, signature
 from .._select import Selector, choose, entries, leaves
 from .._tie import Tie
+from .._tree import STACKED
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,10 @@ class Summary:
         known = self.trainable is not None
         cells: list[tuple[str, ...]] = [("path", "shape", "dtype", "count", "bytes", *(("train",) if known else ()))]
         for row in self.rows:
-            shape = "" if row.shape is None else str(row.shape)
+            layers = row.path.split("/").count(STACKED)
+            shape = (
+                "" if row.shape is None else "".join(f"{n} x " for n in row.shape[:layers]) + str(row.shape[layers:])
+            )
             if row.tied_to is not None:
                 cells.append((row.path, shape, f"= {row.tied_to}"))
                 continue

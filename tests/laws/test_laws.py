@@ -180,7 +180,7 @@ def test_law_4_the_gradient_of_a_tied_leaf_is_the_sum_over_the_untied_copies(tre
         if isinstance(source, str):
             expected[source] = expected[source] + untied[alias]
         else:
-            expected[source.source] = expected[source.source] + untied[alias].T
+            expected[source.source] = expected[source.source] + jnp.swapaxes(untied[alias], -1, -2)
     for name, value in expected.items():
         np.testing.assert_allclose(tied[name], value, rtol=1e-6)
 

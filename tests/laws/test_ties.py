@@ -122,6 +122,14 @@ MODELS: dict[str, Model] = {
         | both("teacher/mlp/4", "student/mlp/2") | both("teacher/mlp/6", "student/mlp/6"),
         lambda plain, table: pt.tie({name: pt.tie(part, {"head/kernel": T("embed/table"), "mlp/4": "mlp/2"}) for name, part in plain.items()}, table),
     ),
+    "in each layer of a stack": model(
+        {"blocks": {":": {"q": arange(5, 2, 3), "k": arange(5, 3, 2), "n": arange(5, 3)}}, "x": arange(2)},
+        {"blocks/:/k": T("blocks/:/q")}, {"blocks/:/k": ("blocks/:/q", swapped)},
+    ),
+    "across stacks": model(
+        {name: {"blocks": {":": {"kernel": arange(3, 2, 2), "bias": arange(3, 2)}}, "x": arange(2)} for name in ("enc", "dec")},
+        {"dec/blocks": "enc/blocks"}, both("dec/blocks/:", "enc/blocks/:"),
+    ),
     "one layer object at many places": model(
         pt.asdict(jax.tree.map(lambda leaf: arange(*leaf.shape), pt.untie(seq2seq()))), pt.ties(seq2seq()),
         {"dec/embed/table": ("enc/embed/table", None)} | both("dec/a/0", "enc/a") | both("dec/b", "enc/a"),
@@ -340,6 +348,19 @@ def written_through_each_name(model):
     return tree, once
 
 
+def unstacked_and_back(model):
+    """A tie inside of layers stays when they are taken apart and put together; one across stacks is two ends of it."""
+    tree = model.tied
+    if model is MODELS["in each layer of a stack"]:
+        apart = pt.unstack(tree, "blocks")
+        assert pt.ties(apart) == {f"blocks/{at}/k": T(f"blocks/{at}/q") for at in range(5)}
+        tree = pt.stack(apart, "blocks")
+    elif model is not MODELS["across stacks"]:
+        two = pt.Tree({"all": [tree, tree]})
+        tree = pt.unstack(pt.stack(two, "all"), "all")["all"][1]
+    return tree, model.once
+
+
 def kept_in_a_file(model, tmp_path, **options):
     file = tmp_path / "a.safetensors"
     pt.save(file, model.tied, **options)
@@ -377,10 +398,22 @@ FUNCTIONS = {
     ),
     "tie": lambda m, _: (pt.tie(m.tied, pt.ties(m.tied)), m.once),
     "untie": lambda m, _: (pt.tie(pt.untie(m.tied), pt.ties(m.tied)), m.once),
+    "stack": lambda m, _: unstacked_and_back(m),
+    "unstack": lambda m, _: unstacked_and_back(m),
     "save": lambda m, folder: kept_in_a_file(m, folder),
     "load": lambda m, folder: kept_in_a_file(m, folder, expand_ties=True),
 }  # fmt: skip
-ASKED = {"paths", "count", "explain", "check", "ties", "find_ties", "summary", "gradient_by_use"}  # the tests below
+ASKED = {
+    "paths",
+    "count",
+    "explain",
+    "check",
+    "ties",
+    "find_ties",
+    "summary",
+    "gradient_by_use",
+    "scan",
+}  # the tests below
 NO_TREE = {"child_key", "transposed", "register_transform"}
 
 

@@ -1,0 +1,228 @@
+"""Stacks: layers of one structure kept as one, each leaf with an axis more in front, and scanned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._access import everything, get, map_leaves
+from ._check import differences, structure_error
+from ._edit import put
+from ._errors import StructureError, TieError, lines, quoted
+from ._leaf import describe, same
+from ._nodes import child_named, names_in
+from ._paths import join, split
+from ._select import aliases, leaves
+from ._tree import STACKED, Tree, indexed, layers_of
+
+
+def stack(tree: Any, path: str | int) -> Any:
+    """A tree in which the layers "0", "1", ... of the node at a path are one subtree, under `:`.
+
+    >>> tree = stack(Tree({"blocks": [{"kernel": jnp.ones((4, 8))}] * 12}), "blocks")
+    >>> tree
+    Tree(
+      blocks/:/kernel  f32[12,4,8]
+    )
+    >>> tree["blocks/3/kernel"].shape
+    (4, 8)
+
+    Each leaf has an axis more in front, and is copied; a leaf without a shape must be the same in all layers. A
+    number in a path reads or sets one layer, `scan` runs over all. Ties inside the layers stay. On a spec it stacks
+    what is declared: `init` then draws bit for bit what it draws for the layers one by one. Works on any pytree in
+    which the node can be replaced; the path "" is the tree itself.
+
+    Raises:
+        PathError: there is no such path.
+        StructureError: no layers from "0" on, or layers that differ; it names the paths in which the first does.
+        TieError: a tie into or out of single layers.
+    """
+    segments = _place(tree, path, "stack")
+    layers = _layers(tree, segments)
+    axis = segments.count(STACKED)
+    found = [dict(leaves(layer)) for layer in layers]
+    problems: list[str] = []
+
+    def stacked(name: str, _: Any) -> Any:
+        return _stacked([known[name] for known in found], axis, join("/".join(segments), name), problems)
+
+    whole = map_leaves(layers[0], stacked)
+    if problems:
+        raise StructureError(lines(problems))
+    return _put(tree, segments, {STACKED: whole})
+
+
+def unstack(tree: Any, path: str | int, size: int | None = None) -> Any:
+    """The inverse of `stack`: the layers of the node at a path as "0", "1", ...
+
+    >>> tree = stack(Tree({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.zeros(2)}]}), "blocks")
+    >>> unstack(tree, "blocks")
+    Tree(
+      blocks/0/w  f32[2]
+      blocks/1/w  f32[2]
+    )
+
+    Arrays are copied.
+
+    Args:
+        size: how many layers, for a tree whose leaves have no shape, such as a mask.
+
+    Raises:
+        PathError: there is no such path.
+        StructureError: no stack, or one whose leaves do not have the same number of layers.
+    """
+    segments = _place(tree, path, "unstack")
+    node, axis, shown = get(tree, "/".join(segments)), segments.count(STACKED), quoted("/".join(segments))
+    if [*(names_in(node) or ())] != [STACKED]:
+        raise StructureError(f"cannot unstack {shown}: it is no stack, whose one name would be ':'")
+    whole = child_named(node, STACKED)
+    sizes = {
+        leaf.shape[axis]: join("/".join(segments), join(STACKED, name))
+        for name, leaf in leaves(whole)
+        if len(getattr(leaf, "shape", ())) > axis
+    }
+    if len({*sizes} | ({size} - {None})) > 1:
+        told = ", ".join(f"{count} layers in {name!r}" for count, name in sizes.items())
+        raise StructureError(f"cannot unstack {shown}: {told}{'' if size is None else f', and size={size}'}")
+    if not sizes and size is None:
+        raise StructureError(f"cannot unstack {shown}: its leaves do not say how many layers there are; give size=")
+    count = size if size is not None else next(iter(sizes))
+    before = (slice(None),) * axis
+    return _put(tree, segments, {str(at): layers_of(whole, (*before, at)) for at in range(count)})
+
+
+def _place(tree: Any, path: str | int, verb: str) -> list[str]:
+    segments = [*split(path)]
+    if (layer := indexed(tree, segments, names_in, child_named)) is not None:
+        whole = "/".join(layer[0])
+        raise StructureError(
+            f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {whole!r}"
+        )
+    return segments
+
+
+def _put(tree: Any, segments: Sequence[str], node: Any) -> Any:
+    if segments:
+        return put(tree, "/".join(segments), node)
+    return Tree(node) if type(tree) is Tree else node
+
+
+def _layers(tree: Any, segments: Sequence[str]) -> list[Any]:
+    """The layers of a node, which are alike."""
+    path = "/".join(segments)
+    asked = f"cannot stack {quoted(path)}"
+    node = get(tree, path)
+    names = [*(names_in(node) or ())]
+    if names == [STACKED]:
+        raise StructureError(f"{asked}: it is a stack already")
+    if not names or {*names} != {str(at) for at in range(len(names))}:
+        there = f"its names are {sorted(names)[:3]}" if names else f"it is {describe(node)}"
+        raise StructureError(f"{asked}: its layers would be named '0', '1', ...; {there}")
+    layers = [child_named(node, str(at)) for at in range(len(names))]
+    _refuse_ties(tree, asked, len(segments), path)
+    first = everything(layers[0])
+    for at, layer in enumerate(layers):
+        got = everything(layer)
+        what = f"{asked}: layer {at} is not like layer 0"
+        if any(found := differences(first, got)):
+            raise structure_error(what, *found, first, got, prefix=join(path, f"{at}/"))
+        if aliases(layer) != aliases(layers[0]):
+            raise TieError(f"{what}: other names are tied in it")
+    return layers
+
+
+def _refuse_ties(tree: Any, asked: str, depth: int, path: str) -> None:
+    """A tie stays if both its ends are in one layer, or both outside of the stack."""
+
+    def layer(end: str) -> str | None:
+        segments = end.split("/")
+        return segments[depth] if "/".join(segments[:depth]) == path and len(segments) > depth else None
+
+    crossing = [
+        f"{asked}: {alias!r} is tied to {tie.shown()!r}, and a stack has no tie into a single layer"
+        for alias, tie in aliases(tree).items()
+        if layer(alias) != layer(tie.source)
+    ]
+    if crossing:
+        fix = "Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"
+        raise TieError(f"{lines(crossing)}{'. ' if len(crossing) == 1 else chr(10)}{fix}")
+
+
+def _stacked(values: Sequence[Any], axis: int, path: str, problems: list[str]) -> Any:
+    first = values[0]
+    if all(isinstance(value, (np.ndarray, np.generic)) for value in values):
+        return np.stack(values, axis)
+    if hasattr(first, "__array__"):
+        return jnp.stack(values, axis)
+    shape = getattr(first, "shape", None)
+    if not all(map(same, values, [first] * len(values))):
+        problems.append(f"cannot stack: {path!r} is not the same in all layers, {describe(first)} in the first")
+    if shape is None:
+        return first
+    shape = (*shape[:axis], len(values), *shape[axis:])
+    if isinstance(first, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(shape, first.dtype)
+    return replace(first, shape=shape)  # a Param
+
+
+def scan(
+    function: Callable[..., Any],
+    carry: Any,
+    layers: Any,
+    xs: Any = None,
+    *,
+    reverse: bool = False,
+    remat: bool | Callable[..., bool] = False,
+    unroll: int | bool = 1,
+) -> tuple[Any, Any]:
+    """Run a function over the layers of a stack, each with its own parameters: `jax.lax.scan` for a model.
+
+    >>> params = stack(Tree({"blocks": [{"w": jnp.full(2, 2.0)}] * 10}), "blocks")
+    >>> def block(x, own):
+    ...     return x * own["w"], None
+    >>> x, _ = scan(block, jnp.ones(2), params["blocks"])
+    >>> x.tolist()
+    [1024.0, 1024.0]
+
+    The block is compiled once, however many layers there are. Layers that are not stacked, "0", "1", ..., run one
+    after the other with the same result.
+
+    Args:
+        function: `(carry, layer) -> (carry, y)`, or with `xs` `(carry, layer, x) -> (carry, y)`, where `layer` are the
+            parameters of one layer; `carry` keeps its structure, shapes and dtypes.
+        layers: the node with the layers.
+        xs: what else each layer gets: its leaves have an axis for the layers in front.
+        reverse: from the last layer to the first.
+        remat: compute the layers again in the backward pass instead of keeping what is inside them: True, or a
+            policy of `jax.checkpoint_policies`.
+        unroll: how many layers are compiled in a row; True for all.
+
+    Returns:
+        The last carry, and the ys with an axis for the layers in front.
+
+    Raises:
+        StructureError: no layers.
+    """
+    if remat:
+        function = jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=False)
+    names = [*(names_in(layers) or ())]
+    if names == [STACKED]:
+        pair = (child_named(layers, STACKED), xs)
+        one = (
+            (lambda carry, pair: function(carry, pair[0]))
+            if xs is None
+            else (lambda carry, pair: function(carry, *pair))
+        )
+        return jax.lax.scan(one, carry, pair, reverse=reverse, unroll=unroll)
+    if not names or {*names} != {str(at) for at in range(len(names))}:
+        raise StructureError(f"cannot scan: the layers would be a stack, or named '0', '1', ...; there are {names[:3]}")
+    ys: list[Any] = [None] * len(names)
+    for at in reversed(range(len(names))) if reverse else range(len(names)):
+        more = () if xs is None else (jax.tree.map(lambda leaf, at=at: leaf[at], xs),)
+        carry, ys[at] = function(carry, child_named(layers, str(at)), *more)
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *ys)

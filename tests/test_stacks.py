@@ -1,0 +1,326 @@
+"""stack, unstack and scan, and what one layer of a stack is."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from errors import says
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from safetensors.numpy import load_file
+from trees import arange, dense, equal, language_model
+
+import ptree as pt
+from ptree import initializers as I
+
+
+def declared(n=6, **more):
+    block = {
+        "q": {"kernel": pt.Param((4, 6), init=I.normal(1.0)), "bias": pt.Param((6,), init=I.zeros)},
+        "o": {
+            "kernel": pt.Param((6, 4), jnp.bfloat16, init=I.uniform(0.5)),
+            "turn": pt.Param((4, 4), init=I.orthogonal()),
+        },
+    }
+    return pt.Tree({"embed": pt.Param((9, 4), init=I.truncated_normal(0.3)), "blocks": [block] * n, **more})
+
+
+@pytest.fixture
+def apart():
+    return pt.init(declared(), jax.random.key(0))
+
+
+@pytest.fixture
+def stacked(apart):
+    return pt.stack(apart, "blocks")
+
+
+def test_stack_and_unstack_are_inverse_and_keep_the_order(apart, stacked):
+    assert pt.paths(stacked) == [
+        "embed",
+        "blocks/:/q/kernel",
+        "blocks/:/q/bias",
+        "blocks/:/o/kernel",
+        "blocks/:/o/turn",
+    ]
+    assert stacked["blocks/:/q/kernel"].shape == (6, 4, 6)
+    assert equal(pt.unstack(stacked, "blocks"), apart)
+    assert pt.paths(pt.unstack(stacked, "blocks")) == pt.paths(apart)
+    assert equal(pt.stack(pt.unstack(stacked, "blocks"), "blocks"), stacked)
+    assert stacked["embed"] is apart["embed"]
+    assert pt.count(stacked) == pt.count(apart)
+
+
+def test_a_stacked_spec_draws_bit_for_bit_what_the_layers_draw(apart):
+    assert equal(pt.init(pt.stack(declared(), "blocks"), jax.random.key(0)), pt.stack(apart, "blocks"))
+    rules = {"blocks/*/q/kernel": I.torch_linear, "**/bias": I.torch_linear, "**/turn": I.kaiming_normal()}
+    for key in (jax.random.key(3), jax.random.PRNGKey(3), jax.random.key(3, impl="rbg")):
+        one = pt.init(declared(), key, {**rules, "**": I.normal(2.0)})
+        assert equal(
+            pt.init(pt.stack(declared(), "blocks"), key, {**rules, "**": I.normal(2.0)}), pt.stack(one, "blocks")
+        )
+    again = pt.reinit(pt.stack(apart, "blocks"), jax.random.key(7), {"blocks/*/q": I.normal(1.0)})
+    assert equal(again, pt.stack(pt.reinit(apart, jax.random.key(7), {"blocks/*/q": I.normal(1.0)}), "blocks"))
+
+
+def test_a_stack_of_stacks_draws_the_same_too():
+    group = {"blocks": [{"w": pt.Param((3, 2), init=I.normal(1.0))}] * 2, "scale": pt.Param((3,), init=I.normal(1.0))}
+    spec = pt.Tree({"groups": [group] * 3})
+    both = pt.stack(pt.stack(spec, "groups"), "groups/:/blocks")
+    assert both["groups/:/blocks/:/w"].shape == (3, 2, 3, 2)
+    params, one = pt.init(both, jax.random.key(0)), pt.init(spec, jax.random.key(0))
+    for i in range(3):
+        np.testing.assert_array_equal(params[f"groups/{i}/scale"], one[f"groups/{i}/scale"])
+        for j in range(2):
+            for read in (
+                params[f"groups/{i}/blocks/{j}/w"],
+                params["groups"][i]["blocks"][j]["w"],
+                pt.get(pt.asdict(params), f"groups/{i}/blocks/{j}/w"),
+            ):
+                np.testing.assert_array_equal(read, one[f"groups/{i}/blocks/{j}/w"])
+    assert params["groups/:/blocks/1/w"].shape == (3, 3, 2)
+    assert equal(pt.unstack(pt.unstack(params, "groups/:/blocks"), "groups"), one)
+    assert equal(pt.unstack(pt.unstack(params, "groups"), "groups/1/blocks")["groups/1"], one["groups/1"])
+
+
+def test_keys_and_abstract_and_trainable_know_layers(apart, stacked):
+    keys = pt.keys(stacked, jax.random.key(5))
+    assert keys["blocks/:/q/kernel"].shape == (6,)
+    assert keys["blocks/:/q/kernel"][4] == pt.keys(apart, jax.random.key(5))["blocks/4/q/kernel"]
+    assert keys["embed"] == pt.child_key(jax.random.key(5), "embed")
+    assert equal(pt.abstract(stacked), pt.stack(pt.abstract(apart), "blocks"))
+    assert equal(pt.trainable(pt.stack(declared(), "blocks")), pt.stack(pt.trainable(declared()), "blocks"))
+
+
+def test_a_number_reads_one_layer_from_anywhere(apart, stacked):
+    for at in range(6):
+        for path in ("q/kernel", "q/bias", "o/kernel"):
+            expected = apart[f"blocks/{at}/{path}"]
+            for read in (
+                stacked[f"blocks/{at}/{path}"],
+                stacked["blocks"][at][path],
+                stacked["blocks"][f"{at}/{path}"],
+                stacked.get(f"blocks/{at}/{path}"),
+                pt.get(stacked, f"blocks/{at}/{path}"),
+                pt.get(pt.asdict(stacked), f"blocks/{at}/{path}"),
+            ):
+                assert read.dtype == expected.dtype
+                np.testing.assert_array_equal(read, expected)
+        assert equal(stacked["blocks"][at], apart["blocks"][at])
+    assert "blocks/5/q" in stacked
+    assert "blocks/6/q" not in stacked
+    assert stacked.get("blocks/6") is None
+    says(pt.PathError, "no path 'blocks/6/q': at 'blocks' is a stack of 6 layers: ':' names all its layers, a number one",
+         lambda: stacked["blocks/6/q"])  # fmt: skip
+    says(pt.PathError, "no path 'blocks/x': at 'blocks' is a stack of 6 layers: ':' names all its layers, a number one",
+         pt.get, pt.asdict(stacked), "blocks/x")  # fmt: skip
+    spec = pt.stack(declared(), "blocks")
+    assert spec["blocks/2/q/kernel"] == declared()["blocks/2/q/kernel"]
+    assert pt.abstract(stacked)["blocks/2/q/kernel"].shape == (4, 6)
+    assert pt.mask(stacked, "**/bias")["blocks/2/q/bias"] is True
+
+
+def test_set_and_update_write_one_layer(apart, stacked):
+    new = pt.set(stacked, "blocks/2/q/kernel", jnp.ones((4, 6)))
+    assert equal(new, pt.stack(pt.set(apart, "blocks/2/q/kernel", jnp.ones((4, 6))), "blocks"))
+    assert new["blocks/:/q/bias"] is stacked["blocks/:/q/bias"]
+    assert equal(
+        pt.set(stacked, "blocks/0", apart["blocks/5"]), pt.stack(pt.set(apart, "blocks/0", apart["blocks/5"]), "blocks")
+    )
+    assert float(pt.set(stacked, "blocks/1/q/kernel", 7.0, at=(2, 3))["blocks/:/q/kernel"][1, 2, 3]) == 7
+    assert equal(
+        pt.update(stacked, "blocks/3/q/kernel", jnp.sin),
+        pt.stack(pt.update(apart, "blocks/3/q/kernel", jnp.sin), "blocks"),
+    )
+    assert equal(
+        pt.update(stacked, "blocks/*/q/kernel", jnp.sin),
+        pt.stack(pt.update(apart, "blocks/*/q/kernel", jnp.sin), "blocks"),
+    )
+    plain = jax.tree.map(np.asarray, pt.asdict(stacked))
+    before = plain["blocks"][":"]["q"]["bias"].copy()
+    assert (pt.set(plain, "blocks/2/q/bias", np.ones(6, "float32"))["blocks"][":"]["q"]["bias"][2] == 1).all()
+    np.testing.assert_array_equal(plain["blocks"][":"]["q"]["bias"], before)
+    jitted = jax.jit(lambda p, v: pt.set(p, "blocks/2/q/kernel", v))(stacked, jnp.ones((4, 6)))
+    assert equal(jitted, new)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda t: pt.set(t, "blocks/2/q/kernel", jnp.ones((4, 5))), pt.StructureError,
+         "cannot set 'blocks/2/q/kernel': expected f32[4,6], got f32[4,5]."
+         " Use ptree.put to replace it by something of another shape or dtype."),
+        (lambda t: pt.set(t, "blocks/2/q", {"kernel": jnp.ones((4, 6)), "b": 1}), pt.StructureError,
+         "cannot set 'blocks/2/q':\n  missing: ['blocks/2/q/bias']\n  unexpected: ['blocks/2/q/b']\n"
+         "Use ptree.put to replace it by something else."),
+        (lambda t: pt.put(t, "blocks/2/q/new", 1), pt.StructureError,
+         "cannot put 'blocks/2/q/new': it is in one layer of the stack 'blocks', and all its layers are alike."
+         " Use ptree.set for other values, or ptree.unstack it first"),
+        (lambda t: pt.update(t, "blocks/2/*", jnp.sin), pt.PatternError, "the pattern 'blocks/2/*' matches nothing in 5 leaves."
+         " Leaves of a stack have ':' in the place of a number, which '*' matches"),
+        (lambda t: pt.drop(t, "blocks/2"), pt.PatternError, "the pattern 'blocks/2' matches nothing: at 'blocks' is a stack of 6"
+         " layers: ':' names all its layers, a number one"),
+        (lambda t: pt.tie(t, {"blocks/1/q/bias": "blocks/2/q/bias"}), pt.TieError,
+         "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/1/q/bias' is one layer of 'blocks/:/q/bias'\n"
+         "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/2/q/bias' is one layer of 'blocks/:/q/bias'\n"
+         "Tie whole stacks, or ptree.unstack them first."),
+        (lambda t: pt.gradient_by_use(lambda p: 0.0, t, "blocks/1/q/bias"), pt.PathError,
+         "'blocks/1/q/bias' is one layer of the leaf 'blocks/:/q/bias'. Name that, and take its layer"),
+        (lambda t: pt.stack(t, "blocks"), pt.StructureError, "cannot stack 'blocks': it is a stack already"),
+        (lambda t: pt.stack(t, "embed"), pt.StructureError,
+         "cannot stack 'embed': its layers would be named '0', '1', ...; it is f32[9,4]"),
+        (lambda t: pt.stack(t, "blocks/:/q"), pt.StructureError,
+         "cannot stack 'blocks/:/q': its layers would be named '0', '1', ...; its names are ['bias', 'kernel']"),
+        (lambda t: pt.stack(t, "blocks/2/q"), pt.StructureError,
+         "cannot stack 'blocks/2/q': it is in one layer of a stack; name 'blocks/:/q'"),
+        (lambda t: pt.unstack(t, "embed"), pt.StructureError,
+         "cannot unstack 'embed': it is no stack, whose one name would be ':'"),
+        (lambda t: pt.unstack(t, "nothing"), pt.PathError,
+         "no path 'nothing': at the root there are ['blocks', 'embed']."),
+        (lambda t: pt.unstack(pt.put(t, "blocks/:/q/bias", jnp.ones((5, 6))), "blocks"), pt.StructureError,
+         "cannot unstack 'blocks': 6 layers in 'blocks/:/o/turn', 5 layers in 'blocks/:/q/bias'"),
+        (lambda t: pt.unstack(pt.mask(t, "**"), "blocks"), pt.StructureError,
+         "cannot unstack 'blocks': its leaves do not say how many layers there are; give size="),
+        (lambda t: pt.scan(lambda x, p: (x, None), 0, {"a": 1}), pt.StructureError,
+         "cannot scan: the layers would be a stack, or named '0', '1', ...; there are ['a']"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_with_a_stack_is_said(stacked, call, error, message):
+    says(error, message, call, stacked)
+
+
+def test_layers_that_differ_are_reported_by_path(apart):
+    says(pt.StructureError, "cannot stack 'blocks': layer 3 is not like layer 0:\n"
+         "  'blocks/3/q/kernel': expected f32[4,6], got f32[3,3]\n  missing: ['blocks/3/q/bias']",
+         lambda: pt.stack(pt.drop(pt.put(apart, "blocks/3/q/kernel", jnp.ones((3, 3))), "blocks/3/q/bias"), "blocks"))  # fmt: skip
+    says(pt.StructureError, "cannot stack: 'blocks/q/bias' is not the same in all layers, f32[6] in the first",
+         lambda: pt.stack(pt.put(declared(), "blocks/1/q/bias", pt.Param((6,), init=I.ones)), "blocks"))  # fmt: skip
+    labels = pt.label(apart, {"blocks/1/**": "b", "**": "a"})
+    with pytest.raises(pt.StructureError, match="'blocks/q/kernel' is not the same in all layers, 'a' in the first"):
+        pt.stack(labels, "blocks")
+    tied = pt.tie(apart, {"blocks/1/q/bias": "blocks/0/q/bias"})
+    says(pt.TieError, "cannot stack 'blocks': 'blocks/1/q/bias' is tied to 'blocks/0/q/bias', and a stack has no tie into a"
+         " single layer. Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)",
+         pt.stack, tied, "blocks")  # fmt: skip
+    one = pt.tie({"blocks": [dense(2, 2), dense(2, 2)], "x": arange(2)}, {"x": "blocks/0/bias"})
+    with pytest.raises(pt.TieError, match="'x' is tied to 'blocks/0/bias'"):
+        pt.stack(one, "blocks")
+
+
+def test_a_mask_of_a_stack_is_the_stack_of_the_masks(apart, stacked):
+    assert equal(pt.mask(stacked, "**/bias"), pt.stack(pt.mask(apart, "**/bias"), "blocks"))
+    assert equal(pt.unstack(pt.mask(stacked, "**/bias"), "blocks", 6), pt.mask(apart, "**/bias"))
+    with pytest.raises(pt.StructureError, match="one value for all"):
+        pt.set(pt.mask(stacked, "**/bias"), "blocks/2/q/bias", False)
+
+
+def body(x, own):
+    y = jnp.tanh(x @ own["q"]["kernel"] + own["q"]["bias"]) @ own["o"]["kernel"].astype(jnp.float32)
+    return x + y, y.sum()
+
+
+def loss(params, x):
+    x, ys = pt.scan(body, x, params["blocks"])
+    return (x**2).sum() + (ys**2).sum()
+
+
+def test_scan_over_a_stack_is_the_loop_over_its_layers(apart, stacked):
+    x = arange(3, 4) / 10
+    value, grads = jax.jit(jax.value_and_grad(loss))(stacked, x)
+    one, apart_grads = jax.jit(jax.value_and_grad(loss))(apart, x)
+    np.testing.assert_allclose(value, one, rtol=1e-5)
+    chex.assert_trees_all_close(grads, pt.stack(apart_grads, "blocks"), rtol=2e-4, atol=2e-4)
+    by_hand = x
+    for at in range(6):
+        by_hand, _ = body(by_hand, stacked["blocks"][at])
+    np.testing.assert_allclose(pt.scan(body, x, stacked["blocks"])[0], by_hand, rtol=1e-5)
+    back = x
+    for at in reversed(range(6)):
+        back, _ = body(back, stacked["blocks"][at])
+    for params in (stacked, apart):
+        np.testing.assert_allclose(pt.scan(body, x, params["blocks"], reverse=True)[0], back, rtol=1e-5)
+        for options in (
+            {"remat": True},
+            {"remat": jax.checkpoint_policies.dots_saveable},
+            {"unroll": 2},
+            {"unroll": True},
+        ):
+            again = jax.grad(lambda p, options=options: pt.scan(body, x, p["blocks"], **options)[0].sum())(params)
+            chex.assert_trees_all_close(
+                again, jax.grad(lambda p: pt.scan(body, x, p["blocks"])[0].sum())(params), rtol=1e-4, atol=1e-5
+            )
+    scale = jnp.arange(6.0)
+    for params in (stacked, apart):
+        xs, ys = pt.scan(lambda x, own, s: (x + s, s * own["q"]["bias"].sum()), 0.0, params["blocks"], scale)
+        assert float(xs) == 15
+        assert ys.shape == (6,)
+
+
+def test_a_stack_is_compiled_once_whatever_its_depth():
+    def lines(n):
+        spec = pt.abstract(pt.stack(declared(n), "blocks"))
+        return jax.jit(jax.grad(loss)).lower(spec, jax.ShapeDtypeStruct((3, 4), "float32")).as_text().count("\n")
+
+    assert lines(4) == lines(40)
+
+
+def test_optimisers_vmap_and_files_take_a_stack(stacked, apart, tmp_path):
+    optimiser, x = optax.adamw(1e-2), arange(3, 4) / 10
+    floats = pt.update(stacked, "**/o/kernel", lambda w: w)
+    state = optimiser.init(floats)
+    updates, _ = optimiser.update(jax.grad(loss)(floats, x), state, floats)
+    assert jax.tree.structure(optax.apply_updates(floats, updates)) == jax.tree.structure(stacked)
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), stacked)
+    assert jax.vmap(loss, (0, None))(many, x).shape == (2,)
+
+    file = tmp_path / "a.safetensors"
+    pt.save(file, stacked)
+    assert equal(pt.load(file), stacked)
+    assert equal(pt.load(file, like=stacked), stacked)
+    assert equal(pt.load(file, like=apart), apart)
+    assert load_file(file)["blocks/:/q/kernel"].shape == (6, 4, 6)
+    pt.save(file, apart)
+    assert equal(pt.load(file, like=pt.stack(declared(), "blocks")), stacked)
+    says(pt.StructureError, f"cannot load {str(file)!r} into `like`:\n"
+         "  'blocks/:/o/kernel': expected bf16[5,6,4] in `like`, got bf16[6,6,4] in the file\n"
+         "  'blocks/:/o/turn': expected f32[5,4,4] in `like`, got f32[6,4,4] in the file\n"
+         "  'blocks/:/q/bias': expected f32[5,6] in `like`, got f32[6,6] in the file\n"
+         "  'blocks/:/q/kernel': expected f32[5,4,6] in `like`, got f32[6,4,6] in the file",
+         lambda: pt.load(file, like=pt.stack(declared(5), "blocks")))  # fmt: skip
+    pt.save(file, stacked)
+    with pytest.raises(pt.StructureError, match="unexpected in the file") as raised:
+        pt.load(file, like=declared(5))
+    assert raised.value.unexpected == [f"blocks/5/{name}" for name in ("o/kernel", "o/turn", "q/bias", "q/kernel")]
+
+
+def test_a_sharded_stack_is_drawn_in_place_with_the_same_bits(apart):
+    mesh = jax.make_mesh((2, 4), ("layer", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec = pt.Tree({"blocks": [{"w": pt.Param((8, 4), init=I.normal(1.0))}] * 4})
+    whole = pt.init(pt.stack(spec, "blocks"), jax.random.key(0))
+    for where in (P(None, "model"), P("layer", "model"), P("layer"), P()):
+        placed = pt.init(pt.stack(spec, "blocks"), jax.random.key(0), shardings={"**": where}, mesh=mesh)
+        assert placed["blocks/:/w"].sharding == NamedSharding(mesh, where)
+        np.testing.assert_array_equal(placed["blocks/:/w"], whole["blocks/:/w"])
+
+
+def test_the_summary_folds_layers(stacked):
+    assert str(pt.summary(stacked, "blocks/*/q")) == (
+        "path               shape       dtype  count  bytes\n"
+        "--------------------------------------------------\n"
+        "blocks/:/q/kernel  6 x (4, 6)  f32      144  576 B\n"
+        "blocks/:/q/bias    6 x (6,)    f32       36  144 B\n"
+        "--------------------------------------------------\n"
+        "total: 180 in 2 leaves, 720 B"
+    )
+
+
+def test_a_language_model_of_plain_dicts_stacks_too():
+    plain = language_model()
+    stacked = pt.stack(plain, "blocks")
+    assert type(stacked) is type(stacked["blocks"]) is dict
+    assert equal(pt.unstack(stacked, "blocks"), plain)
+    assert equal(
+        pt.stack([dense(2, 2), dense(2, 2)], ""), {":": jax.tree.map(lambda a: jnp.stack([a, a]), dense(2, 2))}
+    )
