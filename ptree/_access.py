@@ -160,8 +160,15 @@ def items(tree: Any, selector: Selector | None = None, *, aliases: bool = False)
 def named(tree: Any, chosen: Sequence[tuple[str, Any]]) -> list[tuple[str, Any, Any]]:
     """The chosen leaves under all their names: path, what stands there (a leaf or a `Tie`), and the source's leaf."""
     kept = dict(chosen)
-    named = [(path, value, value.source if type(value) is Tie else path) for path, value in entries(tree)]
-    return [(path, value, kept[source]) for path, value, source in named if source in kept]
+    found: list[tuple[str, Any, Any]] = []
+    for path, value in entries(tree):
+        source = value.source if type(value) is Tie else path
+        if source in kept:
+            found.append((path, value, kept[source]))
+        elif type(value) is Tie:  # of a container in the place of a leaf
+            below = [name for name in kept if name.startswith(f"{source}/")]
+            found += [(path + name[len(source) :], Tie(name), kept[name]) for name in below]
+    return found
 
 
 def paths(tree: Any, selector: Selector | None = None, *, aliases: bool = False) -> list[str]:

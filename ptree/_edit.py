@@ -7,7 +7,7 @@ from operator import is_
 from typing import Any
 
 from ._access import named, position
-from ._errors import PathError, StructureError, listed, quoted
+from ._errors import PathError, StructureError, TieError, listed, quoted
 from ._leaf import describe, shape_only
 from ._nested import Nested, build, expand, place
 from ._nodes import child_named, emptied, levels_below, names_in, new_key, opened, remade
@@ -43,9 +43,21 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
                 f" {quoted('/'.join(layer[0]).removesuffix('/' + STACKED))}, and all its layers are alike."
                 " Use ptree.set for other values, or ptree.unstack it first"
             )
-    if type(value) is Tie and type(tree) is Tree:
-        return _restructure(tree, lambda nested: _put_nested(nested, segments, value, "/".join(segments)))
+    if type(value) is Tie:
+        return _put_tie(tree, segments, value)
     return _put(tree, segments, value, "/".join(segments))
+
+
+def _put_tie(tree: Any, segments: Sequence[str], tie: Tie) -> Tree:
+    path = "/".join(segments)
+    asked = f"cannot put {tie!r} at {quoted(path)}"
+    if type(tree) is not Tree:
+        raise TieError(f"{asked}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
+    source = find(tree, split(tie.source))
+    why = next((why for step in tie.via if (why := step.misfit(source))), "")
+    if why:
+        raise TieError(f"{asked}: it {why}, and {quoted(tie.source)} is {describe(source)}")
+    return _restructure(tree, lambda nested: _put_nested(nested, segments, tie, path), path)
 
 
 def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
@@ -180,12 +192,15 @@ def _drop_nested(nested: Nested, gone: frozenset[str], prefix: str) -> None:
             nested[name] = value
 
 
-def _restructure(tree: Tree, edit: Callable[[Nested], None]) -> Tree:
-    """The tree with its nested dicts edited; where a source is gone, its first alias takes over the leaf."""
+def _restructure(tree: Tree, edit: Callable[[Nested], None], tied: str | None = None) -> Tree:
+    """The tree with its nested dicts edited; where a source is gone, its first alias takes over the leaf.
+
+    A path that is `tied` anew takes over nothing: its tie leads to what its source then is.
+    """
     nested = expand(tree)
     edit(nested)
     heirs: dict[str, tuple[str, Tie]] = {}
-    for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
+    for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie and path != tied]:
         here, before = _at(nested, tie.source), find(tree, split(tie.source))
         if type(here) not in (Nested, Tie, type(MISSING)) or (type(here) is Nested and type(before) is Tree):
             continue

@@ -134,6 +134,20 @@ def lines(problems: Sequence[str], between: str = "\n") -> str:
     return between.join([*problems[:SHOWN], *more])
 
 
+def told(problems: Sequence[str], fixes: Iterable[str] = (), between: str = "\n") -> str:
+    """Problems, and after them once each what to do: all on one line where there is one problem.
+
+    >>> told(["'a' is a node"], ["Name a leaf in it."])
+    "'a' is a node. Name a leaf in it."
+    """
+    text, fix = lines(problems, between), " ".join(dict.fromkeys(filter(None, fixes)))
+    if not fix:
+        return text
+    if len(problems) > 1:
+        return f"{text}{between}{fix}"
+    return f"{text}{'' if text[-1] in '.?' else '.'} {fix}"
+
+
 def nearest(wrong: str, names: Iterable[str]) -> str | None:
     """The name that was likely meant.
 

@@ -108,14 +108,18 @@ def same(a: Any, b: Any) -> bool:
 
 
 def largest_difference(a: Any, b: Any) -> float | None:
-    """The largest distance between two arrays of numbers, in float64; None for what is no such pair.
+    """The largest distance between two arrays of numbers of one shape; None for what is no such pair.
 
     NaN where one holds NaN and the other does not.
     """
     try:
-        a, b = (np.asarray(x).astype(np.complex128 if np.iscomplexobj(x) else np.float64) for x in (a, b))
+        a, b = np.asarray(a), np.asarray(b)
+        if a.dtype.itemsize < 4 or a.dtype.kind in "iub":
+            a, b = a.astype(np.float64), b.astype(np.float64)
         with np.errstate(invalid="ignore"):
             off = np.where((a == b) | ((a != a) & (b != b)), 0, abs(a - b))
     except (TypeError, ValueError):
+        return None
+    if a.shape != b.shape:
         return None
     return float(off.max()) if off.size else 0.0

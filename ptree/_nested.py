@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any
 
-from ._errors import PathError, StructureError, TieError, quoted, shortened, suggestion
+from ._errors import PathError, StructureError, TieError, lines, quoted, shortened, suggestion
 from ._leaf import describe
 from ._paths import DEEPEST, in_order, split
-from ._tie import Tie, Transform
+from ._tie import Tie
+from ._transform import Transform
 from ._tree import MISSING, Layout, Tree, child, find, make, resolve
 
 
@@ -62,7 +63,28 @@ def tree_of(mapping: Any) -> Tree:
         raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}")
     nested = Nested()
     _insert_all(nested, mapping, "")
-    return build(nested)
+    tree = build(nested)
+    problems = [
+        f"cannot tie {path!r} to {tie.source!r}: {tie.shown()!r} {why}, and {tie.source!r} is {describe(leaf)}"
+        for path, tie in _written_ties(mapping, "")
+        for leaf in (find(tree, tie.source.split("/")),)
+        for step in tie.via[:1]
+        if (why := step.misfit(leaf))
+    ]
+    if problems:
+        raise TieError(lines(problems))
+    return tree
+
+
+def _written_ties(mapping: Any, prefix: str) -> Iterator[tuple[str, Tie]]:
+    """The ties that are values of a mapping, outside of the Trees in it."""
+    if type(mapping) is Tree or not isinstance(mapping, Mapping):
+        return
+    for key, value in mapping.items():
+        if type(value) is Tie and value.via:
+            yield f"{prefix}{key}", value
+        else:
+            yield from _written_ties(value, f"{prefix}{key}/")
 
 
 def insert(nested: Nested, segments: Sequence[str], value: Any, prefix: str = "") -> None:

@@ -88,8 +88,9 @@ def register_transform(
     >>> tree["b"].tolist()
     [-1.0, -1.0]
 
-    Reading the alias gives `forward(source)`, differentiably; writing to it stores `inverse(value)`. Both must be
-    pure, and work under `jax.jit`. A process that loads a file or a pickle with this tie registers the same name
+    Reading the alias gives `forward(source)`, differentiably; writing to it stores `inverse(value)`, so what is read
+    after a write is what was written to the last bit only where the two undo each other so. Both must be pure, work
+    under `jax.jit`, and act on each number or on the last axes: a stack or an ensemble has more in front. A process that loads a file or a pickle with this tie registers the same name
     first. The same functions can be registered again, others under the same name cannot.
 
     Returns:

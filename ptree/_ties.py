@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
-from ._access import everything
-from ._errors import PatternError, TieError, lines, quoted, suggestion
-from ._leaf import copied, describe, largest_difference, shape_only, signature
+from ._access import get
+from ._errors import PatternError, TieError, listed, quoted, told
+from ._fit import Fit, Problem
+from ._leaf import copied, describe, shape_only
 from ._nested import build, expand, place
-from ._paths import Pattern, compile, fill_in, join, split
+from ._nodes import opened
+from ._paths import compile, fill_in, split
 from ._select import Selector, aliases, choose, entries, why_dead
 from ._tie import Tie
-from ._tree import MISSING, Tree, find, indexed
-from ._twins import is_transpose, shared
+from ._tree import MISSING, Tree, find
+from ._twins import shared
 
 
 def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
@@ -59,14 +60,12 @@ def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
     if not isinstance(table, Mapping):
         raise TieError(f"the ties are a dict, alias -> source; got {describe(table)}")
     pairs, problems = _written_out(tree, table)
-    fixes: dict[str, None] = {}
+    fit = Fit(tree)
     for alias, source in pairs.items():
-        problems += _unfit(tree, alias, source, fixes)
+        problems += fit.problems(alias, source)
     if problems:
-        text = lines(problems)
-        if fixes:
-            text += ("" if text.endswith("?") else ".") + " " if len(problems) == 1 else "\n"
-        raise TieError(text + " ".join(fixes))
+        texts, fixes = zip(*problems, strict=True)
+        raise TieError(told(texts, fixes))
     if not pairs:
         return tree
     nested = expand(tree)
@@ -75,153 +74,78 @@ def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
     return build(nested, tree)
 
 
-def _path(given: Any) -> str:
-    return "/".join(split(given))
-
-
-def _written_out(tree: Tree, table: Mapping[Any, Any]) -> tuple[dict[str, Tie], list[str]]:
+def _written_out(tree: Tree, table: Mapping[Any, Any]) -> tuple[dict[str, Tie], list[Problem]]:
     """The ties of a table, its patterns written out; and what is wrong with it."""
     pairs: dict[str, Tie] = {}
     given: dict[str, Any] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     for key, value in table.items():
-        source = value if isinstance(value, Tie) else Tie(_path(value))
-        pattern = compile(str(key)) if find(tree, split(key)) is MISSING else None
-        literal = split(key) if pattern is None else pattern.literal
-        found = {"/".join(literal): source} if literal is not None else {}
-        if pattern is not None and literal is None:
-            found = _matched(tree, pattern, source)
-            if not found:
-                problems.append(f"cannot tie {quoted(key)} to {quoted(source.source)}: {why_dead(pattern, tree)}")
+        source = value if isinstance(value, Tie) else Tie("/".join(split(value)))
+        found = _matched(tree, key, source)
+        if not found:
+            text = f"cannot tie {quoted(key)} to {quoted(source.source)}: {why_dead(compile(key), tree)}"
+            problems.append((text, ""))
         for alias, tie in found.items():
-            if pattern is not None and alias == tie.source:
-                continue  # a pattern may match its own source
+            first = given.setdefault(alias, key)
             if pairs.setdefault(alias, tie) != tie:
-                problems.append(
-                    f"cannot tie {alias!r} twice: {quoted(given[alias])} ties it to {pairs[alias].shown()!r},"
-                    f" {quoted(key)} to {tie.shown()!r}. Leave one of them out"
+                text = (
+                    f"cannot tie {alias!r} twice: {quoted(first)} ties it to {pairs[alias].shown()!r},"
+                    f" {quoted(key)} to {tie.shown()!r}"
                 )
-            given.setdefault(alias, key)
+                problems.append((text, "Leave one of them out."))
     for alias, tie in pairs.items():
         segments = alias.split("/")
-        above = [path for n in range(1, len(segments)) if (path := "/".join(segments[:n])) in pairs]
-        if above:
-            problems.append(
-                f"cannot tie {alias!r} to {tie.shown()!r}: the table ties {above[0]!r}, above it, to"
-                f" {pairs[above[0]].shown()!r}. Leave one of them out"
-            )
+        above = next((path for n in range(1, len(segments)) if (path := "/".join(segments[:n])) in pairs), None)
+        if above is not None:
+            text = f"cannot tie {alias!r} to {tie.shown()!r}: the table ties {above!r}, above it, to {pairs[above].shown()!r}"
+            problems.append((text, "Leave one of them out."))
     return pairs, problems
 
 
-def _matched(tree: Tree, pattern: Pattern, source: Tie) -> dict[str, Tie]:
-    """Each node or leaf that a pattern matches first on the way down, and its source."""
+def _matched(tree: Tree, key: Any, source: Tie) -> dict[str, Tie]:
+    """What a name in the table stands for: alias -> source. A name that is in the tree is no pattern."""
+    if find(tree, split(key)) is not MISSING:
+        return {"/".join(split(key)): _real(tree, source)}
+    pattern = compile(str(key))
+    if pattern.literal is not None:
+        return {"/".join(pattern.literal): _real(tree, source)}
+    one = _real(tree, source) if _holds_no_wildcard(tree, source.source) else None
     found: dict[str, Tie] = {}
     for path, _ in entries(tree):
         segments = path.split("/")
         cut = pattern.reaches(segments)
+        if cut == 0:
+            raise PatternError(
+                f"cannot tie {quoted(key)} to {quoted(source.source)}: it matches the whole tree. Name leaves, as in"
+                f" '**/{split(source.source)[-1]}'"
+            )
         if cut is None or (alias := "/".join(segments[:cut])) in found:
             continue
         try:
-            filled = fill_in(source.source, ())  # one source for all
-        except PatternError:
-            try:
-                filled = fill_in(source.source, pattern.captures(segments[:cut]) or ())
-            except PatternError as error:
-                raise PatternError(f"cannot tie {quoted(pattern.text)} to {quoted(source.source)}: {error}") from None
-        found[alias] = Tie("/".join(filled), source.via)
-    return found
+            filled = "/".join(fill_in(source.source, pattern.captures(segments[:cut]) or ())) if one is None else ""
+        except PatternError as error:
+            raise PatternError(f"cannot tie {quoted(key)} to {quoted(source.source)}: {error}") from None
+        found[alias] = one or Tie(filled, source.via)
+    # a pattern may match its own source
+    return {alias: tie for alias, tie in found.items() if alias != tie.source} or found
 
 
-def _unfit(tree: Tree, alias: str, source: Tie, fixes: dict[str, None]) -> list[str]:
-    """Why the alias cannot be the source, nothing where it can; and what to do about it."""
-    asked = f"cannot tie {alias!r} to {source.source!r}"
-    there, here = split(source.source), split(alias)
-    if here == there:
-        return [f"{asked}: it is the same path"]
-    if there[: len(here)] == here or here[: len(there)] == there:
-        fixes["Tie two nodes that lie apart, or single leaves in them."] = None
-        return [f"{asked}: one lies inside the other"]
-    ends = {"/".join(end): find(tree, end) for end in (here, there)}
-    single = [(end, layer[0]) for end in (here, there) if (layer := indexed(tree, end)) is not None]
-    if single:
-        fixes["Tie whole stacks, or ptree.unstack them first."] = None
-        return [f"{asked}: {'/'.join(end)!r} is one layer of {'/'.join(whole)!r}" for end, whole in single]
-    lost = [path for path, end in ends.items() if end is MISSING]
-    if lost:
-        names = [path for path, _ in entries(tree)]
-        return [f"{asked}: there is no {path!r}.{suggestion(path, [*tree, *names])}" for path in lost]
-    a, b = ends.values()
-    if (type(a) is Tree) != (type(b) is Tree):
-        (node, path), leaf = ((a, alias), there[-1]) if type(a) is Tree else ((b, source.source), here[-1])
-        what = ("a leaf", "a node") if type(b) is Tree else ("a node", "a leaf")
-        meant = suggestion(leaf, [leaf] if leaf in node else [], path + "/")
-        fixes["Name a leaf in it."] = None
-        return [f"{asked}: {alias!r} is {what[0]} and {source.source!r} is {what[1]}{'.' if meant else ''}{meant}"]
-    own, new = (everything(end) for end in (a, b))
-    problems = [
-        f"{asked}: {join(alias, path)!r} has no {join(source.source, path)!r}" for path in own if path not in new
-    ]
-    problems += [
-        f"{asked}: {join(source.source, path)!r} has no {join(alias, path)!r}" for path in new if path not in own
-    ]
-    if problems:
-        fixes["Tie the leaves that both have, one by one or by a pattern."] = None
-    for path in own:
-        if path in new:
-            problems += _unfit_leaf(
-                asked, join(alias, path), own[path], join(source.source, path), new[path], source, fixes
-            )
-    return problems
+def _holds_no_wildcard(tree: Tree, path: str) -> bool:
+    return find(tree, split(path)) is not MISSING or not re.search(r"(?<!\\)[*?]", path)
 
 
-def _unfit_leaf(asked: str, alias: str, own: Any, path: str, leaf: Any, tie: Tie, fixes: dict[str, None]) -> list[str]:
-    shown = tie.shown(path)
-    seen, passed = shape_only(leaf), path
-    for step in tie.via:
-        why = step.misfit(seen)
-        passed = step.shown(passed)
-        if why:
-            if signature(own) == signature(leaf):
-                fixes["Tie them without a transform."] = None
-            return [f"{asked}: {passed!r} {why}, and {path!r} is {describe(leaf)}"]
-        seen = step.see(seen)
-    if signature(own) != signature(seen):
-        about, what = signature(own), signature(seen)
-        if not isinstance(about, tuple) or not isinstance(what, tuple):
-            pass
-        elif about[0] == what[0]:
-            fixes["A tie does not cast: give both one dtype first, with ptree.put."] = None
-        elif not tie.via and about[0] == (*what[0][:-2], *what[0][:-3:-1]):
-            fixes[f"Did you mean ptree.transposed({path!r})?"] = None
-        else:
-            fixes["A tie neither broadcasts nor reshapes: both need one shape."] = None
-        return [f"{asked}: {alias!r} is {describe(own)} and {shown!r} is {describe(seen)}"]
-    if not tie.via and is_transpose(own, leaf):
-        fixes[f"Did you mean ptree.transposed({path!r})?"] = None
-        return [f"{asked}: {alias!r}, {describe(own)}, holds the transpose of {path!r}, {describe(leaf)}"]
-    if any(not step.axes for step in tie.via) and isinstance(shape_only(leaf), jax.ShapeDtypeStruct):
-        return _unreliable(asked, shown, leaf, tie)
-    return []
+def _real(tree: Tree, source: Tie) -> Tie:
+    """The source with its escapes taken out, unless a path is written so."""
+    if "\\" not in source.source or find(tree, split(source.source)) is not MISSING:
+        return source
+    return Tie(re.sub(r"\\(.)", r"\1", source.source), source.via)
 
 
-def _unreliable(asked: str, shown: str, leaf: Any, tie: Tie) -> list[str]:
-    """Whether the way through registered transforms and back changes values that are known."""
-    if isinstance(leaf, (Tracer, jax.ShapeDtypeStruct)):
-        return []
-    off = largest_difference(leaf, tie.write(tie.read(leaf))) or 0.0
-    least = 0.0
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        finite = np.abs(np.asarray(leaf, np.complex128))
-        least = 16 * float(jnp.finfo(leaf.dtype).eps) * float(finite.max(initial=0, where=np.isfinite(finite)))
-    if off <= least:
-        return []
-    return [
-        f"{asked}: the inverse of {shown!r} does not undo it: {describe(leaf)} comes back changed by up to {off:.3g}"
-    ]
+# ------------------------------------------------------------------------------- untie, and what is tied
 
 
-def untie(tree: Tree, selector: Selector | None = None) -> Tree:
-    """A Tree in which each selected alias (all, without a selector) is a leaf of its own with equal values.
+def untie(tree: Any, selector: Selector | None = None) -> Any:
+    """A tree in which each selected alias (all, without a selector) is a leaf of its own with equal values.
 
     >>> tree = tie({"a": 1, "b": 1}, {"b": "a"})
     >>> untie(tree)
@@ -231,25 +155,41 @@ def untie(tree: Tree, selector: Selector | None = None) -> Tree:
     )
 
     Arrays are copied, so that both leaves can be donated. The selector's patterns match aliases' paths; a predicate
-    is given shapes and dtypes.
+    is given shapes and dtypes. Works on any pytree that holds Trees, such as an optax state.
 
     Raises:
         PatternError: the selector is malformed, or matches no alias.
     """
-    tree = Tree(tree)
     tied = aliases(tree)
     if selector is None:
-        return untied(tree, tied)
-    known = Tree({alias: tie.read(shape_only(find(tree, split(tie.source)))) for alias, tie in tied.items()})
-    return untied(tree, [path for path, _ in choose(known, selector)])
+        return untied(tree, frozenset(tied))
+    known = Tree({alias: tie.read(jax.tree.map(shape_only, get(tree, tie.source))) for alias, tie in tied.items()})
+    try:
+        return untied(tree, frozenset(path for path, _ in choose(known, selector)))
+    except PatternError as error:
+        sources = {tie.source for tie in tied.values()}
+        if isinstance(selector, str) and selector in sources:
+            own = listed(alias for alias, tie in tied.items() if tie.source == selector)
+            raise PatternError(f"{quoted(selector)} is a source: name its aliases, {own}") from error
+        raise
 
 
-def untied(tree: Tree, names: Iterable[str]) -> Tree:
-    """The Tree in which these aliases are leaves of their own."""
-    nested = expand(tree)
-    for alias in names:
-        place(nested, alias.split("/"), copied(find(tree, alias.split("/"))))
-    return build(nested, tree)
+def untied(node: Any, names: frozenset[str], prefix: str = "") -> Any:
+    """The tree in which these aliases are leaves of their own."""
+    if not any(name.startswith(prefix) for name in names):
+        return node
+    if type(node) is Tree:
+        nested = expand(node)
+        for alias, _ in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
+            if prefix + alias in names:
+                place(nested, alias.split("/"), jax.tree.map(copied, find(node, alias.split("/"))))
+        node = build(nested, node)
+    inside = opened(node)
+    if inside is None:
+        return node
+    pairs = zip(inside.names, inside.values, strict=True)
+    new = [untied(value, names, f"{prefix}{name}/") for name, value in pairs]
+    return node if all(map(is_, new, inside.values)) else inside.rebuild(new)
 
 
 def ties(tree: Any) -> dict[str, str | Tie]:

@@ -98,9 +98,10 @@ _layouts: WeakValueDictionary[Any, Layout] = WeakValueDictionary()
 class Slot:
     """A Tree while it is being made: the same slot, and assignment still allowed."""
 
-    __slots__ = ("_node",)
+    __slots__ = ("_node", "_seen")
 
     _node: tuple[tuple[Any, ...], Layout]  # just what JAX asks for, so that flattening makes no object
+    _seen: dict[str, Any]  # nodes that were put together of what ties share, once somebody has read them
 
 
 class Tree(Slot, Mapping[str, Any]):
@@ -275,7 +276,19 @@ def find(tree: Any, segments: Sequence[str]) -> Any:
 
 
 def _find_tied(tree: Tree, segments: Sequence[str]) -> Any:
+    name = segments[0] if len(segments) == 1 else None
+    seen = getattr(tree, "_seen", None)
+    if seen is not None and name in seen:
+        return seen[name]
     node, above, hit = _pass(tree, segments)
+    if name is not None and above and not any(tie.via for _, _, part in above for _, tie in _alias_leaves(part, "")):
+        for owner, _, aliases in above:
+            node = _fill(node, owner, aliases)
+        if seen is None:
+            seen = {}
+            object.__setattr__(tree, "_seen", seen)
+        seen[name] = node
+        return node
     if hit is not None:
         tie, owner, _, at = hit
         return find(tie.read(find(owner, tie.source.split("/"))), segments[at + 1 :])

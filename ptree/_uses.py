@@ -27,35 +27,51 @@ def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *arg
     >>> {name: grad.tolist() for name, grad in by_use.items()}
     {'a': [1.0, 1.0], 'b': [3.0, 3.0]}
 
-    The path may be any of the names. The sum over all is the gradient that `jax.grad` gives, also through a
-    transform: each is a gradient with respect to the source. Two uses of one name are one. Works under `jax.jit`.
+    The path may be any of the names. The sum over all is the gradient that `jax.grad` gives of a loss that reads
+    parameters by name, also through a transform: each is a gradient with respect to the source. For this `loss` is given
+    a tree in which the names are leaves of their own, so that a term over all leaves, such as weight decay, counts each of
+    them: leave it out. Two uses of one name are one. Works under `jax.jit`, which sorts the names.
 
     Args:
         loss: a function `(params, *args)` that returns a number, or, with `has_aux`, a number and anything else.
 
     Returns:
-        A dict, the source first (out of `jax.jit` sorted); with `has_aux` the dict and what else `loss` returned, as from `jax.grad`.
+        A dict, the source first; with `has_aux` the dict and what else `loss` returned, as from `jax.grad`.
 
     Raises:
-        PathError: there is no leaf at the path.
+        PathError: there is no leaf at the path, or it is one layer of a stack.
     """
-    asked = "/".join(split(path))
-    leaf = get(params, path)
+    segments = split(path)
+    asked, leaf = "/".join(segments), get(params, path)
     if opened(leaf) is not None:
         there = listed(join(asked, path) for path in paths(leaf))
         raise PathError(f"no leaf at {quoted(asked)}: a node is there. Name one of {there}")
-    if (layer := indexed(params, split(asked), names_in, child_named)) is not None:
+    if (layer := indexed(params, segments, names_in, child_named)) is not None:
         whole = "/".join(layer[0])
         raise PathError(f"{quoted(asked)} is one layer of the leaf {quoted(whole)}. Name that, and take its layer")
     tied = aliases(params)
-    source = tied[asked].source if asked in tied else asked
-    uses = {source: Tie(source), **{alias: tie for alias, tie in tied.items() if tie.source == source}}
-    apart = untied(params, list(uses)[1:]) if len(uses) > 1 else params
+    source = next(
+        (at for tie in _prefixes(asked) if tie in tied and (at := tied[tie].source + asked[len(tie) :])), asked
+    )
+    uses = {source: Tie(source)}
+    for alias, tie in tied.items():  # of a container in the place of a leaf, of each leaf in it
+        if tie.source in _prefixes(source):
+            uses[alias + source[len(tie.source) :]] = Tie(source, tie.via)
+    apart = untied(params, frozenset(alias for alias, tie in tied.items() if tie.source in _prefixes(source)))
 
-    def of_each(seen: dict[str, Any]) -> Any:
-        return loss(replace_leaves(apart, {name: tie.read(seen[name]) for name, tie in uses.items()}), *args)
+    def of_each(seen: list[Any]) -> Any:
+        return loss(
+            replace_leaves(apart, {name: tie.read(own) for (name, tie), own in zip(uses.items(), seen, strict=True)}),
+            *args,
+        )
 
-    result = jax.grad(of_each, has_aux=has_aux)(dict.fromkeys(uses, get(params, source)))
-    grads, aux = result if has_aux else (result, None)
-    grads = {name: grads[name] for name in uses}  # JAX sorts the keys of a dict
-    return (grads, aux) if has_aux else grads
+    grads = jax.grad(of_each, has_aux=has_aux)([get(params, source)] * len(uses))
+    grads, *aux = grads if has_aux else (grads,)
+    by_use = dict(zip(uses, grads, strict=True))
+    return (by_use, *aux) if has_aux else by_use
+
+
+def _prefixes(path: str) -> list[str]:
+    """A path, and those of the nodes above it."""
+    segments = path.split("/")
+    return ["/".join(segments[:n]) for n in range(len(segments), 0, -1)]

@@ -105,7 +105,7 @@ def test_like_and_file_may_differ_in_ties_as_long_as_values_agree(file):
     with pytest.raises(pt.FileError) as error:
         pt.load(file, like=tied)
     assert str(error.value) == (
-        f"cannot load {str(file)!r} into `like`: '4/bias' and '2/bias' are tied in `like` and differ in the file, by up to 953"
+        f"cannot load {str(file)!r} into `like`: '4/bias', f32[8], and '2/bias', f32[8], are tied in `like` and differ in the file, by up to 953"
     )
 
 
@@ -249,9 +249,9 @@ def test_an_expanded_file_that_was_edited_says_so_and_loads_apart(tmp_path):
     tensors = load_file(file)
     tensors["head/kernel"] = np.array(tensors["head/kernel"] + 0.25)
     save_file(tensors, file, facts)
-    says(pt.FileError, f"cannot load {str(file)!r}: 'head/kernel' and 'transposed(embed/table)' are tied in its metadata and"
+    says(pt.FileError, f"cannot load {str(file)!r}: 'head/kernel', f32[4,10], and 'transposed(embed/table)', f32[4,10], are tied in its metadata and"
          " differ in its tensors, by up to 0.25. Load them with a `like` in which they are apart", pt.load, file)  # fmt: skip
-    says(pt.FileError, f"cannot load {str(file)!r} into `like`: 'head/kernel' and 'transposed(embed/table)' are tied in"
+    says(pt.FileError, f"cannot load {str(file)!r} into `like`: 'head/kernel', f32[4,10], and 'transposed(embed/table)', f32[4,10], are tied in"
          " `like` and differ in the file, by up to 0.25", lambda: pt.load(file, like=tied_lm()))  # fmt: skip
     apart = pt.load(file, like=pt.tie(language_model(), {"blocks/1": "blocks/0"}))
     assert pt.ties(apart) == pt.ties(pt.tie(language_model(), {"blocks/1": "blocks/0"}))
@@ -272,5 +272,5 @@ def test_a_file_without_ties_takes_those_of_like_and_never_guesses(tmp_path):
     pt.save(file, pt.drop(pt.set(pt.untie(tied_lm()), "head/kernel", jnp.zeros((4, 10))), "**/bias"))
     says(pt.StructureError, f"cannot load {str(file)!r} into `like`:\n"
          "  missing in the file: ['blocks/0/q/bias', 'blocks/0/v/bias', 'blocks/2/q/bias', 'blocks/2/v/bias', 'head/bias']\n"
-         "  'head/kernel' and 'transposed(embed/table)' are tied in `like` and differ in the file, by up to 39",
+         "  'head/kernel', f32[4,10], and 'transposed(embed/table)', f32[4,10], are tied in `like` and differ in the file, by up to 39",
          lambda: pt.load(file, like=tied_lm()))  # fmt: skip

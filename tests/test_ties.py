@@ -1,5 +1,8 @@
 """tie, untie, ties, and what they refuse."""
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from errors import says
+from jax.sharding import NamedSharding, PartitionSpec
 from trees import arange, dense, language_model, mlp
 
 import ptree as pt
@@ -117,7 +121,7 @@ def test_a_tied_model_trains_as_one_written_with_one_leaf():
          "cannot tie '0/bias' to '4/bias': the ties go in a circle, '0/bias' -> '4/bias' -> '2/bias' -> '0/bias'."
          " Leave one of them out"),
         ({"4": "2", "4/bias": "0/bias"}, "cannot tie '4/bias' to '0/bias': the table ties '4', above it, to '2'."
-         " Leave one of them out"),
+         " Leave one of them out."),
     ],
 )  # fmt: skip
 def test_a_tie_that_cannot_be_made_says_why_and_changes_nothing(table, message):
@@ -144,7 +148,8 @@ def test_the_same_layer_object_is_one_set_of_parameters_at_any_depth():
     drop = nn.Dropout(0.5)
     assert pt.ties(nn.Sequential(drop, nn.Dense(2), drop).spec(jnp.ones((2, 8)))) == {}
     says(pt.TieError, "cannot tie '2' to '0': '2/kernel' is f32[3,8] and '0/kernel' is f32[4,8]."
-         " A tie neither broadcasts nor reshapes: both need one shape.",
+         " A tie neither broadcasts nor reshapes: both need one shape."
+         " One layer object stands at both places: make two layers of it.",
          nn.Sequential(shared, nn.Dense(3), shared).init, jax.random.key(0), jnp.ones((2, 4)))  # fmt: skip
 
 
@@ -239,6 +244,17 @@ def half(w):
     return w / 2
 
 
+class Scale:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def there(self, w):
+        return w * self.factor
+
+    def back(self, w):
+        return w / self.factor
+
+
 def test_a_registered_transform_reads_writes_trains_and_stays_in_files(tmp_path):
     doubled = pt.register_transform("twice", double, half)
     tree = pt.tie({"a": arange(3), "b": arange(3)}, {"b": doubled("a")})
@@ -280,13 +296,13 @@ def test_a_permutation_acts_on_the_last_axes_and_has_one_name():
         ({"*/kernel": "x/*/y/*"},
          "cannot tie '*/kernel' to 'x/*/y/*': the left has 1 wildcards, the right has 2 of '*', '**' and '?'"),
         ({"{2,4}": "6", "4": "2"},
-         "cannot tie '4' twice: '{2,4}' ties it to '6', '4' to '2'. Leave one of them out\n"
+         "cannot tie '4' twice: '{2,4}' ties it to '6', '4' to '2'\n"
          "cannot tie '2' to '6': '2/kernel' is f32[8,8] and '6/kernel' is f32[8,1]\n"
          "cannot tie '2' to '6': '2/bias' is f32[8] and '6/bias' is f32[1]\n"
          "cannot tie '4' to '6': '4/kernel' is f32[8,8] and '6/kernel' is f32[8,1]\n"
          "cannot tie '4' to '6': '4/bias' is f32[8] and '6/bias' is f32[1]\n"
-         "A tie neither broadcasts nor reshapes: both need one shape."),
-        ({2: "4", "2": "6"}, "cannot tie '2' twice: 2 ties it to '4', '2' to '6'. Leave one of them out"),
+         "Leave one of them out. A tie neither broadcasts nor reshapes: both need one shape."),
+        ({2: "4", "2": "6"}, "cannot tie '2' twice: 2 ties it to '4', '2' to '6'. Leave one of them out."),
         ({"x*": "2"}, "cannot tie 'x*' to '2': the pattern 'x*' matches nothing in 9 leaves."),
         ({"2/kernel": "6/kernel"},
          "cannot tie '2/kernel' to '6/kernel': '2/kernel' is f32[8,8] and '6/kernel' is f32[8,1]."
@@ -296,15 +312,20 @@ def test_a_permutation_acts_on_the_last_axes_and_has_one_name():
         ({"2/kernel": pt.transposed("4/kernel", (0, 2, 1))},
          "cannot tie '2/kernel' to '4/kernel': 'transposed(4/kernel, (0, 2, 1))' needs just 3 axes, and '4/kernel' is"
          " f32[8,8]. Tie them without a transform."),
-        ({"**": "2/bias"}, "cannot tie '' to '2/bias': one lies inside the other."
-         " Tie two nodes that lie apart, or single leaves in them."),
+        ({"**": "2/bias"}, "cannot tie '**' to '2/bias': it matches the whole tree. Name leaves, as in '**/bias'"),
         (["2"], "the ties are a dict, alias -> source; got list"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_used_says_why_and_changes_nothing(table, message):
     tree = pt.Tree({**mlp(), "tall": arange(8, 4)})
     before, leaves = jax.tree.structure(tree), jax.tree.leaves(tree)
-    says(pt.PatternError if "wildcards" in message else pt.TieError, message, pt.tie, tree, table)
+    says(
+        pt.PatternError if "wildcards" in message or "whole tree" in message else pt.TieError,
+        message,
+        pt.tie,
+        tree,
+        table,
+    )
     assert jax.tree.structure(tree) == before
     assert all(a is b for a, b in zip(leaves, jax.tree.leaves(tree), strict=True))
 
@@ -312,7 +333,7 @@ def test_a_table_that_cannot_be_used_says_why_and_changes_nothing(table, message
 def test_a_forgotten_transpose_of_a_square_kernel_is_seen():
     kernel = arange(8, 8)
     says(pt.TieError, "cannot tie 'b' to 'a': 'b', f32[8,8], holds the transpose of 'a', f32[8,8]."
-         " Did you mean ptree.transposed('a')?", pt.tie, {"a": kernel, "b": kernel.T}, {"b": "a"})  # fmt: skip
+         " Did you mean ptree.transposed('a')? If not, ptree.put equal values there first.", pt.tie, {"a": kernel, "b": kernel.T}, {"b": "a"})  # fmt: skip
     symmetric = kernel + kernel.T
     assert pt.ties(pt.tie({"a": symmetric, "b": symmetric.T}, {"b": "a"})) == {"b": "a"}
 
@@ -323,9 +344,9 @@ def test_a_transform_that_cannot_be_undone_is_refused():
     fails = pt.register_transform("fails", lambda w: w @ w, lambda w: w)
     tree = {"a": arange(4, 3), "b": arange(4, 3), "k": jnp.zeros((4, 3), jnp.int32)}
     says(pt.TieError, "cannot tie 'b' to 'a': the inverse of 'wrong(a)' does not undo it: f32[4,3] comes back changed by up"
-         " to 5.5", pt.tie, tree, {"b": wrong("a")})  # fmt: skip
+         " to 5.5. Mend its two functions.", pt.tie, tree, {"b": wrong("a")})  # fmt: skip
     says(pt.TieError, "cannot tie 'b' to 'a': 'rows(a)' cannot be undone: the way back gives f32[2,3], and 'a' is"
-         " f32[4,3]. Tie them without a transform.", pt.tie, tree, {"b": rows("a")})  # fmt: skip
+         " f32[4,3]. Mend its two functions.", pt.tie, tree, {"b": rows("a")})  # fmt: skip
     with pytest.raises(pt.TieError, match=r"cannot tie 'b' to 'a': 'fails\(a\)' raises TypeError: "):
         pt.tie(tree, {"b": fails("a")})
     says(pt.TieError, "cannot tie 'k' to 'a': 'k' is i32[4,3] and 'a' is f32[4,3]. A tie does not cast: give both one dtype"
@@ -335,14 +356,21 @@ def test_a_transform_that_cannot_be_undone_is_refused():
 def test_bad_transforms_are_refused_where_they_are_made():
     pt.register_transform("mine", double, half)
     pt.register_transform("mine", double, half)  # the same again
-    [pt.register_transform("in a loop".replace(" ", "_"), lambda w: w + 1, lambda w: w - 1) for _ in range(2)]
-    says(pt.TieError, "cannot register the transform 'mine': it is registered with double and half, and trees that are tied"
-         " by it exist. Choose another name", pt.register_transform, "mine", half, double)  # fmt: skip
+    for _ in range(2):
+        pt.register_transform("again", lambda w: w + 1, lambda w: w - 1)
+    says(pt.TieError, "cannot register the transform 'mine': it is registered with other functions, double and half. Choose"
+         " another name (one with captured values is another function each time)",
+         pt.register_transform, "mine", half, double)  # fmt: skip
+    twice = lambda factor: (lambda w: w * factor, lambda w: w / factor)
+    pt.register_transform("captures", *twice(2))
+    for other in (twice(2), twice(4), (Scale(2).there, Scale(2).back)):
+        with pytest.raises(pt.TieError, match="captured values"):
+            pt.register_transform("captures", *other)
     for name in ("a b", "transposed", "", 3):
         says(pt.TieError, f"cannot register the transform {name!r}: a name is an identifier, and not 'transposed'",
              pt.register_transform, name, double, half)  # fmt: skip
     says(pt.TieError, "cannot register the transform 'x': 3 is not a function", pt.register_transform, "x", 3, half)
-    for axes in ((0, 0), (1, 2), (), 3, (0, "x")):
+    for axes in ((0, 0), (1, 2), (), 3, (0, "x"), "10", (1.9, 0.2)):
         with pytest.raises(pt.TieError, match="not an order of axes"):
             pt.transposed("a", axes)
 
@@ -398,8 +426,6 @@ def test_gradient_by_use_tells_the_uses_apart():
 
 
 def test_a_layer_of_ones_own_is_tied_where_it_holds_one_layer_twice():
-    from dataclasses import dataclass
-
     @dataclass(frozen=True)
     class Twice(nn.Layer):
         first: nn.Layer
@@ -435,3 +461,142 @@ def test_embedding_attends_with_its_own_table():
     np.testing.assert_allclose(layer.attend(params, x), x @ params["table"].T, rtol=1e-6)
     says(pt.LayerError, "Embedding(50, 8): expected 8 features to attend with, got the input f32[2,7]",
          layer.attend, params, jnp.ones((2, 7)))  # fmt: skip
+
+
+# ------------------------------------------------------------------------------- what a review found
+
+
+class Both(NamedTuple):
+    x: Any
+    y: Any
+
+
+def test_putting_a_tie_follows_chains_and_refuses_what_is_not_there():
+    tree = pt.tie({"a": arange(2, 3), "b": arange(2, 3)}, {"b": "a"})
+    turned = pt.put(tree, "a", pt.transposed("b"))
+    assert pt.ties(turned) == {"a": pt.transposed("b")}
+    np.testing.assert_array_equal(turned["b"], tree["b"])
+    more = pt.put(tree, "c", pt.transposed("b"))
+    assert pt.ties(more) == {"b": "a", "c": pt.transposed("a")}
+    with pytest.raises(pt.TieError, match="there is no 'zz'"):
+        pt.put(tree, "c", pt.transposed("zz"))
+    says(pt.TieError, "cannot put transposed('a') at 'b': a dict holds no ties; ptree.tie makes a Tree of it",
+         pt.put, {"a": arange(2, 3)}, "b", pt.transposed("a"))  # fmt: skip
+    says(pt.TieError, "cannot put transposed('v') at 'b': it needs two axes or more, and 'v' is f32[2]",
+         pt.put, pt.Tree({"v": arange(2)}), "b", pt.transposed("v"))  # fmt: skip
+    says(pt.TieError, "cannot tie 'm/b' to 'v': 'transposed(v)' needs two axes or more, and 'v' is f32[2]",
+         pt.Tree, {"v": arange(2), "m": {"b": pt.transposed("v")}})  # fmt: skip
+
+
+def test_a_container_in_the_place_of_a_leaf_is_tied_whole():
+    tree = pt.Tree({"a": Both(arange(2, 3), arange(2)), "b": Both(arange(2, 3), arange(2))})
+    tied = pt.tie(tree, {"b": "a"})
+    assert pt.paths(tied, aliases=True) == ["a/x", "a/y", "b/x", "b/y"]
+    assert pt.untie(tied)["b"].x is not tied["a"].x
+    says(
+        pt.TieError,
+        "cannot tie 'b' to 'a': no transform sees into a container that is no Tree, in 'a'. Put a Tree in its place.",
+        pt.tie,
+        tree,
+        {"b": pt.transposed("a")},
+    )
+    says(pt.TieError, "cannot tie 'b/x' to 'a/x': 'b/x' lies inside a container that is no Tree, which stays whole\n"
+         "cannot tie 'b/x' to 'a/x': 'a/x' lies inside a container that is no Tree, which stays whole",
+         pt.tie, tree, {"b/x": "a/x"})  # fmt: skip
+    by_use = pt.gradient_by_use(lambda p: (p["a"].x * 2).sum() + p["b"].x.sum(), tied, "b/x")
+    assert {name: float(grad[0, 0]) for name, grad in by_use.items()} == {"a/x": 2, "b/x": 1}
+
+
+def test_trees_inside_other_containers_are_untied_and_looked_into():
+    state = optax.adam(1e-3).init(pt.tie(mlp(), {"4": "2"}))
+    assert len(jax.tree.leaves(pt.untie(state))) == len(jax.tree.leaves(state)) + 4
+    assert type(pt.untie(state)) is type(state)
+    held = {"m": pt.tie({"a": arange(2), "b": arange(2)}, {"b": "a"}), "s": arange(2)}
+    by_use = pt.gradient_by_use(lambda p: (p["m"]["a"] * 2).sum() + p["m"]["b"].sum(), held, "m/b")
+    assert {name: float(grad[0]) for name, grad in by_use.items()} == {"m/a": 2, "m/b": 1}
+    assert pt.untie(held, "m/b")["m"]["b"] is not held["m"]["a"]
+    tied = pt.tie(mlp(), {"4": "2"})
+    says(pt.PatternError, "'2/bias' is a source: name its aliases, ['4/bias']", pt.untie, tied, "2/bias")
+    assert pt.untie(tied, lambda path, leaf: leaf.shape == (8,))["4/bias"] is not tied["2/bias"]
+
+
+def test_any_kind_of_array_can_be_tied_and_compared():
+    mesh = jax.make_mesh((8,), ("m",))
+    put = lambda leaf: jax.device_put(leaf, NamedSharding(mesh, PartitionSpec("m")))
+    for shape in ((8,), (8, 4), (8, 8)):
+        leaf = jax.random.normal(jax.random.key(0), shape)
+        assert pt.ties(pt.tie({"a": put(leaf), "b": put(leaf + 0)}, {"b": "a"})) == {"b": "a"}
+        assert pt.find_ties({"a": put(leaf), "b": leaf + 0}) == {"b": "a"}
+    first, second = jax.devices()[:2]
+    square = jax.random.normal(jax.random.key(0), (4, 4))
+    apart = {"a": jax.device_put(square, first), "b": jax.device_put(square, second)}
+    assert pt.find_ties(apart) == {"b": "a"}
+    assert pt.ties(pt.tie(apart, {"b": "a"})) == {"b": "a"}
+    keys = {name: jax.random.split(jax.random.key(at), 3) for at, name in enumerate("ab")}
+    assert pt.ties(pt.tie(keys, {"b": "a"})) == {"b": "a"}
+    assert pt.find_ties(keys) == {}
+    for dtype in ("float64", "int64", "float16", "bool", "complex128"):
+        table = np.arange(6).reshape(2, 3).astype(dtype)
+        found = pt.find_ties({"embed": table, "head": table.T.copy()})
+        assert found == {"head": pt.transposed("embed")}
+        tied = pt.tie({"embed": table, "head": table.T.copy()}, found)
+        assert pt.set(tied, "", pt.asdict(tied))["head"].dtype == table.dtype
+    wide = pt.register_transform("wide", double, half)
+    assert pt.tie({"a": np.ones(3), "b": np.ones(3)}, {"b": wide("a")})["b"].dtype == np.float64
+    for nan in (np.array([1, np.nan, np.inf]), jnp.array([1, jnp.nan, -jnp.inf])):
+        assert pt.ties(pt.tie({"a": nan, "b": nan + 0}, {"b": wide("a")})) == {"b": wide("a")}
+
+
+def test_layers_that_share_differ_from_those_that_do_not():
+    @dataclass(frozen=True)
+    class Pair(nn.Layer):
+        first: nn.Layer
+        second: tuple[Any, ...]
+
+        def spec(self, x):
+            return {"first": self.first.spec(x), "second": [[part.spec(x) for part in row] for row in self.second]}
+
+    one = nn.Dense(4)
+    shared, apart = Pair(one, ((one,),)), Pair(nn.Dense(4), ((nn.Dense(4),),))
+    assert shared != apart
+    assert shared == Pair(one, ((one,),))
+    assert hash(apart) == hash(Pair(nn.Dense(4), ((nn.Dense(4),),)))
+    x = jnp.ones((1, 4))
+    draw = jax.jit(lambda net, key: net.init(key, x), static_argnums=0)
+    assert pt.ties(draw(apart, jax.random.key(0))) == {}
+    assert pt.ties(draw(shared, jax.random.key(0))) == {
+        f"second/0/0/{leaf}": f"first/{leaf}" for leaf in ("kernel", "bias")
+    }
+
+    @dataclass(frozen=True)
+    class Made(nn.Layer):
+        width: int
+
+        def parts(self):
+            return ((f"b{at}", nn.Dense(self.width)) for at in range(4))
+
+        def spec(self, x):
+            return {name: part.spec(x) for name, part in self.parts()}
+
+    assert pt.ties(Made(4).spec(x)) == {}
+
+
+def test_reading_tied_nodes_again_and_again_puts_them_together_once():
+    tree = pt.tie({"enc": [dense(4, 4)] * 3, "dec": [dense(4, 4)] * 3, "x": arange(2)}, {"dec/*": "enc/*"})
+    assert tree["dec"] is tree["dec"]
+    assert tree["dec"]["1"]["kernel"] is tree["enc/1/kernel"]
+    new = pt.set(tree, "enc/1/bias", jnp.ones(4))
+    assert (new["dec"]["1"]["bias"] == 1).all()
+    assert (tree["dec"]["1"]["bias"] != 1).any()
+
+
+def test_many_typos_are_told_in_little_time():
+    tree = {f"layer_{at}": dense(2, 2) for at in range(500)}
+    with pytest.raises(pt.TieError, match="and 490 more"):
+        pt.tie(tree, {f"layer_{at}/bais": "layer_0/bias" for at in range(500)})
+
+
+def test_a_name_that_is_there_is_no_pattern_on_the_right_either():
+    tree = {"a*": arange(2), "ab": arange(2), "x y": arange(2)}
+    for table in ({"ab": r"a\*"}, {"ab": "a*"}, {"{ab,x y}": "a*"}, {"{ab,x y}": r"a\*"}, {"x?y": "a*"}):
+        assert {*pt.ties(pt.tie(tree, table)).values()} == {"a*"}

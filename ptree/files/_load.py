@@ -11,13 +11,12 @@ import numpy as np
 
 from .._access import paths, read_or, replace_leaves
 from .._check import differences, structure_error
-from .._errors import FileError, PtreeError, lines
-from .._leaf import copied, largest_difference, same
+from .._errors import FileError, PtreeError, TieError, lines, told
+from .._leaf import copied, describe, largest_difference, same
 from .._nodes import names_in
 from .._paths import split
 from .._select import aliases, leaves
 from .._stacks import stack, unstack
-from .._tie import Tie
 from .._tree import STACKED, Tree
 from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
 
@@ -58,23 +57,31 @@ def load(path: str | os.PathLike[str], like: Any = None) -> Any:
     if like is not None:
         return _into(like, tree, file)
     if apart:
-        fix = "Load them with a `like` in which they are apart"
-        raise FileError(f"cannot load {file!r}: {lines(apart)}{'. ' if len(apart) == 1 else chr(10)}{fix}")
+        raise FileError(f"cannot load {file!r}: {told(apart, ['Load them with a `like` in which they are apart'])}")
     return tree
 
 
 def _settled(values: dict[str, Any], facts: Facts) -> list[str]:
     """Take out the aliases that were written too; those that are not what they are tied to are leaves, and told."""
     apart: list[str] = []
-    for alias, tie in list(facts.ties.items()):
-        if alias not in values or tie.source not in values:
-            continue
-        if same(shown := tie.read(values[tie.source]), values[alias]):
+    shown = {
+        alias: tie.read(values[tie.source]) for alias, tie in facts.ties.items() if {alias, tie.source} <= {*values}
+    }
+    for alias, other in shown.items():
+        value = values[alias]
+        if same(other, value):
             del values[alias]
         else:
-            del facts.ties[alias]
-            apart.append(_differ(alias, tie, "its metadata", "its tensors", values[alias], shown))
+            apart.append(_differ(alias, value, facts.ties.pop(alias).shown(), other, "its metadata", "its tensors"))
     return apart
+
+
+def _differ(name: str, value: Any, second: str, other: Any, here: str, there: str) -> str:
+    far = largest_difference(value, other)
+    by = "" if far is None else ": one holds NaN" if far != far else f", by up to {far:.3g}"
+    return (
+        f"{name!r}, {describe(value)}, and {second!r}, {describe(other)}, are tied in {here} and differ in {there}{by}"
+    )
 
 
 def _stacked_as(like: Any, tree: Tree) -> Tree:
@@ -97,12 +104,6 @@ def _stacks(tree: Any) -> list[str]:
     return sorted(places, key=lambda place: places[place])
 
 
-def _differ(alias: str, tie: Tie, here: str, there: str, value: Any, other: Any) -> str:
-    far = largest_difference(value, other)
-    by = "" if far is None else f", by up to {far:.3g}"
-    return f"{alias!r} and {tie.shown()!r} are tied in {here} and differ in {there}{by}"
-
-
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
     from safetensors import SafetensorError, deserialize
 
@@ -111,7 +112,6 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
         found = deserialize(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         text = header.get("__metadata__", {}).get("ptree")
-        facts = Facts([name for name, _ in found]) if text is None else Facts.from_json(text)
         tensors: dict[str, np.ndarray] = {}
         for name, about in found:
             if about["dtype"] not in DTYPES:
@@ -121,7 +121,12 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Facts]:
         raise FileError(
             f"cannot load {str(path)!r}: it is not a whole safetensors file ({len(data):,} bytes): {error}"
         ) from error
-    return tensors, facts
+    try:
+        return tensors, Facts([*tensors]) if text is None else Facts.from_json(text)
+    except TieError as error:  # a transform that this process does not know
+        raise FileError(f"cannot load {str(path)!r}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise FileError(f"cannot load {str(path)!r}: its metadata are damaged: {error}") from error
 
 
 def _into(like: Any, tree: Tree, file: str) -> Any:
@@ -136,6 +141,7 @@ def _into(like: Any, tree: Tree, file: str) -> Any:
         if name not in got and name in tied:  # tied in the file only: a leaf of its own here
             got[name] = copied(tree[name])
     problems: list[str] = []
+    came: dict[str, str] = {}
     for alias, tie in aliases(like).items():
         if tied.get(alias) == tie:
             continue  # the same tie: nothing to compare
@@ -143,8 +149,10 @@ def _into(like: Any, tree: Tree, file: str) -> Any:
             got.pop(alias, None)
             value, other = tree[alias], tie.read(got[tie.source])
             if not same(other, value):
-                problems.append(_differ(alias, tie, "`like`", "the file", value, other))
+                second = came.get(tie.source, tie.shown())
+                problems.append(_differ(alias, value, second, other, "`like`", "the file"))
         elif alias in got:
+            came[tie.source] = alias
             got[tie.source] = tie.write(got.pop(alias))
     differ = differences(wanted, got)
     if any(differ):

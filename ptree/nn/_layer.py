@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._errors import LayerError
+from .._errors import LayerError, TieError
 from .._keys import child_key
 from .._leaf import describe
 from .._params import abstract, init
@@ -31,16 +31,30 @@ class Layer:
         super().__init_subclass__(**options)
         if "spec" in vars(cls):
             cls.spec = _with_ties(vars(cls)["spec"])
+        if "__eq__" not in vars(cls):
+            cls.__eq__, cls.__hash__ = Layer.__eq__, Layer.__hash__  # which @dataclass then leaves alone
 
     def spec(self, x: Any) -> Tree:
         """The parameters that the layer needs for an input like `x`; none, unless a layer says otherwise.
 
-        Whatever a layer of your own writes here, the same layer object at two of its `parts` is then tied.
+        The same layer object at two of the paths that `parts` names is tied in what a layer of your own returns here.
         """
         return Tree()
 
     def __call__(self, params: Any, x: Any) -> Any:
         raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two layers have equal options and share the same layers: two that are equal are not one layer twice."""
+        return type(self) is type(other) and self._facts == other._facts  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __hash__(self) -> int:
+        return hash(self._facts)
+
+    @cached_property
+    def _facts(self) -> tuple[Any, ...]:
+        options = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        return (*(getattr(self, option.name) for option in options if option.compare), *self._repeats.items())
 
     def __repr__(self) -> str:
         """The layer as a person would write it: options without a default, and those that differ from theirs."""
@@ -69,33 +83,35 @@ class Layer:
         By default the fields: one that holds a layer by its name, one that holds several as `blocks/0`, `blocks/1`.
         """
         for option in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
-            value = getattr(self, option.name)
-            if isinstance(value, (list, tuple)):
-                value = dict(enumerate(value))
-            inside = value.items() if isinstance(value, Mapping) else ()
-            yield from ((f"{option.name}/{name}", part) for name, part in inside if hasattr(part, "spec"))
-            if hasattr(value, "spec"):
-                yield option.name, value
+            yield from _layers_in(getattr(self, option.name), option.name)
+
+    @cached_property
+    def _repeats(self) -> dict[str, str]:
+        """Where the same layer object stands again: path -> path of its first place. What is in it is not listed again."""
+        first: dict[int, tuple[Any, str]] = {}  # with the layer, so that its id is no other's
+        again: dict[str, str] = {}
+
+        def visit(layer: Any, prefix: str) -> None:
+            for name, part in layer.parts() if hasattr(layer, "parts") else ():
+                if not hasattr(part, "spec"):
+                    continue
+                known = first.setdefault(id(part), (part, prefix + name))[1]
+                if known == prefix + name:
+                    visit(part, f"{known}/")
+                else:
+                    again[prefix + name] = known
+
+        visit(self, "")
+        return again
 
 
-def repeats(layer: Layer) -> dict[str, str]:
-    """Where the same layer object stands again: path -> path of its first place; not inside such a place."""
-    first: dict[int, str] = {}
-    again: dict[str, str] = {}
-
-    def visit(layer: Any, prefix: str) -> None:
-        for name, part in layer.parts() if hasattr(layer, "parts") else ():
-            if not hasattr(part, "spec"):
-                continue
-            path = prefix + name
-            if id(part) in first:
-                again[path] = first[id(part)]
-            else:
-                first[id(part)] = path
-                visit(part, path + "/")
-
-    visit(layer, "")
-    return again
+def _layers_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The layers in a field, which may be a container of them."""
+    if hasattr(value, "spec"):
+        yield path, value
+    elif isinstance(value, (list, tuple, Mapping)):
+        for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _layers_in(part, f"{path}/{name}")
 
 
 def _with_ties(spec: Callable[..., Any]) -> Callable[..., Tree]:
@@ -104,7 +120,11 @@ def _with_ties(spec: Callable[..., Any]) -> Callable[..., Tree]:
     @wraps(spec)
     def tied(self: Layer, *inputs: Any, **options: Any) -> Tree:
         tree = Tree(spec(self, *inputs, **options))
-        return tie(tree, {again: first for again, first in repeats(self).items() if again in tree and first in tree})
+        table = {again: first for again, first in self._repeats.items() if again in tree and first in tree}
+        try:
+            return tie(tree, table)
+        except TieError as error:
+            raise TieError(f"{error} One layer object stands at both places: make two layers of it.") from None
 
     return tied
 

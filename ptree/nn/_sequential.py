@@ -11,7 +11,7 @@ import jax
 from .._errors import LayerError
 from .._leaf import describe, name_of
 from .._tree import Tree
-from ._layer import Layer, apply, repeats, shape_after
+from ._layer import Layer, apply, shape_after
 
 
 @dataclass(frozen=True, init=False)
@@ -41,7 +41,6 @@ class Sequential(Layer):
     """
 
     layers: tuple[tuple[str, Any], ...]
-    shared: tuple[tuple[str, str], ...]  # in equality too: two equal layers are not one layer twice
 
     def __init__(self, *layers: Any):
         named = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
@@ -58,7 +57,6 @@ class Sequential(Layer):
                     f"at {name!r}, Sequential: expected a layer, got the class {layer.__name__}; call it first"
                 )
         object.__setattr__(self, "layers", pairs)
-        object.__setattr__(self, "shared", tuple(repeats(self).items()))
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         return iter(self.layers)
