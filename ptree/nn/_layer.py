@@ -8,29 +8,29 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache, wraps
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from .._errors import LayerError, TieError
-from .._keys import child_key
-from .._leaf import describe
-from .._params import abstract, init
+from .._params import init
 from .._rules import Rules
 from .._ties import tie
 from .._tree import Tree
+from ._compiled import compiled
 
 
 class Layer:
     """A layer is a frozen dataclass that derives from this, with `spec(x)` and `__call__(params, x)`.
 
     `spec` declares the parameters for an input like `x` (an array or a `jax.ShapeDtypeStruct`; nothing is
-    computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword.
+    computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword, one that does otherwise in
+    training `train=False`; a container passes both on to the layers that take them. Inside of `jax.jit` each call is
+    a compiled function of its own, which equal layers share.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "spec" in vars(cls):
             cls.spec = _with_ties(vars(cls)["spec"])
+        if "__call__" in vars(cls):
+            cls.__call__ = compiled(vars(cls)["__call__"], cls.__name__)
         if "__eq__" not in vars(cls):
             cls.__eq__, cls.__hash__ = Layer.__eq__, Layer.__hash__  # which @dataclass then leaves alone
 
@@ -46,10 +46,16 @@ class Layer:
 
     def __eq__(self, other: object) -> bool:
         """Whether two layers have equal options and share the same layers: two that are equal are not one layer twice."""
+        if self is other:
+            return True
         return type(self) is type(other) and self._facts == other._facts  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
-        return hash(self._facts)
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((type(self), self._facts))
 
     @cached_property
     def _facts(self) -> tuple[Any, ...]:
@@ -76,6 +82,20 @@ class Layer:
             InitError, PatternError: as `ptree.init`.
         """
         return init(self.spec(x), key, rules)
+
+    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+        """The output in training, and the parameters with new running statistics; all others are the same objects.
+
+        Raises:
+            LayerError: a container of your own that holds a `BatchNorm`: it is to say how the statistics come out.
+        """
+        if any(_keeps_statistics(part) for _, part in self.parts()):
+            raise LayerError(
+                f"{self!r}: it holds layers with running statistics, so define `updated(params, x, *, key=None)`, which"
+                " returns the output and the new parameters"
+            )
+        options = {"key": key} if takes(type(self), "key") else {}
+        return self(params, x, **options, **({"train": True} if takes(type(self), "train") else {})), params
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """The layers inside, each with the path that its parameters have in `spec`.
@@ -105,6 +125,21 @@ class Layer:
         return again
 
 
+def _keeps_statistics(layer: Any) -> bool:
+    return getattr(layer, "keeps_statistics", False) or any(
+        _keeps_statistics(part) for _, part in (layer.parts() if hasattr(layer, "parts") else ())
+    )
+
+
+@lru_cache(maxsize=1024)
+def takes(kind: type, option: str) -> bool:
+    """Whether calls of this kind of layer have an option."""
+    try:
+        return option in inspect.signature(kind.__call__).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 def _layers_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """The layers in a field, which may be a container of them."""
     if hasattr(value, "spec"):
@@ -127,58 +162,3 @@ def _with_ties(spec: Callable[..., Any]) -> Callable[..., Tree]:
             raise TieError(f"{error} One layer object stands at both places: make two layers of it.") from None
 
     return tied
-
-
-def floating(layer: Any, x: Any) -> Any:
-    """The input of a layer that computes with it: an array with at least one axis, not of whole numbers."""
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise unfit(layer, "an array", f"a {type(x).__name__}")
-    if not x.shape or not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise unfit(layer, "an input of floats with at least one axis", describe(x))
-    return x
-
-
-def unfit(layer: Any, expected: str, got: str) -> LayerError:
-    """The error for an input or parameters that do not fit; containers add where the layer is."""
-    return LayerError(f"{layer!r}: expected {expected}, got {got}")
-
-
-_NOTHING = Tree()
-
-
-@lru_cache(maxsize=1024)
-def _takes_key(kind: type) -> bool:
-    try:
-        return "key" in inspect.signature(kind.__call__).parameters
-    except (TypeError, ValueError):
-        return False
-
-
-def apply(layer: Any, name: str, params: Any, x: Any, key: Any) -> Any:
-    """What one part of a container does to its input; a plain function has no parameters."""
-    if not hasattr(layer, "spec"):
-        return layer(x)
-    own = params  # what is no mapping goes on to the layer that needs a parameter, and is refused there
-    if isinstance(params, Mapping):
-        own = params.get(name, _NOTHING)
-    options = {"key": child_key(key, name)} if key is not None and _takes_key(type(layer)) else {}
-    try:
-        return layer(own, x, **options)
-    except LayerError as error:
-        if own is _NOTHING and isinstance(params, Mapping) and not error.path:
-            raise unfit(layer, f"parameters under the name {name!r}", f"parameters {sorted(params)}") from None
-        raise error.inside(name) from None
-
-
-def shape_after(layer: Any, name: str, spec: Tree, x: Any) -> Any:
-    """The input of the next part, as shapes and dtypes."""
-    return jax.eval_shape(lambda params, x: apply(layer, name, params, x, None), Tree({name: abstract(spec)}), x)
-
-
-def need(params: Any, name: str, layer: Any) -> Any:
-    """A layer's own parameter, or an error that says which is missing."""
-    try:
-        return params[name]
-    except (KeyError, TypeError):
-        there = sorted(params) if isinstance(params, Mapping) else describe(params)
-        raise unfit(layer, f"the parameter {name!r}", f"parameters {there}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from .._errors import LayerError
 from .._leaf import describe
 from .._params import Param
 from .._tree import Tree
-from ._layer import Layer, floating, need, unfit
+from ._call import cast, floating, need, unfit
+from ._layer import Layer
 
 _LECUN = initializers.lecun_normal()
 
@@ -29,44 +31,72 @@ class Dense(Layer):
       kernel  f32[4,8]
       bias    f32[8]
     )
+    >>> heads = Dense((4, 16))                                # several axes out, as for the heads of attention
+    >>> heads.init(jax.random.key(0), jnp.ones((2, 64)))["kernel"].shape
+    (64, 4, 16)
+    >>> Dense(64, axis=(-2, -1)).init(jax.random.key(0), jnp.ones((2, 4, 16)))["kernel"].shape
+    (4, 16, 64)
 
-    The kernel is (in, features), drawn by LeCun's normal; the bias starts at 0.
+    The kernel is (in..., features...), drawn by LeCun's normal; the bias starts at 0.
+
+    Args:
+        features: the size of the axis that comes out, or of several.
+        axis: the axes that are summed over, as they stand at the end of the input.
+        dtype: what it computes in; by default what JAX promotes input and parameters to.
 
     Raises:
-        LayerError: an input with another number of features than the kernel, or of whole numbers.
+        LayerError: an input of another shape than the kernel, or of whole numbers.
     """
 
-    features: int
+    features: int | tuple[int, ...]
     use_bias: bool = True
-    kernel_init: Callable[..., Any] = _LECUN
+    kernel_init: Callable[..., Any] | None = None
     bias_init: Callable[..., Any] = initializers.zeros
     param_dtype: Any = jnp.float32
+    dtype: Any = None
+    axis: int | tuple[int, ...] = -1
 
     def spec(self, x: Any) -> Tree:
-        shape = (floating(self, x).shape[-1], self.features)
-        leaves = {"kernel": Param(shape, self.param_dtype, self.kernel_init)}
+        taken, given = self._taken(x), self._given
+        draw = self.kernel_init
+        if draw is None and len(taken) == len(given) == 1:
+            draw = _LECUN
+        elif draw is None:
+            axes = tuple(range(len(taken) + len(given)))
+            draw = initializers.lecun_normal(in_axis=axes[: len(taken)], out_axis=axes[len(taken) :])
+        leaves = {"kernel": Param((*taken, *given), self.param_dtype, draw)}
         if self.use_bias:
-            leaves["bias"] = Param(shape[1:], self.param_dtype, self.bias_init)
+            leaves["bias"] = Param(given, self.param_dtype, self.bias_init)
         return Tree(leaves)
 
     def __call__(self, params: Any, x: Any) -> Any:
-        kernel = need(params, "kernel", self)
-        if floating(self, x).shape[-1] != kernel.shape[0]:
-            raise unfit(
-                self, f"{kernel.shape[0]} features for the kernel {describe(kernel)}", f"the input {describe(x)}"
-            )
-        if kernel.shape != (x.shape[-1], self.features):
-            raise unfit(self, f"a kernel of the shape ({x.shape[-1]}, {self.features})", describe(kernel))
-        if not self.use_bias:
-            return x @ kernel
-        bias = need(params, "bias", self)
-        if bias.shape != (self.features,):
-            raise unfit(self, f"a bias of the shape ({self.features},)", describe(bias))
-        return x @ kernel + bias
+        kernel, given = need(params, "kernel", self), self._given
+        taken = kernel.shape[: -len(given)] if len(kernel.shape) > len(given) else ()
+        if len(taken) == 1 and floating(self, x).shape[-1] != taken[0]:
+            raise unfit(self, f"{taken[0]} features for the kernel {describe(kernel)}", f"the input {describe(x)}")
+        if kernel.shape != (*self._taken(x), *given):
+            raise unfit(self, f"a kernel of the shape {(*self._taken(x), *given)}", describe(kernel))
+        bias = [need(params, "bias", self, given)] if self.use_bias else []
+        x, kernel, *bias = cast(self.dtype, x, kernel, *bias)
+        y = x @ kernel if len(taken) == len(given) == 1 else jnp.tensordot(x, kernel, len(taken))
+        return y + bias[0] if bias else y
+
+    @property
+    def _given(self) -> tuple[int, ...]:
+        return self.features if isinstance(self.features, tuple) else (self.features,)
+
+    def _taken(self, x: Any) -> tuple[int, ...]:
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        if len(floating(self, x).shape) < len(axes):
+            raise unfit(self, f"an input of at least {len(axes)} axes", describe(x))
+        return tuple(x.shape[len(x.shape) - len(axes) :])
 
     def __post_init__(self) -> None:
-        if self.features < 1:
+        if not self._given or min(self._given) < 1:
             raise LayerError(f"Dense: expected a number of features of at least 1, got {self.features}")
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        if axes != tuple(range(-len(axes), 0)):
+            raise LayerError(f"Dense: expected the last axes, such as -1 or (-2, -1), got axis={self.axis}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,17 +120,17 @@ class Embedding(Layer):
     features: int
     table_init: Callable[..., Any] | None = None
     param_dtype: Any = jnp.float32
+    dtype: Any = None
 
     def spec(self, x: Any) -> Tree:
-        draw = self.table_init or initializers.normal(self.features**-0.5)
+        draw = self.table_init or initializers.normal(math.sqrt(1 / self.features))
         return Tree({"table": Param((self.num_embeddings, self.features), self.param_dtype, draw)})
 
     def __call__(self, params: Any, x: Any) -> Any:
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise unfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
-        return (
-            self._table(params).at[x].get(mode="fill", wrap_negative_indices=False)
-        )  # -1 is a mistake, not the last row
+        (table,) = cast(self.dtype, self._table(params))
+        return table.at[x].get(mode="fill", wrap_negative_indices=False)  # -1 is a mistake, not the last row
 
     def attend(self, params: Any, x: Any) -> Any:
         """How well each row of the table fits: `x @ table.T`, f32[..., features] -> f32[..., num_embeddings].
@@ -110,13 +140,10 @@ class Embedding(Layer):
         Raises:
             LayerError: an input with another number of features, or of whole numbers.
         """
-        table = self._table(params)
         if floating(self, x).shape[-1] != self.features:
             raise unfit(self, f"{self.features} features to attend with", f"the input {describe(x)}")
+        x, table = cast(self.dtype, x, self._table(params))
         return x @ table.T
 
     def _table(self, params: Any) -> Any:
-        table = need(params, "table", self)
-        if table.shape != (self.num_embeddings, self.features):
-            raise unfit(self, f"a table of the shape ({self.num_embeddings}, {self.features})", describe(table))
-        return table
+        return need(params, "table", self, (self.num_embeddings, self.features))

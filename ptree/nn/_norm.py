@@ -1,7 +1,8 @@
-"""Layers that normalise: LayerNorm."""
+"""Layers that normalise: LayerNorm, RMSNorm, GroupNorm, BatchNorm. Statistics are in float32 at least."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,37 @@ import jax
 import jax.numpy as jnp
 
 from .. import initializers
+from .._access import update
+from .._errors import LayerError
 from .._leaf import describe
 from .._params import Param
 from .._tree import Tree
-from ._layer import Layer, floating, need, unfit
+from ._call import floating, need, unfit
+from ._layer import Layer
+
+
+def _declared(features: int, dtype: Any, use_bias: bool) -> dict[str, Param]:
+    leaves = {"scale": Param((features,), dtype, initializers.ones)}
+    return {**leaves, "bias": Param((features,), dtype, initializers.zeros)} if use_bias else leaves
+
+
+def _features(layer: Any, params: Any, x: Any) -> int:
+    """The size of the last axis, which scale and bias must have."""
+    scale = need(params, "scale", layer)
+    if floating(layer, x).shape[-1] != scale.shape[0]:
+        raise unfit(layer, f"{scale.shape[0]} features for the scale {describe(scale)}", f"the input {describe(x)}")
+    return x.shape[-1]
+
+
+def _wide(x: Any) -> Any:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _scaled(layer: Any, params: Any, y: Any, x: Any) -> Any:
+    """What was normalised, in the input's dtype, times the scale, plus the bias."""
+    dtype = layer.dtype or jnp.result_type(x, need(params, "scale", layer))
+    y = y.astype(dtype) * params["scale"].astype(dtype)
+    return y + need(params, "bias", layer).astype(dtype) if layer.use_bias else y
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +52,7 @@ class LayerNorm(Layer):
     >>> layer(layer.init(jax.random.key(0), x), x).round(3).tolist()
     [[-1.0, 1.0]]
 
-    The variance is the biased one, `epsilon` is added to it, as in PyTorch. Statistics are in float32 at least.
+    The variance is the biased one, `epsilon` is added to it, as in PyTorch.
 
     Raises:
         LayerError: an input with another number of features than the scale.
@@ -33,19 +61,151 @@ class LayerNorm(Layer):
     epsilon: float = 1e-5
     use_bias: bool = True
     param_dtype: Any = jnp.float32
+    dtype: Any = None
 
     def spec(self, x: Any) -> Tree:
-        leaves = {"scale": Param(floating(self, x).shape[-1:], self.param_dtype, initializers.ones)}
-        if self.use_bias:
-            leaves["bias"] = Param(x.shape[-1:], self.param_dtype, initializers.zeros)
-        return Tree(leaves)
+        return Tree(_declared(floating(self, x).shape[-1], self.param_dtype, self.use_bias))
 
     def __call__(self, params: Any, x: Any) -> Any:
-        scale = need(params, "scale", self)
-        if floating(self, x).shape[-1] != scale.shape[0]:
-            raise unfit(self, f"{scale.shape[0]} features for the scale {describe(scale)}", f"the input {describe(x)}")
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        _features(self, params, x)
+        wide = _wide(x)
         centred = wide - wide.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
-        y = (centred * jax.lax.rsqrt(variance + self.epsilon)).astype(x.dtype) * scale
-        return y + need(params, "bias", self) if self.use_bias else y
+        return _scaled(self, params, centred * jax.lax.rsqrt(variance + self.epsilon), x)
+
+
+@dataclass(frozen=True, repr=False)
+class RMSNorm(Layer):
+    """Divides by the root of the mean square over the last axis, then a scale (Zhang and Sennrich 2019).
+
+    >>> layer = RMSNorm()
+    >>> x = jnp.array([[4.0, 4.0]])
+    >>> layer(layer.init(jax.random.key(0), x), x).round(3).tolist()
+    [[1.0, 1.0]]
+
+    Raises:
+        LayerError: an input with another number of features than the scale.
+    """
+
+    epsilon: float = 1e-6
+    param_dtype: Any = jnp.float32
+    dtype: Any = None
+    use_bias = False
+
+    def spec(self, x: Any) -> Tree:
+        return Tree(_declared(floating(self, x).shape[-1], self.param_dtype, False))
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        _features(self, params, x)
+        wide = _wide(x)
+        return _scaled(self, params, wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.epsilon), x)
+
+
+@dataclass(frozen=True, repr=False)
+class GroupNorm(Layer):
+    """Zero mean and unit variance over each group of features and all places, for each example (Wu and He 2018).
+
+    >>> layer = GroupNorm(2)
+    >>> x = jnp.ones((1, 8, 8, 4))
+    >>> layer(layer.init(jax.random.key(0), x), x).shape
+    (1, 8, 8, 4)
+
+    f32[batch, ..., features]; the features are the last axis. As many groups as features is instance norm.
+
+    Raises:
+        LayerError: groups that do not divide the features, or another number of features than the scale.
+    """
+
+    groups: int
+    epsilon: float = 1e-5
+    use_bias: bool = True
+    param_dtype: Any = jnp.float32
+    dtype: Any = None
+
+    def spec(self, x: Any) -> Tree:
+        features = floating(self, x).shape[-1]
+        if self.groups < 1 or features % self.groups:
+            raise unfit(self, f"features that {self.groups} groups divide", f"the input {describe(x)}")
+        return Tree(_declared(features, self.param_dtype, self.use_bias))
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        features = _features(self, params, x)
+        if len(x.shape) < 2 or features % self.groups:
+            raise unfit(self, f"examples whose features {self.groups} groups divide", f"the input {describe(x)}")
+        wide = _wide(x).reshape(x.shape[0], -1, self.groups, features // self.groups)
+        centred = wide - wide.mean((1, 3), keepdims=True)
+        variance = (centred * centred).mean((1, 3), keepdims=True)
+        return _scaled(self, params, (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape), x)
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm(Layer):
+    """Zero mean and unit variance over all axes but the last; in use, with the running statistics of training.
+
+    >>> layer = BatchNorm()
+    >>> x = jnp.array([[1.0], [3.0]])
+    >>> params = layer.init(jax.random.key(0), x)
+    >>> layer(params, x, train=True).round(3).tolist()
+    [[-1.0], [1.0]]
+    >>> y, params = layer.updated(params, x)               # the same, and the parameters with new statistics
+    >>> params["mean"].round(3), params["var"].round(3)
+    (Array([0.2], dtype=float32), Array([1.1], dtype=float32))
+
+    The leaves `mean` and `var` are not trainable. Any layer or container has `updated`: the pure way to new
+    statistics, `new = momentum * old + (1 - momentum) * batch`, with the unbiased variance, as in PyTorch (whose
+    momentum is 1 minus this one). In a train step give them back beside the loss:
+
+        def loss(params): y, new = net.updated(params, x); return objective(y), new
+        grads, new = jax.grad(loss, has_aux=True)(params)
+
+    and keep `mean` and `var` of `new`. Under `jit` with a sharded batch the statistics are those of all devices
+    (Ioffe and Szegedy 2015).
+
+    Raises:
+        LayerError: another number of features than the scale, or in training one value for each feature.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_bias: bool = True
+    param_dtype: Any = jnp.float32
+    dtype: Any = None
+    keeps_statistics = True
+
+    def spec(self, x: Any) -> Tree:
+        features = floating(self, x).shape[-1]
+        wide = jnp.promote_types(self.param_dtype, jnp.float32)
+        mean = Param((features,), wide, initializers.zeros, trainable=False)
+        var = Param((features,), wide, initializers.ones, trainable=False)
+        return Tree({**_declared(features, self.param_dtype, self.use_bias), "mean": mean, "var": var})
+
+    def __call__(self, params: Any, x: Any, *, train: bool = False) -> Any:
+        mean, var = self._statistics(params, x) if train else (need(params, "mean", self), need(params, "var", self))
+        _features(self, params, x)
+        return _scaled(self, params, (_wide(x) - mean) * jax.lax.rsqrt(var + self.epsilon), x)
+
+    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+        mean, var = jax.lax.stop_gradient(self._statistics(params, x))
+        count = math.prod(x.shape[:-1])
+        new = {"mean": mean, "var": var * (count / (count - 1))}
+        for name, value in new.items():
+            params = update(
+                params,
+                name,
+                lambda old, value=value: (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype),
+            )
+        return self(params, x, train=True), params
+
+    def _statistics(self, params: Any, x: Any) -> tuple[Any, Any]:
+        _features(self, params, x)
+        if math.prod(x.shape[:-1]) < 2:
+            raise unfit(self, "more than one value for each feature in training", f"the input {describe(x)}")
+        wide = _wide(x)
+        axes = tuple(range(len(x.shape) - 1))
+        mean = wide.mean(axes)
+        centred = wide - mean
+        return mean, (centred * centred).mean(axes)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise LayerError(f"BatchNorm: expected a momentum of at least 0 and below 1, got {self.momentum}")

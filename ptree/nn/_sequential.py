@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from .._errors import LayerError
 from .._leaf import describe, name_of
 from .._tree import Tree
-from ._layer import Layer, apply, shape_after
+from ._call import apply, declared, shape_after, shape_of, update
+from ._layer import Layer
 
 
 @dataclass(frozen=True, init=False)
 class Sequential(Layer):
     """Layers one after the other, named by position or by the keys of a dict; plain functions are layers too.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from ptree.nn import Dense
     >>> net = Sequential(Dense(8), jax.nn.relu, Dense(1))
     >>> net
@@ -63,23 +62,23 @@ class Sequential(Layer):
 
     def spec(self, x: Any) -> Tree:
         specs: dict[str, Tree] = {}
-        x = jax.eval_shape(lambda x: x, x)
+        x = shape_of(x)
         for name, layer in self.layers:
-            own = Tree()
-            if hasattr(layer, "spec"):
-                try:
-                    own = layer.spec(x)
-                except LayerError as error:
-                    raise error.inside(name) from None
+            own = declared(layer, name, x)
             if len(own):
                 specs[name] = own
             x = shape_after(layer, name, own, x)
         return Tree(specs)
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
+    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
         for name, layer in self.layers:
-            x = apply(layer, name, params, x, key)
+            x = apply(layer, name, params, x, key, train)
         return x
+
+    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+        for name, layer in self.layers:
+            x, params = update(layer, name, params, x, key)
+        return x, params
 
     def __getitem__(self, name: int | str) -> Any:
         """The layer at a position, or of a name."""

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from .._errors import LayerError
 from .._leaf import describe
-from ._layer import Layer, unfit
+from ._call import unfit
+from ._layer import Layer
 
 
 @dataclass(frozen=True)
