@@ -1,11 +1,15 @@
 """Layers: shapes, printing, keys, and errors that name the layer."""
 
 import dataclasses
+import functools
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from errors import says
+from jax.sharding import NamedSharding, PartitionSpec
 
 import ptree as pt
 from ptree import nn
@@ -195,3 +199,303 @@ def test_a_layer_shows_the_options_that_differ():
 
 def test_an_empty_batch_flattens():
     assert nn.Flatten()({}, jnp.ones((0, 3, 4))).shape == (0, 12)
+
+
+# ------------------------------------------------------------------------- many times one layer
+
+
+def block(width=8, **options):
+    return nn.Residual(nn.Sequential(nn.LayerNorm(), nn.Dense(width), jax.nn.relu, nn.Dropout(0.5)), **options)
+
+
+def test_repeat_is_the_layers_one_after_the_other(key):
+    x = jax.random.normal(key, (3, 8))
+    stacked, apart = nn.Repeat(block(), 5), nn.Repeat(block(), 5, scan=False)
+    params, single = stacked.init(key, x), apart.init(key, x)
+    assert pt.paths(params) == [":/inner/0/scale", ":/inner/0/bias", ":/inner/1/kernel", ":/inner/1/bias"]
+    assert pt.unstack(params, "") == single
+    by_hand = x
+    for at in range(5):
+        by_hand = block()(single[at], by_hand)
+    for net, own in ((stacked, params), (apart, single), (stacked, single), (apart, params)):
+        np.testing.assert_allclose(net(own, x), by_hand, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(jax.jit(net)(own, x), by_hand, rtol=1e-5, atol=1e-6)
+    dropped = stacked(params, x, key=key)
+    np.testing.assert_allclose(apart(single, x, key=key), dropped, rtol=1e-5, atol=1e-6)
+    masks = [pt.nn.Dropout(0.5)({}, jnp.ones((3, 8)), key=pt.child_key(key, f"{at}/inner/3")) for at in range(5)]
+    assert len({mask.tobytes() for mask in map(np.asarray, masks)}) == 5
+    grads = jax.grad(lambda p: (stacked(p, x) ** 2).sum())(params)
+    expected = jax.grad(lambda p: (apart(p, x) ** 2).sum())(single)
+    chex.assert_trees_all_close(pt.unstack(grads, ""), expected, rtol=1e-4, atol=1e-4)
+    for options in ({"remat": True}, {"unroll": True}, {"remat": jax.checkpoint_policies.dots_saveable, "unroll": 2}):
+        net = nn.Repeat(block(), 5, **options)
+        again = jax.jit(jax.grad(lambda p, net=net: (net(p, x) ** 2).sum()))(params)
+        chex.assert_trees_all_close(again, grads, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shared_repeat_has_the_layers_own_parameters(key):
+    x = jax.random.normal(key, (3, 8))
+    net = nn.Sequential(nn.Repeat(block(), 4, shared=True))
+    params = net.init(key, x)
+    assert pt.paths(params) == ["0/inner/0/scale", "0/inner/0/bias", "0/inner/1/kernel", "0/inner/1/bias"]
+    by_hand = x
+    for _ in range(4):
+        by_hand = block()(params[0], by_hand)
+    np.testing.assert_allclose(net(params, x), by_hand, rtol=1e-5, atol=1e-6)
+    assert net(params, x, key=key).shape == (3, 8)
+    grads = jax.grad(lambda p: (net(p, x) ** 2).sum())(params)
+    assert float(abs(grads["0/inner/1/kernel"]).max()) > 0
+
+
+def test_groups_of_different_layers_repeat_and_a_remainder_follows(key):
+    x = jax.random.normal(key, (3, 8))
+    group = nn.Sequential({"local": block(), "global": nn.Residual(nn.Dense(8, use_bias=False))})
+    net = nn.Sequential({"groups": nn.Repeat(group, 3), "rest": block()})
+    params = net.init(key, x)
+    assert params["groups/:/global/inner/kernel"].shape == (3, 8, 8)
+    assert net(params, x).shape == (3, 8)
+    assert pt.summary(params).count == 3 * (8 * 8 + 8 + 16 + 64) + 72 + 16
+    nested = nn.Repeat(nn.Repeat(block(), 2), 3)
+    own = nested.init(key, x)
+    assert own[":/:/inner/1/kernel"].shape == (3, 2, 8, 8)
+    np.testing.assert_array_equal(
+        own["1/1/inner/1/kernel"],
+        nn.Repeat(nn.Repeat(block(), 2, scan=False), 3, scan=False).init(key, x)["1/1/inner/1/kernel"],
+    )
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_running_statistics_come_out_of_any_container(key, scan):
+    x = jax.random.normal(key, (16, 8)) * 3 + 1
+    one = nn.Residual(nn.Sequential(nn.BatchNorm(), nn.Dense(8)))
+    net = nn.Sequential({
+        "stem": nn.Sequential(nn.BatchNorm(), jax.nn.relu), "blocks": nn.Repeat(one, 3, scan=scan),
+        "two": nn.Parallel(nn.BatchNorm(), nn.Dense(8)),
+    })  # fmt: skip
+    params = net.init(key, x)
+    assert (net(params, x, train=True) != net(params, x)).any()
+    y, new = jax.jit(net.updated)(params, x)
+    np.testing.assert_allclose(y, net(params, x, train=True), rtol=1e-4, atol=1e-5)
+    changed = [path for path, leaf in pt.items(new) if (leaf != params[path]).any()]
+    assert {path.rpartition("/")[2] for path in changed} == {"mean", "var"}
+    assert len(changed) == 2 * (5 if not scan else 3)
+    np.testing.assert_allclose(new["stem/0/mean"], 0.1 * x.mean(0), rtol=1e-4, atol=1e-5)
+    layer = net["stem"]({**params["stem"]}, x, train=True)
+    second = nn.BatchNorm().updated(params["blocks"][0]["inner"][0], layer)[1]
+    np.testing.assert_allclose(new["blocks"][0]["inner"][0]["mean"], second["mean"], rtol=1e-4, atol=1e-5)
+    assert net.updated(params, x)[1]["blocks"] is not params["blocks"]
+
+    def loss(params):
+        y, new = net.updated(params, x)
+        return (y**2).mean(), new
+
+    grads, new = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert not np.any(grads["stem/0/mean"])
+    trained = pt.merge(pt.select(params, "!**/{mean,var}"), pt.select(new, "**/{mean,var}"))
+    assert jax.tree.structure(trained) == jax.tree.structure(params)
+    y, _ = nn.Sequential(nn.Dense(8)).updated(nn.Sequential(nn.Dense(8)).init(key, x), x)
+    assert y.shape == (16, 8)
+
+
+def test_a_container_of_ones_own_is_asked_for_its_statistics(key):
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Wrapped(nn.Layer):
+        inner: nn.Layer
+
+        def spec(self, x):
+            return {"inner": self.inner.spec(x)}
+
+        def __call__(self, params, x):
+            return self.inner(params["inner"], x)
+
+    x = jnp.ones((4, 8))
+    net = nn.Sequential(Wrapped(nn.BatchNorm()))
+    with pytest.raises(
+        pt.LayerError, match=r"at '0', Wrapped\(BatchNorm\(\)\): it holds layers with running statistics"
+    ):
+        net.updated(net.init(key, x), x)
+    plain = nn.Sequential(Wrapped(nn.Dense(2)))
+    params = plain.init(key, x)
+    assert plain.updated(params, x)[1] is params
+
+
+# ------------------------------------------------------------------------------- compiled calls
+
+
+def test_equal_layers_are_traced_once(key):
+    traced = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(nn.Layer):
+        width: int
+
+        def spec(self, x):
+            return {"w": pt.Param((x.shape[-1], self.width), init=pt.initializers.normal(0.1))}
+
+        def __call__(self, params, x):
+            traced.append(self)
+            return jnp.tanh(x @ params["w"])
+
+    net = nn.Sequential(*[Counted(8) for _ in range(20)])
+    params = net.init(key, jnp.ones((2, 8)))
+    traced.clear()
+    jax.jit(jax.grad(lambda p, x: net(p, x).sum())).lower(params, jnp.ones((3, 8)))
+    assert len(traced) == 1
+    net(params, jnp.ones((3, 8)))
+    assert len(traced) == 21  # where values are known, each call is a call
+
+
+def test_a_layer_may_look_at_values_where_they_are_known(key):
+    @dataclasses.dataclass(frozen=True)
+    class Looks(nn.Layer):
+        def __call__(self, params, x):
+            return x * 2 if float(x.sum()) > 0 else x
+
+    net = nn.Sequential(nn.Dense(4), Looks())
+    params = pt.Tree({"0": nn.Dense(4).init(key, X)})
+    assert net(params, X).shape == (2, 4)
+    with pytest.raises(jax.errors.ConcretizationTypeError):
+        jax.jit(net)(params, X)
+
+
+def transformer(width=8, **options):
+    attention = nn.MultiHeadAttention(2, causal=True)
+    mlp = nn.Sequential(nn.Dense(16), jax.nn.gelu, nn.Dense(width))
+    one = nn.Sequential(
+        nn.Residual(nn.Sequential(nn.LayerNorm(), attention)), nn.Residual(nn.Sequential(nn.RMSNorm(), mlp))
+    )
+    return nn.Repeat(one, 3, **options)
+
+
+@pytest.mark.parametrize("scan", [True, False])
+def test_nothing_is_given_up_for_compiled_calls(key, scan):
+    """Forward and reverse mode, twice, over batches, with remat, on devices, in 64 bits: as of the plain function."""
+    net = transformer(scan=scan)
+    x = jax.random.normal(key, (2, 4, 8))
+    params = net.init(key, x)
+
+    def plain(params, x):  # the same by hand, so that no call is compiled
+        for at in range(3):
+            own = params[at] if scan is False else params[":"]
+            own = own if scan is False else jax.tree.map(lambda leaf, at=at: leaf[at], own)
+            with jax.disable_jit():
+                x = net.layer(own, x)
+        return x
+
+    def value(f):
+        return lambda p, x: jnp.sin(f(p, x)).sum()
+
+    ours, theirs = value(net), value(plain)
+    close = functools.partial(chex.assert_trees_all_close, rtol=2e-4, atol=2e-4)
+    close(jax.jit(ours)(params, x), theirs(params, x))
+    close(jax.jit(jax.grad(ours))(params, x), jax.grad(theirs)(params, x))
+    close(jax.grad(ours)(params, x), jax.grad(theirs)(params, x))
+    tangent = jax.tree.map(jnp.ones_like, params)
+    close(
+        jax.jit(lambda p: jax.jvp(lambda p: ours(p, x), (p,), (tangent,)))(params),
+        jax.jvp(lambda p: theirs(p, x), (params,), (tangent,)),
+    )
+    twice = lambda f: jax.grad(lambda x: (jax.grad(f, 1)(params, x) ** 2).sum())(x)
+    close(jax.jit(twice, static_argnums=0)(ours), twice(theirs))
+    many = jnp.stack([x, x + 1, x * 2])
+    close(
+        jax.jit(jax.vmap(jax.grad(ours), (None, 0)))(params, many),
+        jax.tree.map(lambda *g: jnp.stack(g), *(jax.grad(theirs)(params, each) for each in many)),
+    )
+    close(jax.jit(jax.grad(jax.checkpoint(ours)))(params, x), jax.grad(theirs)(params, x))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    placed = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+    close(jax.jit(jax.grad(ours))(params, placed), jax.grad(theirs)(params, x))
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+        y = jax.jit(net)(wide, np.asarray(x, np.float64))
+        assert y.dtype == np.float64
+        np.testing.assert_allclose(y, net(params, x), rtol=1e-4, atol=1e-4)
+
+
+def test_compute_dtype_is_apart_from_parameter_dtype(key):
+    x, ids = jnp.ones((2, 4, 8), jnp.float32), jnp.ones((2, 3), int)
+    for layer in (nn.Dense(8, dtype=jnp.bfloat16), nn.LayerNorm(dtype=jnp.bfloat16), nn.RMSNorm(dtype=jnp.bfloat16), nn.GroupNorm(2, dtype=jnp.bfloat16),
+                  nn.BatchNorm(dtype=jnp.bfloat16), nn.Conv(8, 3, dtype=jnp.bfloat16), nn.ConvTranspose(8, 3, dtype=jnp.bfloat16),
+                  nn.MultiHeadAttention(2, dtype=jnp.bfloat16), nn.LSTM(8, dtype=jnp.bfloat16), nn.GRU(8, dtype=jnp.bfloat16)):  # fmt: skip
+        params = layer.init(key, x)
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+        assert layer(params, x).dtype == jnp.bfloat16
+        assert {
+            leaf.dtype
+            for leaf in jax.tree.leaves(jax.grad(lambda p, layer=layer: layer(p, x).astype("float32").sum())(params))
+        } == {jnp.dtype("float32")}
+        small = dataclasses.replace(layer, dtype=None, param_dtype=jnp.bfloat16)
+        assert small(small.init(key, x), x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    table = nn.Embedding(5, 8, dtype=jnp.bfloat16)
+    assert table(table.init(key, ids), ids).dtype == jnp.bfloat16
+    assert table.attend(table.init(key, ids), x).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda k: nn.Sequential({"b": nn.Repeat(nn.Dense(5), 3)}).init(k, X),
+         "at 'b', Repeat(Dense(5), 3): expected a layer whose output is like its input, f32[2,4], got f32[2,5]"),
+        (lambda k: nn.Repeat(nn.Dense(4, dtype=jnp.bfloat16), 3).init(k, X),
+         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]"),
+        (lambda k: nn.Repeat(nn.Sequential(nn.Dense(4), nn.Conv(3, (3, 3))), 3).init(k, X),
+         "at ':/1', Conv(3, (3, 3)): expected an input of 2 spatial axes and one of features, got f32[2,4]"),
+        (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 2).init(k, X), X),
+         "Repeat(Dense(4), 3): expected the parameters of 3 layers, got those of 2"),
+        (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 3).init(k, X), jnp.ones((2, 5))),
+         "at ':', Dense(4): expected 4 features for the kernel f32[4,4], got the input f32[2,5]"),
+        (lambda k: nn.Residual(nn.Dense(3)).init(k, X), "Residual: expected an inner layer that keeps the shape, got f32[2,3] for f32[2,4]"),
+        (lambda k: nn.Sequential({"a": nn.MultiHeadAttention(3)}).init(k, jnp.ones((2, 5, 8))),
+         "at 'a', MultiHeadAttention(3): expected features that 3 heads divide, or head_dim=, got the input f32[2,5,8]"),
+        (lambda k: nn.MultiHeadAttention(4, kv_heads=3),
+         "MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got 4 and 3"),
+        (lambda k: nn.MultiHeadAttention(4, rotary=1e4).init(k, jnp.ones((2, 5, 12))),
+         "MultiHeadAttention(4, rotary=10000.0): expected an even number of features in each head for rotary positions, got 3"),
+        (lambda k: nn.MultiHeadAttention(2).init(k, jnp.ones((5, 8))),
+         "MultiHeadAttention(2): expected an input of the shape (batch, time, features), got f32[5,8]"),
+        (lambda k: nn.Sequential({"bn": nn.BatchNorm()})(nn.Sequential({"bn": nn.BatchNorm()}).init(k, X), X[:1], train=True),
+         "at 'bn', BatchNorm(): expected more than one value for each feature in training, got the input f32[1,4]"),
+        (lambda k: nn.GroupNorm(3).init(k, X), "GroupNorm(3): expected features that 3 groups divide, got the input f32[2,4]"),
+        (lambda k: nn.Conv(8, 3, groups=3).init(k, jnp.ones((1, 9, 4))),
+         "Conv(8, 3, groups=3): expected features that 3 groups divide, got the input f32[1,9,4]"),
+        (lambda k: nn.Conv(8, 3)(nn.Conv(8, 3).init(k, jnp.ones((1, 9, 4))), jnp.ones((1, 9, 5))),
+         "Conv(8, 3): expected 4 features for the kernel f32[3,4,8], got the input f32[1,9,5]"),
+        (lambda k: nn.Conv(8, 0), "Conv(8, 0): expected sizes of at least 1"),
+        (lambda k: nn.Conv(8, 3, padding="same"), "Conv(8, 3, padding='same'): expected the padding 'SAME', 'VALID' or numbers, got 'same'"),
+        (lambda k: nn.LSTM(4).init(k, jnp.ones(4)), "LSTM(4): expected an input of an axis of time and one of features, got f32[4]"),
+        (lambda k: nn.Dense(4, axis=(0, -1)), "Dense: expected the last axes, such as -1 or (-2, -1), got axis=(0, -1)"),
+        (lambda k: nn.Dense(4, axis=(-2, -1)).init(k, jnp.ones(4)), "Dense(4, axis=(-2, -1)): expected an input of at least 2 axes, got f32[4]"),
+        (lambda k: nn.Parallel(nn.Dense(4), nn.Dense(3)).init(k, X),
+         "Parallel: expected outputs of one shape to add up, or combine=, got f32[2,4], f32[2,3]"),
+        (lambda k: nn.Parallel(), "Parallel: expected at least one layer"),
+        (lambda k: nn.Repeat(jnp.tanh, 3), f"Repeat: expected a layer and a number of at least 1, got {jnp.tanh!r} and 3"),
+    ],
+)  # fmt: skip
+def test_layers_refuse_what_does_not_fit_and_say_where(key, call, message):
+    says(pt.LayerError, message, call, key)
+
+
+def test_floats_are_asked_for_by_every_layer_that_computes(key):
+    ints = jnp.ones((2, 4, 8), int)
+    for layer in (nn.Dense(2), nn.LayerNorm(), nn.RMSNorm(), nn.GroupNorm(2), nn.BatchNorm(), nn.Conv(2, 3), nn.ConvTranspose(2, 3), nn.MaxPool(2),
+                  nn.AvgPool(2), nn.MultiHeadAttention(2), nn.LSTM(3), nn.GRU(3)):  # fmt: skip
+        with pytest.raises(
+            pt.LayerError, match=r"expected an input of floats with at least one axis, got i32\[2,4,8\]"
+        ):
+            layer(layer.init(key, jnp.ones((2, 4, 8))), ints)
+
+
+def test_a_sequence_longer_than_the_cache_is_refused(key):
+    layer, x = nn.MultiHeadAttention(2, causal=True), jnp.ones((1, 5, 4))
+    params = layer.init(key, x)
+    cache = layer.cache(1, 8, head_dim=2)
+    says(pt.LayerError, "MultiHeadAttention(2, causal=True): expected at most 8 places in all, the length of the cache, got 9 after"
+         " those it holds", layer, params, jnp.ones((1, 9, 4)), cache=cache)  # fmt: skip
+    _, cache = layer(params, x, cache=cache)
+    with pytest.raises(pt.LayerError, match="expected at most 8 places in all"):
+        layer(params, x, cache=cache)
+    with pytest.raises(pt.LayerError, match="expected a cache for keys"):
+        layer(params, jnp.ones((2, 5, 4)), cache=layer.cache(1, 8, head_dim=2))
+    says(pt.LayerError, "MultiHeadAttention(2): expected head_dim= for the cache, which depends on the input",
+         nn.MultiHeadAttention(2).cache, 1, 8)  # fmt: skip

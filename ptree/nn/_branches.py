@@ -11,8 +11,9 @@ import jax
 from .._errors import LayerError
 from .._leaf import describe, name_of
 from .._tree import Tree
-from ._call import apply, declared, shape_after, shape_of, unfit, update
+from ._call import apply, declared, shape_after, shape_of, update
 from ._layer import Layer
+from ._sequential import in_lines
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,11 +102,16 @@ class Parallel(Layer):
             ys.append(y)
         return self._combined(*ys), params
 
+    def __repr__(self) -> str:
+        return in_lines("Parallel", self.layers)
+
     def _combined(self, *ys: Any) -> Any:
         if self.combine is not None:
             return self.combine(*ys)
         if len({y.shape for y in ys}) > 1:
-            raise unfit(self, "outputs of one shape to add up, or combine=", ", ".join(map(describe, ys)))
+            raise LayerError(
+                f"Parallel: expected outputs of one shape to add up, or combine=, got {', '.join(map(describe, ys))}"
+            )
         return sum(ys[1:], ys[0])
 
 

@@ -94,6 +94,8 @@ class Repeat(Layer):
 
     def _run(self, params: Any, x: Any, key: Any, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
         """The output, and with `options` None, in training, the leaves that each layer gives new values, stacked."""
+        if not self.shared:
+            self._count(params)
         keys = None
         if key is not None and (options is None or takes(type(self.layer), "key")):
             keys = jax.numpy.stack([child_key(key, at) for at in range(self.n)])
@@ -108,7 +110,6 @@ class Repeat(Layer):
 
         try:
             if not self.shared:
-                self._count(params)
                 return scan(one, x, params, keys, remat=self.remat, unroll=self.unroll)
             step = jax.checkpoint(one, prevent_cse=False) if self.remat else one
             return jax.lax.scan(lambda x, key: step(x, params, key), x, keys, self.n, unroll=self.unroll)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,12 +93,17 @@ class Sequential(Layer):
         return len(self.layers)
 
     def __repr__(self) -> str:
-        first: dict[int, str] = {}
-        lines: list[str] = []
-        for name, layer in self.layers:
-            text = repr(layer) if hasattr(layer, "spec") else name_of(layer)
-            if hasattr(layer, "spec") and id(layer) in first:
-                text = f"= {first[id(layer)]}"
-            first.setdefault(id(layer), name)
-            lines.append(f"  {name}: " + text.replace("\n", "\n  "))
-        return "\n".join(["Sequential(", *lines, ")"]) if lines else "Sequential()"
+        return in_lines("Sequential", self.layers)
+
+
+def in_lines(kind: str, layers: Sequence[tuple[str, Any]]) -> str:
+    """A container as a person would draw it: a line for each layer, and the first name of one that stands there again."""
+    first: dict[int, str] = {}
+    lines: list[str] = []
+    for name, layer in layers:
+        text = repr(layer) if hasattr(layer, "spec") else name_of(layer)
+        if hasattr(layer, "spec") and id(layer) in first:
+            text = f"= {first[id(layer)]}"
+        first.setdefault(id(layer), name)
+        lines.append(f"  {name}: " + text.replace("\n", "\n  "))
+    return "\n".join([f"{kind}(", *lines, ")"]) if lines else f"{kind}()"
