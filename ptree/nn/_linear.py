@@ -78,8 +78,11 @@ class Dense(Layer):
             raise unfit(self, f"a kernel of the shape {(*self._taken(x), *given)}", describe(kernel))
         bias = [need(params, "bias", self, given)] if self.use_bias else []
         x, kernel, *bias = cast(self.dtype, x, kernel, *bias)
-        y = x @ kernel if len(taken) == len(given) == 1 else jnp.tensordot(x, kernel, len(taken))
-        return y + bias[0] if bias else y
+        lead = x.shape[: len(x.shape) - len(taken)]
+        flat = (math.prod(taken), math.prod(given))  # a product of matrices: XLA then copies and compiles less
+        y = x.reshape(*lead, flat[0]) @ kernel.reshape(flat)
+        y = y + bias[0].reshape(-1) if bias else y
+        return y.reshape(*lead, *given)
 
     @property
     def _given(self) -> tuple[int, ...]:
