@@ -372,9 +372,10 @@ def measured_torch(flat: Weights, blocks: int, ids: np.ndarray) -> dict[str, Any
                 name: p[f"blocks/{at}/{name}"]
                 for name in (f"{a}/{b}" for a in ("q", "k", "v", "o", "up", "down") for b in ("kernel", "bias"))
             }
-            normed = lambda name, x, at=at: F.layer_norm(
-                x, (WIDTH,), p[f"blocks/{at}/{name}/scale"], p[f"blocks/{at}/{name}/bias"]
-            )  # noqa: E731
+
+            def normed(name: str, x: Any, at: int = at) -> Any:
+                return F.layer_norm(x, (WIDTH,), p[f"blocks/{at}/{name}/scale"], p[f"blocks/{at}/{name}/bias"])
+
             linear = lambda name, x, own=own: F.linear(x, own[f"{name}/kernel"], own[f"{name}/bias"])  # noqa: E731
             y = normed("ln1", x)
             q, k, v = (linear(name, y).unflatten(-1, (HEADS, -1)).transpose(1, 2) for name in "qkv")
