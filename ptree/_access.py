@@ -16,10 +16,10 @@ import jax
 from jax.core import Tracer
 
 from ._check import differences, structure_error
-from ._errors import PathError, StructureError, TieError, lines, listed, quoted
+from ._errors import PathError, StructureError, TieError, listed, quoted, told
 from ._index import written_at
 from ._leaf import describe, largest_difference, same, shape_only, signature, with_layer
-from ._nodes import LEAF_TYPES, child_named, names_in, opened
+from ._nodes import LEAF_TYPES, child_named, layer_at, names_in, opened
 from ._paths import compile, join, split
 from ._select import Selector, check_depth, choose, entries, leaves
 from ._select import aliases as aliases_of
@@ -31,7 +31,6 @@ from ._tree import (
     child,
     find,
     has_layer,
-    indexed,
     layers_of,
     make,
     no_path,
@@ -56,7 +55,7 @@ def get(tree: Any, path: str | int) -> Any:
     try:
         return _read(tree, segments, tree, segments)
     except PathError:
-        layer = indexed(tree, segments, names_in, child_named)  # of a stack in a plain tree
+        layer = layer_at(tree, segments)  # of a stack in a plain tree
         if layer is None or not has_layer(stack := _read(tree, layer[0], tree, segments), layer[1]):
             raise
         return layers_of(stack, layer[1])
@@ -232,7 +231,7 @@ def set(tree: Any, path: str | int, value: Any, *, at: Any = None) -> Any:
     if at is None and (new := _replaced(tree, segments, value)) is not MISSING:
         return new
     old = get(tree, path)
-    if (layer := indexed(tree, segments, names_in, child_named)) is not None:
+    if (layer := layer_at(tree, segments)) is not None:
         return _set_layer(tree, segments, layer, old, value, at)
     if at is not None:
         return _write(tree, segments, written_at("/".join(segments), old, at, value))
@@ -365,9 +364,7 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any, shown: s
                 f" values {_how_far(kept, new)}"
             )
     if conflicts:
-        one = len(conflicts) == 1
-        fix = "Give both the same value, or untie them first"
-        raise TieError(f"{lines(conflicts)}{'. ' if one else chr(10)}{fix}")
+        raise TieError(told(conflicts, ["Give both the same value, or untie them first"]))
     return replace_leaves(tree, {where: leaf for where, (_, _, leaf) in writes.items()})
 
 

@@ -10,11 +10,11 @@ from ._access import named, position
 from ._errors import PathError, StructureError, TieError, listed, quoted
 from ._leaf import describe, shape_only
 from ._nested import Nested, build, expand, place
-from ._nodes import child_named, emptied, levels_below, names_in, new_key, opened, remade
+from ._nodes import emptied, layer_at, levels_below, new_key, opened, remade
 from ._paths import split
 from ._select import Selector, aliases, check_depth, choose, entries, leaves
 from ._tie import Tie
-from ._tree import MISSING, STACKED, Layout, Tree, child, find, indexed, make
+from ._tree import MISSING, STACKED, Layout, Tree, child, find, make
 
 
 def put(tree: Any, path: str | int, value: Any) -> Any:
@@ -37,7 +37,7 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
     for used in range(1, len(segments) + 1):
-        if (layer := indexed(tree, segments[:used], names_in, child_named)) is not None:
+        if (layer := layer_at(tree, segments[:used])) is not None:
             raise StructureError(
                 f"cannot put {quoted('/'.join(segments))}: it is in one layer of the stack"
                 f" {quoted('/'.join(layer[0]).removesuffix('/' + STACKED))}, and all its layers are alike."

@@ -19,7 +19,7 @@ from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
 
 from ._errors import StructureError, quoted
 from ._paths import DEEPEST, in_order
-from ._tree import MISSING, Tree, find, make, prune
+from ._tree import MISSING, Tree, find, indexed, make, prune
 
 
 class Node(NamedTuple):
@@ -178,6 +178,11 @@ def child_named(node: Any, name: str) -> Any:
     inside = opened(node)
     assert inside is not None
     return inside.values[list(inside.names).index(name)]
+
+
+def layer_at(tree: Any, segments: Sequence[str]) -> tuple[list[str], tuple[Any, ...]] | None:
+    """`indexed`, in any pytree: the whole stacks that a path is one layer of, and the index; None where it is none."""
+    return indexed(tree, segments, names_in, child_named)
 
 
 def levels_below(node: Any, known: dict[int, int | None] | None = None, most: int = DEEPEST) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,12 @@ import numpy as np
 from ._access import everything, get, map_leaves
 from ._check import differences, structure_error
 from ._edit import put
-from ._errors import StructureError, TieError, lines, quoted
+from ._errors import StructureError, TieError, lines, quoted, told
 from ._leaf import describe, same
-from ._nodes import child_named, names_in
+from ._nodes import child_named, layer_at, names_in
 from ._paths import join, split
 from ._select import aliases, leaves
-from ._tree import STACKED, Tree, indexed, layers_of
+from ._tree import STACKED, Tree, layers_of
 
 
 def stack(tree: Any, path: str | int) -> Any:
@@ -96,9 +96,14 @@ def unstack(tree: Any, path: str | int, size: int | None = None) -> Any:
     return _put(tree, segments, {str(at): layers_of(whole, (*before, at)) for at in range(count)})
 
 
+def numbered(names: Collection[str]) -> bool:
+    """Whether these are the names of layers that are not stacked: "0", "1", ..."""
+    return bool(names) and {*names} == {str(at) for at in range(len(names))}
+
+
 def _place(tree: Any, path: str | int, verb: str) -> list[str]:
     segments = [*split(path)]
-    if (layer := indexed(tree, segments, names_in, child_named)) is not None:
+    if (layer := layer_at(tree, segments)) is not None:
         whole = "/".join(layer[0])
         raise StructureError(
             f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {whole!r}"
@@ -120,7 +125,7 @@ def _layers(tree: Any, segments: Sequence[str]) -> list[Any]:
     names = [*(names_in(node) or ())]
     if names == [STACKED]:
         raise StructureError(f"{asked}: it is a stack already")
-    if not names or {*names} != {str(at) for at in range(len(names))}:
+    if not numbered(names):
         there = f"its names are {sorted(names)[:3]}" if names else f"it is {describe(node)}"
         raise StructureError(f"{asked}: its layers would be named '0', '1', ...; {there}")
     layers = [child_named(node, str(at)) for at in range(len(names))]
@@ -149,8 +154,9 @@ def _refuse_ties(tree: Any, asked: str, depth: int, path: str) -> None:
         if layer(alias) != layer(tie.source)
     ]
     if crossing:
-        fix = "Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"
-        raise TieError(f"{lines(crossing)}{'. ' if len(crossing) == 1 else chr(10)}{fix}")
+        raise TieError(
+            told(crossing, ["Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"])
+        )
 
 
 def _stacked(values: Sequence[Any], axis: int, path: str, problems: list[str]) -> Any:
@@ -219,7 +225,7 @@ def scan(
             else (lambda carry, pair: function(carry, *pair))
         )
         return jax.lax.scan(one, carry, pair, reverse=reverse, unroll=unroll)
-    if not names or {*names} != {str(at) for at in range(len(names))}:
+    if not numbered(names):
         raise StructureError(f"cannot scan: the layers would be a stack, or named '0', '1', ...; there are {names[:3]}")
     ys: list[Any] = [None] * len(names)
     for at in reversed(range(len(names))) if reverse else range(len(names)):

@@ -9,12 +9,11 @@ import jax
 
 from ._access import get, paths, replace_leaves
 from ._errors import PathError, listed, quoted
-from ._nodes import child_named, names_in, opened
+from ._nodes import layer_at, opened
 from ._paths import join, split
 from ._select import aliases
 from ._tie import Tie
 from ._ties import untied
-from ._tree import indexed
 
 
 def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *args: Any, has_aux: bool = False) -> Any:
@@ -46,7 +45,7 @@ def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *arg
     if opened(leaf) is not None:
         there = listed(join(asked, path) for path in paths(leaf))
         raise PathError(f"no leaf at {quoted(asked)}: a node is there. Name one of {there}")
-    if (layer := indexed(params, segments, names_in, child_named)) is not None:
+    if (layer := layer_at(params, segments)) is not None:
         whole = "/".join(layer[0])
         raise PathError(f"{quoted(asked)} is one layer of the leaf {quoted(whole)}. Name that, and take its layer")
     tied = aliases(params)

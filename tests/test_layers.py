@@ -33,11 +33,6 @@ def data(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def first(x):
-    """Features first, as PyTorch has them."""
-    return np.moveaxis(np.asarray(x), -1, 1)
-
-
 def tensor(x):
     return torch.tensor(np.array(x), requires_grad=True)
 

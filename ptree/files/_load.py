@@ -16,7 +16,7 @@ from .._leaf import copied, describe, largest_difference, same
 from .._nodes import names_in
 from .._paths import split
 from .._select import aliases, leaves
-from .._stacks import stack, unstack
+from .._stacks import numbered, stack, unstack
 from .._tree import STACKED, Tree
 from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
 
@@ -87,8 +87,7 @@ def _differ(name: str, value: Any, second: str, other: Any, here: str, there: st
 def _stacked_as(like: Any, tree: Tree) -> Tree:
     """The tree with stacks where `like` has them, and with single layers where `like` has those."""
     for place in _stacks(like):
-        names = {*tree.get(place, ())}
-        if names and STACKED not in names and names == {str(at) for at in range(len(names))}:
+        if numbered([*tree.get(place, ())]):
             tree = stack(tree, place)
     for place in _stacks(tree):
         names = names_in(read_or(like, split(place), None)) or ()
