@@ -1,6 +1,5 @@
 """The presets beside what Keras and Flax themselves draw; PyTorch's are in `test_torch.py`."""
 
-import os
 import warnings
 
 import jax
@@ -12,7 +11,6 @@ from scipy.stats import ks_2samp
 import ptree as pt
 from ptree import initializers as I
 
-os.environ.setdefault("KERAS_BACKEND", "jax")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import haiku as hk

@@ -1,11 +1,10 @@
 """Each layer against PyTorch's own over a grid of options: values, and the gradients of parameters and input."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from grids import data, drawn, grid, shown
 
 import ptree as pt
 from ptree import initializers as I
@@ -13,24 +12,6 @@ from ptree import nn
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
-
-
-def grid(**options):
-    """Every combination of options, as parameters of a test."""
-    return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
-
-
-def shown(options):
-    return "-".join(f"{name}={value}" for name, value in options.items())
-
-
-def drawn(layer, x, seed=0):
-    """Parameters in which nothing is zero or one."""
-    return pt.init(layer.spec(x), jax.random.key(seed), {"**": I.normal(0.3)})
-
-
-def data(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def tensor(x):
