@@ -11,10 +11,10 @@ from ._errors import PathError, StructureError, TieError, listed, quoted
 from ._leaf import describe, shape_only
 from ._nested import Nested, build, expand, place
 from ._nodes import emptied, layer_at, levels_below, new_key, opened, remade
-from ._paths import split
+from ._paths import STACKED, split
 from ._select import Selector, aliases, check_depth, choose, entries, leaves
 from ._tie import Tie
-from ._tree import MISSING, STACKED, Layout, Tree, child, find, make
+from ._tree import MISSING, Layout, Tree, child, find, make
 
 
 def put(tree: Any, path: str | int, value: Any) -> Any:

@@ -20,10 +20,9 @@ from jax.core import Tracer
 from ._access import replace_leaves
 from ._errors import InitError
 from ._leaf import describe
-from ._paths import split
+from ._paths import STACKED, split
 from ._select import leaves
 from ._threefry import threefry
-from ._tree import STACKED
 
 
 def keys(tree: Any, key: Any) -> Any:

@@ -13,7 +13,8 @@ A *pattern* is a path in which a segment may hold wildcards. It is anchored at b
 ``\*``                the character itself, for keys that hold a wildcard character
 ====================  =============================================================
 
-A pattern that matches an inner node selects all that is below it.
+A pattern that matches an inner node selects all that is below it. The layers of a stack are ``:``, which only itself
+and a whole ``*`` or ``**`` match: for a single layer there is no wildcard.
 
 A pattern is compiled once, into a machine that reads a path segment by segment. Its states are made
 when they are first reached and remember where each segment led, so a walk over a tree costs one
@@ -34,6 +35,9 @@ from ._errors import PathError, PatternError, quoted
 
 SPECIAL = frozenset("*?[]{}\\")
 """Characters that a pattern must escape to mean themselves (and `!` at the start)."""
+
+STACKED = ":"
+"""The one name in a node that is a stack of layers."""
 
 DEEPEST = 256
 """How many segments a path, and levels a tree, may have: JAX, pickle and Python itself recurse over them."""
@@ -256,8 +260,18 @@ class Pattern:
 
 
 def _fits(part: str | tuple[Any, ...], segment: str) -> bool:
-    """Whether one segment of a pattern matches one of a path."""
+    """Whether one segment of a pattern matches one of a path.
+
+    All layers of a stack are `:`, which stands for no name that a wildcard could ask about: only `*`, alone, fits.
+    """
+    if segment == STACKED and isinstance(part, tuple):
+        return any(type(option[0]) is _Any or option[0] == STACKED for option in _alone(part) if len(option) == 1)
     return part == segment if type(part) is str else len(segment) in _ends(part, segment, {0})
+
+
+def _alone(part: tuple[Any, ...]) -> Iterable[tuple[Any, ...]]:
+    """What a segment may be as a whole."""
+    return part[0].options if len(part) == 1 and type(part[0]) is _Either else [part]
 
 
 def _ends(elements: Sequence[Any], text: str, starts: Collection[int]) -> Collection[int]:

@@ -15,9 +15,9 @@ from ._errors import PathError, PatternError, lines, listed, nearest, quoted
 from ._leaf import describe, name_of
 from ._nested import Nested, expand
 from ._nodes import LEAF_TYPES, child_named, dict_items, names_in, opened
-from ._paths import DEEPEST, Pattern, compile, escape
+from ._paths import DEEPEST, STACKED, Pattern, compile, escape
 from ._tie import Tie
-from ._tree import STACKED, Tree, where_it_stops
+from ._tree import Tree, where_it_stops
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -16,9 +17,9 @@ from ._edit import put
 from ._errors import StructureError, TieError, lines, quoted, told
 from ._leaf import describe, same
 from ._nodes import child_named, layer_at, names_in
-from ._paths import join, split
+from ._paths import STACKED, join, split
 from ._select import aliases, leaves
-from ._tree import STACKED, Tree, layers_of
+from ._tree import Tree, layers_of
 
 
 def stack(tree: Any, path: str | int) -> Any:
@@ -166,14 +167,24 @@ def _stacked(values: Sequence[Any], axis: int, path: str, problems: list[str]) -
     if hasattr(first, "__array__"):
         return jnp.stack(values, axis)
     shape = getattr(first, "shape", None)
-    if not all(map(same, values, [first] * len(values))):
-        problems.append(f"cannot stack: {path!r} is not the same in all layers, {describe(first)} in the first")
+    other = next((at for at, value in enumerate(values) if not same(value, first)), None)
+    if other is not None:
+        problems.append(f"cannot stack: in layer {other} {path!r} is {_differing(values[other], first)} in layer 0")
     if shape is None:
         return first
     shape = (*shape[:axis], len(values), *shape[axis:])
     if isinstance(first, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(shape, first.dtype)
     return replace(first, shape=shape)  # a Param
+
+
+def _differing(value: Any, first: Any) -> str:
+    """What sets a leaf apart from that of the first layer; of what is declared, the first difference."""
+    for field in fields(value) if is_dataclass(value) and type(value) is type(first) else ():
+        ours, theirs = (getattr(leaf, field.name) for leaf in (value, first))
+        if ours != theirs:
+            return f"declared with {field.name}={ours!r}, but with {field.name}={theirs!r}"
+    return f"{describe(value)}, but {describe(first)}"
 
 
 def scan(
@@ -212,23 +223,53 @@ def scan(
         The last carry, and the ys with an axis for the layers in front.
 
     Raises:
-        StructureError: no layers.
+        StructureError: no layers, or `xs` for another number of them.
     """
-    if remat:
-        function = jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=False)
     names = [*(names_in(layers) or ())]
-    if names == [STACKED]:
-        pair = (child_named(layers, STACKED), xs)
-        one = (
-            (lambda carry, pair: function(carry, pair[0]))
-            if xs is None
-            else (lambda carry, pair: function(carry, *pair))
-        )
-        return jax.lax.scan(one, carry, pair, reverse=reverse, unroll=unroll)
-    if not numbered(names):
+    stacked = names == [STACKED]
+    if not stacked and not numbered(names):
         raise StructureError(f"cannot scan: the layers would be a stack, or named '0', '1', ...; there are {names[:3]}")
-    ys: list[Any] = [None] * len(names)
-    for at in reversed(range(len(names))) if reverse else range(len(names)):
-        more = () if xs is None else (jax.tree.map(lambda leaf, at=at: leaf[at], xs),)
-        carry, ys[at] = function(carry, child_named(layers, str(at)), *more)
+    count = len(names)
+    if stacked:
+        layers = child_named(layers, STACKED)
+        count = next((leaf.shape[0] for leaf in jax.tree.leaves(layers) if leaf.shape), 0)
+    for path, leaf in leaves(xs):
+        if getattr(leaf, "shape", ())[:1] != (count,):
+            where = f"{path!r} in xs" if path else "xs"
+            raise StructureError(
+                f"cannot scan: expected {where} with an axis of {count} layers in front, got {describe(leaf)}"
+            )
+    rolled = stacked and unroll is not True and unroll <= 1
+    try:
+        step = _step(function, remat, rolled, xs is None)
+    except TypeError:  # a function without a hash
+        step = _step.__wrapped__(function, remat, rolled, xs is None)
+    if stacked:
+        return jax.lax.scan(step, carry, (layers, xs), reverse=reverse, unroll=unroll)
+    ys: list[Any] = [None] * count
+    for at in reversed(range(count)) if reverse else range(count):
+        more = jax.tree.map(lambda leaf, at=at: leaf[at], xs)
+        carry, ys[at] = step(carry, (child_named(layers, str(at)), more))
     return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *ys)
+
+
+@lru_cache(maxsize=256)
+def _step(function: Callable[..., Any], remat: Any, rolled: bool, alone: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """What `jax.lax.scan` calls: the same object for the same function, or JAX would compile each call anew."""
+    function = checkpointed(function, remat, rolled)
+
+    def step(carry: Any, given: tuple[Any, Any]) -> tuple[Any, Any]:
+        layer, x = given
+        return function(carry, layer) if alone else function(carry, layer, x)
+
+    return step
+
+
+def checkpointed(function: Callable[..., Any], remat: bool | Callable[..., bool], rolled: bool) -> Callable[..., Any]:
+    """The function, whose inside is computed again in the backward pass: True, or a policy of what is kept.
+
+    Only the body of a loop may do without the barriers that keep XLA from finding the first computation.
+    """
+    if not remat:
+        return function
+    return jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=not rolled)

@@ -24,14 +24,11 @@ from jax.tree_util import DictKey
 
 from ._errors import PathError, listed, quoted, suggestion
 from ._leaf import describe, layer_of, same
-from ._paths import natural, split
+from ._paths import STACKED, natural, split
 from ._tie import Tie
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 """Stands for 'nothing is here' where None is a possible value."""
-
-STACKED = ":"
-"""The one name in a stack."""
 
 
 # ------------------------------------------------------------------------------- Layout

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pickle
 
 import chex
 import jax
@@ -120,7 +121,7 @@ def test_dropout_needs_a_key_and_each_has_its_own(key):
     inner = nn.Sequential(nn.Dropout(0.5))
     deep = nn.Sequential({"b": inner})({}, x, key=key)
     assert (deep == inner({}, x, key=pt.child_key(key, "b"))).all()
-    says(pt.LayerError, "Dropout(1.5): expected a rate of at least 0 and below 1, got 1.5", nn.Dropout, 1.5)
+    says(pt.LayerError, "Dropout: expected a rate of at least 0 and below 1, got 1.5", nn.Dropout, 1.5)
 
 
 def test_parameters_may_be_of_another_dtype(key):
@@ -322,6 +323,171 @@ def test_a_container_of_ones_own_is_asked_for_its_statistics(key):
 # ------------------------------------------------------------------------------- compiled calls
 
 
+class Times(nn.Layer):  # no dataclass
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, params, x):
+        return self.by * x
+
+
+@dataclasses.dataclass
+class Mutable(nn.Layer):
+    by: float
+
+    def __call__(self, params, x):
+        return self.by * x
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Fixed(nn.Layer):
+    by: object
+    hidden: object = dataclasses.field(default=None, compare=False)
+
+    def __call__(self, params, x):
+        return x * (self.by if self.hidden is None else self.hidden)
+
+
+def test_layers_that_are_not_what_their_fields_say_are_never_mixed_up():
+    double = lambda layer: float(jax.jit(lambda x: layer({}, x))(jnp.float32(1)))
+    assert Times(2.0) != Times(2.0)
+    assert repr(Times(2.0)) == "Times()"
+    assert double(nn.Sequential(Times(2.0), Times(3.0))) == 6
+    layer = Mutable(2.0)
+    assert double(layer) == 2
+    layer.by = 5.0
+    assert double(layer) == 5
+    assert double(Fixed(2.0, 3.0)) == 3
+    assert double(Fixed(2.0, 4.0)) == 4
+    assert str(jax.jit(lambda x: Fixed(1)({}, x))(jnp.int32(1)).dtype) == "int32"
+    assert str(jax.jit(lambda x: Fixed(1.0)({}, x))(jnp.int32(1)).dtype) == "float32"
+    assert nn.Repeat(nn.Dense(4), 2, unroll=True) != nn.Repeat(nn.Dense(4), 2, unroll=1)
+    again = pickle.loads(pickle.dumps(layer := nn.Dense(4)))
+    assert (again, hash(again)) == (layer, hash(layer))
+    assert "_hash" not in layer.__getstate__()  # of another process it would be another's
+
+
+def test_what_is_known_stays_known_inside_of_jit():
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Often(nn.Layer):
+        def __call__(self, params, x, *, n=1, f=None):
+            for _ in range(int(n) + int(params["more"])):
+                x = f(x)
+            return x
+
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, x):
+            return x + 1
+
+    params = {"more": np.int32(1)}
+    assert float(jax.jit(lambda x: Often()(params, x, n=np.int64(2), f=Unhashable()))(1.0)) == 4
+
+
+def test_loops_are_compiled_once_outside_of_jit_too(key):
+    traced = []
+
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Counted(nn.Layer):
+        def __call__(self, params, x):
+            traced.append(x)
+            return x * 2
+
+    x = jnp.ones((2, 3, 4))
+    net = nn.Repeat(Counted(), 3)
+    before = len(traced)
+    for _ in range(3):
+        assert float(net({}, x)[0, 0, 0]) == 8
+    assert len(traced) - before == 1
+    compiles = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiles.append(name))
+    try:
+        for layer in (nn.LSTM(3), nn.GRU(3), nn.Repeat(nn.Dense(4), 3), nn.Repeat(nn.Dense(4), 2, scan=False)):
+            params = layer.init(key, x)
+            layer(params, x)
+            compiles.clear()
+            layer(params, x)
+            assert not [name for name in compiles if "compile" in name]
+            jax.jit(lambda x: x + len(compiles))(x)
+            assert [name for name in compiles if "compile" in name]  # it would be seen
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def tanhs(net, params, x):
+    """How many there are in the compiled gradient."""
+    grad = jax.jit(jax.grad(lambda p: net(p, x).sum()))
+    return grad.lower(params).compile().as_text().count(" tanh(")
+
+
+@pytest.mark.parametrize("options", [{"scan": False}, {"unroll": True}, {"shared": True, "unroll": True}])
+def test_remat_computes_again_scanned_or_not(key, options):
+    block = nn.Sequential(nn.Dense(8), jnp.tanh, nn.Dense(8), jnp.tanh)
+    kept, again = (nn.Repeat(block, 4, remat=remat, **options) for remat in (False, True))
+    x = jax.random.normal(key, (4, 8))
+    params = kept.init(key, x)
+    assert tanhs(again, params, x) > tanhs(kept, params, x)
+    grads = [jax.grad(lambda p, net=net: net(p, x).sum())(params) for net in (kept, again)]
+    chex.assert_trees_all_close(*grads, rtol=1e-5)
+    policy = nn.Repeat(block, 4, remat=jax.checkpoint_policies.everything_saveable, **options)
+    assert "policy=None" not in str(jax.make_jaxpr(jax.grad(lambda p: policy(p, x).sum()))(params))
+
+
+def test_layers_without_parameters_repeat(key):
+    x = jnp.ones((8, 50))
+    for net in (
+        nn.Repeat(nn.Dropout(0.5), 2),
+        nn.Repeat(nn.Residual(nn.Dropout(0.5)), 2, scan=False),
+        nn.Repeat(jnp.tanh, 3),
+    ):
+        params = nn.Sequential(net).init(key, x)
+        assert len(params) == 0
+        assert nn.Sequential(net)(params, x).shape == x.shape
+    kept = nn.Repeat(nn.Dropout(0.5), 2)({}, x, key=key)
+    assert set(kept.ravel().tolist()) == {0.0, 4.0}
+
+
+def test_a_shared_layer_inside_and_outside_of_repeat_is_one(key):
+    layer = nn.Dense(8)
+    x = jnp.ones((4, 8))
+    net = nn.Sequential(layer, nn.Repeat(layer, 3, shared=True))
+    assert pt.ties(net.init(key, x)) == {"1/kernel": "0/kernel", "1/bias": "0/bias"}
+    params = net.init(key, x)
+    by_hand = x
+    for _ in range(4):
+        by_hand = layer(params["0"], by_hand)
+    np.testing.assert_allclose(net(params, x), by_hand, rtol=1e-6)
+
+
+def test_a_place_after_the_cache_is_nan_where_its_length_is_not_known(key):
+    layer, x = nn.MultiHeadAttention(2, causal=True), jax.random.normal(key, (1, 6, 4))
+    params = layer.init(key, x)
+    step = jax.jit(lambda x, cache: layer(params, x, cache=cache))
+    cache = layer.cache(1, 4, head_dim=2)
+    for at in range(6):
+        y, cache = step(x[:, at : at + 1], cache)
+        assert bool(jnp.isnan(y).all()) == (at >= 4)
+        assert at >= 4 or bool(jnp.isfinite(y).all())
+
+
+def test_a_mask_with_a_cache_is_of_the_caches_places(key):
+    layer, x = nn.MultiHeadAttention(2), jax.random.normal(key, (2, 5, 4))
+    params = layer.init(key, x)
+    seen = jnp.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], bool)[:, None, None]
+    expected = layer(params, x, mask=seen)
+    wide = jnp.pad(seen, ((0, 0), (0, 0), (0, 0), (0, 3)))
+    y, _ = layer(params, x, cache=layer.cache(2, 8, head_dim=2), mask=wide)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_pools_of_narrow_floats_sum_in_float32():
+    ones = jnp.ones((1, 64, 64, 1))
+    assert float(nn.AvgPool(64)({}, ones.astype("bfloat16")).squeeze()) == 1
+    assert float(nn.AvgPool(64)({}, 20 * ones.astype("float16")).squeeze()) == 20
+    assert nn.AvgPool(2)({}, ones.astype("bfloat16")).dtype == jnp.bfloat16
+
+
 def test_equal_layers_are_traced_once(key):
     traced = []
 
@@ -408,9 +574,13 @@ def test_nothing_is_given_up_for_compiled_calls(key, scan):
     close(jax.jit(jax.grad(ours))(params, placed), jax.grad(theirs)(params, x))
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-        y = jax.jit(net)(wide, np.asarray(x, np.float64))
-        assert y.dtype == np.float64
-        np.testing.assert_allclose(y, net(params, x), rtol=1e-4, atol=1e-4)
+        value = lambda x: jax.jit(net)(wide, x).sum()
+        x = np.asarray(x, np.float64)
+        assert value(x).dtype == np.float64
+        grad, step = jax.grad(value)(x), np.zeros_like(x)
+        step[1, 2, 3] = 1e-5  # a difference that float32 anywhere inside would drown
+        difference = (value(x + step) - value(x - step)) / 2e-5
+        np.testing.assert_allclose(grad[1, 2, 3], difference, rtol=1e-7)
 
 
 def test_compute_dtype_is_apart_from_parameter_dtype(key):
@@ -432,6 +602,11 @@ def test_compute_dtype_is_apart_from_parameter_dtype(key):
     assert table.attend(table.init(key, ids), x).dtype == jnp.bfloat16
 
 
+def attend(key, options=(), **given):
+    layer, x = nn.MultiHeadAttention(2, **dict(options)), jnp.ones((2, 5, 4))
+    return layer(layer.init(key, x), x, **given)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -440,7 +615,7 @@ def test_compute_dtype_is_apart_from_parameter_dtype(key):
         (lambda k: nn.Repeat(nn.Dense(4, dtype=jnp.bfloat16), 3).init(k, X),
          "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]"),
         (lambda k: nn.Repeat(nn.Sequential(nn.Dense(4), nn.Conv(3, (3, 3))), 3).init(k, X),
-         "at ':/1', Conv(3, (3, 3)): expected an input of 2 spatial axes and one of features, got f32[2,4]"),
+         "at ':/1', Conv(3, (3, 3)): expected an input of 2 axes of space and one of features, got f32[2,4]"),
         (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 2).init(k, X), X),
          "Repeat(Dense(4), 3): expected the parameters of 3 layers, got those of 2"),
         (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 3).init(k, X), jnp.ones((2, 5))),
@@ -458,18 +633,58 @@ def test_compute_dtype_is_apart_from_parameter_dtype(key):
          "at 'bn', BatchNorm(): expected more than one value for each feature in training, got the input f32[1,4]"),
         (lambda k: nn.GroupNorm(3).init(k, X), "GroupNorm(3): expected features that 3 groups divide, got the input f32[2,4]"),
         (lambda k: nn.Conv(8, 3, groups=3).init(k, jnp.ones((1, 9, 4))),
-         "Conv(8, 3, groups=3): expected features that 3 groups divide, got the input f32[1,9,4]"),
+         "Conv(8, 3, groups=3): expected features that 3 groups divide, got 8"),
         (lambda k: nn.Conv(8, 3)(nn.Conv(8, 3).init(k, jnp.ones((1, 9, 4))), jnp.ones((1, 9, 5))),
          "Conv(8, 3): expected 4 features for the kernel f32[3,4,8], got the input f32[1,9,5]"),
-        (lambda k: nn.Conv(8, 0), "Conv(8, 0): expected sizes of at least 1"),
-        (lambda k: nn.Conv(8, 3, padding="same"), "Conv(8, 3, padding='same'): expected the padding 'SAME', 'VALID' or numbers, got 'same'"),
+        (lambda k: nn.Conv(8, 0), "Conv: expected kernel_size of at least 1, got 0"),
+        (lambda k: nn.Conv(8, 3, padding="same"), "Conv: expected the padding 'SAME', 'VALID', a number, or for each axis a number or (before, after), got 'same'"),
         (lambda k: nn.LSTM(4).init(k, jnp.ones(4)), "LSTM(4): expected an input of an axis of time and one of features, got f32[4]"),
         (lambda k: nn.Dense(4, axis=(0, -1)), "Dense: expected the last axes, such as -1 or (-2, -1), got axis=(0, -1)"),
         (lambda k: nn.Dense(4, axis=(-2, -1)).init(k, jnp.ones(4)), "Dense(4, axis=(-2, -1)): expected an input of at least 2 axes, got f32[4]"),
         (lambda k: nn.Parallel(nn.Dense(4), nn.Dense(3)).init(k, X),
          "Parallel: expected outputs of one shape to add up, or combine=, got f32[2,4], f32[2,3]"),
         (lambda k: nn.Parallel(), "Parallel: expected at least one layer"),
-        (lambda k: nn.Repeat(jnp.tanh, 3), f"Repeat: expected a layer and a number of at least 1, got {jnp.tanh!r} and 3"),
+        (lambda k: nn.Conv(6, 9, padding="VALID")(nn.Conv(6, 9).init(k, jnp.ones((2, 8, 4))), jnp.ones((2, 8, 4))),
+         "Conv(6, 9, padding='VALID'): expected an input that holds the window at least once, got f32[2,8,4]"),
+        (lambda k: nn.Conv(6, 3, stride=(1, 2)).init(k, jnp.ones((2, 8, 4))),
+         "Conv(6, 3, stride=(1, 2)): expected a stride of 1 numbers, for the axes of space, got (1, 2)"),
+        (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv: expected the padding 'SAME', 'VALID', a number, or for each"
+         " axis a number or (before, after), got ((1, 2, 3),)"),
+        (lambda k: nn.MaxPool(2, stride=0), "MaxPool: expected stride of at least 1, got 0"),
+        (lambda k: nn.MaxPool(2, padding=3),
+         "MaxPool(2, padding=3): expected a padding below the window, which would else hold nothing"),
+        (lambda k: nn.ConvTranspose(4, 3, padding=9)(nn.ConvTranspose(4, 3).init(k, jnp.ones((2, 8, 4))), jnp.ones((2, 8, 4))),
+         "ConvTranspose(4, 3, padding=9): expected an output of at least one place on each axis, got [-8] for the input f32[2,8,4]"),
+        (lambda k: nn.LayerNorm()({"scale": jnp.ones((4, 4)), "bias": jnp.zeros(4)}, X),
+         "LayerNorm(): expected a scale of the shape (4,), got f32[4,4]"),
+        (lambda k: nn.BatchNorm()({"scale": jnp.ones(4), "bias": jnp.ones(4), "mean": jnp.zeros(()), "var": jnp.ones(4)}, X),
+         "BatchNorm(): expected a mean of the shape (4,), got f32[]"),
+        (lambda k: nn.Dense(4)({"kernel": 2.0, "bias": 1.0}, X), "Dense(4): expected an array as kernel, got 2.0"),
+        (lambda k: nn.Sequential({"d": nn.Dropout(0.5)})({}, X, train=True), "at 'd', Dropout(0.5): expected a key in training,"
+         " key=jax.random.fold_in(key, step), got train=True and no key"),
+        (lambda k: nn.Dropout(0.1)({}, jnp.arange(4), key=k), "Dropout(0.1): expected an input of floats with at least one axis, got i32[4]"),
+        (lambda k: nn.LSTM(3)(nn.LSTM(3).init(k, jnp.ones((2, 5, 4))), jnp.ones((2, 5, 6))),
+         "LSTM(3): expected 4 features for the input's kernel, got the input f32[2,5,6]"),
+        (lambda k: nn.LSTM(3).run(nn.LSTM(3).init(k, jnp.ones((2, 5, 4))), jnp.ones((2, 5, 4)), (jnp.ones((1, 3)),) * 2),
+         "LSTM(3): expected a state of 2 arrays of the shape (2, 3), got f32[1,3], f32[1,3]"),
+        (lambda k: attend(k, mask=jnp.ones((2, 5), bool)),
+         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got bool[2,5]"),
+        (lambda k: attend(k, mask=jnp.ones((2, 1, 1, 5))),
+         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got f32[2,1,1,5]"),
+        (lambda k: attend(k, context=jnp.ones((1, 5, 4))), "MultiHeadAttention(2): expected a context f32[2,places,features], got f32[1,5,4]"),
+        (lambda k: attend(k, cache={}), "MultiHeadAttention(2): expected what cache(...) or the last call gave, got a cache with []"),
+        (lambda k: attend(k, positions=jnp.arange(5)), "MultiHeadAttention(2): expected positions i32[2 or 1,5], got i32[5]"),
+        (lambda k: attend(k, {"causal": True}, context=jnp.ones((2, 5, 4))), "MultiHeadAttention(2, causal=True): expected no"
+         " cache, causal= or rotary= with a context, whose places have no order, got both"),
+        (lambda k: nn.MultiHeadAttention(2, rotary=True),
+         "MultiHeadAttention: expected a base above 1 of rotary positions, such as 1e4, got True"),
+        (lambda k: nn.MultiHeadAttention(2, implementation="foo"),
+         "MultiHeadAttention: expected the implementation None, 'xla' or 'cudnn', got 'foo'"),
+        (lambda k: nn.Parallel({0: nn.Dense(4), "0": nn.Dense(4)}), "two layers of one name in Parallel: ['0', '0']"),
+        (lambda k: nn.Parallel(nn.Dense(4), combine="concat"), "Parallel: expected a function of all outputs as combine, got 'concat'"),
+        (lambda k: nn.Residual(nn.Dense), "Residual: expected a layer, got the class Dense; call it first"),
+        (lambda k: nn.Repeat(nn.Dense(4), 2.0), "Repeat: expected a number of layers of at least 1, got 2.0"),
+        (lambda k: nn.Repeat(3, 3), "Repeat: expected a layer or a function, got 3"),
     ],
 )  # fmt: skip
 def test_layers_refuse_what_does_not_fit_and_say_where(key, call, message):
@@ -491,7 +706,7 @@ def test_a_sequence_longer_than_the_cache_is_refused(key):
     params = layer.init(key, x)
     cache = layer.cache(1, 8, head_dim=2)
     says(pt.LayerError, "MultiHeadAttention(2, causal=True): expected at most 8 places in all, the length of the cache, got 9 after"
-         " those it holds", layer, params, jnp.ones((1, 9, 4)), cache=cache)  # fmt: skip
+         " the 0 it holds", layer, params, jnp.ones((1, 9, 4)), cache=cache)  # fmt: skip
     _, cache = layer(params, x, cache=cache)
     with pytest.raises(pt.LayerError, match="expected at most 8 places in all"):
         layer(params, x, cache=cache)

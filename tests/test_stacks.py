@@ -195,10 +195,10 @@ def test_layers_that_differ_are_reported_by_path(apart):
     says(pt.StructureError, "cannot stack 'blocks': layer 3 is not like layer 0:\n"
          "  'blocks/3/q/kernel': expected f32[4,6], got f32[3,3]\n  missing: ['blocks/3/q/bias']",
          lambda: pt.stack(pt.drop(pt.put(apart, "blocks/3/q/kernel", jnp.ones((3, 3))), "blocks/3/q/bias"), "blocks"))  # fmt: skip
-    says(pt.StructureError, "cannot stack: 'blocks/q/bias' is not the same in all layers, f32[6] in the first",
+    says(pt.StructureError, "cannot stack: in layer 1 'blocks/q/bias' is declared with init=ones, but with init=zeros in layer 0",
          lambda: pt.stack(pt.put(declared(), "blocks/1/q/bias", pt.Param((6,), init=I.ones)), "blocks"))  # fmt: skip
     labels = pt.label(apart, {"blocks/1/**": "b", "**": "a"})
-    with pytest.raises(pt.StructureError, match="'blocks/q/kernel' is not the same in all layers, 'a' in the first"):
+    with pytest.raises(pt.StructureError, match="in layer 1 'blocks/q/kernel' is 'b', but 'a' in layer 0"):
         pt.stack(labels, "blocks")
     tied = pt.tie(apart, {"blocks/1/q/bias": "blocks/0/q/bias"})
     says(pt.TieError, "cannot stack 'blocks': 'blocks/1/q/bias' is tied to 'blocks/0/q/bias', and a stack has no tie into a"
@@ -256,6 +256,55 @@ def test_scan_over_a_stack_is_the_loop_over_its_layers(apart, stacked):
         xs, ys = pt.scan(lambda x, own, s: (x + s, s * own["q"]["bias"].sum()), 0.0, params["blocks"], scale)
         assert float(xs) == 15
         assert ys.shape == (6,)
+
+
+def test_a_scan_outside_of_jit_traces_its_function_once(apart, stacked):
+    traced = []
+
+    def block(x, own):
+        traced.append(x)
+        return x + own["q"]["bias"].sum(), None
+
+    for _ in range(3):
+        pt.scan(block, jnp.ones(2), stacked["blocks"])
+    assert len(traced) == 1
+    unhashable = type("Own", (), {"__hash__": None, "__call__": lambda self, x, own: (x, None)})()
+    assert float(pt.scan(unhashable, jnp.ones(2), stacked["blocks"])[0].sum()) == 2
+
+
+def test_what_scan_runs_over_is_of_as_many_layers(apart, stacked):
+    for params in (apart, stacked):
+        scan = lambda xs, params=params: pt.scan(lambda c, own, x: (c, x), 0.0, params["blocks"], xs)
+        says(
+            pt.StructureError,
+            "cannot scan: expected xs with an axis of 6 layers in front, got f32[5]",
+            scan,
+            jnp.ones(5),
+        )
+        says(pt.StructureError, "cannot scan: expected 'b' in xs with an axis of 6 layers in front, got f32[]",
+             scan, {"a": jnp.ones((6, 2)), "b": jnp.float32(1)})  # fmt: skip
+
+
+def test_a_wildcard_about_names_does_not_match_all_layers_of_a_stack():
+    """Or a stack would be initialised unlike its layers, of which some have such names."""
+    for pattern in (
+        "blocks/?/q/bias",
+        "blocks/[!1]/q/bias",
+        "blocks/{0..11}/q/bias",
+        "blocks/?*/q/bias",
+        "blocks/{0,1}/q/bias",
+    ):
+        with pytest.raises(pt.PatternError, match="matches nothing"):
+            pt.update(pt.stack(declared(), "blocks"), pattern, lambda leaf: leaf)
+    for pattern in (
+        "blocks/*/q/bias",
+        "blocks/:/q/bias",
+        "**/q/bias",
+        "blocks/{:,0}/q/bias",
+        "blocks/**/q/bias",
+        "blocks/{*,x}/q/bias",
+    ):
+        assert [path for path, _ in pt.items(pt.stack(declared(), "blocks"), pattern)] == ["blocks/:/q/bias"]
 
 
 def test_a_stack_is_compiled_once_whatever_its_depth():

@@ -14,10 +14,10 @@ from .._check import differences, structure_error
 from .._errors import FileError, PtreeError, TieError, lines, told
 from .._leaf import copied, describe, largest_difference, same
 from .._nodes import names_in
-from .._paths import split
+from .._paths import STACKED, split
 from .._select import aliases, leaves
 from .._stacks import numbered, stack, unstack
-from .._tree import STACKED, Tree
+from .._tree import Tree
 from ._format import DTYPES, Facts, leaf_of, put_together, to_jax
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from .._errors import StructureError, listed, shortened
 from .._leaf import shape_only, short_dtype, signature
+from .._paths import STACKED
 from .._select import Selector, choose, entries, leaves
 from .._tie import Tie
-from .._tree import STACKED
 
 
 @dataclass(frozen=True)

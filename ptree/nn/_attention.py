@@ -52,8 +52,9 @@ class MultiHeadAttention(Layer):
         implementation: that of `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
 
     Raises:
-        LayerError: heads that do not divide the features, a sequence that is longer than the cache, an odd head with
-            rotary positions, or an input that does not fit the kernels.
+        LayerError: heads that do not divide the features, a sequence that is longer than the cache (inside of `jax.jit`,
+            where its length is not known, the places too many are NaN), an odd head with rotary positions, or an
+            input, context, mask or positions that do not fit.
     """
 
     heads: int
@@ -81,15 +82,14 @@ class MultiHeadAttention(Layer):
 
         Args:
             context: what keys and values are made of, f32[batch, places, features]; by default `x`.
-            mask: True where a place may be seen, of a shape that broadcasts to [batch, heads, time, places]; for
-                padding `(ids != pad)[:, None, None, :]`.
+            mask: bool, True where a place may be seen, of four axes that broadcast to [batch, heads, time, places];
+                for padding `(ids != pad)[:, None, None, :]`. With a cache the places are those of the cache.
             positions: i32[batch or 1, time], of `x`, for rotary positions; by default 0, 1, ... after what the cache holds.
             cache: what `cache(...)` or the last call gave; then the output comes with the next one.
         """
         own = self._dense(x)
-        if cache is not None and context is not None:
-            raise unfit(self, "a cache or a context", "both")
         places = x if context is None else context
+        self._check(x, places, mask, positions, cache, context is not None)
         q, k, v = (apply(own[name], name, params, value) for name, value in (("q", x), ("k", places), ("v", places)))
         start = 0 if cache is None else cache["length"]
         if self.rotary is not None:
@@ -101,10 +101,35 @@ class MultiHeadAttention(Layer):
             k, v, mask, cache = self._with_cache(k, v, mask, cache)
             causal = False  # the mask says it
         q, k, v = cast(self.dtype, q, k, v)
-        backend: Any = self.implementation
-        y = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=backend)
+        if q.dtype == jnp.float64:
+            y = _attended_in_float64(q, k, v, mask, causal)
+        else:
+            backend: Any = self.implementation
+            y = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=backend)
+        if cache is not None:  # where values are not known, a place after the cache's last reads NaN, which shows
+            y = jnp.where((start + jnp.arange(x.shape[1]) < k.shape[1])[:, None, None], y, jnp.nan)
         y = apply(own["o"], "o", params, y)
         return y if cache is None else (y, cache)
+
+    def _check(self, x: Any, places: Any, mask: Any, positions: Any, cache: Any, has_context: bool) -> None:
+        if has_context and (self.causal or self.rotary is not None or cache is not None):
+            raise unfit(self, "no cache, causal= or rotary= with a context, whose places have no order", "both")
+        if len(floating(self, places).shape) != 3 or places.shape[0] != x.shape[0]:
+            raise unfit(self, f"a context f32[{x.shape[0]},places,features]", describe(places))
+        if cache is not None and {*cache} != {"k", "v", "length"}:
+            raise unfit(self, "what cache(...) or the last call gave", f"a cache with {sorted(cache)}")
+        count = places.shape[1] if cache is None else cache["k"].shape[1]
+        full = (x.shape[0], self.heads, x.shape[1], count)
+        if mask is not None:
+            fits = len(getattr(mask, "shape", ())) == 4 and mask.dtype == bool
+            if not fits or any(got not in (1, size) for got, size in zip(mask.shape, full, strict=True)):
+                raise unfit(self, f"a mask that broadcasts to bool{[*full]}, of four axes", describe(mask))
+        if positions is not None and (
+            len(getattr(positions, "shape", ())) != 2
+            or positions.shape[0] not in (1, x.shape[0])
+            or positions.shape[1] != x.shape[1]
+        ):
+            raise unfit(self, f"positions i32[{x.shape[0]} or 1,{x.shape[1]}]", describe(positions))
 
     def cache(self, batch: int, length: int, head_dim: int | None = None, dtype: Any = None) -> dict[str, Any]:
         """An empty cache for sequences of at most `length`; `head_dim` where the layer was not told."""
@@ -120,8 +145,9 @@ class MultiHeadAttention(Layer):
         time, capacity = k.shape[1], cache["k"].shape[1]
         start = cache["length"]
         if time > capacity or (not isinstance(start, Tracer) and int(start) + time > capacity):
+            held = "those" if isinstance(start, Tracer) else f"the {int(start)}"
             raise unfit(
-                self, f"at most {capacity} places in all, the length of the cache", f"{time} after those it holds"
+                self, f"at most {capacity} places in all, the length of the cache", f"{time} after {held} it holds"
             )
         if k.shape[2:] != cache["k"].shape[2:] or len(k) != len(cache["k"]):
             raise unfit(self, f"a cache for keys {describe(k)}", describe(cache["k"]))
@@ -165,13 +191,31 @@ class MultiHeadAttention(Layer):
             raise LayerError(
                 f"MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got {self.heads} and {self.kv_heads}"
             )
+        if self.rotary is not None and not self.rotary > 1:
+            raise LayerError(
+                f"MultiHeadAttention: expected a base above 1 of rotary positions, such as 1e4, got {self.rotary}"
+            )
+        if self.implementation not in (None, "xla", "cudnn"):
+            raise LayerError(
+                f"MultiHeadAttention: expected the implementation None, 'xla' or 'cudnn', got {self.implementation!r}"
+            )
 
 
 def turned(x: Any, positions: Any, base: float) -> Any:
     """Queries or keys f32[batch, time, heads, size] turned by their position: rotary embedding (Su et al. 2021)."""
     half = x.shape[-1] // 2
-    speed = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None].astype(jnp.float32) * speed
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    speed = base ** (-jnp.arange(half, dtype=wide) / half)
+    angle = positions[..., None].astype(wide) * speed
     sin, cos = (f(angle)[:, :, None, :] for f in (jnp.sin, jnp.cos))
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
+
+
+def _attended_in_float64(q: Any, k: Any, v: Any, mask: Any, causal: bool) -> Any:
+    """What `jax.nn.dot_product_attention` computes, which has float32 inside: a check of gradients needs more."""
+    k, v = (jnp.repeat(z, q.shape[2] // k.shape[2], 2) for z in (k, v))
+    scores = jnp.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
+    seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else jnp.ones((), bool)
+    scores = jnp.where(seen if mask is None else seen & mask, scores, jnp.finfo(scores.dtype).min)
+    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), v)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from .._leaf import describe, name_of
 from .._tree import Tree
 from ._call import apply, declared, shape_after, shape_of, update
 from ._layer import Layer
-from ._sequential import in_lines
+from ._sequential import check_part, in_lines, named
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +37,9 @@ class Residual(Layer):
 
     inner: Any
 
+    def __post_init__(self) -> None:
+        check_part("Residual", self.inner)
+
     def spec(self, x: Any) -> Tree:
         x = shape_of(x)
         own = declared(self.inner, "inner", x)
@@ -51,7 +54,7 @@ class Residual(Layer):
         return self._same(x, y), params
 
     def _same(self, x: Any, y: Any) -> Any:
-        if x.shape != y.shape:
+        if getattr(x, "shape", None) != getattr(y, "shape", ()):
             raise LayerError(
                 f"Residual: expected an inner layer that keeps the shape, got {describe(y)} for {describe(x)}"
             )
@@ -77,8 +80,9 @@ class Parallel(Layer):
     combine: Callable[..., Any] | None
 
     def __init__(self, *layers: Any, combine: Callable[..., Any] | None = None):
-        named = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
-        object.__setattr__(self, "layers", tuple((str(name), layer) for name, layer in named))
+        if combine is not None and not callable(combine):
+            raise LayerError(f"Parallel: expected a function of all outputs as combine, got {combine!r}")
+        object.__setattr__(self, "layers", named("Parallel", layers))
         object.__setattr__(self, "combine", combine)
         if not self.layers:
             raise LayerError("Parallel: expected at least one layer")

@@ -45,7 +45,7 @@ def _called(layer: Any, function: Any, name: str, params: Any, x: Any, options: 
     try:
         return function(own, x, **options)
     except LayerError as error:
-        if own is _NOTHING and isinstance(params, Mapping) and not error.path:
+        if own is _NOTHING and not error.path and "expected the parameter" in error.what:
             raise unfit(layer, f"parameters under the name {name!r}", f"parameters {sorted(params)}") from None
         raise error.inside(name) from None
 
@@ -91,7 +91,9 @@ def need(params: Any, name: str, layer: Any, shape: tuple[int, ...] | None = Non
     except (KeyError, TypeError):
         there = sorted(params) if isinstance(params, Mapping) else describe(params)
         raise unfit(layer, f"the parameter {name!r}", f"parameters {there}") from None
-    if shape is not None and leaf.shape != shape:
+    if not isinstance(leaf, Mapping) and not hasattr(leaf, "shape"):
+        raise unfit(layer, f"an array as {name}", describe(leaf))
+    if shape is not None and getattr(leaf, "shape", None) != shape:
         raise unfit(layer, f"{'an' if name[0] in 'aeiou' else 'a'} {name} of the shape {shape}", describe(leaf))
     return leaf
 

@@ -43,7 +43,7 @@ class _Sliding(Layer):
     def spec(self, x: Any) -> Tree:
         size = self._size(x)
         features = x.shape[-1]
-        if features % self.groups or self.features % self.groups:
+        if features % self.groups:
             raise unfit(self, f"features that {self.groups} groups divide", f"the input {describe(x)}")
         draw = self.kernel_init or initializers.lecun_normal()
         leaves = {"kernel": Param((*size, features // self.groups, self.features), self.param_dtype, draw)}
@@ -54,7 +54,7 @@ class _Sliding(Layer):
     def __call__(self, params: Any, x: Any) -> Any:
         size = self._size(x)
         kernel = need(params, "kernel", self)
-        if len(kernel.shape) != len(size) + 2 or x.shape[-1] != kernel.shape[-2] * self.groups:
+        if len(kernel.shape) == len(size) + 2 and x.shape[-1] != kernel.shape[-2] * self.groups:
             raise unfit(
                 self,
                 f"{kernel.shape[-2] * self.groups} features for the kernel {describe(kernel)}",
@@ -66,9 +66,10 @@ class _Sliding(Layer):
             )
         bias = [need(params, "bias", self, (self.features,))] if self.use_bias else []
         x, kernel, *bias = cast(self.dtype, x, kernel, *bias)
-        examples = x.reshape(-1, *x.shape[-len(size) - 1 :])
-        y = self._slid(examples, kernel, each(self.stride, size), each(self.dilation, size))
-        y = y.reshape(*x.shape[: -len(size) - 1], *y.shape[1:])
+        lead, rest = x.shape[: -len(size) - 1], x.shape[-len(size) - 1 :]
+        examples = x.reshape(math.prod(lead), *rest)
+        y = self._slid(examples, kernel, each(self.stride, len(size)), each(self.dilation, len(size)))
+        y = y.reshape(*lead, *y.shape[1:])
         return y + bias[0] if bias else y
 
     def _slid(self, x: Any, kernel: Any, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Any:
@@ -76,19 +77,13 @@ class _Sliding(Layer):
 
     def _size(self, x: Any) -> tuple[int, ...]:
         """The kernel's size in each spatial axis of this input."""
-        rank = len(self.kernel_size) if isinstance(self.kernel_size, tuple) else len(floating(self, x).shape) - 2
-        if len(floating(self, x).shape) < rank + 1 or rank < 1:
-            raise unfit(self, f"an input of {max(rank, 1)} spatial axes and one of features", describe(x))
-        return each(self.kernel_size, (0,) * rank)
+        return each(self.kernel_size, rank_of(self, x, self.kernel_size))
 
     def __post_init__(self) -> None:
-        sizes = [self.features, self.groups, *_all(self.kernel_size), *_all(self.stride), *_all(self.dilation)]
-        if min(sizes) < 1:
-            raise LayerError(f"{self!r}: expected sizes of at least 1")
-        if isinstance(self.padding, str) and self.padding not in ("SAME", "VALID"):
-            raise LayerError(f"{self!r}: expected the padding 'SAME', 'VALID' or numbers, got {self.padding!r}")
-        if isinstance(self.padding, list):
-            object.__setattr__(self, "padding", tuple(self.padding))
+        check_sizes(self, "features", "groups", "kernel_size", "stride", "dilation")
+        check_padding(self)
+        if self.features % self.groups:
+            raise LayerError(f"{self!r}: expected features that {self.groups} groups divide, got {self.features}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +97,8 @@ class Conv(_Sliding):
     ((3, 3, 3, 16), (1, 14, 14, 16))
 
     The kernel is (space..., in / groups, features). A kernel size that is one number is that in each axis of space.
-    As many groups as features in and out is a depthwise convolution.
+    As many groups as features in and out is a depthwise convolution. Any number of axes before those of space,
+    also none, is the batch.
 
     Raises:
         LayerError: an input that does not fit the kernel, or groups that do not divide its features.
@@ -111,10 +107,11 @@ class Conv(_Sliding):
     def _slid(self, x: Any, kernel: Any, stride: tuple[int, ...], dilation: tuple[int, ...]) -> Any:
         rank = len(stride)
         padding = self.padding if isinstance(self.padding, str) else pairs(self.padding, rank)
-        return jax.lax.conv_general_dilated(
+        y = jax.lax.conv_general_dilated(
             x, kernel, stride, padding, rhs_dilation=dilation, feature_group_count=self.groups,
             dimension_numbers=_layout(rank),
         )  # fmt: skip
+        return not_empty(self, x, y)
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,9 +123,10 @@ class ConvTranspose(_Sliding):
     >>> layer(layer.init(jax.random.key(0), x), x).shape
     (1, 28, 28, 16)
 
-    The kernel is (space..., in / groups, features). The padding is that of the convolution it is the transpose of, as
-    in PyTorch and Keras: with `"SAME"` space grows by the stride, with `"VALID"` the size is
-    `(n - 1) * stride + dilation * (kernel - 1) + 1`, from which a padding in numbers is taken.
+    The kernel is (space..., in / groups, features). The padding is that of the convolution it is the transpose of:
+    with `"SAME"` space grows by the stride, with `"VALID"` the size is `(n - 1) * stride + dilation * (kernel - 1) + 1`
+    as in PyTorch, from which a padding in numbers is taken. (Keras and Flax add zeros where a kernel is smaller than
+    the stride.)
 
     Raises:
         LayerError: an input that does not fit the kernel, or groups that do not divide its features.
@@ -144,6 +142,11 @@ class ConvTranspose(_Sliding):
             taken = [(total // 2, total - total // 2) if total > 0 else (0, total) for total in totals]
         else:
             taken = pairs(self.padding, rank)  # pyright: ignore[reportArgumentType]
+        sizes = [
+            (n - 1) * s + r + 1 - a - b for n, s, r, (a, b) in zip(x.shape[1:], stride, reach, taken, strict=False)
+        ]
+        if min(sizes) < 1:
+            raise unfit(self, "an output of at least one place on each axis", f"{sizes} for the input {describe(x)}")
         return jax.lax.conv_general_dilated(
             x, jnp.flip(kernel, range(rank)), (1,) * rank, [(r - a, r - b) for r, (a, b) in zip(reach, taken, strict=True)],
             lhs_dilation=stride, rhs_dilation=dilation, feature_group_count=self.groups, dimension_numbers=_layout(rank),
@@ -159,18 +162,28 @@ class _Pool(Layer):
     padding: Padding = "VALID"
 
     def _reduced(self, x: Any, start: Any, function: Any) -> Any:
-        rank = len(self.window) if isinstance(self.window, tuple) else len(floating(self, x).shape) - 2
-        if len(floating(self, x).shape) < rank + 1 or rank < 1:
-            raise unfit(self, f"an input of {max(rank, 1)} spatial axes and one of features", describe(x))
-        window = each(self.window, (0,) * rank)
-        stride = each(self.stride or window, window)
+        window = self._window(x)
+        rank = len(window)
+        stride = each(self.stride or window, rank)
 
         def full(sizes: Sequence[Any], rest: Any) -> tuple[Any, ...]:
             return (*(rest,) * (len(x.shape) - rank - 1), *sizes, rest)
 
         padding = self.padding if isinstance(self.padding, str) else full(pairs(self.padding, rank), (0, 0))
         # the start is NumPy's: of a tracer JAX would not know that it is neutral
-        return jax.lax.reduce_window(x, start, function, full(window, 1), full(stride, 1), padding)
+        y = jax.lax.reduce_window(x, start, function, full(window, 1), full(stride, 1), padding)
+        return not_empty(self, x, y)
+
+    def _window(self, x: Any) -> tuple[int, ...]:
+        return each(self.window, rank_of(self, x, self.window))
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "window", "stride")
+        check_padding(self)
+        if not isinstance(self.padding, str):
+            for (before, after), size in zip(pairs(self.padding, 1), _all(self.window), strict=False):
+                if max(before, after) >= size:
+                    raise LayerError(f"{self!r}: expected a padding below the window, which would else hold nothing")
 
 
 @dataclass(frozen=True, repr=False)
@@ -206,16 +219,70 @@ class AvgPool(_Pool):
     count_padding: bool = True
 
     def __call__(self, params: Any, x: Any) -> Any:
-        total = self._reduced(x, np.zeros((), floating(self, x).dtype), jax.lax.add)
-        if self.count_padding:
-            rank = len(self.window) if isinstance(self.window, tuple) else len(x.shape) - 2
-            return total / math.prod(each(self.window, (0,) * rank))
-        return total / self._reduced(jnp.ones_like(x), np.zeros((), x.dtype), jax.lax.add)
+        wide = floating(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))  # a sum of many in bfloat16 is wrong
+        zero = np.zeros((), wide.dtype)
+        total = self._reduced(wide, zero, jax.lax.add)
+        count = (
+            math.prod(self._window(x)) if self.count_padding else self._reduced(jnp.ones_like(wide), zero, jax.lax.add)
+        )
+        return (total / count).astype(x.dtype)
 
 
-def each(sizes: Sizes, like: Sequence[int]) -> tuple[int, ...]:
+def rank_of(layer: Layer, x: Any, sizes: Sizes) -> int:
+    """How many axes of space there are: as many as sizes, else all between the first and the last of the input."""
+    axes = len(floating(layer, x).shape)
+    rank = len(sizes) if isinstance(sizes, tuple) else axes - 2
+    if axes < rank + 1 or not 1 <= rank <= 3:
+        expected = f"{rank} axes" if isinstance(sizes, tuple) and 1 <= rank <= 3 else "1 to 3 axes"
+        raise unfit(layer, f"an input of {expected} of space and one of features", describe(x))
+    if 0 in x.shape[axes - rank - 1 : -1]:
+        raise unfit(layer, "an input with places on each axis of space", describe(x))
+    for option in ("stride", "dilation", "padding"):
+        given = getattr(layer, option, None)
+        if isinstance(given, tuple) and len(given) != rank:
+            raise unfit(layer, f"a {option} of {rank} numbers, for the axes of space", f"{given}")
+    return rank
+
+
+def not_empty(layer: Layer, x: Any, y: Any) -> Any:
+    if 0 in y.shape and 0 not in x.shape:
+        raise unfit(layer, "an input that holds the window at least once", describe(x))
+    return y
+
+
+def check_sizes(layer: Layer, *options: str) -> None:
+    """Sizes are whole numbers from 1 on, or tuples of them; lists become tuples."""
+    for option in options:
+        if isinstance(sizes := getattr(layer, option), list):
+            object.__setattr__(layer, option, sizes := tuple(sizes))
+        if sizes is not None and not all(isinstance(size, int) and size >= 1 for size in _all(sizes)):
+            raise LayerError(f"{type(layer).__name__}: expected {option} of at least 1, got {sizes!r}")
+
+
+def check_padding(layer: Any) -> None:
+    """`"SAME"`, `"VALID"` or numbers, of which lists become tuples."""
+    given = layer.padding
+    if isinstance(given, list):
+        given = tuple(tuple(side) if isinstance(side, list) else side for side in given)
+        object.__setattr__(layer, "padding", given)
+    sides = [given] if isinstance(given, int) else given
+    fits = given in ("SAME", "VALID") or (not isinstance(given, str) and isinstance(sides, (list, tuple)) and sides)
+    if fits and not isinstance(given, str):
+        fits = all(
+            isinstance(side, int)
+            or (isinstance(side, tuple) and len(side) == 2 and all(isinstance(s, int) for s in side))
+            for side in sides
+        )
+    if not fits:
+        raise LayerError(
+            f"{type(layer).__name__}: expected the padding 'SAME', 'VALID', a number, or for each axis a number or"
+            f" (before, after), got {given!r}"
+        )
+
+
+def each(sizes: Sizes, rank: int) -> tuple[int, ...]:
     """A size for each axis."""
-    return sizes if isinstance(sizes, tuple) else (sizes,) * len(like)
+    return sizes if isinstance(sizes, tuple) else (sizes,) * rank
 
 
 def pairs(padding: Any, rank: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Layer, what every layer is; and how a container calls its parts."""
+"""Layer, what every layer is."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 from .._errors import LayerError, TieError
 from .._params import init
+from .._paths import join
 from .._rules import Rules
 from .._ties import tie
 from .._tree import Tree
@@ -22,15 +23,22 @@ class Layer:
     `spec` declares the parameters for an input like `x` (an array or a `jax.ShapeDtypeStruct`; nothing is
     computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword, one that does otherwise in
     training `train=False`; a container passes both on to the layers that take them. Inside of `jax.jit` each call is
-    a compiled function of its own, which equal layers share.
+    a compiled function of its own, which equal layers share: so what it reads besides its fields is read once. A
+    class that keeps something else than such fields is a layer too: its objects are equal to themselves alone, and
+    not compiled apart.
     """
+
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """The layer's leaves that `updated` sets, rather than the optimiser."""
+    is_loop: ClassVar[bool] = False
+    """Whether a call is a loop of JAX's, which compiles outside of `jax.jit` too."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "spec" in vars(cls):
             cls.spec = _with_ties(vars(cls)["spec"])
         if "__call__" in vars(cls):
-            cls.__call__ = compiled(vars(cls)["__call__"], cls.__name__)
+            cls.__call__ = compiled(vars(cls)["__call__"], always=cls.is_loop)
         if "__eq__" not in vars(cls):
             cls.__eq__, cls.__hash__ = Layer.__eq__, Layer.__hash__  # which @dataclass then leaves alone
 
@@ -46,12 +54,12 @@ class Layer:
 
     def __eq__(self, other: object) -> bool:
         """Whether two layers have equal options and share the same layers: two that are equal are not one layer twice."""
-        if self is other:
-            return True
-        return type(self) is type(other) and self._facts == other._facts  # pyright: ignore[reportAttributeAccessIssue]
+        if self is other or not isinstance(other, Layer):
+            return self is other
+        return type(self) is type(other) and self.is_fixed and other.is_fixed and self._facts == other._facts
 
     def __hash__(self) -> int:
-        return self._hash
+        return self._hash if self.is_fixed else object.__hash__(self)
 
     @cached_property
     def _hash(self) -> int:
@@ -59,13 +67,22 @@ class Layer:
 
     @cached_property
     def _facts(self) -> tuple[Any, ...]:
-        options = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
-        return (*(getattr(self, option.name) for option in options if option.compare), *self._repeats.items())
+        return (*(_fact(getattr(self, option.name)) for option in _options(self)), *self._repeats.items())
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the layer is what its fields say, for good: a frozen dataclass, or nothing, and no more than that."""
+        made = getattr(self, "__dataclass_params__", None)
+        options = {option.name for option in _options(self)}
+        return (made is None or made.frozen) and options.issuperset({*vars(self)}.difference(_CACHED))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _CACHED}
 
     def __repr__(self) -> str:
         """The layer as a person would write it: options without a default, and those that differ from theirs."""
         parts: list[str] = []
-        for option in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+        for option in _options(self):
             value = getattr(self, option.name)
             text = value.__name__ if isinstance(value, type) else repr(value)
             if option.default is dataclasses.MISSING:
@@ -102,7 +119,7 @@ class Layer:
 
         By default the fields: one that holds a layer by its name, one that holds several as `blocks/0`, `blocks/1`.
         """
-        for option in dataclasses.fields(self) if dataclasses.is_dataclass(self) else ():
+        for option in _options(self):
             yield from _layers_in(getattr(self, option.name), option.name)
 
     @cached_property
@@ -115,18 +132,33 @@ class Layer:
             for name, part in layer.parts() if hasattr(layer, "parts") else ():
                 if not hasattr(part, "spec"):
                     continue
-                known = first.setdefault(id(part), (part, prefix + name))[1]
-                if known == prefix + name:
-                    visit(part, f"{known}/")
+                path = join(prefix, name)
+                known = first.setdefault(id(part), (part, path))[1]
+                if known == path:
+                    visit(part, path)
                 else:
-                    again[prefix + name] = known
+                    again[path] = known
 
         visit(self, "")
         return again
 
 
+_CACHED = ("_facts", "_hash", "_repeats")
+
+
+def _options(layer: Layer) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
+
+
+def _fact(value: Any) -> Any:
+    """An option, told apart from equal ones of another kind: 1, 1.0 and True; 0.0 and -0.0."""
+    if isinstance(value, tuple):
+        return tuple(map(_fact, value))
+    return (type(value), repr(value) if isinstance(value, (float, complex)) else value)
+
+
 def _keeps_statistics(layer: Any) -> bool:
-    return getattr(layer, "keeps_statistics", False) or any(
+    return bool(getattr(layer, "statistics", ())) or any(
         _keeps_statistics(part) for _, part in (layer.parts() if hasattr(layer, "parts") else ())
     )
 

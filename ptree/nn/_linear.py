@@ -95,6 +95,8 @@ class Dense(Layer):
         return tuple(x.shape[len(x.shape) - len(axes) :])
 
     def __post_init__(self) -> None:
+        if isinstance(self.features, list):
+            object.__setattr__(self, "features", tuple(self.features))
         if not self._given or min(self._given) < 1:
             raise LayerError(f"Dense: expected a number of features of at least 1, got {self.features}")
         axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
@@ -132,7 +134,7 @@ class Embedding(Layer):
     def __call__(self, params: Any, x: Any) -> Any:
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise unfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
-        (table,) = cast(self.dtype, self._table(params))
+        (table,) = cast(self.dtype, jnp.asarray(self._table(params)))
         return table.at[x].get(mode="fill", wrap_negative_indices=False)  # -1 is a mistake, not the last row
 
     def attend(self, params: Any, x: Any) -> Any:

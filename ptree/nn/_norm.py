@@ -25,11 +25,13 @@ def _declared(features: int, dtype: Any, use_bias: bool) -> dict[str, Param]:
 
 
 def _features(layer: Any, params: Any, x: Any) -> int:
-    """The size of the last axis, which scale and bias must have."""
-    scale = need(params, "scale", layer)
-    if floating(layer, x).shape[-1] != scale.shape[0]:
+    """The size of the last axis, which all parameters must have."""
+    scale, features = need(params, "scale", layer), floating(layer, x).shape[-1]
+    if len(scale.shape) == 1 and features != scale.shape[0]:
         raise unfit(layer, f"{scale.shape[0]} features for the scale {describe(scale)}", f"the input {describe(x)}")
-    return x.shape[-1]
+    for name in ("scale", *(("bias",) if layer.use_bias else ()), *layer.statistics):
+        need(params, name, layer, (features,))
+    return features
 
 
 def _wide(x: Any) -> Any:
@@ -38,9 +40,9 @@ def _wide(x: Any) -> Any:
 
 def _scaled(layer: Any, params: Any, y: Any, x: Any) -> Any:
     """What was normalised, in the input's dtype, times the scale, plus the bias."""
-    dtype = layer.dtype or jnp.result_type(x, need(params, "scale", layer))
+    dtype = layer.dtype or jnp.result_type(x, params["scale"])
     y = y.astype(dtype) * params["scale"].astype(dtype)
-    return y + need(params, "bias", layer).astype(dtype) if layer.use_bias else y
+    return y + params["bias"].astype(dtype) if layer.use_bias else y
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,7 +134,7 @@ class GroupNorm(Layer):
         features = _features(self, params, x)
         if len(x.shape) < 2 or features % self.groups:
             raise unfit(self, f"examples whose features {self.groups} groups divide", f"the input {describe(x)}")
-        wide = _wide(x).reshape(x.shape[0], -1, self.groups, features // self.groups)
+        wide = _wide(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), self.groups, features // self.groups)
         centred = wide - wide.mean((1, 3), keepdims=True)
         variance = (centred * centred).mean((1, 3), keepdims=True)
         return _scaled(self, params, (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape), x)
@@ -170,7 +172,7 @@ class BatchNorm(Layer):
     use_bias: bool = True
     param_dtype: Any = jnp.float32
     dtype: Any = None
-    keeps_statistics = True
+    statistics = ("mean", "var")
 
     def spec(self, x: Any) -> Tree:
         features = floating(self, x).shape[-1]
@@ -180,24 +182,26 @@ class BatchNorm(Layer):
         return Tree({**_declared(features, self.param_dtype, self.use_bias), "mean": mean, "var": var})
 
     def __call__(self, params: Any, x: Any, *, train: bool = False) -> Any:
-        mean, var = self._statistics(params, x) if train else (need(params, "mean", self), need(params, "var", self))
         _features(self, params, x)
-        return _scaled(self, params, (_wide(x) - mean) * jax.lax.rsqrt(var + self.epsilon), x)
+        return self._normed(params, x, *(self._of_batch(x) if train else (params["mean"], params["var"])))
 
     def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
-        mean, var = jax.lax.stop_gradient(self._statistics(params, x))
-        count = math.prod(x.shape[:-1])
-        new = {"mean": mean, "var": var * (count / (count - 1))}
+        _features(self, params, x)
+        mean, var = self._of_batch(x)
+        y, count = self._normed(params, x, mean, var), math.prod(x.shape[:-1])
+        new = jax.lax.stop_gradient({"mean": mean, "var": var * (count / (count - 1))})
         for name, value in new.items():
             params = update(
                 params,
                 name,
                 lambda old, value=value: (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype),
             )
-        return self(params, x, train=True), params
+        return y, params
 
-    def _statistics(self, params: Any, x: Any) -> tuple[Any, Any]:
-        _features(self, params, x)
+    def _normed(self, params: Any, x: Any, mean: Any, var: Any) -> Any:
+        return _scaled(self, params, (_wide(x) - mean) * jax.lax.rsqrt(var + self.epsilon), x)
+
+    def _of_batch(self, x: Any) -> tuple[Any, Any]:
         if math.prod(x.shape[:-1]) < 2:
             raise unfit(self, "more than one value for each feature in training", f"the input {describe(x)}")
         wide = _wide(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from .._leaf import describe
 from .._params import Param
 from .._tree import Tree
 from ._call import cast, floating, need, unfit
+from ._compiled import compiled
 from ._layer import Layer
 
 
@@ -31,34 +33,52 @@ class _Recurrent(Layer):
     dtype: Any = None
     unroll: int = 1
 
+    is_loop = True
     gates = 0
     states = 0
 
     def spec(self, x: Any) -> Tree:
-        given, wide = self._input(x).shape[-1], self.gates * self.features
-        draw = self.kernel_init or initializers.xavier_uniform()
-        again = self.recurrent_init or initializers.orthogonal()
+        draws = {
+            ("input", "kernel"): self.kernel_init or initializers.xavier_uniform(),
+            ("hidden", "kernel"): self.recurrent_init or initializers.orthogonal(),
+        }
         return Tree({
-            "input": {"kernel": Param((given, wide), self.param_dtype, draw), "bias": Param((wide,), self.param_dtype, self.bias_init)},
-            "hidden": {"kernel": Param((self.features, wide), self.param_dtype, again), "bias": Param((wide,), self.param_dtype, self.bias_init)},
+            node: {name: Param(shape, self.param_dtype, draws.get((node, name), self.bias_init)) for name, shape in of.items()}
+            for node, of in self._shapes(self._input(x).shape[-1]).items()
         })  # fmt: skip
+
+    def _shapes(self, features: int) -> dict[str, dict[str, tuple[int, ...]]]:
+        wide = self.gates * self.features
+        return {
+            node: {"kernel": (size, wide), "bias": (wide,)}
+            for node, size in {"input": features, "hidden": self.features}.items()
+        }
 
     def __call__(self, params: Any, x: Any, *, state: Any = None) -> Any:
         return self.run(params, x, state)[0]
 
+    @partial(compiled, always=True)
     def run(self, params: Any, x: Any, state: Any = None) -> tuple[Any, Any]:
-        """All outputs f32[batch, time, features], and the last state, to go on with."""
-        given, wide = self._input(x).shape[-1], self.gates * self.features
-        names = (
-            ("input", "kernel", (given, wide)),
-            ("input", "bias", (wide,)),
-            ("hidden", "kernel", (self.features, wide)),
-            ("hidden", "bias", (wide,)),
-        )
-        leaves = [need(need(params, node, self), name, self, shape) for node, name, shape in names]
+        """All outputs f32[batch, time, features], and the last state, to go on with.
+
+        Raises:
+            LayerError: an input, parameters or a state that do not fit.
+        """
+        features = need(need(params, "input", self), "kernel", self).shape[0]
+        if self._input(x).shape[-1] != features:
+            raise unfit(self, f"{features} features for the input's kernel", f"the input {describe(x)}")
+        leaves = [
+            need(need(params, node, self), name, self, shape)
+            for node, of in self._shapes(features).items()
+            for name, shape in of.items()
+        ]
         x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, *leaves)
+        shape = (*x.shape[:-2], self.features)
         if state is None:
-            state = (jnp.zeros((*x.shape[:-2], self.features), x.dtype),) * self.states
+            state = (jnp.zeros(shape, x.dtype),) * self.states
+        if [getattr(part, "shape", None) for part in state] != [shape] * self.states:
+            raise unfit(self, f"a state of {self.states} arrays of the shape {shape}", ", ".join(map(describe, state)))
+        state = [part.astype(x.dtype) for part in state]
         before = jnp.moveaxis(x @ kernel + bias, -2, 0)  # for all times at once
 
         def step(state: Any, gates: Any) -> tuple[Any, Any]:

@@ -12,10 +12,13 @@ from .._access import items, set
 from .._errors import LayerError
 from .._keys import child_key
 from .._leaf import describe
-from .._stacks import scan, stack
-from .._tree import STACKED, Tree
+from .._paths import STACKED
+from .._stacks import checkpointed, scan, stack
+from .._tree import Tree
+from ._branches import Lambda
 from ._call import shape_after, shape_of, unfit
 from ._layer import Layer, takes
+from ._sequential import check_part
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,9 +52,11 @@ class Repeat(Layer):
         unroll: how many layers are compiled in a row; True for all.
 
     Raises:
-        LayerError: a layer whose output is not like its input.
+        LayerError: a layer whose output is not like its input, parameters of another number of layers, or `updated`
+            where they are shared.
     """
 
+    is_loop = True
     layer: Any
     n: int
     shared: bool = False
@@ -72,18 +77,18 @@ class Repeat(Layer):
         like, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
         if like != got:
             raise unfit(self, f"a layer whose output is like its input, {like}", f"{got}")
-        if self.shared:
+        if self.shared or not len(own):
             return own
         layers = Tree({str(at): own for at in range(self.n)})
         return stack(layers, "") if self.scan else layers
 
     def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
-        return self._run(params, x, key, {"train": True} if train and takes(type(self.layer), "train") else {})[0]
+        return self._run(_Body(self.layer, train and takes(type(self.layer), "train")), params, x, key)[0]
 
     def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
         if self.shared:
             raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
-        y, new = self._run(params, x, key, None)
+        y, new = self._run(_Body(self.layer, None), params, x, key)
         for path, values in new.items():  # a leaf of each layer, stacked
             if STACKED in params:
                 params = set(params, f"{STACKED}/{path}", values)
@@ -92,26 +97,18 @@ class Repeat(Layer):
                     params = set(params, f"{at}/{path}", values[at])
         return y, params
 
-    def _run(self, params: Any, x: Any, key: Any, options: dict[str, Any] | None) -> tuple[Any, dict[str, Any]]:
-        """The output, and with `options` None, in training, the leaves that each layer gives new values, stacked."""
-        if not self.shared:
-            self._count(params)
+    def _run(self, body: _Body, params: Any, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        """The output, and what else the layers give, stacked."""
         keys = None
-        if key is not None and (options is None or takes(type(self.layer), "key")):
+        if key is not None and (body.train is None or takes(type(self.layer), "key")):
             keys = jax.numpy.stack([child_key(key, at) for at in range(self.n)])
-
-        def one(x: Any, own: Any, key: Any = None) -> tuple[Any, Any]:
-            keyed = {} if key is None else {"key": key}
-            if options is not None:
-                return self.layer(own, x, **keyed, **options), None
-            y, new = self.layer.updated(own, x, **keyed)
-            old = dict(items(own))
-            return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}
-
+        own = not self.shared and len(params)  # of what has no parameters there is nothing to stack
+        if own:
+            self._count(params)
         try:
-            if not self.shared:
-                return scan(one, x, params, keys, remat=self.remat, unroll=self.unroll)
-            step = jax.checkpoint(one, prevent_cse=False) if self.remat else one
+            if own:
+                return scan(body, x, params, keys, remat=self.remat, unroll=self.unroll)
+            step = checkpointed(body, self.remat, self.unroll is not True and self.unroll <= 1)
             return jax.lax.scan(lambda x, key: step(x, params, key), x, keys, self.n, unroll=self.unroll)
         except LayerError as error:
             raise error if self.shared else error.inside(STACKED) from None
@@ -127,5 +124,25 @@ class Repeat(Layer):
             raise unfit(self, f"the parameters of {self.n} layers", f"those of {count}" if there else describe(params))
 
     def __post_init__(self) -> None:
-        if self.n < 1 or not hasattr(self.layer, "spec"):
-            raise LayerError(f"Repeat: expected a layer and a number of at least 1, got {self.layer!r} and {self.n}")
+        check_part("Repeat", self.layer)
+        if not hasattr(self.layer, "spec"):
+            object.__setattr__(self, "layer", Lambda(self.layer))
+        if not isinstance(self.n, int) or self.n < 1:
+            raise LayerError(f"Repeat: expected a number of layers of at least 1, got {self.n!r}")
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What one layer does, as `scan` calls it; equal for equal layers, so that JAX compiles it once."""
+
+    layer: Any
+    train: bool | None
+    """None for `updated`: then the leaves that the layer gives new values come out too."""
+
+    def __call__(self, x: Any, own: Any, key: Any = None) -> tuple[Any, dict[str, Any]]:
+        options = {} if key is None else {"key": key}
+        if self.train is not None:
+            return self.layer(own, x, **options, **({"train": True} if self.train else {})), {}
+        y, new = self.layer.updated(own, x, **options)
+        old = dict(items(own))
+        return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}

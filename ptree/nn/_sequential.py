@@ -42,20 +42,7 @@ class Sequential(Layer):
     layers: tuple[tuple[str, Any], ...]
 
     def __init__(self, *layers: Any):
-        named = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
-        pairs = tuple((str(name) if isinstance(name, int) else name, layer) for name, layer in named)
-        if len({name for name, _ in pairs}) < len(pairs):
-            raise LayerError(f"two layers of one name in Sequential: {[name for name, _ in pairs]}")
-        for name, layer in pairs:
-            if not isinstance(name, str) or not name or "/" in name:
-                raise LayerError(f"bad name {name!r} in Sequential: expected a string without '/'")
-            if not callable(layer):
-                raise LayerError(f"at {name!r}, Sequential: expected a layer or a function, got {describe(layer)}")
-            if isinstance(layer, type):
-                raise LayerError(
-                    f"at {name!r}, Sequential: expected a layer, got the class {layer.__name__}; call it first"
-                )
-        object.__setattr__(self, "layers", pairs)
+        object.__setattr__(self, "layers", named("Sequential", layers))
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         return iter(self.layers)
@@ -94,6 +81,27 @@ class Sequential(Layer):
 
     def __repr__(self) -> str:
         return in_lines("Sequential", self.layers)
+
+
+def named(kind: str, layers: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
+    """The layers that a container is given, one after the other or as a dict, each with its name."""
+    given = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
+    pairs = tuple((str(name) if isinstance(name, int) else name, layer) for name, layer in given)
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise LayerError(f"two layers of one name in {kind}: {[name for name, _ in pairs]}")
+    for name, layer in pairs:
+        if not isinstance(name, str) or not name or "/" in name:
+            raise LayerError(f"bad name {name!r} in {kind}: expected a string without '/'")
+        check_part(f"at {name!r}, {kind}", layer)
+    return pairs
+
+
+def check_part(where: str, layer: Any) -> None:
+    """What a container holds is a layer or a function."""
+    if not callable(layer):
+        raise LayerError(f"{where}: expected a layer or a function, got {describe(layer)}")
+    if isinstance(layer, type):
+        raise LayerError(f"{where}: expected a layer, got the class {layer.__name__}; call it first")
 
 
 def in_lines(kind: str, layers: Sequence[tuple[str, Any]]) -> str:

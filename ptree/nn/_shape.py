@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .._errors import LayerError
 from .._leaf import describe
-from ._call import unfit
+from ._call import floating, unfit
 from ._layer import Layer
 
 
@@ -43,21 +43,27 @@ class Dropout(Layer):
     >>> drop({}, x, key=jax.random.key(1)).tolist()
     [2.0, 0.0, 2.0, 2.0]
 
-    Without a key, when not training, the input passes unchanged. In a container the key of each
-    Dropout is derived from its path (Srivastava et al. 2014).
+    Without a key, when not training, the input passes unchanged. In a container the key of each Dropout is derived
+    from its path: the same step key gives the same mask in every model in which it has that path, scanned or not
+    (Srivastava et al. 2014).
 
     Raises:
-        LayerError: a rate that is not at least 0 and below 1.
+        LayerError: a rate that is not at least 0 and below 1, an input of whole numbers, or training without a key.
     """
 
     rate: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise LayerError(f"{self!r}: expected a rate of at least 0 and below 1, got {self.rate}")
+        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
+            raise LayerError(f"Dropout: expected a rate of at least 0 and below 1, got {self.rate!r}")
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None) -> Any:
-        if key is None or self.rate == 0:
+    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
+        if self.rate == 0:
+            return x
+        if key is None and train:
+            raise unfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
+        floating(self, x)
+        if key is None:
             return x
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
