@@ -97,6 +97,8 @@ class GPT:
 
     def generate(self, params: Any, ids: Any, count: int, key: Any, temperature: float = 0.0) -> Any:
         """Go on with i32[batch, time] for `count` places: the likeliest at temperature 0, else drawn."""
+        if ids.shape[1] + count > self.context:
+            raise ValueError(f"{ids.shape[1]} places and {count} more, but the context is of {self.context}")
         logits, caches = self(params, ids, self.caches(len(ids)))
 
         def place(state: Any, at: Any) -> Any:

@@ -481,6 +481,24 @@ def test_a_mask_with_a_cache_is_of_the_caches_places(key):
     np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
+def test_options_go_through_containers_to_the_layers_that_take_them(key):
+    attention = nn.Sequential(nn.LayerNorm(), nn.MultiHeadAttention(2), nn.Dropout(0.1))
+    block = nn.Sequential(nn.Residual(attention), nn.Residual(nn.Sequential(nn.Dense(4), jnp.tanh)))
+    net, apart = nn.Repeat(block, 3), nn.Repeat(block, 3, scan=False)
+    x = jax.random.normal(key, (2, 5, 4))
+    params = net.init(key, x)
+    mask = (jnp.arange(5) < jnp.array([[5], [3]]))[:, None, None]
+    y = net(params, x, mask=mask)
+    np.testing.assert_allclose(y[1, :3], net(params, x.at[1, 3:].add(7.0), mask=mask)[1, :3], atol=1e-6)
+    assert not np.allclose(y[1, :3], net(params, x)[1, :3], atol=1e-3)
+    np.testing.assert_allclose(y, apart(pt.unstack(params, ""), x, mask=mask), atol=1e-5)
+    trained = jax.jit(lambda p, k: net(p, x, mask=mask, key=k, train=True))(params, key)
+    np.testing.assert_allclose(trained, net.updated(params, x, mask=mask, key=key)[0], atol=1e-5)
+    both = nn.Parallel(nn.MultiHeadAttention(2), nn.Dense(4))
+    assert both(both.init(key, x), x, mask=mask).shape == x.shape
+    says(pt.LayerError, "Repeat: expected options that a layer in it takes, got ['maks']", net, params, x, maks=mask)
+
+
 def test_pools_of_narrow_floats_sum_in_float32():
     ones = jnp.ones((1, 64, 64, 1))
     assert float(nn.AvgPool(64)({}, ones.astype("bfloat16")).squeeze()) == 1

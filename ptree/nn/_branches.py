@@ -11,7 +11,7 @@ import jax
 from .._errors import LayerError
 from .._leaf import describe, name_of
 from .._tree import Tree
-from ._call import apply, declared, shape_after, shape_of, update
+from ._call import apply, check_options, declared, shape_after, shape_of, update
 from ._layer import Layer
 from ._sequential import check_part, in_lines, named
 
@@ -46,11 +46,13 @@ class Residual(Layer):
         self._same(x, shape_after(self.inner, "inner", own, x))
         return Tree({"inner": own} if len(own) else {})
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
-        return self._same(x, apply(self.inner, "inner", params, x, key, train))
+    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
+        check_options(self, options)
+        return self._same(x, apply(self.inner, "inner", params, x, key, train, options))
 
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
-        y, params = update(self.inner, "inner", params, x, key)
+    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
+        check_options(self, options)
+        y, params = update(self.inner, "inner", params, x, key, options)
         return self._same(x, y), params
 
     def _same(self, x: Any, y: Any) -> Any:
@@ -96,13 +98,15 @@ class Parallel(Layer):
         jax.eval_shape(self._combined, *(shape_after(layer, name, specs[name], x) for name, layer in self.layers))
         return Tree({name: own for name, own in specs.items() if len(own)})
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
-        return self._combined(*(apply(layer, name, params, x, key, train) for name, layer in self.layers))
+    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
+        check_options(self, options)
+        return self._combined(*(apply(layer, name, params, x, key, train, options) for name, layer in self.layers))
 
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
+        check_options(self, options)
         ys: list[Any] = []
         for name, layer in self.layers:
-            y, params = update(layer, name, params, x, key)
+            y, params = update(layer, name, params, x, key, options)
             ys.append(y)
         return self._combined(*ys), params
 

@@ -19,29 +19,40 @@ from ._layer import takes
 _NOTHING = Tree()
 
 
-def apply(layer: Any, name: str, params: Any, x: Any, key: Any = None, train: bool = False) -> Any:
+Options = Mapping[str, Any]
+
+
+def apply(
+    layer: Any, name: str, params: Any, x: Any, key: Any = None, train: bool = False, options: Options = _NOTHING
+) -> Any:
     """What one part of a container does to its input; a plain function has no parameters."""
     if not hasattr(layer, "spec"):
         return layer(x)
-    options = {"train": True} if train and takes(type(layer), "train") else {}
-    return _called(layer, layer, name, params, x, options, key)
+    return _called(layer, layer, name, params, x, {**options, "train": True} if train else options, key)
 
 
-def update(layer: Any, name: str, params: Any, x: Any, key: Any = None) -> tuple[Any, Any]:
+def update(layer: Any, name: str, params: Any, x: Any, key: Any = None, options: Options = _NOTHING) -> tuple[Any, Any]:
     """What one part does in training: the output, and the container's parameters with the part's new statistics."""
     if not hasattr(layer, "updated"):
-        return apply(layer, name, params, x, key, True), params
-    y, own = _called(layer, layer.updated, name, params, x, {}, key)
+        return apply(layer, name, params, x, key, True, options), params
+    y, own = _called(layer, layer.updated, name, params, x, options, key)
     old = params.get(name, _NOTHING) if isinstance(params, Mapping) else _NOTHING
     return y, params if own is old or not own else set(params, name, own)
 
 
-def _called(layer: Any, function: Any, name: str, params: Any, x: Any, options: dict[str, Any], key: Any) -> Any:
+def check_options(layer: Any, options: Options) -> None:
+    """An option that no layer of a container takes is a mistake."""
+    if unknown := [name for name in options if not takes(layer, name)]:
+        raise LayerError(f"{type(layer).__name__}: expected options that a layer in it takes, got {unknown}")
+
+
+def _called(layer: Any, function: Any, name: str, params: Any, x: Any, options: Options, key: Any) -> Any:
     own = params  # what is no mapping goes on to the layer that needs a parameter, and is refused there
     if isinstance(params, Mapping):
         own = params.get(name, _NOTHING)
-    if key is not None and (function is not layer or takes(type(layer), "key")):
-        options = {**options, "key": child_key(key, name)}
+    options = {option: value for option, value in options.items() if takes(layer, option)}
+    if key is not None and (function is not layer or takes(layer, "key")):
+        options["key"] = child_key(key, name)
     try:
         return function(own, x, **options)
     except LayerError as error:

@@ -23,7 +23,8 @@ def compiled(method: Callable[..., Any], *, always: bool = False) -> Callable[..
     of `jax.jit`, the call is what it says: a layer may look at its input, print it, or stop in a debugger. One that
     is a loop of JAX's own, which compiles in any case, is compiled `always`, once for all calls.
     """
-    names = [*inspect.signature(method).parameters][3:]
+    given = [*inspect.signature(method).parameters.values()][3:]
+    names = [parameter.name for parameter in given if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
     @wraps(method)
     def called(self: Any, params: Any, x: Any, *args: Any, **options: Any) -> Any:

@@ -22,7 +22,7 @@ class Layer:
 
     `spec` declares the parameters for an input like `x` (an array or a `jax.ShapeDtypeStruct`; nothing is
     computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword, one that does otherwise in
-    training `train=False`; a container passes both on to the layers that take them. Inside of `jax.jit` each call is
+    training `train=False`; a container passes both, and other options, on to the layers that take them. Inside of `jax.jit` each call is
     a compiled function of its own, which equal layers share: so what it reads besides its fields is read once. A
     class that keeps something else than such fields is a layer too: its objects are equal to themselves alone, and
     not compiled apart.
@@ -100,7 +100,7 @@ class Layer:
         """
         return init(self.spec(x), key, rules)
 
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
         """The output in training, and the parameters with new running statistics; all others are the same objects.
 
         Raises:
@@ -111,8 +111,10 @@ class Layer:
                 f"{self!r}: it holds layers with running statistics, so define `updated(params, x, *, key=None)`, which"
                 " returns the output and the new parameters"
             )
-        options = {"key": key} if takes(type(self), "key") else {}
-        return self(params, x, **options, **({"train": True} if takes(type(self), "train") else {})), params
+        always = {"key": key, "train": True}
+        return self(
+            params, x, **options, **{name: value for name, value in always.items() if takes(self, name)}
+        ), params
 
     def parts(self) -> Iterator[tuple[str, Any]]:
         """The layers inside, each with the path that its parameters have in `spec`.
@@ -163,13 +165,21 @@ def _keeps_statistics(layer: Any) -> bool:
     )
 
 
+def takes(layer: Any, option: str) -> bool:
+    """Whether calls of the layer have an option; a container passes on those of the layers in it."""
+    named, passes_on = _call_options(type(layer))
+    return option in named or (passes_on and any(takes(part, option) for _, part in layer.parts()))
+
+
 @lru_cache(maxsize=1024)
-def takes(kind: type, option: str) -> bool:
-    """Whether calls of this kind of layer have an option."""
+def _call_options(kind: type) -> tuple[frozenset[str], bool]:
+    """The options that a call of this kind of layer names, and whether it has others too."""
     try:
-        return option in inspect.signature(kind.__call__).parameters
+        options = inspect.signature(kind.__call__).parameters.values()
     except (TypeError, ValueError):
-        return False
+        return frozenset(), False
+    others = any(option.kind is option.VAR_KEYWORD for option in options)
+    return frozenset(option.name for option in options), others and hasattr(kind, "parts")
 
 
 def _layers_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -185,7 +185,7 @@ class BatchNorm(Layer):
         _features(self, params, x)
         return self._normed(params, x, *(self._of_batch(x) if train else (params["mean"], params["var"])))
 
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         _features(self, params, x)
         mean, var = self._of_batch(x)
         y, count = self._normed(params, x, mean, var), math.prod(x.shape[:-1])

@@ -16,7 +16,7 @@ from .._paths import STACKED
 from .._stacks import checkpointed, scan, stack
 from .._tree import Tree
 from ._branches import Lambda
-from ._call import shape_after, shape_of, unfit
+from ._call import check_options, shape_after, shape_of, unfit
 from ._layer import Layer, takes
 from ._sequential import check_part
 
@@ -82,13 +82,16 @@ class Repeat(Layer):
         layers = Tree({str(at): own for at in range(self.n)})
         return stack(layers, "") if self.scan else layers
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
-        return self._run(_Body(self.layer, train and takes(type(self.layer), "train")), params, x, key)[0]
+    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
+        check_options(self, options)
+        options |= {"train": True} if train and takes(self.layer, "train") else {}
+        return self._run(_Body(self.layer, False, options or ()), params, x, key)[0]
 
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
+        check_options(self, options)
         if self.shared:
             raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
-        y, new = self._run(_Body(self.layer, None), params, x, key)
+        y, new = self._run(_Body(self.layer, True, options or ()), params, x, key)
         for path, values in new.items():  # a leaf of each layer, stacked
             if STACKED in params:
                 params = set(params, f"{STACKED}/{path}", values)
@@ -100,7 +103,7 @@ class Repeat(Layer):
     def _run(self, body: _Body, params: Any, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         """The output, and what else the layers give, stacked."""
         keys = None
-        if key is not None and (body.train is None or takes(type(self.layer), "key")):
+        if key is not None and (body.updating or takes(self.layer, "key")):
             keys = jax.numpy.stack([child_key(key, at) for at in range(self.n)])
         own = not self.shared and len(params)  # of what has no parameters there is nothing to stack
         if own:
@@ -136,13 +139,14 @@ class _Body:
     """What one layer does, as `scan` calls it; equal for equal layers, so that JAX compiles it once."""
 
     layer: Any
-    train: bool | None
-    """None for `updated`: then the leaves that the layer gives new values come out too."""
+    updating: bool
+    """Whether the leaves that the layer gives new values come out too."""
+    options: dict[str, Any] | tuple[()]
 
     def __call__(self, x: Any, own: Any, key: Any = None) -> tuple[Any, dict[str, Any]]:
-        options = {} if key is None else {"key": key}
-        if self.train is not None:
-            return self.layer(own, x, **options, **({"train": True} if self.train else {})), {}
+        options = {**dict(self.options), **({} if key is None else {"key": key})}
+        if not self.updating:
+            return self.layer(own, x, **options), {}
         y, new = self.layer.updated(own, x, **options)
         old = dict(items(own))
         return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}

@@ -9,7 +9,7 @@ from typing import Any
 from .._errors import LayerError
 from .._leaf import describe, name_of
 from .._tree import Tree
-from ._call import apply, declared, shape_after, shape_of, update
+from ._call import apply, check_options, declared, shape_after, shape_of, update
 from ._layer import Layer
 
 
@@ -32,7 +32,7 @@ class Sequential(Layer):
 
     The same layer *object* at two places, at any depth, is one set of parameters: the spec then has a tie.
     A layer without parameters has no node in the tree. With `key`, each layer that takes one gets its own,
-    derived from its name.
+    derived from its name; other options, such as attention's `mask=`, go to the layers that take them.
 
     Raises:
         LayerError: something that is no layer, a bad name, or an input that does not fit; it names the path.
@@ -57,14 +57,16 @@ class Sequential(Layer):
             x = shape_after(layer, name, own, x)
         return Tree(specs)
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
+    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
+        check_options(self, options)
         for name, layer in self.layers:
-            x = apply(layer, name, params, x, key, train)
+            x = apply(layer, name, params, x, key, train, options)
         return x
 
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:
+    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
+        check_options(self, options)
         for name, layer in self.layers:
-            x, params = update(layer, name, params, x, key)
+            x, params = update(layer, name, params, x, key, options)
         return x, params
 
     def __getitem__(self, name: int | str) -> Any:
