@@ -484,7 +484,7 @@ def test_a_mask_with_a_cache_is_of_the_caches_places(key):
 def test_options_go_through_containers_to_the_layers_that_take_them(key):
     attention = nn.Sequential(nn.LayerNorm(), nn.MultiHeadAttention(2), nn.Dropout(0.1))
     block = nn.Sequential(nn.Residual(attention), nn.Residual(nn.Sequential(nn.Dense(4), jnp.tanh)))
-    net, apart = nn.Repeat(block, 3), nn.Repeat(block, 3, scan=False)
+    net, apart = nn.Repeat(block, 3, remat=True), nn.Repeat(block, 3, scan=False)
     x = jax.random.normal(key, (2, 5, 4))
     params = net.init(key, x)
     mask = (jnp.arange(5) < jnp.array([[5], [3]]))[:, None, None]

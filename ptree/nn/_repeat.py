@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -85,13 +86,13 @@ class Repeat(Layer):
     def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
         check_options(self, options)
         options |= {"train": True} if train and takes(self.layer, "train") else {}
-        return self._run(_Body(self.layer, False, options or ()), params, x, key)[0]
+        return self._run(_Body(self.layer, False), options, params, x, key)[0]
 
     def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
         check_options(self, options)
         if self.shared:
             raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
-        y, new = self._run(_Body(self.layer, True, options or ()), params, x, key)
+        y, new = self._run(_Body(self.layer, True), options, params, x, key)
         for path, values in new.items():  # a leaf of each layer, stacked
             if STACKED in params:
                 params = set(params, f"{STACKED}/{path}", values)
@@ -100,12 +101,15 @@ class Repeat(Layer):
                     params = set(params, f"{at}/{path}", values[at])
         return y, params
 
-    def _run(self, body: _Body, params: Any, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    def _run(self, body: Any, options: dict[str, Any], params: Any, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         """The output, and what else the layers give, stacked."""
         keys = None
         if key is not None and (body.updating or takes(self.layer, "key")):
             keys = jax.numpy.stack([child_key(key, at) for at in range(self.n)])
-        own = not self.shared and len(params)  # of what has no parameters there is nothing to stack
+        if options:
+            body = partial(body, options=options)
+        nothing = isinstance(params, Mapping) and not len(params)  # to stack
+        own = not self.shared and not nothing
         if own:
             self._count(params)
         try:
@@ -141,10 +145,11 @@ class _Body:
     layer: Any
     updating: bool
     """Whether the leaves that the layer gives new values come out too."""
-    options: dict[str, Any] | tuple[()]
 
-    def __call__(self, x: Any, own: Any, key: Any = None) -> tuple[Any, dict[str, Any]]:
-        options = {**dict(self.options), **({} if key is None else {"key": key})}
+    def __call__(
+        self, x: Any, own: Any, key: Any = None, *, options: Mapping[str, Any] = Tree()
+    ) -> tuple[Any, dict[str, Any]]:
+        options = {**options, **({} if key is None else {"key": key})}
         if not self.updating:
             return self.layer(own, x, **options), {}
         y, new = self.layer.updated(own, x, **options)
