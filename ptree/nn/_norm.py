@@ -199,7 +199,10 @@ class BatchNorm(Layer):
         return y, params
 
     def _normed(self, params: Any, x: Any, mean: Any, var: Any) -> Any:
-        return _scaled(self, params, (_wide(x) - mean) * jax.lax.rsqrt(var + self.epsilon), x)
+        dtype = self.dtype or jnp.result_type(x, params["scale"])
+        factor = jax.lax.rsqrt(var + self.epsilon) * params["scale"]  # of the features alone: less to do for each place
+        y = ((_wide(x) - mean) * factor).astype(dtype)
+        return y + params["bias"].astype(dtype) if self.use_bias else y
 
     def _of_batch(self, x: Any) -> tuple[Any, Any]:
         if math.prod(x.shape[:-1]) < 2:
