@@ -13,6 +13,7 @@ the rate that a product of matrices reaches on this device: that is what runs wh
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 import optax
 from _gpt import MODELS, Config, torch_apply, torch_params
 from _training import in_jax, in_torch
-from _turns import Column, Made, run
+from _turns import Column, Facts, Made, run
 
 GPT2 = "--gpt2" in sys.argv or jax.default_backend() == "gpu"
 WHO = [*MODELS, "PyTorch, eager", "PyTorch, compiled"]
@@ -38,7 +39,13 @@ def make(who: str, blocks: int) -> Made:
     flat = chosen.weights()
     ids = np.random.default_rng(1).integers(chosen.vocabulary, size=(chosen.batch, chosen.time)).astype("int32")
     if who.startswith("PyTorch"):
-        return in_pytorch(chosen, flat, ids, who.endswith("compiled"))
+        facts, turn = with_torch(chosen, flat, ids, who.endswith("compiled"))
+    else:
+        facts, turn = with_jax(who, chosen, flat, ids)
+    return facts, with_rate(turn, chosen, flat) if GPT2 else turn
+
+
+def with_jax(who: str, chosen: Config, flat: Any, ids: np.ndarray) -> Made:
     params, apply = MODELS[who](chosen, flat)
 
     def loss(params: Any, none: Any, ids: Any) -> Any:
@@ -46,23 +53,23 @@ def make(who: str, blocks: int) -> Made:
         logits = apply(used, ids)[0].astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.roll(ids, -1, 1)).mean(), none
 
-    facts, turn = in_jax(params, loss, ids)
-    if not GPT2:
-        return facts, turn
-    count, rate = sum(value.size for value in flat.values()), matrix_rate()
-    per_token = (
-        6 * count + 12 * blocks * chosen.width * chosen.time
-    )  # products, forward and backward (PaLM, appendix B)
+    return in_jax(params, loss, ids)
 
-    def with_rate() -> dict[str, Any]:
+
+def with_rate(turn: Callable[[], Facts], chosen: Config, flat: Any) -> Callable[[], Facts]:
+    """Turns that also say tokens per second, and what share they are of the rate of a product of matrices."""
+    count, rate = sum(value.size for value in flat.values()), matrix_rate()
+    per_token = 6 * count + 12 * chosen.blocks * chosen.width * chosen.time  # forward and backward (PaLM, appendix B)
+
+    def turned() -> Facts:
         taken = turn()
-        tokens = ids.size / taken["step"]
+        tokens = chosen.batch * chosen.time / taken["step"]
         return {**taken, "tokens": tokens, "share": tokens * per_token / rate}
 
-    return facts, with_rate
+    return turned
 
 
-def in_pytorch(chosen: Config, flat: Any, ids: np.ndarray, compiled: bool) -> Made:
+def with_torch(chosen: Config, flat: Any, ids: np.ndarray, compiled: bool) -> Made:
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
