@@ -1,39 +1,31 @@
-"""The format: plain safetensors, with what only ptree knows in the metadata under the key `ptree`, as JSON.
-
-    version   1. A reader MUST refuse a higher one.
-    order     every path in declared order: leaves, aliases, and nodes without leaves.
-    ties      alias -> [source, [names of the transforms, first applied first]]. An alias MAY have a tensor too, equal to
-              what it shows of its source, for readers that know no ties; where the two differ, a reader MUST say so.
-    empty     path -> "node" or "none", for a node without leaves and for None.
-    kinds     path -> what a leaf is, where it is not a jax array: "numpy", "scalar" (of NumPy), "bool", "int", "float", or
-              "key:" and the implementation for a typed PRNG key, whose tensor holds the key's words.
-
-A file without this metadata is any safetensors file: its names are the paths.
-"""
+"""The header of a file, as `FORMAT.md` beside this says: plain safetensors, and what only ptree knows in its metadata."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jax.core import Tracer
+import xxhash
 
-from .._errors import FileError, lines, quoted
-from .._leaf import describe, short_dtype
+from .._errors import FileError, TieError, quoted
 from .._nested import Nested, build, insert
-from .._paths import DEEPEST, split
-from .._select import entry_dict
+from .._paths import split
 from .._tie import Tie
 from .._transform import transform_named
 from .._tree import Tree
 
 VERSION = 1
+ALIGNED = 64
+"""Bytes: where data begin, and every tensor whose size is a multiple of it."""
+
+_START = b'{"__metadata__":{"ptree_sum":"'
+_DIGITS = 32
+_LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
 
 _NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -44,125 +36,192 @@ _NAMES = {
 }  # fmt: skip
 DTYPES = {code: np.dtype(getattr(ml_dtypes, name, name)) for code, name in _NAMES.items()}
 """safetensors' name of a dtype -> the dtype."""
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+_WIDENED = (
+    "int2", "int4", "uint2", "uint4", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn",
+    "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz",
+)  # fmt: skip
+STORED = {np.dtype(getattr(ml_dtypes, name)): (np.dtype("uint8"), ()) for name in _WIDENED if hasattr(ml_dtypes, name)}
+STORED[np.dtype("complex128")] = (np.dtype("float64"), (2,))
+"""A dtype that safetensors does not have -> the one that its bytes are stored as, and the axes behind."""
+_BY_NAME = {dtype.name: dtype for dtype in STORED}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: what it is, and its bytes, counted from the start of the file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    stop: int
 
 
 @dataclass
 class Facts:
-    """What the metadata says of a tree."""
+    """What the metadata say of a tree."""
 
     order: list[str] = field(default_factory=list)
     ties: dict[str, Tie] = field(default_factory=dict)
     empty: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    containers: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
-        facts = {"version": VERSION, "order": self.order, "ties": ties, "empty": self.empty, "kinds": self.kinds}
-        return json.dumps(facts)
+        return json.dumps({"version": VERSION, **vars(self), "ties": ties})
 
     @staticmethod
     def from_json(text: str) -> Facts:
-        """Raises ValueError, TypeError or KeyError where the text is not what `to_json` writes."""
+        """Raises ValueError, TypeError, KeyError or AttributeError where the text is not what `to_json` writes."""
         facts = json.loads(text)
-        if facts["version"] > VERSION:
-            raise ValueError(f"it has version {facts['version']} of the format; this ptree reads up to {VERSION}")
-        ties = {a: Tie(source, tuple(map(transform_named, names))) for a, (source, names) in facts["ties"].items()}
-        names = [*facts["order"], *(tie.source for tie in ties.values())]
-        if not all(type(text) is str and text for text in (*names, *facts["kinds"].values())):
+        if (version := facts.pop("version")) > VERSION:
+            raise ValueError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
+        ties = {a: Tie(source, tuple(map(transform_named, names))) for a, (source, names) in facts.pop("ties").items()}
+        known = {name: type(value)(facts[name]) for name, value in asdict(Facts()).items() if name in facts}
+        made = Facts(**known, ties=ties)
+        tables = (made.empty, made.kinds, made.dtypes, made.containers, made.sums)
+        names = [*made.order, *(tie.source for tie in ties.values()), *(v for table in tables for v in table.values())]
+        if not all(type(text) is str and text for text in names):
             raise TypeError("a name in its metadata is not a string, or is empty")
-        return Facts(list(facts["order"]), ties, dict(facts["empty"]), dict(facts["kinds"]))
+        return made
 
 
-def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, np.ndarray], Facts]:
-    """The tensors and the facts of a tree; raises one FileError that lists every leaf a file cannot hold."""
-    values = entry_dict(tree)
-    tensors: dict[str, np.ndarray] = {}
-    facts = Facts()
-    problems: list[str] = []
-    for path, value in values.items():
-        if path == "__metadata__":
-            problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
-            continue
-        if path.count("/") >= DEEPEST or (not path.isprintable() and _not_utf8(path)):
-            problems.append(f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments")
-            continue
-        if not path:
-            raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
-        facts.order.append(path)
-        if type(value) is Tie:
-            facts.ties[path] = value
-            if not expand_ties:
-                continue
-            value = value.read(values[value.source])
-        if value is None:
-            facts.empty[path] = "none"
-        elif not jax.tree.leaves(value):
-            facts.empty[path] = "node"
-        else:
-            array, kind = _tensor(value)
-            if array is None:
-                problems.append(f"{path!r} is {kind}")
-                continue
-            tensors[path] = array
-            if kind:
-                facts.kinds[path] = kind
-    if problems:
-        told = lines(problems, "\n  ")
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {told}")
-    return tensors, facts
+@dataclass(frozen=True)
+class Header:
+    """All that a file says before its data; `facts` is None in a file that ptree did not write."""
+
+    entries: dict[str, Entry]
+    facts: Facts | None
+    metadata: dict[str, str]
 
 
-def _not_utf8(path: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in path)
+def digest(data: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
 
 
-def _tensor(leaf: Any) -> tuple[np.ndarray | None, str]:
-    """The array to be written and the leaf's kind; or None and why not."""
-    kind = ""
-    if isinstance(leaf, Tracer):
-        return None, "a tracer: save outside of jax.jit"
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        kind = f"key:{jax.random.key_impl(leaf)}"
-        leaf = jax.random.key_data(leaf)
-    elif isinstance(leaf, np.ma.MaskedArray):
-        return None, "a masked array"
-    elif isinstance(leaf, (np.ndarray, np.generic)):
-        kind = "numpy" if isinstance(leaf, np.ndarray) else "scalar"
-    elif type(leaf) in (bool, int, float):
-        kind = type(leaf).__name__
-    elif not isinstance(leaf, jax.Array):
-        return None, describe(leaf) if hasattr(leaf, "shape") else f"{describe(leaf)}, a {type(leaf).__name__}"
-    array = np.asarray(leaf, order="C")
-    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    if array.dtype not in DTYPES.values():
-        return None, f"{describe(array)}, a dtype that safetensors does not have"
-    return array, kind
+# ------------------------------------------------------------------------------- writing
 
 
-def leaf_of(array: np.ndarray, kind: str, path: str) -> Any:
-    """The leaf as it was saved, from its tensor."""
-    match kind.partition(":"):
-        case ("numpy", _, _):
-            return array
-        case ("scalar", _, _):
-            return array[()]
-        case ("bool" | "int" | "float", _, _):
-            return array.item()
-        case ("key", _, impl):
-            return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
-        case ("", _, _):
-            return to_jax(array, path)
-    raise ValueError(f"{path!r} is of the kind {kind!r}, which this ptree does not know")
+def placed(tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> list[str]:
+    """The names in the order in which their data follow each other, without gaps, each as aligned as can be.
+
+    First those whose size is a multiple of 64 bytes, then the others by the size of a number: no gap is allowed
+    between tensors, and so all but the small and odd ones can be mapped.
+    """
+
+    def key(name: str) -> tuple[bool, int]:
+        dtype, shape = tensors[name]
+        return dtype.itemsize * prod(shape) % ALIGNED != 0, -dtype.itemsize
+
+    return sorted(tensors, key=key)
 
 
-def to_jax(array: np.ndarray | np.generic, path: str) -> jax.Array:
-    """The array on JAX's default device, or a FileError where JAX would cut it to 32 bits."""
-    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        raise FileError(
-            f"{path!r} is {short_dtype(array.dtype)}, and JAX would cut it to 32 bits:"
-            " call jax.config.update('jax_enable_x64', True) first"
+def header_of(
+    tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], facts: Facts, metadata: Mapping[str, str]
+) -> tuple[bytes, dict[str, Entry]]:
+    """The bytes before the data, and where each tensor goes, in that order; the length does not depend on the sums."""
+    entries: dict[str, Entry] = {}
+    end = 0
+    for name in placed(tensors):
+        dtype, shape = tensors[name]
+        entries[name] = Entry(dtype, shape, end, end := end + dtype.itemsize * prod(shape))
+    table: dict[str, Any] = {"__metadata__": {"ptree_sum": "0" * _DIGITS, "ptree": facts.to_json(), **metadata}}
+    for name, entry in entries.items():
+        offsets = [entry.start, entry.stop]
+        table[name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNED)
+    at = len(_START)
+    text = text[:at] + digest(text).encode() + text[at + _DIGITS :]
+    first = 8 + len(text)
+    moved = {name: Entry(e.dtype, e.shape, e.start + first, e.stop + first) for name, e in entries.items()}
+    return len(text).to_bytes(8, "little") + text, moved
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def header_length(first: bytes, size: int) -> int:
+    """How many bytes the header has, from the first eight of a file; raises ValueError where it cannot be."""
+    if len(first) < 8:
+        raise ValueError("it is shorter than the 8 bytes that say how long the header is")
+    length = int.from_bytes(first, "little")
+    if length > min(size - 8, _LONGEST):
+        raise ValueError(f"its first 8 bytes say that the header has {length:,} bytes, and it has {size:,} in all")
+    return length
+
+
+def parsed(text: bytes, size: int, verify: bool) -> Header:
+    """What the header says, every offset checked against the size of the file; raises ValueError or TieError."""
+    try:
+        table = json.loads(text.decode(), object_pairs_hook=_once)
+        metadata = table.pop("__metadata__", {})
+        if not all(type(part) is str for pair in metadata.items() for part in pair):
+            raise ValueError("its metadata are not text")
+        entries = {name: _entry(name, about, 8 + len(text)) for name, about in table.items()}
+    except (AttributeError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"its header is damaged: {error}") from error
+    _fill(entries, 8 + len(text), size)
+    return Header(entries, _facts(text, metadata, verify), metadata)
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("its header has a name twice")
+    return table
+
+
+def _entry(name: str, about: Any, first: int) -> Entry:
+    code, shape, (start, stop) = about["dtype"], about["shape"], about["data_offsets"]
+    if len(about) != 3 or not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
+        raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on")
+    if code not in DTYPES:
+        raise ValueError(f"{quoted(name)} is of the dtype {quoted(code)}, which NumPy and JAX do not have")
+    if len(shape) > 64:
+        raise ValueError(f"{quoted(name)} has {len(shape)} axes, and NumPy has at most 64")
+    dtype = DTYPES[code]
+    if dtype.itemsize * prod(shape) != stop - start:
+        raise ValueError(f"{quoted(name)} is {code}{shape}, which does not take {stop - start:,} bytes")
+    return Entry(dtype, tuple(shape), first + start, first + stop)
+
+
+def _fill(entries: Mapping[str, Entry], first: int, size: int) -> None:
+    """The tensors follow each other without a gap, from the first byte of the data to the last."""
+    end, last = first, "the header"
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != end:
+            what = "overlap" if entry.start < end else "leave a gap"
+            raise ValueError(f"the bytes of {quoted(name)} and of {last} {what}")
+        end, last = entry.stop, quoted(name)
+    if end != size:
+        raise ValueError(f"it is to have {end:,} bytes, and has {size:,}")
+
+
+def _facts(text: bytes, metadata: dict[str, str], verify: bool) -> Facts | None:
+    """What ptree wrote, taken out of the metadata; None where it wrote nothing."""
+    told, claimed = metadata.pop("ptree", None), metadata.pop("ptree_sum", None)
+    if told is None and claimed is None:
+        return None
+    if told is None or (verify and claimed is None):
+        raise ValueError("its header is damaged: half of what ptree wrote is missing")
+    at = len(_START)
+    if verify and (
+        not text.startswith(_START) or digest(text[:at] + b"0" * _DIGITS + text[at + _DIGITS :]) != claimed
+    ):
+        raise ValueError(
+            "its header is damaged: it is not what its checksum says. If another program wrote it anew, verify=False loads it"
         )
-    return jnp.asarray(array)
+    try:
+        return Facts.from_json(told)
+    except TieError:
+        raise  # a transform that this process does not know
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its metadata are damaged: {error}") from error
 
 
 def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:
@@ -171,8 +230,18 @@ def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:
     values = {**empty, **facts.ties, **leaves}
     if sorted(values) != sorted(facts.order):
         lost, strange = {*facts.order} - {*values}, {*values} - {*facts.order}
-        raise ValueError(f"its metadata does not fit its leaves: {sorted(lost or strange)[:3]}")
+        raise ValueError(f"its metadata do not fit its leaves: {sorted(lost or strange)[:3]}")
     nested = Nested()
     for path in facts.order:
         insert(nested, split(path), values[path])
     return build(nested)
+
+
+def stored_as(name: str, facts: Facts) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
+    """The dtype that a tensor's bytes are of, and how many axes of the tensor that takes; None where it is its own."""
+    if name not in facts.dtypes:
+        return None
+    dtype = _BY_NAME.get(facts.dtypes[name])
+    if dtype is None:
+        raise FileError(f"{quoted(name)} is of the dtype {quoted(facts.dtypes[name])}, which this ptree does not know")
+    return dtype, STORED[dtype][1]

@@ -1,0 +1,138 @@
+"""A leaf as a file holds it: a kind, a dtype, a shape, and bytes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax.core import Tracer
+
+from .._errors import FileError, quoted
+from .._leaf import describe, short_dtype
+from ._format import CODES, STORED
+
+
+@dataclass
+class Tensor:
+    """A leaf that can be written: what its bytes are of, and the leaf, which is fetched when its turn comes."""
+
+    leaf: Any
+    kind: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    own_dtype: str = ""
+    """The name of the leaf's dtype, where safetensors does not have it."""
+
+    @property
+    def size(self) -> int:
+        return self.dtype.itemsize * prod(self.shape)
+
+    def bytes(self) -> np.ndarray[Any, Any]:
+        """All bytes in C order, little end first: a view where the leaf is so in memory, otherwise a copy."""
+        if self.kind == "torch":
+            import torch
+
+            return self.leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        array = fetched(self.leaf) if isinstance(self.leaf, jax.Array) else np.asarray(self.leaf)
+        array = np.asarray(array, order="C")
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        return array.reshape(-1).view(np.uint8)
+
+    def hold(self) -> None:
+        """Keep the bytes as they are now, whatever becomes of the leaf: of a jax array on a CPU a view does."""
+        on_cpu = isinstance(self.leaf, jax.Array) and all(device.platform == "cpu" for device in self.leaf.devices())
+        now = self.bytes()
+        self.leaf, self.kind = (now if on_cpu else now.copy()), self.kind if self.kind != "torch" else "held torch"
+
+
+def tensor_of(leaf: Any) -> Tensor | str:
+    """The leaf, ready to be written; or why it cannot be."""
+    if isinstance(leaf, Tracer):
+        return "a tracer: save outside of jax.jit"
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        return f"{describe(leaf)}, deleted: it was donated to a jitted function"
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+        return f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return _as_stored(jax.random.key_data(leaf), f"key:{jax.random.key_impl(leaf)}")
+    if isinstance(leaf, np.ma.MaskedArray):
+        return "a masked array"
+    if isinstance(leaf, jax.Array):
+        return _as_stored(leaf, "")
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return _as_stored(leaf, "numpy" if isinstance(leaf, np.ndarray) else "scalar")
+    if type(leaf) in (bool, int, float):
+        return _as_stored(np.asarray(leaf), type(leaf).__name__)
+    if (torch := sys.modules.get("torch")) is not None and isinstance(leaf, torch.Tensor):
+        if leaf.layout is not torch.strided or leaf.is_quantized:
+            return f"a tensor of PyTorch of the layout {leaf.layout}"
+        return _as_stored(leaf, "torch")
+    return describe(leaf) if hasattr(leaf, "shape") else f"{describe(leaf)}, a {type(leaf).__name__}"
+
+
+def _as_stored(leaf: Any, kind: str) -> Tensor | str:
+    try:
+        name = str(leaf.dtype).removeprefix("torch.")
+        dtype = np.dtype(getattr(ml_dtypes, name, name)).newbyteorder("=")
+    except TypeError:
+        return f"{describe(leaf)}, a dtype that safetensors does not have"
+    shape = tuple(leaf.shape)
+    if dtype in CODES:
+        return Tensor(leaf, kind, dtype, shape)
+    if dtype in STORED and kind != "torch":
+        stored, behind = STORED[dtype]
+        return Tensor(leaf, kind, stored, (*shape, *behind), dtype.name)
+    return f"{describe(leaf)}, a dtype that safetensors does not have"
+
+
+def fetched(leaf: jax.Array) -> np.ndarray[Any, Any]:
+    """The values on the host; the array itself keeps no copy of them, as it would of what `np.asarray` gives."""
+    parts = [shard.data for shard in leaf.addressable_shards]
+    return np.asarray(jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts))
+
+
+def leaf_of(array: np.ndarray[Any, Any], kind: str, path: str) -> Any:
+    """The leaf as it was saved, from its tensor."""
+    match kind.partition(":"):
+        case ("numpy", _, _):
+            return array
+        case ("scalar", _, _):
+            return array[()]
+        case ("bool" | "int" | "float", _, _):
+            return array.item()
+        case ("key", _, impl):
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+        case ("torch", _, _):
+            return _to_torch(array, path)
+        case ("", _, _):
+            return to_jax(array, path)
+    raise FileError(f"{quoted(path)} is of the kind {quoted(kind)}, which this ptree does not know")
+
+
+def to_jax(array: np.ndarray[Any, Any] | np.generic, path: str, sharding: Any = None) -> jax.Array:
+    """The array on JAX's default device, not copied where it can be mapped there, or where the sharding says.
+
+    Raises:
+        FileError: 64 bits that JAX would cut to 32.
+    """
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise FileError(
+            f"{path!r} is {short_dtype(array.dtype)}, and JAX would cut it to 32 bits:"
+            " call jax.config.update('jax_enable_x64', True) first"
+        )
+    return jax.device_put(array, sharding, may_alias=True)
+
+
+def _to_torch(array: np.ndarray[Any, Any], path: str) -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise FileError(f"{quoted(path)} was saved from PyTorch, which is not installed: load it with `like`") from None
+    flat = torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
+    return flat.view(getattr(torch, array.dtype.name)).reshape(array.shape)
