@@ -72,10 +72,18 @@ if _TYPE_CHECKING:
     from . import initializers as initializers  # (key, shape, dtype) -> array
     from . import nn as nn  # layers
     from .files import load as load  # a tree from a file
+    from .files import open as open  # a file, read leaf by leaf
     from .files import save as save  # a tree to a file
     from .look import summary as summary  # every parameter, its shape and size
 
-_ROOMS = {"initializers": "initializers", "nn": "nn", "load": "files", "save": "files", "summary": "look"}
+_ROOMS = {
+    "initializers": "initializers",
+    "nn": "nn",
+    "load": "files",
+    "open": "files",
+    "save": "files",
+    "summary": "look",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -43,7 +43,7 @@ class PatternError(PtreeError, ValueError):
 
 
 class StructureError(PtreeError, ValueError):
-    """Two trees that do not fit; four lists of paths say where."""
+    """Two trees that do not fit; lists of paths say where, of what came from a file also which leaves are `damaged`."""
 
     __module__ = "ptree"
 
@@ -60,10 +60,11 @@ class StructureError(PtreeError, ValueError):
         self.unexpected = list(unexpected)
         self.misshapen = list(misshapen)
         self.mistyped = list(mistyped)
+        self.damaged: list[str] = []
 
     def __reduce__(self):
         facts = (self.args[0], self.missing, self.unexpected, self.misshapen, self.mistyped)
-        return type(self), facts
+        return type(self), facts, vars(self)
 
 
 class TieError(PtreeError, ValueError):
@@ -96,9 +97,13 @@ class LayerError(PtreeError, ValueError):
 
 
 class FileError(PtreeError, ValueError):
-    """A file that cannot be written or read."""
+    """A file that cannot be written or read; `damaged` lists the leaves that are not what their checksums say."""
 
     __module__ = "ptree"
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.damaged: list[str] = []
 
 
 def shortened(text: str, width: int) -> str:

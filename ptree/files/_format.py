@@ -42,8 +42,10 @@ _WIDENED = (
     "int2", "int4", "uint2", "uint4", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn",
     "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz",
 )  # fmt: skip
-STORED = {np.dtype(getattr(ml_dtypes, name)): (np.dtype("uint8"), ()) for name in _WIDENED if hasattr(ml_dtypes, name)}
-STORED[np.dtype("complex128")] = (np.dtype("float64"), (2,))
+STORED: dict[np.dtype[Any], tuple[np.dtype[Any], tuple[int, ...]]] = {
+    **{np.dtype(getattr(ml_dtypes, name)): (np.dtype("uint8"), ()) for name in _WIDENED if hasattr(ml_dtypes, name)},
+    np.dtype("complex128"): (np.dtype("float64"), (2,)),
+}
 """A dtype that safetensors does not have -> the one that its bytes are stored as, and the axes behind."""
 _BY_NAME = {dtype.name: dtype for dtype in STORED}
 
@@ -210,9 +212,7 @@ def _facts(text: bytes, metadata: dict[str, str], verify: bool) -> Facts | None:
     if told is None or (verify and claimed is None):
         raise ValueError("its header is damaged: half of what ptree wrote is missing")
     at = len(_START)
-    if verify and (
-        not text.startswith(_START) or digest(text[:at] + b"0" * _DIGITS + text[at + _DIGITS :]) != claimed
-    ):
+    if verify and (not text.startswith(_START) or digest(text[:at] + b"0" * _DIGITS + text[at + _DIGITS :]) != claimed):
         raise ValueError(
             "its header is damaged: it is not what its checksum says. If another program wrote it anew, verify=False loads it"
         )

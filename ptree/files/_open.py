@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mmap as mmap_
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -83,9 +83,9 @@ class Stored:
     def part(self, index: Any) -> np.ndarray[Any, Any]:
         """A part, as NumPy's: the bytes from its first to its last number along the first axes are read."""
         index = index if isinstance(index, tuple) else (index,)
-        at = index.index(...) if ... in [i for i in index if i is ...] else len(index)
+        at = next((at for at, one in enumerate(index) if one is ...), len(index))
         start, shape, rest = 0, list(self.shape), list(index)
-        # an axis that is one place long, or was asked for at one place, leaves the next one contiguous
+        # what was asked for at one place of an axis leaves the next axis contiguous
         for axis in range(min(at, len(shape))):
             one = index[axis]
             if isinstance(one, (int, np.integer)) and -self.shape[axis] <= one < self.shape[axis]:
@@ -111,7 +111,7 @@ class File(Mapping[str, Stored]):
     """An open file: path -> what is stored there, in declared order; closed by `with`, or by `close`."""
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False):
-        self.path, self.verify = os.fspath(path), verify
+        self.path, self.verify, self._file = os.fspath(path), verify, -1
         self.bytes_read = 0
         """How many bytes were read so far, the header's included."""
         self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -162,9 +162,15 @@ class File(Mapping[str, Stored]):
     @cached_property
     def tree(self) -> Tree:
         """All that is in the file, unread: a Tree of what is stored, ties included."""
-        alone = {name: self._stored(name) for name in self.entries if name not in self.facts.ties}
+        return self.tree_of(())
+
+    def tree_of(self, apart: Collection[str]) -> Tree:
+        """The tree in which these aliases are leaves of their own."""
+        ties = {alias: tie for alias, tie in self.facts.ties.items() if alias not in apart}
         try:
-            return put_together(alone, self.facts)
+            return put_together(
+                {name: self.stored(name) for name in self.entries if name not in ties}, replace(self.facts, ties=ties)
+            )
         except (PtreeError, ValueError, TypeError) as error:
             raise FileError(f"cannot load {self.path!r}: {error}") from error
 
@@ -172,7 +178,7 @@ class File(Mapping[str, Stored]):
     def _stored_by_path(self) -> dict[str, Any]:
         return {path: value for path, value in entry_dict(self.tree).items() if value is not None}
 
-    def _stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> Stored:
         entry = self.entries[name]
         dtype, shape = entry.dtype, entry.shape
         if (own := stored_as(name, self.facts)) is not None:
@@ -223,11 +229,13 @@ class File(Mapping[str, Stored]):
         room = np.empty(count + ALIGNED, np.uint8)
         first = -room.ctypes.data % ALIGNED
         room = room[first : first + count]
-        view, at = memoryview(room), start
+        view, at = memoryview(room), start  # pyright: ignore[reportArgumentType]
         while view:
             got = os.preadv(self._file, [view[: 1 << 26]], at)
             if not got:
-                raise FileError(f"cannot load {self.path!r}: it ends at {at:,} bytes, and had {self.size:,} when opened")
+                raise FileError(
+                    f"cannot load {self.path!r}: it ends at {at:,} bytes, and had {self.size:,} when opened"
+                )
             view, at = view[got:], at + got
         self.bytes_read += count
         return room
@@ -241,11 +249,17 @@ class File(Mapping[str, Stored]):
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """A whole leaf, unverified."""
-        stored = self._stored(name)
+        stored = self.stored(name)
         return self.numbers(name, 0, prod(stored.shape)).reshape(stored.shape)
 
-    def read(self, leaves: Iterable[Stored], shardings: Mapping[str, Any] | None = None, damaged: Any = None) -> dict[str, Any]:
-        """Name -> leaf, as it was saved, each compared with its checksum while the next is read.
+    def read(
+        self,
+        leaves: Iterable[Stored],
+        shardings: Mapping[str, Any] | None = None,
+        damaged: list[str] | None = None,
+        torch: bool = True,
+    ) -> dict[str, Any]:
+        """Name -> leaf, as it was saved (without `torch`, arrays of JAX instead of PyTorch's), each compared with its checksum while the next is read.
 
         With a sharding, only what goes to the devices of this process is read, and not compared.
 
@@ -263,7 +277,8 @@ class File(Mapping[str, Stored]):
                 array = self.array(name)
                 if self.verify and name in self.facts.sums:
                     sums[name] = pool.submit(digest, array.reshape(-1).view(np.uint8))
-                found[name] = leaf_of(array, stored.kind, name)
+                kind = "" if stored.kind == "torch" and not torch else stored.kind
+                found[name] = leaf_of(array, kind, name)
         wrong = [name for name, found in sums.items() if found.result() != self.facts.sums[name]]
         if damaged is not None:
             damaged += wrong
@@ -274,7 +289,7 @@ class File(Mapping[str, Stored]):
     def _sharded(self, stored: Stored, sharding: Any) -> jax.Array:
         parts: dict[Any, np.ndarray[Any, Any]] = {}  # devices that hold the same part share one reading of it
 
-        def part(index: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+        def part(index: Any) -> np.ndarray[Any, Any]:
             known = tuple(one.indices(size)[:2] for one, size in zip(index, stored.shape, strict=True))
             if known not in parts:
                 parts[known] = stored.part(index)

@@ -16,6 +16,7 @@ from uuid import uuid4
 import jax
 
 from .._errors import FileError, lines, quoted
+from .._leaf import describe
 from .._nodes import child_named, names_in, opened
 from .._paths import DEEPEST, join
 from .._select import entry_dict
@@ -96,7 +97,7 @@ def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, Tensor], Facts]
             problems.append(f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments")
             continue
         if not path:
-            raise FileError("cannot save a leaf without a name; save Tree({'name': leaf})")
+            raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
         facts.order.append(path)
         if type(value) is Tie:
             facts.ties[path] = value

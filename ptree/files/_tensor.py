@@ -58,7 +58,9 @@ def tensor_of(leaf: Any) -> Tensor | str:
     if isinstance(leaf, jax.Array) and leaf.is_deleted():
         return f"{describe(leaf)}, deleted: it was donated to a jitted function"
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
+        return (
+            f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
+        )
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return _as_stored(jax.random.key_data(leaf), f"key:{jax.random.key_impl(leaf)}")
     if isinstance(leaf, np.ma.MaskedArray):
@@ -69,8 +71,8 @@ def tensor_of(leaf: Any) -> Tensor | str:
         return _as_stored(leaf, "numpy" if isinstance(leaf, np.ndarray) else "scalar")
     if type(leaf) in (bool, int, float):
         return _as_stored(np.asarray(leaf), type(leaf).__name__)
-    if (torch := sys.modules.get("torch")) is not None and isinstance(leaf, torch.Tensor):
-        if leaf.layout is not torch.strided or leaf.is_quantized:
+    if is_torch(leaf):
+        if str(leaf.layout) != "torch.strided" or leaf.is_quantized:
             return f"a tensor of PyTorch of the layout {leaf.layout}"
         return _as_stored(leaf, "torch")
     return describe(leaf) if hasattr(leaf, "shape") else f"{describe(leaf)}, a {type(leaf).__name__}"
@@ -91,6 +93,18 @@ def _as_stored(leaf: Any, kind: str) -> Tensor | str:
     return f"{describe(leaf)}, a dtype that safetensors does not have"
 
 
+def is_torch(leaf: Any) -> bool:
+    """Whether a leaf is PyTorch's, which is not imported for this."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(leaf, torch.Tensor)
+
+
+def abstract_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of a tensor of PyTorch, in JAX's words."""
+    name = str(leaf.dtype).removeprefix("torch.")
+    return jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(getattr(ml_dtypes, name, name)))
+
+
 def fetched(leaf: jax.Array) -> np.ndarray[Any, Any]:
     """The values on the host; the array itself keeps no copy of them, as it would of what `np.asarray` gives."""
     parts = [shard.data for shard in leaf.addressable_shards]
@@ -109,7 +123,7 @@ def leaf_of(array: np.ndarray[Any, Any], kind: str, path: str) -> Any:
         case ("key", _, impl):
             return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
         case ("torch", _, _):
-            return _to_torch(array, path)
+            return to_torch(array, path)
         case ("", _, _):
             return to_jax(array, path)
     raise FileError(f"{quoted(path)} is of the kind {quoted(kind)}, which this ptree does not know")
@@ -129,7 +143,7 @@ def to_jax(array: np.ndarray[Any, Any] | np.generic, path: str, sharding: Any = 
     return jax.device_put(array, sharding, may_alias=True)
 
 
-def _to_torch(array: np.ndarray[Any, Any], path: str) -> Any:
+def to_torch(array: np.ndarray[Any, Any], path: str) -> Any:
     try:
         import torch
     except ImportError:

@@ -1,0 +1,432 @@
+"""The file format: damage, dtypes, places, and reading a part; a file loads what was saved, or says what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from errors import says
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
+from safetensors.numpy import load_file
+from trees import equal
+
+import ptree as pt
+from ptree import initializers as I
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "m.safetensors"
+
+
+def tied():
+    tree = pt.Tree(
+        {
+            "a": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": np.arange(3, dtype="int16")},
+            "step": 7,
+            "key": jax.random.key(3),
+            "b": {"kernel": jnp.arange(6.0).reshape(2, 3).T},
+        }
+    )
+    return pt.tie(tree, {"b/kernel": pt.transposed("a/kernel")})
+
+
+def loads_or_refuses(file, tree):
+    """The exact original, or an error of ptree's that names the file."""
+    try:
+        back = pt.load(file)
+    except pt.FileError as error:
+        assert str(file) in str(error)
+        return False
+    assert equal(back, tree)
+    assert pt.ties(back) == pt.ties(tree)
+    return True
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+def test_every_flipped_byte_of_a_file_is_found(file):
+    tree = tied()
+    pt.save(file, tree)
+    whole = file.read_bytes()
+    assert loads_or_refuses(file, tree)
+    for at in range(len(whole)):
+        for bits in (0x01, 0x20, 0xFF):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :])
+            assert not loads_or_refuses(file, tree), at
+
+
+def test_every_truncation_and_doubled_byte_is_found(file):
+    tree = tied()
+    pt.save(file, tree)
+    whole = file.read_bytes()
+    for at in range(len(whole)):
+        file.write_bytes(whole[:at])
+        assert not loads_or_refuses(file, tree), at
+        file.write_bytes(whole[: at + 1] + whole[at:])
+        assert not loads_or_refuses(file, tree), at
+
+
+@given(
+    edits=st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=12), st.integers(0, 12)), min_size=1, max_size=4)
+)
+@settings(deadline=None)
+def test_any_edit_is_found(tmp_path_factory, edits):
+    file = tmp_path_factory.getbasetemp() / "edited.safetensors"
+    tree = tied()
+    pt.save(file, tree)
+    data = whole = file.read_bytes()
+    for place, new, taken in edits:
+        at = place % (len(data) + 1)
+        data = data[:at] + new + data[at + taken :]
+    file.write_bytes(data)
+    assert loads_or_refuses(file, tree) == (data == whole)
+
+
+def test_damaged_leaves_are_all_named(file):
+    pt.save(file, tied())
+    with pt.open(file) as opened:
+        places = [opened.entries[name].start for name in ("a/bias", "a/kernel")]
+    with open(file, "r+b") as raw:
+        for place in places:
+            raw.seek(place)
+            raw.write(b"\xff")
+    told = f"cannot load {str(file)!r}: damaged, their bytes are not what their checksums say: ['a/bias', 'a/kernel']"
+    with pytest.raises(pt.FileError) as raised:
+        pt.load(file)
+    assert sorted(raised.value.damaged) == ["a/bias", "a/kernel"]
+    assert len(str(raised.value)) == len(told)
+    with pytest.raises(pt.StructureError, match="damaged") as raised:
+        pt.load(file, like=pt.drop(tied(), "step"))
+    assert raised.value.unexpected == ["step"]
+    assert sorted(raised.value.damaged) == ["a/bias", "a/kernel"]
+    assert pt.load(file, verify=False)["step"] == 7
+
+
+def header(table, data=b""):
+    text = json.dumps(table).encode() if not isinstance(table, bytes) else table
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\xff" * 8, "its first 8 bytes say that the header has 18,446,744,073,709,551,615 bytes"),
+        ((10**7).to_bytes(8, "little") + b"{}", "say that the header has 10,000,000 bytes, and it has 10 in all"),
+        (header(b"[" * 100_000), "its header is damaged"),
+        (header(b'{"a":' * 100_000), "its header is damaged"),
+        (header(b"\xff{}"), "its header is damaged"),
+        (header(b'{"a": 1}'), "its header is damaged"),
+        (header(b"[]"), "its header is damaged"),
+        (header(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"1"),
+         "its header has a name twice"),
+        (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}}, b"123"),
+         "the bytes of 'b' and of 'a' overlap"),
+        (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12"), "the bytes of 'a' and of the header leave a gap"),
+        (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}, b"1"), "it is to have"),
+        (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"12"), "it is to have"),
+        (header({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, b"12345678"), "which does not take 8 bytes"),
+        (header({"a": {"dtype": "U8", "shape": [-1, -1], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
+        (header({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
+        (header({"a": {"dtype": "Q9", "shape": [1], "data_offsets": [0, 1]}}, b"1"), "of the dtype 'Q9'"),
+        (header({"a": {"dtype": "U8", "shape": [1] * 65, "data_offsets": [0, 1]}}, b"1"), "65 axes"),
+        (header({"__metadata__": {"ptree": 5}}), "its metadata are not text"),
+    ],
+)  # fmt: skip
+def test_a_hostile_header_is_refused(file, data, why):
+    file.write_bytes(data)
+    with pytest.raises(pt.FileError) as raised:
+        pt.load(file)
+    assert why in str(raised.value)
+    assert str(file) in str(raised.value)
+
+
+def test_names_are_names_and_never_places(file):
+    file.write_bytes(header({"../x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"1"))
+    assert pt.paths(pt.load(file)) == ["../x"]
+    assert os.listdir(file.parent) == [file.name]
+
+
+# ----------------------------------------------------------------------------- dtypes and kinds
+
+
+@pytest.mark.parametrize("name", [
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64", "complex64",
+    "complex128", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e3m4",
+    "float8_e4m3", "float8_e4m3b11fnuz", "int4", "uint4", "int2", "uint2", "float4_e2m1fn",
+])  # fmt: skip
+def test_every_dtype_comes_back_bit_for_bit(file, name):
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    values = (np.arange(6) % 2).reshape(2, 3).astype(dtype)
+    with jax.enable_x64(True):
+        tree = {
+            "numpy": values,
+            "turned": values.T,
+            "jax": jnp.asarray(values),
+            "none": values[:0],
+            "one": values[1, 1].reshape(()),
+        }
+        pt.save(file, tree)
+        back = pt.load(file)
+        assert type(back["jax"]) is type(tree["jax"])
+        for path, leaf in tree.items():
+            assert back[path].dtype == dtype
+            assert back[path].shape == leaf.shape
+            assert np.asarray(back[path]).tobytes() == np.asarray(leaf).tobytes()
+
+
+def test_leaves_of_pytorch_come_back(file):
+    torch = pytest.importorskip("torch")
+    tree = {
+        "a": torch.arange(6.0).reshape(2, 3).T,
+        "b": torch.ones(3, dtype=torch.bfloat16),
+        "c": torch.tensor(True),
+        "d": torch.nn.Parameter(torch.ones(2)),
+    }
+    pt.save(file, tree)
+    back = pt.load(file)
+    for name, leaf in tree.items():
+        assert torch.equal(back[name], leaf)
+        assert back[name].dtype == leaf.dtype
+    in_jax = pt.load(
+        file, like={name: jax.ShapeDtypeStruct(leaf.shape, str(leaf.dtype)[6:]) for name, leaf in tree.items()}
+    )
+    np.testing.assert_array_equal(in_jax["a"], tree["a"].numpy())
+    assert torch.equal(torch.tensor(load_file(file)["a"]), tree["a"])
+
+
+def test_data_are_where_they_can_be_mapped(file):
+    tree = {
+        "odd": jnp.ones(3),
+        "a": jnp.ones(16),
+        "h": jnp.ones(5, jnp.float16),
+        "b": jnp.ones((32, 8)),
+        "c": jnp.ones(7, bool),
+    }
+    pt.save(file, tree, metadata={"run": "7", "é": "ü"})
+    with pt.open(file) as opened:
+        assert {opened.entries[name].start % 64 for name in ("a", "b")} == {0}
+        for entry in opened.entries.values():
+            assert entry.start % entry.dtype.itemsize == 0
+        assert opened.metadata == {"run": "7", "é": "ü"}
+        assert list(opened) == ["odd", "a", "h", "b", "c"]
+    with pytest.raises(pt.FileError, match="names and values are text"):
+        pt.save(file, tree, metadata={"ptree": "x"})
+
+
+def test_containers_are_on_record(file):
+    pt.save(file, {"a": [jnp.ones(2), (jnp.ones(1),)]})
+    with pt.open(file) as opened:
+        assert opened.containers == {"a": "list", "a/1": "tuple"}
+
+
+# ----------------------------------------------------------------------------- a part of it
+
+
+def test_only_what_is_asked_for_is_read(file):
+    big = np.arange(64 * 128 * 8, dtype="float32").reshape(64, 128, 8)
+    pt.save(file, pt.tie({"big": jnp.asarray(big), "other": np.ones(1000), "same": jnp.asarray(big)}, {"same": "big"}))
+    with pt.open(file) as opened:
+        first = opened.bytes_read
+        assert first < 2000
+        leaf = opened["big"]
+        assert (leaf.shape, leaf.dtype, leaf.nbytes) == (big.shape, np.float32, big.nbytes)
+        assert opened.bytes_read == first
+        for index in (3, -1, slice(2, 5), slice(None, None, -7), (5, slice(3, 9)), (5, 6, 7), (slice(1, 3), 4), (..., 0), (2, ..., 1), [1, 5],
+                      (slice(0, 0),), (None, 3), np.array([True] * 64)):  # fmt: skip
+            before = opened.bytes_read
+            got = leaf[index]
+            np.testing.assert_array_equal(got, big[index])
+            assert isinstance(got, jax.Array)
+            contiguous = isinstance(index, (int, slice)) or index == (5, 6, 7)
+            if contiguous and index != slice(None, None, -7):
+                assert opened.bytes_read - before == np.asarray(got).nbytes
+        np.testing.assert_array_equal(opened["same"][3], big[3])
+        with pytest.raises(pt.PathError, match="Did you mean 'other'"):
+            opened["othr"]
+        with pytest.raises(IndexError):
+            leaf[64]
+        kept = opened["other"]
+    with pytest.raises(pt.FileError, match="is closed"):
+        kept[...]
+
+
+def test_mapped_arrays_outlive_the_file_that_save_replaces(file):
+    tree = {"a": jnp.arange(1024.0), "b": np.arange(64)}
+    pt.save(file, tree)
+    mapped = pt.load(file, mmap=True)
+    assert equal(mapped, pt.Tree(tree))
+    pt.save(file, {"a": jnp.zeros(1024), "b": np.zeros(64)})
+    assert equal(mapped, pt.Tree(tree))
+    assert float(pt.load(file)["a"].sum()) == 0
+    stepped = jax.jit(lambda p: jax.tree.map(lambda leaf: leaf + 1, p), donate_argnums=0)(pt.load(file, mmap=True))
+    assert float(stepped["a"].sum()) == 1024
+    assert float(pt.load(file)["a"].sum()) == 0  # donated, and not written into
+
+
+def test_each_shard_reads_its_own_bytes(file):
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    tree = {"a": jnp.arange(64.0 * 32).reshape(64, 32), "b": jnp.arange(16.0)}
+    pt.save(file, tree)
+    loaded = pt.load(file, shardings={"a": PartitionSpec("d"), "b": PartitionSpec()}, mesh=mesh)
+    assert loaded["a"].sharding == NamedSharding(mesh, PartitionSpec("d"))
+    assert equal(loaded, pt.Tree(tree))
+    with pt.open(file) as opened:
+        before = opened.bytes_read
+        opened.read([opened["a"]], {"a": NamedSharding(mesh, PartitionSpec("d"))})
+        assert opened.bytes_read - before == 64 * 32 * 4
+        before = opened.bytes_read
+        half = NamedSharding(jax.sharding.Mesh(np.array(jax.devices()[:1]), "d"), PartitionSpec())
+        opened.read([opened["b"]], {"b": half})
+        assert opened.bytes_read - before == 64
+    again = {"a": loaded["a"], "b": loaded["b"]}
+    pt.save(file, again)  # gathered
+    assert equal(pt.load(file), pt.Tree(tree))
+
+
+# ----------------------------------------------------------------------------- ways to load
+
+
+def test_ways_out_of_what_does_not_fit(file):
+    pt.save(file, {"enc": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "head": {"kernel": jnp.ones((3, 5))}})
+    spec = pt.Tree({
+        "encoder": {"kernel": pt.Param((2, 3), init=I.normal(1.0)), "bias": pt.Param((3,), jnp.bfloat16, init=I.zeros)},
+        "head": {"kernel": pt.Param((3, 4), init=I.normal(1.0))}, "new": pt.Param((2,), init=I.normal(1.0)),
+    })  # fmt: skip
+    params = pt.init(spec, jax.random.key(0))
+    with pytest.raises(pt.StructureError) as raised:
+        pt.load(file, like=params)
+    assert raised.value.missing == ["encoder/bias", "encoder/kernel", "new"]
+    assert raised.value.misshapen == ["head/kernel"]
+    assert "Renamed? Then rename={'enc/kernel': 'encoder/kernel'}." in str(raised.value)
+    tree, report = pt.load(
+        file, like=params, rename={"enc": "encoder"}, cast=True, missing="keep", mismatch="keep", report=True
+    )
+    assert tree["new"] is params["new"]
+    assert tree["head/kernel"] is params["head/kernel"]
+    assert tree["encoder/bias"].dtype == jnp.bfloat16
+    assert (report.loaded, report.kept, report.cast) == (
+        ["encoder/kernel", "encoder/bias"],
+        ["new", "head/kernel"],
+        ["encoder/bias"],
+    )
+    drawn = pt.load(
+        file, like=spec, rename={"enc": "encoder"}, select="enc", cast=True, missing="init", key=jax.random.key(0)
+    )
+    np.testing.assert_array_equal(drawn["new"], params["new"])  # bit for bit what init draws
+    np.testing.assert_array_equal(drawn["head/kernel"], params["head/kernel"])
+    np.testing.assert_array_equal(drawn["encoder/kernel"], np.ones((2, 3)))
+    only, report = pt.load(file, select="enc/**", report=True)
+    assert pt.paths(only) == ["enc/kernel", "enc/bias"]
+    assert report.dropped == ["head/kernel"]
+    with pytest.raises(pt.FileError, match="there is no value to keep in `like` for"):
+        pt.load(file, like=spec, rename={"enc": "encoder"}, missing="keep", mismatch="keep", cast=True)
+    with pytest.raises(pt.FileError, match="needs key="):
+        pt.load(file, like=spec, rename={"enc": "encoder"}, missing="init")
+    with pytest.raises(pt.FileError, match="expected missing"):
+        pt.load(file, like=spec, missing="ignore")
+    says(
+        pt.FileError,
+        "cast, missing and mismatch say how a file is to fit a `like`: give like=",
+        lambda: pt.load(file, cast=True),
+    )
+
+
+# ----------------------------------------------------------------------------- saving
+
+
+def test_saving_in_the_background_keeps_what_was_there(file):
+    params = {"a": jnp.arange(100_000.0), "n": np.arange(5)}
+    pending = pt.save(file, params, background=True)
+    params["n"][:] = 0
+    changed = jax.jit(lambda a: a * 0, donate_argnums=0)(params["a"])
+    changed.block_until_ready()
+    pending.result()
+    back = pt.load(file)
+    np.testing.assert_array_equal(back["a"], np.arange(100_000.0))
+    np.testing.assert_array_equal(back["n"], np.arange(5))
+    with pytest.raises(FileNotFoundError):
+        pt.save(file.parent / "no" / "m.safetensors", {"a": 1}, background=True).result()
+
+
+def test_what_a_crash_left_is_swept_and_what_is_being_written_is_not(file):
+    left = file.with_name(f".{file.name}.{'0' * 32}.tmp")
+    left.write_bytes(b"half")
+    other = file.with_name(".m.safetensors.txt")
+    other.write_bytes(b"not ours")
+    pt.save(file, {"a": jnp.ones(2)})
+    assert sorted(os.listdir(file.parent)) == sorted([file.name, other.name])
+
+
+SAVER = """
+import sys, numpy as np, ptree as pt
+for at in range(10**6):
+    pt.save(sys.argv[1], {"a": np.full(200_000, at), "b": np.full(3, at)})
+    if at == 0:
+        print("ready", flush=True)
+"""
+
+
+def test_killed_while_it_saves_the_old_file_or_the_new_one_is_there(file):
+    draw = np.random.default_rng(0)
+    for _ in range(12):
+        process = subprocess.Popen([sys.executable, "-c", SAVER, str(file)], stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(draw.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        back = pt.load(file)
+        assert {*back["a"].tolist()} == {*back["b"].tolist()}
+    pt.save(file, {"a": 1})
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_reader_and_two_savers_at_once(file):
+    pt.save(file, {"a": np.zeros(200_000), "b": np.zeros(3)})
+    savers = [subprocess.Popen([sys.executable, "-c", SAVER, str(file)], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for process in savers:
+            assert process.stdout.readline() == b"ready\n"
+        for _ in range(60):
+            back = pt.load(file)
+            assert {*back["a"].tolist()} == {*back["b"].tolist()}
+    finally:
+        for process in savers:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(file):
+    pt.save(file, {"a": np.zeros(100_000)})
+    with pt.open(file) as opened:
+        os.truncate(file, 1000)
+        with pytest.raises(pt.FileError, match="it ends at 1,000 bytes, and had"):
+            opened["a"][...]
+
+
+def test_a_full_disk_leaves_the_old_file(file, monkeypatch):
+    pt.save(file, {"a": 1})
+    real = os.pwrite
+    monkeypatch.setattr(
+        os,
+        "pwrite",
+        lambda fd, data, at: (
+            real(fd, data, at) if at < 100 else (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        ),
+    )
+    with pytest.raises(OSError, match="No space left"):
+        pt.save(file, {"a": np.zeros(10_000)})
+    assert os.listdir(file.parent) == [file.name]
+    assert pt.load(file)["a"] == 1
