@@ -104,6 +104,6 @@ __all__ = [
     "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "find_ties",
     "flatten", "get", "gradient_by_use", "init", "initializers", "items",
-    "keys", "label", "load", "mask", "merge", "nn", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "scan", "select", "set", "stack", "summary",
+    "keys", "label", "load", "mask", "merge", "nn", "open", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "scan", "select", "set", "stack", "summary",
     "tie", "ties", "trainable", "transposed", "unflatten", "unstack", "untie", "update",
 ]  # fmt: skip
