@@ -25,6 +25,7 @@ from trees import arange, dense, equal, language_model, mlp
 import ptree as pt
 from ptree import initializers as I
 from ptree import nn
+from ptree._leaf import same
 
 doubled = pt.register_transform("doubled", lambda w: w * 2, lambda w: w / 2)
 T, CONV = pt.transposed, (3, 2, 0, 1)
@@ -386,6 +387,18 @@ def kept_in_a_file(model, tmp_path, **options):
     return pt.load(file, like=model.tied), model.once
 
 
+def read_by_name(model, folder):
+    """Every name of an open file reads as it reads in the tree, aliases too."""
+    file = folder / "m.safetensors"
+    pt.save(file, model.tied)
+    with pt.open(file) as opened:
+        assert list(opened) == pt.paths(model.tied, aliases=True)
+        read = {path: leaf[...] for path, leaf in opened.items()}
+        assert all(same(leaf, model.tied[path]) for path, leaf in read.items())
+        assert all(opened[path].shape == leaf.shape for path, leaf in read.items())
+    return pt.load(file), model.once
+
+
 FUNCTIONS = {
     "get": lambda m, _: (read_everywhere(m), m.once),
     "set": lambda m, _: written_through_each_name(m),
@@ -415,6 +428,7 @@ FUNCTIONS = {
     "unstack": lambda m, _: unstacked_and_back(m),
     "save": lambda m, folder: kept_in_a_file(m, folder),
     "load": lambda m, folder: kept_in_a_file(m, folder, expand_ties=True),
+    "open": lambda m, folder: read_by_name(m, folder),
 }  # fmt: skip
 ASKED = {
     "paths",
