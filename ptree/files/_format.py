@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from math import prod
 from typing import Any
@@ -103,6 +104,14 @@ class Header:
 
 def digest(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_beside(pool: Executor, data: Any) -> Callable[[], str]:
+    """The digest, in another thread where that is worth it; call the result to have it."""
+    if data.nbytes < 1 << 20:
+        found = digest(data)
+        return lambda: found
+    return pool.submit(digest, data).result
 
 
 # ------------------------------------------------------------------------------- writing

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap as mmap_
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -18,7 +18,7 @@ from .._errors import FileError, PathError, PtreeError, listed, quoted, suggesti
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._format import ALIGNED, Entry, Facts, Header, digest, header_length, parsed, put_together, stored_as
+from ._format import ALIGNED, Entry, Facts, Header, digest_beside, header_length, parsed, put_together, stored_as
 from ._tensor import leaf_of, to_jax
 
 
@@ -267,7 +267,7 @@ class File(Mapping[str, Stored]):
             FileError: leaves that are damaged; it lists all of them. With a list as `damaged` they are added to that.
         """
         shardings, found = shardings or {}, dict[str, Any]()
-        sums: dict[str, Future[str]] = {}
+        sums: dict[str, Callable[[], str]] = {}
         with ThreadPoolExecutor(1, "ptree.sum") as pool:
             for stored in sorted(leaves, key=lambda stored: self.entries[stored.name].start):
                 name = stored.name
@@ -276,10 +276,10 @@ class File(Mapping[str, Stored]):
                     continue
                 array = self.array(name)
                 if self.verify and name in self.facts.sums:
-                    sums[name] = pool.submit(digest, array.reshape(-1).view(np.uint8))
+                    sums[name] = digest_beside(pool, array.reshape(-1).view(np.uint8))
                 kind = "" if stored.kind == "torch" and not torch else stored.kind
                 found[name] = leaf_of(array, kind, name)
-        wrong = [name for name, found in sums.items() if found.result() != self.facts.sums[name]]
+        wrong = [name for name, found in sums.items() if found() != self.facts.sums[name]]
         if damaged is not None:
             damaged += wrong
         elif wrong:

@@ -22,7 +22,7 @@ from .._paths import DEEPEST, join
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._format import Facts, digest, header_of
+from ._format import Facts, digest_beside, header_of
 from ._tensor import Tensor, tensor_of
 
 _OWN = ("ptree", "ptree_sum")
@@ -158,9 +158,9 @@ def _write(path: Path, tensors: dict[str, Tensor], facts: Facts, metadata: dict[
         _put(file, start, 0)
         for name, entry in entries.items():
             data = tensors[name].bytes()
-            found = pool.submit(digest, data)  # while it is written
+            found = digest_beside(pool, data)  # while it is written
             _put(file, data, entry.start, bar)
-            facts.sums[name] = found.result()
+            facts.sums[name] = found()
             tensors[name].leaf = None
         _put(file, header_of(plan, facts, metadata)[0], 0)
 
