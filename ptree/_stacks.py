@@ -239,7 +239,7 @@ def scan(
             raise StructureError(
                 f"cannot scan: expected {where} with an axis of {count} layers in front, got {describe(leaf)}"
             )
-    rolled = stacked and unroll is not True and unroll <= 1
+    rolled = stacked and is_rolled(unroll)
     try:
         step = _step(function, remat, rolled, xs is None)
     except TypeError:  # a function without a hash
@@ -263,6 +263,11 @@ def _step(function: Callable[..., Any], remat: Any, rolled: bool, alone: bool) -
         return function(carry, layer) if alone else function(carry, layer, x)
 
     return step
+
+
+def is_rolled(unroll: int | bool) -> bool:
+    """Whether a scan with this option stays a loop."""
+    return unroll is not True and unroll <= 1
 
 
 def checkpointed(function: Callable[..., Any], remat: bool | Callable[..., bool], rolled: bool) -> Callable[..., Any]:

@@ -145,10 +145,6 @@ class File(Mapping[str, Stored]):
         """The text that was saved beside the leaves."""
         return self._header.metadata
 
-    @property
-    def by_ptree(self) -> bool:
-        return self._header.facts is not None
-
     @cached_property
     def facts(self) -> Facts:
         """What ptree knows of the tree; of a file by another program, its names."""

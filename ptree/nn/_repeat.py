@@ -14,7 +14,7 @@ from .._errors import LayerError
 from .._keys import child_key
 from .._leaf import describe
 from .._paths import STACKED
-from .._stacks import checkpointed, scan, stack
+from .._stacks import checkpointed, is_rolled, scan, stack
 from .._tree import Tree
 from ._branches import Lambda
 from ._call import check_options, shape_after, shape_of, unfit
@@ -115,7 +115,7 @@ class Repeat(Layer):
         try:
             if own:
                 return scan(body, x, params, keys, remat=self.remat, unroll=self.unroll)
-            step = checkpointed(body, self.remat, self.unroll is not True and self.unroll <= 1)
+            step = checkpointed(body, self.remat, is_rolled(self.unroll))
             return jax.lax.scan(lambda x, key: step(x, params, key), x, keys, self.n, unroll=self.unroll)
         except LayerError as error:
             raise error if self.shared else error.inside(STACKED) from None
