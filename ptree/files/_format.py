@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from math import prod
@@ -24,8 +24,10 @@ VERSION = 1
 ALIGNED = 64
 """Bytes: where data begin, and every tensor whose size is a multiple of it."""
 
-_START = b'{"__metadata__":{"ptree_sum":"'
-_DIGITS = 32
+_SEAL = b'"ptree_sum":"'
+_START = b'{"__metadata__":{' + _SEAL
+NO_SUM = "0" * 32
+"""What stands where a checksum will be."""
 _LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
 
 _NAMES = {
@@ -72,10 +74,21 @@ class Facts:
     dtypes: dict[str, str] = field(default_factory=dict)
     containers: dict[str, str] = field(default_factory=dict)
     sums: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    index: str = ""
 
     def to_json(self) -> str:
         ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
-        return json.dumps({"version": VERSION, **vars(self), "ties": ties})
+        told = {name: value for name, value in {**vars(self), "ties": ties}.items() if value}
+        return json.dumps({"version": VERSION, "order": [], **told})
+
+    def of(self, names: Iterable[str], index: str) -> Facts:
+        """What there is to say of these leaves in a shard."""
+        kinds, dtypes, sums = (
+            {name: table[name] for name in names if name in table} for table in (self.kinds, self.dtypes, self.sums)
+        )
+        return Facts([*names], kinds=kinds, dtypes=dtypes, sums=sums, index=index)
 
     @staticmethod
     def from_json(text: str) -> Facts:
@@ -83,11 +96,12 @@ class Facts:
         facts = json.loads(text)
         if (version := facts.pop("version")) > VERSION:
             raise ValueError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
-        ties = {a: Tie(source, tuple(map(transform_named, names))) for a, (source, names) in facts.pop("ties").items()}
+        ties = {a: Tie(s, tuple(map(transform_named, names))) for a, (s, names) in facts.pop("ties", {}).items()}
         known = {name: type(value)(facts[name]) for name, value in asdict(Facts()).items() if name in facts}
         made = Facts(**known, ties=ties)
-        tables = (made.empty, made.kinds, made.dtypes, made.containers, made.sums)
-        names = [*made.order, *(tie.source for tie in ties.values()), *(v for table in tables for v in table.values())]
+        tables = (made.empty, made.kinds, made.dtypes, made.containers, made.sums, made.shards)
+        values = (value for table in tables for value in table.values())
+        names = [*made.order, *made.replaced, *(tie.source for tie in ties.values()), *values]
         if not all(type(text) is str and text for text in names):
             raise TypeError("a name in its metadata is not a string, or is empty")
         return made
@@ -100,6 +114,8 @@ class Header:
     entries: dict[str, Entry]
     facts: Facts | None
     metadata: dict[str, str]
+    sum: str = ""
+    """Its checksum."""
 
 
 def digest(data: Any) -> str:
@@ -140,17 +156,32 @@ def header_of(
     for name in placed(tensors):
         dtype, shape = tensors[name]
         entries[name] = Entry(dtype, shape, end, end := end + dtype.itemsize * prod(shape))
-    table: dict[str, Any] = {"__metadata__": {"ptree_sum": "0" * _DIGITS, "ptree": facts.to_json(), **metadata}}
+    table: dict[str, Any] = {"__metadata__": told(facts, metadata)}
     for name, entry in entries.items():
         offsets = [entry.start, entry.stop]
         table[name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
     text = json.dumps(table, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNED)
-    at = len(_START)
-    text = text[:at] + digest(text).encode() + text[at + _DIGITS :]
+    text = sealed(text + b" " * (-(8 + len(text)) % ALIGNED))
     first = 8 + len(text)
     moved = {name: Entry(e.dtype, e.shape, e.start + first, e.stop + first) for name, e in entries.items()}
     return len(text).to_bytes(8, "little") + text, moved
+
+
+def told(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata: what ptree says, and what the user does."""
+    return {"ptree_sum": NO_SUM, "ptree": facts.to_json(), **metadata}
+
+
+def sealed(text: bytes) -> bytes:
+    """JSON of which the first text are the zeros of `told`, with its checksum in their place."""
+    at = text.index(_SEAL) + len(_SEAL)
+    return text[:at] + digest(text).encode() + text[at + len(NO_SUM) :]
+
+
+def sum_of(start: bytes) -> str:
+    """The checksum in what `header_of` gives."""
+    at = start.index(_SEAL) + len(_SEAL)
+    return start[at : at + len(NO_SUM)].decode()
 
 
 # ------------------------------------------------------------------------------- reading
@@ -169,7 +200,7 @@ def header_length(first: bytes, size: int) -> int:
 def parsed(text: bytes, size: int, verify: bool) -> Header:
     """What the header says, every offset checked against the size of the file; raises ValueError or TieError."""
     try:
-        table = json.loads(text.decode(), object_pairs_hook=_once)
+        table = json.loads(text.decode(), object_pairs_hook=once)
         metadata = table.pop("__metadata__", {})
         if not all(type(part) is str for pair in metadata.items() for part in pair):
             raise ValueError("its metadata are not text")
@@ -177,10 +208,11 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
     except (AttributeError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"its header is damaged: {error}") from error
     _fill(entries, 8 + len(text), size)
-    return Header(entries, _facts(text, metadata, verify), metadata)
+    claimed = metadata.get("ptree_sum", "")
+    return Header(entries, taken_out(text, _START, metadata, verify), metadata, claimed)
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         raise ValueError("its header has a name twice")
@@ -213,15 +245,17 @@ def _fill(entries: Mapping[str, Entry], first: int, size: int) -> None:
         raise ValueError(f"it is to have {end:,} bytes, and has {size:,}")
 
 
-def _facts(text: bytes, metadata: dict[str, str], verify: bool) -> Facts | None:
-    """What ptree wrote, taken out of the metadata; None where it wrote nothing."""
+def taken_out(text: bytes, start: bytes, metadata: dict[str, str], verify: bool) -> Facts | None:
+    """What ptree wrote, taken out of the metadata, where the text begins with its checksum; None where it wrote nothing."""
     told, claimed = metadata.pop("ptree", None), metadata.pop("ptree_sum", None)
     if told is None and claimed is None:
         return None
     if told is None or (verify and claimed is None):
         raise ValueError("its header is damaged: half of what ptree wrote is missing")
-    at = len(_START)
-    if verify and (not text.startswith(_START) or digest(text[:at] + b"0" * _DIGITS + text[at + _DIGITS :]) != claimed):
+    at = len(start)
+    if verify and (
+        not text.startswith(start) or digest(text[:at] + NO_SUM.encode() + text[at + len(NO_SUM) :]) != claimed
+    ):
         raise ValueError(
             "its header is damaged: it is not what its checksum says. If another program wrote it anew, verify=False loads it"
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap as mmap_
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,8 +18,14 @@ from .._errors import FileError, PathError, PtreeError, listed, quoted, suggesti
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._format import ALIGNED, Entry, Facts, Header, digest_beside, header_length, parsed, put_together, stored_as
+from ._format import Entry, Facts, digest_beside, put_together, stored_as
+from ._index import SUFFIX, opened
+from ._place import index_of, place_of
+from ._shard import Shard
 from ._tensor import leaf_of, to_jax
+
+_TRIES = 10
+"""How often to look for a file while others save the tree in one form and in the other."""
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False) -> File:
@@ -111,44 +117,54 @@ class File(Mapping[str, Stored]):
     """An open file: path -> what is stored there, in declared order; closed by `with`, or by `close`."""
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False):
-        self.path, self.verify, self._file = os.fspath(path), verify, -1
-        self.bytes_read = 0
+        self.path, self.verify = os.fspath(path), verify
+        self._shards: dict[str, Shard] = {}
+        tries = _TRIES
+        while True:
+            try:
+                told = self._opened(place_of(path), self.path.endswith(SUFFIX), mmap)
+                break
+            except FileNotFoundError:
+                tries -= 1
+                if not tries:
+                    raise
+        self.entries: dict[str, Entry] = {name: shard.header.entries[name] for name, shard in self._shard_of.items()}
+        self.facts = self._facts(told)
+
+    def _opened(self, place: Path, only_index: bool, mmap: bool) -> Facts | None:
+        """Open the one file or the shards, whichever is there."""
+        if only_index or (not place.exists() and index_of(place).exists()):
+            index, self._shards = opened(index_of(place), verify=self.verify, mmap=mmap)
+            self.path, self.metadata = index.path, index.metadata
+            self._shard_of = {name: self._shards[file] for name, file in index.files.items()}
+            return index.facts
+        self.path = str(place) if os.path.isdir(self.path) else self.path
+        one = Shard(self.path, verify=self.verify, mmap=mmap)
+        self._shards, self.metadata = {"": one}, one.header.metadata
+        self._shard_of = dict.fromkeys(one.header.entries, one)
+        return one.header.facts
+
+    def _facts(self, told: Facts | None) -> Facts:
+        """What ptree knows of the tree; of a file by another program, its names, in the order of the data."""
+        shards = [shard.header.facts for shard in self._shards.values() if shard.header.facts is not None]
+        kinds, dtypes, sums = (
+            {name: value for facts in shards for name, value in getattr(facts, table).items()}
+            for table in ("kinds", "dtypes", "sums")
+        )
+        if told is None:
+            at = [*self._shards.values()].index
+            told = Facts(sorted(self.entries, key=lambda name: (at(self._shard_of[name]), self.entries[name].start)))
+        return replace(told, kinds=kinds, dtypes=dtypes, sums=sums)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has, all shards together."""
+        return sum(shard.size for shard in self._shards.values())
+
+    @property
+    def bytes_read(self) -> int:
         """How many bytes were read so far, the header's included."""
-        self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._map: mmap_.mmap | None = None
-        try:
-            self.size = os.fstat(self._file).st_size
-            self._header = self._read_header()
-            if mmap and self.size:
-                self._map = mmap_.mmap(self._file, 0, access=mmap_.ACCESS_READ)
-        except BaseException:
-            self.close()
-            raise
-
-    def _read_header(self) -> Header:
-        try:
-            length = header_length(self._bytes(0, min(8, self.size)).tobytes(), self.size)
-            return parsed(self._bytes(8, length).tobytes(), self.size, self.verify)
-        except PtreeError as error:  # a transform that this process does not know
-            raise FileError(f"cannot load {self.path!r}: {error}") from error
-        except (ValueError, OverflowError) as error:
-            raise FileError(
-                f"cannot load {self.path!r}: it is not a whole safetensors file ({self.size:,} bytes): {error}"
-            ) from error
-
-    @property
-    def entries(self) -> dict[str, Entry]:
-        return self._header.entries
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The text that was saved beside the leaves."""
-        return self._header.metadata
-
-    @cached_property
-    def facts(self) -> Facts:
-        """What ptree knows of the tree; of a file by another program, its names."""
-        return self._header.facts or Facts(sorted(self.entries, key=lambda name: self.entries[name].start))
+        return sum(shard.bytes_read for shard in self._shards.values())
 
     @property
     def containers(self) -> dict[str, str]:
@@ -204,43 +220,19 @@ class File(Mapping[str, Stored]):
 
     def close(self) -> None:
         """Nothing more can be read; what was mapped stays."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __del__(self) -> None:
-        self.close()
+        for shard in self._shards.values():
+            shard.close()
 
     def __repr__(self) -> str:
         return f"<{len(self.entries)} tensors, {self.size:,} bytes, in {self.path!r}>"
 
     # ---------------------------------------------------------------------------- reading
 
-    def _bytes(self, start: int, count: int) -> np.ndarray[Any, Any]:
-        """Bytes of the file in memory of their own, aligned as JAX wants it; or the file's, mapped."""
-        if self._map is not None:
-            return np.frombuffer(self._map, np.uint8, count, start) if count else np.empty(0, np.uint8)
-        if self._file < 0:
-            raise FileError(f"{self.path!r} is closed")
-        room = np.empty(count + ALIGNED, np.uint8)
-        first = -room.ctypes.data % ALIGNED
-        room = room[first : first + count]
-        view, at = memoryview(room), start  # pyright: ignore[reportArgumentType]
-        while view:
-            got = os.preadv(self._file, [view[: 1 << 26]], at)
-            if not got:
-                raise FileError(
-                    f"cannot load {self.path!r}: it ends at {at:,} bytes, and had {self.size:,} when opened"
-                )
-            view, at = view[got:], at + got
-        self.bytes_read += count
-        return room
-
     def numbers(self, name: str, start: int, count: int) -> np.ndarray[Any, Any]:
         """A run of numbers of a leaf, counted in C order."""
         entry, own = self.entries[name], stored_as(name, self.facts)
         each = entry.dtype.itemsize * prod(own[1] if own else ())
-        data = self._bytes(entry.start + start * each, count * each)
+        data = self._shard_of[name].bytes(entry.start + start * each, count * each)
         return data.view(own[0] if own else entry.dtype)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import jax
 
@@ -22,10 +19,25 @@ from .._paths import DEEPEST, join
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._format import Facts, digest_beside, header_of
+from ._draft import draft, put, sweep, sync
+from ._format import NO_SUM, Facts, digest_beside, header_of, sum_of
+from ._index import index_text
+from ._place import (
+    alone_in,
+    discard,
+    free_names,
+    identity,
+    index_of,
+    place_of,
+    replaced_at,
+    retire,
+    retire_index,
+    sweep_index,
+)
 from ._tensor import Tensor, tensor_of
 
-_OWN = ("ptree", "ptree_sum")
+_OWN = ("ptree", "ptree_sum", "total_size")
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 
 
 def save(
@@ -34,6 +46,7 @@ def save(
     *,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
+    max_shard_size: int | str | None = None,
     background: bool = False,
 ) -> Future[None] | None:
     """Write a tree to one safetensors file, in which every leaf has its path as its name.
@@ -54,10 +67,13 @@ def save(
     terminal, a bar shows what takes more than a second.
 
     Args:
-        path: the file.
+        path: the file; a folder means `model.safetensors` in it.
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.
+        max_shard_size: bytes, or text such as "5GB": what takes more is written as Hugging Face does it, in files
+            `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
+            its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
         background: write in another thread. All is taken as it is now, and arrays may be donated at once; on a GPU
             it is copied to the host first.
 
@@ -68,19 +84,29 @@ def save(
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
         OSError: the disk is full, the folder is not there or may not be written.
     """
+    limit = None if max_shard_size is None else bytes_of(max_shard_size)
     tensors, facts = taken_apart(tree, expand_ties)
-    extra = _checked(metadata or {})
-    where = Path(os.path.realpath(path))  # through a link, not over it
+    writer = _Writer(tensors, facts, _checked(metadata or {}))
+    place = place_of(path)
     if not background:
-        _write(where, tensors, facts, extra)
+        writer.write(place, limit)
         return None
     for tensor in tensors.values():
         tensor.hold()
     pool = ThreadPoolExecutor(1, "ptree.save")
     try:
-        return pool.submit(_write, where, tensors, facts, extra)
+        return pool.submit(writer.write, place, limit)
     finally:
         pool.shutdown(wait=False)
+
+
+def bytes_of(size: int | str) -> int:
+    """The number of bytes, of "5GB" or "500 MiB"; raises FileError."""
+    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+    unit = _UNITS.get(number[2].upper()) if number else None
+    if number is None or unit is None or (count := int(float(number[1]) * unit)) < 1:
+        raise FileError(f"expected max_shard_size in bytes or as text such as '5GB' or '500MiB', got {quoted(size)}")
+    return count
 
 
 def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, Tensor], Facts]:
@@ -119,8 +145,21 @@ def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, Tensor], Facts]
         raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {told}")
     facts.kinds = {path: tensor.kind for path, tensor in tensors.items() if tensor.kind}
     facts.dtypes = {path: tensor.own_dtype for path, tensor in tensors.items() if tensor.own_dtype}
-    facts.sums = dict.fromkeys(tensors, "0" * 32)
+    facts.sums = dict.fromkeys(tensors, NO_SUM)
     return tensors, facts
+
+
+def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """The leaves of each shard, in order: as many as take at most `limit` bytes, or one that alone takes more."""
+    groups: list[list[str]] = [[]]
+    left = limit
+    for name, size in sizes.items():
+        if size > left and groups[-1]:
+            groups.append([])
+            left = limit
+        groups[-1].append(name)
+        left -= size
+    return groups
 
 
 def _containers(node: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -147,83 +186,77 @@ def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
 # --------------------------------------------------------------------------------- to disk
 
 
-def _write(path: Path, tensors: dict[str, Tensor], facts: Facts, metadata: dict[str, str]) -> None:
-    from tqdm import tqdm
+@dataclass
+class _Writer:
+    """Puts tensors into files, with one bar for all."""
 
-    plan = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-    start, entries = header_of(plan, facts, metadata)
-    total = sum(tensor.size for tensor in tensors.values())
-    bar = tqdm(total=total, desc=f"saving {path.name}", unit="B", unit_scale=True, delay=1, leave=False, disable=None)
-    with _draft(path) as file, bar, ThreadPoolExecutor(1, "ptree.sum") as pool:
-        _put(file, start, 0)
+    tensors: dict[str, Tensor]
+    facts: Facts
+    metadata: dict[str, str]
+
+    def write(self, place: Path, limit: int | None) -> None:
+        from tqdm import tqdm
+
+        sizes = {name: tensor.size for name, tensor in self.tensors.items()}
+        total = sum(sizes.values())
+        groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
+        bar = tqdm(
+            total=total, desc=f"saving {place.name}", unit="B", unit_scale=True, delay=1, leave=False, disable=None
+        )
+        with bar as self.bar, ThreadPoolExecutor(1, "ptree.sum") as self.pool:
+            if len(groups) > 1:
+                self._shards(place, groups, total)
+                return
+            sweep(place)
+            known = identity(index_of(place))
+            with draft(place) as file:
+                self._fill(file, groups[0], self.facts)
+            retire_index(place, known)
+
+    def _fill(self, file: int, names: list[str], facts: Facts) -> str:
+        """One file of these tensors, whose checksums are added to the facts; gives its header's."""
+        plan = {name: (self.tensors[name].dtype, self.tensors[name].shape) for name in names}
+        start, entries = header_of(plan, facts, self.metadata)
+        put(file, start, 0)
         for name, entry in entries.items():
-            data = tensors[name].bytes()
-            found = digest_beside(pool, data)  # while it is written
-            _put(file, data, entry.start, bar)
+            data = self.tensors[name].bytes()
+            found = digest_beside(self.pool, data)  # while it is written
+            put(file, data, entry.start, self.bar)
             facts.sums[name] = found()
-            tensors[name].leaf = None
-        _put(file, header_of(plan, facts, metadata)[0], 0)
+            self.tensors[name].leaf = None
+        start, _ = header_of(plan, facts, self.metadata)
+        put(file, start, 0)
+        return sum_of(start)
 
+    def _shards(self, place: Path, groups: list[list[str]], total: int) -> None:
+        """A file for each group, and then the index of them, which takes the place of what was there."""
+        with alone_in(place.parent):
+            sweep_index(place)
+            known = identity(place)
+            names = free_names(place, len(groups))
+            files = {leaf: name for name, group in zip(names, groups) for leaf in group}
+            facts = replace(self.facts, kinds={}, dtypes={}, sums={}, replaced=replaced_at(place))
+            facts.shards = dict.fromkeys(names, NO_SUM)
+            try:
+                with draft(index_of(place)) as file:
+                    put(
+                        file, index_text(files, total, facts, self.metadata), 0
+                    )  # so that a crash leaves a list of them
+                    for name, group in zip(names, groups):
+                        facts.shards[name] = self._shard(place.with_name(name), group, index_of(place).name)
+                    sync(place.parent)
+                    put(file, index_text(files, total, facts, self.metadata), 0)
+            except BaseException:
+                discard(place, names)
+                raise
+            retire(place, known)
+            discard(place, facts.replaced)
 
-def _put(file: int, data: Any, at: int, bar: Any = None) -> None:
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(file, left[: 1 << 26], at)
-        left, at = left[written:], at + written
-        if bar is not None:
-            bar.update(written)
-
-
-@contextmanager
-def _draft(path: Path) -> Iterator[int]:
-    """A new file that takes the place of the old one when all went well, and is gone when not.
-
-    It is locked while it is written, so that the next one who saves knows what a crash has left behind.
-    """
-    _sweep(path)
-    draft, file = _locked(path)
-    try:
-        if path.exists():
-            os.chmod(file, stat.S_IMODE(path.stat().st_mode))
-        yield file
-        os.fsync(file)
-        os.replace(draft, path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(file)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _locked(path: Path) -> tuple[Path, int]:
-    while True:
-        draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-        file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file).st_nlink:
-            return draft, file
-        os.close(file)  # swept by another process before it was locked
-
-
-def _sweep(path: Path) -> None:
-    """Remove drafts of this file that nobody writes any more."""
-    ours = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.tmp")
-    for draft in path.parent.iterdir() if path.parent.is_dir() else ():
-        if not ours.fullmatch(draft.name):
-            continue
+    def _shard(self, path: Path, group: list[str], index: str) -> str:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            file = os.open(draft, os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            draft.unlink(missing_ok=True)
-        except OSError:
-            pass  # somebody writes it, or it is not ours to remove
+            made = self._fill(file, group, self.facts.of(group, index))
+            os.fsync(file)
+            return made
         finally:
             os.close(file)
