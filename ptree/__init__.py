@@ -71,6 +71,7 @@ from ._errors import TieError as TieError
 if _TYPE_CHECKING:
     from . import initializers as initializers  # (key, shape, dtype) -> array
     from . import nn as nn  # layers
+    from .files import Checkpoints as Checkpoints  # a run's last states, to go on from
     from .files import load as load  # a tree from a file
     from .files import open as open  # a file, read leaf by leaf
     from .files import save as save  # a tree to a file
@@ -79,6 +80,7 @@ if _TYPE_CHECKING:
 _ROOMS = {
     "initializers": "initializers",
     "nn": "nn",
+    "Checkpoints": "files",
     "load": "files",
     "open": "files",
     "save": "files",
@@ -101,7 +103,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
+    "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "find_ties",
     "flatten", "get", "gradient_by_use", "init", "initializers", "items",
     "keys", "label", "load", "mask", "merge", "nn", "open", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "scan", "select", "set", "stack", "summary",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,10 +22,12 @@ from .._parts import select as select_leaves
 from .._paths import STACKED, split
 from .._rename import rename as rename_leaves
 from .._select import Selector, aliases, leaves
-from .._shardings import Shardings, shardings_for
+from .._shardings import Shardings, placement, shardings_for
 from .._stacks import numbered, stack, unstack
 from .._tree import Tree
-from ._open import File, damage
+from ._open import File
+from ._orbax import Checkpoint, is_orbax
+from ._source import Source
 from ._tensor import abstract_of, is_torch, to_jax, to_torch
 
 
@@ -81,7 +85,7 @@ def load(
     kept 1: ['head/bias']
 
     Args:
-        path: the file.
+        path: the file; a folder with `model.safetensors` or an index of shards; or what `Checkpoints` wrote with Orbax.
         like: what it is loaded into.
         select: of the file, only these leaves.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; after `select`.
@@ -89,8 +93,8 @@ def load(
         missing: for leaves that the file does not have, the values of `like`, or what its spec draws with `key`.
         mismatch: for leaves of another shape or dtype, the values of `like`.
         key: a PRNG key, for `missing="init"`: it draws bit for bit what `ptree.init` would.
-        shardings: where leaves go, as in `ptree.init`, with `mesh`: each process reads only the bytes of its own shards,
-            and these are not compared with checksums.
+        shardings: where leaves go, as in `ptree.init`, with `mesh`; by default where those of `like` were put. Of what is
+            spread over devices each process reads only the bytes of its own parts, which are not compared with checksums.
         verify: whether to compare with the checksums; by default, unless with `mmap`.
         mmap: on a CPU, arrays are backed by the file, as in `ptree.open`.
         report: give `(tree, report)`, which says what was loaded, kept, drawn and dropped.
@@ -113,27 +117,32 @@ def load(
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
     verify = (not mmap) if verify is None else verify
     asked = f"cannot load {os.fspath(path)!r}"
-    with File(path, verify=verify, mmap=mmap) as file:
+    with closing(source(path, verify, mmap)) as file:
         apart, stored = _settled(file)
         chosen = stored if select is None else select_leaves(stored, select)
         chosen = chosen if rename is None else rename_leaves(chosen, rename)
-        places = {} if shardings is None else shardings_for(chosen, shardings, mesh)
+        places = _placements(like, chosen) if shardings is None else shardings_for(chosen, shardings, mesh)
         at = {leaf.name: name for name, leaf in leaves(chosen)}
         damaged: list[str] = []
         handles = [leaf for _, leaf in leaves(chosen)]
         values = file.read(
-            handles, {leaf.name: places[at[leaf.name]] for leaf in handles if places}, damaged, like is None
+            handles,
+            {leaf.name: places[at[leaf.name]] for leaf in handles if at[leaf.name] in places},
+            damaged,
+            like is None,
         )
         tree = map_leaves(chosen, lambda _, leaf: values[leaf.name])
         left = sorted({*paths(stored)} - {leaf.name for leaf in handles})
     if like is None:
         if damaged:
-            raise damage(file.path, damaged)
+            raise file.damage(damaged)
         if apart:
             raise FileError(f"{asked}: {told(apart, ['Load them with a `like` in which they are apart'])}")
         return (tree, Report(loaded=paths(tree), dropped=left)) if report else tree
     made = Report(dropped=left)
-    fitted = _into(like, tree, f"{asked} into `like`", _Ways(cast, missing, mismatch, key), damaged, made)
+    fitted = _into(
+        like, tree, f"{asked} into `like`", _Ways(cast, missing, mismatch, key, shardings is None), damaged, made
+    )
     return (fitted, made) if report else fitted
 
 
@@ -145,13 +154,37 @@ class _Ways:
     missing: str
     mismatch: str
     key: Any
+    place: bool
 
 
-def _settled(file: File) -> tuple[list[str], Tree]:
+def source(path: str | os.PathLike[str], verify: bool = True, mmap: bool = False) -> Source:
+    """What is there, open: one file, shards, or a checkpoint of Orbax."""
+    if not is_orbax(path):
+        return File(path, verify=verify, mmap=mmap)
+    if mmap:
+        raise FileError(
+            f"cannot load {os.fspath(path)!r} with mmap=True: Orbax wrote it, and its arrays are compressed"
+        )
+    return Checkpoint(path)
+
+
+def _placements(like: Any, chosen: Tree) -> dict[str, Any]:
+    """Where the leaves of `like` are that are spread over devices, for those of the file that fit them."""
+    into = {} if like is None else dict(leaves(like))
+    return {
+        name: sharding
+        for name, leaf in leaves(chosen)
+        if (sharding := placement(into.get(name))) is not None
+        and not sharding.is_fully_replicated
+        and leaf.shape == into[name].shape
+    }
+
+
+def _settled(file: Source) -> tuple[list[str], Tree]:
     """The file's tree. An alias that was written too, and is not what it is tied to, is a leaf of its own, and told."""
     apart: dict[str, str] = {}
     for alias, tie in file.facts.ties.items():
-        if {alias, tie.source} <= {*file.entries}:
+        if {alias, tie.source} <= {*file.names()}:
             values = file.read(map(file.stored, (alias, tie.source)))
             if not same(other := tie.read(values[tie.source]), values[alias]):
                 apart[alias] = _differ(alias, values[alias], tie.shown(), other, "its metadata", "its tensors")
@@ -214,7 +247,7 @@ def _into(like: Any, tree: Tree, asked: str, ways: _Ways, damaged: list[str], re
         raise error
     report.loaded = [name for name in wanted if name not in {*report.kept, *report.drawn}]
     try:
-        return replace_leaves(like, {name: _as(into[name], value, name) for name, value in got.items()})
+        return replace_leaves(like, {name: _as(into[name], value, name, ways.place) for name, value in got.items()})
     except FileError as error:
         raise FileError(f"{asked}: {error}") from None
 
@@ -295,10 +328,12 @@ def _fixes(
     return [f"Renamed? Then rename={{{shown}{', ...' if len(renamed) > 3 else ''}}}."]
 
 
-def _as(like: Any, value: Any, path: str) -> Any:
-    """NumPy where `like` has NumPy, PyTorch where it has that; else a jax array."""
+def _as(like: Any, value: Any, path: str, place: bool) -> Any:
+    """NumPy where `like` has NumPy, PyTorch where it has that; else a jax array, with `place` where that of `like` is."""
     if is_torch(like):
         return to_torch(np.asarray(value), path)
     if isinstance(like, (np.ndarray, np.generic)):
         return np.asarray(value) if isinstance(like, np.ndarray) else np.asarray(value)[()]
-    return to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value
+    value = to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value
+    sharding = placement(like) if place and isinstance(value, jax.Array) else None
+    return value if sharding is None else jax.device_put(value, sharding)

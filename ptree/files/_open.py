@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -14,15 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._errors import FileError, PathError, PtreeError, listed, quoted, suggestion
+from .._errors import PathError, quoted, suggestion
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._format import Entry, Facts, digest_beside, put_together, stored_as
+from ._format import Entry, Facts, digest_beside, stored_as
 from ._index import SUFFIX, opened
 from ._place import index_of, place_of
 from ._shard import Shard
-from ._tensor import leaf_of, to_jax
+from ._source import Source, Unread
+from ._tensor import leaf_of, on_devices
 
 _TRIES = 10
 """How often to look for a file while others save the tree in one form and in the other."""
@@ -56,24 +57,18 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     return File(path, verify=verify, mmap=mmap)
 
 
-@dataclass(frozen=True, eq=False)
-class Stored:
+class Stored(Unread):
     """A leaf in an open file; `[...]` reads it, `[:8]` reads a part."""
 
-    file: File
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    @property
+    def file(self) -> File:
+        return self.source
 
     @property
     def nbytes(self) -> int:
         """How many bytes it takes in the file."""
         entry = self.file.entries[self.name]
         return entry.stop - entry.start
-
-    @property
-    def kind(self) -> str:
-        return self.file.facts.kinds.get(self.name, "")
 
     def __getitem__(self, index: Any) -> Any:
         if index is ...:
@@ -113,7 +108,7 @@ class Stored:
         return f"{self.name!r}: {self.dtype}{[*self.shape]} in {self.file.path!r}"
 
 
-class File(Mapping[str, Stored]):
+class File(Source, Mapping[str, Stored]):
     """An open file: path -> what is stored there, in declared order; closed by `with`, or by `close`."""
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False):
@@ -174,21 +169,14 @@ class File(Mapping[str, Stored]):
     @cached_property
     def tree(self) -> Tree:
         """All that is in the file, unread: a Tree of what is stored, ties included."""
-        return self.tree_of(())
-
-    def tree_of(self, apart: Collection[str]) -> Tree:
-        """The tree in which these aliases are leaves of their own."""
-        ties = {alias: tie for alias, tie in self.facts.ties.items() if alias not in apart}
-        try:
-            return put_together(
-                {name: self.stored(name) for name in self.entries if name not in ties}, replace(self.facts, ties=ties)
-            )
-        except (PtreeError, ValueError, TypeError) as error:
-            raise FileError(f"cannot load {self.path!r}: {error}") from error
+        return self.tree_of()
 
     @cached_property
     def _stored_by_path(self) -> dict[str, Any]:
         return {path: value for path, value in entry_dict(self.tree).items() if value is not None}
+
+    def names(self) -> Collection[str]:
+        return self.entries.keys()
 
     def stored(self, name: str) -> Stored:
         entry = self.entries[name]
@@ -242,49 +230,37 @@ class File(Mapping[str, Stored]):
 
     def read(
         self,
-        leaves: Iterable[Stored],
+        leaves: Iterable[Unread],
         shardings: Mapping[str, Any] | None = None,
         damaged: list[str] | None = None,
         torch: bool = True,
     ) -> dict[str, Any]:
-        """Name -> leaf, as it was saved (without `torch`, arrays of JAX instead of PyTorch's), each compared with its checksum while the next is read.
-
-        With a sharding, only what goes to the devices of this process is read, and not compared.
-
-        Raises:
-            FileError: leaves that are damaged; it lists all of them. With a list as `damaged` they are added to that.
-        """
+        """As in `Source`; each is compared with its checksum while the next is read, but for what goes to devices by parts."""
         shardings, found = shardings or {}, dict[str, Any]()
         sums: dict[str, Callable[[], str]] = {}
         with ThreadPoolExecutor(1, "ptree.sum") as pool:
-            for stored in sorted(leaves, key=lambda stored: self.entries[stored.name].start):
-                name = stored.name
-                if name in shardings:
-                    found[name] = self._sharded(stored, shardings[name])
+            for stored in sorted(leaves, key=self._where):
+                name, sharding = stored.name, shardings.get(stored.name)
+                kind = "" if stored.kind == "torch" and not torch else stored.kind
+                if sharding is not None and not sharding.is_fully_replicated:
+                    found[name] = on_devices(self.stored(name).part, stored, kind, sharding)
                     continue
                 array = self.array(name)
                 if self.verify and name in self.facts.sums:
                     sums[name] = digest_beside(pool, array.reshape(-1).view(np.uint8))
-                kind = "" if stored.kind == "torch" and not torch else stored.kind
-                found[name] = leaf_of(array, kind, name)
+                if sharding is None:
+                    found[name] = leaf_of(array, kind, name)
+                else:
+                    found[name] = on_devices(array.__getitem__, stored, kind, sharding)
         wrong = [name for name, found in sums.items() if found() != self.facts.sums[name]]
         if damaged is not None:
             damaged += wrong
         elif wrong:
-            raise damage(self.path, wrong)
+            raise self.damage(wrong)
         return found
 
-    def _sharded(self, stored: Stored, sharding: Any) -> jax.Array:
-        parts: dict[Any, np.ndarray[Any, Any]] = {}  # devices that hold the same part share one reading of it
-
-        def part(index: Any) -> np.ndarray[Any, Any]:
-            known = tuple(one.indices(size)[:2] for one, size in zip(index, stored.shape, strict=True))
-            if known not in parts:
-                parts[known] = stored.part(index)
-            return parts[known]
-
-        to_jax(np.zeros(0, stored.dtype), stored.name)  # or 64 bits would be cut
-        return jax.make_array_from_callback(stored.shape, sharding, part)
+    def _where(self, leaf: Unread) -> tuple[str, int]:
+        return self._shard_of[leaf.name].path, self.entries[leaf.name].start
 
 
 class _Tied:
@@ -315,10 +291,3 @@ class _Tied:
 
     def __repr__(self) -> str:
         return f"{self.path!r}: {self.tie.shown()!r} in {self.file.path!r}"
-
-
-def damage(path: str, names: list[str]) -> FileError:
-    """The error for leaves that are not what their checksums say."""
-    error = FileError(f"cannot load {path!r}: damaged, their bytes are not what their checksums say: {listed(names)}")
-    error.damaged = names
-    return error

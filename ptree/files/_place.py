@@ -97,6 +97,12 @@ def retire_index(place: Path, known: tuple[int, int] | None) -> None:
         sweep_index(place)
 
 
+def remove(place: Path) -> None:
+    """Remove what ptree keeps there, in either form."""
+    place.unlink(missing_ok=True)
+    retire_index(place, identity(index_of(place)))
+
+
 def _own_index(place: Path) -> Index | None:
     try:
         index = read_index(index_of(place), verify=True)

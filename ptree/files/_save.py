@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,20 +84,34 @@ def save(
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
         OSError: the disk is full, the folder is not there or may not be written.
     """
+    write = prepared(path, tree, metadata, expand_ties, max_shard_size, hold=background)
+    if not background:
+        write()
+        return None
+    pool = ThreadPoolExecutor(1, "ptree.save")
+    try:
+        return pool.submit(write)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def prepared(
+    path: str | os.PathLike[str],
+    tree: Any,
+    metadata: Mapping[str, str] | None,
+    expand_ties: bool,
+    max_shard_size: int | str | None,
+    hold: bool,
+) -> Callable[[], None]:
+    """All checked, and with `hold` taken as it is now; what it gives writes."""
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     tensors, facts = taken_apart(tree, expand_ties)
     writer = _Writer(tensors, facts, _checked(metadata or {}))
     place = place_of(path)
-    if not background:
-        writer.write(place, limit)
-        return None
-    for tensor in tensors.values():
-        tensor.hold()
-    pool = ThreadPoolExecutor(1, "ptree.save")
-    try:
-        return pool.submit(writer.write, place, limit)
-    finally:
-        pool.shutdown(wait=False)
+    if hold:
+        for tensor in tensors.values():
+            tensor.hold()
+    return lambda: writer.write(place, limit)
 
 
 def bytes_of(size: int | str) -> int:
@@ -109,7 +123,7 @@ def bytes_of(size: int | str) -> int:
     return count
 
 
-def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, Tensor], Facts]:
+def taken_apart(tree: Any, expand_ties: bool, parts: bool = False) -> tuple[dict[str, Tensor], Facts]:
     """The tensors and the facts of a tree; raises one FileError that lists every leaf a file cannot hold."""
     values = entry_dict(tree)
     tensors: dict[str, Tensor] = {}
@@ -133,7 +147,7 @@ def taken_apart(tree: Any, expand_ties: bool) -> tuple[dict[str, Tensor], Facts]
         if value is None:
             facts.empty[path] = "none"
             continue
-        tensor = tensor_of(value)
+        tensor = tensor_of(value, parts)
         if isinstance(tensor, Tensor):
             tensors[path] = tensor
         elif not jax.tree.leaves(value):

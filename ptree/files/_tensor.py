@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from jax.core import Tracer
 from .._errors import FileError, quoted
 from .._leaf import describe, short_dtype
 from ._format import CODES, STORED
+from ._source import Unread
 
 
 @dataclass
@@ -51,13 +53,13 @@ class Tensor:
         self.leaf, self.kind = (now if on_cpu else now.copy()), self.kind if self.kind != "torch" else "held torch"
 
 
-def tensor_of(leaf: Any) -> Tensor | str:
-    """The leaf, ready to be written; or why it cannot be."""
+def tensor_of(leaf: Any, parts: bool = False) -> Tensor | str:
+    """The leaf, ready to be written; or why it cannot be. With `parts`, some may be in other processes."""
     if isinstance(leaf, Tracer):
         return "a tracer: save outside of jax.jit"
     if isinstance(leaf, jax.Array) and leaf.is_deleted():
         return f"{describe(leaf)}, deleted: it was donated to a jitted function"
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated or parts):
         return (
             f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
         )
@@ -107,6 +109,8 @@ def abstract_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def fetched(leaf: jax.Array) -> np.ndarray[Any, Any]:
     """The values on the host; the array itself keeps no copy of them, as it would of what `np.asarray` gives."""
+    if not leaf.is_fully_addressable:  # each process has it whole
+        return fetched(leaf.addressable_data(0))
     parts = [shard.data for shard in leaf.addressable_shards]
     return np.asarray(jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts))
 
@@ -129,18 +133,34 @@ def leaf_of(array: np.ndarray[Any, Any], kind: str, path: str) -> Any:
     raise FileError(f"{quoted(path)} is of the kind {quoted(kind)}, which this ptree does not know")
 
 
-def to_jax(array: np.ndarray[Any, Any] | np.generic, path: str, sharding: Any = None) -> jax.Array:
-    """The array on JAX's default device, not copied where it can be mapped there, or where the sharding says.
+def on_devices(read: Callable[[Any], np.ndarray[Any, Any]], leaf: Unread, kind: str, sharding: Any) -> jax.Array:
+    """The array or key where its sharding says, of parts that are read once for all devices that hold the same."""
+    parts: dict[Any, np.ndarray[Any, Any]] = {}
 
-    Raises:
-        FileError: 64 bits that JAX would cut to 32.
-    """
-    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+    def part(index: Any) -> np.ndarray[Any, Any]:
+        known = tuple(one.indices(size)[:2] for one, size in zip(index, leaf.shape, strict=True))
+        if known not in parts:
+            parts[known] = read(index)
+        return parts[known]
+
+    check_bits(leaf.dtype, leaf.name)
+    made = jax.make_array_from_callback(leaf.shape, sharding, part)
+    return jax.random.wrap_key_data(made, impl=kind[4:]) if kind.startswith("key:") else made
+
+
+def to_jax(array: np.ndarray[Any, Any] | np.generic, path: str) -> jax.Array:
+    """The array on JAX's default device, not copied where it can be mapped there."""
+    check_bits(array.dtype, path)
+    return jax.device_put(array, may_alias=True)
+
+
+def check_bits(dtype: np.dtype[Any], path: str) -> None:
+    """Raise FileError for 64 bits that JAX would cut to 32."""
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise FileError(
-            f"{path!r} is {short_dtype(array.dtype)}, and JAX would cut it to 32 bits:"
+            f"{path!r} is {short_dtype(dtype)}, and JAX would cut it to 32 bits:"
             " call jax.config.update('jax_enable_x64', True) first"
         )
-    return jax.device_put(array, sharding, may_alias=True)
 
 
 def to_torch(array: np.ndarray[Any, Any], path: str) -> Any:

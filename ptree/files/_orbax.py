@@ -1,0 +1,131 @@
+"""A checkpoint of Orbax, a folder that many hosts write together, with what ptree knows in its metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from .._access import items
+from .._errors import FileError, PtreeError, lines, listed
+from .._flat import asdict, unflatten
+from .._paths import split
+from ._format import Facts
+from ._source import Source, Unread
+from ._tensor import Tensor, check_bits, leaf_of
+
+_METADATA = "_CHECKPOINT_METADATA"
+
+
+def is_orbax(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a checkpoint of Orbax."""
+    return os.path.exists(os.path.join(path, _METADATA))
+
+
+def orbax() -> Any:
+    try:
+        import orbax.checkpoint
+    except ImportError:
+        raise FileError("Orbax is not installed: pip install 'ptree[orbax]'") from None
+    return orbax.checkpoint
+
+
+def write(saver: Any, path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> Callable[[], None]:
+    """Begin to write with an `AsyncCheckpointer`; what it gives waits for the end.
+
+    Raises:
+        FileError: names that are one for Orbax, which joins them with dots.
+    """
+    joined: defaultdict[str, list[str]] = defaultdict(list)
+    for name in tensors:
+        joined[".".join(split(name))].append(name)
+    if same := [f"Orbax has one name for {listed(names)}" for names in joined.values() if len(names) > 1]:
+        raise FileError(f"cannot save {str(path)!r} with Orbax: {lines(same)}. ptree.rename them")
+    held = {name: _held(tensor) for name, tensor in tensors.items()}
+    empty = {name: [leaf.dtype.name, leaf.shape] for name, leaf in held.items() if not leaf.size}  # Orbax refuses these
+    told = {"ptree": replace(facts, sums={}, dtypes={}).to_json(), "empty": json.dumps(empty)}
+    state = asdict(unflatten({name: leaf for name, leaf in held.items() if name not in empty} or {"_": np.uint8(0)}))
+    saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=told, force=True)
+    return saver.wait_until_finished
+
+
+def _held(tensor: Tensor) -> Any:
+    """The leaf as Orbax takes it: an array of JAX as it is, of all else a copy of NumPy's."""
+    if isinstance(tensor.leaf, jax.Array):
+        return tensor.leaf
+    if tensor.kind == "torch":
+        return tensor.bytes().view(tensor.dtype).reshape(tensor.shape).copy()
+    return np.array(tensor.leaf)
+
+
+class Checkpoint(Source):
+    """A checkpoint that ptree wrote with Orbax, open.
+
+    Raises:
+        FileError: another program wrote it, or it is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = os.path.abspath(path)
+        self._reader = orbax().Checkpointer(orbax().PyTreeCheckpointHandler())
+        try:
+            about = self._reader.metadata(self.path)
+            self.facts = Facts.from_json(about.custom_metadata["ptree"])
+            known = {*self.facts.order}
+            self._leaves: dict[str, Any] = {n: leaf for n, leaf in items(about.item_metadata.tree) if n in known}
+            for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
+                self._leaves[name] = np.zeros(shape, getattr(ml_dtypes, dtype, dtype))
+        except (PtreeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FileError(f"cannot load {self.path!r}: no whole Orbax checkpoint by ptree: {error}") from error
+
+    def names(self) -> Collection[str]:
+        return self._leaves.keys()
+
+    def stored(self, name: str) -> Unread:
+        leaf = self._leaves[name]
+        return Unread(self, name, np.dtype(leaf.dtype), tuple(leaf.shape))
+
+    def read(
+        self,
+        leaves: Iterable[Unread],
+        shardings: Mapping[str, Any] | None = None,
+        damaged: list[str] | None = None,
+        torch: bool = True,
+    ) -> dict[str, Any]:
+        leaves, given = list(leaves), shardings or {}
+        found = {
+            leaf.name: self._leaves[leaf.name] for leaf in leaves if isinstance(self._leaves[leaf.name], np.ndarray)
+        }
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        wanted: dict[str, Any] = {}
+        for leaf in leaves:
+            if leaf.name in found:
+                continue
+            if leaf.kind and leaf.name not in given:
+                wanted[leaf.name] = orbax().RestoreArgs(restore_type=np.ndarray)
+                continue
+            check_bits(leaf.dtype, leaf.name)
+            wanted[leaf.name] = orbax().ArrayRestoreArgs(sharding=given.get(leaf.name, here), dtype=leaf.dtype)
+        if wanted:
+            arguments = asdict(unflatten(wanted))
+            args = orbax().args.PyTreeRestore(item=arguments, restore_args=arguments, partial_restore=True)
+            try:
+                found |= dict(items(self._reader.restore(self.path, args=args)))
+            except ValueError as error:
+                raise FileError(f"cannot load {self.path!r}: {error}") from error
+        kinds = {leaf.name: "" if leaf.kind == "torch" and not torch else leaf.kind for leaf in leaves}
+        return {
+            name: leaf if name in given and not kinds[name].startswith("key:") else leaf_of(leaf, kinds[name], name)
+            for name, leaf in found.items()
+        }
+
+    def close(self) -> None:
+        self._reader.close()

@@ -1,0 +1,79 @@
+"""A source, what a tree is loaded from: facts, and leaves that are read when they are asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .._errors import FileError, PtreeError, listed
+from .._tree import Tree
+from ._format import Facts, put_together
+
+
+@dataclass(frozen=True, eq=False)
+class Unread:
+    """A leaf that is not read yet."""
+
+    source: Any
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """What it was, as `FORMAT.md` has it: empty for a jax array."""
+        return self.source.facts.kinds.get(self.name, "")
+
+
+class Source(ABC):
+    """Something that a tree was saved to, and is open."""
+
+    path: str
+    facts: Facts
+    """What ptree knows of the tree."""
+
+    @abstractmethod
+    def names(self) -> Collection[str]:
+        """The leaves that it has, by path."""
+
+    @abstractmethod
+    def stored(self, name: str) -> Unread:
+        """One of them."""
+
+    @abstractmethod
+    def read(
+        self,
+        leaves: Iterable[Unread],
+        shardings: Mapping[str, Any] | None = None,
+        damaged: list[str] | None = None,
+        torch: bool = True,
+    ) -> dict[str, Any]:
+        """Name -> leaf, as it was saved, and where its sharding says; without `torch`, arrays of JAX for those of PyTorch.
+
+        Raises:
+            FileError: leaves that are damaged; it lists all of them. With a list as `damaged` they are added to that.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nothing more can be read."""
+
+    def tree_of(self, apart: Collection[str] = ()) -> Tree:
+        """All that is in it, unread, ties included; but these aliases are leaves of their own."""
+        ties = {alias: tie for alias, tie in self.facts.ties.items() if alias not in apart}
+        try:
+            leaves = {name: self.stored(name) for name in self.names() if name not in ties}
+            return put_together(leaves, replace(self.facts, ties=ties))
+        except (PtreeError, ValueError, TypeError) as error:
+            raise FileError(f"cannot load {self.path!r}: {error}") from error
+
+    def damage(self, names: list[str]) -> FileError:
+        """The error for leaves that are not what their checksums say."""
+        told = f"damaged, their bytes are not what their checksums say: {listed(names)}"
+        error = FileError(f"cannot load {self.path!r}: {told}")
+        error.damaged = names
+        return error
