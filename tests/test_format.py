@@ -16,7 +16,7 @@ from errors import says
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from trees import equal
 
 import ptree as pt
@@ -140,6 +140,9 @@ def header(table, data=b""):
         (header({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
         (header({"a": {"dtype": "Q9", "shape": [1], "data_offsets": [0, 1]}}, b"1"), "of the dtype 'Q9'"),
         (header({"a": {"dtype": "U8", "shape": [1] * 65, "data_offsets": [0, 1]}}, b"1"), "65 axes"),
+        (header({"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}), "longer than what NumPy can have"),
+        (header({"": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}), "'' cannot be a name"),
+        (header({"\ud800": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}), "'\\ud800' cannot be a name"),
         (header({"__metadata__": {"ptree": 5}}), "its metadata are not text"),
     ],
 )  # fmt: skip
@@ -147,6 +150,29 @@ def test_a_hostile_header_is_refused(file, data, why):
     file.write_bytes(data)
     with pytest.raises(pt.FileError) as raised:
         pt.load(file)
+    assert why in str(raised.value)
+    assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "facts", "why"),
+    [
+        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and is to be one number"),
+        (np.arange(2), {"kinds": {"a": "key:rbg"}}, "'a' cannot be a PRNG key: JAX encountered invalid PRNG key data"),
+        (np.arange(2), {"kinds": {"a": "key:own"}}, "'a' cannot be a PRNG key: unrecognized PRNG implementation"),
+        (np.arange(2), {"kinds": {"a": "tensor"}}, "'a' is of the kind 'tensor', which this ptree does not know"),
+        (np.arange(2), {"dtypes": {"a": "int4"}}, "'a' is int64[2], and cannot be int4 too"),
+        (np.arange(3.0), {"dtypes": {"a": "complex128"}}, "'a' is float64[3], and cannot be complex128 too"),
+        (np.zeros(2, "uint8"), {"dtypes": {"a": "int4"}, "kinds": {"a": "torch"}}, "'a' is uint8[2], and cannot be int4 too"),
+        (np.zeros(2, "uint8"), {"dtypes": {"a": "float6_e2m3fn"}, "kinds": {}}, "'a' is uint8[2], and cannot be float6_e2m3fn too"),
+        (np.zeros(2, "uint8"), {"dtypes": {"a": "int5"}}, "'a' is of the dtype 'int5', which this ptree does not know"),
+    ],
+)  # fmt: skip
+def test_metadata_that_cannot_be_true_of_a_leaf_are_refused(file, leaf, facts, why):
+    told = json.dumps({"version": 1, "order": ["a"], "ties": {}, "kinds": {"a": "numpy"}, **facts})
+    save_file({"a": leaf}, file, {"ptree": told})
+    with pytest.raises(pt.FileError) as raised:
+        pt.load(file, verify=False)
     assert why in str(raised.value)
     assert str(file) in str(raised.value)
 

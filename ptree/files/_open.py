@@ -274,7 +274,10 @@ class File(Mapping[str, Stored]):
                 if self.verify and name in self.facts.sums:
                     sums[name] = digest_beside(pool, array.reshape(-1).view(np.uint8))
                 kind = "" if stored.kind == "torch" and not torch else stored.kind
-                found[name] = leaf_of(array, kind, name)
+                try:
+                    found[name] = leaf_of(array, kind, name)
+                except FileError as error:
+                    raise FileError(f"cannot load {self.path!r}: {error}") from None
         wrong = [name for name, found in sums.items() if found() != self.facts.sums[name]]
         if damaged is not None:
             damaged += wrong
