@@ -204,7 +204,12 @@ def _locked(path: Path) -> tuple[Path, int]:
     while True:
         draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
         file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except BaseException:  # a disk without locks, or an interrupt
+            os.close(file)
+            draft.unlink(missing_ok=True)
+            raise
         if os.fstat(file).st_nlink:
             return draft, file
         os.close(file)  # swept by another process before it was locked
