@@ -1,6 +1,6 @@
 """Generated paths, patterns and trees at every function: each works, or raises an error of ptree's own.
 
-A longer run: `pytest tests/test_fuzz.py --hypothesis-profile=long`.
+The long run is in `conftest.py`.
 """
 
 import jax
@@ -13,7 +13,6 @@ from trees import equal
 import ptree as pt
 from ptree import initializers as I
 
-settings.register_profile("long", max_examples=20_000, deadline=None)
 own = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(st.sampled_from("abkl01/*?[]{}.,!\\:~ β日"), max_size=12)

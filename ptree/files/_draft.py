@@ -93,7 +93,12 @@ def _locked(path: Path) -> tuple[Path, int]:
     while True:
         place = name_of_draft(path)
         file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        lock(file)
+        try:
+            lock(file)
+        except BaseException:  # an interrupt
+            os.close(file)
+            place.unlink(missing_ok=True)
+            raise
         if os.fstat(file).st_nlink:
             return place, file
         os.close(file)  # swept by another process before it was locked

@@ -209,7 +209,9 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
         raise ValueError(f"its header is damaged: {error}") from error
     _fill(entries, 8 + len(text), size)
     claimed = metadata.get("ptree_sum", "")
-    return Header(entries, taken_out(text, _START, metadata, verify), metadata, claimed)
+    facts = taken_out(text, _START, metadata, verify)
+    _true_of(entries, facts or Facts())
+    return Header(entries, facts, metadata, claimed)
 
 
 def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -220,6 +222,8 @@ def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(name: str, about: Any, first: int) -> Entry:
+    if not name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode, and not empty")
     code, shape, (start, stop) = about["dtype"], about["shape"], about["data_offsets"]
     if len(about) != 3 or not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
         raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on")
@@ -230,6 +234,8 @@ def _entry(name: str, about: Any, first: int) -> Entry:
     dtype = DTYPES[code]
     if dtype.itemsize * prod(shape) != stop - start:
         raise ValueError(f"{quoted(name)} is {code}{shape}, which does not take {stop - start:,} bytes")
+    if dtype.itemsize * prod(filter(None, shape)) >= 1 << 63:
+        raise ValueError(f"{quoted(name)} is {code}{shape}, longer than what NumPy can have")
     return Entry(dtype, tuple(shape), first + start, first + stop)
 
 
@@ -265,6 +271,20 @@ def taken_out(text: bytes, start: bytes, metadata: dict[str, str], verify: bool)
         raise  # a transform that this process does not know
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"its metadata are damaged: {error}") from error
+
+
+def _true_of(entries: Mapping[str, Entry], facts: Facts) -> None:
+    """What the metadata say of a tensor can be true of it."""
+    for name in facts.kinds.keys() & entries.keys() | facts.dtypes.keys() & entries.keys():
+        dtype, shape, kind = entries[name].dtype, entries[name].shape, facts.kinds.get(name, "")
+        if (own := stored_as(name, facts)) is not None:
+            first = max(0, len(shape) - len(own[1]))
+            fits, shape = (dtype, shape[first:]) == STORED[own[0]], shape[:first]
+            # what only NumPy has is of NumPy
+            if not fits or kind == "torch" or (kind == "" and own[0].name.startswith("float6")):
+                raise ValueError(f"{quoted(name)} is {dtype}{[*entries[name].shape]}, and cannot be {own[0]} too")
+        if kind in ("scalar", "bool", "int", "float") and shape:
+            raise ValueError(f"{quoted(name)} has the shape {[*shape]}, and is to be one number")
 
 
 def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:

@@ -118,12 +118,12 @@ def load(
     verify = (not mmap) if verify is None else verify
     asked = f"cannot load {os.fspath(path)!r}"
     with closing(source(path, verify, mmap)) as file:
-        apart, stored = _settled(file)
+        damaged: list[str] = []
+        apart, stored = _settled(file, damaged)
         chosen = stored if select is None else select_leaves(stored, select)
         chosen = chosen if rename is None else rename_leaves(chosen, rename)
         places = _placements(like, chosen) if shardings is None else shardings_for(chosen, shardings, mesh)
         at = {leaf.name: name for name, leaf in leaves(chosen)}
-        damaged: list[str] = []
         handles = [leaf for _, leaf in leaves(chosen)]
         values = file.read(
             handles,
@@ -180,13 +180,16 @@ def _placements(like: Any, chosen: Tree) -> dict[str, Any]:
     }
 
 
-def _settled(file: Source) -> tuple[list[str], Tree]:
+def _settled(file: Source, damaged: list[str]) -> tuple[list[str], Tree]:
     """The file's tree. An alias that was written too, and is not what it is tied to, is a leaf of its own, and told."""
     apart: dict[str, str] = {}
     for alias, tie in file.facts.ties.items():
         if {alias, tie.source} <= {*file.names()}:
-            values = file.read(map(file.stored, (alias, tie.source)))
-            if not same(other := tie.read(values[tie.source]), values[alias]):
+            hurt: list[str] = []
+            values = file.read(map(file.stored, (alias, tie.source)), damaged=hurt)
+            if hurt:
+                damaged += {alias} & {*hurt}  # the source is read again with the others
+            elif not same(other := tie.read(values[tie.source]), values[alias]):
                 apart[alias] = _differ(alias, values[alias], tie.shown(), other, "its metadata", "its tensors")
     return [*apart.values()], file.tree_of(apart)
 

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._errors import PathError, quoted, suggestion
+from .._errors import FileError, PathError, quoted, suggestion
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
@@ -248,10 +248,13 @@ class File(Source, Mapping[str, Stored]):
                 array = self.array(name)
                 if self.verify and name in self.facts.sums:
                     sums[name] = digest_beside(pool, array.reshape(-1).view(np.uint8))
-                if sharding is None:
-                    found[name] = leaf_of(array, kind, name)
-                else:
-                    found[name] = on_devices(array.__getitem__, stored, kind, sharding)
+                try:
+                    if sharding is None:
+                        found[name] = leaf_of(array, kind, name)
+                    else:
+                        found[name] = on_devices(array.__getitem__, stored, kind, sharding)
+                except FileError as error:
+                    raise FileError(f"cannot load {self.path!r}: {error}") from None
         wrong = [name for name, found in sums.items() if found() != self.facts.sums[name]]
         if damaged is not None:
             damaged += wrong

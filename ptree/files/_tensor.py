@@ -125,7 +125,10 @@ def leaf_of(array: np.ndarray[Any, Any], kind: str, path: str) -> Any:
         case ("bool" | "int" | "float", _, _):
             return array.item()
         case ("key", _, impl):
-            return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+            try:
+                return jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
+            except (ValueError, TypeError) as error:
+                raise FileError(f"{quoted(path)} cannot be a PRNG key: {error}") from None
         case ("torch", _, _):
             return to_torch(array, path)
         case ("", _, _):
