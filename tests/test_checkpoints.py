@@ -1,4 +1,7 @@
-"""Checkpoints: a run that is killed at any moment goes on as if nothing had been."""
+"""Checkpoints: a run that is killed at any moment goes on as if nothing had been.
+
+50 kills instead of 8: `pytest --hypothesis-profile=long tests/test_checkpoints.py`.
+"""
 
 import os
 import signal
@@ -65,7 +68,7 @@ def test_law_5_holds_for_checkpoints(tmp_path, backend, name):
     tree = TREES[name]
     with pt.Checkpoints(tmp_path, backend=backend) as checkpoints:
         checkpoints.save(0, tree)
-        step, back = checkpoints.load()
+        back = checkpoints.load()[1]
         assert equal(back, tree)
         assert pt.ties(back) == pt.ties(tree)
         assert equal(checkpoints.load(like=tree)[1], tree)
@@ -193,3 +196,50 @@ def test_what_was_left_by_crashes_is_removed(tmp_path):
     assert not [name for name in os.listdir(tmp_path) if "tmp" in name or "step_9" in name]
     pt.Checkpoints(tmp_path).remove(1)
     assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+RUN = """
+import sys, jax, jax.numpy as jnp, optax, ptree as pt
+from ptree import nn, initializers as I
+
+net = nn.Sequential(nn.Dense(8), jnp.tanh, nn.Dropout(0.5), nn.Dense(1))
+optimiser = optax.adam(1e-2)
+
+@jax.jit
+def train(state):
+    key, data, noise = jax.random.split(state["key"], 3)
+    x = jax.random.normal(data, (16, 4))
+    loss = lambda params: jnp.mean((net(params, x, train=True, key=noise) - x.sum(1, keepdims=True)) ** 2)
+    updates, opt = optimiser.update(jax.grad(loss)(state["params"]), state["opt"])
+    return {"params": optax.apply_updates(state["params"], updates), "opt": opt, "key": key}
+
+folder, last = sys.argv[1], int(sys.argv[2])
+params = net.init(jax.random.key(0), jnp.zeros((16, 4)))
+step, state = 0, {"params": params, "opt": optimiser.init(params), "key": jax.random.key(1)}
+with pt.Checkpoints(folder, keep=2, every=5) as checkpoints:
+    if checkpoints.steps():
+        step, state = checkpoints.load(like=state)
+    train(state)
+    print("ready", flush=True)
+    while step < last:
+        state = train(state)
+        step += 1
+        checkpoints.save(step, state)
+"""
+
+
+def test_killed_again_and_again_it_trains_as_if_it_had_never_been(tmp_path, long):
+    draw, kills, seen = np.random.default_rng(0), 50 if long else 8, set()
+    for _ in range(kills):
+        run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed"), "1000000"], stdout=subprocess.PIPE)
+        assert run.stdout.readline() == b"ready\n"
+        time.sleep(draw.uniform(0, 0.3))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        run.stdout.close()
+        seen |= {*pt.Checkpoints(tmp_path / "killed").steps()[-1:]}
+    assert len(seen) > kills // 2  # it came further nearly each time
+    step, state = pt.Checkpoints(tmp_path / "killed").load()
+    subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole"), str(step)], check=True, stdout=subprocess.PIPE)
+    assert equal(pt.Checkpoints(tmp_path / "whole").load(step=step)[1], state)
+    assert len(os.listdir(tmp_path / "whole")) == 2

@@ -28,7 +28,7 @@ from .._tree import Tree
 from ._open import File
 from ._orbax import Checkpoint, is_orbax
 from ._source import Source
-from ._tensor import abstract_of, is_torch, to_jax, to_torch
+from ._tensor import abstract_of, is_torch, moved, to_jax, to_torch
 
 
 @dataclass
@@ -339,4 +339,4 @@ def _as(like: Any, value: Any, path: str, place: bool) -> Any:
         return np.asarray(value) if isinstance(like, np.ndarray) else np.asarray(value)[()]
     value = to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value
     sharding = placement(like) if place and isinstance(value, jax.Array) else None
-    return value if sharding is None else jax.device_put(value, sharding)
+    return value if sharding is None else moved(value, sharding)

@@ -151,6 +151,15 @@ def on_devices(read: Callable[[Any], np.ndarray[Any, Any]], leaf: Unread, kind: 
     return jax.random.wrap_key_data(made, impl=kind[4:]) if kind.startswith("key:") else made
 
 
+def moved(array: jax.Array, sharding: Any) -> jax.Array:
+    """The array or key where a sharding says, which may be on devices of other processes too."""
+    if array.sharding == sharding or sharding.is_fully_addressable:
+        return array if array.sharding == sharding else jax.device_put(array, sharding)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(moved(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
+    return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
+
+
 def to_jax(array: np.ndarray[Any, Any] | np.generic, path: str) -> jax.Array:
     """The array on JAX's default device, not copied where it can be mapped there."""
     check_bits(array.dtype, path)
