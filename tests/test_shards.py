@@ -231,3 +231,27 @@ def test_a_file_of_language_models_has_its_layers_together(file):
     pt.save(file, language_model(), max_shard_size="100")
     with pt.open(file) as opened:
         assert [*opened] == pt.paths(language_model())
+
+
+def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there(file, monkeypatch):
+    pt.save(file, three(1), max_shard_size=32)
+    before, real, left = sorted(os.listdir(file.parent)), os.pwrite, [0]
+
+    def pwrite(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return real(*args)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    for writes in range(20):
+        left[0] = writes
+        try:
+            pt.save(file, three(2), max_shard_size=32)
+            break
+        except OSError as error:
+            assert "model" in error.filename
+        assert sorted(os.listdir(file.parent)) == before
+        assert equal(pt.load(file), three(1))
+    assert writes > 10
+    assert equal(pt.load(file), three(2))

@@ -19,19 +19,31 @@ def draft(path: Path) -> Iterator[int]:
 
     It is locked while it is written, so that the next one who saves knows what a crash has left behind.
     """
-    place, file = _locked(path)
+    with _naming(path):
+        place, file = _locked(path)
+        try:
+            if path.exists():
+                os.chmod(file, stat.S_IMODE(path.stat().st_mode))
+            yield file
+            os.fsync(file)
+            os.replace(place, path)
+        except BaseException:
+            place.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
+        sync(path.parent)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error names the file, and not the draft."""
     try:
-        if path.exists():
-            os.chmod(file, stat.S_IMODE(path.stat().st_mode))
-        yield file
-        os.fsync(file)
-        os.replace(place, path)
-    except BaseException:
-        place.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or _ours(path).fullmatch(Path(error.filename).name)):
+            error.filename = str(path)
         raise
-    finally:
-        os.close(file)
-    sync(path.parent)
 
 
 def put(file: int, data: Any, at: int, bar: Any = None) -> None:
@@ -68,8 +80,13 @@ def name_of_draft(path: Path) -> Path:
 
 def drafts_of(path: Path) -> list[Path]:
     """What is or was written to take the place of a file."""
-    ours = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.tmp")
-    return [place for place in path.parent.iterdir() if ours.fullmatch(place.name)] if path.parent.is_dir() else []
+    return (
+        [place for place in path.parent.iterdir() if _ours(path).fullmatch(place.name)] if path.parent.is_dir() else []
+    )
+
+
+def _ours(path: Path) -> re.Pattern[str]:
+    return re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{32}\.tmp")
 
 
 def sweep(path: Path, swept: Callable[[int], None] = lambda _: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from math import prod
@@ -73,7 +74,8 @@ class Stored(Unread):
     def __getitem__(self, index: Any) -> Any:
         if index is ...:
             return self.file.read([self])[self.name]
-        return leaf_of(np.asarray(self.part(index)), "" if not self.kind else "numpy", self.name)
+        with self.file.named():
+            return leaf_of(np.asarray(self.part(index)), "" if not self.kind else "numpy", self.name)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.asarray(self.file.array(self.name), dtype)
@@ -173,7 +175,7 @@ class File(Source, Mapping[str, Stored]):
 
     @cached_property
     def _stored_by_path(self) -> dict[str, Any]:
-        return {path: value for path, value in entry_dict(self.tree).items() if value is not None}
+        return {path: value for path, value in entry_dict(self.tree).items() if isinstance(value, (Unread, Tie))}
 
     def names(self) -> Collection[str]:
         return self.entries.keys()
@@ -248,19 +250,25 @@ class File(Source, Mapping[str, Stored]):
                 array = self.array(name)
                 if self.verify and name in self.facts.sums:
                     sums[name] = digest_beside(pool, array.reshape(-1).view(np.uint8))
-                try:
+                with self.named():
                     if sharding is None:
                         found[name] = leaf_of(array, kind, name)
                     else:
                         found[name] = on_devices(array.__getitem__, stored, kind, sharding)
-                except FileError as error:
-                    raise FileError(f"cannot load {self.path!r}: {error}") from None
         wrong = [name for name, found in sums.items() if found() != self.facts.sums[name]]
         if damaged is not None:
             damaged += wrong
         elif wrong:
             raise self.damage(wrong)
         return found
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """An error names the file."""
+        try:
+            yield
+        except FileError as error:
+            raise FileError(f"cannot load {self.path!r}: {error}") from None
 
     def _where(self, leaf: Unread) -> tuple[str, int]:
         return self._shard_of[leaf.name].path, self.entries[leaf.name].start

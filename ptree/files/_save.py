@@ -74,8 +74,8 @@ def save(
         max_shard_size: bytes, or text such as "5GB": what takes more is written as Hugging Face does it, in files
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
-        background: write in another thread. All is taken as it is now, and arrays may be donated at once; on a GPU
-            it is copied to the host first.
+        background: write in another thread. All is taken as it is now, and arrays may be donated at once; what is
+            on a GPU or spread over devices is copied to the host first.
 
     Returns:
         None; with `background` a `concurrent.futures.Future`: `result()` waits, and raises what went wrong.
@@ -178,7 +178,7 @@ def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 def _containers(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """What each node is that is no Tree and no dict."""
-    if type(node) not in (Tree, dict) and opened(node) is not None:
+    if node is not None and type(node) not in (Tree, dict) and opened(node) is not None:
         kind = type(node)
         yield path, kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     for name in names_in(node) or ():

@@ -115,7 +115,7 @@ def fetched(leaf: jax.Array) -> np.ndarray[Any, Any]:
     return np.asarray(jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts))
 
 
-def leaf_of(array: np.ndarray[Any, Any], kind: str, path: str) -> Any:
+def leaf_of(array: Any, kind: str, path: str) -> Any:
     """The leaf as it was saved, from its tensor."""
     match kind.partition(":"):
         case ("numpy", _, _):
@@ -148,7 +148,7 @@ def on_devices(read: Callable[[Any], np.ndarray[Any, Any]], leaf: Unread, kind: 
 
     check_bits(leaf.dtype, leaf.name)
     made = jax.make_array_from_callback(leaf.shape, sharding, part)
-    return jax.random.wrap_key_data(made, impl=kind[4:]) if kind.startswith("key:") else made
+    return leaf_of(made, kind, leaf.name) if kind.startswith("key:") else made
 
 
 def moved(array: jax.Array, sharding: Any) -> jax.Array:
