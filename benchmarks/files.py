@@ -2,11 +2,18 @@
 
 GPT-2 small's leaves, 124 M float32 in 148 arrays (498 MB), from and to JAX arrays that are ready: saved with `fsync`, and loaded
 from the page cache. The floor is a plain write with `fsync` and a plain read of the same bytes. Peers: safetensors' own
-`numpy` and `flax`, Orbax, Equinox, `np.savez`, Flax' msgpack and PyTorch. What comes back is checked to be equal. Run it with
-`python benchmarks/files.py` (with the `test`, `bench` and `torch` extras); `--sizes 124` are millions of numbers, and the
-folder is `TMPDIR`'s, so `TMPDIR=/dev/shm` is in memory. In brackets is ptree's time over this one's.
+`numpy` and `flax`, Orbax, Equinox, `np.savez`, Flax' msgpack and PyTorch. What comes back is checked to be equal. "Renamed" is a
+plain write to a new file that then takes the place of the old one, as ptree's does. One leaf has 7 MB, where a format can
+give it alone. Extra memory is what the process had more of while it saved, and while it loaded the 475 MiB.
+
+Run it with `python benchmarks/files.py` (on Linux, with the `test`, `bench` and `torch` extras); `--sizes 124` are millions of
+numbers, and the folder is `TMPDIR`'s, so `TMPDIR=/dev/shm` is in memory. In brackets is ptree's time over this one's.
 """
 
+import atexit
+import ctypes
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,7 +28,9 @@ from _turns import Column, Facts, Made, run
 
 LAYERS = 12
 Tree = dict[str, Any]
-Way = tuple[Callable[[Tree, Path], None], Callable[[Path], Tree]]
+Way = tuple[Callable[[Tree, Path], None], Callable[[Path], Tree], Callable[[Path], Any] | None]
+"""How to save, how to load, and how to load one leaf."""
+ONE = "blocks/5/attn/qkv/kernel"
 
 
 def leaves(millions: int) -> Tree:
@@ -39,31 +48,37 @@ def leaves(millions: int) -> Tree:
     return {name: jnp.asarray(draw.standard_normal(shape, "float32")) for name, shape in shapes.items()}
 
 
-def plain() -> Way:
-    import os
-
+def plain(renamed: bool) -> Way:
     def save(tree: Tree, path: Path) -> None:
-        with open(path, "wb", buffering=0) as file:
+        place = path.with_name("new") if renamed else path
+        with open(place, "wb", buffering=0) as file:
             for leaf in tree.values():
                 view = memoryview(np.asarray(leaf).reshape(-1).view(np.uint8))  # pyright: ignore[reportArgumentType]
                 while view:
                     view = view[file.write(view) :]
             os.fsync(file.fileno())
+        os.replace(place, path)
 
     def load(path: Path) -> Tree:
         return {"": np.frombuffer(path.read_bytes(), "float32")}
 
-    return save, load
+    return save, load, None
 
 
 def ptree(**options: Any) -> Way:
     import ptree as pt
 
-    return lambda tree, path: pt.save(path, tree) and None, lambda path: dict(pt.items(pt.load(path, **options)))
+    def one(path: Path) -> Any:
+        with pt.open(path, **options) as file:
+            return file[ONE][...]
+
+    return lambda tree, path: pt.save(path, tree) and None, lambda path: dict(pt.items(pt.load(path, **options))), one
 
 
 def safetensors(kind: str) -> Way:
     from importlib import import_module
+
+    from safetensors import safe_open
 
     room = import_module(f"safetensors.{kind}")
     on_host = (lambda tree: {name: np.asarray(leaf) for name, leaf in tree.items()}) if kind == "numpy" else dict
@@ -72,7 +87,11 @@ def safetensors(kind: str) -> Way:
         room.save_file(on_host(tree), path)
         synced(path)
 
-    return save, lambda path: {name: jnp.asarray(leaf) for name, leaf in room.load_file(path).items()}
+    def one(path: Path) -> Any:
+        with safe_open(path, kind) as file:
+            return jnp.asarray(file.get_tensor(ONE))
+
+    return save, lambda path: {name: jnp.asarray(leaf) for name, leaf in room.load_file(path).items()}, one
 
 
 def orbax() -> Way:
@@ -85,7 +104,7 @@ def orbax() -> Way:
         keeper.save(path, {name.replace("/", "."): leaf for name, leaf in tree.items()})
         keeper.wait_until_finished()
 
-    return save, lambda path: {name.replace(".", "/"): leaf for name, leaf in keeper.restore(path).items()}
+    return save, lambda path: {name.replace(".", "/"): leaf for name, leaf in keeper.restore(path).items()}, None
 
 
 def equinox(millions: int) -> Way:
@@ -97,7 +116,7 @@ def equinox(millions: int) -> Way:
         eqx.tree_serialise_leaves(path, tree)
         synced(path)
 
-    return save, lambda path: eqx.tree_deserialise_leaves(path, like)
+    return save, lambda path: eqx.tree_deserialise_leaves(path, like), None
 
 
 def numpy_() -> Way:
@@ -110,7 +129,11 @@ def numpy_() -> Way:
         with np.load(path) as file:
             return {name: jnp.asarray(file[name]) for name in file}
 
-    return save, load
+    def one(path: Path) -> Any:
+        with np.load(path) as file:
+            return jnp.asarray(file[ONE])
+
+    return save, load, one
 
 
 def msgpack() -> Way:
@@ -124,7 +147,7 @@ def msgpack() -> Way:
         restored: Any = serialization.msgpack_restore(path.read_bytes())
         return {name: jnp.asarray(leaf) for name, leaf in restored.items()}
 
-    return save, load
+    return save, load, None
 
 
 def pytorch() -> Way:
@@ -134,18 +157,20 @@ def pytorch() -> Way:
         torch.save({name: torch.from_numpy(np.asarray(leaf)) for name, leaf in tree.items()}, path)
         synced(path)
 
-    return save, lambda path: {name: jnp.asarray(leaf.numpy()) for name, leaf in torch.load(path).items()}
+    return (
+        save,
+        lambda path: {name: jnp.asarray(leaf.numpy()) for name, leaf in torch.load(path).items()},
+        lambda path: jnp.asarray(torch.load(path, mmap=True)[ONE].numpy()),
+    )
 
 
 def synced(path: Path) -> None:
-    import os
-
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 WAYS: dict[str, Callable[[int], Way]] = {
-    "ptree": lambda _: ptree(), "plain bytes": lambda _: plain(), "ptree, mmap": lambda _: ptree(mmap=True),
+    "ptree": lambda _: ptree(), "plain bytes": lambda _: plain(False), "plain bytes, renamed": lambda _: plain(True), "ptree, mmap": lambda _: ptree(mmap=True),
     "safetensors.numpy": lambda _: safetensors("numpy"), "safetensors.flax": lambda _: safetensors("flax"),
     "Orbax": lambda _: orbax(), "Equinox": equinox, "np.savez": lambda _: numpy_(), "Flax msgpack": lambda _: msgpack(),
     "PyTorch": lambda _: pytorch(),
@@ -154,7 +179,7 @@ WAYS: dict[str, Callable[[int], Way]] = {
 
 def make(who: str, millions: int) -> Made:
     tree = leaves(millions)
-    save, load = WAYS[who](millions)
+    save, load, one = WAYS[who](millions)
     folder = Path(tempfile.mkdtemp(prefix="ptree-files-"))
     path = folder / "m.bin"
     save(tree, path)
@@ -163,21 +188,41 @@ def make(who: str, millions: int) -> Made:
     del back
 
     def turn() -> Facts:
+        held = peak("VmRSS")
         clock = Clock()
         save(tree, path)
-        taken: Facts = {"save": clock.lap()}
+        taken: Facts = {"save": clock.lap(), "save extra": peak() - held}
+        held = peak("VmRSS")
+        clock = Clock()
         back = load(path)
         jax.block_until_ready(back)
-        taken["load"] = clock.lap()
+        taken |= {"load": clock.lap(), "load extra": peak() - held}
+        del back
+        if one is not None:
+            clock = Clock()
+            jax.block_until_ready(one(path))
+            taken["one"] = clock.lap()
         return taken
-
-    import atexit
 
     atexit.register(shutil.rmtree, folder, True)
     return {"check": [total], "leaves": len(tree)}, turn
 
 
+def peak(what: str = "VmHWM") -> int:
+    """Bytes of memory this process had at most since it last counted anew; VmRSS is what it has now, and counts anew."""
+    if what == "VmRSS":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free is given back
+        Path("/proc/self/clear_refs").write_text("5")
+    found = re.search(rf"{what}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 if __name__ == "__main__":
-    columns = [Column("save ms", ("save",), 1e3, 0, ratio=True), Column("load ms", ("load",), 1e3, 1, ratio=True)]
-    run(__file__, make, list(WAYS), [124], [*columns, Column("peak MiB", ("peak",), 2**-20, 0)], rounds=1, turns=5,
+    columns = [
+        Column("save ms", ("save",), 1e3, 0, ratio=True), Column("load ms", ("load",), 1e3, 1, ratio=True),
+        Column("one leaf ms", ("one",), 1e3, 2), Column("extra MiB, save", ("save extra",), 2**-20, 0),
+        Column("extra MiB, load", ("load extra",), 2**-20, 0),
+    ]  # fmt: skip
+    run(__file__, make, list(WAYS), [124], columns, rounds=1, turns=7,
         packages=("safetensors", "orbax-checkpoint", "equinox", "flax", "torch"))  # fmt: skip

@@ -191,6 +191,8 @@ class File(Source, Mapping[str, Stored]):
     # ---------------------------------------------------------------------------- a mapping
 
     def __getitem__(self, path: str) -> Stored:
+        if path in self.entries and path not in self.facts.ties:
+            return self.stored(path)
         value = self._stored_by_path.get(path)
         if value is None:
             raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{suggestion(path, self._stored_by_path)}")
