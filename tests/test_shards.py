@@ -178,6 +178,20 @@ def test_each_device_reads_its_own_bytes_of_shards(file):
     loaded = pt.load(file, shardings={"a": PartitionSpec("d"), "b": PartitionSpec()}, mesh=mesh)
     assert equal(loaded, pt.Tree(tree))
     assert len(loaded["a"].addressable_shards) == 8
+    with pt.open(file) as opened:
+        shard, at = opened._shard_of["a"].path, opened.entries["a"].start + 5
+    with open(shard, "r+b") as raw:
+        raw.seek(at)
+        byte = raw.read(1)
+        raw.seek(at)
+        raw.write(bytes([byte[0] ^ 1]))
+    spread = {"shardings": {"a": PartitionSpec(None, "d"), "b": PartitionSpec()}, "mesh": mesh}
+    assert not equal(pt.load(file, **spread), pt.Tree(tree))
+    with pytest.raises(pt.FileError, match=r"checksums say: \['a'\]") as raised:
+        pt.load(file, **spread, verify=True)
+    assert raised.value.damaged == ["a"]
+    pt.save(file, tree, max_shard_size="4KB")
+    assert equal(pt.load(file, **spread, verify=True), pt.Tree(tree))
     mapped = pt.load(file, mmap=True)
     pt.save(file, {"a": jnp.zeros(3)}, max_shard_size="4KB", background=True).result()
     assert equal(mapped, pt.Tree(tree))

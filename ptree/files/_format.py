@@ -122,6 +122,14 @@ def digest(data: Any) -> str:
     return xxhash.xxh3_128_hexdigest(data)
 
 
+def digest_of(parts: Iterable[Any]) -> str:
+    """The digest of what follows each other."""
+    whole = xxhash.xxh3_128()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
+
+
 def digest_beside(pool: Executor, data: Any) -> Callable[[], str]:
     """The digest, in another thread where that is worth it; call the result to have it."""
     if data.nbytes < 1 << 20:

@@ -27,7 +27,7 @@ from .._stacks import numbered, stack, unstack
 from .._tree import Tree
 from ._open import File
 from ._orbax import Checkpoint, is_orbax
-from ._source import Source
+from ._source import Compare, Source
 from ._tensor import abstract_of, is_torch, moved, to_jax, to_torch
 
 
@@ -94,8 +94,10 @@ def load(
         mismatch: for leaves of another shape or dtype, the values of `like`.
         key: a PRNG key, for `missing="init"`: it draws bit for bit what `ptree.init` would.
         shardings: where leaves go, as in `ptree.init`, with `mesh`; by default where those of `like` were put. Of what is
-            spread over devices each process reads only the bytes of its own parts, which are not compared with checksums.
-        verify: whether to compare with the checksums; by default, unless with `mmap`.
+            spread over devices each process reads only the bytes of its own parts, which are not compared with
+            checksums by default.
+        verify: whether to compare with the checksums; by default the header, and unless with `mmap` all leaves that are read
+            whole. True compares those spread over devices too, for which each process reads all of them; False nothing.
         mmap: on a CPU, arrays are backed by the file, as in `ptree.open`.
         report: give `(tree, report)`, which says what was loaded, kept, drawn and dropped.
 
@@ -115,11 +117,11 @@ def load(
         )
     if like is None and (cast or missing != "error" or mismatch != "error"):
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
-    verify = (not mmap) if verify is None else verify
+    compare: Compare = "all leaves" if verify else "no leaves" if mmap or verify is False else "whole leaves"
     asked = f"cannot load {os.fspath(path)!r}"
-    with closing(source(path, verify, mmap)) as file:
+    with closing(source(path, verify is not False, mmap)) as file:
         damaged: list[str] = []
-        apart, stored = _settled(file, damaged)
+        apart, stored = _settled(file, damaged, compare)
         chosen = stored if select is None else select_leaves(stored, select)
         chosen = chosen if rename is None else rename_leaves(chosen, rename)
         places = _placements(like, chosen) if shardings is None else shardings_for(chosen, shardings, mesh)
@@ -130,6 +132,7 @@ def load(
             {leaf.name: places[at[leaf.name]] for leaf in handles if at[leaf.name] in places},
             damaged,
             like is None,
+            compare,
         )
         tree = map_leaves(chosen, lambda _, leaf: values[leaf.name])
         left = sorted({*paths(stored)} - {leaf.name for leaf in handles})
@@ -180,13 +183,13 @@ def _placements(like: Any, chosen: Tree) -> dict[str, Any]:
     }
 
 
-def _settled(file: Source, damaged: list[str]) -> tuple[list[str], Tree]:
+def _settled(file: Source, damaged: list[str], compare: Compare) -> tuple[list[str], Tree]:
     """The file's tree. An alias that was written too, and is not what it is tied to, is a leaf of its own, and told."""
     apart: dict[str, str] = {}
     for alias, tie in file.facts.ties.items():
         if {alias, tie.source} <= {*file.names()}:
             hurt: list[str] = []
-            values = file.read(map(file.stored, (alias, tie.source)), damaged=hurt)
+            values = file.read(map(file.stored, (alias, tie.source)), damaged=hurt, compare=compare)
             if hurt:
                 damaged += {alias} & {*hurt}  # the source is read again with the others
             elif not same(other := tie.read(values[tie.source]), values[alias]):

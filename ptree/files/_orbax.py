@@ -19,7 +19,7 @@ from .._errors import FileError, PtreeError, lines, listed
 from .._flat import asdict, unflatten
 from .._paths import split
 from ._format import Facts
-from ._source import Source, Unread
+from ._source import Compare, Source, Unread
 from ._tensor import Tensor, check_bits, leaf_of
 
 _METADATA = "_CHECKPOINT_METADATA"
@@ -99,6 +99,7 @@ class Checkpoint(Source):
         shardings: Mapping[str, Any] | None = None,
         damaged: list[str] | None = None,
         torch: bool = True,
+        compare: Compare = "whole leaves",
     ) -> dict[str, Any]:
         leaves, given = list(leaves), shardings or {}
         found = {

@@ -6,8 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,22 +17,10 @@ from .._paths import DEEPEST, join
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._draft import draft, put, sweep, sync
-from ._format import NO_SUM, Facts, digest_beside, header_of, sum_of
-from ._index import index_text
-from ._place import (
-    alone_in,
-    discard,
-    free_names,
-    identity,
-    index_of,
-    place_of,
-    replaced_at,
-    retire,
-    retire_index,
-    sweep_index,
-)
+from ._format import NO_SUM, Facts
+from ._place import place_of
 from ._tensor import Tensor, tensor_of
+from ._writer import Writer
 
 _OWN = ("ptree", "ptree_sum", "total_size")
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -52,7 +38,7 @@ def save(
     """Write a tree to one safetensors file, in which every leaf has its path as its name.
 
     >>> import tempfile, ptree as pt
-    >>> file = Path(tempfile.mkdtemp()) / "mlp.safetensors"
+    >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
     >>> pt.save(file, pt.tie({"2": {"bias": 1.0}, "4": {"bias": 1.0}}, {"4": "2"}))
     >>> pt.load(file)
     Tree(
@@ -106,7 +92,7 @@ def prepared(
     """All checked, and with `hold` taken as it is now; what it gives writes."""
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     tensors, facts = taken_apart(tree, expand_ties)
-    writer = _Writer(tensors, facts, _checked(metadata or {}))
+    writer = Writer(tensors, facts, _checked(metadata or {}))
     place = place_of(path)
     if hold:
         for tensor in tensors.values():
@@ -163,19 +149,6 @@ def taken_apart(tree: Any, expand_ties: bool, parts: bool = False) -> tuple[dict
     return tensors, facts
 
 
-def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """The leaves of each shard, in order: as many as take at most `limit` bytes, or one that alone takes more."""
-    groups: list[list[str]] = [[]]
-    left = limit
-    for name, size in sizes.items():
-        if size > left and groups[-1]:
-            groups.append([])
-            left = limit
-        groups[-1].append(name)
-        left -= size
-    return groups
-
-
 def _containers(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """What each node is that is no Tree and no dict."""
     if node is not None and type(node) not in (Tree, dict) and opened(node) is not None:
@@ -195,82 +168,3 @@ def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
     if wrong:
         raise FileError(f"cannot save metadata with {quoted(wrong[0])}: names and values are text, other than {_OWN}")
     return dict(metadata)
-
-
-# --------------------------------------------------------------------------------- to disk
-
-
-@dataclass
-class _Writer:
-    """Puts tensors into files, with one bar for all."""
-
-    tensors: dict[str, Tensor]
-    facts: Facts
-    metadata: dict[str, str]
-
-    def write(self, place: Path, limit: int | None) -> None:
-        from tqdm import tqdm
-
-        sizes = {name: tensor.size for name, tensor in self.tensors.items()}
-        total = sum(sizes.values())
-        groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
-        bar = tqdm(
-            total=total, desc=f"saving {place.name}", unit="B", unit_scale=True, delay=1, leave=False, disable=None
-        )
-        with bar as self.bar, ThreadPoolExecutor(1, "ptree.sum") as self.pool:
-            if len(groups) > 1:
-                self._shards(place, groups, total)
-                return
-            sweep(place)
-            known = identity(index_of(place))
-            with draft(place) as file:
-                self._fill(file, groups[0], self.facts)
-            retire_index(place, known)
-
-    def _fill(self, file: int, names: list[str], facts: Facts) -> str:
-        """One file of these tensors, whose checksums are added to the facts; gives its header's."""
-        plan = {name: (self.tensors[name].dtype, self.tensors[name].shape) for name in names}
-        start, entries = header_of(plan, facts, self.metadata)
-        put(file, start, 0)
-        for name, entry in entries.items():
-            data = self.tensors[name].bytes()
-            found = digest_beside(self.pool, data)  # while it is written
-            put(file, data, entry.start, self.bar)
-            facts.sums[name] = found()
-            self.tensors[name].leaf = None
-        start, _ = header_of(plan, facts, self.metadata)
-        put(file, start, 0)
-        return sum_of(start)
-
-    def _shards(self, place: Path, groups: list[list[str]], total: int) -> None:
-        """A file for each group, and then the index of them, which takes the place of what was there."""
-        with alone_in(place.parent):
-            sweep_index(place)
-            known = identity(place)
-            names = free_names(place, len(groups))
-            files = {leaf: name for name, group in zip(names, groups) for leaf in group}
-            facts = replace(self.facts, kinds={}, dtypes={}, sums={}, replaced=replaced_at(place))
-            facts.shards = dict.fromkeys(names, NO_SUM)
-            try:
-                with draft(index_of(place)) as file:
-                    put(
-                        file, index_text(files, total, facts, self.metadata), 0
-                    )  # so that a crash leaves a list of them
-                    for name, group in zip(names, groups):
-                        facts.shards[name] = self._shard(place.with_name(name), group, index_of(place).name)
-                    sync(place.parent)
-                    put(file, index_text(files, total, facts, self.metadata), 0)
-            except BaseException:
-                discard(place, names)
-                raise
-            retire(place, known)
-            discard(place, facts.replaced)
-
-    def _shard(self, path: Path, group: list[str], index: str) -> str:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            made = self._fill(file, group, self.facts.of(group, index))
-            os.fsync(file)
-            return made
-        finally:
-            os.close(file)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .._errors import FileError, PtreeError, listed
 from .._tree import Tree
 from ._format import Facts, put_together
+
+Compare = Literal["no leaves", "whole leaves", "all leaves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,11 @@ class Source(ABC):
         shardings: Mapping[str, Any] | None = None,
         damaged: list[str] | None = None,
         torch: bool = True,
+        compare: Compare = "whole leaves",
     ) -> dict[str, Any]:
         """Name -> leaf, as it was saved, and where its sharding says; without `torch`, arrays of JAX for those of PyTorch.
+
+        What is compared with its checksum: of leaves that are spread over devices only parts are read, if not for that.
 
         Raises:
             FileError: leaves that are damaged; it lists all of them. With a list as `damaged` they are added to that.
