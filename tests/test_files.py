@@ -1,9 +1,11 @@
 """save and load: what was saved comes back, and a file that is damaged or does not fit is refused."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import termios
 
 import jax
 import jax.numpy as jnp
@@ -278,3 +280,27 @@ def test_a_file_without_ties_takes_those_of_like_and_never_guesses(tmp_path):
          "  missing in the file: ['blocks/0/q/bias', 'blocks/0/v/bias', 'blocks/2/q/bias', 'blocks/2/v/bias', 'head/bias']\n"
          "  'head/kernel', f32[4,10], and 'transposed(embed/table)', f32[4,10], are tied in `like` and differ in the file, by up to 39",
          lambda: pt.load(file, like=tied_lm()))  # fmt: skip
+
+
+SLOW = """
+import os, sys, time, numpy as np, ptree as pt
+real = os.pwrite
+os.pwrite = lambda *args: (time.sleep(0.4), real(*args))[1]
+pt.save(sys.argv[1], {str(at): np.zeros(100) for at in range(4)}, background=len(sys.argv) > 2)
+"""
+
+
+@pytest.mark.parametrize(("more", "shown"), [((), True), (("background",), False)])
+def test_a_bar_shows_on_a_terminal_what_takes_more_than_a_second(file, more, shown):
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(file), *more], stderr=theirs)
+    os.close(theirs)
+    told = b""
+    with contextlib.suppress(OSError):  # Linux' way to say that it has ended
+        while read := os.read(ours, 1000):
+            told += read
+    os.close(ours)
+    assert process.wait() == 0
+    assert (b"saving m.safetensors:" in told) == shown
+    assert all(len(line) <= 80 for line in told.decode().splitlines())

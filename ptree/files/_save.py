@@ -50,7 +50,7 @@ def save(
     `load` ties them again. Ties, declared order, empty nodes and a checksum of each leaf are in the metadata. It is
     written beside the old file, flushed to disk, and then takes its place at once: a crash leaves the old file or
     the new one. Leaves come from their devices one after the other. Any safetensors reader can read it. On a
-    terminal, a bar shows what takes more than a second.
+    terminal, a bar shows what takes more than a second, if not in the background.
 
     Args:
         path: the file; a folder means `model.safetensors` in it.
@@ -89,7 +89,7 @@ def prepared(
     max_shard_size: int | str | None,
     hold: bool,
 ) -> Callable[[], None]:
-    """All checked, and with `hold` taken as it is now; what it gives writes."""
+    """All checked, and with `hold`, for another thread, taken as it is now; what it gives writes."""
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     tensors, facts = taken_apart(tree, expand_ties)
     writer = Writer(tensors, facts, _checked(metadata or {}))
@@ -97,7 +97,7 @@ def prepared(
     if hold:
         for tensor in tensors.values():
             tensor.hold()
-    return lambda: writer.write(place, limit)
+    return lambda: writer.write(place, limit, shown=not hold)
 
 
 def bytes_of(size: int | str) -> int:

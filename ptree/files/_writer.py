@@ -23,15 +23,18 @@ class Writer:
     facts: Facts
     metadata: dict[str, str]
 
-    def write(self, place: Path, limit: int | None) -> None:
-        """One file, or shards of at most `limit` bytes and their index; a crash leaves what was there, or all of it."""
+    def write(self, place: Path, limit: int | None, shown: bool) -> None:
+        """One file, or shards of at most `limit` bytes and their index; a crash leaves what was there, or all of it.
+
+        With `shown`, a bar on a terminal shows what takes more than a second.
+        """
         from tqdm import tqdm
 
         sizes = {name: tensor.size for name, tensor in self.tensors.items()}
         total = sum(sizes.values())
         groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
-        told = f"saving {place.name}"
-        bar = tqdm(total=total, desc=told, unit="B", unit_scale=True, delay=1, leave=False, disable=None)
+        told, disable = f"saving {place.name}", None if shown else True
+        bar = tqdm(total=total, desc=told, unit="B", unit_scale=True, delay=1, leave=False, disable=disable)
         with bar as self.bar, ThreadPoolExecutor(1, "ptree.sum") as self.pool:
             if len(groups) > 1:
                 self._shards(place, groups, total)
