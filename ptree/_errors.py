@@ -97,13 +97,17 @@ class LayerError(PtreeError, ValueError):
 
 
 class FileError(PtreeError, ValueError):
-    """A file that cannot be written or read; `damaged` lists the leaves that are not what their checksums say."""
+    """A file that cannot be written or read. `is_damage`: it is not as it was written; `damaged` lists the leaves that are not."""
 
     __module__ = "ptree"
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, is_damage: bool = False):
         super().__init__(text)
+        self.is_damage = is_damage
         self.damaged: list[str] = []
+
+    def __reduce__(self):
+        return type(self), (self.args[0], self.is_damage), vars(self)
 
 
 def shortened(text: str, width: int) -> str:

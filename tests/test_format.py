@@ -125,7 +125,7 @@ def header(table, data=b""):
         (header(b'{"a": 1}'), "its header is damaged"),
         (header(b"[]"), "its header is damaged"),
         (header(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"1"),
-         "its header has a name twice"),
+         "it has a name twice"),
         (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}}, b"123"),
          "the bytes of 'b' and of 'a' overlap"),
         (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12"), "the bytes of 'a' and of the header leave a gap"),
@@ -242,7 +242,9 @@ def test_data_are_where_they_can_be_mapped(file):
             assert entry.start % entry.dtype.itemsize == 0
         assert opened.metadata == {"run": "7", "é": "ü"}
         assert list(opened) == ["odd", "a", "h", "b", "c"]
-    with pytest.raises(pt.FileError, match="names and values are text"):
+    with pytest.raises(
+        pt.FileError, match=r"cannot save metadata under \['ptree'\]: ptree keeps these names for itself"
+    ):
         pt.save(file, tree, metadata={"ptree": "x"})
 
 
@@ -293,6 +295,25 @@ def test_mapped_arrays_outlive_the_file_that_save_replaces(file):
     stepped = jax.jit(lambda p: jax.tree.map(lambda leaf: leaf + 1, p), donate_argnums=0)(pt.load(file, mmap=True))
     assert float(stepped["a"].sum()) == 1024
     assert float(pt.load(file)["a"].sum()) == 0  # donated, and not written into
+
+
+@pytest.mark.parametrize(
+    "spec", [("d",), (None, "d"), (None, None, "d"), ("d", None, "e"), ("e", "d"), (None, ("d", "e"))]
+)
+@pytest.mark.parametrize("width", [16, 2048])
+def test_a_part_along_any_axis_reads_its_own_bytes(file, spec, width):
+    mesh = jax.make_mesh((4, 2), ("d", "e"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    tree = pt.Tree({"a": jnp.arange(8.0 * 8 * width).reshape(8, 8, width)})
+    pt.save(file, tree)
+    sharding = NamedSharding(mesh, PartitionSpec(*spec))
+    with pt.open(file) as opened:
+        before = opened.bytes_read
+        back = opened.read([opened["a"]], {"a": sharding})["a"]
+        if width > 1024:  # or it reads crumbs with what is between
+            assert opened.bytes_read - before == tree["a"].nbytes
+    assert back.sharding == sharding
+    assert equal(back, tree["a"])
+    assert equal(pt.load(file, shardings={"a": sharding}, mmap=True), tree)
 
 
 def test_each_shard_reads_its_own_bytes(file):
@@ -378,3 +399,112 @@ def test_saving_in_the_background_keeps_what_was_there(file):
     np.testing.assert_array_equal(back["n"], np.arange(5))
     with pytest.raises(FileNotFoundError):
         pt.save(file.parent / "no" / "m.safetensors", {"a": 1}, background=True).result()
+
+
+# ----------------------------------------------------------------------------- what a review found
+
+
+def test_names_that_cannot_be_read_back_are_not_written(file):
+    for tree in ({"l": {"": jnp.ones(3)}}, {"x/": 1}, {"/x": 1}, {"//": 1}):
+        with pytest.raises(pt.FileError, match="none of them empty"):
+            pt.save(file, tree)
+    assert not file.exists()
+
+
+def test_all_that_is_read_whole_is_compared_with_its_checksum(file):
+    pt.save(file, {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(2)})
+    with pt.open(file) as opened:
+        place = opened.entries["a"].start
+    with open(file, "r+b") as raw:
+        raw.seek(place)
+        raw.write(b"\xff")
+    with pt.open(file) as opened:
+        for read in (
+            lambda a: a[...],
+            lambda a: a[:],
+            lambda a: np.asarray(a),
+            lambda a: a[(slice(None), slice(None))],
+        ):
+            with pytest.raises(pt.FileError, match="damaged") as raised:
+                read(opened["a"])
+            assert raised.value.is_damage
+        assert opened["a"][1].tolist() == [3, 4, 5]
+        assert opened["b"][True].shape == (1, 2)
+        with pytest.raises(pt.PathError, match="no leaf 3"):
+            opened[3]
+
+
+def test_64_bits_go_into_numpy_and_through_cast(file):
+    pt.save(file, {"a": np.arange(3.0), "n": np.arange(3)})
+    save_file({"a": np.arange(3.0), "n": np.arange(3)}, file)
+    with pytest.raises(pt.FileError, match=r"'n' is i64, 'a' is f64, and JAX would cut them to 32 bits"):
+        pt.load(file)
+    like = {"a": np.zeros(3), "n": np.zeros(3, int)}
+    assert pt.load(file, like=like)["a"].dtype == "float64"
+    cast = pt.load(file, like={"a": jnp.zeros(3), "n": jnp.zeros(3, "int32")}, cast=True)
+    assert (cast["a"].dtype, cast["n"].dtype) == ("float32", "int32")
+    with pytest.raises(pt.StructureError, match=r"expected f32\[3\] in `like`, got f64\[3\] in the file"):
+        pt.load(file, like={"a": jnp.zeros(3), "n": np.zeros(3, int)})
+
+
+def test_numpy_comes_back_as_one_can_use_it(file):
+    pt.save(file, {"a": jnp.arange(3.0), "big": np.arange(3, dtype=">f4")})
+    back = pt.load(file, like={"a": np.zeros(3, "float32"), "big": np.zeros(3, ">f4")})
+    back["a"] += 1
+    assert back["big"].tolist() == [0, 1, 2]
+
+
+def test_leaves_of_pytorch_that_are_views_or_nowhere(file):
+    torch = pytest.importorskip("torch")
+    turned = torch.tensor([1 + 2j, 3 - 1j], dtype=torch.complex64).conj()
+    pt.save(file, {"c": turned, "n": turned.imag})
+    back = pt.load(file)
+    assert torch.equal(back["c"], turned)
+    assert torch.equal(back["n"], turned.imag)
+    kept = pt.load(file, like={"c": turned, "n": turned.imag, "t": torch.ones(3)}, missing="keep")
+    assert torch.equal(kept["t"], torch.ones(3))
+    record = np.rec.array([(1,)], dtype=[("x", int)])
+    with pytest.raises(pt.FileError, match="cannot save these leaves") as raised:
+        pt.save(file, {"m": torch.ones(2, device="meta"), "r": record, "i": 10**30})
+    assert all(told in str(raised.value) for told in ("on the device meta", "'r' is", "an int of more than 64 bits"))
+
+
+def test_ten_thousand_names_that_do_not_fit_are_told_and_few_are_looked_at(file, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr("ptree.files._like.nearest", lambda name, names: looked_at.extend(names))
+    pt.save(file, {f"a{at}.weight": np.zeros(1) for at in range(10_000)})
+    with pytest.raises(pt.StructureError) as raised:
+        pt.load(file, like={f"a/{at}/kernel": np.zeros(1) for at in range(10_000)})
+    assert (len(raised.value.missing), len(raised.value.unexpected)) == (10_000, 10_000)
+    assert len(looked_at) == 10 * 500
+
+
+def test_links_as_in_the_cache_of_hugging_face(tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    snapshot.mkdir()
+    blobs.mkdir()
+    tree = pt.Tree({"a": jnp.ones(4), "b": jnp.ones(4)})
+    pt.save(tmp_path / "s", tree, max_shard_size=16)
+    for at, path in enumerate(sorted(tmp_path.glob("s*"))):
+        if path.is_file():
+            path.rename(blobs / str(at))
+            (snapshot / path.name).symlink_to(blobs / str(at))
+    for path in (snapshot / "s", snapshot / "s.index.json"):
+        assert equal(pt.load(path), tree)
+    (tmp_path / "link.index.json").symlink_to(snapshot / "s.index.json")
+    with pytest.raises(pt.FileError, match="these shards are not beside it"):  # the link goes on to the blob
+        pt.load(tmp_path / "link")
+
+
+def test_arguments_that_are_none(file):
+    with pytest.raises(pt.FileError, match="expected the path of a file"):
+        pt.save("", {"a": 1})
+    with pytest.raises(pt.FileError, match="expected names and texts"):
+        pt.save(file, {"a": 1}, metadata="abc")
+    with pytest.raises(pt.FileError, match="valid Unicode text"):
+        pt.save(file, {"a": 1}, metadata={"a": 1})
+    with pytest.raises(pt.FileError, match="expected max_shard_size"):
+        pt.save(file, {"a": 1}, max_shard_size="1" * 400)
+    for wrong in ({"keep": 2.5}, {"every": 1.5}, {"keep": "3"}, {"every": None}, {"every": 0}):
+        with pytest.raises(pt.FileError, match="to be a whole number of at least 1"):
+            pt.Checkpoints(file, **wrong)

@@ -74,8 +74,9 @@ def test_what_was_there_in_either_form_is_replaced(file):
     assert not {*PLAIN} & {*os.listdir(folder)}
     pt.save(file, three(3))
     assert os.listdir(folder) == [file.name]
-    pt.save(file, three(4), max_shard_size=32)
-    assert sorted(os.listdir(folder)) == [*PLAIN, INDEX]
+    pt.save(file, three(4), max_shard_size=32)  # never a name that a reader of an old index may look for
+    assert len(os.listdir(folder)) == 4
+    assert not {*PLAIN} & {*os.listdir(folder)}
     assert equal(pt.load(file), three(4))
 
 
@@ -160,15 +161,12 @@ def test_a_hostile_index_is_refused(file, text, why):
     assert str(file.parent / INDEX) in str(raised.value)
 
 
-@pytest.mark.parametrize("size", [0, -1, "5 apples", "", "GB", None, "1e3", [5], "0.1"])
+@pytest.mark.parametrize("size", [0, -1, "5 apples", "", "GB", "1e3", [5], "0.1"])
 def test_a_size_that_is_none_is_refused(file, size):
-    if size is None:
-        return pt.save(file, three(), max_shard_size=size)
     with pytest.raises(
         pt.FileError, match="expected max_shard_size in bytes or as text such as '5GB' or '500MiB', got"
     ):
         pt.save(file, three(), max_shard_size=size)
-    return None
 
 
 def test_each_device_reads_its_own_bytes_of_shards(file):

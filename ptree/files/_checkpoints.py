@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import jax
 
-from .._errors import FileError, listed, quoted
+from .._errors import FileError, lines, quoted
 from ._draft import sweep
 from ._index import SUFFIX
-from ._load import load, source
+from ._load import load
 from ._orbax import is_orbax, orbax, write
-from ._place import remove, sweep_index
+from ._place import index_of, remove, sweep_index
 from ._save import prepared, taken_apart
 
 _NAME = re.compile(rf"step_(0|[1-9]\d*)(\.safetensors({re.escape(SUFFIX)})?)?")
@@ -49,7 +49,7 @@ class Checkpoints:
 
     A state is any tree: parameters, the optimiser's state, statistics, PRNG keys, the place in the data. A step is in
     the folder whole or not at all, whenever the process is killed. Where a file was damaged since, `load` says so and
-    takes the one before.
+    takes the one before. Use it in `with`, or close it: that waits for the last step.
 
     Args:
         folder: of this run alone; it is made with the first step.
@@ -57,7 +57,8 @@ class Checkpoints:
         every: which steps `save` writes; it passes over the others.
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
             `"orbax"` writes a folder `step_100` with Orbax, for arrays that are spread over the processes of many hosts;
-            all processes call `save` and `load`. It needs `ptree[orbax]`. Either loads what the other wrote.
+            all processes call `save` and `load`. It needs `ptree[orbax]`, and what is spread over processes has no
+            checksums. Either loads what the other wrote.
         max_shard_size: as in `ptree.save`.
     """
 
@@ -74,11 +75,14 @@ class Checkpoints:
     ):
         if backend not in ("ptree", "orbax"):
             raise FileError(f"expected backend 'ptree' or 'orbax', got {quoted(backend)}")
-        if min(every, 1 if keep is None else keep) < 1:
-            raise FileError(f"expected keep and every of at least 1, got {keep} and {every}")
+        for name, number in {"keep": 1 if keep is None else keep, "every": every}.items():
+            if not hasattr(number, "__index__") or operator.index(number) < 1:
+                raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(number)}")
         if re.match(r"\w+://", os.fspath(folder)):
             raise FileError(f"{quoted(folder)} is no folder of this machine: mount it")
         self.folder, self.keep, self.every = Path(folder), keep, every
+        self._passed_over: set[int] = set()
+        self._closed = False
         self._max_shard_size = max_shard_size
         self._saver = None
         if backend == "orbax":
@@ -106,24 +110,28 @@ class Checkpoints:
             Whether it is written.
 
         Raises:
-            FileError: leaves that a file cannot hold; or the folder has later steps, which `load` would take for the newest.
+            FileError: leaves that a file cannot hold; the folder has later steps, which `load` would take for the newest; or
+                these Checkpoints are closed.
             OSError: what went wrong when the step before was written.
         """
         step = operator.index(step)
-        if step < 0:
-            raise FileError(f"expected a step from 0 on, got {step}")
+        if step < 0 or self._closed:
+            raise FileError(
+                f"cannot save step {step}: "
+                + ("these Checkpoints are closed" if step >= 0 else "expected one from 0 on")
+            )
         if step % self.every and not always:
             return False
         self.wait()
-        if later := [known for known in self.steps() if known > step]:
+        if later := [known for known in self._whole() if known > step]:
             raise FileError(
-                f"cannot save step {step} in {str(self.folder)!r}: it has later steps, {listed(map(str, later))}."
+                f"cannot save step {step} in {str(self.folder)!r}: it has later ones, {_told(later)}."
                 " Remove them with Checkpoints.remove(step), or use another folder"
             )
         if not jax.process_index():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-        self._pending = self._pool.submit(self._end, self._begun(step, tree))
+        self._pending = self._pool.submit(self._end, step, self._begun(step, tree))
         return True
 
     def load(self, like: Any = None, *, step: int | None = None, **options: Any) -> tuple[int, Any]:
@@ -138,23 +146,25 @@ class Checkpoints:
             The step and the tree, as they were given to `save`.
 
         Raises:
-            FileError: no step is there, or each is damaged. With `step`, that one is not there, or is damaged.
+            FileError: no step is there, or each is damaged. With `step`, that one is not there, or is damaged. A file that
+                only a newer ptree can read, or without what Orbax needs, is not passed over.
             StructureError: leaves that do not fit `like`.
         """
         self.wait()
-        steps = self.steps() if step is None else [step] if step in self.steps() else []
+        steps = self.steps() if step is None else [self._known(step)]
         if not steps:
-            what = "no step" if step is None else f"no step {step}"
-            raise FileError(f"{what} in {str(self.folder)!r}: it has {listed(map(str, self.steps()))}")
-        first, *others = steps
-        for at in reversed(others):
+            raise FileError(f"no step in {str(self.folder)!r}")
+        ways = [(at, path) for at in reversed(steps) for path in self._paths(at)]
+        for at, path in ways[:-1]:
             try:
-                return at, load(self._path(at), like, **options)
+                return at, load(path, like, **options)
             except FileError as error:
-                if not (error.damaged or _is_damaged(self._path(at))):
+                if not error.is_damage:
                     raise
+                self._passed_over.add(at)
                 warnings.warn(f"step {at} is passed over: {error}", stacklevel=2)
-        return first, load(self._path(first), like, **options)
+        at, path = ways[-1]
+        return at, load(path, like, **options)
 
     def remove(self, step: int) -> None:
         """Remove one step.
@@ -163,9 +173,8 @@ class Checkpoints:
             FileError: it is not there.
         """
         self.wait()
-        if step not in self.steps():
-            raise FileError(f"no step {step} in {str(self.folder)!r}: it has {listed(map(str, self.steps()))}")
-        self._remove(step)
+        for path in self._paths(self._known(step)):
+            _remove(path)
 
     def wait(self) -> None:
         """Until all is written; raises what went wrong with it."""
@@ -174,7 +183,8 @@ class Checkpoints:
             pending.result()
 
     def close(self) -> None:
-        """Wait, and give back the thread."""
+        """Wait, and give back the thread; nothing more can be saved."""
+        self._closed = True
         try:
             self.wait()
         finally:
@@ -191,24 +201,46 @@ class Checkpoints:
     def __repr__(self) -> str:
         return f"Checkpoints({str(self.folder)!r}, keep={self.keep}, every={self.every})"
 
-    def _path(self, step: int) -> Path:
-        """The folder by Orbax, or the file, which has an index where it is in shards."""
-        folder = self.folder / f"step_{step}"
-        return folder if is_orbax(folder) else self.folder / f"step_{step}.safetensors"
+    def _whole(self) -> list[int]:
+        """The steps but for those that were passed over."""
+        return [step for step in self.steps() if step not in self._passed_over]
+
+    def _known(self, step: int) -> int:
+        if step not in self.steps():
+            raise FileError(f"no step {quoted(step)} in {str(self.folder)!r}: it has {_told(self.steps()) or 'none'}")
+        return int(step)
+
+    def _paths(self, step: int) -> list[Path]:
+        """Where a step is, the newest first: a file, which has an index where it is in shards, or a folder by Orbax."""
+        file, folder = self.folder / f"step_{step}.safetensors", self.folder / f"step_{step}"
+        found = {path: _age(path) for path in (file, index_of(file)) if path.exists()}
+        times = {file: max(found.values())} if found else {}
+        if is_orbax(folder):
+            times[folder] = _age(folder)
+        return sorted(times, key=lambda path: -times[path])
 
     def _begun(self, step: int, tree: Any) -> Callable[[], None]:
         if self._saver is not None:
-            return write(self._saver, self.folder / f"step_{step}", *taken_apart(tree, False, parts=True))
+            return write(self._saver, self.folder / f"step_{step}", *taken_apart(tree, expand_ties=False, parts=True))
         if jax.process_index():
             return lambda: None
         path = self.folder / f"step_{step}.safetensors"
-        return prepared(path, tree, {"step": str(step)}, False, self._max_shard_size, hold=True)
+        return prepared(
+            path, tree, {"step": str(step)}, expand_ties=False, max_shard_size=self._max_shard_size, hold=True
+        )
 
-    def _end(self, written: Callable[[], None]) -> None:
+    def _end(self, step: int, written: Callable[[], None]) -> None:
         written()
-        if self.keep is not None and not jax.process_index():
-            for step in self.steps()[: -self.keep]:
-                self._remove(step)
+        self._passed_over.discard(step)
+        if jax.process_index():
+            return
+        mine = self.folder / (f"step_{step}" if self._saver else f"step_{step}.safetensors")
+        old = [path for path in self._paths(step) if path != mine]
+        if self.keep is not None:
+            first = self._whole()[-self.keep :][0]
+            old += [path for known in self.steps() if known < first for path in self._paths(known)]
+        for path in old:
+            _remove(path)
 
     def _sweep(self) -> None:
         """Remove what crashes have left: nobody else writes here."""
@@ -219,16 +251,17 @@ class Checkpoints:
                 sweep(self.folder / f"{left[1]}.safetensors")
                 sweep_index(self.folder / f"{left[1]}.safetensors")
 
-    def _remove(self, step: int) -> None:
-        if is_orbax(self.folder / f"step_{step}"):
-            shutil.rmtree(self.folder / f"step_{step}")
-        remove(self.folder / f"step_{step}.safetensors")
+
+def _remove(path: Path) -> None:
+    if is_orbax(path):
+        shutil.rmtree(path)
+    else:
+        remove(path)
 
 
-def _is_damaged(path: Path) -> bool:
-    """Whether it cannot even be opened."""
-    try:
-        source(path).close()
-    except FileError:
-        return True
-    return False
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _told(steps: list[int]) -> str:
+    return lines([*map(str, steps)], ", ")

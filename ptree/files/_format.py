@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import xxhash
 
-from .._errors import FileError, TieError, quoted
+from .._errors import FileError, PtreeError, quoted
 from .._nested import Nested, build, insert
 from .._paths import split
 from .._tie import Tie
@@ -95,7 +95,7 @@ class Facts:
         """Raises ValueError, TypeError, KeyError or AttributeError where the text is not what `to_json` writes."""
         facts = json.loads(text)
         if (version := facts.pop("version")) > VERSION:
-            raise ValueError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
+            raise FileError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
         ties = {a: Tie(s, tuple(map(transform_named, names))) for a, (s, names) in facts.pop("ties", {}).items()}
         known = {name: type(value)(facts[name]) for name, value in asdict(Facts()).items() if name in facts}
         made = Facts(**known, ties=ties)
@@ -164,7 +164,7 @@ def header_of(
     for name in placed(tensors):
         dtype, shape = tensors[name]
         entries[name] = Entry(dtype, shape, end, end := end + dtype.itemsize * prod(shape))
-    table: dict[str, Any] = {"__metadata__": told(facts, metadata)}
+    table: dict[str, Any] = {"__metadata__": metadata_of(facts, metadata)}
     for name, entry in entries.items():
         offsets = [entry.start, entry.stop]
         table[name] = {"dtype": CODES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
@@ -175,13 +175,13 @@ def header_of(
     return len(text).to_bytes(8, "little") + text, moved
 
 
-def told(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
+def metadata_of(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
     """The metadata: what ptree says, and what the user does."""
     return {"ptree_sum": NO_SUM, "ptree": facts.to_json(), **metadata}
 
 
 def sealed(text: bytes) -> bytes:
-    """JSON of which the first text are the zeros of `told`, with its checksum in their place."""
+    """JSON of which the first text are the zeros of `metadata_of`, with its checksum in their place."""
     at = text.index(_SEAL) + len(_SEAL)
     return text[:at] + digest(text).encode() + text[at + len(NO_SUM) :]
 
@@ -225,7 +225,7 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
 def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise ValueError("its header has a name twice")
+        raise ValueError("it has a name twice")
     return table
 
 
@@ -275,8 +275,8 @@ def taken_out(text: bytes, start: bytes, metadata: dict[str, str], verify: bool)
         )
     try:
         return Facts.from_json(told)
-    except TieError:
-        raise  # a transform that this process does not know
+    except PtreeError:
+        raise  # what only another process or a newer ptree knows
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"its metadata are damaged: {error}") from error
 

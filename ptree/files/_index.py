@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._errors import FileError, PtreeError, listed, quoted
-from ._format import Facts, once, sealed, taken_out, told
+from ._format import Facts, metadata_of, once, sealed, taken_out
 from ._shard import Shard
 
 SUFFIX = ".index.json"
@@ -29,7 +29,7 @@ class Index:
 
 
 def index_text(files: Mapping[str, str], total: int, facts: Facts, metadata: Mapping[str, str]) -> bytes:
-    table = {"metadata": {**told(facts, metadata), "total_size": total}, "weight_map": dict(files)}
+    table = {"metadata": {**metadata_of(facts, metadata), "total_size": total}, "weight_map": dict(files)}
     return sealed(json.dumps(table, separators=(",", ":")).encode())
 
 
@@ -47,7 +47,7 @@ def index_in(path: str, text: bytes, verify: bool) -> Index:
     except PtreeError as error:  # a transform that this process does not know
         raise FileError(f"cannot load {path!r}: {error}") from error
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
-        raise FileError(f"cannot load {path!r}: it is not a whole index of shards: {error}") from error
+        raise FileError(f"cannot load {path!r}: it is not a whole index of shards: {error}", is_damage=True) from error
 
 
 def _is_plain(name: str) -> bool:
@@ -62,28 +62,34 @@ def read_index(path: Path, verify: bool) -> Index:
 
 def opened(path: Path, *, verify: bool, mmap: bool) -> tuple[Index, dict[str, Shard]]:
     """The index, and its shards by their names; each leaf is in its shard, and they were saved together."""
-    index = read_index(path, verify)
     while True:
+        index = read_index(path, verify)
+        shards: dict[str, Shard] = {}
         try:
-            names = sorted({*index.files.values()})
-            shards = {name: Shard(str(path.parent / name), verify=verify, mmap=mmap) for name in names}
-            break
-        except FileNotFoundError:  # or another index was saved since
-            before, index = index, read_index(path, verify)
-            if index == before:
-                lost = [name for name in names if not (path.parent / name).exists()]
-                raise FileError(f"cannot load {str(path)!r}: these shards are not beside it: {listed(lost)}") from None
+            for name in sorted({*index.files.values()}):
+                beside = path.parent / name
+                place = beside if beside.exists() else Path(os.path.realpath(path)).parent / name  # of a link
+                shards[name] = Shard(str(place), verify=verify, mmap=mmap)
+            wrong = _wrong(index, shards, verify)
+        except FileNotFoundError:
+            lost = [name for name in {*index.files.values()} - {*shards} if not (path.parent / name).exists()]
+            wrong = f"these shards are not beside it: {listed(sorted(lost))}"
+        if not wrong:
+            return index, shards
+        for shard in shards.values():
+            shard.close()
+        if read_index(path, verify) == index:  # or another was saved meanwhile
+            raise FileError(f"cannot load {index.path!r}: {wrong}", is_damage=True)
+
+
+def _wrong(index: Index, shards: Mapping[str, Shard], verify: bool) -> str:
+    """In what shards do not fit their index."""
     if lost := [name for name, file in index.files.items() if name not in shards[file].header.entries]:
-        raise FileError(f"cannot load {index.path!r}: its shards do not have what it says they have: {listed(lost)}")
-    ours = any(shard.header.facts and shard.header.facts.index for shard in shards.values())
-    if verify and ours and index.facts is None:
-        raise FileError(
-            f"cannot load {index.path!r}: it is damaged: ptree wrote its shards, and what it wrote here is missing"
-        )
-    if verify and index.facts is not None:
-        found = {name: shard.header.sum for name, shard in shards.items()}
-        if wrong := sorted({name for name, _ in found.items() ^ index.facts.shards.items()}):
-            raise FileError(
-                f"cannot load {index.path!r}: these shards were not saved together with it: {listed(wrong)}"
-            )
-    return index, shards
+        return f"its shards do not have what it says they have: {listed(lost)}"
+    facts = [shard.header.facts for shard in shards.values()]
+    if index.facts is None:
+        ours = verify and any(known is not None and known.index for known in facts)
+        return "it is damaged: ptree wrote its shards, and what it wrote here is missing" if ours else ""
+    found = {name: shard.header.sum for name, shard in shards.items()}
+    wrong = sorted({name for name, _ in found.items() ^ index.facts.shards.items()})
+    return f"these shards were not saved together with it: {listed(wrong)}" if verify and wrong else ""

@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from .._access import map_leaves, paths, read_or, replace_leaves
-from .._check import differences, structure_error
-from .._errors import FileError, PtreeError, lines, listed, nearest, told
-from .._leaf import copied, describe, largest_difference, same, signature
-from .._nodes import names_in
-from .._params import init
+from .._access import map_leaves, paths
+from .._errors import FileError, told
+from .._leaf import same
 from .._parts import select as select_leaves
-from .._paths import STACKED, split
 from .._rename import rename as rename_leaves
-from .._select import Selector, aliases, leaves
+from .._select import Selector, leaves
 from .._shardings import Shardings, placement, shardings_for
-from .._stacks import numbered, stack, unstack
 from .._tree import Tree
+from ._like import Report, Ways, differ, into_like
 from ._open import File
 from ._orbax import Checkpoint, is_orbax
 from ._source import Compare, Source
-from ._tensor import abstract_of, is_torch, moved, to_jax, to_torch
-
-
-@dataclass
-class Report:
-    """What became of each leaf of a `like`, and of each of the file: lists of paths."""
-
-    loaded: list[str] = field(default_factory=list)
-    cast: list[str] = field(default_factory=list)
-    """Of those, the ones of another dtype in the file."""
-    kept: list[str] = field(default_factory=list)
-    """Values of `like`."""
-    drawn: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    """In the file, and not loaded."""
-
-    def __str__(self) -> str:
-        told = [f"{name} {len(paths)}: {listed(paths)}" for name, paths in vars(self).items() if paths]
-        return "\n".join(told) or "nothing"
 
 
 def load(
@@ -143,21 +115,10 @@ def load(
             raise FileError(f"{asked}: {told(apart, ['Load them with a `like` in which they are apart'])}")
         return (tree, Report(loaded=paths(tree), dropped=left)) if report else tree
     made = Report(dropped=left)
-    fitted = _into(
-        like, tree, f"{asked} into `like`", _Ways(cast, missing, mismatch, key, shardings is None), damaged, made
+    fitted = into_like(
+        like, tree, f"{asked} into `like`", Ways(cast, missing, mismatch, key, shardings is None), damaged, made
     )
     return (fitted, made) if report else fitted
-
-
-@dataclass(frozen=True)
-class _Ways:
-    """What to do where file and `like` differ."""
-
-    cast: bool
-    missing: str
-    mismatch: str
-    key: Any
-    place: bool
 
 
 def source(path: str | os.PathLike[str], verify: bool = True, mmap: bool = False) -> Source:
@@ -193,153 +154,5 @@ def _settled(file: Source, damaged: list[str], compare: Compare) -> tuple[list[s
             if hurt:
                 damaged += {alias} & {*hurt}  # the source is read again with the others
             elif not same(other := tie.read(values[tie.source]), values[alias]):
-                apart[alias] = _differ(alias, values[alias], tie.shown(), other, "its metadata", "its tensors")
+                apart[alias] = differ(alias, values[alias], tie.shown(), other, "its metadata", "its tensors")
     return [*apart.values()], file.tree_of(apart)
-
-
-def _differ(name: str, value: Any, second: str, other: Any, here: str, there: str) -> str:
-    far = largest_difference(value, other)
-    by = "" if far is None else ": one holds NaN" if far != far else f", by up to {far:.3g}"
-    return (
-        f"{name!r}, {describe(value)}, and {second!r}, {describe(other)}, are tied in {here} and differ in {there}{by}"
-    )
-
-
-def _stacked_as(like: Any, tree: Tree) -> Tree:
-    """The tree with stacks where `like` has them, and with single layers where `like` has those."""
-    for place in _stacks(like):
-        if numbered([*tree.get(place, ())]):
-            tree = stack(tree, place)
-    for place in _stacks(tree):
-        names = names_in(read_or(like, split(place), None)) or ()
-        if "0" in names and [*tree.get(place, ())] == [STACKED]:
-            tree = unstack(tree, place)
-    return tree
-
-
-def _stacks(tree: Any) -> list[str]:
-    """Where a tree has stacks, from outside in."""
-    segments = [path.split("/") for path in paths(tree, aliases=True)]
-    places = {"/".join(path[:at]): at for path in segments for at, name in enumerate(path) if name == STACKED}
-    return sorted(places, key=lambda place: places[place])
-
-
-def _into(like: Any, tree: Tree, asked: str, ways: _Ways, damaged: list[str], report: Report) -> Any:
-    """The leaves of the tree in the containers and ties of `like`."""
-    try:
-        tree = _stacked_as(like, tree)
-    except PtreeError as error:
-        raise type(error)(f"{asked}: {error}") from None
-    into, got = dict(leaves(like)), dict(leaves(tree))
-    wanted = {name: abstract_of(leaf) if is_torch(leaf) else leaf for name, leaf in into.items()}
-    tied = aliases(tree)
-    for name in wanted:
-        if name not in got and name in tied:  # tied in the file only: a leaf of its own here
-            got[name] = copied(tree[name])
-    problems = _tied_as(like, tree, got)
-    _fit(like, wanted, got, ways, report, asked)
-    differ = differences(wanted, got)
-    fixes = _fixes(wanted, got, *differ)
-    if damaged:
-        problems.append(f"damaged, their bytes are not what their checksums say: {listed(damaged)}")
-    if any(differ):
-        sides = (" in `like`", " in the file")
-        error = structure_error(asked, *differ, wanted, got, sides=sides, ties=problems, fix=" ".join(fixes))
-        error.damaged = damaged
-        raise error
-    if problems:
-        error = FileError(f"{asked}: {lines(problems)}")
-        error.damaged = damaged
-        raise error
-    report.loaded = [name for name in wanted if name not in {*report.kept, *report.drawn}]
-    try:
-        return replace_leaves(like, {name: _as(into[name], value, name, ways.place) for name, value in got.items()})
-    except FileError as error:
-        raise FileError(f"{asked}: {error}") from None
-
-
-def _tied_as(like: Any, tree: Tree, got: dict[str, Any]) -> list[str]:
-    """Make one leaf of what `like` ties, if what the file says of the names agrees; where it does not, it is told."""
-    tied, problems, came = aliases(tree), list[str](), dict[str, str]()
-    for alias, tie in aliases(like).items():
-        if tied.get(alias) == tie:
-            continue  # the same tie: nothing to compare
-        if alias in tree and tie.source in got:
-            got.pop(alias, None)
-            value, other = tree[alias], tie.read(got[tie.source])
-            if not same(other, value):
-                second = came.get(tie.source, tie.shown())
-                problems.append(_differ(alias, value, second, other, "`like`", "the file"))
-        elif alias in got:
-            came[tie.source] = alias
-            got[tie.source] = tie.write(got.pop(alias))
-    return problems
-
-
-def _fit(like: Any, wanted: dict[str, Any], got: dict[str, Any], ways: _Ways, report: Report, asked: str) -> None:
-    """Change what was got in the ways that the caller allows."""
-    lost = [name for name in wanted if name not in got]
-    if lost and ways.missing == "init":
-        if ways.key is None:
-            raise FileError(f"{asked}: missing='init' draws {listed(lost)}, for which it needs key=")
-        drawn = init(select_leaves(like, lambda path, _: path in lost), ways.key)
-        got.update(leaves(drawn))
-        report.drawn = lost
-    if ways.cast:
-        for name, value in got.items():
-            if name in wanted and (dtype := _castable(wanted[name], value)) is not None:
-                got[name] = value.astype(dtype)
-                report.cast.append(name)
-    kept = lost if ways.missing == "keep" else []
-    if ways.mismatch == "keep":
-        _, _, misshapen, mistyped = differences(wanted, got)
-        kept = [*kept, *(name for name in wanted if name in {*misshapen, *mistyped})]
-        report.dropped += [name for name in kept if name in got]
-    if unknown := [name for name in kept if not hasattr(wanted[name], "__array__") and not _is_number(wanted[name])]:
-        raise FileError(f"{asked}: there is no value to keep in `like` for {listed(unknown)}")
-    got.update({name: wanted[name] for name in kept})
-    report.kept = kept
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, complex))
-
-
-def _castable(like: Any, value: Any) -> Any:
-    """The dtype that a value is to get, where it has another one of the same kind."""
-    dtypes: list[Any] = [getattr(leaf, "dtype", None) for leaf in (like, value)]
-    if None in dtypes or dtypes[0] == dtypes[1]:
-        return None
-    same_kind = any(
-        all(jnp.issubdtype(dtype, kind) for dtype in dtypes)
-        for kind in (jnp.floating, jnp.integer, jnp.complexfloating)
-    )
-    return dtypes[0] if same_kind else None
-
-
-def _fixes(
-    wanted: Mapping[str, Any], got: Mapping[str, Any], missing: Iterable[str], unexpected: Iterable[str], *_: Any
-) -> list[str]:
-    """What was likely renamed: an unexpected leaf of the shape and dtype of a missing one, with a name like it."""
-    free = [*unexpected]
-    renamed: dict[str, str] = {}
-    for name in missing:
-        alike = [other for other in free if signature(got[other]) == signature(wanted[name])]
-        if (near := nearest(name, alike)) is not None:
-            renamed[near] = name
-            free.remove(near)
-    if not renamed:
-        return []
-    shown = ", ".join(f"{old!r}: {new!r}" for old, new in [*renamed.items()][:3])
-    return [f"Renamed? Then rename={{{shown}{', ...' if len(renamed) > 3 else ''}}}."]
-
-
-def _as(like: Any, value: Any, path: str, place: bool) -> Any:
-    """NumPy where `like` has NumPy, PyTorch where it has that; else a jax array, with `place` where that of `like` is."""
-    if is_torch(like):
-        return to_torch(np.asarray(value), path)
-    if isinstance(like, (np.ndarray, np.generic)):
-        return np.asarray(value) if isinstance(like, np.ndarray) else np.asarray(value)[()]
-    value = to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value
-    sharding = placement(like) if place and isinstance(value, jax.Array) else None
-    return value if sharding is None else moved(value, sharding)

@@ -8,24 +8,29 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import product
 from math import prod
+from operator import mul
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._errors import FileError, PathError, quoted, suggestion
+from .._errors import FileError, PathError, listed, quoted, suggestion
 from .._select import entry_dict
 from .._tie import Tie
 from .._tree import Tree
-from ._format import Entry, Facts, digest_beside, digest_of, stored_as
+from ._format import Entry, Facts, digest, digest_beside, digest_of, stored_as
 from ._index import SUFFIX, opened
+from ._orbax import is_orbax
 from ._place import index_of, place_of
 from ._shard import Shard
 from ._source import Compare, Source, Unread
-from ._tensor import leaf_of, on_devices
+from ._tensor import check_bits, kind_of, leaf_of, on_devices
 
+_CRUMB = 1 << 10
+"""Bytes: less than that is read together with what is between."""
 _TRIES = 10
 """How often to look for a file while others save the tree in one form and in the other."""
 
@@ -42,8 +47,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     ['enc/kernel'] (4, 3) {'run': '7'}
     array([3., 4., 5.])
 
-    A leaf is read whole with `[...]`, and then compared with its checksum; a slice reads only the bytes it lies in, and is
-    not. A name that is tied reads as it was tied.
+    A leaf is read whole with `[...]`, as it was saved, and compared with its checksum; a slice reads only the bytes it lies in,
+    and is not compared. Of a PRNG key, shape and slices are those of its words. A name that is tied reads as it was tied.
 
     Args:
         path: a file that `ptree.save` or any other program wrote.
@@ -74,24 +79,32 @@ class Stored(Unread):
     def __getitem__(self, index: Any) -> Any:
         if index is ...:
             return self.file.read([self])[self.name]
+        part = np.asarray(self.part(index))
         with self.file.named():
-            return leaf_of(np.asarray(self.part(index)), "" if not self.kind else "numpy", self.name)
+            return leaf_of(part, "" if not self.kind else "numpy", self.name)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return np.asarray(self.file.array(self.name), dtype)
+        return np.asarray(self.part(()), dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def part(self, index: Any) -> np.ndarray[Any, Any]:
-        """A part, as NumPy's: the bytes from its first to its last number along the first axes are read."""
+    def part(self, index: Any, compare: bool = True) -> np.ndarray[Any, Any]:
+        """A part, as NumPy's: the bytes from its first to its last number along the first axes are read.
+
+        Where these are all, they are compared with the checksum.
+        """
         index = index if isinstance(index, tuple) else (index,)
         at = next((at for at, one in enumerate(index) if one is ...), len(index))
         start, shape, rest = 0, list(self.shape), list(index)
         # what was asked for at one place of an axis leaves the next axis contiguous
         for axis in range(min(at, len(shape))):
             one = index[axis]
-            if isinstance(one, (int, np.integer)) and -self.shape[axis] <= one < self.shape[axis]:
+            if (
+                isinstance(one, (int, np.integer))
+                and not isinstance(one, bool)
+                and -self.shape[axis] <= one < self.shape[axis]
+            ):
                 start += int(one) % self.shape[axis] * prod(self.shape[axis + 1 :])
                 shape[axis], rest[axis] = 1, 0
                 continue
@@ -104,7 +117,29 @@ class Stored(Unread):
                 rest[axis] = slice(None, None, step)
             break
         flat = self.file.numbers(self.name, start, prod(shape))
+        if compare and prod(shape) == prod(self.shape):
+            self.file.compare(self.name, flat)
         return flat.reshape(shape)[tuple(rest)]
+
+    def block(self, index: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+        """A part without gaps along any axis, as devices hold it: no bytes but its own are read, where these are not crumbs."""
+        ranges = [range(size)[one] for one, size in zip(index, self.shape, strict=True)]
+        shape = tuple(map(len, ranges))
+        cut = [axis for axis, size in enumerate(self.shape) if shape[axis] < size]
+        last = cut[-1] if cut else 0  # behind it, and from it on in the file, all is contiguous
+        run, strides = prod(shape[last:]), [prod(self.shape[axis + 1 :]) for axis in range(len(shape))]
+        block = np.empty(shape, self.dtype)
+        if block.size and (run * self.dtype.itemsize >= _CRUMB or prod(shape[:last]) == 1):
+            runs = block.reshape(-1, run)
+            for at, outer in enumerate(product(*ranges[:last])):
+                first = [*outer, *(one.start for one in ranges[last:])]
+                runs[at] = self.file.numbers(self.name, sum(map(mul, first, strides)), run)
+        elif block.size:
+            rows = max(1, (1 << 24) // (strides[0] * self.dtype.itemsize))
+            for at in range(0, shape[0], rows):
+                some = ranges[0][at : at + rows]
+                block[at : at + rows] = self.part((slice(some.start, some.stop), *index[1:]), compare=False)
+        return block
 
     def __repr__(self) -> str:
         return f"{self.name!r}: {self.dtype}{[*self.shape]} in {self.file.path!r}"
@@ -135,6 +170,8 @@ class File(Source, Mapping[str, Stored]):
             self.path, self.metadata = index.path, index.metadata
             self._shard_of = {name: self._shards[file] for name, file in index.files.items()}
             return index.facts
+        if is_orbax(self.path):
+            raise FileError(f"cannot open {self.path!r}: Orbax wrote it, and only ptree.load reads it")
         self.path = str(place) if os.path.isdir(self.path) else self.path
         one = Shard(self.path, verify=self.verify, mmap=mmap)
         self._shards, self.metadata = {"": one}, one.header.metadata
@@ -195,7 +232,8 @@ class File(Source, Mapping[str, Stored]):
             return self.stored(path)
         value = self._stored_by_path.get(path)
         if value is None:
-            raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{suggestion(path, self._stored_by_path)}")
+            near = suggestion(path, self._stored_by_path) if isinstance(path, str) else ""
+            raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{near}")
         return _Tied(self, path, value) if isinstance(value, Tie) else value  # pyright: ignore[reportReturnType]
 
     def __iter__(self) -> Iterator[str]:
@@ -203,6 +241,12 @@ class File(Source, Mapping[str, Stored]):
 
     def __len__(self) -> int:
         return len(self._stored_by_path)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return id(self)
 
     def __enter__(self) -> File:
         return self
@@ -237,18 +281,20 @@ class File(Source, Mapping[str, Stored]):
         leaves: Iterable[Unread],
         shardings: Mapping[str, Any] | None = None,
         damaged: list[str] | None = None,
-        torch: bool = True,
+        as_saved: bool = True,
         compare: Compare = "whole leaves",
     ) -> dict[str, Any]:
         """As in `Source`; each is compared with its checksum while the next is read, but for what goes to devices by parts."""
-        shardings, found = shardings or {}, dict[str, Any]()
+        leaves, shardings, found = list(leaves), shardings or {}, dict[str, Any]()
+        kinds = {leaf.name: kind_of(leaf, as_saved) for leaf in leaves}
+        with self.named():
+            check_bits({leaf.name: leaf.dtype for leaf in leaves if kinds[leaf.name] == "" or leaf.name in shardings})
         sums: dict[str, Callable[[], str]] = {}
         with ThreadPoolExecutor(1, "ptree.sum") as pool:
             for stored in sorted(leaves, key=self._where):
-                name, sharding = stored.name, shardings.get(stored.name)
-                kind = "" if stored.kind == "torch" and not torch else stored.kind
+                name, kind, sharding = stored.name, kinds[stored.name], shardings.get(stored.name)
                 if sharding is not None and not sharding.is_fully_replicated:
-                    found[name] = on_devices(self.stored(name).part, stored, kind, sharding)
+                    found[name] = on_devices(self.stored(name).block, stored, kind, sharding)
                     if self.verify and compare == "all leaves" and name in self.facts.sums:
                         sums[name] = partial(self._digest_by_parts, name)
                     continue
@@ -273,6 +319,18 @@ class File(Source, Mapping[str, Stored]):
         places = range(entry.start, entry.stop, 1 << 24)
         return digest_of(shard.bytes(at, min(1 << 24, entry.stop - at)) for at in places)
 
+    def compare(self, name: str, flat: np.ndarray[Any, Any]) -> None:
+        """Raise the error for a leaf that is not what its checksum says."""
+        if self.verify and name in self.facts.sums and digest(flat.view(np.uint8)) != self.facts.sums[name]:
+            raise self.damage([name])
+
+    def damage(self, names: list[str]) -> FileError:
+        error = super().damage(names)
+        if len(self._shards) > 1:
+            at = sorted({os.path.basename(self._shard_of[name].path) for name in names})
+            error.args = (f"{error}, in {listed(at)}",)
+        return error
+
     @contextmanager
     def named(self) -> Iterator[None]:
         """An error names the file."""
@@ -294,6 +352,12 @@ class _Tied:
     def __getitem__(self, index: Any) -> Any:
         whole = self.tie.read(self.source[...])
         return whole if index is ... else whole[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.asarray(self[...], dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     @cached_property
     def _like(self) -> Any:

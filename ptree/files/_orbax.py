@@ -18,9 +18,9 @@ from .._access import items
 from .._errors import FileError, PtreeError, lines, listed
 from .._flat import asdict, unflatten
 from .._paths import split
-from ._format import Facts
+from ._format import Facts, digest
 from ._source import Compare, Source, Unread
-from ._tensor import Tensor, check_bits, leaf_of
+from ._tensor import Tensor, check_bits, kind_of, leaf_of, tensor_of
 
 _METADATA = "_CHECKPOINT_METADATA"
 
@@ -41,6 +41,8 @@ def orbax() -> Any:
 def write(saver: Any, path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> Callable[[], None]:
     """Begin to write with an `AsyncCheckpointer`; what it gives waits for the end.
 
+    What this process has whole gets checksums.
+
     Raises:
         FileError: names that are one for Orbax, which joins them with dots.
     """
@@ -51,10 +53,16 @@ def write(saver: Any, path: Path, tensors: Mapping[str, Tensor], facts: Facts) -
         raise FileError(f"cannot save {str(path)!r} with Orbax: {lines(same)}. ptree.rename them")
     held = {name: _held(tensor) for name, tensor in tensors.items()}
     empty = {name: [leaf.dtype.name, leaf.shape] for name, leaf in held.items() if not leaf.size}  # Orbax refuses these
-    told = {"ptree": replace(facts, sums={}, dtypes={}).to_json(), "empty": json.dumps(empty)}
+    sums = {name: digest(tensor.bytes()) for name, tensor in tensors.items() if _is_here(tensor.leaf)}
+    told = {"ptree": replace(facts, sums=sums, dtypes={}).to_json(), "empty": json.dumps(empty)}
     state = asdict(unflatten({name: leaf for name, leaf in held.items() if name not in empty} or {"_": np.uint8(0)}))
     saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=told, force=True)
     return saver.wait_until_finished
+
+
+def _is_here(leaf: Any) -> bool:
+    """Whether this process has all of a leaf."""
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
 
 
 def _held(tensor: Tensor) -> Any:
@@ -83,8 +91,11 @@ class Checkpoint(Source):
             self._leaves: dict[str, Any] = {n: leaf for n, leaf in items(about.item_metadata.tree) if n in known}
             for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
                 self._leaves[name] = np.zeros(shape, getattr(ml_dtypes, dtype, dtype))
-        except (PtreeError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise FileError(f"cannot load {self.path!r}: no whole Orbax checkpoint by ptree: {error}") from error
+        except PtreeError as error:
+            raise FileError(f"cannot load {self.path!r}: {error}") from error
+        except Exception as error:  # Orbax raises many kinds
+            told = "it is not a whole checkpoint that ptree wrote with Orbax"
+            raise FileError(f"cannot load {self.path!r}: {told}: {error}", is_damage=True) from error
 
     def names(self) -> Collection[str]:
         return self._leaves.keys()
@@ -98,35 +109,55 @@ class Checkpoint(Source):
         leaves: Iterable[Unread],
         shardings: Mapping[str, Any] | None = None,
         damaged: list[str] | None = None,
-        torch: bool = True,
+        as_saved: bool = True,
         compare: Compare = "whole leaves",
     ) -> dict[str, Any]:
         leaves, given = list(leaves), shardings or {}
-        found = {
-            leaf.name: self._leaves[leaf.name] for leaf in leaves if isinstance(self._leaves[leaf.name], np.ndarray)
-        }
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted: dict[str, Any] = {}
-        for leaf in leaves:
-            if leaf.name in found:
-                continue
-            if leaf.kind and leaf.name not in given:
-                wanted[leaf.name] = orbax().RestoreArgs(restore_type=np.ndarray)
-                continue
-            check_bits(leaf.dtype, leaf.name)
-            wanted[leaf.name] = orbax().ArrayRestoreArgs(sharding=given.get(leaf.name, here), dtype=leaf.dtype)
-        if wanted:
-            arguments = asdict(unflatten(wanted))
-            args = orbax().args.PyTreeRestore(item=arguments, restore_args=arguments, partial_restore=True)
-            try:
-                found |= dict(items(self._reader.restore(self.path, args=args)))
-            except ValueError as error:
-                raise FileError(f"cannot load {self.path!r}: {error}") from error
-        kinds = {leaf.name: "" if leaf.kind == "torch" and not torch else leaf.kind for leaf in leaves}
+        kinds = {leaf.name: kind_of(leaf, as_saved) for leaf in leaves}
+        found = self._restored(leaves, kinds, given)
+        wrong = [name for name in found if self._differs(name, found[name], compare)]
+        if damaged is not None:
+            damaged += wrong
+        elif wrong:
+            raise self.damage(wrong)
         return {
             name: leaf if name in given and not kinds[name].startswith("key:") else leaf_of(leaf, kinds[name], name)
             for name, leaf in found.items()
         }
+
+    def _restored(self, leaves: list[Unread], kinds: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Name -> array, of JAX for what is JAX's or has a sharding."""
+        found = {
+            leaf.name: self._leaves[leaf.name] for leaf in leaves if isinstance(self._leaves[leaf.name], np.ndarray)
+        }
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        in_jax = {leaf.name for leaf in leaves if kinds[leaf.name] == "" or leaf.name in given}
+        check_bits({leaf.name: leaf.dtype for leaf in leaves if leaf.name in in_jax})
+        wanted = {
+            leaf.name: orbax().ArrayRestoreArgs(sharding=given.get(leaf.name, here), dtype=leaf.dtype)
+            if leaf.name in in_jax
+            else orbax().RestoreArgs(restore_type=np.ndarray)
+            for leaf in leaves
+            if leaf.name not in found
+        }
+        if not wanted:
+            return found
+        arguments = asdict(unflatten(wanted))
+        args = orbax().args.PyTreeRestore(item=arguments, restore_args=arguments, partial_restore=True)
+        try:
+            return found | dict(items(self._reader.restore(self.path, args=args)))
+        except Exception as error:  # Orbax raises many kinds, and its bare Exception
+            raise FileError(f"cannot load {self.path!r}: Orbax cannot read it: {error}", is_damage=True) from error
+
+    def _differs(self, name: str, leaf: Any, compare: Compare) -> bool:
+        """Whether a leaf is not what its checksum says, if that is asked for."""
+        if compare == "no leaves" or name not in self.facts.sums or not _is_here(leaf):
+            return False
+        spread = isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
+        if spread and compare != "all leaves":
+            return False
+        tensor = tensor_of(leaf)
+        return not isinstance(tensor, Tensor) or digest(tensor.bytes()) != self.facts.sums[name]
 
     def close(self) -> None:
         self._reader.close()

@@ -16,7 +16,9 @@ from ._index import SUFFIX, Index, index_in, read_index
 
 def place_of(path: str | os.PathLike[str]) -> Path:
     """The file that is meant: a folder means its `model.safetensors`, an index the file that it stands for."""
-    place = Path(os.path.realpath(path))  # through a link, not over it
+    if not os.fspath(path):
+        raise FileError("expected the path of a file, got ''")
+    place = Path(path)
     return place / "model.safetensors" if place.is_dir() else place.with_name(place.name.removesuffix(SUFFIX))
 
 
@@ -36,12 +38,16 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def free_names(place: Path, count: int) -> list[str]:
-    """Names for shards: `model-00001-of-00003.safetensors` and so on, with a tag in front of that where they are taken."""
-    for tag in ("", f"-{uuid4().hex[:8]}"):
-        names = [f"{place.stem}{tag}-{at:05}-of-{count:05}{place.suffix}" for at in range(1, count + 1)]
-        if not any((place.parent / name).exists() for name in names):
-            break
-    return names
+    """Names for shards: `model-00001-of-00003.safetensors` and so on.
+
+    With a tag in front of that where something is kept already: a reader of an old index must not find new shards.
+    """
+
+    def named(tag: str) -> list[str]:
+        return [f"{place.stem}{tag}-{at:05}-of-{count:05}{place.suffix}" for at in range(1, count + 1)]
+
+    known = [place, index_of(place), *(place.parent / name for name in named(""))]
+    return named(f"-{uuid4().hex[:8]}" if any(path.exists() for path in known) else "")
 
 
 def replaced_at(place: Path) -> list[str]:

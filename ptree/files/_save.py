@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from .._errors import FileError, lines, quoted
+from .._errors import FileError, lines, listed, quoted
 from .._leaf import describe
 from .._nodes import child_named, names_in, opened
 from .._paths import DEEPEST, join
@@ -93,7 +94,7 @@ def prepared(
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     tensors, facts = taken_apart(tree, expand_ties)
     writer = Writer(tensors, facts, _checked(metadata or {}))
-    place = place_of(path)
+    place = Path(os.path.realpath(place_of(path)))  # through a link, not over it
     if hold:
         for tensor in tensors.values():
             tensor.hold()
@@ -102,7 +103,7 @@ def prepared(
 
 def bytes_of(size: int | str) -> int:
     """The number of bytes, of "5GB" or "500 MiB"; raises FileError."""
-    number = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
+    number = re.fullmatch(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)\s*", str(size))
     unit = _UNITS.get(number[2].upper()) if number else None
     if number is None or unit is None or (count := int(float(number[1]) * unit)) < 1:
         raise FileError(f"expected max_shard_size in bytes or as text such as '5GB' or '500MiB', got {quoted(size)}")
@@ -119,11 +120,13 @@ def taken_apart(tree: Any, expand_ties: bool, parts: bool = False) -> tuple[dict
         if path == "__metadata__":
             problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
             continue
-        if path.count("/") >= DEEPEST or (not path.isprintable() and _not_utf8(path)):
-            problems.append(f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments")
-            continue
         if not path:
             raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
+        if path.count("/") >= DEEPEST or not all(path.split("/")) or (not path.isprintable() and _not_utf8(path)):
+            problems.append(
+                f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"
+            )
+            continue
         facts.order.append(path)
         if type(value) is Tie:
             facts.ties[path] = value
@@ -163,8 +166,11 @@ def _not_utf8(path: str) -> bool:
 
 
 def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
-    wrong = [name for pair in metadata.items() for name in pair if not isinstance(name, str) or _not_utf8(name)]
-    wrong += [name for name in metadata if name in _OWN]
-    if wrong:
-        raise FileError(f"cannot save metadata with {quoted(wrong[0])}: names and values are text, other than {_OWN}")
+    if not isinstance(metadata, Mapping):
+        raise FileError(f"cannot save metadata: expected names and texts, got {describe(metadata)}")
+    for text in (text for pair in metadata.items() for text in pair):
+        if not isinstance(text, str) or _not_utf8(text):
+            raise FileError(f"cannot save metadata with {quoted(text)}: names and values are valid Unicode text")
+    if own := [name for name in metadata if name in _OWN]:
+        raise FileError(f"cannot save metadata under {listed(own)}: ptree keeps these names for itself")
     return dict(metadata)

@@ -40,7 +40,8 @@ class Shard:
             raise FileError(f"cannot load {self.path!r}: {error}") from error
         except (ValueError, OverflowError) as error:
             raise FileError(
-                f"cannot load {self.path!r}: it is not a whole safetensors file ({self.size:,} bytes): {error}"
+                f"cannot load {self.path!r}: it is not a whole safetensors file ({self.size:,} bytes): {error}",
+                is_damage=True,
             ) from error
 
     def bytes(self, start: int, count: int) -> np.ndarray[Any, Any]:
@@ -54,10 +55,15 @@ class Shard:
         room = room[first : first + count]
         view, at = memoryview(room), start  # pyright: ignore[reportArgumentType]
         while view:
-            got = os.preadv(self._file, [view[: 1 << 26]], at)
+            try:
+                got = os.preadv(self._file, [view[: 1 << 26]], at)
+            except OSError as error:
+                error.filename = self.path
+                raise
             if not got:
                 raise FileError(
-                    f"cannot load {self.path!r}: it ends at {at:,} bytes, and had {self.size:,} when opened"
+                    f"cannot load {self.path!r}: it ends at {at:,} bytes, and had {self.size:,} when opened",
+                    is_damage=True,
                 )
             view, at = view[got:], at + got
         self.bytes_read += count

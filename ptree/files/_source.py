@@ -52,10 +52,12 @@ class Source(ABC):
         leaves: Iterable[Unread],
         shardings: Mapping[str, Any] | None = None,
         damaged: list[str] | None = None,
-        torch: bool = True,
+        as_saved: bool = True,
         compare: Compare = "whole leaves",
     ) -> dict[str, Any]:
-        """Name -> leaf, as it was saved, and where its sharding says; without `torch`, arrays of JAX for those of PyTorch.
+        """Name -> leaf, as it was saved, and where its sharding says.
+
+        Without `as_saved` arrays are JAX's where they were PyTorch's, and NumPy's where JAX would cut 64 bits.
 
         What is compared with its checksum: of leaves that are spread over devices only parts are read, if not for that.
 
@@ -74,11 +76,11 @@ class Source(ABC):
             leaves = {name: self.stored(name) for name in self.names() if name not in ties}
             return put_together(leaves, replace(self.facts, ties=ties))
         except (PtreeError, ValueError, TypeError) as error:
-            raise FileError(f"cannot load {self.path!r}: {error}") from error
+            raise FileError(f"cannot load {self.path!r}: {error}", is_damage=True) from error
 
     def damage(self, names: list[str]) -> FileError:
         """The error for leaves that are not what their checksums say."""
         told = f"damaged, their bytes are not what their checksums say: {listed(names)}"
-        error = FileError(f"cannot load {self.path!r}: {told}")
+        error = FileError(f"cannot load {self.path!r}: {told}", is_damage=True)
         error.damaged = names
         return error

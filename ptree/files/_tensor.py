@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from jax.core import Tracer
 
-from .._errors import FileError, quoted
+from .._errors import FileError, lines, quoted
 from .._leaf import describe, short_dtype
 from ._format import CODES, STORED
 from ._source import Unread
@@ -40,7 +40,9 @@ class Tensor:
         if self.kind == "torch":
             import torch
 
-            return self.leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            return (
+                self.leaf.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            )
         array = fetched(self.leaf) if isinstance(self.leaf, jax.Array) else np.asarray(self.leaf)
         array = np.asarray(array, order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -72,10 +74,11 @@ def tensor_of(leaf: Any, parts: bool = False) -> Tensor | str:
     if isinstance(leaf, (np.ndarray, np.generic)):
         return _as_stored(leaf, "numpy" if isinstance(leaf, np.ndarray) else "scalar")
     if type(leaf) in (bool, int, float):
-        return _as_stored(np.asarray(leaf), type(leaf).__name__)
+        number = np.asarray(leaf)
+        return "an int of more than 64 bits" if number.dtype == object else _as_stored(number, type(leaf).__name__)
     if is_torch(leaf):
-        if str(leaf.layout) != "torch.strided" or leaf.is_quantized:
-            return f"a tensor of PyTorch of the layout {leaf.layout}"
+        if str(leaf.layout) != "torch.strided" or leaf.is_quantized or leaf.device.type == "meta":
+            return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
         return _as_stored(leaf, "torch")
     return describe(leaf) if hasattr(leaf, "shape") else f"{describe(leaf)}, a {type(leaf).__name__}"
 
@@ -84,7 +87,7 @@ def _as_stored(leaf: Any, kind: str) -> Tensor | str:
     try:
         name = str(leaf.dtype).removeprefix("torch.")
         dtype = np.dtype(getattr(ml_dtypes, name, name)).newbyteorder("=")
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # one with fields, or of PyTorch alone
         return f"{describe(leaf)}, a dtype that safetensors does not have"
     shape = tuple(leaf.shape)
     if dtype in CODES:
@@ -146,7 +149,7 @@ def on_devices(read: Callable[[Any], np.ndarray[Any, Any]], leaf: Unread, kind: 
             parts[known] = read(index)
         return parts[known]
 
-    check_bits(leaf.dtype, leaf.name)
+    check_bits({leaf.name: leaf.dtype})
     made = jax.make_array_from_callback(leaf.shape, sharding, part)
     return leaf_of(made, kind, leaf.name) if kind.startswith("key:") else made
 
@@ -162,17 +165,28 @@ def moved(array: jax.Array, sharding: Any) -> jax.Array:
 
 def to_jax(array: np.ndarray[Any, Any] | np.generic, path: str) -> jax.Array:
     """The array on JAX's default device, not copied where it can be mapped there."""
-    check_bits(array.dtype, path)
+    check_bits({path: array.dtype})
     return jax.device_put(array, may_alias=True)
 
 
-def check_bits(dtype: np.dtype[Any], path: str) -> None:
-    """Raise FileError for 64 bits that JAX would cut to 32."""
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+def is_cut(dtype: np.dtype[Any]) -> bool:
+    """Whether it has 64 bits that JAX would cut to 32."""
+    return jax.dtypes.canonicalize_dtype(dtype) != dtype
+
+
+def check_bits(dtypes: Mapping[str, np.dtype[Any]]) -> None:
+    """Raise FileError for all leaves that JAX would cut."""
+    if cut := [f"{quoted(path)} is {short_dtype(dtype)}" for path, dtype in dtypes.items() if is_cut(dtype)]:
         raise FileError(
-            f"{path!r} is {short_dtype(dtype)}, and JAX would cut it to 32 bits:"
-            " call jax.config.update('jax_enable_x64', True) first"
+            f"{lines(cut, ', ')}, and JAX would cut {'it' if len(cut) == 1 else 'them'} to 32 bits:"
+            " call jax.config.update('jax_enable_x64', True) first, or load into a `like` of NumPy or with cast=True"
         )
+
+
+def kind_of(leaf: Unread, as_saved: bool) -> str:
+    """The kind to read a leaf as: without `as_saved`, JAX's for PyTorch's, and NumPy's for what JAX would cut."""
+    kind = "" if leaf.kind == "torch" and not as_saved else leaf.kind
+    return "numpy" if kind == "" and not as_saved and is_cut(leaf.dtype) else kind
 
 
 def to_torch(array: np.ndarray[Any, Any], path: str) -> Any:

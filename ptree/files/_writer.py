@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ._draft import draft, put, sweep, sync
 from ._format import NO_SUM, Facts, digest_beside, header_of, sum_of
@@ -22,6 +23,8 @@ class Writer:
     tensors: dict[str, Tensor]
     facts: Facts
     metadata: dict[str, str]
+    bar: Any = None
+    pool: Any = None
 
     def write(self, place: Path, limit: int | None, shown: bool) -> None:
         """One file, or shards of at most `limit` bytes and their index; a crash leaves what was there, or all of it.
