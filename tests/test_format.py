@@ -452,6 +452,8 @@ def test_numpy_comes_back_as_one_can_use_it(file):
     back = pt.load(file, like={"a": np.zeros(3, "float32"), "big": np.zeros(3, ">f4")})
     back["a"] += 1
     assert back["big"].tolist() == [0, 1, 2]
+    pt.save(file, {"a": np.arange(64)})
+    assert not pt.load(file, like={"a": np.zeros(64, int)}, mmap=True)["a"].flags.owndata  # it is the file's
 
 
 def test_leaves_of_pytorch_that_are_views_or_nowhere(file):

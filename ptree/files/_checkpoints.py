@@ -115,11 +115,10 @@ class Checkpoints:
             OSError: what went wrong when the step before was written.
         """
         step = operator.index(step)
-        if step < 0 or self._closed:
-            raise FileError(
-                f"cannot save step {step}: "
-                + ("these Checkpoints are closed" if step >= 0 else "expected one from 0 on")
-            )
+        if step < 0:
+            raise FileError(f"cannot save step {step}: expected one from 0 on")
+        if self._closed:
+            raise FileError(f"cannot save step {step}: these Checkpoints are closed")
         if step % self.every and not always:
             return False
         self.wait()
@@ -157,7 +156,9 @@ class Checkpoints:
         ways = [(at, path) for at in reversed(steps) for path in self._paths(at)]
         for at, path in ways[:-1]:
             try:
-                return at, load(path, like, **options)
+                tree = load(path, like, **options)
+                self._passed_over.discard(at)
+                return at, tree
             except FileError as error:
                 if not error.is_damage:
                     raise

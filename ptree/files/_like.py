@@ -129,7 +129,7 @@ def _as_numbers(wanted: dict[str, Any], got: dict[str, Any]) -> None:
             wanted[name] = value
         elif _is_number(value) and not _is_number(like):
             number = np.asarray(value).astype(like.dtype)
-            got[name] = number if number.dtype.kind == "f" or number == value else value
+            got[name] = number if _kind_of_number(like) == "float" or number == value else value
 
 
 def _kind_of_number(leaf: Any) -> str | None:
@@ -233,8 +233,7 @@ def _as(like: Any, value: Any, path: str, place: bool) -> Any:
     if is_torch(like):
         return value if is_torch(value) else to_torch(np.asarray(value), path)
     if isinstance(like, np.ndarray):
-        array = np.asarray(value)
-        return array if array.flags.writeable else array.copy()
+        return np.array(value) if isinstance(value, jax.Array) else np.asarray(value)  # what is JAX's is read-only
     if isinstance(like, np.generic):
         return np.asarray(value)[()]
     value = to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value

@@ -128,12 +128,16 @@ class Stored(Unread):
         cut = [axis for axis, size in enumerate(self.shape) if shape[axis] < size]
         last = cut[-1] if cut else 0  # behind it, and from it on in the file, all is contiguous
         run, strides = prod(shape[last:]), [prod(self.shape[axis + 1 :]) for axis in range(len(shape))]
+        starts = (
+            sum(map(mul, [*outer, *(one.start for one in ranges[last:])], strides)) for outer in product(*ranges[:last])
+        )
+        if prod(shape[:last]) == 1:
+            return self.file.numbers(self.name, next(starts), run).reshape(shape)
         block = np.empty(shape, self.dtype)
-        if block.size and (run * self.dtype.itemsize >= _CRUMB or prod(shape[:last]) == 1):
+        if block.size and run * self.dtype.itemsize >= _CRUMB:
             runs = block.reshape(-1, run)
-            for at, outer in enumerate(product(*ranges[:last])):
-                first = [*outer, *(one.start for one in ranges[last:])]
-                runs[at] = self.file.numbers(self.name, sum(map(mul, first, strides)), run)
+            for at, start in enumerate(starts):
+                runs[at] = self.file.numbers(self.name, start, run)
         elif block.size:
             rows = max(1, (1 << 24) // (strides[0] * self.dtype.itemsize))
             for at in range(0, shape[0], rows):
