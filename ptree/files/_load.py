@@ -91,7 +91,7 @@ def load(
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
     compare: Compare = "all leaves" if verify else "no leaves" if mmap or verify is False else "whole leaves"
     asked = f"cannot load {os.fspath(path)!r}"
-    with closing(source(path, verify is not False, mmap)) as file:
+    with closing(_source(path, verify is not False, mmap)) as file:
         damaged: list[str] = []
         apart, stored = _settled(file, damaged, compare)
         chosen = stored if select is None else select_leaves(stored, select)
@@ -121,7 +121,7 @@ def load(
     return (fitted, made) if report else fitted
 
 
-def source(path: str | os.PathLike[str], verify: bool = True, mmap: bool = False) -> Source:
+def _source(path: str | os.PathLike[str], verify: bool, mmap: bool) -> Source:
     """What is there, open: one file, shards, or a checkpoint of Orbax."""
     if not is_orbax(path):
         return File(path, verify=verify, mmap=mmap)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +25,7 @@ from ._place import index_of, place_of
 from ._shard import Shard
 from ._source import Compare, Source, Unread
 from ._stored import Stored, Tied
-from ._tensor import check_bits, kind_of, leaf_of, on_devices
+from ._tensor import check_bits, leaf_of, on_devices
 
 _TRIES = 10
 """How often to look for a file while others save the tree in one form and in the other."""
@@ -190,19 +190,13 @@ class File(Source, Mapping[str, Stored]):
         stored = self.stored(name)
         return self.numbers(name, 0, prod(stored.shape)).reshape(stored.shape)
 
-    def read(
-        self,
-        leaves: Iterable[Unread],
-        shardings: Mapping[str, Any] | None = None,
-        damaged: list[str] | None = None,
-        as_saved: bool = True,
-        compare: Compare = "whole leaves",
-    ) -> dict[str, Any]:
-        """As in `Source`; each is compared with its checksum while the next is read, but for what goes to devices by parts."""
-        leaves, shardings, found = list(leaves), shardings or {}, dict[str, Any]()
-        kinds = {leaf.name: kind_of(leaf, as_saved) for leaf in leaves}
+    def _read(
+        self, leaves: Sequence[Unread], kinds: Mapping[str, str], shardings: Mapping[str, Any], compare: Compare
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Each is compared while the next is read, but for what goes to devices by parts."""
         with self.named():
             check_bits({leaf.name: leaf.dtype for leaf in leaves if kinds[leaf.name] == "" or leaf.name in shardings})
+        found: dict[str, Any] = {}
         sums: dict[str, Callable[[], str]] = {}
         with ThreadPoolExecutor(1, "ptree.sum") as pool:
             for stored in sorted(leaves, key=self._where):
@@ -220,12 +214,7 @@ class File(Source, Mapping[str, Stored]):
                         found[name] = leaf_of(array, kind, name)
                     else:
                         found[name] = on_devices(array.__getitem__, stored, kind, sharding)
-        wrong = [name for name, found in sums.items() if found() != self.facts.sums[name]]
-        if damaged is not None:
-            damaged += wrong
-        elif wrong:
-            raise self.damage(wrong)
-        return found
+        return found, [name for name, digest in sums.items() if digest() != self.facts.sums[name]]
 
     def _digest_by_parts(self, name: str) -> str:
         """The digest of a leaf that is nowhere whole in memory."""

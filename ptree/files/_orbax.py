@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .._flat import asdict, unflatten
 from .._paths import split
 from ._format import Facts, digest
 from ._source import Compare, Source, Unread
-from ._tensor import Tensor, check_bits, kind_of, leaf_of, tensor_of
+from ._tensor import Tensor, check_bits, leaf_of, tensor_of
 
 _METADATA = "_CHECKPOINT_METADATA"
 
@@ -104,28 +104,16 @@ class Checkpoint(Source):
         leaf = self._leaves[name]
         return Unread(self, name, np.dtype(leaf.dtype), tuple(leaf.shape))
 
-    def read(
-        self,
-        leaves: Iterable[Unread],
-        shardings: Mapping[str, Any] | None = None,
-        damaged: list[str] | None = None,
-        as_saved: bool = True,
-        compare: Compare = "whole leaves",
-    ) -> dict[str, Any]:
-        leaves, given = list(leaves), shardings or {}
-        kinds = {leaf.name: kind_of(leaf, as_saved) for leaf in leaves}
-        found = self._restored(leaves, kinds, given)
-        wrong = [name for name in found if self._differs(name, found[name], compare)]
-        if damaged is not None:
-            damaged += wrong
-        elif wrong:
-            raise self.damage(wrong)
-        return {
-            name: leaf if name in given and not kinds[name].startswith("key:") else leaf_of(leaf, kinds[name], name)
-            for name, leaf in found.items()
-        }
+    def _read(
+        self, leaves: Sequence[Unread], kinds: Mapping[str, str], shardings: Mapping[str, Any], compare: Compare
+    ) -> tuple[dict[str, Any], list[str]]:
+        arrays = self._restored(leaves, kinds, shardings)
+        wrong = [name for name, array in arrays.items() if self._differs(name, array, compare)]
+        placed = {name for name in shardings if not kinds[name].startswith("key:")}
+        found = {name: leaf if name in placed else leaf_of(leaf, kinds[name], name) for name, leaf in arrays.items()}
+        return found, wrong
 
-    def _restored(self, leaves: list[Unread], kinds: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
+    def _restored(self, leaves: Sequence[Unread], kinds: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
         """Name -> array, of JAX for what is JAX's or has a sharding."""
         found = {
             leaf.name: self._leaves[leaf.name] for leaf in leaves if isinstance(self._leaves[leaf.name], np.ndarray)

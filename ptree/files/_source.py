@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import numpy as np
 from .._errors import FileError, PtreeError, listed
 from .._tree import Tree
 from ._format import Facts, put_together
+from ._tensor import kind_of
 
 Compare = Literal["no leaves", "whole leaves", "all leaves"]
 
@@ -46,7 +47,6 @@ class Source(ABC):
     def stored(self, name: str) -> Unread:
         """One of them."""
 
-    @abstractmethod
     def read(
         self,
         leaves: Iterable[Unread],
@@ -64,6 +64,20 @@ class Source(ABC):
         Raises:
             FileError: leaves that are damaged; it lists all of them. With a list as `damaged` they are added to that.
         """
+        leaves = list(leaves)
+        kinds = {leaf.name: kind_of(leaf, as_saved) for leaf in leaves}
+        found, wrong = self._read(leaves, kinds, shardings or {}, compare)
+        if damaged is not None:
+            damaged += wrong
+        elif wrong:
+            raise self.damage(wrong)
+        return found
+
+    @abstractmethod
+    def _read(
+        self, leaves: Sequence[Unread], kinds: Mapping[str, str], shardings: Mapping[str, Any], compare: Compare
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Name -> leaf of its kind, and the names of those that are not what their checksums say."""
 
     @abstractmethod
     def close(self) -> None:

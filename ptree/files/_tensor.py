@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ from jax.core import Tracer
 from .._errors import FileError, lines, quoted
 from .._leaf import describe, short_dtype
 from ._format import CODES, STORED
-from ._source import Unread
+
+if TYPE_CHECKING:
+    from ._source import Unread
 
 
 @dataclass
@@ -149,15 +151,16 @@ def on_devices(read: Callable[[Any], np.ndarray[Any, Any]], leaf: Unread, kind: 
             parts[known] = read(index)
         return parts[known]
 
-    check_bits({leaf.name: leaf.dtype})
     made = jax.make_array_from_callback(leaf.shape, sharding, part)
     return leaf_of(made, kind, leaf.name) if kind.startswith("key:") else made
 
 
 def moved(array: jax.Array, sharding: Any) -> jax.Array:
     """The array or key where a sharding says, which may be on devices of other processes too."""
-    if array.sharding == sharding or sharding.is_fully_addressable:
-        return array if array.sharding == sharding else jax.device_put(array, sharding)
+    if array.sharding == sharding:
+        return array
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(moved(jax.random.key_data(array), sharding), impl=jax.random.key_impl(array))
     return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
