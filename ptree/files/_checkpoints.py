@@ -220,12 +220,16 @@ class Checkpoints:
             times[folder] = _age(folder)
         return sorted(times, key=lambda path: -times[path])
 
+    def _own_path(self, step: int) -> Path:
+        """Where this backend writes a step."""
+        return self.folder / (f"step_{step}" if self._saver else f"step_{step}.safetensors")
+
     def _begun(self, step: int, tree: Any) -> Callable[[], None]:
+        path = self._own_path(step)
         if self._saver is not None:
-            return write(self._saver, self.folder / f"step_{step}", *taken_apart(tree, expand_ties=False, parts=True))
+            return write(self._saver, path, *taken_apart(tree, expand_ties=False, parts=True))
         if jax.process_index():
             return lambda: None
-        path = self.folder / f"step_{step}.safetensors"
         return prepared(
             path, tree, {"step": str(step)}, expand_ties=False, max_shard_size=self._max_shard_size, hold=True
         )
@@ -235,8 +239,7 @@ class Checkpoints:
         self._passed_over.discard(step)
         if jax.process_index():
             return
-        mine = self.folder / (f"step_{step}" if self._saver else f"step_{step}.safetensors")
-        old = [path for path in self._paths(step) if path != mine]
+        old = [path for path in self._paths(step) if path != self._own_path(step)]
         if self.keep is not None:
             first = self._whole()[-self.keep :][0]
             old += [path for known in self.steps() if known < first for path in self._paths(known)]

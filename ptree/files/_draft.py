@@ -80,9 +80,9 @@ def name_of_draft(path: Path) -> Path:
 
 def drafts_of(path: Path) -> list[Path]:
     """What is or was written to take the place of a file."""
-    return (
-        [place for place in path.parent.iterdir() if _ours(path).fullmatch(place.name)] if path.parent.is_dir() else []
-    )
+    ours = _ours(path)
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [place for place in beside if ours.fullmatch(place.name)]
 
 
 def _ours(path: Path) -> re.Pattern[str]:
