@@ -139,12 +139,12 @@ def ptree(config: Config, flat: Weights, stacked: bool = False) -> Any:
         shapes = {("o", "kernel"): (*split, width), ("o", "bias"): (width,)}
         own = shapes.get((name, kind), (width, *split) if kind == "kernel" else split)
         tree = pt.put(tree, path, leaf.reshape(own))
-    tree = jax.tree.map(jnp.asarray, pt.stack(tree, "blocks") if stacked else tree)
+    tree = jax.tree.map(jnp.asarray, pt.stacks.stack(tree, "blocks") if stacked else tree)
 
     def apply(p: Any, ids: Any, caches: Any = None, start: Any = 0) -> Any:
         x = config.embedded(p["embed"], p["positions"], ids, start)
         if stacked:
-            x, caches = pt.scan(lambda x, own, cache=None: block(own, x, cache=cache), x, p["blocks"], caches)
+            x, caches = pt.stacks.scan(lambda x, own, cache=None: block(own, x, cache=cache), x, p["blocks"], caches)
         else:
             blocks = [p["blocks"][str(at)] for at in range(config.blocks)]
             x, caches = config.run(lambda own, x, cache, _: block(own, x, cache=cache), blocks, x, caches, start)

@@ -44,7 +44,8 @@ params = pt.init(spec, jax.random.key(1))
 print("the parameters, by path:")
 for path, leaf in pt.items(params):
     print(f"  {path:16} {leaf.shape!s:9} first value {leaf.ravel()[0]: .4f}")
-print(pt.summary(params, trainable=pt.trainable(spec)))
+trainable = pt.mask(spec, lambda path, leaf: leaf.trainable)
+print(pt.summary(params, trainable=trainable))
 assert pt.paths(params) == ["constant/kernel", "dense/kernel", "dense/bias"]
 assert pt.summary(spec).trainable == 420
 
@@ -54,8 +55,7 @@ print(f"output {y:.4f}: the while loop halved values of the norm {norm:.2f} {tim
 assert times == jnp.ceil(jnp.log2(norm)) > 0
 
 # Train what is trainable. A while loop has no reverse mode, so the loss leaves the loop out.
-mask = dict(pt.items(pt.trainable(spec)))
-trained, fixed = pt.partition(params, lambda path, leaf: mask[path])
+trained, fixed = pt.partition(params, lambda path, leaf: trainable[path])
 
 
 def loss(trained: pt.Tree) -> jax.Array:

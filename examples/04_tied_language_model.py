@@ -119,7 +119,7 @@ def uses(params: pt.Tree) -> dict[str, dict[str, float]]:
         "blocks/0/up/kernel",
         "blocks/0/down/kernel",
     ):
-        by_use = pt.gradient_by_use(loss, params, path, CHECK)
+        by_use = pt.sharing.gradient_by_use(loss, params, path, CHECK)
         np.testing.assert_allclose(sum(by_use.values()), grads[path], rtol=1e-3, atol=1e-6)
         told[path] = {name: float(jnp.linalg.norm(grad)) for name, grad in by_use.items()}
         told[path]["their sum"] = float(jnp.linalg.norm(grads[path]))

@@ -74,7 +74,7 @@ class GPT:
             "head": pt.Param((self.width, self.vocabulary)),
         })  # fmt: skip
         tree = pt.tie(tree, {"head": pt.transposed("wte")})
-        return pt.stack(tree, "blocks") if self.stacked else tree
+        return pt.stacks.stack(tree, "blocks") if self.stacked else tree
 
     def init(self, key: Any) -> pt.Tree:
         ends = I.normal(0.02 / (2 * self.layers) ** 0.5)  # what is added to the residual stream
@@ -88,7 +88,7 @@ class GPT:
         def layer(x: Any, own: Any, cache: Any = None) -> Any:
             return self.block(own, x, cache=cache)
 
-        x, caches = pt.scan(layer, x, params["blocks"], caches, remat=self.remat)
+        x, caches = pt.stacks.scan(layer, x, params["blocks"], caches, remat=self.remat)
         return nn.LayerNorm()(params["ln_f"], x.astype("float32")) @ params["head"], caches
 
     def caches(self, batch: int) -> Any:

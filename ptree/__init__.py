@@ -10,52 +10,46 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 # the tree, and a parameter that is not drawn yet
 from ._tree import Tree as Tree
-from ._params import Param as Param
+from ._draw import Param as Param
 
 # reading and writing, on any pytree
-from ._access import get as get  # what is at a path
-from ._access import set as set  # another value at a path that exists
+from ._edit import get as get  # what is at a path
+from ._edit import set as set  # another value at a path that exists
 from ._edit import put as put  # anything at any path
-from ._access import update as update  # a function of each selected leaf
-from ._access import items as items  # (path, leaf) pairs
-from ._access import paths as paths  # the paths alone
-from ._access import count as count  # how many numbers
-from ._parts import select as select  # the selected leaves only
-from ._parts import partition as partition  # the selected leaves, and the rest
-from ._parts import mask as mask  # True at the selected leaves
-from ._parts import merge as merge  # the inverse of partition
+from ._edit import update as update  # a function of each selected leaf
+from ._edit import items as items  # (path, leaf) pairs
+from ._edit import paths as paths  # the paths alone
+from ._edit import count as count  # how many numbers
+from ._edit import select as select  # the selected leaves only
+from ._edit import partition as partition  # the selected leaves, and the rest
+from ._edit import mask as mask  # True at the selected leaves
+from ._edit import merge as merge  # the inverse of partition
 from ._edit import drop as drop  # without the selected leaves
-from ._rename import rename as rename  # other names, by pattern
-from ._flat import flatten as flatten  # one flat dict, path -> leaf
-from ._flat import unflatten as unflatten  # the inverse of flatten
-from ._flat import asdict as asdict  # nested plain dicts
+from ._edit import rename as rename  # other names, by pattern
+from ._edit import flatten as flatten  # one flat dict, path -> leaf
+from ._edit import unflatten as unflatten  # the inverse of flatten
+from ._edit import asdict as asdict  # nested plain dicts
 
 # rules, and trees that should fit
-from ._rules import label as label  # a value for each leaf, by rule
-from ._rules import explain as explain  # which rule takes which leaf
-from ._check import check as check  # one error for all in which two trees differ
+from ._edit import label as label  # a value for each leaf, by rule
+from ._edit import explain as explain  # which rule takes which leaf
+from ._edit import check as check  # one error for all in which two trees differ
 
 # drawing
-from ._params import init as init  # every parameter of a spec
-from ._params import reinit as reinit  # some leaves again
-from ._params import abstract as abstract  # shapes and dtypes only
-from ._keys import keys as keys  # each leaf's own key
-from ._keys import child_key as child_key  # the key for what is at a path
-from ._params import trainable as trainable  # a mask of what an optimiser may change
+from ._draw import init as init  # every parameter of a spec
+from ._draw import reinit as reinit  # some leaves again
+from ._draw import abstract as abstract  # shapes and dtypes only
+from . import random as random  # the key of each path
 
 # sharing
 from ._ties import tie as tie  # two names for one leaf
 from ._ties import untie as untie  # a leaf for each name
 from ._ties import ties as ties  # alias -> source
-from ._tie import transposed as transposed  # a tie through a transpose
-from ._tie import register_transform as register_transform  # a tie through functions of your own
-from ._uses import gradient_by_use as gradient_by_use  # what each name contributes
-from ._twins import find_ties as find_ties  # leaves that are equal and not tied
+from ._tree import transposed as transposed  # a tie through a transpose
+from . import sharing as sharing  # equal leaves, transforms of your own, the gradient of each use
 
 # layers as one
-from ._stacks import stack as stack  # layers "0", "1", ... as one, under ":"
-from ._stacks import unstack as unstack  # the inverse of stack
-from ._stacks import scan as scan  # one layer after the other
+from . import stacks as stacks  # stack, unstack, scan
 
 # what can go wrong
 from ._errors import FileError as FileError
@@ -104,8 +98,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
-    "TieError", "Tree", "abstract", "asdict", "check", "child_key", "count", "drop", "explain", "find_ties",
-    "flatten", "get", "gradient_by_use", "init", "initializers", "items",
-    "keys", "label", "load", "mask", "merge", "nn", "open", "partition", "paths", "put", "register_transform", "reinit", "rename", "save", "scan", "select", "set", "stack", "summary",
-    "tie", "ties", "trainable", "transposed", "unflatten", "unstack", "untie", "update",
+    "TieError", "Tree", "abstract", "asdict", "check", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
+    "label", "load", "mask", "merge", "nn", "open", "partition", "paths", "put", "random", "reinit", "rename", "save", "select", "set",
+    "sharing", "stacks", "summary", "tie", "ties", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

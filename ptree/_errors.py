@@ -15,10 +15,7 @@ expected, what was there, and the likely fix; it never prints an array or a tree
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-SHOWN = 10
-"""How many names a message lists before it counts the rest."""
+from collections.abc import Sequence
 
 
 class PtreeError(Exception):
@@ -108,74 +105,3 @@ class FileError(PtreeError, ValueError):
 
     def __reduce__(self):
         return type(self), (self.args[0], self.is_damage), vars(self)
-
-
-def shortened(text: str, width: int) -> str:
-    """A text that is too long loses its middle: both ends say the most."""
-    if len(text) <= width:
-        return text
-    head = (width - 3) // 2
-    return text[:head] + "..." + text[len(text) - (width - 3 - head) :]
-
-
-def quoted(given: object) -> str:
-    """What a caller gave, in quotes, cut where it would fill a screen."""
-    try:
-        return shortened(repr(given), 200)
-    except ValueError:  # a number of more digits than Python prints
-        return f"a number of {given.bit_length()} bits" if isinstance(given, int) else type(given).__name__
-
-
-def listed(names: Iterable[str]) -> str:
-    """The names as a person would list them: the first ten, then a count.
-
-    >>> listed(["kernel", "bias"])
-    "['kernel', 'bias']"
-    """
-    names = list(names)
-    shown = ", ".join(map(quoted, names[:SHOWN]))
-    return f"[{shown}]" if len(names) <= SHOWN else f"[{shown}, and {len(names) - SHOWN} more]"
-
-
-def lines(problems: Sequence[str], between: str = "\n") -> str:
-    """Problems on a line each: the first ten, then a count."""
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return between.join([*problems[:SHOWN], *more])
-
-
-def told(problems: Sequence[str], fixes: Iterable[str] = (), between: str = "\n") -> str:
-    """Problems, and after them once each what to do: all on one line where there is one problem.
-
-    >>> told(["'a' is a node"], ["Name a leaf in it."])
-    "'a' is a node. Name a leaf in it."
-    """
-    text, fix = lines(problems, between), " ".join(dict.fromkeys(filter(None, fixes)))
-    if not fix:
-        return text
-    if len(problems) > 1:
-        return f"{text}{between}{fix}"
-    return f"{text}{'' if text[-1] in '.?' else '.'} {fix}"
-
-
-def nearest(wrong: str, names: Iterable[str]) -> str | None:
-    """The name that was likely meant.
-
-    >>> nearest("bais", ["bias", "kernel"])
-    'bias'
-    """
-    import difflib
-
-    names = list(names)
-    if len(wrong) > 200 or len(names) > 5000:  # it takes time with the square of the one, and with each of the others
-        return None
-    return next(iter(difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)), None)
-
-
-def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
-    """` Did you mean 'x'?` with the nearest of the names, or nothing.
-
-    >>> suggestion("bais", ["bias", "kernel"], "2/")
-    " Did you mean '2/bias'?"
-    """
-    near = nearest(wrong, names)
-    return "" if near is None else f" Did you mean {quoted(prefix + near)}?"

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from trees import TREES, arange, equal, language_model, mlp
 
 import ptree as pt
-from ptree._leaf import describe
+from ptree._words import describe
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ CALLS = [
     lambda t, s: pt.tie(t, {s: "a"}),
     lambda t, s: pt.tie(t, {"a": s}),
     lambda t, s: pt.summary(t, s),
-    lambda t, s: pt.child_key(jax.random.key(0), s),
+    lambda t, s: pt.random.child_key(jax.random.key(0), s),
     lambda t, s: pt.Tree({s: 1}),
     lambda t, s: pt.unflatten({s: 1}),
 ]  # fmt: skip

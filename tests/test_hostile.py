@@ -78,7 +78,7 @@ def test_a_key_depends_on_its_path_alone_with_any_implementation(impl):
     spec = pt.Tree({f"l{i}": {"w": pt.Param((3,), init=I.normal(1.0))} for i in range(5)})
     whole, alone = pt.init(spec, key), pt.init(pt.select(spec, "l3"), key)
     assert (whole["l3/w"] == alone["l3/w"]).all()
-    assert pt.keys(spec, key)["l2/w"] == pt.child_key(pt.child_key(key, "l2"), "w")
+    assert pt.random.keys(spec, key)["l2/w"] == pt.random.child_key(pt.random.child_key(key, "l2"), "w")
 
 
 def test_names_and_leaves_that_would_make_a_file_that_cannot_load_are_refused(tmp_path):
@@ -113,7 +113,7 @@ def test_a_file_keeps_its_mode_and_a_link_stays_a_link(tmp_path):
 
 
 @pytest.mark.parametrize("call", [
-    lambda n: pt.keys(n, jax.random.key(0)), pt.flatten, pt.abstract, pt.summary, lambda n: pt.partition(n, "*"),
+    lambda n: pt.random.keys(n, jax.random.key(0)), pt.flatten, pt.abstract, pt.summary, lambda n: pt.partition(n, "*"),
     lambda n: pt.reinit(n, jax.random.key(0), {"**": I.zeros}), lambda n: pt.update(n, "**", lambda leaf: leaf),
 ])  # fmt: skip
 @pytest.mark.parametrize("names", [{"a/b": Z, "a": {"b": arange(3)}}, {1: Z, "1": arange(3)}], ids=["slash", "number"])

@@ -14,9 +14,8 @@ from trees import TREES, equal, mlp
 
 import ptree as pt
 from ptree import initializers as I
-from ptree import nn
-from ptree._keys import path_keys
-from ptree._threefry import fused
+from ptree._draw.keys import path_keys
+from ptree._draw.threefry import fused
 
 KEY = jax.random.key(0)
 BLOCK = {"qkv": {"kernel": pt.Param((16, 48), init=I.normal(0.02)), "bias": pt.Param((48,), init=I.zeros)},
@@ -53,11 +52,11 @@ def test_raw_keys_of_any_implementation_draw_what_typed_ones_draw(impl):
     key = jax.random.key(5, impl=impl)
     with jax.default_prng_impl(impl):
         chex.assert_trees_all_equal(pt.init(SPEC, jax.random.key_data(key)), pt.init(SPEC, key))
-    raw = pt.child_key(jax.random.key_data(key), "a/b")
+    raw = pt.random.child_key(jax.random.key_data(key), "a/b")
     assert raw.dtype == jnp.uint32
     if impl != "unsafe_rbg":  # a raw key of 4 words is one of rbg unless JAX is told otherwise
         chex.assert_trees_all_equal(pt.init(SPEC, jax.random.key_data(key)), pt.init(SPEC, key))
-        assert (raw == jax.random.key_data(pt.child_key(key, "a/b"))).all()
+        assert (raw == jax.random.key_data(pt.random.child_key(key, "a/b"))).all()
 
 
 def test_no_leaf_key_is_used_twice():
@@ -90,7 +89,7 @@ def test_a_spec_can_be_drawn_piece_by_piece():
     for piece in ("wte", "blocks/0", "blocks/1/up"):
         part = pt.init(pt.select(SPEC, piece), KEY)
         assert all((whole[path] == leaf).all() for path, leaf in pt.items(part))
-    assert equal(pt.init(SPEC["blocks/1"], pt.child_key(KEY, "blocks/1")), whole["blocks/1"])
+    assert equal(pt.init(SPEC["blocks/1"], pt.random.child_key(KEY, "blocks/1")), whole["blocks/1"])
 
 
 # ------------------------------------------------------------------------------ programs
@@ -107,7 +106,7 @@ def test_draws_in_one_pass_have_jaxs_own_bits(dtype):
     ):
         for shape in ((8193, 513), (3, 5, 7), (2, 2)):
             ours = pt.init({"w": pt.Param(shape, dtype, make)}, KEY)["w"]
-            assert (ours == jax.jit(make, static_argnums=(1, 2))(pt.child_key(KEY, "w"), shape, dtype)).all()
+            assert (ours == jax.jit(make, static_argnums=(1, 2))(pt.random.child_key(KEY, "w"), shape, dtype)).all()
     for width in ("uint8", "uint16", "uint32"):
         key = jax.random.wrap_key_data(jax.random.key_data(KEY), impl=fused("threefry2x32"))
         assert (jax.random.bits(key, (999, 33), width) == jax.random.bits(KEY, (999, 33), width)).all()
@@ -145,14 +144,6 @@ def test_a_model_of_70_billion_parameters_is_declared_and_counted_without_memory
     )
     assert pt.count(spec) == pt.count(pt.abstract(spec)) == 70_553_706_496
     assert "70,553,706,496" in str(pt.summary(spec))
-
-
-def test_abstract_takes_a_layer_or_a_function_with_its_inputs():
-    net = nn.Sequential(nn.Dense(1 << 20), jax.nn.relu, nn.Dense(1 << 20))
-    shapes = pt.abstract(net, jax.ShapeDtypeStruct((1, 1 << 20), "float32"))
-    assert shapes["2/kernel"] == jax.ShapeDtypeStruct((1 << 20, 1 << 20), jnp.float32)
-    assert pt.abstract(lambda x: {"w": x @ x.T}, jax.ShapeDtypeStruct((9, 3), "float32"))["w"].shape == (9, 9)
-    says(pt.InitError, "abstract takes inputs for a layer or a function, got Tree", pt.abstract, SPEC, jnp.ones(3))
 
 
 # -------------------------------------------------------------------------------- reinit

@@ -136,7 +136,12 @@ def test_batch_norm(options):
         np.testing.assert_allclose(new["var"], var, atol=1e-5)
         np.testing.assert_allclose(y, layer(params, x, train=True), rtol=1e-5)
         assert new["scale"] is params["scale"]
-        assert [leaf for _, leaf in pt.items(pt.trainable(layer.spec(x)))] == [True, True, False, False]
+        assert [leaf for _, leaf in pt.items(pt.mask(layer.spec(x), lambda path, leaf: leaf.trainable))] == [
+            True,
+            True,
+            False,
+            False,
+        ]
 
 
 # ----------------------------------------------------------------------------- space

@@ -55,7 +55,7 @@ def test_trainable_can_be_told_by_a_mask():
     )
     params = pt.init(spec, jax.random.key(0))
     assert pt.summary(params).trainable is None
-    assert pt.summary(params, trainable=pt.trainable(spec)).trainable == 2
+    assert pt.summary(params, trainable=pt.mask(spec, lambda path, leaf: leaf.trainable)).trainable == 2
 
 
 @pytest.mark.parametrize("name", TREES)

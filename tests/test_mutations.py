@@ -18,7 +18,7 @@ import xxhash
 from trees import equal, language_model
 
 import ptree as pt
-from ptree._tie import Tie
+from ptree._tree.tie import Tie
 from ptree.files._format import DTYPES
 
 START = len(b'{"__metadata__":{"ptree_sum":"')
@@ -63,7 +63,7 @@ def kinds():
 
 def ties():
     """25 kB: stacks, and ties between leaves, nodes and through transforms, written out under each name."""
-    model = pt.stack(pt.Tree(language_model()), "blocks")
+    model = pt.stacks.stack(pt.Tree(language_model()), "blocks")
     square = {"a": jnp.arange(1600.0).reshape(40, 40), "b": jnp.arange(1600.0).reshape(40, 40).T}
     tree = {"lm": model, "square": square, "odd \"'\\name β": jnp.ones(3), "same": {"x": square["a"]}}
     tied = {

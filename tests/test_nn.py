@@ -120,7 +120,7 @@ def test_dropout_needs_a_key_and_each_has_its_own(key):
     assert (net(params, x, key=key) == y).all()
     inner = nn.Sequential(nn.Dropout(0.5))
     deep = nn.Sequential({"b": inner})({}, x, key=key)
-    assert (deep == inner({}, x, key=pt.child_key(key, "b"))).all()
+    assert (deep == inner({}, x, key=pt.random.child_key(key, "b"))).all()
     says(pt.LayerError, "Dropout: expected a rate of at least 0 and below 1, got 1.5", nn.Dropout, 1.5)
 
 
@@ -214,7 +214,7 @@ def test_repeat_is_the_layers_one_after_the_other(key):
     stacked, apart = nn.Repeat(block(), 5), nn.Repeat(block(), 5, scan=False)
     params, single = stacked.init(key, x), apart.init(key, x)
     assert pt.paths(params) == [":/inner/0/scale", ":/inner/0/bias", ":/inner/1/kernel", ":/inner/1/bias"]
-    assert pt.unstack(params, "") == single
+    assert pt.stacks.unstack(params, "") == single
     by_hand = x
     for at in range(5):
         by_hand = block()(single[at], by_hand)
@@ -223,11 +223,11 @@ def test_repeat_is_the_layers_one_after_the_other(key):
         np.testing.assert_allclose(jax.jit(net)(own, x), by_hand, rtol=1e-5, atol=1e-6)
     dropped = stacked(params, x, key=key)
     np.testing.assert_allclose(apart(single, x, key=key), dropped, rtol=1e-5, atol=1e-6)
-    masks = [pt.nn.Dropout(0.5)({}, jnp.ones((3, 8)), key=pt.child_key(key, f"{at}/inner/3")) for at in range(5)]
+    masks = [pt.nn.Dropout(0.5)({}, jnp.ones((3, 8)), key=pt.random.child_key(key, f"{at}/inner/3")) for at in range(5)]
     assert len({mask.tobytes() for mask in map(np.asarray, masks)}) == 5
     grads = jax.grad(lambda p: (stacked(p, x) ** 2).sum())(params)
     expected = jax.grad(lambda p: (apart(p, x) ** 2).sum())(single)
-    chex.assert_trees_all_close(pt.unstack(grads, ""), expected, rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(pt.stacks.unstack(grads, ""), expected, rtol=1e-4, atol=1e-4)
     for options in ({"remat": True}, {"unroll": True}, {"remat": jax.checkpoint_policies.dots_saveable, "unroll": 2}):
         net = nn.Repeat(block(), 5, **options)
         again = jax.jit(jax.grad(lambda p, net=net: (net(p, x) ** 2).sum()))(params)
@@ -491,7 +491,7 @@ def test_options_go_through_containers_to_the_layers_that_take_them(key):
     y = net(params, x, mask=mask)
     np.testing.assert_allclose(y[1, :3], net(params, x.at[1, 3:].add(7.0), mask=mask)[1, :3], atol=1e-6)
     assert not np.allclose(y[1, :3], net(params, x)[1, :3], atol=1e-3)
-    np.testing.assert_allclose(y, apart(pt.unstack(params, ""), x, mask=mask), atol=1e-5)
+    np.testing.assert_allclose(y, apart(pt.stacks.unstack(params, ""), x, mask=mask), atol=1e-5)
     trained = jax.jit(lambda p, k: net(p, x, mask=mask, key=k, train=True))(params, key)
     np.testing.assert_allclose(trained, net.updated(params, x, mask=mask, key=key)[0], atol=1e-5)
     both = nn.Parallel(nn.MultiHeadAttention(2), nn.Dense(4))

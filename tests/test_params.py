@@ -31,8 +31,8 @@ def test_version_1_of_the_keys_never_changes():
         "block 1/β": [696340904, 1941874685],
     }
     for path, words in golden.items():
-        assert jax.random.key_data(pt.child_key(jax.random.key(0), path)).tolist() == words, path
-    assert pt.child_key(jax.random.PRNGKey(0), "kernel").tolist() == golden["kernel"]
+        assert jax.random.key_data(pt.random.child_key(jax.random.key(0), path)).tolist() == words, path
+    assert pt.random.child_key(jax.random.PRNGKey(0), "kernel").tolist() == golden["kernel"]
 
 
 def test_the_keys_are_fold_in_of_64_bits_of_sha256_per_segment():
@@ -42,14 +42,14 @@ def test_the_keys_are_fold_in_of_64_bits_of_sha256_per_segment():
             digest = hashlib.sha256(segment.encode()).digest()
             for word in (digest[:4], digest[4:8]):
                 key = jax.random.fold_in(key, int.from_bytes(word, "big"))
-        ours = pt.child_key(make(7), "enc/0/kernel")
+        ours = pt.random.child_key(make(7), "enc/0/kernel")
         assert ours.dtype == key.dtype
         assert (ours == key).all()
 
 
 def test_a_value_depends_on_key_and_path_alone(key):
     params = pt.init(SPEC, key)
-    alone = pt.init(SPEC["enc"], pt.child_key(key, "enc"))
+    alone = pt.init(SPEC["enc"], pt.random.child_key(key, "enc"))
     chex.assert_trees_all_equal(params["enc"], alone)
     more = pt.Tree({"new": {"w": pt.Param((3,), init=I.ones)}, "head": SPEC["head"], "enc": SPEC["enc"]})
     chex.assert_trees_all_equal(pt.select(pt.init(more, key), ["enc", "head"]), params)
@@ -66,9 +66,9 @@ def test_no_two_paths_of_a_tree_share_a_key(key):
         "a/b/cdef",
     ]
     tree = pt.Tree(dict.fromkeys(names, 0))
-    data = {tuple(jax.random.key_data(leaf).tolist()) for leaf in jax.tree.leaves(pt.keys(tree, key))}
+    data = {tuple(jax.random.key_data(leaf).tolist()) for leaf in jax.tree.leaves(pt.random.keys(tree, key))}
     assert len(data) == len(names)
-    assert (pt.keys(tree, key)["3/xy"] == pt.child_key(key, "3/xy")).all()
+    assert (pt.random.keys(tree, key)["3/xy"] == pt.random.child_key(key, "3/xy")).all()
 
 
 def test_raw_and_typed_keys_draw_the_same(key):
@@ -135,7 +135,7 @@ def test_reinit_redraws_only_what_the_rules_match(key):
     new = pt.reinit(params, key, {"2/kernel": I.normal(1.0)})
     assert new["4/kernel"] is new["2/kernel"]
     assert new["0/kernel"] is params["0/kernel"]
-    assert (new["2/kernel"] == I.normal(1.0)(pt.child_key(key, "2/kernel"), (8, 8), jnp.float32)).all()
+    assert (new["2/kernel"] == I.normal(1.0)(pt.random.child_key(key, "2/kernel"), (8, 8), jnp.float32)).all()
     plain = pt.reinit({"a": [jnp.zeros(2), jnp.zeros(3)]}, key, {"a/1": I.ones})
     assert plain["a"][1].tolist() == [1, 1, 1]
     assert type(plain["a"]) is list
@@ -153,9 +153,9 @@ def test_abstract_allocates_nothing():
     assert pt.summary(spec).count == 7_000_000_000_000
 
 
-def test_trainable_is_a_mask_of_the_same_structure():
+def test_what_is_trainable_is_a_mask_by_a_predicate():
     spec = pt.Tree({"a": pt.Param((2,), trainable=False), "b": {"w": pt.Param((2,))}})
-    assert pt.trainable(spec) == pt.Tree({"a": False, "b": {"w": True}})
+    assert pt.mask(spec, lambda path, leaf: leaf.trainable) == pt.Tree({"a": False, "b": {"w": True}})
 
 
 def test_params_know_their_size_and_say_what_they_are():

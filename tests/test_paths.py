@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ptree as pt
-from ptree._paths import compile, escape, in_order, natural, split
+from ptree._paths.paths import in_order, natural, split
+from ptree._paths.patterns import compile, escape
 
 
 @pytest.mark.parametrize(

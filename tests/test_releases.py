@@ -35,7 +35,7 @@ def tree():
     jax_dtypes = ("bfloat16", "int8", "bool", "complex64", "int4")
     return {
         "z": jnp.float32(1.5),
-        "model": pt.tie(pt.stack(pt.Tree(model), "blocks"), ties),
+        "model": pt.tie(pt.stacks.stack(pt.Tree(model), "blocks"), ties),
         "numpy": {name: numbers.astype(getattr(ml_dtypes, name, name)).reshape(2, 3) for name in DTYPES},
         "jax": {name: jnp.asarray(numbers, name) for name in jax_dtypes},
         "keys": {"one": jax.random.key(3), "more": jax.random.split(jax.random.key(1, impl="rbg"), 3)},

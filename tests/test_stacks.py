@@ -34,7 +34,7 @@ def apart():
 
 @pytest.fixture
 def stacked(apart):
-    return pt.stack(apart, "blocks")
+    return pt.stacks.stack(apart, "blocks")
 
 
 def test_stack_and_unstack_are_inverse_and_keep_the_order(apart, stacked):
@@ -46,29 +46,30 @@ def test_stack_and_unstack_are_inverse_and_keep_the_order(apart, stacked):
         "blocks/:/o/turn",
     ]
     assert stacked["blocks/:/q/kernel"].shape == (6, 4, 6)
-    assert equal(pt.unstack(stacked, "blocks"), apart)
-    assert pt.paths(pt.unstack(stacked, "blocks")) == pt.paths(apart)
-    assert equal(pt.stack(pt.unstack(stacked, "blocks"), "blocks"), stacked)
+    assert equal(pt.stacks.unstack(stacked, "blocks"), apart)
+    assert pt.paths(pt.stacks.unstack(stacked, "blocks")) == pt.paths(apart)
+    assert equal(pt.stacks.stack(pt.stacks.unstack(stacked, "blocks"), "blocks"), stacked)
     assert stacked["embed"] is apart["embed"]
     assert pt.count(stacked) == pt.count(apart)
 
 
 def test_a_stacked_spec_draws_bit_for_bit_what_the_layers_draw(apart):
-    assert equal(pt.init(pt.stack(declared(), "blocks"), jax.random.key(0)), pt.stack(apart, "blocks"))
+    assert equal(pt.init(pt.stacks.stack(declared(), "blocks"), jax.random.key(0)), pt.stacks.stack(apart, "blocks"))
     rules = {"blocks/*/q/kernel": I.torch_linear, "**/bias": I.torch_linear, "**/turn": I.kaiming_normal()}
     for key in (jax.random.key(3), jax.random.PRNGKey(3), jax.random.key(3, impl="rbg")):
         one = pt.init(declared(), key, {**rules, "**": I.normal(2.0)})
         assert equal(
-            pt.init(pt.stack(declared(), "blocks"), key, {**rules, "**": I.normal(2.0)}), pt.stack(one, "blocks")
+            pt.init(pt.stacks.stack(declared(), "blocks"), key, {**rules, "**": I.normal(2.0)}),
+            pt.stacks.stack(one, "blocks"),
         )
-    again = pt.reinit(pt.stack(apart, "blocks"), jax.random.key(7), {"blocks/*/q": I.normal(1.0)})
-    assert equal(again, pt.stack(pt.reinit(apart, jax.random.key(7), {"blocks/*/q": I.normal(1.0)}), "blocks"))
+    again = pt.reinit(pt.stacks.stack(apart, "blocks"), jax.random.key(7), {"blocks/*/q": I.normal(1.0)})
+    assert equal(again, pt.stacks.stack(pt.reinit(apart, jax.random.key(7), {"blocks/*/q": I.normal(1.0)}), "blocks"))
 
 
 def test_a_stack_of_stacks_draws_the_same_too():
     group = {"blocks": [{"w": pt.Param((3, 2), init=I.normal(1.0))}] * 2, "scale": pt.Param((3,), init=I.normal(1.0))}
     spec = pt.Tree({"groups": [group] * 3})
-    both = pt.stack(pt.stack(spec, "groups"), "groups/:/blocks")
+    both = pt.stacks.stack(pt.stacks.stack(spec, "groups"), "groups/:/blocks")
     assert both["groups/:/blocks/:/w"].shape == (3, 2, 3, 2)
     params, one = pt.init(both, jax.random.key(0)), pt.init(spec, jax.random.key(0))
     for i in range(3):
@@ -81,17 +82,20 @@ def test_a_stack_of_stacks_draws_the_same_too():
             ):
                 np.testing.assert_array_equal(read, one[f"groups/{i}/blocks/{j}/w"])
     assert params["groups/:/blocks/1/w"].shape == (3, 3, 2)
-    assert equal(pt.unstack(pt.unstack(params, "groups/:/blocks"), "groups"), one)
-    assert equal(pt.unstack(pt.unstack(params, "groups"), "groups/1/blocks")["groups/1"], one["groups/1"])
+    assert equal(pt.stacks.unstack(pt.stacks.unstack(params, "groups/:/blocks"), "groups"), one)
+    assert equal(pt.stacks.unstack(pt.stacks.unstack(params, "groups"), "groups/1/blocks")["groups/1"], one["groups/1"])
 
 
 def test_keys_and_abstract_and_trainable_know_layers(apart, stacked):
-    keys = pt.keys(stacked, jax.random.key(5))
+    keys = pt.random.keys(stacked, jax.random.key(5))
     assert keys["blocks/:/q/kernel"].shape == (6,)
-    assert keys["blocks/:/q/kernel"][4] == pt.keys(apart, jax.random.key(5))["blocks/4/q/kernel"]
-    assert keys["embed"] == pt.child_key(jax.random.key(5), "embed")
-    assert equal(pt.abstract(stacked), pt.stack(pt.abstract(apart), "blocks"))
-    assert equal(pt.trainable(pt.stack(declared(), "blocks")), pt.stack(pt.trainable(declared()), "blocks"))
+    assert keys["blocks/:/q/kernel"][4] == pt.random.keys(apart, jax.random.key(5))["blocks/4/q/kernel"]
+    assert keys["embed"] == pt.random.child_key(jax.random.key(5), "embed")
+    assert equal(pt.abstract(stacked), pt.stacks.stack(pt.abstract(apart), "blocks"))
+    assert equal(
+        pt.mask(pt.stacks.stack(declared(), "blocks"), lambda path, leaf: leaf.trainable),
+        pt.stacks.stack(pt.mask(declared(), lambda path, leaf: leaf.trainable), "blocks"),
+    )
 
 
 def test_a_number_reads_one_layer_from_anywhere(apart, stacked):
@@ -116,7 +120,7 @@ def test_a_number_reads_one_layer_from_anywhere(apart, stacked):
          lambda: stacked["blocks/6/q"])  # fmt: skip
     says(pt.PathError, "no path 'blocks/x': at 'blocks' is a stack of 6 layers: ':' names all its layers, a number one",
          pt.get, pt.asdict(stacked), "blocks/x")  # fmt: skip
-    spec = pt.stack(declared(), "blocks")
+    spec = pt.stacks.stack(declared(), "blocks")
     assert spec["blocks/2/q/kernel"] == declared()["blocks/2/q/kernel"]
     assert pt.abstract(stacked)["blocks/2/q/kernel"].shape == (4, 6)
     assert pt.mask(stacked, "**/bias")["blocks/2/q/bias"] is True
@@ -124,19 +128,20 @@ def test_a_number_reads_one_layer_from_anywhere(apart, stacked):
 
 def test_set_and_update_write_one_layer(apart, stacked):
     new = pt.set(stacked, "blocks/2/q/kernel", jnp.ones((4, 6)))
-    assert equal(new, pt.stack(pt.set(apart, "blocks/2/q/kernel", jnp.ones((4, 6))), "blocks"))
+    assert equal(new, pt.stacks.stack(pt.set(apart, "blocks/2/q/kernel", jnp.ones((4, 6))), "blocks"))
     assert new["blocks/:/q/bias"] is stacked["blocks/:/q/bias"]
     assert equal(
-        pt.set(stacked, "blocks/0", apart["blocks/5"]), pt.stack(pt.set(apart, "blocks/0", apart["blocks/5"]), "blocks")
+        pt.set(stacked, "blocks/0", apart["blocks/5"]),
+        pt.stacks.stack(pt.set(apart, "blocks/0", apart["blocks/5"]), "blocks"),
     )
     assert float(pt.set(stacked, "blocks/1/q/kernel", 7.0, at=(2, 3))["blocks/:/q/kernel"][1, 2, 3]) == 7
     assert equal(
         pt.update(stacked, "blocks/3/q/kernel", jnp.sin),
-        pt.stack(pt.update(apart, "blocks/3/q/kernel", jnp.sin), "blocks"),
+        pt.stacks.stack(pt.update(apart, "blocks/3/q/kernel", jnp.sin), "blocks"),
     )
     assert equal(
         pt.update(stacked, "blocks/*/q/kernel", jnp.sin),
-        pt.stack(pt.update(apart, "blocks/*/q/kernel", jnp.sin), "blocks"),
+        pt.stacks.stack(pt.update(apart, "blocks/*/q/kernel", jnp.sin), "blocks"),
     )
     plain = jax.tree.map(np.asarray, pt.asdict(stacked))
     before = plain["blocks"][":"]["q"]["bias"].copy()
@@ -157,7 +162,7 @@ def test_set_and_update_write_one_layer(apart, stacked):
          "Use ptree.put to replace it by something else."),
         (lambda t: pt.put(t, "blocks/2/q/new", 1), pt.StructureError,
          "cannot put 'blocks/2/q/new': it is in one layer of the stack 'blocks', and all its layers are alike."
-         " Use ptree.set for other values, or ptree.unstack it first"),
+         " Use ptree.set for other values, or ptree.stacks.unstack it first"),
         (lambda t: pt.update(t, "blocks/2/*", jnp.sin), pt.PatternError, "the pattern 'blocks/2/*' matches nothing in 5 leaves."
          " Leaves of a stack have ':' in the place of a number, which '*' matches"),
         (lambda t: pt.drop(t, "blocks/2"), pt.PatternError, "the pattern 'blocks/2' matches nothing: at 'blocks' is a stack of 6"
@@ -165,25 +170,25 @@ def test_set_and_update_write_one_layer(apart, stacked):
         (lambda t: pt.tie(t, {"blocks/1/q/bias": "blocks/2/q/bias"}), pt.TieError,
          "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/1/q/bias' is one layer of 'blocks/:/q/bias'\n"
          "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/2/q/bias' is one layer of 'blocks/:/q/bias'\n"
-         "Tie whole stacks, or ptree.unstack them first."),
-        (lambda t: pt.gradient_by_use(lambda p: 0.0, t, "blocks/1/q/bias"), pt.PathError,
+         "Tie whole stacks, or ptree.stacks.unstack them first."),
+        (lambda t: pt.sharing.gradient_by_use(lambda p: 0.0, t, "blocks/1/q/bias"), pt.PathError,
          "'blocks/1/q/bias' is one layer of the leaf 'blocks/:/q/bias'. Name that, and take its layer"),
-        (lambda t: pt.stack(t, "blocks"), pt.StructureError, "cannot stack 'blocks': it is a stack already"),
-        (lambda t: pt.stack(t, "embed"), pt.StructureError,
+        (lambda t: pt.stacks.stack(t, "blocks"), pt.StructureError, "cannot stack 'blocks': it is a stack already"),
+        (lambda t: pt.stacks.stack(t, "embed"), pt.StructureError,
          "cannot stack 'embed': its layers would be named '0', '1', ...; it is f32[9,4]"),
-        (lambda t: pt.stack(t, "blocks/:/q"), pt.StructureError,
+        (lambda t: pt.stacks.stack(t, "blocks/:/q"), pt.StructureError,
          "cannot stack 'blocks/:/q': its layers would be named '0', '1', ...; its names are ['bias', 'kernel']"),
-        (lambda t: pt.stack(t, "blocks/2/q"), pt.StructureError,
+        (lambda t: pt.stacks.stack(t, "blocks/2/q"), pt.StructureError,
          "cannot stack 'blocks/2/q': it is in one layer of a stack; name 'blocks/:/q'"),
-        (lambda t: pt.unstack(t, "embed"), pt.StructureError,
+        (lambda t: pt.stacks.unstack(t, "embed"), pt.StructureError,
          "cannot unstack 'embed': it is no stack, whose one name would be ':'"),
-        (lambda t: pt.unstack(t, "nothing"), pt.PathError,
+        (lambda t: pt.stacks.unstack(t, "nothing"), pt.PathError,
          "no path 'nothing': at the root there are ['blocks', 'embed']."),
-        (lambda t: pt.unstack(pt.put(t, "blocks/:/q/bias", jnp.ones((5, 6))), "blocks"), pt.StructureError,
+        (lambda t: pt.stacks.unstack(pt.put(t, "blocks/:/q/bias", jnp.ones((5, 6))), "blocks"), pt.StructureError,
          "cannot unstack 'blocks': 6 layers in 'blocks/:/o/turn', 5 layers in 'blocks/:/q/bias'"),
-        (lambda t: pt.unstack(pt.mask(t, "**"), "blocks"), pt.StructureError,
+        (lambda t: pt.stacks.unstack(pt.mask(t, "**"), "blocks"), pt.StructureError,
          "cannot unstack 'blocks': its leaves do not say how many layers there are; give size="),
-        (lambda t: pt.scan(lambda x, p: (x, None), 0, {"a": 1}), pt.StructureError,
+        (lambda t: pt.stacks.scan(lambda x, p: (x, None), 0, {"a": 1}), pt.StructureError,
          "cannot scan: the layers would be a stack, or named '0', '1', ...; there are ['a']"),
     ],
 )  # fmt: skip
@@ -194,24 +199,24 @@ def test_what_cannot_be_done_with_a_stack_is_said(stacked, call, error, message)
 def test_layers_that_differ_are_reported_by_path(apart):
     says(pt.StructureError, "cannot stack 'blocks': layer 3 is not like layer 0:\n"
          "  'blocks/3/q/kernel': expected f32[4,6], got f32[3,3]\n  missing: ['blocks/3/q/bias']",
-         lambda: pt.stack(pt.drop(pt.put(apart, "blocks/3/q/kernel", jnp.ones((3, 3))), "blocks/3/q/bias"), "blocks"))  # fmt: skip
+         lambda: pt.stacks.stack(pt.drop(pt.put(apart, "blocks/3/q/kernel", jnp.ones((3, 3))), "blocks/3/q/bias"), "blocks"))  # fmt: skip
     says(pt.StructureError, "cannot stack: in layer 1 'blocks/q/bias' is declared with init=ones, but with init=zeros in layer 0",
-         lambda: pt.stack(pt.put(declared(), "blocks/1/q/bias", pt.Param((6,), init=I.ones)), "blocks"))  # fmt: skip
+         lambda: pt.stacks.stack(pt.put(declared(), "blocks/1/q/bias", pt.Param((6,), init=I.ones)), "blocks"))  # fmt: skip
     labels = pt.label(apart, {"blocks/1/**": "b", "**": "a"})
     with pytest.raises(pt.StructureError, match="in layer 1 'blocks/q/kernel' is 'b', but 'a' in layer 0"):
-        pt.stack(labels, "blocks")
+        pt.stacks.stack(labels, "blocks")
     tied = pt.tie(apart, {"blocks/1/q/bias": "blocks/0/q/bias"})
     says(pt.TieError, "cannot stack 'blocks': 'blocks/1/q/bias' is tied to 'blocks/0/q/bias', and a stack has no tie into a"
          " single layer. Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)",
-         pt.stack, tied, "blocks")  # fmt: skip
+         pt.stacks.stack, tied, "blocks")  # fmt: skip
     one = pt.tie({"blocks": [dense(2, 2), dense(2, 2)], "x": arange(2)}, {"x": "blocks/0/bias"})
     with pytest.raises(pt.TieError, match="'x' is tied to 'blocks/0/bias'"):
-        pt.stack(one, "blocks")
+        pt.stacks.stack(one, "blocks")
 
 
 def test_a_mask_of_a_stack_is_the_stack_of_the_masks(apart, stacked):
-    assert equal(pt.mask(stacked, "**/bias"), pt.stack(pt.mask(apart, "**/bias"), "blocks"))
-    assert equal(pt.unstack(pt.mask(stacked, "**/bias"), "blocks", 6), pt.mask(apart, "**/bias"))
+    assert equal(pt.mask(stacked, "**/bias"), pt.stacks.stack(pt.mask(apart, "**/bias"), "blocks"))
+    assert equal(pt.stacks.unstack(pt.mask(stacked, "**/bias"), "blocks", 6), pt.mask(apart, "**/bias"))
     with pytest.raises(pt.StructureError, match="one value for all"):
         pt.set(pt.mask(stacked, "**/bias"), "blocks/2/q/bias", False)
 
@@ -222,7 +227,7 @@ def body(x, own):
 
 
 def loss(params, x):
-    x, ys = pt.scan(body, x, params["blocks"])
+    x, ys = pt.stacks.scan(body, x, params["blocks"])
     return (x**2).sum() + (ys**2).sum()
 
 
@@ -231,29 +236,31 @@ def test_scan_over_a_stack_is_the_loop_over_its_layers(apart, stacked):
     value, grads = jax.jit(jax.value_and_grad(loss))(stacked, x)
     one, apart_grads = jax.jit(jax.value_and_grad(loss))(apart, x)
     np.testing.assert_allclose(value, one, rtol=1e-5)
-    chex.assert_trees_all_close(grads, pt.stack(apart_grads, "blocks"), rtol=2e-4, atol=2e-4)
+    chex.assert_trees_all_close(grads, pt.stacks.stack(apart_grads, "blocks"), rtol=2e-4, atol=2e-4)
     by_hand = x
     for at in range(6):
         by_hand, _ = body(by_hand, stacked["blocks"][at])
-    np.testing.assert_allclose(pt.scan(body, x, stacked["blocks"])[0], by_hand, rtol=1e-5)
+    np.testing.assert_allclose(pt.stacks.scan(body, x, stacked["blocks"])[0], by_hand, rtol=1e-5)
     back = x
     for at in reversed(range(6)):
         back, _ = body(back, stacked["blocks"][at])
     for params in (stacked, apart):
-        np.testing.assert_allclose(pt.scan(body, x, params["blocks"], reverse=True)[0], back, rtol=1e-5)
+        np.testing.assert_allclose(pt.stacks.scan(body, x, params["blocks"], reverse=True)[0], back, rtol=1e-5)
         for options in (
             {"remat": True},
             {"remat": jax.checkpoint_policies.dots_saveable},
             {"unroll": 2},
             {"unroll": True},
         ):
-            again = jax.grad(lambda p, options=options: pt.scan(body, x, p["blocks"], **options)[0].sum())(params)
+            again = jax.grad(lambda p, options=options: pt.stacks.scan(body, x, p["blocks"], **options)[0].sum())(
+                params
+            )
             chex.assert_trees_all_close(
-                again, jax.grad(lambda p: pt.scan(body, x, p["blocks"])[0].sum())(params), rtol=1e-4, atol=1e-5
+                again, jax.grad(lambda p: pt.stacks.scan(body, x, p["blocks"])[0].sum())(params), rtol=1e-4, atol=1e-5
             )
     scale = jnp.arange(6.0)
     for params in (stacked, apart):
-        xs, ys = pt.scan(lambda x, own, s: (x + s, s * own["q"]["bias"].sum()), 0.0, params["blocks"], scale)
+        xs, ys = pt.stacks.scan(lambda x, own, s: (x + s, s * own["q"]["bias"].sum()), 0.0, params["blocks"], scale)
         assert float(xs) == 15
         assert ys.shape == (6,)
 
@@ -266,15 +273,15 @@ def test_a_scan_outside_of_jit_traces_its_function_once(apart, stacked):
         return x + own["q"]["bias"].sum(), None
 
     for _ in range(3):
-        pt.scan(block, jnp.ones(2), stacked["blocks"])
+        pt.stacks.scan(block, jnp.ones(2), stacked["blocks"])
     assert len(traced) == 1
     unhashable = type("Own", (), {"__hash__": None, "__call__": lambda self, x, own: (x, None)})()
-    assert float(pt.scan(unhashable, jnp.ones(2), stacked["blocks"])[0].sum()) == 2
+    assert float(pt.stacks.scan(unhashable, jnp.ones(2), stacked["blocks"])[0].sum()) == 2
 
 
 def test_what_scan_runs_over_is_of_as_many_layers(apart, stacked):
     for params in (apart, stacked):
-        scan = lambda xs, params=params: pt.scan(lambda c, own, x: (c, x), 0.0, params["blocks"], xs)
+        scan = lambda xs, params=params: pt.stacks.scan(lambda c, own, x: (c, x), 0.0, params["blocks"], xs)
         says(
             pt.StructureError,
             "cannot scan: expected xs with an axis of 6 layers in front, got f32[5]",
@@ -295,7 +302,7 @@ def test_a_wildcard_about_names_does_not_match_all_layers_of_a_stack():
         "blocks/{0,1}/q/bias",
     ):
         with pytest.raises(pt.PatternError, match="matches nothing"):
-            pt.update(pt.stack(declared(), "blocks"), pattern, lambda leaf: leaf)
+            pt.update(pt.stacks.stack(declared(), "blocks"), pattern, lambda leaf: leaf)
     for pattern in (
         "blocks/*/q/bias",
         "blocks/:/q/bias",
@@ -304,12 +311,12 @@ def test_a_wildcard_about_names_does_not_match_all_layers_of_a_stack():
         "blocks/**/q/bias",
         "blocks/{*,x}/q/bias",
     ):
-        assert [path for path, _ in pt.items(pt.stack(declared(), "blocks"), pattern)] == ["blocks/:/q/bias"]
+        assert [path for path, _ in pt.items(pt.stacks.stack(declared(), "blocks"), pattern)] == ["blocks/:/q/bias"]
 
 
 def test_a_stack_is_compiled_once_whatever_its_depth():
     def lines(n):
-        spec = pt.abstract(pt.stack(declared(n), "blocks"))
+        spec = pt.abstract(pt.stacks.stack(declared(n), "blocks"))
         return jax.jit(jax.grad(loss)).lower(spec, jax.ShapeDtypeStruct((3, 4), "float32")).as_text().count("\n")
 
     assert lines(4) == lines(40)
@@ -331,13 +338,13 @@ def test_optimisers_vmap_and_files_take_a_stack(stacked, apart, tmp_path):
     assert equal(pt.load(file, like=apart), apart)
     assert load_file(file)["blocks/:/q/kernel"].shape == (6, 4, 6)
     pt.save(file, apart)
-    assert equal(pt.load(file, like=pt.stack(declared(), "blocks")), stacked)
+    assert equal(pt.load(file, like=pt.stacks.stack(declared(), "blocks")), stacked)
     says(pt.StructureError, f"cannot load {str(file)!r} into `like`:\n"
          "  'blocks/:/o/kernel': expected bf16[5,6,4] in `like`, got bf16[6,6,4] in the file\n"
          "  'blocks/:/o/turn': expected f32[5,4,4] in `like`, got f32[6,4,4] in the file\n"
          "  'blocks/:/q/bias': expected f32[5,6] in `like`, got f32[6,6] in the file\n"
          "  'blocks/:/q/kernel': expected f32[5,4,6] in `like`, got f32[6,4,6] in the file",
-         lambda: pt.load(file, like=pt.stack(declared(5), "blocks")))  # fmt: skip
+         lambda: pt.load(file, like=pt.stacks.stack(declared(5), "blocks")))  # fmt: skip
     pt.save(file, stacked)
     with pytest.raises(pt.StructureError, match="unexpected in the file") as raised:
         pt.load(file, like=declared(5))
@@ -347,9 +354,9 @@ def test_optimisers_vmap_and_files_take_a_stack(stacked, apart, tmp_path):
 def test_a_sharded_stack_is_drawn_in_place_with_the_same_bits(apart):
     mesh = jax.make_mesh((2, 4), ("layer", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     spec = pt.Tree({"blocks": [{"w": pt.Param((8, 4), init=I.normal(1.0))}] * 4})
-    whole = pt.init(pt.stack(spec, "blocks"), jax.random.key(0))
+    whole = pt.init(pt.stacks.stack(spec, "blocks"), jax.random.key(0))
     for where in (P(None, "model"), P("layer", "model"), P("layer"), P()):
-        placed = pt.init(pt.stack(spec, "blocks"), jax.random.key(0), shardings={"**": where}, mesh=mesh)
+        placed = pt.init(pt.stacks.stack(spec, "blocks"), jax.random.key(0), shardings={"**": where}, mesh=mesh)
         assert placed["blocks/:/w"].sharding == NamedSharding(mesh, where)
         np.testing.assert_array_equal(placed["blocks/:/w"], whole["blocks/:/w"])
 
@@ -367,9 +374,9 @@ def test_the_summary_folds_layers(stacked):
 
 def test_a_language_model_of_plain_dicts_stacks_too():
     plain = language_model()
-    stacked = pt.stack(plain, "blocks")
+    stacked = pt.stacks.stack(plain, "blocks")
     assert type(stacked) is type(stacked["blocks"]) is dict
-    assert equal(pt.unstack(stacked, "blocks"), plain)
+    assert equal(pt.stacks.unstack(stacked, "blocks"), plain)
     assert equal(
-        pt.stack([dense(2, 2), dense(2, 2)], ""), {":": jax.tree.map(lambda a: jnp.stack([a, a]), dense(2, 2))}
+        pt.stacks.stack([dense(2, 2), dense(2, 2)], ""), {":": jax.tree.map(lambda a: jnp.stack([a, a]), dense(2, 2))}
     )

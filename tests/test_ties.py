@@ -216,21 +216,21 @@ def test_find_ties_reports_equal_and_transposed_leaves_and_changes_nothing():
         "half": table.astype(jnp.bfloat16), "numpy": np.array(table), "one": jnp.ones(1), "two": jnp.ones(1), "name": "x",
         "conv": arange(2, 4, 5), "conv_t": arange(2, 4, 5).swapaxes(1, 2), "nan": jnp.array([1, jnp.nan]), "nan too": np.array([1, np.nan], "float32"),
     }  # fmt: skip
-    assert pt.find_ties(loaded) == {
+    assert pt.sharing.find_ties(loaded) == {
         "head/kernel": pt.transposed("embed/table"), "copy": "embed/table", "numpy": "embed/table", "b": pt.transposed("a"),
         "conv_t": pt.transposed("conv"), "nan too": "nan",
     }  # fmt: skip
     says(pt.TieError, "cannot find ties: the values of 'w' are not known. Draw them, outside of jax.jit",
-         pt.find_ties, {"w": pt.Param((3,))})  # fmt: skip
+         pt.sharing.find_ties, {"w": pt.Param((3,))})  # fmt: skip
     with pytest.raises(pt.TieError, match="not known"):
-        jax.jit(pt.find_ties)({"w": square})
+        jax.jit(pt.sharing.find_ties)({"w": square})
 
 
 def test_find_ties_compares_every_number():
     big = jax.random.normal(jax.random.key(0), (300, 200))
-    assert pt.find_ties({"a": big, "b": big.at[299, 7].set(0)}) == {}
-    assert pt.find_ties({"a": big, "b": big.T.at[7, 299].set(0)}) == {}
-    assert pt.find_ties({"a": jnp.zeros((50, 50)), "b": jnp.zeros((50, 50))}) == {}
+    assert pt.sharing.find_ties({"a": big, "b": big.at[299, 7].set(0)}) == {}
+    assert pt.sharing.find_ties({"a": big, "b": big.T.at[7, 299].set(0)}) == {}
+    assert pt.sharing.find_ties({"a": jnp.zeros((50, 50)), "b": jnp.zeros((50, 50))}) == {}
 
 
 # ------------------------------------------------------------------------------- transforms
@@ -256,7 +256,7 @@ class Scale:
 
 
 def test_a_registered_transform_reads_writes_trains_and_stays_in_files(tmp_path):
-    doubled = pt.register_transform("twice", double, half)
+    doubled = pt.sharing.register_transform("twice", double, half)
     tree = pt.tie({"a": arange(3), "b": arange(3)}, {"b": doubled("a")})
     assert repr(pt.ties(tree)["b"]) == "twice('a')"
     assert tree["b"].tolist() == [0, 2, 4]
@@ -339,9 +339,9 @@ def test_a_forgotten_transpose_of_a_square_kernel_is_seen():
 
 
 def test_a_transform_that_cannot_be_undone_is_refused():
-    wrong = pt.register_transform("wrong", lambda w: w / 2, lambda w: w * 3)
-    rows = pt.register_transform("rows", lambda w: w[:2], lambda w: w)
-    fails = pt.register_transform("fails", lambda w: w @ w, lambda w: w)
+    wrong = pt.sharing.register_transform("wrong", lambda w: w / 2, lambda w: w * 3)
+    rows = pt.sharing.register_transform("rows", lambda w: w[:2], lambda w: w)
+    fails = pt.sharing.register_transform("fails", lambda w: w @ w, lambda w: w)
     tree = {"a": arange(4, 3), "b": arange(4, 3), "k": jnp.zeros((4, 3), jnp.int32)}
     says(pt.TieError, "cannot tie 'b' to 'a': the inverse of 'wrong(a)' does not undo it: f32[4,3] comes back changed by up"
          " to 5.5. Mend its two functions.", pt.tie, tree, {"b": wrong("a")})  # fmt: skip
@@ -354,22 +354,29 @@ def test_a_transform_that_cannot_be_undone_is_refused():
 
 
 def test_bad_transforms_are_refused_where_they_are_made():
-    pt.register_transform("mine", double, half)
-    pt.register_transform("mine", double, half)  # the same again
+    pt.sharing.register_transform("mine", double, half)
+    pt.sharing.register_transform("mine", double, half)  # the same again
     for _ in range(2):
-        pt.register_transform("again", lambda w: w + 1, lambda w: w - 1)
+        pt.sharing.register_transform("again", lambda w: w + 1, lambda w: w - 1)
     says(pt.TieError, "cannot register the transform 'mine': it is registered with other functions, double and half. Choose"
          " another name (one with captured values is another function each time)",
-         pt.register_transform, "mine", half, double)  # fmt: skip
+         pt.sharing.register_transform, "mine", half, double)  # fmt: skip
     twice = lambda factor: (lambda w: w * factor, lambda w: w / factor)
-    pt.register_transform("captures", *twice(2))
+    pt.sharing.register_transform("captures", *twice(2))
     for other in (twice(2), twice(4), (Scale(2).there, Scale(2).back)):
         with pytest.raises(pt.TieError, match="captured values"):
-            pt.register_transform("captures", *other)
+            pt.sharing.register_transform("captures", *other)
     for name in ("a b", "transposed", "", 3):
         says(pt.TieError, f"cannot register the transform {name!r}: a name is an identifier, and not 'transposed'",
-             pt.register_transform, name, double, half)  # fmt: skip
-    says(pt.TieError, "cannot register the transform 'x': 3 is not a function", pt.register_transform, "x", 3, half)
+             pt.sharing.register_transform, name, double, half)  # fmt: skip
+    says(
+        pt.TieError,
+        "cannot register the transform 'x': 3 is not a function",
+        pt.sharing.register_transform,
+        "x",
+        3,
+        half,
+    )
     for axes in ((0, 0), (1, 2), (), 3, (0, "x"), "10", (1.9, 0.2)):
         with pytest.raises(pt.TieError, match="not an order of axes"):
             pt.transposed("a", axes)
@@ -405,21 +412,28 @@ def test_gradient_by_use_tells_the_uses_apart():
     def loss(p, scale):
         return scale * (p["a"] ** 2).sum() + (p["b"] * arange(3, 2)).sum(), "more"
 
-    by_use, aux = pt.gradient_by_use(loss, params, "b", 3.0, has_aux=True)
+    by_use, aux = pt.sharing.gradient_by_use(loss, params, "b", 3.0, has_aux=True)
     assert aux == "more"
     np.testing.assert_array_equal(by_use["a"], 6 * params["a"])
     np.testing.assert_array_equal(by_use["b"], arange(3, 2).T)
-    assert list(pt.gradient_by_use(lambda p: p["c"].sum(), params, "c")) == ["c"]
-    assert list(pt.gradient_by_use(lambda p: p["w"][0].sum(), {"w": [arange(2)]}, "w/0")) == ["w/0"]
+    assert list(pt.sharing.gradient_by_use(lambda p: p["c"].sum(), params, "c")) == ["c"]
+    assert list(pt.sharing.gradient_by_use(lambda p: p["w"][0].sum(), {"w": [arange(2)]}, "w/0")) == ["w/0"]
     says(
         pt.PathError,
         "no leaf at 'x': a node is there. Name one of ['x/y']",
-        pt.gradient_by_use,
+        pt.sharing.gradient_by_use,
         loss,
         {"x": {"y": 1.0}},
         "x",
     )
-    says(pt.PathError, "no path 'd': at the root there are ['a', 'b', 'c'].", pt.gradient_by_use, loss, params, "d")
+    says(
+        pt.PathError,
+        "no path 'd': at the root there are ['a', 'b', 'c'].",
+        pt.sharing.gradient_by_use,
+        loss,
+        params,
+        "d",
+    )
 
 
 # ------------------------------------------------------------------------------- models
@@ -503,7 +517,7 @@ def test_a_container_in_the_place_of_a_leaf_is_tied_whole():
     says(pt.TieError, "cannot tie 'b/x' to 'a/x': 'b/x' lies inside a container that is no Tree, which stays whole\n"
          "cannot tie 'b/x' to 'a/x': 'a/x' lies inside a container that is no Tree, which stays whole",
          pt.tie, tree, {"b/x": "a/x"})  # fmt: skip
-    by_use = pt.gradient_by_use(lambda p: (p["a"].x * 2).sum() + p["b"].x.sum(), tied, "b/x")
+    by_use = pt.sharing.gradient_by_use(lambda p: (p["a"].x * 2).sum() + p["b"].x.sum(), tied, "b/x")
     assert {name: float(grad[0, 0]) for name, grad in by_use.items()} == {"a/x": 2, "b/x": 1}
 
 
@@ -512,7 +526,7 @@ def test_trees_inside_other_containers_are_untied_and_looked_into():
     assert len(jax.tree.leaves(pt.untie(state))) == len(jax.tree.leaves(state)) + 4
     assert type(pt.untie(state)) is type(state)
     held = {"m": pt.tie({"a": arange(2), "b": arange(2)}, {"b": "a"}), "s": arange(2)}
-    by_use = pt.gradient_by_use(lambda p: (p["m"]["a"] * 2).sum() + p["m"]["b"].sum(), held, "m/b")
+    by_use = pt.sharing.gradient_by_use(lambda p: (p["m"]["a"] * 2).sum() + p["m"]["b"].sum(), held, "m/b")
     assert {name: float(grad[0]) for name, grad in by_use.items()} == {"m/a": 2, "m/b": 1}
     assert pt.untie(held, "m/b")["m"]["b"] is not held["m"]["a"]
     tied = pt.tie(mlp(), {"4": "2"})
@@ -526,22 +540,22 @@ def test_any_kind_of_array_can_be_tied_and_compared():
     for shape in ((8,), (8, 4), (8, 8)):
         leaf = jax.random.normal(jax.random.key(0), shape)
         assert pt.ties(pt.tie({"a": put(leaf), "b": put(leaf + 0)}, {"b": "a"})) == {"b": "a"}
-        assert pt.find_ties({"a": put(leaf), "b": leaf + 0}) == {"b": "a"}
+        assert pt.sharing.find_ties({"a": put(leaf), "b": leaf + 0}) == {"b": "a"}
     first, second = jax.devices()[:2]
     square = jax.random.normal(jax.random.key(0), (4, 4))
     apart = {"a": jax.device_put(square, first), "b": jax.device_put(square, second)}
-    assert pt.find_ties(apart) == {"b": "a"}
+    assert pt.sharing.find_ties(apart) == {"b": "a"}
     assert pt.ties(pt.tie(apart, {"b": "a"})) == {"b": "a"}
     keys = {name: jax.random.split(jax.random.key(at), 3) for at, name in enumerate("ab")}
     assert pt.ties(pt.tie(keys, {"b": "a"})) == {"b": "a"}
-    assert pt.find_ties(keys) == {}
+    assert pt.sharing.find_ties(keys) == {}
     for dtype in ("float64", "int64", "float16", "bool", "complex128"):
         table = np.arange(6).reshape(2, 3).astype(dtype)
-        found = pt.find_ties({"embed": table, "head": table.T.copy()})
+        found = pt.sharing.find_ties({"embed": table, "head": table.T.copy()})
         assert found == {"head": pt.transposed("embed")}
         tied = pt.tie({"embed": table, "head": table.T.copy()}, found)
         assert pt.set(tied, "", pt.asdict(tied))["head"].dtype == table.dtype
-    wide = pt.register_transform("wide", double, half)
+    wide = pt.sharing.register_transform("wide", double, half)
     assert pt.tie({"a": np.ones(3), "b": np.ones(3)}, {"b": wide("a")})["b"].dtype == np.float64
     for nan in (np.array([1, np.nan, np.inf]), jnp.array([1, jnp.nan, -jnp.inf])):
         assert pt.ties(pt.tie({"a": nan, "b": nan + 0}, {"b": wide("a")})) == {"b": wide("a")}

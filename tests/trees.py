@@ -80,17 +80,17 @@ TREES: dict[str, Any] = {
             "teacher": tied({"head/kernel": pt.transposed("embed/table")}, language_model()),
         },
     ),
-    "stacked": pt.Tree(pt.stack(language_model(), "blocks")),
-    "stacked, tied inside": pt.stack(
+    "stacked": pt.Tree(pt.stacks.stack(language_model(), "blocks")),
+    "stacked, tied inside": pt.stacks.stack(
         pt.Tree({"blocks": [tied({"k": pt.transposed("q")}, {"q": arange(2, 3, start=at), "k": arange(3, 2), "n": arange(3)}) for at in range(4)]}), "blocks"
     ),
     "stacks tied to each other": tied(
-        {"dec/blocks": "enc/blocks"}, {name: pt.stack({"blocks": [dense(2, 2, at) for at in range(3)]}, "blocks") for name in ("enc", "dec")}
+        {"dec/blocks": "enc/blocks"}, {name: pt.stacks.stack({"blocks": [dense(2, 2, at) for at in range(3)]}, "blocks") for name in ("enc", "dec")}
     ),
-    "a stack of stacks": pt.stack(
-        pt.stack(pt.Tree({"groups": [{"blocks": [dense(2, 3, 5 * i + j) for j in range(2)], "w": arange(2)} for i in range(3)]}), "groups"), "groups/:/blocks"
+    "a stack of stacks": pt.stacks.stack(
+        pt.stacks.stack(pt.Tree({"groups": [{"blocks": [dense(2, 3, 5 * i + j) for j in range(2)], "w": arange(2)} for i in range(3)]}), "groups"), "groups/:/blocks"
     ),
-    "a plain stack": pt.stack(language_model(), "blocks"),
+    "a plain stack": pt.stacks.stack(language_model(), "blocks"),
     "0-d": pt.Tree({"scale": jnp.float32(3), "shift": jnp.int32(2)}),
     "size 0": pt.Tree({"w": jnp.zeros((0, 4)), "b": jnp.zeros((3, 0))}),
     "dtypes": pt.Tree(

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import jax
 
-from .._errors import FileError, lines, quoted
+from .._errors import FileError
+from .._words import lines, quoted
 from ._draft import sweep
 from ._index import SUFFIX
 from ._load import load

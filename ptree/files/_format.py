@@ -13,12 +13,9 @@ import ml_dtypes
 import numpy as np
 import xxhash
 
-from .._errors import FileError, PtreeError, quoted
-from .._nested import Nested, build, insert
-from .._paths import split
-from .._tie import Tie
-from .._transform import transform_named
-from .._tree import Tree
+from .._errors import FileError, PtreeError
+from .._tree import Tie, Tree, assemble, transform_named
+from .._words import quoted
 
 VERSION = 1
 ALIGNED = 64
@@ -302,10 +299,7 @@ def put_together(leaves: Mapping[str, Any], facts: Facts) -> Tree:
     if sorted(values) != sorted(facts.order):
         lost, strange = {*facts.order} - {*values}, {*values} - {*facts.order}
         raise ValueError(f"its metadata do not fit its leaves: {sorted(lost or strange)[:3]}")
-    nested = Nested()
-    for path in facts.order:
-        insert(nested, split(path), values[path])
-    return build(nested)
+    return assemble({path: values[path] for path in facts.order})
 
 
 def stored_as(name: str, facts: Facts) -> tuple[np.dtype[Any], tuple[int, ...]] | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._errors import FileError, PtreeError, listed, quoted
+from .._errors import FileError, PtreeError
+from .._words import listed, quoted
 from ._format import Facts, metadata_of, once, sealed, taken_out
 from ._shard import Shard
 

@@ -10,18 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._access import paths, read_or, replace_leaves
-from .._check import differences, structure_error
-from .._errors import SHOWN, FileError, PtreeError, lines, listed, nearest
-from .._leaf import copied, describe, largest_difference, same, signature
-from .._nodes import names_in
-from .._params import init
-from .._parts import select as select_leaves
+from .._draw import init, placement
+from .._edit import aliases, differences, leaves, paths, read_or, replace_leaves, structure_error
+from .._edit import select as select_leaves
+from .._errors import FileError, PtreeError
 from .._paths import STACKED, split
-from .._select import aliases, leaves
-from .._shardings import placement
-from .._stacks import numbered, stack, unstack
-from .._tree import Tree
+from .._tree import Tree, copied, largest_difference, names_in, same, signature
+from .._words import SHOWN, describe, lines, listed, nearest
+from ..stacks import numbered, stack, unstack
 from ._tensor import abstract_of, is_torch, moved, to_jax, to_torch
 
 _LOOKED_AT = 500

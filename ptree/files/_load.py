@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Literal
 
-from .._access import map_leaves, paths
-from .._errors import FileError, told
-from .._leaf import same
-from .._parts import select as select_leaves
-from .._rename import rename as rename_leaves
-from .._select import Selector, leaves
-from .._shardings import Shardings, placement, shardings_for
-from .._tree import Tree
+from .._draw import Shardings, placement, shardings_for
+from .._edit import Selector, leaves, map_leaves, paths
+from .._edit import rename as rename_leaves
+from .._edit import select as select_leaves
+from .._errors import FileError
+from .._tree import Tree, same
+from .._words import with_fixes
 from ._like import Report, Ways, differ, into_like
 from ._open import File
 from ._orbax import Checkpoint, is_orbax
@@ -112,7 +111,7 @@ def load(
         if damaged:
             raise file.damage(damaged)
         if apart:
-            raise FileError(f"{asked}: {told(apart, ['Load them with a `like` in which they are apart'])}")
+            raise FileError(f"{asked}: {with_fixes(apart, ['Load them with a `like` in which they are apart'])}")
         return (tree, Report(loaded=paths(tree), dropped=left)) if report else tree
     made = Report(dropped=left)
     fitted = into_like(

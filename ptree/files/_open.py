@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import FileError, PathError, listed, quoted, suggestion
-from .._select import entry_dict
-from .._tie import Tie
-from .._tree import Tree
+from .._edit import entries
+from .._errors import FileError, PathError
+from .._tree import Tie, Tree
+from .._words import listed, quoted, suggestion
 from ._format import Entry, Facts, digest, digest_beside, digest_of, stored_as
 from ._index import SUFFIX, opened
 from ._orbax import is_orbax
@@ -126,7 +126,7 @@ class File(Source, Mapping[str, Stored]):
 
     @cached_property
     def _stored_by_path(self) -> dict[str, Any]:
-        return {path: value for path, value in entry_dict(self.tree).items() if isinstance(value, (Unread, Tie))}
+        return {path: value for path, value in entries(self.tree).items() if isinstance(value, (Unread, Tie))}
 
     def names(self) -> Collection[str]:
         return self.entries.keys()

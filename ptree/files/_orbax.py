@@ -14,10 +14,10 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from .._access import items
-from .._errors import FileError, PtreeError, lines, listed
-from .._flat import asdict, unflatten
+from .._edit import asdict, items, unflatten
+from .._errors import FileError, PtreeError
 from .._paths import split
+from .._words import lines, listed
 from ._format import Facts, digest
 from ._source import Compare, Source, Unread
 from ._tensor import Tensor, check_bits, leaf_of, tensor_of

@@ -11,13 +11,11 @@ from typing import Any
 
 import jax
 
-from .._errors import FileError, lines, listed, quoted
-from .._leaf import describe
-from .._nodes import child_named, names_in, opened
+from .._edit import entries
+from .._errors import FileError
 from .._paths import DEEPEST, join
-from .._select import entry_dict
-from .._tie import Tie
-from .._tree import Tree
+from .._tree import Tie, Tree, child_named, names_in, opened
+from .._words import describe, lines, listed, quoted
 from ._format import NO_SUM, Facts
 from ._place import place_of
 from ._tensor import Tensor, tensor_of
@@ -112,7 +110,7 @@ def bytes_of(size: int | str) -> int:
 
 def taken_apart(tree: Any, expand_ties: bool, parts: bool = False) -> tuple[dict[str, Tensor], Facts]:
     """The tensors and the facts of a tree; raises one FileError that lists every leaf a file cannot hold."""
-    values = entry_dict(tree)
+    values = entries(tree)
     tensors: dict[str, Tensor] = {}
     facts = Facts(containers=dict(_containers(tree, "")))
     problems: list[str] = []

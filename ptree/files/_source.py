@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._errors import FileError, PtreeError, listed
+from .._errors import FileError, PtreeError
 from .._tree import Tree
+from .._words import listed
 from ._format import Facts, put_together
 from ._tensor import kind_of
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .._tie import Tie
+from .._tree import Tie
 from ._source import Unread
 from ._tensor import leaf_of
 

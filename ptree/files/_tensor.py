@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 from jax.core import Tracer
 
-from .._errors import FileError, lines, quoted
-from .._leaf import describe, short_dtype
+from .._errors import FileError
+from .._words import describe, lines, quoted, short_dtype
 from ._format import CODES, STORED
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InitError
-from .._leaf import name_of
+from .._words import name_of
 from ._initializer import Initializer, called, drawn_in, number
 
 

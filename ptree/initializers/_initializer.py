@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import InitError
-from .._leaf import describe, short_dtype
+from .._words import describe, short_dtype
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .._errors import StructureError, listed, shortened
-from .._leaf import shape_only, short_dtype, signature
+from .._edit import Selector, choose, each_entry, leaves
+from .._errors import StructureError
 from .._paths import STACKED
-from .._select import Selector, choose, entries, leaves
-from .._tie import Tie
+from .._tree import Tie, shape_only, signature
+from .._words import listed, short_dtype, shortened
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = Non
     Args:
         tree: any pytree.
         selector: which leaves; all by default.
-        trainable: a mask like `ptree.trainable(spec)`, for a tree that does not say it itself.
+        trainable: a mask, such as `ptree.mask(spec, lambda path, leaf: leaf.trainable)`, for a tree that does not say it itself.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
@@ -115,7 +115,7 @@ def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = Non
         wrong = sorted(mask.keys() ^ dict(leaves(tree)).keys())
         raise StructureError(f"the mask `trainable` does not have the tree's paths: {listed(wrong)}")
     rows: list[Row] = []
-    for path, value in entries(tree):
+    for path, value in each_entry(tree):
         tie = value if type(value) is Tie else None
         source = path if tie is None else tie.source
         if source in kept:

@@ -12,8 +12,8 @@ from jax.core import Tracer
 
 from .. import initializers
 from .._errors import LayerError
-from .._leaf import describe
 from .._tree import Tree
+from .._words import describe
 from ._call import apply, cast, declared, floating, unfit
 from ._layer import Layer
 from ._linear import Dense

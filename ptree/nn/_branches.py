@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from .._errors import LayerError
-from .._leaf import describe, name_of
 from .._tree import Tree
+from .._words import describe, name_of
 from ._call import apply, check_options, declared, shape_after, shape_of, update
 from ._layer import Layer
 from ._sequential import check_part, in_lines, named

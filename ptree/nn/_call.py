@@ -8,12 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._access import set
+from .._draw import abstract, child_key
+from .._edit import set
 from .._errors import LayerError
-from .._keys import child_key
-from .._leaf import describe
-from .._params import abstract
 from .._tree import Tree
+from .._words import describe
 from ._layer import takes
 
 _NOTHING = Tree()

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache, wraps
 from typing import Any, ClassVar
 
+from .._draw import init
+from .._edit import Rules
 from .._errors import LayerError, TieError
-from .._params import init
 from .._paths import join
-from .._rules import Rules
 from .._ties import tie
 from .._tree import Tree
 from ._compiled import compiled

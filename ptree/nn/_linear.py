@@ -10,10 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import initializers
+from .._draw import Param
 from .._errors import LayerError
-from .._leaf import describe
-from .._params import Param
 from .._tree import Tree
+from .._words import describe
 from ._call import cast, floating, need, unfit
 from ._layer import Layer
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 
-from .._access import items, set
+from .._draw import child_key
+from .._edit import items, set
 from .._errors import LayerError
-from .._keys import child_key
-from .._leaf import describe
 from .._paths import STACKED
-from .._stacks import checkpointed, is_rolled, scan, stack
 from .._tree import Tree
+from .._words import describe
+from ..stacks import checkpointed, is_rolled, scan, stack
 from ._branches import Lambda
 from ._call import check_options, shape_after, shape_of, unfit
 from ._layer import Layer, takes

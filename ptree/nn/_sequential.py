@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._errors import LayerError
-from .._leaf import describe, name_of
 from .._tree import Tree
+from .._words import describe, name_of
 from ._call import apply, check_options, declared, shape_after, shape_of, update
 from ._layer import Layer
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import LayerError
-from .._leaf import describe
+from .._words import describe
 from ._call import floating, unfit
 from ._layer import Layer
 

@@ -215,7 +215,7 @@ def test_law_7_no_function_writes_into_its_argument(tree):
         pt.flatten(tree)
         pt.summary(tree)
         pt.abstract(tree)
-        pt.keys(tree, jax.random.key(0))
+        pt.random.keys(tree, jax.random.key(0))
     if type(tree) is pt.Tree and paths:
         pt.drop(tree, lambda path, leaf: path == paths[0])
         pt.put(tree, "a new/leaf", 1)

@@ -25,9 +25,9 @@ from trees import arange, dense, equal, language_model, mlp
 import ptree as pt
 from ptree import initializers as I
 from ptree import nn
-from ptree._leaf import same
+from ptree._tree.leaf import same
 
-doubled = pt.register_transform("doubled", lambda w: w * 2, lambda w: w / 2)
+doubled = pt.sharing.register_transform("doubled", lambda w: w * 2, lambda w: w / 2)
 T, CONV = pt.transposed, (3, 2, 0, 1)
 
 
@@ -366,12 +366,12 @@ def unstacked_and_back(model):
     """A tie inside of layers stays when they are taken apart and put together; one across stacks is two ends of it."""
     tree = model.tied
     if model is MODELS["in each layer of a stack"]:
-        apart = pt.unstack(tree, "blocks")
+        apart = pt.stacks.unstack(tree, "blocks")
         assert pt.ties(apart) == {f"blocks/{at}/k": T(f"blocks/{at}/q") for at in range(5)}
-        tree = pt.stack(apart, "blocks")
+        tree = pt.stacks.stack(apart, "blocks")
     elif model is not MODELS["across stacks"]:
         two = pt.Tree({"all": [tree, tree]})
-        tree = pt.unstack(pt.stack(two, "all"), "all")["all"][1]
+        tree = pt.stacks.unstack(pt.stacks.stack(two, "all"), "all")["all"][1]
     return tree, model.once
 
 
@@ -418,10 +418,7 @@ FUNCTIONS = {
     "init": lambda m, _: tuple(pt.init(pt.abstract(t), key(), {"**": I.normal(1.0)}) for t in (m.tied, m.once)),
     "reinit": lambda m, _: tuple(pt.reinit(t, key(), {"**": I.uniform(1.0)}) for t in (m.tied, m.once)),
     "abstract": lambda m, _: tuple(pt.abstract(t) for t in (m.tied, m.once)),
-    "keys": lambda m, _: tuple(jax.tree.map(jax.random.key_data, pt.keys(t, key())) for t in (m.tied, m.once)),
-    "trainable": lambda m, _: tuple(
-        pt.trainable(pt.Tree(jax.tree.map(lambda leaf: pt.Param(leaf.shape, trainable=leaf.ndim > 1), t))) for t in (m.tied, m.once)
-    ),
+    "keys": lambda m, _: tuple(jax.tree.map(jax.random.key_data, pt.random.keys(t, key())) for t in (m.tied, m.once)),
     "tie": lambda m, _: (pt.tie(m.tied, pt.ties(m.tied)), m.once),
     "untie": lambda m, _: (pt.tie(pt.untie(m.tied), pt.ties(m.tied)), m.once),
     "stack": lambda m, _: unstacked_and_back(m),
@@ -445,7 +442,9 @@ NO_TREE = {"child_key", "transposed", "register_transform"}
 
 
 def test_each_function_of_ptree_is_here():
-    public = {name for name in pt.__all__ if name.islower()} - {"nn", "initializers"}
+    namespaces = {"random", "sharing", "stacks"}
+    public = {name for name in pt.__all__ if name.islower()} - {"nn", "initializers"} - namespaces
+    public |= {name for namespace in namespaces for name in getattr(pt, namespace).__all__}
     assert public == {*FUNCTIONS} | ASKED | NO_TREE
 
 
@@ -476,8 +475,8 @@ def test_what_is_said_of_a_tied_tree(model):
 def test_find_ties_finds_what_was_tied(model):
     drawn = pt.reinit(model.tied, key(), {"**": I.normal(1.0)})  # so that nothing else is equal
     plain = {source for source, seen in model.reads.values() if seen not in (None, swapped)}  # it knows one transform
-    found = pt.find_ties(pt.untie(drawn))
-    assert pt.find_ties(drawn) == {}
+    found = pt.sharing.find_ties(pt.untie(drawn))
+    assert pt.sharing.find_ties(drawn) == {}
     told = {name: at for name, (at, _) in model.reads.items() if name != at and at not in plain and drawn[at].size > 1}
     assert len(found) == len(told) + (
         model is MODELS["through a registered transform"]  # b and c are one to another
@@ -492,10 +491,10 @@ def test_the_contributions_of_all_names_add_up_to_the_gradient(model):
     grads = jax.grad(tied)(model.tied, X)
     for name, (source, _) in model.reads.items():
         uses = [source, *(use for use, (at, _) in model.reads.items() if at == source and use != source)]
-        by_use = jax.jit(lambda p, x, name=name: pt.gradient_by_use(tied, p, name, x))(model.tied, X)
+        by_use = jax.jit(lambda p, x, name=name: pt.sharing.gradient_by_use(tied, p, name, x))(model.tied, X)
         assert {*by_use} == {*uses}
         np.testing.assert_allclose(sum(by_use.values()), grads[source], rtol=1e-5, atol=2e-6)
-    assert next(iter(pt.gradient_by_use(tied, model.tied, name, X))) == source
+    assert next(iter(pt.sharing.gradient_by_use(tied, model.tied, name, X))) == source
 
 
 # ------------------------------------------------------------------------------ other processes
@@ -515,7 +514,7 @@ def test_a_fresh_process_finds_every_tie_and_the_same_bits(tmp_path):
         (tmp_path / f"{name}.pickle").write_bytes(pickle.dumps(model.tied))
     program = """
 import pathlib, pickle, sys, ptree as pt, numpy as np
-pt.register_transform("doubled", lambda w: w * 2, lambda w: w / 2)
+pt.sharing.register_transform("doubled", lambda w: w * 2, lambda w: w / 2)
 for file in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     tree = pickle.loads(file.read_bytes()) if file.suffix == ".pickle" else pt.load(file)
     bits = [np.asarray(leaf).tobytes().hex() for _, leaf in pt.items(tree, aliases=True)]
@@ -536,5 +535,5 @@ def test_a_process_that_does_not_know_a_transform_says_what_to_do(tmp_path):
     told = subprocess.run([sys.executable, "-c", program, file], check=True, capture_output=True, text=True).stdout
     assert told.endswith(
         "no transform has the name 'doubled': there are ['transposed']."
-        " Call ptree.register_transform with this name first\n"
+        " Call ptree.sharing.register_transform with this name first\n"
     )

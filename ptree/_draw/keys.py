@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._access import replace_leaves
-from ._errors import InitError
-from ._leaf import describe
-from ._paths import STACKED, split
-from ._select import leaves
-from ._threefry import threefry
+from .._edit import leaves, replace_leaves
+from .._errors import InitError
+from .._paths import STACKED, split
+from .._words import describe
+from .threefry import threefry
 
 
 def keys(tree: Any, key: Any) -> Any:

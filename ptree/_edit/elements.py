@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._errors import StructureError, quoted
-from ._leaf import describe, signature
+from .._errors import StructureError
+from .._tree import signature
+from .._words import describe, quoted
 
 
 def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:

@@ -11,15 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._access import everything, get, map_leaves
-from ._check import differences, structure_error
-from ._edit import put
-from ._errors import StructureError, TieError, lines, quoted, told
-from ._leaf import describe, same
-from ._nodes import child_named, layer_at, names_in
+from ._edit import aliases, differences, everything, get, leaves, map_leaves, put, structure_error
+from ._errors import StructureError, TieError
 from ._paths import STACKED, join, split
-from ._select import aliases, leaves
-from ._tree import Tree, layers_of
+from ._tree import Tree, child_named, layer_at, layers_of, names_in, same
+from ._words import describe, lines, quoted, with_fixes
+
+__all__ = ["scan", "stack", "unstack"]
 
 
 def stack(tree: Any, path: str | int) -> Any:
@@ -156,7 +154,7 @@ def _refuse_ties(tree: Any, asked: str, depth: int, path: str) -> None:
     ]
     if crossing:
         raise TieError(
-            told(crossing, ["Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"])
+            with_fixes(crossing, ["Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"])
         )
 
 

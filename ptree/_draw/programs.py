@@ -21,11 +21,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from ._errors import InitError, lines, quoted
-from ._keys import layer_keys
-from ._leaf import describe, name_of
-from ._shardings import constrained, placement
-from ._threefry import fused
+from .._errors import InitError
+from .._words import describe, lines, name_of, quoted
+from .keys import layer_keys
+from .shardings import constrained, placement
+from .threefry import fused
 
 Initializer = Callable[[Any, tuple[int, ...], Any], Any]
 """`(key, shape, dtype) -> array`, a pure function: it is traced once for all leaves of one shape and dtype."""

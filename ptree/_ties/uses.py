@@ -7,13 +7,12 @@ from typing import Any
 
 import jax
 
-from ._access import get, paths, replace_leaves
-from ._errors import PathError, listed, quoted
-from ._nodes import layer_at, opened
-from ._paths import join, split
-from ._select import aliases
-from ._tie import Tie
-from ._ties import untied
+from .._edit import aliases, get, paths, replace_leaves
+from .._errors import PathError
+from .._paths import join, split
+from .._tree import Tie, layer_at, opened
+from .._words import listed, quoted
+from .tables import untied
 
 
 def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *args: Any, has_aux: bool = False) -> Any:

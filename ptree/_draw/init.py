@@ -12,17 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._access import read_or, replace_leaves
-from ._check import differences, structure_error
-from ._draw import Initializer, Job, drawn, not_an_initializer
-from ._errors import InitError, PathError, PatternError, lines, listed, quoted
-from ._keys import layers_of_leaf
-from ._leaf import describe, name_of
-from ._paths import join, split
-from ._rules import Rules, assign
-from ._select import Selector, choose, leaves
-from ._shardings import Shardings, constrained, placement, shardings_for
-from ._tree import MISSING, Tree
+from .._edit import Rules, Selector, assign, choose, differences, leaves, read_or, replace_leaves, structure_error
+from .._errors import InitError, PathError, PatternError
+from .._paths import join, split
+from .._tree import MISSING, Tree
+from .._words import describe, lines, listed, name_of, quoted
+from .keys import layers_of_leaf
+from .programs import Initializer, Job, drawn, not_an_initializer
+from .shardings import Shardings, constrained, placement, shardings_for
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,7 +33,7 @@ class Param:
     Param(bf16[8], init=zeros, trainable=False)
 
     A tree of these is a *spec*. Without an initialiser of its own, a rule must give one to `init`. What is
-    not `trainable` is drawn and saved like the rest; `ptree.trainable` tells an optimiser to leave it alone.
+    not `trainable` is drawn and saved like the rest; `ptree.mask(spec, lambda path, leaf: leaf.trainable)` is the mask.
 
     Raises:
         InitError: a shape that is not a tuple of whole numbers of at least 0, or an unknown dtype.
@@ -247,53 +244,18 @@ def _fitted(tree: Any, path: str, initializer: Any) -> Any:
     return initializer
 
 
-def abstract(tree: Any, *inputs: Any) -> Any:
+def abstract(tree: Any) -> Any:
     """The tree with a `jax.ShapeDtypeStruct` for each parameter or array; nothing is allocated.
 
     >>> abstract(Tree({"bias": Param((8,))}))["bias"]
     ShapeDtypeStruct(shape=(8,), dtype=float32)
-    >>> from ptree import nn
-    >>> abstract(nn.Dense(8), jax.ShapeDtypeStruct((2, 4), "float32"))["kernel"]
-    ShapeDtypeStruct(shape=(4, 8), dtype=float32)
 
-    With inputs the first argument is a layer, or a function such as Flax's `model.init`, of which what it
-    returns is shown. Shardings are kept.
-
-    Raises:
-        LayerError: inputs that do not fit the layer.
-        InitError: inputs for something that is no layer and no function.
+    Shardings are kept. For a layer give its spec, `abstract(layer.spec(x))`; for a function such as Flax's `model.init`
+    there is `jax.eval_shape`.
     """
-    if inputs or callable(tree):
-        if hasattr(tree, "spec"):
-            tree = tree.spec(*inputs)  # pyright: ignore[reportFunctionMemberAccess]
-        elif callable(tree):
-            return jax.eval_shape(tree, *inputs)
-        else:
-            raise InitError(f"abstract takes inputs for a layer or a function, got {describe(tree)}")
     shapes = {
         path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement(leaf))
         for path, leaf in leaves(tree)
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
     }
     return replace_leaves(tree, shapes)
-
-
-def trainable(spec: Any) -> Any:
-    """A mask: False where a `Param` was declared `trainable=False`, else True.
-
-    >>> import optax
-    >>> spec = Tree({"scale": Param((8,)), "mean": Param((8,), trainable=False)})
-    >>> trainable(spec)["mean"]
-    False
-    >>> freezing = optax.multi_transform({True: optax.adam(1e-3), False: optax.set_to_zero()}, trainable(spec))
-
-    Note that `optax.masked(optax.adam(1e-3), mask)` does not freeze: it adds the raw gradient to the leaves
-    outside of the mask. Or keep them away from `jax.grad` too, with `ptree.partition`.
-
-    Raises:
-        InitError: a tree without any `Param`, such as drawn parameters, which no longer know.
-    """
-    found = leaves(spec)
-    if found and not any(isinstance(leaf, Param) for _, leaf in found):
-        raise InitError("the tree has no Param: what is trainable is declared in the spec, so give that")
-    return replace_leaves(spec, {path: getattr(leaf, "trainable", True) for path, leaf in found})

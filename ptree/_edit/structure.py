@@ -6,15 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
-from ._access import named, position
-from ._errors import PathError, StructureError, TieError, listed, quoted
-from ._leaf import describe, shape_only
-from ._nested import Nested, build, expand, place
-from ._nodes import emptied, layer_at, levels_below, new_key, opened, remade
-from ._paths import STACKED, split
-from ._select import Selector, aliases, check_depth, choose, entries, leaves
-from ._tie import Tie
-from ._tree import MISSING, Layout, Tree, child, find, make
+from .._errors import PathError, StructureError, TieError
+from .._paths import STACKED, split
+from .._tree import (
+    MISSING,
+    Layout,
+    Nested,
+    Tie,
+    Tree,
+    build,
+    child,
+    emptied,
+    expand,
+    find,
+    layer_at,
+    levels_below,
+    make,
+    new_key,
+    opened,
+    place,
+    remade,
+    shape_only,
+)
+from .._words import describe, listed, quoted
+from .access import named, position
+from .selectors import Selector, aliases, check_depth, choose, each_entry, leaves
 
 
 def put(tree: Any, path: str | int, value: Any) -> Any:
@@ -41,7 +57,7 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
             raise StructureError(
                 f"cannot put {quoted('/'.join(segments))}: it is in one layer of the stack"
                 f" {quoted('/'.join(layer[0]).removesuffix('/' + STACKED))}, and all its layers are alike."
-                " Use ptree.set for other values, or ptree.unstack it first"
+                " Use ptree.set for other values, or ptree.stacks.unstack it first"
             )
     if type(value) is Tie:
         return _put_tie(tree, segments, value)
@@ -200,7 +216,7 @@ def _restructure(tree: Tree, edit: Callable[[Nested], None], tied: str | None = 
     nested = expand(tree)
     edit(nested)
     heirs: dict[str, tuple[str, Tie]] = {}
-    for alias, tie in [(path, value) for path, value in entries(nested) if type(value) is Tie and path != tied]:
+    for alias, tie in [(path, value) for path, value in each_entry(nested) if type(value) is Tie and path != tied]:
         here, before = _at(nested, tie.source), find(tree, split(tie.source))
         if type(here) not in (Nested, Tie, type(MISSING)) or (type(here) is Nested and type(before) is Tree):
             continue

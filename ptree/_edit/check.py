@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._errors import SHOWN, StructureError, lines, listed, quoted
-from ._leaf import describe, signature
-from ._paths import natural
-from ._select import aliases, leaves
+from .._errors import StructureError
+from .._paths import natural
+from .._tree import signature
+from .._words import SHOWN, describe, lines, listed, quoted
+from .selectors import aliases, leaves
 
 
 def check(tree: Any, like: Any) -> None:

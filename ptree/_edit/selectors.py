@@ -11,13 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ._errors import PathError, PatternError, lines, listed, nearest, quoted
-from ._leaf import describe, name_of
-from ._nested import Nested, expand
-from ._nodes import LEAF_TYPES, child_named, dict_items, names_in, opened
-from ._paths import DEEPEST, STACKED, Pattern, compile, escape
-from ._tie import Tie
-from ._tree import Tree, where_it_stops
+from .._errors import PathError, PatternError
+from .._paths import DEEPEST, STACKED, Pattern, compile, escape
+from .._tree import LEAF_TYPES, Nested, Tie, Tree, child_named, dict_items, expand, names_in, opened, where_it_stops
+from .._words import describe, lines, listed, name_of, nearest, quoted
 
 Selector = str | re.Pattern[str] | Callable[[str, Any], bool] | Sequence[Any]
 Leaves = list[tuple[str, Any]]
@@ -71,7 +68,7 @@ def _collect(node: Any, prefix: str, out: Leaves) -> None:
             _collect(child, f"{prefix}{name}/", out)
 
 
-def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def each_entry(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Everything that a tree says, by path: each leaf, a `Tie` at each alias, each node without children."""
     check_depth(tree, prefix)
     if type(tree) is Tree:
@@ -86,13 +83,13 @@ def entries(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if not pairs and prefix:
         yield prefix[:-1], empty
     for name, child in pairs:
-        yield from entries(child, f"{prefix}{name}/")
+        yield from each_entry(child, f"{prefix}{name}/")
 
 
-def entry_dict(tree: Any) -> dict[str, Any]:
+def entries(tree: Any) -> dict[str, Any]:
     """The entries by path; raises a PathError where two have one path."""
     out: dict[str, Any] = {}
-    return out if _only_leaves(tree, "", out) else dict(distinct(list(entries(tree))))
+    return out if _only_leaves(tree, "", out) else dict(distinct(list(each_entry(tree))))
 
 
 def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
@@ -125,7 +122,7 @@ def _only_leaves(node: Any, prefix: str, out: dict[str, Any]) -> bool:
 
 def aliases(tree: Any) -> dict[str, Tie]:
     """Each alias and its source, as paths from the root of the tree."""
-    return {path: value for path, value in entries(tree) if type(value) is Tie}
+    return {path: value for path, value in each_entry(tree) if type(value) is Tie}
 
 
 def choose(tree: Any, selector: Selector | None, among: Leaves | None = None) -> Leaves:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._access import replace_leaves
-from ._errors import PatternError, lines, listed, quoted
-from ._leaf import describe, name_of
-from ._select import leaves, match, parse, takes_all
-from ._tree import MISSING
+from .._errors import PatternError
+from .._tree import MISSING
+from .._words import describe, lines, listed, name_of, quoted
+from .access import replace_leaves
+from .selectors import leaves, match, parse, takes_all
 
 Rules = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""

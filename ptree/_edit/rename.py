@@ -8,13 +8,11 @@ from itertools import takewhile
 from operator import is_
 from typing import Any, NamedTuple
 
-from ._errors import PatternError, StructureError, lines, quoted
-from ._nested import Nested, build, insert
-from ._nodes import levels_below, new_key, opened, remade
-from ._paths import compile, fill_in, join, split
-from ._select import distinct, entries, entry_dict, why_dead
-from ._tie import Tie
-from ._tree import Tree
+from .._errors import PatternError, StructureError
+from .._paths import compile, fill_in, join, split
+from .._tree import Nested, Tie, Tree, build, insert, levels_below, new_key, opened, remade
+from .._words import lines, quoted
+from .selectors import distinct, each_entry, entries, why_dead
 
 
 def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
@@ -44,7 +42,7 @@ def rename(tree: Any, table: Mapping[str | re.Pattern[str], str]) -> Any:
         raise StructureError("cannot rename: the tree is a single leaf, which has no name")
     plain = isinstance(tree, Mapping) and type(tree) is not Tree
     flat = plain and all(opened(value) is None for value in tree.values())
-    old = distinct([(str(key), value) for key, value in tree.items()]) if flat else list(entry_dict(tree).items())
+    old = distinct([(str(key), value) for key, value in tree.items()]) if flat else list(entries(tree).items())
     used: set[Any] = set()
     new = {path: _renamed(path, table, used) for path, _ in old}
     dead = [_why_unused(key, tree) for key in table if key not in used]
@@ -79,7 +77,7 @@ def _refuse_clashes(new: Mapping[str, str], flat: bool) -> None:
 def _why_unused(key: Any, tree: Any) -> str:
     if not isinstance(key, str):
         return f"the regex {quoted(key.pattern)} matches no whole path, or an earlier rule takes all that it matches"
-    if any(compile(key).matches(path) for path, _ in entries(tree)):
+    if any(compile(key).matches(path) for path, _ in each_entry(tree)):
         return f"the pattern {quoted(key)} renames nothing: earlier rules take all that it matches"
     return why_dead(compile(key), tree)
 
@@ -125,7 +123,7 @@ def _proper(path: str, new: str, renamed: str) -> str:
 
 def _renamed_tree(tree: Tree, new: Mapping[str, str]) -> Tree:
     nested = Nested()
-    for path, value in entry_dict(tree).items():
+    for path, value in entries(tree).items():
         if type(value) is Tie:
             if value.source not in new:
                 raise StructureError(f"cannot rename: {path!r} is tied to {value.source!r}, which holds a container")
@@ -144,7 +142,7 @@ class _Piece(NamedTuple):
 
 def _inside(node: Any, path: str, target: str, new: Mapping[str, str]) -> Any:
     """The node that was at a path and is now at the target, with what is below it renamed."""
-    below = [name for name, _ in entries(node, f"{path}/" if path else "")] if opened(node) is not None else []
+    below = [name for name, _ in each_entry(node, f"{path}/" if path else "")] if opened(node) is not None else []
     if all(new[name] == target + name[len(path) :] for name in below):
         return node
     if type(node) is Tree:
@@ -168,7 +166,7 @@ def _inside(node: Any, path: str, target: str, new: Mapping[str, str]) -> Any:
 
 def _lands(path: str, target: str, node: Any, new: Mapping[str, str]) -> bool:
     """Whether all that is at or below a path lands at or below the target."""
-    names = [name for name, _ in entries(node, f"{path}/")]
+    names = [name for name, _ in each_entry(node, f"{path}/")]
     return all(new[name] == target or new[name].startswith(f"{target}/") for name in names)
 
 
@@ -203,7 +201,7 @@ def _pieces(node: Any, path: str, new: Mapping[str, str], homes: tuple[Mapping[A
 
 def _target(value: Any, here: str, new: Mapping[str, str]) -> str | None:
     """Where a value goes as one piece; None for a dict whose leaves part."""
-    names = [name for name, _ in entries(value, f"{here}/")]
+    names = [name for name, _ in each_entry(value, f"{here}/")]
     ends = [(new[name], name[len(here) :]) for name in names]
     stems = {renamed.removesuffix(end) if renamed.endswith(end) else None for renamed, end in ends}
     if len(stems) == 1 and (stem := stems.pop()):

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._errors import TieError, listed, quoted
-from ._leaf import describe, name_of, signature
+from .._errors import TieError
+from .._words import describe, listed, name_of, quoted
+from .leaf import signature
 
 _INVERSE = "inverse of "
 
@@ -160,7 +161,7 @@ def transform_named(name: str) -> Transform:
         there = listed(["transposed", *_registered])
         raise TieError(
             f"no transform has the name {quoted(name)}: there are {there}."
-            " Call ptree.register_transform with this name first"
+            " Call ptree.sharing.register_transform with this name first"
         )
     return _registered[name]
 

@@ -9,17 +9,13 @@ from typing import Any
 
 import jax
 
-from ._access import get
-from ._errors import PatternError, TieError, listed, quoted, told
-from ._fit import Fit, Problem
-from ._leaf import copied, describe, shape_only
-from ._nested import build, expand, place
-from ._nodes import opened
-from ._paths import compile, fill_in, split
-from ._select import Selector, aliases, choose, entries, why_dead
-from ._tie import Tie
-from ._tree import MISSING, Tree, find
-from ._twins import shared
+from .._edit import Selector, aliases, choose, each_entry, get, why_dead
+from .._errors import PatternError, TieError
+from .._paths import compile, fill_in, split
+from .._tree import MISSING, Tie, Tree, build, copied, expand, find, opened, place, shape_only
+from .._words import describe, listed, quoted, with_fixes
+from .equal_leaves import shared
+from .misfits import Fit, Problem
 
 
 def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
@@ -65,7 +61,7 @@ def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
         problems += fit.problems(alias, source)
     if problems:
         texts, fixes = zip(*problems, strict=True)
-        raise TieError(told(texts, fixes))
+        raise TieError(with_fixes(texts, fixes))
     if not pairs:
         return tree
     nested = expand(tree)
@@ -111,7 +107,7 @@ def _matched(tree: Tree, key: Any, source: Tie) -> dict[str, Tie]:
         return {"/".join(pattern.literal): _real(tree, source)}
     one = _real(tree, source) if _holds_no_wildcard(tree, source.source) else None
     found: dict[str, Tie] = {}
-    for path, _ in entries(tree):
+    for path, _ in each_entry(tree):
         segments = path.split("/")
         cut = pattern.reaches(segments)
         if cut == 0:
@@ -180,7 +176,7 @@ def untied(node: Any, names: frozenset[str], prefix: str = "") -> Any:
         return node
     if type(node) is Tree:
         nested = expand(node)
-        for alias, _ in [(path, value) for path, value in entries(nested) if type(value) is Tie]:
+        for alias, _ in [(path, value) for path, value in each_entry(nested) if type(value) is Tie]:
             if prefix + alias in names:
                 place(nested, alias.split("/"), jax.tree.map(copied, find(node, alias.split("/"))))
         node = build(nested, node)

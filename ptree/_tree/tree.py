@@ -22,10 +22,11 @@ from weakref import WeakValueDictionary
 import jax
 from jax.tree_util import DictKey
 
-from ._errors import PathError, listed, quoted, suggestion
-from ._leaf import describe, layer_of, same
-from ._paths import STACKED, natural, split
-from ._tie import Tie
+from .._errors import PathError
+from .._paths import STACKED, natural, split
+from .._words import describe, listed, quoted, suggestion
+from .leaf import layer_of, same
+from .tie import Tie
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
 """Stands for 'nothing is here' where None is a possible value."""
@@ -134,7 +135,7 @@ class Tree(Slot, Mapping[str, Any]):
     def __new__(cls, mapping: Mapping[Any, Any] | Sequence[Any] = (), /) -> Tree:
         if type(mapping) is Tree:
             return mapping
-        from ._nested import tree_of  # which knows Trees, as Trees do not know it
+        from .nested import tree_of
 
         return tree_of(mapping)
 
@@ -198,7 +199,7 @@ class Tree(Slot, Mapping[str, Any]):
     # showing
 
     def __repr__(self) -> str:
-        from ._nested import show
+        from .nested import show
 
         return show(self)
 
@@ -409,7 +410,7 @@ def _image(owner: Tree, aliases: dict[str, Any]) -> Tree:
         node = find(owner, source.split("/"))
         if all(tie == Tie(f"{source}/{path}") for path, tie in ties) and _plain_leaves(node) == len(ties):
             return node
-    from ._nested import Nested, build, insert
+    from .nested import Nested, build, insert
 
     nested, names = Nested(), dict[Tie, str]()
     for path, tie in ties:  # two aliases of one source are tied to each other

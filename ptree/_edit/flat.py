@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._access import replace_leaves
-from ._check import structure_error
-from ._errors import PathError, StructureError
-from ._leaf import describe
-from ._nested import Nested, build, insert
-from ._paths import split
-from ._select import Selector, choose, entries, entry_dict, leaves
-from ._tie import Tie
-from ._tree import Tree
+from .._errors import PathError, StructureError
+from .._paths import split
+from .._tree import Nested, Tie, Tree, build, insert
+from .._words import describe
+from .access import replace_leaves
+from .check import structure_error
+from .selectors import Selector, choose, each_entry, entries, leaves
 
 
 def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:
@@ -30,9 +28,9 @@ def flatten(tree: Any, selector: Selector | None = None) -> dict[str, Any]:
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     if selector is None:
-        return entry_dict(tree)
+        return entries(tree)
     kept = dict(choose(tree, selector))
-    return {p: v for p, v in entries(tree) if p in kept or (type(v) is Tie and v.source in kept)}
+    return {p: v for p, v in each_entry(tree) if p in kept or (type(v) is Tie and v.source in kept)}
 
 
 def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
@@ -63,7 +61,7 @@ def unflatten(flat: Mapping[str, Any], like: Any = None) -> Any:
             insert(nested, split(path), value)
         return build(nested)
     expected = dict(leaves(like))
-    structure = {path for path, _ in entries(like)} - expected.keys()  # its aliases and empty nodes
+    structure = {path for path, _ in each_entry(like)} - expected.keys()  # its aliases and empty nodes
     flat = {str(path): value for path, value in flat.items()}
     got = {path: value for path, value in flat.items() if path not in structure}
     missing, unexpected = [p for p in expected if p not in got], [p for p in got if p not in expected]

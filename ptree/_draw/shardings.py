@@ -9,12 +9,10 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from ._errors import InitError, PatternError, lines, listed, quoted
-from ._leaf import describe
-from ._nodes import opened
-from ._rules import label
-from ._select import leaves
-from ._tree import Tree
+from .._edit import label, leaves
+from .._errors import InitError, PatternError
+from .._tree import Tree, opened
+from .._words import describe, lines, listed, quoted
 
 Shardings = Sharding | PartitionSpec | Mapping[Any, Any]
 """One for every leaf, a tree with one at each leaf's path, or rules selector -> one."""

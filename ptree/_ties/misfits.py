@@ -11,14 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._access import everything, read_or
-from ._errors import SHOWN, suggestion
-from ._leaf import describe, largest_difference, shape_only, signature
-from ._paths import join, split
-from ._select import entries
-from ._tie import Tie
-from ._tree import MISSING, Tree, find, indexed
-from ._twins import is_transpose
+from .._edit import each_entry, everything, read_or
+from .._paths import join, split
+from .._tree import MISSING, Tie, Tree, find, indexed, largest_difference, shape_only, signature
+from .._words import SHOWN, describe, suggestion
+from .equal_leaves import is_transpose
 
 Problem = tuple[str, str]
 """What is wrong, and what to do about it."""
@@ -46,7 +43,7 @@ class Fit:
         single = [(end, layer[0]) for end in (here, there) if (layer := indexed(self.tree, end)) is not None]
         for end, whole in single:
             text = f"{'/'.join(end)!r} is one layer of {'/'.join(whole)!r}"
-            yield text, "Tie whole stacks, or ptree.unstack them first."
+            yield text, "Tie whole stacks, or ptree.stacks.unstack them first."
         own, new = find(self.tree, here), find(self.tree, there)
         lost = [end for end, node in ((here, own), (there, new)) if node is MISSING]
         for end in () if single else lost:
@@ -69,7 +66,7 @@ class Fit:
 
     @cached_property
     def _names(self) -> list[str]:
-        return [*self.tree, *(path for path, _ in entries(self.tree))]
+        return [*self.tree, *(path for path, _ in each_entry(self.tree))]
 
     @staticmethod
     def _uneven(node: str, leaf: str, tree: Tree, above: str, name: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from ._paths import split
-from ._transform import Transform, order_of, permuted, registered
+from .._paths import split
+from .transform import Transform, order_of, permuted, registered
 
 
 @dataclass(frozen=True, repr=False)

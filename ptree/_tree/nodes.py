@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
 
-from ._errors import StructureError, quoted
-from ._paths import DEEPEST, in_order
-from ._tree import MISSING, Tree, find, indexed, make, prune
+from .._errors import StructureError
+from .._paths import DEEPEST, in_order
+from .._words import quoted
+from .tree import MISSING, Tree, find, indexed, make, prune
 
 
 class Node(NamedTuple):

@@ -8,11 +8,10 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from ._errors import TieError, quoted
-from ._leaf import same
-from ._select import leaves
-from ._tie import Tie
-from ._transform import permuted
+from .._edit import leaves
+from .._errors import TieError
+from .._tree import Tie, permuted, same
+from .._words import quoted
 
 
 def shared(tree: Any) -> dict[str, Tie]:

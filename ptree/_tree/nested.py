@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any
 
-from ._errors import PathError, StructureError, TieError, lines, quoted, shortened, suggestion
-from ._leaf import describe
-from ._paths import DEEPEST, in_order, split
-from ._tie import Tie
-from ._transform import Transform
-from ._tree import MISSING, Layout, Tree, child, find, make, resolve
+from .._errors import PathError, StructureError, TieError
+from .._paths import DEEPEST, in_order, split
+from .._words import describe, lines, quoted, shortened, suggestion
+from .tie import Tie
+from .transform import Transform
+from .tree import MISSING, Layout, Tree, child, find, make, resolve
 
 
 class Nested(dict[str, Any]):
@@ -257,6 +257,14 @@ def _assemble(nested: Nested, path: tuple[str, ...], homes: dict[Any, Any], prio
     if type(prior) is Tree and prior._layout is layout and all(map(is_, prior._children, ordered)):
         return prior
     return make(layout, ordered)
+
+
+def assemble(flat: Mapping[str, Any]) -> Tree:
+    """The Tree of entries: path -> leaf, `Tie`, or a node without leaves, in declared order."""
+    nested = Nested()
+    for path, value in flat.items():
+        insert(nested, split(path), value)
+    return build(nested)
 
 
 def show(tree: Tree, most: int = 40) -> str:

@@ -6,24 +6,18 @@ A leaf is whatever JAX does not open: an array of any library, a tracer, a `Para
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.core import Tracer
 
-_SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
+PyTree: TypeAlias = Any
+"""Any pytree: a Tree, dicts, lists, dataclasses, an optax state, a single leaf."""
 
-
-def short_dtype(dtype: Any) -> str:
-    """`f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
-    name = str(dtype).removeprefix("torch.")
-    for long, short in _SHORT:
-        if re.match(long + r"\d", name):
-            return short + name.removeprefix(long)
-    return name
+Leaf: TypeAlias = Any
+"""Whatever JAX does not open: an array of any library, a tracer, a `Param`, a number, a label, a sharding."""
 
 
 def signature(leaf: Any) -> tuple[tuple[int, ...], Any] | type:
@@ -71,28 +65,6 @@ def with_layer(leaf: Any, index: tuple[Any, ...], value: Any) -> Any:
         leaf = leaf.copy()
         leaf[index] = value
     return leaf
-
-
-def describe(leaf: Any) -> str:
-    """A leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
-
-    >>> import numpy as np
-    >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
-    ('f32[4,8]', 'True', "'frozen'", 'object')
-    """
-    about = signature(leaf)
-    if isinstance(about, tuple):
-        return f"{short_dtype(about[1])}[{','.join(map(str, about[0]))}]"
-    plain = isinstance(leaf, (bool, float, complex, str, bytes, type(None)))
-    if (plain or (isinstance(leaf, int) and leaf.bit_length() < 100)) and len(text := repr(leaf)) <= 32:
-        return text
-    return about.__name__
-
-
-def name_of(function: Any) -> str:
-    """A function, of any kind, as a person would write it."""
-    name = getattr(getattr(function, "func", function), "__name__", None)  # of a functools.partial too
-    return name if isinstance(name, str) else repr(function)
 
 
 def same(a: Any, b: Any) -> bool:

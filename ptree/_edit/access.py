@@ -15,27 +15,36 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from ._check import differences, structure_error
-from ._errors import PathError, StructureError, TieError, listed, quoted, told
-from ._index import written_at
-from ._leaf import describe, largest_difference, same, shape_only, signature, with_layer
-from ._nodes import LEAF_TYPES, child_named, layer_at, names_in, opened
-from ._paths import compile, join, split
-from ._select import Selector, check_depth, choose, entries, leaves
-from ._select import aliases as aliases_of
-from ._tie import Tie
-from ._tree import (
+from .._errors import PathError, StructureError, TieError
+from .._paths import compile, join, split
+from .._tree import (
+    LEAF_TYPES,
     MISSING,
     Slot,
+    Tie,
     Tree,
     child,
+    child_named,
     find,
     has_layer,
+    largest_difference,
+    layer_at,
     layers_of,
     make,
+    names_in,
     no_path,
+    opened,
     resolve,
+    same,
+    shape_only,
+    signature,
+    with_layer,
 )
+from .._words import describe, listed, quoted, with_fixes
+from .check import differences, structure_error
+from .elements import written_at
+from .selectors import Selector, check_depth, choose, each_entry, leaves
+from .selectors import aliases as aliases_of
 
 # ------------------------------------------------------------------------------- reading
 
@@ -160,7 +169,7 @@ def named(tree: Any, chosen: Sequence[tuple[str, Any]]) -> list[tuple[str, Any, 
     """The chosen leaves under all their names: path, what stands there (a leaf or a `Tie`), and the source's leaf."""
     kept = dict(chosen)
     found: list[tuple[str, Any, Any]] = []
-    for path, value in entries(tree):
+    for path, value in each_entry(tree):
         source = value.source if type(value) is Tie else path
         if source in kept:
             found.append((path, value, kept[source]))
@@ -319,7 +328,7 @@ def _set_layer(tree: Any, segments: Sequence[str], layer: Any, old: Any, value: 
     if fixed and not all(map(_agree, jax.tree.leaves(old), jax.tree.leaves(new))):
         raise StructureError(
             f"cannot set {quoted(path)}: {listed(fixed)} of one layer, where the stack holds one value for all."
-            " ptree.unstack it first"
+            " ptree.stacks.unstack it first"
         )
     new = jax.tree.map(lambda leaf, value: with_layer(leaf, index, value), stack, new)
     return _write(tree, whole, new) if opened(stack) is None else _set_node(tree, whole, stack, new)
@@ -364,7 +373,7 @@ def _set_node(tree: Any, segments: Sequence[str], old: Any, value: Any, shown: s
                 f" values {_how_far(kept, new)}"
             )
     if conflicts:
-        raise TieError(told(conflicts, ["Give both the same value, or untie them first"]))
+        raise TieError(with_fixes(conflicts, ["Give both the same value, or untie them first"]))
     return replace_leaves(tree, {where: leaf for where, (_, _, leaf) in writes.items()})
 
 
@@ -373,7 +382,7 @@ def everything(tree: Any) -> dict[str, Any]:
     known = dict(leaves(tree))
     return {
         path: value.read(shape_only(known[value.source])) if type(value) is Tie and value.source in known else value
-        for path, value in entries(tree)
+        for path, value in each_entry(tree)
     }
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from operator import is_
 from typing import Any
 
-from ._access import map_leaves
-from ._errors import StructureError, listed, quoted
-from ._nodes import emptied, new_key, opened, remade
-from ._paths import natural
-from ._select import Selector, check_depth, choose, leaves
-from ._tree import MISSING, Layout, Tree, find, make
+from .._errors import StructureError
+from .._paths import natural
+from .._tree import MISSING, Layout, Tree, emptied, find, make, new_key, opened, remade
+from .._words import listed, quoted
+from .access import map_leaves
+from .selectors import Selector, check_depth, choose, leaves
 
 
 def select(tree: Any, selector: Selector) -> Any:

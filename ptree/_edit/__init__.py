@@ -1,0 +1,36 @@
+"""Reading and editing any pytree by path: the functions of the contents page, and what other rooms call."""
+
+from .access import count as count
+from .access import everything as everything
+from .access import get as get
+from .access import items as items
+from .access import map_leaves as map_leaves
+from .access import paths as paths
+from .access import read_or as read_or
+from .access import replace_leaves as replace_leaves
+from .access import set as set
+from .access import update as update
+from .check import check as check
+from .check import differences as differences
+from .check import structure_error as structure_error
+from .flat import asdict as asdict
+from .flat import flatten as flatten
+from .flat import unflatten as unflatten
+from .parts import mask as mask
+from .parts import merge as merge
+from .parts import partition as partition
+from .parts import select as select
+from .rename import rename as rename
+from .rules import Rules as Rules
+from .rules import assign as assign
+from .rules import explain as explain
+from .rules import label as label
+from .selectors import Selector as Selector
+from .selectors import aliases as aliases
+from .selectors import choose as choose
+from .selectors import each_entry as each_entry
+from .selectors import entries as entries
+from .selectors import leaves as leaves
+from .selectors import why_dead as why_dead
+from .structure import drop as drop
+from .structure import put as put

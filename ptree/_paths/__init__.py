@@ -1,0 +1,12 @@
+"""Paths and patterns: strings only, no trees and no arrays."""
+
+from .paths import DEEPEST as DEEPEST
+from .paths import STACKED as STACKED
+from .paths import in_order as in_order
+from .paths import join as join
+from .paths import natural as natural
+from .paths import split as split
+from .patterns import Pattern as Pattern
+from .patterns import compile as compile
+from .patterns import escape as escape
+from .patterns import fill_in as fill_in

@@ -1,0 +1,7 @@
+"""Tied leaves, beyond `ptree.tie`: find leaves that are equal, tie through functions of your own, see each use's gradient."""
+
+from ._ties.equal_leaves import find_ties as find_ties
+from ._ties.uses import gradient_by_use as gradient_by_use
+from ._tree.tie import register_transform as register_transform
+
+__all__ = ["find_ties", "gradient_by_use", "register_transform"]
