@@ -10,190 +10,210 @@ import copy
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jax.tree_util import all_leaves, keystr, tree_flatten_with_path
+from jax.tree_util import DictKey, all_leaves, keystr, tree_flatten_with_path
 
 from .._errors import StructureError
 from .._paths import DEEPEST, in_order
 from .._words import quoted
-from .tree import MISSING, Tree, find, indexed, make, prune
+from .layout import MISSING, BareTree, make
+from .leaf import PyTree
+
+Key: TypeAlias = object
+"""A key of a mapping: in a foreign dict anything that JAX can sort."""
 
 
 class Node(NamedTuple):
     """The children of a node in the order in which a person lists them."""
 
     names: Sequence[str]
-    values: Sequence[Any]
-    rebuild: Callable[[Sequence[Any]], Any]
+    values: Sequence[PyTree]
+    rebuild: Callable[[Sequence[PyTree]], PyTree]
     """The same node with other values, in this order."""
-    keep: Callable[[Sequence[Any]], Any]
-    """The same, without the children whose value is `MISSING`; None stands for them where it is `fixed`."""
-    fixed: bool = False
-    """Whether the node cannot lose a child: a list, a tuple, a dataclass."""
+    is_mapping: bool
+    """Whether the node can take and lose names: a list, a tuple or a dataclass cannot."""
 
 
 LEAF_TYPES: set[type] = {bool, int, float, complex, str, np.ndarray, jax.ShapeDtypeStruct}
 """Types that are leaves for certain; those of arrays and tracers join when they are met."""
 
 
-def opened(node: Any) -> Node | None:
+def opened(node: PyTree) -> Node | None:
     """The node's children, or None for a leaf."""
     kind = type(node)
     if kind in LEAF_TYPES:
         return None
-    if kind is Tree:
-        return _tree(node)
+    if isinstance(node, BareTree):
+        return _opened_tree(node)
     if kind is dict:
-        return _dict(node)
+        return _opened_dict(node)
     if kind is list or kind is tuple:
-        return Node([str(at) for at in range(len(node))], node, kind, lambda values: kind(map(_none, values)), True)
+        return Node([str(at) for at in range(len(node))], node, kind, is_mapping=False)
     if node is None:
-        return Node((), (), lambda _: None, lambda _: None)
+        return Node((), (), lambda _: None, is_mapping=False)
     if isinstance(node, (np.generic, jax.Array)):
         LEAF_TYPES.add(kind)
         return None
-    if all_leaves((node,)):  # its type may still be registered with JAX later
+    if all_leaves((node,)):  # not remembered: its type may still be registered with JAX later
         return None
-    return _registered(node)
+    return _opened_registered(node)
 
 
-def _none(value: Any) -> Any:
-    return None if value is MISSING else value
+def _opened_tree(tree: BareTree) -> Node:
+    children, layout = tree._node
+
+    def rebuild(values: Sequence[PyTree]) -> PyTree:
+        ordered: list[PyTree] = [MISSING] * len(children)
+        for (_, position), value in zip(layout.listing, values, strict=True):
+            ordered[position] = value
+        return make(layout, ordered)
+
+    names = [name for name, _ in layout.listing]
+    values = [children[position] for _, position in layout.listing]
+    return Node(names, values, rebuild, is_mapping=True)
 
 
-def _tree(tree: Tree) -> Node:
-    layout = tree._layout
-    places = [at for _, at in layout.listing]
-
-    def ordered(values: Sequence[Any]) -> list[Any]:
-        children: list[Any] = [None] * len(places)
-        for at, value in zip(places, values, strict=True):
-            children[at] = value
-        return children
-
-    return Node(
-        [name for name, _ in layout.listing],
-        [tree._children[at] for at in places],
-        lambda values: make(layout, ordered(values)),
-        lambda values: prune(tree, ordered(values)),
-    )
+def has_string_keys(node: dict[Key, PyTree]) -> bool:
+    """Whether every key is a string, the common case."""
+    return {*map(type, node)} == {str}
 
 
-def dict_items(node: dict[Any, Any]) -> list[tuple[str, Any]]:
-    """A plain dict's items as a person lists them, every key as a string."""
-    if {*map(type, node)} == {str}:
-        return [(key, node[key]) for key in in_order(tuple(node))]
-    return [(str(key), value) for key, value in node.items()]
+def listed_keys(node: dict[Key, PyTree]) -> Sequence[Key]:
+    """A dict's keys in the order in which a person lists them."""
+    keys = tuple(node)
+    return in_order(keys) if has_string_keys(node) else keys  # pyright: ignore[reportArgumentType]
 
 
-def _dict(node: dict[Any, Any]) -> Node:
-    keys: Sequence[Any] = in_order(tuple(node)) if {*map(type, node)} == {str} else tuple(node)
-    return Node(
-        [str(key) for key in keys],
-        [node[key] for key in keys],
-        lambda values: {**node, **dict(zip(keys, values, strict=True))},  # in the dict's own order
-        lambda values: {k: v for k, v in zip(keys, values, strict=True) if v is not MISSING},
-    )
+def _opened_dict(node: dict[Key, PyTree]) -> Node:
+    keys = listed_keys(node)
+
+    def rebuild(values: Sequence[PyTree]) -> PyTree:
+        return {**node, **dict(zip(keys, values, strict=True))}  # in the dict's own order
+
+    return Node([str(key) for key in keys], [node[key] for key in keys], rebuild, is_mapping=True)
 
 
-def _registered(node: Any) -> Node:
+def _opened_registered(node: PyTree) -> Node:
     children, structure = tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
     names = [keystr(path, simple=True, separator="/") for path, _ in children]
-    place = {name: at for at, name in enumerate(names)}
-    order: Sequence[int] = range(len(names))
-    if isinstance(node, Mapping) and not isinstance(node, OrderedDict) and len(place) == len(names):  # JAX sorts keys
-        order = [place[name] for name in in_order(tuple(names))]
+    # a chex dataclass is a Mapping too, but JAX knows its children as attributes, which it cannot lose
+    is_mapping = isinstance(node, Mapping) and all(isinstance(path[0], DictKey) for path, _ in children)
+    order = _listing_order(node, names) if is_mapping else range(len(names))
 
-    def as_jax(values: Sequence[Any]) -> list[Any]:
-        return [value for _, value in sorted(zip(order, values, strict=True), key=itemgetter(0))]
-
-    def keep(values: Sequence[Any]) -> Any:
-        values = as_jax(values)
-        if isinstance(node, Mapping) and any(value is MISSING for value in values):
-            gone = [path[0].key for (path, _), value in zip(children, values, strict=True) if value is MISSING]
-            rest = structure.unflatten(values)
-            return remade(node, {key: _none(value) for key, value in rest.items() if key not in gone})
-        try:
-            return structure.unflatten(map(_none, values))
-        except Exception as error:
-            raise StructureError(
-                f"a {type(node).__name__} cannot have None in the place of a child: {error}"
-            ) from error
+    def rebuild(values: Sequence[PyTree]) -> PyTree:
+        in_jax_order: list[PyTree] = [MISSING] * len(names)
+        for position, value in zip(order, values, strict=True):
+            in_jax_order[position] = value
+        return structure.unflatten(in_jax_order)
 
     return Node(
-        [names[at] for at in order],
-        [children[at][1] for at in order],
-        lambda values: structure.unflatten(as_jax(values)),
-        keep,
-        not isinstance(node, Mapping),
+        [names[position] for position in order],
+        [children[position][1] for position in order],
+        rebuild,
+        is_mapping,
     )
 
 
-def emptied(tree: Any) -> Any:
-    """The same kind of mapping without anything in it; None for a container that cannot be empty."""
-    return Tree() if type(tree) is Tree else remade(tree, {}) if isinstance(tree, Mapping) else None
+def _listing_order(node: PyTree, names: Sequence[str]) -> Sequence[int]:
+    """Positions of names in the order of a listing: JAX sorts the keys of every mapping but an OrderedDict."""
+    position = {name: at for at, name in enumerate(names)}
+    if isinstance(node, OrderedDict) or len(position) < len(names):
+        return range(len(names))
+    return [position[name] for name in in_order(tuple(names))]
 
 
-def new_key(node: Mapping[Any, Any], name: str, asked: str, key: Any = MISSING) -> Any:
-    """The key for a new name, of the kind of those beside it: JAX sorts keys, and cannot sort a mixture."""
-    kinds = {type(key) for key in node}
-    if key is not MISSING and (not kinds or type(key) in kinds):
-        return key
-    if not kinds or kinds == {str}:
+# ---------------------------------------------------------------------- mappings with other items
+
+
+def with_items(node: PyTree, items: Mapping[str, PyTree], what: str) -> PyTree:
+    """A mapping of the same kind with other items, by name: a key that was there before is the same object.
+
+    `what` was asked for begins the error for a name that cannot be a key beside the others.
+    """
+    keys = {str(key): key for key in node}
+    staying = [keys[name] for name in items if name in keys]
+    renewed: dict[Key, PyTree] = {}
+    for name, value in items.items():
+        key = keys[name] if name in keys else new_key(staying, name, what)
+        renewed[key] = value
+    return remade(node, renewed)
+
+
+def new_key(beside: Sequence[Key], name: str, what: str) -> Key:
+    """The key for a new name, of the type of the keys beside it: JAX sorts keys, and cannot sort a mixture."""
+    types = {type(key) for key in beside}
+    if not types or types == {str}:
         return name
-    if kinds == {int}:
+    if types == {int}:
         if re.fullmatch(r"0|-?[1-9][0-9]{0,4000}", name):
             return int(name)
-        raise StructureError(f"{asked}: the keys beside {quoted(name)} are whole numbers")
-    raise StructureError(
-        f"{asked}: the keys beside {quoted(name)} are of the type {', '.join(sorted(k.__name__ for k in kinds))}"
-    )
+        raise StructureError(f"{what}: the keys beside {quoted(name)} are whole numbers")
+    kinds = ", ".join(sorted(kind.__name__ for kind in types))
+    raise StructureError(f"{what}: the keys beside {quoted(name)} are of the type {kinds}")
 
 
-def remade(node: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
-    """A mapping of the same kind with other items; whatever else an OrderedDict or a defaultdict holds, it keeps."""
+def remade(node: PyTree, items: Mapping[Key, PyTree]) -> PyTree:
+    """A mapping of the same kind with other items; an OrderedDict or a defaultdict keeps what else it holds."""
     if not isinstance(node, dict):  # a FrozenDict, an nnx State
-        return type(node)(items)  # pyright: ignore[reportCallIssue]
-    new = copy.copy(node)
-    new.clear()
-    new.update(items)
-    return new
+        return type(node)(items)
+    renewed = copy.copy(node)
+    renewed.clear()
+    renewed.update(items)
+    return renewed
 
 
-def names_in(node: Any) -> list[str] | None:
+# ------------------------------------------------------------------------------ children by name
+
+
+def names_in(node: PyTree) -> list[str] | None:
     """The names that can be read in a node, those of aliases too; None for a leaf."""
-    if type(node) is Tree:
-        return list(node)
+    if isinstance(node, BareTree):
+        return node._node[1].names()
     inside = opened(node)
     return None if inside is None else list(inside.names)
 
 
-def child_named(node: Any, name: str) -> Any:
-    """What has a name in a node that has it."""
-    if type(node) is Tree:
-        return find(node, [name])
+def child_named(node: PyTree, name: str) -> PyTree:
+    """The child of this name, as it reads through ties; the node must have one."""
+    if isinstance(node, BareTree):
+        return node[name]  # pyright: ignore[reportIndexIssue]
     inside = opened(node)
     assert inside is not None
     return inside.values[list(inside.names).index(name)]
 
 
-def layer_at(tree: Any, segments: Sequence[str]) -> tuple[list[str], tuple[Any, ...]] | None:
-    """`indexed`, in any pytree: the whole stacks that a path is one layer of, and the index; None where it is none."""
-    return indexed(tree, segments, names_in, child_named)
+def with_child(node: PyTree, key: Key, value: PyTree) -> PyTree:
+    """The node with another value for one child: by key in a dict, else by its position."""
+    if isinstance(node, BareTree):
+        children, layout = node._node
+        assert isinstance(key, int)
+        return make(layout, (*children[:key], value, *children[key + 1 :]))
+    if type(node) is dict:
+        return {**node, key: value}
+    inside = opened(node)
+    assert inside is not None and isinstance(key, int)
+    values = list(inside.values)
+    values[key] = value
+    return inside.rebuild(values)
 
 
-def levels_below(node: Any, known: dict[int, int | None] | None = None, most: int = DEEPEST) -> int | None:
-    """How many levels of mappings a node stands for, where it is the same number everywhere; otherwise None."""
+def levels_below(node: PyTree) -> int | None:
+    """How many levels of mappings there are below a node, itself counted, if it is the same number everywhere."""
+    return _levels_below(node, {}, DEEPEST)
+
+
+def _levels_below(node: PyTree, seen: dict[int, int | None], most: int) -> int | None:
     if not isinstance(node, Mapping):
         return 0
-    known = {} if known is None else known  # so that what is shared is seen once, and a circle ends
-    if id(node) not in known:
-        known[id(node)] = None
-        below = {levels_below(value, known, most - 1) for value in node.values()} if most else {None}
-        only = below.pop() if len(below) == 1 else None
-        known[id(node)] = None if only is None else only + 1
-    return known[id(node)]
+    if most == 0:
+        return None
+    if id(node) not in seen:  # what is shared is seen once, and a circle ends
+        seen[id(node)] = None
+        below = {_levels_below(value, seen, most - 1) for value in node.values()}
+        levels = below.pop() if len(below) == 1 else None
+        seen[id(node)] = None if levels is None else levels + 1
+    return seen[id(node)]
+

@@ -1,0 +1,460 @@
+"""Assembly, entries to a tree: one function builds every tree whose structure is new, with containers, ties and order.
+
+The entries are first nested into branches; then each tie is led to its leaf and given to the lowest node that holds both
+ends; then the nodes are made, from the leaves up, and those that come out as they were are kept.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from operator import is_
+
+from .._errors import PathError, StructureError, TieError
+from .._paths import DEEPEST, in_order, split
+from .._words import describe, lines, listed, quoted, suggestion
+from .entries import structure
+from .layout import MISSING, BareTree, Layout, make
+from .leaf import Leaf, PyTree
+from .nodes import levels_below, opened, remade, with_items
+from .tie import Tie
+
+Containers = Mapping[str, PyTree]
+"""Path -> the node whose kind, and declared order, the new node there gets; kept itself where nothing in it is new."""
+
+MOST_TIES = 100_000
+"""How many leaves ties may stand for: each tie of a node to one with ties doubles them, in a hostile file."""
+
+
+class Branch(dict[str, PyTree]):
+    """The names in a node that is being put together, in declared order: branches, leaves, ties, `MISSING` for a gap."""
+
+
+# ------------------------------------------------------------------------------- the whole tree
+
+
+def assemble(entries: Mapping[str, PyTree], containers: Containers = {}) -> PyTree:
+    """The tree of entries: path -> leaf, `Tie`, node without children, or `MISSING` for a gap in the declared order.
+
+    Nodes are Trees where `containers` does not say otherwise.
+
+    Raises:
+        StructureError: an entry above another, or a container that cannot have these names.
+        TieError: a tie without a source, or in a circle.
+    """
+    if [*entries] == [""]:
+        return entries[""]
+    root = Branch()
+    for path, value in entries.items():
+        _plant(root, path.split("/"), value, "")
+    return _grown(root, containers)
+
+
+def tree_of(mapping: Mapping[object, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
+    """The Tree of a mapping, a list or a tuple, whose keys are paths; `sort` lists sorted names as people count."""
+    if not isinstance(mapping, Mapping) and type(mapping) not in (list, tuple):
+        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}")
+    planting = _Planting(sort)
+    root = Branch()
+    planting.plant_all(root, mapping, "")
+    tree = _grown(root, planting.containers)
+    _check_transforms(tree, planting.ties)
+    return tree
+
+
+def _grown(root: Branch, containers: Containers) -> PyTree:
+    grower = _Grower(containers, _ties_by_home(root, containers))
+    tree = grower.node(root, ())
+    if tree is not MISSING:
+        return tree
+    return emptied(containers.get("", make(Layout.of((), ()), ())))
+
+
+def emptied(tree: PyTree) -> PyTree:
+    """The same kind of mapping without anything in it; None for a container that cannot be empty."""
+    if isinstance(tree, BareTree):
+        return make(Layout.of((), ()), ())
+    return remade(tree, {}) if isinstance(tree, Mapping) else None
+
+
+# ------------------------------------------------------------------------- entries into branches
+
+
+def _plant(root: Branch, segments: Sequence[str], value: PyTree, prefix: str) -> None:
+    """Put a value where nothing is yet; raises where something is. A gap, or an empty node, gives way."""
+    if prefix.count("/") + len(segments) > DEEPEST:
+        raise PathError(f"no path can have more than {DEEPEST} segments; got {quoted(prefix + '/'.join(segments))}")
+    *above, name = segments
+    node = root
+    for depth, segment in enumerate(above):
+        below = node.get(segment, MISSING)
+        if below is MISSING or _is_empty(below):
+            below = node[segment] = Branch()
+        elif type(below) is not Branch:
+            raise _clash(prefix + "/".join(above[: depth + 1]), below, "a node with keys below it")
+        node = below
+    there = node.get(name, MISSING)
+    if there is MISSING:
+        node[name] = value
+    elif value is not MISSING and not (type(there) is Branch and _is_empty(value)):
+        raise _clash(prefix + "/".join(segments), there, _kind(value))
+
+
+def _is_empty(value: PyTree) -> bool:
+    """Whether a value is a node without children, such as None or an empty Tree."""
+    if isinstance(value, Branch):
+        return False
+    inside = opened(value)
+    return inside is not None and not inside.names
+
+
+def _clash(path: str, there: PyTree, new: str) -> StructureError:
+    return StructureError(f"two keys land on the path {path!r}: {_kind(there)} and {new}")
+
+
+def _kind(value: PyTree) -> str:
+    if isinstance(value, (Branch, BareTree)):
+        return "a node"
+    return "an alias" if type(value) is Tie else describe(value)
+
+
+class _Planting:
+    """Nests any mapping whose keys are paths into branches."""
+
+    def __init__(self, sort: bool) -> None:
+        self.sort = sort
+        self.containers: dict[str, PyTree] = {}
+        """The Trees that came whole, to be kept whole."""
+        self.ties: dict[str, Tie] = {}
+        """The ties with a transform that were written as values."""
+
+    def plant_all(self, root: Branch, mapping: Mapping[object, PyTree] | Sequence[PyTree], prefix: str) -> None:
+        if not isinstance(mapping, Mapping):
+            mapping = {str(position): value for position, value in enumerate(mapping)}
+        for key in self._listed(mapping):
+            self._plant_one(root, _key_segments(key, prefix), mapping[key], prefix)
+
+    def _listed(self, mapping: Mapping[object, PyTree]) -> Sequence[object]:
+        keys = tuple(mapping)
+        if self.sort and type(mapping) is dict and all(type(key) is str for key in keys):
+            return in_order(keys)  # pyright: ignore[reportArgumentType]
+        return keys
+
+    def _plant_one(self, root: Branch, segments: Sequence[str], value: PyTree, prefix: str) -> None:
+        path = prefix + "/".join(segments)
+        if isinstance(value, BareTree):
+            self._plant_tree(root, segments, value, prefix)
+        elif isinstance(value, Mapping) or type(value) in (list, tuple):
+            below = _branch_at(root, segments, prefix)
+            self.plant_all(below, value, f"{path}/")
+        else:
+            _plant(root, segments, value, prefix)
+            if type(value) is Tie and value.via:
+                self.ties[path] = value
+
+    def _plant_tree(self, root: Branch, segments: Sequence[str], tree: BareTree, prefix: str) -> None:
+        path = prefix + "/".join(segments)
+        below = _branch_at(root, segments, prefix)
+        inner = structure(tree)
+        for place, node in inner.containers.items():
+            self.containers[f"{path}/{place}" if place else path] = node
+        for name, value in inner.entries.items():
+            if type(value) is Tie:
+                value = Tie(f"{path}/{value.source}", value.via)
+            _plant(below, name.split("/"), value, f"{path}/")
+
+
+def _branch_at(root: Branch, segments: Sequence[str], prefix: str) -> Branch:
+    """The branch at these segments, made where it is new."""
+    node = root
+    if prefix.count("/") + len(segments) > DEEPEST:
+        raise PathError(f"no path can have more than {DEEPEST} segments; got {quoted(prefix + '/'.join(segments))}")
+    for depth, segment in enumerate(segments):
+        below = node.get(segment, MISSING)
+        if below is MISSING:
+            below = node[segment] = Branch()
+        elif type(below) is not Branch:
+            raise _clash(prefix + "/".join(segments[: depth + 1]), below, "a node with keys below it")
+        node = below
+    return node
+
+
+def _key_segments(key: object, prefix: str) -> list[str]:
+    try:
+        segments = split(key)  # pyright: ignore[reportArgumentType]
+    except PathError as error:
+        raise _bad_key(key, prefix) from error
+    if not segments:
+        raise _bad_key(key, prefix)
+    return segments
+
+
+def _bad_key(key: object, prefix: str) -> PathError:
+    place = f"in {prefix[:-1]!r}" if prefix else "at the root"
+    if not isinstance(key, str):
+        why = "it is not a string or an int"
+    elif "" in key.split("/"):
+        why = "it is empty or has an empty segment"
+    else:
+        why = f"it has more than {DEEPEST} segments"
+    return PathError(f"bad key {quoted(key)} {place}: {why}")
+
+
+def _check_transforms(tree: PyTree, ties: Mapping[str, Tie]) -> None:
+    """Raise where the first transform of a tie that was written as a value does not fit its source."""
+    problems: list[str] = []
+    for path, tie in ties.items():
+        step, leaf = tie.via[0], tree[tie.source]
+        why = step.misfit(leaf)
+        if why:
+            problems.append(
+                f"cannot tie {path!r} to {tie.source!r}: {tie.shown()!r} {why}, and {tie.source!r} is {describe(leaf)}"
+            )
+    if problems:
+        raise TieError(lines(problems))
+
+
+# --------------------------------------------------------------------------- ties to their leaves
+
+Segments = tuple[str, ...]
+TiesByHome = dict[Segments, list[tuple[str, Tie]]]
+"""Node -> its ties, alias path and source relative to the node: the lowest that holds both ends."""
+
+
+def _ties_by_home(root: Branch, containers: Containers) -> TiesByHome:
+    """Lead each tie to its leaf, through ties of ties; a tie of a node becomes one for each leaf in it."""
+    homes: TiesByHome = {}
+    waiting = list(_ties_in(root))[::-1]
+    count = len(waiting)
+    while waiting:
+        alias, tie = waiting.pop()
+        tie, end = _Chain(root, containers, alias, tie).followed()
+        if type(end) is Branch:
+            below = _ties_below(end, tie)
+            count += len(below)
+            if count > MOST_TIES:
+                raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
+            _set_at(root, alias, Branch())
+            for path, inner in below.items():
+                _plant(root, [*alias, *path], inner, "")
+            waiting += [((*alias, *path), inner) for path, inner in below.items()][::-1]
+            continue
+        _set_at(root, alias, tie)
+        _add_to_home(homes, alias, tie)
+    return homes
+
+
+def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie) -> None:
+    source = tie.source.split("/")
+    shared = 0
+    while alias[shared] == source[shared]:
+        shared += 1
+    inner = Tie("/".join(source[shared:]), tie.via)
+    homes.setdefault(alias[:shared], []).append(("/".join(alias[shared:]), inner))
+
+
+def _ties_in(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, Tie]]:
+    for name, value in branch.items():
+        if type(value) is Tie:
+            yield (*above, name), value
+        elif type(value) is Branch:
+            yield from _ties_in(value, (*above, name))
+
+
+def _ties_below(branch: Branch, tie: Tie) -> dict[Segments, Tie]:
+    """For each leaf or alias in a branch a tie to it."""
+    found: dict[Segments, Tie] = {}
+    waiting: list[tuple[Segments, PyTree]] = [((), branch)]
+    while waiting:
+        path, value = waiting.pop()
+        if type(value) is Branch:
+            waiting += [((*path, name), below) for name, below in value.items()][::-1]
+        elif value is not MISSING and not _is_empty(value):
+            found[path] = Tie("/".join((tie.source, *path)), tie.via)
+    return found
+
+
+def _set_at(root: Branch, path: Segments, value: PyTree) -> None:
+    for segment in path[:-1]:
+        root = root[segment]
+    root[path[-1]] = value
+
+
+class _Chain:
+    """Follows one tie to the leaf, the container or the branch that it leads to, through ties of ties."""
+
+    def __init__(self, root: Branch, containers: Containers, alias: Segments, tie: Tie):
+        self.root, self.containers, self.alias, self.tie = root, containers, alias, tie
+        self.shown = "/".join(alias)
+        self.asked = f"cannot tie {self.shown!r} to {tie.source!r}"
+        self.passed = [self.shown]
+
+    def followed(self) -> tuple[Tie, PyTree]:
+        tie = self.tie
+        while True:
+            self._check_ends(tie.source)
+            depth, end = self._reached(tie.source.split("/"))
+            if type(end) is not Tie:
+                return tie, end
+            tie = self._next(tie, depth, end)
+
+    def _check_ends(self, source: str) -> None:
+        ends, here = source.split("/"), [*self.alias]
+        nested = ends == here[: len(ends)] or here == ends[: len(here)]
+        if not nested:
+            return
+        if len(self.passed) > 1 or ends == here:
+            raise self._circle(source)
+        raise TieError(f"{self.asked}: one lies inside the other")
+
+    def _reached(self, source: list[str]) -> tuple[int, PyTree]:
+        """What is at the source, or the tie that is met on the way, and after how many segments."""
+        node: PyTree = self.root
+        for depth, segment in enumerate(source):
+            node = node.get(segment, MISSING) if type(node) is Branch else MISSING
+            if node is MISSING:
+                raise self._lost("/".join(source))
+            if type(node) is Tie:
+                return depth + 1, node
+        if type(node) is Branch:
+            container = self.containers.get("/".join(source), MISSING)
+            if container is not MISSING and not isinstance(container, BareTree):
+                return len(source), container  # it is tied as a whole
+        return len(source), node
+
+    def _next(self, tie: Tie, depth: int, met: Tie) -> Tie:
+        source = tie.source.split("/")
+        where = "/".join(source[:depth])
+        if where in self.passed:
+            raise self._circle(tie.source)
+        self.passed.append(where)
+        following = met.then(tie.via)
+        return Tie("/".join([following.source, *source[depth:]]), following.via)
+
+    def _circle(self, end: str) -> TieError:
+        chain = " -> ".join(map(repr, [*self.passed, end]))
+        return TieError(f"{self.asked}: the ties go in a circle, {chain}. Leave one of them out")
+
+    def _lost(self, source: str) -> TieError:
+        hint = suggestion(source, _paths_in(self.root))
+        return TieError(f"{self.asked}: there is no {source!r}.{hint}")
+
+
+def _paths_in(branch: Branch, prefix: str = "") -> Iterator[str]:
+    for name, value in branch.items():
+        yield prefix + name
+        if type(value) is Branch:
+            yield from _paths_in(value, f"{prefix}{name}/")
+
+
+# --------------------------------------------------------------------------- branches into nodes
+
+
+class _Grower:
+    """Makes the node of each branch: of the kind that `containers` says, a Tree where it says nothing."""
+
+    def __init__(self, containers: Containers, homes: TiesByHome):
+        self.containers, self.homes = containers, homes
+
+    def node(self, branch: Branch, path: Segments, beside: PyTree = MISSING) -> PyTree:
+        """The node of a branch, `MISSING` where nothing is left of it; a new one is like the dict that it lies in."""
+        like = self.containers.get("/".join(path), MISSING)
+        if like is MISSING and beside is not MISSING:
+            like = remade(beside, {}) if isinstance(beside, dict) else {}
+        if like is MISSING or isinstance(like, BareTree):
+            return self._tree(branch, path, like)
+        return self._container(branch, path, like)
+
+    def _value(self, value: PyTree, path: Segments, beside: PyTree = MISSING) -> PyTree:
+        return self.node(value, path, beside) if type(value) is Branch else value
+
+    def _tree(self, branch: Branch, path: Segments, before: PyTree) -> PyTree:
+        children: dict[str, PyTree] = {}
+        for name, value in branch.items():
+            value = self._value(value, (*path, name))
+            if value is not MISSING and type(value) is not Tie:
+                children[name] = value
+        ties = self.homes.get(path, ())
+        if path and branch and not children and not ties:
+            return MISSING  # nothing but gaps and aliases of leaves elsewhere: no child at all
+        layout = Layout.of(branch, children, ties)
+        ordered = tuple(children[key] for key in layout.keys)
+        if before is not MISSING:
+            old_children, old_layout = before._node
+            if old_layout is layout and all(map(is_, old_children, ordered)):
+                return before
+        return make(layout, ordered)
+
+    def _container(self, branch: Branch, path: Segments, like: PyTree) -> PyTree:
+        inside = opened(like)
+        assert inside is not None
+        parts = self._by_key(branch, path, like, inside.names)
+        values: dict[str, PyTree] = {}
+        for name, part in parts.items():
+            values[name] = self._value(part, (*path, *name.split("/")), like)
+        if values and all(value is MISSING for value in values.values()):
+            return MISSING
+        keeps_gaps = not inside.is_mapping or isinstance(like, OrderedDict)  # where order is structure
+        if keeps_gaps:
+            values = {name: None if value is MISSING else value for name, value in values.items()}
+        else:
+            values = {name: value for name, value in values.items() if value is not MISSING}
+        place = f"in {quoted('/'.join(path))}" if path else "at the root"
+        if values.keys() == {*inside.names}:
+            new = [values[name] for name in inside.names]
+            if not all(map(is_, new, inside.values)):
+                return self._rebuilt(like, inside.rebuild, new, place)
+            if [*values] == [*inside.names]:
+                return like
+        if not inside.is_mapping:
+            raise StructureError(f"{place}: a {type(like).__name__} keeps its own names, {listed(inside.names)}")
+        return with_items(like, values, place)
+
+    def _rebuilt(self, like: PyTree, rebuild: object, values: list[PyTree], place: str) -> PyTree:
+        try:
+            return rebuild(values)  # pyright: ignore[reportCallIssue]
+        except Exception as error:
+            kind = type(like).__name__
+            raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {error}") from error
+
+    def _by_key(self, branch: Branch, path: Segments, like: PyTree, names: Sequence[str]) -> Branch:
+        """The parts of a branch by the keys of a foreign container, which may hold slashes."""
+        if not any("/" in name for name in names):
+            return branch
+        parts = Branch()
+        for segments, value in _leaves_of(branch):
+            key, rest = self._key_of(segments, value, path, like, names)
+            if rest:
+                part = parts.setdefault(key, Branch())
+                _plant(part, rest, value, f"{'/'.join((*path, key))}/")
+            else:
+                _plant(parts, [key], value, "")
+        return parts
+
+    def _key_of(
+        self, segments: Segments, value: PyTree, path: Segments, like: PyTree, names: Sequence[str]
+    ) -> tuple[str, Segments]:
+        """The key that an entry has in a container whose keys hold slashes, and the path that is left below it."""
+        cuts = range(len(segments), 0, -1)
+        for cut in cuts:
+            key = "/".join(segments[:cut])
+            if key in names or "/".join((*path, key)) in self.containers:
+                return key, segments[cut:]
+        below, levels = levels_below(like), levels_below(value)
+        if below is None or levels is None or below - levels > len(segments):
+            example = next(name for name in names if "/" in name)
+            raise PathError(
+                f"keys such as {example!r} hold '/', and what is below them is not equally deep, so what the new key"
+                " should be is not known"
+            )
+        cut = len(segments) - max(below - 1 - levels, 0)
+        return "/".join(segments[:cut]), segments[cut:]
+
+
+def _leaves_of(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, Leaf]]:
+    for name, value in branch.items():
+        if type(value) is Branch and value:
+            yield from _leaves_of(value, (*above, name))
+        else:
+            yield (*above, name), value
+

@@ -1,0 +1,214 @@
+"""Entries, a pytree as one flat dict, path -> leaf, tie or empty node; leaves alone; and the tree with other leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
+from typing import NamedTuple, TypeVar
+
+from .._errors import PathError
+from .._paths import DEEPEST
+from .._words import quoted
+from .layout import MISSING, Aliases, BareTree, make
+from .leaf import Leaf, PyTree
+from .nodes import LEAF_TYPES, has_string_keys, listed_keys, opened
+from .tie import Tie
+
+T = TypeVar("T")
+Leaves = list[tuple[str, Leaf]]
+
+_MAY_BE_TOO_DEEP = 2 * DEEPEST  # a segment takes two characters at least, so a shorter prefix needs no count
+
+
+def check_depth(node: PyTree, prefix: str) -> None:
+    """Raise where a tree goes on below what can be walked: Python's recursion has a limit."""
+    if len(prefix) < _MAY_BE_TOO_DEEP or prefix.count("/") < DEEPEST:
+        return
+    if opened(node) is not None:
+        raise PathError(f"the tree has more than {DEEPEST} levels: it goes on below {quoted(prefix[:-1])}")
+
+
+# --------------------------------------------------------------------------------------- leaves
+
+
+def leaves(tree: PyTree, prefix: str = "") -> Leaves:
+    """Every leaf with its path, in declared order where the tree knows it, else naturally sorted; no aliases."""
+    found: Leaves = []
+    collect_leaves(tree, prefix, found)
+    return found if isinstance(tree, BareTree) else distinct(found)
+
+
+def distinct(pairs: Leaves) -> Leaves:
+    """The pairs, if no two have one path: in a foreign dict the keys 1 and "1", or "a/b" and "a", can clash."""
+    if len({path for path, _ in pairs}) == len(pairs):
+        return pairs
+    seen: set[str] = set()
+    for path, _ in pairs:
+        if path in seen:
+            raise PathError(
+                f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number"
+            )
+        seen.add(path)
+    return pairs
+
+
+def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
+    """Append the leaves below a node; returns whether there is nothing else: no tie, no empty node.
+
+    One list for the whole walk: joining lists of each level takes twice the time.
+    """
+    if len(prefix) >= _MAY_BE_TOO_DEEP:
+        check_depth(node, prefix)
+    plain = True
+    if isinstance(node, BareTree):
+        children, layout = node._node
+        pairs = [(name, children[position]) for name, position in layout.listing]
+        plain = not layout.ties
+    elif type(node) is dict:
+        pairs = [(str(key), node[key]) for key in listed_keys(node)]
+    else:
+        inside = opened(node)
+        if inside is None:
+            found.append((prefix[:-1], node))
+            return True
+        pairs = list(zip(inside.names, inside.values, strict=True))
+    for name, child in pairs:
+        if type(child) in LEAF_TYPES:  # most children: this spares the call, half of the time
+            found.append((prefix + name, child))
+        else:
+            plain = collect_leaves(child, f"{prefix}{name}/", found) and plain
+    return plain and bool(pairs)
+
+
+# -------------------------------------------------------------------------------------- entries
+
+
+class Structure(NamedTuple):
+    """All of a tree by path: what edits of structure change, and `assemble` builds a tree of."""
+
+    entries: dict[str, PyTree]
+    """Path -> leaf, `Tie` (whose source is a path from the root), node without children, `MISSING` for a gap."""
+    containers: dict[str, PyTree]
+    """Path -> node, for every node that has children."""
+
+
+def entries(tree: PyTree) -> dict[str, PyTree]:
+    """Path -> leaf, `Tie` at each alias, or node without children; in declared order.
+
+    Raises:
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    found: Leaves = []
+    if collect_leaves(tree, "", found):  # nothing but leaves: a third of the time of the walk below
+        return dict(found if isinstance(tree, BareTree) else distinct(found))
+    return {path: value for path, value in structure(tree).entries.items() if value is not MISSING}
+
+
+def structure(tree: PyTree) -> Structure:
+    """All of a tree by path: entries, the gaps that `partition` left included, and containers."""
+    walk = _StructureWalk()
+    walk.visit(tree, "", [])
+    distinct(walk.pairs)
+    return Structure(dict(walk.pairs), walk.containers)
+
+
+class _SharedInside(NamedTuple):
+    """Aliases that a node above declares inside of this one."""
+
+    prefix: str
+    """Of the node that declares them."""
+    aliases: Aliases
+
+
+class _StructureWalk:
+    """Collects entries in declared order. A node all of whose leaves are aliases has a place, but is no child."""
+
+    def __init__(self) -> None:
+        self.pairs: Leaves = []
+        self.containers: dict[str, PyTree] = {}
+
+    def visit(self, node: PyTree, prefix: str, shared: Sequence[_SharedInside]) -> None:
+        check_depth(node, prefix)
+        if isinstance(node, BareTree) or shared:
+            self._visit_tree(node, prefix, shared)
+            return
+        inside = opened(node)
+        if inside is None or (prefix and not inside.names):
+            self.pairs.append((prefix[:-1], node))
+            return
+        self._enter(node, prefix)
+        for name, child in zip(inside.names, inside.values, strict=True):
+            self.visit(child, f"{prefix}{name}/", ())
+
+    def _enter(self, node: PyTree, prefix: str) -> None:
+        path = prefix[:-1]
+        if path in self.containers:
+            raise PathError(f"the path {path!r} is ambiguous: two nodes have it. Rename a key that holds '/'")
+        self.containers[path] = node
+
+    def _visit_tree(self, node: PyTree, prefix: str, shared: Sequence[_SharedInside]) -> None:
+        children: dict[str, PyTree] = {}
+        names: dict[str, None] = {}
+        if isinstance(node, BareTree):
+            values, layout = node._node
+            children = dict(zip(layout.keys, values, strict=True))
+            names = dict.fromkeys(layout.order)
+            shared = [*shared, _SharedInside(prefix, layout.aliases)]
+            self._enter(node, prefix)
+        for inside in shared:
+            names.update(dict.fromkeys(inside.aliases))
+        if not names and prefix:
+            del self.containers[prefix[:-1]]
+            self.pairs.append((prefix[:-1], node))
+        for name in names:
+            self._visit_name(children.get(name, MISSING), f"{prefix}{name}/", name, shared)
+
+    def _visit_name(self, child: PyTree, prefix: str, name: str, shared: Sequence[_SharedInside]) -> None:
+        below: list[_SharedInside] = []
+        for inside in shared:
+            hit = inside.aliases.get(name)
+            if isinstance(hit, Tie):
+                self.pairs.append((prefix[:-1], Tie(inside.prefix + hit.source, hit.via)))
+                return
+            if hit is not None:
+                below.append(_SharedInside(inside.prefix, hit))
+        if not below and (child is MISSING or type(child) in LEAF_TYPES):
+            self.pairs.append((prefix[:-1], child))
+        else:
+            self.visit(child, prefix, below)
+
+
+def aliases(tree: PyTree) -> dict[str, Tie]:
+    """Each alias and its source, as paths from the root of the tree."""
+    return {path: value for path, value in entries(tree).items() if type(value) is Tie}
+
+
+# ------------------------------------------------------------------------------- other leaves
+
+
+def replace_leaves(tree: T, new: Mapping[str, Leaf]) -> T:
+    """The tree with other leaves at these paths, unchecked; containers and ties stay."""
+    return map_leaves(tree, lambda path, leaf: new.get(path, leaf))
+
+
+def map_leaves(node: T, function: Callable[[str, Leaf], Leaf], prefix: str = "") -> T:
+    """The tree with each leaf replaced by `function(path, leaf)`; a node in which no leaf changes is kept."""
+    check_depth(node, prefix)
+    inside = None
+    if isinstance(node, BareTree):
+        values, layout = node._node
+        names = layout.keys
+    else:
+        inside = opened(node)
+        if inside is None:
+            return function(prefix[:-1], node)
+        names, values = inside.names, inside.values
+    new: list[PyTree] = []
+    for name, value in zip(names, values, strict=True):
+        if type(value) in LEAF_TYPES:  # this spares the call
+            new.append(function(prefix + name, value))
+        else:
+            new.append(map_leaves(value, function, f"{prefix}{name}/"))
+    if all(map(is_, new, values)):
+        return node
+    return make(layout, new) if inside is None else inside.rebuild(new)  # pyright: ignore

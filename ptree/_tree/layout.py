@@ -1,0 +1,121 @@
+"""Layout, all of a Tree's node that is no value: keys, declared order, ties. BareTree, a node without Tree's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+from weakref import WeakValueDictionary
+
+from jax.tree_util import DictKey
+
+from .leaf import Leaf, PyTree
+from .tie import Tie
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Leaf = _Missing()
+"""Stands for 'nothing is here' where None is a possible value."""
+
+Aliases: TypeAlias = dict[str, "Tie | Aliases"]
+"""The ties of a node by the segments of their aliases' paths."""
+
+
+class Layout:
+    """The keys, the declared order and the ties of a node, which many Trees share.
+
+    Two layouts are equal where keys and ties are: the declared order is for people. There is one object for equal
+    facts, so that JAX compares two trees by identity first.
+    """
+
+    __slots__ = ("__weakref__", "_comparable", "_hash", "aliases", "index", "key_entries", "keys", "listing", "order", "ties")
+
+    keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
+    order: tuple[str, ...]  # the names as they were declared: children, aliases, and what `partition` left a gap for
+    ties: tuple[tuple[str, Tie], ...]  # alias path -> source, both from this node
+    index: dict[str, int]  # key -> position of the child
+    key_entries: tuple[DictKey, ...]  # the keys as JAX names them
+    listing: tuple[tuple[str, int], ...]  # the children in declared order: name, position
+    aliases: Aliases
+
+    def __init__(self, keys: tuple[str, ...], order: tuple[str, ...], ties: tuple[tuple[str, Tie], ...]):
+        self.keys, self.order, self.ties = keys, order, ties
+        self.index = {key: position for position, key in enumerate(keys)}
+        self.key_entries = tuple(DictKey(key) for key in keys)
+        self.listing = tuple((name, self.index[name]) for name in order if name in self.index)
+        self.aliases = _nested(ties)
+        self._comparable = (keys, frozenset(ties))
+        self._hash = hash(self._comparable)
+
+    @staticmethod
+    def of(order: Iterable[str], keys: Iterable[str], ties: Iterable[tuple[str, Tie]] = ()) -> Layout:
+        """The one layout with these facts."""
+        facts = tuple(sorted(keys)), tuple(order), tuple(ties)
+        layout = _layouts.get(facts)
+        if layout is None:
+            layout = _layouts[facts] = Layout(*facts)
+        return layout
+
+    def names(self) -> list[str]:
+        """The names that can be read here, of children and of aliases, as they were declared."""
+        return [name for name in self.order if name in self.index or name in self.aliases]
+
+    def __eq__(self, other: object) -> bool:  # JAX asks only where the two are not the same object
+        return isinstance(other, Layout) and self._comparable == other._comparable
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:  # seen in JAX's own messages about tree structures
+        ties = "".join(f", {alias} = {tie.shown()}" for alias, tie in self.ties)
+        return f"[{', '.join(self.keys)}{ties}]"
+
+
+_layouts: WeakValueDictionary[tuple[object, ...], Layout] = WeakValueDictionary()
+
+
+def _nested(ties: Iterable[tuple[str, Tie]]) -> Aliases:
+    aliases: Aliases = {}
+    for path, tie in ties:
+        *above, name = path.split("/")
+        node = aliases
+        for segment in above:
+            node = node.setdefault(segment, {})
+            assert isinstance(node, dict)  # an alias has no alias below it
+        node[name] = tie
+    return aliases
+
+
+class BareTree:
+    """A node of a Tree: the tuple of its children and its layout, just what JAX asks for when it flattens."""
+
+    __slots__ = ("_filled", "_node")
+
+    _node: tuple[tuple[PyTree, ...], Layout]  # one object, so that flattening makes none
+    _filled: dict[str, PyTree]  # children that hold shared leaves, once they were read
+
+    finished: type[BareTree]
+    """The class that a node gets when it is made: `Tree`, which is defined on top of this module."""
+
+
+def make(layout: Layout, children: Iterable[PyTree]) -> PyTree:
+    """The Tree of a layout and its children; anything may be a child."""
+    return unflatten_node(layout, tuple(children))
+
+
+def unflatten_node(layout: Layout, children: tuple[PyTree, ...]) -> PyTree:
+    """The Tree of a layout and a tuple of children, in as few steps as Python allows: JAX calls it for each node."""
+    tree = BareTree()
+    tree._node = (children, layout)
+    # assigning the class is cheaper than going round Tree.__setattr__, which refuses
+    tree.__class__ = BareTree.finished
+    return tree
+
+
+def child_of(node: BareTree, name: str) -> PyTree:
+    """The child that a node holds under a name, without the aliases that belong in it; `MISSING` where it has none."""
+    children, layout = node._node
+    position = layout.index.get(name)
+    return MISSING if position is None else children[position]
