@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import ptree as pt
 from ptree._paths.paths import in_order, natural, split
-from ptree._paths.patterns import compile, escape
+from ptree._paths import compile, escape
 
 
 @pytest.mark.parametrize(

@@ -8,5 +8,5 @@ from .paths import natural as natural
 from .paths import split as split
 from .patterns import Pattern as Pattern
 from .patterns import compile as compile
-from .patterns import escape as escape
-from .patterns import fill_in as fill_in
+from .pattern_syntax import escape as escape
+from .captures import fill_in as fill_in

@@ -1,0 +1,66 @@
+"""What the wildcards of a pattern stand for in a path, and a new path in which they are filled in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .._errors import PatternError
+from .pattern_syntax import DoubleStar, Text
+from .positions import Name, spans
+from .spellings import Part, Path, Segment
+
+
+def captures(parts: Sequence[Part], segments: Sequence[str]) -> tuple[str, ...] | None:
+    """What each wildcard stands for where these parts of a pattern match just these segments, else None."""
+    found = spans(parts, Path(segments))
+    if found is None:
+        return None
+    taken: list[str] = []
+    for part, (start, end) in zip(parts, found, strict=True):
+        if isinstance(part, DoubleStar):
+            taken.append("/".join(segments[start:end]))
+        elif isinstance(part, Segment):
+            taken += _in_a_name(part, segments[start])
+    return tuple(taken)
+
+
+def _in_a_name(segment: Segment, name: str) -> list[str]:
+    found = spans(segment.elements, Name(name))
+    assert found is not None
+    taken: list[str] = []
+    for element, (start, end) in zip(segment.elements, found, strict=True):
+        if not isinstance(element, Text):
+            taken.append(name[start:end])
+    return taken
+
+
+def fill_in(text: str, captures: Sequence[str]) -> list[str]:
+    """The segments of a path in which `*`, `**` and `?` stand, in order, for what the wildcards of a pattern took.
+
+    >>> fill_in("enc/*/attn", ["3"])
+    ['enc', '3', 'attn']
+
+    Raises:
+        PatternError: another number of wildcards.
+    """
+    pieces = re.split(r"(\\.|\*\*|\*|\?)", text)  # every second piece is a wildcard or an escaped character
+    left = list(captures)
+    holes = 0
+    filled: list[str] = []
+    for at, piece in enumerate(pieces):
+        if at % 2 == 0:
+            filled.append(piece)
+        elif piece.startswith("\\"):
+            filled.append(piece[1:])
+        else:
+            holes += 1
+            filled += left[holes - 1 : holes]
+    if holes != len(captures):
+        raise PatternError(
+            f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**' and '?'"
+        )
+    segments = "".join(filled).split("/")
+    if "" in text.split("/"):
+        return segments
+    return [segment for segment in segments if segment]  # `**` may have taken no segment
