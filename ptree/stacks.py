@@ -1,26 +1,44 @@
-"""Stacks: layers of one structure kept as one, each leaf with an axis more in front, and scanned."""
+"""Stacks: layers of one structure kept as one subtree whose leaves have an axis more in front; stack, unstack, scan."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._edit import aliases, differences, everything, get, leaves, map_leaves, put, structure_error
+from ._edit import aliases, differences, get, leaves, map_leaves, put, readings, structure_error
 from ._errors import StructureError, TieError
 from ._paths import STACKED, join, split
-from ._tree import Tree, child_named, layer_at, layers_of, names_in, same
+from ._tree import (
+    ALL_LAYERS,
+    Leaf,
+    PyTree,
+    Tree,
+    child_named,
+    is_numbered,
+    is_stack,
+    layers_of,
+    locate,
+    names_in,
+    same,
+)
 from ._words import describe, lines, quoted, with_fixes
 
 __all__ = ["scan", "stack", "unstack"]
 
+T = TypeVar("T")
+Remat: TypeAlias = bool | Callable[..., bool]
+"""Whether to compute again in the backward pass: all, or what a policy of `jax.checkpoint_policies` says."""
 
-def stack(tree: Any, path: str | int) -> Any:
+# ---------------------------------------------------------------------------------------- stack
+
+
+def stack(tree: T, path: str | int) -> T:
     """A tree in which the layers "0", "1", ... of the node at a path are one subtree, under `:`.
 
     >>> tree = stack(Tree({"blocks": [{"kernel": jnp.ones((4, 8))}] * 12}), "blocks")
@@ -41,22 +59,127 @@ def stack(tree: Any, path: str | int) -> Any:
         StructureError: no layers from "0" on, or layers that differ; it names the paths in which the first does.
         TieError: a tie into or out of single layers.
     """
-    segments = _place(tree, path, "stack")
-    layers = _layers(tree, segments)
-    axis = segments.count(STACKED)
+    place = _whole_path(tree, path, "stack")
+    layers = _layers_at(tree, place)
+    axis = place.split("/").count(STACKED)
     found = [dict(leaves(layer)) for layer in layers]
+    stacked: dict[str, Leaf] = {}
     problems: list[str] = []
-
-    def stacked(name: str, _: Any) -> Any:
-        return _stacked([known[name] for known in found], axis, join("/".join(segments), name), problems)
-
-    whole = map_leaves(layers[0], stacked)
+    for name in found[0]:
+        values = [layer[name] for layer in found]
+        problem = _misfit(values, join(place, name))
+        if problem:
+            problems.append(problem)
+        else:
+            stacked[name] = _stacked(values, axis)
     if problems:
         raise StructureError(lines(problems))
-    return _put(tree, segments, {STACKED: whole})
+    whole = map_leaves(layers[0], lambda name, _: stacked[name])
+    return _with_node(tree, place, {STACKED: whole})
 
 
-def unstack(tree: Any, path: str | int, size: int | None = None) -> Any:
+def _whole_path(tree: PyTree, path: str | int, verb: str) -> str:
+    """The path, if it is not inside one layer of a stack."""
+    segments = split(path)
+    place = locate(tree, segments)
+    if place is not None and place.index:
+        raise StructureError(
+            f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {place.spelt!r}"
+        )
+    return "/".join(segments)
+
+
+def _with_node(tree: PyTree, path: str, node: Mapping[str, PyTree]) -> PyTree:
+    if path:
+        return put(tree, path, node)
+    return Tree(node) if type(tree) is Tree else node
+
+
+def _layers_at(tree: PyTree, path: str) -> list[PyTree]:
+    """The layers of a node, which have the same leaves and ties."""
+    asked = f"cannot stack {quoted(path)}"
+    node = get(tree, path)
+    names = names_in(node) or []
+    if is_stack(names):
+        raise StructureError(f"{asked}: it is a stack already")
+    if not is_numbered(names):
+        there = f"its names are {sorted(names)[:3]}" if names else f"it is {describe(node)}"
+        raise StructureError(f"{asked}: its layers would be named '0', '1', ...; {there}")
+    layers = [child_named(node, str(number)) for number in range(len(names))]
+    _check_no_crossing_ties(tree, asked, path)
+    first = readings(layers[0])
+    for number, layer in enumerate(layers):
+        other = readings(layer)
+        what = f"{asked}: layer {number} is not like layer 0"
+        found = differences(first, other)
+        if found:
+            raise structure_error(what, found, first, other, prefix=join(path, f"{number}/"))
+        if aliases(layer) != aliases(layers[0]):
+            raise TieError(f"{what}: other names are tied in it")
+    return layers
+
+
+def _check_no_crossing_ties(tree: PyTree, asked: str, path: str) -> None:
+    """A tie stays if both its ends are in one layer, or both outside of the stack."""
+    crossing: list[str] = []
+    for alias, tie in aliases(tree).items():
+        if _layer_in(alias, path) != _layer_in(tie.source, path):
+            crossing.append(
+                f"{asked}: {alias!r} is tied to {tie.shown()!r}, and a stack has no tie into a single layer"
+            )
+    if crossing:
+        fix = "Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"
+        raise TieError(with_fixes(crossing, [fix]))
+
+
+def _layer_in(end: str, path: str) -> str | None:
+    """The name of the layer of the node at a path in which one end of a tie lies; None outside of the node."""
+    prefix = f"{path}/" if path else ""
+    if not end.startswith(prefix):
+        return None
+    return end[len(prefix) :].split("/")[0]
+
+
+def _misfit(values: Sequence[Leaf], path: str) -> str:
+    """Why the leaves of the layers cannot be stacked; empty where they can."""
+    first = values[0]
+    if hasattr(first, "__array__"):
+        return ""
+    for number, value in enumerate(values):
+        if not same(value, first):
+            return f"cannot stack: in layer {number} {path!r} is {_difference(value, first)} in layer 0"
+    return ""
+
+
+def _stacked(values: Sequence[Leaf], axis: int) -> Leaf:
+    first = values[0]
+    if all(isinstance(value, np.ndarray | np.generic) for value in values):
+        return np.stack(values, axis)
+    if hasattr(first, "__array__"):
+        return jnp.stack(values, axis)
+    shape = getattr(first, "shape", None)
+    if shape is None:
+        return first
+    shape = (*shape[:axis], len(values), *shape[axis:])
+    if isinstance(first, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(shape, first.dtype)
+    return replace(first, shape=shape)  # a Param
+
+
+def _difference(value: Leaf, first: Leaf) -> str:
+    """What sets a leaf apart from that of the first layer; of what is declared, the first field that differs."""
+    if is_dataclass(value) and type(value) is type(first):
+        for field in fields(value):
+            here, there = getattr(value, field.name), getattr(first, field.name)
+            if here != there:
+                return f"declared with {field.name}={here!r}, but with {field.name}={there!r}"
+    return f"{describe(value)}, but {describe(first)}"
+
+
+# -------------------------------------------------------------------------------------- unstack
+
+
+def unstack(tree: T, path: str | int, size: int | None = None) -> T:
     """The inverse of `stack`: the layers of the node at a path as "0", "1", ...
 
     >>> tree = stack(Tree({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.zeros(2)}]}), "blocks")
@@ -75,131 +198,52 @@ def unstack(tree: Any, path: str | int, size: int | None = None) -> Any:
         PathError: there is no such path.
         StructureError: no stack, or one whose leaves do not have the same number of layers.
     """
-    segments = _place(tree, path, "unstack")
-    node, axis, shown = get(tree, "/".join(segments)), segments.count(STACKED), quoted("/".join(segments))
-    if [*(names_in(node) or ())] != [STACKED]:
-        raise StructureError(f"cannot unstack {shown}: it is no stack, whose one name would be ':'")
-    whole = child_named(node, STACKED)
-    sizes = {
-        leaf.shape[axis]: join("/".join(segments), join(STACKED, name))
-        for name, leaf in leaves(whole)
-        if len(getattr(leaf, "shape", ())) > axis
-    }
-    if len({*sizes} | ({size} - {None})) > 1:
-        told = ", ".join(f"{count} layers in {name!r}" for count, name in sizes.items())
-        raise StructureError(f"cannot unstack {shown}: {told}{'' if size is None else f', and size={size}'}")
-    if not sizes and size is None:
-        raise StructureError(f"cannot unstack {shown}: its leaves do not say how many layers there are; give size=")
-    count = size if size is not None else next(iter(sizes))
-    before = (slice(None),) * axis
-    return _put(tree, segments, {str(at): layers_of(whole, (*before, at)) for at in range(count)})
+    place = _whole_path(tree, path, "unstack")
+    node = get(tree, place)
+    asked = f"cannot unstack {quoted(place)}"
+    if not is_stack(names_in(node) or []):
+        raise StructureError(f"{asked}: it is no stack, whose one name would be ':'")
+    whole, axis = child_named(node, STACKED), place.split("/").count(STACKED)
+    count = _layer_count(whole, axis, place, asked, size)
+    before = (ALL_LAYERS,) * axis
+    return _with_node(tree, place, {str(number): layers_of(whole, (*before, number)) for number in range(count)})
 
 
-def numbered(names: Collection[str]) -> bool:
-    """Whether these are the names of layers that are not stacked: "0", "1", ..."""
-    return bool(names) and {*names} == {str(at) for at in range(len(names))}
+def _layer_count(whole: PyTree, axis: int, path: str, asked: str, size: int | None) -> int:
+    """How many layers a stack has: by its leaves, which must agree, or as said."""
+    counts: dict[int, str] = {}
+    for name, leaf in leaves(whole):
+        shape = getattr(leaf, "shape", ())
+        if len(shape) > axis:
+            counts[shape[axis]] = join(path, join(STACKED, name))
+    if len({*counts} | ({size} - {None})) > 1:
+        each = ", ".join(f"{count} layers in {name!r}" for count, name in counts.items())
+        raise StructureError(f"{asked}: {each}{'' if size is None else f', and size={size}'}")
+    if size is not None:
+        return size
+    if not counts:
+        raise StructureError(f"{asked}: its leaves do not say how many layers there are; give size=")
+    return next(iter(counts))
 
 
-def _place(tree: Any, path: str | int, verb: str) -> list[str]:
-    segments = [*split(path)]
-    if (layer := layer_at(tree, segments)) is not None:
-        whole = "/".join(layer[0])
-        raise StructureError(
-            f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {whole!r}"
-        )
-    return segments
-
-
-def _put(tree: Any, segments: Sequence[str], node: Any) -> Any:
-    if segments:
-        return put(tree, "/".join(segments), node)
-    return Tree(node) if type(tree) is Tree else node
-
-
-def _layers(tree: Any, segments: Sequence[str]) -> list[Any]:
-    """The layers of a node, which are alike."""
-    path = "/".join(segments)
-    asked = f"cannot stack {quoted(path)}"
-    node = get(tree, path)
-    names = [*(names_in(node) or ())]
-    if names == [STACKED]:
-        raise StructureError(f"{asked}: it is a stack already")
-    if not numbered(names):
-        there = f"its names are {sorted(names)[:3]}" if names else f"it is {describe(node)}"
-        raise StructureError(f"{asked}: its layers would be named '0', '1', ...; {there}")
-    layers = [child_named(node, str(at)) for at in range(len(names))]
-    _refuse_ties(tree, asked, len(segments), path)
-    first = everything(layers[0])
-    for at, layer in enumerate(layers):
-        got = everything(layer)
-        what = f"{asked}: layer {at} is not like layer 0"
-        if any(found := differences(first, got)):
-            raise structure_error(what, *found, first, got, prefix=join(path, f"{at}/"))
-        if aliases(layer) != aliases(layers[0]):
-            raise TieError(f"{what}: other names are tied in it")
-    return layers
-
-
-def _refuse_ties(tree: Any, asked: str, depth: int, path: str) -> None:
-    """A tie stays if both its ends are in one layer, or both outside of the stack."""
-
-    def layer(end: str) -> str | None:
-        segments = end.split("/")
-        return segments[depth] if "/".join(segments[:depth]) == path and len(segments) > depth else None
-
-    crossing = [
-        f"{asked}: {alias!r} is tied to {tie.shown()!r}, and a stack has no tie into a single layer"
-        for alias, tie in aliases(tree).items()
-        if layer(alias) != layer(tie.source)
-    ]
-    if crossing:
-        raise TieError(
-            with_fixes(crossing, ["Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"])
-        )
-
-
-def _stacked(values: Sequence[Any], axis: int, path: str, problems: list[str]) -> Any:
-    first = values[0]
-    if all(isinstance(value, (np.ndarray, np.generic)) for value in values):
-        return np.stack(values, axis)
-    if hasattr(first, "__array__"):
-        return jnp.stack(values, axis)
-    shape = getattr(first, "shape", None)
-    other = next((at for at, value in enumerate(values) if not same(value, first)), None)
-    if other is not None:
-        problems.append(f"cannot stack: in layer {other} {path!r} is {_differing(values[other], first)} in layer 0")
-    if shape is None:
-        return first
-    shape = (*shape[:axis], len(values), *shape[axis:])
-    if isinstance(first, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(shape, first.dtype)
-    return replace(first, shape=shape)  # a Param
-
-
-def _differing(value: Any, first: Any) -> str:
-    """What sets a leaf apart from that of the first layer; of what is declared, the first difference."""
-    for field in fields(value) if is_dataclass(value) and type(value) is type(first) else ():
-        ours, theirs = (getattr(leaf, field.name) for leaf in (value, first))
-        if ours != theirs:
-            return f"declared with {field.name}={ours!r}, but with {field.name}={theirs!r}"
-    return f"{describe(value)}, but {describe(first)}"
+# ----------------------------------------------------------------------------------------- scan
 
 
 def scan(
-    function: Callable[..., Any],
-    carry: Any,
-    layers: Any,
-    xs: Any = None,
+    function: Callable[..., tuple[Any, Any]],
+    carry: PyTree,
+    layers: PyTree,
+    xs: PyTree = None,
     *,
     reverse: bool = False,
-    remat: bool | Callable[..., bool] = False,
+    remat: Remat = False,
     unroll: int | bool = 1,
 ) -> tuple[Any, Any]:
     """Run a function over the layers of a stack, each with its own parameters: `jax.lax.scan` for a model.
 
     >>> params = stack(Tree({"blocks": [{"w": jnp.full(2, 2.0)}] * 10}), "blocks")
-    >>> def block(x, own):
-    ...     return x * own["w"], None
+    >>> def block(x, layer):
+    ...     return x * layer["w"], None
     >>> x, _ = scan(block, jnp.ones(2), params["blocks"])
     >>> x.tolist()
     [1024.0, 1024.0]
@@ -223,44 +267,57 @@ def scan(
     Raises:
         StructureError: no layers, or `xs` for another number of them.
     """
-    names = [*(names_in(layers) or ())]
-    stacked = names == [STACKED]
-    if not stacked and not numbered(names):
+    names = names_in(layers) or []
+    if is_stack(names):
+        whole = child_named(layers, STACKED)
+        count = next((leaf.shape[0] for leaf in jax.tree.leaves(whole) if leaf.shape), 0)
+        _check_xs(xs, count)
+        step = _step(function, remat, is_rolled(unroll), xs is None)
+        return jax.lax.scan(step, carry, (whole, xs), reverse=reverse, unroll=unroll)
+    if not is_numbered(names):
         raise StructureError(f"cannot scan: the layers would be a stack, or named '0', '1', ...; there are {names[:3]}")
     count = len(names)
-    if stacked:
-        layers = child_named(layers, STACKED)
-        count = next((leaf.shape[0] for leaf in jax.tree.leaves(layers) if leaf.shape), 0)
+    _check_xs(xs, count)
+    step = _step(function, remat, False, xs is None)
+    ys: list[Any] = [None] * count
+    for number in reversed(range(count)) if reverse else range(count):
+        x = jax.tree.map(lambda leaf, number=number: leaf[number], xs)
+        carry, ys[number] = step(carry, (child_named(layers, str(number)), x))
+    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *ys)
+
+
+def _check_xs(xs: PyTree, count: int) -> None:
     for path, leaf in leaves(xs):
         if getattr(leaf, "shape", ())[:1] != (count,):
             where = f"{path!r} in xs" if path else "xs"
             raise StructureError(
                 f"cannot scan: expected {where} with an axis of {count} layers in front, got {describe(leaf)}"
             )
-    rolled = stacked and is_rolled(unroll)
+
+
+Step: TypeAlias = Callable[[PyTree, tuple[PyTree, PyTree]], tuple[Any, Any]]
+
+
+def _step(function: Callable[..., tuple[Any, Any]], remat: Remat, rolled: bool, alone: bool) -> Step:
+    """The function as `jax.lax.scan` calls it, `alone` without xs."""
     try:
-        step = _step(function, remat, rolled, xs is None)
+        return _remembered_step(function, remat, rolled, alone)
     except TypeError:  # a function without a hash
-        step = _step.__wrapped__(function, remat, rolled, xs is None)
-    if stacked:
-        return jax.lax.scan(step, carry, (layers, xs), reverse=reverse, unroll=unroll)
-    ys: list[Any] = [None] * count
-    for at in reversed(range(count)) if reverse else range(count):
-        more = jax.tree.map(lambda leaf, at=at: leaf[at], xs)
-        carry, ys[at] = step(carry, (child_named(layers, str(at)), more))
-    return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *ys)
+        return _new_step(function, remat, rolled, alone)
 
 
-@lru_cache(maxsize=256)
-def _step(function: Callable[..., Any], remat: Any, rolled: bool, alone: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """What `jax.lax.scan` calls: the same object for the same function, or JAX would compile each call anew."""
+def _new_step(function: Callable[..., tuple[Any, Any]], remat: Remat, rolled: bool, alone: bool) -> Step:
     function = checkpointed(function, remat, rolled)
 
-    def step(carry: Any, given: tuple[Any, Any]) -> tuple[Any, Any]:
-        layer, x = given
+    def step(carry: PyTree, layer_and_x: tuple[PyTree, PyTree]) -> tuple[Any, Any]:
+        layer, x = layer_and_x
         return function(carry, layer) if alone else function(carry, layer, x)
 
     return step
+
+
+# the same object for the same function, or JAX would compile each call anew
+_remembered_step = lru_cache(maxsize=256)(_new_step)
 
 
 def is_rolled(unroll: int | bool) -> bool:
@@ -268,11 +325,9 @@ def is_rolled(unroll: int | bool) -> bool:
     return unroll is not True and unroll <= 1
 
 
-def checkpointed(function: Callable[..., Any], remat: bool | Callable[..., bool], rolled: bool) -> Callable[..., Any]:
-    """The function, whose inside is computed again in the backward pass: True, or a policy of what is kept.
-
-    Only the body of a loop may do without the barriers that keep XLA from finding the first computation.
-    """
+def checkpointed(function: Callable[..., Any], remat: Remat, rolled: bool) -> Callable[..., Any]:
+    """The function, whose inside is computed again in the backward pass where `remat` says so."""
     if not remat:
         return function
+    # only the body of a loop may do without the barriers that keep XLA from finding the first computation
     return jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=not rolled)

@@ -204,9 +204,9 @@ def _declared(selected: Mapping[str, Any], spec: Any) -> dict[str, Any]:
     if lost:
         raise PathError(f"the spec has no {listed(lost)}")
     differ = differences(there, selected)
-    if any(differ):
+    if differ:
         raise structure_error(
-            "cannot draw by the spec", *differ, there, selected, sides=(" in the spec", " in the tree")
+            "cannot draw by the spec", differ, there, selected, sides=(" in the spec", " in the tree")
         )
     undeclared = [path for path, leaf in there.items() if getattr(leaf, "init", None) is None]
     if undeclared:

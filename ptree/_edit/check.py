@@ -1,18 +1,17 @@
-"""What differs between two trees, said by path."""
+"""Check, what differs between two trees by path: leaves, shapes, dtypes, ties; as one error that lists it all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from .._errors import StructureError
 from .._paths import natural
-from .._tree import signature
+from .._tree import Leaf, PyTree, Tie, entries, leaves, shape_only, signature
 from .._words import SHOWN, describe, lines, listed, quoted
-from .selectors import aliases, leaves
 
 
-def check(tree: Any, like: Any) -> None:
+def check(tree: PyTree, like: PyTree) -> None:
     """Raise one error that lists by path all in which a tree differs from another: leaves, shapes, dtypes, ties.
 
     >>> check({"w": 1, "b": 2}, like={"w": 1, "c": 2})
@@ -28,77 +27,127 @@ def check(tree: Any, like: Any) -> None:
     Raises:
         StructureError: with the lists `missing`, `unexpected`, `misshapen` and `mistyped`.
     """
-    expected, got = dict(leaves(like)), dict(leaves(tree))
-    wanted, tied = aliases(like), aliases(tree)
-    missing, unexpected, misshapen, mistyped = differences(expected, got)
-    apart = [alias for alias in sorted({*wanted, *tied}, key=natural) if wanted.get(alias) != tied.get(alias)]
-    told = [
-        f"{quoted(alias)} is {_kept(alias, wanted, expected)} in `like`, and {_kept(alias, tied, got)} in the tree"
-        for alias in apart
+    expected, got = entries(like), entries(tree)
+    apart = _tied_otherwise(expected, got)
+    found = differences(dict(leaves(like)), dict(leaves(tree)), apart)
+    if not found and not apart:
+        return
+    ties = [
+        f"{quoted(path)} is {_standing(path, expected)} in `like`, and {_standing(path, got)} in the tree"
+        for path in apart
     ]
-    missing = [path for path in missing if path not in apart]
-    unexpected = [path for path in unexpected if path not in apart]
-    if missing or unexpected or misshapen or mistyped or told:
-        raise structure_error(
-            "the tree is not like `like`", missing, unexpected, misshapen, mistyped, expected, got,
-            sides=(" in `like`", " in the tree"), ties=told,
-        )  # fmt: skip
+    sides = (" in `like`", " in the tree")
+    raise structure_error("the tree is not like `like`", found, expected, got, sides=sides, ties=ties)
 
 
-def _kept(path: str, tied: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    if path in tied:
-        return f"tied to {tied[path].shown()!r}"
-    return "a leaf of its own" if path in known else "missing"
+def _tied_otherwise(expected: Mapping[str, PyTree], got: Mapping[str, PyTree]) -> list[str]:
+    """The paths that are an alias in one of the two, and not the same alias in the other."""
+    paths: set[str] = set()
+    for path in expected.keys() | got.keys():
+        ends = [end for end in (expected.get(path), got.get(path)) if type(end) is Tie]
+        if len(ends) == 1 or (len(ends) == 2 and ends[0] != ends[1]):
+            paths.add(path)
+    return sorted(paths, key=natural)
 
 
-def differences(
-    expected: Mapping[str, Any], got: Mapping[str, Any]
-) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[str]]:
-    """Which paths are missing, unexpected, misshapen and mistyped."""
-    missing = [path for path in expected if path not in got]
-    unexpected = [path for path in got if path not in expected]
+def _standing(path: str, entries: Mapping[str, PyTree]) -> str:
+    if path not in entries:
+        return "missing"
+    value = entries[path]
+    return f"tied to {value.shown()!r}" if type(value) is Tie else "a leaf of its own"
+
+
+@dataclass(frozen=True)
+class Differences:
+    """In what the leaves of two trees differ: lists of paths."""
+
+    missing: Sequence[str] = ()
+    unexpected: Sequence[str] = ()
+    misshapen: Sequence[str] = ()
+    mistyped: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen or self.mistyped)
+
+
+def differences(expected: Mapping[str, Leaf], got: Mapping[str, Leaf], but: Sequence[str] = ()) -> Differences:
+    """Which paths, `but` these, are missing, unexpected, misshapen and mistyped."""
+    missing = [path for path in expected if path not in got and path not in but]
+    unexpected = [path for path in got if path not in expected and path not in but]
     misshapen: list[str] = []
     mistyped: list[str] = []
     for path, leaf in expected.items():
-        was, now = signature(leaf), signature(got.get(path, leaf))
-        if isinstance(was, tuple) and isinstance(now, tuple) and was[0] != now[0]:
+        before, after = signature(leaf), signature(got.get(path, leaf))
+        if before == after:
+            continue
+        if isinstance(before, tuple) and isinstance(after, tuple) and before[0] != after[0]:
             misshapen.append(path)
-        elif was != now:
+        else:
             mistyped.append(path)
-    return missing, unexpected, misshapen, mistyped
+    return Differences(missing, unexpected, misshapen, mistyped)
+
+
+def readings(tree: PyTree) -> dict[str, PyTree]:
+    """What can be read anywhere in the tree, by path: leaves, the shapes that aliases show, empty nodes."""
+    known = dict(leaves(tree))
+    found: dict[str, PyTree] = {}
+    for path, value in entries(tree).items():
+        is_alias = type(value) is Tie and value.source in known
+        found[path] = value.read(shape_only(known[value.source])) if is_alias else value
+    return found
 
 
 def structure_error(
     what: str,
-    missing: Sequence[str] = (),
-    unexpected: Sequence[str] = (),
-    misshapen: Sequence[str] = (),
-    mistyped: Sequence[str] = (),
-    expected: Mapping[str, Any] = {},
-    got: Mapping[str, Any] = {},
+    found: Differences,
+    expected: Mapping[str, Leaf] = {},
+    got: Mapping[str, Leaf] = {},
     *,
     prefix: str = "",
     fix: str = "",
     sides: tuple[str, str] = ("", ""),
     ties: Sequence[str] = (),
 ) -> StructureError:
-    """All that does not fit as one error: one line if there is one difference, else a line each."""
-    differ = sorted([*misshapen, *mistyped], key=natural)
-    told: list[str] = []
-    for path in differ[:SHOWN]:
-        told.append(
-            f"{quoted(prefix + path) if prefix + path else 'the root'}: expected {describe(expected[path])}{sides[0]}, got {describe(got[path])}{sides[1]}"
-        )
-    if len(differ) > SHOWN:
-        told.append(f"and {len(differ) - SHOWN} more of another shape or dtype")
-    groups = [
-        sorted((prefix + path for path in group), key=natural) for group in (missing, unexpected, misshapen, mistyped)
+    """All that does not fit as one error: one line if there is one difference, else a line each.
+
+    `prefix` goes before each path; `sides` says behind each value where it is.
+    """
+    problems = [
+        *_unfit_lines(found, expected, got, prefix, sides),
+        *_name_lines(found, prefix, sides),
+        *lines(ties).splitlines(),
     ]
-    told += [
-        f"{name}{sides[1]}: {listed(group)}"
-        for name, group in zip(("missing", "unexpected"), groups, strict=False)
-        if group
-    ]
-    told += lines(ties).splitlines()
-    text = f"{what}: {told[0]}." if len(told) == 1 else "\n  ".join([f"{what}:", *told])
-    return StructureError(f"{text}{(' ' if len(told) == 1 else chr(10)) if fix else ''}{fix}", *groups)
+    groups = [_shown_paths(group, prefix) for group in vars(found).values()]
+    if len(problems) == 1:
+        text = f"{what}: {problems[0]}."
+        return StructureError(f"{text} {fix}" if fix else text, *groups)
+    text = "\n  ".join([f"{what}:", *problems])
+    return StructureError(f"{text}\n{fix}" if fix else text, *groups)
+
+
+def _shown_paths(paths: Sequence[str], prefix: str) -> list[str]:
+    return sorted((prefix + path for path in paths), key=natural)
+
+
+def _unfit_lines(
+    found: Differences, expected: Mapping[str, Leaf], got: Mapping[str, Leaf], prefix: str, sides: tuple[str, str]
+) -> list[str]:
+    """A line for each leaf of another shape or dtype: the first ten, then a count."""
+    unfit = sorted([*found.misshapen, *found.mistyped], key=natural)
+    problems: list[str] = []
+    for path in unfit[:SHOWN]:
+        name = quoted(prefix + path) if prefix + path else "the root"
+        before, after = describe(expected[path]) + sides[0], describe(got[path]) + sides[1]
+        problems.append(f"{name}: expected {before}, got {after}")
+    if len(unfit) > SHOWN:
+        problems.append(f"and {len(unfit) - SHOWN} more of another shape or dtype")
+    return problems
+
+
+def _name_lines(found: Differences, prefix: str, sides: tuple[str, str]) -> list[str]:
+    problems: list[str] = []
+    if found.missing:
+        problems.append(f"missing{sides[1]}: {listed(_shown_paths(found.missing, prefix))}")
+    if found.unexpected:
+        problems.append(f"unexpected{sides[1]}: {listed(_shown_paths(found.unexpected, prefix))}")
+    return problems

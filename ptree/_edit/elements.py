@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,14 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import StructureError
-from .._tree import signature
+from .._tree import Leaf, signature
 from .._words import describe, quoted
 
+Elements: TypeAlias = Any
+"""An index expression, as in `array[...]`: numbers, slices, arrays of numbers or of bools, or a tuple of these."""
 
-def written_at(path: str, leaf: Any, at: Any, value: Any) -> Any:
+
+def written_at(path: str, leaf: Leaf, at: Elements, value: Leaf) -> Leaf:
     """The array with a part of it written; bounds are checked where the index is known."""
     asked = f"cannot set {quoted(path)} at {_index_text(at)}"
     at = tuple(map(_array, at)) if isinstance(at, tuple) else _array(at)

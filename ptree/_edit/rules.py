@@ -1,4 +1,4 @@
-"""Rules: an ordered table selector -> value, in which the first that matches a leaf wins.
+"""Rules: an ordered table selector -> value, in which the first that matches a leaf wins; label, mask, explain.
 
 Rules are strict: one that takes no leaf, as it matches nothing or as the rules before it take all that it
 matches, and, where every leaf needs a value, a leaf that none matches, are one error that lists all of them.
@@ -7,17 +7,19 @@ Only `**` may be left with nothing to take. `default=` and `strict=False` are th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._tree import MISSING
+from .._tree import MISSING, PyTree, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted
-from .access import replace_leaves
-from .selectors import leaves, match, parse, takes_all
+from .selectors import Selector, choose, is_everything, match, parse, single_layers
 
-Rules = Mapping[Any, Any]
+T = TypeVar("T")
+
+Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
 
 
@@ -29,6 +31,8 @@ class Taken:
     rule: str | None
     value: Any
     shadowed: tuple[str, ...]
+    alias: str = ""
+    """The alias by which the rule matches the leaf; empty where its own path matches."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,34 @@ class Explanation:
 
     def __str__(self) -> str:
         cells = [("leaf", "rule", "shadowed")]
-        cells += [(row.path, row.rule or "-", ", ".join(row.shadowed)) for row in self.rows]
-        wide, middle = (max(len(row[at]) for row in cells) for at in (0, 1))
-        lines = [f"{path:{wide}}  {rule:{middle}}  {shadowed}".rstrip() for path, rule, shadowed in cells]
-        lines += [f"dead: {why}" for why in self.dead.values()]
-        lines += [f"unmatched: {listed(self.unmatched)}"] if self.unmatched else []
-        return "\n".join(lines)
+        for row in self.rows:
+            rule = f"{row.rule} (as {row.alias})" if row.alias else row.rule or "-"
+            cells.append((row.path, rule, ", ".join(row.shadowed)))
+        wide, middle = (max(len(row[column]) for row in cells) for column in (0, 1))
+        shown = [f"{path:{wide}}  {rule:{middle}}  {shadowed}".rstrip() for path, rule, shadowed in cells]
+        shown += [f"dead: {why}" for why in self.dead.values()]
+        if self.unmatched:
+            shown.append(f"unmatched: {listed(self.unmatched)}")
+        return "\n".join(shown)
 
 
-def explain(tree: Any, rules: Rules) -> Explanation:
+class _Rule:
+    """One rule of a table: its name for people, its value, and what it selects."""
+
+    def __init__(self, tree: PyTree, key: Any, name: str, value: Any):
+        self.name, self.value = name, value
+        self.selector: Selector = list(key) if isinstance(key, tuple) else key
+        found = match(tree, self.selector)
+        problem = single_layers(found.selected)
+        self.problems = [*found.problems, problem] if problem else found.problems
+        self.aliases = {one.own_path: one.alias for one in found.selected if not one.index}
+        """Own path -> the alias by which the leaf is matched, of each leaf that the rule matches."""
+
+    def may_take_nothing(self) -> bool:
+        return all(is_everything(part) and not part.takes_away for part in parse(self.selector))
+
+
+def explain(tree: PyTree, rules: Rules) -> Explanation:
     """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
 
     >>> from ptree import Tree
@@ -65,49 +88,59 @@ def explain(tree: Any, rules: Rules) -> Explanation:
     dead: the pattern 'hed' matches nothing: at the root there are ['enc', 'n'].
     unmatched: ['n']
 
+    A leaf that a rule matches by an alias alone says so: `head/kernel (as head/kernel)`.
+
     Raises:
         PatternError: a malformed pattern, or rules that are no dict.
     """
     if not isinstance(rules, Mapping):
         raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
-    hits: dict[str, list[tuple[str, Any]]] = {path: [] for path, _ in leaves(tree)}
+    matched: dict[str, list[_Rule]] = {path: [] for path, _ in leaves(tree)}
     dead: dict[str, str] = {}
     names: list[str] = []
     for key, value in rules.items():
-        selector = list(key) if isinstance(key, tuple) else key
-        found, why = match(tree, selector)
-        name = _unique(_name(key), names)
-        everything = all(takes_all(part) and not away for away, part in parse(selector))
-        if not why and not everything and all(hits[path] for path, _ in found):
-            first = list(dict.fromkeys(hits[path][0][0] for path, _ in found))
-            why = [f"the rule {quoted(name)} takes nothing: {listed(first)} before it takes all that it matches"]
-        if why:
-            dead[name] = "\n".join(why)
-        for path, _ in found:
-            hits[path].append((name, value))
-    return Explanation(
-        tuple(
-            Taken(path, *(found[0] if found else (None, None)), tuple(name for name, _ in found[1:]))
-            for path, found in hits.items()
-        ),
-        dead,
-    )
+        rule = _Rule(tree, key, _unique(_rule_name(key), names), value)
+        names.append(_rule_name(key))
+        problems = rule.problems or _why_too_late(rule, matched)
+        if problems:
+            dead[rule.name] = "\n".join(problems)
+        for path in rule.aliases:
+            matched[path].append(rule)
+    rows = [_taken(path, found) for path, found in matched.items()]
+    return Explanation(tuple(rows), dead)
+
+
+def _taken(path: str, matched: list[_Rule]) -> Taken:
+    if not matched:
+        return Taken(path, None, None, ())
+    first, *others = matched
+    return Taken(path, first.name, first.value, tuple(rule.name for rule in others), first.aliases[path])
+
+
+def _why_too_late(rule: _Rule, matched: Mapping[str, list[_Rule]]) -> list[str]:
+    """The problem of a rule before which others take all that it matches."""
+    if rule.may_take_nothing() or not all(matched[path] for path in rule.aliases):
+        return []
+    first = dict.fromkeys(matched[path][0].name for path in rule.aliases)
+    return [f"the rule {quoted(rule.name)} takes nothing: {listed(first)} before it takes all that it matches"]
 
 
 def _unique(name: str, names: list[str]) -> str:
     """The name, with a number where another rule has the same: two functions may both be `<lambda>`."""
-    names.append(name)
-    return name if names.count(name) == 1 else f"{name} ({names.count(name)})"
+    count = names.count(name)
+    return f"{name} ({count + 1})" if count else name
 
 
-def _name(key: Any) -> str:
+def _rule_name(key: Any) -> str:
     """A selector as a person would write it."""
     if isinstance(key, tuple):
-        return f"({', '.join(map(_name, key))})"
-    return key if isinstance(key, str) else str(getattr(key, "pattern", "")) or name_of(key)
+        return f"({', '.join(map(_rule_name, key))})"
+    if isinstance(key, re.Pattern):
+        return str(key.pattern)
+    return key if isinstance(key, str) else name_of(key)
 
 
-def label(tree: Any, rules: Rules, *, default: Any = MISSING, strict: bool = True) -> Any:
+def label(tree: T, rules: Rules, *, default: Any = MISSING, strict: bool = True) -> T:
     """A tree of the same structure with a rule's value at each leaf: labels, learning rates, shardings.
 
     >>> from ptree import Tree
@@ -124,20 +157,40 @@ def label(tree: Any, rules: Rules, *, default: Any = MISSING, strict: bool = Tru
         strict: whether a rule that takes no leaf is an error.
 
     Raises:
-        PatternError: rules that take no leaf, and leaves that no rule matches; it lists all of them.
+        PatternError: rules that take no leaf, or single layers of a stack, and leaves that no rule matches; it lists
+            all of them.
     """
-    told = explain(tree, rules)
-    problems = list(told.dead.values()) if strict else []
-    if default is MISSING and told.unmatched:
-        problems.append(f"no rule matches {listed(told.unmatched)}: add a rule for '**', or give default=")
+    explanation = explain(tree, rules)
+    problems = list(explanation.dead.values()) if strict else []
+    if default is MISSING and explanation.unmatched:
+        problems.append(f"no rule matches {listed(explanation.unmatched)}: add a rule for '**', or give default=")
     if problems:
         raise PatternError(lines(problems))
-    return replace_leaves(tree, {row.path: default if row.rule is None else row.value for row in told.rows})
+    values = {row.path: default if row.rule is None else row.value for row in explanation.rows}
+    return replace_leaves(tree, values)
 
 
-def assign(tree: Any, rules: Rules, strict: bool = True) -> dict[str, Any]:
+def assign(tree: PyTree, rules: Rules, strict: bool = True) -> dict[str, Any]:
     """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf."""
-    told = explain(tree, rules)
-    if strict and told.dead:
-        raise PatternError(lines(list(told.dead.values())))
-    return {row.path: row.value for row in told.rows if row.rule is not None}
+    explanation = explain(tree, rules)
+    if strict and explanation.dead:
+        raise PatternError(lines(list(explanation.dead.values())))
+    return {row.path: row.value for row in explanation.rows if row.rule is not None}
+
+
+def mask(tree: T, selector: Selector) -> T:
+    """A tree of the same structure: True at the selected leaves, False at the others.
+
+    >>> from ptree import Tree
+    >>> mask(Tree({"enc": {"kernel": 1, "bias": 2}}), "**/kernel")
+    Tree(
+      enc/kernel  True
+      enc/bias    False
+    )
+
+    Raises:
+        PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    chosen = frozenset(path for path, _ in choose(tree, selector))
+    return map_leaves(tree, lambda path, _: path in chosen)

@@ -1,39 +1,53 @@
-"""Changing the structure of any pytree by path: put and drop."""
+"""Editing the structure of any pytree by path: put, drop, select, partition, merge, unflatten, asdict.
+
+Each is an edit of the tree's entries, from which one assembly builds the tree. Containers keep their types, what is
+not touched is shared, and where a source goes, its first alias takes over the leaf.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import is_
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from .._errors import PathError, StructureError, TieError
-from .._paths import STACKED, split
+from .._errors import PathError, PatternError, StructureError, TieError
+from .._paths import compile, natural, split
 from .._tree import (
     MISSING,
+    BareTree,
     Layout,
-    Nested,
+    Leaf,
+    Place,
+    PyTree,
+    Structure,
     Tie,
     Tree,
-    build,
-    child,
+    assemble,
     emptied,
-    expand,
-    find,
-    layer_at,
+    entries,
+    leaves,
     levels_below,
+    locate,
     make,
-    new_key,
     opened,
-    place,
+    read,
     remade,
-    shape_only,
+    replace_leaves,
+    structure,
+    tree_of,
+    with_items,
+    write,
 )
 from .._words import describe, listed, quoted
-from .access import named, position
-from .selectors import Selector, aliases, check_depth, choose, each_entry, leaves
+from .check import Differences, structure_error
+from .leaf_names import names_of_leaves
+from .selectors import Selector, choose, choose_names
+
+T = TypeVar("T")
+
+# ------------------------------------------------------------------------------------------- put
 
 
-def put(tree: Any, path: str | int, value: Any) -> Any:
+def put(tree: T, path: str | int, value: PyTree) -> T:
     """A tree with a value at a path that may be new; a mapping becomes a subtree.
 
     >>> put(Tree({"enc": {"kernel": 1}}), "head/bias", 3)
@@ -47,103 +61,234 @@ def put(tree: Any, path: str | int, value: Any) -> Any:
 
     Raises:
         PathError: the path is the root, goes on below a leaf, or could begin with more than one key.
+        PatternError: the path is a pattern; `update` changes what a pattern matches.
         StructureError: a container that cannot take a new name (a tuple, a dataclass), or one layer of a stack.
+        TieError: a tie in what is no Tree, without its source, or through a transform that does not fit.
     """
     segments = split(path)
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
-    for used in range(1, len(segments) + 1):
-        if (layer := layer_at(tree, segments[:used])) is not None:
-            raise StructureError(
-                f"cannot put {quoted('/'.join(segments))}: it is in one layer of the stack"
-                f" {quoted('/'.join(layer[0]).removesuffix('/' + STACKED))}, and all its layers are alike."
-                " Use ptree.set for other values, or ptree.stacks.unstack it first"
-            )
+    place, used = _deepest(tree, segments)
+    asked = f"cannot put {quoted('/'.join(segments))}"
+    _check_no_single_layer(place, asked)
+    if used < len(segments):
+        _check_no_pattern(tree, segments, asked)
+        _check_new_name(place, segments, used, asked)
     if type(value) is Tie:
-        return _put_tie(tree, segments, value)
-    return _put(tree, segments, value, "/".join(segments))
+        _check_tie(tree, segments, value)
+    if type(value) is Tie or _is_tied(place):
+        return _put_by_entries(tree, "/".join(segments), value, asked)
+    if used == len(segments):
+        return write(place, _as_child(place.steps[-1].node, value))
+    return write(place, _with_new_child(place.kept, segments, used, value, asked))
 
 
-def _put_tie(tree: Any, segments: Sequence[str], tie: Tie) -> Tree:
+def _deepest(tree: PyTree, segments: Sequence[str]) -> tuple[Place, int]:
+    """The longest beginning of a path that is there, and how many segments it has."""
+    for used in range(len(segments), 0, -1):
+        place = locate(tree, segments[:used])
+        if place is not None:
+            return place, used
+    return Place((), tree), 0
+
+
+def _is_tied(place: Place) -> bool:
+    """Whether a tie is at this place, or declared by a node on the way."""
+    if place.tie is not None or place.shared:
+        return True
+    nodes = [*(step.node for step in place.steps), place.kept]
+    return any(isinstance(node, BareTree) and node._node[1].ties for node in nodes)
+
+
+def _check_no_single_layer(place: Place, asked: str) -> None:
+    if not place.index:
+        return
+    whole = place.spelt.split("/")
+    stack = "/".join(whole[: whole.index(":")])
+    raise StructureError(
+        f"{asked}: it is in one layer of the stack {quoted(stack)}, and all its layers are alike."
+        " Use ptree.set for other values, or ptree.stacks.unstack it first"
+    )
+
+
+def _check_no_pattern(tree: PyTree, segments: Sequence[str], asked: str) -> None:
+    """Raise for a new name that was meant as a pattern: one with `*`, or with other wildcards that match something."""
     path = "/".join(segments)
-    asked = f"cannot put {tie!r} at {quoted(path)}"
-    if type(tree) is not Tree:
-        raise TieError(f"{asked}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
-    source = find(tree, split(tie.source))
-    why = next((why for step in tie.via if (why := step.misfit(source))), "")
-    if why:
-        raise TieError(f"{asked}: it {why}, and {quoted(tie.source)} is {describe(source)}")
-    return _restructure(tree, lambda nested: _put_nested(nested, segments, tie, path), path)
+    if not any(character in path for character in "*?[{"):
+        return
+    try:
+        pattern = compile(path)
+    except PatternError:
+        return
+    if pattern.literal is None and ("*" in path or any(pattern.matches(name) for name in entries(tree))):
+        raise PatternError(
+            f"{asked}: it is a pattern, and put takes one path. ptree.update changes what a pattern matches"
+        )
 
 
-def _put(node: Any, segments: Sequence[str], value: Any, asked: str) -> Any:
-    name, *rest = segments
-    if type(node) is Tree:
-        layout = node._layout
-        if layout.ties:
-            return _restructure(node, lambda nested: _put_nested(nested, segments, value, asked))
-        old = child(node, name)
-        new = _put(Tree() if old is MISSING else old, rest, value, asked) if rest else _as_child(value)
-        children = {**dict(zip(layout.keys, node._children, strict=True)), name: new}
-        order = layout.order if name in layout.order else (*layout.order, name)
-        return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
+def _check_new_name(place: Place, segments: Sequence[str], used: int, asked: str) -> None:
+    """Raise where the node at a place cannot have a child of a new name."""
+    at = "/".join(segments[:used])
+    node = read(place)
     inside = opened(node)
     if inside is None:
-        at = asked.removesuffix("/".join(segments)).rstrip("/")
-        what = f"{quoted(at)} is {describe(node)}" if at else f"the tree is {describe(node)}"
-        raise PathError(f"cannot put {quoted(asked)}: {what}, not a node.{' Drop it first' if at else ''}")
-    found = position(node, segments, node, segments, must=False)
-    if found is not None:  # a key that is there; it may hold slashes
-        at, used = found
-        rest = segments[used:]
-        values = list(inside.values)
-        values[at] = _put(values[at], rest, value, asked) if rest else value
-        return inside.rebuild(values)
-    if not isinstance(node, Mapping):
+        if place.tie is not None:
+            what = "an alias"
+        else:
+            what = describe(node)
+        where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
+        raise PathError(f"{asked}: {where}, not a node.{' Drop it first' if at else ''}")
+    if not inside.is_mapping:
+        kind = type(node).__name__
         raise StructureError(
-            f"cannot put {quoted(asked)}: a {type(node).__name__} cannot take the new name {name!r};"
-            f" it has {listed(inside.names)}"
+            f"{asked}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
         )
-    if any("/" in known for known in inside.names):
-        name, rest = _new_name(node, segments, value, asked)
-    new = _put(remade(node, {}) if isinstance(node, dict) else {}, rest, value, asked) if rest else value
-    return remade(node, {**node, new_key(node, name, f"cannot put {quoted(asked)}"): new})
 
 
-def _new_name(node: Mapping[Any, Any], segments: Sequence[str], value: Any, asked: str) -> tuple[str, Sequence[str]]:
-    """Beside keys that hold '/': the new key, and the path below it, as deep as below its neighbours."""
-    below, own = levels_below(node), levels_below(value)
-    if below is None or own is None or below - own > len(segments):
+def _check_tie(tree: PyTree, segments: Sequence[str], tie: Tie) -> None:
+    asked = f"cannot put {tie!r} at {quoted('/'.join(segments))}"
+    if type(tree) is not Tree:
+        raise TieError(f"{asked}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
+    place = locate(tree, split(tie.source))
+    source = MISSING if place is None else read(place)
+    for step in tie.via:
+        why = step.misfit(source)
+        if why:
+            raise TieError(f"{asked}: it {why}, and {quoted(tie.source)} is {describe(source)}")
+
+
+def _as_child(parent: PyTree, value: PyTree) -> PyTree:
+    """A value as a node holds it: in a Tree a mapping becomes a Tree."""
+    is_nested = isinstance(value, Mapping) or type(value) in (list, tuple)
+    return Tree(value) if is_nested and isinstance(parent, BareTree) else value
+
+
+def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyTree, asked: str) -> PyTree:
+    """A mapping with a value at a path of which not even the first segment is there."""
+    if isinstance(node, BareTree):
+        name, *below = segments[used:]
+        child = Tree({"/".join(below): value}) if below else _as_child(node, value)
+        children, layout = node._node
+        named = {**dict(zip(layout.keys, children, strict=True)), name: child}
+        order = dict.fromkeys((*layout.order, name))
+        return make(Layout.of(order, named, layout.ties), [named[key] for key in sorted(named)])
+    cut = _key_length(node, segments[used:], value, asked)
+    key, below = "/".join(segments[used : used + cut]), segments[used + cut :]
+    for name in reversed(below):
+        value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, asked)
+    inside = opened(node)
+    assert inside is not None
+    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, asked)
+
+
+def _key_length(node: Mapping[Any, PyTree], rest: Sequence[str], value: PyTree, asked: str) -> int:
+    """How many segments a new key takes: among keys that hold `/` as many as leave a path as deep as its neighbours'."""
+    keys = [str(key) for key in node]
+    slashed = [key for key in keys if "/" in key]
+    if not slashed:
+        return 1
+    below, inside = levels_below(node), levels_below(value)
+    if below is None or inside is None or below - inside > len(rest):
         raise PathError(
-            f"cannot put {quoted(asked)}: keys such as {next(key for key in node if '/' in str(key))!r} hold '/', and"
+            f"{asked}: keys such as {slashed[0]!r} hold '/', and"
             " what is below them is not equally deep, so what the new key should be is not known"
         )
-    cut = len(segments) - max(below - 1 - own, 0)
-    return "/".join(segments[:cut]), segments[cut:]
+    return len(rest) - max(below - 1 - inside, 0)
 
 
-def _as_child(value: Any) -> Any:
-    return Tree(value) if isinstance(value, Mapping) or type(value) in (list, tuple) else value
+def _put_by_entries(tree: PyTree, path: str, value: PyTree, asked: str) -> PyTree:
+    before = structure(tree)
+    _check_no_leaf_above(before, path, asked)
+    new = _structure_at(before, path, value)
+    after: dict[str, PyTree] = {}
+    is_placed = False
+    for name, old in before.entries.items():
+        if name != path and not name.startswith(f"{path}/"):
+            after[name] = old
+        elif not is_placed:
+            after.update(new.entries)
+            is_placed = True
+    if not is_placed:
+        after.update(new.entries)
+    kept = {name: node for name, node in before.containers.items() if name != path and not name.startswith(f"{path}/")}
+    inherited = with_heirs(before, after, tied=path if type(value) is Tie else None)
+    return assemble(inherited, {**kept, **new.containers})
 
 
-def _put_nested(nested: Nested, segments: Sequence[str], value: Any, asked: str) -> None:
-    *above, name = segments
-    for depth, segment in enumerate(above):
-        below = nested.setdefault(segment, Nested())
-        if type(below) is not Nested:
-            if opened(below) is not None and type(below) is not Tie:
-                nested[segment] = _put(below, segments[depth + 1 :], value, asked)
-                return
-            what = "an alias" if type(below) is Tie else describe(below)
-            raise PathError(
-                f"cannot put {quoted(asked)}: {'/'.join(above[: depth + 1])!r} is {what}, not a node. Drop it first"
-            )
-        nested = below
-    value = _as_child(value)
-    nested[name] = expand(value, "/".join(segments) + "/") if type(value) is Tree else value
+def _check_no_leaf_above(before: Structure, path: str, asked: str) -> None:
+    segments = path.split("/")
+    for cut in range(1, len(segments)):
+        above = "/".join(segments[:cut])
+        value = before.entries.get(above, MISSING)
+        if value is MISSING or (opened(value) is not None and type(value) is not Tie):
+            continue
+        what = "an alias" if type(value) is Tie else describe(value)
+        raise PathError(f"{asked}: {above!r} is {what}, not a node. Drop it first")
 
 
-def drop(tree: Any, selector: Selector) -> Any:
+def _structure_at(before: Structure, path: str, value: PyTree) -> Structure:
+    """The entries and containers of a value that is put at a path."""
+    above = path
+    while above not in before.containers:
+        above = above.rpartition("/")[0]
+    value = _as_child(before.containers[above], value)
+    if not isinstance(value, BareTree):
+        return Structure({path: value}, {})
+    inner = structure(value)
+    found: dict[str, PyTree] = {} if inner.entries else {path: value}
+    for name, leaf in inner.entries.items():
+        found[f"{path}/{name}"] = Tie(f"{path}/{leaf.source}", leaf.via) if type(leaf) is Tie else leaf
+    containers = {f"{path}/{name}" if name else path: node for name, node in inner.containers.items()}
+    return Structure(found, containers if inner.entries else {})
+
+
+def with_heirs(before: Structure, after: Mapping[str, PyTree], tied: str | None = None) -> dict[str, PyTree]:
+    """The entries in which the first alias of each source that is gone takes over the leaf.
+
+    A path that is `tied` anew takes over nothing: its tie leads to what its source then is.
+    """
+    found = dict(after)
+    heirs: dict[str, tuple[str, Tie]] = {}
+    nodes = _nodes_above(path for path, value in after.items() if value is not MISSING)
+    for alias, tie in after.items():
+        if type(tie) is not Tie or alias == tied or _still_there(tie.source, before, after, nodes):
+            continue
+        if tie.source not in heirs:
+            heirs[tie.source] = alias, tie
+            found[alias] = tie.read(_kept_before(before, tie.source))
+        else:
+            heir, first = heirs[tie.source]
+            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
+            found[alias] = back.then(tie.via)
+    return found
+
+
+def _still_there(source: str, before: Structure, after: Mapping[str, PyTree], nodes: Collection[str]) -> bool:
+    """Whether a leaf, or the container that was tied as a whole, is still at the source."""
+    if source in nodes:
+        return source in before.containers
+    return after.get(source, MISSING) is not MISSING and type(after[source]) is not Tie
+
+
+def _kept_before(before: Structure, path: str) -> PyTree:
+    return before.containers[path] if path in before.containers else before.entries[path]
+
+
+def _nodes_above(paths: Iterable[str]) -> set[str]:
+    """The paths of all nodes that lie above these paths."""
+    nodes: set[str] = set()
+    for path in paths:
+        above = path.rpartition("/")[0]
+        while above and above not in nodes:
+            nodes.add(above)
+            above = above.rpartition("/")[0]
+    return nodes
+
+
+# ------------------------------------------------------------------------------------------ drop
+
+
+def drop(tree: T, selector: Selector) -> T:
     """A tree without the selected leaves, and without the nodes that this leaves empty.
 
     >>> drop(Tree({"enc": {"kernel": 1, "bias": 2}, "head/bias": 3}), "**/bias")
@@ -151,7 +296,7 @@ def drop(tree: Any, selector: Selector) -> Any:
       enc/kernel  1
     )
 
-    Here a pattern may also match an alias: dropping an alias removes the tie, and dropping a source hands
+    Here each name counts by itself: dropping an alias removes the tie, and dropping a source hands
     the leaf to its first alias that stays.
 
     Raises:
@@ -159,78 +304,250 @@ def drop(tree: Any, selector: Selector) -> Any:
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
         StructureError: a container that cannot lose a child (a list, a tuple, a dataclass).
     """
-    among = None
-    if aliases(tree):  # here their names count like those of leaves
-        among = [(path, _of_shape(value, leaf)) for path, value, leaf in named(tree, leaves(tree))]
-    gone = frozenset(path for path, _ in choose(tree, selector, among))
-    result = _drop(tree, gone, "")
-    return emptied(tree) if result is MISSING else result
+    names = names_of_leaves(tree)
+    gone = {*choose_names(tree, selector, names)}
+    if not gone:
+        return tree
+    if gone == {""}:
+        return emptied(tree)
+    before = structure(tree)
+    after = {path: value for path, value in before.entries.items() if not _is_gone(path, value, before, gone)}
+    _check_no_child_lost(before, after)
+    if not after:
+        return emptied(tree)
+    return assemble(with_heirs(before, after), before.containers)
 
 
-def _of_shape(value: Any, leaf: Any) -> Any:
-    """What a predicate may ask of a leaf or alias, without running a transform on an array."""
-    return value.read(shape_only(leaf)) if type(value) is Tie else leaf
+def _is_gone(path: str, value: PyTree, before: Structure, gone: Collection[str]) -> bool:
+    if path in gone:
+        return True
+    if type(value) is not Tie or value.source not in before.containers:
+        return False
+    # an alias of a container goes with the names of all leaves in it
+    inside = [name for name in before.entries if name.startswith(f"{value.source}/")]
+    return all(path + name[len(value.source) :] in gone for name in inside)
 
 
-def _drop(node: Any, gone: frozenset[str], prefix: str) -> Any:
-    check_depth(node, prefix)
-    if type(node) is Tree and node._layout.ties:
-        return _restructure(node, lambda nested: _drop_nested(nested, gone, prefix)) or MISSING
-    inside = opened(node)
-    if inside is None:
-        return MISSING if prefix[:-1] in gone else node
-    values = [_drop(value, gone, f"{prefix}{name}/") for name, value in zip(inside.names, inside.values, strict=True)]
-    if all(map(is_, values, inside.values)):
-        return node
-    gone_all = all(value is MISSING for value in values)
-    if inside.fixed and any(value is MISSING for value in values) and not (gone_all and prefix):
-        lost = [prefix + name for name, value in zip(inside.names, values, strict=True) if value is MISSING]
-        raise StructureError(
-            f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
-            " ptree.partition leaves None in its place"
-        )
-    return MISSING if gone_all else inside.keep(values)
-
-
-def _drop_nested(nested: Nested, gone: frozenset[str], prefix: str) -> None:
-    for name, value in list(nested.items()):
-        path = prefix + name
-        if type(value) is Nested and value:
-            _drop_nested(value, gone, path + "/")
-            value = value or MISSING
-        elif type(value) is Tie:
-            value = MISSING if path in gone else value
-        elif type(value) is not Nested:
-            value = _drop(value, gone, path + "/")
-        if value is MISSING:
-            del nested[name]
-        else:
-            nested[name] = value
-
-
-def _restructure(tree: Tree, edit: Callable[[Nested], None], tied: str | None = None) -> Tree:
-    """The tree with its nested dicts edited; where a source is gone, its first alias takes over the leaf.
-
-    A path that is `tied` anew takes over nothing: its tie leads to what its source then is.
-    """
-    nested = expand(tree)
-    edit(nested)
-    heirs: dict[str, tuple[str, Tie]] = {}
-    for alias, tie in [(path, value) for path, value in each_entry(nested) if type(value) is Tie and path != tied]:
-        here, before = _at(nested, tie.source), find(tree, split(tie.source))
-        if type(here) not in (Nested, Tie, type(MISSING)) or (type(here) is Nested and type(before) is Tree):
+def _check_no_child_lost(before: Structure, after: Mapping[str, PyTree]) -> None:
+    """Raise where a list, a tuple or a dataclass would lose some of its children, or the whole tree is one that would."""
+    nodes = _nodes_above(after)
+    for path, node in before.containers.items():
+        inside = opened(node)
+        assert inside is not None
+        if inside.is_mapping or (path and path not in nodes):
             continue
-        if tie.source not in heirs:
-            heirs[tie.source] = alias, tie
-            place(nested, split(alias), tie.read(before))
+        children = [f"{path}/{name}" if path else name for name in inside.names]
+        lost = [child for child in children if child not in after and child not in nodes]
+        if lost:
+            raise StructureError(
+                f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
+                " ptree.partition leaves None in its place"
+            )
+
+
+# ----------------------------------------------------------------------------------------- parts
+
+
+def select(tree: T, selector: Selector) -> T:
+    """A tree of the selected leaves only, under their own paths.
+
+    >>> select(Tree({"enc": {"kernel": 1, "bias": 2}, "head/bias": 3}), "**/bias")
+    Tree(
+      enc/bias   2
+      head/bias  3
+    )
+
+    Aliases come along with their source. Where a container cannot lose a child, None stands in its place.
+
+    Raises:
+        PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    chosen = {path for path, _ in choose(tree, selector)}
+    return _part(tree, structure(tree), chosen)
+
+
+def partition(tree: T, selector: Selector) -> tuple[T, T]:
+    """Two trees: the selected leaves, and the rest. `merge` puts them together again.
+
+    >>> head, body = partition(Tree({"enc": {"kernel": 1}, "head": {"kernel": 2}}), "head")
+    >>> head["head/kernel"], body["enc/kernel"]
+    (2, 1)
+
+    Nodes that were empty before stay in the rest.
+
+    Raises:
+        PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    chosen = {path for path, _ in choose(tree, selector)}
+    whole = structure(tree)
+    rest: set[str] = set()
+    for path, value in whole.entries.items():
+        if path not in chosen and type(value) is not Tie:
+            rest.add(path)
+    return _part(tree, whole, chosen), _part(tree, whole, rest)
+
+
+def _part(tree: T, whole: Structure, chosen: Collection[str]) -> T:
+    """The tree with the chosen entries; the others leave gaps, so that `merge` keeps the declared order."""
+    nodes = _nodes_above(chosen)
+    found: dict[str, PyTree] = {}
+    for path, value in whole.entries.items():
+        if type(value) is Tie:
+            is_chosen = value.source in chosen or value.source in nodes
         else:
-            heir, first = heirs[tie.source]
-            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
-            place(nested, split(alias), back.then(tie.via))
-    return build(nested, tree)
+            is_chosen = path in chosen
+        found[path] = value if is_chosen else MISSING
+    if all(value is MISSING for value in found.values()) and not isinstance(tree, BareTree):
+        return emptied(tree) if found else tree
+    return assemble(found, whole.containers)
 
 
-def _at(nested: Any, path: str) -> Any:
-    for segment in split(path):
-        nested = nested.get(segment, MISSING) if type(nested) is Nested else MISSING
-    return nested
+# ----------------------------------------------------------------------------------------- merge
+
+
+def merge(*trees: PyTree) -> PyTree:
+    """One tree with the leaves of all; the inverse of `partition`.
+
+    >>> merge(Tree({"enc": {"kernel": 1}}), Tree({"enc": {"bias": 2}, "head/bias": 3}))
+    Tree(
+      enc/kernel  1
+      enc/bias    2
+      head/bias   3
+    )
+
+    Ties of every tree stay. An empty node, or None, gives way to whatever another tree has there. The keys of
+    a plain dict come in the order of the trees.
+
+    Raises:
+        StructureError: a path that is in more than one tree, or containers that do not fit.
+        PathError: trees that together have one path twice, or more than 256 levels.
+    """
+    if not trees:
+        raise StructureError("cannot merge: no tree was given")
+    filled = [tree for tree in trees if not _is_empty(tree)]
+    if not filled:
+        return next((tree for tree in trees if isinstance(tree, BareTree)), trees[-1])
+    if len(filled) == 1:
+        return filled[0]
+    if any(isinstance(tree, BareTree) for tree in filled):
+        filled = [Tree(tree) if isinstance(tree, Mapping) else tree for tree in filled]
+    parts = [structure(tree) for tree in filled]
+    containers: dict[str, PyTree] = {}
+    merged: dict[str, PyTree] = {}
+    twice: set[str] = set()
+    for part in parts:
+        containers = _merged_containers(containers, part.containers)
+        for path, value in part.entries.items():
+            there = merged.get(path, MISSING)
+            if _gives_way(there):
+                merged[path] = value
+            elif not _gives_way(value) and not (type(value) is Tie and value == there):
+                twice.add(path)
+    nodes = _nodes_above(path for path, value in merged.items() if value is not MISSING)
+    twice |= {path for path, value in merged.items() if path in nodes and not _gives_way(value)}
+    if "" in merged and len(merged) > 1:
+        twice.add("")
+    if twice:
+        names = sorted(twice, key=natural)
+        raise StructureError(
+            f"cannot merge: {listed(names)} {'is' if len(names) == 1 else 'are'} in more than one tree."
+            " Drop one side first, or use ptree.set to replace values",
+            unexpected=names,
+        )
+    whole = assemble(merged, containers)
+    if not isinstance(whole, BareTree):
+        leaves(whole)  # raises where two leaves now have one path
+    return whole
+
+
+def _is_empty(tree: PyTree) -> bool:
+    inside = opened(tree)
+    return inside is not None and not inside.names and not (isinstance(tree, BareTree) and len(tree._node[1].names()))
+
+
+def _gives_way(value: PyTree) -> bool:
+    return value is MISSING or (type(value) is not Tie and _is_empty(value))
+
+
+def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The containers of two trees; those at one path must be of one kind."""
+    merged = dict(first)
+    for path, node in second.items():
+        there = merged.setdefault(path, node)
+        if there is node:
+            continue
+        if isinstance(there, BareTree) or isinstance(node, BareTree):
+            if not (isinstance(there, Mapping) and isinstance(node, Mapping)):
+                raise _unlike(path, there, node)
+            merged[path] = there if isinstance(there, BareTree) else node
+            continue
+        left, right = opened(there), opened(node)
+        assert left is not None and right is not None
+        if type(there) is not type(node) or (not left.is_mapping and list(left.names) != list(right.names)):
+            raise _unlike(path, there, node)
+    return merged
+
+
+def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:
+    left, right = opened(a), opened(b)
+    assert left is not None and right is not None
+    return StructureError(
+        f"cannot merge at {path!r}: a {type(a).__name__} with {listed(left.names)}"
+        f" and a {type(b).__name__} with {listed(right.names)}"
+    )
+
+
+# -------------------------------------------------------------------------------- flat and nested
+
+
+def unflatten(flat: Mapping[str, PyTree], like: PyTree = None) -> PyTree:
+    """A Tree from a flat dict, path -> leaf; or the containers of `like` with the flat dict's leaves.
+
+    >>> unflatten({"enc/kernel": 1, "enc/bias": 2})["enc"]
+    Tree(
+      kernel  1
+      bias    2
+    )
+    >>> unflatten({"0/b": 1, "1": 2}, like=[{"b": 0}, 0])
+    [{'b': 1}, 2]
+
+    With `like` the paths must be its paths; shapes and dtypes are free, so that it also makes masks and labels.
+
+    Raises:
+        StructureError: no mapping; two names land on one path, or the leaves are not those of `like`.
+        PathError: a name that is no path.
+        TieError: an alias without its source.
+    """
+    if not isinstance(flat, Mapping):
+        raise StructureError(f"unflatten takes a flat dict, path -> leaf; got {describe(flat)}")
+    if like is not None:
+        return _unflattened_like(flat, like)
+    if "" in flat:
+        raise PathError("bad key '' at the root: it is empty; a single leaf needs no Tree")
+    return tree_of(flat, sort=False)
+
+
+def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
+    expected: dict[str, Leaf] = dict(leaves(like))
+    no_leaves = entries(like).keys() - expected.keys()  # aliases and empty nodes
+    got = {str(path): value for path, value in flat.items() if str(path) not in no_leaves}
+    missing = [path for path in expected if path not in got]
+    unexpected = [path for path in got if path not in expected]
+    if missing or unexpected:
+        raise structure_error("cannot unflatten into `like`", Differences(missing, unexpected))
+    return replace_leaves(like, got)
+
+
+def asdict(tree: PyTree) -> dict[str, PyTree]:
+    """The tree as nested plain dicts; tied paths hold the same object. No leaf is copied.
+
+    >>> asdict(Tree({"enc/kernel": 1}))
+    {'enc': {'kernel': 1}}
+
+    Raises:
+        StructureError, PathError: as `Tree`, for what is none yet.
+    """
+    tree = tree if type(tree) is Tree else Tree(tree)
+    return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}

@@ -7,6 +7,7 @@ from .paths import join as join
 from .paths import natural as natural
 from .paths import split as split
 from .patterns import Pattern as Pattern
+from .patterns import State as State
 from .patterns import compile as compile
 from .pattern_syntax import escape as escape
 from .captures import fill_in as fill_in

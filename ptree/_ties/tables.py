@@ -1,24 +1,26 @@
-"""Ties: two names for one leaf. tie makes them, untie ends them, ties lists them."""
+"""Ties by table: tie makes two names of one leaf, untie ends ties, ties lists alias -> source."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from operator import is_
-from typing import Any
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 
-from .._edit import Selector, aliases, choose, each_entry, get, why_dead
+from .._edit import Selector, choose_names, names_of_leaves, unused_in_braces, why_unmatched
 from .._errors import PatternError, TieError
-from .._paths import compile, fill_in, split
-from .._tree import MISSING, Tie, Tree, build, copied, expand, find, opened, place, shape_only
+from .._paths import Pattern, compile, fill_in, split
+from .._tree import PyTree, Structure, Tie, Tree, aliases, assemble, copied, entries, locate, structure
 from .._words import describe, listed, quoted, with_fixes
-from .equal_leaves import shared
-from .misfits import Fit, Problem
+from .equal_leaves import same_objects
+from .misfits import Misfits, Problem
+
+T = TypeVar("T")
+TieTable: TypeAlias = Mapping[str, "str | Tie"]
 
 
-def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
+def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     """A Tree in which each alias of the table, a leaf or a whole subtree, is its source: one leaf, two names.
 
     >>> from ptree import Param, transposed
@@ -52,87 +54,136 @@ def tie(tree: Any, table: Mapping[str, str | Tie] | None = None) -> Tree:
     """
     tree = Tree(tree)
     if table is None:
-        table = shared(tree)
+        table = same_objects(tree)
     if not isinstance(table, Mapping):
         raise TieError(f"the ties are a dict, alias -> source; got {describe(table)}")
-    pairs, problems = _written_out(tree, table)
-    fit = Fit(tree)
-    for alias, source in pairs.items():
-        problems += fit.problems(alias, source)
+    written = _written_out(tree, table)
+    misfits = Misfits(tree)
+    problems = [*written.problems]
+    for alias, source in written.pairs.items():
+        problems += misfits.problems(alias, source)
     if problems:
-        texts, fixes = zip(*problems, strict=True)
-        raise TieError(with_fixes(texts, fixes))
-    if not pairs:
-        return tree
-    nested = expand(tree)
-    for alias, source in pairs.items():
-        place(nested, alias.split("/"), source)
-    return build(nested, tree)
+        raise TieError(with_fixes([problem.text for problem in problems], [problem.fix for problem in problems]))
+    return _with_ties(structure(tree), written.pairs) if written.pairs else tree
 
 
-def _written_out(tree: Tree, table: Mapping[Any, Any]) -> tuple[dict[str, Tie], list[Problem]]:
-    """The ties of a table, its patterns written out; and what is wrong with it."""
+def _with_ties(before: Structure, pairs: Mapping[str, Tie]) -> Tree:
+    """The tree in which each of these paths, and what is below it, gives way to a tie."""
+    after: dict[str, PyTree] = {}
+    for path, value in before.entries.items():
+        alias = _path_or_above(path, pairs)
+        if alias is None:
+            after[path] = value
+        else:
+            after[alias] = pairs[alias]
+    containers = {path: node for path, node in before.containers.items() if _path_or_above(path, pairs) is None}
+    return assemble(after, containers)
+
+
+def _path_or_above(path: str, paths: Mapping[str, Tie]) -> str | None:
+    """The path itself or the one above it that is among these paths."""
+    above = path
+    while above:
+        if above in paths:
+            return above
+        above = above.rpartition("/")[0]
+    return None
+
+
+# ------------------------------------------------------------------------------- patterns in a table
+
+
+class _WrittenOut(NamedTuple):
+    """A table without patterns, and what is wrong with it."""
+
+    pairs: dict[str, Tie]
+    problems: list[Problem]
+
+
+def _written_out(tree: Tree, table: Mapping[str, str | Tie]) -> _WrittenOut:
     pairs: dict[str, Tie] = {}
-    given: dict[str, Any] = {}
+    keys: dict[str, str] = {}
     problems: list[Problem] = []
     for key, value in table.items():
         source = value if isinstance(value, Tie) else Tie("/".join(split(value)))
-        found = _matched(tree, key, source)
-        if not found:
-            text = f"cannot tie {quoted(key)} to {quoted(source.source)}: {why_dead(compile(key), tree)}"
-            problems.append((text, ""))
-        for alias, tie in found.items():
-            first = given.setdefault(alias, key)
-            if pairs.setdefault(alias, tie) != tie:
+        matched = _matched(tree, key, source)
+        problems += matched.problems
+        for alias, tie in matched.pairs.items():
+            first = keys.setdefault(alias, key)
+            known = pairs.setdefault(alias, tie)
+            if known != tie:
                 text = (
-                    f"cannot tie {alias!r} twice: {quoted(first)} ties it to {pairs[alias].shown()!r},"
+                    f"cannot tie {alias!r} twice: {quoted(first)} ties it to {known.shown()!r},"
                     f" {quoted(key)} to {tie.shown()!r}"
                 )
-                problems.append((text, "Leave one of them out."))
+                problems.append(Problem(text, "Leave one of them out."))
+    return _WrittenOut(pairs, [*problems, *_nested_aliases(pairs)])
+
+
+def _nested_aliases(pairs: Mapping[str, Tie]) -> list[Problem]:
+    problems: list[Problem] = []
     for alias, tie in pairs.items():
-        segments = alias.split("/")
-        above = next((path for n in range(1, len(segments)) if (path := "/".join(segments[:n])) in pairs), None)
+        above = _path_or_above(alias.rpartition("/")[0], pairs)
         if above is not None:
-            text = f"cannot tie {alias!r} to {tie.shown()!r}: the table ties {above!r}, above it, to {pairs[above].shown()!r}"
-            problems.append((text, "Leave one of them out."))
-    return pairs, problems
+            text = (
+                f"cannot tie {alias!r} to {tie.shown()!r}: the table ties {above!r}, above it, to"
+                f" {pairs[above].shown()!r}"
+            )
+            problems.append(Problem(text, "Leave one of them out."))
+    return problems
 
 
-def _matched(tree: Tree, key: Any, source: Tie) -> dict[str, Tie]:
-    """What a name in the table stands for: alias -> source. A name that is in the tree is no pattern."""
-    if find(tree, split(key)) is not MISSING:
-        return {"/".join(split(key)): _real(tree, source)}
+def _matched(tree: Tree, key: str, source: Tie) -> _WrittenOut:
+    """The ties that one name in the table stands for. A name that is in the tree is no pattern."""
+    segments = split(key)
+    if locate(tree, segments) is not None:
+        return _WrittenOut({"/".join(segments): _unescaped(tree, source)}, [])
     pattern = compile(str(key))
     if pattern.literal is not None:
-        return {"/".join(pattern.literal): _real(tree, source)}
-    one = _real(tree, source) if _holds_no_wildcard(tree, source.source) else None
-    found: dict[str, Tie] = {}
-    for path, _ in each_entry(tree):
-        segments = path.split("/")
-        cut = pattern.reaches(segments)
-        if cut == 0:
-            raise PatternError(
-                f"cannot tie {quoted(key)} to {quoted(source.source)}: it matches the whole tree. Name leaves, as in"
-                f" '**/{split(source.source)[-1]}'"
-            )
-        if cut is None or (alias := "/".join(segments[:cut])) in found:
-            continue
-        try:
-            filled = "/".join(fill_in(source.source, pattern.captures(segments[:cut]) or ())) if one is None else ""
-        except PatternError as error:
-            raise PatternError(f"cannot tie {quoted(key)} to {quoted(source.source)}: {error}") from None
-        found[alias] = one or Tie(filled, source.via)
+        return _WrittenOut({"/".join(pattern.literal): _unescaped(tree, source)}, [])
+    asked = f"cannot tie {quoted(key)} to {quoted(source.source)}"
+    names = list(entries(tree))
+    matches = _matches(pattern, names, asked, source)
+    if not matches:
+        return _WrittenOut({}, [Problem(f"{asked}: {why_unmatched(pattern, tree)}", "")])
+    pairs: dict[str, Tie] = {}
+    is_one = _holds_no_wildcard(tree, source.source)
+    for alias, matched in matches.items():
+        pairs[alias] = _unescaped(tree, source) if is_one else _filled(pattern, matched, source, asked)
     # a pattern may match its own source
-    return {alias: tie for alias, tie in found.items() if alias != tie.source} or found
+    others = {alias: tie for alias, tie in pairs.items() if alias != tie.source}
+    unused = unused_in_braces(pattern, [name for name in names if pattern.matches(name)], tree)
+    return _WrittenOut(others or pairs, [Problem(f"{asked}: {line}", "") for line in unused])
+
+
+def _matches(pattern: Pattern, names: list[str], asked: str, source: Tie) -> dict[str, list[str]]:
+    """Each leaf or node that the pattern matches: its path, and the segments of it."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        segments = name.split("/")
+        length = pattern.reaches(segments)
+        if length == 0:
+            example = split(source.source)[-1]
+            raise PatternError(f"{asked}: it matches the whole tree. Name leaves, as in '**/{example}'")
+        if length is not None:
+            found["/".join(segments[:length])] = segments[:length]
+    return found
+
+
+def _filled(pattern: Pattern, segments: list[str], source: Tie, asked: str) -> Tie:
+    try:
+        return Tie("/".join(fill_in(source.source, pattern.captures(segments) or ())), source.via)
+    except PatternError as error:
+        raise PatternError(f"{asked}: {error}") from None
 
 
 def _holds_no_wildcard(tree: Tree, path: str) -> bool:
-    return find(tree, split(path)) is not MISSING or not re.search(r"(?<!\\)[*?]", path)
+    return locate(tree, split(path)) is not None or not re.search(r"(?<!\\)[*?]", path)
 
 
-def _real(tree: Tree, source: Tie) -> Tie:
-    """The source with its escapes taken out, unless a path is written so."""
-    if "\\" not in source.source or find(tree, split(source.source)) is not MISSING:
+def _unescaped(tree: Tree, source: Tie) -> Tie:
+    """The source without the escapes of a pattern, unless a path is written so."""
+    if "\\" not in source.source or locate(tree, split(source.source)) is not None:
         return source
     return Tie(re.sub(r"\\(.)", r"\1", source.source), source.via)
 
@@ -140,7 +191,7 @@ def _real(tree: Tree, source: Tie) -> Tie:
 # ------------------------------------------------------------------------------- untie, and what is tied
 
 
-def untie(tree: Any, selector: Selector | None = None) -> Any:
+def untie(tree: T, selector: Selector | None = None) -> T:
     """A tree in which each selected alias (all, without a selector) is a leaf of its own with equal values.
 
     >>> tree = tie({"a": 1, "b": 1}, {"b": "a"})
@@ -154,41 +205,49 @@ def untie(tree: Any, selector: Selector | None = None) -> Any:
     is given shapes and dtypes. Works on any pytree that holds Trees, such as an optax state.
 
     Raises:
-        PatternError: the selector is malformed, or matches no alias.
+        PatternError: the selector is malformed, or matches no alias; or the tree has no ties.
     """
-    tied = aliases(tree)
-    if selector is None:
-        return untied(tree, frozenset(tied))
-    known = Tree({alias: tie.read(jax.tree.map(shape_only, get(tree, tie.source))) for alias, tie in tied.items()})
+    before = structure(tree)
+    tied = {path: value for path, value in before.entries.items() if type(value) is Tie}
+    chosen = [*tied] if selector is None else _chosen_aliases(tree, tied, selector)
+    if not chosen:
+        return tree
+    after = dict(before.entries)
+    for alias in chosen:
+        after[alias] = jax.tree.map(copied, _seen(before, tied[alias]))
+    return assemble(after, before.containers)
+
+
+def _seen(before: Structure, tie: Tie) -> PyTree:
+    """What an alias shows: of a leaf, or of a container that is tied as a whole."""
+    if tie.source in before.containers:
+        return before.containers[tie.source]
+    return tie.read(before.entries[tie.source])
+
+
+def _chosen_aliases(tree: PyTree, tied: Mapping[str, Tie], selector: Selector) -> list[str]:
+    if not tied:
+        raise PatternError("cannot untie: the tree has no ties")
+    names = [name for name in names_of_leaves(tree) if name.tie is not None]
     try:
-        return untied(tree, frozenset(path for path, _ in choose(known, selector)))
+        chosen = choose_names(tree, selector, names)
     except PatternError as error:
-        sources = {tie.source for tie in tied.values()}
-        if isinstance(selector, str) and selector in sources:
-            own = listed(alias for alias, tie in tied.items() if tie.source == selector)
-            raise PatternError(f"{quoted(selector)} is a source: name its aliases, {own}") from error
-        raise
+        raise _no_alias(selector, tied) or error from None
+    # an alias of a container is one tie with a name for each leaf
+    return [alias for alias in tied if any(name == alias or name.startswith(f"{alias}/") for name in chosen)]
 
 
-def untied(node: Any, names: frozenset[str], prefix: str = "") -> Any:
-    """The tree in which these aliases are leaves of their own."""
-    if not any(name.startswith(prefix) for name in names):
-        return node
-    if type(node) is Tree:
-        nested = expand(node)
-        for alias, _ in [(path, value) for path, value in each_entry(nested) if type(value) is Tie]:
-            if prefix + alias in names:
-                place(nested, alias.split("/"), jax.tree.map(copied, find(node, alias.split("/"))))
-        node = build(nested, node)
-    inside = opened(node)
-    if inside is None:
-        return node
-    pairs = zip(inside.names, inside.values, strict=True)
-    new = [untied(value, names, f"{prefix}{name}/") for name, value in pairs]
-    return node if all(map(is_, new, inside.values)) else inside.rebuild(new)
+def _no_alias(selector: Selector, tied: Mapping[str, Tie]) -> PatternError | None:
+    """The error for a selector that names a source, or a leaf that is not tied."""
+    if not isinstance(selector, str):
+        return None
+    own = [alias for alias, tie in tied.items() if tie.source == selector]
+    if own:
+        return PatternError(f"{quoted(selector)} is a source: name its aliases, {listed(own)}")
+    return PatternError(f"the pattern {quoted(selector)} matches no alias: there are {listed(tied)}")
 
 
-def ties(tree: Any) -> dict[str, str | Tie]:
+def ties(tree: PyTree) -> dict[str, str | Tie]:
     """Alias -> source for every tie in the tree: the table that `tie` takes.
 
     >>> ties(tie({"a": 1, "b": 1}, {"b": "a"}))

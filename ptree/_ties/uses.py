@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from .._edit import aliases, get, paths, replace_leaves
+from .._edit import get, paths, replace_leaves
 from .._errors import PathError
 from .._paths import join, split
-from .._tree import Tie, layer_at, opened
+from .._tree import Leaf, PyTree, Tie, aliases, locate, no_path, opened, read
 from .._words import listed, quoted
-from .tables import untied
+from .tables import untie
 
 
-def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *args: Any, has_aux: bool = False) -> Any:
+def gradient_by_use(
+    loss: Callable[..., Any], params: PyTree, path: str | int, *args: Any, has_aux: bool = False
+) -> Any:
     """What each name of a tied leaf contributes to its gradient: name -> array of the leaf's shape.
 
     >>> import jax.numpy as jnp
@@ -39,37 +41,54 @@ def gradient_by_use(loss: Callable[..., Any], params: Any, path: str | int, *arg
     Raises:
         PathError: there is no leaf at the path, or it is one layer of a stack.
     """
-    segments = split(path)
-    asked, leaf = "/".join(segments), get(params, path)
-    if opened(leaf) is not None:
-        there = listed(join(asked, path) for path in paths(leaf))
-        raise PathError(f"no leaf at {quoted(asked)}: a node is there. Name one of {there}")
-    if (layer := layer_at(params, segments)) is not None:
-        whole = "/".join(layer[0])
-        raise PathError(f"{quoted(asked)} is one layer of the leaf {quoted(whole)}. Name that, and take its layer")
+    shown = "/".join(split(path))
+    _check_leaf(params, shown)
     tied = aliases(params)
-    source = next(
-        (at for tie in _prefixes(asked) if tie in tied and (at := tied[tie].source + asked[len(tie) :])), asked
-    )
+    source = _source_of(shown, tied)
+    uses = _uses_of(source, tied)
+    declared = [alias for alias, tie in tied.items() if tie.source in _at_or_above(source)]
+    apart = untie(params, declared) if declared else params
+
+    def loss_of_uses(values: Sequence[Leaf]) -> Any:
+        seen = {name: tie.read(value) for (name, tie), value in zip(uses.items(), values, strict=True)}
+        return loss(replace_leaves(apart, seen), *args)
+
+    grads = jax.grad(loss_of_uses, has_aux=has_aux)([get(params, source)] * len(uses))
+    if not has_aux:
+        return dict(zip(uses, grads, strict=True))
+    grads, aux = grads
+    return dict(zip(uses, grads, strict=True)), aux
+
+
+def _check_leaf(params: PyTree, path: str) -> None:
+    place = locate(params, split(path))
+    if place is None:
+        raise no_path(params, split(path))
+    if opened(read(place)) is not None:
+        there = listed(join(path, below) for below in paths(read(place)))
+        raise PathError(f"no leaf at {quoted(path)}: a node is there. Name one of {there}")
+    if place.index:
+        raise PathError(f"{quoted(path)} is one layer of the leaf {quoted(place.spelt)}. Name that, and take its layer")
+
+
+def _source_of(path: str, tied: Mapping[str, Tie]) -> str:
+    """The leaf's own path, of any of its names."""
+    for above in _at_or_above(path):
+        if above in tied:
+            return tied[above].source + path[len(above) :]
+    return path
+
+
+def _uses_of(source: str, tied: Mapping[str, Tie]) -> dict[str, Tie]:
+    """Each name of a leaf, and how the name sees it; the leaf's own path first."""
     uses = {source: Tie(source)}
-    for alias, tie in tied.items():  # of a container in the place of a leaf, of each leaf in it
-        if tie.source in _prefixes(source):
+    for alias, tie in tied.items():
+        if tie.source in _at_or_above(source):  # above: a container that is tied as a whole
             uses[alias + source[len(tie.source) :]] = Tie(source, tie.via)
-    apart = untied(params, frozenset(alias for alias, tie in tied.items() if tie.source in _prefixes(source)))
-
-    def of_each(seen: list[Any]) -> Any:
-        return loss(
-            replace_leaves(apart, {name: tie.read(own) for (name, tie), own in zip(uses.items(), seen, strict=True)}),
-            *args,
-        )
-
-    grads = jax.grad(of_each, has_aux=has_aux)([get(params, source)] * len(uses))
-    grads, *aux = grads if has_aux else (grads,)
-    by_use = dict(zip(uses, grads, strict=True))
-    return (by_use, *aux) if has_aux else by_use
+    return uses
 
 
-def _prefixes(path: str) -> list[str]:
+def _at_or_above(path: str) -> list[str]:
     """A path, and those of the nodes above it."""
     segments = path.split("/")
-    return ["/".join(segments[:n]) for n in range(len(segments), 0, -1)]
+    return ["/".join(segments[:length]) for length in range(len(segments), 0, -1)]

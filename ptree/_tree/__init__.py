@@ -14,6 +14,8 @@ from .entries import leaves as leaves
 from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
+from .layers import ALL_LAYERS as ALL_LAYERS
+from .layers import Index as Index
 from .layers import is_numbered as is_numbered
 from .layers import is_stack as is_stack
 from .layers import layer_counts as layer_counts
@@ -21,11 +23,14 @@ from .layers import layer_number as layer_number
 from .layers import layer_of as layer_of
 from .layers import layers_of as layers_of
 from .layers import stacked_axes as stacked_axes
+from .layers import trimmed as trimmed
 from .layers import with_layer as with_layer
 from .layout import MISSING as MISSING
+from .layout import Aliases as Aliases
 from .layout import BareTree as BareTree
 from .layout import Layout as Layout
 from .layout import make as make
+from .layout import source_of as source_of
 from .leaf import Leaf as Leaf
 from .leaf import PyTree as PyTree
 from .leaf import copied as copied

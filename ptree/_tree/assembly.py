@@ -457,4 +457,3 @@ def _leaves_of(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments,
             yield from _leaves_of(value, (*above, name))
         else:
             yield (*above, name), value
-

@@ -11,7 +11,7 @@ from .._paths import DEEPEST
 from .._words import quoted
 from .layout import MISSING, Aliases, BareTree, make
 from .leaf import Leaf, PyTree
-from .nodes import LEAF_TYPES, has_string_keys, listed_keys, opened
+from .nodes import LEAF_TYPES, listed_keys, opened
 from .tie import Tie
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from jax.tree_util import DictKey
 from .leaf import Leaf, PyTree
 from .tie import Tie
 
+
 class _Missing:
     def __repr__(self) -> str:
         return "MISSING"
@@ -30,7 +31,18 @@ class Layout:
     facts, so that JAX compares two trees by identity first.
     """
 
-    __slots__ = ("__weakref__", "_comparable", "_hash", "aliases", "index", "key_entries", "keys", "listing", "order", "ties")
+    __slots__ = (
+        "__weakref__",
+        "_comparable",
+        "_hash",
+        "aliases",
+        "index",
+        "key_entries",
+        "keys",
+        "listing",
+        "order",
+        "ties",
+    )
 
     keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
     order: tuple[str, ...]  # the names as they were declared: children, aliases, and what `partition` left a gap for
@@ -119,3 +131,11 @@ def child_of(node: BareTree, name: str) -> PyTree:
     children, layout = node._node
     position = layout.index.get(name)
     return MISSING if position is None else children[position]
+
+
+def source_of(owner: BareTree, tie: Tie) -> PyTree:
+    """What is kept at the source of a tie; a source is no alias."""
+    node: PyTree = owner
+    for name in tie.source.split("/"):
+        node = child_of(node, name)
+    return node

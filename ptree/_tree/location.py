@@ -12,7 +12,7 @@ from .._paths import STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
-from .layout import MISSING, Aliases, BareTree, Layout, child_of, make
+from .layout import MISSING, Aliases, BareTree, Layout, child_of, make, source_of
 from .leaf import PyTree
 from .nodes import Key, child_named, names_in, opened, with_child
 from .tie import Tie
@@ -270,18 +270,11 @@ def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:
     children = dict(zip(layout.keys, old, strict=True))
     for name, hit in aliases.items():
         if isinstance(hit, Tie):
-            children[name] = hit.read(_source(owner, hit))
+            children[name] = hit.read(source_of(owner, hit))
         else:
             children[name] = _filled(children.get(name, MISSING), owner, hit)
     order = dict.fromkeys((*layout.order, *children))
     return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
-
-
-def _source(owner: BareTree, tie: Tie) -> PyTree:
-    node: PyTree = owner
-    for name in tie.source.split("/"):
-        node = child_of(node, name)
-    return node
 
 
 def _image(owner: BareTree, aliases: Aliases) -> PyTree:
@@ -297,7 +290,7 @@ def _image(owner: BareTree, aliases: Aliases) -> PyTree:
             entries[path] = Tie(first[tie])
         else:
             first[tie] = path
-            entries[path] = tie.read(_source(owner, tie))
+            entries[path] = tie.read(source_of(owner, tie))
     return assemble(entries)
 
 
@@ -309,7 +302,7 @@ def _whole_source(owner: BareTree, ties: Sequence[tuple[str, Tie]]) -> PyTree | 
     stem = first.source.removesuffix(f"/{path}")
     if any(tie != Tie(f"{stem}/{path}") for path, tie in ties):
         return None
-    node = _source(owner, Tie(stem))
+    node = source_of(owner, Tie(stem))
     return node if _leaf_count(node) == len(ties) else None
 
 

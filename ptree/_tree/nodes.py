@@ -216,4 +216,3 @@ def _levels_below(node: PyTree, seen: dict[int, int | None], most: int) -> int |
         levels = below.pop() if len(below) == 1 else None
         seen[id(node)] = None if levels is None else levels + 1
     return seen[id(node)]
-

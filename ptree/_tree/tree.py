@@ -98,7 +98,9 @@ class Tree(BareTree, Mapping[str, Any]):
         if place is None:
             raise no_path(self, segments)
         value = read(place)
-        if place.shared and not _has_transform(place):  # an object for each read, as the leaves seen so are new each time
+        if place.shared and not _has_transform(
+            place
+        ):  # an object for each read, as the leaves seen so are new each time
             if filled is None:
                 filled = {}
                 object.__setattr__(self, "_filled", filled)

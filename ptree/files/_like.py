@@ -17,7 +17,7 @@ from .._errors import FileError, PtreeError
 from .._paths import STACKED, split
 from .._tree import Tree, copied, largest_difference, names_in, same, signature
 from .._words import SHOWN, describe, lines, listed, nearest
-from ..stacks import numbered, stack, unstack
+from ..stacks import is_numbered, stack, unstack
 from ._tensor import abstract_of, is_torch, moved, to_jax, to_torch
 
 _LOOKED_AT = 500
@@ -56,7 +56,7 @@ class Ways:
 def _stacked_as(like: Any, tree: Tree) -> Tree:
     """The tree with stacks where `like` has them, and with single layers where `like` has those."""
     for place in _stacks(like):
-        if numbered([*tree.get(place, ())]):
+        if is_numbered([*tree.get(place, ())]):
             tree = stack(tree, place)
     for place in _stacks(tree):
         names = names_in(read_or(like, split(place), None)) or ()
@@ -90,9 +90,9 @@ def into_like(like: Any, tree: Tree, asked: str, ways: Ways, damaged: list[str],
     wrong = differences(wanted, got)
     if damaged:
         problems.append(f"damaged, their bytes are not what their checksums say: {listed(damaged)}")
-    if any(wrong):
-        sides, fix = (" in `like`", " in the file"), _fix(wanted, got, *wrong)
-        error = structure_error(asked, *wrong, wanted, got, sides=sides, ties=problems, fix=fix)
+    if wrong:
+        sides, fix = (" in `like`", " in the file"), _fix(wanted, got, wrong.missing, wrong.unexpected)
+        error = structure_error(asked, wrong, wanted, got, sides=sides, ties=problems, fix=fix)
         error.damaged = damaged
         raise error
     if problems:
@@ -179,7 +179,8 @@ def _fit(
                 report.cast.append(name)
     kept = lost if ways.missing == "keep" else []
     if ways.mismatch == "keep":
-        _, _, misshapen, mistyped = differences(wanted, got)
+        _d = differences(wanted, got)
+        misshapen, mistyped = _d.misshapen, _d.mistyped
         kept = [*kept, *(name for name in wanted if name in {*misshapen, *mistyped})]
         report.dropped += [name for name in kept if name in got]
     if unknown := [name for name in kept if not hasattr(into[name], "__array__") and not _is_number(into[name])]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .._edit import Selector, choose, each_entry, leaves
+from .._edit import Selector, choose, entries, leaves
 from .._errors import StructureError
 from .._paths import STACKED
 from .._tree import Tie, shape_only, signature
@@ -115,7 +115,7 @@ def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = Non
         wrong = sorted(mask.keys() ^ dict(leaves(tree)).keys())
         raise StructureError(f"the mask `trainable` does not have the tree's paths: {listed(wrong)}")
     rows: list[Row] = []
-    for path, value in each_entry(tree):
+    for path, value in entries(tree).items():
         tie = value if type(value) is Tie else None
         source = path if tie is None else tie.source
         if source in kept:

@@ -1,0 +1,204 @@
+"""The walk of a pattern over a tree: which leaves, and which single layers of stacks, it matches by any of their names."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .._paths import STACKED, Pattern, State
+from .._tree import (
+    ALL_LAYERS,
+    Aliases,
+    BareTree,
+    Index,
+    Leaf,
+    Leaves,
+    PyTree,
+    Tie,
+    check_depth,
+    collect_leaves,
+    is_stack,
+    layer_counts,
+    layer_of,
+    opened,
+    source_of,
+    trimmed,
+)
+
+
+class Selected(NamedTuple):
+    """A selected leaf, or one layer of a leaf in a stack."""
+
+    own_path: str
+    """The leaf's own path, with `:` for layers."""
+    leaf: Leaf
+    """The whole leaf."""
+    index: Index = ()
+    """The layers of stacks that are meant; empty for the whole leaf."""
+    alias: str = ""
+    """The alias by which the leaf was matched; empty where its own path matches."""
+
+    @property
+    def path(self) -> str:
+        """The leaf's own path, with the number of a single layer."""
+        return layer_path(self.own_path, self.index) if self.index else self.own_path
+
+    def value(self) -> Leaf:
+        """The leaf, or its one layer."""
+        return layer_of(self.leaf, self.index) if self.index else self.leaf
+
+
+def layer_path(path: str, index: Index) -> str:
+    """A leaf's path with the numbers of its layers in the place of `:`."""
+    numbers = iter(index)
+    segments = path.split("/")
+    for position, segment in enumerate(segments):
+        if segment == STACKED:
+            number = next(numbers, ALL_LAYERS)
+            segments[position] = STACKED if isinstance(number, slice) else str(number)
+    return "/".join(segments)
+
+
+class PatternWalk:
+    """Collects what a pattern matches; a branch in which nothing can match is not entered."""
+
+    def __init__(self, pattern: Pattern):
+        self.pattern = pattern
+        self.whole: Leaves = []
+        """Whole leaves that match by their own paths, in listing order."""
+        self.others: list[Selected] = []
+        """Single layers, and what matches by an alias."""
+
+    def visit(self, node: PyTree, prefix: str, state: State, index: Index, alias: str = "") -> None:
+        """Collect below a node at which the pattern is in a state; `alias` is the prefix by which it is read here."""
+        if state.accepts:
+            self._collect(node, prefix, index, alias)
+            return
+        check_depth(node, prefix)
+        if isinstance(node, BareTree):
+            self._visit_tree(node, prefix, state, index)
+        elif type(node) is dict and state.names is not None and _has_plain_names(node):
+            self._visit_keys(node, state.names, prefix, state, index, alias)
+        else:
+            self._visit_container(node, prefix, state, index, alias)
+
+    def _visit_tree(self, node: BareTree, prefix: str, state: State, index: Index) -> None:
+        children, layout = node._node
+        listing = layout.listing
+        if state.names is not None:  # only these can lead on
+            listing = [(name, layout.index[name]) for name in state.names if name in layout.index]
+        after_names = state.next
+        for name, position in listing:
+            after = after_names[name] if name in after_names else self.pattern.step(state, name)
+            if after is not None:
+                below = (*index, ALL_LAYERS) if name == STACKED else index
+                self.visit(children[position], f"{prefix}{name}/", after, below)
+        if is_stack(layout.keys):
+            self._visit_layers(children[0], prefix, state, index, "")
+        if layout.aliases:
+            self._visit_aliases(_AliasNode(node, prefix, "", layout.aliases), state, index)
+
+    def _visit_keys(
+        self, node: dict[str, PyTree], names: list[str], prefix: str, state: State, index: Index, alias: str
+    ) -> None:
+        """Visit the children of a plain dict by the only names that lead on: no other key is looked at."""
+        for name in names:
+            if name in node:
+                self._visit_child(node[name], name, prefix, state, index, alias)
+        if is_stack([*node]):
+            self._visit_layers(node[STACKED], prefix, state, index, alias)
+
+    def _visit_container(self, node: PyTree, prefix: str, state: State, index: Index, alias: str) -> None:
+        inside = opened(node)
+        if inside is None:
+            return
+        for name, child in zip(inside.names, inside.values, strict=True):
+            self._visit_child(child, name, prefix, state, index, alias)
+        if is_stack(inside.names):
+            self._visit_layers(inside.values[0], prefix, state, index, alias)
+
+    def _visit_child(self, child: PyTree, name: str, prefix: str, state: State, index: Index, alias: str) -> None:
+        after = state
+        for segment in name.split("/"):  # a key of a foreign dict may hold a slash
+            if after.accepts:
+                break
+            step = self.pattern.step(after, segment)
+            if step is None:
+                return
+            after = step
+        below = (*index, ALL_LAYERS) if name == STACKED else index
+        self.visit(child, f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
+
+    def _visit_layers(self, child: PyTree, prefix: str, state: State, index: Index, alias: str) -> None:
+        """Visit the single layers of a stack that the pattern names by number."""
+        count = min(layer_counts(child, len(index)), default=0)
+        for number in self.pattern.layers(state, count):
+            after = self.pattern.step_layer(state, number)
+            if after is not None:
+                below = alias and f"{alias}{number}/"
+                self.visit(child, f"{prefix}{STACKED}/", after, (*index, number), below)
+
+    def _visit_aliases(self, node: _AliasNode, state: State, index: Index) -> None:
+        for name in node.names:
+            after = state if state.accepts else self.pattern.step(state, name)
+            if after is not None:
+                below = (*index, ALL_LAYERS) if name == STACKED else index
+                self._visit_alias(node, name, name, after, below)
+        if not is_stack([*node.names]) or state.accepts:
+            return
+        count = min(layer_counts(node.sources(), len(index)), default=0)
+        for number in self.pattern.layers(state, count):
+            after = self.pattern.step_layer(state, number)
+            if after is not None:
+                self._visit_alias(node, STACKED, str(number), after, (*index, number))
+
+    def _visit_alias(self, node: _AliasNode, name: str, shown: str, state: State, index: Index) -> None:
+        """Go on below an alias; `shown` is its name, or the number of the layer that it stands for."""
+        below = node.names[name]
+        if isinstance(below, Tie):
+            source = source_of(node.owner, below)
+            alias = f"{node.prefix}{node.way}{shown}/"
+            self.visit(source, f"{node.prefix}{below.source}/", state, index, alias)
+        else:
+            self._visit_aliases(node._replace(way=f"{node.way}{shown}/", names=below), state, index)
+
+    def _collect(self, node: PyTree, prefix: str, index: Index, alias: str) -> None:
+        index = trimmed(index)
+        if not index and not alias:
+            collect_leaves(node, prefix, self.whole)
+            return
+        found: Leaves = []
+        collect_leaves(node, prefix, found)
+        for path, leaf in found:
+            name = alias[:-1] + path[len(prefix) - 1 :] if alias else ""
+            self.others.append(Selected(path, leaf, index, name))
+
+
+class _AliasNode(NamedTuple):
+    """A node of aliases: what one node of a Tree declares below one path."""
+
+    owner: BareTree
+    prefix: str
+    """The owner's path."""
+    way: str
+    """From the owner to here."""
+    names: Aliases
+
+    def sources(self) -> list[PyTree]:
+        """What the aliases below are tied to."""
+        waiting: list[Tie | Aliases] = [self.names]
+        found: list[PyTree] = []
+        while waiting:
+            below = waiting.pop()
+            if isinstance(below, Tie):
+                found.append(source_of(self.owner, below))
+            else:
+                waiting += below.values()
+        return found
+
+
+def _has_plain_names(node: dict[object, PyTree]) -> bool:
+    """Whether every key is a string without a slash, so that each is one segment."""
+    try:
+        return "/" not in "".join(node)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    except TypeError:
+        return False

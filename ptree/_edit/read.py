@@ -1,0 +1,130 @@
+"""Reading any pytree by path: get, items, paths, count, flatten."""
+
+from __future__ import annotations
+
+import math
+
+from .._paths import split
+from .._tree import (
+    NOT_PLAIN,
+    PyTree,
+    Tie,
+    entries,
+    locate,
+    no_path,
+    plain_child,
+    read,
+)
+from .._tree.leaf import Leaf
+from .leaf_names import names_of_leaves
+from .selectors import Selector, choose, choose_values
+
+
+def get(tree: PyTree, path: str | int) -> PyTree:
+    """What is at the path: a leaf, or the node with all that is below it.
+
+    >>> get({"enc": [{"kernel": 1}, {"kernel": 2}]}, "enc/1/kernel")
+    2
+
+    Through a tie it reads the source's own object; the number of a layer reads one layer of a stack. Nothing else is
+    copied. It takes a path, no pattern: `items` reads what a pattern matches.
+
+    Raises:
+        PathError: there is no such path; it says where the path stops and what is there.
+    """
+    segments = split(path)
+    value = plain_child(tree, segments)
+    if value is not NOT_PLAIN:
+        return value
+    place = locate(tree, segments)
+    if place is None:
+        raise no_path(tree, segments)
+    return read(place)
+
+
+def get_or(tree: PyTree, path: str | int, default: PyTree) -> PyTree:
+    """What is at the path, or the default."""
+    place = locate(tree, split(path))
+    return default if place is None else read(place)
+
+
+def read_or(tree, segments, default):
+    return get_or(tree, "/".join(segments), default)
+
+
+def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Leaf]]:
+    """The selected leaves with their paths, as a list of pairs in declaration order.
+
+    >>> params = Tree({"enc": {"kernel": 1, "bias": 2}, "head": {"kernel": 3}})
+    >>> items(params, "**/kernel")
+    [('enc/kernel', 1), ('head/kernel', 3)]
+
+    A tied leaf is listed once, under its source's path; with `aliases` under its other names as well. A number in the
+    place of a stack's `:` selects a single layer.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    if not aliases:
+        return choose_values(tree, selector)
+    kept = {path for path, _ in choose(tree, selector)}
+    return [(name.name, name.seen()) for name in names_of_leaves(tree) if name.path in kept]
+
+
+def paths(tree: PyTree, selector: Selector | None = None, *, aliases: bool = False) -> list[str]:
+    """The paths of the selected leaves, in declaration order.
+
+    >>> paths(Tree({"layer_1": {"bias": 0}, "layer_0": {"bias": 0}}))
+    ['layer_1/bias', 'layer_0/bias']
+
+    The order is not that of `jax.tree.leaves`, which sorts the keys of each node.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    if not aliases:
+        return [path for path, _ in choose_values(tree, selector)]
+    kept = {path for path, _ in choose(tree, selector)}
+    return [name.name for name in names_of_leaves(tree) if name.path in kept]
+
+
+def count(tree: PyTree, selector: Selector | None = None) -> int:
+    """How many numbers the selected leaves hold; a tied leaf counts once.
+
+    >>> import numpy as np
+    >>> count(Tree({"enc": {"kernel": np.ones((4, 8)), "bias": np.ones(8)}}), "**/kernel")
+    32
+
+    A leaf without a shape counts as one. Works on specs and abstract trees.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    return sum(math.prod(getattr(leaf, "shape", ())) for _, leaf in choose_values(tree, selector))
+
+
+def flatten(tree: PyTree, selector: Selector | None = None) -> dict[str, PyTree]:
+    """The tree as one flat dict, path -> leaf, that `unflatten` turns back.
+
+    >>> flatten(Tree({"enc": {"kernel": 1, "bias": 2}}))
+    {'enc/kernel': 1, 'enc/bias': 2}
+
+    So that nothing is lost, an alias stands in it as a `Tie` and a node without leaves as itself; to JAX
+    neither is a leaf. For arrays under every name use `dict(items(tree, aliases=True))`.
+
+    Raises:
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    if selector is None:
+        return entries(tree)
+    kept = {path for path, _ in choose(tree, selector)}
+    found: dict[str, PyTree] = {}
+    for path, value in entries(tree).items():
+        own_path = value.source if type(value) is Tie else path
+        if own_path in kept:
+            found[path] = value
+    return found
