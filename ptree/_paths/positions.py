@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Generic, TypeVar
 
 from .pattern_syntax import Braces, Element, NumberRange, OneCharacter, Star, Text
@@ -57,6 +59,14 @@ class Word(ABC, Generic[E]):
             ends = self.starts(element, ends)
         return ends
 
+    def ways_to_end(self, elements: Sequence[E], ends: int) -> list[int]:
+        """For each element, and then for none, where it may start so that from it on the elements reach one of the ends."""
+        ways = [ends]
+        for element in reversed(elements):
+            ways.append(self.starts(element, ways[-1]))
+        ways.reverse()
+        return ways
+
     def positions(self, test: Hashable) -> int:
         """The positions before a letter that the test takes; found once for each test."""
         if test not in self._positions:
@@ -86,6 +96,10 @@ class Word(ABC, Generic[E]):
 class Name(Word[Element]):
     """One segment of a path, read by the elements of one segment of a pattern."""
 
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.text = text
+
     def takes(self, test: Hashable, letter: str) -> bool:
         return test.takes(letter) if isinstance(test, OneCharacter) else test == letter
 
@@ -99,10 +113,11 @@ class Name(Word[Element]):
                 return self.after(element, starts)
             case Star():
                 return self.onwards(starts)
-        ends = 0
-        for alternative in choices(element):
-            ends |= self.ends_of_all(alternative, starts)
-        return ends
+            case Braces(alternatives):
+                return _union(self.ends_of_all(alternative.elements, starts) for alternative in alternatives)
+            case NumberRange():
+                return _union((starts & self.numbers(low, high)) << len(low) for low, high in element.bounds)
+        raise AssertionError(element)  # `/` and `**` are no part of a segment
 
     def starts(self, element: Element, ends: int) -> int:
         match element:
@@ -114,20 +129,42 @@ class Name(Word[Element]):
                 return self.before(element, ends)
             case Star():
                 return self.back(ends)
-        starts = 0
-        for alternative in choices(element):
-            starts |= self.starts_of_all(alternative, ends)
-        return starts
+            case Braces(alternatives):
+                return _union(self.starts_of_all(alternative.elements, ends) for alternative in alternatives)
+            case NumberRange():
+                return _union((ends >> len(low)) & self.numbers(low, high) for low, high in element.bounds)
+        raise AssertionError(element)
+
+    def numbers(self, low: str, high: str) -> int:
+        """The positions before a number between two that have as many digits as it."""
+        bounds = (low, high)
+        if bounds not in self._positions:
+            self._positions[bounds] = self._find_numbers(low, high)
+        return self._positions[bounds]
+
+    def _find_numbers(self, low: str, high: str) -> int:
+        # Compared from the last digit to the first: one that is above decides, one that is equal leaves it to the rest.
+        digits = at_least = at_most = self.everywhere
+        for low_digit, high_digit in zip(reversed(low), reversed(high), strict=True):
+            digits = self.before(_DIGIT, digits)
+            at_least = self.positions(_above(low_digit)) | self.before(low_digit, at_least)
+            at_most = self.positions(_below(high_digit)) | self.before(high_digit, at_most)
+        return digits & at_least & at_most
 
 
-def choices(element: Element) -> Iterator[Sequence[Element]]:
-    """The elements of each alternative of braces, and of each spelling of a range of numbers."""
-    match element:
-        case Braces(alternatives):
-            for alternative in alternatives:
-                yield alternative.elements
-        case NumberRange():
-            yield from element.spellings
+def _union(sets: Iterable[int]) -> int:
+    return reduce(or_, sets, 0)
+
+
+_DIGIT = OneCharacter((("0", "9"),), negated=False)
+
+
+def _above(digit: str) -> OneCharacter:
+    return OneCharacter(((chr(ord(digit) + 1), "9"),), negated=False)
+
+
+def _below(digit: str) -> OneCharacter:
+    return OneCharacter((("0", chr(ord(digit) - 1)),), negated=False)
 
 
 def each_position(positions: int) -> Iterator[int]:
@@ -147,16 +184,13 @@ def spans(elements: Sequence[E], word: Word[E]) -> list[tuple[int, int]] | None:
 
     The first element takes as little as it can, then the second, and so on.
     """
-    leads = [word.end]  # from where the elements that are left reach the end, last element first
-    for element in reversed(elements):
-        leads.append(word.starts(element, leads[-1]))
-    leads.reverse()
-    if not leads[0] & word.start:
+    ways = word.ways_to_end(elements, word.end)
+    if not ways[0] & word.start:
         return None
     found: list[tuple[int, int]] = []
     start = 0
-    for element, leads_on in zip(elements, leads[1:], strict=True):
-        end = first_position(word.ends(element, 1 << start) & leads_on)
+    for element, way_on in zip(elements, ways[1:], strict=True):
+        end = first_position(word.ends(element, 1 << start) & way_on)
         found.append((start, end))
         start = end
     return found
