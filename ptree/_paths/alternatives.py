@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from itertools import pairwise
 
 from .paths import STACKED
 from .pattern_syntax import Alternative, Braces, DoubleStar, Element, NumberRange
 from .patterns import Pattern
-from .positions import Name, Word, each_position
+from .positions import Name, each_position
 from .spellings import Path, Segment, fits
-
-E = TypeVar("E")
 
 Kind = tuple[bool, ...]
 """Which of the parts of a pattern a name fits."""
@@ -20,11 +18,14 @@ Choice = Alternative | tuple[NumberRange, int]
 """An alternative of braces, or a number of a range."""
 
 
+_STRIDE = 97  # a prime, which does not keep step with the layers of a tree
+
+
 def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
     """The alternatives in a pattern's braces, and the numbers in its ranges, that match none of these paths.
 
-    An alternative is used if a path matches the pattern in which these braces may only be this alternative. Of a range the
-    numbers that are not used are given as ranges. What lies inside of an unused alternative is not given again.
+    A path matches an alternative if it matches the pattern in which these braces, and the braces around them, may be
+    nothing else. The numbers are given as ranges. What lies inside of an unused alternative is not given again.
 
     >>> from ptree._paths import compile
     >>> unused_alternatives(compile("{enc,haed}/{0..3}"), ["enc/1", "enc/3/kernel"])
@@ -34,8 +35,8 @@ def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
     if total == 0:
         return []
     search = _Search(pattern)
-    # Neighbouring paths mostly use the same alternative: a look at every 50th path finds all in most patterns.
-    for path in (*paths[::50], *paths):
+    # Neighbouring paths mostly match the same alternative: a look at paths far apart ends the search early for most patterns.
+    for path in (*paths[::_STRIDE], *paths):
         search.read(path)
         if len(search.used) == total:
             return []
@@ -115,13 +116,15 @@ class _Search:
         path = Path(names)
         found: list[tuple[Segment, int]] = []
         for spelling in self._spellings:
-            matched = _positions_in_matches(spelling.parts, path, path.start, path.everywhere)
-            if not matched:
+            positions = path.positions_in_matches(
+                spelling.parts, path.start, path.everywhere
+            )  # it may match a node above
+            if not positions:
                 continue
             self.used.update(spelling.chosen)
-            for part, (starts, ends) in zip(spelling.parts, matched, strict=True):
+            for part, starts in zip(spelling.parts, positions, strict=False):
                 if isinstance(part, Segment):
-                    found += [(part, at) for at in each_position(starts & path.starts(part, ends))]
+                    found += [(part, at) for at in each_position(starts)]
         return found
 
 
@@ -135,8 +138,8 @@ def choices_in_name(segment: Segment, name: str) -> Iterator[Choice]:
 
 def _choices_between(elements: Sequence[Element], word: Name, starts: int, ends: int) -> Iterator[Choice]:
     """The choices with which elements can take what lies between one of the starts and one of the ends."""
-    matched = _positions_in_matches(elements, word, starts, ends)
-    for element, (before, after) in zip(elements, matched, strict=False):
+    positions = word.positions_in_matches(elements, starts, ends)
+    for element, (before, after) in zip(elements, pairwise(positions), strict=False):
         if isinstance(element, NumberRange):
             yield from _numbers_between(element, word, before, after)
         elif isinstance(element, Braces):
@@ -146,22 +149,10 @@ def _choices_between(elements: Sequence[Element], word: Name, starts: int, ends:
                     yield from _choices_between(alternative.elements, word, before, after)
 
 
-def _positions_in_matches(elements: Sequence[E], word: Word[E], starts: int, ends: int) -> list[tuple[int, int]]:
-    """For each element where it may start after those before it, and where those after it may start; empty for no match."""
-    ways = word.ways_to_end(elements, ends)
-    if not ways[0] & starts:
-        return []
-    found: list[tuple[int, int]] = []
-    for element, way_on in zip(elements, ways[1:], strict=True):
-        found.append((starts, way_on))
-        starts = word.ends(element, starts)
-    return found
-
-
 def _numbers_between(numbers: NumberRange, word: Name, starts: int, ends: int) -> Iterator[Choice]:
     for low, high in numbers.bounds:
         digits = len(low)
-        for start in each_position(starts & word.numbers(low, high) & (ends >> digits)):
+        for start in each_position(word.numbers(low, high, starts & (ends >> digits))):
             yield numbers, int(word.text[start : start + digits])
 
 

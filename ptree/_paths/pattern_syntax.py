@@ -46,9 +46,17 @@ class OneCharacter:
 
     def takes(self, character: str) -> bool:
         """Whether this character is one that is meant."""
-        at = bisect_right(self.ranges, character, key=_low_end)
-        inside = at > 0 and character <= _high_end(self.ranges[at - 1])
+        before = bisect_right(self._lows, character)
+        inside = before > 0 and character <= self._highs[before - 1]
         return inside != self.negated
+
+    @cached_property
+    def _lows(self) -> list[str]:
+        return [low for low, _ in self.ranges]
+
+    @cached_property
+    def _highs(self) -> list[str]:
+        return [high for _, high in self.ranges]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,14 +111,6 @@ class DoubleStar:
 
 
 Element = Text | Star | OneCharacter | NumberRange | Braces | Slash | DoubleStar
-
-
-def _low_end(ends: tuple[str, str]) -> str:
-    return ends[0]
-
-
-def _high_end(ends: tuple[str, str]) -> str:
-    return ends[1]
 
 
 # ------------------------------------------------------------------------------- the parser
@@ -365,10 +365,11 @@ def _crosses_segments(alternative: Alternative) -> bool:
 def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     merged: list[tuple[str, str]] = []
     for low, high in sorted(ranges):
-        if merged and low <= _high_end(merged[-1]):
-            before_low, before_high = merged.pop()
-            low, high = before_low, max(before_high, high)
-        merged.append((low, high))
+        before_low, before_high = merged[-1] if merged else ("", "")
+        if merged and low <= before_high:
+            merged[-1] = (before_low, max(before_high, high))
+        else:
+            merged.append((low, high))
     return tuple(merged)
 
 
