@@ -2,14 +2,16 @@
 
 import itertools
 import re
+import sys
+import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import ptree as pt
+from ptree._paths import compile, escape, unused_alternatives
 from ptree._paths.paths import in_order, natural, split
-from ptree._paths import compile, escape
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,14 @@ from ptree._paths import compile, escape
         (r"[Z-\]]x", ["Zx", "]x", "[x"], ["ax"]),
         (r"[\^a]", ["^", "a"], ["b"]),
         (r"{a\..c}", ["a..c"], ["b"]),
+        (r"{layer a,\ b,c\ }", ["layer a", " b", "c "], ["a", "b", "c"]),
+        ("a, b", ["a, b"], ["a", "b"]),
+        ("{a/{b,c/d},**/e}/f", ["a/b/f", "a/c/d/f", "e/f", "x/y/e/f"], ["a/f", "a/c/f", "f"]),
+        ("{**,a}/b", ["b", "a/b", "x/y/b"], ["a/c"]),
+        ("x{095..101}", ["x095", "x099", "x100", "x101"], ["x94", "x95", "x102", "x0100"]),
+        ("{0..0}", ["0"], ["1", "00", ""]),
+        ("*{8..123}*", ["8", "123", "a9b", "77777"], ["0", "7", "a"]),
+        ("[a-cb-ex]", ["a", "d", "e", "x"], ["f", "w", "y"]),
         ("{{0..11},x}", ["0", "11", "x"], ["12"]),
         ("a..b", ["a..b"], ["a.b"]),
         (r"a\[0\]", ["a[0]"], ["a0"]),
@@ -96,19 +106,148 @@ def test_captures_are_in_order_and_the_first_wildcard_takes_the_least():
     assert compile("a/?").captures(["a"]) is None
 
 
-def test_no_pattern_takes_for_ever():  # by backtracking each of these would run for years
-    compile("/".join(["**", "a"] * 40) + "/x").matches("/".join("a" * 300))
+@pytest.mark.parametrize(
+    ("spaced", "meant"),
+    [
+        ("{enc, dec}", "{enc,dec}"),
+        ("{enc ,dec}", "{enc,dec}"),
+        ("{ enc,dec }", "{enc,dec}"),
+        ("{enc,\n\tdec}", "{enc,dec}"),
+        ("a, b/{c,  d}", "a, b/{c,d}"),
+        ("{a b, {c, d} ,e f}", "{a b,{c,d},e f}"),
+        ("x{ 0 .. 11 }", "x{0..11}"),
+        (r"{a\ , b}", r"{a\ ,b}"),
+        ("{enc/a, dec/b}/w", "{enc/a,dec/b}/w"),
+    ],
+)
+def test_a_space_at_the_edge_of_an_alternative_is_refused_with_what_was_meant(spaced, meant):
+    with pytest.raises(pt.PatternError, match=re.escape(f"Write {meant!r}, or")):
+        compile(spaced)
+    compile(meant)
+
+
+def test_captures_of_braces_with_a_slash_are_those_of_the_alternative_that_matches():
+    assert compile("{a/*,b}/c*").captures(["a", "x", "c1"]) == ("x", "1")
+    assert compile("{a/*,b}/c*").captures(["b", "c1"]) == ("1",)
+    assert compile("{a,b}/c*").captures(["b", "c1"]) == ("b", "1")
+
+
+# ------------------------------------------------------------------------- single layers of a stack
+
+
+def state_after(pattern, *names):
+    state = pattern.start
+    for name in names:
+        assert state is not None
+        state = pattern.step(state, name) if isinstance(name, str) else pattern.step_layer(state, name)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("pattern", "whole", "layers"),
+    [
+        ("blocks/*/w", True, []),
+        ("blocks/:/w", True, []),
+        ("blocks/**/w", True, []),
+        ("blocks/{:,x}/w", True, []),
+        ("blocks/3/w", False, [3]),
+        ("blocks/{0..2}/w", False, [0, 1, 2]),
+        ("blocks/{4..99}/w", False, [4, 5]),
+        ("blocks/{1,4,9}/w", False, [1, 4]),
+        ("blocks/{1,{3..4}}/w", False, [1, 3, 4]),
+        ("blocks/{0/w,2/w}", False, [0, 2]),
+        ("blocks/{*,3}/w", True, [3]),
+        ("blocks/{:,3}/w", True, [3]),
+        ("blocks/03/w", False, []),
+        ("blocks/\u0663/w", False, []),
+        ("blocks/{00..05}/w", False, []),
+        ("blocks/?/w", False, []),
+        ("blocks/[0-9]/w", False, []),
+        ("blocks/{?,x}/w", False, []),
+        ("blocks/1*/w", False, []),
+        ("blocks/x/w", False, []),
+        ("blocks/**/3/w", True, [3]),
+        ("**/3/w", True, [3]),
+    ],
+)
+def test_a_stack_is_named_as_a_whole_or_by_the_numbers_of_its_layers(pattern, whole, layers):
+    pattern = compile(pattern)
+    at_the_stack = state_after(pattern, "blocks")
+    assert (pattern.step(at_the_stack, ":") is not None) == whole
+    assert pattern.layers(at_the_stack, 6) == layers
+    for number in range(6):
+        after = pattern.step_layer(at_the_stack, number)
+        assert (after is not None) == (number in layers)
+        assert after is None or pattern.step(after, "w").accepts
+
+
+def test_double_stars_name_no_single_layer():
+    pattern = compile("**/w")
+    assert pattern.step_layer(pattern.start, 0) is None
+    assert pattern.layers(pattern.start, 1000) == []
+    nested = compile("**/1/**/2/w")
+    assert state_after(nested, "blocks", 1, "inner", 2, "w").accepts
+    assert state_after(nested, "blocks", 1, 2, "w").accepts
+    assert nested.step_layer(state_after(nested, "blocks", 1), 1) is None
+
+
+# --------------------------------------------------------------------------- time
+
+
+def calls(function):
+    """How many calls of Python and C functions a function makes."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["{a*,*a}", "{a,aa,aaa}", "{*,*a}", "*a", "{0..11}*", "{{*,a},{*b,{*,c}}}", "[a-z]*", "{0..1000000000}", "?"],
+)
+@pytest.mark.parametrize("letter", ["a", "1"])
+def test_matching_and_captures_take_steps_in_proportion_to_the_pattern_whatever_the_name(piece, letter):
+    for pieces, length in ((10, 500), (40, 500), (10, 4000), (400, 20_000)):
+        pattern, name = compile(piece * pieces), letter * length
+        steps = calls(lambda pattern=pattern, name=name: (pattern.matches(name), pattern.captures([name])))
+        assert steps <= 20 * (len(pattern.text) + length)
+
+
+def test_no_pattern_takes_for_ever():  # by backtracking most of these would run for years; all take 0.3 s together
+    start = time.perf_counter()
+    compile("/".join(["**", "a"] * 40) + "/x").matches("/".join("a" * 250))
+    assert compile("/".join(["**", "a"] * 128)).captures(["a"] * 256)[:2] == ("", "")
     compile("*a" * 50 + "b").matches("a" * 2000)
     compile("{*,*a}" * 40).matches("a" * 20_000 + "b")
     compile("*a" * 2000 + "b").matches("a" * 20_000)
     assert compile("*a" * 200 + "b").captures(["a" * 5000 + "b"])[-1].strip("a") == ""
+    assert len(compile("{a*,*a}" * 200).captures(["a" * 20_000])) == 200
+    compile("{a,aa,aaa}" * 300).matches("a" * 20_000)
+    compile("{0..11}" * 300).matches("1" * 20_000)
+    compile("".join(f"{{{n}..{n * n}}}" for n in range(1, 300))).matches("1" * 20_000)
     compile("{{*,a},{*b,{*,c}}}" * 10).matches("a" * 20_000)
     assert compile("*a" * 40 + "*").captures(["a" * 2000])[:2] == ("", "")
     compile("{0..1000000000}").matches("7" * 5000)
-    with pytest.raises(pt.PatternError, match="stand for more than 1000 patterns"):
-        compile("{a/b,c}" * 30)
-    with pytest.raises(pt.PatternError, match="nested more than 50 deep"):
-        compile("{" * 500)
+    assert compile("[\x00-.0-\U0010ffff]" * 1000).captures(["β" * 1000]) == ("β",) * 1000
+    compile("[" + "".join(map(chr, range(0x4E00, 0x9000))) + "]" + "*x" * 100).matches("日" * 20_000)
+    for refused, message in (
+        ("{a/b,c}" * 30, "stand for more than 1000 patterns"),
+        ("{" * 500, "nested more than 50 deep"),
+        ("[\x00-\U0010ffff]", "'/' cannot stand inside"),
+        ("{a" + " " * 100_000 + "b, c}", "a space beside"),
+    ):
+        with pytest.raises(pt.PatternError, match=re.escape(message)):
+            compile(refused)
+    assert time.perf_counter() - start < 20
 
 
 NAME = st.text(st.sampled_from("ab*?[]{}\\!,-.0/ β"), min_size=1, max_size=8).filter(lambda s: "/" not in s)
@@ -202,6 +341,70 @@ ELEMENT = st.recursive(
 SEGMENT = st.just("**") | one_segment(ELEMENT, 3)
 
 
+def slow_captures(segments, path):
+    """Captures found by trying everything: of all the ways the one in which the first wildcard takes the least."""
+
+    def pieces(elements, text):
+        """All ways to cut a text into what the elements take."""
+        if not elements:
+            return [[]] if not text else []
+        first, *rest = elements
+        return [
+            [text[:end], *others]
+            for end in range(len(text) + 1)
+            if takes(first, text[:end])
+            for others in pieces(rest, text[end:])
+        ]
+
+    def takes(element, text):
+        return slow([[element]], text) if text else may_be_empty(element)
+
+    def may_be_empty(element):
+        return element == ("any",) or (
+            element[0] == "either" and any(all(map(may_be_empty, option)) for option in element[1])
+        )
+
+    def counts(parts, names):
+        """All ways to give each part its number of names."""
+        if not parts:
+            return [[]] if not names else []
+        first, *rest = parts
+        if first == "**":
+            return [[n, *others] for n in range(len(names) + 1) for others in counts(rest, names[n:])]
+        fits = names and pieces(first, names[0])
+        return [[1, *others] for others in counts(rest, names[1:])] if fits else []
+
+    ways = counts(segments, path)
+    if not ways:
+        return None
+    taken, at = [], 0
+    for part, count in zip(segments, min(ways), strict=True):
+        if part == "**":
+            taken.append("/".join(path[at : at + count]))
+        else:
+            cut = min(pieces(part, path[at]), key=lambda texts: list(map(len, texts)))
+            taken += [text for element, text in zip(part, cut, strict=True) if not isinstance(element, str)]
+        at += count
+    return tuple(taken)
+
+
+def without_neighbours(segments):
+    """The pattern with `**` next to `**`, and texts next to texts, as the one that they are."""
+    merged = []
+    for part in segments:
+        if part == "**":
+            merged += [part] if merged[-1:] != ["**"] else []
+            continue
+        elements = []
+        for element in part:
+            if isinstance(element, str) and elements and isinstance(elements[-1], str):
+                elements[-1] += element
+            else:
+                elements.append(element)
+        merged.append(elements)
+    return merged
+
+
 @settings(max_examples=1000, deadline=None)
 @given(
     st.lists(SEGMENT, min_size=1, max_size=4), st.lists(st.text("ab12", min_size=1, max_size=4), min_size=1, max_size=4)
@@ -209,10 +412,131 @@ SEGMENT = st.just("**") | one_segment(ELEMENT, 3)
 def test_parsing_undoes_printing_and_matching_agrees_with_a_slow_reference(pattern, path):
     compiled = compile(printed(pattern))
     assert compiled.matches("/".join(path)) == slow(pattern, "/".join(path))
-    captured = compiled.captures(path)
-    exact = [n for n in range(len(path) + 1) if compile(printed(pattern)).captures(path[:n]) is not None]
-    assert (captured is not None) <= compiled.matches("/".join(path))
-    assert compiled.matches("/".join(path)) == bool(exact)
+    reached = [n for n in range(len(path) + 1) if compiled.captures(path[:n]) is not None]
+    assert compiled.reaches(path) == (reached[0] if reached else None)
+    assert compiled.captures(path) == slow_captures(without_neighbours(pattern), path)
+
+
+# Patterns with braces anywhere, also around slashes, as data: texts, ranges, and lists of alternatives that are lists of these.
+
+
+def as_text(sequence):
+    def one(element):
+        match element:
+            case str():
+                return element
+            case tuple():
+                return "{{{}..{}}}".format(*element)
+        return "{" + ",".join(map(as_text, element)) + "}"
+
+    return "".join(map(one, sequence))
+
+
+def written_out(sequence, where=()):
+    """Each text without braces that a pattern stands for, and the choices made for it, as places in the data."""
+    if not sequence:
+        return [("", frozenset())]
+    *before, last = sequence
+    here = (*where, len(before))
+    match last:
+        case str():
+            ends = [(last, frozenset())]
+        case tuple():
+            ends = [(str(n), frozenset([(here, n)])) for n in range(last[0], last[1] + 1)]
+        case _:
+            ends = [
+                (text, choices | {(here, at)})
+                for at, alternative in enumerate(last)
+                for text, choices in written_out(alternative, (*here, at))
+            ]
+    return [(a + b, some | more) for a, some in written_out(before, where) for b, more in ends]
+
+
+def slow_unused(sequence, used, where=()):
+    found = []
+    for at, element in enumerate(sequence):
+        here = (*where, at)
+        match element:
+            case str():
+                pass
+            case tuple():
+                found += [str(n) for n in range(element[0], element[1] + 1) if (here, n) not in used]
+            case _:
+                for at_option, alternative in enumerate(element):
+                    if (here, at_option) in used:
+                        found += slow_unused(alternative, used, (*here, at_option))
+                    else:
+                        found.append(as_text(alternative))
+    return found
+
+
+def numbers_one_by_one(texts):
+    """`{9..11}` as 9, 10 and 11."""
+    for text in texts:
+        ends = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", text)
+        yield from map(str, range(int(ends[1]), int(ends[2]) + 1)) if ends else [text]
+
+
+PIECE = st.sampled_from(["a", "b", "/", "*", "/a", "b/", "?", "**", "1", ""])
+RANGE = st.sampled_from([(0, 2), (1, 1), (9, 11)])
+BRACED = st.recursive(
+    st.lists(PIECE | RANGE, min_size=1, max_size=3),
+    lambda inner: st.lists(PIECE | st.lists(inner, min_size=1, max_size=3), min_size=1, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(BRACED, st.lists(st.text("ab1/", min_size=1, max_size=5), min_size=1, max_size=3))
+def test_unused_alternatives_agree_with_writing_all_of_them_out(sequence, paths):
+    try:
+        pattern = compile(as_text(sequence))
+        plain = [(compile(text), choices) for text, choices in written_out(sequence)]
+    except pt.PatternError:
+        assume(False)
+    used = {choice for one, choices in plain if any(map(one.matches, paths)) for choice in choices}
+    assert pattern.matches(paths[0]) == any(one.matches(paths[0]) for one, _ in plain)
+    found = list(numbers_one_by_one(unused_alternatives(pattern, paths)))
+    assert found == list(numbers_one_by_one(slow_unused(sequence, used)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths", "unused"),
+    [
+        ("enc/*", ["enc/w"], []),
+        ("{enc,haed}/kernel", ["enc/kernel"], ["haed"]),
+        ("{enc,head}/kernel", ["enc/kernel", "head/kernel"], []),
+        ("{0..5}/w", ["0/w", "2/w", "3/w"], ["1", "{4..5}"]),
+        ("l{08..11}", ["l09"], ["08", "{10..11}"]),
+        ("{0..999999999}", ["5", "7/x"], ["{0..4}", "6", "{8..999999999}"]),
+        ("{a,a,b}", ["a"], ["b"]),
+        ("{a,*}", ["a"], []),
+        ("{a,{b,c}d}/{x,y}", ["a/x"], ["{b,c}d", "y"]),
+        ("{a,{b,c}d}/{x,y}", ["bd/x", "a/y"], ["c"]),
+        ("{enc/q,dec/{k,v}}/w", ["enc/q/w", "dec/v/w/b"], ["k"]),
+        ("{enc/q,dec}/w", ["dec/w"], ["enc/q"]),
+        ("**/{a,b}/**/{c,d}", ["x/a/y/c", "b/z/d"], []),
+        ("**/{a,b}", ["a/b"], []),
+        ("{a,ab}{b,}", ["ab"], []),
+        ("{,x}a", ["a"], ["x"]),
+        ("{x,}a", ["xa"], [""]),
+        ("blocks/{*,3,?}", ["blocks/:"], ["3", "?"]),
+        ("blocks/{:,{*,x}}", ["blocks/:/w"], ["x"]),
+        (r"{a\,b,c}", ["c"], [r"a\,b"]),
+    ],
+)
+def test_an_alternative_that_matches_nothing_is_named_as_it_is_written(pattern, paths, unused):
+    assert unused_alternatives(compile(pattern), paths) == unused
+
+
+def test_unused_alternatives_of_many_paths_cost_little():
+    paths = [f"layers/{layer}/{block}/{name}" for layer in range(2500) for block in ("attn", "mlp") for name in "qkvo"]
+    few = calls(lambda: unused_alternatives(compile("layers/*/{attn,mlp}/{q,k,v,o}"), paths))
+    assert few < 5_000
+    braced = compile("layers/{0..2499}/{attn,mpl}/{q,v}")
+    most = calls(lambda: unused_alternatives(braced, paths))
+    assert most < 100 * len(paths)
+    assert unused_alternatives(braced, paths) == ["mpl"]
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 400))

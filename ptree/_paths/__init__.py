@@ -1,13 +1,15 @@
 """Paths and patterns: strings only, no trees and no arrays."""
 
+from .alternatives import unused_alternatives as unused_alternatives
+from .captures import fill_in as fill_in
+from .path_index import PathIndex as PathIndex
 from .paths import DEEPEST as DEEPEST
 from .paths import STACKED as STACKED
 from .paths import in_order as in_order
 from .paths import join as join
 from .paths import natural as natural
 from .paths import split as split
+from .pattern_syntax import escape as escape
 from .patterns import Pattern as Pattern
 from .patterns import State as State
 from .patterns import compile as compile
-from .pattern_syntax import escape as escape
-from .captures import fill_in as fill_in

@@ -57,9 +57,7 @@ def fill_in(text: str, captures: Sequence[str]) -> list[str]:
             holes += 1
             filled += left[holes - 1 : holes]
     if holes != len(captures):
-        raise PatternError(
-            f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**' and '?'"
-        )
+        raise PatternError(f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**' and '?'")
     segments = "".join(filled).split("/")
     if "" in text.split("/"):
         return segments

@@ -6,6 +6,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NoReturn
 
 from .._errors import PatternError
 from .._words import quoted
@@ -44,28 +46,38 @@ class OneCharacter:
 
     def takes(self, character: str) -> bool:
         """Whether this character is one that is meant."""
-        at = bisect_right(self.ranges, character, key=_low_end)
-        inside = at > 0 and character <= _high_end(self.ranges[at - 1])
+        before = bisect_right(self._lows, character)
+        inside = before > 0 and character <= self._highs[before - 1]
         return inside != self.negated
+
+    @cached_property
+    def _lows(self) -> list[str]:
+        return [low for low, _ in self.ranges]
+
+    @cached_property
+    def _highs(self) -> list[str]:
+        return [high for _, high in self.ranges]
 
 
 @dataclass(frozen=True, eq=False)
 class NumberRange:
-    """`{0..11}`: a whole number from low to high. `width` is the number of digits with leading zeros, 0 without.
-
-    `spellings` are the sequences of digit classes that such numbers are written in: `[0-9]`, and `1` with `[0-1]`.
-    """
+    """`{0..11}`: a whole number from low to high. `width` is the number of digits with leading zeros, 0 without."""
 
     low: int
     high: int
     width: int
-    spellings: tuple[tuple[OneCharacter, ...], ...]
 
-    def holds(self, digits: str) -> bool:
-        """Whether digits are a number of the range, written with as many zeros as the range asks for."""
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > _MOST_DIGITS:
-            return False
-        return self.low <= int(digits) <= self.high and digits == self.written(int(digits))
+    @cached_property
+    def bounds(self) -> tuple[tuple[str, str], ...]:
+        """For each number of digits the lowest and the highest number, as written: `0` and `9`, `10` and `11`."""
+        if self.width:
+            return ((self.written(self.low), self.written(self.high)),)
+        bounds: list[tuple[str, str]] = []
+        for digits in range(len(str(self.low)), len(str(self.high)) + 1):
+            least = 0 if digits == 1 else 10 ** (digits - 1)
+            most = 10**digits - 1
+            bounds.append((str(max(self.low, least)), str(min(self.high, most))))
+        return tuple(bounds)
 
     def written(self, number: int) -> str:
         """A number as a name that the range takes."""
@@ -101,14 +113,6 @@ class DoubleStar:
 Element = Text | Star | OneCharacter | NumberRange | Braces | Slash | DoubleStar
 
 
-def _low_end(ends: tuple[str, str]) -> str:
-    return ends[0]
-
-
-def _high_end(ends: tuple[str, str]) -> str:
-    return ends[1]
-
-
 # ------------------------------------------------------------------------------- the parser
 
 
@@ -121,16 +125,7 @@ def parse(text: str) -> tuple[Element, ...]:
     """
     if not text:
         raise pattern_error(text, "it is empty. Use '**' for everything")
-    parser = _Parser(text)
-    elements = parser.elements()
-    if parser.stray_spaces:
-        meant = "".join(character for at, character in enumerate(text) if at not in parser.stray_spaces)
-        raise pattern_error(
-            text,
-            f"a space beside '{{', ',' or '}}' would belong to the name. Write {quoted(meant)}, or"
-            " '\\ ' where a name has that space",
-        )
-    return elements
+    return _Parser(text).parse()
 
 
 def pattern_error(text: str, why: str) -> PatternError:
@@ -148,186 +143,200 @@ def escape(path: str) -> str:
     return "\\" + escaped if escaped.startswith("!") else escaped
 
 
-class _Parser:
-    """Reads a text from left to right; `at` is the position of the next character, `depth` counts open braces."""
+_TOKEN = re.compile(
+    r"""
+    (?P<escape> \\.? )
+    | (?P<slash> / )
+    | (?P<stars> \*+ )
+    | (?P<question_mark> \? )
+    | (?P<character_class> \[ (?P<characters> (?: \\. | [^\]\\] )* ) (?P<closing> \]? ) )
+    | (?P<number_range> \{ \s* (?P<low> [0-9]+ ) \s* \.\. \s* (?P<high> [0-9]+ ) \s* \} )
+    | (?P<open> \{ \s* )
+    | (?P<comma> \s* , \s* )
+    | (?P<close> \s* \} )
+    | (?P<stray_bracket> \] )
+    | (?P<dots> \.\. )
+    | (?P<plain> [^\\/*?\[\]{},.\s]+ | \s+ | . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_CHARACTER_RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
 
-    _plain = re.compile(r"[^\\/*?\[\]{},.\s]+")
-    _spaces = re.compile(r"\s+")
-    _spaces_before_an_end = re.compile(r"\s+(?=[,}])")
-    _number_range = re.compile(r"\{\s*([0-9]+)\s*\.\.\s*([0-9]+)\s*\}")
+
+@dataclass
+class _OpenBraces:
+    """Braces that are not closed yet."""
+
+    position: int
+    before: list[Element]
+    """The elements before the braces."""
+    alternative_start: int
+    alternatives: list[Alternative]
+
+
+class _Parser:
+    """Reads a pattern token by token."""
 
     def __init__(self, text: str):
         self.text = text
-        self.at = 0
-        self.depth = 0
+        self.elements: list[Element] = []
+        """The elements of the pattern so far or, inside braces, of the alternative."""
+        self.open: list[_OpenBraces] = []
+        """The braces around the next token, the innermost last."""
         self.stray_spaces: set[int] = set()
 
-    def elements(self) -> tuple[Element, ...]:
-        """Everything up to the end of the text or, inside braces, of the alternative."""
-        found: list[Element] = []
-        while not self._ends_here():
-            found.append(self._element())
-            if self.depth:
-                self._skip_stray(self._spaces_before_an_end)
-        return join_texts(found)
+    def parse(self) -> tuple[Element, ...]:
+        readers = {
+            "escape": self.escape,
+            "slash": self.slash,
+            "stars": self.stars,
+            "question_mark": self.question_mark,
+            "character_class": self.character_class,
+            "number_range": self.number_range,
+            "open": self.open_braces,
+            "comma": self.comma,
+            "close": self.close_braces,
+            "stray_bracket": self.stray_bracket,
+            "dots": self.dots,
+            "plain": self.plain,
+        }
+        for token in _TOKEN.finditer(self.text):
+            assert token.lastgroup is not None
+            readers[token.lastgroup](token)
+        if self.open:
+            start = self.open[0].position
+            raise self.error(f"'{{' at position {start} is not closed. For the character itself write '\\{{'")
+        if self.stray_spaces:
+            raise self.stray_spaces_error()
+        return join_texts(self.elements)
 
-    def _ends_here(self) -> bool:
-        return self._next() in (",}" if self.depth else "")
+    def plain(self, token: re.Match[str]) -> None:
+        self.elements.append(Text(token[0]))
 
-    def _next(self) -> str:
-        """The next character, which stays; empty at the end of the text."""
-        return self.text[self.at : self.at + 1]
-
-    def _element(self) -> Element:
-        if self.depth:
-            self._refuse_dots()
-        match self._next():
-            case "\\":
-                return self._escaped()
-            case "/":
-                self.at += 1
-                return Slash()
-            case "*":
-                return self._stars()
-            case "?":
-                self.at += 1
-                return OneCharacter((), negated=True)
-            case "[":
-                return self._character_class()
-            case "{":
-                return self._braces()
-            case "]" | "}" as bracket:
-                why = f"{bracket!r} at position {self.at} closes nothing. For the character itself write '\\{bracket}'"
-                raise self._error(why)
-        return self._plain_text()
-
-    def _plain_text(self) -> Text:
-        run = self._plain.match(self.text, self.at)
-        characters = run[0] if run else self._next()
-        self.at += len(characters)
-        return Text(characters)
-
-    def _escaped(self) -> Text:
-        escaped = self.text[self.at + 1 : self.at + 2]
+    def escape(self, token: re.Match[str]) -> None:
+        escaped = token[0][1:]
         if not escaped:
-            raise self._error("it ends in a backslash")
+            raise self.error("it ends in a backslash")
         if escaped == "/":
-            raise self._error("'/' cannot be escaped: a key that holds one is spelled out, as in 'mlp/linear_0'")
-        self.at += 2
-        return Text(escaped)
+            raise self.error("'/' cannot be escaped: a key that holds one is spelled out, as in 'mlp/linear_0'")
+        self.elements.append(Text(escaped))
 
-    def _stars(self) -> Star | DoubleStar:
-        start = self.at
-        while self._next() == "*":
-            self.at += 1
-        stars = self.text[start : self.at]
+    def slash(self, token: re.Match[str]) -> None:
+        self.elements.append(Slash())
+
+    def stars(self, token: re.Match[str]) -> None:
+        stars = token[0]
         if len(stars) > 2:
-            raise self._error(f"{stars!r}; use '*' inside a segment, or '**' as a whole segment")
-        return Star() if len(stars) == 1 else DoubleStar()
+            raise self.error(f"{stars!r}; use '*' inside a segment, or '**' as a whole segment")
+        self.elements.append(DoubleStar() if len(stars) == 2 else Star())
 
-    # ------------------------------------------------------------------------ [...]
+    def question_mark(self, token: re.Match[str]) -> None:
+        self.elements.append(OneCharacter((), negated=True))
 
-    def _character_class(self) -> OneCharacter:
-        start = self.at
-        if self.text.startswith("[^", start):
-            raise self._error(
+    def character_class(self, token: re.Match[str]) -> None:
+        start, characters = token.start(), token["characters"]
+        if characters.startswith("^"):
+            raise self.error(
                 f"'[^' at position {start}: the other characters are '[!...]'; for the character write '[\\^'"
             )
-        negated = self.text.startswith("[!", start)
-        self.at += 2 if negated else 1
-        ranges: list[tuple[str, str]] = []
-        while self._next() not in ("]", ""):
-            ranges.append(self._character_range())
-        if not self._next():
-            raise self._error(f"'[' at position {start} is not closed. For the character itself write '\\['")
+        if not token["closing"]:
+            raise self.error(f"'[' at position {start} is not closed. For the character itself write '\\['")
+        negated = characters.startswith("!")
+        ranges = self.character_ranges(characters.removeprefix("!"))
         if not ranges:
-            raise self._error(f"'[]' at position {start} holds no character")
-        if any(low <= "/" <= high for low, high in ranges):
-            raise self._error("'/' cannot stand inside '[...]'")
-        self.at += 1
-        return OneCharacter(_without_overlaps(ranges), negated)
+            raise self.error(f"'[]' at position {start} holds no character")
+        self.elements.append(OneCharacter(_without_overlaps(ranges), negated))
 
-    def _character_range(self) -> tuple[str, str]:
-        """`a-z`, or one character as a range of itself."""
-        start = self.at
-        low = self._class_character()
-        if self._next() != "-" or self.text[self.at + 1 : self.at + 2] in ("", "]"):
-            return low, low
-        self.at += 1
-        high = self._class_character()
-        if low > high:
-            raise self._error(f"the range {self.text[start : self.at]!r} is empty")
-        return low, high
+    def character_ranges(self, characters: str) -> list[tuple[str, str]]:
+        ranges: list[tuple[str, str]] = []
+        for found in _CHARACTER_RANGE.finditer(characters):
+            low = found[1]
+            high = found[2] or low
+            if low > high:
+                raise self.error(f"the range {found[0]!r} is empty")
+            if low <= "/" <= high:
+                raise self.error("'/' cannot stand inside '[...]'")
+            ranges.append((low, high))
+        return ranges
 
-    def _class_character(self) -> str:
-        if self._next() == "\\":
-            self.at += 1
-        character = self._next()
-        self.at += 1
-        return character
-
-    # ------------------------------------------------------------------------ {...}
-
-    def _braces(self) -> Braces | NumberRange:
-        range_ = self._number_range.match(self.text, self.at)
-        if range_:
-            return self._range(range_)
-        if self.depth == _DEEPEST_BRACES:
-            raise self._error(f"braces are nested more than {_DEEPEST_BRACES} deep")
-        start = self.at
-        self.depth += 1
-        alternatives: list[Alternative] = []
-        while self._next() not in ("}", ""):
-            alternatives.append(self._alternative())
-        self.depth -= 1
-        if not self._next():
-            raise self._error(f"'{{' at position {start} is not closed. For the character itself write '\\{{'")
-        self.at += 1
-        if self.at == start + 2:
-            raise self._error("'{}' holds no alternative")
-        return Braces(tuple(alternatives), any(_crosses(alternative) for alternative in alternatives))
-
-    def _alternative(self) -> Alternative:
-        self.at += 1  # the `{` or `,` before it
-        self._skip_stray(self._spaces)
-        start = self.at
-        elements = self.elements()
-        return Alternative(self.text[start : self.at], elements)
-
-    def _range(self, found: re.Match[str]) -> NumberRange:
-        self._note_stray(self._spaces.finditer(self.text, found.start(), found.end()))
-        self.at = found.end()
-        low, high = found.groups()
+    def number_range(self, token: re.Match[str]) -> None:
+        self.note_stray_spaces(token)
+        low, high = token["low"], token["high"]
         if max(len(low), len(high)) > _MOST_DIGITS:
-            raise self._error(f"the ends of a range have at most {_MOST_DIGITS} digits")
+            raise self.error(f"the ends of a range have at most {_MOST_DIGITS} digits")
         if int(low) > int(high):
-            raise self._error(f"the range {found[0]} is empty; write {{{high}..{low}}}")
+            raise self.error(f"the range {token[0]} is empty; write {{{high}..{low}}}")
         width = 0
-        if has_leading_zero(low) or has_leading_zero(high):
+        if _has_leading_zero(low) or _has_leading_zero(high):
             width = len(low)
             if len(high) != width:
-                raise self._error(f"the ends of {found[0]} have leading zeros and different widths")
-        return NumberRange(int(low), int(high), width, _number_spellings(int(low), int(high), width))
+                raise self.error(f"the ends of {token[0]} have leading zeros and different widths")
+        self.elements.append(NumberRange(int(low), int(high), width))
 
-    def _refuse_dots(self) -> None:
-        if self.text.startswith("..", self.at):
-            raise self._error(
-                f"'..' at position {self.at}: a range, as in {{0..11}}, is of two whole numbers and alone"
+    def open_braces(self, token: re.Match[str]) -> None:
+        if len(self.open) == _DEEPEST_BRACES:
+            raise self.error(f"braces are nested more than {_DEEPEST_BRACES} deep")
+        self.note_stray_spaces(token)
+        self.open.append(_OpenBraces(token.start(), self.elements, token.end(), []))
+        self.elements = []
+
+    def comma(self, token: re.Match[str]) -> None:
+        if not self.open:
+            self.plain(token)
+            return
+        self.note_stray_spaces(token)
+        self.end_alternative(token)
+
+    def close_braces(self, token: re.Match[str]) -> None:
+        if not self.open:
+            self.closes_nothing("}", token.end() - 1)
+        self.note_stray_spaces(token)
+        self.end_alternative(token)
+        braces = self.open.pop()
+        alternatives = braces.alternatives
+        if len(alternatives) == 1 and not alternatives[0].elements:
+            raise self.error("'{}' holds no alternative")
+        crosses = any(map(_crosses_segments, alternatives))
+        self.elements = [*braces.before, Braces(tuple(alternatives), crosses)]
+
+    def end_alternative(self, token: re.Match[str]) -> None:
+        """End an alternative before this token; the next one begins behind it."""
+        braces = self.open[-1]
+        text = self.text[braces.alternative_start : token.start()]
+        braces.alternatives.append(Alternative(text, join_texts(self.elements)))
+        braces.alternative_start = token.end()
+        self.elements = []
+
+    def stray_bracket(self, token: re.Match[str]) -> None:
+        self.closes_nothing("]", token.start())
+
+    def closes_nothing(self, bracket: str, position: int) -> NoReturn:
+        raise self.error(
+            f"{bracket!r} at position {position} closes nothing. For the character itself write '\\{bracket}'"
+        )
+
+    def dots(self, token: re.Match[str]) -> None:
+        if self.open:
+            raise self.error(
+                f"'..' at position {token.start()}: a range, as in {{0..11}}, is of two whole numbers and alone"
                 " in its braces; for two dots write '\\..'"
             )
+        self.plain(token)
 
-    def _skip_stray(self, spaces: re.Pattern[str]) -> None:
-        """Step over spaces that are likely not meant; `parse` refuses them when it knows all of them."""
-        found = spaces.match(self.text, self.at)
-        if found:
-            self._note_stray([found])
-            self.at = found.end()
+    def note_stray_spaces(self, token: re.Match[str]) -> None:
+        """Note spaces beside `{`, `,` and `}`, to refuse all of them at the end with what was likely meant."""
+        for at in range(token.start(), token.end()):
+            if self.text[at].isspace():
+                self.stray_spaces.add(at)
 
-    def _note_stray(self, found: Iterable[re.Match[str]]) -> None:
-        for spaces in found:
-            self.stray_spaces.update(range(spaces.start(), spaces.end()))
+    def stray_spaces_error(self) -> PatternError:
+        kept = [character for at, character in enumerate(self.text) if at not in self.stray_spaces]
+        return self.error(
+            f"a space beside '{{', ',' or '}}' would belong to the name. Write {quoted(''.join(kept))}, or"
+            " '\\ ' where a name has that space"
+        )
 
-    def _error(self, why: str) -> PatternError:
+    def error(self, why: str) -> PatternError:
         return pattern_error(self.text, why)
 
 
@@ -344,7 +353,7 @@ def join_texts(elements: Iterable[Element]) -> tuple[Element, ...]:
     return tuple(joined)
 
 
-def _crosses(alternative: Alternative) -> bool:
+def _crosses_segments(alternative: Alternative) -> bool:
     for element in alternative.elements:
         if isinstance(element, Slash | DoubleStar):
             return True
@@ -356,69 +365,13 @@ def _crosses(alternative: Alternative) -> bool:
 def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     merged: list[tuple[str, str]] = []
     for low, high in sorted(ranges):
-        if merged and low <= _high_end(merged[-1]):
-            before_low, before_high = merged.pop()
-            low, high = before_low, max(before_high, high)
-        merged.append((low, high))
+        before_low, before_high = merged[-1] if merged else ("", "")
+        if merged and low <= before_high:
+            merged[-1] = (before_low, max(before_high, high))
+        else:
+            merged.append((low, high))
     return tuple(merged)
 
 
-# ------------------------------------------------------------------------- ranges of numbers
-
-
-def has_leading_zero(digits: str) -> bool:
-    """Whether a number is written with a zero that it does not need: `03`, but not `0`."""
+def _has_leading_zero(digits: str) -> bool:
     return len(digits) > 1 and digits.startswith("0")
-
-
-def _number_spellings(low: int, high: int, width: int) -> tuple[tuple[OneCharacter, ...], ...]:
-    """Sequences of digit classes that together are the numbers from low to high; none is in two of them."""
-    if width:
-        return tuple(_of_one_width(str(low).zfill(width), str(high).zfill(width)))
-    spellings: list[tuple[OneCharacter, ...]] = []
-    for digits in range(len(str(low)), len(str(high)) + 1):
-        least = 0 if digits == 1 else 10 ** (digits - 1)
-        most = 10**digits - 1
-        spellings += _of_one_width(str(max(low, least)), str(min(high, most)))
-    return tuple(spellings)
-
-
-def _of_one_width(low: str, high: str) -> list[tuple[OneCharacter, ...]]:
-    """Spellings of the numbers between two of as many digits: 123 to 158 are `12[3-9]`, `1[3-4][0-9]`, `15[0-8]`."""
-    free = 0  # how many digits at the end may be any
-    while free < len(low) and low[-1 - free] == "0" and high[-1 - free] == "9":
-        free += 1
-    low, high = low[: len(low) - free], high[: len(high) - free]
-    if low == high:
-        return [_spelling(low, "", "", free)]
-    fork = next(at for at, (a, b) in enumerate(zip(low, high, strict=True)) if a != b)
-    last = len(low) - 1
-    if fork == last:
-        return [_spelling(low[:fork], low[fork], high[fork], free)]
-    spellings: list[tuple[OneCharacter, ...]] = []
-    for at in range(last, fork, -1):  # as low up to here, and above it from here on
-        first = low[at] if at == last else _digit_after(low[at])
-        spellings.append(_spelling(low[:at], first, "9", free + last - at))
-    spellings.append(_spelling(low[:fork], _digit_after(low[fork]), _digit_before(high[fork]), free + last - fork))
-    for at in range(fork + 1, last + 1):  # as high up to here, and below it from here on
-        final = high[at] if at == last else _digit_before(high[at])
-        spellings.append(_spelling(high[:at], "0", final, free + last - at))
-    return [spelling for spelling in spellings if all(one.ranges for one in spelling)]
-
-
-def _spelling(fixed: str, low: str, high: str, free: int) -> tuple[OneCharacter, ...]:
-    """Fixed digits, one from low to high where these are given, then digits that may be any."""
-    between = [_digits(low, high)] if low else []
-    return (*(_digits(digit, digit) for digit in fixed), *between, *[_digits("0", "9")] * free)
-
-
-def _digits(low: str, high: str) -> OneCharacter:
-    return OneCharacter(((low, high),) if low <= high else (), negated=False)
-
-
-def _digit_after(digit: str) -> str:
-    return chr(ord(digit) + 1)
-
-
-def _digit_before(digit: str) -> str:
-    return chr(ord(digit) - 1)

@@ -32,7 +32,7 @@ from .._errors import PatternError
 from .._words import quoted
 from .captures import captures
 from .pattern_syntax import DoubleStar, parse
-from .spellings import Part, Segment, fits, spellings
+from .spellings import Part, Segment, fits, number_like, spellings
 
 _MOST_REMEMBERED = 1 << 14
 
@@ -134,8 +134,11 @@ class Pattern:
         """What may name a layer, with the place behind it."""
         found: list[tuple[Place, Sequence[str | Segment]]] = []
         for which, at in state.places:
-            part = self._sequences[which][at : at + 1]
-            if part and (parts := number_like(part[0])):
+            sequence = self._sequences[which]
+            if at == len(sequence):
+                continue
+            parts = number_like(sequence[at])
+            if parts:
                 found.append(((which, at + 1), parts))
         return found
 

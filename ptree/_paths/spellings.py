@@ -41,14 +41,13 @@ class Segment:
     @cached_property
     def names_stack(self) -> bool:
         """Whether all layers of a stack are meant: only `*` as a whole, or `:`, says so, also inside braces."""
-        return any(is_whole_stack(elements) for elements in self.wholes)
+        return any(is_whole_stack(elements) for elements in self.wholes())
 
     @cached_property
     def number_like(self) -> tuple[Segment, ...]:
         """Those of the alternatives that can name one layer of a stack: without `*`, `?` and `[...]`."""
-        return tuple(Segment(elements) for elements in self.wholes if not _has_character_wildcard(elements))
+        return tuple(Segment(elements) for elements in self.wholes() if not _has_character_wildcard(elements))
 
-    @property
     def wholes(self) -> Iterator[tuple[Element, ...]]:
         """What the segment may be as a whole: each alternative where it is nothing but braces, else itself."""
         waiting = [self.elements]
@@ -75,6 +74,13 @@ class Spelling:
 def fits(part: str | Segment, name: str) -> bool:
     """Whether one segment of a pattern matches one segment of a path."""
     return part == name if isinstance(part, str) else part.fits(name)
+
+
+def number_like(part: Part) -> Sequence[str | Segment]:
+    """What in a part of a pattern can name one layer of a stack: numbers, ranges, and alternatives that are such."""
+    if isinstance(part, str):
+        return (part,) if part.isdecimal() else ()
+    return part.number_like if isinstance(part, Segment) else ()
 
 
 class Path(Word[Part]):

@@ -1,0 +1,168 @@
+"""Which alternatives of a pattern's braces, and which numbers of its ranges, no path needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from .paths import STACKED
+from .pattern_syntax import Alternative, Braces, DoubleStar, Element, NumberRange
+from .patterns import Pattern
+from .positions import Name, each_position
+from .spellings import Path, Segment, fits
+
+Kind = tuple[bool, ...]
+"""Which of the parts of a pattern a name fits."""
+
+Choice = Alternative | tuple[NumberRange, int]
+"""An alternative of braces, or a number of a range."""
+
+
+_STRIDE = 97  # a prime, which does not keep step with the layers of a tree
+
+
+def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
+    """The alternatives in a pattern's braces, and the numbers in its ranges, that match none of these paths.
+
+    A path matches an alternative if it matches the pattern in which these braces, and the braces around them, may be
+    nothing else. The numbers are given as ranges. What lies inside of an unused alternative is not given again.
+
+    >>> from ptree._paths import compile
+    >>> unused_alternatives(compile("{enc,haed}/{0..3}"), ["enc/1", "enc/3/kernel"])
+    ['haed', '0', '2']
+    """
+    total = _count_choices(pattern.elements)
+    if total == 0:
+        return []
+    search = _Search(pattern)
+    # Neighbouring paths mostly match the same alternative: a look at paths far apart ends the search early for most patterns.
+    for path in (*paths[::_STRIDE], *paths):
+        search.read(path)
+        if len(search.used) == total:
+            return []
+    return list(_unused(pattern.elements, search.used))
+
+
+def _count_choices(elements: Iterable[Element]) -> int:
+    count = 0
+    for element in elements:
+        if isinstance(element, NumberRange):
+            count += element.high - element.low + 1
+        elif isinstance(element, Braces):
+            count += len(element.alternatives)
+            count += sum(_count_choices(alternative.elements) for alternative in element.alternatives)
+    return count
+
+
+def _unused(elements: Iterable[Element], used: set[Choice]) -> Iterator[str]:
+    for element in elements:
+        if isinstance(element, NumberRange):
+            yield from _unused_numbers(element, used)
+        elif isinstance(element, Braces):
+            for alternative in element.alternatives:
+                if alternative in used:
+                    yield from _unused(alternative.elements, used)
+                else:
+                    yield alternative.text
+
+
+def _unused_numbers(numbers: NumberRange, used: set[Choice]) -> Iterator[str]:
+    """The gaps between the numbers that are used."""
+    taken = sorted(choice[1] for choice in used if isinstance(choice, tuple) and choice[0] is numbers)
+    first = numbers.low
+    for number in (*taken, numbers.high + 1):
+        last = number - 1
+        if first == last:
+            yield numbers.written(first)
+        elif first < last:
+            yield f"{{{numbers.written(first)}..{numbers.written(last)}}}"
+        first = number + 1
+
+
+class _Search:
+    """Collects the choices that paths use: `used` grows with each path that is read.
+
+    What is found is kept by what matters about a path, which parts of the pattern each of its names fits, so that of
+    20,000 paths a few are matched and the others cost one look-up a name.
+    """
+
+    def __init__(self, pattern: Pattern):
+        self.used: set[Choice] = set()
+        self._spellings = pattern.spellings
+        parts = {part for spelling in pattern.spellings for part in spelling.parts}
+        self._tests = [part for part in parts if not isinstance(part, DoubleStar)]
+        self._kinds: dict[str, Kind] = {}
+        self._reads: dict[tuple[Kind, ...], list[tuple[Segment, int]]] = {}
+        self._seen: set[tuple[Segment, str]] = set()
+
+    def read(self, path: str) -> None:
+        """Add the choices with which the pattern matches this path or a node above it."""
+        names = path.split("/")
+        kinds = tuple([self._kinds.get(name) or self._kind(name) for name in names])
+        if kinds not in self._reads:
+            self._reads[kinds] = self._match(names)
+        for segment, at in self._reads[kinds]:
+            seen = (segment, names[at])
+            if seen not in self._seen:
+                self._seen.add(seen)
+                self.used.update(choices_in_name(segment, names[at]))
+
+    def _kind(self, name: str) -> Kind:
+        kind = self._kinds[name] = tuple(fits(test, name) for test in self._tests)
+        return kind
+
+    def _match(self, names: Sequence[str]) -> list[tuple[Segment, int]]:
+        """Which segments of the pattern read which of the names in some match; adds the alternatives with a `/`."""
+        path = Path(names)
+        found: list[tuple[Segment, int]] = []
+        for spelling in self._spellings:
+            positions = path.positions_in_matches(
+                spelling.parts, path.start, path.everywhere
+            )  # it may match a node above
+            if not positions:
+                continue
+            self.used.update(spelling.chosen)
+            for part, starts in zip(spelling.parts, positions, strict=False):
+                if isinstance(part, Segment):
+                    found += [(part, at) for at in each_position(starts)]
+        return found
+
+
+def choices_in_name(segment: Segment, name: str) -> Iterator[Choice]:
+    """The choices with which a segment of a pattern can match a name."""
+    if name == STACKED:
+        return _choices_of_stack(segment.elements)
+    word = Name(name)
+    return _choices_between(segment.elements, word, word.start, word.end)
+
+
+def _choices_between(elements: Sequence[Element], word: Name, starts: int, ends: int) -> Iterator[Choice]:
+    """The choices with which elements can take what lies between one of the starts and one of the ends."""
+    positions = word.positions_in_matches(elements, starts, ends)
+    for element, (before, after) in zip(elements, pairwise(positions), strict=False):
+        if isinstance(element, NumberRange):
+            yield from _numbers_between(element, word, before, after)
+        elif isinstance(element, Braces):
+            for alternative in element.alternatives:
+                if word.ends_of_all(alternative.elements, before) & after:
+                    yield alternative
+                    yield from _choices_between(alternative.elements, word, before, after)
+
+
+def _numbers_between(numbers: NumberRange, word: Name, starts: int, ends: int) -> Iterator[Choice]:
+    for low, high in numbers.bounds:
+        digits = len(low)
+        for start in each_position(word.numbers(low, high, starts & (ends >> digits))):
+            yield numbers, int(word.text[start : start + digits])
+
+
+def _choices_of_stack(elements: Sequence[Element]) -> Iterator[Choice]:
+    """The alternatives that, as a whole, are the `*` or `:` that all layers of a stack are named by."""
+    only = elements[0]
+    if len(elements) > 1 or not isinstance(only, Braces):
+        return
+    for alternative in only.alternatives:
+        inner = Segment(alternative.elements)
+        if inner.names_stack:
+            yield alternative
+            yield from _choices_of_stack(alternative.elements)
