@@ -17,6 +17,7 @@ from .read import get as get
 from .read import get_or as get_or
 from .read import items as items
 from .read import paths as paths
+from .read import read_or as read_or
 from .rename import rename as rename
 from .rules import Rules as Rules
 from .rules import assign as assign
@@ -39,4 +40,3 @@ from .structure import unflatten as unflatten
 from .structure import with_heirs as with_heirs
 from .write import set as set
 from .write import update as update
-from .read import read_or as read_or

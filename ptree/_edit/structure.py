@@ -440,13 +440,15 @@ def merge(*trees: PyTree) -> PyTree:
     for part in parts:
         containers = _merged_containers(containers, part.containers)
         for path, value in part.entries.items():
-            there = merged.get(path, MISSING)
-            if _gives_way(there):
+            there = merged.setdefault(path, value)
+            if there is value or (type(value) is Tie and value == there):
+                continue
+            if _precedence(value) > _precedence(there):
                 merged[path] = value
-            elif not _gives_way(value) and not (type(value) is Tie and value == there):
+            elif _precedence(value) == _LEAF:
                 twice.add(path)
     nodes = _nodes_above(path for path, value in merged.items() if value is not MISSING)
-    twice |= {path for path, value in merged.items() if path in nodes and not _gives_way(value)}
+    twice |= {path for path, value in merged.items() if path in nodes and _precedence(value) == _LEAF}
     if "" in merged and len(merged) > 1:
         twice.add("")
     if twice:
@@ -467,8 +469,16 @@ def _is_empty(tree: PyTree) -> bool:
     return inside is not None and not inside.names and not (isinstance(tree, BareTree) and len(tree._node[1].names()))
 
 
-def _gives_way(value: PyTree) -> bool:
-    return value is MISSING or (type(value) is not Tie and _is_empty(value))
+_GAP, _NONE, _EMPTY_NODE, _LEAF = range(4)
+
+
+def _precedence(value: PyTree) -> int:
+    """Which of two entries of one path stays in a merge: only two leaves, or ties, are in each other's way."""
+    if value is MISSING:
+        return _GAP
+    if value is None:
+        return _NONE
+    return _EMPTY_NODE if type(value) is not Tie and _is_empty(value) else _LEAF
 
 
 def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]) -> dict[str, PyTree]:

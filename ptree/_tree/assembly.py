@@ -91,13 +91,13 @@ def _plant(root: Branch, segments: Sequence[str], value: PyTree, prefix: str) ->
         if below is MISSING or _is_empty(below):
             below = node[segment] = Branch()
         elif type(below) is not Branch:
-            raise _clash(prefix + "/".join(above[: depth + 1]), below, "a node with keys below it")
+            raise _clash(prefix + "/".join(above[: depth + 1]), below, ", and a node with keys below it")
         node = below
     there = node.get(name, MISSING)
     if there is MISSING:
         node[name] = value
     elif value is not MISSING and not (type(there) is Branch and _is_empty(value)):
-        raise _clash(prefix + "/".join(segments), there, _kind(value))
+        raise _clash(prefix + "/".join(segments), there, f" and {_kind(value)}")
 
 
 def _is_empty(value: PyTree) -> bool:
@@ -109,7 +109,7 @@ def _is_empty(value: PyTree) -> bool:
 
 
 def _clash(path: str, there: PyTree, new: str) -> StructureError:
-    return StructureError(f"two keys land on the path {path!r}: {_kind(there)} and {new}")
+    return StructureError(f"two keys land on the path {path!r}: {_kind(there)}{new}")
 
 
 def _kind(value: PyTree) -> str:
@@ -174,7 +174,7 @@ def _branch_at(root: Branch, segments: Sequence[str], prefix: str) -> Branch:
         if below is MISSING:
             below = node[segment] = Branch()
         elif type(below) is not Branch:
-            raise _clash(prefix + "/".join(segments[: depth + 1]), below, "a node with keys below it")
+            raise _clash(prefix + "/".join(segments[: depth + 1]), below, ", and a node with keys below it")
         node = below
     return node
 
@@ -370,14 +370,18 @@ class _Grower:
 
     def _tree(self, branch: Branch, path: Segments, before: PyTree) -> PyTree:
         children: dict[str, PyTree] = {}
+        order: list[str] = []
         for name, value in branch.items():
-            value = self._value(value, (*path, name))
-            if value is not MISSING and type(value) is not Tie:
-                children[name] = value
+            order.append(name)
+            child = self._value(value, (*path, name))
+            if child is MISSING:
+                order += _paths_beside_gaps(value, name)
+            elif type(child) is not Tie:
+                children[name] = child
         ties = self.homes.get(path, ())
         if path and branch and not children and not ties:
             return MISSING  # nothing but gaps and aliases of leaves elsewhere: no child at all
-        layout = Layout.of(branch, children, ties)
+        layout = Layout.of(order, children, ties)
         ordered = tuple(children[key] for key in layout.keys)
         if before is not MISSING:
             old_children, old_layout = before._node
@@ -449,6 +453,16 @@ class _Grower:
             )
         cut = len(segments) - max(below - 1 - levels, 0)
         return "/".join(segments[:cut]), segments[cut:]
+
+
+def _paths_beside_gaps(value: PyTree, name: str) -> list[str]:
+    """The paths in a branch that becomes no node, as it has nothing but aliases and gaps; the order of aliases alone is known."""
+    if type(value) is not Branch:
+        return []
+    inside = list(_leaves_of(value, (name,)))
+    if all(type(leaf) is Tie for _, leaf in inside):
+        return []
+    return ["/".join(path) for path, _ in inside]
 
 
 def _leaves_of(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, Leaf]]:

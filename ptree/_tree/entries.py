@@ -113,10 +113,10 @@ def structure(tree: PyTree) -> Structure:
 
 
 class _SharedInside(NamedTuple):
-    """Aliases that a node above declares inside of this one."""
+    """Aliases, or gaps in the declared order, that a node above declares inside of this one."""
 
-    prefix: str
-    """Of the node that declares them."""
+    prefix: str | None
+    """Of the node that declares aliases; None for gaps."""
     aliases: Aliases
 
 
@@ -152,8 +152,9 @@ class _StructureWalk:
         if isinstance(node, BareTree):
             values, layout = node._node
             children = dict(zip(layout.keys, values, strict=True))
-            names = dict.fromkeys(layout.order)
-            shared = [*shared, _SharedInside(prefix, layout.aliases)]
+            names = dict.fromkeys(name for name in layout.order if "/" not in name)
+            names.update(dict.fromkeys(layout.gaps))
+            shared = [*shared, _SharedInside(None, layout.gaps), _SharedInside(prefix, layout.aliases)]
             self._enter(node, prefix)
         for inside in shared:
             names.update(dict.fromkeys(inside.aliases))
@@ -167,10 +168,10 @@ class _StructureWalk:
         below: list[_SharedInside] = []
         for inside in shared:
             hit = inside.aliases.get(name)
-            if isinstance(hit, Tie):
+            if isinstance(hit, Tie) and inside.prefix is not None:
                 self.pairs.append((prefix[:-1], Tie(inside.prefix + hit.source, hit.via)))
                 return
-            if hit is not None:
+            if isinstance(hit, dict):
                 below.append(_SharedInside(inside.prefix, hit))
         if not below and (child is MISSING or type(child) in LEAF_TYPES):
             self.pairs.append((prefix[:-1], child))

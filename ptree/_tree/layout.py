@@ -32,25 +32,18 @@ class Layout:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_comparable",
-        "_hash",
-        "aliases",
-        "index",
-        "key_entries",
-        "keys",
-        "listing",
-        "order",
-        "ties",
-    )
+        "__weakref__", "_comparable", "_hash", "aliases", "gaps", "index", "key_entries", "keys", "listing", "order", "ties",
+    )  # fmt: skip
 
     keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
-    order: tuple[str, ...]  # the names as they were declared: children, aliases, and what `partition` left a gap for
+    order: tuple[str, ...]  # the names as they were declared: children, aliases, and what `partition` left a gap for;
+    # also paths with `/`, below a node that is no child as it has nothing but aliases and gaps
     ties: tuple[tuple[str, Tie], ...]  # alias path -> source, both from this node
     index: dict[str, int]  # key -> position of the child
     key_entries: tuple[DictKey, ...]  # the keys as JAX names them
     listing: tuple[tuple[str, int], ...]  # the children in declared order: name, position
     aliases: Aliases
+    gaps: Aliases  # the paths in the order, by their segments
 
     def __init__(self, keys: tuple[str, ...], order: tuple[str, ...], ties: tuple[tuple[str, Tie], ...]):
         self.keys, self.order, self.ties = keys, order, ties
@@ -58,6 +51,7 @@ class Layout:
         self.key_entries = tuple(DictKey(key) for key in keys)
         self.listing = tuple((name, self.index[name]) for name in order if name in self.index)
         self.aliases = _nested(ties)
+        self.gaps = _nested((path, Tie("")) for path in order if "/" in path)
         self._comparable = (keys, frozenset(ties))
         self._hash = hash(self._comparable)
 

@@ -15,9 +15,9 @@ from .._edit import aliases, differences, leaves, paths, read_or, replace_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._paths import STACKED, split
-from .._tree import Tree, copied, largest_difference, names_in, same, signature
+from .._tree import Tree, copied, is_numbered, largest_difference, names_in, same, signature
 from .._words import SHOWN, describe, lines, listed, nearest
-from ..stacks import is_numbered, stack, unstack
+from ..stacks import stack, unstack
 from ._tensor import abstract_of, is_torch, moved, to_jax, to_torch
 
 _LOOKED_AT = 500
