@@ -102,7 +102,7 @@ def _plant(root: Branch, segments: Sequence[str], value: PyTree, prefix: str) ->
 
 def _is_empty(value: PyTree) -> bool:
     """Whether a value is a node without children, such as None or an empty Tree."""
-    if isinstance(value, Branch):
+    if isinstance(value, Branch | Tie):
         return False
     inside = opened(value)
     return inside is not None and not inside.names
