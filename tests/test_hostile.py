@@ -83,9 +83,11 @@ def test_a_key_depends_on_its_path_alone_with_any_implementation(impl):
 
 def test_names_and_leaves_that_would_make_a_file_that_cannot_load_are_refused(tmp_path):
     file = tmp_path / "f.safetensors"
-    deep = pt.Tree({"a": Z})
+    deep = {"a": Z}
     for _ in range(300):
-        deep = pt.Tree({"a": deep})
+        deep = {"a": deep}
+    with pytest.raises(pt.PathError, match="no path can have more than 256 segments; got 'a/a/a"):
+        pt.Tree(deep)
     with pytest.raises(pt.PathError, match="the tree has more than 256 levels: it goes on below 'a/a/a"):
         pt.save(file, deep)
     for tree in ({"__metadata__": Z}, {"\ud800": Z}, {"m": np.ma.masked_array([1, 2], [0, 1])}):
@@ -174,7 +176,7 @@ def test_ties_of_ties_cannot_explode():
 
 
 def test_foreign_exceptions_do_not_come_through():
-    says(pt.StructureError, "cannot merge: ['b/x'] is in more than one tree."
+    says(pt.StructureError, "cannot merge: ['b'] is in more than one tree."
          " Drop one side first, or use ptree.set to replace values",
          pt.merge, pt.tie({"a": {"x": 1}, "b": {"x": 1}}, {"b/x": "a/x"}), pt.Tree({"b": 5}))  # fmt: skip
     assert pt.ties(pt.untie({"m": pt.tie({"a": 1, "b": 1}, {"b": "a"})})) == {}
@@ -438,7 +440,7 @@ def test_drop_beside_a_tie_sees_what_it_sees_without_one():
 
 
 def test_merge_and_put_make_no_tree_that_others_refuse():
-    with pytest.raises(pt.PathError, match="the path 'a/b' is ambiguous"):
+    with pytest.raises(pt.StructureError, match=r"cannot merge: \['a/b'\] is in more than one tree"):
         pt.merge({"a/b": 1}, {"a": {"b": 2}})
     for a, b in (({1: 1}, {"1": 2}), ({"1": 1}, {1: 2})):
         with pytest.raises(pt.StructureError, match=r"cannot merge: \['1'\] is in more than one tree"):

@@ -309,7 +309,7 @@ def test_a_wildcard_about_names_does_not_match_all_layers_of_a_stack():
         "**/q/bias",
         "blocks/{:,0}/q/bias",
         "blocks/**/q/bias",
-        "blocks/{*,x}/q/bias",
+        "blocks/{*,:}/q/bias",
     ):
         assert [path for path, _ in pt.items(pt.stacks.stack(declared(), "blocks"), pattern)] == ["blocks/:/q/bias"]
 

@@ -7,7 +7,7 @@ not touched is shared, and where a source goes, its first alias takes over the l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._errors import PathError, PatternError, StructureError, TieError
 from .._paths import compile, natural, split
@@ -22,12 +22,13 @@ from .._tree import (
     Tie,
     Tree,
     assemble,
+    check_one_reading,
     emptied,
     entries,
     leaves,
-    levels_below,
     locate,
     make,
+    new_key_length,
     opened,
     read,
     remade,
@@ -72,6 +73,7 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     asked = f"cannot put {quoted('/'.join(segments))}"
     _check_no_single_layer(place, asked)
     if used < len(segments):
+        check_one_reading(place, segments)
         _check_no_pattern(tree, segments, asked)
         _check_new_name(place, segments, used, asked)
     if type(value) is Tie:
@@ -172,28 +174,13 @@ def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyT
         named = {**dict(zip(layout.keys, children, strict=True)), name: child}
         order = dict.fromkeys((*layout.order, name))
         return make(Layout.of(order, named, layout.ties), [named[key] for key in sorted(named)])
-    cut = _key_length(node, segments[used:], value, asked)
+    cut = new_key_length(node, segments[used:], value, f"{asked}: ")
     key, below = "/".join(segments[used : used + cut]), segments[used + cut :]
     for name in reversed(below):
         value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, asked)
     inside = opened(node)
     assert inside is not None
     return with_items(node, {**{str(name): node[name] for name in node}, key: value}, asked)
-
-
-def _key_length(node: Mapping[Any, PyTree], rest: Sequence[str], value: PyTree, asked: str) -> int:
-    """How many segments a new key takes: among keys that hold `/` as many as leave a path as deep as its neighbours'."""
-    keys = [str(key) for key in node]
-    slashed = [key for key in keys if "/" in key]
-    if not slashed:
-        return 1
-    below, inside = levels_below(node), levels_below(value)
-    if below is None or inside is None or below - inside > len(rest):
-        raise PathError(
-            f"{asked}: keys such as {slashed[0]!r} hold '/', and"
-            " what is below them is not equally deep, so what the new key should be is not known"
-        )
-    return len(rest) - max(below - 1 - inside, 0)
 
 
 def _put_by_entries(tree: PyTree, path: str, value: PyTree, asked: str) -> PyTree:

@@ -2,6 +2,7 @@
 
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
+from .assembly import new_key_length as new_key_length
 from .assembly import tree_of as tree_of
 from .entries import Leaves as Leaves
 from .entries import Structure as Structure
@@ -39,6 +40,7 @@ from .leaf import same as same
 from .leaf import shape_only as shape_only
 from .leaf import signature as signature
 from .location import Place as Place
+from .location import check_one_reading as check_one_reading
 from .location import locate as locate
 from .location import no_path as no_path
 from .location import read as read

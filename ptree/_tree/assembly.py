@@ -44,10 +44,11 @@ def assemble(entries: Mapping[str, PyTree], containers: Containers = {}) -> PyTr
     """
     if [*entries] == [""]:
         return entries[""]
+    keys = _Keys(containers)
     root = Branch()
     for path, value in entries.items():
-        _plant(root, path.split("/"), value, "")
-    return _grown(root, containers)
+        _plant(root, keys.of(path, value), value, "")
+    return _grown(root, containers, keys)
 
 
 def tree_of(mapping: Mapping[object, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
@@ -57,13 +58,13 @@ def tree_of(mapping: Mapping[object, PyTree] | Sequence[PyTree], *, sort: bool =
     planting = _Planting(sort)
     root = Branch()
     planting.plant_all(root, mapping, "")
-    tree = _grown(root, planting.containers)
+    tree = _grown(root, planting.containers, _Keys({}))
     _check_transforms(tree, planting.ties)
     return tree
 
 
-def _grown(root: Branch, containers: Containers) -> PyTree:
-    grower = _Grower(containers, _ties_by_home(root, containers))
+def _grown(root: Branch, containers: Containers, keys: _Keys) -> PyTree:
+    grower = _Grower(containers, _ties_by_home(root, containers, keys))
     tree = grower.node(root, ())
     if tree is not MISSING:
         return tree
@@ -75,6 +76,59 @@ def emptied(tree: PyTree) -> PyTree:
     if isinstance(tree, BareTree):
         return make(Layout.of((), ()), ())
     return remade(tree, {}) if isinstance(tree, Mapping) else None
+
+
+# ---------------------------------------------------------------------------------- paths to keys
+
+
+class _Keys:
+    """Splits paths into the keys of nodes: segments, but for foreign mappings whose keys hold slashes."""
+
+    def __init__(self, containers: Containers):
+        self.containers = containers
+        self.slashed: dict[str, PyTree] = {}
+        """Path -> foreign mapping with a key that holds a slash."""
+        for path, node in containers.items():
+            if isinstance(node, Mapping) and not isinstance(node, BareTree) and any("/" in str(key) for key in node):
+                self.slashed[path] = node
+
+    def of(self, path: str, value: PyTree = MISSING) -> list[str]:
+        if not self.slashed:
+            return path.split("/")
+        keys: list[str] = []
+        above, rest = "", path.split("/")
+        while rest:
+            length = self._key_length(above, rest, value) if above in self.slashed else 1
+            keys.append("/".join(rest[:length]))
+            above, rest = "/".join(keys), rest[length:]
+        return keys
+
+    def _key_length(self, above: str, rest: Sequence[str], value: PyTree) -> int:
+        """How many segments the next key takes: of a key that is there, of a moved container, or as many as beside it."""
+        node = self.slashed[above]
+        names = {str(key) for key in node}
+        for length in range(len(rest), 0, -1):
+            key = "/".join(rest[:length])
+            if (key in names and length == len(rest)) or f"{above}/{key}".lstrip("/") in self.containers:
+                return length
+        for length in range(len(rest), 0, -1):
+            if "/".join(rest[:length]) in names:
+                return length
+        return new_key_length(node, rest, value, f"{quoted(above)}: " if above else "")
+
+
+def new_key_length(node: Mapping[object, PyTree], rest: Sequence[str], value: PyTree, asked: str) -> int:
+    """How many segments a new key takes: among keys that hold `/` as many as leave a path as deep as its neighbours'."""
+    slashed = [str(key) for key in node if "/" in str(key)]
+    if not slashed:
+        return 1
+    below, inside = levels_below(node), levels_below(value)
+    if below is None or inside is None or below - inside > len(rest):
+        raise PathError(
+            f"{asked}keys such as {slashed[0]!r} hold '/', and"
+            " what is below them is not equally deep, so what the new key should be is not known"
+        )
+    return len(rest) - max(below - 1 - inside, 0)
 
 
 # ------------------------------------------------------------------------- entries into branches
@@ -221,14 +275,14 @@ TiesByHome = dict[Segments, list[tuple[str, Tie]]]
 """Node -> its ties, alias path and source relative to the node: the lowest that holds both ends."""
 
 
-def _ties_by_home(root: Branch, containers: Containers) -> TiesByHome:
+def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHome:
     """Lead each tie to its leaf, through ties of ties; a tie of a node becomes one for each leaf in it."""
     homes: TiesByHome = {}
     waiting = list(_ties_in(root))[::-1]
     count = len(waiting)
     while waiting:
         alias, tie = waiting.pop()
-        tie, end = _Chain(root, containers, alias, tie).followed()
+        tie, end = _Chain(root, containers, keys, alias, tie).followed()
         if type(end) is Branch:
             below = _ties_below(end, tie)
             count += len(below)
@@ -240,12 +294,11 @@ def _ties_by_home(root: Branch, containers: Containers) -> TiesByHome:
             waiting += [((*alias, *path), inner) for path, inner in below.items()][::-1]
             continue
         _set_at(root, alias, tie)
-        _add_to_home(homes, alias, tie)
+        _add_to_home(homes, alias, tie, keys.of(tie.source))
     return homes
 
 
-def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie) -> None:
-    source = tie.source.split("/")
+def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie, source: Sequence[str]) -> None:
     shared = 0
     while alias[shared] == source[shared]:
         shared += 1
@@ -283,8 +336,9 @@ def _set_at(root: Branch, path: Segments, value: PyTree) -> None:
 class _Chain:
     """Follows one tie to the leaf, the container or the branch that it leads to, through ties of ties."""
 
-    def __init__(self, root: Branch, containers: Containers, alias: Segments, tie: Tie):
-        self.root, self.containers, self.alias, self.tie = root, containers, alias, tie
+    def __init__(self, root: Branch, containers: Containers, keys: _Keys, alias: Segments, tie: Tie):
+        self.root, self.containers, self.keys = root, containers, keys
+        self.alias, self.tie = alias, tie
         self.shown = "/".join(alias)
         self.asked = f"cannot tie {self.shown!r} to {tie.source!r}"
         self.passed = [self.shown]
@@ -293,13 +347,13 @@ class _Chain:
         tie = self.tie
         while True:
             self._check_ends(tie.source)
-            depth, end = self._reached(tie.source.split("/"))
+            depth, end = self._reached(self.keys.of(tie.source))
             if type(end) is not Tie:
                 return tie, end
             tie = self._next(tie, depth, end)
 
     def _check_ends(self, source: str) -> None:
-        ends, here = source.split("/"), [*self.alias]
+        ends, here = self.keys.of(source), [*self.alias]
         nested = ends == here[: len(ends)] or here == ends[: len(here)]
         if not nested:
             return
@@ -323,7 +377,7 @@ class _Chain:
         return len(source), node
 
     def _next(self, tie: Tie, depth: int, met: Tie) -> Tie:
-        source = tie.source.split("/")
+        source = self.keys.of(tie.source)
         where = "/".join(source[:depth])
         if where in self.passed:
             raise self._circle(tie.source)
@@ -392,10 +446,9 @@ class _Grower:
     def _container(self, branch: Branch, path: Segments, like: PyTree) -> PyTree:
         inside = opened(like)
         assert inside is not None
-        parts = self._by_key(branch, path, like, inside.names)
         values: dict[str, PyTree] = {}
-        for name, part in parts.items():
-            values[name] = self._value(part, (*path, *name.split("/")), like)
+        for name, part in branch.items():
+            values[name] = self._value(part, (*path, name), like)
         if values and all(value is MISSING for value in values.values()):
             return MISSING
         keeps_gaps = not inside.is_mapping or isinstance(like, OrderedDict)  # where order is structure
@@ -420,39 +473,6 @@ class _Grower:
         except Exception as error:
             kind = type(like).__name__
             raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {error}") from error
-
-    def _by_key(self, branch: Branch, path: Segments, like: PyTree, names: Sequence[str]) -> Branch:
-        """The parts of a branch by the keys of a foreign container, which may hold slashes."""
-        if not any("/" in name for name in names):
-            return branch
-        parts = Branch()
-        for segments, value in _leaves_of(branch):
-            key, rest = self._key_of(segments, value, path, like, names)
-            if rest:
-                part = parts.setdefault(key, Branch())
-                _plant(part, rest, value, f"{'/'.join((*path, key))}/")
-            else:
-                _plant(parts, [key], value, "")
-        return parts
-
-    def _key_of(
-        self, segments: Segments, value: PyTree, path: Segments, like: PyTree, names: Sequence[str]
-    ) -> tuple[str, Segments]:
-        """The key that an entry has in a container whose keys hold slashes, and the path that is left below it."""
-        cuts = range(len(segments), 0, -1)
-        for cut in cuts:
-            key = "/".join(segments[:cut])
-            if key in names or "/".join((*path, key)) in self.containers:
-                return key, segments[cut:]
-        below, levels = levels_below(like), levels_below(value)
-        if below is None or levels is None or below - levels > len(segments):
-            example = next(name for name in names if "/" in name)
-            raise PathError(
-                f"keys such as {example!r} hold '/', and what is below them is not equally deep, so what the new key"
-                " should be is not known"
-            )
-        cut = len(segments) - max(below - 1 - levels, 0)
-        return "/".join(segments[:cut]), segments[cut:]
 
 
 def _paths_beside_gaps(value: PyTree, name: str) -> list[str]:

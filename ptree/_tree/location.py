@@ -220,6 +220,18 @@ def _children_named(names: Sequence[str], segments: Sequence[str]) -> list[tuple
     return [(position, counts[name]) for position, name in enumerate(names) if name in counts]
 
 
+def check_one_reading(place: Place, segments: Sequence[str]) -> None:
+    """Raise where a new path could go on from more than one key on the way to a place: keys that hold slashes."""
+    rest = segments
+    for step in place.steps:
+        inside = opened(step.node)
+        assert inside is not None
+        found = _children_named(inside.names, rest)
+        if len(found) > 1:
+            raise _ambiguous(step.node, segments, rest, [count for _, count in found])
+        rest = rest[found[0][1] if found else 1 :]
+
+
 def _ambiguous(node: PyTree, whole: Sequence[str], rest: Sequence[str], counts: Sequence[int]) -> PathError:
     readings: list[str] = []
     for count in counts:
