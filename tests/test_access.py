@@ -62,8 +62,8 @@ def test_every_form_of_selector(params, selector, paths):
         ("2/bais", "the pattern '2/bais' matches nothing: at '2' there are ['bias', 'kernel']. Did you mean '2/bias'?"),
         (["0", "!1", "7"], "the pattern '1' matches nothing: at the root there are ['0', '2', '4', '6'].\n"
                            "the pattern '7' matches nothing: at the root there are ['0', '2', '4', '6']."),
-        ("{0..2}/bias", "in the pattern '{0..2}/bias' the alternative ['1'] matches nothing."),
-        ("{0,2}/{bias,kernl}", "in the pattern '{0,2}/{bias,kernl}' the alternative ['kernl'] matches nothing. Did you mean 'kernel'?"),
+        ("{0..2}/bias", "in the pattern '{0..2}/bias' the alternative '1' matches nothing."),
+        ("{0,2}/{bias,kernl}", "in the pattern '{0,2}/{bias,kernl}' the alternative 'kernl' matches nothing. Did you mean 'kernel'?"),
         (re.compile("bias"), "the regex 'bias' matches the whole of no path"),
         (lambda path, leaf: False, "the predicate '<lambda>' is true of no leaf"),
         (3, "not a selector: 3; a selector is a pattern such as '**/bias', a compiled regex,"

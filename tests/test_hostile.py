@@ -401,7 +401,7 @@ def test_rename_keeps_kinds_of_mappings_and_order_and_shares_the_rest():
 @pytest.mark.parametrize(("tree", "table", "message"), [
     ({1: 1, 2: 2}, {"1": "x"}, "cannot rename: the keys beside 'x' are whole numbers"),
     ({"a": [1, 2]}, {"a/0": "a/x"}, "cannot rename inside 'a': a list keeps its own names"),
-    ({"a": [1, 2], "b": 3}, {"b": "a/z"}, "cannot rename: 'a' is a list, which takes in no new names"),
+    ({"a": [1, 2], "b": 3}, {"b": "a/z"}, "cannot rename: in 'a': a list keeps its own names, ['0', '1']"),
     (3, {"a": "b"}, "cannot rename: the tree is a single leaf, which has no name"),
 ])  # fmt: skip
 def test_rename_says_what_cannot_take_a_name(tree, table, message):

@@ -61,9 +61,11 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
         return with_items(tree, {new[name]: value for name, value in values.items()}, "cannot rename")
     before = structure(tree)
     containers = _moved_containers(before, new)
-    return assemble(
-        _moved_entries(before, new, containers), {to: before.containers[at] for at, to in containers.items()}
-    )
+    kinds = {renamed: before.containers[path] for path, renamed in containers.items()}
+    try:
+        return assemble(_moved_entries(before, new, containers), kinds)
+    except StructureError as error:
+        raise StructureError(f"cannot rename: {error}") from None
 
 
 def _check_table(tree: PyTree, table: Mapping[OldName, str]) -> None:
@@ -272,7 +274,7 @@ def _moved_entries(before: Structure, new: Mapping[str, str], containers: Mappin
         if type(value) is Tie:
             source = new.get(value.source) or containers.get(value.source)
             if source is None:
-                raise StructureError(f"cannot rename: {path!r} is tied to {value.source!r}, whose leaves part")
+                raise StructureError(f"{path!r} is tied to {value.source!r}, whose leaves part")
             value = Tie(source, value.via)
         moved[new[path]] = value
     return moved

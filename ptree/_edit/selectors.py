@@ -134,11 +134,13 @@ def single_layers(selected: Iterable[Selected]) -> str:
     single = [one for one in selected if one.index]
     if not single:
         return ""
-    verb = "is a single layer" if len(single) == 1 else "are single layers"
-    stacked = listed(dict.fromkeys(one.own_path for one in single))
+    is_one = len(single) == 1
+    layers = quoted(single[0].path) if is_one else listed(one.path for one in single)
+    stacked = [*dict.fromkeys(one.own_path for one in single)]
+    whole = quoted(stacked[0]) if len(stacked) == 1 else listed(stacked)
     return (
-        f"{listed(one.path for one in single)} {verb} of {stacked}, one leaf for all layers: write '*' in the place of"
-        " the number, or ptree.stacks.unstack first"
+        f"{layers} {'is a single layer' if is_one else 'are single layers'} of {whole}, one leaf for all layers:"
+        " write '*' in the place of the number, or ptree.stacks.unstack first"
     )
 
 
@@ -326,11 +328,11 @@ def unused_in_braces(pattern: Pattern, names: Sequence[str], tree: PyTree) -> li
     unused = unused_alternatives(pattern, names)
     if not unused:
         return []
-    what, verb = ("alternative", "matches") if len(unused) == 1 else ("alternatives", "match")
+    which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
     segments = {segment for path, _ in leaves(tree) for segment in path.split("/")}
     near = nearest(unused[0], segments)
     hint = "" if near is None else f" Did you mean {quoted(near)}?"
-    return [f"in the pattern {quoted(pattern.text)} the {what} {listed(unused)} {verb} nothing.{hint}"]
+    return [f"in the pattern {quoted(pattern.text)} the {which} nothing.{hint}"]
 
 
 def _why_unmatched(test: Pattern | re.Pattern[str] | Callable[[str, Leaf], bool], tree: PyTree) -> str:

@@ -427,10 +427,10 @@ def merge(*trees: PyTree) -> PyTree:
     for part in parts:
         containers = _merged_containers(containers, part.containers)
         for path, value in part.entries.items():
-            there = merged.setdefault(path, value)
-            if there is value or (type(value) is Tie and value == there):
+            there = merged.get(path, MISSING)
+            if type(value) is Tie and type(there) is Tie and value == there:
                 continue
-            if _precedence(value) > _precedence(there):
+            if path not in merged or _precedence(value) > _precedence(there):
                 merged[path] = value
             elif _precedence(value) == _LEAF:
                 twice.add(path)
@@ -445,7 +445,10 @@ def merge(*trees: PyTree) -> PyTree:
             " Drop one side first, or use ptree.set to replace values",
             unexpected=names,
         )
-    whole = assemble(merged, containers)
+    try:
+        whole = assemble(merged, containers)
+    except StructureError as error:
+        raise StructureError(f"cannot merge: {error}") from None
     if not isinstance(whole, BareTree):
         leaves(whole)  # raises where two leaves now have one path
     return whole

@@ -346,7 +346,11 @@ def _tie_pairs(aliases: Aliases, prefix: str) -> Iterator[tuple[str, Tie]]:
 
 def no_path(tree: PyTree, segments: Sequence[str]) -> PathError:
     """The error for a path that is not there."""
-    return PathError(f"no path {quoted('/'.join(segments))}: {where_it_stops(tree, segments)}")
+    path = "/".join(segments)
+    message = f"no path {quoted(path)}: {where_it_stops(tree, segments)}"
+    if any(character in path for character in "*?{"):
+        message += " It looks like a pattern: ptree.items reads, and ptree.update writes, what a pattern matches."
+    return PathError(message)
 
 
 def where_it_stops(tree: PyTree, segments: Sequence[str], otherwise: str = "it is there") -> str:
