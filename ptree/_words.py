@@ -44,7 +44,9 @@ def printable(name: str) -> str:
 
 
 def quoted(given: object) -> str:
-    """The repr of what a caller gave, cut where it would fill a screen."""
+    """What a caller gave, as its repr, cut where it would fill a screen; an array by its shape and dtype."""
+    if getattr(given, "shape", ()) != ():
+        return describe(given)
     try:
         return shortened(repr(given), _MOST_QUOTED)
     except ValueError:  # an int of more digits than Python prints

@@ -64,6 +64,8 @@ def test_texts_lose_their_middle_and_lists_their_end():
     assert shortened("short", 5) == "short"
     assert listed(map(str, range(12))) == "['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', and 2 more]"
     assert quoted(10**5000) == "a number of 16610 bits"
+    assert quoted(np.ones((2, 3))) == "f64[2,3]"
+    assert quoted(np.int64(3)) == repr(np.int64(3))
 
 
 def test_a_fix_is_said_once_after_the_problems():

@@ -12,8 +12,8 @@ from .patterns import Pattern, compile
 
 _MOST_SEGMENTS = 32
 _MOST_CHARACTERS = 1000
-_MOST_PATHS = 1000
-_MOST_NAMES = 1000
+_MOST_PATHS = 300
+_MOST_NAMES = 500
 _MOST_LOOKUPS = 20_000
 _MOST_COMPARED = 20
 
@@ -43,7 +43,8 @@ class PathIndex:
         if len(text) > _MOST_CHARACTERS or text.count("/") >= _MOST_SEGMENTS:
             return None
         mended = self._mend(text)
-        for candidate in (f"**/{text}", mended, f"**/{mended}"):
+        candidates = dict.fromkeys((f"**/{text}", mended, f"**/{mended}"))
+        for candidate in candidates:
             if candidate != text and self._matches_a_path(compile(candidate)):
                 return candidate
         return None
