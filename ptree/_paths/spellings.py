@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 from .paths import STACKED
@@ -91,6 +91,7 @@ class Spelling:
     chosen: tuple[Alternative, ...]
 
 
+@lru_cache(maxsize=4096)
 def fits(part: str | Segment, name: str) -> bool:
     """Whether one segment of a pattern matches one segment of a path."""
     return part == name if isinstance(part, str) else part.fits(name)
