@@ -487,7 +487,7 @@ BRACED = st.recursive(
 )
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(BRACED, st.lists(st.text("ab1/", min_size=1, max_size=5), min_size=1, max_size=3))
 def test_unused_alternatives_agree_with_writing_all_of_them_out(sequence, paths):
     try:

@@ -91,7 +91,7 @@ class Spelling:
     chosen: tuple[Alternative, ...]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # captures ask again for what a walk has asked
 def fits(part: str | Segment, name: str) -> bool:
     """Whether one segment of a pattern matches one segment of a path."""
     return part == name if isinstance(part, str) else part.fits(name)
