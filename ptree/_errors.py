@@ -1,4 +1,4 @@
-"""What can go wrong: the exceptions, and the few sentences that they share.
+"""The exceptions that ptree raises.
 
     PtreeError
     ├── PathError       (KeyError)    a path that is not there
@@ -9,7 +9,7 @@
     ├── LayerError      (ValueError)  an input or parameters that do not fit a layer
     └── FileError       (ValueError)  a file that cannot be written or read
 
-Each inherits the builtin that a caller would guess. A message says what was asked, where, what was
+Each is also the builtin exception that a caller would guess. A message says what was asked, where, what was
 expected, what was there, and the likely fix; it never prints an array or a treedef.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 
 class PtreeError(Exception):
-    """Any error of ptree's own."""
+    """Any error that ptree raises itself."""
 
     __module__ = "ptree"
 
@@ -40,7 +40,11 @@ class PatternError(PtreeError, ValueError):
 
 
 class StructureError(PtreeError, ValueError):
-    """Two trees that do not fit; lists of paths say where, of what came from a file also which leaves are `damaged`."""
+    """Two trees that do not fit each other; lists of paths say where.
+
+    The lists are `missing`, `unexpected`, `misshapen` (another shape) and `mistyped` (another dtype), and `damaged` for
+    leaves of a file whose bytes are not what was written.
+    """
 
     __module__ = "ptree"
 
@@ -77,7 +81,7 @@ class InitError(PtreeError, ValueError):
 
 
 class LayerError(PtreeError, ValueError):
-    """An input, or parameters, that do not fit a layer; `path` says which, `what` the rest."""
+    """An input, or parameters, that do not fit a layer: `path` says which layer, `what` does not fit."""
 
     __module__ = "ptree"
 
@@ -86,7 +90,7 @@ class LayerError(PtreeError, ValueError):
         self.what, self.path = what, path
 
     def inside(self, name: str) -> LayerError:
-        """The same error, seen from a container in which the layer has this name."""
+        """The same error with the name of the layer in its container put before the path."""
         return LayerError(self.what, f"{name}/{self.path}" if self.path else name)
 
     def __reduce__(self):
@@ -94,7 +98,10 @@ class LayerError(PtreeError, ValueError):
 
 
 class FileError(PtreeError, ValueError):
-    """A file that cannot be written or read. `is_damage`: it is not as it was written; `damaged` lists the leaves that are not."""
+    """A file that cannot be written or read.
+
+    `is_damage` says whether its bytes are not what was written; `damaged` lists the leaves of which that is known.
+    """
 
     __module__ = "ptree"
 

@@ -1,74 +1,160 @@
-"""Words: how leaves, names, lists and tables are written for people."""
+"""How leaves, dtypes, names, lists of problems and tables are written in messages and on the screen."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 SHOWN = 10
 """How many names a message lists before it counts the rest."""
 
+_MOST_QUOTED = 200
+_MOST_LITERAL = 32
+_MOST_CHARACTERS_COMPARED = 200
+_MOST_NAMES_COMPARED = 5000
+_NARROWEST_COLUMN = 12
+
+
+# ------------------------------------------------------------------------------- one name
+
 
 def shortened(text: str, width: int) -> str:
-    """A text that is too long loses its middle: both ends say the most."""
+    """The text without its middle where it is too long: both ends say the most.
+
+    >>> shortened("a_rather_long_name", 11)
+    'a_ra...name'
+    """
     if len(text) <= width:
         return text
-    head = (width - 3) // 2
-    return text[:head] + "..." + text[len(text) - (width - 3 - head) :]
+    kept = width - len("...")
+    head = kept // 2
+    tail = kept - head
+    return text[:head] + "..." + text[len(text) - tail :]
+
+
+def printable(name: str) -> str:
+    r"""The name with control characters and escape codes as their escapes, so that a terminal shows and does not obey them.
+
+    >>> print(printable("\x1b[31mβ 日本\n"))
+    \x1b[31mβ 日本\n
+    """
+    if name.isprintable():
+        return name
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def quoted(given: object) -> str:
-    """What a caller gave, in quotes, cut where it would fill a screen."""
+    """What a caller gave, as its repr, cut where it would fill a screen; an array by its shape and dtype."""
+    if getattr(given, "shape", ()) != ():
+        return describe(given)
     try:
-        return shortened(repr(given), 200)
-    except ValueError:  # a number of more digits than Python prints
+        return shortened(repr(given), _MOST_QUOTED)
+    except ValueError:  # an int of more digits than Python prints
         return f"a number of {given.bit_length()} bits" if isinstance(given, int) else type(given).__name__
 
 
+def name_of(function: Callable[..., object]) -> str:
+    """The name of a function, also of a `functools.partial`; the repr of a callable without a name."""
+    inner = getattr(function, "func", function)
+    name = getattr(inner, "__name__", None)
+    return name if isinstance(name, str) else repr(function)
+
+
+# -------------------------------------------------------------------------------- leaves
+
+
+_SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
+
+
+def short_dtype(dtype: object) -> str:
+    """The short name of a dtype: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    name = str(dtype).removeprefix("torch.")
+    for long, short in _SHORT:
+        if re.match(long + r"\d", name):
+            return short + name.removeprefix(long)
+    return name
+
+
+def describe(leaf: object) -> str:
+    """A leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
+
+    >>> import numpy as np
+    >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
+    ('f32[4,8]', 'True', "'frozen'", 'object')
+    """
+    shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)  # an array of any library
+    if shape is not None and dtype is not None:
+        return f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"
+    if _is_literal(leaf):
+        text = repr(leaf)
+        if len(text) <= _MOST_LITERAL:
+            return text
+    return type(leaf).__name__
+
+
+def _is_literal(leaf: object) -> bool:
+    if isinstance(leaf, int) and not isinstance(leaf, bool):
+        return leaf.bit_length() < 100  # Python refuses to print an int of 4,301 digits
+    return isinstance(leaf, bool | float | complex | str | bytes | None)
+
+
+# --------------------------------------------------------------------- lists of names and problems
+
+
 def listed(names: Iterable[str]) -> str:
-    """The names as a person would list them: the first ten, then a count.
+    """The names as a list: the first ten, then a count.
 
     >>> listed(["kernel", "bias"])
     "['kernel', 'bias']"
     """
     names = list(names)
     shown = ", ".join(map(quoted, names[:SHOWN]))
-    return f"[{shown}]" if len(names) <= SHOWN else f"[{shown}, and {len(names) - SHOWN} more]"
+    more = len(names) - SHOWN
+    return f"[{shown}, and {more} more]" if more > 0 else f"[{shown}]"
 
 
 def lines(problems: Sequence[str], between: str = "\n") -> str:
     """Problems on a line each: the first ten, then a count."""
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    return between.join([*problems[:SHOWN], *more])
+    shown = list(problems[:SHOWN])
+    more = len(problems) - SHOWN
+    if more > 0:
+        shown.append(f"and {more} more")
+    return between.join(shown)
 
 
 def with_fixes(problems: Sequence[str], fixes: Iterable[str] = (), between: str = "\n") -> str:
-    """Problems, and after them once each what to do: all on one line where there is one problem.
+    """Problems, then what to do about them, each fix once; all on one line where there is one problem.
 
     >>> with_fixes(["'a' is a node"], ["Name a leaf in it."])
     "'a' is a node. Name a leaf in it."
     """
-    text, fix = lines(problems, between), " ".join(dict.fromkeys(filter(None, fixes)))
-    if not fix:
+    text = lines(problems, between)
+    different = dict.fromkeys(fix for fix in fixes if fix)
+    if not different:
         return text
+    fix = " ".join(different)
     if len(problems) > 1:
         return f"{text}{between}{fix}"
-    return f"{text}{'' if text[-1] in '.?' else '.'} {fix}"
+    end = "" if text.endswith((".", "?")) else "."
+    return f"{text}{end} {fix}"
+
+
+# ------------------------------------------------------------------------------ suggestions
 
 
 def nearest(wrong: str, names: Iterable[str]) -> str | None:
-    """The name that was likely meant.
+    """The name that was likely meant; None where no name is near, or where it would take long to find one.
 
     >>> nearest("bais", ["bias", "kernel"])
     'bias'
     """
-    import difflib
+    import difflib  # slow to import, and needed for an error only
 
     names = list(names)
-    if len(wrong) > 200 or len(names) > 5000:  # it takes time with the square of the one, and with each of the others
-        return None
-    return next(iter(difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)), None)
+    if len(wrong) > _MOST_CHARACTERS_COMPARED or len(names) > _MOST_NAMES_COMPARED:
+        return None  # the time grows with the square of the length, and with the number of names
+    matches = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
@@ -81,35 +167,51 @@ def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
     return "" if near is None else f" Did you mean {quoted(prefix + near)}?"
 
 
-_SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
+# --------------------------------------------------------------------------------- tables
 
 
-def short_dtype(dtype: Any) -> str:
-    """`f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
-    name = str(dtype).removeprefix("torch.")
-    for long, short in _SHORT:
-        if re.match(long + r"\d", name):
-            return short + name.removeprefix(long)
-    return name
+def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None) -> list[str]:
+    """The lines of a table: columns two spaces apart, each as wide as its longest cell.
 
+    >>> rows = [("path", "count", "dtype"), ("a/kernel", "32", "f32"), ("head", "= a/kernel")]
+    >>> for line in table(rows, right={1}):
+    ...     print(line)
+    path      count  dtype
+    a/kernel     32  f32
+    head      = a/kernel
 
-def describe(leaf: Any) -> str:
-    """A leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
+    The last cell of a row with fewer cells than others runs on over the columns to its right. Characters that a
+    terminal would obey are shown as escapes.
 
-    >>> import numpy as np
-    >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
-    ('f32[4,8]', 'True', "'frozen'", 'object')
+    Args:
+        rows: the cells of each row.
+        right: the columns that are aligned to the right.
+        width: the most characters of a line; where they are too few the paths, in the first column, lose their middle.
     """
-    shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-    if shape is not None and dtype is not None:
-        return f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"
-    plain = isinstance(leaf, (bool, float, complex, str, bytes, type(None)))
-    if (plain or (isinstance(leaf, int) and leaf.bit_length() < 100)) and len(text := repr(leaf)) <= 32:
-        return text
-    return type(leaf).__name__
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = _column_widths(cells)
+    if width is None or not widths:
+        return [_line(row, widths, right) for row in cells]
+    others = sum(widths[1:]) + 2 * len(widths[1:])
+    widths[0] = min(widths[0], max(width - others, _NARROWEST_COLUMN))
+    return [shortened(_line(row, widths, right), width) for row in cells]
 
 
-def name_of(function: Any) -> str:
-    """A function, of any kind, as a person would write it."""
-    name = getattr(getattr(function, "func", function), "__name__", None)  # of a functools.partial too
-    return name if isinstance(name, str) else repr(function)
+def _line(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
+    padded: list[str] = []
+    for column, cell in enumerate(row):
+        if column == 0:
+            cell = shortened(cell, widths[0])
+        padded.append(cell.rjust(widths[column]) if column in right else cell.ljust(widths[column]))
+    return "  ".join(padded).rstrip()
+
+
+def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The longest cell of each column; the last cell of a row that is shorter than others does not count."""
+    columns = max(map(len, rows), default=0)
+    widths = [0] * columns
+    for row in rows:
+        fixed = row if len(row) == columns else row[:-1]
+        for column, cell in enumerate(fixed):
+            widths[column] = max(widths[column], len(cell))
+    return widths

@@ -82,7 +82,7 @@ def _whole_path(tree: PyTree, path: str | int, verb: str) -> str:
     """The path, if it is not inside one layer of a stack."""
     segments = split(path)
     place = locate(tree, segments)
-    if place is not None and place.index:
+    if place is not None and place.layers:
         raise StructureError(
             f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {place.spelt!r}"
         )

@@ -18,7 +18,7 @@ own = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TEXT = st.text(st.sampled_from("abkl01/*?[]{}.,!\\:~ β日"), max_size=12)
 NASTY = st.sampled_from(
     ["", "/", "//", "a/", "/a", "a//b", "!", "!!a", "{", "}", "{a", "{5..1}", "{0..1000000000}", "**/**/**/**/x", "***", "[", "[]",
-     "[!]", "\\", "a" * 5000, "/".join("a" * 3000), "{" * 100, "{a," * 60, "*" * 300, "{a,b}" * 200, "..", ":", "\ud800", "\x00"]
+     "[!]", "\\", "a" * 5000, "/".join("a" * 3000), "{" * 100, "{a," * 60, "*" * 300, "{a,b}" * 200, "{a, b}", "{ }", "{1..2 }", "[0-9", "..", ":", "\ud800", "\x00"]
 )  # fmt: skip
 STRINGS = TEXT | NASTY
 KEYS = st.sampled_from(["a", "b", "k", "l0", "l1", "l10", "a b", "β", "a*", "0", "1"])

@@ -5,12 +5,13 @@ import re
 import sys
 import time
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import ptree as pt
-from ptree._paths import compile, escape, unused_alternatives
+from ptree._paths import PathIndex, compile, escape, unused_alternatives
 from ptree._paths.paths import in_order, natural, split
 
 
@@ -486,7 +487,7 @@ BRACED = st.recursive(
 )
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 @given(BRACED, st.lists(st.text("ab1/", min_size=1, max_size=5), min_size=1, max_size=3))
 def test_unused_alternatives_agree_with_writing_all_of_them_out(sequence, paths):
     try:
@@ -555,14 +556,67 @@ def test_any_text_is_a_pattern_or_a_pattern_error(text):
 
 def test_splitting_takes_strings_and_whole_numbers_only():
     assert split("a/b") == ["a", "b"]
-    assert split(3) == ["3"]
+    assert split(3) == split(np.int64(3)) == split(np.array(3)) == ["3"]
     assert split("") == []
     for bad in (None, 1.5, True, b"a", ["a"]):
         with pytest.raises(pt.PathError, match=re.escape(f"no path {bad!r}: a path is a string")):
             split(bad)
+    with pytest.raises(pt.PathError, match=re.escape("no path f64[2]: a path is a string")):
+        split(np.ones(2))
+    with pytest.raises(pt.PathError, match="more digits than Python prints"):
+        split(10**5000)
 
 
 def test_names_are_listed_as_a_person_would():
-    assert sorted(["layer_10", "layer_2", "a"], key=natural) == ["a", "layer_2", "layer_10"]
+    assert sorted(["layer_10", "layer_2", "a", "2", "10"], key=natural) == ["2", "10", "a", "layer_2", "layer_10"]
     assert in_order(("head", "body")) == ("head", "body")
     assert in_order(("l1", "l10", "l2")) == ("l1", "l2", "l10")
+
+
+# --------------------------------------------------------------------------- suggestions
+
+
+LAYERS = [
+    f"blocks/{layer}/{sub}/{name}" for layer in range(3) for sub in ("attn", "mlp") for name in ("kernel", "bias")
+]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("kernel", "**/kernel"),
+        ("kernal", "**/kernel"),
+        ("attn/bias", "**/attn/bias"),
+        ("{attn,mlp}/bias", "**/{attn,mlp}/bias"),
+        ("blocks/1/atn/kernel", "blocks/1/attn/kernel"),
+        ("block/*/attn/bais", "blocks/*/attn/bias"),
+        ("**/atn*/bias", "**/attn/bias"),
+        ("blocks/attn", None),
+        ("optimiser/**", None),
+        ("**/{atn,mpl}", None),
+        ("x" * 5000, None),
+        ("/".join("x" * 100), None),
+    ],
+)
+def test_a_pattern_that_matches_nothing_has_a_likely_meaning(wrong, meant):
+    assert PathIndex(LAYERS).suggest(wrong) == meant
+    assert meant is None or any(map(compile(meant).matches, LAYERS))
+
+
+def test_names_with_special_characters_are_suggested_as_patterns():
+    assert PathIndex(["a[0]/w"]).suggest(r"b\[0\]/w") == r"a\[0\]/w"
+
+
+def test_suggestions_cost_little_however_many_paths_there_are():
+    paths = [f"tables/{at}x{at * 7919 % 20_000}/{name}" for at in range(10_000) for name in ("weight", "bias")]
+    index = PathIndex(paths)
+    assert index.suggest("tables/*/wieght") == "tables/*/weight"
+    for wrong in (
+        "tables/17x2/weight",
+        "weight",
+        "zzz",
+        "tables/?????????????/weight",
+        "tables/{a,b}/weight",
+        "*/*/*/*",
+    ):
+        assert calls(lambda wrong=wrong: index.suggest(wrong)) < 60_000

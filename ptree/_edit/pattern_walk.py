@@ -32,7 +32,7 @@ class Selected(NamedTuple):
     """The leaf's own path, with `:` for layers."""
     leaf: Leaf
     """The whole leaf."""
-    index: Index = ()
+    layers: Index = ()
     """The layers of stacks that are meant; empty for the whole leaf."""
     alias: str = ""
     """The alias by which the leaf was matched; empty where its own path matches."""
@@ -40,11 +40,11 @@ class Selected(NamedTuple):
     @property
     def path(self) -> str:
         """The leaf's own path, with the number of a single layer."""
-        return layer_path(self.own_path, self.index) if self.index else self.own_path
+        return layer_path(self.own_path, self.layers) if self.layers else self.own_path
 
     def value(self) -> Leaf:
         """The leaf, or its one layer."""
-        return layer_of(self.leaf, self.index) if self.index else self.leaf
+        return layer_of(self.leaf, self.layers) if self.layers else self.leaf
 
 
 def layer_path(path: str, index: Index) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from .._errors import PatternError
 from .._tree import MISSING, PyTree, leaves, map_leaves, replace_leaves
-from .._words import describe, lines, listed, name_of, quoted
+from .._words import describe, lines, listed, name_of, quoted, table
 from .selectors import Selector, choose, is_everything, match, parse, single_layers
 
 T = TypeVar("T")
@@ -48,12 +48,11 @@ class Explanation:
         return [row.path for row in self.rows if row.rule is None]
 
     def __str__(self) -> str:
-        cells = [("leaf", "rule", "shadowed")]
+        rows = [("leaf", "rule", "shadowed")]
         for row in self.rows:
             rule = f"{row.rule} (as {row.alias})" if row.alias else row.rule or "-"
-            cells.append((row.path, rule, ", ".join(row.shadowed)))
-        wide, middle = (max(len(row[column]) for row in cells) for column in (0, 1))
-        shown = [f"{path:{wide}}  {rule:{middle}}  {shadowed}".rstrip() for path, rule, shadowed in cells]
+            rows.append((row.path, rule, ", ".join(row.shadowed)))
+        shown = table(rows)
         shown += [f"dead: {why}" for why in self.dead.values()]
         if self.unmatched:
             shown.append(f"unmatched: {listed(self.unmatched)}")
@@ -69,7 +68,7 @@ class _Rule:
         found = match(tree, self.selector)
         problem = single_layers(found.selected)
         self.problems = [*found.problems, problem] if problem else found.problems
-        self.aliases = {one.own_path: one.alias for one in found.selected if not one.index}
+        self.aliases = {one.own_path: one.alias for one in found.selected if not one.layers}
         """Own path -> the alias by which the leaf is matched, of each leaf that the rule matches."""
 
     def may_take_nothing(self) -> bool:

@@ -16,8 +16,8 @@ from itertools import product
 from typing import NamedTuple, TypeAlias
 
 from .._errors import PatternError
-from .._paths import STACKED, Pattern, compile, escape, unused_alternatives
-from .._tree import BareTree, Index, Leaf, Leaves, PyTree, distinct, leaves, where_it_stops
+from .._paths import STACKED, PathIndex, Pattern, compile, unused_alternatives
+from .._tree import BareTree, Index, Leaf, Leaves, PyTree, distinct, leaves, stacked_axes, where_it_stops
 from .._words import describe, lines, listed, name_of, nearest, quoted
 from .leaf_names import LeafName, names_of_leaves
 from .pattern_walk import PatternWalk, Selected
@@ -131,7 +131,7 @@ def _checked(found: Match) -> list[Selected]:
 
 def single_layers(selected: Iterable[Selected]) -> str:
     """The problem with single layers of a stack where one thing is wanted for each leaf; empty where there are none."""
-    single = [one for one in selected if one.index]
+    single = [one for one in selected if one.layers]
     if not single:
         return ""
     is_one = len(single) == 1
@@ -180,22 +180,22 @@ class _Chosen:
 
     def add(self, found: Iterable[Selected]) -> None:
         for one in found:
-            if one.index:
-                self._layers.setdefault(one.own_path, {}).setdefault(one.index, one)
+            if one.layers:
+                self._layers.setdefault(one.own_path, {}).setdefault(one.layers, one)
             elif one.own_path not in self._whole or not one.alias:
                 self._whole[one.own_path] = one
 
     def take_away(self, found: Iterable[Selected]) -> None:
         for one in found:
             path = one.own_path
-            if not one.index:
+            if not one.layers:
                 self._whole.pop(path, None)
                 self._layers.pop(path, None)
                 continue
             if path in self._whole:
                 self._layers[path] = _single_layers_of(self._whole.pop(path))
             layers = self._layers.get(path, {})
-            for index in [index for index in layers if _covers(one.index, index)]:
+            for index in [index for index in layers if _covers(one.layers, index)]:
                 del layers[index]
 
     def selected(self) -> list[Selected]:
@@ -209,12 +209,12 @@ class _Chosen:
 
 
 def _layer_numbers(one: Selected) -> list[int]:
-    return [-1 if isinstance(number, slice) else number for number in one.index]
+    return [-1 if isinstance(number, slice) else number for number in one.layers]
 
 
 def _single_layers_of(one: Selected) -> dict[Index, Selected]:
     sizes = one.leaf.shape[: one.own_path.split("/").count(STACKED)]
-    return {index: one._replace(index=index) for index in product(*map(range, sizes))}
+    return {index: one._replace(layers=index) for index in product(*map(range, sizes))}
 
 
 def _covers(outer: Index, inner: Index) -> bool:
@@ -223,7 +223,7 @@ def _covers(outer: Index, inner: Index) -> bool:
 
 
 def _in_listing_order(tree: PyTree, found: list[Selected]) -> list[Selected]:
-    if not any(one.alias or one.index for one in found):
+    if not any(one.alias or one.layers for one in found):
         return found  # the common case: a walk meets leaves in listing order
     chosen = _Chosen(tree)
     chosen.add(found)
@@ -239,7 +239,7 @@ def _matched(part: Part, tree: PyTree) -> list[Selected]:
         whole = [Selected(path, leaf) for path, leaf in walk.whole]
         matched = {path for path, _ in walk.whole}
         # a leaf that matches by its own path and by an alias is listed by its own path
-        others = [one for one in walk.others if not one.alias or one.index or one.own_path not in matched]
+        others = [one for one in walk.others if not one.alias or one.layers or one.own_path not in matched]
         return [*whole, *others]
     if isinstance(part.test, re.Pattern):
         return _matched_by_regex(part.test, tree)
@@ -348,25 +348,16 @@ def why_unmatched(pattern: Pattern, tree: PyTree) -> str:
     asked = f"the pattern {quoted(pattern.text)} matches nothing"
     if pattern.literal is not None:
         stops = where_it_stops(tree, pattern.literal, otherwise="there is no leaf below it")
-        return f"{asked}: {stops}"
+        if "Did you mean" in stops or len(pattern.literal) > 1:
+            return f"{asked}: {stops}"
+        deeper = PathIndex([path for path, _ in leaves(tree)]).suggest(pattern.text)
+        return f"{asked}: {stops}" if deeper is None else f"{asked}: {stops} Did you mean {quoted(deeper)}?"
     paths = [path for path, _ in leaves(tree)]
-    meant = _meant(pattern.text, paths)
-    if not meant and re.search(r"\d", pattern.text) and any(f"/{STACKED}/" in f"/{path}/" for path in paths):
-        meant = " In a stack '*' is all layers, and a whole number or {0..5} single ones"
-    return f"{asked} in {len(paths)} leaves.{meant}"
-
-
-def _meant(text: str, paths: Sequence[str]) -> str:
-    """` Did you mean 'x'?` with each segment of a pattern that no path has replaced by the nearest that one has."""
-    parts = text.split("/")
-    if "{" in text or len(parts) > 32:
-        return ""
-    known = {segment for path in paths for segment in path.split("/")}
-    for position, part in enumerate(parts):
-        if part != "**" and not any(map(compile(part).matches, known)):
-            near = nearest(part, known)
-            parts[position] = part if near is None else escape(near)
-    meant = "/".join(parts)
-    if not any(map(compile(meant).matches, paths)):
-        return ""
-    return f" Did you mean {quoted(meant)}?"
+    meant = PathIndex(paths).suggest(pattern.text)
+    if meant is not None:
+        hint = f" Did you mean {quoted(meant)}?"
+    elif re.search(r"\d", pattern.text) and any(stacked_axes(path) for path in paths):
+        hint = " In a stack '*' is all layers, and a whole number or {0..5} single ones"
+    else:
+        hint = ""
+    return f"{asked} in {len(paths)} leaves.{hint}"

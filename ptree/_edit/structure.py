@@ -103,7 +103,7 @@ def _is_tied(place: Place) -> bool:
 
 
 def _check_no_single_layer(place: Place, asked: str) -> None:
-    if not place.index:
+    if not place.layers:
         return
     whole = place.spelt.split("/")
     stack = "/".join(whole[: whole.index(":")])
@@ -376,7 +376,7 @@ def partition(tree: T, selector: Selector) -> tuple[T, T]:
     return _part(tree, whole, chosen), _part(tree, whole, rest)
 
 
-def _part(tree: T, whole: Structure, chosen: Collection[str]) -> T:
+def _part(tree: T, whole: Structure, chosen: Collection[str]) -> PyTree:
     """The tree with the chosen entries; the others leave gaps, so that `merge` keeps the declared order."""
     nodes = _nodes_above(chosen)
     found: dict[str, PyTree] = {}
@@ -484,7 +484,8 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
             merged[path] = there if isinstance(there, BareTree) else node
             continue
         left, right = opened(there), opened(node)
-        assert left is not None and right is not None
+        assert left is not None
+        assert right is not None
         if type(there) is not type(node) or (not left.is_mapping and list(left.names) != list(right.names)):
             raise _unlike(path, there, node)
     return merged
@@ -492,7 +493,8 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
 
 def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:
     left, right = opened(a), opened(b)
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     return StructureError(
         f"cannot merge at {path!r}: a {type(a).__name__} with {listed(left.names)}"
         f" and a {type(b).__name__} with {listed(right.names)}"

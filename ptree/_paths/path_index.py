@@ -10,10 +10,11 @@ from .._words import nearest
 from .pattern_syntax import escape
 from .patterns import Pattern, compile
 
+# Bounds on one suggestion: 50 misspelt patterns for 20,000 leaves are to take less than a second together.
 _MOST_SEGMENTS = 32
 _MOST_CHARACTERS = 1000
-_MOST_PATHS = 1000
-_MOST_NAMES = 1000
+_MOST_PATHS = 300
+_MOST_NAMES = 500
 _MOST_LOOKUPS = 20_000
 _MOST_COMPARED = 20
 
@@ -21,7 +22,7 @@ _MOST_COMPARED = 20
 class PathIndex:
     """The names in a list of paths, for suggestions about many patterns.
 
-    The names are sorted once, at the first suggestion. Each suggestion then takes a few milliseconds at most, however many
+    The names are indexed at the first suggestion. Each suggestion then takes a few milliseconds at most, however many
     paths there are: only so many names and paths are tried.
 
     >>> index = PathIndex(["blocks/0/attn/kernel", "blocks/0/attn/bias"])
@@ -43,7 +44,8 @@ class PathIndex:
         if len(text) > _MOST_CHARACTERS or text.count("/") >= _MOST_SEGMENTS:
             return None
         mended = self._mend(text)
-        for candidate in (f"**/{text}", mended, f"**/{mended}"):
+        candidates = dict.fromkeys((f"**/{text}", mended, f"**/{mended}"))
+        for candidate in candidates:
             if candidate != text and self._matches_a_path(compile(candidate)):
                 return candidate
         return None

@@ -17,9 +17,6 @@ DEEPEST = 256
 """How many segments a path, and levels a tree, may have: JAX, pickle and Python itself recurse over them."""
 
 
-# --------------------------------------------------------------------------------- paths
-
-
 def split(path: str | int) -> list[str]:
     """The segments of a path; the root is the empty path.
 
@@ -30,15 +27,7 @@ def split(path: str | int) -> list[str]:
         PathError: no string and no whole number, an empty segment, or more than 256 segments.
     """
     if type(path) is not str:
-        if hasattr(path, "__index__") and not isinstance(path, bool):
-            try:
-                return [str(operator.index(path))]  # pyright: ignore[reportArgumentType]
-            except TypeError:  # an array of more than one number
-                pass
-            except ValueError as error:
-                raise PathError("no path can be a number of more digits than Python prints") from error
-        if not isinstance(path, str):
-            raise PathError(f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int")
+        path = _text_of(path)
     if not path:
         return []
     segments = path.split("/")
@@ -51,15 +40,39 @@ def split(path: str | int) -> list[str]:
     return segments
 
 
+def _text_of(path: object) -> str:
+    """A path that is a whole number of any library, or a string of a subclass, as a string."""
+    if isinstance(path, str):
+        return path
+    try:
+        number = operator.index(path)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        number = None
+    if number is None or isinstance(path, bool):
+        raise PathError(f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int")
+    try:
+        return str(number)
+    except ValueError:
+        raise PathError("no path can be a number of more digits than Python prints") from None
+
+
 def join(above: str, below: str) -> str:
     """The path of what is below a node; the root is the empty path."""
-    return f"{above}/{below}" if above and below else above or below
+    if above and below:
+        return f"{above}/{below}"
+    return above or below
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `layer_2` before `layer_10`."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, len(p.lstrip("0")), p.lstrip("0")) if p.isdecimal() else (1, 0, p) for p in parts if p]
+    """A sort key that puts `layer_2` before `layer_10`: numbers by value and before text, text by its characters."""
+    key: list[tuple[int, int, str]] = []
+    for part in re.split(r"(\d+)", name):
+        if part.isdecimal():
+            digits = part.lstrip("0")
+            key.append((0, len(digits), digits))
+        elif part:
+            key.append((1, 0, part))
+    return key
 
 
 @lru_cache(maxsize=4096)
@@ -72,6 +85,5 @@ def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
     >>> in_order(("layer_10", "layer_2")), in_order(("head", "body"))
     (('layer_2', 'layer_10'), ('head', 'body'))
     """
-    if any(a > b for a, b in pairwise(names)):
-        return names
-    return tuple(sorted(names, key=natural))
+    chosen = any(first > second for first, second in pairwise(names))
+    return names if chosen else tuple(sorted(names, key=natural))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
@@ -94,10 +94,14 @@ class Alternative:
 
 @dataclass(frozen=True, eq=False)
 class Braces:
-    """`{a,b}`: one of the alternatives. `crosses`: whether one holds a `/` or a `**`, and so is no part of one segment."""
+    """`{a,b}`: one of the alternatives."""
 
     alternatives: tuple[Alternative, ...]
-    crosses: bool
+
+    @cached_property
+    def crosses(self) -> bool:
+        """Whether an alternative holds a `/` or a `**`, so that the braces are no part of one segment."""
+        return any(isinstance(element, Slash | DoubleStar) for element in inside([self]))
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,17 @@ class DoubleStar:
 
 
 Element = Text | Star | OneCharacter | NumberRange | Braces | Slash | DoubleStar
+
+
+def inside(elements: Iterable[Element]) -> Iterator[Element]:
+    """The elements and all that are in their braces."""
+    waiting = list(elements)
+    while waiting:
+        element = waiting.pop()
+        yield element
+        if isinstance(element, Braces):
+            for alternative in element.alternatives:
+                waiting += alternative.elements
 
 
 # ------------------------------------------------------------------------------- the parser
@@ -296,8 +311,7 @@ class _Parser:
         alternatives = braces.alternatives
         if len(alternatives) == 1 and not alternatives[0].elements:
             raise self.error("'{}' holds no alternative")
-        crosses = any(map(_crosses_segments, alternatives))
-        self.elements = [*braces.before, Braces(tuple(alternatives), crosses)]
+        self.elements = [*braces.before, Braces(tuple(alternatives))]
 
     def end_alternative(self, token: re.Match[str]) -> None:
         """End an alternative before this token; the next one begins behind it."""
@@ -351,15 +365,6 @@ def join_texts(elements: Iterable[Element]) -> tuple[Element, ...]:
         elif element.characters:
             joined.append(element)
     return tuple(joined)
-
-
-def _crosses_segments(alternative: Alternative) -> bool:
-    for element in alternative.elements:
-        if isinstance(element, Slash | DoubleStar):
-            return True
-        if isinstance(element, Braces) and element.crosses:
-            return True
-    return False
 
 
 def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

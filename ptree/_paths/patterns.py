@@ -32,7 +32,7 @@ from .._errors import PatternError
 from .._words import quoted
 from .captures import captures
 from .pattern_syntax import DoubleStar, parse
-from .spellings import Part, Segment, fits, number_like, spellings
+from .spellings import Part, fits, layer_names, spellings
 
 _MOST_REMEMBERED = 1 << 14
 
@@ -43,25 +43,33 @@ Place = tuple[int, int]
 class State:
     """All places in a pattern that a path read so far can have led to."""
 
-    __slots__ = ("accepts", "names", "next", "places")
+    __slots__ = ("accepts", "ahead", "names", "next")
 
-    def __init__(self, places: frozenset[Place], sequences: Sequence[Sequence[Part]]):
-        self.places = places
+    def __init__(self, places: Iterable[Place], sequences: Sequence[Sequence[Part]]):
         self.next: dict[str, State | None] = {}
         """The state after each segment that was met here; None where nothing below can match."""
-        self.accepts = any(at == len(sequences[which]) for which, at in places)
+        self.accepts = False
         """Whether the pattern matches the path read so far, and with it all that is below."""
-        self.names = _only_names(sequences[which][at] for which, at in places if at < len(sequences[which]))
+        self.ahead: list[tuple[Place, Part]] = []
+        """The places at which the pattern goes on, and the part that comes next."""
+        for which, at in places:
+            if at == len(sequences[which]):
+                self.accepts = True
+            else:
+                self.ahead.append(((which, at), sequences[which][at]))
+        names = _only_names(part for _, part in self.ahead)
+        self.names = None if names is None else sorted(set(names))
         """Where only these names lead on, these names; otherwise None."""
 
 
 def _only_names(parts: Iterable[Part]) -> list[str] | None:
-    names: set[str] = set()
+    """The parts where they hold no wildcard."""
+    names: list[str] = []
     for part in parts:
         if not isinstance(part, str):
             return None
-        names.add(part)
-    return sorted(names)
+        names.append(part)
+    return names
 
 
 class Pattern:
@@ -74,7 +82,7 @@ class Pattern:
         self.elements = parse(text)
         self.spellings = spellings(self.elements, text)
         self._sequences = [spelling.parts for spelling in self.spellings]
-        self.literal = _only_segments(self._sequences)
+        self.literal = _only_names(self._sequences[0]) if len(self._sequences) == 1 else None
         """The segments, where the pattern holds no wildcard; otherwise None."""
         self._states: dict[frozenset[Place], State] = {}
         self.start = self._state((which, 0) for which in range(len(self._sequences)))
@@ -107,11 +115,7 @@ class Pattern:
 
     def _read(self, state: State, segment: str) -> State | None:
         reached: list[Place] = []
-        for which, at in state.places:
-            sequence = self._sequences[which]
-            if at == len(sequence):
-                continue
-            part = sequence[at]
+        for (which, at), part in state.ahead:
             if isinstance(part, DoubleStar):
                 reached.append((which, at))
             elif fits(part, segment):
@@ -120,27 +124,18 @@ class Pattern:
 
     def layers(self, state: State, count: int) -> list[int]:
         """Which single layers of a stack of `count` the next segment of the pattern names."""
-        if not self._layer_parts(state):
+        if not any(layer_names(part) for _, part in state.ahead):
             return []
         return [number for number in range(count) if self.step_layer(state, number) is not None]
 
     def step_layer(self, state: State, number: int) -> State | None:
         """The state after a layer of a stack that the pattern names by its number; None where it does not."""
         name = str(number)
-        reached = [place for place, parts in self._layer_parts(state) if any(fits(part, name) for part in parts)]
+        reached: list[Place] = []
+        for (which, at), part in state.ahead:
+            if any(fits(layer_name, name) for layer_name in layer_names(part)):
+                reached.append((which, at + 1))
         return self._state(reached) if reached else None
-
-    def _layer_parts(self, state: State) -> list[tuple[Place, Sequence[str | Segment]]]:
-        """What may name a layer, with the place behind it."""
-        found: list[tuple[Place, Sequence[str | Segment]]] = []
-        for which, at in state.places:
-            sequence = self._sequences[which]
-            if at == len(sequence):
-                continue
-            parts = number_like(sequence[at])
-            if parts:
-                found.append(((which, at + 1), parts))
-        return found
 
     def matches(self, path: str) -> bool:
         """Whether the pattern matches this path, or a node above it.
@@ -175,17 +170,6 @@ class Pattern:
             if found is not None:
                 return found
         return None
-
-
-def _only_segments(sequences: Sequence[Sequence[Part]]) -> list[str] | None:
-    if len(sequences) != 1:
-        return None
-    segments: list[str] = []
-    for part in sequences[0]:
-        if not isinstance(part, str):
-            return None
-        segments.append(part)
-    return segments
 
 
 @lru_cache(maxsize=1024)

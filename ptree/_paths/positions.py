@@ -80,8 +80,8 @@ class Word(ABC, Generic[E]):
     def positions(self, test: Hashable) -> int:
         """The positions before a letter that the test takes; found once for each test."""
         if test not in self._positions:
-            taken = {letter: self.takes(test, letter) for letter in set(self.letters)}
-            flags = ["1" if taken[letter] else "0" for letter in reversed(self.letters)]
+            taken = {letter for letter in set(self.letters) if self.takes(test, letter)}
+            flags = ["1" if letter in taken else "0" for letter in reversed(self.letters)]
             self._positions[test] = int("0" + "".join(flags), base=2)
         return self._positions[test]
 

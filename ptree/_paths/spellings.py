@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 from .paths import STACKED
@@ -17,6 +17,7 @@ from .pattern_syntax import (
     Slash,
     Star,
     Text,
+    inside,
     join_texts,
     pattern_error,
 )
@@ -41,22 +42,41 @@ class Segment:
     @cached_property
     def names_stack(self) -> bool:
         """Whether all layers of a stack are meant: only `*` as a whole, or `:`, says so, also inside braces."""
-        return any(is_whole_stack(elements) for elements in self.wholes())
+        return any(whole.is_stack for whole in self.wholes())
 
     @cached_property
-    def number_like(self) -> tuple[Segment, ...]:
+    def layer_names(self) -> tuple[Segment, ...]:
         """Those of the alternatives that can name one layer of a stack: without `*`, `?` and `[...]`."""
-        return tuple(Segment(elements) for elements in self.wholes() if not _has_character_wildcard(elements))
+        return tuple(Segment(whole.elements) for whole in self.wholes() if not whole.has_wildcard)
 
-    def wholes(self) -> Iterator[tuple[Element, ...]]:
+    def wholes(self) -> Iterator[Written]:
         """What the segment may be as a whole: each alternative where it is nothing but braces, else itself."""
-        waiting = [self.elements]
+        waiting = [Written(self.elements, ())]
         while waiting:
-            elements = waiting.pop()
-            if len(elements) == 1 and isinstance(elements[0], Braces):
-                waiting += [alternative.elements for alternative in elements[0].alternatives]
+            whole = waiting.pop()
+            only = whole.elements[0] if len(whole.elements) == 1 else None
+            if isinstance(only, Braces):
+                waiting += [Written(one.elements, (*whole.chosen, one)) for one in only.alternatives]
             else:
-                yield elements
+                yield whole
+
+
+@dataclass(frozen=True)
+class Written:
+    """Elements without some of the braces around them, and the alternatives that were chosen in the place of these."""
+
+    elements: tuple[Element, ...]
+    chosen: tuple[Alternative, ...]
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether this is `*` or `:` and nothing else, which name all layers of a stack."""
+        return self.elements in ((Star(),), (Text(STACKED),))
+
+    @property
+    def has_wildcard(self) -> bool:
+        """Whether there is a `*`, `?` or `[...]`, which name no single layer."""
+        return any(isinstance(element, Star | OneCharacter) for element in inside(self.elements))
 
 
 Part = str | Segment | DoubleStar
@@ -71,16 +91,17 @@ class Spelling:
     chosen: tuple[Alternative, ...]
 
 
+@lru_cache(maxsize=4096)  # captures ask again for what a walk has asked
 def fits(part: str | Segment, name: str) -> bool:
     """Whether one segment of a pattern matches one segment of a path."""
     return part == name if isinstance(part, str) else part.fits(name)
 
 
-def number_like(part: Part) -> Sequence[str | Segment]:
+def layer_names(part: Part) -> Sequence[str | Segment]:
     """What in a part of a pattern can name one layer of a stack: numbers, ranges, and alternatives that are such."""
     if isinstance(part, str):
         return (part,) if part.isdecimal() else ()
-    return part.number_like if isinstance(part, Segment) else ()
+    return part.layer_names if isinstance(part, Segment) else ()
 
 
 class Path(Word[Part]):
@@ -95,20 +116,6 @@ class Path(Word[Part]):
 
     def starts(self, element: Part, ends: int) -> int:
         return self.back(ends) if isinstance(element, DoubleStar) else self.before(element, ends)
-
-
-def is_whole_stack(elements: Sequence[Element]) -> bool:
-    """Whether a segment is `*` or `:` and nothing else."""
-    return len(elements) == 1 and elements[0] in (Star(), Text(STACKED))
-
-
-def _has_character_wildcard(elements: Iterable[Element]) -> bool:
-    for element in elements:
-        if isinstance(element, Star | OneCharacter):
-            return True
-        if isinstance(element, Braces) and any(_has_character_wildcard(a.elements) for a in element.alternatives):
-            return True
-    return False
 
 
 # ---------------------------------------------------------------------------- writing out
@@ -126,16 +133,8 @@ def spellings(elements: Sequence[Element], text: str) -> list[Spelling]:
     return found
 
 
-@dataclass(frozen=True)
-class _Written:
-    """Elements without braces that hold a `/`, and the alternatives that stand in their place."""
-
-    elements: tuple[Element, ...]
-    chosen: tuple[Alternative, ...]
-
-
-def _written_out(elements: Iterable[Element], text: str) -> list[_Written]:
-    options: list[list[_Written]] = []
+def _written_out(elements: Iterable[Element], text: str) -> list[Written]:
+    options: list[list[Written]] = []
     count = 1
     for element in elements:
         written = _ways_to_write(element, text)
@@ -146,23 +145,23 @@ def _written_out(elements: Iterable[Element], text: str) -> list[_Written]:
     return [_concatenated(pieces) for pieces in product(*options)]
 
 
-def _ways_to_write(element: Element, text: str) -> list[_Written]:
+def _ways_to_write(element: Element, text: str) -> list[Written]:
     if not isinstance(element, Braces) or not element.crosses:
-        return [_Written((element,), ())]
-    ways: list[_Written] = []
+        return [Written((element,), ())]
+    ways: list[Written] = []
     for alternative in element.alternatives:
         for inner in _written_out(alternative.elements, text):
-            ways.append(_Written(inner.elements, (alternative, *inner.chosen)))
+            ways.append(Written(inner.elements, (alternative, *inner.chosen)))
     return ways
 
 
-def _concatenated(pieces: Iterable[_Written]) -> _Written:
+def _concatenated(pieces: Iterable[Written]) -> Written:
     elements: list[Element] = []
     chosen: list[Alternative] = []
     for piece in pieces:
         elements += piece.elements
         chosen += piece.chosen
-    return _Written(tuple(elements), tuple(chosen))
+    return Written(tuple(elements), tuple(chosen))
 
 
 def _parts(elements: Iterable[Element], text: str) -> tuple[Part, ...]:

@@ -63,7 +63,7 @@ class Misfits:
         problems: list[Problem] = []
         for end in (here, there):
             place = locate(self.tree, end)
-            if place is not None and place.index:
+            if place is not None and place.layers:
                 text = f"{'/'.join(end)!r} is one layer of {place.spelt!r}"
                 problems.append(Problem(text, "Tie whole stacks, or ptree.stacks.unstack them first."))
         return problems

@@ -67,7 +67,7 @@ def _check_leaf(params: PyTree, path: str) -> None:
     if opened(read(place)) is not None:
         there = listed(join(path, below) for below in paths(read(place)))
         raise PathError(f"no leaf at {quoted(path)}: a node is there. Name one of {there}")
-    if place.index:
+    if place.layers:
         raise PathError(f"{quoted(path)} is one layer of the leaf {quoted(place.spelt)}. Name that, and take its layer")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
+from types import MappingProxyType
+from typing import Any
 
 from .._errors import PathError, StructureError, TieError
 from .._paths import DEEPEST, in_order, split
@@ -33,7 +35,7 @@ class Branch(dict[str, PyTree]):
 # ------------------------------------------------------------------------------- the whole tree
 
 
-def assemble(entries: Mapping[str, PyTree], containers: Containers = {}) -> PyTree:
+def assemble(entries: Mapping[str, PyTree], containers: Containers = MappingProxyType({})) -> PyTree:
     """The tree of entries: path -> leaf, `Tie`, node without children, or `MISSING` for a gap in the declared order.
 
     Nodes are Trees where `containers` does not say otherwise.
@@ -51,7 +53,7 @@ def assemble(entries: Mapping[str, PyTree], containers: Containers = {}) -> PyTr
     return _grown(root, containers, keys)
 
 
-def tree_of(mapping: Mapping[object, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
+def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
     """The Tree of a mapping, a list or a tuple, whose keys are paths; `sort` lists sorted names as people count."""
     if not isinstance(mapping, Mapping) and type(mapping) not in (list, tuple):
         raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}")
@@ -182,13 +184,13 @@ class _Planting:
         self.ties: dict[str, Tie] = {}
         """The ties with a transform that were written as values."""
 
-    def plant_all(self, root: Branch, mapping: Mapping[object, PyTree] | Sequence[PyTree], prefix: str) -> None:
+    def plant_all(self, root: Branch, mapping: Mapping[Any, PyTree] | Sequence[PyTree], prefix: str) -> None:
         if not isinstance(mapping, Mapping):
             mapping = {str(position): value for position, value in enumerate(mapping)}
         for key in self._listed(mapping):
             self._plant_one(root, _key_segments(key, prefix), mapping[key], prefix)
 
-    def _listed(self, mapping: Mapping[object, PyTree]) -> Sequence[object]:
+    def _listed(self, mapping: Mapping[Any, PyTree]) -> Sequence[object]:
         keys = tuple(mapping)
         if self.sort and type(mapping) is dict and all(type(key) is str for key in keys):
             return in_order(keys)  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 from jax.tree_util import DictKey
@@ -20,7 +19,7 @@ class _Missing:
 MISSING: Leaf = _Missing()
 """Stands for 'nothing is here' where None is a possible value."""
 
-Aliases: TypeAlias = dict[str, "Tie | Aliases"]
+Aliases = dict[str, "Tie | Aliases"]
 """The ties of a node by the segments of their aliases' paths."""
 
 

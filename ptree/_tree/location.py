@@ -45,7 +45,7 @@ class Place(NamedTuple):
     """Of the alias that the path is: the source's path from its owner, and the transforms."""
     shared: tuple[Shared, ...] = ()
     """What nodes above declare inside of the node that is kept here."""
-    index: Index = ()
+    layers: Index = ()
     """The layers of stacks that the path names; empty where it names none."""
     spelt: str = ""
     """The path with `:` for the number of each layer."""
@@ -71,7 +71,7 @@ class _Walk:
         self.segments = segments
         self.steps: list[Step] = []
         self.shared: list[Shared] = []
-        self.index: list[int | slice] = []
+        self.layers: list[int | slice] = []
         self.spelt: list[str] = []
 
     def place(self) -> Place | None:
@@ -94,24 +94,24 @@ class _Walk:
         return self._ended(Place(tuple(self.steps), self.node, None, tuple(self.shared)))
 
     def _ended(self, place: Place) -> Place | None:
-        index = trimmed(self.index)
-        if not index:
+        layers = trimmed(self.layers)
+        if not layers:
             return place
-        place = place._replace(index=index, spelt="/".join(self.spelt))
-        whole = read(place._replace(index=()))
-        return place if has_layer(whole, index) else None
+        place = place._replace(layers=layers, spelt="/".join(self.spelt))
+        whole = read(place._replace(layers=()))
+        return place if has_layer(whole, layers) else None
 
     # Trees
 
     def _name_of(self, segment: str) -> str:
         """The name that a segment stands for: `:` for the number of a layer."""
         if segment == STACKED:
-            self.index.append(ALL_LAYERS)
+            self.layers.append(ALL_LAYERS)
             return segment
         number = layer_number(segment)
         if number is None or not is_stack(self._names()):
             return segment
-        self.index.append(number)
+        self.layers.append(number)
         return STACKED
 
     def _names(self) -> list[str]:
@@ -184,12 +184,12 @@ class _Walk:
         if number is None or not is_stack(inside.names):
             return 0
         self._enter([STACKED], STACKED if type(node) is dict else 0, inside.values[0])
-        self.index[-1] = number
+        self.layers[-1] = number
         return 1
 
     def _enter(self, name: Sequence[str], key: Key, child: PyTree) -> int:
         if name[0] == STACKED:
-            self.index.append(ALL_LAYERS)
+            self.layers.append(ALL_LAYERS)
         self.spelt += name
         self.steps.append(Step(self.node, key))
         self.node = child
@@ -256,15 +256,14 @@ def read(place: Place) -> PyTree:
         value = _filled(value, shared.owner, shared.aliases)
     if place.tie is not None:
         value = place.tie.read(value)
-    return layers_of(value, place.index) if place.index else value
+    return layers_of(value, place.layers) if place.layers else value
 
 
 def write(place: Place, value: PyTree) -> PyTree:
     """The tree with another value of the same structure at a place, unchecked; it copies the nodes on the way."""
-    if place.index:
-        index = place.index
-        whole = read(place._replace(index=()))
-        value = jax.tree.map(lambda leaf, layer: with_layer(leaf, index, layer), whole, value)
+    if place.layers:
+        whole = read(place._replace(layers=()))
+        value = jax.tree.map(lambda leaf, layer: with_layer(leaf, place.layers, layer), whole, value)
     if place.tie is not None:
         value = place.tie.write(value)
     for step in reversed(place.steps):

@@ -194,7 +194,8 @@ def with_child(node: PyTree, key: Key, value: PyTree) -> PyTree:
     if type(node) is dict:
         return {**node, key: value}
     inside = opened(node)
-    assert inside is not None and isinstance(key, int)
+    assert inside is not None
+    assert isinstance(key, int)
     values = list(inside.values)
     values[key] = value
     return inside.rebuild(values)

@@ -17,7 +17,7 @@ import jax
 
 from .._errors import PathError
 from .._paths import split
-from .._words import describe, shortened
+from .._words import describe, printable, shortened, table
 from .assembly import tree_of
 from .entries import entries
 from .layout import BareTree, Layout, make, unflatten_node
@@ -205,22 +205,19 @@ def _flatten_with_keys(tree: Tree) -> tuple[Any, Layout]:
     return tuple(zip(tree._layout.key_entries, tree._children, strict=True)), tree._layout
 
 
-jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, unflatten_node, _flatten)
+jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, unflatten_node, _flatten)  # pyright: ignore[reportArgumentType]
 
 
 def _shown(tree: Tree, most: int = 40) -> str:
     """A table of paths and what is there, cut to a screen."""
-    rows = [(shortened(path, 60), _shown_value(value)) for path, value in entries(tree).items()]
+    rows = [(shortened(printable(path), 60), _shown_value(value)) for path, value in entries(tree).items()]
     if not rows:
         return "Tree()"
     more = len(rows) - most
+    shown = [f"  {line}" for line in table(rows if more <= 0 else rows[: most - 1])]
     if more > 0:
-        rows = rows[: most - 1]
-    width = max(len(path) for path, _ in rows)
-    lines = [f"  {path:<{width}}  {value}" for path, value in rows]
-    if more > 0:
-        lines.append(f"  ... and {more + 1} more")
-    return "\n".join(["Tree(", *lines, ")"])
+        shown.append(f"  ... and {more + 1} more")
+    return "\n".join(["Tree(", *shown, ")"])
 
 
 def _shown_value(value: PyTree) -> str:

@@ -1,22 +1,24 @@
-"""summary, every parameter of a tree with its shape and size: rows as data first, a table second."""
+"""summary: every parameter of a tree with its shape, dtype, count and bytes, as rows of data and as a table."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from .._edit import Selector, choose, entries, leaves
 from .._errors import StructureError
 from .._paths import STACKED
-from .._tree import Tie, shape_only, signature
-from .._words import listed, short_dtype, shortened
+from .._tree import Leaf, PyTree, Tie, shape_only, signature
+from .._words import listed, short_dtype, table
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One path of a tree. `tied_to` is set for an alias, whose count and bytes are its source's."""
+    """One leaf or alias of a tree; `tied_to` is set for an alias, whose count and bytes are those of its source."""
 
     path: str
     shape: tuple[int, ...] | None
@@ -40,49 +42,59 @@ class Summary:
     @cached_property
     def count(self) -> int:
         """How many numbers the tree holds."""
-        return sum(row.count for row in self.rows if row.tied_to is None)
+        return sum(row.count for row in self._leaves)
 
     @cached_property
     def bytes(self) -> int:
-        """How many bytes they take."""
-        return sum(row.bytes for row in self.rows if row.tied_to is None)
+        """How many bytes the numbers take."""
+        return sum(row.bytes for row in self._leaves)
 
     @cached_property
     def trainable(self) -> int | None:
         """How many of the numbers are trained; None where the tree does not say."""
-        own = [row for row in self.rows if row.tied_to is None]
-        if all(row.trainable is None for row in own):
+        if all(row.trainable is None for row in self._leaves):
             return None
-        return sum(row.count for row in own if row.trainable)
+        return sum(row.count for row in self._leaves if row.trainable)
+
+    @cached_property
+    def _leaves(self) -> list[Row]:
+        return [row for row in self.rows if row.tied_to is None]
 
     def __repr__(self) -> str:
         return self.table()
 
     def table(self, width: int = 80, most: int | None = None) -> str:
         """The table as text, at most `width` columns wide; of more than `most` rows the middle is left out."""
-        known = self.trainable is not None
-        cells: list[tuple[str, ...]] = [("path", "shape", "dtype", "count", "bytes", *(("train",) if known else ()))]
-        for row in self.rows:
-            layers = row.path.split("/").count(STACKED)
-            shape = (
-                "" if row.shape is None else "".join(f"{n} x " for n in row.shape[:layers]) + str(row.shape[layers:])
-            )
-            if row.tied_to is not None:
-                cells.append((row.path, shape, f"= {row.tied_to}"))
-                continue
-            train = () if not known else ({True: "yes", False: "no", None: ""}[row.trainable],)
-            cells.append((row.path, shape, row.dtype, f"{row.count:,}", _bytes(row.bytes), *train))
-        return _drawn(cells, self._total(), width, most)
+        header = ["path", "shape", "dtype", "count", "bytes"]
+        if self.trainable is not None:
+            header.append("train")
+        rows = _without_middle([self._cells(row) for row in self.rows], most)
+        first, *others = table([header, *rows], right={3, 4}, width=width)
+        total = self._total()
+        longest = max(map(len, (first, *others, total)))
+        rule = "-" * min(longest, width)
+        return "\n".join([first, rule, *others, rule, total])
+
+    def _cells(self, row: Row) -> list[str]:
+        shape = _shape_of(row)
+        if row.tied_to is not None:
+            return [row.path, shape, f"= {row.tied_to}"]
+        cells = [row.path, shape, row.dtype, f"{row.count:,}", _in_bytes(row.bytes)]
+        if self.trainable is not None:
+            cells.append(_YES_OR_NO[row.trainable])
+        return cells
 
     def _total(self) -> str:
-        leaves = [row for row in self.rows if row.tied_to is None]
-        tied = len(self.rows) - len(leaves)
-        text = f"total: {self.count:,} in {len(leaves)} leaves, {_bytes(self.bytes)}"
-        text += f"; {tied} tied" if tied else ""
-        return text + (f"; {self.trainable:,} trainable" if self.trainable is not None else "")
+        text = f"total: {self.count:,} in {len(self._leaves)} leaves, {_in_bytes(self.bytes)}"
+        tied = len(self.rows) - len(self._leaves)
+        if tied:
+            text += f"; {tied} tied"
+        if self.trainable is not None:
+            text += f"; {self.trainable:,} trainable"
+        return text
 
 
-def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = None) -> Summary:
+def summary(tree: PyTree, selector: Selector | None = None, *, trainable: PyTree = None) -> Summary:
     """Every parameter with its shape, dtype, count and bytes; print it for a table.
 
     >>> from ptree import Param, Tree
@@ -96,36 +108,47 @@ def summary(tree: Any, selector: Selector | None = None, *, trainable: Any = Non
     >>> summary({"w": [0.5, 1]}).count
     2
 
-    Works on specs, abstract trees, parameters, gradients and any pytree, and reads no values. Aliases have
+    It works on specs, abstract trees, parameters, gradients and any pytree, and reads no values. Aliases have
     rows and are not counted. A leaf that is no array counts as one number without bytes.
 
     Args:
         tree: any pytree.
         selector: which leaves; all by default.
-        trainable: a mask, such as `ptree.mask(spec, lambda path, leaf: leaf.trainable)`, for a tree that does not say it itself.
+        trainable: a mask, such as `ptree.mask(spec, lambda path, leaf: leaf.trainable)`, for a tree that does not say
+            itself which of its leaves are trained.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
         StructureError: the mask does not have the tree's paths.
     """
-    kept = dict(choose(tree, selector))
-    mask = {} if trainable is None else dict(leaves(trainable))
-    if mask and mask.keys() != dict(leaves(tree)).keys():
-        wrong = sorted(mask.keys() ^ dict(leaves(tree)).keys())
-        raise StructureError(f"the mask `trainable` does not have the tree's paths: {listed(wrong)}")
-    rows: list[Row] = []
+    mask = {} if trainable is None else _mask(tree, trainable)
+    return Summary(tuple(_rows(tree, dict(choose(tree, selector)), mask)))
+
+
+def _mask(tree: PyTree, trainable: PyTree) -> dict[str, bool]:
+    mask = dict(leaves(trainable))
+    different = mask.keys() ^ dict(leaves(tree)).keys()
+    if different:
+        raise StructureError(f"the mask `trainable` does not have the tree's paths: {listed(sorted(different))}")
+    return mask
+
+
+def _rows(tree: PyTree, chosen: Mapping[str, Leaf], mask: Mapping[str, bool]) -> Iterator[Row]:
+    """The rows of the chosen leaves and of their aliases, in the order of the tree."""
     for path, value in entries(tree).items():
-        tie = value if type(value) is Tie else None
-        source = path if tie is None else tie.source
-        if source in kept:
-            leaf = kept[source] if tie is None else tie.read(shape_only(kept[source]))
-            trained = getattr(kept[source], "trainable", mask.get(source))
-            rows.append(_row(path, leaf, trained, None if tie is None else tie.shown()))
-    return Summary(tuple(rows))
+        source = value.source if isinstance(value, Tie) else path
+        if source not in chosen:
+            continue
+        leaf = chosen[source]
+        trained = getattr(leaf, "trainable", mask.get(source))  # a Param says it itself
+        if isinstance(value, Tie):
+            yield _row(path, value.read(shape_only(leaf)), trained, value.shown())
+        else:
+            yield _row(path, leaf, trained, None)
 
 
-def _row(path: str, leaf: Any, trained: bool | None, tied_to: str | None) -> Row:
+def _row(path: str, leaf: Leaf, trained: bool | None, tied_to: str | None) -> Row:
     about = signature(leaf)
     if not isinstance(about, tuple):
         return Row(path, None, about.__name__, 1, 0, trained, tied_to)
@@ -134,29 +157,31 @@ def _row(path: str, leaf: Any, trained: bool | None, tied_to: str | None) -> Row
     return Row(path, shape, short_dtype(dtype), count, count * dtype.itemsize, trained, tied_to)
 
 
-def _bytes(n: int) -> str:
-    """Bytes for people, in powers of 1024: `1.5 MiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if n < 1024 or unit == "TiB":
-            return f"{n} B" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024  # pyright: ignore[reportAssignmentType]
-    raise AssertionError
+# --------------------------------------------------------------------------- the table
+
+_YES_OR_NO = {True: "yes", False: "no", None: ""}
 
 
-def _drawn(cells: list[tuple[str, ...]], total: str, width: int, most: int | None) -> str:
-    if most is not None and len(cells) - 1 > most:
-        head, tail = (most + 1) // 2, most // 2
-        cells = [*cells[: head + 1], (f"... {len(cells) - 1 - most} more", ""), *cells[len(cells) - tail :]]
-    full = [row for row in cells if len(row) == len(cells[0])]
-    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
-    widths[:2] = (max(len(row[at]) for row in cells) for at in (0, 1))
-    fit = width - sum(widths[1:]) - 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(fit, 12))
-    lines: list[str] = []
-    for row in cells:
-        texts = [shortened(row[0], widths[0]).ljust(widths[0])]
-        for at, text in enumerate(row[1:], 1):
-            texts.append(text.rjust(widths[at]) if at in (3, 4) else text.ljust(widths[at]))
-        lines.append(shortened("  ".join(texts).rstrip(), width))
-    rule = "-" * min(max(map(len, (total, *lines))), width)
-    return "\n".join([lines[0], rule, *lines[1:], rule, total])
+def _shape_of(row: Row) -> str:
+    """A shape as in `12 x (4, 8)`: the sizes of the stacks that a leaf lies in stand before the shape of one layer."""
+    if row.shape is None:
+        return ""
+    stacks = row.path.split("/").count(STACKED)
+    sizes = "".join(f"{size} x " for size in row.shape[:stacks])
+    return sizes + str(row.shape[stacks:])
+
+
+def _in_bytes(count: int) -> str:
+    """Bytes in the largest unit that is not below one: `1.5 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, len(_UNITS) - 1)
+    return f"{count / 1024**power:.1f} {_UNITS[power]}"
+
+
+def _without_middle(rows: Sequence[Sequence[str]], most: int | None) -> list[Sequence[str]]:
+    if most is None or len(rows) <= most:
+        return list(rows)
+    head, tail = (most + 1) // 2, most // 2
+    left_out = [f"... {len(rows) - most} more", ""]
+    return [*rows[:head], left_out, *rows[len(rows) - tail :]]
