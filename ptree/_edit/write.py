@@ -81,7 +81,7 @@ def set(tree: T, path: str | int, value: PyTree, *, at: Elements | None = None) 
     old = read(place)
     if at is not None:
         return _written(place, shown, old, written_at(shown, old, at, value))
-    if old is None or opened(old) is None:
+    if old is None or type(old) in LEAF_TYPES or opened(old) is None:
         _check_leaf("set", shown, old, value)
         return _written(place, shown, old, value)
     return _with_node(tree, place, shown, old, value)

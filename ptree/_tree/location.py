@@ -12,7 +12,7 @@ from .._paths import STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
-from .layout import MISSING, Aliases, BareTree, Layout, child_of, make, source_of
+from .layout import MISSING, Aliases, BareTree, Layout, make, source_of, unflatten_node
 from .leaf import PyTree
 from .nodes import Key, child_named, names_in, opened, with_child
 from .tie import Tie
@@ -108,11 +108,20 @@ class _Walk:
         if segment == STACKED:
             self.layers.append(ALL_LAYERS)
             return segment
+        if self._has_name(segment):
+            return segment
         number = layer_number(segment)
         if number is None or not is_stack(self._names()):
             return segment
         self.layers.append(number)
         return STACKED
+
+    def _has_name(self, segment: str) -> bool:
+        if isinstance(self.node, BareTree):
+            layout = self.node._node[1]
+            if segment in layout.index or segment in layout.aliases:
+                return True
+        return any(segment in shared.aliases for shared in self.shared)
 
     def _names(self) -> list[str]:
         names = dict.fromkeys(names_in(self.node) or ()) if self.node is not MISSING else {}
@@ -134,18 +143,23 @@ class _Walk:
                 return shared, hit
             if hit is not None:
                 below.append(shared._replace(aliases=hit))
-        child = child_of(node, name) if isinstance(node, BareTree) else MISSING
-        if child is not MISSING:
-            self.steps.append(Step(node, node._node[1].index[name]))
-        self.node, self.shared = child, below
+        self.node, self.shared = MISSING, below
+        if isinstance(node, BareTree):
+            children, layout = node._node
+            position = layout.index.get(name)
+            if position is not None:
+                self.steps.append(Step(node, position))
+                self.node = children[position]
         return None
 
     def _through_tie(self, shared: Shared, tie: Tie, rest: Sequence[str]) -> Place | None:
         steps = self.steps[: shared.depth]
         node: PyTree = shared.owner
         for name in tie.source.split("/"):  # sources are no aliases
-            steps.append(Step(node, node._node[1].index[name]))
-            node = child_of(node, name)
+            children, layout = node._node
+            position = layout.index[name]
+            steps.append(Step(node, position))
+            node = children[position]
         if not rest:
             return self._ended(Place(tuple(steps), node, tie))
         self.spelt += rest
@@ -254,7 +268,7 @@ def read(place: Place) -> PyTree:
     value = place.kept
     for shared in place.shared:
         value = _filled(value, shared.owner, shared.aliases)
-    if place.tie is not None:
+    if place.tie is not None and place.tie.via:
         value = place.tie.read(value)
     return layers_of(value, place.layers) if place.layers else value
 
@@ -264,10 +278,15 @@ def write(place: Place, value: PyTree) -> PyTree:
     if place.layers:
         whole = read(place._replace(layers=()))
         value = jax.tree.map(lambda leaf, layer: with_layer(leaf, place.layers, layer), whole, value)
-    if place.tie is not None:
+    if place.tie is not None and place.tie.via:
         value = place.tie.write(value)
     for step in reversed(place.steps):
-        value = with_child(step.node, step.key, value)
+        node, key = step
+        if isinstance(node, BareTree) and isinstance(key, int):
+            children, layout = node._node
+            value = unflatten_node(layout, (*children[:key], value, *children[key + 1 :]))
+        else:
+            value = with_child(node, key, value)
     return value
 
 

@@ -186,11 +186,7 @@ def child_named(node: PyTree, name: str) -> PyTree:
 
 
 def with_child(node: PyTree, key: Key, value: PyTree) -> PyTree:
-    """The node with another value for one child: by key in a dict, else by its position."""
-    if isinstance(node, BareTree):
-        children, layout = node._node
-        assert isinstance(key, int)
-        return make(layout, (*children[:key], value, *children[key + 1 :]))
+    """A container that is no Tree with another value for one child: by key in a dict, else by its position."""
     if type(node) is dict:
         return {**node, key: value}
     inside = opened(node)
