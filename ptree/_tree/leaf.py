@@ -1,4 +1,4 @@
-"""One leaf: its shape and dtype, how a person reads it, and whether two are the same.
+"""One leaf: its shape and dtype, whether two leaves are the same, how far they are apart.
 
 A leaf is whatever JAX does not open: an array of any library, a tracer, a `Param`, a
 `jax.ShapeDtypeStruct`, a bool, a label, a sharding.
@@ -6,12 +6,10 @@ A leaf is whatever JAX does not open: an array of any library, a tracer, a `Para
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 PyTree: TypeAlias = Any
 """Any pytree: a Tree, dicts, lists, dataclasses, an optax state, a single leaf."""
@@ -19,55 +17,36 @@ PyTree: TypeAlias = Any
 Leaf: TypeAlias = Any
 """Whatever JAX does not open: an array of any library, a tracer, a `Param`, a number, a label, a sharding."""
 
+Signature: TypeAlias = tuple[tuple[int, ...], object] | type
+"""The shape and dtype of an array, of a `Param` or the like; the type of any other leaf."""
 
-def signature(leaf: Any) -> tuple[tuple[int, ...], Any] | type:
+T = TypeVar("T")
+
+
+def signature(leaf: Leaf) -> Signature:
     """What must agree for one leaf to take another's place: shape and dtype, else the type."""
     try:
-        return leaf.shape if type(leaf.shape) is tuple else tuple(leaf.shape), leaf.dtype
+        shape = leaf.shape
+        return shape if type(shape) is tuple else tuple(shape), leaf.dtype
     except (AttributeError, TypeError):
         return type(leaf)
 
 
-def shape_only(leaf: Any) -> Any:
+def shape_only(leaf: Leaf) -> Leaf:
     """An array's shape and dtype; any other leaf as it is."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
-
-
-def copied(leaf: Any) -> Any:
-    """An array of its own, so that both can be donated; any other leaf as it is."""
-    return leaf.copy() if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
-
-
-def layer_of(leaf: Any, index: tuple[Any, ...]) -> Any:
-    """One layer of a stacked leaf, or of several; what has no such axes is the same in all layers."""
-    shape: Any = getattr(leaf, "shape", None)
-    if shape is None or len(shape) < len(index):
-        return leaf
-    if hasattr(leaf, "__array__"):
-        first, *more = index
-        if more or not isinstance(leaf, jax.Array):
-            return leaf[index]
-        take = jax.lax.index_in_dim if isinstance(leaf, Tracer) else jax.lax.dynamic_index_in_dim  # compiles once
-        return take(leaf, first, keepdims=False)
-    rest: Any = (
-        tuple(size for size, at in zip(shape, index, strict=False) if isinstance(at, slice)) + shape[len(index) :]
-    )
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(rest, leaf.dtype)
-    return replace(leaf, shape=rest)  # a Param
-
-
-def with_layer(leaf: Any, index: tuple[Any, ...], value: Any) -> Any:
-    """A stacked leaf with another value in the place of one layer."""
-    if isinstance(leaf, jax.Array):
-        return leaf.at[index].set(value)
-    if isinstance(leaf, np.ndarray):
-        leaf = leaf.copy()
-        leaf[index] = value
+    if isinstance(leaf, jax.Array | np.ndarray):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
     return leaf
 
 
-def same(a: Any, b: Any) -> bool:
+def copied(leaf: T) -> T:
+    """A copy of an array, so that both can be donated; any other leaf as it is."""
+    if isinstance(leaf, jax.Array | np.ndarray):
+        return leaf.copy()  # pyright: ignore[reportReturnType]
+    return leaf
+
+
+def same(a: Leaf, b: Leaf) -> bool:
     """Whether two leaves hold the same: equal shapes, dtypes and values, where NaN equals NaN."""
     if a is b:
         return True
@@ -75,23 +54,25 @@ def same(a: Any, b: Any) -> bool:
         return False
     equal = a == b
     if hasattr(equal, "all") and hasattr(a, "shape"):
-        return bool((equal | ((a != a) & (b != b))).all())
+        both_nan = (a != a) & (b != b)
+        return bool((equal | both_nan).all())
     return bool(equal) or bool(a != a and b != b)
 
 
-def largest_difference(a: Any, b: Any) -> float | None:
-    """The largest distance between two arrays of numbers of one shape; None for what is no such pair.
+def largest_difference(a: Leaf, b: Leaf) -> float | None:
+    """The largest distance between two arrays of numbers of one shape; None for any other pair.
 
     NaN where one holds NaN and the other does not.
     """
     try:
         a, b = np.asarray(a), np.asarray(b)
-        if a.dtype.itemsize < 4 or a.dtype.kind in "iub":
+        if a.dtype.itemsize < 4 or a.dtype.kind in "iub":  # small floats and integers would overflow
             a, b = a.astype(np.float64), b.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            off = np.where((a == b) | ((a != a) & (b != b)), 0, abs(a - b))
+            is_same = (a == b) | ((a != a) & (b != b))
+            distance = np.where(is_same, 0, abs(a - b))
     except (TypeError, ValueError):
         return None
     if a.shape != b.shape:
         return None
-    return float(off.max()) if off.size else 0.0
+    return float(distance.max()) if distance.size else 0.0

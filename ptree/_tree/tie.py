@@ -1,20 +1,20 @@
-"""Tie, an alias's side of a tie: the path of its source, and how the leaf is seen on the way. transposed makes one."""
+"""Tie, what an alias is tied to: the path of its source, and the transforms it is seen through; transposed makes one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from .._paths import split
-from .transform import Transform, order_of, permuted, registered
+from .leaf import Leaf
+from .transform import Function, Transform, order_of, permuted, registered
 
 
 @dataclass(frozen=True, repr=False)
 class Tie:
-    """An alias's side of a tie: the path of its source, and the transforms on the way, first applied first.
+    """What an alias is tied to: the path of its source, and the transforms it is seen through, first applied first.
 
     JAX sees a Tie as a node without leaves.
     """
@@ -26,26 +26,26 @@ class Tie:
         return self.shown(repr(self.source)) if self.via else f"Tie({self.source!r})"
 
     def shown(self, source: str | None = None) -> str:
-        """The source as a person reads it: `embed/table`, `transposed(embed/table)`."""
+        """The source as people write it: `embed/table`, `transposed(embed/table)`."""
         text = self.source if source is None else source
         for transform in self.via:
             text = transform.shown(text)
         return text
 
-    def read(self, leaf: Any) -> Any:
+    def read(self, leaf: Leaf) -> Leaf:
         """What the alias shows of the source's leaf."""
         for transform in self.via:
             leaf = transform.see(leaf)
         return leaf
 
-    def write(self, leaf: Any) -> Any:
-        """The source's leaf, where this is what the alias shows."""
+    def write(self, leaf: Leaf) -> Leaf:
+        """The source's leaf of which the alias shows this."""
         for transform in reversed(self.via):
             leaf = transform.undo(leaf)
         return leaf
 
     def then(self, via: tuple[Transform, ...]) -> Tie:
-        """This tie seen through further transforms; two that undo each other vanish."""
+        """This tie seen through further transforms; two in a row that undo each other are left out."""
         steps = list(self.via)
         for transform in via:
             if steps and steps[-1] == transform.inverted():
@@ -59,7 +59,7 @@ jax.tree_util.register_static(Tie)
 
 
 def transposed(path: str | Tie, axes: Sequence[int] = (1, 0)) -> Tie:
-    """The leaf at a path with its last two axes swapped: an output kernel (d, vocab) from a table (vocab, d).
+    """A tie to the leaf at a path with its last two axes swapped: an output kernel (d, vocab) from a table (vocab, d).
 
     >>> transposed("embed/table")
     transposed('embed/table')
@@ -76,10 +76,8 @@ def transposed(path: str | Tie, axes: Sequence[int] = (1, 0)) -> Tie:
     return _seen(path, () if order == tuple(range(len(order))) else (permuted(order),))
 
 
-def register_transform(
-    name: str, forward: Callable[[Any], Any], inverse: Callable[[Any], Any]
-) -> Callable[[str | Tie], Tie]:
-    """Two functions of an array that undo each other, under a name by which files know them.
+def register_transform(name: str, forward: Function, inverse: Function) -> Callable[[str | Tie], Tie]:
+    """Register two functions of an array that undo each other, under the name that files will hold.
 
     >>> import jax.numpy as jnp
     >>> negated = register_transform("negated", jnp.negative, jnp.negative)
@@ -88,10 +86,11 @@ def register_transform(
     >>> tree["b"].tolist()
     [-1.0, -1.0]
 
-    Reading the alias gives `forward(source)`, differentiably; writing to it stores `inverse(value)`, so what is read
-    after a write is what was written to the last bit only where the two undo each other so. Both must be pure, work
-    under `jax.jit`, and act on each number or on the last axes: a stack or an ensemble has more in front. A process that loads a file or a pickle with this tie registers the same name
-    first. The same functions can be registered again, others under the same name cannot.
+    Reading the alias gives `forward(source)`, differentiably; writing to it stores `inverse(value)`. What is read after a
+    write is what was written only as exactly as the two functions undo each other. Both must be pure, work under
+    `jax.jit`, and act on each number or on the last axes: a stack or an ensemble has more in front. A process that loads a
+    file or a pickle with this tie registers the same name first. The same functions can be registered again, others under
+    the same name cannot.
 
     Returns:
         A function like `transposed`: path -> a value for the table of `tie`.

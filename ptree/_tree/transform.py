@@ -1,4 +1,4 @@
-"""Transform, a named and invertible way to see one leaf as another: axes in another order, or what a user registers."""
+"""Transform, a named and invertible way to see one leaf as another: axes in another order, or functions that users register."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from functools import lru_cache
 from operator import index
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
 from .._errors import TieError
 from .._words import describe, listed, name_of, quoted
-from .leaf import signature
+from .leaf import Leaf, signature
+
+Function: TypeAlias = Callable[[Any], Any]
+"""Of an array, gives an array."""
 
 _INVERSE = "inverse of "
 
@@ -24,55 +27,61 @@ class Transform:
     """Two functions that undo each other, and a name: files and equality know the name alone."""
 
     name: str
-    forward: Callable[[Any], Any] = field(compare=False)  # source array -> what the alias reads
-    inverse: Callable[[Any], Any] = field(compare=False)  # what is written to the alias -> source array
-    axes: tuple[int, ...] = field(default=(), compare=False)  # of a permutation: the new order of the last axes
+    forward: Function = field(compare=False)
+    """Source array -> what the alias reads."""
+    inverse: Function = field(compare=False)
+    """What is written to the alias -> source array."""
+    axes: tuple[int, ...] = field(default=(), compare=False)
+    """Of a permutation: the new order of the last axes; empty for registered functions."""
 
-    def __reduce__(self) -> Any:  # functions of a user's own cannot be pickled
+    def __reduce__(self) -> tuple[Any, ...]:  # functions of a user's own cannot be pickled
         return transform_named, (self.name,)
 
     def inverted(self) -> Transform:
         """The way back; a transform that is its own inverse says so by holding one function twice."""
         if self.axes:
-            return permuted(_back(self.axes))
+            return permuted(_inverse_order(self.axes))
         if self.forward is self.inverse:
             return self
-        name = self.name.removeprefix(_INVERSE) if self.name.startswith(_INVERSE) else _INVERSE + self.name
+        is_inverse = self.name.startswith(_INVERSE)
+        name = self.name.removeprefix(_INVERSE) if is_inverse else _INVERSE + self.name
         return Transform(name, self.inverse, self.forward)
 
-    def see(self, leaf: Any) -> Any:
+    def see(self, leaf: Leaf) -> Leaf:
         """What the alias shows of a leaf."""
-        return self._through(self.forward, leaf)
+        return self._applied(self.forward, leaf)
 
-    def undo(self, leaf: Any) -> Any:
+    def undo(self, leaf: Leaf) -> Leaf:
         """The leaf of which the alias shows this."""
-        return self._through(self.inverse, leaf)
+        return self._applied(self.inverse, leaf)
 
-    def _through(self, function: Callable[[Any], Any], leaf: Any) -> Any:
-        """A function of arrays applied to any leaf: what has no shape is itself, what has no values its shape."""
+    def _applied(self, function: Function, leaf: Leaf) -> Leaf:
+        """A function of arrays applied to any leaf: to the shape where a leaf has no values, not at all without a shape."""
         if not hasattr(leaf, "shape"):
             return leaf
         try:
             if hasattr(leaf, "__array__"):
                 return function(leaf)
-            if self.axes:  # known without JAX, which would cut NumPy's 64 bits to 32
-                seen = jax.ShapeDtypeStruct(function(np.empty(leaf.shape, np.void)).shape, leaf.dtype)
-            else:
-                seen = jax.eval_shape(function, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+            seen = self._applied_to_shape(function, leaf)
         except Exception as error:
             error.add_note(f"in the transform {self.name!r} of a tie, of {describe(leaf)}")
             raise
         if not is_dataclass(leaf) or isinstance(leaf, type):
             return seen
-        return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # a Param
+        return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # pyright: ignore[reportCallIssue]  # a Param
+
+    def _applied_to_shape(self, function: Function, leaf: Leaf) -> jax.ShapeDtypeStruct:
+        if self.axes:  # without JAX, which would cut NumPy's 64 bits to 32
+            return jax.ShapeDtypeStruct(function(np.empty(leaf.shape, np.void)).shape, leaf.dtype)
+        return jax.eval_shape(function, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
 
     def shown(self, source: str) -> str:
-        """As a person would write it: `transposed(embed/table)`, `transposed(conv/kernel, (3, 2, 0, 1))`."""
+        """The source as people write it: `transposed(embed/table)`, `transposed(conv/kernel, (3, 2, 0, 1))`."""
         order = f", {self.axes}" if self.axes not in ((), (1, 0)) else ""
         return f"{self.name.partition('(')[0]}({source}{order})"
 
-    def misfit(self, leaf: Any) -> str:
-        """Why a leaf cannot be seen so, or nothing."""
+    def misfit(self, leaf: Leaf) -> str:
+        """Why a leaf cannot be seen through the transform; empty where it can."""
         shape = getattr(leaf, "shape", None)
         if shape is None:
             return ""
@@ -83,7 +92,8 @@ class Transform:
         try:
             back = self.undo(self.see(leaf))
         except Exception as error:
-            return f"raises {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            first_line = str(error).splitlines()[0] if str(error) else ""
+            return f"raises {type(error).__name__}: {first_line}"
         return "" if signature(back) == signature(leaf) else f"cannot be undone: the way back gives {describe(back)}"
 
 
@@ -92,23 +102,37 @@ class Transform:
 
 @lru_cache(maxsize=256)
 def permuted(axes: tuple[int, ...]) -> Transform:
-    """The last axes of a leaf in this order; axes before them stay, and a leaf with fewer axes is seen as it is."""
+    """The last axes of a leaf in another order; axes before them stay, and a leaf with fewer axes is seen as it is."""
     name = "transposed" if axes == (1, 0) else f"transposed({', '.join(map(str, axes))})"
-    forward, back = _mover(axes), _back(axes)
-    return Transform(name, forward, forward if back == axes else _mover(back), axes)
+    back = _inverse_order(axes)
+    forward = _permutation(axes)
+    return Transform(name, forward, forward if back == axes else _permutation(back), axes)
 
 
-def _back(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The order of axes that undoes one."""
+def _inverse_order(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The order of axes that undoes an order."""
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
-def _mover(axes: tuple[int, ...]) -> Callable[[Any], Any]:
-    def moved(leaf: Any) -> Any:
+def _permutation(axes: tuple[int, ...]) -> Function:
+    def permute(leaf: Leaf) -> Leaf:
         before = len(leaf.shape) - len(axes)
-        return leaf if before < 0 else leaf.transpose(*range(before), *(before + axis for axis in axes))
+        if before < 0:
+            return leaf
+        return leaf.transpose(*range(before), *(before + axis for axis in axes))
 
-    return moved
+    return permute
+
+
+def order_of(axes: Sequence[int]) -> tuple[int, ...]:
+    """The axes as positions from 0; raises TieError where each axis does not stand in them once."""
+    try:
+        order = tuple(index(axis) + (len(axes) if axis < 0 else 0) for axis in axes)
+    except (TypeError, ValueError):
+        order = ()
+    if not order or sorted(order) != list(range(len(order))):
+        raise TieError(f"not an order of axes: {quoted(axes)}; each of 0 to n - 1 stands in it once, as in (1, 0)")
+    return order
 
 
 # ------------------------------------------------------------------------------- by their names
@@ -116,36 +140,42 @@ def _mover(axes: tuple[int, ...]) -> Callable[[Any], Any]:
 _registered: dict[str, Transform] = {}
 
 
-def registered(name: str, forward: Callable[[Any], Any], inverse: Callable[[Any], Any]) -> Transform:
-    """Give a pair of functions a name; the same pair again is the same transform."""
+def registered(name: str, forward: Function, inverse: Function) -> Transform:
+    """Register a pair of functions under a name; the same pair again is the same transform.
+
+    Raises:
+        TieError: a name that is no identifier, or is taken by other functions; something that is no function.
+    """
     if not isinstance(name, str) or not name.isidentifier() or name == "transposed":
         raise TieError(f"cannot register the transform {quoted(name)}: a name is an identifier, and not 'transposed'")
     for function in (forward, inverse):
         if not callable(function):
             raise TieError(f"cannot register the transform {name!r}: {describe(function)} is not a function")
-    known = _registered.get(name)
-    if known is None:
-        known = _registered[name] = Transform(name, forward, inverse)
-    elif not (_alike(known.forward, forward) and _alike(known.inverse, inverse)):
+    if name not in _registered:
+        _registered[name] = Transform(name, forward, inverse)
+    there = _registered[name]
+    if not (_are_alike(there.forward, forward) and _are_alike(there.inverse, inverse)):
         raise TieError(
-            f"cannot register the transform {name!r}: it is registered with other functions, {name_of(known.forward)} and"
-            f" {name_of(known.inverse)}. Choose another name (one with captured values is another function each time)"
+            f"cannot register the transform {name!r}: it is registered with other functions, {name_of(there.forward)} and"
+            f" {name_of(there.inverse)}. Choose another name (one with captured values is another function each time)"
         )
-    return known
+    return there
 
 
-def _alike(a: Any, b: Any) -> bool:
+def _are_alike(a: Function, b: Function) -> bool:
     """Whether two functions do the same for certain: one object, or one text that was run twice, as in a notebook."""
     if a is b:
         return True
-    plain = all(
-        isinstance(f, FunctionType) and not (f.__closure__ or f.__defaults__ or f.__kwdefaults__) for f in (a, b)
-    )
-    return plain and a.__code__ == b.__code__ and a.__globals__ is b.__globals__
+    if not isinstance(a, FunctionType) or not isinstance(b, FunctionType):
+        return False
+    for function in (a, b):
+        if function.__closure__ or function.__defaults__ or function.__kwdefaults__:
+            return False
+    return a.__code__ == b.__code__ and a.__globals__ is b.__globals__
 
 
 def transform_named(name: str) -> Transform:
-    """The transform of this name: in files and pickles there are names only.
+    """The transform of a name: files and pickles hold names only.
 
     Raises:
         TieError: no transform has the name.
@@ -164,14 +194,3 @@ def transform_named(name: str) -> Transform:
             " Call ptree.sharing.register_transform with this name first"
         )
     return _registered[name]
-
-
-def order_of(axes: Sequence[int]) -> tuple[int, ...]:
-    """The axes as positions from 0, or an error where they are no order of all axes."""
-    try:
-        order = tuple(index(axis) + (len(axes) if axis < 0 else 0) for axis in axes)
-    except (TypeError, ValueError):
-        order = ()
-    if not order or sorted(order) != list(range(len(order))):
-        raise TieError(f"not an order of axes: {quoted(axes)}; each of 0 to n - 1 stands in it once, as in (1, 0)")
-    return order
