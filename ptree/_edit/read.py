@@ -55,6 +55,7 @@ def read_or(tree, segments, default):
 def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Leaf]]:
     """The selected leaves with their paths, as a list of pairs in declaration order.
 
+    >>> from ptree import Tree
     >>> params = Tree({"enc": {"kernel": 1, "bias": 2}, "head": {"kernel": 3}})
     >>> items(params, "**/kernel")
     [('enc/kernel', 1), ('head/kernel', 3)]
@@ -75,6 +76,7 @@ def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
 def paths(tree: PyTree, selector: Selector | None = None, *, aliases: bool = False) -> list[str]:
     """The paths of the selected leaves, in declaration order.
 
+    >>> from ptree import Tree
     >>> paths(Tree({"layer_1": {"bias": 0}, "layer_0": {"bias": 0}}))
     ['layer_1/bias', 'layer_0/bias']
 
@@ -94,6 +96,7 @@ def count(tree: PyTree, selector: Selector | None = None) -> int:
     """How many numbers the selected leaves hold; a tied leaf counts once.
 
     >>> import numpy as np
+    >>> from ptree import Tree
     >>> count(Tree({"enc": {"kernel": np.ones((4, 8)), "bias": np.ones(8)}}), "**/kernel")
     32
 
@@ -109,6 +112,7 @@ def count(tree: PyTree, selector: Selector | None = None) -> int:
 def flatten(tree: PyTree, selector: Selector | None = None) -> dict[str, PyTree]:
     """The tree as one flat dict, path -> leaf, that `unflatten` turns back.
 
+    >>> from ptree import Tree
     >>> flatten(Tree({"enc": {"kernel": 1, "bias": 2}}))
     {'enc/kernel': 1, 'enc/bias': 2}
 

@@ -376,7 +376,7 @@ def partition(tree: T, selector: Selector) -> tuple[T, T]:
     return _part(tree, whole, chosen), _part(tree, whole, rest)
 
 
-def _part(tree: T, whole: Structure, chosen: Collection[str]) -> PyTree:
+def _part(tree: PyTree, whole: Structure, chosen: Collection[str]) -> PyTree:
     """The tree with the chosen entries; the others leave gaps, so that `merge` keeps the declared order."""
     nodes = _nodes_above(chosen)
     found: dict[str, PyTree] = {}

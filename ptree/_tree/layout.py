@@ -39,7 +39,7 @@ class Layout:
     # also paths with `/`, below a node that is no child as it has nothing but aliases and gaps
     ties: tuple[tuple[str, Tie], ...]  # alias path -> source, both from this node
     index: dict[str, int]  # key -> position of the child
-    key_entries: tuple[DictKey, ...]  # the keys as JAX names them
+    key_entries: tuple[object, ...]  # the keys as JAX names them
     listing: tuple[tuple[str, int], ...]  # the children in declared order: name, position
     aliases: Aliases
     gaps: Aliases  # the paths in the order, by their segments
