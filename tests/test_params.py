@@ -176,7 +176,7 @@ A = "an initialiser is a function (key, shape, dtype) -> array"
         (lambda k: pt.Param((2, -1)), "bad shape (2, -1): a shape is a tuple of whole numbers of at least 0"),
         (lambda k: pt.Param("ab"), "bad shape 'ab': a shape is a tuple of whole numbers of at least 0"),
         (lambda k: pt.Param((2.5,)), "bad shape (2.5,): a shape is a tuple of whole numbers of at least 0"),
-        (lambda k: pt.Param(2, "floot"), "bad dtype 'floot': use jnp.float32, 'bfloat16' or the like"),
+        (lambda k: pt.Param(2, "floot"), "bad dtype 'floot': use jnp.float32, 'bfloat16' or another dtype of numbers or bools"),
         (lambda k: pt.Param(2, init=0.5), f"not an initialiser: 0.5; {A}. Use initializers.constant(0.5)"),
         (lambda k: pt.init({"a": pt.Param(2), "b": jax.ShapeDtypeStruct((2,), jnp.float32)}, k),
          "no initialiser for ['a', 'b']: give Param(..., init=...), or a rule such as {'**/bias': initializers.zeros}"),

@@ -73,6 +73,7 @@ def init(
             or dtype; a sharding that does not fit its parameter; a spec and a key in the wrong order.
     """
     refuse_swapped(spec, key, "init(spec, key)")
+    refuse_swapped(rules, key, "init(spec, key, rules)", order=(spec, key, rules))
     if mesh is not None and shardings is None:
         raise InitError("mesh= is the mesh of PartitionSpecs: give shardings= too")
     spec = Tree(spec)
@@ -96,7 +97,7 @@ def _initializers(
     for path, leaf in declared.items():
         if path in ruled:
             initializers[path] = ruled[path]
-        elif isinstance(leaf, Param) and leaf.init is not None:
+        elif _declares_initializer(leaf):
             initializers[path] = leaf.init
         elif not hasattr(leaf, "__array__"):  # an array of any library stays
             undeclared.append(path)
@@ -106,6 +107,10 @@ def _initializers(
             " {'**/bias': initializers.zeros}"
         )
     return initializers
+
+
+def _declares_initializer(leaf: Leaf) -> bool:
+    return isinstance(leaf, Param) and leaf.init is not None
 
 
 def _placements(leaf_at: Mapping[str, Leaf]) -> dict[str, Sharding]:
@@ -190,16 +195,10 @@ def _declared_initializers(selected: Mapping[str, Leaf], spec: PyTree) -> dict[s
     if any(different):
         sides = (" in the spec", " in the tree")
         raise structure_error("cannot draw by the spec", *different, declared, selected, sides=sides)
-    initializers: dict[str, Initializer] = {}
-    undeclared: list[str] = []
-    for path, leaf in declared.items():
-        if isinstance(leaf, Param) and leaf.init is not None:
-            initializers[path] = leaf.init
-        else:
-            undeclared.append(path)
+    undeclared = [path for path, leaf in declared.items() if not _declares_initializer(leaf)]
     if undeclared:
         raise InitError(f"the spec declares no initialiser for {listed(undeclared)}")
-    return initializers
+    return {path: leaf.init for path, leaf in declared.items()}
 
 
 # ------------------------------------------------------------------------------ jobs

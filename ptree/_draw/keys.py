@@ -41,6 +41,11 @@ class LayerKeys(NamedTuple):
     words: dict[str, Words]
     impl: str
 
+    @property
+    def inside_jit(self) -> bool:
+        """Whether they are computed in a function that JAX is tracing."""
+        return any(isinstance(words, Tracer) for words in self.words.values())
+
 
 # ---------------------------------------------------------------------- keys for people
 

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +75,7 @@ class Param:
 
 
 def _checked_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    given: Sequence[Any] = shape if isinstance(shape, (tuple, list)) else (shape,)
+    given = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     try:
         sizes = tuple(operator.index(size) for size in given)
     except TypeError:

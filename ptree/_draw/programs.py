@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from inspect import isfunction
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
@@ -57,6 +56,10 @@ class Job:
             sharding = sharding.update(spec=PartitionSpec(*sharding.spec[len(self.layers) :]))
         return replace(self, sharding=sharding, layers=())
 
+    def stacked(self, layers: Sequence[jax.Array]) -> jax.Array:
+        """The layers as one array."""
+        return jnp.stack(layers).reshape(*self.layers, *self.shape)
+
     def __str__(self) -> str:
         return f"{describe(jax.ShapeDtypeStruct(self.shape, self.dtype))}, with {name_of(self.initializer)}"
 
@@ -94,23 +97,49 @@ def draw(jobs: Mapping[str, Job], key: jax.Array) -> dict[str, jax.Array]:
         InitError: a job that cannot be done, an initialiser that fails, or that returns NaN or another shape or dtype.
     """
     _refuse_impossible(jobs)
+    jobs = _near_the_key(jobs, key)
     keys = layer_keys(key, {path: job.layers for path, job in jobs.items()})
-    near = placement(key)
-    if near is not None:  # as in JAX, an array is drawn where its key is
-        jobs = {path: replace(job, sharding=job.sharding or near) for path, job in jobs.items()}
-    batches = _batches(jobs)
-    inside_jit = any(isinstance(words, Tracer) for words in keys.words.values())
-    programs = _programs_inside_jit(batches, keys) if inside_jit else _compiled_programs(batches, keys)
+    if keys.inside_jit:
+        return {path: _draw_inside_jit(path, job, keys) for path, job in jobs.items()}
     values: dict[str, jax.Array] = {}
-    with nullcontext() if inside_jit else _without_mesh():
-        for batch, program in zip(batches, programs, strict=True):
+    batches = _batches(jobs)
+    with _without_mesh():
+        for batch, program in zip(batches, _compiled_programs(batches, keys), strict=True):
             for path in batch.paths:
-                rows = list(keys.words[path]) if inside_jit else jax.device_put(list(keys.words[path]))
-                with _failure_of(path, batch.job):
-                    layers = [program(row) for row in rows]
-                values[path] = _stacked(layers, jobs[path]) if jobs[path].layers else layers[0]
+                values[path] = _draw_leaf(path, jobs[path], program, keys.words[path])
     _refuse_nan({path: value for path, value in values.items() if not _is_built_in(jobs[path].initializer)})
     return {path: values[path] for path in jobs}
+
+
+def _near_the_key(jobs: Mapping[str, Job], key: jax.Array) -> Mapping[str, Job]:
+    """The jobs, without a sharding where the key is: in JAX, an array is drawn where its key was placed."""
+    sharding = placement(key)
+    if sharding is None:
+        return jobs
+    return {path: replace(job, sharding=job.sharding or sharding) for path, job in jobs.items()}
+
+
+def _draw_leaf(path: str, job: Job, program: Draw, words: Words) -> jax.Array:
+    """Draw a leaf, layer by layer if it is in stacks."""
+    rows = jax.device_put(list(words))  # an explicit transfer, which `jax.transfer_guard` lets pass
+    with _failure_of(path, job):
+        layers = [program(row) for row in rows]
+    if not job.layers:
+        return layers[0]
+    if job.sharding is None:
+        return job.stacked(layers)
+    return jax.jit(job.stacked, out_shardings=job.sharding)(layers)
+
+
+def _draw_inside_jit(path: str, job: Job, keys: LayerKeys) -> jax.Array:
+    """Draw a leaf in a function that is being traced, to be compiled with the rest of it."""
+    layer = job.one_layer()
+    with _failure_of(path, job):
+        layers = [_trace(layer, keys.impl, words) for words in keys.words[path]]
+    if not job.layers:
+        return layers[0]
+    whole = job.stacked(layers)
+    return whole if job.sharding is None else constrained(whole, job.sharding)
 
 
 def _batches(jobs: Mapping[str, Job]) -> list[_Batch]:
@@ -126,19 +155,6 @@ def _batches(jobs: Mapping[str, Job]) -> list[_Batch]:
 def _without_mesh() -> AbstractContextManager[object]:
     """A context without a mesh: one of `jax.set_mesh` would change the last bit of what is drawn."""
     return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
-
-
-def _stacked(layers: Sequence[jax.Array], job: Job) -> jax.Array:
-    """The layers of a leaf as one array."""
-
-    def stack(*layers: jax.Array) -> jax.Array:
-        return jnp.stack(layers).reshape(*job.layers, *job.shape)
-
-    if job.sharding is None:
-        return stack(*layers)
-    if isinstance(layers[0], Tracer):
-        return constrained(stack(*layers), job.sharding)
-    return jax.jit(stack, out_shardings=job.sharding)(*layers)
 
 
 # --------------------------------------------------------------------- what initialisers are
@@ -213,12 +229,6 @@ def _program(job: Job, impl: str, words: Words) -> _Program:
         return uncompiled
 
 
-def _programs_inside_jit(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[Draw]:
-    """The program of each batch, to be compiled with the rest of a function that is being traced."""
-    for batch in batches:
-        yield partial(_draw_inside_jit, batch.job, keys.impl)
-
-
 @lru_cache(maxsize=1024)
 def _jitted(sharding: Sharding | None) -> jax.stages.Wrapped:
     """`_draw` compiled, with its result placed."""
@@ -227,8 +237,8 @@ def _jitted(sharding: Sharding | None) -> jax.stages.Wrapped:
     return jax.jit(_draw, static_argnums=(0, 1), out_shardings=sharding)
 
 
-def _draw_inside_jit(job: Job, impl: str, words: jax.Array) -> jax.Array:
-    program = _jitted(None) if _is_compilable(job.initializer) else _draw  # traced once for all leaves of the batch
+def _trace(job: Job, impl: str, words: jax.Array) -> jax.Array:
+    program = _jitted(None) if _is_compilable(job.initializer) else _draw  # traced once for all leaves of a kind
     try:
         value = program(job, impl, words)
     except _NEEDS_VALUES:
@@ -304,14 +314,11 @@ def _failure_of(path: str, job: Job) -> Iterator[None]:
 
 
 def _refuse_nan(values: Mapping[str, jax.Array]) -> None:
-    """Raise an InitError for NaN in these values; inside of `jit` there are no values to look at."""
-    has_nan: dict[str, jax.Array] = {}
-    for path, value in values.items():
-        if not isinstance(value, Tracer) and jnp.issubdtype(value.dtype, jnp.inexact):
-            has_nan[path] = _any_nan(value)
-    bad = [path for path, found in jax.device_get(has_nan).items() if found]
-    if bad:
-        raise InitError(lines([f"cannot draw {quoted(path)}: its initialiser returned NaN" for path in bad]))
+    """Raise an InitError for NaN in these values."""
+    has_nan = jax.device_get({path: _any_nan(value) for path, value in values.items()})
+    problems = [f"cannot draw {quoted(path)}: its initialiser returned NaN" for path in values if has_nan[path]]
+    if problems:
+        raise InitError(lines(problems))
 
 
 @jax.jit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,11 @@ class _Request:
     given: Sharding | PartitionSpec
     stack_axes: tuple[bool, ...]
     """For each stack on the way to the leaf, whether what was given has an entry for the stack's own axis."""
+
+    @property
+    def skipped_axes(self) -> list[int]:
+        """The axes of stacks that it does not speak of."""
+        return [axis for axis, has_entry in enumerate(self.stack_axes) if not has_entry]
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,9 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
         request = requests[path]
         try:
             shardings[path] = _sharding(request, tuple(leaf.shape), mesh_of_specs)
-        except InitError as error:
-            problems.append(f"cannot place {quoted(path)}, {describe(leaf)}, as {request.given}: {error}")
+        except Exception as error:  # JAX has several kinds
+            layers = f", of layers {_layer_shape(request, leaf.shape)}" if request.skipped_axes else ""
+            problems.append(f"cannot place {quoted(path)}, {describe(leaf)}{layers}, as {request.given}: {error}")
     if problems:
         raise InitError(lines(problems))
     return shardings
@@ -125,25 +130,27 @@ def _requests_by_rules(tree: PyTree, rules: Mapping[Selector, Any]) -> dict[str,
 def _requests_by_tree(tree: PyTree, given: PyTree) -> dict[str, _Request]:
     if opened(given) is None:
         raise InitError(f"shardings are a Sharding, a PartitionSpec, a tree of them or rules; got {describe(given)}")
-    at_path = dict(leaves(given))
+    sharding_at = dict(leaves(given))
     paths = [path for path, _ in leaves(tree)]
-    missing = [path for path in paths if path not in at_path]
-    unexpected = [path for path in at_path if path not in paths]
-    problems = []
+    _check_same_paths(paths, list(sharding_at))
+    requests: dict[str, _Request] = {}
+    for path in paths:
+        whole_array = isinstance(sharding_at[path], Sharding)
+        requests[path] = _Request(sharding_at[path], (whole_array,) * path.split("/").count(STACKED))
+    return requests
+
+
+def _check_same_paths(expected: Sequence[str], got: Sequence[str]) -> None:
+    """Raise a PatternError unless a tree of shardings has just the paths of the tree that it is for."""
+    missing = [path for path in expected if path not in got]
+    unexpected = [path for path in got if path not in expected]
+    problems: list[str] = []
     if missing:
         problems.append(f"no sharding for {listed(missing)}")
     if unexpected:
-        problems.append(f"shardings for {listed(unexpected)}, and the tree has no such leaf")
-    wrong = [path for path, value in at_path.items() if not _is_sharding(value)]
-    if wrong:
-        problems.append(f"no Sharding and no PartitionSpec at {listed(wrong)}")
+        problems.append(f"no leaf of its own for the sharding at {listed(unexpected)}")
     if problems:
         raise PatternError(lines(problems))
-    requests: dict[str, _Request] = {}
-    for path in paths:
-        whole_array = isinstance(at_path[path], Sharding)
-        requests[path] = _Request(at_path[path], (whole_array,) * path.split("/").count(STACKED))
-    return requests
 
 
 _ANY_NAME = "\0"
@@ -205,34 +212,36 @@ def _context_mesh() -> Mesh | AbstractMesh:
 
 
 def _sharding(request: _Request, shape: tuple[int, ...], mesh: Mesh | AbstractMesh | None) -> Sharding:
-    """The sharding of a whole array of this shape.
-
-    Raises:
-        InitError: it does not fit the shape or the mesh.
-    """
+    """The sharding of a whole array of this shape; raises what JAX raises where it does not fit."""
     given = request.given
     if isinstance(given, PartitionSpec):
-        assert mesh is not None  # it was looked for as there is a PartitionSpec
-        _check_spec(given, request.stack_axes, shape, mesh)
-    elif isinstance(given, NamedSharding):
-        _check_spec(given.spec, request.stack_axes, shape, given.mesh)
-    try:
-        sharding = _of_whole_array(given, request.stack_axes, mesh)
-        sharding.shard_shape(shape)
-    except Exception as error:  # JAX has several kinds
-        raise InitError(str(error)) from error
-    return sharding
+        given = NamedSharding(mesh, given)  # pyright: ignore[reportArgumentType]  it takes an AbstractMesh too
+    if not isinstance(given, Sharding):
+        raise InitError("it is no Sharding and no PartitionSpec")
+    if not isinstance(given, NamedSharding):
+        given.shard_shape(shape)
+        return given
+    layer_shape = _layer_shape(request, shape)
+    _check_rank(given.spec, layer_shape, request)
+    given.shard_shape(layer_shape)
+    return given.update(spec=_with_stack_axes(given.spec, request.stack_axes))
 
 
-def _of_whole_array(
-    given: Sharding | PartitionSpec, stack_axes: tuple[bool, ...], mesh: Mesh | AbstractMesh | None
-) -> Sharding:
-    """What was given, as the sharding of an array with the axes of its stacks in front."""
-    if isinstance(given, PartitionSpec):
-        return NamedSharding(mesh, _with_stack_axes(given, stack_axes))  # pyright: ignore[reportArgumentType]
-    if isinstance(given, NamedSharding) and not all(stack_axes):
-        return given.update(spec=_with_stack_axes(given.spec, stack_axes))
-    return given
+def _layer_shape(request: _Request, shape: Sequence[int]) -> tuple[int, ...]:
+    """The part of a shape that a spec speaks of: one layer, with those axes of stacks that it has entries for."""
+    return tuple(size for axis, size in enumerate(shape) if axis not in request.skipped_axes)
+
+
+def _check_rank(spec: PartitionSpec, shape: tuple[int, ...], request: _Request) -> None:
+    """Raise an InitError for a spec with more entries than the array, or one layer of it, has axes."""
+    if len(spec) <= len(shape):
+        return
+    if not request.skipped_axes:
+        raise InitError(f"its {len(spec)} entries are for {len(spec)} axes, and the leaf has {len(shape)}")
+    raise InitError(
+        f"its {len(spec)} entries are for {len(spec)} axes, and one layer has {len(shape)}. To split the axis of the"
+        " stack, spell it ':' in the pattern of a rule"
+    )
 
 
 def _with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> PartitionSpec:
@@ -248,38 +257,6 @@ def _with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> Parti
     for has_entry in stack_axes:
         front.append(entries.pop(0) if has_entry and entries else None)
     return PartitionSpec(*front, *entries)
-
-
-def _check_spec(
-    spec: PartitionSpec, stack_axes: tuple[bool, ...], shape: tuple[int, ...], mesh: Mesh | AbstractMesh
-) -> None:
-    """Raise an InitError where a spec does not fit the part of the shape that it speaks of, or the mesh."""
-    skipped = [axis for axis, has_entry in enumerate(stack_axes) if not has_entry]
-    sizes = tuple(size for axis, size in enumerate(shape) if axis not in skipped)
-    what = f"one layer, {sizes}," if skipped else f"the leaf, {sizes},"
-    if len(spec) > len(sizes):
-        fix = ". To split the axis of the stack, spell it ':' in the pattern of a rule" if skipped else ""
-        raise InitError(f"it has {_counted(len(spec), 'entry', 'entries')}, and {what} has {_counted(len(sizes))}{fix}")
-    for axis, entry in enumerate(spec):
-        names = _mesh_axes(entry)
-        unknown = [name for name in names if name not in mesh.shape]
-        if unknown:
-            raise InitError(f"the mesh has the axes {listed(mesh.shape)}, and not {listed(unknown)}")
-        parts = math.prod(mesh.shape[name] for name in names)
-        if sizes[axis] % parts:
-            over = " and ".join(repr(name) for name in names)
-            raise InitError(f"axis {axis} of {what} cannot be split evenly over the {parts} devices of {over}")
-
-
-def _mesh_axes(entry: Any) -> tuple[str, ...]:
-    """The mesh axes in one entry of a PartitionSpec: none, one, or several."""
-    if isinstance(entry, str):
-        return (entry,)
-    return entry if isinstance(entry, tuple) else ()
-
-
-def _counted(count: int, one: str = "axis", several: str = "axes") -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 # ------------------------------------------------------------------- where an array is
