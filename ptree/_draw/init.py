@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import jax
@@ -80,7 +80,7 @@ def init(
     declared = dict(leaves(spec))
     initializers = _initializers(spec, declared, rules, strict)
     if shardings is None:  # a ShapeDtypeStruct may say where it is to live
-        placed = _placements({path: declared[path] for path in initializers})
+        placed = _placements(declared, initializers)
     else:
         placed = shardings_for(spec, shardings, mesh)
     drawn = draw(_jobs(spec, declared, initializers, placed), key)
@@ -113,10 +113,14 @@ def _declares_initializer(leaf: Leaf) -> bool:
     return isinstance(leaf, Param) and leaf.init is not None
 
 
-def _placements(leaf_at: Mapping[str, Leaf]) -> dict[str, Sharding]:
-    """Path -> sharding for the leaves that say where they live."""
-    shardings = {path: placement(leaf) for path, leaf in leaf_at.items()}
-    return {path: sharding for path, sharding in shardings.items() if sharding is not None}
+def _placements(leaf_at: Mapping[str, Leaf], paths: Iterable[str]) -> dict[str, Sharding]:
+    """Path -> sharding for those of these leaves that say where they live."""
+    shardings: dict[str, Sharding] = {}
+    for path in paths:
+        sharding = placement(leaf_at[path])
+        if sharding is not None:
+            shardings[path] = sharding
+    return shardings
 
 
 def _placed_arrays(
@@ -176,7 +180,7 @@ def reinit(
         )
     leaf_at = dict(leaves(params))
     initializers = {path: initializer for path, initializer in chosen.items() if not _is_empty(leaf_at[path])}
-    placed = _placements({path: leaf_at[path] for path in initializers})
+    placed = _placements(leaf_at, initializers)
     return replace_leaves(params, draw(_jobs(params, leaf_at, initializers, placed), key))
 
 

@@ -94,8 +94,9 @@ def child_key(key: jax.Array, path: str | int) -> jax.Array:
 
 def _typed_like(key: jax.Array, words: Words, impl: str) -> jax.Array:
     """Words as keys of the kind that was given: typed, or raw as `jax.random.PRNGKey` makes them."""
-    raw = jnp.asarray(words)
-    return jax.random.wrap_key_data(raw, impl=impl) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else raw
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return jnp.asarray(words)
+    return jax.random.wrap_key_data(words, impl=impl)  # pyright: ignore[reportArgumentType]  it takes NumPy's too
 
 
 def refuse_swapped(other: object, key: object, call: str, order: tuple[object, ...] | None = None) -> None:
@@ -183,14 +184,16 @@ def implementation(key: object) -> str | None:
     if not isinstance(key, (jax.Array, np.ndarray)):
         return None
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return str(jax.random.key_impl(key)) if key.shape == () else None
-    if key.dtype != np.uint32 or key.ndim != 1:
-        return None
+        return str(jax.random.key_impl(key)) if key.ndim == 0 else None
+    is_raw = key.dtype == np.uint32 and key.ndim == 1
+    return _implementation_with(key.shape[0]) if is_raw else None
+
+
+def _implementation_with(length: int) -> str | None:
+    """The implementation that has keys of this many words: a raw key does not say which it is."""
     default = str(jax.config.jax_default_prng_impl)  # pyright: ignore[reportAttributeAccessIssue]
-    for impl in (default, "threefry2x32", "rbg"):  # a raw key does not say which it is; its length does
-        if _length(impl) == key.shape[0]:
-            return impl
-    return None
+    fitting = [impl for impl in (default, "threefry2x32", "rbg") if _length(impl) == length]
+    return next(iter(fitting), None)
 
 
 @lru_cache

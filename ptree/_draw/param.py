@@ -75,14 +75,17 @@ class Param:
 
 
 def _checked_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    given = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-    try:
-        sizes = tuple(operator.index(size) for size in given)
-    except TypeError:
-        sizes = (-1,)
-    if any(size < 0 for size in sizes) or any(isinstance(size, bool) for size in given):
+    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if not all(map(_is_size, sizes)):
         raise InitError(f"bad shape {shape!r}: a shape is a tuple of whole numbers of at least 0")
-    return sizes
+    return tuple(map(operator.index, sizes))
+
+
+def _is_size(size: int) -> bool:
+    try:
+        return not isinstance(size, bool) and operator.index(size) >= 0
+    except TypeError:
+        return False
 
 
 def _checked_dtype(dtype: DTypeLike) -> np.dtype:

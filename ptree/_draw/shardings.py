@@ -142,8 +142,9 @@ def _requests_by_tree(tree: PyTree, given: PyTree) -> dict[str, _Request]:
 
 def _check_same_paths(expected: Sequence[str], got: Sequence[str]) -> None:
     """Raise a PatternError unless a tree of shardings has just the paths of the tree that it is for."""
-    missing = [path for path in expected if path not in got]
-    unexpected = [path for path in got if path not in expected]
+    expected_paths, got_paths = set(expected), set(got)
+    missing = [path for path in expected if path not in got_paths]
+    unexpected = [path for path in got if path not in expected_paths]
     problems: list[str] = []
     if missing:
         problems.append(f"no sharding for {listed(missing)}")
