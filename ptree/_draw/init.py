@@ -78,7 +78,7 @@ def init(
         raise InitError("mesh= is the mesh of PartitionSpecs: give shardings= too")
     spec = Tree(spec)
     declared = dict(leaves(spec))
-    initializers = _initializers(spec, declared, rules, strict)
+    initializers = _chosen_initializers(spec, declared, rules, strict)
     if shardings is None:  # a ShapeDtypeStruct may say where it is to live
         placed = _placements(declared, initializers)
     else:
@@ -87,7 +87,7 @@ def init(
     return replace_leaves(spec, {**drawn, **_placed_arrays(declared, placed, drawn)})
 
 
-def _initializers(
+def _chosen_initializers(
     spec: Tree, declared: Mapping[str, Leaf], rules: Rules | None, strict: bool
 ) -> dict[str, Initializer]:
     """Path -> initialiser for each leaf that is to be drawn, by the rules, else as declared."""

@@ -146,7 +146,7 @@ def layer_paths(path: str, sizes: Sequence[int]) -> list[str]:
     paths: list[str] = []
     for index in np.ndindex(*sizes):
         numbered = list(segments)
-        for at, layer in zip(stacks, index, strict=False):  # without a shape, a leaf's sizes are not known
+        for at, layer in zip(stacks, index, strict=False):  # a leaf without a shape has no sizes
             numbered[at] = str(layer)
         paths.append("/".join(numbered))
     return paths

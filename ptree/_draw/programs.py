@@ -56,10 +56,6 @@ class Job:
             sharding = sharding.update(spec=PartitionSpec(*sharding.spec[len(self.layers) :]))
         return replace(self, sharding=sharding, layers=())
 
-    def stacked(self, layers: Sequence[jax.Array]) -> jax.Array:
-        """The layers as one array."""
-        return jnp.stack(layers).reshape(*self.layers, *self.shape)
-
     def __str__(self) -> str:
         return f"{describe(jax.ShapeDtypeStruct(self.shape, self.dtype))}, with {name_of(self.initializer)}"
 
@@ -107,7 +103,8 @@ def draw(jobs: Mapping[str, Job], key: jax.Array) -> dict[str, jax.Array]:
         for batch, program in zip(batches, _compiled_programs(batches, keys), strict=True):
             for path in batch.paths:
                 values[path] = _draw_leaf(path, jobs[path], program, keys.words[path])
-    _refuse_nan({path: value for path, value in values.items() if not _is_built_in(jobs[path].initializer)})
+    # ptree's own initialisers make no NaN that was not asked for
+    _refuse_nan({path: value for path, value in values.items() if not _recipe(jobs[path].initializer).built_in})
     return {path: values[path] for path in jobs}
 
 
@@ -126,9 +123,10 @@ def _draw_leaf(path: str, job: Job, program: Draw, words: Words) -> jax.Array:
         layers = [program(row) for row in rows]
     if not job.layers:
         return layers[0]
+    whole_shape = (*job.layers, *job.shape)
     if job.sharding is None:
-        return job.stacked(layers)
-    return jax.jit(job.stacked, out_shardings=job.sharding)(layers)
+        return _stacked(layers, whole_shape)
+    return _stacked_as(job.sharding)(layers, whole_shape)
 
 
 def _draw_inside_jit(path: str, job: Job, keys: LayerKeys) -> jax.Array:
@@ -138,8 +136,19 @@ def _draw_inside_jit(path: str, job: Job, keys: LayerKeys) -> jax.Array:
         layers = [_trace(layer, keys.impl, words) for words in keys.words[path]]
     if not job.layers:
         return layers[0]
-    whole = job.stacked(layers)
+    whole = _stacked(layers, (*job.layers, *job.shape))
     return whole if job.sharding is None else constrained(whole, job.sharding)
+
+
+def _stacked(layers: Sequence[jax.Array], shape: tuple[int, ...]) -> jax.Array:
+    """The layers of a leaf as one array of this shape."""
+    return jnp.stack(layers).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _stacked_as(sharding: Sharding) -> jax.stages.Wrapped:
+    """`_stacked` compiled, with each shard of its result made where it lives."""
+    return jax.jit(_stacked, static_argnums=1, out_shardings=sharding)
 
 
 def _batches(jobs: Mapping[str, Job]) -> list[_Batch]:
@@ -160,17 +169,13 @@ def _without_mesh() -> AbstractContextManager[object]:
 # --------------------------------------------------------------------- what initialisers are
 
 
-def _as_recipe(initializer: Initializer) -> Recipe | None:
-    """The initialiser if it is one of ptree's own, which tell more about themselves; None for other functions."""
+def _recipe(initializer: Initializer) -> Recipe:
+    """The initialiser as a Recipe, which tells more about itself; any other function as one that calls it."""
     from ..initializers import Recipe  # a sixth of the time of `import ptree`, which draws nothing
 
-    return initializer if isinstance(initializer, Recipe) else None
-
-
-def _is_built_in(initializer: Initializer) -> bool:
-    """Whether it runs ptree's functions alone, which make no NaN that was not asked for."""
-    recipe = _as_recipe(initializer)
-    return recipe is not None and recipe.built_in
+    if isinstance(initializer, Recipe):
+        return initializer
+    return Recipe(name_of(initializer), initializer, parts=(initializer,))
 
 
 def _is_hashable(initializer: Initializer) -> bool:
@@ -183,8 +188,7 @@ def _is_hashable(initializer: Initializer) -> bool:
 
 
 def _is_compilable(initializer: Initializer) -> bool:
-    recipe = _as_recipe(initializer)
-    return _is_hashable(initializer) and not (recipe is not None and recipe.holds_array)
+    return _is_hashable(initializer) and not _recipe(initializer).holds_array
 
 
 # --------------------------------------------------------------------------- programs
@@ -213,15 +217,16 @@ def _compiled_programs(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[D
 
 def _program(job: Job, impl: str, words: Words) -> _Program:
     """The cheapest program that draws this: a copy of an array, a compiled function, or the function as it is."""
-    recipe = _as_recipe(job.initializer)
-    filled = None if recipe is None else recipe.filled(job.shape, job.dtype)
+    recipe = _recipe(job.initializer)
+    filled = recipe.filled(job.shape, job.dtype)
     if filled is not None and job.sharding is None:
         return _Program(lambda _: jax.device_put(filled.copy()))
     uncompiled = _Program(partial(_draw_eagerly, job, impl))
     if not _is_compilable(job.initializer):
         return uncompiled
     on_cpu = jax.default_backend() == "cpu"
-    key_kind = fused(impl) if on_cpu and _is_built_in(job.initializer) else impl
+    # 0.2 to 0.3 of the time and a quarter of the memory, measured for 16 M normal and uniform numbers
+    key_kind = fused(impl) if on_cpu and recipe.built_in else impl
     jitted = _jitted(job.sharding)
     try:
         return _Program(partial(jitted, job, key_kind), jitted.lower(job, key_kind, words))
@@ -247,8 +252,7 @@ def _trace(job: Job, impl: str, words: jax.Array) -> jax.Array:
 
 
 def _draw_eagerly(job: Job, impl: str, words: jax.Array) -> jax.Array:
-    value = _draw(job, impl, words)
-    return value if job.sharding is None else jax.device_put(value, job.sharding)
+    return jax.device_put(_draw(job, impl, words), job.sharding)
 
 
 def _draw(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:

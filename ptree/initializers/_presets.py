@@ -21,6 +21,7 @@ from ._scheme import Preset, Scheme, Site
 from ._values import zeros
 
 _LONE_BIAS = "it is a bias without a kernel beside it"
+_RULE_OF_ITS_OWN = "give it a rule of its own, such as zeros"
 
 
 # ------------------------------------------------------------------------------ PyTorch
@@ -38,7 +39,8 @@ def _torch_linear(
     if fan_in is None:
         kernel = _dense("torch_linear", "give it torch_linear(fan_in=...)", fan, _draw_torch, None, fan)
     else:
-        kernel = Recipe("torch_linear", _draw_torch, (real("fan_in", fan_in, 1), fan))
+        fan_in = real("fan_in", fan_in, 1)
+        kernel = Recipe("torch_linear", _draw_torch, (fan_in, fan))
     return Scheme(kernel, _TorchBias(fan, fan_in))
 
 
@@ -135,8 +137,6 @@ def _mxnet_default(scale: Number = 0.07) -> Scheme:
 
 
 # ----------------------------------------------------------------------- dense kernels
-
-_RULE_OF_ITS_OWN = "give it a rule of its own, such as zeros"
 
 
 def _dense(name: str, lone_bias_fix: str, fan: Fan, draw: Callable[..., jax.Array], *options: object) -> Recipe:
