@@ -62,7 +62,7 @@ def keys(tree: PyTree, key: jax.Array) -> PyTree:
     (`jax.random.PRNGKey`) raw ones, of the same implementation.
 
     Raises:
-        InitError: the key is not a JAX PRNG key.
+        InitError: the key is not a JAX PRNG key, or the arguments are swapped.
     """
     refuse_swapped(tree, key, "keys(tree, key)")
     layers = {path: stack_sizes(path, leaf) for path, leaf in leaves(tree)}
