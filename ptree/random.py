@@ -1,6 +1,6 @@
 """Keys by path: the PRNG key that `ptree.init` uses for the parameter at each path."""
 
-from ._draw.keys import child_key as child_key
-from ._draw.keys import keys as keys
+from ._draw import child_key as child_key
+from ._draw import keys as keys
 
 __all__ = ["child_key", "keys"]

@@ -26,10 +26,11 @@ from ._tree import (
     locate,
     names_in,
     same,
+    stacked_axes,
 )
 from ._words import describe, lines, quoted, with_fixes
 
-__all__ = ["scan", "stack", "unstack"]
+__all__ = ["layer_ranks", "muon_dimension_numbers", "scan", "stack", "unstack"]
 
 T = TypeVar("T")
 Remat: TypeAlias = bool | Callable[..., bool]
@@ -61,7 +62,7 @@ def stack(tree: T, path: str | int) -> T:
     """
     place = _whole_path(tree, path, "stack")
     layers = _layers_at(tree, place)
-    axis = place.split("/").count(STACKED)
+    axis = stacked_axes(place)
     found = [dict(leaves(layer)) for layer in layers]
     stacked: dict[str, Leaf] = {}
     problems: list[str] = []
@@ -203,7 +204,7 @@ def unstack(tree: T, path: str | int, size: int | None = None) -> T:
     asked = f"cannot unstack {quoted(place)}"
     if not is_stack(names_in(node) or []):
         raise StructureError(f"{asked}: it is no stack, whose one name would be ':'")
-    whole, axis = child_named(node, STACKED), place.split("/").count(STACKED)
+    whole, axis = child_named(node, STACKED), stacked_axes(place)
     count = _layer_count(whole, axis, place, asked, size)
     before = (ALL_LAYERS,) * axis
     return _with_node(tree, place, {str(number): layers_of(whole, (*before, number)) for number in range(count)})
@@ -331,3 +332,56 @@ def checkpointed(function: Callable[..., Any], remat: Remat, rolled: bool) -> Ca
         return function
     # only the body of a loop may do without the barriers that keep XLA from finding the first computation
     return jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=not rolled)
+
+
+# -------------------------------------------------------------------------------- layers by shape
+
+
+def stack_sizes(path: str, leaf: Leaf) -> tuple[int, ...]:
+    """The number of layers of each stack on the way to a leaf, which are its first axes; () for a leaf in no stack.
+
+    >>> stack_sizes("blocks/:/w", jax.ShapeDtypeStruct((12, 4, 8), jnp.float32))
+    (12,)
+    """
+    return tuple(getattr(leaf, "shape", ()))[: stacked_axes(path)]
+
+
+def layer_shape(path: str, leaf: Leaf) -> tuple[int, ...]:
+    """The shape of one layer of a leaf: its own shape without the axes of the stacks that it is in.
+
+    >>> layer_shape("blocks/:/w", jax.ShapeDtypeStruct((12, 4, 8), jnp.float32))
+    (4, 8)
+    """
+    return tuple(getattr(leaf, "shape", ()))[stacked_axes(path) :]
+
+
+def layer_ranks(tree: PyTree) -> PyTree:
+    """For each leaf how many axes one layer of it has, in a tree of the same structure.
+
+    >>> tree = stack(Tree({"blocks": [{"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}] * 12}), "blocks")
+    >>> ranks = layer_ranks(tree)
+    >>> ranks["blocks/:/kernel"], ranks["blocks/:/bias"]
+    (2, 1)
+
+    Optimisers that treat matrices and vectors apart decide by the rank, and a stack has one axis more than its layers.
+    As labels, `optax.partition({2: matrices, 1: vectors, 0: vectors}, layer_ranks)` treats both forms alike.
+    """
+    return map_leaves(tree, lambda path, leaf: len(layer_shape(path, leaf)))
+
+
+def muon_dimension_numbers(tree: PyTree) -> PyTree:
+    """For `optax.contrib.muon`: the axes of each matrix, also in stacks; None for leaves that Muon leaves to Adam.
+
+    >>> import optax
+    >>> tree = stack(Tree({"blocks": [{"kernel": jnp.ones((4, 8)), "bias": jnp.ones(8)}] * 12}), "blocks")
+    >>> muon_dimension_numbers(tree)["blocks/:/kernel"]
+    MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    >>> optimiser = optax.contrib.muon(1e-3, muon_weight_dimension_numbers=muon_dimension_numbers)
+
+    A leaf is a matrix if one layer of it has two axes. So each layer of a stack is made orthogonal for itself, as if
+    the layers were not stacked; without this Muon would see three axes and train the whole stack with Adam.
+    """
+    from optax.contrib import MuonDimensionNumbers  # optional
+
+    matrix = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    return map_leaves(tree, lambda path, leaf: matrix if len(layer_shape(path, leaf)) == 2 else None)

@@ -1,6 +1,7 @@
-"""Drawing: keys by path, declared and chosen initialisers, one program per kind, shardings, what is refused."""
+"""Drawing: keys by path, declared and chosen initialisers, one program per kind, shardings, stacks, what is refused."""
 
 import random
+import re
 
 import chex
 import jax
@@ -157,7 +158,7 @@ def test_reinit_by_the_spec_draws_what_was_declared():
     assert (again["blocks/0/qkv/kernel"] == params["blocks/0/qkv/kernel"]).all()
     assert again["blocks/2/qkv/kernel"] is again["blocks/0/qkv/kernel"]
     assert pt.ties(again) == pt.ties(params)
-    says(pt.PatternError, "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was"
+    says(pt.PatternError, "reinit takes rules, selector -> initialiser; to draw the leaves of a selector as they were"
          " declared, give spec=", pt.reinit, params, KEY, "wte")  # fmt: skip
     says(pt.PathError, "the spec has no ['x']", pt.reinit, {"x": jnp.ones(2)}, KEY, "x", spec=SPEC)
     says(pt.StructureError, "cannot draw by the spec: 'wte': expected f32[64,16] in the spec, got f32[3] in the tree.",
@@ -248,9 +249,9 @@ def test_shardings_that_do_not_fit_are_all_listed():
         f"cannot place 'a', f32[9], as {P('data')}", f"cannot place 'b', f32[8], as {P('tensor')}",
         f"cannot place 'c', f32[8], as {P(None, 'data')}",
     ]  # fmt: skip
-    says(pt.PatternError, "no rule matches ['b', 'c']: add a rule for '**', or give default=",
+    says(pt.PatternError, "no sharding for ['b', 'c']: add a rule for '**'",
          pt.init, spec, KEY, shardings={"a": P()}, mesh=mesh)  # fmt: skip
-    says(pt.PatternError, "no sharding for ['a', 'b']\nno leaf of its own for ['z']",
+    says(pt.PatternError, "no sharding for ['a', 'b']\nno leaf of its own for the sharding at ['z']",
          pt.init, spec, KEY, shardings=pt.Tree({"c": P(), "z": P()}), mesh=mesh)  # fmt: skip
     says(
         pt.InitError,
@@ -263,18 +264,163 @@ def test_shardings_that_do_not_fit_are_all_listed():
     )
     says(pt.InitError, "shardings are a Sharding, a PartitionSpec, a tree of them or rules; got 'x'",
          pt.init, spec, KEY, shardings="x", mesh=mesh)  # fmt: skip
-    says(pt.InitError, "mesh= is that of shardings=, which are not given", pt.init, spec, KEY, mesh=mesh)
+    says(pt.InitError, "mesh= is the mesh of PartitionSpecs: give shardings= too", pt.init, spec, KEY, mesh=mesh)
     for wrong in ("m", 3):
-        with pytest.raises(pt.InitError, match=r"mesh is to be a jax\.sharding\.Mesh, got"):
+        with pytest.raises(pt.InitError, match=r"mesh= takes a jax\.sharding\.Mesh, got"):
             pt.init(spec, KEY, shardings=P(), mesh=wrong)
     with pytest.raises(
-        pt.InitError, match=r"cannot place 'a', f32\[9\], as .*: it says where 2 axes go, and the leaf has 1"
+        pt.InitError, match=r"cannot place 'a', f32\[9\], as .*: its 2 entries are for 2 axes, and the leaf has 1"
     ):
         pt.init(spec, KEY, shardings=P(None, "data"), mesh=mesh)
     with pytest.raises(pt.InitError, match="cannot place 'w'"):
         pt.init({"w": pt.Param((8, 8), init=I.zeros)}, KEY, shardings=P("data", "data"), mesh=mesh)
     with pytest.raises(pt.InitError, match=r"a PartitionSpec needs a mesh: give mesh=, or call it under jax\.set_mesh"):
         pt.init(spec, KEY, shardings=P())
+
+
+# ------------------------------------------------------- rules for stacks and for single layers
+
+
+NESTED = pt.Tree({
+    "groups": [{"blocks": [{"w": pt.Param((16, 8)), "b": pt.Param((8,))}] * 2, "scale": pt.Param((16,))}] * 4,
+    "head": {"w": pt.Param((16, 8)), "b": pt.Param((8,))},
+})  # fmt: skip
+
+
+def in_three_forms():
+    """Single layers, a stack of groups, and a stack of stacks, with how each is taken apart again."""
+    groups = pt.stacks.stack(NESTED, "groups")
+    return {
+        "apart": (NESTED, lambda tree: tree),
+        "stacked": (groups, lambda tree: pt.stacks.unstack(tree, "groups")),
+        "stack of stacks": (
+            pt.stacks.stack(groups, "groups/:/blocks"),
+            lambda tree: pt.stacks.unstack(pt.stacks.unstack(tree, "groups/:/blocks"), "groups"),
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        I.torch_linear, I.keras_dense, I.mxnet_default, I.lecun_normal(in_axis=0, out_axis=1), I.orthogonal(batch_axis=()),
+        I.Scheme(I.kaiming_normal(mode="fan_out"), bias=lambda site: I.constant(site.kernel[0])),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_an_initialiser_sees_one_layer_of_a_stack_and_the_kernel_of_that_layer(init):
+    bias = init if isinstance(init, I.Scheme) else I.normal(1.0)
+    rules = {"**/w": init, "**/b": bias, "**/scale": I.uniform(-1, 1)}
+    apart = pt.init(NESTED, KEY, rules)
+    for spec, take_apart in in_three_forms().values():
+        assert equal(take_apart(pt.init(spec, KEY, rules)), apart)
+        again = pt.reinit(pt.init(spec, jax.random.key(5), rules), KEY, rules)
+        assert equal(take_apart(again), apart)
+
+
+def shard_shape_of_a_layer(leaf, stacks):
+    """The shape of a shard without the axes of stacks, none of which may be split."""
+    shard = leaf.sharding.shard_shape(leaf.shape)
+    assert shard[:stacks] == leaf.shape[:stacks]
+    return shard[stacks:]
+
+
+@pytest.mark.parametrize("sizes", [(1, 8), (8, 1), (2, 4), (4, 2)])
+@pytest.mark.parametrize("form", ["apart", "stacked", "stack of stacks"])
+def test_a_partition_spec_cuts_a_stack_as_it_cuts_the_layers(form, sizes):
+    mesh = mesh_of(*sizes)
+    spec, _ = in_three_forms()[form]
+    draws = {"**": I.normal(1.0)}
+    whole = pt.init(spec, KEY, draws)
+    rules = {"**/w": P("data", "model"), "**/b": P("model"), "**/scale": P("data")}
+    cut = {"w": (16 // sizes[0], 8 // sizes[1]), "b": (8 // sizes[1],), "scale": (16 // sizes[0],)}
+    named = {pattern: NamedSharding(mesh, spec) for pattern, spec in rules.items()}
+    with_regex = {
+        re.compile(".*/w"): rules["**/w"],
+        ("**/b", "!**/w"): rules["**/b"],
+        lambda p, _: p.endswith("scale"): P("data"),
+    }
+    for shardings in (rules, named, with_regex, pt.label(spec, rules)):
+        params = pt.init(spec, KEY, draws, shardings=shardings, mesh=mesh)
+        chex.assert_trees_all_equal(params, whole)
+        for path, leaf in pt.items(params):
+            assert shard_shape_of_a_layer(leaf, path.count(":")) == cut[path.split("/")[-1]], path
+    for one in (P(), P("data"), NamedSharding(mesh, P("data"))):
+        for path, leaf in pt.items(pt.init(spec, KEY, {**draws}, shardings=one, mesh=mesh)):
+            first = 8 if path.endswith("b") else 16
+            wanted = first // (sizes[0] if one != P() else 1)
+            assert shard_shape_of_a_layer(leaf, path.count(":"))[0] == wanted, path
+
+
+def test_rules_for_one_layer_hold_inside_of_jit_and_under_a_mesh_of_the_context():
+    mesh = jax.make_mesh((2, 4), ("data", "model"))
+    spec, _ = in_three_forms()["stack of stacks"]
+    rules = {"**/w": P(None, "model"), "**": P()}
+    with jax.set_mesh(mesh):
+        outside = pt.init(spec, KEY, {"**": I.normal(1.0)}, shardings=rules)
+        inside = jax.jit(lambda key: pt.init(spec, key, {"**": I.normal(1.0)}, shardings=rules))(KEY)
+    for params in (outside, inside):
+        assert params["groups/:/blocks/:/w"].sharding.spec == P(None, None, None, "model")
+        assert params["head/w"].sharding.spec == P(None, "model")
+
+
+def test_a_pattern_that_spells_a_stack_says_where_its_axis_goes():
+    mesh = mesh_of(4, 2)
+    spec, _ = in_three_forms()["stack of stacks"]
+    draws = {"**": I.normal(1.0)}
+    whole = pt.init(spec, KEY, draws)
+    for pattern, given, expected in (
+        ("groups/:/blocks/:/w", P("data", None, None, "model"), P("data", None, None, "model")),
+        ("groups/:/blocks/*/w", P("data", None, "model"), P("data", None, None, "model")),
+        ("groups/*/blocks/:/w", P("model", "data"), P(None, "model", "data")),
+        ("**/:/w", P("model", "data"), P(None, "model", "data")),
+        (("groups/:/**/w", "!head"), P("data", "model"), P("data", None, "model")),
+        (re.compile("groups/:/blocks/.*/w"), P("data", None, "model"), P("data", None, None, "model")),
+        ("groups/*/blocks/*/w", P(None, "model"), P(None, None, None, "model")),
+    ):
+        for shardings in (
+            {pattern: given, "**": P()},
+            {pattern: NamedSharding(mesh, given), "**": NamedSharding(mesh, P())},
+        ):
+            params = pt.init(spec, KEY, draws, shardings=shardings, mesh=mesh)
+            assert params["groups/:/blocks/:/w"].sharding.spec == expected, pattern
+            chex.assert_trees_all_equal(params, whole)
+    groups = {"groups/:": P("data"), "**": P()}  # a pattern of a node is for all that is below it
+    assert pt.init(spec, KEY, draws, shardings=groups, mesh=mesh)["groups/:/blocks/:/b"].sharding.spec == P(
+        "data", None
+    )
+
+
+def test_a_sharding_at_its_place_in_a_tree_is_that_of_the_whole_array():
+    mesh = mesh_of(4, 2)
+    spec, _ = in_three_forms()["stack of stacks"]
+    draws = {"**": I.normal(1.0)}
+    first = pt.init(spec, KEY, draws, shardings={"groups/:": P("data"), "**": P()}, mesh=mesh)
+    again = pt.init(spec, KEY, draws, shardings=jax.tree.map(lambda leaf: leaf.sharding, first))
+    assert all(again[path].sharding == leaf.sharding for path, leaf in pt.items(first))
+    device = jax.devices()[3]
+    for shardings in (SingleDeviceSharding(device), {"**": SingleDeviceSharding(device)}):
+        assert pt.init(spec, KEY, draws, shardings=shardings)["groups/:/scale"].devices() == {device}
+
+
+def test_a_spec_that_does_not_fit_one_layer_names_path_layer_axis_and_size():
+    mesh = mesh_of(2, 4)
+    spec = pt.stacks.stack(pt.Tree({"blocks": [{"w": pt.Param((16, 30), init=I.zeros)}] * 8}), "blocks")
+    with pytest.raises(pt.InitError) as error:
+        pt.init(spec, KEY, shardings={"**": P(None, "model")}, mesh=mesh)
+    asked = "cannot place 'blocks/:/w', f32[8,16,30], of layers (16, 30), as"
+    assert str(error.value).startswith(f"{asked} {P(None, 'model')}: ")
+    assert "array axis 1 is partitioned 4 times, but the dimension size is 30" in str(error.value)
+    says(
+        pt.InitError,
+        f"{asked} {P('data', None, 'model')}: its 3 entries are for 3 axes, and one layer has 2. To split the axis of the"
+        " stack, spell it ':' in the pattern of a rule",
+        pt.init, spec, KEY, shardings={"**": P("data", None, "model")}, mesh=mesh,
+    )  # fmt: skip
+    with pytest.raises(pt.InitError, match=r"cannot place 'blocks/:/w', .*axis: tensor .* not found in mesh"):
+        pt.init(spec, KEY, shardings={"**": P("tensor")}, mesh=mesh)
+    with pytest.raises(pt.InitError, match=r"cannot place 'blocks/:/w', .*: it is no Sharding and no PartitionSpec"):
+        pt.init(spec, KEY, shardings=pt.Tree({"blocks": {":": {"w": "data"}}}), mesh=mesh)
 
 
 # ------------------------------------------------------------------------- what is refused
@@ -396,7 +542,7 @@ def test_a_scale_beside_a_weight_of_one_axis_is_no_kernel():
     norm = {"weight": jnp.ones(8), "bias": jnp.ones(8)}
     with pytest.raises(pt.InitError, match=r"cannot draw 'bias', .*a bias without a kernel beside it"):
         pt.reinit(norm, KEY, {"bias": I.torch_linear})
-    says(pt.PatternError, "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was"
+    says(pt.PatternError, "reinit takes rules, selector -> initialiser; to draw the leaves of a selector as they were"
          " declared, give spec=", pt.reinit, norm, KEY, [("weight", I.zeros)])  # fmt: skip
 
 
@@ -406,3 +552,33 @@ def test_a_scale_beside_a_weight_of_one_axis_is_no_kernel():
 def test_declarations_that_make_no_sense_are_refused(make):
     with pytest.raises(pt.InitError, match=r"bad dtype|bad shape|trainable is True or False"):
         make()
+
+
+@pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0)], ids=["typed", "raw"])
+def test_swapped_arguments_say_the_order_without_the_values_of_arrays(key):
+    what = "key<fry>[]" if key.ndim == 0 else "u32[2]"
+    spec = {"a": pt.Param((2,), init=I.zeros)}
+    for text, call, *args in (
+        (f"got child_key('enc/bias', {what}); the order is child_key(key, path)", pt.random.child_key, "enc/bias", key),
+        (f"got keys({what}, dict); the order is keys(tree, key)", pt.random.keys, key, spec),
+        (f"got init({what}, dict); the order is init(spec, key)", pt.init, key, spec),
+        (f"got init(dict, dict, {what}); the order is init(spec, key, rules)", pt.init, spec, {"a": I.ones}, key),
+        (f"got reinit({what}, dict); the order is reinit(params, key, rules)", pt.reinit, key, spec, {"a": I.ones}),
+        (
+            f"got reinit(dict, dict, {what}); the order is reinit(params, key, rules)",
+            pt.reinit,
+            spec,
+            {"a": I.ones},
+            key,
+        ),
+    ):
+        says(pt.InitError, f"swapped arguments: {text}", call, *args)
+    says(pt.PathError, "no path can be an array, i32[3]: a path is a string such as 'blocks/3', or an int",
+         pt.random.child_key, key, jnp.arange(3))  # fmt: skip
+    assert pt.random.keys(key, key).shape == key.shape  # a tree that is one leaf, and this a key
+
+
+def test_a_name_that_holds_a_colon_is_no_stack():
+    spec = {"conv:0": [{"w": pt.Param((2, 3), init=I.normal(1.0))}] * 2, "a:b": pt.Param((2,), init=I.normal(1.0))}
+    apart = pt.init(spec, KEY)
+    assert equal(pt.init(pt.stacks.stack(pt.Tree(spec), "conv:0"), KEY), pt.stacks.stack(apart, "conv:0"))

@@ -1,11 +1,14 @@
-"""Each initialiser against its formula, and its text."""
+"""Each initialiser against its formula, and its text; schemes; options that are refused."""
 
+import copy
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from errors import says
 
 import ptree as pt
 from ptree import initializers as I
@@ -168,3 +171,102 @@ def test_they_work_on_their_own_as_jaxs_do():
     assert (
         I.lecun_normal()(jax.random.key(0), (4, 3)) == jax.nn.initializers.lecun_normal()(jax.random.key(0), (4, 3))
     ).all()
+
+
+# -------------------------------------------------------------------------------- schemes
+
+LAYER = {"kernel": pt.Param((6, 4)), "bias": pt.Param((4,)), "scale": pt.Param((4,))}
+
+
+def test_a_scheme_says_what_is_drawn_for_a_kernel_and_for_the_bias_beside_it():
+    sites = []
+
+    def bias(site):
+        sites.append(site)
+        return I.constant(site.kernel[0])
+
+    scheme = I.Scheme(I.ones, bias=bias)
+    params = pt.init({"a": LAYER, "bias": pt.Param((2,))}, jax.random.key(0), {"**": scheme})
+    assert params["a/bias"].tolist() == [6] * 4
+    assert all((params[path] == 1).all() for path in ("a/kernel", "a/scale", "bias"))  # no kernel stands beside `bias`
+    assert sites == [I.Site("a/bias", (4,), np.dtype("float32"), (6, 4))]
+    assert repr(scheme) == "Scheme(ones, bias=bias)"
+    declared = {"w": pt.Param((3, 2), init=scheme), "b": pt.Param((2,), "bfloat16", scheme)}
+    assert pt.init(declared, jax.random.key(0))["b"].tolist() == [3, 3]
+    assert pt.reinit(params, jax.random.key(0), {"a": I.Scheme(I.zeros, bias=lambda site: I.ones)})["a/bias"].all()
+    assert scheme(jax.random.key(0), (2, 3)).tolist() == [[1] * 3] * 2  # by itself it draws a kernel
+    named = I.Scheme(I.ones, lambda site: I.zeros, kernel_names=("table",), bias_names=("shift",))
+    params = pt.init(
+        {"table": pt.Param((2, 2)), "shift": pt.Param((2,)), "bias": pt.Param((2,))}, jax.random.key(0), {"**": named}
+    )
+    assert not params["shift"].any()
+    assert params["bias"].all()
+
+
+def test_schemes_are_made_of_schemes():
+    only_kernels = I.Scheme(I.torch_linear, bias=lambda site: I.zeros)
+    only_biases = I.Scheme(I.lecun_normal(), bias=I.torch_linear.bias)
+    torch = pt.init(LAYER, jax.random.key(0), {"**/scale": I.ones, "**": I.torch_linear})
+    a = pt.init(LAYER, jax.random.key(0), {"**/scale": I.ones, "**": only_kernels})
+    b = pt.init(LAYER, jax.random.key(0), {"**/scale": I.ones, "**": only_biases})
+    assert (a["kernel"] == torch["kernel"]).all()
+    assert not a["bias"].any()
+    assert (b["bias"] == torch["bias"]).all()
+    assert (
+        b["kernel"] == pt.init({"kernel": LAYER["kernel"]}, jax.random.key(0), {"**": I.lecun_normal()})["kernel"]
+    ).all()
+    assert I.torch_linear.bias(I.Site("bias", (4,), np.dtype("float32"), (100, 4))) == I.torch_linear(100).kernel
+
+
+def test_the_kernel_beside_a_bias_may_be_tied_to_another():
+    spec = pt.tie({"embed": pt.Param((50, 8)), "head": {"kernel": pt.Param((8, 50)), "bias": pt.Param((50,))}},
+                  {"head/kernel": pt.transposed("embed")})  # fmt: skip
+    scheme = I.Scheme(I.ones, bias=lambda site: I.constant(site.kernel[0]))
+    assert pt.init(spec, jax.random.key(0), {"**": scheme})["head/bias"].tolist() == [8] * 50
+
+
+def test_a_scheme_that_makes_no_sense_is_refused():
+    a = "an initialiser is a function (key, shape, dtype) -> array"
+    says(pt.InitError, "kernel must be an initialiser, (key, shape, dtype) -> array, got 0.5", I.Scheme, 0.5)
+    says(pt.InitError, "bias must be a function from a site to an initialiser, got 0.0", I.Scheme, I.ones, 0.0)
+    wrong = I.Scheme(I.ones, bias=lambda site: 0.0)
+    says(pt.InitError, f"cannot draw 'bias': not an initialiser: 0.0; {a}. Use initializers.constant(0.0)",
+         pt.init, LAYER, jax.random.key(0), {"**": wrong})  # fmt: skip
+    failing = I.Scheme(I.ones, bias=lambda site: 1 / 0)
+    says(pt.InitError, "cannot draw 'bias' by Scheme(ones, bias=<lambda>): division by zero",
+         pt.init, LAYER, jax.random.key(0), {"**": failing})  # fmt: skip
+
+
+def test_presets_are_values():
+    for preset in (
+        I.torch_linear,
+        I.torch_linear(784),
+        I.keras_dense(in_axis=0),
+        I.mxnet_default,
+        I.torch_embedding(3),
+    ):
+        assert pickle.loads(pickle.dumps(preset)) == preset == copy.deepcopy(preset)
+        assert hash(preset) == hash(copy.deepcopy(preset))
+        assert isinstance(preset, I.Scheme)
+    assert I.torch_linear != I.torch_linear(784) != I.torch_conv(784)
+    assert I.keras_dense(in_axis=0)(out_axis=1) == I.keras_dense(in_axis=0, out_axis=1)
+    key = jax.random.key(0)
+    assert (I.torch_linear(key, (3, 4)) == I.torch_linear(key, shape=(3, 4), dtype=jnp.float32)).all()
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: I.normal("a"), "stddev must be a number, got 'a'"),
+    (lambda: I.uniform(0, None), "high must be a number, got None"),
+    (lambda: I.xavier_uniform(in_axis="a"), "in_axis must be an axis, as a whole number, or a tuple of them, got 'a'"),
+    (lambda: I.xavier_uniform(groups=1.5), "groups must be a whole number of at least 1, got 1.5"),
+    (lambda: I.constant("x"), "constant takes a number or an array of numbers, got 'x'"),
+    (lambda: I.constant(None), "constant takes a number or an array of numbers, got None"),
+    (lambda: I.sparse("a"), "sparsity must be a number from 0 to 1, got 'a'"),
+    (lambda: I.gpt2_residual("x"), "layers must be a whole number of at least 1, got 'x'"),
+    (lambda: I.truncated_normal(1.0, lower="a"), "lower and upper must be numbers, got 'a' and 2.0"),
+    (lambda: I.torch_linear(1, 2, 3, 4, 5),
+     "torch_linear takes the options ['fan_in', 'in_axis', 'out_axis', 'batch_axis'], got ['1', '2', '3', '4', '5']"),
+    (lambda: I.torch_linear(jnp.ones(3)), "fan_in must be a number, got f32[3]"),
+])  # fmt: skip
+def test_options_of_another_type_are_refused_when_they_are_given(make, message):
+    says(pt.InitError, message, make)

@@ -71,6 +71,15 @@ def test_no_two_paths_of_a_tree_share_a_key(key):
     assert (pt.random.keys(tree, key)["3/xy"] == pt.random.child_key(key, "3/xy")).all()
 
 
+def test_leaves_in_a_stack_have_a_key_for_each_layer_also_where_there_is_none(key):
+    tree = {"blocks": {":": {"w": jnp.zeros((0, 3)), "v": jnp.zeros((2, 3)), "label": "x"}}}
+    for root in (key, jax.random.key_data(key)):
+        made = pt.random.keys(tree, root)["blocks"][":"]
+        assert made["w"].shape[0] == 0
+        assert (made["v"][1] == pt.random.child_key(root, "blocks/1/v")).all()
+        assert (made["label"] == pt.random.child_key(root, "blocks/:/label")).all()
+
+
 def test_raw_and_typed_keys_draw_the_same(key):
     chex.assert_trees_all_equal(pt.init(SPEC, jax.random.PRNGKey(0)), pt.init(SPEC, key))
 
@@ -176,7 +185,7 @@ A = "an initialiser is a function (key, shape, dtype) -> array"
         (lambda k: pt.Param((2, -1)), "bad shape (2, -1): a shape is a tuple of whole numbers of at least 0"),
         (lambda k: pt.Param("ab"), "bad shape 'ab': a shape is a tuple of whole numbers of at least 0"),
         (lambda k: pt.Param((2.5,)), "bad shape (2.5,): a shape is a tuple of whole numbers of at least 0"),
-        (lambda k: pt.Param(2, "floot"), "bad dtype 'floot': use jnp.float32, 'bfloat16' or the like"),
+        (lambda k: pt.Param(2, "floot"), "bad dtype 'floot': use jnp.float32, 'bfloat16' or another dtype of numbers or bools"),
         (lambda k: pt.Param(2, init=0.5), f"not an initialiser: 0.5; {A}. Use initializers.constant(0.5)"),
         (lambda k: pt.init({"a": pt.Param(2), "b": jax.ShapeDtypeStruct((2,), jnp.float32)}, k),
          "no initialiser for ['a', 'b']: give Param(..., init=...), or a rule such as {'**/bias': initializers.zeros}"),

@@ -356,7 +356,7 @@ def test_a_sharded_stack_is_drawn_in_place_with_the_same_bits(apart):
     spec = pt.Tree({"blocks": [{"w": pt.Param((8, 4), init=I.normal(1.0))}] * 4})
     whole = pt.init(pt.stacks.stack(spec, "blocks"), jax.random.key(0))
     for where in (P(None, "model"), P("layer", "model"), P("layer"), P()):
-        placed = pt.init(pt.stacks.stack(spec, "blocks"), jax.random.key(0), shardings={"**": where}, mesh=mesh)
+        placed = pt.init(pt.stacks.stack(spec, "blocks"), jax.random.key(0), shardings={"blocks/:/w": where}, mesh=mesh)
         assert placed["blocks/:/w"].sharding == NamedSharding(mesh, where)
         np.testing.assert_array_equal(placed["blocks/:/w"], whole["blocks/:/w"])
 
@@ -380,3 +380,59 @@ def test_a_language_model_of_plain_dicts_stacks_too():
     assert equal(
         pt.stacks.stack([dense(2, 2), dense(2, 2)], ""), {":": jax.tree.map(lambda a: jnp.stack([a, a]), dense(2, 2))}
     )
+
+
+# --------------------------------------------------------------------- optimisers that look at ranks
+
+
+def nested_stacks():
+    """Random single layers in groups, and the same as a stack of stacks."""
+
+    def normal(*shape):
+        return pt.Param(shape, init=I.normal(1.0))
+
+    block = {"w": normal(6, 8), "heads": normal(2, 3, 8), "b": normal(8)}
+    spec = pt.Tree({"embed": normal(9, 6), "groups": [{"blocks": [block] * 2, "scale": normal(6)}] * 3})
+    return spec, lambda tree: pt.stacks.stack(pt.stacks.stack(tree, "groups"), "groups/:/blocks")
+
+
+def test_the_rank_of_a_layer_does_not_count_the_axes_of_stacks():
+    spec, stacked = nested_stacks()
+    ranks = pt.stacks.layer_ranks(stacked(spec))
+    assert equal(ranks, stacked(pt.stacks.layer_ranks(spec)))
+    assert [rank for _, rank in pt.items(ranks)] == [2, 2, 3, 1, 1]
+    assert pt.stacks.layer_ranks({"a": [jnp.ones((2, 3)), 5]}) == {"a": [2, 0]}
+
+
+@pytest.mark.parametrize("consistent_rms", [None, 0.2])
+def test_muon_updates_each_layer_of_a_stack_as_if_it_were_alone(consistent_rms):
+    spec, stacked = nested_stacks()
+    params, grads = (pt.init(spec, jax.random.key(seed)) for seed in (0, 1))
+    for numbers in (pt.stacks.muon_dimension_numbers, pt.stacks.muon_dimension_numbers(stacked(params))):
+        muon = optax.contrib.muon(0.1, muon_weight_dimension_numbers=numbers, consistent_rms=consistent_rms)
+        together, _ = jax.jit(muon.update)(stacked(grads), muon.init(stacked(params)), stacked(params))
+        plain = optax.contrib.muon(0.1, consistent_rms=consistent_rms)  # it takes each leaf of two axes for a matrix
+        apart, _ = jax.jit(plain.update)(grads, plain.init(params), params)
+        chex.assert_trees_all_close(together, stacked(apart), rtol=2e-5, atol=2e-6)
+    unaware = optax.contrib.muon(0.1)  # without the numbers a stack of vectors is taken for a matrix
+    wrong, _ = unaware.update(stacked(grads), unaware.init(stacked(params)), stacked(params))
+    assert not np.allclose(wrong["groups/:/scale"], stacked(apart)["groups/:/scale"], rtol=1e-2)
+
+
+def test_ranks_as_labels_keep_a_stack_of_vectors_from_being_factored():
+    spec = pt.Tree(
+        {"blocks": [{"w": pt.Param((6, 8), init=I.normal(1.0)), "b": pt.Param((8,), init=I.normal(1.0))}] * 5}
+    )
+    params = pt.init(spec, jax.random.key(0))
+    stacked = pt.stacks.stack(params, "blocks")
+
+    def optimiser():
+        factored, whole = (optax.scale_by_factored_rms(factored=yes, min_dim_size_to_factor=2) for yes in (True, False))
+        return optax.partition({2: factored, 1: whole}, pt.stacks.layer_ranks)
+
+    together, _ = optimiser().update(stacked, optimiser().init(stacked), stacked)
+    apart, _ = optimiser().update(params, optimiser().init(params), params)
+    chex.assert_trees_all_close(pt.stacks.unstack(together, "blocks"), apart, rtol=1e-5)
+    unaware = optax.scale_by_factored_rms(min_dim_size_to_factor=2)
+    wrong, _ = unaware.update(stacked, unaware.init(stacked), stacked)
+    assert not np.allclose(wrong["blocks/:/b"], together["blocks/:/b"], rtol=1e-2)

@@ -9,7 +9,6 @@ import pytest
 import ptree as pt
 from ptree import initializers as I
 from ptree import nn
-from ptree.initializers._initializer import Initializer
 
 torch = pytest.importorskip("torch")
 
@@ -135,7 +134,7 @@ def test_embedding_and_layer_norm_agree():
         (I.ones, torch.nn.init.ones_),
         (I.identity(), torch.nn.init.eye_),
     ],
-    ids=lambda value: repr(value) if isinstance(value, Initializer) else "",
+    ids=lambda value: repr(value) if isinstance(value, I.Recipe) else "",
 )
 @pytest.mark.parametrize("shape", [(400, 600), (600, 250)], ids=str)
 def test_initialisers_have_the_mean_spread_and_range_of_torchs(ours, theirs, shape):

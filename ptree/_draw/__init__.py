@@ -1,11 +1,11 @@
-"""Drawing: Param and init, keys by path, shardings."""
+"""Drawing: Param and init, keys by path, shardings by rules."""
 
-from .init import Param as Param
 from .init import abstract as abstract
 from .init import init as init
 from .init import reinit as reinit
 from .keys import child_key as child_key
 from .keys import keys as keys
+from .param import Param as Param
 from .shardings import Shardings as Shardings
 from .shardings import placement as placement
 from .shardings import shardings_for as shardings_for

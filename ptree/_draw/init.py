@@ -1,95 +1,38 @@
-"""Param, a parameter that is declared but not drawn yet, and what makes arrays of a tree of them."""
+"""init, reinit and abstract: from a spec, a tree of Param, to arrays, to new arrays, or to shapes alone."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Mesh, Sharding
 
-from .._edit import Rules, Selector, assign, choose, differences, leaves, read_or, replace_leaves, structure_error
+from .._edit import Rules, Selector, assign, choose, differences, get_or, leaves, replace_leaves, structure_error
 from .._errors import InitError, PathError, PatternError
-from .._paths import join, split
-from .._tree import MISSING, Tree
-from .._words import describe, lines, listed, name_of, quoted
-from .keys import layers_of_leaf
-from .programs import Initializer, Job, drawn, not_an_initializer
+from .._paths import join
+from .._tree import MISSING, Leaf, PyTree, Tree
+from .._words import describe, lines, listed, quoted
+from ..stacks import layer_shape, stack_sizes
+from .keys import refuse_swapped
+from .param import Param
+from .programs import Job, draw
 from .shardings import Shardings, constrained, placement, shardings_for
 
-
-@dataclass(frozen=True, repr=False)
-class Param:
-    """A parameter that is declared but not drawn yet: shape, dtype and initialiser.
-
-    >>> Param((4, 8))
-    Param(f32[4,8])
-    >>> from ptree import initializers as I
-    >>> Param((8,), "bfloat16", init=I.zeros, trainable=False)
-    Param(bf16[8], init=zeros, trainable=False)
-
-    A tree of these is a *spec*. Without an initialiser of its own, a rule must give one to `init`. What is
-    not `trainable` is drawn and saved like the rest; `ptree.mask(spec, lambda path, leaf: leaf.trainable)` is the mask.
-
-    Raises:
-        InitError: a shape that is not a tuple of whole numbers of at least 0, or an unknown dtype.
-    """
-
-    shape: tuple[int, ...]
-    dtype: Any = jnp.float32
-    init: Initializer | None = None
-    trainable: bool = True
-
-    __module__ = "ptree"
-
-    def __post_init__(self) -> None:
-        given = self.shape if isinstance(self.shape, (tuple, list)) else (self.shape,)
-        try:
-            shape = (-1,) if any(isinstance(size, bool) for size in given) else tuple(map(operator.index, given))
-        except TypeError:
-            shape = (-1,)
-        if any(size < 0 for size in shape):
-            raise InitError(f"bad shape {self.shape!r}: a shape is a tuple of whole numbers of at least 0")
-        try:
-            dtype = jnp.dtype(self.dtype)
-            if self.dtype is None or not (jnp.issubdtype(dtype, np.number) or dtype.kind == "b"):
-                raise TypeError
-        except TypeError:
-            raise InitError(f"bad dtype {self.dtype!r}: use jnp.float32, 'bfloat16' or the like") from None
-        if not isinstance(self.trainable, bool):
-            raise InitError(f"trainable is True or False, got {describe(self.trainable)}")
-        if self.init is not None and not callable(self.init):
-            raise InitError(not_an_initializer(self.init))
-        object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "dtype", dtype)
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return int(np.prod(self.shape, dtype=object))
-
-    def __repr__(self) -> str:
-        init = "" if self.init is None else f", init={name_of(self.init)}"
-        return f"Param({describe(self)}{init}{'' if self.trainable else ', trainable=False'})"
+if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
+    from ..initializers import Initializer, Scheme
 
 
 def init(
-    spec: Any,
-    key: Any,
+    spec: Tree | Mapping[str, PyTree],
+    key: jax.Array,
     rules: Rules | None = None,
     *,
     strict: bool = True,
     shardings: Shardings | None = None,
-    mesh: Any = None,
+    mesh: Mesh | None = None,
 ) -> Tree:
     """Draw every parameter of a spec.
 
@@ -105,9 +48,13 @@ def init(
     the same objects; ties stay. The value at a path depends on the key and the path, not on what else is in
     the spec, nor on the shardings: a spec can be drawn piece by piece, `init(select(spec, piece), key)`.
 
-    An initialiser must be pure, as all that JAX compiles: it is run once for each shape and dtype, and what it
-    did then serves for the rest of the process. One that draws from `numpy.random`, or reads what changes later,
-    gives every leaf of one shape the same values; initialisers that are equal are one. Works under
+    What a rule says of a leaf in a stack it says of one layer: an initialiser sees the layer's shape, and a
+    `PartitionSpec` has entries for the layer's axes. A rule that spells the stack, `"blocks/:/kernel"`, gives a
+    `PartitionSpec` for the whole stack, with an entry for its own axis.
+
+    An initialiser must be pure, as all that JAX compiles: it is run once for each shape and dtype, and the program that
+    JAX made of it then serves for the rest of the process. One that draws from `numpy.random`, or reads what changes
+    later, gives every leaf of one shape the same values; initialisers that are equal share a program. Works under
     `jax.eval_shape`, and inside `jax.jit`, where XLA may round the last bit in another way.
 
     Args:
@@ -116,45 +63,83 @@ def init(
         rules: selector -> initialiser, first match wins.
         strict: whether a rule that takes no leaf is an error.
         shardings: where the parameters are to live: a `jax.sharding.Sharding` or `PartitionSpec` for all, a
-            tree of them, or rules selector -> one. Each shard is drawn where it lives.
+            tree of them, or rules selector -> one. Each shard is drawn where it lives. A Sharding at a leaf's place in
+            a tree is that of the whole array, stack axes included.
         mesh: the mesh of the PartitionSpecs; by default that of `jax.set_mesh`.
 
     Raises:
         PatternError: a rule that takes no leaf, a parameter without a sharding.
         InitError: parameters without an initialiser, or one that fails, or that returns NaN or another shape
-            or dtype; a sharding that does not fit its parameter.
+            or dtype; a sharding that does not fit its parameter; a spec and a key in the wrong order.
     """
+    refuse_swapped(spec, key, "init(spec, key)")
+    refuse_swapped(rules, key, "init(spec, key, rules)", order=(spec, key, rules))
+    if mesh is not None and shardings is None:
+        raise InitError("mesh= is the mesh of PartitionSpecs: give shardings= too")
     spec = Tree(spec)
-    chosen = assign(spec, rules, strict) if rules else {}
-    wanted: dict[str, Any] = {}
+    declared = dict(leaves(spec))
+    initializers = _chosen_initializers(spec, declared, rules, strict)
+    if shardings is None:  # a ShapeDtypeStruct may say where it is to live
+        placed = _placements(declared, initializers)
+    else:
+        placed = shardings_for(spec, shardings, mesh)
+    drawn = draw(_jobs(spec, declared, initializers, placed), key)
+    return replace_leaves(spec, {**drawn, **_placed_arrays(declared, placed, drawn)})
+
+
+def _chosen_initializers(
+    spec: Tree, declared: Mapping[str, Leaf], rules: Rules | None, strict: bool
+) -> dict[str, Initializer]:
+    """Path -> initialiser for each leaf that is to be drawn, by the rules, else as declared."""
+    ruled = assign(spec, rules, strict) if rules else {}
+    initializers: dict[str, Initializer] = {}
     undeclared: list[str] = []
-    known = dict(leaves(spec))
-    for path, leaf in known.items():
-        initializer = chosen.get(path, getattr(leaf, "init", None))
-        if initializer is not None:
-            wanted[path] = initializer
-        elif not hasattr(leaf, "__array__"):
+    for path, leaf in declared.items():
+        if path in ruled:
+            initializers[path] = ruled[path]
+        elif _declares_initializer(leaf):
+            initializers[path] = leaf.init
+        elif not hasattr(leaf, "__array__"):  # an array of any library stays
             undeclared.append(path)
     if undeclared:
         raise InitError(
             f"no initialiser for {listed(undeclared)}: give Param(..., init=...), or a rule such as"
             " {'**/bias': initializers.zeros}"
         )
-    if shardings is not None:
-        placed = shardings_for(spec, shardings, mesh)
-    elif mesh is not None:
-        raise InitError("mesh= is that of shardings=, which are not given")
-    else:  # a ShapeDtypeStruct may say where it is to live
-        placed = {path: where for path in wanted if (where := placement(known[path])) is not None}
-    new = drawn(_jobs(spec, known, wanted, placed), key)
-    inside_jit = any(isinstance(value, Tracer) for value in new.values())
-    for path, leaf in known.items():
-        if path in placed and path not in new:
-            new[path] = (constrained if inside_jit else jax.device_put)(leaf, placed[path])
-    return replace_leaves(spec, new)
+    return initializers
 
 
-def reinit(params: Any, key: Any, rules: Rules | Selector, *, spec: Any = None, strict: bool = True) -> Any:
+def _declares_initializer(leaf: Leaf) -> bool:
+    return isinstance(leaf, Param) and leaf.init is not None
+
+
+def _placements(leaf_at: Mapping[str, Leaf], paths: Iterable[str]) -> dict[str, Sharding]:
+    """Path -> sharding for those of these leaves that say where they live."""
+    shardings: dict[str, Sharding] = {}
+    for path in paths:
+        sharding = placement(leaf_at[path])
+        if sharding is not None:
+            shardings[path] = sharding
+    return shardings
+
+
+def _placed_arrays(
+    declared: Mapping[str, Leaf], placed: Mapping[str, Sharding], drawn: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """The arrays of a spec, which are not drawn, where their shardings say."""
+    inside_jit = any(isinstance(value, Tracer) for value in drawn.values())
+    put = constrained if inside_jit else jax.device_put
+    return {path: put(declared[path], sharding) for path, sharding in placed.items() if path not in drawn}
+
+
+def reinit(
+    params: PyTree,
+    key: jax.Array,
+    rules: Rules | Selector,
+    *,
+    spec: PyTree = None,
+    strict: bool = True,
+) -> PyTree:
     """Draw again the leaves that the rules match; all others stay the same objects.
 
     >>> from ptree import initializers as I
@@ -173,78 +158,113 @@ def reinit(params: Any, key: Any, rules: Rules | Selector, *, spec: Any = None, 
         params: any pytree of arrays.
         key: as for `init`; the same key draws what `init` drew.
         rules: selector -> initialiser; or with `spec` a selector alone.
-        spec: what the parameters were declared as, for a selector alone.
+        spec: the declaration of the parameters, for a selector alone.
         strict: whether a rule that takes no leaf is an error.
 
     Raises:
         PatternError: a rule that takes no leaf.
         PathError: a selected leaf that the spec does not have.
         StructureError: a selected leaf of another shape or dtype than in the spec.
-        InitError: a leaf that is no array, or an initialiser that fails or returns NaN or another shape or dtype.
+        InitError: a leaf that is no array, or an initialiser that fails or returns NaN or another shape or dtype;
+            the tree and the key in the wrong order.
     """
-    tree = dict(leaves(params))
+    refuse_swapped(params, key, "reinit(params, key, rules)")
+    refuse_swapped(rules, key, "reinit(params, key, rules)", order=(params, key, rules))
     if isinstance(rules, Mapping):
         chosen = assign(params, rules, strict)
-    elif spec is None:
-        raise PatternError(
-            "reinit takes rules, selector -> initialiser; to draw what a selector matches by what was declared, give spec="
-        )
+    elif spec is not None:
+        chosen = _declared_initializers(dict(choose(params, rules)), spec)
     else:
-        chosen = _declared(dict(choose(params, rules)), spec)
-    empty = {path for path in chosen if 0 in getattr(tree[path], "shape", ())}
-    chosen = {path: initializer for path, initializer in chosen.items() if path not in empty}
-    placed = {path: sharding for path in chosen if (sharding := placement(tree[path])) is not None}
-    return replace_leaves(params, drawn(_jobs(params, tree, chosen, placed), key))
-
-
-def _declared(selected: Mapping[str, Any], spec: Any) -> dict[str, Any]:
-    """Path -> the initialiser that the spec declares for it."""
-    there = {path: read_or(spec, split(path), MISSING) for path in selected}
-    lost = [path for path, leaf in there.items() if leaf is MISSING]
-    if lost:
-        raise PathError(f"the spec has no {listed(lost)}")
-    differ = differences(there, selected)
-    if differ:
-        raise structure_error(
-            "cannot draw by the spec", differ, there, selected, sides=(" in the spec", " in the tree")
+        raise PatternError(
+            "reinit takes rules, selector -> initialiser; to draw the leaves of a selector as they were declared, give spec="
         )
-    undeclared = [path for path, leaf in there.items() if getattr(leaf, "init", None) is None]
+    leaf_at = dict(leaves(params))
+    initializers = {path: initializer for path, initializer in chosen.items() if not _is_empty(leaf_at[path])}
+    placed = _placements(leaf_at, initializers)
+    return replace_leaves(params, draw(_jobs(params, leaf_at, initializers, placed), key))
+
+
+def _is_empty(leaf: Leaf) -> bool:
+    """Whether it is an array without elements."""
+    return 0 in getattr(leaf, "shape", ())
+
+
+def _declared_initializers(selected: Mapping[str, Leaf], spec: PyTree) -> dict[str, Initializer]:
+    """Path -> the initialiser that the spec declares for it."""
+    declared = {path: get_or(spec, path, MISSING) for path in selected}
+    missing = [path for path, leaf in declared.items() if leaf is MISSING]
+    if missing:
+        raise PathError(f"the spec has no {listed(missing)}")
+    different = differences(declared, selected)
+    if different:
+        sides = (" in the spec", " in the tree")
+        raise structure_error("cannot draw by the spec", different, declared, selected, sides=sides)
+    undeclared = [path for path, leaf in declared.items() if not _declares_initializer(leaf)]
     if undeclared:
         raise InitError(f"the spec declares no initialiser for {listed(undeclared)}")
-    return {path: leaf.init for path, leaf in there.items()}
+    return {path: leaf.init for path, leaf in declared.items()}
 
 
-def _jobs(tree: Any, known: Mapping[str, Any], chosen: Mapping[str, Any], placed: Mapping[str, Any]) -> dict[str, Job]:
-    shapeless = [path for path in chosen if not (hasattr(known[path], "shape") and hasattr(known[path], "dtype"))]
-    if shapeless:
-        raise InitError(
-            lines([f"cannot draw {quoted(path)}: {describe(known[path])} has no shape and dtype" for path in shapeless])
-        )
+# ------------------------------------------------------------------------------ jobs
+
+
+def _jobs(
+    tree: PyTree,
+    leaf_at: Mapping[str, Leaf],
+    initializers: Mapping[str, Initializer],
+    placed: Mapping[str, Sharding],
+) -> dict[str, Job]:
+    """What is to be drawn at each path."""
     jobs: dict[str, Job] = {}
-    for path, initializer in chosen.items():
-        leaf = known[path]
-        try:
-            layers = layers_of_leaf(path, leaf)
-            shape = tuple(leaf.shape[len(layers) :])
-            jobs[path] = Job(_fitted(tree, path, initializer), shape, leaf.dtype, placed.get(path), layers)
-        except InitError as error:
-            raise InitError(f"cannot draw {quoted(path)}: {error}") from None
+    shapeless: list[str] = []
+    for path, initializer in initializers.items():
+        leaf = leaf_at[path]
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):  # an array of any library, or a Param
+            shapeless.append(f"cannot draw {quoted(path)}: {describe(leaf)} has no shape and dtype")
+            continue
+        scheme = _as_scheme(initializer)
+        if scheme is not None:
+            initializer = _of_scheme(scheme, tree, path, leaf)
+        shape = layer_shape(path, leaf)
+        jobs[path] = Job(initializer, shape, leaf.dtype, placed.get(path), stack_sizes(path, leaf))
+    if shapeless:
+        raise InitError(lines(shapeless))
     return jobs
 
 
-def _fitted(tree: Any, path: str, initializer: Any) -> Any:
-    """A preset on a bias draws what its framework draws beside the kernel that is there."""
-    above, _, name = path.rpartition("/")
-    if hasattr(initializer, "for_bias") and name in ("bias", "b"):
-        for kernel in ("kernel", "weight", "w"):
-            found = read_or(tree, split(join(above, kernel)), MISSING)
-            shape = tuple(getattr(found, "shape", ())[len(layers_of_leaf(path, found)) :])
-            if len(shape) > 1:
-                return initializer.for_bias(shape)
-    return initializer
+def _as_scheme(initializer: Initializer) -> Scheme | None:
+    """The initialiser if it is a Scheme, which treats biases apart; None for others."""
+    from ..initializers import Scheme  # a sixth of the time of `import ptree`, which draws nothing
+
+    return initializer if isinstance(initializer, Scheme) else None
 
 
-def abstract(tree: Any) -> Any:
+def _of_scheme(scheme: Scheme, tree: PyTree, path: str, leaf: Leaf) -> Initializer:
+    """The initialiser that a scheme has for this leaf."""
+    from ..initializers import Site
+
+    site = Site(path, layer_shape(path, leaf), np.dtype(leaf.dtype), _kernel_beside(tree, path, scheme))
+    try:
+        return scheme.at(site)
+    except Exception as error:
+        raise InitError(f"cannot draw {quoted(path)} by {scheme!r}: {error}") from error
+
+
+def _kernel_beside(tree: PyTree, path: str, scheme: Scheme) -> tuple[int, ...] | None:
+    """The shape of one layer of the kernel beside a bias; None for what is no bias or has no kernel beside it."""
+    node, _, name = path.rpartition("/")
+    if name not in scheme.bias_names:
+        return None
+    for kernel_name in scheme.kernel_names:
+        kernel_path = join(node, kernel_name)
+        kernel = get_or(tree, kernel_path, MISSING)
+        shape = layer_shape(kernel_path, kernel)
+        if len(shape) > 1:
+            return shape
+    return None
+
+
+def abstract(tree: PyTree) -> PyTree:
     """The tree with a `jax.ShapeDtypeStruct` for each parameter or array; nothing is allocated.
 
     >>> abstract(Tree({"bias": Param((8,))}))["bias"]
@@ -253,9 +273,8 @@ def abstract(tree: Any) -> Any:
     Shardings are kept. For a layer give its spec, `abstract(layer.spec(x))`; for a function such as Flax's `model.init`
     there is `jax.eval_shape`.
     """
-    shapes = {
-        path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement(leaf))
-        for path, leaf in leaves(tree)
-        if hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-    }
+    shapes: dict[str, jax.ShapeDtypeStruct] = {}
+    for path, leaf in leaves(tree):
+        if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):  # an array of any library, or a Param
+            shapes[path] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement(leaf))
     return replace_leaves(tree, shapes)

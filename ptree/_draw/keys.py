@@ -1,4 +1,4 @@
-"""Keys: for each path its own PRNG key, made from the root key and the path alone.
+"""Keys: a PRNG key for each path, made from the root key and the path alone.
 
 From the root key, `fold_in` the hash of each segment in turn: the first 64 bits of its SHA-256 as two
 big-endian words. This is version 1 and never changes. So a subtree draws the same values alone as inside
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from itertools import zip_longest
-from typing import Any
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +17,40 @@ import numpy as np
 from jax.core import Tracer
 
 from .._edit import leaves, replace_leaves
-from .._errors import InitError
+from .._errors import InitError, PathError
 from .._paths import STACKED, split
-from .._words import describe
+from .._tree import PyTree
+from .._words import describe, quoted
+from ..stacks import stack_sizes
 from .threefry import threefry
 
+Words: TypeAlias = np.ndarray | jax.Array
+"""uint32 words of keys: NumPy's, but JAX's inside of `jit`."""
 
-def keys(tree: Any, key: Any) -> Any:
+
+class KeyRows(NamedTuple):
+    """Keys as rows of words, and the name of their implementation, such as 'threefry2x32'."""
+
+    words: Words
+    impl: str
+
+
+class LayerKeys(NamedTuple):
+    """For each leaf the keys of its layers as rows of words, and the name of their implementation."""
+
+    words: dict[str, Words]
+    impl: str
+
+    @property
+    def inside_jit(self) -> bool:
+        """Whether they are computed in a function that JAX is tracing."""
+        return any(isinstance(words, Tracer) for words in self.words.values())
+
+
+# ---------------------------------------------------------------------- keys for people
+
+
+def keys(tree: PyTree, key: jax.Array) -> PyTree:
     """For each leaf its own key, in a tree of the same structure.
 
     >>> from ptree import Tree
@@ -32,62 +58,102 @@ def keys(tree: Any, key: Any) -> Any:
     >>> bool(tree["enc/kernel"] == child_key(jax.random.key(0), "enc/kernel"))
     True
 
-    A leaf in a stack has an array of keys, one for each layer. Typed keys give typed keys, raw ones (`jax.random.PRNGKey`) raw ones, of the same implementation.
+    A leaf in a stack has an array of keys, one for each layer. Typed keys give typed keys, raw ones
+    (`jax.random.PRNGKey`) raw ones, of the same implementation.
 
     Raises:
-        InitError: the key is not a JAX PRNG key.
+        InitError: the key is not a JAX PRNG key, or the arguments are swapped.
     """
-    layers = {path: layers_of_leaf(path, leaf) for path, leaf in leaves(tree)}
+    refuse_swapped(tree, key, "keys(tree, key)")
+    layers = {path: stack_sizes(path, leaf) for path, leaf in leaves(tree)}
     rows, impl = layer_keys(key, layers)
-    made = {
-        path: _of_kind(key, own.reshape(*layers[path], -1) if layers[path] else own[0], impl)
-        for path, own in rows.items()
-    }
+    made: dict[str, jax.Array] = {}
+    for path, sizes in layers.items():
+        words = rows[path].reshape(*sizes, rows[path].shape[-1])
+        made[path] = _typed_like(key, words, impl)
     return replace_leaves(tree, made)
 
 
-def child_key(key: Any, path: str | int) -> Any:
-    """The key for what is at a path: `init(spec, key)[path]` is `init(spec[path], child_key(key, path))`.
+def child_key(key: jax.Array, path: str | int) -> jax.Array:
+    """The key for the node or leaf at a path: `init(spec, key)[path]` is `init(spec[path], child_key(key, path))`.
 
     >>> key = jax.random.key(0)
     >>> bool(child_key(key, "enc/bias") == child_key(child_key(key, "enc"), "bias"))
     True
 
     Raises:
-        InitError: the key is not a JAX PRNG key.
+        InitError: the key is not a JAX PRNG key, or the arguments are swapped.
         PathError: the path is malformed.
     """
-    data, impl = path_keys(key, ["/".join(split(path))])
-    return _of_kind(key, data[0], impl)
+    refuse_swapped(path, key, "child_key(key, path)", order=(key, path))
+    if isinstance(path, (jax.Array, np.ndarray)) and path.ndim > 0:
+        raise PathError(f"no path can be an array, {describe(path)}: a path is a string such as 'blocks/3', or an int")
+    rows, impl = path_keys(key, ["/".join(split(path))])
+    return _typed_like(key, rows[0], impl)
 
 
-def _of_kind(key: Any, row: Any, impl: str) -> Any:
-    """A row of words as the kind of key that was given: typed or raw."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.wrap_key_data(row, impl=impl) if typed else jnp.asarray(row)
+def _typed_like(key: jax.Array, words: Words, impl: str) -> jax.Array:
+    """Words as keys of the kind that was given: typed, or raw as `jax.random.PRNGKey` makes them."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return jnp.asarray(words)
+    return jax.random.wrap_key_data(words, impl=impl)  # pyright: ignore[reportArgumentType]  it takes NumPy's too
 
 
-def layers_of_leaf(path: str, leaf: Any) -> tuple[int, ...]:
-    """How many layers the stacks on the way to a leaf have: its first axes."""
-    depth = path.split("/").count(STACKED)
-    return tuple(getattr(leaf, "shape", ())[:depth])
+def refuse_swapped(other: object, key: object, call: str, order: tuple[object, ...] | None = None) -> None:
+    """Raise an InitError, without the values of arrays, where the key stands in the place of another argument.
+
+    Args:
+        other: the argument that a key is easily swapped with.
+        key: what was given as the key.
+        call: the call with its arguments in the right order.
+        order: what was given, in the order of the call; by default `other`, then `key`.
+    """
+    if implementation(other) is None or implementation(key) is not None:
+        return
+    function = call.partition("(")[0]
+    given = ", ".join(describe(argument) for argument in order or (other, key))
+    raise InitError(f"swapped arguments: got {function}({given}); the order is {call}")
 
 
-def layer_keys(key: Any, layers: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, Any], str]:
-    """For each path the keys of its layers as rows of words, one row where it is in no stack."""
-    numbered: list[str] = []
-    ends = [0]
-    for path, sizes in layers.items():
-        parts = path.split(STACKED) if sizes else [path]
-        for at in np.ndindex(*sizes):
-            numbered.append("".join(map("".join, zip_longest(parts, map(str, at), fillvalue=""))))
-        ends.append(len(numbered))
-    data, impl = path_keys(key, numbered)
-    return {path: data[a:b] for path, a, b in zip(layers, ends, ends[1:], strict=False)}, impl
+# ---------------------------------------------------------------------- keys for drawing
 
 
-def path_keys(key: Any, paths: Sequence[str]) -> tuple[Any, str]:
-    """The keys of these paths as rows of words (NumPy's, outside of `jit`), and their implementation."""
+def layer_keys(key: jax.Array, layers: Mapping[str, tuple[int, ...]]) -> LayerKeys:
+    """For each path the keys of its layers as rows of words; one row for a leaf in no stack.
+
+    Args:
+        key: the root key.
+        layers: for each path the number of layers of each stack on the way to it.
+    """
+    names = {path: layer_paths(path, sizes) for path, sizes in layers.items()}
+    words, impl = path_keys(key, [name for several in names.values() for name in several])
+    rows: dict[str, Words] = {}
+    start = 0
+    for path, several in names.items():
+        rows[path] = words[start : start + len(several)]
+        start += len(several)
+    return LayerKeys(rows, impl)
+
+
+def layer_paths(path: str, sizes: Sequence[int]) -> list[str]:
+    """The path of each single layer of a stacked leaf.
+
+    >>> layer_paths("blocks/:/w", (2,)), layer_paths("head/w", ())
+    (['blocks/0/w', 'blocks/1/w'], ['head/w'])
+    """
+    segments = path.split("/")
+    stacks = [at for at, segment in enumerate(segments) if segment == STACKED]
+    paths: list[str] = []
+    for index in np.ndindex(*sizes):
+        numbered = list(segments)
+        for at, layer in zip(stacks, index, strict=False):  # a leaf without a shape has no sizes
+            numbered[at] = str(layer)
+        paths.append("/".join(numbered))
+    return paths
+
+
+def path_keys(key: jax.Array, paths: Sequence[str]) -> KeyRows:
+    """The keys of these paths, one row each."""
     data, impl = _words_of(key)
     segments = [split(path) for path in paths]
     depth = max(map(len, segments), default=0)
@@ -96,23 +162,38 @@ def path_keys(key: Any, paths: Sequence[str]) -> tuple[Any, str]:
         for level, segment in enumerate(path):
             words[level, at] = *_hash(segment), 1
     if isinstance(data, Tracer):
-        return _fold(data, words, impl), impl
+        return KeyRows(_fold(data, jnp.asarray(words), impl), impl)
     if impl == "threefry2x32":
-        return _fold_on_host(np.asarray(data), words), impl
-    return np.asarray(_fold(data, words, impl)), impl
+        return KeyRows(_fold_on_host(np.asarray(data), words), impl)
+    return KeyRows(np.asarray(_fold(data, jnp.asarray(words), impl)), impl)
 
 
-def _words_of(key: Any) -> tuple[Any, str]:
-    """A typed or raw key as its words, and the name of its implementation."""
-    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-        return jax.random.key_data(key), str(jax.random.key_impl(key))
-    if hasattr(key, "dtype") and key.dtype == np.uint32 and len(key.shape) == 1:
-        default = str(jax.config.jax_default_prng_impl)  # pyright: ignore[reportAttributeAccessIssue]
-        for impl in (default, "threefry2x32", "rbg"):  # a raw key does not say; its length does
-            if _length(impl) == key.shape[0]:
-                return jnp.asarray(key), impl
-    hint = f"jax.random.key({key})" if isinstance(key, int) and not isinstance(key, bool) else "jax.random.key(seed)"
-    raise InitError(f"not a PRNG key: {describe(key)}; use {hint}")
+def _words_of(key: jax.Array) -> KeyRows:
+    """A single key, typed or raw, as its words."""
+    impl = implementation(key)
+    if impl is None:
+        is_seed = isinstance(key, int) and not isinstance(key, bool)
+        raise InitError(f"not a PRNG key: {describe(key)}; use jax.random.key({quoted(key) if is_seed else 'seed'})")
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return KeyRows(jax.random.key_data(key), impl)
+    return KeyRows(jnp.asarray(key), impl)
+
+
+def implementation(key: object) -> str | None:
+    """The name of the implementation of a single PRNG key, typed or raw; None for everything else."""
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        return None
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return str(jax.random.key_impl(key)) if key.ndim == 0 else None
+    is_raw = key.dtype == np.uint32 and key.ndim == 1
+    return _implementation_with(key.shape[0]) if is_raw else None
+
+
+def _implementation_with(length: int) -> str | None:
+    """The implementation that has keys of this many words: a raw key does not say which it is."""
+    default = str(jax.config.jax_default_prng_impl)  # pyright: ignore[reportAttributeAccessIssue]
+    fitting = [impl for impl in (default, "threefry2x32", "rbg") if _length(impl) == length]
+    return next(iter(fitting), None)
 
 
 @lru_cache
@@ -123,35 +204,38 @@ def _length(impl: str) -> int:
 
 @lru_cache(maxsize=1 << 16)
 def _hash(segment: str) -> tuple[int, int]:
+    """The first 64 bits of a segment's SHA-256, as two big-endian words."""
     from hashlib import sha256
 
     digest = sha256(segment.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:8], "big")
 
 
-def _fold_on_host(data: Any, words: Any) -> Any:
-    """What `_fold` does for JAX's default generator, with nothing to compile."""
+def _fold_on_host(data: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """The result of `_fold` for JAX's default generator, by NumPy: there is nothing to compile."""
     a, b = (np.full(words.shape[1], word) for word in data)
     for level in words:
         c, d = threefry(*threefry(a, b, level[:, 0]), level[:, 1])
-        a, b = np.where(level[:, 2], c, a), np.where(level[:, 2], d, b)
+        has_segment = level[:, 2]
+        a, b = np.where(has_segment, c, a), np.where(has_segment, d, b)
     return np.stack([a, b], axis=1)
 
 
 @partial(jax.jit, static_argnums=2)
-def _fold(data: Any, words: Any, impl: str) -> Any:
-    """One row of key words per path: all paths go down one level at a time."""
+def _fold(data: jax.Array, words: jax.Array, impl: str) -> jax.Array:
+    """One row of key words for each path: all paths go down one level at a time."""
 
-    def one_by_one(keys: Any, words: Any) -> Any:
+    def one_by_one(keys: jax.Array, words: jax.Array) -> jax.Array:
         return jax.lax.map(lambda pair: jax.random.fold_in(*pair), (keys, words))
 
     # vmap changes what unsafe_rbg draws: then a key would depend on how many others are made with it
-    each = one_by_one if impl == "unsafe_rbg" else jax.vmap(jax.random.fold_in)
+    fold_each = one_by_one if impl == "unsafe_rbg" else jax.vmap(jax.random.fold_in)
 
-    def down(rows: Any, level: Any) -> Any:
+    def one_level_down(rows: jax.Array, level: jax.Array) -> tuple[jax.Array, None]:
         keys = jax.random.wrap_key_data(rows, impl=impl)
-        keys = each(each(keys, level[:, 0]), level[:, 1])
-        return jnp.where(level[:, 2:] == 1, jax.random.key_data(keys), rows), None
+        keys = fold_each(fold_each(keys, level[:, 0]), level[:, 1])
+        has_segment = level[:, 2:] == 1
+        return jnp.where(has_segment, jax.random.key_data(keys), rows), None
 
     rows = jnp.broadcast_to(data, (words.shape[1], *data.shape))
-    return jax.lax.scan(down, rows, words)[0]
+    return jax.lax.scan(one_level_down, rows, words)[0]

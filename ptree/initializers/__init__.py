@@ -2,11 +2,13 @@
 
 `zeros`, `ones` and the presets (`torch_linear`, `keras_dense`, ...) are initialisers as they stand; the others
 are called with their options first, and presets may be. Each says by its `repr` what it will do, and two
-with equal options are equal, so they share one compiled draw.
+with equal options are equal, so they share one compiled draw. A preset is a `Scheme`: one initialiser for the
+kernel and one for the bias beside it. `Scheme` makes your own.
 
-Kernels are `(in, out)` or `(spatial..., in, out)`. What counts as fan is said by three options, each an axis
+Kernels are `(in, out)` or `(spatial..., in, out)`. Three options say which axes count as fan, each an axis
 or several: `in_axis`, by default -2, `out_axis`, by default -1, and `batch_axis`, by default none, for the
-axis of an ensemble, a stack or experts, which never counts. All other axes are spatial and count twice:
+axis of an ensemble or of experts, which never counts. (The axis of a stack needs no option: each layer is
+drawn for itself.) All other axes are spatial and count for both fans:
 
     fan_in  = product of in_axis  * product of the spatial axes
     fan_out = product of out_axis * product of the spatial axes / groups
@@ -46,6 +48,10 @@ from ._presets import mxnet_default as mxnet_default
 from ._presets import torch_conv as torch_conv
 from ._presets import torch_embedding as torch_embedding
 from ._presets import torch_linear as torch_linear
+from ._recipe import Initializer as Initializer
+from ._recipe import Recipe as Recipe
+from ._scheme import Scheme as Scheme
+from ._scheme import Site as Site
 from ._values import constant as constant
 from ._values import dirac as dirac
 from ._values import identity as identity
@@ -53,7 +59,7 @@ from ._values import ones as ones
 from ._values import zeros as zeros
 
 __all__ = [
-    "constant", "dirac", "flax_conv", "flax_dense", "gain", "glorot_normal", "glorot_uniform", "gpt2_residual", "he_normal", "he_uniform",
+    "Scheme", "Site", "constant", "dirac", "flax_conv", "flax_dense", "gain", "glorot_normal", "glorot_uniform", "gpt2_residual", "he_normal", "he_uniform",
     "identity", "kaiming_normal", "kaiming_uniform", "keras_conv", "keras_dense", "keras_embedding", "lecun_normal", "lecun_uniform",
     "mixture", "mup", "mxnet_default", "normal", "ones", "orthogonal", "sparse", "torch_conv", "torch_embedding",
     "torch_linear", "trunc_normal", "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform", "zeros",

@@ -1,21 +1,23 @@
-"""Initialisers with a distribution of their own: normal, truncated, uniform, mixture, sparse."""
+"""Initialisers whose distribution does not depend on the shape: normal, truncated, uniform, mixture, sparse."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from .._errors import InitError
-from .._words import name_of
-from ._initializer import Initializer, called, drawn_in, number
+from .._words import describe, name_of
+from ._dtypes import drawn_in
+from ._options import Number, called, number
+from ._recipe import Initializer, Recipe
 
 
-def normal(stddev: float = 0.01, mean: float = 0.0) -> Initializer:
+def normal(stddev: Number = 0.01, mean: Number = 0.0) -> Recipe:
     """Gaussian with this standard deviation and mean.
 
     >>> normal(0.02)
@@ -25,16 +27,18 @@ def normal(stddev: float = 0.01, mean: float = 0.0) -> Initializer:
         InitError: a `stddev` that is negative or not finite.
     """
     stddev, mean = number("stddev", stddev, 0), number("mean", mean)
-    return Initializer(called("normal", stddev, mean=(mean, 0.0)), draw_normal, (stddev, mean))
+    return Recipe(called("normal", stddev, mean=(mean, 0.0)), draw_normal, (stddev, mean))
 
 
-def draw_normal(key: Any, shape: Any, dtype: Any, stddev: Any, mean: Any = 0.0) -> Any:
-    """The draw of `normal`, also for what scales it by the shape."""
-    drawn = jax.nn.initializers.normal(stddev)(key, shape, drawn_in(dtype))
-    return _moved(drawn, mean).astype(dtype)
+def draw_normal(
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, stddev: Number, mean: Number = 0.0
+) -> jax.Array:
+    """Draw Gaussian numbers with this standard deviation and mean."""
+    noise = jax.nn.initializers.normal(stddev)(key, shape, drawn_in(dtype))
+    return _shifted(noise, mean).astype(dtype)
 
 
-def truncated_normal(stddev: float = 0.01, mean: float = 0.0, lower: float = -2.0, upper: float = 2.0) -> Initializer:
+def truncated_normal(stddev: Number = 0.01, mean: Number = 0.0, lower: float = -2.0, upper: float = 2.0) -> Recipe:
     """Gaussian cut at `lower` and `upper` standard deviations from the mean.
 
     `stddev` is that of the Gaussian *before* the cut, as in Flax and in PyTorch's `trunc_normal_` (whose
@@ -46,10 +50,13 @@ def truncated_normal(stddev: float = 0.01, mean: float = 0.0, lower: float = -2.
     Raises:
         InitError: a `stddev` that is negative or not finite, or a cut that leaves less than a millionth.
     """
-    return _cut_normal("truncated_normal", stddev, mean, lower, upper, lambda stddev, mean, *_: (stddev, mean))
+    _cut_moments(lower, upper)
+    stddev, mean = number("stddev", stddev, 0), number("mean", mean)
+    text = called("truncated_normal", stddev, mean=(mean, 0.0), lower=(lower, -2.0), upper=(upper, 2.0))
+    return Recipe(text, _draw_truncated, (stddev, mean, float(lower), float(upper)))
 
 
-def trunc_normal(stddev: float = 0.01, mean: float = 0.0, lower: float = -2.0, upper: float = 2.0) -> Initializer:
+def trunc_normal(stddev: Number = 0.01, mean: Number = 0.0, lower: float = -2.0, upper: float = 2.0) -> Recipe:
     """Cut Gaussian whose true spread and mean, *after* the cut, are `stddev` and `mean`.
 
     `lower` and `upper` are in standard deviations of the Gaussian before the cut, which is widened by
@@ -61,48 +68,60 @@ def trunc_normal(stddev: float = 0.01, mean: float = 0.0, lower: float = -2.0, u
     Raises:
         InitError: a `stddev` that is negative or not finite, or a cut that leaves less than a millionth.
     """
+    cut_mean, cut_stddev = _cut_moments(lower, upper)
+    stddev, mean = number("stddev", stddev, 0), number("mean", mean)
+    text = called("trunc_normal", stddev, mean=(mean, 0.0), lower=(lower, -2.0), upper=(upper, 2.0))
+    before_cut = stddev / cut_stddev, mean - cut_mean * stddev / cut_stddev
+    return Recipe(text, _draw_truncated, (*before_cut, float(lower), float(upper)))
 
-    def before(stddev: Any, mean: Any, moved: float, spread: float) -> Any:
-        return stddev / spread, mean - moved * stddev / spread
 
-    return _cut_normal("trunc_normal", stddev, mean, lower, upper, before)
+def _cut_moments(lower: float, upper: float) -> tuple[float, float]:
+    """Mean and standard deviation of a unit Gaussian between two cuts (Johnson, Kotz and Balakrishnan 1994, 13.10).
 
-
-def _cut_normal(
-    name: str, stddev: Any, mean: Any, lower: float, upper: float, before: Callable[..., Any]
-) -> Initializer:
+    Raises:
+        InitError: cuts that are no numbers, not in order, or with nearly nothing between them.
+    """
+    if not (isinstance(lower, Real) and isinstance(upper, Real)):
+        raise InitError(f"lower and upper must be numbers, got {describe(lower)} and {describe(upper)}")
     if not lower < upper:
         raise InitError(f"lower must be below upper, got {lower} and {upper}")
-    moments = _moments(float(lower), float(upper))
-    stddev, mean = number("stddev", stddev, 0), number("mean", mean)
-    text = called(name, stddev, mean=(mean, 0.0), lower=(lower, -2.0), upper=(upper, 2.0))
-    return Initializer(text, _truncated_normal, (*before(stddev, mean, *moments), float(lower), float(upper)))
-
-
-def _moments(low: float, high: float) -> tuple[float, float]:
-    """Mean and standard deviation of a unit Gaussian between two cuts (Johnson, Kotz and Balakrishnan 1994, 13.10)."""
-
-    def density(x: float) -> float:
-        return math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-
-    share = (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2))) / 2
+    share = (math.erf(upper / math.sqrt(2)) - math.erf(lower / math.sqrt(2))) / 2
     if not share > 1e-6:
-        raise InitError(f"between {low} and {high} standard deviations lies less than a millionth of a Gaussian")
-    mean = (density(low) - density(high)) / share
-    edges = [x * density(x) if math.isfinite(x) else 0.0 for x in (low, high)]
-    return mean, math.sqrt(1 + (edges[0] - edges[1]) / share - mean**2)
+        raise InitError(
+            f"between {float(lower)} and {float(upper)} standard deviations lies less than a millionth of a Gaussian"
+        )
+    mean = (_density(lower) - _density(upper)) / share
+    below = lower * _density(lower) if math.isfinite(lower) else 0.0
+    above = upper * _density(upper) if math.isfinite(upper) else 0.0
+    return mean, math.sqrt(1 + (below - above) / share - mean**2)
 
 
-def _truncated_normal(key: Any, shape: Any, dtype: Any, stddev: Any, mean: Any, lower: Any, upper: Any) -> Any:
-    draw = jax.nn.initializers.truncated_normal(stddev, lower=lower, upper=upper)
-    return _moved(draw(key, shape, drawn_in(dtype)), mean).astype(dtype)
+def _density(x: float) -> float:
+    """The density of a unit Gaussian."""
+    return math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
 
-def _moved(draw: Any, mean: Any) -> Any:
-    return draw if isinstance(mean, (int, float)) and mean == 0 else draw + jnp.asarray(mean, draw.dtype)
+def _draw_truncated(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    stddev: Number,
+    mean: Number,
+    lower: float,
+    upper: float,
+) -> jax.Array:
+    noise = jax.nn.initializers.truncated_normal(stddev, lower=lower, upper=upper)(key, shape, drawn_in(dtype))
+    return _shifted(noise, mean).astype(dtype)
 
 
-def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
+def _shifted(noise: jax.Array, mean: Number) -> jax.Array:
+    """The noise around this mean; without an addition, which could change the sign of a zero, where the mean is 0."""
+    if isinstance(mean, (int, float)) and mean == 0:
+        return noise
+    return noise + jnp.asarray(mean, noise.dtype)
+
+
+def uniform(low: Number = 0.0, high: Number = 1.0) -> Recipe:
     """Uniform in [low, high).
 
     >>> uniform(-0.1, 0.1)
@@ -114,15 +133,15 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     low, high = number("low", low), number("high", high)
     if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
         raise InitError(f"low must be at most high, got {low} and {high}")
-    return Initializer(called("uniform", low, high), draw_uniform, (low, high))
+    return Recipe(called("uniform", low, high), draw_uniform, (low, high))
 
 
-def draw_uniform(key: Any, shape: Any, dtype: Any, low: Any, high: Any) -> Any:
-    """The draw of `uniform`, also for what scales it by the shape."""
+def draw_uniform(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, low: Number, high: Number) -> jax.Array:
+    """Draw numbers uniform in [low, high)."""
     return jax.random.uniform(key, shape, drawn_in(dtype), low, high).astype(dtype)
 
 
-def mixture(*parts: tuple[float, Callable[..., Any]]) -> Initializer:
+def mixture(*parts: tuple[float, Initializer]) -> Recipe:
     """For each element one of several initialisers, each with its share: (share, initialiser) pairs.
 
     >>> mixture((0.25, uniform(5, 10)), (0.75, uniform(-10, -5)))
@@ -133,27 +152,39 @@ def mixture(*parts: tuple[float, Callable[..., Any]]) -> Initializer:
     Raises:
         InitError: shares that are negative or do not add up to 1, or a part that is no function.
     """
-    if not parts or not all(isinstance(pair, tuple) and len(pair) == 2 and callable(pair[1]) for pair in parts):
+    if not parts or not all(map(_is_share, parts)):
         raise InitError("mixture takes (share, initialiser) pairs, such as (0.5, zeros)")
     shares = [share for share, _ in parts]
     if not min(shares) >= 0 or not math.isclose(sum(shares), 1):
         raise InitError(f"the shares of a mixture must be at least 0 and add up to 1, got {shares}")
-    text = f"mixture({', '.join(f'({share}, {name_of(part)})' for share, part in parts)})"
-    return Initializer(
-        text, _mixture, tuple(option for pair in parts for option in pair), parts=tuple(part for _, part in parts)
-    )
+    text = ", ".join(f"({share}, {name_of(part)})" for share, part in parts)
+    initializers = tuple(initializer for _, initializer in parts)
+    return Recipe(f"mixture({text})", _draw_mixture, (tuple(shares), initializers), parts=initializers)
 
 
-def _mixture(key: Any, shape: Any, dtype: Any, *options: Any) -> Any:
-    shares, parts = options[::2], options[1::2]
-    chance, *own = jax.random.split(key, len(parts) + 1)
-    at = jax.random.uniform(chance, shape, jnp.float32)
-    values = [part(k, shape, dtype) for part, k in zip(parts, own, strict=True)]
+def _is_share(pair: object) -> bool:
+    """Whether this is a (share, initialiser) pair."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    share, initializer = pair
+    return isinstance(share, Real) and callable(initializer)
+
+
+def _draw_mixture(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    shares: tuple[float, ...],
+    initializers: tuple[Initializer, ...],
+) -> jax.Array:
+    choice_key, *keys = jax.random.split(key, len(initializers) + 1)
+    choice = jax.random.uniform(choice_key, shape, jnp.float32)
+    values = [draw(own_key, shape, dtype) for draw, own_key in zip(initializers, keys, strict=True)]
     bounds = np.cumsum(shares)[:-1].astype(np.float32)
-    return jnp.select([at < bound for bound in bounds], values[:-1], values[-1])
+    return jnp.select([choice < bound for bound in bounds], values[:-1], values[-1])
 
 
-def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
+def sparse(sparsity: float, stddev: Number = 0.01) -> Recipe:
     """Gaussian (in, out) kernel in which each input has this share of its weights set to 0 (Martens 2010).
 
     >>> sparse(0.5)(jax.random.key(0), (3, 4)).astype(bool).sum(1).tolist()
@@ -164,16 +195,20 @@ def sparse(sparsity: float, stddev: float = 0.01) -> Initializer:
     Raises:
         InitError: a `sparsity` outside of 0 to 1; other than 2 axes, when it draws.
     """
-    if not 0 <= sparsity <= 1:
-        raise InitError(f"sparsity must be from 0 to 1, got {sparsity}")
+    if not isinstance(sparsity, Real) or not 0 <= sparsity <= 1:
+        raise InitError(f"sparsity must be a number from 0 to 1, got {describe(sparsity)}")
     stddev = number("stddev", stddev, 0)
-    return Initializer(called("sparse", sparsity, stddev=(stddev, 0.01)), _sparse, (sparsity, stddev))
+    return Recipe(called("sparse", sparsity, stddev=(stddev, 0.01)), _draw_sparse, (sparsity, stddev))
 
 
-def _sparse(key: Any, shape: Any, dtype: Any, sparsity: Any, stddev: Any) -> Any:
+def _draw_sparse(
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, sparsity: float, stddev: Number
+) -> jax.Array:
     if len(shape) != 2:
         raise InitError(f"sparse needs 2 axes, (in, out); the shape has {len(shape)}")
-    values, places = jax.random.split(key)
-    rank = jnp.argsort(jax.random.uniform(places, shape, jnp.float32), axis=1)  # for each input a permutation
-    kept = rank >= math.ceil(sparsity * shape[1])
-    return jnp.where(kept, draw_normal(values, shape, dtype, stddev), jnp.zeros((), dtype))
+    value_key, order_key = jax.random.split(key)
+    random_order = jnp.argsort(
+        jax.random.uniform(order_key, shape, jnp.float32), axis=1
+    )  # a permutation for each input
+    kept = random_order >= math.ceil(sparsity * shape[1])
+    return jnp.where(kept, draw_normal(value_key, shape, dtype, stddev), jnp.zeros((), dtype))

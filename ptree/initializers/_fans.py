@@ -1,23 +1,30 @@
-"""Initialisers that the shape scales: variance_scaling and its special cases, orthogonal."""
+"""Initialisers that the shape scales: variance_scaling and its special cases, orthogonal; what counts as fan."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from .._errors import InitError
-from ._initializer import Axes, Initializer, axes_of, called, drawn_in, from_front, number
+from .._words import describe
+from ._dtypes import drawn_in
+from ._options import Axes, Number, axes_of, called, from_front, number
+from ._recipe import Recipe
+
+Mode: TypeAlias = Literal["fan_in", "fan_out", "fan_avg"]
+Distribution: TypeAlias = Literal["normal", "truncated_normal", "uniform"]
 
 
 @dataclass(frozen=True)
 class Fan:
-    """Which axes of a kernel count as what."""
+    """Which axes of a kernel count as in, out and batch; all others are spatial and count for both fans."""
 
     in_axis: Axes = -2
     out_axis: Axes = -1
@@ -25,10 +32,10 @@ class Fan:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("in_axis", "out_axis", "batch_axis"):
-            object.__setattr__(self, name, axes_of(getattr(self, name)))
-        if self.groups < 1:
-            raise InitError(f"groups must be at least 1, got {self.groups}")
+        for role in ("in_axis", "out_axis", "batch_axis"):
+            object.__setattr__(self, role, axes_of(getattr(self, role), role))
+        if not isinstance(self.groups, int) or self.groups < 1:
+            raise InitError(f"groups must be a whole number of at least 1, got {describe(self.groups)}")
 
     def of(self, shape: Sequence[int]) -> tuple[float, float]:
         """fan_in and fan_out.
@@ -37,31 +44,47 @@ class Fan:
             InitError: the shape does not have the axes.
         """
         roles = self.roles(shape)
-        taken = {axis for axes in roles.values() for axis in axes}
-        spatial = math.prod(size for axis, size in enumerate(shape) if axis not in taken)
-        fan_in, fan_out = (math.prod(shape[axis] for axis in roles[name]) * spatial for name in ("in_axis", "out_axis"))
+        with_role = {axis for axes in roles.values() for axis in axes}
+        spatial = math.prod(size for axis, size in enumerate(shape) if axis not in with_role)
+        fan_in = math.prod(shape[axis] for axis in roles["in_axis"]) * spatial
+        fan_out = math.prod(shape[axis] for axis in roles["out_axis"]) * spatial
         return fan_in, fan_out / self.groups
 
     def roles(self, shape: Sequence[int]) -> dict[str, list[int]]:
-        """The axes of each role, counted from the front; all others are spatial."""
-        roles = {n: from_front(getattr(self, n), len(shape), n) for n in ("in_axis", "out_axis", "batch_axis")}
-        taken = [axis for axes in roles.values() for axis in axes]
-        if len({*taken}) < len(taken):
-            raise InitError(f"an axis is named twice: {', '.join(f'{name}={axes}' for name, axes in roles.items())}")
+        """The axes of each role, counted from the front.
+
+        Raises:
+            InitError: the shape does not have them, or one has two roles.
+        """
+        roles = {
+            role: from_front(axes_of(axes, role), len(shape), role)
+            for role, axes in (("in_axis", self.in_axis), ("out_axis", self.out_axis), ("batch_axis", self.batch_axis))
+        }
+        axes = [axis for several in roles.values() for axis in several]
+        if len(set(axes)) < len(axes):
+            named = ", ".join(f"{role}={several}" for role, several in roles.items())
+            raise InitError(f"an axis is named twice: {named}")
         return roles
 
-    def shown(self) -> dict[str, tuple[Any, Any]]:
-        """The options as `called` takes them."""
-        axes = {"in_axis": (-2,), "out_axis": (-1,), "batch_axis": ()}
-        plain = {name: (getattr(self, name), default) for name, default in axes.items()}
-        single = {n: (v[0] if len(v) == 1 else v, d[0] if d else d) for n, (v, d) in plain.items()}
-        return {**single, "groups": (self.groups, 1)}
+    def shown(self) -> dict[str, tuple[object, object]]:
+        """The options with their defaults, as `called` takes them."""
+        return {
+            "in_axis": (_one_or_all(self.in_axis), -2),
+            "out_axis": (_one_or_all(self.out_axis), -1),
+            "batch_axis": (_one_or_all(self.batch_axis), ()),
+            "groups": (self.groups, 1),
+        }
+
+
+def _one_or_all(axes: Axes) -> Axes:
+    """A single axis as a number, as a person would write it."""
+    return axes[0] if isinstance(axes, Sequence) and len(axes) == 1 else axes
 
 
 def variance_scaling(
-    scale: float, mode: str = "fan_in", distribution: str = "truncated_normal", *,
+    scale: Number, mode: Mode = "fan_in", distribution: Distribution = "truncated_normal", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
-) -> Initializer:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Variance `scale / fan`, where `mode` is `fan_in`, `fan_out` or `fan_avg`, and `distribution` says what is drawn.
 
     >>> variance_scaling(2.0, "fan_out", "normal", groups=8)
@@ -78,29 +101,44 @@ def variance_scaling(
     return _scaling(text, scale, mode, distribution, fan)
 
 
-def _scaling(text: str, scale: float, mode: str, distribution: str, fan: Fan) -> Initializer:
-    if mode not in ("fan_in", "fan_out", "fan_avg") or distribution not in ("normal", "truncated_normal", "uniform"):
+def _scaling(text: str, scale: Number, mode: Mode, distribution: Distribution, fan: Fan) -> Recipe:
+    if mode not in get_args(Mode) or distribution not in get_args(Distribution):
         raise InitError(
             "mode must be 'fan_in', 'fan_out' or 'fan_avg', and distribution 'normal', 'truncated_normal' or"
             f" 'uniform'; got {mode!r} and {distribution!r}"
         )
-    return Initializer(text, _scaled, (number("scale", scale, 0), mode, distribution, fan))
+    return Recipe(text, _draw_scaled, (number("scale", scale, 0), mode, distribution, fan))
 
 
-def _scaled(key: Any, shape: Any, dtype: Any, scale: Any, mode: Any, distribution: Any, fan: Fan) -> Any:
-    fan_in, fan_out = fan.of(shape)
-    if fan.groups > 1 and mode != "fan_in":  # jax knows no groups: the variance is theirs with the scale moved
-        plain = fan_out * fan.groups
-        scale = scale * (fan.groups if mode == "fan_out" else (fan_in + plain) / (fan_in + fan_out))
+def _draw_scaled(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    scale: Number,
+    mode: Mode,
+    distribution: Distribution,
+    fan: Fan,
+) -> jax.Array:
     draw = jax.nn.initializers.variance_scaling(
-        scale, mode, distribution, in_axis=fan.in_axis, out_axis=fan.out_axis, batch_axis=fan.batch_axis
-    )
+        _scale_without_groups(scale, mode, fan, shape), mode, distribution,
+        in_axis=fan.in_axis, out_axis=fan.out_axis, batch_axis=fan.batch_axis,
+    )  # fmt: skip
     return draw(key, shape, drawn_in(dtype)).astype(dtype)
 
 
+def _scale_without_groups(scale: Number, mode: Mode, fan: Fan, shape: tuple[int, ...]) -> Number:
+    """The scale that gives the variance of a grouped kernel in JAX's function, which knows no groups."""
+    fan_in, fan_out = fan.of(shape)
+    if fan.groups == 1 or mode == "fan_in":
+        return scale
+    if mode == "fan_out":
+        return scale * fan.groups
+    return scale * ((fan_in + fan_out * fan.groups) / (fan_in + fan_out))
+
+
 def xavier_uniform(
-    gain: float = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
-) -> Initializer:
+    gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
+) -> Recipe:
     """Uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); also `glorot_uniform`.
 
     >>> xavier_uniform(2.0), xavier_uniform(in_axis=0, out_axis=(1, 2))
@@ -110,8 +148,8 @@ def xavier_uniform(
 
 
 def xavier_normal(
-    gain: float = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
-) -> Initializer:
+    gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
+) -> Recipe:
     """Gaussian with the variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio 2010); also `glorot_normal`.
 
     Like jax's, Keras' and Flax's it is cut at two standard deviations and then widened to just that variance;
@@ -120,16 +158,16 @@ def xavier_normal(
     return _xavier("xavier_normal", gain, "truncated_normal", Fan(in_axis, out_axis, batch_axis, groups))
 
 
-def _xavier(name: str, gain: float, distribution: str, fan: Fan) -> Initializer:
+def _xavier(name: str, gain: Number, distribution: Distribution, fan: Fan) -> Recipe:
     gain = number("gain", gain, 0)
     text = called(name, *([] if gain == 1 else [gain]), **fan.shown())
     return _scaling(text, gain**2, "fan_avg", distribution, fan)
 
 
 def kaiming_uniform(
-    negative_slope: float = 0.0, mode: str = "fan_in", *,
+    negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
-) -> Initializer:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Uniform in +-sqrt(6 / fan / (1 + negative_slope**2)), for layers before a ReLU (He et al. 2015); also `he_uniform`.
 
     >>> kaiming_uniform(mode="fan_out")
@@ -139,9 +177,9 @@ def kaiming_uniform(
 
 
 def kaiming_normal(
-    negative_slope: float = 0.0, mode: str = "fan_in", *,
+    negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
-) -> Initializer:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Gaussian with the variance 2 / fan / (1 + negative_slope**2), before a ReLU (He et al. 2015); also `he_normal`.
 
     Like jax's, Keras' and Flax's it is cut at two standard deviations and then widened to just that variance;
@@ -151,7 +189,7 @@ def kaiming_normal(
     return _kaiming("kaiming_normal", negative_slope, mode, "truncated_normal", fan)
 
 
-def _kaiming(name: str, negative_slope: float, mode: str, distribution: str, fan: Fan) -> Initializer:
+def _kaiming(name: str, negative_slope: Number, mode: Mode, distribution: Distribution, fan: Fan) -> Recipe:
     slope = number("negative_slope", negative_slope)
     text = called(name, negative_slope=(slope, 0.0), mode=(mode, "fan_in"), **fan.shown())
     return _scaling(text, 2.0 / (1 + slope**2), mode, distribution, fan)
@@ -159,7 +197,7 @@ def _kaiming(name: str, negative_slope: float, mode: str, distribution: str, fan
 
 def lecun_uniform(
     *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
-) -> Initializer:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Uniform in +-sqrt(3 / fan_in) (LeCun et al. 1998)."""
     fan = Fan(in_axis, out_axis, batch_axis, groups)
     return _scaling(called("lecun_uniform", **fan.shown()), 1.0, "fan_in", "uniform", fan)
@@ -167,7 +205,7 @@ def lecun_uniform(
 
 def lecun_normal(
     *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
-) -> Initializer:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Gaussian with the variance 1 / fan_in (LeCun et al. 1998), cut at two standard deviations and widened to that."""
     fan = Fan(in_axis, out_axis, batch_axis, groups)
     return _scaling(called("lecun_normal", **fan.shown()), 1.0, "fan_in", "truncated_normal", fan)
@@ -186,16 +224,16 @@ def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     Raises:
         InitError: a nonlinearity that is not linear, sigmoid, tanh, relu, leaky_relu or selu.
     """
-    known = {
+    gains = {
         "linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4,
         "leaky_relu": math.sqrt(2 / (1 + negative_slope**2)),
     }  # fmt: skip
-    if nonlinearity not in known:
-        raise InitError(f"no gain is known for {nonlinearity!r}, only for {sorted(known)}")
-    return known[nonlinearity]
+    if nonlinearity not in gains:
+        raise InitError(f"no gain is known for {nonlinearity!r}, only for {sorted(gains)}")
+    return gains[nonlinearity]
 
 
-def orthogonal(gain: float = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()) -> Initializer:
+def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()) -> Recipe:
     """`gain` times a matrix with orthonormal rows or columns, between `out_axis` and all others (Saxe et al. 2013).
 
     >>> w = orthogonal(2.0)(jax.random.key(0), (3, 3))
@@ -210,22 +248,34 @@ def orthogonal(gain: float = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ())
     gain = number("gain", gain)
     options = {"out_axis": (out_axis, -1), "batch_axis": (batch_axis, ())}
     text = called("orthogonal", *([] if gain == 1 else [gain]), **options)
-    return Initializer(text, _orthogonal, (gain, axes_of(out_axis), axes_of(batch_axis)))
+    return Recipe(text, _draw_orthogonal, (gain, axes_of(out_axis, "out_axis"), axes_of(batch_axis, "batch_axis")))
 
 
-def _orthogonal(key: Any, shape: Any, dtype: Any, gain: Any, out_axis: Any, batch_axis: Any) -> Any:
+def _draw_orthogonal(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    gain: Number,
+    out_axis: tuple[int, ...],
+    batch_axis: tuple[int, ...],
+) -> jax.Array:
     batch = from_front(batch_axis, len(shape), "batch_axis")
     out = from_front(out_axis, len(shape), "out_axis")
-    rest = [axis for axis in range(len(shape)) if axis not in (*batch, *out)]
-    if not rest or {*batch} & {*out}:
+    rest = [axis for axis in range(len(shape)) if axis not in batch and axis not in out]
+    if not rest or set(batch) & set(out):
         raise InitError(f"orthogonal needs an axis in and an axis out beside those of the batch; the shape is {shape}")
-    moved = [*batch, *rest, *out]
-    matrix = math.prod(shape[axis] for axis in rest), math.prod(shape[axis] for axis in out)
-    wide = drawn_in(dtype) if drawn_in(dtype).itemsize >= 4 else jnp.float32  # nobody factorises in bf16
+    matrix_shape = math.prod(shape[axis] for axis in rest), math.prod(shape[axis] for axis in out)
+    wide = drawn_in(dtype)
+    if wide.itemsize < 4:  # no QR decomposition in 16 bits
+        wide = jnp.dtype(jnp.float32)
 
-    def one(key: Any) -> Any:
-        return jax.nn.initializers.orthogonal(gain)(key, matrix, wide).astype(dtype)
+    def draw_matrix(key: jax.Array) -> jax.Array:
+        return jax.nn.initializers.orthogonal(gain)(key, matrix_shape, wide).astype(dtype)
 
-    count = math.prod(shape[axis] for axis in batch)
-    drawn = jax.vmap(one)(jax.random.split(key, count)) if batch else one(key)
-    return drawn.reshape([shape[axis] for axis in moved]).transpose(np.argsort(moved))
+    if batch:
+        count = math.prod(shape[axis] for axis in batch)
+        matrices = jax.vmap(draw_matrix)(jax.random.split(key, count))
+    else:
+        matrices = draw_matrix(key)
+    order = [*batch, *rest, *out]
+    return matrices.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))

@@ -1,167 +1,186 @@
-"""What frameworks and papers start from: initialisers as they stand, or called with options."""
+"""Presets: what PyTorch, Keras, Flax, MXNet, GPT-2 and muP start their parameters from."""
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
+import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from .._errors import InitError
+from .._words import describe
 from ._distributions import draw_normal, draw_uniform, normal, uniform
 from ._fans import Fan, glorot_uniform, lecun_normal
-from ._initializer import Axes, Initializer, called, number
+from ._options import Axes, Number, called, number, real
+from ._recipe import Recipe
+from ._scheme import Preset, Scheme, Site
 from ._values import zeros
 
-
-class Preset(Initializer):
-    """An initialiser as it stands; called with options, one with these."""
-
-    def __init__(self, make: Callable[..., Initializer], bias: Callable[..., Initializer] | None = None, **given: Any):
-        name, made = make.__name__.strip("_"), make(**given)
-        text = called(name, **{option: (value, None) for option, value in given.items()}) if given else name
-        super().__init__(text, made.draw, made.options)
-        object.__setattr__(self, "__doc__", make.__doc__)
-        object.__setattr__(self, "_made", (make, bias, given))
-
-    def __call__(self, *given: Any, **options: Any) -> Any:
-        make, bias, before = self._made  # pyright: ignore[reportAttributeAccessIssue]
-        names = [*inspect.signature(make).parameters]
-        if len(given) > 1 or "shape" in options:  # (key, shape, dtype)
-            return super().__call__(*given, **options)
-        options = {**dict(zip(names, given, strict=False)), **options}
-        wrong = [name for name in options if name not in names]
-        if wrong or len(given) > len(names):
-            name = make.__name__.strip("_")
-            raise InitError(f"{name} takes the options {names}, got {wrong or list(given)}")
-        return Preset(make, bias, **{**before, **options})
-
-    def for_bias(self, kernel: tuple[int, ...]) -> Initializer:
-        """What the framework draws for the bias beside a kernel of this shape."""
-        _, bias, given = self._made  # pyright: ignore[reportAttributeAccessIssue]
-        return self if bias is None else bias(kernel, **given)
-
-
-def _no_bias(kernel: Any, **given: Any) -> Initializer:
-    return zeros
-
-
-def _dense(name: str, fan: Fan, draw: Callable[..., Any], *options: Any) -> Initializer:
-    """A kernel all of whose axes are in, out or batch: in a dense layer no axis is spatial."""
-    return Initializer(name, _draw_dense, (name, fan, draw, *options))
-
-
-def _draw_dense(key: Any, shape: Any, dtype: Any, name: str, fan: Fan, draw: Callable[..., Any], *options: Any) -> Any:
-    if len(shape) < 2:
-        fix = "torch_linear(fan_in=...)" if draw is _torch else "a rule of its own, such as zeros"
-        raise InitError(f"{_LONE_BIAS}; give it {fix}")
-    if len({axis for axes in fan.roles(shape).values() for axis in axes}) < len(shape):
-        raise InitError(
-            f"{name} takes every axis as in, out or batch, and the shape {shape} has more: name them all in in_axis,"
-            f" out_axis and batch_axis, or take {name.split('_')[0]}_conv"
-        )
-    return draw(key, shape, dtype, *options)
-
-
 _LONE_BIAS = "it is a bias without a kernel beside it"
+_RULE_OF_ITS_OWN = "give it a rule of its own, such as zeros"
+
+
+# ------------------------------------------------------------------------------ PyTorch
 
 
 def _torch_linear(
-    fan_in: int | None = None, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()
-) -> Initializer:
+    fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()
+) -> Scheme:
     """PyTorch's `Linear`: uniform in +-1 / sqrt(fan_in), the bias too.
 
     The bias takes the fan_in of the kernel beside it; one that stands alone needs it as an option:
     `torch_linear(784)`.
     """
     fan = Fan(in_axis, out_axis, batch_axis)
-    if fan_in is not None:
-        return Initializer("torch", _torch, (number("fan_in", fan_in, 1), fan))
-    return _dense("torch_linear", fan, _torch, None, fan)
+    if fan_in is None:
+        kernel = _dense("torch_linear", "give it torch_linear(fan_in=...)", fan, _draw_torch, None, fan)
+    else:
+        fan_in = real("fan_in", fan_in, 1)
+        kernel = Recipe("torch_linear", _draw_torch, (fan_in, fan))
+    return Scheme(kernel, _TorchBias(fan, fan_in))
 
 
-def _torch_conv(
-    fan_in: int | None = None, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()
-) -> Initializer:
+def _torch_conv(fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """PyTorch's `Conv1d` to `Conv3d`: uniform in +-1 / sqrt(fan_in), the bias too, as for `torch_linear`.
 
     The kernel is (spatial..., in / groups, out). For `ConvTranspose` PyTorch takes the other axis:
     `torch_conv(in_axis=-1, out_axis=-2)`.
     """
     fan = Fan(in_axis, out_axis, batch_axis)
-    return Initializer("torch", _torch, (None if fan_in is None else number("fan_in", fan_in, 1), fan))
+    fan_in = None if fan_in is None else real("fan_in", fan_in, 1)
+    return Scheme(Recipe("torch_conv", _draw_torch, (fan_in, fan)), _TorchBias(fan, fan_in))
 
 
-def _torch(key: Any, shape: Any, dtype: Any, fan_in: Any, fan: Fan) -> Any:
+def _draw_torch(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, fan_in: float | None, fan: Fan) -> jax.Array:
     if fan_in is None and len(shape) < 2:
         raise InitError(f"{_LONE_BIAS}; give it torch_conv(fan_in=...)")
     bound = 1 / math.sqrt(fan.of(shape)[0] if fan_in is None else fan_in)
     return draw_uniform(key, shape, dtype, -bound, bound)
 
 
-def _torch_bias(kernel: Any, fan_in: int | None = None, **axes: Any) -> Initializer:
-    return torch_linear(fan_in=max(int(Fan(**axes).of(kernel)[0]), 1) if fan_in is None else fan_in)
+@dataclass(frozen=True)
+class _TorchBias:
+    """PyTorch's bias: uniform in +-1 / sqrt(fan_in), with the fan_in of the kernel beside it unless one is given."""
+
+    fan: Fan
+    fan_in: float | None
+
+    def __call__(self, site: Site) -> Recipe:
+        fan_in = self.fan_in
+        if fan_in is None:
+            assert site.kernel is not None  # a scheme asks for the bias beside a kernel only
+            fan_in = max(int(self.fan.of(site.kernel)[0]), 1)
+        return Recipe(called("torch_linear", fan_in=(fan_in, None)), _draw_torch, (fan_in, Fan()))
 
 
-def _torch_embedding(padding_idx: int | None = None) -> Initializer:
+def _torch_embedding(padding_idx: int | None = None) -> Scheme:
     """PyTorch's `Embedding`: Gaussian with the standard deviation 1; the row `padding_idx`, if given, is 0."""
-    return Initializer("torch", _torch_table, (padding_idx,))
+    return Scheme(Recipe("torch_embedding", _draw_torch_table, (padding_idx,)))
 
 
-def _torch_table(key: Any, shape: Any, dtype: Any, padding_idx: Any) -> Any:
-    if padding_idx is not None and not -shape[0] <= padding_idx < shape[0]:
-        raise InitError(f"padding_idx={padding_idx} is no row of a table of {shape[0]}")
+def _draw_torch_table(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, padding_idx: int | None) -> jax.Array:
     table = draw_normal(key, shape, dtype, 1.0)
-    return table if padding_idx is None else table.at[padding_idx].set(jnp.zeros((), dtype))
+    if padding_idx is None:
+        return table
+    if not -shape[0] <= padding_idx < shape[0]:
+        raise InitError(f"padding_idx={padding_idx} is no row of a table of {shape[0]}")
+    return table.at[padding_idx].set(jnp.zeros((), dtype))
 
 
-def _keras_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Initializer:
+# ------------------------------------------------------------------- Keras, Flax and MXNet
+
+
+def _zero_bias(site: Site) -> Recipe:
+    """Biases beside a kernel start at 0."""
+    return zeros
+
+
+def _keras_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """Keras' `Dense`: `glorot_uniform`; a bias beside a kernel is 0."""
-    return _dense("keras_dense", Fan(in_axis, out_axis, batch_axis), _keras_conv(in_axis, out_axis, batch_axis))
+    fan = Fan(in_axis, out_axis, batch_axis)
+    draw = glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
+    return Scheme(_dense("keras_dense", _RULE_OF_ITS_OWN, fan, draw), _zero_bias)
 
 
-def _keras_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Initializer:
+def _keras_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """Keras' convolutions: `glorot_uniform` of a (spatial..., in / groups, out) kernel; a bias beside it is 0."""
-    return glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
+    return Scheme(glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis), _zero_bias)
 
 
-def _keras_embedding() -> Initializer:
+def _keras_embedding() -> Scheme:
     """Keras' `Embedding`: uniform in [-0.05, 0.05)."""
-    return uniform(-0.05, 0.05)
+    return Scheme(uniform(-0.05, 0.05))
 
 
-def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Initializer:
+def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """Flax's `Dense` and `DenseGeneral`: `lecun_normal`; a bias beside a kernel is 0.
 
     Haiku's `Linear` does not widen the cut Gaussian: its spread is 0.88 of this, `variance_scaling(0.774)`.
     """
-    return _dense("flax_dense", Fan(in_axis, out_axis, batch_axis), _flax_conv(in_axis, out_axis, batch_axis))
+    fan = Fan(in_axis, out_axis, batch_axis)
+    draw = lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
+    return Scheme(_dense("flax_dense", _RULE_OF_ITS_OWN, fan, draw), _zero_bias)
 
 
-def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Initializer:
+def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """Flax's convolutions: `lecun_normal` of a (spatial..., in / groups, out) kernel; a bias beside it is 0."""
-    return lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
+    return Scheme(lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis), _zero_bias)
 
 
-def _mxnet_default(scale: float = 0.07) -> Initializer:
+def _mxnet_default(scale: Number = 0.07) -> Scheme:
     """MXNet's and Gluon's default: uniform in [-0.07, 0.07); a bias beside a kernel is 0."""
-    return uniform(-scale, scale)
+    return Scheme(uniform(-number("scale", scale), scale), _zero_bias)
 
 
-torch_linear = Preset(_torch_linear, _torch_bias)
-torch_conv = Preset(_torch_conv, _torch_bias)
+# ----------------------------------------------------------------------- dense kernels
+
+
+def _dense(name: str, lone_bias_fix: str, fan: Fan, draw: Callable[..., jax.Array], *options: object) -> Recipe:
+    """A recipe for kernels all of whose axes are in, out or batch: a dense layer has no spatial axis."""
+    return Recipe(name, _draw_dense, (name, lone_bias_fix, fan, draw, *options))
+
+
+def _draw_dense(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    name: str,
+    lone_bias_fix: str,
+    fan: Fan,
+    draw: Callable[..., jax.Array],
+    *options: object,
+) -> jax.Array:
+    if len(shape) < 2:
+        raise InitError(f"{_LONE_BIAS}; {lone_bias_fix}")
+    with_role = {axis for axes in fan.roles(shape).values() for axis in axes}
+    if len(with_role) < len(shape):
+        framework = name.split("_")[0]
+        raise InitError(
+            f"{name} takes every axis as in, out or batch, and the shape {shape} has more: name them all in in_axis,"
+            f" out_axis and batch_axis, or take {framework}_conv"
+        )
+    return draw(key, shape, dtype, *options)
+
+
+torch_linear = Preset(_torch_linear)
+torch_conv = Preset(_torch_conv)
 torch_embedding = Preset(_torch_embedding)
-keras_dense = Preset(_keras_dense, _no_bias)
-keras_conv = Preset(_keras_conv, _no_bias)
+keras_dense = Preset(_keras_dense)
+keras_conv = Preset(_keras_conv)
 keras_embedding = Preset(_keras_embedding)
-flax_dense = Preset(_flax_dense, _no_bias)
-flax_conv = Preset(_flax_conv, _no_bias)
-mxnet_default = Preset(_mxnet_default, _no_bias)
+flax_dense = Preset(_flax_dense)
+flax_conv = Preset(_flax_conv)
+mxnet_default = Preset(_mxnet_default)
 
 
-def gpt2_residual(layers: int, stddev: float = 0.02) -> Initializer:
+# --------------------------------------------------------------------------- from papers
+
+
+def gpt2_residual(layers: int, stddev: Number = 0.02) -> Recipe:
     """GPT-2's projections into the residual stream: `normal(stddev / sqrt(2 * layers))` (Radford et al. 2019, 2.3).
 
     >>> gpt2_residual(12)
@@ -172,14 +191,20 @@ def gpt2_residual(layers: int, stddev: float = 0.02) -> Initializer:
     Raises:
         InitError: fewer than 1 layer, or a negative `stddev`.
     """
+    if not isinstance(layers, int) or layers < 1:
+        raise InitError(f"layers must be a whole number of at least 1, got {describe(layers)}")
     text = called("gpt2_residual", layers, stddev=(stddev, 0.02))
-    return Initializer(text, draw_normal, normal(stddev / math.sqrt(2 * number("layers", layers, 1))).options)
+    scaled = normal(number("stddev", stddev, 0) / math.sqrt(2 * layers))
+    return Recipe(text, draw_normal, scaled.options)
+
+
+Role: TypeAlias = Literal["hidden", "output", "input"]
 
 
 def mup(
-    base_width: int, stddev: float = 0.02, role: str = "hidden", *,
+    base_width: float, stddev: Number = 0.02, role: Role = "hidden", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (),
-) -> Initializer:  # fmt: skip
+) -> Recipe:  # fmt: skip
     """Gaussian scaled from a model of `base_width` so that the best learning rate moves over (Yang et al. 2022, table 3).
 
     >>> mup(256)
@@ -192,15 +217,18 @@ def mup(
     Raises:
         InitError: another role, or a `base_width` below 1.
     """
-    powers = {"hidden": 0.5, "output": 1.0, "input": 0.0}
-    if role not in powers:
-        raise InitError(f"mup takes a role of {[*powers]}, got {role!r}")
+    if role not in get_args(Role):
+        raise InitError(f"mup takes a role of {[*get_args(Role)]}, got {role!r}")
     fan = Fan(in_axis, out_axis, batch_axis)
     text = called("mup", base_width, stddev=(stddev, 0.02), role=(role, "hidden"), **fan.shown())
-    facts = number("base_width", base_width, 1), number("stddev", stddev, 0), powers[role], fan
-    return Initializer(text, _mup, facts)
+    return Recipe(text, _draw_mup, (real("base_width", base_width, 1), number("stddev", stddev, 0), role, fan))
 
 
-def _mup(key: Any, shape: Any, dtype: Any, base_width: Any, stddev: Any, power: Any, fan: Fan) -> Any:
-    wider = fan.of(shape)[0] / base_width if power else 1.0
-    return draw_normal(key, shape, dtype, stddev / wider**power)
+def _draw_mup(
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, base_width: float, stddev: Number, role: Role, fan: Fan
+) -> jax.Array:
+    if role == "input":
+        return draw_normal(key, shape, dtype, stddev)
+    width_ratio = fan.of(shape)[0] / base_width
+    power = 0.5 if role == "hidden" else 1.0
+    return draw_normal(key, shape, dtype, stddev / width_ratio**power)

@@ -1,0 +1,95 @@
+"""The options of initialisers: finite numbers, axes of a shape, and the call as a person would write it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Number as AnyNumber
+from numbers import Real
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+from .._errors import InitError
+from .._words import describe
+
+Number: TypeAlias = complex | jax.Array | np.ndarray
+"""A number of Python, NumPy or JAX, or an array that is broadcast against the shape."""
+
+Axes: TypeAlias = int | Sequence[int]
+"""One axis or several, from the front or, negative, from the end."""
+
+
+def is_array(value: object) -> bool:
+    """Whether an option is an array of JAX or NumPy, or a number of theirs."""
+    return isinstance(value, (jax.Array, np.ndarray, np.generic))
+
+
+def called(name: str, *given: object, **options: tuple[object, object]) -> str:
+    """The call as a person would write it: an option, (value, default), is shown where the two differ.
+
+    >>> called("uniform", -1, 1), called("normal", 0.1, mean=(0.0, 0.0))
+    ('uniform(-1, 1)', 'normal(0.1)')
+    """
+    arguments = [_shown(value) for value in given]
+    for option, (value, default) in options.items():
+        if is_array(value) or value != default:
+            arguments.append(f"{option}={_shown(value)}")
+    return f"{name}({', '.join(arguments)})"
+
+
+def _shown(value: object) -> str:
+    return describe(value) if is_array(value) else repr(value)
+
+
+def number(name: str, value: Number, least: float = -math.inf) -> Number:
+    """An option that is a number, as Python's own float or int if it is real; arrays are taken as they are.
+
+    Raises:
+        InitError: it is no number, not finite, or below the least that makes sense.
+    """
+    if isinstance(value, Real):
+        return real(name, value, least)
+    if is_array(value) or isinstance(value, AnyNumber):  # an array may be a tracer, whose value is not known
+        return value
+    raise InitError(f"{name} must be a number, got {describe(value)}")
+
+
+def real(name: str, value: object, least: float = -math.inf) -> float:
+    """An option that is one finite number, as Python's own float or int.
+
+    Raises:
+        InitError: it is no real number, not finite, or below the least that makes sense.
+    """
+    if not isinstance(value, Real):
+        raise InitError(f"{name} must be a number, got {describe(value)}")
+    plain = value if isinstance(value, (int, float)) else float(value)
+    if not least <= plain < math.inf or plain == -math.inf:
+        bound = "" if least == -math.inf else f" of at least {least:g}"
+        raise InitError(f"{name} must be a finite number{bound}, got {value}")
+    return plain
+
+
+def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
+    """One axis or several, as a tuple.
+
+    Raises:
+        InitError: what is no whole number.
+    """
+    several = tuple(axes) if isinstance(axes, Sequence) else (axes,)
+    if not all(isinstance(axis, int) for axis in several):
+        raise InitError(f"{name} must be an axis, as a whole number, or a tuple of them, got {describe(axes)}")
+    return several
+
+
+def from_front(axes: tuple[int, ...], ndim: int, name: str) -> list[int]:
+    """The axes counted from the front.
+
+    Raises:
+        InitError: a shape with this number of axes does not have them.
+    """
+    if any(not -ndim <= axis < ndim for axis in axes):
+        shown = axes[0] if len(axes) == 1 else axes
+        raise InitError(f"{name}={shown} is not there in a shape with {ndim} {'axis' if ndim == 1 else 'axes'}")
+    return [axis % ndim for axis in axes]
