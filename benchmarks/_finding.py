@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from _modules import Module
 
-COMMON = frozenset(
-    "the a an of to in and or is are it its that this what which with for as by on at be not no one where whether from"
-    " than has have how was were if do does only can all each any so".split()  # noqa: SIM905
-)
+COMMON = """
+the a an of to in and or is are it its that this what which with for as by on at be not no one where whether from than has have
+how was were if do does only can all each any so
+"""
 ENDINGS = ("ings", "ing", "ies", "es", "ed", "s", "er", "ly")
 
 
@@ -21,9 +21,10 @@ def words(text: str) -> list[str]:
     >>> words("Loads trees from a safetensors file")
     ['load', 'tre', 'safetensor', 'file']
     """
+    common = COMMON.split()
     text = re.sub("([a-z])([A-Z])", r"\1 \2", text).lower()
     stems = [_stem(word) for word in re.findall("[a-z]+", text)]
-    return [stem for stem in stems if stem not in COMMON and len(stem) > 1]
+    return [stem for stem in stems if stem not in common and len(stem) > 1]
 
 
 def _stem(word: str) -> str:
