@@ -9,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from slow import SLOW
 
 import ptree as pt
 
@@ -116,6 +117,12 @@ def test_messages_name_extras_that_there_are():
     assert "orbax" in named
     assert named <= EXTRAS.keys()
     assert not any("ptree[" in text for text in texts)
+
+
+def test_each_slow_test_is_there():
+    files = Path(__file__).parent.rglob("test_*.py")
+    names = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(), flags=re.MULTILINE)}
+    assert names >= SLOW
 
 
 def test_importing_starts_no_backend_and_loads_nothing_heavy():
