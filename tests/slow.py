@@ -2,6 +2,8 @@
 
 SLOW = {
     # every optimiser, layer and option, beside what is written by hand or by others
+    "test_a_residual_network_of_all_kinds",
+    "test_a_tied_language_model_trains_as_pytorchs_shared_modules_do",
     "test_attention",
     "test_compute_dtype_is_apart_from_parameter_dtype",
     "test_conv",
@@ -15,8 +17,11 @@ SLOW = {
     "test_law_4_the_gradient_of_a_tied_leaf_is_the_sum_over_the_untied_copies",
     "test_nothing_is_given_up_for_compiled_calls",
     "test_nothing_that_jax_does_breaks_a_tie",
+    "test_options_go_through_containers_to_the_layers_that_take_them",
     "test_pools",
     "test_recurrent",
+    "test_repeat_is_the_layers_one_after_the_other",
+    "test_scan_over_a_stack_is_the_loop_over_its_layers",
     "test_sharded_values_are_those_of_one_device",
     "test_the_contributions_of_all_names_add_up_to_the_gradient",
     "test_the_forward_pass_is_the_one_by_hand_bit_for_bit",
@@ -28,8 +33,10 @@ SLOW = {
     "test_load_needs_the_memory_of_what_it_gives",
     "test_mapped_leaves_need_none",
     "test_save_of_sharded_leaves_needs_the_memory_of_one_leaf",
-    # very large trees
+    # very many names or examples
+    "test_a_damaged_header_with_a_checksum_that_fits_is_refused_or_read_as_what_it_says",
     "test_a_million_paths_have_a_million_keys",
+    "test_parsing_undoes_printing_and_matching_agrees_with_a_slow_reference",
     "test_ten_thousand_names_that_do_not_fit_are_told_and_few_are_looked_at",
     "test_ties_of_ties_cannot_explode",
 }
