@@ -132,7 +132,7 @@ def found_files(modules: Sequence[Module]) -> Measure:
 
 
 def lines(modules: Sequence[Module]) -> Measure:
-    return Measure("code lines", "fewer than 6,423", f"{sum(map(source.code_lines, modules)):,}", [])
+    return Measure("code lines", "below 6,424", f"{sum(map(source.code_lines, modules)):,}", [])
 
 
 MEASURES = (
