@@ -1,5 +1,7 @@
-"""Claim: a Tree costs at most 1.05 times a plain nested dict, in jit dispatch and in a whole train step.
+"""Claim: a Tree costs at most 0.98 times a plain nested dict on its way into a jitted function, 1.05 in and out.
 
+The way in is what `dispatch` times: the function takes every leaf and gives back one number. `in_and_out` gives back the whole
+tree, and `train_step` is a step of Adam, which takes and gives back parameters and state; for both the claim is 1.05.
 Two shapes of tree: `flat` has a node for every two leaves, as a stack of dense layers; `deep` is nested four
 levels, as a transformer, with nearly as many nodes as leaves, which is the worst that a real model has.
 Run it with `python benchmarks/dispatch.py`. The floor is hand-written JAX over nested dicts. Both run in one
@@ -41,13 +43,19 @@ def deep(leaves: int) -> dict[str, Any]:
 
 
 def dispatch(params: Any) -> Callable[[], Any]:
-    """A jitted function that takes every leaf and does next to nothing: what is left is dispatch."""
+    """Call a jitted function that takes every leaf and does next to nothing: what is left is dispatch."""
     first = jax.jit(lambda p: jax.tree.leaves(p)[0] + 1)
     return lambda: first(params)
 
 
+def in_and_out(params: Any) -> Callable[[], Any]:
+    """Call a jitted function that gives back the tree that it was given."""
+    same = jax.jit(lambda p: p)
+    return lambda: same(params)
+
+
 def train_step(params: Any) -> Callable[[], Any]:
-    """One step of Adam, in and out through jit, with the state of the step before."""
+    """Do one step of Adam, in and out through jit, with the state of the step before."""
     optimiser = optax.adam(1e-3)
 
     @jax.jit
@@ -98,7 +106,7 @@ def main() -> None:
         f" jax {jax.__version__}, jaxlib {version('jaxlib')}"
     )
     print(f"{'what':12} {'shape':5} {'leaves':>6} {'Tree us':>9} {'dict us':>9} {'ratio':>6} {'+-':>5}")
-    for what, shape, leaves in itertools.product((dispatch, train_step), (flat, deep), (10, 200, 1000)):
+    for what, shape, leaves in itertools.product((dispatch, in_and_out, train_step), (flat, deep), (16, 192, 768)):
         plain = shape(leaves)
         tree = pt.Tree(plain)
         assert len(jax.tree.leaves(tree)) == leaves

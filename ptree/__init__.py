@@ -8,6 +8,8 @@ first used, so that `import ptree` stays quick.
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 # the tree, and a parameter that is not drawn yet
 from ._tree import Tree as Tree
 from ._draw import Param as Param

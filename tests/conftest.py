@@ -1,5 +1,6 @@
 """Eight virtual devices, so that shardings can be tested on a CPU, and Keras on JAX; both read this when imported.
 
+`pytest -m "not slow"` leaves out those of `slow.py`, which take most of the time; what is left has tests of every room.
 `pytest --hypothesis-profile=long` is the long run: 20,000 examples for each test by hypothesis, 100,000 mutated files, 200
 killed saves.
 """
@@ -8,11 +9,18 @@ import os
 
 import pytest
 from hypothesis import settings
+from slow import SLOW
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 settings.register_profile("long", max_examples=20_000, deadline=None)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if isinstance(item, pytest.Function) and item.originalname in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

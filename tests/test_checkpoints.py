@@ -3,6 +3,7 @@
 50 kills instead of 8: `pytest --hypothesis-profile=long tests/test_checkpoints.py`.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -226,20 +227,23 @@ with pt.Checkpoints(folder, keep=2, every=5) as checkpoints:
         state = train(state)
         step += 1
         checkpoints.save(step, state)
+        print(step, flush=True)
 """
 
 
 def test_killed_again_and_again_it_trains_as_if_it_had_never_been(tmp_path, long):
-    draw, kills, seen = np.random.default_rng(0), 50 if long else 8, set()
+    draw, kills, newest = np.random.default_rng(0), 50 if long else 8, 0
     for _ in range(kills):
         run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed"), "1000000"], stdout=subprocess.PIPE)
         assert run.stdout.readline() == b"ready\n"
-        time.sleep(draw.uniform(0, 0.3))
+        for _ in range(draw.integers(10, 60)):  # of 10 steps two are saved, and the first of these is written
+            assert run.stdout.readline()
+        time.sleep(draw.uniform(0, 0.01))
         run.send_signal(signal.SIGKILL)
         run.wait()
         run.stdout.close()
-        seen |= {*pt.Checkpoints(tmp_path / "killed").steps()[-1:]}
-    assert len(seen) > kills // 2  # it came further nearly each time
+        before, newest = newest, pt.Checkpoints(tmp_path / "killed").steps()[-1]
+        assert newest > before
     step, state = pt.Checkpoints(tmp_path / "killed").load()
     subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole"), str(step)], check=True, stdout=subprocess.PIPE)
     assert equal(pt.Checkpoints(tmp_path / "whole").load(step=step)[1], state)
@@ -280,6 +284,7 @@ def test_any_damage_to_a_folder_by_orbax_is_passed_over(tmp_path):
             passed += step == 1
         path.write_bytes(whole)
     assert passed > len(files)
+    gc.collect()  # what is left of Orbax' coroutines complains now, not in a later test
 
 
 def test_a_step_that_was_passed_over_neither_stops_the_run_nor_counts(tmp_path):

@@ -1,16 +1,21 @@
 """The face of the package: what it exports, and what importing it costs and touches."""
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 import types
 from pathlib import Path
 
 import pytest
+from slow import SLOW
 
 import ptree as pt
 
 ROOT = Path(pt.__file__).parent
-
+PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 NAMESPACES = {"initializers", "nn", "random", "sharing", "stacks"}
 
@@ -43,6 +48,81 @@ def test_public_classes_say_where_they_are_used_from():
 def test_the_layout_on_disk_has_no_drawers():
     names = {path.stem for path in ROOT.rglob("*.py")}
     assert not names & {"utils", "misc", "helpers", "common", "base", "_utils", "_helpers", "_common", "_base"}
+
+
+def imports():
+    """(file, absolute name of what is imported, whether in a function) for all files of the package."""
+    for file in ROOT.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        inner = {id(node) for function in functions for node in ast.walk(function)}
+        folder = ["ptree", *file.parent.relative_to(ROOT).parts]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                start = folder[: len(folder) - node.level + 1] if node.level else []
+                module = ".".join([*start, *filter(None, [node.module])])
+                names = [f"{module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                yield file.relative_to(ROOT), name, id(node) in inner
+
+
+ROOMS = [
+    "nn",
+    "look",
+    "files",
+    "_draw",
+    "stacks",
+    "_ties",
+    "_edit",
+    "_tree",
+    "initializers",
+    "_paths",
+    "_words",
+    "_errors",
+]
+APART = {"nn", "look", "files"}
+"""These do not import each other."""
+
+
+def test_each_room_imports_only_rooms_below_it():
+    for file, name, _ in imports():
+        room, target = file.parts[0].removesuffix(".py"), name.split(".")[1:2]
+        if not name.startswith("ptree.") or room not in ROOMS or target == [room]:
+            continue
+        assert target[0] in ROOMS, f"{file} imports {name}"
+        assert ROOMS.index(room) < ROOMS.index(target[0]), f"{file} imports {name}"
+        assert not {room, *target} <= APART, f"{file} imports {name}"
+
+
+def distribution(requirement):
+    return re.match(r"[\w-]+", requirement)[0].replace("-", "_")
+
+
+def test_what_is_imported_is_what_is_required():
+    foreign = {(name.split(".")[0], inner) for _, name, inner in imports()}
+    foreign = {(name, inner) for name, inner in foreign if name not in sys.stdlib_module_names | {"ptree"}}
+    required = {distribution(requirement) for requirement in PROJECT["dependencies"]}
+    assert {name for name, inner in foreign if not inner} <= required
+    assert required <= {name for name, _ in foreign}
+    assert {name for name, _ in foreign} - required == {"orbax", "torch"} < EXTRAS.keys()
+
+
+def test_messages_name_extras_that_there_are():
+    texts = [file.read_text() for file in ROOT.rglob("*.py")] + [(ROOT.parent / "README.md").read_text()]
+    named = {extra for text in texts for extra in re.findall(r"ptree-jax\[(\w+)\]", text)}
+    assert "orbax" in named
+    assert named <= EXTRAS.keys()
+    assert not any("ptree[" in text for text in texts)
+
+
+def test_each_slow_test_is_there():
+    files = Path(__file__).parent.rglob("test_*.py")
+    names = {name for file in files for name in re.findall(r"^def (test_\w+)", file.read_text(), flags=re.MULTILINE)}
+    assert names >= SLOW
 
 
 def test_importing_starts_no_backend_and_loads_nothing_heavy():

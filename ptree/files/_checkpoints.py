@@ -58,7 +58,7 @@ class Checkpoints:
         every: which steps `save` writes; it passes over the others.
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
             `"orbax"` writes a folder `step_100` with Orbax, for arrays that are spread over the processes of many hosts;
-            all processes call `save` and `load`. It needs `ptree[orbax]`, and what is spread over processes has no
+            all processes call `save` and `load`. It needs `ptree-jax[orbax]`, and what is spread over processes has no
             checksums. Either loads what the other wrote.
         max_shard_size: as in `ptree.save`.
     """

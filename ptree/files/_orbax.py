@@ -34,7 +34,7 @@ def orbax() -> Any:
     try:
         import orbax.checkpoint
     except ImportError:
-        raise FileError("Orbax is not installed: pip install 'ptree[orbax]'") from None
+        raise FileError("Orbax is not installed: pip install 'ptree-jax[orbax]'") from None
     return orbax.checkpoint
 
 

@@ -1,0 +1,232 @@
+"""Claim: the code is as easy to read as that of the libraries that it learns from.
+
+Run it with `python benchmarks/shape.py`; `--details` also names what was counted. It prints the same numbers for ptree and for
+those of its models that are installed, counted by the same code, without tests:
+
+- branches per 100 lines of code, functions with more than 10, and functions that call themselves;
+- annotations that are plain `Any`, and comments per 100 lines;
+- how often a call goes from a function of one file to one of another: `set` of a tied leaf and of a tied node, `save`, and
+  `load(like=)` of an MLP with a tied layer; for Equinox `tree_at`, and leaves to a file and back;
+- modules that import each other in a circle, also for types alone; imports inside a function of what is neither optional nor slow;
+- how often a search for the name and the first line of a function finds its file, first or among the first three, by the
+  names of the files and the first paragraph of their docstrings.
+
+They say where to look. A function that is cut at a random line to please a counter is worse than before.
+"""
+
+import argparse
+import importlib.util
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import _finding as finding
+import _modules as source
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from _modules import Module
+
+import ptree as pt
+from ptree import nn
+
+MODELS = {
+    "Equinox": ("equinox", ""),
+    "optax": ("optax", ""),
+    "Haiku": ("haiku", ""),
+    "Orbax v1": ("orbax", "checkpoint/experimental/v1"),
+    "chex": ("chex", ""),
+    "Flax": ("flax", ""),
+}
+"""Title -> the package, and the folder in it."""
+
+OPTIONAL = ("jax.extend", "matplotlib", "orbax", "torch")
+SLOW = ("concurrent.futures", "difflib", "hashlib", "importlib", "tqdm")
+
+
+class Measure(NamedTuple):
+    """A row of the table: a number, and what was counted."""
+
+    title: str
+    aim: str
+    value: str
+    details: list[str]
+
+
+def density(modules: Sequence[Module]) -> Measure:
+    share = 100 * sum(map(source.branches, modules)) / sum(map(source.code_lines, modules))
+    return Measure("branches per 100 code lines", "16", f"{share:.1f}", [])
+
+
+def long_functions(modules: Sequence[Module]) -> Measure:
+    total, details = 0, []
+    for module in modules:
+        for function in module.functions():
+            if source.is_overload(function):
+                continue
+            total += 1
+            count = source.complexity(function)
+            if count > 10:
+                details.append(f"{module.path}:{function.lineno} {function.name}: {count}")
+    return Measure("functions over 10 branches, %", "3", f"{100 * len(details) / total:.1f}", details)
+
+
+def recursive_functions(modules: Sequence[Module]) -> Measure:
+    details = [
+        f"{module.path}:{function.lineno} {function.name}"
+        for module in modules
+        for function in module.functions()
+        if source.is_recursive(function)
+    ]
+    return Measure("directly recursive functions", "14", str(len(details)), details)
+
+
+def any_annotations(modules: Sequence[Module]) -> Measure:
+    counts = {module.path: source.annotations(module) for module in modules}
+    plain = {path: sum(given in ("Any", "typing.Any") for given in found) for path, found in counts.items()}
+    share = 100 * sum(plain.values()) / sum(map(len, counts.values()))
+    details = [f"{path}: {plain[path]} of {len(found)}" for path, found in counts.items() if plain[path]]
+    return Measure("annotations that are Any, %", "10", f"{share:.0f}", details)
+
+
+def comments(modules: Sequence[Module]) -> Measure:
+    share = 100 * sum(map(source.comment_lines, modules)) / sum(map(source.text_lines, modules))
+    return Measure("comments per 100 lines", "5", f"{share:.1f}", [])
+
+
+def import_circles(modules: Sequence[Module]) -> Measure:
+    details = [" ".join(circle) for circle in source.circles(source.import_graph(modules))]
+    return Measure("circles of imports", "0", str(len(details)), details)
+
+
+def inner_imports(modules: Sequence[Module]) -> Measure:
+    details: list[str] = []
+    for module in modules:
+        for imported in source.imports(module):
+            excused = any(f"{imported.target}.".startswith(f"{name}.") for name in OPTIONAL + SLOW)
+            if imported.in_function and not excused:
+                details.append(f"{module.path}:{imported.line} {imported.target}")
+    return Measure("imports inside functions", "0", str(len(details)), details)
+
+
+def found_files(modules: Sequence[Module]) -> Measure:
+    files = [module for module in modules if not module.is_package]
+    search = finding.Search(files)
+    first, among, total, details = 0, 0, 0, []
+    for module in files:
+        for question in finding.questions(module):
+            best = search.best(question, 3)
+            total += 1
+            first += best[:1] == [module.path]
+            among += module.path in best
+            if best[:1] != [module.path]:
+                details.append(f"{module.path}: {question!r}; found {best}")
+    value = f"{100 * first / total:.0f} / {100 * among / total:.0f}"
+    return Measure("a function's file is found, first / in three, %", "60 / 80", value, details)
+
+
+def lines(modules: Sequence[Module]) -> Measure:
+    return Measure("code lines", "below 6,424", f"{sum(map(source.code_lines, modules)):,}", [])
+
+
+MEASURES = (
+    density,
+    long_functions,
+    recursive_functions,
+    any_annotations,
+    comments,
+    import_circles,
+    inner_imports,
+    found_files,
+    lines,
+)
+
+
+def hops(folder: Path, call: Callable[[], object]) -> str:
+    """Count how often a call goes on in another file of this folder; the first call, which fills caches, does not count."""
+    call()
+    files: list[str] = []
+
+    def enter(frame: FrameType, event: str, _: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(f"{folder}/") and not code.co_name.startswith("<"):
+            files.append(code.co_filename)
+
+    sys.setprofile(enter)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return str(sum(before != after for before, after in pairwise(files)))
+
+
+def hops_of_ptree(folder: Path, file: str) -> list[Measure]:
+    net = nn.Sequential(nn.Dense(8), jax.nn.relu, nn.Dense(8), jax.nn.relu, nn.Dense(8), jax.nn.relu, nn.Dense(1))
+    params = pt.init(pt.tie(net.spec(jnp.ones((2, 4))), {"4": "2"}), jax.random.key(0))
+    bias, node = jnp.ones(8), {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}
+    pt.save(file, params)
+    return [
+        Measure("hops: set of a tied leaf", "6", hops(folder, lambda: pt.set(params, "4/bias", bias)), []),
+        Measure("hops: set of a tied node", "30", hops(folder, lambda: pt.set(params, "4", node)), []),
+        Measure("hops: save", "50", hops(folder, lambda: pt.save(file, params)), []),
+        Measure("hops: load(like=)", "120", hops(folder, lambda: pt.load(file, like=params)), []),
+    ]
+
+
+def hops_of_equinox(folder: Path, file: str) -> list[str]:
+    mlp = eqx.nn.MLP(4, 1, 8, 3, key=jax.random.key(0))
+    layer = eqx.nn.Linear(8, 8, key=jax.random.key(1))
+    return [
+        hops(folder, lambda: eqx.tree_at(lambda tree: tree.layers[1].bias, mlp, jnp.ones(8))),
+        hops(folder, lambda: eqx.tree_at(lambda tree: tree.layers[1], mlp, layer)),
+        hops(folder, lambda: eqx.tree_serialise_leaves(file, mlp)),
+        hops(folder, lambda: eqx.tree_deserialise_leaves(file, mlp)),
+    ]
+
+
+def folder_of(package: str) -> Path | None:
+    """Find the folder of a package; None if it is not installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--details", action="store_true", help="name what was counted in ptree")
+    details = arguments.parse_args().details
+
+    home = Path(pt.__file__).parent
+    ours = [measure(source.read_package(home, "ptree")) for measure in MEASURES]
+    columns: dict[str, list[str]] = {}
+    for title, (package, below) in MODELS.items():
+        folder = folder_of(package)
+        if folder is not None:
+            name = ".".join([package, *Path(below).parts])
+            modules = source.read_package(folder / below, name)
+            columns[title] = [measure(modules).value for measure in MEASURES]
+    with tempfile.TemporaryDirectory() as scratch:
+        ours += hops_of_ptree(home, f"{scratch}/m.safetensors")
+        columns["Equinox"] += hops_of_equinox(Path(eqx.__file__).parent, f"{scratch}/m.eqx")
+
+    print(f"Python {platform.python_version()}, jax {version('jax')}, {home}")
+    print("| what | aim | ptree | " + " | ".join(columns) + " |")
+    print("| --- | ---: | ---: |" + " ---: |" * len(columns))
+    for row, measure in enumerate(ours):
+        cells = [column[row] if row < len(column) else "" for column in columns.values()]
+        print(f"| {measure.title} | {measure.aim} | {measure.value} | " + " | ".join(cells) + " |")
+    if details:
+        for measure in ours:
+            if measure.details:
+                print("", f"{measure.title}: {measure.value}", *measure.details, sep="\n  ")
+
+
+if __name__ == "__main__":
+    main()
