@@ -436,3 +436,20 @@ def test_ranks_as_labels_keep_a_stack_of_vectors_from_being_factored():
     unaware = optax.scale_by_factored_rms(min_dim_size_to_factor=2)
     wrong, _ = unaware.update(stacked, unaware.init(stacked), stacked)
     assert not np.allclose(wrong["blocks/:/b"], together["blocks/:/b"], rtol=1e-2)
+
+
+def test_reinit_of_single_layers_draws_what_they_draw_apart(stacked, apart):
+    key = jax.random.key(9)
+    rules = {"blocks/2/q/bias": I.normal(1.0), "blocks/{0,1}/q/bias": I.normal(3.0)}
+    new = pt.reinit(stacked, key, rules)
+    expected = pt.reinit(apart, key, rules)
+    assert equal(pt.stacks.unstack(new, "blocks"), expected)
+    assert new["blocks/:/q/kernel"] is stacked["blocks/:/q/kernel"]
+    both = pt.reinit(stacked, key, {"blocks/2/q/bias": I.zeros, "blocks/*/q/bias": I.ones})
+    assert both["blocks/:/q/bias"][:, 0].tolist() == [1, 1, 0, 1, 1, 1]
+    says(pt.PatternError, "the rule 'blocks/2/q/bias' takes nothing: the rules before it take all that it matches",
+         pt.reinit, stacked, key, {"blocks/*/q/bias": I.ones, "blocks/2/q/bias": I.zeros})  # fmt: skip
+    again = pt.reinit(both, jax.random.key(3), "blocks/2/q/kernel", spec=pt.stacks.stack(declared(), "blocks"))
+    changed = (again["blocks/:/q/kernel"] != both["blocks/:/q/kernel"]).any((1, 2))
+    assert changed.tolist() == [False, False, True, False, False, False]
+    assert equal(again["blocks/2/q/kernel"], pt.init(declared(), jax.random.key(3))["blocks/2/q/kernel"])

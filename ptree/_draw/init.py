@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -10,7 +10,20 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, Sharding
 
-from .._edit import Rules, Selector, assign, choose, differences, get_or, leaves, replace_leaves, structure_error
+from .._edit import (
+    Rules,
+    Selected,
+    Selector,
+    assign,
+    assign_values,
+    choose_layers,
+    differences,
+    get_or,
+    leaves,
+    replace_leaves,
+    set,
+    structure_error,
+)
 from .._errors import InitError, PathError, PatternError
 from .._paths import join
 from .._tree import MISSING, Leaf, PyTree, Tree
@@ -151,7 +164,8 @@ def reinit(
     >>> bool((again["enc/kernel"] == params["enc/kernel"]).all())
     True
 
-    Works on any pytree of arrays, from their shapes; dtypes, ties, containers and shardings stay (inside of
+    In a stack a number selects single layers, which draw what they would draw if the layers were apart. Works on any
+    pytree of arrays, from their shapes; dtypes, ties, containers and shardings stay (inside of
     `jit` those of meshes with explicit axes, as JAX knows no others there). A leaf without elements is kept.
 
     Args:
@@ -171,17 +185,29 @@ def reinit(
     refuse_swapped(params, key, "reinit(params, key, rules)")
     refuse_swapped(rules, key, "reinit(params, key, rules)", order=(params, key, rules))
     if isinstance(rules, Mapping):
-        chosen = assign(params, rules, strict)
+        chosen = assign_values(params, rules, strict)
     elif spec is not None:
-        chosen = _declared_initializers(dict(choose(params, rules)), spec)
+        chosen = _declared_initializers(choose_layers(params, rules), spec)
     else:
         raise PatternError(
             "reinit takes rules, selector -> initialiser; to draw the leaves of a selector as they were declared, give spec="
         )
-    leaf_at = dict(leaves(params))
-    initializers = {path: initializer for path, initializer in chosen.items() if not _is_empty(leaf_at[path])}
-    placed = _placements(leaf_at, initializers)
-    return replace_leaves(params, draw(_jobs(params, leaf_at, initializers, placed), key))
+    leaf_at: dict[str, Leaf] = {}
+    initializers: dict[str, Initializer] = {}
+    single_layers: list[str] = []
+    for selected, initializer in chosen:
+        leaf = selected.value()
+        if _is_empty(leaf):
+            continue
+        leaf_at[selected.path] = leaf
+        initializers[selected.path] = initializer
+        if selected.layers:
+            single_layers.append(selected.path)
+    drawn = draw(_jobs(params, leaf_at, initializers, _placements(leaf_at, initializers)), key)
+    changed = replace_leaves(params, drawn)
+    for path in single_layers:
+        changed = set(changed, path, drawn[path])
+    return changed
 
 
 def _is_empty(leaf: Leaf) -> bool:
@@ -189,8 +215,9 @@ def _is_empty(leaf: Leaf) -> bool:
     return 0 in getattr(leaf, "shape", ())
 
 
-def _declared_initializers(selected: Mapping[str, Leaf], spec: PyTree) -> dict[str, Initializer]:
-    """Path -> the initialiser that the spec declares for it."""
+def _declared_initializers(chosen: Sequence[Selected], spec: PyTree) -> list[tuple[Selected, Initializer]]:
+    """Each selected leaf, or layer of one, with the initialiser that the spec declares for it."""
+    selected = {one.path: one.value() for one in chosen}
     declared = {path: get_or(spec, path, MISSING) for path in selected}
     missing = [path for path, leaf in declared.items() if leaf is MISSING]
     if missing:
@@ -202,7 +229,7 @@ def _declared_initializers(selected: Mapping[str, Leaf], spec: PyTree) -> dict[s
     undeclared = [path for path, leaf in declared.items() if not _declares_initializer(leaf)]
     if undeclared:
         raise InitError(f"the spec declares no initialiser for {listed(undeclared)}")
-    return {path: leaf.init for path, leaf in declared.items()}
+    return [(one, declared[one.path].init) for one in chosen]
 
 
 # ------------------------------------------------------------------------------ jobs

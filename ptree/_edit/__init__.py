@@ -11,6 +11,7 @@ from .check import differences as differences
 from .check import readings as readings
 from .check import structure_error as structure_error
 from .leaf_names import names_of_leaves as names_of_leaves
+from .pattern_walk import Selected as Selected
 from .read import count as count
 from .read import flatten as flatten
 from .read import get as get
@@ -21,11 +22,13 @@ from .read import read_or as read_or
 from .rename import rename as rename
 from .rules import Rules as Rules
 from .rules import assign as assign
+from .rules import assign_values as assign_values
 from .rules import explain as explain
 from .rules import label as label
 from .rules import mask as mask
 from .selectors import Selector as Selector
 from .selectors import choose as choose
+from .selectors import choose_layers as choose_layers
 from .selectors import choose_names as choose_names
 from .selectors import choose_values as choose_values
 from .selectors import unused_in_braces as unused_in_braces

@@ -8,13 +8,14 @@ Only `**` may be left with nothing to take. `default=` and `strict=False` are th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._tree import MISSING, PyTree, leaves, map_leaves, replace_leaves
+from .._tree import MISSING, Index, PyTree, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted, table
+from .pattern_walk import Selected
 from .selectors import Selector, choose, is_everything, match, parse, single_layers
 
 T = TypeVar("T")
@@ -175,6 +176,38 @@ def assign(tree: PyTree, rules: Rules, strict: bool = True) -> dict[str, Any]:
     if strict and explanation.dead:
         raise PatternError(lines(list(explanation.dead.values())))
     return {row.path: row.value for row in explanation.rows if row.rule is not None}
+
+
+def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple[Selected, Any]]:
+    """What `assign` gives, where rules may also name single layers of stacks: whole leaves first, then layers.
+
+    Raises:
+        PatternError: a malformed rule, or with `strict` one that takes nothing.
+    """
+    if not isinstance(rules, Mapping):
+        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    taken: dict[str, set[Index]] = {}
+    values: list[tuple[Selected, Any]] = []
+    problems: list[str] = []
+    for key, value in rules.items():
+        found = match(tree, list(key) if isinstance(key, tuple) else key)
+        new = [one for one in found.selected if not _is_taken(one, taken)]
+        for one in new:
+            taken.setdefault(one.own_path, set()).add(one.layers)
+            values.append((one, value))
+        problems += found.problems
+        if found.selected and not new and key != "**":
+            problems.append(
+                f"the rule {quoted(_rule_name(key))} takes nothing: the rules before it take all that it matches"
+            )
+    if problems and strict:
+        raise PatternError(lines(problems))
+    return sorted(values, key=lambda pair: bool(pair[0].layers))
+
+
+def _is_taken(one: Selected, taken: Mapping[str, Collection[Index]]) -> bool:
+    layers = taken.get(one.own_path, ())
+    return () in layers or one.layers in layers
 
 
 def mask(tree: T, selector: Selector) -> T:
