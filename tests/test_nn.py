@@ -303,10 +303,10 @@ def test_a_container_of_ones_own_is_asked_for_its_statistics(key):
     class Wrapped(nn.Layer):
         inner: nn.Layer
 
-        def spec(self, x):
+        def declare(self, x):
             return {"inner": self.inner.spec(x)}
 
-        def __call__(self, params, x):
+        def apply(self, params, x):
             return self.inner(params["inner"], x)
 
     x = jnp.ones((4, 8))
@@ -327,7 +327,7 @@ class Times(nn.Layer):  # no dataclass
     def __init__(self, by):
         self.by = by
 
-    def __call__(self, params, x):
+    def apply(self, params, x):
         return self.by * x
 
 
@@ -335,7 +335,7 @@ class Times(nn.Layer):  # no dataclass
 class Mutable(nn.Layer):
     by: float
 
-    def __call__(self, params, x):
+    def apply(self, params, x):
         return self.by * x
 
 
@@ -344,7 +344,7 @@ class Fixed(nn.Layer):
     by: object
     hidden: object = dataclasses.field(default=None, compare=False)
 
-    def __call__(self, params, x):
+    def apply(self, params, x):
         return x * (self.by if self.hidden is None else self.hidden)
 
 
@@ -370,7 +370,7 @@ def test_layers_that_are_not_what_their_fields_say_are_never_mixed_up():
 def test_what_is_known_stays_known_inside_of_jit():
     @dataclasses.dataclass(frozen=True, repr=False)
     class Often(nn.Layer):
-        def __call__(self, params, x, *, n=1, f=None):
+        def apply(self, params, x, *, n=1, f=None):
             for _ in range(int(n) + int(params["more"])):
                 x = f(x)
             return x
@@ -390,7 +390,7 @@ def test_loops_are_compiled_once_outside_of_jit_too(key):
 
     @dataclasses.dataclass(frozen=True, repr=False)
     class Counted(nn.Layer):
-        def __call__(self, params, x):
+        def apply(self, params, x):
             traced.append(x)
             return x * 2
 
@@ -513,10 +513,10 @@ def test_equal_layers_are_traced_once(key):
     class Counted(nn.Layer):
         width: int
 
-        def spec(self, x):
+        def declare(self, x):
             return {"w": pt.Param((x.shape[-1], self.width), init=pt.initializers.normal(0.1))}
 
-        def __call__(self, params, x):
+        def apply(self, params, x):
             traced.append(self)
             return jnp.tanh(x @ params["w"])
 
@@ -532,7 +532,7 @@ def test_equal_layers_are_traced_once(key):
 def test_a_layer_may_look_at_values_where_they_are_known(key):
     @dataclasses.dataclass(frozen=True)
     class Looks(nn.Layer):
-        def __call__(self, params, x):
+        def apply(self, params, x):
             return x * 2 if float(x.sum()) > 0 else x
 
     net = nn.Sequential(nn.Dense(4), Looks())

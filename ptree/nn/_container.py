@@ -1,0 +1,166 @@
+"""Container, the base of layers of layers: each part gets its parameters, options and key, and errors name its path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import jax
+
+from .._draw import abstract, child_key
+from .._edit import set
+from .._errors import LayerError
+from .._tree import PyTree, Tree
+from .._words import describe
+from ._inputs import MissingParameterError, misfit
+from ._lambda import Lambda
+from ._layer import Layer, P, Params, adapted, is_layer
+
+Options: TypeAlias = Mapping[str, PyTree]
+"""The options of a call, `key` and `train` included."""
+CallPart: TypeAlias = Callable[[str, Layer, PyTree, Params], tuple[PyTree, Params]]
+"""`(name, layer, x, params) -> (y, params)`, where `params` are those of the container."""
+
+_NOTHING = Tree()
+
+
+class Container(Layer):
+    """Base of layers of layers. A container says in `run` in which order its parts are called.
+
+    A part's parameters stand under its name; a part without parameters has no node. With `key` each gets a key of its
+    own, derived from its name; other options go to the layers that take them.
+    """
+
+    def run(self, params: Params, x: PyTree, call: CallPart) -> tuple[PyTree, Params]:
+        """The output, and the parameters as the calls of the parts give them back."""
+        raise NotImplementedError
+
+    def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
+        check_options(self, options)
+
+        def call(name: str, layer: Layer, x: PyTree, params: Params) -> tuple[PyTree, Params]:
+            return call_part(name, layer, params, x, options), params
+
+        y, _ = self.run(params, x, call)
+        return y
+
+    def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
+        check_options(self, options)
+
+        def call(name: str, layer: Layer, x: PyTree, params: Params) -> tuple[PyTree, Params]:
+            return _update_part(name, layer, params, x, key, options)
+
+        return self.run(params, x, call)  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+def check_options(container: Layer, options: Options) -> None:
+    """An option that no layer of a container takes is a mistake. A key and `train` may be given in any case."""
+    accepted = container.call_options() | {"key", "train"}
+    unknown = [name for name in options if name not in accepted]
+    if unknown:
+        raise LayerError(f"{type(container).__name__}: expected options that a layer in it takes, got {unknown}")
+
+
+def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
+    """The options that one part takes, with its own key."""
+    accepted = layer.call_options()
+    taken = {option: value for option, value in options.items() if option in accepted}
+    if taken.get("key") is not None:
+        taken["key"] = child_key(taken["key"], name)
+    return taken
+
+
+def call_part(name: str, layer: Layer, params: Params, x: PyTree, options: Options) -> PyTree:
+    """The output of one part, called with what belongs to it."""
+    return _called_with(layer, name, layer, params, x, options_for(layer, name, options))
+
+
+def _update_part(
+    name: str, layer: Layer, params: Params, x: PyTree, key: jax.Array | None, options: Options
+) -> tuple[PyTree, Params]:
+    """The output of one part in training, and the container's parameters with the part's new statistics."""
+    taken = options_for(layer, name, options)
+    if key is not None:
+        taken["key"] = child_key(key, name)
+    y, new = _called_with(layer.updated, name, layer, params, x, taken)
+    if not new or new is _params_of(name, params):
+        return y, params
+    return y, set(params, name, new)
+
+
+def _called_with(
+    function: Callable[..., PyTree], name: str, layer: Layer, params: Params, x: PyTree, options: Options
+) -> PyTree:
+    """Call a part's function with the part's parameters; an error says where the part stands."""
+    try:
+        return function(_params_of(name, params), x, **options)
+    except MissingParameterError as error:
+        if isinstance(params, Mapping) and name not in params:
+            raise misfit(layer, f"parameters under the name {name!r}", f"parameters {sorted(params)}") from None
+        raise error.inside(name) from None
+    except LayerError as error:
+        raise error.inside(name) from None
+
+
+def _params_of(name: str, params: Params) -> Params:
+    """The parameters of a part. What is no mapping goes on to the layer that needs a parameter, and is refused there."""
+    return params.get(name, _NOTHING) if isinstance(params, Mapping) else params
+
+
+def declared(name: str, layer: Layer, x: PyTree) -> tuple[Tree, PyTree]:
+    """The spec of one part for an input of these shapes, and the shapes of its output."""
+    try:
+        spec = layer.spec(x)
+        # a new function each time: JAX would keep the shapes for all layers that compare equal
+        return spec, jax.eval_shape(lambda params, x: layer(params, x), abstract(spec), x)
+    except LayerError as error:
+        raise error.inside(name) from None
+
+
+def named_layers(
+    kind: str, given: Sequence[PyTree], pairs: Sequence[tuple[str, PyTree]] | None
+) -> tuple[tuple[str, Layer], ...]:
+    """The layers that a container is given, with their names: one by one, as one dict, or as pairs (name, layer)."""
+    if pairs is not None:
+        if given:
+            raise LayerError(f"{kind}: expected layers one by one or as layers=, got both")
+        return _checked(kind, pairs)
+    if len(given) == 1 and isinstance(given[0], Mapping):
+        return _checked(kind, [*given[0].items()])
+    return _checked(kind, [*enumerate(given)])
+
+
+def _checked(kind: str, pairs: Sequence[tuple[str | int, PyTree]]) -> tuple[tuple[str, Layer], ...]:
+    """Pairs of a name and a layer, whose names are different, and without `/`."""
+    names = [str(name) if isinstance(name, int) else name for name, _ in pairs]
+    if len({*names}) < len(names):
+        raise LayerError(f"two layers of one name in {kind}: {names}")
+    for name in names:
+        if not isinstance(name, str) or not name or "/" in name:
+            raise LayerError(f"bad name {name!r} in {kind}: expected a string without '/'")
+    layers = [layer for _, layer in pairs]
+    return tuple((name, as_layer(f"at {name!r}, {kind}", layer)) for name, layer in zip(names, layers, strict=True))
+
+
+def as_layer(where: str, layer: PyTree) -> Layer:
+    """What a container is given, as a Layer: a function becomes a Lambda, a layer of other origin gets an adapter."""
+    if isinstance(layer, type):
+        raise LayerError(f"{where}: expected a layer, got the class {layer.__name__}; call it first")
+    if is_layer(layer):
+        return adapted(layer)
+    if isinstance(layer, (list, tuple)):
+        raise LayerError(f"{where}: expected a layer or a function, got a {type(layer).__name__}; several are one layer as Sequential(*layers)")
+    if not callable(layer):
+        raise LayerError(f"{where}: expected a layer or a function, got {describe(layer)}")
+    return Lambda(layer)
+
+
+def drawn_in_lines(kind: str, layers: Sequence[tuple[str, Layer]]) -> str:
+    """A container with a line for each layer; of a layer object that stands again, the name of its first place."""
+    first: dict[int, str] = {}
+    lines: list[str] = []
+    for name, layer in layers:
+        place = first.setdefault(id(layer._object()), name)
+        text = repr(layer) if place == name else f"= {place}"
+        lines.append(f"  {name}: " + text.replace("\n", "\n  "))
+    return "\n".join([f"{kind}(", *lines, ")"]) if lines else f"{kind}()"
