@@ -50,7 +50,9 @@ POSITIONS = {
     "MaxPool": Positions("window and stride", _POOL),
     "AvgPool": Positions("window and stride", _POOL),
     "Dropout": Positions("the rate only"),
-    "Flatten": Positions("nothing: it keeps the first axis, and makes one of the others", {1: "Flatten()", 2: "Flatten()"}),
+    "Flatten": Positions(
+        "nothing: it keeps the first axis, and makes one of the others", {1: "Flatten()", 2: "Flatten()"}
+    ),
     "Lambda": Positions("a function and a name"),
     "Sequential": Positions("layers, or one dict of them"),
     "Parallel": Positions("layers, or one dict of them"),
@@ -141,11 +143,14 @@ class _Accepted:
     takes_others: bool
 
 
+_PACKAGE = __name__.rpartition(".")[0]
+
+
 @lru_cache(maxsize=1024)
 def _positions_of(kind: type) -> Positions | None:
     """The entry of the class, or of the layer it derives from."""
     for base in kind.__mro__:
-        if base.__module__.startswith(__package__) and base.__name__ in POSITIONS:
+        if base.__module__.startswith(_PACKAGE) and base.__name__ in POSITIONS:
             return POSITIONS[base.__name__]
     return None
 

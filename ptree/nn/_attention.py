@@ -205,15 +205,11 @@ class MultiHeadAttention(Layer):
         if getattr(positions, "shape", None) not in ((1, time), (batch, time)):
             raise misfit(self, f"positions i32[{batch} or 1,{time}]", describe(positions))
 
-    def _attended(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool
-    ) -> jax.Array:
+    def _attended(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
         q, k, v = cast(self.dtype, q, k, v)
         if q.dtype == jnp.float64:
             return _attended_in_float64(q, k, v, mask, causal)
-        return jax.nn.dot_product_attention(
-            q, k, v, mask=mask, is_causal=causal, implementation=self.implementation
-        )
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=self.implementation)
 
     def _grown(self, cache: Cache, k: jax.Array, v: jax.Array) -> dict[str, jax.Array]:
         """The cache with the keys and values of the next places, checked to have room for them."""
@@ -257,9 +253,7 @@ def _nan_after_the_end(y: jax.Array, cache: Cache) -> jax.Array:
     return jnp.where(has_room[:, None, None], y, jnp.nan)
 
 
-def _attended_in_float64(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool
-) -> jax.Array:
+def _attended_in_float64(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
     """`jax.nn.dot_product_attention` in float64; its own has float32 inside, and a check of gradients needs more."""
     groups = q.shape[2] // k.shape[2]
     k, v = jnp.repeat(k, groups, 2), jnp.repeat(v, groups, 2)

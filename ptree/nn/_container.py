@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import jax
 
@@ -18,8 +18,13 @@ from ._layer import Layer, P, Params, adapted, is_layer
 
 Options: TypeAlias = Mapping[str, PyTree]
 """The options of a call, `key` and `train` included."""
-CallPart: TypeAlias = Callable[[str, Layer, PyTree, Params], tuple[PyTree, Params]]
-"""`(name, layer, x, params) -> (y, params)`, where `params` are those of the container."""
+
+
+class CallPart(Protocol):
+    """`(name, layer, x, params) -> (y, params)`, where `params` are those of the container."""
+
+    def __call__(self, name: str, layer: Layer, x: PyTree, params: P, /) -> tuple[PyTree, P]: ...
+
 
 _NOTHING = Tree()
 
@@ -31,26 +36,42 @@ class Container(Layer):
     own, derived from its name; other options go to the layers that take them.
     """
 
-    def run(self, params: Params, x: PyTree, call: CallPart) -> tuple[PyTree, Params]:
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         """The output, and the parameters as the calls of the parts give them back."""
         raise NotImplementedError
 
     def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
         check_options(self, options)
-
-        def call(name: str, layer: Layer, x: PyTree, params: Params) -> tuple[PyTree, Params]:
-            return call_part(name, layer, params, x, options), params
-
-        y, _ = self.run(params, x, call)
+        y, _ = self.run(params, x, _calls(options))
         return y
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         check_options(self, options)
+        return self.run(params, x, _updates(key, options))
 
-        def call(name: str, layer: Layer, x: PyTree, params: Params) -> tuple[PyTree, Params]:
-            return _update_part(name, layer, params, x, key, options)
 
-        return self.run(params, x, call)  # pyright: ignore[reportArgumentType, reportReturnType]
+def _calls(options: Options) -> CallPart:
+    """Parts are called; the parameters stay as they are."""
+
+    def call(name: str, layer: Layer, x: PyTree, params: P) -> tuple[PyTree, P]:
+        return call_part(name, layer, params, x, options), params
+
+    return call
+
+
+def _updates(key: jax.Array | None, options: Options) -> CallPart:
+    """Parts are called in training; the container's parameters get their new statistics."""
+
+    def update(name: str, layer: Layer, x: PyTree, params: P) -> tuple[PyTree, P]:
+        taken = options_for(layer, name, options)
+        if key is not None:
+            taken["key"] = child_key(key, name)
+        y, new = _called_with(layer.updated, name, layer, params, x, taken)
+        if not new or new is _params_of(name, params):
+            return y, params
+        return y, set(params, name, new)
+
+    return update
 
 
 def check_options(container: Layer, options: Options) -> None:
@@ -73,19 +94,6 @@ def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
 def call_part(name: str, layer: Layer, params: Params, x: PyTree, options: Options) -> PyTree:
     """The output of one part, called with what belongs to it."""
     return _called_with(layer, name, layer, params, x, options_for(layer, name, options))
-
-
-def _update_part(
-    name: str, layer: Layer, params: Params, x: PyTree, key: jax.Array | None, options: Options
-) -> tuple[PyTree, Params]:
-    """The output of one part in training, and the container's parameters with the part's new statistics."""
-    taken = options_for(layer, name, options)
-    if key is not None:
-        taken["key"] = child_key(key, name)
-    y, new = _called_with(layer.updated, name, layer, params, x, taken)
-    if not new or new is _params_of(name, params):
-        return y, params
-    return y, set(params, name, new)
 
 
 def _called_with(
@@ -149,7 +157,9 @@ def as_layer(where: str, layer: PyTree) -> Layer:
     if is_layer(layer):
         return adapted(layer)
     if isinstance(layer, (list, tuple)):
-        raise LayerError(f"{where}: expected a layer or a function, got a {type(layer).__name__}; several are one layer as Sequential(*layers)")
+        raise LayerError(
+            f"{where}: expected a layer or a function, got a {type(layer).__name__}; several are one layer as Sequential(*layers)"
+        )
     if not callable(layer):
         raise LayerError(f"{where}: expected a layer or a function, got {describe(layer)}")
     return Lambda(layer)

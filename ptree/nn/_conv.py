@@ -156,9 +156,7 @@ class ConvTranspose(_Convolution):
         reaches = [dilation * (size - 1) for dilation, size in zip(dilations, kernel.shape)]
         cropped = self._cropped(reaches, strides)
         axes = zip(x.shape[1:], strides, reaches, cropped)
-        sizes = [
-            (size - 1) * stride + reach + 1 - before - after for size, stride, reach, (before, after) in axes
-        ]
+        sizes = [(size - 1) * stride + reach + 1 - before - after for size, stride, reach, (before, after) in axes]
         if min(sizes) < 1:
             raise misfit(self, "an output of at least one place on each axis", f"{sizes} for the input {describe(x)}")
         return jax.lax.conv_general_dilated(

@@ -20,9 +20,9 @@ from ._arguments import check_arguments
 from ._compiled import call
 from ._equality import FieldEquality, fields_of
 
-P = TypeVar("P")
 Params: TypeAlias = Mapping[str, PyTree]
 """A layer's parameters: a Tree, or nested dicts."""
+P = TypeVar("P", bound=Params)
 Initializer: TypeAlias = Callable[..., jax.Array]
 """`(key, shape, dtype) -> array`"""
 
@@ -77,11 +77,11 @@ class Layer(FieldEquality):
         check_arguments(cls, given, options)
         return super().__new__(cls)
 
-    def declare(self, x: PyTree) -> Mapping[str, PyTree]:
+    def declare(self, x: PyTree, /) -> Mapping[str, PyTree]:
         """What a layer writes: its parameters for an input like `x`, by name. Default: none."""
         return {}
 
-    def apply(self, params: Params, x: PyTree) -> PyTree:
+    def apply(self, params: Params, x: PyTree, /) -> PyTree:
         """What a layer writes: its output, pure."""
         raise NotImplementedError(f"{type(self).__name__} has no `apply(self, params, x)`")
 
@@ -135,7 +135,7 @@ class Layer(FieldEquality):
             options["key"] = key
         if "train" in accepted:
             options["train"] = True
-        return self(params, x, **options), params  # pyright: ignore[reportArgumentType]
+        return self(params, x, **options), params
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:
         """The layers inside, each with the path that its parameters have in `spec`.
@@ -148,7 +148,9 @@ class Layer(FieldEquality):
     def call_options(self) -> frozenset[str]:
         """The names of the options that a call takes; with `**options` also those of the layers inside."""
         kind = type(self)
-        written = kind.apply if kind.__call__ is Layer.__call__ else kind.__call__  # a layer may override the call itself
+        written = (
+            kind.apply if kind.__call__ is Layer.__call__ else kind.__call__
+        )  # a layer may override the call itself
         names, takes_others = _keywords(written)
         if takes_others:
             names = names.union(*(layer.call_options() for _, layer in layers_in(self)))
@@ -173,7 +175,7 @@ class Layer(FieldEquality):
     def __repr__(self) -> str:
         """The layer as a person would write it: options without a default, and those that differ from theirs."""
         parts: list[str] = []
-        for field in sorted(fields_of(self), key=lambda field: field.kw_only):  # as in a call: keywords last
+        for field in sorted(fields_of(self), key=lambda field: bool(field.kw_only)):  # as in a call: keywords last
             value = getattr(self, field.name)
             text = value.__name__ if isinstance(value, type) else repr(value)
             if field.default is dataclasses.MISSING:
@@ -193,7 +195,7 @@ class LayerLike(Protocol):
 
 @runtime_checkable
 class _Updating(Protocol):
-    def updated(self, params: Params, x: PyTree, /, *, key: jax.Array | None) -> tuple[PyTree, Params]: ...
+    def updated(self, params: P, x: PyTree, /, *, key: jax.Array | None, **options: PyTree) -> tuple[PyTree, P]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -216,7 +218,7 @@ class Foreign(Layer):
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         if isinstance(self.layer, _Updating):
-            return self.layer.updated(params, x, key=key, **options)  # pyright: ignore
+            return self.layer.updated(params, x, key=key, **options)
         return super().updated(params, x, key=key, **options)
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:

@@ -183,9 +183,9 @@ class BatchNorm(_Norm):
         return self._normed(params, x, mean, var)
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None) -> tuple[jax.Array, P]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._check(params, x)  # pyright: ignore[reportArgumentType]
+        self._check(params, x)
         mean, var = self._of_batch(x)
-        y = self._normed(params, x, mean, var)  # pyright: ignore[reportArgumentType]
+        y = self._normed(params, x, mean, var)
         count = math.prod(x.shape[:-1])
         unbiased = var * (count / (count - 1))
         params = self._moved(params, "mean", mean)

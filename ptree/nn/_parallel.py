@@ -12,7 +12,7 @@ from .._tree import PyTree, Tree
 from .._words import describe
 from ._container import CallPart, Container, declared, drawn_in_lines, named_layers
 from ._inputs import shapes_of
-from ._layer import Layer, Params
+from ._layer import Layer, P
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -66,7 +66,7 @@ class Parallel(Container):
         jax.eval_shape(self._combined, *outputs)  # refuses outputs that do not fit together
         return specs
 
-    def run(self, params: Params, x: PyTree, call: CallPart) -> tuple[PyTree, Params]:
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         outputs: list[PyTree] = []
         for name, layer in self.layers:
             y, params = call(name, layer, x, params)

@@ -70,9 +70,7 @@ class _Recurrent(Layer):
         """
         return call(type(self)._scanned, self, (params, x), {"state": state}, always=True)
 
-    def _scanned(
-        self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None
-    ) -> tuple[jax.Array, State]:
+    def _scanned(self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None) -> tuple[jax.Array, State]:
         kernel, bias, recurrent, hidden_bias = self._leaves(params, x)
         x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, kernel, bias, recurrent, hidden_bias)
         first = self._first_state(x, state)

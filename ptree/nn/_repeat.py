@@ -118,11 +118,13 @@ class Repeat(Container):
         taken = options_for(self.layer, "", options)
         if taken:
             step = partial(step, options=taken)
+        is_same = self.shared or (isinstance(params, Mapping) and not params)
+        if not is_same:
+            self._check_count(params)
         try:
-            if self.shared or _is_empty(params):  # nothing to scan over but keys
+            if is_same:  # nothing to scan over but keys
                 same = checkpointed(step, self.remat, is_rolled(self.unroll))
                 return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
-            self._check_count(params)
             return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
         except LayerError as error:
             raise self._located(error) from None
@@ -181,7 +183,3 @@ class _UpdatingStep:
 
 def _with_key(options: Options, key: jax.Array | None) -> dict[str, PyTree]:
     return dict(options) if key is None else {**options, "key": key}
-
-
-def _is_empty(params: Params) -> bool:
-    return isinstance(params, Mapping) and not params

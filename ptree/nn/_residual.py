@@ -9,7 +9,7 @@ from .._tree import PyTree, Tree
 from .._words import describe
 from ._container import CallPart, Container, as_layer, declared
 from ._inputs import shapes_of
-from ._layer import Layer, Params
+from ._layer import Layer, P
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,7 +42,7 @@ class Residual(Container):
         _check_same_shape(x, y)
         return {"inner": spec} if len(spec) else {}
 
-    def run(self, params: Params, x: PyTree, call: CallPart) -> tuple[PyTree, Params]:
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         y, params = call("inner", self.inner, x, params)
         _check_same_shape(x, y)
         return x + y, params

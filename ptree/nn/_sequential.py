@@ -10,7 +10,7 @@ from .._errors import LayerError
 from .._tree import PyTree, Tree
 from ._container import CallPart, Container, as_layer, declared, drawn_in_lines, named_layers
 from ._inputs import shapes_of
-from ._layer import Layer, Params
+from ._layer import Layer, P
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -69,7 +69,7 @@ class Sequential(Container):
                 specs[name] = spec
         return specs
 
-    def run(self, params: Params, x: PyTree, call: CallPart) -> tuple[PyTree, Params]:
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         for name, layer in self.layers:
             x, params = call(name, layer, x, params)
         return x, params
