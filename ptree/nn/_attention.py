@@ -114,23 +114,23 @@ class MultiHeadAttention(Layer):
             cache: what `cache(...)` or the last call gave; then the output comes with the next one.
         """
         to_q, to_k, to_v, to_output = self._projections(x.shape[-1], self._head_dim(x))
+        self._check_cache(cache)
         self._check_context(x, context, cache)
-        self._check_mask(x, x if context is None else context, mask, cache)
-        self._check_positions(x, positions)
         source = x if context is None else context
+        self._check_mask(x, source, mask, cache)
+        self._check_positions(x, positions)
         q = call_part("q", to_q, params, x, {})
         k = call_part("k", to_k, params, source, {})
         v = call_part("v", to_v, params, source, {})
         if self.rotary is not None:
-            first = 0 if cache is None else cache["length"]
-            places = (first + jnp.arange(x.shape[1]))[None] if positions is None else positions
+            places = _positions_after(cache, x) if positions is None else positions
             q, k = rotated(q, places, self.rotary), rotated(k, places, self.rotary)
         if cache is None:
             y = self._attended(q, k, v, mask, self.causal)
             return call_part("o", to_output, params, y, {})
         grown = self._grown(cache, k, v)
-        seen = self._seen(cache, x.shape[1])
-        y = self._attended(q, grown["k"], grown["v"], seen if mask is None else seen & mask, causal=False)
+        seen = self._seen(cache, x.shape[1], mask)
+        y = self._attended(q, grown["k"], grown["v"], seen, causal=False)
         y = _nan_after_the_end(y, cache)
         return call_part("o", to_output, params, y, {}), grown
 
@@ -179,9 +179,11 @@ class MultiHeadAttention(Layer):
             raise misfit(self, expected, str(head_dim))
         return head_dim
 
-    def _check_context(self, x: jax.Array, context: PyTree, cache: Cache | None) -> None:
+    def _check_cache(self, cache: Cache | None) -> None:
         if cache is not None and {*cache} != {"k", "v", "length"}:
             raise misfit(self, "what cache(...) or the last call gave", f"a cache with {sorted(cache)}")
+
+    def _check_context(self, x: jax.Array, context: PyTree, cache: Cache | None) -> None:
         if context is None:
             return
         if self.causal or self.rotary is not None or cache is not None:
@@ -199,10 +201,8 @@ class MultiHeadAttention(Layer):
             raise misfit(self, f"a mask that broadcasts to bool{[*full]}, of four axes", describe(mask))
 
     def _check_positions(self, x: jax.Array, positions: PyTree) -> None:
-        if positions is None:
-            return
         batch, time, _ = x.shape
-        if getattr(positions, "shape", None) not in ((1, time), (batch, time)):
+        if positions is not None and getattr(positions, "shape", None) not in ((1, time), (batch, time)):
             raise misfit(self, f"positions i32[{batch} or 1,{time}]", describe(positions))
 
     def _attended(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
@@ -227,12 +227,19 @@ class MultiHeadAttention(Layer):
 
         return {"k": written("k", k), "v": written("v", v), "length": start + time}
 
-    def _seen(self, cache: Cache, time: int) -> jax.Array:
-        """Which places of the cache each of the next places sees: bool[1, 1, time, length]."""
+    def _seen(self, cache: Cache, time: int, mask: jax.Array | None) -> jax.Array:
+        """Which places of the cache each of the next places sees: bool[batch or 1, heads or 1, time, length]."""
         start = cache["length"]
         last = start + jnp.arange(time) if self.causal else jnp.full((time,), start + time - 1)
         places = jnp.arange(cache["k"].shape[1])
-        return (places[None] <= last[:, None])[None, None]
+        seen = (places[None] <= last[:, None])[None, None]
+        return seen if mask is None else seen & mask
+
+
+def _positions_after(cache: Cache | None, x: jax.Array) -> jax.Array:
+    """The positions of the input after what a cache holds, i32[1, time]."""
+    first = 0 if cache is None else cache["length"]
+    return (first + jnp.arange(x.shape[1]))[None]
 
 
 def rotated(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:

@@ -122,7 +122,12 @@ def declared(name: str, layer: Layer, x: PyTree) -> tuple[Tree, PyTree]:
         # a new function each time: JAX would keep the shapes for all layers that compare equal
         return spec, jax.eval_shape(lambda params, x: layer(params, x), abstract(spec), x)
     except LayerError as error:
-        raise error.inside(name) from None
+        raise located(error, name) from None
+
+
+def located(error: LayerError, name: str) -> LayerError:
+    """An error of a part as it is seen from the container; a part without a name is seen as the container itself."""
+    return error.inside(name) if name else error
 
 
 def named_layers(
@@ -140,14 +145,15 @@ def named_layers(
 
 def _checked(kind: str, pairs: Sequence[tuple[str | int, PyTree]]) -> tuple[tuple[str, Layer], ...]:
     """Pairs of a name and a layer, whose names are different, and without `/`."""
-    names = [str(name) if isinstance(name, int) else name for name, _ in pairs]
-    if len({*names}) < len(names):
-        raise LayerError(f"two layers of one name in {kind}: {names}")
-    for name in names:
+    layers: dict[str, Layer] = {}
+    for given, layer in pairs:
+        name = str(given) if isinstance(given, int) else given
         if not isinstance(name, str) or not name or "/" in name:
             raise LayerError(f"bad name {name!r} in {kind}: expected a string without '/'")
-    layers = [layer for _, layer in pairs]
-    return tuple((name, as_layer(f"at {name!r}, {kind}", layer)) for name, layer in zip(names, layers, strict=True))
+        if name in layers:
+            raise LayerError(f"two layers of one name in {kind}: {[str(name) for name, _ in pairs]}")
+        layers[name] = as_layer(f"at {name!r}, {kind}", layer)
+    return tuple(layers.items())
 
 
 def as_layer(where: str, layer: PyTree) -> Layer:

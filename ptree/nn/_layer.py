@@ -131,11 +131,8 @@ class Layer(FieldEquality):
                 " returns the output and the new parameters"
             )
         accepted = self.call_options()
-        if "key" in accepted:
-            options["key"] = key
-        if "train" in accepted:
-            options["train"] = True
-        return self(params, x, **options), params
+        training = {name: value for name, value in (("key", key), ("train", True)) if name in accepted}
+        return self(params, x, **options, **training), params
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:
         """The layers inside, each with the path that its parameters have in `spec`.
@@ -253,11 +250,9 @@ def _layers_in_field(value: PyTree, path: str) -> Iterator[tuple[str, PyTree]]:
     """The layers in a field, which may be a list, tuple or dict of them."""
     if is_layer(value):
         yield path, value
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _layers_in_field(part, f"{path}/{name}")
-    elif isinstance(value, (list, tuple)):
-        for name, part in enumerate(value):
+    elif isinstance(value, (list, tuple, Mapping)):
+        named = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, part in named:
             yield from _layers_in_field(part, f"{path}/{name}")
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 
 import jax
 
-from .._draw import abstract, child_key
+from .._draw import child_key
 from .._edit import items, set
 from .._errors import LayerError
 from .._paths import STACKED
@@ -16,7 +16,7 @@ from .._tree import PyTree, Tree
 from .._words import describe
 from ..stacks import checkpointed, is_rolled, scan, stack
 from ._compiled import compile_key
-from ._container import Container, Options, as_layer, check_options, options_for
+from ._container import Container, Options, as_layer, check_options, declared, located, options_for
 from ._inputs import misfit, shapes_of
 from ._layer import Layer, P, Params
 
@@ -70,16 +70,17 @@ class Repeat(Container):
         if not isinstance(self.n, int) or self.n < 1:
             raise LayerError(f"Repeat: expected a number of layers of at least 1, got {self.n!r}")
 
-    def parts(self):
-        return iter([("" if self.shared else STACKED, self.layer)])
+    def parts(self) -> Iterator[tuple[str, Layer]]:
+        return iter([(self._name, self.layer)])
+
+    @property
+    def _name(self) -> str:
+        """The path of the layer's parameters; shared ones are those of Repeat itself."""
+        return "" if self.shared else STACKED
 
     def declare(self, x: PyTree) -> Tree:
         x = shapes_of(x)
-        try:
-            spec = self.layer.spec(x)
-            y = jax.eval_shape(lambda params, x: self.layer(params, x), abstract(spec), x)
-        except LayerError as error:
-            raise self._located(error) from None
+        spec, y = declared(self._name, self.layer, x)
         expected, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
         if expected != got:
             raise misfit(self, f"a layer whose output is like its input, {expected}", f"{got}")
@@ -127,7 +128,7 @@ class Repeat(Container):
                 return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
             return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
         except LayerError as error:
-            raise self._located(error) from None
+            raise located(error, self._name) from None
 
     def _with_layers(self, params: P, path: str, values: jax.Array) -> P:
         """The parameters with new values, one row for each layer, of the leaf that has this path in a layer."""
@@ -138,19 +139,14 @@ class Repeat(Container):
         return params
 
     def _check_count(self, params: Params) -> None:
-        names = [*params] if isinstance(params, Mapping) else []
-        if not names:
+        if not isinstance(params, Mapping):
             raise misfit(self, f"the parameters of {self.n} layers", describe(params))
-        count = len(names)
-        arrays = jax.tree.leaves(params)
-        if names == [STACKED]:
-            count = arrays[0].shape[0] if arrays else self.n
+        count = len(params)
+        if [*params] == [STACKED]:
+            sizes = [leaf.shape[0] for leaf in jax.tree.leaves(params)]
+            count = sizes[0] if sizes else self.n
         if count != self.n:
             raise misfit(self, f"the parameters of {self.n} layers", f"those of {count}")
-
-    def _located(self, error: LayerError) -> LayerError:
-        """An error of the layer, as it is seen from here."""
-        return error if self.shared else error.inside(STACKED)
 
 
 @dataclass(frozen=True)
