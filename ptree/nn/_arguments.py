@@ -123,7 +123,7 @@ def check_arguments(kind: type, given: Sequence[object], options: Mapping[str, o
         LayerError: more arguments by position than the layer takes, or an unknown keyword.
     """
     positions = _positions_of(kind)
-    if positions is None:
+    if positions is None:  # a layer of the user's own
         return
     accepted = _accepted(kind)
     if accepted.most_by_position is not None and len(given) > accepted.most_by_position:

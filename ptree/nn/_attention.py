@@ -80,7 +80,7 @@ class MultiHeadAttention(Layer):
         if self.heads < 1 or kv_heads < 1 or self.heads % kv_heads:
             got = f"{self.heads} and {self.kv_heads}"
             raise LayerError(f"MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got {got}")
-        if self.rotary is not None and not self.rotary > 1:
+        if self.rotary is not None and not self.rotary > 1:  # True too: with the base 1 all speeds are equal
             expected = "a base above 1 of rotary positions, such as 1e4"
             raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.rotary}")
         if self.implementation not in (None, "xla", "cudnn"):
@@ -128,6 +128,7 @@ class MultiHeadAttention(Layer):
         if cache is None:
             y = self._attended(q, k, v, mask, self.causal)
             return call_part("o", to_output, params, y, {})
+        # The mask also says what is causal: `is_causal` would count places from the start of the cache.
         grown = self._grown(cache, k, v)
         seen = self._seen(cache, x.shape[1], mask)
         y = self._attended(q, grown["k"], grown["v"], seen, causal=False)
@@ -163,6 +164,7 @@ class MultiHeadAttention(Layer):
                 dtype=self.dtype,
             )
 
+        # Keys and values are projected by equal layers, which compile once.
         to_keys_or_values = dense((self._kv_heads, head_dim))
         return dense((self.heads, head_dim)), to_keys_or_values, to_keys_or_values, dense(features, axis=(-2, -1))
 
@@ -214,6 +216,7 @@ class MultiHeadAttention(Layer):
     def _grown(self, cache: Cache, k: jax.Array, v: jax.Array) -> dict[str, jax.Array]:
         """The cache with the keys and values of the next places, checked to have room for them."""
         start, time, capacity = cache["length"], k.shape[1], cache["k"].shape[1]
+        # Inside of `jax.jit` the length has no value to compare; then `_nan_after_the_end` shows what is too long.
         is_hidden = isinstance(start, Tracer)
         if time > capacity or (not is_hidden and int(start) + time > capacity):
             held = "those" if is_hidden else f"the {int(start)}"
@@ -245,6 +248,7 @@ def _positions_after(cache: Cache | None, x: jax.Array) -> jax.Array:
 def rotated(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
     """Queries or keys f32[batch, time, heads, size] turned by their position: rotary embedding (Su et al. 2021)."""
     half = x.shape[-1] // 2
+    # Angles in float32 at least: in bfloat16 positions above 256 would be rounded to their neighbours.
     wide = jnp.promote_types(x.dtype, jnp.float32)
     speed = base ** (-jnp.arange(half, dtype=wide) / half)
     angle = positions[..., None].astype(wide) * speed
@@ -262,7 +266,7 @@ def _nan_after_the_end(y: jax.Array, cache: Cache) -> jax.Array:
 
 def _attended_in_float64(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
     """`jax.nn.dot_product_attention` in float64; its own has float32 inside, and a check of gradients needs more."""
-    groups = q.shape[2] // k.shape[2]
+    groups = q.shape[2] // k.shape[2]  # heads of queries that share one head of keys and values
     k, v = jnp.repeat(k, groups, 2), jnp.repeat(v, groups, 2)
     scores = jnp.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
     seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else jnp.ones((), bool)

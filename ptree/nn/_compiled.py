@@ -32,6 +32,7 @@ def call(
     of `jax.jit`, the call is plain: a layer may look at its input, print it, or stop in a debugger. A layer whose call
     is a loop of JAX's, which compiles in any case, is compiled `always`, once for all calls.
     """
+    # Tracers among options alone do not count: the input and the parameters are then values to look at.
     if not always and not _is_traced(inputs):
         return method(layer, *inputs, **options)
     static = {name: value for name, value in options.items() if _is_static(value)}

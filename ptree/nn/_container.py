@@ -67,7 +67,7 @@ def _updates(key: jax.Array | None, options: Options) -> CallPart:
         if key is not None:
             taken["key"] = child_key(key, name)
         y, new = _called_with(layer.updated, name, layer, params, x, taken)
-        if not new or new is _params_of(name, params):
+        if not new or new is _params_of(name, params):  # nothing changed: the container's parameters stay one object
             return y, params
         return y, set(params, name, new)
 
@@ -86,6 +86,7 @@ def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
     """The options that one part takes, with its own key."""
     accepted = layer.call_options()
     taken = {option: value for option, value in options.items() if option in accepted}
+    # By name rather than by order: a mask of dropout does not change where a layer is added before it.
     if taken.get("key") is not None:
         taken["key"] = child_key(taken["key"], name)
     return taken
@@ -111,7 +112,7 @@ def _called_with(
 
 
 def _params_of(name: str, params: Params) -> Params:
-    """The parameters of a part. What is no mapping goes on to the layer that needs a parameter, and is refused there."""
+    """The parameters of a part: nothing where it has none. What is no mapping is refused by the layer that needs it."""
     return params.get(name, _NOTHING) if isinstance(params, Mapping) else params
 
 
@@ -119,7 +120,7 @@ def declared(name: str, layer: Layer, x: PyTree) -> tuple[Tree, PyTree]:
     """The spec of one part for an input of these shapes, and the shapes of its output."""
     try:
         spec = layer.spec(x)
-        # a new function each time: JAX would keep the shapes for all layers that compare equal
+        # A new function each time: JAX would keep the shapes of `layer` for all that compare equal to it.
         return spec, jax.eval_shape(lambda params, x: layer(params, x), abstract(spec), x)
     except LayerError as error:
         raise located(error, name) from None

@@ -74,6 +74,7 @@ class _Convolution(Layer):
         else:
             x, kernel = cast(self.dtype, x, kernel)
             bias = None
+        # JAX's convolution takes one axis of batch: any number of axes, also none, are made one and back.
         batch_axes = x.ndim - (kernel.ndim - 1)
         batch, example = x.shape[:batch_axes], x.shape[batch_axes:]
         y = self._convolved(x.reshape(math.prod(batch), *example), kernel)
@@ -153,6 +154,7 @@ class ConvTranspose(_Convolution):
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         rank = kernel.ndim - 2
         strides, dilations = for_each_axis(self.stride, rank), for_each_axis(self.dilation, rank)
+        # A position of the input writes to `reach + 1` places of the output, from `stride` times its own index on.
         reaches = [dilation * (size - 1) for dilation, size in zip(dilations, kernel.shape)]
         cropped = self._cropped(reaches, strides)
         axes = zip(x.shape[1:], strides, reaches, cropped)
@@ -161,7 +163,7 @@ class ConvTranspose(_Convolution):
             raise misfit(self, "an output of at least one place on each axis", f"{sizes} for the input {describe(x)}")
         return jax.lax.conv_general_dilated(
             x,
-            jnp.flip(kernel, range(rank)),
+            jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
             window_strides=(1,) * rank,
             padding=[(reach - before, reach - after) for reach, (before, after) in zip(reaches, cropped)],
             lhs_dilation=strides,
@@ -182,6 +184,7 @@ class ConvTranspose(_Convolution):
             return [(0, 0)] * len(strides)
         cropped: list[tuple[int, int]] = []
         for reach, stride in zip(reaches, strides):
+            # What the convolution pads in all; the rest of an odd number goes to the end, as in `jax.lax.padtype_to_pads`.
             total = reach + 1 - stride
             before = max(total // 2, 0)
             cropped.append((before, total - before))

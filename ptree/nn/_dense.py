@@ -80,7 +80,7 @@ class Dense(Layer):
             x, kernel = cast(self.dtype, x, kernel)
             bias = None
         batch = x.shape[: x.ndim - len(self._summed_axes)]
-        # as a product of two matrices, which XLA compiles faster and with fewer copies than one over several axes
+        # As a product of two matrices, which XLA compiles faster and with fewer copies than one over several axes.
         features_in = math.prod(x.shape[len(batch) :])
         y = x.reshape(*batch, features_in) @ kernel.reshape(features_in, math.prod(self._output_axes))
         if bias is not None:

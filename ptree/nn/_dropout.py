@@ -41,9 +41,10 @@ class Dropout(Layer):
     def apply(self, params: Params, x: PyTree, *, key: jax.Array | None = None, train: bool = False) -> PyTree:
         if self.rate == 0:
             return x
+        # Without this a forgotten key would mean training without dropout, in silence.
         if key is None and train:
             raise misfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
-        floats(self, x)
+        floats(self, x)  # also where nothing is dropped, so that evaluation refuses what training would
         if key is None:
             return x
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)

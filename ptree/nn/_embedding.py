@@ -48,7 +48,8 @@ class Embedding(Layer):
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise misfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
         (table,) = cast(self.dtype, jnp.asarray(self._table(params)))
-        return table.at[x].get(mode="fill", wrap_negative_indices=False)  # -1 is a mistake, not the last row
+        # -1 is a mistake rather than the last row; NaN shows it, where JAX by default clamps.
+        return table.at[x].get(mode="fill", wrap_negative_indices=False)
 
     def attend(self, params: Params, x: PyTree) -> jax.Array:
         """The product with each row of the table: `x @ table.T`, f32[..., features] -> f32[..., num_embeddings].

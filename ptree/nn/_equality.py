@@ -8,10 +8,10 @@ from functools import cached_property
 
 
 class FieldEquality:
-    """Base of objects that are equal when their dataclass fields are, also where Python's `==` is too kind.
+    """Base of objects that are equal when their types and dataclass fields are, stricter than Python's `==`.
 
-    1, 1.0 and True are told apart, and so are 0.0 and -0.0. An object that keeps something else than frozen fields
-    is equal to itself alone.
+    1, 1.0 and True differ, and so do 0.0 and -0.0: they compute different results. An object that keeps something else
+    than frozen fields is equal to itself alone.
     """
 
     def _sharing(self) -> Mapping[str, str]:
@@ -32,6 +32,7 @@ class FieldEquality:
 
     @cached_property
     def _identity(self) -> Identity:
+        # Cached: the hash of a deep network walks all its layers, and each call of a compiled function asks for it.
         values = [getattr(self, field.name) for field in fields_of(self)]
         facts = (type(self), *map(_fact, values), *self._sharing().items())
         return Identity(facts, all(map(_is_constant, values)))

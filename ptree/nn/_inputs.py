@@ -25,6 +25,7 @@ def misfit(layer: Layer, expected: str, got: str) -> LayerError:
 
 def floats(layer: Layer, x: PyTree) -> jax.Array:
     """The input, checked to be an array of floats with at least one axis."""
+    # By attributes, as arrays, tracers and `jax.ShapeDtypeStruct` have no class in common.
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise misfit(layer, "an array", f"a {type(x).__name__}")
     if not x.shape or not jnp.issubdtype(x.dtype, jnp.inexact):

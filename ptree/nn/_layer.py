@@ -1,4 +1,4 @@
-"""Layer, the base of all layers: `declare` and `apply` are what a layer writes, `spec` and the call what others use."""
+"""Layer, the base class of all layers, with their spec, call, init and updated; and the adapter for other objects."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Layer(FieldEquality):
             )
         accepted = self.call_options()
         training = {name: value for name, value in (("key", key), ("train", True)) if name in accepted}
-        return self(params, x, **options, **training), params
+        return self(params, x, **(options | training)), params
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:
         """The layers inside, each with the path that its parameters have in `spec`.
@@ -144,11 +144,9 @@ class Layer(FieldEquality):
 
     def call_options(self) -> frozenset[str]:
         """The names of the options that a call takes; with `**options` also those of the layers inside."""
-        kind = type(self)
-        written = (
-            kind.apply if kind.__call__ is Layer.__call__ else kind.__call__
-        )  # a layer may override the call itself
-        names, takes_others = _keywords(written)
+        # A layer may override the call itself; its options must not get lost, or dropout would be off in silence.
+        calls_apply = type(self).__call__ is Layer.__call__
+        names, takes_others = _keywords(type(self).apply if calls_apply else type(self).__call__)
         if takes_others:
             names = names.union(*(layer.call_options() for _, layer in layers_in(self)))
         return names
@@ -172,7 +170,8 @@ class Layer(FieldEquality):
     def __repr__(self) -> str:
         """The layer as a person would write it: options without a default, and those that differ from theirs."""
         parts: list[str] = []
-        for field in sorted(fields_of(self), key=lambda field: bool(field.kw_only)):  # as in a call: keywords last
+        in_order_of_call = sorted(fields_of(self), key=lambda field: bool(field.kw_only))
+        for field in in_order_of_call:
             value = getattr(self, field.name)
             text = value.__name__ if isinstance(value, type) else repr(value)
             if field.default is dataclasses.MISSING:
@@ -192,6 +191,8 @@ class LayerLike(Protocol):
 
 @runtime_checkable
 class _Updating(Protocol):
+    """An object that says itself how its running statistics come out."""
+
     def updated(self, params: P, x: PyTree, /, *, key: jax.Array | None, **options: PyTree) -> tuple[PyTree, P]: ...
 
 
@@ -257,8 +258,9 @@ def _layers_in_field(value: PyTree, path: str) -> Iterator[tuple[str, PyTree]]:
 
 
 def _shared_places(layer: Layer) -> dict[str, str]:
-    """Where one layer object stands again: path -> path of its first place. What is in it is not listed again."""
-    first: dict[int, tuple[object, str]] = {}  # with the object, so that no other gets its id
+    """Where one layer object stands again: path -> path of its first place. The layers inside it are not listed."""
+    # The object is kept beside its place: `parts` may make layers on the fly, and a dead one's id is given to another.
+    first: dict[int, tuple[object, str]] = {}
     again: dict[str, str] = {}
     pending = _parts_in_reverse("", layer)
     while pending:

@@ -172,6 +172,7 @@ class BatchNorm(_Norm):
 
     def declare(self, x: PyTree) -> dict[str, Param]:
         features = floats(self, x).shape[-1]
+        # In float32 also beside parameters in bfloat16, in which 0.9 * old + 0.1 * new would stop moving.
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         mean = Param((features,), wide, initializers.zeros, trainable=False)
         var = Param((features,), wide, initializers.ones, trainable=False)
@@ -193,7 +194,7 @@ class BatchNorm(_Norm):
 
     def _moved(self, params: P, name: str, value: jax.Array) -> P:
         """The parameters with a running statistic moved towards that of a batch."""
-        value = jax.lax.stop_gradient(value)
+        value = jax.lax.stop_gradient(value)  # statistics are no part of the loss
 
         def moved(old: jax.Array) -> jax.Array:
             return (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype)

@@ -45,6 +45,7 @@ class _Pool(Layer):
             self._check_padding_below_window(self.padding)
 
     def _check_padding_below_window(self, padding: int | Sequence[int | tuple[int, int]]) -> None:
+        # A window with nothing but padding has no largest value, and its mean would divide 0 by 0.
         given = [len(option) for option in (self.window, padding) if isinstance(option, tuple)]
         rank = min(given, default=1)
         for (before, after), size in zip(before_and_after(padding, rank), for_each_axis(self.window, rank)):
@@ -55,7 +56,7 @@ class _Pool(Layer):
         """Each window reduced by a function of two values, from a start.
 
         Args:
-            start: an array of NumPy's: JAX would not see that a tracer is neutral.
+            start: the function's neutral element, of NumPy: JAX looks at its value, which a tracer hides.
         """
         window = self._window(x)
         rank = len(window)
@@ -107,7 +108,8 @@ class AvgPool(_Pool):
     count_padding: bool = True
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        wide = floats(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))  # a sum of many in bfloat16 is wrong
+        # In float32 at least: in bfloat16 a sum of ones stops growing at 256.
+        wide = floats(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
         zero = np.zeros((), wide.dtype)
         total = self._reduced(wide, zero, jax.lax.add)
         if self.count_padding:

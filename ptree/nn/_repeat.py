@@ -1,4 +1,4 @@
-"""Repeat, one layer many times in a row: a scanned stack, or the same parameters each time."""
+"""Repeat, one layer n times in a row: a scanned stack of layers, or the same parameters each time."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ class Repeat(Container):
         check_options(self, options)
         key = options.pop("key", None)
         keys = self._keys(key) if "key" in self.layer.call_options() else None
-        y, _ = self._loop(_Step(self.layer, compile_key(self.layer) or object()), params, x, keys, options)
+        y, _ = self._loop(_Step(self.layer, _loop_key(self.layer)), params, x, keys, options)
         return y
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         check_options(self, options)
         if self.shared:
             raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
-        step = _UpdatingStep(self.layer, compile_key(self.layer) or object())
+        step = _UpdatingStep(self.layer, _loop_key(self.layer))
         y, statistics = self._loop(step, params, x, self._keys(key), options)
         for path, values in statistics.items():
             params = self._with_layers(params, path, values)
@@ -123,7 +123,8 @@ class Repeat(Container):
         if not is_same:
             self._check_count(params)
         try:
-            if is_same:  # nothing to scan over but keys
+            # The same parameters each time, or none: `scan` would find no layers in them, so only keys are scanned over.
+            if is_same:
                 same = checkpointed(step, self.remat, is_rolled(self.unroll))
                 return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
             return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
@@ -132,7 +133,7 @@ class Repeat(Container):
 
     def _with_layers(self, params: P, path: str, values: jax.Array) -> P:
         """The parameters with new values, one row for each layer, of the leaf that has this path in a layer."""
-        if STACKED in params:
+        if STACKED in params:  # `set` of the whole stack copies nothing else; layer by layer it would copy it n times
             return set(params, f"{STACKED}/{path}", values)
         for at in range(self.n):
             params = set(params, f"{at}/{path}", values[at])
@@ -154,7 +155,7 @@ class _Step:
     """One layer as the function that `scan` calls; equal for equal layers, so that JAX compiles the loop once."""
 
     layer: Layer = field(compare=False)
-    compile_key: Hashable
+    loop_key: Hashable
 
     def __call__(
         self, x: PyTree, params: Params, key: jax.Array | None = None, *, options: Options = Tree()
@@ -167,7 +168,7 @@ class _UpdatingStep:
     """One layer in training as the function that `scan` calls; the leaves with new values come out too."""
 
     layer: Layer = field(compare=False)
-    compile_key: Hashable
+    loop_key: Hashable
 
     def __call__(
         self, x: PyTree, params: Params, key: jax.Array | None = None, *, options: Options = Tree()
@@ -175,6 +176,11 @@ class _UpdatingStep:
         y, new = self.layer.updated(params, x, **_with_key(options, key))
         old = dict(items(params))
         return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}
+
+
+def _loop_key(layer: Layer) -> Hashable:
+    """What the loops of equal layers share; of a layer that can change, a key that equals no other."""
+    return compile_key(layer) or object()
 
 
 def _with_key(options: Options, key: jax.Array | None) -> dict[str, PyTree]:
