@@ -65,7 +65,6 @@ def spatial_rank(layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, 
     if axes < rank + 1 or not 1 <= rank <= 3:
         count = f"{rank} axes" if isinstance(window, tuple) and 1 <= rank <= 3 else "1 to 3 axes"
         raise misfit(layer, f"an input of {count} of space and one of features", describe(x))
-    # An empty batch is fine, an empty image is not: XLA fails on it with an error about its own layout.
     if 0 in x.shape[axes - rank - 1 : -1]:
         raise misfit(layer, "an input with places on each axis of space", describe(x))
     for option, given in per_axis.items():
