@@ -48,6 +48,19 @@ class Strict(nn.Layer):
         return x * self.by
 
 
+@dataclass(frozen=True, slots=True)
+class Slotted(nn.Layer):
+    """Fields in slots."""
+
+    by: float = 1.0
+
+    def declare(self, x):
+        return {"w": pt.Param(x.shape[-1:], init=pt.initializers.constant(self.by))}
+
+    def apply(self, params, x):
+        return x * params["w"]
+
+
 class Plain(nn.Layer):
     """Not a dataclass."""
 
@@ -80,6 +93,7 @@ class Object:
         (Scaled(nn.Lambda(jnp.negative)), ["scale"], -2),
         (Scaled(nn.Dense(4, kernel_init=pt.initializers.ones)), ["inner/kernel", "inner/bias", "scale"], 8),
         (Strict(), [], 1),
+        (Slotted(5.0), ["w"], 5),
         (Plain(4), ["w"], 4),
         (Object(), ["w"], 3),
     ],
