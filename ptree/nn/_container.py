@@ -76,6 +76,8 @@ def _updates(key: jax.Array | None, options: Options) -> CallPart:
 
 def check_options(container: Layer, options: Options) -> None:
     """An option that no layer of a container takes is a mistake. A key and `train` may be given in any case."""
+    if not options:  # the usual call outside of training: the layers inside need not be walked
+        return
     accepted = container.call_options() | {"key", "train"}
     unknown = [name for name in options if name not in accepted]
     if unknown:
@@ -84,6 +86,8 @@ def check_options(container: Layer, options: Options) -> None:
 
 def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
     """The options that one part takes, with its own key."""
+    if not options:
+        return {}
     accepted = layer.call_options()
     taken = {option: value for option, value in options.items() if option in accepted}
     # By name rather than by order: a mask of dropout does not change where a layer is added before it.

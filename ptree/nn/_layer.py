@@ -239,6 +239,8 @@ def layers_in(layer: Layer) -> Iterator[tuple[str, Layer]]:
 
 def is_layer(value: PyTree) -> bool:
     """Whether an object is a layer, of any origin. A class is none, although it has the methods."""
+    if isinstance(value, Layer):  # a fast path: 0.1 us, where the check of a Protocol takes 4
+        return True
     return isinstance(value, LayerLike) and not isinstance(value, type)
 
 
