@@ -125,7 +125,7 @@ def ptree(config: Config, flat: Weights, stacked: bool = False) -> Any:
     up, down = nn.Dense(4 * width), nn.Dense(width)
 
     class Block(nn.Layer):
-        def __call__(self, p: Any, x: Any, *, cache: Any = None) -> Any:
+        def apply(self, p: Any, x: Any, *, cache: Any = None) -> Any:
             y = attend(p["attn"], ln(p["ln1"], x), cache=cache)
             y, cache = (y, None) if cache is None else y
             x = x + y

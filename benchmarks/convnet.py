@@ -98,7 +98,7 @@ def ptree(flat: Flat, blocks: int) -> Any:
     from ptree import nn
 
     def normed(name: str, features: int, size: int, stride: int) -> dict[str, Any]:
-        return {name: nn.Conv(features, (size, size), stride, use_bias=False), f"{name}_n": nn.BatchNorm()}
+        return {name: nn.Conv(features, (size, size), stride=stride, use_bias=False), f"{name}_n": nn.BatchNorm()}
 
     def block(features: int, stride: int) -> Any:
         inner = nn.Sequential(

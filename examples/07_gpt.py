@@ -36,11 +36,11 @@ class Block(nn.Layer):
         yield "up", nn.Dense(4 * self.width, **options)
         yield "down", nn.Dense(self.width, **options)
 
-    def spec(self, x: Any) -> pt.Tree:
+    def declare(self, x: Any) -> pt.Tree:
         wide = jax.ShapeDtypeStruct((*x.shape[:-1], 4 * self.width), x.dtype)
         return pt.Tree({name: part.spec(wide if name == "down" else x) for name, part in self.parts()})
 
-    def __call__(self, params: Any, x: Any, *, cache: Any = None) -> Any:
+    def apply(self, params: Any, x: Any, *, cache: Any = None) -> Any:
         part = dict(self.parts())
         y = part["attn"](params["attn"], part["ln_1"](params["ln_1"], x), cache=cache)
         y, cache = (y, None) if cache is None else y

@@ -93,7 +93,7 @@ def test_embedding_and_attend():
     "options", grid(use_bias=[True, False], epsilon=[1e-5, 0.1], shape=[(4, 6), (2, 3, 6)]), ids=shown
 )
 def test_layer_norm(options):
-    layer, x = nn.LayerNorm(options["epsilon"], options["use_bias"]), data(*options["shape"])
+    layer, x = nn.LayerNorm(epsilon=options["epsilon"], use_bias=options["use_bias"]), data(*options["shape"])
     agree(
         layer, lambda t, x: F.layer_norm(x, (6,), t["scale"], t.get("bias"), options["epsilon"]), drawn(layer, x), x, {}
     )
@@ -101,7 +101,7 @@ def test_layer_norm(options):
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1])
 def test_rms_norm(epsilon):
-    layer, x = nn.RMSNorm(epsilon), data(2, 3, 6)
+    layer, x = nn.RMSNorm(epsilon=epsilon), data(2, 3, 6)
     agree(layer, lambda t, x: F.rms_norm(x, (6,), t["scale"], epsilon), drawn(layer, x), x, {})
 
 
@@ -116,7 +116,7 @@ def test_group_norm(options):
     "options", grid(train=[True, False], shape=[(7, 6), (2, 5, 6), (2, 4, 5, 6)], momentum=[0.9, 0.3]), ids=shown
 )
 def test_batch_norm(options):
-    layer, x = nn.BatchNorm(options["momentum"]), data(*options["shape"])
+    layer, x = nn.BatchNorm(momentum=options["momentum"]), data(*options["shape"])
     params = pt.update(drawn(layer, x), "var", lambda v: abs(v) + 0.5)
     train, momentum = options["train"], 1 - options["momentum"]
     mean, var = torch.tensor(np.array(params["mean"])), torch.tensor(np.array(params["var"]))
@@ -209,13 +209,13 @@ def test_conv_transpose(options):
 @pytest.mark.parametrize("options", grid(size=[2, 3, 4], stride=[1, 2, 3]), ids=shown)
 def test_conv_transpose_with_same_padding_undoes_the_shape_of_a_conv(options):
     x = data(1, 5, 6, 3)
-    layer = nn.ConvTranspose(4, options["size"], options["stride"])
+    layer = nn.ConvTranspose(4, options["size"], stride=options["stride"])
     y = layer(drawn(layer, x), x)
     assert y.shape == (1, 5 * options["stride"], 6 * options["stride"], 4)
-    down = nn.Conv(3, options["size"], options["stride"], use_bias=False)
+    down = nn.Conv(3, options["size"], stride=options["stride"], use_bias=False)
     kernel = data(options["size"], options["size"], 4, 3)
     gradient = jax.vjp(lambda big: down({"kernel": jnp.asarray(kernel)}, big), jnp.zeros(y.shape))[1](jnp.asarray(x))[0]
-    up = nn.ConvTranspose(4, options["size"], options["stride"], use_bias=False)
+    up = nn.ConvTranspose(4, options["size"], stride=options["stride"], use_bias=False)
     np.testing.assert_allclose(up({"kernel": jnp.asarray(np.swapaxes(kernel, -1, -2))}, x), gradient, atol=1e-5)
 
 
@@ -226,7 +226,7 @@ def test_pools(options):
     most = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[rank]
     mean = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[rank]
     agree(
-        nn.MaxPool(window, stride, padding),
+        nn.MaxPool(window, stride, padding=padding),
         lambda _, x: most(x.movedim(-1, 1), window, stride, padding).movedim(1, -1),
         pt.Tree(),
         x,
@@ -236,7 +236,7 @@ def test_pools(options):
         theirs = lambda _, x, counts=counts: mean(
             x.movedim(-1, 1), window, stride, padding, count_include_pad=counts
         ).movedim(1, -1)
-        agree(nn.AvgPool(window, stride, padding, counts), theirs, pt.Tree(), x, {})
+        agree(nn.AvgPool(window, stride, padding=padding, count_padding=counts), theirs, pt.Tree(), x, {})
 
 
 # ----------------------------------------------------------------------------- sequences

@@ -62,9 +62,60 @@ def test_nested_blocks_print_indented_and_count_309(key):
 
 def test_layers_are_frozen_and_hashable():
     for layer in (nn.Dense(8), nn.Embedding(3, 2), nn.LayerNorm(), nn.Dropout(0.1), nn.Flatten(), rgnet()):
-        assert hash(layer) == hash(dataclasses.replace(layer)) if not isinstance(layer, nn.Sequential) else hash(layer)
+        assert hash(layer) == hash(dataclasses.replace(layer))
         with pytest.raises(dataclasses.FrozenInstanceError):
             layer.features = 3
+
+
+def test_a_sequential_is_a_sequence_of_its_layers(key):
+    dense, last = nn.Dense(8), nn.Dense(1)
+    net = nn.Sequential(dense, jax.nn.relu, last)
+    assert [*net][::2] == [dense, last]
+    assert [*net][2] is net[2] is net[-1] is net["2"] is last
+    assert [repr(layer) for layer in net] == ["Dense(8)", "relu", "Dense(1)"]
+    assert [*reversed(net)] == [*net][::-1]
+    assert len(net) == 3
+    assert dense in net
+    assert nn.Dense(8) in net  # one like it
+    assert jax.nn.relu in net
+    assert "1" in net
+    for other in (nn.Dense(9), jax.nn.gelu, "3", 1, nn.Dense):
+        assert other not in net
+    assert nn.Sequential(*net) == net
+    first, *rest = net
+    assert (first, len(rest)) == (dense, 2)
+    assert not nn.Sequential()
+    for at in (3, -4):
+        says(pt.LayerError, f"no layer {at} in Sequential: there are ['0', '1', '2']", net.__getitem__, at)
+
+
+def test_a_slice_of_a_sequential_keeps_names_and_runs_with_the_same_parameters(key):
+    net = nn.Sequential({"stem": nn.Dense(8), "act": jnp.tanh, "head": nn.Dense(2)})
+    params = net.init(key, X)
+    assert [name for name, _ in net[1:].layers] == ["act", "head"]
+    assert type(net[:2]) is nn.Sequential
+    np.testing.assert_array_equal(net[1:](params, net[:1](params, X)), net(params, X))
+    assert net[:1] + net[1:] == net
+    assert net[::-1] != net
+    assert net[:0] == nn.Sequential()
+    numbered = nn.Sequential(nn.Dense(8), jnp.tanh, nn.Dense(2))
+    assert numbered[:2] + numbered[2:] == numbered
+
+
+def test_sequentials_are_joined(key):
+    shared = nn.Dense(4)
+    both = nn.Sequential(shared, jnp.tanh) + nn.Sequential(shared, nn.Dense(1))
+    assert [name for name, _ in both.layers] == ["0", "1", "2", "3"]
+    assert pt.ties(both.spec(X)) == {"2/kernel": "0/kernel", "2/bias": "0/bias"}
+    named = nn.Sequential({"a": nn.Dense(4)}) + nn.Sequential(jnp.tanh)
+    assert [name for name, _ in named.layers] == ["a", "0"]
+    says(
+        pt.LayerError,
+        "two layers of one name in Sequential: ['a', '0', 'a']",
+        lambda: named + nn.Sequential({"a": jnp.tanh}),
+    )
+    with pytest.raises(TypeError, match="unsupported operand"):
+        named + 3
 
 
 def test_a_layer_is_traced_once_as_a_static_argument(key):
@@ -303,10 +354,10 @@ def test_a_container_of_ones_own_is_asked_for_its_statistics(key):
     class Wrapped(nn.Layer):
         inner: nn.Layer
 
-        def spec(self, x):
+        def declare(self, x):
             return {"inner": self.inner.spec(x)}
 
-        def __call__(self, params, x):
+        def apply(self, params, x):
             return self.inner(params["inner"], x)
 
     x = jnp.ones((4, 8))
@@ -327,7 +378,7 @@ class Times(nn.Layer):  # no dataclass
     def __init__(self, by):
         self.by = by
 
-    def __call__(self, params, x):
+    def apply(self, params, x):
         return self.by * x
 
 
@@ -335,7 +386,7 @@ class Times(nn.Layer):  # no dataclass
 class Mutable(nn.Layer):
     by: float
 
-    def __call__(self, params, x):
+    def apply(self, params, x):
         return self.by * x
 
 
@@ -344,7 +395,7 @@ class Fixed(nn.Layer):
     by: object
     hidden: object = dataclasses.field(default=None, compare=False)
 
-    def __call__(self, params, x):
+    def apply(self, params, x):
         return x * (self.by if self.hidden is None else self.hidden)
 
 
@@ -364,13 +415,14 @@ def test_layers_that_are_not_what_their_fields_say_are_never_mixed_up():
     assert nn.Repeat(nn.Dense(4), 2, unroll=True) != nn.Repeat(nn.Dense(4), 2, unroll=1)
     again = pickle.loads(pickle.dumps(layer := nn.Dense(4)))
     assert (again, hash(again)) == (layer, hash(layer))
-    assert "_hash" not in layer.__getstate__()  # of another process it would be another's
+    assert "_identity" in vars(layer)
+    assert "_identity" not in layer.__getstate__()  # a hash is another in another process
 
 
 def test_what_is_known_stays_known_inside_of_jit():
     @dataclasses.dataclass(frozen=True, repr=False)
     class Often(nn.Layer):
-        def __call__(self, params, x, *, n=1, f=None):
+        def apply(self, params, x, *, n=1, f=None):
             for _ in range(int(n) + int(params["more"])):
                 x = f(x)
             return x
@@ -390,7 +442,7 @@ def test_loops_are_compiled_once_outside_of_jit_too(key):
 
     @dataclasses.dataclass(frozen=True, repr=False)
     class Counted(nn.Layer):
-        def __call__(self, params, x):
+        def apply(self, params, x):
             traced.append(x)
             return x * 2
 
@@ -513,10 +565,10 @@ def test_equal_layers_are_traced_once(key):
     class Counted(nn.Layer):
         width: int
 
-        def spec(self, x):
+        def declare(self, x):
             return {"w": pt.Param((x.shape[-1], self.width), init=pt.initializers.normal(0.1))}
 
-        def __call__(self, params, x):
+        def apply(self, params, x):
             traced.append(self)
             return jnp.tanh(x @ params["w"])
 
@@ -532,7 +584,7 @@ def test_equal_layers_are_traced_once(key):
 def test_a_layer_may_look_at_values_where_they_are_known(key):
     @dataclasses.dataclass(frozen=True)
     class Looks(nn.Layer):
-        def __call__(self, params, x):
+        def apply(self, params, x):
             return x * 2 if float(x.sum()) > 0 else x
 
     net = nn.Sequential(nn.Dense(4), Looks())

@@ -125,7 +125,7 @@ def test_embedding_and_attend():
 def test_layer_norm(options):
     epsilon, bias = options["epsilon"], options["use_bias"]
     check(
-        nn.LayerNorm(epsilon, bias),
+        nn.LayerNorm(epsilon=epsilon, use_bias=bias),
         data(*options["shape"]),
         in_linen(linen.LayerNorm(epsilon, use_bias=bias)),
         in_nnx(nnx.LayerNorm(6, epsilon=epsilon, use_bias=bias, rngs=RNGS)),
@@ -136,7 +136,7 @@ def test_layer_norm(options):
 @pytest.mark.parametrize("epsilon", [1e-6, 0.1])
 def test_rms_norm(epsilon):
     check(
-        nn.RMSNorm(epsilon),
+        nn.RMSNorm(epsilon=epsilon),
         data(2, 3, 6),
         in_linen(linen.RMSNorm(epsilon)),
         in_nnx(nnx.RMSNorm(6, epsilon=epsilon, rngs=RNGS)),
@@ -159,7 +159,7 @@ def test_group_norm(options):
 
 @pytest.mark.parametrize("options", grid(shape=[(7, 6), (2, 5, 6), (2, 4, 5, 6)], train=[True, False]), ids=shown)
 def test_batch_norm(options):
-    layer, x, train = nn.BatchNorm(0.7, 1e-3), data(*options["shape"]), options["train"]
+    layer, x, train = nn.BatchNorm(momentum=0.7, epsilon=1e-3), data(*options["shape"]), options["train"]
     params = pt.update(drawn(layer, x), "var", lambda v: abs(v) + 0.5)
     mean, var = params["mean"], params["var"]
     ours = lambda p, x: layer(pt.set(pt.set(p, "mean", mean), "var", var), x, train=train)
@@ -204,7 +204,7 @@ def test_conv(options):
         kind = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}[rank]
         own = kind(6, size, strides=stride, padding=padding.lower(), dilation_rate=dilation, groups=groups)
         peers.append(in_keras(own))
-    check(nn.Conv(6, size, stride, padding, dilation, groups), x, *peers, tolerance=2e-5)
+    check(nn.Conv(6, size, stride=stride, padding=padding, dilation=dilation, groups=groups), x, *peers, tolerance=2e-5)
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -234,7 +234,7 @@ def test_conv_transpose(options):
     kind = {1: keras.layers.Conv1DTranspose, 2: keras.layers.Conv2DTranspose, 3: keras.layers.Conv3DTranspose}[rank]
     layer = kind(6, window, strides=stride, padding=padding.lower())
     peers.append(in_keras(layer, lambda p: [jnp.swapaxes(p["kernel"], -1, -2), p["bias"]]))
-    check(nn.ConvTranspose(6, window, stride, padding), x, *peers, tolerance=2e-5)
+    check(nn.ConvTranspose(6, window, stride=stride, padding=padding), x, *peers, tolerance=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -251,13 +251,13 @@ def test_pools(options):
     kinds = {name: getattr(keras.layers, f"{name}Pooling{rank}D") for name in ("Max", "Average")}
     largest, mean = (kind(window, stride or window, padding.lower()) for kind in kinds.values())
     agree(
-        nn.MaxPool(window, stride, padding),
+        nn.MaxPool(window, stride, padding=padding),
         [in_flax(linen.max_pool), in_flax(nnx.max_pool), in_keras(largest)],
         none,
         x,
     )
-    agree(nn.AvgPool(window, stride, padding), [in_flax(linen.avg_pool), in_flax(nnx.avg_pool)], none, x)
-    without = nn.AvgPool(window, stride, padding, count_padding=False)
+    agree(nn.AvgPool(window, stride, padding=padding), [in_flax(linen.avg_pool), in_flax(nnx.avg_pool)], none, x)
+    without = nn.AvgPool(window, stride, padding=padding, count_padding=False)
     agree(without, [in_flax(linen.avg_pool, count_include_pad=False), in_keras(mean)], none, x)
 
 
@@ -306,7 +306,7 @@ def test_lstm(reverse):
     weights = lambda p: [p["input"]["kernel"], p["hidden"]["kernel"], p["input"]["bias"] + p["hidden"]["bias"]]
     in_order = in_keras(layer, weights)
     theirs = (lambda p, x: in_order(p, x)[:, ::-1]) if reverse else in_order
-    check(nn.LSTM(5, reverse), data(3, 6, 4), in_linen(own, lstm_in_flax), theirs, tolerance=2e-5)
+    check(nn.LSTM(5, reverse=reverse), data(3, 6, 4), in_linen(own, lstm_in_flax), theirs, tolerance=2e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -314,14 +314,14 @@ def test_gru(reverse):
     own = linen.RNN(linen.GRUCell(5), reverse=reverse, keep_order=True)
     in_order = in_keras(keras.layers.GRU(5, return_sequences=True, go_backwards=reverse), gru_in_keras)
     theirs = (lambda p, x: in_order(p, x)[:, ::-1]) if reverse else in_order
-    check(nn.GRU(5, reverse), data(3, 6, 4), in_linen(own, gru_in_flax), theirs, tolerance=2e-5)
+    check(nn.GRU(5, reverse=reverse), data(3, 6, 4), in_linen(own, gru_in_flax), theirs, tolerance=2e-5)
 
 
 @pytest.mark.parametrize("options", grid(causal=[False, True], head_dim=[None, 6], use_bias=[True, False]), ids=shown)
 def test_attention(options):
     causal, head_dim, bias = options.values()
     size, x = head_dim or 2, data(2, 5, 8)
-    layer = nn.MultiHeadAttention(4, head_dim, causal=causal, use_bias=bias)
+    layer = nn.MultiHeadAttention(4, head_dim=head_dim, causal=causal, use_bias=bias)
     mask = linen.make_causal_mask(jnp.ones((2, 5))) if causal else None
     names = {"q": "query", "k": "key", "v": "value", "o": "out"}
     own = lambda p: {names[name]: part for name, part in p.items()}

@@ -1,4 +1,4 @@
-"""Layers: frozen dataclasses with `spec(x)`, a Tree of `Param`, and a pure `__call__(params, x)`."""
+"""Layers: frozen dataclasses with `spec(x)`, a Tree of `Param`, and a pure call `layer(params, x)`."""
 
 __all__ = [
     "GRU", "LSTM", "AvgPool", "BatchNorm", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding", "Flatten", "GroupNorm",
@@ -6,12 +6,12 @@ __all__ = [
     "Sequential",
 ]  # fmt: skip
 
-# what every layer is
+# the base of all layers
 from ._layer import Layer as Layer
 
 # layers with parameters
-from ._linear import Dense as Dense
-from ._linear import Embedding as Embedding
+from ._dense import Dense as Dense
+from ._embedding import Embedding as Embedding
 from ._conv import Conv as Conv
 from ._conv import ConvTranspose as ConvTranspose
 from ._norm import LayerNorm as LayerNorm
@@ -23,14 +23,14 @@ from ._recurrent import LSTM as LSTM
 from ._recurrent import GRU as GRU
 
 # layers without
-from ._conv import MaxPool as MaxPool
-from ._conv import AvgPool as AvgPool
-from ._shape import Dropout as Dropout
-from ._shape import Flatten as Flatten
-from ._branches import Lambda as Lambda
+from ._pool import MaxPool as MaxPool
+from ._pool import AvgPool as AvgPool
+from ._dropout import Dropout as Dropout
+from ._flatten import Flatten as Flatten
+from ._lambda import Lambda as Lambda
 
 # layers of layers
 from ._sequential import Sequential as Sequential
-from ._branches import Residual as Residual
-from ._branches import Parallel as Parallel
+from ._residual import Residual as Residual
+from ._parallel import Parallel as Parallel
 from ._repeat import Repeat as Repeat

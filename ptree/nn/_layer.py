@@ -1,31 +1,71 @@
-"""Layer, what every layer is."""
+"""Layer, the base class of all layers, with their spec, call, init and updated; and the adapter for other objects."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, lru_cache, wraps
-from typing import Any, ClassVar
+from functools import cached_property, lru_cache
+from typing import ClassVar, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
+
+import jax
 
 from .._draw import init
 from .._edit import Rules
 from .._errors import LayerError, TieError
 from .._paths import join
 from .._ties import tie
-from .._tree import Tree
-from ._compiled import compiled
+from .._tree import PyTree, Tree
+from ._arguments import check_arguments
+from ._compiled import call
+from ._equality import FieldEquality, fields_of
+
+Params: TypeAlias = Mapping[str, PyTree]
+"""A layer's parameters: a Tree, or nested dicts."""
+P = TypeVar("P", bound=Params)
+Initializer: TypeAlias = Callable[..., jax.Array]
+"""`(key, shape, dtype) -> array`"""
 
 
-class Layer:
-    """A layer is a frozen dataclass that derives from this, with `spec(x)` and `__call__(params, x)`.
+class Layer(FieldEquality):
+    """Base of all layers: a pure function of parameters and an input, that says which parameters it needs.
 
-    `spec` declares the parameters for an input like `x` (an array or a `jax.ShapeDtypeStruct`; nothing is
-    computed); `__call__` is pure. One that needs randomness takes `key=None` as a keyword, one that does otherwise in
-    training `train=False`; a container passes both, and other options, on to the layers that take them. Inside of `jax.jit` each call is
-    a compiled function of its own, which equal layers share: so what it reads besides its fields is read once. A
-    class that keeps something else than such fields is a layer too: its objects are equal to themselves alone, and
-    not compiled apart.
+    To write a layer, make a frozen dataclass of its options with two methods. `declare(x)` gives the parameters for an
+    input like `x`, a mapping of `Param` and of other layers' `spec(x)`; `apply(params, x)` computes the output.
+    What others use, `spec`, `init` and the call, comes from this class.
+
+    >>> from dataclasses import dataclass
+    >>> import jax.numpy as jnp, ptree as pt
+    >>> from ptree import nn
+    >>> @dataclass(frozen=True)
+    ... class Scaled(nn.Layer):
+    ...     inner: nn.Layer
+    ...     def declare(self, x):
+    ...         return {"inner": self.inner.spec(x), "scale": pt.Param((), init=pt.initializers.ones)}
+    ...     def apply(self, params, x):
+    ...         return params["scale"] * self.inner(params["inner"], x)
+    >>> layer = Scaled(nn.Dense(8))
+    >>> params = layer.init(jax.random.key(0), jnp.ones((2, 4)))
+    >>> params
+    Tree(
+      inner/kernel  f32[4,8]
+      inner/bias    f32[8]
+      scale         f32[]
+    )
+    >>> layer(params, jnp.ones((2, 4))).shape
+    (2, 8)
+
+    - The input of `declare` may be a `jax.ShapeDtypeStruct`: read its shape and dtype only.
+    - Options of a call are keyword arguments of `apply`. One that needs randomness takes `key=None`, one that does
+      otherwise in training `train=False`. Containers pass options on to the layers that take them.
+    - A layer object that is held twice, in fields or at two of the paths that `parts` gives, is one set of parameters:
+      `spec` ties them.
+    - Inside of `jax.jit` a call is a compiled function that equal layers share, so `apply` must be pure, and what it
+      reads besides its fields is read once. A class that keeps more than frozen fields is a layer too; it is
+      equal to itself alone, and not compiled apart.
+    - `@dataclass(frozen=True)` compares fields by `==`. With `eq=False` layers compare as those of `ptree.nn` do: 1,
+      1.0 and True differ, and so do two layers of which only one holds an object twice. Write it where layers are
+      static arguments of `jax.jit`. Compiled calls never mix up layers, with either.
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
@@ -33,65 +73,44 @@ class Layer:
     is_loop: ClassVar[bool] = False
     """Whether a call is a loop of JAX's, which compiles outside of `jax.jit` too."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "spec" in vars(cls):
-            cls.spec = _with_ties(vars(cls)["spec"])
-        if "__call__" in vars(cls):
-            cls.__call__ = compiled(vars(cls)["__call__"], always=cls.is_loop)
-        if "__eq__" not in vars(cls):
-            cls.__eq__, cls.__hash__ = Layer.__eq__, Layer.__hash__  # which @dataclass then leaves alone
+    def __new__(cls, *given: object, **options: object) -> Self:
+        check_arguments(cls, given, options)
+        return super().__new__(cls)
 
-    def spec(self, x: Any) -> Tree:
-        """The parameters that the layer needs for an input like `x`; none, unless a layer says otherwise.
+    def declare(self, x: PyTree, /) -> Mapping[str, PyTree]:
+        """What a layer writes: its parameters for an input like `x`, by name. Default: none."""
+        return {}
 
-        The same layer object at two of the paths that `parts` names is tied in what a layer of your own returns here.
+    def apply(self, params: Params, x: PyTree, /) -> PyTree:
+        """What a layer writes: its output, pure."""
+        raise NotImplementedError(f"{type(self).__name__} has no `apply(self, params, x)`")
+
+    def spec(self, *inputs: PyTree) -> Tree:
+        """The parameters that the layer needs for an input like this, as a Tree of `Param`. Nothing is computed.
+
+        Raises:
+            LayerError: the input does not fit the layer.
+            TieError: one layer object at two places that need parameters of other shapes.
         """
-        return Tree()
+        declare: Callable[..., Mapping[str, PyTree]] = self.declare
+        tree = Tree(declare(*inputs))
+        table = {again: first for again, first in self._sharing().items() if again in tree and first in tree}
+        if not table:
+            return tree
+        try:
+            return tie(tree, table)
+        except TieError as error:
+            raise TieError(f"{error} One layer object stands at both places: make two layers of it.") from None
 
-    def __call__(self, params: Any, x: Any) -> Any:
-        raise NotImplementedError
+    def __call__(self, params: Params, *inputs: PyTree, **options: PyTree) -> PyTree:
+        """The output of `apply`, which inside of `jax.jit` is a compiled function that equal layers share.
 
-    def __eq__(self, other: object) -> bool:
-        """Whether two layers have equal options and share the same layers: two that are equal are not one layer twice."""
-        if self is other or not isinstance(other, Layer):
-            return self is other
-        return type(self) is type(other) and self.is_fixed and other.is_fixed and self._facts == other._facts
+        Raises:
+            LayerError: the input or the parameters do not fit the layer.
+        """
+        return call(type(self).apply, self, (params, *inputs), options, always=self.is_loop)
 
-    def __hash__(self) -> int:
-        return self._hash if self.is_fixed else object.__hash__(self)
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash((type(self), self._facts))
-
-    @cached_property
-    def _facts(self) -> tuple[Any, ...]:
-        return (*(_fact(getattr(self, option.name)) for option in _options(self)), *self._repeats.items())
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the layer is what its fields say, for good: a frozen dataclass, or nothing, and no more than that."""
-        made = getattr(self, "__dataclass_params__", None)
-        options = {option.name for option in _options(self)}
-        return (made is None or made.frozen) and options.issuperset({*vars(self)}.difference(_CACHED))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in _CACHED}
-
-    def __repr__(self) -> str:
-        """The layer as a person would write it: options without a default, and those that differ from theirs."""
-        parts: list[str] = []
-        for option in _options(self):
-            value = getattr(self, option.name)
-            text = value.__name__ if isinstance(value, type) else repr(value)
-            if option.default is dataclasses.MISSING:
-                parts.append(text)
-            elif value != option.default:
-                parts.append(f"{option.name}={text}")
-        return f"{type(self).__name__}({', '.join(parts)})"
-
-    def init(self, key: Any, x: Any, rules: Rules | None = None) -> Tree:
+    def init(self, key: jax.Array, x: PyTree, rules: Rules | None = None) -> Tree:
         """Draw the layer's parameters for an input like `x`: `ptree.init(self.spec(x), key, rules)`.
 
         Raises:
@@ -100,107 +119,173 @@ class Layer:
         """
         return init(self.spec(x), key, rules)
 
-    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
+    def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         """The output in training, and the parameters with new running statistics; all others are the same objects.
 
         Raises:
-            LayerError: a container of your own that holds a `BatchNorm`: it is to say how the statistics come out.
+            LayerError: a layer of your own that holds a `BatchNorm`: it must say how the statistics come out.
         """
-        if any(_keeps_statistics(part) for _, part in self.parts()):
+        if any(layer._keeps_statistics() for _, layer in layers_in(self)):
             raise LayerError(
                 f"{self!r}: it holds layers with running statistics, so define `updated(params, x, *, key=None)`, which"
                 " returns the output and the new parameters"
             )
-        always = {"key": key, "train": True}
-        return self(
-            params, x, **options, **{name: value for name, value in always.items() if takes(self, name)}
-        ), params
+        accepted = self.call_options()
+        training = {name: value for name, value in (("key", key), ("train", True)) if name in accepted}
+        return self(params, x, **(options | training)), params
 
-    def parts(self) -> Iterator[tuple[str, Any]]:
+    def parts(self) -> Iterator[tuple[str, PyTree]]:
         """The layers inside, each with the path that its parameters have in `spec`.
 
         By default the fields: one that holds a layer by its name, one that holds several as `blocks/0`, `blocks/1`.
         """
-        for option in _options(self):
-            yield from _layers_in(getattr(self, option.name), option.name)
+        for field in fields_of(self):
+            yield from _layers_in_field(getattr(self, field.name), field.name)
+
+    def call_options(self) -> frozenset[str]:
+        """The names of the options that a call takes; with `**options` also those of the layers inside."""
+        # A layer may override the call itself; its options must not get lost, or dropout would be off in silence.
+        calls_apply = type(self).__call__ is Layer.__call__
+        names, takes_others = _keywords(type(self).apply if calls_apply else type(self).__call__)
+        if takes_others:
+            names = names.union(*(layer.call_options() for _, layer in layers_in(self)))
+        return names
+
+    def _sharing(self) -> Mapping[str, str]:
+        return self._shared_places
 
     @cached_property
-    def _repeats(self) -> dict[str, str]:
-        """Where the same layer object stands again: path -> path of its first place. What is in it is not listed again."""
-        first: dict[int, tuple[Any, str]] = {}  # with the layer, so that its id is no other's
-        again: dict[str, str] = {}
+    def _shared_places(self) -> Mapping[str, str]:
+        """Where one layer object stands again: path -> path of its first place."""
+        return _shared_places(self)
 
-        def visit(layer: Any, prefix: str) -> None:
-            for name, part in layer.parts() if hasattr(layer, "parts") else ():
-                if not hasattr(part, "spec"):
-                    continue
-                path = join(prefix, name)
-                known = first.setdefault(id(part), (part, path))[1]
-                if known == path:
-                    visit(part, path)
-                else:
-                    again[path] = known
+    def _object(self) -> object:
+        """The object that has one set of parameters wherever it stands: the layer, or what an adapter stands for."""
+        return self
 
-        visit(self, "")
-        return again
+    def _keeps_statistics(self) -> bool:
+        """Whether this layer, or one inside of it, has running statistics."""
+        return bool(self.statistics) or any(layer._keeps_statistics() for _, layer in layers_in(self))
 
-
-_CACHED = ("_facts", "_hash", "_repeats")
-
-
-def _options(layer: Layer) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(layer) if dataclasses.is_dataclass(layer) else ()
-
-
-def _fact(value: Any) -> Any:
-    """An option, told apart from equal ones of another kind: 1, 1.0 and True; 0.0 and -0.0."""
-    if isinstance(value, tuple):
-        return tuple(map(_fact, value))
-    return (type(value), repr(value) if isinstance(value, (float, complex)) else value)
+    def __repr__(self) -> str:
+        """The layer as a person would write it: options without a default, and those that differ from theirs."""
+        parts: list[str] = []
+        in_order_of_call = sorted(fields_of(self), key=lambda field: bool(field.kw_only))
+        for field in in_order_of_call:
+            value = getattr(self, field.name)
+            text = value.__name__ if isinstance(value, type) else repr(value)
+            if field.default is dataclasses.MISSING:
+                parts.append(text)
+            elif value != field.default:
+                parts.append(f"{field.name}={text}")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def _keeps_statistics(layer: Any) -> bool:
-    return bool(getattr(layer, "statistics", ())) or any(
-        _keeps_statistics(part) for _, part in (layer.parts() if hasattr(layer, "parts") else ())
-    )
+@runtime_checkable
+class LayerLike(Protocol):
+    """What an object needs to be taken for a layer."""
+
+    def spec(self, x: PyTree, /) -> Mapping[str, PyTree]: ...
+    def __call__(self, params: Params, x: PyTree, /) -> PyTree: ...
 
 
-def takes(layer: Any, option: str) -> bool:
-    """Whether calls of the layer have an option; a container passes on those of the layers in it."""
-    named, passes_on = _call_options(type(layer))
-    return option in named or (passes_on and any(takes(part, option) for _, part in layer.parts()))
+@runtime_checkable
+class _Updating(Protocol):
+    """An object that says itself how its running statistics come out."""
+
+    def updated(self, params: P, x: PyTree, /, *, key: jax.Array | None, **options: PyTree) -> tuple[PyTree, P]: ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Foreign(Layer):
+    """Adapter: an object with `spec(x)` and `__call__(params, x)` that does not derive from Layer, as a layer."""
+
+    layer: LayerLike
+
+    def _object(self) -> object:
+        return self.layer
+
+    def _keeps_statistics(self) -> bool:
+        return bool(getattr(self.layer, "statistics", ()))
+
+    def spec(self, *inputs: PyTree) -> Tree:
+        return Tree(self.layer.spec(*inputs))
+
+    def __call__(self, params: Params, *inputs: PyTree, **options: PyTree) -> PyTree:
+        return self.layer(params, *inputs, **options)
+
+    def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
+        if isinstance(self.layer, _Updating):
+            return self.layer.updated(params, x, key=key, **options)
+        return super().updated(params, x, key=key, **options)
+
+    def parts(self) -> Iterator[tuple[str, PyTree]]:
+        return iter(())
+
+    def call_options(self) -> frozenset[str]:
+        names, _ = _keywords(type(self.layer).__call__)
+        return names
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
+
+def layers_in(layer: Layer) -> Iterator[tuple[str, Layer]]:
+    """The layers that `parts` names; those that do not derive from Layer in an adapter, functions left out."""
+    for path, part in layer.parts():
+        if is_layer(part):
+            yield path, adapted(part)
+
+
+def is_layer(value: PyTree) -> bool:
+    """Whether an object is a layer, of any origin. A class is none, although it has the methods."""
+    if isinstance(value, Layer):  # a fast path: 0.1 us, where the check of a Protocol takes 4
+        return True
+    return isinstance(value, LayerLike) and not isinstance(value, type)
+
+
+def adapted(value: LayerLike) -> Layer:
+    """The layer itself, or an adapter for one that does not derive from Layer."""
+    return value if isinstance(value, Layer) else Foreign(value)
+
+
+def _layers_in_field(value: PyTree, path: str) -> Iterator[tuple[str, PyTree]]:
+    """The layers in a field, which may be a list, tuple or dict of them."""
+    if is_layer(value):
+        yield path, value
+    elif isinstance(value, (list, tuple, Mapping)):
+        named = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, part in named:
+            yield from _layers_in_field(part, f"{path}/{name}")
+
+
+def _shared_places(layer: Layer) -> dict[str, str]:
+    """Where one layer object stands again: path -> path of its first place. The layers inside it are not listed."""
+    # The object is kept beside its place: `parts` may make layers on the fly, and a dead one's id is given to another.
+    first: dict[int, tuple[object, str]] = {}
+    again: dict[str, str] = {}
+    pending = _parts_in_reverse("", layer)
+    while pending:
+        path, part = pending.pop()
+        _, place = first.setdefault(id(part._object()), (part._object(), path))
+        if place == path:
+            pending += _parts_in_reverse(path, part)
+        else:
+            again[path] = place
+    return again
+
+
+def _parts_in_reverse(path: str, layer: Layer) -> list[tuple[str, Layer]]:
+    """The layers inside with their whole paths, the last first, for a stack that gives the first first."""
+    return [(join(path, name), part) for name, part in layers_in(layer)][::-1]
 
 
 @lru_cache(maxsize=1024)
-def _call_options(kind: type) -> tuple[frozenset[str], bool]:
-    """The options that a call of this kind of layer names, and whether it has others too."""
+def _keywords(function: Callable[..., PyTree]) -> tuple[frozenset[str], bool]:
+    """The names of a function's arguments, and whether it has `**options`."""
     try:
-        options = inspect.signature(kind.__call__).parameters.values()
-    except (TypeError, ValueError):
+        arguments = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function that is not written in Python
         return frozenset(), False
-    others = any(option.kind is option.VAR_KEYWORD for option in options)
-    return frozenset(option.name for option in options), others and hasattr(kind, "parts")
-
-
-def _layers_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The layers in a field, which may be a container of them."""
-    if hasattr(value, "spec"):
-        yield path, value
-    elif isinstance(value, (list, tuple, Mapping)):
-        for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _layers_in(part, f"{path}/{name}")
-
-
-def _with_ties(spec: Callable[..., Any]) -> Callable[..., Tree]:
-    """A layer's `spec` that ties what stands in the layer twice."""
-
-    @wraps(spec)
-    def tied(self: Layer, *inputs: Any, **options: Any) -> Tree:
-        tree = Tree(spec(self, *inputs, **options))
-        table = {again: first for again, first in self._repeats.items() if again in tree and first in tree}
-        try:
-            return tie(tree, table)
-        except TieError as error:
-            raise TieError(f"{error} One layer object stands at both places: make two layers of it.") from None
-
-    return tied
+    names = frozenset(argument.name for argument in arguments)
+    return names, any(argument.kind is argument.VAR_KEYWORD for argument in arguments)

@@ -3,50 +3,62 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
 from .._edit import update
 from .._errors import LayerError
-from .._tree import Tree
+from .._tree import PyTree
 from .._words import describe
-from ._call import floating, need, unfit
-from ._layer import Layer
+from ._inputs import cast, floats, misfit, parameter
+from ._layer import Layer, P, Params
 
 
-def _declared(features: int, dtype: Any, use_bias: bool) -> dict[str, Param]:
-    leaves = {"scale": Param((features,), dtype, initializers.ones)}
-    return {**leaves, "bias": Param((features,), dtype, initializers.zeros)} if use_bias else leaves
+@dataclass(frozen=True, eq=False, repr=False)
+class _Norm(Layer):
+    """What the norms have in common: a scale and a bias for each feature, and their checks."""
+
+    _: KW_ONLY
+    epsilon: float = 1e-5
+    use_bias: bool = True
+    param_dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike | None = None
+
+    def declare(self, x: PyTree) -> dict[str, Param]:
+        features = floats(self, x).shape[-1]
+        leaves = {"scale": Param((features,), self.param_dtype, initializers.ones)}
+        if self.use_bias:
+            leaves["bias"] = Param((features,), self.param_dtype, initializers.zeros)
+        return leaves
+
+    def _check(self, params: Params, x: PyTree) -> None:
+        """Raise unless all parameters have the size of the input's last axis."""
+        features = floats(self, x).shape[-1]
+        scale = parameter(params, "scale", self)
+        if scale.ndim == 1 and features != scale.shape[0]:
+            expected = f"{scale.shape[0]} features for the scale {describe(scale)}"
+            raise misfit(self, expected, f"the input {describe(x)}")
+        names = ["scale", "bias"] if self.use_bias else ["scale"]
+        for name in [*names, *self.statistics]:
+            parameter(params, name, self, (features,))
+
+    def _scaled(self, params: Params, normed: jax.Array, x: jax.Array) -> jax.Array:
+        """What was normalised, in the dtype of the output, times the scale, plus the bias."""
+        dtype = self.dtype or jnp.result_type(x, params["scale"])
+        normed, scale = cast(dtype, normed, params["scale"])
+        return self._shifted(params, normed * scale)
+
+    def _shifted(self, params: Params, y: jax.Array) -> jax.Array:
+        return y + params["bias"].astype(y.dtype) if self.use_bias else y
 
 
-def _features(layer: Any, params: Any, x: Any) -> int:
-    """The size of the last axis, which all parameters must have."""
-    scale, features = need(params, "scale", layer), floating(layer, x).shape[-1]
-    if len(scale.shape) == 1 and features != scale.shape[0]:
-        raise unfit(layer, f"{scale.shape[0]} features for the scale {describe(scale)}", f"the input {describe(x)}")
-    for name in ("scale", *(("bias",) if layer.use_bias else ()), *layer.statistics):
-        need(params, name, layer, (features,))
-    return features
-
-
-def _wide(x: Any) -> Any:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def _scaled(layer: Any, params: Any, y: Any, x: Any) -> Any:
-    """What was normalised, in the input's dtype, times the scale, plus the bias."""
-    dtype = layer.dtype or jnp.result_type(x, params["scale"])
-    y = y.astype(dtype) * params["scale"].astype(dtype)
-    return y + params["bias"].astype(dtype) if layer.use_bias else y
-
-
-@dataclass(frozen=True, repr=False)
-class LayerNorm(Layer):
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerNorm(_Norm):
     """Zero mean and unit variance over the last axis, then a scale and a bias (Ba et al. 2016).
 
     >>> layer = LayerNorm()
@@ -60,24 +72,14 @@ class LayerNorm(Layer):
         LayerError: an input with another number of features than the scale.
     """
 
-    epsilon: float = 1e-5
-    use_bias: bool = True
-    param_dtype: Any = jnp.float32
-    dtype: Any = None
-
-    def spec(self, x: Any) -> Tree:
-        return Tree(_declared(floating(self, x).shape[-1], self.param_dtype, self.use_bias))
-
-    def __call__(self, params: Any, x: Any) -> Any:
-        _features(self, params, x)
-        wide = _wide(x)
-        centred = wide - wide.mean(-1, keepdims=True)
-        variance = (centred * centred).mean(-1, keepdims=True)
-        return _scaled(self, params, centred * jax.lax.rsqrt(variance + self.epsilon), x)
+    def apply(self, params: Params, x: PyTree) -> jax.Array:
+        self._check(params, x)
+        centred, variance = _moments(_wide(x), -1)
+        return self._scaled(params, centred * jax.lax.rsqrt(variance + self.epsilon), x)
 
 
-@dataclass(frozen=True, repr=False)
-class RMSNorm(Layer):
+@dataclass(frozen=True, eq=False, repr=False)
+class RMSNorm(_Norm):
     """Divides by the root of the mean square over the last axis, then a scale (Zhang and Sennrich 2019).
 
     >>> layer = RMSNorm()
@@ -89,22 +91,19 @@ class RMSNorm(Layer):
         LayerError: an input with another number of features than the scale.
     """
 
+    _: KW_ONLY
     epsilon: float = 1e-6
-    param_dtype: Any = jnp.float32
-    dtype: Any = None
-    use_bias = False
+    use_bias: bool = field(default=False, init=False)  # no option: it has no bias
 
-    def spec(self, x: Any) -> Tree:
-        return Tree(_declared(floating(self, x).shape[-1], self.param_dtype, False))
-
-    def __call__(self, params: Any, x: Any) -> Any:
-        _features(self, params, x)
+    def apply(self, params: Params, x: PyTree) -> jax.Array:
+        self._check(params, x)
         wide = _wide(x)
-        return _scaled(self, params, wide * jax.lax.rsqrt((wide * wide).mean(-1, keepdims=True) + self.epsilon), x)
+        mean_square = (wide * wide).mean(-1, keepdims=True)
+        return self._scaled(params, wide * jax.lax.rsqrt(mean_square + self.epsilon), x)
 
 
-@dataclass(frozen=True, repr=False)
-class GroupNorm(Layer):
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupNorm(_Norm):
     """Zero mean and unit variance over each group of features and all places, for each example (Wu and He 2018).
 
     >>> layer = GroupNorm(2)
@@ -119,29 +118,25 @@ class GroupNorm(Layer):
     """
 
     groups: int
-    epsilon: float = 1e-5
-    use_bias: bool = True
-    param_dtype: Any = jnp.float32
-    dtype: Any = None
 
-    def spec(self, x: Any) -> Tree:
-        features = floating(self, x).shape[-1]
+    def declare(self, x: PyTree) -> dict[str, Param]:
+        features = floats(self, x).shape[-1]
         if self.groups < 1 or features % self.groups:
-            raise unfit(self, f"features that {self.groups} groups divide", f"the input {describe(x)}")
-        return Tree(_declared(features, self.param_dtype, self.use_bias))
+            raise misfit(self, f"features that {self.groups} groups divide", f"the input {describe(x)}")
+        return super().declare(x)
 
-    def __call__(self, params: Any, x: Any) -> Any:
-        features = _features(self, params, x)
-        if len(x.shape) < 2 or features % self.groups:
-            raise unfit(self, f"examples whose features {self.groups} groups divide", f"the input {describe(x)}")
-        wide = _wide(x).reshape(x.shape[0], math.prod(x.shape[1:-1]), self.groups, features // self.groups)
-        centred = wide - wide.mean((1, 3), keepdims=True)
-        variance = (centred * centred).mean((1, 3), keepdims=True)
-        return _scaled(self, params, (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape), x)
+    def apply(self, params: Params, x: PyTree) -> jax.Array:
+        self._check(params, x)
+        if x.ndim < 2 or x.shape[-1] % self.groups:
+            raise misfit(self, f"examples whose features {self.groups} groups divide", f"the input {describe(x)}")
+        batch, *places, features = x.shape
+        grouped = _wide(x).reshape(batch, math.prod(places), self.groups, features // self.groups)
+        centred, variance = _moments(grouped, (1, 3))
+        return self._scaled(params, (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape), x)
 
 
-@dataclass(frozen=True, repr=False)
-class BatchNorm(Layer):
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNorm(_Norm):
     """Zero mean and unit variance over all axes but the last; in use, with the running statistics of training.
 
     >>> layer = BatchNorm()
@@ -167,52 +162,67 @@ class BatchNorm(Layer):
         LayerError: another number of features than the scale, or in training one value for each feature.
     """
 
-    momentum: float = 0.9
-    epsilon: float = 1e-5
-    use_bias: bool = True
-    param_dtype: Any = jnp.float32
-    dtype: Any = None
     statistics = ("mean", "var")
-
-    def spec(self, x: Any) -> Tree:
-        features = floating(self, x).shape[-1]
-        wide = jnp.promote_types(self.param_dtype, jnp.float32)
-        mean = Param((features,), wide, initializers.zeros, trainable=False)
-        var = Param((features,), wide, initializers.ones, trainable=False)
-        return Tree({**_declared(features, self.param_dtype, self.use_bias), "mean": mean, "var": var})
-
-    def __call__(self, params: Any, x: Any, *, train: bool = False) -> Any:
-        _features(self, params, x)
-        return self._normed(params, x, *(self._of_batch(x) if train else (params["mean"], params["var"])))
-
-    def updated(self, params: Any, x: Any, *, key: Any = None) -> tuple[Any, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        _features(self, params, x)
-        mean, var = self._of_batch(x)
-        y, count = self._normed(params, x, mean, var), math.prod(x.shape[:-1])
-        new = jax.lax.stop_gradient({"mean": mean, "var": var * (count / (count - 1))})
-        for name, value in new.items():
-            params = update(
-                params,
-                name,
-                lambda old, value=value: (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype),
-            )
-        return y, params
-
-    def _normed(self, params: Any, x: Any, mean: Any, var: Any) -> Any:
-        dtype = self.dtype or jnp.result_type(x, params["scale"])
-        factor = jax.lax.rsqrt(var + self.epsilon) * params["scale"]  # of the features alone: less to do for each place
-        y = ((_wide(x) - mean) * factor).astype(dtype)
-        return y + params["bias"].astype(dtype) if self.use_bias else y
-
-    def _of_batch(self, x: Any) -> tuple[Any, Any]:
-        if math.prod(x.shape[:-1]) < 2:
-            raise unfit(self, "more than one value for each feature in training", f"the input {describe(x)}")
-        wide = _wide(x)
-        axes = tuple(range(len(x.shape) - 1))
-        mean = wide.mean(axes)
-        centred = wide - mean
-        return mean, (centred * centred).mean(axes)
+    _: KW_ONLY
+    momentum: float = 0.9
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:
             raise LayerError(f"BatchNorm: expected a momentum of at least 0 and below 1, got {self.momentum}")
+
+    def declare(self, x: PyTree) -> dict[str, Param]:
+        features = floats(self, x).shape[-1]
+        # In float32 also beside parameters in bfloat16, in which 0.9 * old + 0.1 * new would stop moving.
+        wide = jnp.promote_types(self.param_dtype, jnp.float32)
+        mean = Param((features,), wide, initializers.zeros, trainable=False)
+        var = Param((features,), wide, initializers.ones, trainable=False)
+        return {**super().declare(x), "mean": mean, "var": var}
+
+    def apply(self, params: Params, x: PyTree, *, train: bool = False) -> jax.Array:
+        self._check(params, x)
+        mean, var = self._of_batch(x) if train else (params["mean"], params["var"])
+        return self._normed(params, x, mean, var)
+
+    def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None) -> tuple[jax.Array, P]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self._check(params, x)
+        mean, var = self._of_batch(x)
+        y = self._normed(params, x, mean, var)
+        count = math.prod(x.shape[:-1])
+        unbiased = var * (count / (count - 1))
+        params = self._moved(params, "mean", mean)
+        return y, self._moved(params, "var", unbiased)
+
+    def _moved(self, params: P, name: str, value: jax.Array) -> P:
+        """The parameters with a running statistic moved towards that of a batch."""
+        value = jax.lax.stop_gradient(value)  # statistics are no part of the loss
+
+        def moved(old: jax.Array) -> jax.Array:
+            return (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype)
+
+        return update(params, name, moved)
+
+    def _normed(self, params: Params, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
+        dtype = self.dtype or jnp.result_type(x, params["scale"])
+        factor = jax.lax.rsqrt(var + self.epsilon) * params["scale"]  # one for each feature: less work at each place
+        return self._shifted(params, ((_wide(x) - mean) * factor).astype(dtype))
+
+    def _of_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The mean and the biased variance of each feature in a batch."""
+        if math.prod(x.shape[:-1]) < 2:
+            raise misfit(self, "more than one value for each feature in training", f"the input {describe(x)}")
+        wide = _wide(x)
+        axes = tuple(range(x.ndim - 1))
+        mean = wide.mean(axes)
+        centred = wide - mean
+        return mean, (centred * centred).mean(axes)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """The input in float32 at least: statistics of many numbers in bfloat16 would be wrong."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _moments(x: jax.Array, axes: int | tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """The input minus its mean over these axes, and its biased variance."""
+    centred = x - x.mean(axes, keepdims=True)
+    return centred, (centred * centred).mean(axes, keepdims=True)

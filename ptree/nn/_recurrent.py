@@ -2,105 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
 from .._errors import LayerError
-from .._tree import Tree
+from .._tree import PyTree
 from .._words import describe
-from ._call import cast, floating, need, unfit
-from ._compiled import compiled
-from ._layer import Layer
+from ._compiled import call
+from ._inputs import cast, floats, misfit, parameter, parameters_in
+from ._layer import Initializer, Layer, Params
+
+State = tuple[jax.Array, ...]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Recurrent(Layer):
     """What LSTM and GRU have in common: f32[batch, time, in] -> f32[batch, time, features]."""
 
     features: int
+    _: KW_ONLY
     reverse: bool = False
-    kernel_init: Callable[..., Any] | None = None
-    recurrent_init: Callable[..., Any] | None = None
-    bias_init: Callable[..., Any] = initializers.zeros
-    param_dtype: Any = jnp.float32
-    dtype: Any = None
+    kernel_init: Initializer | None = None
+    recurrent_init: Initializer | None = None
+    bias_init: Initializer = initializers.zeros
+    param_dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike | None = None
     unroll: int = 1
 
     is_loop = True
-    gates = 0
-    states = 0
-
-    def spec(self, x: Any) -> Tree:
-        draws = {
-            ("input", "kernel"): self.kernel_init or initializers.xavier_uniform(),
-            ("hidden", "kernel"): self.recurrent_init or initializers.orthogonal(),
-        }
-        return Tree({
-            node: {name: Param(shape, self.param_dtype, draws.get((node, name), self.bias_init)) for name, shape in of.items()}
-            for node, of in self._shapes(self._input(x).shape[-1]).items()
-        })  # fmt: skip
-
-    def _shapes(self, features: int) -> dict[str, dict[str, tuple[int, ...]]]:
-        wide = self.gates * self.features
-        return {
-            node: {"kernel": (size, wide), "bias": (wide,)}
-            for node, size in {"input": features, "hidden": self.features}.items()
-        }
-
-    def __call__(self, params: Any, x: Any, *, state: Any = None) -> Any:
-        return self.run(params, x, state)[0]
-
-    @partial(compiled, always=True)
-    def run(self, params: Any, x: Any, state: Any = None) -> tuple[Any, Any]:
-        """All outputs f32[batch, time, features], and the last state, to go on with.
-
-        Raises:
-            LayerError: an input, parameters or a state that do not fit.
-        """
-        features = need(need(params, "input", self), "kernel", self).shape[0]
-        if self._input(x).shape[-1] != features:
-            raise unfit(self, f"{features} features for the input's kernel", f"the input {describe(x)}")
-        leaves = [
-            need(need(params, node, self), name, self, shape)
-            for node, of in self._shapes(features).items()
-            for name, shape in of.items()
-        ]
-        x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, *leaves)
-        shape = (*x.shape[:-2], self.features)
-        if state is None:
-            state = (jnp.zeros(shape, x.dtype),) * self.states
-        if [getattr(part, "shape", None) for part in state] != [shape] * self.states:
-            raise unfit(self, f"a state of {self.states} arrays of the shape {shape}", ", ".join(map(describe, state)))
-        state = [part.astype(x.dtype) for part in state]
-        before = jnp.moveaxis(x @ kernel + bias, -2, 0)  # for all times at once
-
-        def step(state: Any, gates: Any) -> tuple[Any, Any]:
-            return self._step(state, gates, state[0] @ recurrent + hidden_bias)
-
-        state, ys = jax.lax.scan(step, tuple(state), before, reverse=self.reverse, unroll=self.unroll)
-        return jnp.moveaxis(ys, 0, -2), state
-
-    def _step(self, state: Any, gates: Any, hidden: Any) -> tuple[Any, Any]:
-        raise NotImplementedError
-
-    def _input(self, x: Any) -> Any:
-        if len(floating(self, x).shape) < 2:
-            raise unfit(self, "an input of an axis of time and one of features", describe(x))
-        return x
+    gates: ClassVar[int]
+    states: ClassVar[int]
 
     def __post_init__(self) -> None:
         if self.features < 1:
             raise LayerError(f"{type(self).__name__}: expected a number of features of at least 1, got {self.features}")
 
+    def declare(self, x: PyTree) -> dict[str, dict[str, Param]]:
+        features_in = self._checked(x).shape[-1]
+        kernel_init = self.kernel_init or initializers.xavier_uniform()
+        recurrent_init = self.recurrent_init or initializers.orthogonal()
+        return {
+            "input": self._declare_gates(features_in, kernel_init),
+            "hidden": self._declare_gates(self.features, recurrent_init),
+        }
 
-@dataclass(frozen=True, repr=False)
+    def _declare_gates(self, features_in: int, kernel_init: Initializer) -> dict[str, Param]:
+        width = self.gates * self.features
+        kernel = Param((features_in, width), self.param_dtype, kernel_init)
+        return {"kernel": kernel, "bias": Param((width,), self.param_dtype, self.bias_init)}
+
+    def apply(self, params: Params, x: PyTree, *, state: Sequence[jax.Array] | None = None) -> jax.Array:
+        ys, _ = self._scanned(params, x, state)
+        return ys
+
+    def run(self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None) -> tuple[jax.Array, State]:
+        """All outputs f32[batch, time, features], and the last state, to go on with.
+
+        Raises:
+            LayerError: an input, parameters or a state that do not fit.
+        """
+        return call(type(self)._scanned, self, (params, x), {"state": state}, always=True)
+
+    def _scanned(self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None) -> tuple[jax.Array, State]:
+        kernel, bias, recurrent, hidden_bias = self._leaves(params, x)
+        x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, kernel, bias, recurrent, hidden_bias)
+        first = self._first_state(x, state)
+        # One large product for all times is faster than a small one in each step of the loop.
+        from_input = jnp.moveaxis(x @ kernel + bias, -2, 0)
+
+        def step(state: State, from_input: jax.Array) -> tuple[State, jax.Array]:
+            return self._step(state, from_input, state[0] @ recurrent + hidden_bias)
+
+        last, ys = jax.lax.scan(step, first, from_input, reverse=self.reverse, unroll=self.unroll)
+        return jnp.moveaxis(ys, 0, -2), last
+
+    def _leaves(self, params: Params, x: PyTree) -> list[jax.Array]:
+        """Kernel and bias of the input, kernel and bias of the state, checked to fit."""
+        of_input, of_hidden = parameters_in(params, "input", self), parameters_in(params, "hidden", self)
+        features_in = parameter(of_input, "kernel", self).shape[0]
+        if self._checked(x).shape[-1] != features_in:
+            raise misfit(self, f"{features_in} features for the input's kernel", f"the input {describe(x)}")
+        width = self.gates * self.features
+        return [
+            parameter(of_input, "kernel", self, (features_in, width)),
+            parameter(of_input, "bias", self, (width,)),
+            parameter(of_hidden, "kernel", self, (self.features, width)),
+            parameter(of_hidden, "bias", self, (width,)),
+        ]
+
+    def _first_state(self, x: jax.Array, state: Sequence[jax.Array] | None) -> State:
+        """The state to begin with, zeros by default, checked to fit the input."""
+        shape = (*x.shape[:-2], self.features)
+        if state is None:
+            return (jnp.zeros(shape, x.dtype),) * self.states
+        shapes = [getattr(part, "shape", None) for part in state]
+        if shapes != [shape] * self.states:
+            got = ", ".join(map(describe, state))
+            raise misfit(self, f"a state of {self.states} arrays of the shape {shape}", got)
+        return tuple(part.astype(x.dtype) for part in state)
+
+    def _step(self, state: State, from_input: jax.Array, from_hidden: jax.Array) -> tuple[State, jax.Array]:
+        raise NotImplementedError
+
+    def _checked(self, x: PyTree) -> jax.Array:
+        if len(floats(self, x).shape) < 2:
+            raise misfit(self, "an input of an axis of time and one of features", describe(x))
+        return x
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LSTM(_Recurrent):
     """Long short-term memory along time: f32[batch, time, in] -> f32[batch, time, features].
 
@@ -123,14 +140,15 @@ class LSTM(_Recurrent):
     gates = 4
     states = 2
 
-    def _step(self, state: Any, gates: Any, hidden: Any) -> tuple[Any, Any]:
-        i, f, g, o = jnp.split(gates + hidden, 4, -1)
-        c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    def _step(self, state: State, from_input: jax.Array, from_hidden: jax.Array) -> tuple[State, jax.Array]:
+        _, c = state
+        i, f, g, o = jnp.split(from_input + from_hidden, 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GRU(_Recurrent):
     """Gated recurrent unit along time: f32[batch, time, in] -> f32[batch, time, features].
 
@@ -149,9 +167,11 @@ class GRU(_Recurrent):
     gates = 3
     states = 1
 
-    def _step(self, state: Any, gates: Any, hidden: Any) -> tuple[Any, Any]:
-        (r, z, n), (hr, hz, hn) = jnp.split(gates, 3, -1), jnp.split(hidden, 3, -1)
-        z = jax.nn.sigmoid(z + hz)
-        n = jnp.tanh(n + jax.nn.sigmoid(r + hr) * hn)
-        h = (1 - z) * n + z * state[0]
+    def _step(self, state: State, from_input: jax.Array, from_hidden: jax.Array) -> tuple[State, jax.Array]:
+        (h,) = state
+        r, z, n = jnp.split(from_input, 3, -1)
+        hidden_r, hidden_z, hidden_n = jnp.split(from_hidden, 3, -1)
+        z = jax.nn.sigmoid(z + hidden_z)
+        n = jnp.tanh(n + jax.nn.sigmoid(r + hidden_r) * hidden_n)
+        h = (1 - z) * n + z * h
         return (h,), h

@@ -1,11 +1,10 @@
-"""Repeat, one layer many times: a stack that is scanned, or the same parameters again and again."""
+"""Repeat, one layer n times in a row: a scanned stack of layers, or the same parameters each time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -13,17 +12,17 @@ from .._draw import child_key
 from .._edit import items, set
 from .._errors import LayerError
 from .._paths import STACKED
-from .._tree import Tree
+from .._tree import PyTree, Tree
 from .._words import describe
 from ..stacks import checkpointed, is_rolled, scan, stack
-from ._branches import Lambda
-from ._call import check_options, shape_after, shape_of, unfit
-from ._layer import Layer, takes
-from ._sequential import check_part
+from ._compiled import compile_key
+from ._container import Container, Options, as_layer, check_options, declared, located, options_for
+from ._inputs import misfit, shapes_of
+from ._layer import Layer, P, Params
 
 
-@dataclass(frozen=True, repr=False)
-class Repeat(Layer):
+@dataclass(frozen=True, eq=False, repr=False)
+class Repeat(Container):
     """A layer `n` times, one after the other, each with parameters of its own, kept as a stack and scanned.
 
     >>> import jax.numpy as jnp
@@ -40,118 +39,149 @@ class Repeat(Layer):
     >>> net(params, jnp.ones((2, 8))).shape
     (2, 8)
 
-    It is compiled in the time of one layer. Parameters that are not stacked, "0", "1", ..., run too, with the same result;
-    `scan=False` declares them so. Keys, and so dropout, are the same in both forms. Groups of different layers are
-    a layer too: `Repeat(Sequential(local, local, globally), 8)`.
+    It compiles in the time of one layer. It also runs with parameters that are not stacked, "0", "1", ..., with the
+    same result; `scan=False` declares them so. Keys, and so dropout, are the same in both forms. Groups of different
+    layers repeat as one layer: `Repeat(Sequential(local, local, globally), 8)`.
 
     Args:
         layer: what is repeated; its output is of the shape and dtype of its input.
         n: how many times.
-        shared: the same parameters each time, which are then the layer's own, without `:` (ALBERT, Lan et al. 2020).
-        scan: whether the parameters are declared as a stack.
+        shared: use the same parameters each time; they are the layer's own, without `:` (ALBERT, Lan et al. 2020).
+        scan: declare the parameters as a stack.
         remat: compute the inside of each layer again in the backward pass; True, or a `jax.checkpoint_policies`.
         unroll: how many layers are compiled in a row; True for all.
 
     Raises:
         LayerError: a layer whose output is not like its input, parameters of another number of layers, or `updated`
-            where they are shared.
+            with `shared=True`.
     """
 
     is_loop = True
-    layer: Any
+    layer: Layer
     n: int
+    _: KW_ONLY
     shared: bool = False
     scan: bool = True
     remat: bool | Callable[..., bool] = False
     unroll: int | bool = 1
 
-    def parts(self) -> Any:
-        return iter([("" if self.shared else STACKED, self.layer)])
-
-    def spec(self, x: Any) -> Tree:
-        x = shape_of(x)
-        try:
-            own = self.layer.spec(x)
-            y = shape_after(self.layer, "layer", own, x)
-        except LayerError as error:
-            raise error if self.shared else error.inside(STACKED) from None
-        like, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
-        if like != got:
-            raise unfit(self, f"a layer whose output is like its input, {like}", f"{got}")
-        if self.shared or not len(own):
-            return own
-        layers = Tree({str(at): own for at in range(self.n)})
-        return stack(layers, "") if self.scan else layers
-
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
-        check_options(self, options)
-        options |= {"train": True} if train and takes(self.layer, "train") else {}
-        return self._run(_Body(self.layer, False), options, params, x, key)[0]
-
-    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
-        check_options(self, options)
-        if self.shared:
-            raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
-        y, new = self._run(_Body(self.layer, True), options, params, x, key)
-        for path, values in new.items():  # a leaf of each layer, stacked
-            if STACKED in params:
-                params = set(params, f"{STACKED}/{path}", values)
-            else:
-                for at in range(self.n):
-                    params = set(params, f"{at}/{path}", values[at])
-        return y, params
-
-    def _run(self, body: Any, options: dict[str, Any], params: Any, x: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-        """The output, and what else the layers give, stacked."""
-        keys = None
-        if key is not None and (body.updating or takes(self.layer, "key")):
-            keys = jax.numpy.stack([child_key(key, at) for at in range(self.n)])
-        if options:
-            body = partial(body, options=options)
-        nothing = isinstance(params, Mapping) and not len(params)  # to stack
-        own = not self.shared and not nothing
-        if own:
-            self._count(params)
-        try:
-            if own:
-                return scan(body, x, params, keys, remat=self.remat, unroll=self.unroll)
-            step = checkpointed(body, self.remat, is_rolled(self.unroll))
-            return jax.lax.scan(lambda x, key: step(x, params, key), x, keys, self.n, unroll=self.unroll)
-        except LayerError as error:
-            raise error if self.shared else error.inside(STACKED) from None
-
-    def _count(self, params: Any) -> None:
-        there = [*params] if hasattr(params, "keys") else []
-        if there == [STACKED]:
-            leaf = next(iter(jax.tree.leaves(params)), None)
-            count = self.n if leaf is None else leaf.shape[0]
-        else:
-            count = len(there)
-        if count != self.n:
-            raise unfit(self, f"the parameters of {self.n} layers", f"those of {count}" if there else describe(params))
-
     def __post_init__(self) -> None:
-        check_part("Repeat", self.layer)
-        if not hasattr(self.layer, "spec"):
-            object.__setattr__(self, "layer", Lambda(self.layer))
+        object.__setattr__(self, "layer", as_layer("Repeat", self.layer))
         if not isinstance(self.n, int) or self.n < 1:
             raise LayerError(f"Repeat: expected a number of layers of at least 1, got {self.n!r}")
 
+    def parts(self) -> Iterator[tuple[str, Layer]]:
+        return iter([(self._name, self.layer)])
+
+    @property
+    def _name(self) -> str:
+        """The path of the layer's parameters; shared ones are those of Repeat itself."""
+        return "" if self.shared else STACKED
+
+    def declare(self, x: PyTree) -> Tree:
+        x = shapes_of(x)
+        spec, y = declared(self._name, self.layer, x)
+        expected, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
+        if expected != got:
+            raise misfit(self, f"a layer whose output is like its input, {expected}", f"{got}")
+        if self.shared or not len(spec):
+            return spec
+        layers = Tree({str(at): spec for at in range(self.n)})
+        return stack(layers, "") if self.scan else layers
+
+    def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
+        check_options(self, options)
+        key = options.pop("key", None)
+        keys = self._keys(key) if "key" in self.layer.call_options() else None
+        y, _ = self._loop(_Step(self.layer, _loop_key(self.layer)), params, x, keys, options)
+        return y
+
+    def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
+        check_options(self, options)
+        if self.shared:
+            raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
+        step = _UpdatingStep(self.layer, _loop_key(self.layer))
+        y, statistics = self._loop(step, params, x, self._keys(key), options)
+        for path, values in statistics.items():
+            params = self._with_layers(params, path, values)
+        return y, params
+
+    def _keys(self, key: jax.Array | None) -> jax.Array | None:
+        """A key for each layer, as a layer of this number would get it."""
+        if key is None:
+            return None
+        return jax.numpy.stack([child_key(key, at) for at in range(self.n)])
+
+    def _loop(
+        self, step: Callable[..., PyTree], params: Params, x: PyTree, keys: jax.Array | None, options: Options
+    ) -> tuple[PyTree, PyTree]:
+        """The last output, and what else the steps give, stacked."""
+        taken = options_for(self.layer, "", options)
+        if taken:
+            step = partial(step, options=taken)
+        is_same = self.shared or (isinstance(params, Mapping) and not params)
+        if not is_same:
+            self._check_count(params)
+        try:
+            # The same parameters each time, or none: `scan` would find no layers in them, so only keys are scanned over.
+            if is_same:
+                same = checkpointed(step, self.remat, is_rolled(self.unroll))
+                return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
+            return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
+        except LayerError as error:
+            raise located(error, self._name) from None
+
+    def _with_layers(self, params: P, path: str, values: jax.Array) -> P:
+        """The parameters with new values, one row for each layer, of the leaf that has this path in a layer."""
+        if STACKED in params:  # `set` of the whole stack copies nothing else; layer by layer it would copy it n times
+            return set(params, f"{STACKED}/{path}", values)
+        for at in range(self.n):
+            params = set(params, f"{at}/{path}", values[at])
+        return params
+
+    def _check_count(self, params: Params) -> None:
+        if not isinstance(params, Mapping):
+            raise misfit(self, f"the parameters of {self.n} layers", describe(params))
+        count = len(params)
+        if [*params] == [STACKED]:
+            sizes = [leaf.shape[0] for leaf in jax.tree.leaves(params)]
+            count = sizes[0] if sizes else self.n
+        if count != self.n:
+            raise misfit(self, f"the parameters of {self.n} layers", f"those of {count}")
+
 
 @dataclass(frozen=True)
-class _Body:
-    """What one layer does, as `scan` calls it; equal for equal layers, so that JAX compiles it once."""
+class _Step:
+    """One layer as the function that `scan` calls; equal for equal layers, so that JAX compiles the loop once."""
 
-    layer: Any
-    updating: bool
-    """Whether the leaves that the layer gives new values come out too."""
+    layer: Layer = field(compare=False)
+    loop_key: Hashable
 
     def __call__(
-        self, x: Any, own: Any, key: Any = None, *, options: Mapping[str, Any] = Tree()
-    ) -> tuple[Any, dict[str, Any]]:
-        options = {**options, **({} if key is None else {"key": key})}
-        if not self.updating:
-            return self.layer(own, x, **options), {}
-        y, new = self.layer.updated(own, x, **options)
-        old = dict(items(own))
+        self, x: PyTree, params: Params, key: jax.Array | None = None, *, options: Options = Tree()
+    ) -> tuple[PyTree, dict[str, PyTree]]:
+        return self.layer(params, x, **_with_key(options, key)), {}
+
+
+@dataclass(frozen=True)
+class _UpdatingStep:
+    """One layer in training as the function that `scan` calls; the leaves with new values come out too."""
+
+    layer: Layer = field(compare=False)
+    loop_key: Hashable
+
+    def __call__(
+        self, x: PyTree, params: Params, key: jax.Array | None = None, *, options: Options = Tree()
+    ) -> tuple[PyTree, dict[str, PyTree]]:
+        y, new = self.layer.updated(params, x, **_with_key(options, key))
+        old = dict(items(params))
         return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}
+
+
+def _loop_key(layer: Layer) -> Hashable:
+    """What the loops of equal layers share; of a layer that can change, a key that equals no other."""
+    return compile_key(layer) or object()
+
+
+def _with_key(options: Options, key: jax.Array | None) -> dict[str, PyTree]:
+    return dict(options) if key is None else {**options, "key": key}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import overload
 
 from .._errors import LayerError
-from .._tree import Tree
-from .._words import describe, name_of
-from ._call import apply, check_options, declared, shape_after, shape_of, update
-from ._layer import Layer
+from .._tree import PyTree, Tree
+from ._container import CallPart, Container, as_layer, declared, drawn_in_lines, named_layers
+from ._inputs import shapes_of
+from ._layer import Layer, P
 
 
-@dataclass(frozen=True, init=False)
-class Sequential(Layer):
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Sequential(Container):
     """Layers one after the other, named by position or by the keys of a dict; plain functions are layers too.
 
     >>> import jax, jax.numpy as jnp
@@ -34,86 +34,86 @@ class Sequential(Layer):
     A layer without parameters has no node in the tree. With `key`, each layer that takes one gets its own,
     derived from its name; other options, such as attention's `mask=`, go to the layers that take them.
 
+    It is a sequence of its layers: `net[0]`, `net["stem"]`, `net[-1]`, `len(net)`, `for layer in net`, `layer in net`. A
+    slice keeps the names, so it runs with the same parameters; `+` joins two, and numbers the layers of the second on
+    where both are named by position.
+
+    >>> net[:2](params, jnp.ones((2, 4))).shape
+    (2, 8)
+    >>> [name for name, _ in (net + Sequential(Dense(3))).layers]
+    ['0', '1', '2', '3']
+
+    Args:
+        *given: layers and functions one by one, or one dict: name -> layer.
+        layers: instead of these, pairs (name, layer): what the attribute `layers` holds.
+
     Raises:
         LayerError: something that is no layer, a bad name, or an input that does not fit; it names the path.
         TieError: one layer object at two places that need other shapes.
     """
 
-    layers: tuple[tuple[str, Any], ...]
+    layers: tuple[tuple[str, Layer], ...]
 
-    def __init__(self, *layers: Any):
-        object.__setattr__(self, "layers", named("Sequential", layers))
+    def __init__(self, *given: PyTree, layers: Sequence[tuple[str, PyTree]] | None = None):
+        object.__setattr__(self, "layers", named_layers("Sequential", given, layers))
 
-    def parts(self) -> Iterator[tuple[str, Any]]:
+    def parts(self) -> Iterator[tuple[str, Layer]]:
         return iter(self.layers)
 
-    def spec(self, x: Any) -> Tree:
+    def declare(self, x: PyTree) -> dict[str, Tree]:
         specs: dict[str, Tree] = {}
-        x = shape_of(x)
+        x = shapes_of(x)
         for name, layer in self.layers:
-            own = declared(layer, name, x)
-            if len(own):
-                specs[name] = own
-            x = shape_after(layer, name, own, x)
-        return Tree(specs)
+            spec, x = declared(name, layer, x)
+            if len(spec):
+                specs[name] = spec
+        return specs
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False, **options: Any) -> Any:
-        check_options(self, options)
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         for name, layer in self.layers:
-            x = apply(layer, name, params, x, key, train, options)
-        return x
-
-    def updated(self, params: Any, x: Any, *, key: Any = None, **options: Any) -> tuple[Any, Any]:
-        check_options(self, options)
-        for name, layer in self.layers:
-            x, params = update(layer, name, params, x, key, options)
+            x, params = call(name, layer, x, params)
         return x, params
 
-    def __getitem__(self, name: int | str) -> Any:
-        """The layer at a position, or of a name."""
-        if isinstance(name, int) and -len(self) <= name < len(self):
-            return self.layers[name][1]
-        found = dict(self.layers)
-        if name not in found:
-            raise LayerError(f"no layer {name!r} in Sequential: there are {list(found)}")
-        return found[name]
+    @overload
+    def __getitem__(self, at: slice) -> Sequential: ...
+    @overload
+    def __getitem__(self, at: int | str) -> Layer: ...
+    def __getitem__(self, at: int | str | slice) -> Layer:
+        """The layer at a position or of a name, or a Sequential of the layers in a slice, with their names."""
+        if isinstance(at, slice):
+            return Sequential(layers=self.layers[at])
+        if isinstance(at, int) and -len(self) <= at < len(self):
+            _, layer = self.layers[at]
+            return layer
+        by_name = dict(self.layers)
+        if at not in by_name:
+            raise LayerError(f"no layer {at!r} in Sequential: there are {list(by_name)}")
+        return by_name[at]  # pyright: ignore[reportArgumentType]
+
+    def __iter__(self) -> Iterator[Layer]:
+        return (layer for _, layer in self.layers)
+
+    def __contains__(self, layer: object) -> bool:
+        """Whether a layer like this, or one of this name, is in it."""
+        if isinstance(layer, str):
+            return layer in dict(self.layers)
+        is_candidate = callable(layer) and not isinstance(layer, type)
+        return is_candidate and as_layer("Sequential", layer) in tuple(self)
 
     def __len__(self) -> int:
         return len(self.layers)
 
+    def __add__(self, other: Sequential) -> Sequential:
+        """The layers of both, one after the other."""
+        if not isinstance(other, Sequential):
+            return NotImplemented
+        if self._is_numbered() and other._is_numbered():
+            return Sequential(*self, *other)
+        return Sequential(layers=self.layers + other.layers)
+
+    def _is_numbered(self) -> bool:
+        """Whether the layers are named by their positions."""
+        return [name for name, _ in self.layers] == [str(at) for at in range(len(self))]
+
     def __repr__(self) -> str:
-        return in_lines("Sequential", self.layers)
-
-
-def named(kind: str, layers: Sequence[Any]) -> tuple[tuple[str, Any], ...]:
-    """The layers that a container is given, one after the other or as a dict, each with its name."""
-    given = layers[0].items() if len(layers) == 1 and isinstance(layers[0], Mapping) else enumerate(layers)
-    pairs = tuple((str(name) if isinstance(name, int) else name, layer) for name, layer in given)
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise LayerError(f"two layers of one name in {kind}: {[name for name, _ in pairs]}")
-    for name, layer in pairs:
-        if not isinstance(name, str) or not name or "/" in name:
-            raise LayerError(f"bad name {name!r} in {kind}: expected a string without '/'")
-        check_part(f"at {name!r}, {kind}", layer)
-    return pairs
-
-
-def check_part(where: str, layer: Any) -> None:
-    """What a container holds is a layer or a function."""
-    if not callable(layer):
-        raise LayerError(f"{where}: expected a layer or a function, got {describe(layer)}")
-    if isinstance(layer, type):
-        raise LayerError(f"{where}: expected a layer, got the class {layer.__name__}; call it first")
-
-
-def in_lines(kind: str, layers: Sequence[tuple[str, Any]]) -> str:
-    """A container as a person would draw it: a line for each layer, and the first name of one that stands there again."""
-    first: dict[int, str] = {}
-    lines: list[str] = []
-    for name, layer in layers:
-        text = repr(layer) if hasattr(layer, "spec") else name_of(layer)
-        if hasattr(layer, "spec") and id(layer) in first:
-            text = f"= {first[id(layer)]}"
-        first.setdefault(id(layer), name)
-        lines.append(f"  {name}: " + text.replace("\n", "\n  "))
-    return "\n".join([f"{kind}(", *lines, ")"]) if lines else f"{kind}()"
+        return drawn_in_lines("Sequential", self.layers)

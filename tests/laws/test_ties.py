@@ -48,7 +48,7 @@ class Both(nn.Layer):
     enc: nn.Layer
     dec: nn.Layer
 
-    def spec(self, x):
+    def declare(self, x):
         return pt.Tree({"enc": self.enc.spec(x), "dec": self.dec.spec(x)})
 
 

@@ -1,38 +1,19 @@
-"""Layers without parameters that need options: Flatten and Dropout."""
+"""Dropout, which sets random elements to 0 in training."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._errors import LayerError
-from .._words import describe
-from ._call import floating, unfit
-from ._layer import Layer
+from .._tree import PyTree
+from ._inputs import floats, misfit
+from ._layer import Layer, Params
 
 
-@dataclass(frozen=True)
-class Flatten(Layer):
-    """All axes but the first as one: f32[batch, ...] -> f32[batch, features].
-
-    >>> Flatten()({}, jnp.ones((2, 8, 8))).shape
-    (2, 64)
-
-    Raises:
-        LayerError: an input without an axis.
-    """
-
-    def __call__(self, params: Any, x: Any) -> Any:
-        if not getattr(x, "shape", ()):
-            raise unfit(self, "an array with at least one axis", describe(x))
-        return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dropout(Layer):
     """With a key, sets a share `rate` of the elements to 0 and scales the others by 1 / (1 - rate).
 
@@ -57,12 +38,13 @@ class Dropout(Layer):
         if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
             raise LayerError(f"Dropout: expected a rate of at least 0 and below 1, got {self.rate!r}")
 
-    def __call__(self, params: Any, x: Any, *, key: Any = None, train: bool = False) -> Any:
+    def apply(self, params: Params, x: PyTree, *, key: jax.Array | None = None, train: bool = False) -> PyTree:
         if self.rate == 0:
             return x
+        # Without this a forgotten key would mean training without dropout, in silence.
         if key is None and train:
-            raise unfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
-        floating(self, x)
+            raise misfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
+        floats(self, x)  # also where nothing is dropped, so that evaluation refuses what training would
         if key is None:
             return x
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)

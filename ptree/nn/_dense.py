@@ -1,0 +1,117 @@
+"""Dense, a product with a kernel plus a bias: a fully connected (linear) layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from .. import initializers
+from .._draw import Param
+from .._errors import LayerError
+from .._tree import PyTree
+from .._words import describe
+from ._inputs import cast, floats, misfit, parameter
+from ._layer import Initializer, Layer, Params
+
+_LECUN = initializers.lecun_normal()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Layer):
+    """`x @ kernel + bias` over the last axis: f32[..., in] -> f32[..., features].
+
+    >>> layer = Dense(8)
+    >>> layer.init(jax.random.key(0), jnp.ones((2, 4)))
+    Tree(
+      kernel  f32[4,8]
+      bias    f32[8]
+    )
+    >>> heads = Dense((4, 16))                                # several axes out, as for the heads of attention
+    >>> heads.init(jax.random.key(0), jnp.ones((2, 64)))["kernel"].shape
+    (64, 4, 16)
+    >>> Dense(64, axis=(-2, -1)).init(jax.random.key(0), jnp.ones((2, 4, 16)))["kernel"].shape
+    (4, 16, 64)
+
+    The kernel is (in..., features...), drawn by LeCun's normal; the bias starts at 0.
+
+    Args:
+        features: the size of the output's last axis, or of several axes.
+        axis: the axes that are summed over, which are the last of the input.
+        dtype: the dtype it computes in; by default what JAX promotes input and parameters to.
+
+    Raises:
+        LayerError: an input of another shape than the kernel, or of whole numbers.
+    """
+
+    features: int | tuple[int, ...]
+    _: KW_ONLY
+    use_bias: bool = True
+    kernel_init: Initializer | None = None
+    bias_init: Initializer = initializers.zeros
+    param_dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike | None = None
+    axis: int | tuple[int, ...] = -1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.features, list):
+            object.__setattr__(self, "features", tuple(self.features))
+        if not self._output_axes or min(self._output_axes) < 1:
+            raise LayerError(f"Dense: expected a number of features of at least 1, got {self.features}")
+        if self._summed_axes != tuple(range(-len(self._summed_axes), 0)):
+            raise LayerError(f"Dense: expected the last axes, such as -1 or (-2, -1), got axis={self.axis}")
+
+    def declare(self, x: PyTree) -> dict[str, Param]:
+        shape = self._kernel_shape(x)
+        leaves = {"kernel": Param(shape, self.param_dtype, self.kernel_init or self._default_init(len(shape)))}
+        if self.use_bias:
+            leaves["bias"] = Param(self._output_axes, self.param_dtype, self.bias_init)
+        return leaves
+
+    def apply(self, params: Params, x: PyTree) -> jax.Array:
+        kernel = self._kernel(params, x)
+        if self.use_bias:
+            bias = parameter(params, "bias", self, self._output_axes)
+            x, kernel, bias = cast(self.dtype, x, kernel, bias)
+        else:
+            x, kernel = cast(self.dtype, x, kernel)
+            bias = None
+        batch = x.shape[: x.ndim - len(self._summed_axes)]
+        # As a product of two matrices, which XLA compiles faster and with fewer copies than one over several axes.
+        features_in = math.prod(x.shape[len(batch) :])
+        y = x.reshape(*batch, features_in) @ kernel.reshape(features_in, math.prod(self._output_axes))
+        if bias is not None:
+            y = y + bias.reshape(-1)
+        return y.reshape(*batch, *self._output_axes)
+
+    def _kernel(self, params: Params, x: PyTree) -> jax.Array:
+        """The kernel, checked to fit the input."""
+        kernel = parameter(params, "kernel", self)
+        axes_in = kernel.ndim - len(self._output_axes)
+        if axes_in == 1 and floats(self, x).shape[-1] != kernel.shape[0]:
+            expected = f"{kernel.shape[0]} features for the kernel {describe(kernel)}"
+            raise misfit(self, expected, f"the input {describe(x)}")
+        return parameter(params, "kernel", self, self._kernel_shape(x))
+
+    def _kernel_shape(self, x: PyTree) -> tuple[int, ...]:
+        count = len(self._summed_axes)
+        if len(floats(self, x).shape) < count:
+            raise misfit(self, f"an input of at least {count} axes", describe(x))
+        return (*x.shape[len(x.shape) - count :], *self._output_axes)
+
+    def _default_init(self, rank: int) -> Initializer:
+        if rank == 2:
+            return _LECUN
+        count = len(self._summed_axes)
+        return initializers.lecun_normal(in_axis=tuple(range(count)), out_axis=tuple(range(count, rank)))
+
+    @property
+    def _output_axes(self) -> tuple[int, ...]:
+        return self.features if isinstance(self.features, tuple) else (self.features,)
+
+    @property
+    def _summed_axes(self) -> tuple[int, ...]:
+        return self.axis if isinstance(self.axis, tuple) else (self.axis,)

@@ -1,0 +1,86 @@
+"""Parallel, layers side by side on one input, whose outputs are combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+
+from .._errors import LayerError
+from .._tree import PyTree, Tree
+from .._words import describe
+from ._container import CallPart, Container, declared, drawn_in_lines, named_layers
+from ._inputs import shapes_of
+from ._layer import Layer, P
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Parallel(Container):
+    """Layers that all get the input; `combine` makes one output of theirs, by default the sum.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ptree.nn import Dense
+    >>> net = Parallel({"a": Dense(8), "b": Dense(4)}, combine=lambda a, b: jnp.concatenate([a, b], -1))
+    >>> params = net.init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> net(params, jnp.ones((2, 3))).shape, list(params)
+    ((2, 12), ['a', 'b'])
+
+    Args:
+        *given: layers and functions one by one, or one dict: name -> layer.
+        layers: instead of these, pairs (name, layer): what the attribute `layers` holds.
+        combine: a function of all outputs.
+
+    Raises:
+        LayerError: no layers, or outputs that cannot be added up.
+    """
+
+    layers: tuple[tuple[str, Layer], ...]
+    combine: Callable[..., PyTree] | None
+
+    def __init__(
+        self,
+        *given: PyTree,
+        layers: Sequence[tuple[str, PyTree]] | None = None,
+        combine: Callable[..., PyTree] | None = None,
+    ):
+        if combine is not None and not callable(combine):
+            raise LayerError(f"Parallel: expected a function of all outputs as combine, got {combine!r}")
+        object.__setattr__(self, "layers", named_layers("Parallel", given, layers))
+        object.__setattr__(self, "combine", combine)
+        if not self.layers:
+            raise LayerError("Parallel: expected at least one layer")
+
+    def parts(self) -> Iterator[tuple[str, Layer]]:
+        return iter(self.layers)
+
+    def declare(self, x: PyTree) -> dict[str, Tree]:
+        x = shapes_of(x)
+        specs: dict[str, Tree] = {}
+        outputs: list[PyTree] = []
+        for name, layer in self.layers:
+            spec, y = declared(name, layer, x)
+            outputs.append(y)
+            if len(spec):
+                specs[name] = spec
+        jax.eval_shape(self._combined, *outputs)  # refuses outputs that do not fit together
+        return specs
+
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
+        outputs: list[PyTree] = []
+        for name, layer in self.layers:
+            y, params = call(name, layer, x, params)
+            outputs.append(y)
+        return self._combined(*outputs), params
+
+    def _combined(self, *outputs: PyTree) -> PyTree:
+        if self.combine is not None:
+            return self.combine(*outputs)
+        if len({y.shape for y in outputs}) > 1:
+            got = ", ".join(map(describe, outputs))
+            raise LayerError(f"Parallel: expected outputs of one shape to add up, or combine=, got {got}")
+        first, *others = outputs
+        return sum(others, first)
+
+    def __repr__(self) -> str:
+        return drawn_in_lines("Parallel", self.layers)

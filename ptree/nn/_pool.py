@@ -1,0 +1,119 @@
+"""Pools over one, two or three axes of space: MaxPool and AvgPool. Features are the last axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import LayerError
+from .._tree import PyTree
+from ._inputs import floats
+from ._layer import Layer, Params
+from ._window import (
+    Padding,
+    Sizes,
+    before_and_after,
+    check_not_empty,
+    check_padding,
+    check_sizes,
+    for_each_axis,
+    lists_as_tuples,
+    spatial_rank,
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Pool(Layer):
+    """What the pools have in common: a window over the axes of space."""
+
+    window: Sizes
+    stride: Sizes | None = None
+    _: KW_ONLY
+    padding: Padding = "VALID"
+
+    def __post_init__(self) -> None:
+        for option in ("window", "stride", "padding"):
+            object.__setattr__(self, option, lists_as_tuples(getattr(self, option)))
+        check_sizes(type(self).__name__, {"window": self.window, "stride": self.stride})
+        check_padding(type(self).__name__, self.padding)
+        if not isinstance(self.padding, str):
+            self._check_padding_below_window(self.padding)
+
+    def _check_padding_below_window(self, padding: int | Sequence[int | tuple[int, int]]) -> None:
+        # A window with nothing but padding has no largest value, and its mean would divide 0 by 0.
+        given = [len(option) for option in (self.window, padding) if isinstance(option, tuple)]
+        rank = min(given, default=1)
+        for (before, after), size in zip(before_and_after(padding, rank), for_each_axis(self.window, rank)):
+            if max(before, after) >= size:
+                raise LayerError(f"{self!r}: expected a padding below the window, which would else hold nothing")
+
+    def _reduced(self, x: jax.Array, start: np.ndarray, function: Callable[..., jax.Array]) -> jax.Array:
+        """Each window reduced by a function of two values, from a start.
+
+        Args:
+            start: the function's neutral element, of NumPy: JAX looks at its value, which a tracer hides.
+        """
+        window = self._window(x)
+        rank = len(window)
+        stride = for_each_axis(self.stride or window, rank)
+        batch = (1,) * (x.ndim - rank - 1)
+        padding = self.padding
+        if not isinstance(padding, str):
+            padding = [*((0, 0) for _ in batch), *before_and_after(padding, rank), (0, 0)]
+        y = jax.lax.reduce_window(x, start, function, (*batch, *window, 1), (*batch, *stride, 1), padding)
+        check_not_empty(self, x, y)
+        return y
+
+    def _window(self, x: jax.Array) -> tuple[int, ...]:
+        per_axis = {"stride": self.stride, "padding": self.padding}
+        return for_each_axis(self.window, spatial_rank(self, x, self.window, per_axis))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool(_Pool):
+    """The largest value in each window: f32[batch, space..., features], space divided by the stride.
+
+    >>> MaxPool(2)({}, jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
+
+    The stride is by default the window.
+
+    Raises:
+        LayerError: an input without as many axes of space as the window has.
+    """
+
+    def apply(self, params: Params, x: PyTree) -> jax.Array:
+        return self._reduced(x, np.asarray(-np.inf, floats(self, x).dtype), jax.lax.max)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AvgPool(_Pool):
+    """The mean of each window: f32[batch, space..., features], space divided by the stride.
+
+    >>> AvgPool(2)({}, jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
+
+    The stride is by default the window. What was padded counts as 0, or, without `count_padding`, not at all.
+
+    Raises:
+        LayerError: an input without as many axes of space as the window has.
+    """
+
+    _: KW_ONLY
+    count_padding: bool = True
+
+    def apply(self, params: Params, x: PyTree) -> jax.Array:
+        # In float32 at least: in bfloat16 a sum of ones stops growing at 256.
+        wide = floats(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
+        zero = np.zeros((), wide.dtype)
+        total = self._reduced(wide, zero, jax.lax.add)
+        if self.count_padding:
+            count = math.prod(self._window(x))
+        else:
+            count = self._reduced(jnp.ones_like(wide), zero, jax.lax.add)
+        return (total / count).astype(x.dtype)

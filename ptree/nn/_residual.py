@@ -1,0 +1,53 @@
+"""Residual, a layer whose input is added to its output: a skip connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._errors import LayerError
+from .._tree import PyTree, Tree
+from .._words import describe
+from ._container import CallPart, Container, as_layer, declared
+from ._inputs import shapes_of
+from ._layer import Layer, P
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Residual(Container):
+    """`x + inner(x)` (He et al. 2016).
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ptree.nn import Dense, LayerNorm, Sequential
+    >>> block = Residual(Sequential(LayerNorm(), Dense(8)))
+    >>> block.init(jax.random.key(0), jnp.ones((2, 8)))
+    Tree(
+      inner/0/scale   f32[8]
+      inner/0/bias    f32[8]
+      inner/1/kernel  f32[8,8]
+      inner/1/bias    f32[8]
+    )
+
+    Raises:
+        LayerError: an inner layer that changes the shape.
+    """
+
+    inner: Layer
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inner", as_layer("Residual", self.inner))
+
+    def declare(self, x: PyTree) -> dict[str, Tree]:
+        x = shapes_of(x)
+        spec, y = declared("inner", self.inner, x)
+        _check_same_shape(x, y)
+        return {"inner": spec} if len(spec) else {}
+
+    def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
+        y, params = call("inner", self.inner, x, params)
+        _check_same_shape(x, y)
+        return x + y, params
+
+
+def _check_same_shape(x: PyTree, y: PyTree) -> None:
+    if getattr(x, "shape", None) != getattr(y, "shape", ()):
+        raise LayerError(f"Residual: expected an inner layer that keeps the shape, got {describe(y)} for {describe(x)}")
