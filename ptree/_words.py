@@ -53,7 +53,7 @@ def quoted(given: object) -> str:
         return f"a number of {given.bit_length()} bits" if isinstance(given, int) else type(given).__name__
 
 
-def name_of(function: Callable[..., object]) -> str:
+def name_of(function: object) -> str:
     """The name of a function, also of a `functools.partial`; the repr of a callable without a name."""
     inner = getattr(function, "func", function)
     name = getattr(inner, "__name__", None)

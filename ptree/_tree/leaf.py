@@ -17,7 +17,7 @@ PyTree: TypeAlias = Any
 Leaf: TypeAlias = Any
 """Whatever JAX does not open: an array of any library, a tracer, a `Param`, a number, a label, a sharding."""
 
-Signature: TypeAlias = tuple[tuple[int, ...], object] | type
+Signature: TypeAlias = tuple[tuple[int, ...], Any] | type
 """The shape and dtype of an array, of a `Param` or the like; the type of any other leaf."""
 
 T = TypeVar("T")
