@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from .._errors import PatternError
 from .._tree import MISSING, Index, PyTree, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted, table
 from .pattern_walk import Selected
 from .selectors import Selector, choose, is_everything, match, parse, single_layers
-
-T = TypeVar("T")
 
 Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
@@ -140,7 +138,7 @@ def _rule_name(key: Any) -> str:
     return key if isinstance(key, str) else name_of(key)
 
 
-def label(tree: T, rules: Rules, *, default: Any = MISSING, strict: bool = True) -> T:
+def label(tree: PyTree, rules: Rules, *, default: Any = MISSING, strict: bool = True) -> PyTree:
     """A tree of the same structure with a rule's value at each leaf: labels, learning rates, shardings.
 
     >>> from ptree import Tree
@@ -210,7 +208,7 @@ def _is_taken(one: Selected, taken: Mapping[str, Collection[Index]]) -> bool:
     return () in layers or one.layers in layers
 
 
-def mask(tree: T, selector: Selector) -> T:
+def mask(tree: PyTree, selector: Selector) -> PyTree:
     """A tree of the same structure: True at the selected leaves, False at the others.
 
     >>> from ptree import Tree
