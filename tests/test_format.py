@@ -92,7 +92,7 @@ def test_any_edit_is_found(tmp_path_factory, edits):
 def test_damaged_leaves_are_all_named(file):
     pt.save(file, tied())
     with pt.open(file) as opened:
-        places = [opened.entries[name].start for name in ("a/bias", "a/kernel")]
+        places = [opened.leaves[name].start for name in ("a/bias", "a/kernel")]
     with open(file, "r+b") as raw:
         for place in places:
             raw.seek(place)
@@ -237,9 +237,9 @@ def test_data_are_where_they_can_be_mapped(file):
     }
     pt.save(file, tree, metadata={"run": "7", "é": "ü"})
     with pt.open(file) as opened:
-        assert {opened.entries[name].start % 64 for name in ("a", "b")} == {0}
-        for entry in opened.entries.values():
-            assert entry.start % entry.dtype.itemsize == 0
+        assert {opened.leaves[name].start % 64 for name in ("a", "b")} == {0}
+        for entry in opened.leaves.values():
+            assert entry.start % entry.storage.dtype.itemsize == 0
         assert opened.metadata == {"run": "7", "é": "ü"}
         assert list(opened) == ["odd", "a", "h", "b", "c"]
     with pytest.raises(
@@ -308,7 +308,7 @@ def test_a_part_along_any_axis_reads_its_own_bytes(file, spec, width):
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
     with pt.open(file) as opened:
         before = opened.bytes_read
-        back = opened.read([opened["a"]], {"a": sharding})["a"]
+        back = opened.read([opened.leaves["a"]], {"a": sharding}).values["a"]
         if width > 1024:  # or it reads crumbs with what is between
             assert opened.bytes_read - before == tree["a"].nbytes
     assert back.sharding == sharding
@@ -325,11 +325,11 @@ def test_each_shard_reads_its_own_bytes(file):
     assert equal(loaded, pt.Tree(tree))
     with pt.open(file) as opened:
         before = opened.bytes_read
-        opened.read([opened["a"]], {"a": NamedSharding(mesh, PartitionSpec("d"))})
+        opened.read([opened.leaves["a"]], {"a": NamedSharding(mesh, PartitionSpec("d"))})
         assert opened.bytes_read - before == 64 * 32 * 4
         before = opened.bytes_read
         half = NamedSharding(jax.sharding.Mesh(np.array(jax.devices()[:1]), "d"), PartitionSpec())
-        opened.read([opened["b"]], {"b": half})
+        opened.read([opened.leaves["b"]], {"b": half})
         assert opened.bytes_read - before == 64
     again = {"a": loaded["a"], "b": loaded["b"]}
     pt.save(file, again)  # gathered
@@ -351,8 +351,8 @@ def test_ways_out_of_what_does_not_fit(file):
     assert raised.value.missing == ["encoder/bias", "encoder/kernel", "new"]
     assert raised.value.misshapen == ["head/kernel"]
     assert "Renamed? Then rename={'enc/kernel': 'encoder/kernel'}." in str(raised.value)
-    tree, report = pt.load(
-        file, like=params, rename={"enc": "encoder"}, cast=True, missing="keep", mismatch="keep", report=True
+    tree, report = pt.load_report(
+        file, like=params, rename={"enc": "encoder"}, cast=True, missing="keep", mismatch="keep"
     )
     assert tree["new"] is params["new"]
     assert tree["head/kernel"] is params["head/kernel"]
@@ -368,7 +368,7 @@ def test_ways_out_of_what_does_not_fit(file):
     np.testing.assert_array_equal(drawn["new"], params["new"])  # bit for bit what init draws
     np.testing.assert_array_equal(drawn["head/kernel"], params["head/kernel"])
     np.testing.assert_array_equal(drawn["encoder/kernel"], np.ones((2, 3)))
-    only, report = pt.load(file, select="enc/**", report=True)
+    only, report = pt.load_report(file, select="enc/**")
     assert pt.paths(only) == ["enc/kernel", "enc/bias"]
     assert report.dropped == ["head/kernel"]
     with pytest.raises(pt.FileError, match="there is no value to keep in `like` for"):
@@ -414,7 +414,7 @@ def test_names_that_cannot_be_read_back_are_not_written(file):
 def test_all_that_is_read_whole_is_compared_with_its_checksum(file):
     pt.save(file, {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(2)})
     with pt.open(file) as opened:
-        place = opened.entries["a"].start
+        place = opened.leaves["a"].start
     with open(file, "r+b") as raw:
         raw.seek(place)
         raw.write(b"\xff")
@@ -473,7 +473,7 @@ def test_leaves_of_pytorch_that_are_views_or_nowhere(file):
 
 def test_ten_thousand_names_that_do_not_fit_are_told_and_few_are_looked_at(file, monkeypatch):
     looked_at = []
-    monkeypatch.setattr("ptree.files._like.nearest", lambda name, names: looked_at.extend(names))
+    monkeypatch.setattr("ptree.files._template.nearest", lambda name, names: looked_at.extend(names))
     pt.save(file, {f"a{at}.weight": np.zeros(1) for at in range(10_000)})
     with pytest.raises(pt.StructureError) as raised:
         pt.load(file, like={f"a/{at}/kernel": np.zeros(1) for at in range(10_000)})

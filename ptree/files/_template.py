@@ -1,0 +1,317 @@
+"""Fit the leaves of a file to a template tree, `like`: stacks, ties, numbers, dtypes, what is missing, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._edit import aliases, differences, leaves, paths, read_or, structure_error
+from .._errors import FileError, StructureError
+from .._paths import STACKED, split
+from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, same, signature
+from .._words import SHOWN, describe, lines, listed, nearest
+from ..stacks import stack, unstack
+from ._kinds import expected, is_number
+
+_COMPARED = 500
+"""With how many names one that was likely renamed is compared."""
+_RENAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of each leaf of `like`, and of each leaf of the file: lists of paths."""
+
+    loaded: list[str] = field(default_factory=list)
+    cast: list[str] = field(default_factory=list)
+    """Loaded leaves that were converted from another dtype."""
+    kept: list[str] = field(default_factory=list)
+    """Leaves whose value in `like` was kept."""
+    drawn: list[str] = field(default_factory=list)
+    """Leaves that were drawn by the initialisers of `like`."""
+    dropped: list[str] = field(default_factory=list)
+    """Leaves of the file that were not loaded."""
+
+    def __str__(self) -> str:
+        shown = [f"{name} {len(paths)}: {listed(paths)}" for name, paths in vars(self).items() if paths]
+        return "\n".join(shown) or "nothing"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How file and `like` may differ."""
+
+    cast: bool = False
+    missing: Literal["error", "keep", "init"] = "error"
+    mismatch: Literal["error", "keep"] = "error"
+
+    def __post_init__(self):
+        if self.missing not in ("error", "keep", "init") or self.mismatch not in ("error", "keep"):
+            raise FileError(
+                "expected missing 'error', 'keep' or 'init', mismatch 'error' or 'keep';"
+                f" got {self.missing!r}, {self.mismatch!r}"
+            )
+
+
+class Differences(NamedTuple):
+    """The paths at which file and `like` differ."""
+
+    missing: Sequence[str]
+    unexpected: Sequence[str]
+    misshapen: Sequence[str]
+    mistyped: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The plan of a load: what each leaf of `like` becomes, and all in which the file does not fit."""
+
+    values: Mapping[str, Leaf]
+    """Path in `like` -> its value from the file."""
+    report: Report
+    expected: Mapping[str, Leaf]
+    """Path -> what `like` expects in the file, for the leaves that are to come from there."""
+    differences: Differences
+    broken_ties: Sequence[str]
+    """A sentence for each tie of `like` whose names have different values in the file."""
+
+    def error(self, asked: str, damaged: Sequence[str]) -> StructureError | FileError | None:
+        """One error that lists all problems, or None."""
+        problems = [*self.broken_ties]
+        if damaged:
+            problems.append(f"damaged, their bytes are not what their checksums say: {listed(damaged)}")
+        error = None
+        if any(self.differences):
+            error = structure_error(
+                asked, *self.differences, self.expected, self.values,
+                sides=(" in `like`", " in the file"), ties=problems, fix=self._likely_fix(),
+            )  # fmt: skip
+        elif problems:
+            error = FileError(f"{asked}: {lines(problems)}", is_damage=bool(damaged))
+        if error is not None:
+            error.damaged = [*damaged]
+        return error
+
+    def _likely_fix(self) -> str:
+        missing, unexpected = self.differences.missing, self.differences.unexpected
+        renamed = _likely_renamed(
+            {name: signature(self.expected[name]) for name in missing[:SHOWN]},
+            {name: signature(self.values[name]) for name in unexpected},
+        )
+        if renamed:
+            shown = [f"{old!r}: {new!r}" for old, new in renamed.items()][:_RENAMES_SHOWN]
+            more = ["..."] if len(renamed) > _RENAMES_SHOWN else []
+            return f"Renamed? Then rename={{{', '.join([*shown, *more])}}}."
+        return "select= loads a part of the file." if unexpected and not missing else ""
+
+
+def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()) -> Fit:
+    """Plan how the leaves of a file fill `like`.
+
+    Args:
+        got: what was read.
+        like: the template.
+        allowed: how the two may differ.
+        dropped: leaves of the file that were not read, for the report.
+
+    Raises:
+        StructureError: single layers that cannot be stacked as they are in `like`.
+        FileError: a leaf that is to keep its value in `like` and has none there.
+    """
+    tree = _restacked(got, like)
+    template = dict(leaves(like))
+    ties = _fit_ties(like, tree, _leaves_for(template, tree))
+    numbers = {name: _as_number_of(template[name], value) for name, value in ties.values.items() if name in template}
+    cast = _cast(template, numbers) if allowed.cast else {}
+    found = {**ties.values, **numbers, **cast}
+    wanted = {name: _wanted(leaf, found.get(name)) for name, leaf in template.items()}
+    missing, unexpected, misshapen, mistyped = differences(wanted, found)
+
+    mismatched = {*misshapen, *mistyped} if allowed.mismatch == "keep" else set()
+    kept = [*(missing if allowed.missing == "keep" else ()), *(name for name in template if name in mismatched)]
+    drawn = [*missing] if allowed.missing == "init" else []
+    _refuse_valueless(template, kept)
+    settled = {*kept, *drawn}
+    report = Report(
+        loaded=[name for name in template if name not in settled],
+        cast=[*cast],
+        kept=kept,
+        drawn=drawn,
+        dropped=[*dropped, *(name for name in kept if name in found)],
+    )
+    values = {name: value for name, value in found.items() if name not in settled}
+    wanted = {name: leaf for name, leaf in wanted.items() if name not in settled}
+    left = [[name for name in group if name not in settled] for group in (missing, unexpected, misshapen, mistyped)]
+    return Fit(values, report, wanted, Differences(*left), ties.problems)
+
+
+def _refuse_valueless(template: Mapping[str, Leaf], kept: Sequence[str]) -> None:
+    unknown = [name for name in kept if not hasattr(template[name], "__array__") and not is_number(template[name])]
+    if unknown:
+        raise FileError(f"there is no value to keep in `like` for {listed(unknown)}")
+
+
+# ------------------------------------------------------------------------------- stacks
+
+
+def _restacked(tree: Tree, like: PyTree) -> Tree:
+    """The tree with stacks where `like` has them, and with single layers where `like` has those."""
+    for place in _stacks(like):
+        if _are_layers(names_in(tree.get(place))):
+            tree = stack(tree, place)
+    for place in _stacks(tree):
+        names = names_in(read_or(like, split(place), None)) or ()
+        is_stacked = [*(names_in(tree.get(place)) or ())] == [STACKED]
+        if "0" in names and is_stacked:
+            tree = unstack(tree, place)
+    return tree
+
+
+def _stacks(tree: PyTree) -> list[str]:
+    """The paths of the stacks of a tree, outer ones first."""
+    depths: dict[str, int] = {}
+    for path in paths(tree, aliases=True):
+        segments = path.split("/")
+        for at, segment in enumerate(segments):
+            if segment == STACKED:
+                depths["/".join(segments[:at])] = at
+    return sorted(depths, key=lambda place: depths[place])
+
+
+def _are_layers(names: Collection[str] | None) -> bool:
+    """Whether these are the names of single layers, "0", "1", ..."""
+    return bool(names) and {*names} == {str(at) for at in range(len(names))}
+
+
+# ------------------------------------------------------------------------------- ties
+
+
+def _leaves_for(template: Mapping[str, Leaf], tree: Tree) -> dict[str, Leaf]:
+    """The leaves of the file; where only the file ties two names, a copy for each that is a leaf of `like`."""
+    found = dict(leaves(tree))
+    tied = aliases(tree)
+    copies = {name: copied(tree[name]) for name in template if name in tied and name not in found}
+    return {**found, **copies}
+
+
+@dataclass(frozen=True)
+class _FittedTies:
+    """The leaves without those that `like` ties to others, and a sentence for each tie that the values contradict."""
+
+    values: Mapping[str, Leaf]
+    problems: list[str]
+
+
+def _fit_ties(like: PyTree, tree: Tree, values: Mapping[str, Leaf]) -> _FittedTies:
+    """Make one leaf of what `like` ties, where all names that the file has for it agree."""
+    in_file, left = aliases(tree), dict(values)
+    problems: list[str] = []
+    found_under: dict[str, str] = {}  # the source -> the alias that its value was found under
+    for alias, tie in aliases(like).items():
+        if in_file.get(alias) == tie:
+            continue
+        if alias in tree and tie.source in left:
+            left.pop(alias, None)
+            expected_value = tie.read(left[tie.source])
+            if not same(expected_value, tree[alias]):
+                other = found_under.get(tie.source, tie.shown())
+                problems.append(describe_broken_tie(alias, tree[alias], other, expected_value, "`like`", "the file"))
+        elif alias in left:
+            found_under[tie.source] = alias
+            left[tie.source] = tie.write(left.pop(alias))
+    return _FittedTies(left, problems)
+
+
+def describe_broken_tie(name: str, value: Leaf, other: str, other_value: Leaf, tied_in: str, differ_in: str) -> str:
+    """Two names that are tied in one place and have different values in another, as a sentence."""
+    distance = largest_difference(value, other_value)
+    if distance is None:
+        by = ""
+    elif np.isnan(distance):
+        by = ": one holds NaN"
+    else:
+        by = f", by up to {distance:.3g}"
+    both = f"{name!r}, {describe(value)}, and {other!r}, {describe(other_value)}"
+    return f"{both}, are tied in {tied_in} and differ in {differ_in}{by}"
+
+
+# ------------------------------------------------------------------------------- numbers and dtypes
+
+_NUMBER_DTYPES = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating, "complex": jnp.complexfloating}
+
+
+def _number_type(leaf: Leaf) -> str | None:
+    """Python's type of a number, also where it is an array of one number; None for all else."""
+    if is_number(leaf):
+        return type(leaf).__name__
+    if getattr(leaf, "shape", None) != () or not hasattr(leaf, "dtype"):
+        return None
+    for name, dtype in _NUMBER_DTYPES.items():
+        if jnp.issubdtype(leaf.dtype, dtype):
+            return name
+    return None
+
+
+def _are_one_type(like: Leaf, value: Leaf) -> bool:
+    """Whether both are one number of the same type: the first step of training makes an array of a number."""
+    return _number_type(like) is not None and _number_type(like) == _number_type(value)
+
+
+def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
+    """A number from the file, in the dtype of an array of one number in `like`; all else as it is."""
+    if not is_number(value) or is_number(like) or not _are_one_type(like, value):
+        return value
+    array = np.asarray(value).astype(like.dtype)
+    is_exact = isinstance(value, float) or array == value
+    return array if is_exact else value
+
+
+def _wanted(like: Leaf, value: Leaf) -> Leaf:
+    """What is compared with a leaf of the file: `like`'s leaf; for a number, any array of one number of its type will do."""
+    if is_number(like) and not is_number(value) and _are_one_type(like, value):
+        return value
+    return expected(like)
+
+
+def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """The values that `cast=True` converts to the dtype of `like`: floats to floats, whole numbers to whole numbers."""
+    converted: dict[str, Leaf] = {}
+    for name, value in values.items():
+        dtype = _dtype_to_cast_to(expected(template[name]), value)
+        if dtype is not None:
+            converted[name] = value.astype(dtype)
+    return converted
+
+
+def _dtype_to_cast_to(like: Leaf, value: Leaf) -> jax.typing.DTypeLike | None:
+    wanted, got = getattr(like, "dtype", None), getattr(value, "dtype", None)
+    if wanted is None or got is None or wanted == got:  # NumPy takes None for float64
+        return None
+    for group in (jnp.floating, jnp.integer, jnp.complexfloating):
+        if jnp.issubdtype(wanted, group) and jnp.issubdtype(got, group):
+            return wanted
+    return None
+
+
+# ------------------------------------------------------------------------------- renamed leaves
+
+
+def _likely_renamed(missing: Mapping[str, object], unexpected: Mapping[str, object]) -> dict[str, str]:
+    """Name in the file -> name in `like`, for at most four pairs of one shape and dtype whose names are alike."""
+    unused: dict[object, list[str]] = {}
+    for name, kind in unexpected.items():
+        unused.setdefault(kind, []).append(name)
+    renamed: dict[str, str] = {}
+    for name, kind in missing.items():
+        near = nearest(name, unused.get(kind, [])[:_COMPARED])
+        if near is not None:
+            renamed[near] = name
+            unused[kind].remove(near)
+        if len(renamed) > _RENAMES_SHOWN:
+            break
+    return renamed
