@@ -239,7 +239,7 @@ def test_data_are_where_they_can_be_mapped(file):
     with pt.open(file) as opened:
         assert {opened.leaves[name].start % 64 for name in ("a", "b")} == {0}
         for entry in opened.leaves.values():
-            assert entry.start % entry.storage.dtype.itemsize == 0
+            assert entry.start % entry.dtype.itemsize == 0
         assert opened.metadata == {"run": "7", "é": "ü"}
         assert list(opened) == ["odd", "a", "h", "b", "c"]
     with pytest.raises(

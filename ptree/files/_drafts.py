@@ -9,8 +9,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-
 from ._operating_system import (
     HAS_LOCKS,
     copy_permissions,
@@ -19,7 +17,6 @@ from ._operating_system import (
     is_abandoned,
     lock,
     open_to_read,
-    write_some,
 )
 
 
@@ -57,17 +54,6 @@ def _errors_named(path: Path) -> Iterator[None]:
         if error.errno and is_drafts:
             error.filename = str(path)
         raise
-
-
-def write(file: int, data: bytes | np.ndarray, offset: int, progress: Callable[[int], None] | None = None) -> None:
-    """Write all bytes at an offset; `progress` is called with the number of bytes of each step."""
-    left = memoryview(data)  # pyright: ignore[reportArgumentType]
-    while left:
-        written = write_some(file, left, offset)
-        left = left[written:]
-        offset += written
-        if progress is not None:
-            progress(written)
 
 
 def new_draft_name(path: Path) -> Path:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -27,16 +26,11 @@ DTYPES = {code: dtype_named(name) for code, name in _NAMES.items()}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """What a file stores for one number: a dtype that safetensors has, and the axes that are added at the end."""
 
     dtype: np.dtype
     axes: tuple[int, ...] = ()
-
-    @property
-    def itemsize(self) -> int:
-        return self.dtype.itemsize * prod(self.axes)
 
 
 _ONE_BYTE_EACH = (
@@ -49,8 +43,3 @@ LACKING: dict[np.dtype, Storage] = {
 }
 """A dtype that safetensors lacks -> how it is stored."""
 LACKING_BY_NAME = {dtype.name: dtype for dtype in LACKING}
-
-
-def storage_of(dtype: np.dtype) -> Storage:
-    """How a file stores numbers of a dtype."""
-    return LACKING.get(dtype) or Storage(dtype)

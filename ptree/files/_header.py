@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from .._errors import FileError, PtreeError
 from .._words import quoted
 from ._checksums import NO_CHECKSUM, digest
-from ._dtypes import CODES, DTYPES, LACKING_BY_NAME
+from ._dtypes import CODES, DTYPES, LACKING, LACKING_BY_NAME, Storage
 from ._facts import Facts
 from ._kinds import kind_named
 from ._stored_leaf import StoredLeaf
@@ -50,7 +48,7 @@ def laid_out(leaves: Iterable[StoredLeaf]) -> list[StoredLeaf]:
     """
 
     def key(leaf: StoredLeaf) -> tuple[bool, int]:
-        return leaf.nbytes % ALIGNED != 0, -leaf.storage.dtype.itemsize
+        return leaf.nbytes % ALIGNED != 0, -_storage(leaf).dtype.itemsize
 
     placed: list[StoredLeaf] = []
     end = 0
@@ -64,14 +62,19 @@ def header_bytes(leaves: Sequence[StoredLeaf], facts: Facts, metadata: Mapping[s
     """The bytes before the data; how many they are does not depend on the checksums."""
     table: dict[str, Json] = {"__metadata__": dict(metadata_of(facts, metadata))}
     for leaf in leaves:
+        storage = _storage(leaf)
         table[leaf.name] = {
-            "dtype": CODES[leaf.storage.dtype],
-            "shape": list(leaf.stored_shape),
+            "dtype": CODES[storage.dtype],
+            "shape": [*leaf.shape, *storage.axes],
             "data_offsets": [leaf.start, leaf.stop],
         }
     text = json.dumps(table, separators=(",", ":")).encode()
     text = sealed(text + b" " * (-(8 + len(text)) % ALIGNED))
     return len(text).to_bytes(8, "little") + text
+
+
+def _storage(leaf: StoredLeaf) -> Storage:
+    return LACKING.get(leaf.dtype) or Storage(leaf.dtype)
 
 
 def metadata_of(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
@@ -201,23 +204,24 @@ def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
     """The leaf that a tensor of the file stores; raises ValueError where the facts cannot be true of it."""
     name = tensor.name
     leaf = replace(tensor, kind=facts.kinds.get(name, ""), checksum=facts.sums.get(name, ""))
-    kind = kind_named(leaf.kind)
     if name in facts.dtypes:
-        dtype = _lacking_dtype(name, facts.dtypes[name])
-        leaf = replace(leaf, dtype=dtype)
-        axes = leaf.storage.axes
-        leaf = replace(leaf, shape=tensor.shape[: max(0, len(tensor.shape) - len(axes))])
-        is_stored_so = (leaf.storage.dtype, leaf.stored_shape) == (tensor.dtype, tensor.shape)
-        if not is_stored_so or (kind is not None and not kind.has_dtype(dtype)):
-            raise ValueError(f"{quoted(name)} is {tensor.dtype}{[*tensor.shape]}, and cannot be {dtype} too")
-    misfit = kind.misfit(leaf) if kind is not None else ""
+        leaf = _as_lacking(leaf, facts.dtypes[name])
+    kind = kind_named(leaf.kind) if leaf.kind else None
+    misfit = kind.misfit(leaf) if kind else ""
     if misfit:
         raise ValueError(f"{quoted(name)} {misfit}")
     return leaf
 
 
-def _lacking_dtype(name: str, dtype: str) -> np.dtype:
-    found = LACKING_BY_NAME.get(dtype)
-    if found is None:
-        raise FileError(f"{quoted(name)} is of the dtype {quoted(dtype)}, which this ptree does not know")
-    return found
+def _as_lacking(tensor: StoredLeaf, dtype_name: str) -> StoredLeaf:
+    """The leaf of a dtype that safetensors lacks, which is stored as this tensor."""
+    dtype = LACKING_BY_NAME.get(dtype_name)
+    if dtype is None:
+        raise FileError(f"{quoted(tensor.name)} is of the dtype {quoted(dtype_name)}, which this ptree does not know")
+    storage = LACKING[dtype]
+    shape = tensor.shape[: max(0, len(tensor.shape) - len(storage.axes))]
+    is_stored_so = (storage.dtype, (*shape, *storage.axes)) == (tensor.dtype, tensor.shape)
+    kind = kind_named(tensor.kind)
+    if not is_stored_so or (kind is not None and not kind.has_dtype(dtype)):
+        raise ValueError(f"{quoted(tensor.name)} is {tensor.dtype}{[*tensor.shape]}, and cannot be {dtype} too")
+    return replace(tensor, dtype=dtype, shape=shape)

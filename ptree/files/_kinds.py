@@ -25,6 +25,9 @@ from ._stored_leaf import StoredLeaf
 if TYPE_CHECKING:
     import torch
 
+NUMBERS = (bool, int, float, complex)
+"""Python's numbers."""
+
 Array: TypeAlias = "jax.Array | np.ndarray | torch.Tensor"
 """What has the numbers of a leaf, before they are fetched to the host."""
 
@@ -348,7 +351,9 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
 
 def dtype_of(array: Array) -> np.dtype:
     """The dtype of an array of any library, in this machine's byte order."""
-    return dtype_named(str(array.dtype).removeprefix("torch.")).newbyteorder("=")
+    if isinstance(array, (np.ndarray, jax.Array)):
+        return np.dtype(array.dtype).newbyteorder("=")
+    return dtype_named(str(array.dtype).removeprefix("torch."))
 
 
 def _fetched(array: jax.Array) -> np.ndarray:
@@ -398,14 +403,9 @@ def abstract(leaf: Leaf) -> Leaf:
     """The shape and dtype of a leaf in a file or in `like`, numbers included; what has none is given back."""
     if isinstance(leaf, StoredLeaf):
         return (kind_named(leaf.kind) or NUMPY_ARRAY).abstract(leaf)
-    if is_number(leaf):
+    if isinstance(leaf, NUMBERS):
         return jax.ShapeDtypeStruct((), np.asarray(leaf).dtype)
     return expected(leaf)
-
-
-def is_number(leaf: Leaf) -> bool:
-    """Whether a leaf is one of Python's numbers."""
-    return isinstance(leaf, (bool, int, float, complex))
 
 
 def adopted(value: Leaf, like: Leaf, path: str) -> Leaf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -18,13 +18,12 @@ from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, with_fixes
-from ._kinds import abstract, adopted, for_like
+from ._kinds import adopted, for_like
 from ._locations import checked_path, is_orbax
 from ._open import File
 from ._orbax import OrbaxCheckpoint
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
-from ._stored_leaf import StoredLeaf
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 
 Renames: TypeAlias = Mapping[Any, str]
@@ -130,32 +129,30 @@ def load_report(
     if like is None and allowed != Allowed():
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
     name = checked_path(path, "load(path, like)")
-    asked = f"cannot load {name!r}"
-    compare: Compare = "all leaves" if verify else "no leaves" if mmap or verify is False else "whole leaves"
+    compare = _compared(verify, mmap)
     with closing(_open_saved(name, verify is not False, mmap)) as saved:
         content = _content(saved, compare)
         chosen = _chosen(content.tree, select, rename)
-        outgoing = chosen if like is None else like
-        targets = targets_of_like(like) if shardings is None else targets_by_rules(outgoing, shardings, mesh)
-        stored = {path: leaf if like is None else for_like(leaf) for path, leaf in leaves(chosen)}
-        read = saved.read(stored.values(), _read_in_parts(stored, outgoing, targets), compare)
-    tree = map_leaves(chosen, lambda _, leaf: read.values[leaf.name])
-    damaged = [*content.damaged, *read.damaged]
-    dropped = sorted({*paths(content.tree)} - {leaf.name for leaf in stored.values()})
-    if like is None:
-        if damaged:
-            raise saved.damage_error(damaged)
-        _refuse_broken_ties(asked, content.broken_ties)
-        placed = replace_leaves(tree, all_placed(dict(leaves(tree)), targets))
-        return placed, Report(loaded=paths(tree), dropped=dropped)
-    asked += " into `like`"
-    with _prefixed(asked):
-        plan = fit(tree, like, allowed, dropped)
-    error = plan.error(asked, damaged)
-    if error is not None:
-        raise error
-    with _prefixed(asked):
-        return _filled(like, plan, key, targets), plan.report
+        targets = _targets(chosen, like, shardings, mesh)
+        loaded = _read(saved, chosen, like, targets, compare)
+    loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))
+    asked = f"cannot load {name!r}"
+    if like is not None:
+        return _into_like(f"{asked} into `like`", loaded, like, allowed, key, targets)
+    if loaded.damaged:
+        raise saved.damage_error(loaded.damaged)
+    _refuse_broken_ties(asked, content.broken_ties)
+    placed = all_placed(dict(leaves(loaded.tree)), targets)
+    return replace_leaves(loaded.tree, placed), Report(loaded=paths(chosen), dropped=loaded.dropped)
+
+
+def _compared(verify: bool | None, mmap: bool) -> Compare:
+    """What is compared with its checksum, by the options of `load`."""
+    if verify:
+        return "all leaves"
+    if verify is False or mmap:
+        return "no leaves"
+    return "whole leaves"
 
 
 def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
@@ -202,14 +199,38 @@ def _chosen(tree: Tree, select: Selector | None, rename: Renames | None) -> Tree
     return chosen if rename is None else rename_leaves(chosen, rename)
 
 
-def _read_in_parts(
-    stored: Mapping[str, StoredLeaf], outgoing: PyTree, targets: Mapping[str, Sharding]
-) -> dict[str, Sharding]:
-    """Name of a stored leaf -> the sharding that it is read with."""
-    if not targets:
-        return {}
-    shapes = {path: tuple(abstract(leaf).shape) for path, leaf in leaves(outgoing) if path in targets}
-    return read_shardings(stored, shapes, targets)
+def _targets(chosen: Tree, like: PyTree, shardings: Shardings | None, mesh: Mesh | None) -> dict[str, Sharding]:
+    """Path in the tree that comes out -> where the leaf goes."""
+    if shardings is not None:
+        return targets_by_rules(chosen if like is None else like, shardings, mesh)
+    return {} if like is None else targets_of_like(like)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What was read of a file, not fitted to `like` yet."""
+
+    tree: Tree
+    damaged: list[str]
+    dropped: list[str] = field(default_factory=list)
+    """Leaves of the file that were not chosen."""
+
+
+def _read(saved: SavedTree, chosen: Tree, like: PyTree, targets: Mapping[str, Sharding], compare: Compare) -> _Loaded:
+    """Read the chosen leaves; those that end up spread over devices in parts, where that is possible."""
+    stored = dict(leaves(chosen))
+    shapes = {path: leaf.shape for path, leaf in stored.items()}
+    if like is not None:
+        stored = {path: for_like(leaf) for path, leaf in stored.items()}
+        shapes = {path: tuple(leaf.shape) for path, leaf in leaves(like) if path in targets}
+    read = saved.read(stored.values(), read_shardings(stored, shapes, targets), compare)
+    tree = map_leaves(chosen, lambda _, leaf: read.values[leaf.name])
+    return _Loaded(tree, read.damaged)
+
+
+def _not_in(chosen: Tree, tree: Tree) -> list[str]:
+    """The leaves of the file that were not chosen, under their names in the file."""
+    return sorted({*paths(tree)} - {leaf.name for _, leaf in leaves(chosen)})
 
 
 def _refuse_broken_ties(asked: str, broken_ties: Sequence[str]) -> None:
@@ -227,6 +248,21 @@ def _prefixed(asked: str) -> Iterator[None]:
         raise type(error)(f"{asked}: {error}") from None
 
 
+def _into_like(
+    asked: str, loaded: _Loaded, like: PyTree, allowed: Allowed, key: jax.Array | None, targets: Mapping[str, Sharding]
+) -> tuple[PyTree, Report]:
+    """Fit what was read to `like`, and put it there; or raise one error that lists all problems."""
+    with _prefixed(asked):
+        plan = fit(loaded.tree, like, allowed, loaded.dropped)
+        if plan.report.drawn and key is None:
+            raise FileError(f"missing='init' draws {listed(plan.report.drawn)}, for which it needs key=")
+    error = plan.error(asked, loaded.damaged)
+    if error is not None:
+        raise error
+    with _prefixed(asked):
+        return _filled(like, plan, key, targets), plan.report
+
+
 def _filled(like: PyTree, plan: Fit, key: jax.Array | None, targets: Mapping[str, Sharding]) -> PyTree:
     """`like` with the leaves that the plan gives it, where they go."""
     template = dict(leaves(like))
@@ -238,9 +274,7 @@ def _filled(like: PyTree, plan: Fit, key: jax.Array | None, targets: Mapping[str
 
 def _drawn(like: PyTree, names: Sequence[str], key: jax.Array | None) -> Mapping[str, Leaf]:
     """Draw the leaves of a spec that the file does not have."""
-    if not names:
+    if not names or key is None:
         return {}
-    if key is None:
-        raise FileError(f"missing='init' draws {listed(names)}, for which it needs key=")
     among = {*names}
     return dict(leaves(init(select_leaves(like, lambda path, _: path in among), key)))

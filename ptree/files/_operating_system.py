@@ -11,10 +11,12 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+
+import numpy as np
 
 try:
     import fcntl
@@ -68,9 +70,18 @@ def read_all(file: int) -> bytes:
     return bytes(content[: read_into(file, memoryview(content), 0)])
 
 
-def write_some(file: int, data: memoryview, offset: int) -> int:
-    """Write the first bytes of the data at the offset; the number of bytes written."""
-    data = data[:_MOST_AT_ONCE]
+def write_all(file: int, data: bytes | np.ndarray, offset: int, progress: Callable[[int], None] | None = None) -> None:
+    """Write all bytes at an offset; `progress` is called with the number of bytes of each step."""
+    left = memoryview(data)  # pyright: ignore[reportArgumentType]
+    while left:
+        written = _write_some(file, left[:_MOST_AT_ONCE], offset)
+        left = left[written:]
+        offset += written
+        if progress is not None:
+            progress(written)
+
+
+def _write_some(file: int, data: memoryview, offset: int) -> int:
     if hasattr(os, "pwrite"):
         return os.pwrite(file, data, offset)
     with _seeking:

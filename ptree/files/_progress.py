@@ -17,16 +17,15 @@ class Progress:
     """Counts bytes; shows a bar on a terminal once it has taken more than a second. Used in `with`."""
 
     def __init__(self, title: str, total: int, shown: bool):
+        is_terminal = shown and sys.stderr is not None and sys.stderr.isatty()
+        self.callback = self._add if is_terminal else None
+        """To be called with the number of bytes of each step; None where there is nothing to show."""
         self._title, self._total = title, total
-        self._is_shown = shown and sys.stderr is not None and sys.stderr.isatty()
         self._start, self._done = time.monotonic(), 0
         self._bar: tqdm | None = None
 
-    def add(self, count: int) -> None:
-        """Count so many bytes more."""
+    def _add(self, count: int) -> None:
         self._done += count
-        if not self._is_shown:
-            return
         if self._bar is not None:
             self._bar.update(count)
         elif time.monotonic() - self._start > _DELAY:

@@ -78,7 +78,7 @@ class SafetensorsFile:
 
     def run(self, leaf: StoredLeaf, first: int, count: int) -> np.ndarray:
         """A run of numbers of a leaf, counted in C order."""
-        itemsize = leaf.storage.itemsize
+        itemsize = leaf.dtype.itemsize
         return self.read(leaf.start + first * itemsize, count * itemsize).view(leaf.dtype)
 
     def array(self, leaf: StoredLeaf) -> np.ndarray:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._edit import entries
 from .._errors import FileError
-from .._paths import DEEPEST, join
-from .._tree import PyTree, Tie, Tree, child_named, names_in, opened
+from .._paths import DEEPEST
+from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._facts import Facts
 from ._kinds import UnsavedLeaf, empty_name, unsaved
@@ -218,7 +218,7 @@ def described(
         shown = lines([problems[path] for path in values if path in problems], "\n  ")
         raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
-    return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=dict(_containers(tree, "")))
+    return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
 
 
 def _name_problem(path: str) -> str:
@@ -236,13 +236,24 @@ def is_unicode(text: str) -> bool:
     return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _containers(node: PyTree, path: str) -> Iterator[tuple[str, str]]:
+def _containers(tree: PyTree) -> dict[str, str]:
     """Path -> type, of each node that is no Tree and no dict."""
-    if node is not None and type(node) not in (Tree, dict) and opened(node) is not None:
-        kind = type(node)
-        yield path, kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    for name in names_in(node) or ():
-        yield from _containers(child_named(node, name), join(path, name))
+    found: dict[str, str] = {}
+    waiting = [("", tree)]
+    while waiting:
+        path, node = waiting.pop()
+        inside = opened(node)
+        if node is None or inside is None:
+            continue
+        if type(node) not in (Tree, dict):
+            found[path] = _type_name(type(node))
+        prefix = f"{path}/" if path else ""
+        waiting += [(prefix + name, child) for name, child in zip(inside.names, inside.values)][::-1]
+    return found
+
+
+def _type_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -7,8 +7,6 @@ from math import prod
 
 import numpy as np
 
-from ._dtypes import Storage, storage_of
-
 
 @dataclass(frozen=True)
 class StoredLeaf:
@@ -26,16 +24,6 @@ class StoredLeaf:
     """32 hexadecimal digits, or nothing where the file has none."""
 
     @property
-    def storage(self) -> Storage:
-        """How the file stores each number."""
-        return storage_of(self.dtype)
-
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """The shape of the tensor in the file, which has more axes than the leaf where its dtype is stored as several numbers."""
-        return (*self.shape, *self.storage.axes)
-
-    @property
     def nbytes(self) -> int:
-        """How many bytes it takes in the file."""
-        return prod(self.shape) * self.storage.itemsize
+        """How many bytes it takes in the file, which are as many as in memory."""
+        return prod(self.shape) * self.dtype.itemsize

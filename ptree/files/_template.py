@@ -16,7 +16,7 @@ from .._paths import STACKED, split
 from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, same, signature
 from .._words import SHOWN, describe, lines, listed, nearest
 from ..stacks import stack, unstack
-from ._kinds import expected, is_number
+from ._kinds import NUMBERS, expected
 
 _COMPARED = 500
 """With how many names one that was likely renamed is compared."""
@@ -151,7 +151,9 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
 
 
 def _refuse_valueless(template: Mapping[str, Leaf], kept: Sequence[str]) -> None:
-    unknown = [name for name in kept if not hasattr(template[name], "__array__") and not is_number(template[name])]
+    unknown = [
+        name for name in kept if not hasattr(template[name], "__array__") and not isinstance(template[name], NUMBERS)
+    ]
     if unknown:
         raise FileError(f"there is no value to keep in `like` for {listed(unknown)}")
 
@@ -247,7 +249,7 @@ _NUMBER_DTYPES = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating, 
 
 def _number_type(leaf: Leaf) -> str | None:
     """Python's type of a number, also where it is an array of one number; None for all else."""
-    if is_number(leaf):
+    if isinstance(leaf, NUMBERS):
         return type(leaf).__name__
     if getattr(leaf, "shape", None) != () or not hasattr(leaf, "dtype"):
         return None
@@ -264,7 +266,7 @@ def _are_one_type(like: Leaf, value: Leaf) -> bool:
 
 def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
     """A number from the file, in the dtype of an array of one number in `like`; all else as it is."""
-    if not is_number(value) or is_number(like) or not _are_one_type(like, value):
+    if not isinstance(value, NUMBERS) or isinstance(like, NUMBERS) or not _are_one_type(like, value):
         return value
     array = np.asarray(value).astype(like.dtype)
     is_exact = isinstance(value, float) or array == value
@@ -273,7 +275,7 @@ def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
 
 def _wanted(like: Leaf, value: Leaf) -> Leaf:
     """What is compared with a leaf of the file: `like`'s leaf; for a number, any array of one number of its type will do."""
-    if is_number(like) and not is_number(value) and _are_one_type(like, value):
+    if isinstance(like, NUMBERS) and not isinstance(value, NUMBERS) and _are_one_type(like, value):
         return value
     return expected(like)
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ._checksums import NO_CHECKSUM, digest_in_thread
-from ._drafts import draft, sweep, write
+from ._drafts import draft, sweep
 from ._facts import Facts
 from ._header import header_bytes, laid_out, seal_of
 from ._hf_index import index_bytes
 from ._kinds import UnsavedLeaf
 from ._locations import index_path
-from ._operating_system import create, flush_folder, locked_folder
+from ._operating_system import create, flush_folder, locked_folder, write_all
 from ._progress import Progress
 from ._shards import (
     free_names,
@@ -102,12 +102,12 @@ class _Writer:
             try:
                 with draft(index_path(file)) as descriptor:
                     # first, so that after a crash the shards that are to be removed are known
-                    write(descriptor, self._index(names, groups, facts, {}), 0)
+                    write_all(descriptor, self._index(names, groups, facts, {}), 0)
                     for name, group in zip(names, groups):
                         written[name] = self._write_shard(file.with_name(name), group, index_path(file).name)
                     flush_folder(file.parent)
                     index = self._index(names, groups, facts, written)
-                    write(descriptor, index, 0)
+                    write_all(descriptor, index, 0)
             except BaseException:
                 remove_shards(file, written)
                 raise
@@ -140,16 +140,16 @@ class _Writer:
         stored = {name: replace(self.content.leaves[name].stored, checksum=NO_CHECKSUM) for name in names}
         layout = laid_out(stored.values())
         start = header_bytes(layout, facts.about(stored.values()), self.content.metadata)
-        write(descriptor, start, 0)
+        write_all(descriptor, start, 0)
         sums: dict[str, str] = {}
         for leaf in layout:
             data = self.content.leaves[leaf.name].bytes()
             checksum = digest_in_thread(self.pool, data)  # while it is written
-            write(descriptor, data, len(start) + leaf.start, self.progress.add)
+            write_all(descriptor, data, len(start) + leaf.start, self.progress.callback)
             sums[leaf.name] = checksum()
         summed: list[StoredLeaf] = [replace(leaf, checksum=sums[name]) for name, leaf in stored.items()]
         header = header_bytes(layout, facts.about(summed), self.content.metadata)
-        write(descriptor, header, 0)
+        write_all(descriptor, header, 0)
         return _WrittenFile(seal_of(header), len(header) + self._size_of(names))
 
     def _size_of(self, names: Sequence[str]) -> int:
