@@ -225,21 +225,24 @@ with pt.Checkpoints(folder, keep=2, every=5) as checkpoints:
     while step < last:
         state = train(state)
         step += 1
-        checkpoints.save(step, state)
+        if checkpoints.save(step, state):
+            print(step, flush=True)  # the one before is on the disk
 """
 
 
 def test_killed_again_and_again_it_trains_as_if_it_had_never_been(tmp_path, long):
-    draw, kills, seen = np.random.default_rng(0), 50 if long else 8, set()
-    for _ in range(kills):
+    draw, newest = np.random.default_rng(0), 0
+    for _ in range(50 if long else 8):
         run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed"), "1000000"], stdout=subprocess.PIPE)
         assert run.stdout.readline() == b"ready\n"
-        time.sleep(draw.uniform(0, 0.3))
+        for _ in range(draw.integers(2, 5)):
+            assert run.stdout.readline()  # it has begun to write a step
+        time.sleep(draw.uniform(0, 0.02))
         run.send_signal(signal.SIGKILL)
         run.wait()
         run.stdout.close()
-        seen |= {*pt.Checkpoints(tmp_path / "killed").steps()[-1:]}
-    assert len(seen) > kills // 2  # it came further nearly each time
+        before, newest = newest, pt.Checkpoints(tmp_path / "killed").steps()[-1]
+        assert newest > before  # it comes further each time
     step, state = pt.Checkpoints(tmp_path / "killed").load()
     subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole"), str(step)], check=True, stdout=subprocess.PIPE)
     assert equal(pt.Checkpoints(tmp_path / "whole").load(step=step)[1], state)
@@ -256,7 +259,6 @@ def test_a_step_that_is_saved_again_is_the_new_one(tmp_path, backends):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax' own coroutines
 def test_any_damage_to_a_folder_by_orbax_is_passed_over(tmp_path):
     tree = {"a": jnp.arange(1000.0), "k": jax.random.key(0), "n": np.arange(3)}
     with pt.Checkpoints(tmp_path, backend="orbax") as checkpoints:

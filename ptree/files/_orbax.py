@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from orbax.checkpoint import AsyncCheckpointer
+
+
+T = TypeVar("T")
 
 
 def orbax() -> ModuleType:
@@ -86,20 +92,20 @@ class OrbaxCheckpoint(SavedTree):
     def __init__(self, path: str):
         self.path = os.path.abspath(path)
         self._reader = orbax().Checkpointer(orbax().PyTreeCheckpointHandler())
+        self._empty: dict[str, np.ndarray] = {}
         try:
-            about = self._reader.metadata(self.path)
-            self.facts = Facts.from_json(about.custom_metadata["ptree"])
-            self._empty = {
-                name: np.zeros(shape, dtype_named(dtype))
-                for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items()
-            }
-            arrays = {**dict(items(about.item_metadata.tree)), **self._empty}
-            self.leaves = {name: self._stored(name, arrays[name]) for name in self.facts.order if name in arrays}
-        except PtreeError as error:
-            raise FileError(f"cannot load {self.path!r}: {error}") from error
-        except Exception as error:  # Orbax raises many kinds
-            problem = "it is not a whole checkpoint that ptree wrote with Orbax"
-            raise FileError(f"cannot load {self.path!r}: {problem}: {error}", is_damage=True) from error
+            _ask_orbax(self.path, "it is not a whole checkpoint that ptree wrote with Orbax", self._read_metadata)
+        except FileError:
+            self.close()
+            raise
+
+    def _read_metadata(self) -> None:
+        about = self._reader.metadata(self.path)
+        self.facts = Facts.from_json(about.custom_metadata["ptree"])
+        for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
+            self._empty[name] = np.zeros(shape, dtype_named(dtype))
+        arrays = {**dict(items(about.item_metadata.tree)), **self._empty}
+        self.leaves = {name: self._stored(name, arrays[name]) for name in self.facts.order if name in arrays}
 
     def _stored(self, name: str, array: np.ndarray) -> StoredLeaf:
         kind, checksum = self.facts.kinds.get(name, ""), self.facts.sums.get(name, "")
@@ -140,13 +146,38 @@ class OrbaxCheckpoint(SavedTree):
             return {**empty}
         nested = asdict(unflatten(arguments))
         args = ocp.args.PyTreeRestore(item=nested, restore_args=nested, partial_restore=True)
-        try:
-            return {**empty, **dict(items(self._reader.restore(self.path, args=args)))}
-        except Exception as error:  # Orbax raises many kinds, and its bare Exception
-            raise FileError(f"cannot load {self.path!r}: Orbax cannot read it: {error}", is_damage=True) from error
+        restored = _ask_orbax(self.path, "Orbax cannot read it", lambda: self._reader.restore(self.path, args=args))
+        return {**empty, **dict(items(restored))}
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _ask_orbax(path: str, problem: str, ask: Callable[[], T]) -> T:
+    """Call Orbax; whatever it raises becomes one FileError that is damage."""
+    try:
+        return ask()
+    except PtreeError as error:
+        failure = FileError(f"cannot load {path!r}: {error}")
+    except Exception as error:  # Orbax raises many kinds, and its bare Exception
+        failure = FileError(f"cannot load {path!r}: {problem}: {error}", is_damage=True)
+    _collect_unfinished_tasks()
+    raise failure
+
+
+def _collect_unfinished_tasks() -> None:
+    """Collect the coroutines of a failed call now, and silence what they say when they go.
+
+    Orbax closes its event loop over the tasks that an error left unfinished. They would complain ("never awaited", "Event loop
+    is closed") at any later moment, in the midst of other work.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _leaf_of(array: jax.Array | np.ndarray, stored: StoredLeaf) -> Leaf:
