@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from trees import equal
 
 import ptree as pt
 from ptree import initializers as I
+from ptree.files._safetensors import SafetensorsFile
 
 
 @pytest.fixture
@@ -510,3 +512,167 @@ def test_arguments_that_are_none(file):
     for wrong in ({"keep": 2.5}, {"every": 1.5}, {"keep": "3"}, {"every": None}, {"every": 0}):
         with pytest.raises(pt.FileError, match="to be a whole number of at least 1"):
             pt.Checkpoints(file, **wrong)
+
+
+def test_swapped_arguments_are_told(tmp_path):
+    tree, path = {"a": jnp.ones(2)}, str(tmp_path / "m.safetensors")
+    expected = "the path comes first, a str or a pathlib.Path; got dict"
+    says(pt.FileError, f"save(path, tree): {expected}", pt.save, tree, path)
+    says(pt.FileError, f"load(path, like): {expected}", pt.load, tree, path)
+    says(pt.FileError, f"load(path, like): {expected}", pt.load_report, tree)
+    says(pt.FileError, f"open(path): {expected}", pt.open, tree)
+    says(
+        pt.FileError,
+        "Checkpoints.save(step, tree): the step comes first, a whole number; got dict",
+        lambda: pt.Checkpoints(tmp_path).save(tree, 3),
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_save_gives_a_handle(file):
+    saved = pt.save(file, {"a": jnp.ones(300)})
+    assert saved.done()
+    assert saved.result() is None
+    assert repr(saved) == "<saved 'm.safetensors', 1.5 kB>"
+    assert round(file.stat().st_size / 1000, 1) == 1.5
+    shards = pt.save(file, {"a": jnp.ones(300), "b": jnp.ones(300)}, max_shard_size=1200, background=True)
+    shards.result()
+    size = sum(path.stat().st_size for path in file.parent.iterdir())
+    assert repr(shards) == f"<saved 'm.safetensors', {size / 1000:.1f} kB>"
+    lost = pt.save(file.parent / "no" / "m.safetensors", {"a": 1}, background=True)
+    with pytest.raises(FileNotFoundError):
+        lost.result()
+    assert repr(lost) == "<'m.safetensors' was not saved: FileNotFoundError>"
+
+
+def test_a_save_in_the_background_says_that_it_is_not_done(file, monkeypatch):
+    may_write, real = threading.Event(), os.pwrite
+
+    def pwrite(*args):
+        may_write.wait()
+        return real(*args)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    saved = pt.save(file, {"a": 1}, background=True)
+    assert not saved.done()
+    assert repr(saved) == "<saving 'm.safetensors'>"
+    with pytest.raises(TimeoutError):
+        saved.result(timeout=0.01)
+    may_write.set()
+    saved.result()
+    assert pt.load(file)["a"] == 1
+
+
+# ----------------------------------------------------------------------------- shardings follow the tree that comes out
+
+
+def mesh_of_8():
+    return jax.make_mesh((4, 2), ("d", "e"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def bytes_read_by(call, monkeypatch):
+    """What a call returns, and how many bytes of data it read beside the header."""
+    opened = []
+    real = SafetensorsFile.close
+
+    def close(self):
+        if self not in opened:
+            opened.append(self)
+        real(self)
+
+    monkeypatch.setattr(SafetensorsFile, "close", close)
+    result = call()
+    monkeypatch.undo()
+    return result, sum(one.bytes_read - min(leaf.start for leaf in one.header.leaves.values()) for one in opened)
+
+
+def test_shardings_place_what_the_file_does_not_have(file):
+    mesh = mesh_of_8()
+    pt.save(file, {"a": jnp.ones((8, 4)), "wrong": jnp.ones(3), "step": 3})
+    like = pt.Tree({
+        "a": pt.Param((8, 4)), "new": pt.Param((8, 2), init=I.normal(1.0)), "key": pt.Param((16,), init=I.normal(1.0)), "step": 0,
+    })  # fmt: skip
+    rules = {"new": PartitionSpec("d", "e"), "step": PartitionSpec(), "**": PartitionSpec("d")}
+    tree, report = pt.load_report(
+        file, like, select=["a", "step"], missing="init", key=jax.random.key(0), shardings=rules, mesh=mesh
+    )
+    assert report.drawn == ["new", "key"]
+    assert {path: leaf.sharding.spec for path, leaf in pt.items(tree) if path != "step"} == {
+        "a": PartitionSpec("d"),
+        "new": PartitionSpec("d", "e"),
+        "key": PartitionSpec("d"),
+    }
+    assert tree["step"] == 3
+    expected = pt.init(pt.drop(like, ["a", "step"]), jax.random.key(0))
+    assert equal(jax.device_get(tree["new"]), jax.device_get(expected["new"]))
+    model = pt.Tree(
+        {
+            "a": jnp.zeros((8, 4)),
+            "wrong": jnp.zeros(4),
+            "new": jnp.zeros(8),
+            "n": np.zeros(4),
+            "key": jax.random.split(jax.random.key(0), 4),
+        }
+    )
+    kept = pt.load(
+        file, model, select=["a", "wrong"], missing="keep", mismatch="keep", shardings=PartitionSpec("d"), mesh=mesh
+    )
+    assert all(kept[name].sharding == NamedSharding(mesh, PartitionSpec("d")) for name in ("a", "wrong", "new", "key"))
+    assert isinstance(kept["n"], np.ndarray)  # as in `like`
+    assert kept["a"].sum() == 32
+
+
+def test_shardings_may_be_a_tree_shaped_like_like(file):
+    mesh = mesh_of_8()
+    pt.save(file, {"old": {"a": jnp.ones((8, 4)), "b": jnp.ones(8)}, "more": jnp.ones(1)})
+    like = {"new": [jnp.zeros((8, 4)), jnp.zeros(8)]}
+    placed = {"new": [NamedSharding(mesh, PartitionSpec("d", "e")), NamedSharding(mesh, PartitionSpec("e"))]}
+    back = pt.load(file, like, select="old", rename={"old/a": "new/0", "old/b": "new/1"}, shardings=placed)
+    assert [leaf.sharding for leaf in back["new"]] == placed["new"]
+    with pytest.raises(pt.PatternError, match="more"):  # a leaf that does not come out
+        pt.load(file, like, select="old", rename={"old/a": "new/0", "old/b": "new/1"}, mesh=mesh,
+                shardings={"more": PartitionSpec(), "**": PartitionSpec()})  # fmt: skip
+
+
+def layers_and_stack():
+    layers = pt.Tree(
+        {"blocks": [{"w": jnp.arange(8.0 * 1024).reshape(8, 1024) + at, "b": jnp.ones(1024) * at} for at in range(4)]}
+    )
+    return layers, pt.stacks.stack(layers, "blocks")
+
+
+def test_a_stack_that_loads_into_layers_gives_each_what_the_rule_says(file, monkeypatch):
+    mesh, (layers, stacked) = mesh_of_8(), layers_and_stack()
+    pt.save(file, stacked)
+    rules = {"blocks/*/w": PartitionSpec(None, "d"), "**": PartitionSpec("e")}
+    back, read = bytes_read_by(lambda: pt.load(file, like=layers, shardings=rules, mesh=mesh), monkeypatch)
+    assert equal(jax.device_get(back), jax.device_get(layers))
+    for at in range(4):
+        assert back[f"blocks/{at}/w"].sharding == NamedSharding(mesh, PartitionSpec(None, "d"))
+        assert back[f"blocks/{at}/b"].sharding == NamedSharding(mesh, PartitionSpec("e"))
+    assert read == sum(leaf.nbytes for _, leaf in pt.items(stacked))  # each byte once, for the device that holds it
+    apart = pt.load(file, like=layers, shardings={"blocks/0/*": PartitionSpec(), "**": PartitionSpec("e")}, mesh=mesh)
+    assert apart["blocks/0/w"].is_fully_replicated
+    assert apart["blocks/1/w"].sharding.spec == PartitionSpec("e")
+
+
+def test_layers_that_load_into_a_stack_go_where_its_sharding_says(file, monkeypatch):
+    mesh, (layers, stacked) = mesh_of_8(), layers_and_stack()
+    pt.save(file, layers)
+    for spec, is_read_in_parts in ((PartitionSpec(None, None, "d"), True), (PartitionSpec("d"), False)):
+        placed = {"blocks": {":": {"w": NamedSharding(mesh, spec), "b": NamedSharding(mesh, PartitionSpec())}}}
+        calls = []
+        monkeypatch.setattr(SafetensorsFile, "block", count_calls(SafetensorsFile.block, calls))
+        back = pt.load(file, like=stacked, shardings=placed)
+        monkeypatch.undo()
+        assert back["blocks/:/w"].sharding == NamedSharding(mesh, spec)
+        assert equal(jax.device_get(back), jax.device_get(stacked))
+        assert bool(calls) == is_read_in_parts
+
+
+def count_calls(real, calls):
+    def counted(*args):
+        calls.append(args)
+        return real(*args)
+
+    return counted

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import sys
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -158,26 +155,9 @@ def _ask_orbax(path: str, problem: str, ask: Callable[[], T]) -> T:
     try:
         return ask()
     except PtreeError as error:
-        failure = FileError(f"cannot load {path!r}: {error}")
+        raise FileError(f"cannot load {path!r}: {error}") from error
     except Exception as error:  # Orbax raises many kinds, and its bare Exception
-        failure = FileError(f"cannot load {path!r}: {problem}: {error}", is_damage=True)
-    _collect_unfinished_tasks()
-    raise failure
-
-
-def _collect_unfinished_tasks() -> None:
-    """Collect the coroutines of a failed call now, and silence what they say when they go.
-
-    Orbax closes its event loop over the tasks that an error left unfinished. They would complain ("never awaited", "Event loop
-    is closed") at any later moment, in the midst of other work.
-    """
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
-    try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-            gc.collect()
-    finally:
-        sys.unraisablehook = hook
+        raise FileError(f"cannot load {path!r}: {problem}: {error}", is_damage=True) from error
 
 
 def _leaf_of(array: jax.Array | np.ndarray, stored: StoredLeaf) -> Leaf:

@@ -12,7 +12,7 @@ from .._errors import FileError
 from ._drafts import drafts_of, new_draft_name, sweep
 from ._hf_index import ShardIndex, parsed_index, read_index
 from ._locations import index_path
-from ._operating_system import locked_folder, read_all
+from ._operating_system import locked_folder, mark_abandoned, read_all
 
 
 def free_names(file: Path, count: int) -> list[str]:
@@ -85,7 +85,9 @@ def remove_unchanged_index(file: Path, before: tuple[int, int] | None) -> None:
         return
     with locked_folder(file.parent):
         if before is not None and identity(index) == before and _index_by_ptree(file) is not None:
-            index.replace(new_draft_name(index))  # as if a crash had left it: a crash from here on loses no shards
+            left = new_draft_name(index)  # as if a crash had left it: a crash from here on loses no shards
+            index.replace(left)
+            mark_abandoned(left)
         sweep_shards(file)
 
 
