@@ -11,6 +11,9 @@ import xxhash
 NO_CHECKSUM = "0" * 32
 """What a header holds in the place of a checksum before it is known."""
 
+WORTH_A_THREAD = 1 << 20
+"""Bytes: fewer are hashed in less time than it takes to hand them to another thread."""
+
 digest: Callable[[bytes | np.ndarray], str] = xxhash.xxh3_128_hexdigest  # pyright: ignore[reportAssignmentType]
 """The checksum of bytes, as 32 hexadecimal digits."""
 
@@ -24,11 +27,8 @@ def digest_of_runs(runs: Iterable[np.ndarray]) -> str:
 
 
 def digest_in_thread(pool: Executor, data: np.ndarray) -> Callable[[], str]:
-    """Begin to compute a checksum in another thread; call the result to have it.
-
-    Less than 1 MiB is computed at once: handing it over would take longer.
-    """
-    if data.nbytes < 1 << 20:
-        found = digest(data)
-        return lambda: found
-    return pool.submit(digest, data).result
+    """Begin to compute a checksum, in another thread where that is worth it; call the result to have it."""
+    if data.nbytes >= WORTH_A_THREAD:
+        return pool.submit(digest, data).result
+    found = digest(data)
+    return lambda: found

@@ -47,14 +47,15 @@ def laid_out(leaves: Iterable[StoredLeaf]) -> list[StoredLeaf]:
     allows no gap between tensors, and so all but the small and odd ones can be mapped.
     """
 
-    def key(leaf: StoredLeaf) -> tuple[bool, int]:
-        return leaf.nbytes % ALIGNED != 0, -_storage(leaf).dtype.itemsize
-
+    leaves = list(leaves)
+    sizes = {leaf.name: leaf.nbytes for leaf in leaves}
+    widths = {leaf.name: _storage(leaf).dtype.itemsize for leaf in leaves}
+    leaves.sort(key=lambda leaf: (sizes[leaf.name] % ALIGNED != 0, -widths[leaf.name]))
     placed: list[StoredLeaf] = []
     end = 0
-    for leaf in sorted(leaves, key=key):
-        placed.append(replace(leaf, start=end, stop=end + leaf.nbytes))
-        end += leaf.nbytes
+    for leaf in leaves:
+        start, end = end, end + sizes[leaf.name]
+        placed.append(replace(leaf, start=start, stop=end))
     return placed
 
 

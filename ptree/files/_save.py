@@ -35,8 +35,6 @@ class Saved:
     (True, <saved 'mlp.safetensors', 328 bytes>)
     """
 
-    __module__ = "ptree"
-
     def __init__(self, name: str, size: Future[int]):
         self._name, self._size = name, size
 
@@ -157,12 +155,11 @@ def planned(
     max_shard_size: int | str | None = None,
 ) -> SavePlan:
     """Check all that `save` was given; nothing is written yet."""
-    name = checked_path(path, "save(path, tree)")
+    file = file_path(checked_path(path, "save(path, tree)"))
+    file = Path(os.path.realpath(file))  # write through a link, not over it
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     leaves, facts = described(tree, expand_ties)
-    content = Content(leaves, facts, _checked_metadata(metadata or {}))
-    file = Path(os.path.realpath(file_path(name)))  # write through a link, not over it
-    return SavePlan(content, file, limit)
+    return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)
 
 
 def bytes_of(size: int | str) -> int:

@@ -129,7 +129,8 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
     numbers = {name: _as_number_of(template[name], value) for name, value in ties.values.items() if name in template}
     cast = _cast(template, numbers) if allowed.cast else {}
     found = {**ties.values, **numbers, **cast}
-    wanted = {name: _wanted(leaf, found.get(name)) for name, leaf in template.items()}
+    wanted = {name: expected(leaf) for name, leaf in template.items()}
+    wanted = {name: _wanted(leaf, found.get(name)) for name, leaf in wanted.items()}
     missing, unexpected, misshapen, mistyped = differences(wanted, found)
 
     mismatched = {*misshapen, *mistyped} if allowed.mismatch == "keep" else set()
@@ -277,7 +278,7 @@ def _wanted(like: Leaf, value: Leaf) -> Leaf:
     """What is compared with a leaf of the file: `like`'s leaf; for a number, any array of one number of its type will do."""
     if isinstance(like, NUMBERS) and not isinstance(value, NUMBERS) and _are_one_type(like, value):
         return value
-    return expected(like)
+    return like
 
 
 def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str, Leaf]:

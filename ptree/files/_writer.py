@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._checksums import NO_CHECKSUM, digest_in_thread
+from ._checksums import NO_CHECKSUM, WORTH_A_THREAD, digest
 from ._drafts import draft, sweep
 from ._facts import Facts
 from ._header import header_bytes, laid_out, seal_of
@@ -38,8 +38,9 @@ class Content:
     metadata: dict[str, str]
 
     @property
-    def nbytes(self) -> int:
-        return sum(leaf.stored.nbytes for leaf in self.leaves.values())
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes, of each leaf."""
+        return {name: leaf.stored.nbytes for name, leaf in self.leaves.items()}
 
 
 def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) -> int:
@@ -47,9 +48,9 @@ def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) 
 
     A crash at any moment leaves the old tree or the new one.
     """
-    sizes = {name: leaf.stored.nbytes for name, leaf in content.leaves.items()}
+    sizes = content.sizes
     groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
-    progress = Progress(f"saving {file.name}", content.nbytes, show_bar)
+    progress = Progress(f"saving {file.name}", sum(sizes.values()), show_bar)
     with progress, ThreadPoolExecutor(1, "ptree.sum") as pool:
         writer = _Writer(content, progress, pool)
         if len(groups) > 1:
@@ -121,7 +122,9 @@ class _Writer:
         """The index, with zeros for the checksums of shards that are not written yet: its length stays the same."""
         files = {leaf: name for name, group in zip(names, groups) for leaf in group}
         shards = {name: written[name].checksum if name in written else NO_CHECKSUM for name in names}
-        return index_bytes(files, self.content.nbytes, replace(facts, shards=shards), self.content.metadata)
+        return index_bytes(
+            files, sum(self.content.sizes.values()), replace(facts, shards=shards), self.content.metadata
+        )
 
     def _write_shard(self, path: Path, group: Sequence[str], index: str) -> _WrittenFile:
         descriptor = create(path)
@@ -144,13 +147,12 @@ class _Writer:
         sums: dict[str, str] = {}
         for leaf in layout:
             data = self.content.leaves[leaf.name].bytes()
-            checksum = digest_in_thread(self.pool, data)  # while it is written
+            is_large = data.nbytes >= WORTH_A_THREAD
+            pending = self.pool.submit(digest, data) if is_large else None  # hashed while it is written
             write_all(descriptor, data, len(start) + leaf.start, self.progress.callback)
-            sums[leaf.name] = checksum()
+            sums[leaf.name] = pending.result() if pending else digest(data)
         summed: list[StoredLeaf] = [replace(leaf, checksum=sums[name]) for name, leaf in stored.items()]
         header = header_bytes(layout, facts.about(summed), self.content.metadata)
         write_all(descriptor, header, 0)
-        return _WrittenFile(seal_of(header), len(header) + self._size_of(names))
-
-    def _size_of(self, names: Sequence[str]) -> int:
-        return sum(self.content.leaves[name].stored.nbytes for name in names)
+        data_size = layout[-1].stop if layout else 0
+        return _WrittenFile(seal_of(header), len(header) + data_size)
