@@ -66,6 +66,10 @@ class Differences(NamedTuple):
     misshapen: Sequence[str]
     mistyped: Sequence[str]
 
+    def without(self, settled: Collection[str]) -> Differences:
+        """The differences at all other paths."""
+        return Differences(*([path for path in group if path not in settled] for group in self))
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -123,40 +127,68 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
         StructureError: single layers that cannot be stacked as they are in `like`.
         FileError: a leaf that is to keep its value in `like` and has none there.
     """
-    tree = _restacked(got, like)
     template = dict(leaves(like))
-    ties = _fit_ties(like, tree, _leaves_for(template, tree))
-    numbers = {name: _as_number_of(template[name], value) for name, value in ties.values.items() if name in template}
-    cast = _cast(template, numbers) if allowed.cast else {}
-    found = {**ties.values, **numbers, **cast}
-    wanted = {name: expected(leaf) for name, leaf in template.items()}
-    wanted = {name: _wanted(leaf, found.get(name)) for name, leaf in wanted.items()}
-    missing, unexpected, misshapen, mistyped = differences(wanted, found)
-
-    mismatched = {*misshapen, *mistyped} if allowed.mismatch == "keep" else set()
-    kept = [*(missing if allowed.missing == "keep" else ()), *(name for name in template if name in mismatched)]
-    drawn = [*missing] if allowed.missing == "init" else []
-    _refuse_valueless(template, kept)
+    matched = _match(got, like, template, allowed.cast)
+    different = Differences(*differences(matched.expected, matched.values))
+    kept = _kept(template, different, allowed)
+    drawn = [*different.missing] if allowed.missing == "init" else []
     settled = {*kept, *drawn}
     report = Report(
         loaded=[name for name in template if name not in settled],
-        cast=[*cast],
+        cast=[name for name in matched.cast if name not in settled],
         kept=kept,
         drawn=drawn,
-        dropped=[*dropped, *(name for name in kept if name in found)],
+        dropped=[*dropped, *(name for name in kept if name in matched.values)],
     )
-    values = {name: value for name, value in found.items() if name not in settled}
-    wanted = {name: leaf for name, leaf in wanted.items() if name not in settled}
-    left = [[name for name in group if name not in settled] for group in (missing, unexpected, misshapen, mistyped)]
-    return Fit(values, report, wanted, Differences(*left), ties.problems)
+    return Fit(
+        _without(matched.values, settled), report, _without(matched.expected, settled),
+        different.without(settled), matched.broken_ties,
+    )  # fmt: skip
 
 
-def _refuse_valueless(template: Mapping[str, Leaf], kept: Sequence[str]) -> None:
-    unknown = [
-        name for name in kept if not hasattr(template[name], "__array__") and not isinstance(template[name], NUMBERS)
-    ]
-    if unknown:
-        raise FileError(f"there is no value to keep in `like` for {listed(unknown)}")
+@dataclass(frozen=True)
+class _Matched:
+    """Leaves of the file and of `like`, path by path, before it is said what may differ."""
+
+    values: Mapping[str, Leaf]
+    expected: Mapping[str, Leaf]
+    cast: Collection[str]
+    broken_ties: Sequence[str]
+
+
+def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool) -> _Matched:
+    """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
+    tree = _restacked(got, like)
+    ties = _fit_ties(like, tree, _leaves_for(template, tree))
+    numbers = {name: _as_number_of(template[name], ties.values[name]) for name in template if name in ties.values}
+    cast = _cast(template, numbers) if may_cast else {}
+    values = {**ties.values, **numbers, **cast}
+    wanted = {name: expected(leaf) for name, leaf in template.items()}
+    wanted = {name: _wanted(leaf, values.get(name)) for name, leaf in wanted.items()}
+    return _Matched(values, wanted, cast.keys(), ties.problems)
+
+
+def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed) -> list[str]:
+    """The leaves that keep their value in `like`; raises FileError where one has none."""
+    kept: list[str] = []
+    if allowed.missing == "keep":
+        kept += different.missing
+    if allowed.mismatch == "keep":
+        mismatched = {*different.misshapen, *different.mistyped}
+        kept += [name for name in template if name in mismatched]
+    valueless = [name for name in kept if not _has_value(template[name])]
+    if valueless:
+        raise FileError(f"there is no value to keep in `like` for {listed(valueless)}")
+    return kept
+
+
+def _has_value(leaf: Leaf) -> bool:
+    """Whether a leaf is more than a shape and dtype."""
+    return hasattr(leaf, "__array__") or isinstance(leaf, NUMBERS)
+
+
+def _without(leaves: Mapping[str, Leaf], names: Collection[str]) -> dict[str, Leaf]:
+    return {name: leaf for name, leaf in leaves.items() if name not in names}
 
 
 # ------------------------------------------------------------------------------- stacks
@@ -168,9 +200,8 @@ def _restacked(tree: Tree, like: PyTree) -> Tree:
         if _are_layers(names_in(tree.get(place))):
             tree = stack(tree, place)
     for place in _stacks(tree):
-        names = names_in(read_or(like, split(place), None)) or ()
-        is_stacked = [*(names_in(tree.get(place)) or ())] == [STACKED]
-        if "0" in names and is_stacked:
+        is_stacked = names_in(tree.get(place)) == [STACKED]
+        if is_stacked and _are_layers(names_in(read_or(like, split(place), None))):
             tree = unstack(tree, place)
     return tree
 
