@@ -136,12 +136,12 @@ def load_report(
         targets = _targets(chosen, like, shardings, mesh)
         loaded = _read(saved, chosen, like, targets, compare)
     loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))
-    asked = f"cannot load {name!r}"
+    attempt = f"cannot load {name!r}"
     if like is not None:
-        return _into_like(f"{asked} into `like`", loaded, like, allowed, key, targets)
+        return _into_like(f"{attempt} into `like`", loaded, like, allowed, key, targets)
     if loaded.damaged:
         raise saved.damage_error(loaded.damaged)
-    _refuse_broken_ties(asked, content.broken_ties)
+    _refuse_broken_ties(attempt, content.broken_ties)
     placed = all_placed(dict(leaves(loaded.tree)), targets)
     return replace_leaves(loaded.tree, placed), Report(loaded=paths(chosen), dropped=loaded.dropped)
 
@@ -233,33 +233,38 @@ def _not_in(chosen: Tree, tree: Tree) -> list[str]:
     return sorted({*paths(tree)} - {leaf.name for _, leaf in leaves(chosen)})
 
 
-def _refuse_broken_ties(asked: str, broken_ties: Sequence[str]) -> None:
+def _refuse_broken_ties(attempt: str, broken_ties: Sequence[str]) -> None:
     if broken_ties:
         fix = "Load them with a `like` in which they are apart"
-        raise FileError(f"{asked}: {with_fixes(broken_ties, [fix])}")
+        raise FileError(f"{attempt}: {with_fixes(broken_ties, [fix])}")
 
 
 @contextmanager
-def _prefixed(asked: str) -> Iterator[None]:
+def _prefixed(attempt: str) -> Iterator[None]:
     """Let ptree's errors begin with what was asked."""
     try:
         yield
     except PtreeError as error:
-        raise type(error)(f"{asked}: {error}") from None
+        raise type(error)(f"{attempt}: {error}") from None
 
 
 def _into_like(
-    asked: str, loaded: _Loaded, like: PyTree, allowed: Allowed, key: jax.Array | None, targets: Mapping[str, Sharding]
+    attempt: str,
+    loaded: _Loaded,
+    like: PyTree,
+    allowed: Allowed,
+    key: jax.Array | None,
+    targets: Mapping[str, Sharding],
 ) -> tuple[PyTree, Report]:
     """Fit what was read to `like`, and put it there; or raise one error that lists all problems."""
-    with _prefixed(asked):
+    with _prefixed(attempt):
         plan = fit(loaded.tree, like, allowed, loaded.dropped)
         if plan.report.drawn and key is None:
             raise FileError(f"missing='init' draws {listed(plan.report.drawn)}, for which it needs key=")
-    error = plan.error(asked, loaded.damaged)
+    error = plan.error(attempt, loaded.damaged)
     if error is not None:
         raise error
-    with _prefixed(asked):
+    with _prefixed(attempt):
         return _filled(like, plan, key, targets), plan.report
 
 

@@ -84,7 +84,7 @@ class Fit:
     broken_ties: Sequence[str]
     """A sentence for each tie of `like` whose names have different values in the file."""
 
-    def error(self, asked: str, damaged: Sequence[str]) -> StructureError | FileError | None:
+    def error(self, attempt: str, damaged: Sequence[str]) -> StructureError | FileError | None:
         """One error that lists all problems, or None."""
         problems = [*self.broken_ties]
         if damaged:
@@ -92,11 +92,11 @@ class Fit:
         error = None
         if any(self.differences):
             error = structure_error(
-                asked, *self.differences, self.expected, self.values,
+                attempt, *self.differences, self.expected, self.values,
                 sides=(" in `like`", " in the file"), ties=problems, fix=self._likely_fix(),
             )  # fmt: skip
         elif problems:
-            error = FileError(f"{asked}: {lines(problems)}", is_damage=bool(damaged))
+            error = FileError(f"{attempt}: {lines(problems)}", is_damage=bool(damaged))
         if error is not None:
             error.damaged = [*damaged]
         return error
@@ -163,9 +163,9 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in template if name in ties.values}
     cast = _cast(template, numbers) if may_cast else {}
     values = {**ties.values, **numbers, **cast}
-    wanted = {name: expected(leaf) for name, leaf in template.items()}
-    wanted = {name: _wanted(leaf, values.get(name)) for name, leaf in wanted.items()}
-    return _Matched(values, wanted, cast.keys(), ties.problems)
+    required = {name: expected(leaf) for name, leaf in template.items()}
+    required = {name: _required(leaf, values.get(name)) for name, leaf in required.items()}
+    return _Matched(values, required, cast.keys(), ties.problems)
 
 
 def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed) -> list[str]:
@@ -305,7 +305,7 @@ def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
     return array if is_exact else value
 
 
-def _wanted(like: Leaf, value: Leaf) -> Leaf:
+def _required(like: Leaf, value: Leaf) -> Leaf:
     """What is compared with a leaf of the file: `like`'s leaf; for a number, any array of one number of its type will do."""
     if isinstance(like, NUMBERS) and not isinstance(value, NUMBERS) and _are_one_type(like, value):
         return value
@@ -323,12 +323,12 @@ def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str,
 
 
 def _dtype_to_cast_to(like: Leaf, value: Leaf) -> jax.typing.DTypeLike | None:
-    wanted, got = getattr(like, "dtype", None), getattr(value, "dtype", None)
-    if wanted is None or got is None or wanted == got:  # NumPy takes None for float64
+    required, got = getattr(like, "dtype", None), getattr(value, "dtype", None)
+    if required is None or got is None or required == got:  # NumPy takes None for float64
         return None
     for group in (jnp.floating, jnp.integer, jnp.complexfloating):
-        if jnp.issubdtype(wanted, group) and jnp.issubdtype(got, group):
-            return wanted
+        if jnp.issubdtype(required, group) and jnp.issubdtype(got, group):
+            return required
     return None
 
 
