@@ -16,7 +16,7 @@ from .._draw import Shardings, placement, shardings_for
 from .._edit import leaves, map_leaves
 from .._paths import STACKED
 from .._tree import Leaf, PyTree
-from ._kinds import JAX_ARRAY, abstract, is_cut, kind_named, kind_of, refuse_cut
+from ._kinds import JaxArray, abstract, is_cut, kind_named, kind_of, refuse_cut
 from ._stored_leaf import StoredLeaf
 
 Block: TypeAlias = tuple[slice, ...]
@@ -42,7 +42,8 @@ def _goes_to_devices(leaf: Leaf) -> bool:
     if isinstance(leaf, StoredLeaf):
         kind = kind_named(leaf.kind)
         return kind is not None and kind.can_be_placed
-    return isinstance(kind_of(leaf) or JAX_ARRAY, type(JAX_ARRAY))
+    kind = kind_of(leaf)
+    return kind is None or isinstance(kind, JaxArray)  # a Param and a ShapeDtypeStruct are of no kind
 
 
 def targets_of_like(like: PyTree) -> dict[str, Sharding]:
