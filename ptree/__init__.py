@@ -69,6 +69,7 @@ if _TYPE_CHECKING:
     from . import nn as nn  # layers
     from .files import Checkpoints as Checkpoints  # a run's last states, to go on from
     from .files import load as load  # a tree from a file
+    from .files import load_report as load_report  # the same, and what became of each leaf
     from .files import open as open  # a file, read leaf by leaf
     from .files import save as save  # a tree to a file
     from .look import summary as summary  # every parameter, its shape and size
@@ -78,6 +79,7 @@ _ROOMS = {
     "nn": "nn",
     "Checkpoints": "files",
     "load": "files",
+    "load_report": "files",
     "open": "files",
     "save": "files",
     "summary": "look",
@@ -101,6 +103,6 @@ def __dir__() -> list[str]:
 __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
-    "label", "load", "mask", "merge", "nn", "open", "partition", "paths", "put", "random", "reinit", "rename", "save", "select", "set",
+    "label", "load", "load_report", "mask", "merge", "nn", "open", "partition", "paths", "put", "random", "reinit", "rename", "save", "select", "set",
     "sharing", "stacks", "summary", "tie", "ties", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

@@ -3,13 +3,11 @@
 50 kills instead of 8: `pytest --hypothesis-profile=long tests/test_checkpoints.py`.
 """
 
-import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -226,24 +224,24 @@ with pt.Checkpoints(folder, keep=2, every=5) as checkpoints:
     while step < last:
         state = train(state)
         step += 1
-        checkpoints.save(step, state)
-        print(step, flush=True)
+        if checkpoints.save(step, state):
+            print(step, flush=True)  # the one before is on the disk
 """
 
 
 def test_killed_again_and_again_it_trains_as_if_it_had_never_been(tmp_path, long):
-    draw, kills, newest = np.random.default_rng(0), 50 if long else 8, 0
-    for _ in range(kills):
+    draw, newest = np.random.default_rng(0), 0
+    for _ in range(50 if long else 8):
         run = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path / "killed"), "1000000"], stdout=subprocess.PIPE)
         assert run.stdout.readline() == b"ready\n"
-        for _ in range(draw.integers(10, 60)):  # of 10 steps two are saved, and the first of these is written
-            assert run.stdout.readline()
-        time.sleep(draw.uniform(0, 0.01))
+        for _ in range(draw.integers(2, 5)):
+            assert run.stdout.readline()  # it has begun to write a step
+        time.sleep(draw.uniform(0, 0.02))
         run.send_signal(signal.SIGKILL)
         run.wait()
         run.stdout.close()
         before, newest = newest, pt.Checkpoints(tmp_path / "killed").steps()[-1]
-        assert newest > before
+        assert newest > before  # it comes further each time
     step, state = pt.Checkpoints(tmp_path / "killed").load()
     subprocess.run([sys.executable, "-c", RUN, str(tmp_path / "whole"), str(step)], check=True, stdout=subprocess.PIPE)
     assert equal(pt.Checkpoints(tmp_path / "whole").load(step=step)[1], state)
@@ -260,31 +258,44 @@ def test_a_step_that_is_saved_again_is_the_new_one(tmp_path, backends):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax' own coroutines
+DAMAGE = """
+import sys, warnings, jax, jax.numpy as jnp, numpy as np, ptree as pt
+from pathlib import Path
+from trees import equal
+
+folder = Path(sys.argv[1])
+tree = {"a": jnp.arange(1000.0), "k": jax.random.key(0), "n": np.arange(3)}
+with pt.Checkpoints(folder, backend="orbax") as checkpoints:
+    checkpoints.save(1, tree)
+    checkpoints.save(2, tree)
+files = [path for path in (folder / "step_2").rglob("*") if path.is_file() and path.stat().st_size > 20]
+passed = 0
+for path in files:
+    whole = path.read_bytes()
+    flipped = [whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (9, len(whole) // 2, -15)]
+    for edited in (whole[:-10], b"", *flipped):
+        path.write_bytes(edited)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            step, back = pt.Checkpoints(folder).load(like=tree)
+        assert equal(back, tree)
+        assert step == 2 or any(str(folder / "step_2") in str(warning.message) for warning in seen)
+        passed += step == 1
+    path.write_bytes(whole)
+assert passed > len(files)
+"""
+
+
 def test_any_damage_to_a_folder_by_orbax_is_passed_over(tmp_path):
-    tree = {"a": jnp.arange(1000.0), "k": jax.random.key(0), "n": np.arange(3)}
-    with pt.Checkpoints(tmp_path, backend="orbax") as checkpoints:
-        checkpoints.save(1, tree)
-        checkpoints.save(2, tree)
-    files = [path for path in (tmp_path / "step_2").rglob("*") if path.is_file() and path.stat().st_size > 20]
-    passed = 0
-    for path in files:
-        whole = path.read_bytes()
-        for edited in (
-            whole[:-10],
-            b"",
-            *(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (9, len(whole) // 2, -15)),
-        ):
-            path.write_bytes(edited)
-            with warnings.catch_warnings(record=True) as told:
-                warnings.simplefilter("always")
-                step, back = pt.Checkpoints(tmp_path).load(like=tree)
-            assert equal(back, tree)
-            assert step == 2 or any(str(tmp_path / "step_2") in str(warning.message) for warning in told)
-            passed += step == 1
-        path.write_bytes(whole)
-    assert passed > len(files)
-    gc.collect()  # what is left of Orbax' coroutines complains now, not in a later test
+    # in a process of its own: Orbax closes its event loop over unfinished tasks, which complain at any later moment
+    paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_step_that_was_passed_over_neither_stops_the_run_nor_counts(tmp_path):

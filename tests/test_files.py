@@ -304,3 +304,13 @@ def test_a_bar_shows_on_a_terminal_what_takes_more_than_a_second(file, more, sho
     assert process.wait() == 0
     assert (b"saving m.safetensors:" in told) == shown
     assert all(len(line) <= 80 for line in told.decode().splitlines())
+
+
+def test_save_and_load_import_no_more_than_they_need(file):
+    code = (
+        "import sys, jax.numpy as jnp, ptree as pt\n"
+        "pt.save(sys.argv[1], {'a': jnp.ones(3)}); pt.load(sys.argv[1], like={'a': jnp.zeros(3)})\n"
+        "print(sorted({'optax', 'orbax', 'safetensors', 'torch', 'tqdm'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

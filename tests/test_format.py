@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from trees import equal
 
 import ptree as pt
 from ptree import initializers as I
+from ptree.files._safetensors import SafetensorsFile
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_any_edit_is_found(tmp_path_factory, edits):
 def test_damaged_leaves_are_all_named(file):
     pt.save(file, tied())
     with pt.open(file) as opened:
-        places = [opened.entries[name].start for name in ("a/bias", "a/kernel")]
+        places = [opened.leaves[name].start for name in ("a/bias", "a/kernel")]
     with open(file, "r+b") as raw:
         for place in places:
             raw.seek(place)
@@ -237,8 +239,8 @@ def test_data_are_where_they_can_be_mapped(file):
     }
     pt.save(file, tree, metadata={"run": "7", "é": "ü"})
     with pt.open(file) as opened:
-        assert {opened.entries[name].start % 64 for name in ("a", "b")} == {0}
-        for entry in opened.entries.values():
+        assert {opened.leaves[name].start % 64 for name in ("a", "b")} == {0}
+        for entry in opened.leaves.values():
             assert entry.start % entry.dtype.itemsize == 0
         assert opened.metadata == {"run": "7", "é": "ü"}
         assert list(opened) == ["odd", "a", "h", "b", "c"]
@@ -308,7 +310,7 @@ def test_a_part_along_any_axis_reads_its_own_bytes(file, spec, width):
     sharding = NamedSharding(mesh, PartitionSpec(*spec))
     with pt.open(file) as opened:
         before = opened.bytes_read
-        back = opened.read([opened["a"]], {"a": sharding})["a"]
+        back = opened.read([opened.leaves["a"]], {"a": sharding}).values["a"]
         if width > 1024:  # or it reads crumbs with what is between
             assert opened.bytes_read - before == tree["a"].nbytes
     assert back.sharding == sharding
@@ -325,11 +327,11 @@ def test_each_shard_reads_its_own_bytes(file):
     assert equal(loaded, pt.Tree(tree))
     with pt.open(file) as opened:
         before = opened.bytes_read
-        opened.read([opened["a"]], {"a": NamedSharding(mesh, PartitionSpec("d"))})
+        opened.read([opened.leaves["a"]], {"a": NamedSharding(mesh, PartitionSpec("d"))})
         assert opened.bytes_read - before == 64 * 32 * 4
         before = opened.bytes_read
         half = NamedSharding(jax.sharding.Mesh(np.array(jax.devices()[:1]), "d"), PartitionSpec())
-        opened.read([opened["b"]], {"b": half})
+        opened.read([opened.leaves["b"]], {"b": half})
         assert opened.bytes_read - before == 64
     again = {"a": loaded["a"], "b": loaded["b"]}
     pt.save(file, again)  # gathered
@@ -351,8 +353,8 @@ def test_ways_out_of_what_does_not_fit(file):
     assert raised.value.missing == ["encoder/bias", "encoder/kernel", "new"]
     assert raised.value.misshapen == ["head/kernel"]
     assert "Renamed? Then rename={'enc/kernel': 'encoder/kernel'}." in str(raised.value)
-    tree, report = pt.load(
-        file, like=params, rename={"enc": "encoder"}, cast=True, missing="keep", mismatch="keep", report=True
+    tree, report = pt.load_report(
+        file, like=params, rename={"enc": "encoder"}, cast=True, missing="keep", mismatch="keep"
     )
     assert tree["new"] is params["new"]
     assert tree["head/kernel"] is params["head/kernel"]
@@ -368,7 +370,7 @@ def test_ways_out_of_what_does_not_fit(file):
     np.testing.assert_array_equal(drawn["new"], params["new"])  # bit for bit what init draws
     np.testing.assert_array_equal(drawn["head/kernel"], params["head/kernel"])
     np.testing.assert_array_equal(drawn["encoder/kernel"], np.ones((2, 3)))
-    only, report = pt.load(file, select="enc/**", report=True)
+    only, report = pt.load_report(file, select="enc/**")
     assert pt.paths(only) == ["enc/kernel", "enc/bias"]
     assert report.dropped == ["head/kernel"]
     with pytest.raises(pt.FileError, match="there is no value to keep in `like` for"):
@@ -414,7 +416,7 @@ def test_names_that_cannot_be_read_back_are_not_written(file):
 def test_all_that_is_read_whole_is_compared_with_its_checksum(file):
     pt.save(file, {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(2)})
     with pt.open(file) as opened:
-        place = opened.entries["a"].start
+        place = opened.leaves["a"].start
     with open(file, "r+b") as raw:
         raw.seek(place)
         raw.write(b"\xff")
@@ -473,7 +475,7 @@ def test_leaves_of_pytorch_that_are_views_or_nowhere(file):
 
 def test_ten_thousand_names_that_do_not_fit_are_told_and_few_are_looked_at(file, monkeypatch):
     looked_at = []
-    monkeypatch.setattr("ptree.files._like.nearest", lambda name, names: looked_at.extend(names))
+    monkeypatch.setattr("ptree.files._template.nearest", lambda name, names: looked_at.extend(names))
     pt.save(file, {f"a{at}.weight": np.zeros(1) for at in range(10_000)})
     with pytest.raises(pt.StructureError) as raised:
         pt.load(file, like={f"a/{at}/kernel": np.zeros(1) for at in range(10_000)})
@@ -510,3 +512,167 @@ def test_arguments_that_are_none(file):
     for wrong in ({"keep": 2.5}, {"every": 1.5}, {"keep": "3"}, {"every": None}, {"every": 0}):
         with pytest.raises(pt.FileError, match="to be a whole number of at least 1"):
             pt.Checkpoints(file, **wrong)
+
+
+def test_swapped_arguments_are_told(tmp_path):
+    tree, path = {"a": jnp.ones(2)}, str(tmp_path / "m.safetensors")
+    expected = "the path comes first, a str or a pathlib.Path; got dict"
+    says(pt.FileError, f"save(path, tree): {expected}", pt.save, tree, path)
+    says(pt.FileError, f"load(path, like): {expected}", pt.load, tree, path)
+    says(pt.FileError, f"load(path, like): {expected}", pt.load_report, tree)
+    says(pt.FileError, f"open(path): {expected}", pt.open, tree)
+    says(
+        pt.FileError,
+        "Checkpoints.save(step, tree): the step comes first, a whole number; got dict",
+        lambda: pt.Checkpoints(tmp_path).save(tree, 3),
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_save_gives_a_handle(file):
+    saved = pt.save(file, {"a": jnp.ones(300)})
+    assert saved.done()
+    assert saved.result() is None
+    assert repr(saved) == "<saved 'm.safetensors', 1.5 kB>"
+    assert round(file.stat().st_size / 1000, 1) == 1.5
+    shards = pt.save(file, {"a": jnp.ones(300), "b": jnp.ones(300)}, max_shard_size=1200, background=True)
+    shards.result()
+    size = sum(path.stat().st_size for path in file.parent.iterdir())
+    assert repr(shards) == f"<saved 'm.safetensors', {size / 1000:.1f} kB>"
+    lost = pt.save(file.parent / "no" / "m.safetensors", {"a": 1}, background=True)
+    with pytest.raises(FileNotFoundError):
+        lost.result()
+    assert repr(lost) == "<'m.safetensors' was not saved: FileNotFoundError>"
+
+
+def test_a_save_in_the_background_says_that_it_is_not_done(file, monkeypatch):
+    may_write, real = threading.Event(), os.pwrite
+
+    def pwrite(*args):
+        may_write.wait()
+        return real(*args)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    saved = pt.save(file, {"a": 1}, background=True)
+    assert not saved.done()
+    assert repr(saved) == "<saving 'm.safetensors'>"
+    with pytest.raises(TimeoutError):
+        saved.result(timeout=0.01)
+    may_write.set()
+    saved.result()
+    assert pt.load(file)["a"] == 1
+
+
+# ----------------------------------------------------------------------------- shardings follow the tree that comes out
+
+
+def mesh_of_8():
+    return jax.make_mesh((4, 2), ("d", "e"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def bytes_read_by(call, monkeypatch):
+    """What a call returns, and how many bytes of data it read beside the header."""
+    opened = []
+    real = SafetensorsFile.close
+
+    def close(self):
+        if self not in opened:
+            opened.append(self)
+        real(self)
+
+    monkeypatch.setattr(SafetensorsFile, "close", close)
+    result = call()
+    monkeypatch.undo()
+    return result, sum(one.bytes_read - min(leaf.start for leaf in one.header.leaves.values()) for one in opened)
+
+
+def test_shardings_place_what_the_file_does_not_have(file):
+    mesh = mesh_of_8()
+    pt.save(file, {"a": jnp.ones((8, 4)), "wrong": jnp.ones(3), "step": 3})
+    like = pt.Tree({
+        "a": pt.Param((8, 4)), "new": pt.Param((8, 2), init=I.normal(1.0)), "key": pt.Param((16,), init=I.normal(1.0)), "step": 0,
+    })  # fmt: skip
+    rules = {"new": PartitionSpec("d", "e"), "step": PartitionSpec(), "**": PartitionSpec("d")}
+    tree, report = pt.load_report(
+        file, like, select=["a", "step"], missing="init", key=jax.random.key(0), shardings=rules, mesh=mesh
+    )
+    assert report.drawn == ["new", "key"]
+    assert {path: leaf.sharding.spec for path, leaf in pt.items(tree) if path != "step"} == {
+        "a": PartitionSpec("d"),
+        "new": PartitionSpec("d", "e"),
+        "key": PartitionSpec("d"),
+    }
+    assert tree["step"] == 3
+    expected = pt.init(pt.drop(like, ["a", "step"]), jax.random.key(0))
+    assert equal(jax.device_get(tree["new"]), jax.device_get(expected["new"]))
+    model = pt.Tree(
+        {
+            "a": jnp.zeros((8, 4)),
+            "wrong": jnp.zeros(4),
+            "new": jnp.zeros(8),
+            "n": np.zeros(4),
+            "key": jax.random.split(jax.random.key(0), 4),
+        }
+    )
+    kept = pt.load(
+        file, model, select=["a", "wrong"], missing="keep", mismatch="keep", shardings=PartitionSpec("d"), mesh=mesh
+    )
+    assert all(kept[name].sharding == NamedSharding(mesh, PartitionSpec("d")) for name in ("a", "wrong", "new", "key"))
+    assert isinstance(kept["n"], np.ndarray)  # as in `like`
+    assert kept["a"].sum() == 32
+
+
+def test_shardings_may_be_a_tree_shaped_like_like(file):
+    mesh = mesh_of_8()
+    pt.save(file, {"old": {"a": jnp.ones((8, 4)), "b": jnp.ones(8)}, "more": jnp.ones(1)})
+    like = {"new": [jnp.zeros((8, 4)), jnp.zeros(8)]}
+    placed = {"new": [NamedSharding(mesh, PartitionSpec("d", "e")), NamedSharding(mesh, PartitionSpec("e"))]}
+    back = pt.load(file, like, select="old", rename={"old/a": "new/0", "old/b": "new/1"}, shardings=placed)
+    assert [leaf.sharding for leaf in back["new"]] == placed["new"]
+    with pytest.raises(pt.PatternError, match="more"):  # a leaf that does not come out
+        pt.load(file, like, select="old", rename={"old/a": "new/0", "old/b": "new/1"}, mesh=mesh,
+                shardings={"more": PartitionSpec(), "**": PartitionSpec()})  # fmt: skip
+
+
+def layers_and_stack():
+    layers = pt.Tree(
+        {"blocks": [{"w": jnp.arange(8.0 * 1024).reshape(8, 1024) + at, "b": jnp.ones(1024) * at} for at in range(4)]}
+    )
+    return layers, pt.stacks.stack(layers, "blocks")
+
+
+def test_a_stack_that_loads_into_layers_gives_each_what_the_rule_says(file, monkeypatch):
+    mesh, (layers, stacked) = mesh_of_8(), layers_and_stack()
+    pt.save(file, stacked)
+    rules = {"blocks/*/w": PartitionSpec(None, "d"), "**": PartitionSpec("e")}
+    back, read = bytes_read_by(lambda: pt.load(file, like=layers, shardings=rules, mesh=mesh), monkeypatch)
+    assert equal(jax.device_get(back), jax.device_get(layers))
+    for at in range(4):
+        assert back[f"blocks/{at}/w"].sharding == NamedSharding(mesh, PartitionSpec(None, "d"))
+        assert back[f"blocks/{at}/b"].sharding == NamedSharding(mesh, PartitionSpec("e"))
+    assert read == sum(leaf.nbytes for _, leaf in pt.items(stacked))  # each byte once, for the device that holds it
+    apart = pt.load(file, like=layers, shardings={"blocks/0/*": PartitionSpec(), "**": PartitionSpec("e")}, mesh=mesh)
+    assert apart["blocks/0/w"].is_fully_replicated
+    assert apart["blocks/1/w"].sharding.spec == PartitionSpec("e")
+
+
+def test_layers_that_load_into_a_stack_go_where_its_sharding_says(file, monkeypatch):
+    mesh, (layers, stacked) = mesh_of_8(), layers_and_stack()
+    pt.save(file, layers)
+    for spec, is_read_in_parts in ((PartitionSpec(None, None, "d"), True), (PartitionSpec("d"), False)):
+        placed = {"blocks": {":": {"w": NamedSharding(mesh, spec), "b": NamedSharding(mesh, PartitionSpec())}}}
+        calls = []
+        monkeypatch.setattr(SafetensorsFile, "block", count_calls(SafetensorsFile.block, calls))
+        back = pt.load(file, like=stacked, shardings=placed)
+        monkeypatch.undo()
+        assert back["blocks/:/w"].sharding == NamedSharding(mesh, spec)
+        assert equal(jax.device_get(back), jax.device_get(stacked))
+        assert bool(calls) == is_read_in_parts
+
+
+def count_calls(real, calls):
+    def counted(*args):
+        calls.append(args)
+        return real(*args)
+
+    return counted

@@ -19,7 +19,7 @@ from trees import equal, language_model
 
 import ptree as pt
 from ptree._tree.tie import Tie
-from ptree.files._format import DTYPES
+from ptree.files._dtypes import DTYPES
 
 START = len(b'{"__metadata__":{"ptree_sum":"')
 
@@ -165,7 +165,7 @@ DAMAGE = [flipped, overwritten, truncated, appended, doubled, deleted, swapped, 
 def test_any_damage_is_found_and_named(saved, long):
     file, tree, whole = saved
     with pt.open(file) as opened:
-        places = {name: (entry.start, entry.stop) for name, entry in opened.entries.items()}
+        places = {name: (entry.start, entry.stop) for name, entry in opened.leaves.items()}
     data_start = first(whole)
     for seed in range(12_500 if long else 250):
         draw = random.Random(seed)

@@ -18,7 +18,6 @@ from .read import get as get
 from .read import get_or as get_or
 from .read import items as items
 from .read import paths as paths
-from .read import read_or as read_or
 from .rename import rename as rename
 from .rules import Rules as Rules
 from .rules import assign as assign

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._errors import StructureError
@@ -68,6 +68,11 @@ class Differences:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.misshapen or self.mistyped)
+
+    def without(self, paths: Collection[str]) -> Differences:
+        """The differences at all other paths."""
+        groups = [[path for path in group if path not in paths] for group in vars(self).values()]
+        return Differences(*groups)
 
 
 def differences(expected: Mapping[str, Leaf], got: Mapping[str, Leaf], but: Sequence[str] = ()) -> Differences:

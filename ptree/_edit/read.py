@@ -48,10 +48,6 @@ def get_or(tree: PyTree, path: str | int, default: PyTree) -> PyTree:
     return default if place is None else read(place)
 
 
-def read_or(tree, segments, default):
-    return get_or(tree, "/".join(segments), default)
-
-
 def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = False) -> list[tuple[str, Leaf]]:
     """The selected leaves with their paths, as a list of pairs in declaration order.
 

@@ -1,4 +1,4 @@
-"""Checkpoints, the last states of a training run: one to go on from after any crash."""
+"""Checkpoints: a folder with the last states of a training run, to resume from after a crash."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
 from .._errors import FileError
-from .._words import lines, quoted
-from ._draft import sweep
-from ._index import SUFFIX
+from .._tree import PyTree
+from .._words import describe, lines, quoted
+from ._drafts import sweep
 from ._load import load
-from ._orbax import is_orbax, orbax, write
-from ._place import index_of, remove, sweep_index
-from ._save import prepared, taken_apart
+from ._locations import INDEX_SUFFIX, index_path, is_orbax
+from ._orbax import begin_save, orbax
+from ._save import described, planned
+from ._shards import remove_tree, sweep_shards
 
-_NAME = re.compile(rf"step_(0|[1-9]\d*)(\.safetensors({re.escape(SUFFIX)})?)?")
-_LEFT = re.compile(rf"\.?(step_\d+)(\.safetensors({re.escape(SUFFIX)})?\.[0-9a-f]{{32}}\.tmp|\.orbax-checkpoint-tmp.*)")
+if TYPE_CHECKING:
+    from orbax.checkpoint import AsyncCheckpointer
+
+_FILE = rf"\.safetensors({re.escape(INDEX_SUFFIX)})?"
+_STEP = re.compile(rf"step_(0|[1-9]\d*)({_FILE})?")
+_DRAFT = re.compile(rf"\.?(step_\d+)({_FILE}\.[0-9a-f]{{32}}\.tmp|\.orbax-checkpoint-tmp.*)")
 
 
 class Checkpoints:
@@ -48,19 +53,22 @@ class Checkpoints:
     >>> steps
     [30, 40]
 
-    A state is any tree: parameters, the optimiser's state, statistics, PRNG keys, the place in the data. A step is in
-    the folder whole or not at all, whenever the process is killed. Where a file was damaged since, `load` says so and
+    A state is any tree: parameters, the optimiser's state, statistics, PRNG keys, the position in the data. A step is in
+    the folder as a whole or not at all, whenever the process is killed. If the newest step is damaged, `load` warns and
     takes the one before. Use it in `with`, or close it: that waits for the last step.
 
     Args:
-        folder: of this run alone; it is made with the first step.
-        keep: how many of the newest stay; None keeps all.
+        folder: for this run alone; it is made with the first step.
+        keep: how many of the newest steps stay; None keeps all.
         every: which steps `save` writes; it passes over the others.
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
-            `"orbax"` writes a folder `step_100` with Orbax, for arrays that are spread over the processes of many hosts;
-            all processes call `save` and `load`. It needs `ptree-jax[orbax]`, and what is spread over processes has no
-            checksums. Either loads what the other wrote.
+            `"orbax"` writes a folder `step_100` with Orbax, for arrays that are sharded over several hosts; all
+            processes call `save` and `load`. It needs `pip install 'ptree-jax[orbax]'`, and arrays sharded over several
+            hosts get no checksum. Each backend loads what the other wrote.
         max_shard_size: as in `ptree.save`.
+
+    Raises:
+        FileError: an option that cannot be, or a folder that is not on this machine.
     """
 
     __module__ = "ptree"
@@ -76,34 +84,37 @@ class Checkpoints:
     ):
         if backend not in ("ptree", "orbax"):
             raise FileError(f"expected backend 'ptree' or 'orbax', got {quoted(backend)}")
-        for name, number in {"keep": 1 if keep is None else keep, "every": every}.items():
-            if not hasattr(number, "__index__") or operator.index(number) < 1:
-                raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(number)}")
+        _check_count("keep", 1 if keep is None else keep)
+        _check_count("every", every)
         if re.match(r"\w+://", os.fspath(folder)):
             raise FileError(f"{quoted(folder)} is no folder of this machine: mount it")
         self.folder, self.keep, self.every = Path(folder), keep, every
+        self._max_shard_size = max_shard_size
         self._passed_over: set[int] = set()
         self._closed = False
-        self._max_shard_size = max_shard_size
-        self._saver = None
+        self._saver: AsyncCheckpointer | None = None
         if backend == "orbax":
             self._saver = orbax().AsyncCheckpointer(orbax().StandardCheckpointHandler())
         self._pool = ThreadPoolExecutor(1, "ptree.checkpoints")
         self._pending: Future[None] | None = None
 
     def steps(self) -> list[int]:
-        """The steps that are there, the newest last; one that is being written is not."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else ()
-        found = (_NAME.fullmatch(name) for name in names)
-        return sorted({int(name[1]) for name in found if name and (name[2] or is_orbax(self.folder / name[0]))})
+        """The steps in the folder, the newest last; a step that is being written is not one of them."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        found: set[int] = set()
+        for name in names:
+            step = _STEP.fullmatch(name)
+            if step and (step[2] or is_orbax(self.folder / name)):
+                found.add(int(step[1]))
+        return sorted(found)
 
-    def save(self, step: int, tree: Any, *, always: bool = False) -> bool:
+    def save(self, step: int, tree: PyTree, *, always: bool = False) -> bool:
         """Write a state in the background, if `every` divides the step; the tree is taken as it is now, and may be donated.
 
-        It waits for the step before to be written.
+        It waits until the step before is written.
 
         Args:
-            step: how many steps of training are behind.
+            step: how many steps of training are done.
             tree: any tree that `ptree.save` takes.
             always: write it whatever `every` says, as after the last step.
 
@@ -113,33 +124,37 @@ class Checkpoints:
         Raises:
             FileError: leaves that a file cannot hold; the folder has later steps, which `load` would take for the newest; or
                 these Checkpoints are closed.
+            TypeError: a step that is not a whole number.
             OSError: what went wrong when the step before was written.
         """
-        step = operator.index(step)
-        if step < 0:
-            raise FileError(f"cannot save step {step}: expected one from 0 on")
+        step = _checked_step(step)
         if self._closed:
             raise FileError(f"cannot save step {step}: these Checkpoints are closed")
         if step % self.every and not always:
             return False
         self.wait()
-        if later := [known for known in self._whole() if known > step]:
-            raise FileError(
-                f"cannot save step {step} in {str(self.folder)!r}: it has later ones, {_told(later)}."
-                " Remove them with Checkpoints.remove(step), or use another folder"
-            )
+        self._refuse_later_steps(step)
         if not jax.process_index():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-        self._pending = self._pool.submit(self._end, step, self._begun(step, tree))
+        write = self._begin(step, tree)
+        self._pending = self._pool.submit(self._finish, step, write)
         return True
 
-    def load(self, like: Any = None, *, step: int | None = None, **options: Any) -> tuple[int, Any]:
-        """The newest step, and its tree.
+    def _refuse_later_steps(self, step: int) -> None:
+        later = [saved for saved in self._undamaged_steps() if saved > step]
+        if later:
+            raise FileError(
+                f"cannot save step {step} in {str(self.folder)!r}: it has later ones, {_joined(later)}."
+                " Remove them with Checkpoints.remove(step), or use another folder"
+            )
+
+    def load(self, like: PyTree = None, *, step: int | None = None, **options: Any) -> tuple[int, PyTree]:
+        """Load the newest step: its number and its tree.
 
         Args:
-            like: what it is loaded into, as in `ptree.load`; arrays go where those of `like` are.
-            step: this one, and no other.
+            like: the template, as in `ptree.load`; arrays go where those of `like` are.
+            step: load this step, and no other.
             **options: more of `ptree.load`'s.
 
         Returns:
@@ -147,26 +162,26 @@ class Checkpoints:
 
         Raises:
             FileError: no step is there, or each is damaged. With `step`, that one is not there, or is damaged. A file that
-                only a newer ptree can read, or without what Orbax needs, is not passed over.
+                only a newer ptree can read, or that needs Orbax where it is not installed, is not passed over.
             StructureError: leaves that do not fit `like`.
         """
         self.wait()
-        steps = self.steps() if step is None else [self._known(step)]
+        steps = self.steps() if step is None else [self._existing(step)]
         if not steps:
             raise FileError(f"no step in {str(self.folder)!r}")
-        ways = [(at, path) for at in reversed(steps) for path in self._paths(at)]
-        for at, path in ways[:-1]:
+        candidates = [(saved, path) for saved in reversed(steps) for path in self._paths(saved)]
+        for saved, path in candidates[:-1]:
             try:
                 tree = load(path, like, **options)
-                self._passed_over.discard(at)
-                return at, tree
+                self._passed_over.discard(saved)
+                return saved, tree
             except FileError as error:
                 if not error.is_damage:
                     raise
-                self._passed_over.add(at)
-                warnings.warn(f"step {at} is passed over: {error}", stacklevel=2)
-        at, path = ways[-1]
-        return at, load(path, like, **options)
+                self._passed_over.add(saved)
+                warnings.warn(f"step {saved} is passed over: {error}", stacklevel=2)
+        saved, path = candidates[-1]
+        return saved, load(path, like, **options)
 
     def remove(self, step: int) -> None:
         """Remove one step.
@@ -175,17 +190,17 @@ class Checkpoints:
             FileError: it is not there.
         """
         self.wait()
-        for path in self._paths(self._known(step)):
+        for path in self._paths(self._existing(step)):
             _remove(path)
 
     def wait(self) -> None:
-        """Until all is written; raises what went wrong with it."""
+        """Wait until all is written; raises what went wrong."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def close(self) -> None:
-        """Wait, and give back the thread; nothing more can be saved."""
+        """Wait until all is written, and end the thread; nothing more can be saved."""
         self._closed = True
         try:
             self.wait()
@@ -203,70 +218,96 @@ class Checkpoints:
     def __repr__(self) -> str:
         return f"Checkpoints({str(self.folder)!r}, keep={self.keep}, every={self.every})"
 
-    def _whole(self) -> list[int]:
-        """The steps but for those that were passed over."""
+    def _undamaged_steps(self) -> list[int]:
+        """The steps without those that `load` has passed over."""
         return [step for step in self.steps() if step not in self._passed_over]
 
-    def _known(self, step: int) -> int:
+    def _existing(self, step: int) -> int:
         if step not in self.steps():
-            raise FileError(f"no step {quoted(step)} in {str(self.folder)!r}: it has {_told(self.steps()) or 'none'}")
+            raise FileError(f"no step {quoted(step)} in {str(self.folder)!r}: it has {_joined(self.steps()) or 'none'}")
         return int(step)
 
     def _paths(self, step: int) -> list[Path]:
-        """Where a step is, the newest first: a file, which has an index where it is in shards, or a folder by Orbax."""
+        """Where a step is, the newest first: a file, one file or in shards, and a folder by Orbax."""
         file, folder = self.folder / f"step_{step}.safetensors", self.folder / f"step_{step}"
-        found = {path: _age(path) for path in (file, index_of(file)) if path.exists()}
-        times = {file: max(found.values())} if found else {}
+        file_times = [_modified(path) for path in (file, index_path(file)) if path.exists()]
+        times: dict[Path, int] = {}
+        if file_times:
+            times[file] = max(file_times)
         if is_orbax(folder):
-            times[folder] = _age(folder)
+            times[folder] = _modified(folder)
         return sorted(times, key=lambda path: -times[path])
 
-    def _own_path(self, step: int) -> Path:
+    def _path_by_backend(self, step: int) -> Path:
         """Where this backend writes a step."""
         return self.folder / (f"step_{step}" if self._saver else f"step_{step}.safetensors")
 
-    def _begun(self, step: int, tree: Any) -> Callable[[], None]:
-        path = self._own_path(step)
+    def _begin(self, step: int, tree: PyTree) -> Callable[[], object]:
+        """Check the tree and take it as it is now; the result writes it."""
+        path = self._path_by_backend(step)
         if self._saver is not None:
-            return write(self._saver, path, *taken_apart(tree, expand_ties=False, parts=True))
+            leaves, facts = described(tree, may_be_spread=True)
+            return begin_save(self._saver, path, leaves, facts)
         if jax.process_index():
             return lambda: None
-        return prepared(
-            path, tree, {"step": str(step)}, expand_ties=False, max_shard_size=self._max_shard_size, hold=True
-        )
+        plan = planned(path, tree, {"step": str(step)}, max_shard_size=self._max_shard_size).snapshot()
+        return lambda: plan.write(show_bar=False)
 
-    def _end(self, step: int, written: Callable[[], None]) -> None:
-        written()
+    def _finish(self, step: int, write: Callable[[], object]) -> None:
+        """Write a step, and remove what it replaces and what is older than `keep` says; runs in the thread."""
+        write()
         self._passed_over.discard(step)
         if jax.process_index():
             return
-        old = [path for path in self._paths(step) if path != self._own_path(step)]
-        if self.keep is not None:
-            first = self._whole()[-self.keep :][0]
-            old += [path for known in self.steps() if known < first for path in self._paths(known)]
-        for path in old:
+        replaced = [path for path in self._paths(step) if path != self._path_by_backend(step)]
+        for path in [*replaced, *self._expired()]:
             _remove(path)
 
+    def _expired(self) -> list[Path]:
+        """Where the steps are that are older than the newest ones that stay."""
+        if self.keep is None:
+            return []
+        oldest = self._undamaged_steps()[-self.keep :][0]
+        return [path for step in self.steps() if step < oldest for path in self._paths(step)]
+
     def _sweep(self) -> None:
-        """Remove what crashes have left: nobody else writes here."""
-        for left in filter(None, map(_LEFT.fullmatch, os.listdir(self.folder))):
+        """Remove what crashes have left; no other process writes to this folder."""
+        for name in os.listdir(self.folder):
+            left = _DRAFT.fullmatch(name)
+            if left is None:
+                continue
             if left[2].startswith(".orbax"):
-                shutil.rmtree(self.folder / left[0])
-            else:
-                sweep(self.folder / f"{left[1]}.safetensors")
-                sweep_index(self.folder / f"{left[1]}.safetensors")
+                shutil.rmtree(self.folder / name)
+                continue
+            file = self.folder / f"{left[1]}.safetensors"
+            sweep(file)
+            sweep_shards(file)
+
+
+def _check_count(name: str, count: int) -> None:
+    if not hasattr(count, "__index__") or operator.index(count) < 1:
+        raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(count)}")
+
+
+def _checked_step(step: int) -> int:
+    if not hasattr(step, "__index__") and not isinstance(step, (float, str)):
+        raise FileError(f"Checkpoints.save(step, tree): the step comes first, a whole number; got {describe(step)}")
+    step = operator.index(step)
+    if step < 0:
+        raise FileError(f"cannot save step {step}: expected one from 0 on")
+    return step
 
 
 def _remove(path: Path) -> None:
     if is_orbax(path):
         shutil.rmtree(path)
     else:
-        remove(path)
+        remove_tree(path)
 
 
-def _age(path: Path) -> int:
+def _modified(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def _told(steps: list[int]) -> str:
+def _joined(steps: list[int]) -> str:
     return lines([*map(str, steps)], ", ")

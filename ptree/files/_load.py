@@ -1,157 +1,285 @@
-"""load, a tree from a safetensors file."""
+"""load, a tree from a file: open it, read what is asked for, fit it to `like`, place it on devices."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import closing
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
 
-from .._draw import Shardings, placement, shardings_for
-from .._edit import Selector, leaves, map_leaves, paths
+import jax
+from jax.sharding import Mesh, Sharding
+
+from .._draw import Shardings, init
+from .._edit import Selector, leaves, map_leaves, paths, replace_leaves
 from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
-from .._errors import FileError
-from .._tree import Tree, same
-from .._words import with_fixes
-from ._like import Report, Ways, differ, into_like
+from .._errors import FileError, PtreeError
+from .._tree import Leaf, PyTree, Tree, same
+from .._words import listed, with_fixes
+from ._kinds import adopted, for_like
+from ._locations import checked_path, is_orbax
 from ._open import File
-from ._orbax import Checkpoint, is_orbax
-from ._source import Compare, Source
+from ._orbax import OrbaxCheckpoint
+from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
+from ._saved_tree import Compare, SavedTree
+from ._template import Allowed, Fit, Report, describe_broken_tie, fit
+
+Renames: TypeAlias = Mapping[Any, str]
+"""Pattern or compiled regex -> new path."""
 
 
 def load(
     path: str | os.PathLike[str],
-    like: Any = None,
+    like: PyTree = None,
     *,
     select: Selector | None = None,
-    rename: Mapping[Any, str] | None = None,
+    rename: Renames | None = None,
     cast: bool = False,
     missing: Literal["error", "keep", "init"] = "error",
     mismatch: Literal["error", "keep"] = "error",
-    key: Any = None,
+    key: jax.Array | None = None,
     shardings: Shardings | None = None,
-    mesh: Any = None,
+    mesh: Mesh | None = None,
     verify: bool | None = None,
     mmap: bool = False,
-    report: bool = False,
-) -> Any:
-    """Read a tree from a safetensors file: just what was saved, ties, order and types included.
+) -> PyTree:
+    """Read a tree from a safetensors file: just what was saved, with its ties, order and types.
 
-    With `like` (parameters, a spec, an abstract tree, any pytree) the file's leaves are put into its
-    containers and ties, and every leaf must be there with the same shape and dtype. Where only one of the
-    two is tied: names that the file lacks are filled from their source, names that `like` ties must be equal
-    in the file. A stack loads into single layers, and the other way round. Files by other programs load too; their names
+    With `like` (parameters, a spec, an abstract tree, any pytree) the file's leaves are put into the containers
+    and ties of `like`, and every leaf must be there with the same shape and dtype. Where only one of the two is
+    tied: names that the file lacks are filled from their source, and names that `like` ties must be equal in the
+    file. A stack loads into single layers, and the other way round. Files by other programs load too; their names
     are the paths. Every leaf is compared with its checksum.
 
-    >>> import jax, tempfile, ptree as pt, jax.numpy as jnp
+    >>> import tempfile, ptree as pt, jax, jax.numpy as jnp
     >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
-    >>> pt.save(file, {"enc": {"bias": jnp.zeros(8)}})
+    >>> _ = pt.save(file, {"enc": {"bias": jnp.zeros(8)}})
     >>> pt.load(file, like={"enc": {"bias": jax.ShapeDtypeStruct((8,), jnp.float32)}})["enc"]["bias"].shape
     (8,)
-    >>> model = pt.Tree({"encoder": {"bias": jnp.ones(8)}, "head": {"bias": jnp.ones(2)}})
-    >>> tree, report = pt.load(file, like=model, rename={"enc": "encoder"}, missing="keep", report=True)
-    >>> print(report)
-    loaded 1: ['encoder/bias']
-    kept 1: ['head/bias']
 
     Args:
         path: the file; a folder with `model.safetensors` or an index of shards; or what `Checkpoints` wrote with Orbax.
-        like: what it is loaded into.
-        select: of the file, only these leaves.
-        rename: the names of the file -> those of `like`, as in `ptree.rename`; after `select`.
+        like: the template that the leaves are put into.
+        select: load only these leaves of the file.
+        rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
         cast: convert floats to the floats of `like`, whole numbers to its whole numbers.
-        missing: for leaves that the file does not have, the values of `like`, or what its spec draws with `key`.
-        mismatch: for leaves of another shape or dtype, the values of `like`.
-        key: a PRNG key, for `missing="init"`: it draws bit for bit what `ptree.init` would.
-        shardings: where leaves go, as in `ptree.init`, with `mesh`; by default where those of `like` were put. Of what is
-            spread over devices each process reads only the bytes of its own parts, which are not compared with
-            checksums by default.
-        verify: whether to compare with the checksums; by default the header, and unless with `mmap` all leaves that are read
+        missing: for leaves that the file does not have, "keep" the values of `like`, or draw them ("init") as its spec
+            says, with `key`.
+        mismatch: for leaves of another shape or dtype in the file, "keep" the values of `like`.
+        key: a PRNG key, for `missing="init"`: values are bit for bit what `ptree.init` would draw.
+        shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; by default each goes
+            where that of `like` was put. Of a leaf that is spread over devices each process reads only the bytes of its
+            own parts, which are not compared with checksums by default.
+        verify: whether to compare with the checksums; by default the header and, without `mmap`, all leaves that are read
             whole. True compares those spread over devices too, for which each process reads all of them; False nothing.
-        mmap: on a CPU, arrays are backed by the file, as in `ptree.open`.
-        report: give `(tree, report)`, which says what was loaded, kept, drawn and dropped.
+        mmap: on a CPU, arrays use the mapped memory of the file, as in `ptree.open`.
 
     Returns:
         A Tree; with `like`, its kind of containers. Arrays are on JAX's default device; what was saved
-        from NumPy comes back as NumPy.
+        from NumPy comes back as NumPy, unless `shardings` places it.
 
     Raises:
         FileError: no safetensors file, one that stops half-way, damaged leaves, or two values for what is tied in `like`.
         StructureError: leaves that are missing, unexpected, misshapen or mistyped; it lists all of them.
-        PatternError: a selector or a name to be renamed that matches nothing.
+        PatternError: a selector, a rule or a name to be renamed that matches nothing.
+        InitError: a sharding that does not fit its leaf.
         OSError: the file is not there or cannot be read.
     """
-    if missing not in ("error", "keep", "init") or mismatch not in ("error", "keep"):
-        raise FileError(
-            f"expected missing 'error', 'keep' or 'init', mismatch 'error' or 'keep'; got {missing!r}, {mismatch!r}"
-        )
-    if like is None and (cast or missing != "error" or mismatch != "error"):
+    tree, _ = load_report(
+        path, like, select=select, rename=rename, cast=cast, missing=missing, mismatch=mismatch, key=key,
+        shardings=shardings, mesh=mesh, verify=verify, mmap=mmap,
+    )  # fmt: skip
+    return tree
+
+
+def load_report(
+    path: str | os.PathLike[str],
+    like: PyTree = None,
+    *,
+    select: Selector | None = None,
+    rename: Renames | None = None,
+    cast: bool = False,
+    missing: Literal["error", "keep", "init"] = "error",
+    mismatch: Literal["error", "keep"] = "error",
+    key: jax.Array | None = None,
+    shardings: Shardings | None = None,
+    mesh: Mesh | None = None,
+    verify: bool | None = None,
+    mmap: bool = False,
+) -> tuple[PyTree, Report]:
+    """Load as `ptree.load` does, and report what became of each leaf.
+
+    >>> import tempfile, ptree as pt, jax.numpy as jnp
+    >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
+    >>> _ = pt.save(file, {"enc": {"bias": jnp.zeros(8)}})
+    >>> model = pt.Tree({"encoder": {"bias": jnp.ones(8)}, "head": {"bias": jnp.ones(2)}})
+    >>> tree, report = pt.load_report(file, model, rename={"enc": "encoder"}, missing="keep")
+    >>> print(report)
+    loaded 1: ['encoder/bias']
+    kept 1: ['head/bias']
+
+    The arguments and errors are those of `ptree.load`.
+
+    Returns:
+        The tree; and a report with the lists of paths `loaded`, `cast`, `kept`, `drawn` and `dropped`.
+    """
+    allowed = Allowed(cast, missing, mismatch)
+    if like is None and allowed != Allowed():
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
-    compare: Compare = "all leaves" if verify else "no leaves" if mmap or verify is False else "whole leaves"
-    asked = f"cannot load {os.fspath(path)!r}"
-    with closing(_source(path, verify is not False, mmap)) as file:
-        damaged: list[str] = []
-        apart, stored = _settled(file, damaged, compare)
-        chosen = stored if select is None else select_leaves(stored, select)
-        chosen = chosen if rename is None else rename_leaves(chosen, rename)
-        places = _placements(like, chosen) if shardings is None else shardings_for(chosen, shardings, mesh)
-        at = {leaf.name: name for name, leaf in leaves(chosen)}
-        handles = [leaf for _, leaf in leaves(chosen)]
-        values = file.read(
-            handles,
-            {leaf.name: places[at[leaf.name]] for leaf in handles if at[leaf.name] in places},
-            damaged,
-            like is None,
-            compare,
-        )
-        tree = map_leaves(chosen, lambda _, leaf: values[leaf.name])
-        left = sorted({*paths(stored)} - {leaf.name for leaf in handles})
-    if like is None:
-        if damaged:
-            raise file.damage(damaged)
-        if apart:
-            raise FileError(f"{asked}: {with_fixes(apart, ['Load them with a `like` in which they are apart'])}")
-        return (tree, Report(loaded=paths(tree), dropped=left)) if report else tree
-    made = Report(dropped=left)
-    fitted = into_like(
-        like, tree, f"{asked} into `like`", Ways(cast, missing, mismatch, key, shardings is None), damaged, made
-    )
-    return (fitted, made) if report else fitted
+    name = checked_path(path, "load(path, like)")
+    compare = _compared(verify, mmap)
+    with closing(_open_saved(name, verify is not False, mmap)) as saved:
+        content = _content(saved, compare)
+        chosen = _chosen(content.tree, select, rename)
+        targets = _targets(chosen, like, shardings, mesh)
+        loaded = _read(saved, chosen, like, targets, compare)
+    loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))
+    attempt = f"cannot load {name!r}"
+    if like is not None:
+        return _into_like(f"{attempt} into `like`", loaded, like, allowed, key, targets)
+    if loaded.damaged:
+        raise saved.damage_error(loaded.damaged)
+    _refuse_broken_ties(attempt, content.broken_ties)
+    placed = all_placed(dict(leaves(loaded.tree)), targets)
+    return replace_leaves(loaded.tree, placed), Report(loaded=paths(chosen), dropped=loaded.dropped)
 
 
-def _source(path: str | os.PathLike[str], verify: bool, mmap: bool) -> Source:
-    """What is there, open: one file, shards, or a checkpoint of Orbax."""
+def _compared(verify: bool | None, mmap: bool) -> Compare:
+    """What is compared with its checksum, by the options of `load`."""
+    if verify:
+        return "all leaves"
+    if verify is False or mmap:
+        return "no leaves"
+    return "whole leaves"
+
+
+def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
+    """Open what is at a path: one file, shards, or a checkpoint by Orbax."""
     if not is_orbax(path):
         return File(path, verify=verify, mmap=mmap)
     if mmap:
-        raise FileError(
-            f"cannot load {os.fspath(path)!r} with mmap=True: Orbax wrote it, and its arrays are compressed"
-        )
-    return Checkpoint(path)
+        raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")
+    return OrbaxCheckpoint(path)
 
 
-def _placements(like: Any, chosen: Tree) -> dict[str, Any]:
-    """Where the leaves of `like` are that are spread over devices, for those of the file that fit them."""
-    into = {} if like is None else dict(leaves(like))
-    return {
-        name: sharding
-        for name, leaf in leaves(chosen)
-        if (sharding := placement(into.get(name))) is not None
-        and not sharding.is_fully_replicated
-        and leaf.shape == into[name].shape
-    }
+@dataclass(frozen=True)
+class _Content:
+    """The tree of a file, unread, in which aliases whose values differ from their source are leaves of their own."""
+
+    tree: Tree
+    broken_ties: Sequence[str]
+    """A sentence for each of these aliases."""
+    damaged: Sequence[str]
+    """Aliases that were compared with their source, and are damaged."""
 
 
-def _settled(file: Source, damaged: list[str], compare: Compare) -> tuple[list[str], Tree]:
-    """The file's tree. An alias that was written too, and is not what it is tied to, is a leaf of its own, and told."""
-    apart: dict[str, str] = {}
-    for alias, tie in file.facts.ties.items():
-        if {alias, tie.source} <= {*file.names()}:
-            hurt: list[str] = []
-            values = file.read(map(file.stored, (alias, tie.source)), damaged=hurt, compare=compare)
-            if hurt:
-                damaged += {alias} & {*hurt}  # the source is read again with the others
-            elif not same(other := tie.read(values[tie.source]), values[alias]):
-                apart[alias] = differ(alias, values[alias], tie.shown(), other, "its metadata", "its tensors")
-    return [*apart.values()], file.tree_of(apart)
+def _content(saved: SavedTree, compare: Compare) -> _Content:
+    """Compare the aliases that have a tensor too, for readers that know no ties, with what they are tied to."""
+    broken: dict[str, str] = {}
+    damaged: list[str] = []
+    for alias, tie in saved.facts.ties.items():
+        if alias not in saved.leaves or tie.source not in saved.leaves:
+            continue
+        read = saved.read([saved.leaves[alias], saved.leaves[tie.source]], compare=compare)
+        if alias in read.damaged:
+            damaged.append(alias)
+        if read.damaged:
+            continue  # a damaged source is listed when it is read with the other leaves
+        value, expected = read.values[alias], tie.read(read.values[tie.source])
+        if not same(expected, value):
+            broken[alias] = describe_broken_tie(alias, value, tie.shown(), expected, "its metadata", "its tensors")
+    return _Content(saved.stored_tree(apart=broken), [*broken.values()], damaged)
+
+
+def _chosen(tree: Tree, select: Selector | None, rename: Renames | None) -> Tree:
+    """The part of the file that is asked for, under its new names."""
+    chosen = tree if select is None else select_leaves(tree, select)
+    return chosen if rename is None else rename_leaves(chosen, rename)
+
+
+def _targets(chosen: Tree, like: PyTree, shardings: Shardings | None, mesh: Mesh | None) -> dict[str, Sharding]:
+    """Path in the tree that comes out -> where the leaf goes."""
+    if shardings is not None:
+        return targets_by_rules(chosen if like is None else like, shardings, mesh)
+    return {} if like is None else targets_of_like(like)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What was read of a file, not fitted to `like` yet."""
+
+    tree: Tree
+    damaged: list[str]
+    dropped: list[str] = field(default_factory=list)
+    """Leaves of the file that were not chosen."""
+
+
+def _read(saved: SavedTree, chosen: Tree, like: PyTree, targets: Mapping[str, Sharding], compare: Compare) -> _Loaded:
+    """Read the chosen leaves; those that end up spread over devices in parts, where that is possible."""
+    stored = dict(leaves(chosen))
+    shapes = {path: leaf.shape for path, leaf in stored.items()}
+    if like is not None:
+        stored = {path: for_like(leaf) for path, leaf in stored.items()}
+        shapes = {path: tuple(leaf.shape) for path, leaf in leaves(like) if path in targets}
+    read = saved.read(stored.values(), read_shardings(stored, shapes, targets), compare)
+    tree = map_leaves(chosen, lambda _, leaf: read.values[leaf.name])
+    return _Loaded(tree, read.damaged)
+
+
+def _not_in(chosen: Tree, tree: Tree) -> list[str]:
+    """The leaves of the file that were not chosen, under their names in the file."""
+    return sorted({*paths(tree)} - {leaf.name for _, leaf in leaves(chosen)})
+
+
+def _refuse_broken_ties(attempt: str, broken_ties: Sequence[str]) -> None:
+    if broken_ties:
+        fix = "Load them with a `like` in which they are apart"
+        raise FileError(f"{attempt}: {with_fixes(broken_ties, [fix])}")
+
+
+@contextmanager
+def _prefixed(attempt: str) -> Iterator[None]:
+    """Let ptree's errors begin with what was asked."""
+    try:
+        yield
+    except PtreeError as error:
+        raise type(error)(f"{attempt}: {error}") from None
+
+
+def _into_like(
+    attempt: str,
+    loaded: _Loaded,
+    like: PyTree,
+    allowed: Allowed,
+    key: jax.Array | None,
+    targets: Mapping[str, Sharding],
+) -> tuple[PyTree, Report]:
+    """Fit what was read to `like`, and put it there; or raise one error that lists all problems."""
+    with _prefixed(attempt):
+        plan = fit(loaded.tree, like, allowed, loaded.dropped)
+        if plan.report.drawn and key is None:
+            raise FileError(f"missing='init' draws {listed(plan.report.drawn)}, for which it needs key=")
+    error = plan.error(attempt, loaded.damaged)
+    if error is not None:
+        raise error
+    with _prefixed(attempt):
+        return _filled(like, plan, key, targets), plan.report
+
+
+def _filled(like: PyTree, plan: Fit, key: jax.Array | None, targets: Mapping[str, Sharding]) -> PyTree:
+    """`like` with the leaves that the plan gives it, where they go."""
+    template = dict(leaves(like))
+    loaded = {path: adopted(value, template[path], path) for path, value in plan.values.items()}
+    kept = {path: template[path] for path in plan.report.kept}
+    drawn = _drawn(like, plan.report.drawn, key)
+    return replace_leaves(like, all_placed({**loaded, **kept, **drawn}, targets))
+
+
+def _drawn(like: PyTree, names: Sequence[str], key: jax.Array | None) -> Mapping[str, Leaf]:
+    """Draw the leaves of a spec that the file does not have."""
+    if not names or key is None:
+        return {}
+    among = {*names}
+    return dict(leaves(init(select_leaves(like, lambda path, _: path in among), key)))

@@ -1,36 +1,42 @@
-"""A checkpoint of Orbax, a folder that many hosts write together, with what ptree knows in its metadata."""
+"""Checkpoints by Orbax: folders that the processes of many hosts write together, with ptree's facts in their metadata."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import jax
-import ml_dtypes
 import numpy as np
+from jax.sharding import Sharding
 
 from .._edit import asdict, items, unflatten
 from .._errors import FileError, PtreeError
 from .._paths import split
+from .._tree import Leaf
 from .._words import lines, listed
-from ._format import Facts, digest
-from ._source import Compare, Source, Unread
-from ._tensor import Tensor, check_bits, leaf_of, tensor_of
+from ._checksums import digest
+from ._dtypes import dtype_named
+from ._facts import Facts
+from ._kinds import UnsavedLeaf, leaf_of, refuse_cut, unsaved
+from ._saved_tree import Compare, ReadLeaves, SavedTree
+from ._stored_leaf import StoredLeaf
 
-_METADATA = "_CHECKPOINT_METADATA"
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from orbax.checkpoint import AsyncCheckpointer
 
 
-def is_orbax(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a checkpoint of Orbax."""
-    return os.path.exists(os.path.join(path, _METADATA))
+T = TypeVar("T")
 
 
-def orbax() -> Any:
+def orbax() -> ModuleType:
+    """Orbax, imported when it is needed: it takes a second."""
     try:
         import orbax.checkpoint
     except ImportError:
@@ -38,114 +44,133 @@ def orbax() -> Any:
     return orbax.checkpoint
 
 
-def write(saver: Any, path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> Callable[[], None]:
-    """Begin to write with an `AsyncCheckpointer`; what it gives waits for the end.
-
-    What this process has whole gets checksums.
+def begin_save(
+    saver: AsyncCheckpointer, path: Path, leaves: Mapping[str, UnsavedLeaf], facts: Facts
+) -> Callable[[], None]:
+    """Begin to save with Orbax; call the result to wait for the end. Arrays sharded over several hosts get no checksum.
 
     Raises:
         FileError: names that are one for Orbax, which joins them with dots.
     """
-    joined: defaultdict[str, list[str]] = defaultdict(list)
-    for name in tensors:
-        joined[".".join(split(name))].append(name)
-    if same := [f"Orbax has one name for {listed(names)}" for names in joined.values() if len(names) > 1]:
-        raise FileError(f"cannot save {str(path)!r} with Orbax: {lines(same)}. ptree.rename them")
-    held = {name: _held(tensor) for name, tensor in tensors.items()}
-    empty = {name: [leaf.dtype.name, leaf.shape] for name, leaf in held.items() if not leaf.size}  # Orbax refuses these
-    sums = {name: digest(tensor.bytes()) for name, tensor in tensors.items() if _is_here(tensor.leaf)}
-    told = {"ptree": replace(facts, sums=sums, dtypes={}).to_json(), "empty": json.dumps(empty)}
-    state = asdict(unflatten({name: leaf for name, leaf in held.items() if name not in empty} or {"_": np.uint8(0)}))
-    saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=told, force=True)
+    _refuse_joined_names(path, leaves)
+    arrays = {name: _array_for_orbax(leaf) for name, leaf in leaves.items()}
+    empty = {name: [array.dtype.name, array.shape] for name, array in arrays.items() if not array.size}
+    sums = {name: digest(leaf.bytes()) for name, leaf in leaves.items() if leaf.is_here}
+    stored = [replace(leaf.stored, checksum=sums.get(name, "")) for name, leaf in leaves.items()]
+    about = replace(facts.about(stored), dtypes={})  # Orbax has all dtypes
+    metadata = {"ptree": about.to_json(), "empty": json.dumps(empty)}
+    held = {name: array for name, array in arrays.items() if name not in empty}  # Orbax refuses arrays of size 0
+    state = asdict(unflatten(held or {"_": np.uint8(0)}))
+    saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=metadata, force=True)
     return saver.wait_until_finished
 
 
-def _is_here(leaf: Any) -> bool:
-    """Whether this process has all of a leaf."""
-    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated
+def _refuse_joined_names(path: Path, names: Iterable[str]) -> None:
+    joined: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        joined[".".join(split(name))].append(name)
+    same = [f"Orbax has one name for {listed(names)}" for names in joined.values() if len(names) > 1]
+    if same:
+        raise FileError(f"cannot save {str(path)!r} with Orbax: {lines(same)}. ptree.rename them")
 
 
-def _held(tensor: Tensor) -> Any:
-    """The leaf as Orbax takes it: an array of JAX as it is, of all else a copy of NumPy's."""
-    if isinstance(tensor.leaf, jax.Array):
-        return tensor.leaf
-    if tensor.kind == "torch":
-        return tensor.bytes().view(tensor.dtype).reshape(tensor.shape).copy()
-    return np.array(tensor.leaf)
+def _array_for_orbax(leaf: UnsavedLeaf) -> jax.Array | np.ndarray:
+    """An array of JAX as it is; of all else a copy, which training may not change."""
+    return leaf.array if isinstance(leaf.array, jax.Array) else np.array(leaf.host_array())
 
 
-class Checkpoint(Source):
-    """A checkpoint that ptree wrote with Orbax, open.
+class OrbaxCheckpoint(SavedTree):
+    """A checkpoint that ptree wrote with Orbax, open for reading.
 
     Raises:
         FileError: another program wrote it, or it is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str):
         self.path = os.path.abspath(path)
         self._reader = orbax().Checkpointer(orbax().PyTreeCheckpointHandler())
+        self._empty: dict[str, np.ndarray] = {}
         try:
-            about = self._reader.metadata(self.path)
-            self.facts = Facts.from_json(about.custom_metadata["ptree"])
-            known = {*self.facts.order}
-            self._leaves: dict[str, Any] = {n: leaf for n, leaf in items(about.item_metadata.tree) if n in known}
-            for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
-                self._leaves[name] = np.zeros(shape, getattr(ml_dtypes, dtype, dtype))
-        except PtreeError as error:
-            raise FileError(f"cannot load {self.path!r}: {error}") from error
-        except Exception as error:  # Orbax raises many kinds
-            told = "it is not a whole checkpoint that ptree wrote with Orbax"
-            raise FileError(f"cannot load {self.path!r}: {told}: {error}", is_damage=True) from error
+            _ask_orbax(self.path, "it is not a whole checkpoint that ptree wrote with Orbax", self._read_metadata)
+        except FileError:
+            self.close()
+            raise
 
-    def names(self) -> Collection[str]:
-        return self._leaves.keys()
+    def _read_metadata(self) -> None:
+        about = self._reader.metadata(self.path)
+        self.facts = Facts.from_json(about.custom_metadata["ptree"])
+        for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
+            self._empty[name] = np.zeros(shape, dtype_named(dtype))
+        arrays = {**dict(items(about.item_metadata.tree)), **self._empty}
+        self.leaves = {name: self._stored(name, arrays[name]) for name in self.facts.order if name in arrays}
 
-    def stored(self, name: str) -> Unread:
-        leaf = self._leaves[name]
-        return Unread(self, name, np.dtype(leaf.dtype), tuple(leaf.shape))
+    def _stored(self, name: str, array: np.ndarray) -> StoredLeaf:
+        kind, checksum = self.facts.kinds.get(name, ""), self.facts.sums.get(name, "")
+        return StoredLeaf(name, kind, np.dtype(array.dtype), tuple(array.shape), checksum=checksum)
 
-    def _read(
-        self, leaves: Sequence[Unread], kinds: Mapping[str, str], shardings: Mapping[str, Any], compare: Compare
-    ) -> tuple[dict[str, Any], list[str]]:
-        arrays = self._restored(leaves, kinds, shardings)
-        wrong = [name for name, array in arrays.items() if self._differs(name, array, compare)]
-        placed = {name for name in shardings if not kinds[name].startswith("key:")}
-        found = {name: leaf if name in placed else leaf_of(leaf, kinds[name], name) for name, leaf in arrays.items()}
-        return found, wrong
+    def read(
+        self,
+        leaves: Iterable[StoredLeaf],
+        shardings: Mapping[str, Sharding] | None = None,
+        compare: Compare = "whole leaves",
+    ) -> ReadLeaves:
+        shardings = shardings or {}
+        leaves = list(leaves)
+        arrays = self._restored(leaves, shardings)
+        damaged = [leaf.name for leaf in leaves if _is_damaged(arrays[leaf.name], leaf, compare)]
+        values = {leaf.name: _leaf_of(arrays[leaf.name], leaf) for leaf in leaves}
+        return ReadLeaves(values, damaged)
 
-    def _restored(self, leaves: Sequence[Unread], kinds: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Name -> array, of JAX for what is JAX's or has a sharding."""
-        found = {
-            leaf.name: self._leaves[leaf.name] for leaf in leaves if isinstance(self._leaves[leaf.name], np.ndarray)
-        }
+    def _restored(
+        self, leaves: Iterable[StoredLeaf], shardings: Mapping[str, Sharding]
+    ) -> dict[str, jax.Array | np.ndarray]:
+        """Name -> array: JAX's for the leaves that are JAX's, or have a sharding."""
+        ocp = orbax()
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        in_jax = {leaf.name for leaf in leaves if kinds[leaf.name] == "" or leaf.name in given}
-        check_bits({leaf.name: leaf.dtype for leaf in leaves if leaf.name in in_jax})
-        wanted = {
-            leaf.name: orbax().ArrayRestoreArgs(sharding=given.get(leaf.name, here), dtype=leaf.dtype)
-            if leaf.name in in_jax
-            else orbax().RestoreArgs(restore_type=np.ndarray)
-            for leaf in leaves
-            if leaf.name not in found
-        }
-        if not wanted:
-            return found
-        arguments = asdict(unflatten(wanted))
-        args = orbax().args.PyTreeRestore(item=arguments, restore_args=arguments, partial_restore=True)
-        try:
-            return found | dict(items(self._reader.restore(self.path, args=args)))
-        except Exception as error:  # Orbax raises many kinds, and its bare Exception
-            raise FileError(f"cannot load {self.path!r}: Orbax cannot read it: {error}", is_damage=True) from error
-
-    def _differs(self, name: str, leaf: Any, compare: Compare) -> bool:
-        """Whether a leaf is not what its checksum says, if that is asked for."""
-        if compare == "no leaves" or name not in self.facts.sums or not _is_here(leaf):
-            return False
-        spread = isinstance(leaf, jax.Array) and not leaf.is_fully_replicated
-        if spread and compare != "all leaves":
-            return False
-        tensor = tensor_of(leaf)
-        return not isinstance(tensor, Tensor) or digest(tensor.bytes()) != self.facts.sums[name]
+        in_jax = {leaf.name: leaf.dtype for leaf in leaves if leaf.kind == "" or leaf.name in shardings}
+        refuse_cut(in_jax.items())
+        arguments = {}
+        for leaf in leaves:
+            if leaf.name in self._empty:
+                continue
+            if leaf.name in in_jax:
+                sharding = shardings.get(leaf.name, here)
+                arguments[leaf.name] = ocp.ArrayRestoreArgs(sharding=sharding, dtype=leaf.dtype)
+            else:
+                arguments[leaf.name] = ocp.RestoreArgs(restore_type=np.ndarray)
+        empty = {leaf.name: self._empty[leaf.name] for leaf in leaves if leaf.name in self._empty}
+        if not arguments:
+            return {**empty}
+        nested = asdict(unflatten(arguments))
+        args = ocp.args.PyTreeRestore(item=nested, restore_args=nested, partial_restore=True)
+        restored = _ask_orbax(self.path, "Orbax cannot read it", lambda: self._reader.restore(self.path, args=args))
+        return {**empty, **dict(items(restored))}
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _ask_orbax(path: str, problem: str, ask: Callable[[], T]) -> T:
+    """Call Orbax; whatever it raises becomes one FileError that is damage."""
+    try:
+        return ask()
+    except PtreeError as error:
+        raise FileError(f"cannot load {path!r}: {error}") from error
+    except Exception as error:  # Orbax raises many kinds, and its bare Exception
+        raise FileError(f"cannot load {path!r}: {problem}: {error}", is_damage=True) from error
+
+
+def _leaf_of(array: jax.Array | np.ndarray, stored: StoredLeaf) -> Leaf:
+    """The leaf of an array that Orbax restored, for which it has made JAX's arrays already."""
+    return array if isinstance(array, jax.Array) else leaf_of(array, stored)
+
+
+def _is_damaged(array: jax.Array | np.ndarray, stored: StoredLeaf, compare: Compare) -> bool:
+    """Whether an array that was read is not what its checksum says, if this is to be compared."""
+    is_spread = isinstance(array, jax.Array) and not array.is_fully_replicated
+    if compare == "no leaves" or not stored.checksum or (is_spread and compare != "all leaves"):
+        return False
+    leaf = unsaved(stored.name, array, may_be_spread=True)
+    if not isinstance(leaf, UnsavedLeaf):
+        return True
+    return leaf.is_here and digest(leaf.bytes()) != stored.checksum

@@ -1,44 +1,87 @@
-"""save, a tree to one safetensors file."""
+"""save, a tree to a safetensors file, now or in the background; the handle that it returns."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import jax
 
 from .._edit import entries
 from .._errors import FileError
-from .._paths import DEEPEST, join
-from .._tree import Tie, Tree, child_named, names_in, opened
+from .._paths import DEEPEST
+from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
-from ._format import NO_SUM, Facts
-from ._place import place_of
-from ._tensor import Tensor, tensor_of
-from ._writer import Writer
+from ._facts import Facts
+from ._kinds import UnsavedLeaf, empty_name, unsaved
+from ._locations import checked_path, file_path
+from ._writer import Content, write_tree
 
-_OWN = ("ptree", "ptree_sum", "total_size")
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
+_RESERVED = ("ptree", "ptree_sum", "total_size")
+_UNITS = {
+    "": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40
+}  # fmt: skip
+
+
+class Saved:
+    """What `ptree.save` returns: a save that is finished, or that another thread is working on.
+
+    >>> import tempfile, ptree as pt
+    >>> saved = pt.save(tempfile.mkdtemp() + "/mlp.safetensors", {"bias": 1.0}, background=True)
+    >>> saved.result()
+    >>> saved.done(), saved
+    (True, <saved 'mlp.safetensors', 328 bytes>)
+    """
+
+    def __init__(self, name: str, size: Future[int]):
+        self._name, self._size = name, size
+
+    def result(self, timeout: float | None = None) -> None:
+        """Wait until all is on the disk; raises what went wrong, or TimeoutError after so many seconds."""
+        self._size.result(timeout)
+
+    def done(self) -> bool:
+        """Whether it has come to an end, well or not."""
+        return self._size.done()
+
+    def __repr__(self) -> str:
+        if not self.done():
+            return f"<saving {self._name!r}>"
+        error = self._size.exception()
+        if error is not None:
+            return f"<{self._name!r} was not saved: {type(error).__name__}>"
+        return f"<saved {self._name!r}, {_readable(self._size.result())}>"
+
+
+def _readable(size: int) -> str:
+    """A number of bytes as people write it.
+
+    >>> _readable(416), _readable(1_234), _readable(497_000_000)
+    ('416 bytes', '1.2 kB', '497.0 MB')
+    """
+    if size < 1000:
+        return f"{size} bytes"
+    power = min(len(str(size)) - 1, 12) // 3
+    return f"{size / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
 
 def save(
     path: str | os.PathLike[str],
-    tree: Any,
+    tree: PyTree,
     *,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
     background: bool = False,
-) -> Future[None] | None:
-    """Write a tree to one safetensors file, in which every leaf has its path as its name.
+) -> Saved:
+    """Write a tree to a safetensors file, in which every leaf has its path as its name.
 
     >>> import tempfile, ptree as pt
     >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
     >>> pt.save(file, pt.tie({"2": {"bias": 1.0}, "4": {"bias": 1.0}}, {"4": "2"}))
+    <saved 'mlp.safetensors', 392 bytes>
     >>> pt.load(file)
     Tree(
       2/bias  1.0
@@ -46,129 +89,178 @@ def save(
     )
 
     A tied leaf is written once, or under each of its names with `expand_ties`, for readers that know no ties;
-    `load` ties them again. Ties, declared order, empty nodes and a checksum of each leaf are in the metadata. It is
-    written beside the old file, flushed to disk, and then takes its place at once: a crash leaves the old file or
+    `load` ties them again. Ties, declared order, empty nodes and a checksum of each leaf are in the metadata. The file
+    is written beside the old one, flushed to disk, and then takes its place at once: a crash leaves the old file or
     the new one. Leaves come from their devices one after the other. Any safetensors reader can read it. On a
-    terminal, a bar shows what takes more than a second, if not in the background.
+    terminal, a bar shows what takes more than a second, unless it is in the background.
+
+    Windows has no file locks of this kind: two processes that save shards to one path at the same time may leave some of
+    their shards over there, and a file that is open or mapped cannot be replaced.
 
     Args:
         path: the file; a folder means `model.safetensors` in it.
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.
-        max_shard_size: bytes, or text such as "5GB": what takes more is written as Hugging Face does it, in files
+        max_shard_size: bytes, or text such as "5GB": a larger tree is written as Hugging Face does it, in files
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
         background: write in another thread. All is taken as it is now, and arrays may be donated at once; what is
             on a GPU or spread over devices is copied to the host first.
 
     Returns:
-        None; with `background` a `concurrent.futures.Future`: `result()` waits, and raises what went wrong.
+        A handle: `result()` waits until all is on the disk and raises what went wrong, `done()` says whether it has
+        come to an end. Without `background` it is done.
 
     Raises:
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
-        OSError: the disk is full, the folder is not there or may not be written.
+        OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
-    write = prepared(path, tree, metadata, expand_ties, max_shard_size, hold=background)
-    if not background:
-        write()
-        return None
-    pool = ThreadPoolExecutor(1, "ptree.save")
-    try:
-        return pool.submit(write)
-    finally:
+    plan = planned(path, tree, metadata, expand_ties, max_shard_size)
+    if background:
+        plan = plan.snapshot()
+        pool = ThreadPoolExecutor(1, "ptree.save")
+        size = pool.submit(plan.write, show_bar=False)
         pool.shutdown(wait=False)
+    else:
+        size = Future[int]()
+        size.set_result(plan.write(show_bar=True))
+    return Saved(plan.file.name, size)
 
 
-def prepared(
+@dataclass(frozen=True)
+class SavePlan:
+    """A save that was checked: what is written, and where to."""
+
+    content: Content
+    file: Path
+    limit: int | None
+    """The most bytes of a shard."""
+
+    def snapshot(self) -> SavePlan:
+        """The same save with the values of all leaves as they are now."""
+        leaves = {name: leaf.snapshot() for name, leaf in self.content.leaves.items()}
+        return replace(self, content=replace(self.content, leaves=leaves))
+
+    def write(self, show_bar: bool) -> int:
+        """Write it; the number of bytes on the disk."""
+        return write_tree(self.content, self.file, self.limit, show_bar)
+
+
+def planned(
     path: str | os.PathLike[str],
-    tree: Any,
-    metadata: Mapping[str, str] | None,
-    expand_ties: bool,
-    max_shard_size: int | str | None,
-    hold: bool,
-) -> Callable[[], None]:
-    """All checked, and with `hold`, for another thread, taken as it is now; what it gives writes."""
+    tree: PyTree,
+    metadata: Mapping[str, str] | None = None,
+    expand_ties: bool = False,
+    max_shard_size: int | str | None = None,
+) -> SavePlan:
+    """Check all that `save` was given; nothing is written yet."""
+    file = file_path(checked_path(path, "save(path, tree)"))
+    file = Path(os.path.realpath(file))  # write through a link, not over it
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
-    tensors, facts = taken_apart(tree, expand_ties)
-    writer = Writer(tensors, facts, _checked(metadata or {}))
-    place = Path(os.path.realpath(place_of(path)))  # through a link, not over it
-    if hold:
-        for tensor in tensors.values():
-            tensor.hold()
-    return lambda: writer.write(place, limit, shown=not hold)
+    leaves, facts = described(tree, expand_ties)
+    return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)
 
 
 def bytes_of(size: int | str) -> int:
-    """The number of bytes, of "5GB" or "500 MiB"; raises FileError."""
+    """The number of bytes of a size such as "5GB" or "500 MiB".
+
+    >>> bytes_of("1.5 kB")
+    1500
+    """
     number = re.fullmatch(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)\s*", str(size))
     unit = _UNITS.get(number[2].upper()) if number else None
-    if number is None or unit is None or (count := int(float(number[1]) * unit)) < 1:
+    count = int(float(number[1]) * unit) if number and unit else 0
+    if count < 1:
         raise FileError(f"expected max_shard_size in bytes or as text such as '5GB' or '500MiB', got {quoted(size)}")
     return count
 
 
-def taken_apart(tree: Any, expand_ties: bool, parts: bool = False) -> tuple[dict[str, Tensor], Facts]:
-    """The tensors and the facts of a tree; raises one FileError that lists every leaf a file cannot hold."""
+def described(
+    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False
+) -> tuple[dict[str, UnsavedLeaf], Facts]:
+    """Describe the leaves and the structure of a tree for saving.
+
+    Args:
+        tree: any pytree.
+        expand_ties: describe the aliases as leaves too.
+        may_be_spread: whether leaves may have parts in other processes.
+
+    Raises:
+        FileError: leaves that a file cannot hold; it lists all of them.
+    """
     values = entries(tree)
-    tensors: dict[str, Tensor] = {}
-    facts = Facts(containers=dict(_containers(tree, "")))
-    problems: list[str] = []
+    if "" in values:
+        raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
+    names = {path: _name_problem(path) for path in values}
+    problems = {path: problem for path, problem in names.items() if problem}
+    leaves: dict[str, UnsavedLeaf] = {}
+    empty: dict[str, str] = {}
     for path, value in values.items():
-        if path == "__metadata__":
-            problems.append(f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it")
+        is_tie = isinstance(value, Tie)
+        if path in problems or (is_tie and not expand_ties):
             continue
-        if not path:
-            raise FileError(f"cannot save {describe(value)}: a leaf needs a name; save Tree({{'name': leaf}})")
-        if path.count("/") >= DEEPEST or not all(path.split("/")) or (not path.isprintable() and _not_utf8(path)):
-            problems.append(
-                f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"
-            )
-            continue
-        facts.order.append(path)
-        if type(value) is Tie:
-            facts.ties[path] = value
-            if not expand_ties:
-                continue
+        if is_tie:
             value = value.read(values[value.source])
-        if value is None:
-            facts.empty[path] = "none"
+        nothing = empty_name(value)
+        if nothing:
+            empty[path] = nothing
             continue
-        tensor = tensor_of(value, parts)
-        if isinstance(tensor, Tensor):
-            tensors[path] = tensor
-        elif not jax.tree.leaves(value):
-            facts.empty[path] = "node"
+        leaf = unsaved(path, value, may_be_spread)
+        if isinstance(leaf, UnsavedLeaf):
+            leaves[path] = leaf
         else:
-            problems.append(f"{path!r} is {tensor}")
+            problems[path] = f"{path!r} is {leaf}"
     if problems:
-        told = lines(problems, "\n  ")
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {told}")
-    facts.kinds = {path: tensor.kind for path, tensor in tensors.items() if tensor.kind}
-    facts.dtypes = {path: tensor.own_dtype for path, tensor in tensors.items() if tensor.own_dtype}
-    facts.sums = dict.fromkeys(tensors, NO_SUM)
-    return tensors, facts
+        shown = lines([problems[path] for path in values if path in problems], "\n  ")
+        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
+    ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
+    return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
 
 
-def _containers(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """What each node is that is no Tree and no dict."""
-    if node is not None and type(node) not in (Tree, dict) and opened(node) is not None:
-        kind = type(node)
-        yield path, kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    for name in names_in(node) or ():
-        yield from _containers(child_named(node, name), join(path, name))
+def _name_problem(path: str) -> str:
+    """Why a leaf cannot have this name; "" where it can."""
+    if path == "__metadata__":
+        return f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it"
+    segments = path.split("/")
+    if len(segments) > DEEPEST or not all(segments) or not is_unicode(path):
+        return f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"
+    return ""
 
 
-def _not_utf8(path: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in path)
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: Python's strings may hold lone surrogates."""
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _checked(metadata: Mapping[str, str]) -> dict[str, str]:
+def _containers(tree: PyTree) -> dict[str, str]:
+    """Path -> type, of each node that is no Tree and no dict."""
+    found: dict[str, str] = {}
+    waiting = [("", tree)]
+    while waiting:
+        path, node = waiting.pop()
+        inside = opened(node)
+        if node is None or inside is None:
+            continue
+        if type(node) not in (Tree, dict):
+            found[path] = _type_name(type(node))
+        prefix = f"{path}/" if path else ""
+        waiting += [(prefix + name, child) for name, child in zip(inside.names, inside.values)][::-1]
+    return found
+
+
+def _type_name(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(metadata, Mapping):
         raise FileError(f"cannot save metadata: expected names and texts, got {describe(metadata)}")
-    for text in (text for pair in metadata.items() for text in pair):
-        if not isinstance(text, str) or _not_utf8(text):
-            raise FileError(f"cannot save metadata with {quoted(text)}: names and values are valid Unicode text")
-    if own := [name for name in metadata if name in _OWN]:
-        raise FileError(f"cannot save metadata under {listed(own)}: ptree keeps these names for itself")
+    for name, value in metadata.items():
+        for text in (name, value):
+            if not isinstance(text, str) or not is_unicode(text):
+                raise FileError(f"cannot save metadata with {quoted(text)}: names and values are valid Unicode text")
+    reserved = [name for name in metadata if name in _RESERVED]
+    if reserved:
+        raise FileError(f"cannot save metadata under {listed(reserved)}: ptree keeps these names for itself")
     return dict(metadata)

@@ -1,99 +1,61 @@
-"""A writer, which puts tensors into one file or into shards."""
+"""Write described leaves and their facts to disk: to one file, or to shards and their index."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ._draft import draft, put, sweep, sync
-from ._format import NO_SUM, Facts, digest_beside, header_of, sum_of
-from ._index import index_text
-from ._place import alone_in, discard, free_names, identity, index_of, replaced_at, retire, retire_index, sweep_index
-from ._tensor import Tensor
+from ._checksums import NO_CHECKSUM, WORTH_A_THREAD, digest
+from ._drafts import draft, sweep
+from ._facts import Facts
+from ._header import header_bytes, laid_out, seal_of
+from ._hf_index import index_bytes
+from ._kinds import UnsavedLeaf
+from ._locations import index_path
+from ._operating_system import create, flush_folder, locked_folder, write_all
+from ._progress import Progress
+from ._shards import (
+    free_names,
+    identity,
+    remove_shards,
+    remove_unchanged,
+    remove_unchanged_index,
+    replaced_shards,
+    sweep_shards,
+)
+from ._stored_leaf import StoredLeaf
 
 
-@dataclass
-class Writer:
-    """Puts tensors into files, with one bar for all."""
+@dataclass(frozen=True)
+class Content:
+    """All that a file is to hold."""
 
-    tensors: dict[str, Tensor]
+    leaves: dict[str, UnsavedLeaf]
     facts: Facts
     metadata: dict[str, str]
-    bar: Any = None
-    pool: Any = None
 
-    def write(self, place: Path, limit: int | None, shown: bool) -> None:
-        """One file, or shards of at most `limit` bytes and their index; a crash leaves what was there, or all of it.
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes, of each leaf."""
+        return {name: leaf.stored.nbytes for name, leaf in self.leaves.items()}
 
-        With `shown`, a bar on a terminal shows what takes more than a second.
-        """
-        from tqdm import tqdm
 
-        sizes = {name: tensor.size for name, tensor in self.tensors.items()}
-        total = sum(sizes.values())
-        groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
-        told, disable = f"saving {place.name}", None if shown else True
-        bar = tqdm(total=total, desc=told, unit="B", unit_scale=True, delay=1, leave=False, disable=disable)
-        with bar as self.bar, ThreadPoolExecutor(1, "ptree.sum") as self.pool:
-            if len(groups) > 1:
-                self._shards(place, groups, total)
-                return
-            sweep(place)
-            known = identity(index_of(place))
-            with draft(place) as file:
-                self._fill(file, groups[0], self.facts)
-            retire_index(place, known)
+def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) -> int:
+    """Write one file, or shards of at most `limit` bytes and their index; the number of bytes on the disk.
 
-    def _fill(self, file: int, names: list[str], facts: Facts) -> str:
-        """One file of these tensors, whose checksums are added to the facts; gives its header's."""
-        plan = {name: (self.tensors[name].dtype, self.tensors[name].shape) for name in names}
-        start, entries = header_of(plan, facts, self.metadata)
-        put(file, start, 0)
-        for name, entry in entries.items():
-            data = self.tensors[name].bytes()
-            found = digest_beside(self.pool, data)  # while it is written
-            put(file, data, entry.start, self.bar)
-            facts.sums[name] = found()
-            self.tensors[name].leaf = None
-        start, _ = header_of(plan, facts, self.metadata)
-        put(file, start, 0)
-        return sum_of(start)
-
-    def _shards(self, place: Path, groups: list[list[str]], total: int) -> None:
-        """A file for each group, and then the index of them, which takes the place of what was there."""
-        with alone_in(place.parent):
-            sweep_index(place)
-            known = identity(place)
-            names = free_names(place, len(groups))
-            files = {leaf: name for name, group in zip(names, groups) for leaf in group}
-            facts = replace(self.facts, kinds={}, dtypes={}, sums={}, replaced=replaced_at(place))
-            facts.shards = dict.fromkeys(names, NO_SUM)
-            try:
-                with draft(index_of(place)) as file:
-                    # before they are there: a crash leaves a list of what is to be removed
-                    put(file, index_text(files, total, facts, self.metadata), 0)
-                    for name, group in zip(names, groups):
-                        facts.shards[name] = self._shard(place.with_name(name), group, index_of(place).name)
-                    sync(place.parent)
-                    put(file, index_text(files, total, facts, self.metadata), 0)
-            except BaseException:
-                discard(place, names)
-                raise
-            retire(place, known)
-            discard(place, facts.replaced)
-
-    def _shard(self, path: Path, group: list[str], index: str) -> str:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            made = self._fill(file, group, self.facts.of(group, index))
-            os.fsync(file)
-            return made
-        finally:
-            os.close(file)
+    A crash at any moment leaves the old tree or the new one.
+    """
+    sizes = content.sizes
+    groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
+    progress = Progress(f"saving {file.name}", sum(sizes.values()), show_bar)
+    with progress, ThreadPoolExecutor(1, "ptree.sum") as pool:
+        writer = _Writer(content, progress, pool)
+        if len(groups) > 1:
+            return writer.write_shards(file, groups)
+        return writer.write_one(file)
 
 
 def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -107,3 +69,90 @@ def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
         groups[-1].append(name)
         left -= size
     return groups
+
+
+@dataclass(frozen=True)
+class _WrittenFile:
+    checksum: str
+    """Of its header."""
+    size: int
+
+
+@dataclass(frozen=True)
+class _Writer:
+    content: Content
+    progress: Progress
+    pool: Executor
+
+    def write_one(self, file: Path) -> int:
+        sweep(file)
+        index_before = identity(index_path(file))
+        with draft(file) as descriptor:
+            written = self._fill(descriptor, [*self.content.leaves], self.content.facts)
+        remove_unchanged_index(file, index_before)
+        return written.size
+
+    def write_shards(self, file: Path, groups: Sequence[Sequence[str]]) -> int:
+        """Write a file for each group, and their index, which then takes the place of what was there."""
+        with locked_folder(file.parent):
+            sweep_shards(file)
+            file_before = identity(file)
+            names = free_names(file, len(groups))
+            facts = replace(self.content.facts, replaced=replaced_shards(file))
+            written: dict[str, _WrittenFile] = {}
+            try:
+                with draft(index_path(file)) as descriptor:
+                    # first, so that after a crash the shards that are to be removed are known
+                    write_all(descriptor, self._index(names, groups, facts, {}), 0)
+                    for name, group in zip(names, groups):
+                        written[name] = self._write_shard(file.with_name(name), group, index_path(file).name)
+                    flush_folder(file.parent)
+                    index = self._index(names, groups, facts, written)
+                    write_all(descriptor, index, 0)
+            except BaseException:
+                remove_shards(file, written)
+                raise
+            remove_unchanged(file, file_before)
+            remove_shards(file, facts.replaced)
+        return len(index) + sum(shard.size for shard in written.values())
+
+    def _index(
+        self, names: Sequence[str], groups: Sequence[Sequence[str]], facts: Facts, written: Mapping[str, _WrittenFile]
+    ) -> bytes:
+        """The index, with zeros for the checksums of shards that are not written yet: its length stays the same."""
+        files = {leaf: name for name, group in zip(names, groups) for leaf in group}
+        shards = {name: written[name].checksum if name in written else NO_CHECKSUM for name in names}
+        return index_bytes(
+            files, sum(self.content.sizes.values()), replace(facts, shards=shards), self.content.metadata
+        )
+
+    def _write_shard(self, path: Path, group: Sequence[str], index: str) -> _WrittenFile:
+        descriptor = create(path)
+        try:
+            written = self._fill(descriptor, group, Facts(order=[*group], index=index))
+            os.fsync(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
+        return written
+
+    def _fill(self, descriptor: int, names: Sequence[str], facts: Facts) -> _WrittenFile:
+        """Write the header without checksums, each leaf, and the header again with them."""
+        stored = {name: replace(self.content.leaves[name].stored, checksum=NO_CHECKSUM) for name in names}
+        layout = laid_out(stored.values())
+        start = header_bytes(layout, facts.about(stored.values()), self.content.metadata)
+        write_all(descriptor, start, 0)
+        sums: dict[str, str] = {}
+        for leaf in layout:
+            data = self.content.leaves[leaf.name].bytes()
+            is_large = data.nbytes >= WORTH_A_THREAD
+            pending = self.pool.submit(digest, data) if is_large else None  # hashed while it is written
+            write_all(descriptor, data, len(start) + leaf.start, self.progress.callback)
+            sums[leaf.name] = pending.result() if pending else digest(data)
+        summed: list[StoredLeaf] = [replace(leaf, checksum=sums[name]) for name, leaf in stored.items()]
+        header = header_bytes(layout, facts.about(summed), self.content.metadata)
+        write_all(descriptor, header, 0)
+        data_size = layout[-1].stop if layout else 0
+        return _WrittenFile(seal_of(header), len(header) + data_size)

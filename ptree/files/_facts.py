@@ -1,0 +1,87 @@
+"""Facts: what ptree writes about a tree into the metadata of a file, as JSON - order, ties, kinds, checksums (see FORMAT.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from .._errors import FileError
+from .._tree import Leaf, Tie, Tree, assemble, transform_named
+from ._dtypes import LACKING
+from ._kinds import empty_node
+from ._stored_leaf import StoredLeaf
+
+VERSION = 1
+_TABLES = ("empty", "kinds", "dtypes", "containers", "sums", "shards")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the metadata say about a tree; each field is one key of the JSON, in this order."""
+
+    order: list[str] = field(default_factory=list)
+    ties: dict[str, Tie] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
+    containers: dict[str, str] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, str] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    index: str = ""
+
+    def about(self, leaves: Iterable[StoredLeaf]) -> Facts:
+        """These facts, and what there is to say about each leaf."""
+        leaves = list(leaves)
+        return replace(
+            self,
+            kinds={leaf.name: leaf.kind for leaf in leaves if leaf.kind},
+            dtypes={leaf.name: leaf.dtype.name for leaf in leaves if leaf.dtype in LACKING},
+            sums={leaf.name: leaf.checksum for leaf in leaves if leaf.checksum},
+        )
+
+    def to_json(self) -> str:
+        ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
+        stated = {name: value for name, value in {**vars(self), "ties": ties}.items() if value}
+        return json.dumps({"version": VERSION, "order": [], **stated})
+
+    @staticmethod
+    def from_json(text: str) -> Facts:
+        """Read what `to_json` wrote; raises ValueError, TypeError, KeyError or AttributeError for any other text."""
+        table = json.loads(text)
+        version = table.pop("version")
+        if version > VERSION:
+            raise FileError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
+        ties = {alias: _tie(*about) for alias, about in table.pop("ties", {}).items()}
+        facts = Facts(
+            order=list(table.get("order", ())),
+            replaced=list(table.get("replaced", ())),
+            index=str(table.get("index", "")),
+            ties=ties,
+            **{name: dict(table.get(name, {})) for name in _TABLES},  # pyright: ignore[reportArgumentType]
+        )
+        facts._check_texts()
+        return facts
+
+    def _check_texts(self) -> None:
+        texts = [*self.order, *self.replaced, *(tie.source for tie in self.ties.values())]
+        for name in _TABLES:
+            texts += vars(self)[name].values()
+        for text in texts:
+            if type(text) is not str or not text:
+                raise TypeError("a name in its metadata is not a string, or is empty")
+
+    def tree_of(self, leaves: Mapping[str, Leaf]) -> Tree:
+        """The tree of these leaves; raises ptree's errors, or ValueError where leaves and facts do not fit."""
+        empty = {path: empty_node(name) for path, name in self.empty.items()}
+        entries = {**empty, **self.ties, **leaves}
+        if sorted(entries) != sorted(self.order):
+            missing = {*self.order} - {*entries}
+            unknown = {*entries} - {*self.order}
+            raise ValueError(f"its metadata do not fit its leaves: {sorted(missing or unknown)[:3]}")
+        return assemble({path: entries[path] for path in self.order})
+
+
+def _tie(source: str, transforms: Iterable[str]) -> Tie:
+    return Tie(source, tuple(map(transform_named, transforms)))

@@ -1,0 +1,228 @@
+"""The header of a safetensors file, written and read as FORMAT.md says: the leaves, ptree's facts, and a checksum of it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, TypeAlias
+
+from .._errors import FileError, PtreeError
+from .._words import quoted
+from ._checksums import NO_CHECKSUM, digest
+from ._dtypes import CODES, DTYPES, LACKING, LACKING_BY_NAME, Storage
+from ._facts import Facts
+from ._kinds import kind_named
+from ._stored_leaf import StoredLeaf
+
+ALIGNED = 64
+"""Bytes: the data begin at a multiple of it, and so does every tensor whose size is one."""
+
+_SUM_KEY = b'"ptree_sum":"'
+_START = b'{"__metadata__":{' + _SUM_KEY
+_LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
+
+Json: TypeAlias = Any
+"""What JSON can hold; of a file by others anything is possible, and checked."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its data; `facts` is None in a file that ptree did not write."""
+
+    leaves: dict[str, StoredLeaf]
+    facts: Facts | None
+    metadata: dict[str, str]
+    checksum: str = ""
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+def laid_out(leaves: Iterable[StoredLeaf]) -> list[StoredLeaf]:
+    """The leaves in the order of their data, with their places counted from the first byte of the data.
+
+    First come those whose size is a multiple of 64 bytes, then the others by the size of a number: safetensors
+    allows no gap between tensors, and so all but the small and odd ones can be mapped.
+    """
+
+    leaves = list(leaves)
+    sizes = {leaf.name: leaf.nbytes for leaf in leaves}
+    widths = {leaf.name: _storage(leaf).dtype.itemsize for leaf in leaves}
+    leaves.sort(key=lambda leaf: (sizes[leaf.name] % ALIGNED != 0, -widths[leaf.name]))
+    placed: list[StoredLeaf] = []
+    end = 0
+    for leaf in leaves:
+        start, end = end, end + sizes[leaf.name]
+        placed.append(replace(leaf, start=start, stop=end))
+    return placed
+
+
+def header_bytes(leaves: Sequence[StoredLeaf], facts: Facts, metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the data; how many they are does not depend on the checksums."""
+    table: dict[str, Json] = {"__metadata__": dict(metadata_of(facts, metadata))}
+    for leaf in leaves:
+        storage = _storage(leaf)
+        table[leaf.name] = {
+            "dtype": CODES[storage.dtype],
+            "shape": [*leaf.shape, *storage.axes],
+            "data_offsets": [leaf.start, leaf.stop],
+        }
+    text = json.dumps(table, separators=(",", ":")).encode()
+    text = sealed(text + b" " * (-(8 + len(text)) % ALIGNED))
+    return len(text).to_bytes(8, "little") + text
+
+
+def _storage(leaf: StoredLeaf) -> Storage:
+    return LACKING.get(leaf.dtype) or Storage(leaf.dtype)
+
+
+def metadata_of(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a file: the place of the header's checksum, ptree's facts, and what the user adds."""
+    return {"ptree_sum": NO_CHECKSUM, "ptree": facts.to_json(), **metadata}
+
+
+def sealed(text: bytes) -> bytes:
+    """JSON that begins with the metadata, with its checksum in the place of the zeros."""
+    at = text.index(_SUM_KEY) + len(_SUM_KEY)
+    return text[:at] + digest(text).encode() + text[at + len(NO_CHECKSUM) :]
+
+
+def seal_of(header: bytes) -> str:
+    """The checksum that a sealed header holds."""
+    at = header.index(_SUM_KEY) + len(_SUM_KEY)
+    return header[at : at + len(NO_CHECKSUM)].decode()
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def header_length(first: bytes, size: int) -> int:
+    """How many bytes the header has, by the first eight of a file of this size; raises ValueError where that cannot be."""
+    if len(first) < 8:
+        raise ValueError("it is shorter than the 8 bytes that say how long the header is")
+    length = int.from_bytes(first, "little")
+    if length > min(size - 8, _LONGEST):
+        raise ValueError(f"its first 8 bytes say that the header has {length:,} bytes, and it has {size:,} in all")
+    return length
+
+
+def parsed(text: bytes, size: int, verify: bool) -> Header:
+    """Read a header, and check each offset against the size of the file; raises ValueError, FileError or TieError."""
+    data_start = 8 + len(text)
+    try:
+        table = json.loads(text.decode(), object_pairs_hook=unique)
+        metadata = table.pop("__metadata__", {})
+        _check_metadata(metadata)
+        tensors = {name: _tensor(name, about, data_start) for name, about in table.items()}
+    except (AttributeError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"its header is damaged: {error}") from error
+    _check_offsets(tensors.values(), data_start, size)
+    checksum = metadata.get("ptree_sum", "")
+    facts, own_metadata = split_metadata(text, _START, metadata, verify)
+    leaves = {name: _with_facts(tensor, facts or Facts()) for name, tensor in tensors.items()}
+    return Header(leaves, facts, own_metadata, checksum)
+
+
+def unique(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
+    """A JSON object without a name that stands twice."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("it has a name twice")
+    return table
+
+
+def _check_metadata(metadata: Mapping[str, str]) -> None:
+    for name, text in metadata.items():
+        if type(name) is not str or type(text) is not str:
+            raise ValueError("its metadata are not text")
+
+
+def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf:
+    """One tensor of the header, as another program would see it."""
+    if not name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode, and not empty")
+    code, shape, (start, stop) = about["dtype"], about["shape"], about["data_offsets"]
+    numbers = (*shape, start, stop)
+    if len(about) != 3 or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on")
+    if code not in DTYPES:
+        raise ValueError(f"{quoted(name)} is of the dtype {quoted(code)}, which NumPy and JAX do not have")
+    if len(shape) > 64:
+        raise ValueError(f"{quoted(name)} has {len(shape)} axes, and NumPy has at most 64")
+    dtype = DTYPES[code]
+    if dtype.itemsize * prod(shape) != stop - start:
+        raise ValueError(f"{quoted(name)} is {code}{shape}, which does not take {stop - start:,} bytes")
+    if dtype.itemsize * prod(filter(None, shape)) >= 1 << 63:
+        raise ValueError(f"{quoted(name)} is {code}{shape}, longer than what NumPy can have")
+    return StoredLeaf(name, "", dtype, tuple(shape), data_start + start, data_start + stop)
+
+
+def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) -> None:
+    """The tensors follow each other without a gap, from the first byte of the data to the last."""
+    end, last = data_start, "the header"
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+        if tensor.start != end:
+            what = "overlap" if tensor.start < end else "leave a gap"
+            raise ValueError(f"the bytes of {quoted(tensor.name)} and of {last} {what}")
+        end, last = tensor.stop, quoted(tensor.name)
+    if end != size:
+        raise ValueError(f"it is to have {end:,} bytes, and has {size:,}")
+
+
+def split_metadata(
+    text: bytes, start: bytes, metadata: Mapping[str, str], verify: bool
+) -> tuple[Facts | None, dict[str, str]]:
+    """ptree's facts, and the user's metadata; None for the facts where ptree wrote none.
+
+    `text` is the whole JSON, which begins with `start` and its checksum; with `verify` they are compared.
+    """
+    stated, checksum = metadata.get("ptree"), metadata.get("ptree_sum")
+    others = {name: value for name, value in metadata.items() if name not in ("ptree", "ptree_sum")}
+    if stated is None and checksum is None:
+        return None, others
+    if stated is None or (verify and checksum is None):
+        raise ValueError("its header is damaged: half of what ptree wrote is missing")
+    if verify and (not text.startswith(start) or _recomputed(text, len(start)) != checksum):
+        raise ValueError(
+            "its header is damaged: it is not what its checksum says. If another program wrote it anew, verify=False loads it"
+        )
+    try:
+        return Facts.from_json(stated), others
+    except PtreeError:
+        raise  # a transform that only another process knows, or a newer format
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"its metadata are damaged: {error}") from error
+
+
+def _recomputed(text: bytes, at: int) -> str:
+    """The checksum of a text that has its checksum at this place, which counts as zeros."""
+    return digest(text[:at] + NO_CHECKSUM.encode() + text[at + len(NO_CHECKSUM) :])
+
+
+def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
+    """The leaf that a tensor of the file stores; raises ValueError where the facts cannot be true of it."""
+    name = tensor.name
+    leaf = replace(tensor, kind=facts.kinds.get(name, ""), checksum=facts.sums.get(name, ""))
+    if name in facts.dtypes:
+        leaf = _as_lacking(leaf, facts.dtypes[name])
+    kind = kind_named(leaf.kind) if leaf.kind else None
+    misfit = kind.misfit(leaf) if kind else ""
+    if misfit:
+        raise ValueError(f"{quoted(name)} {misfit}")
+    return leaf
+
+
+def _as_lacking(tensor: StoredLeaf, dtype_name: str) -> StoredLeaf:
+    """The leaf of a dtype that safetensors lacks, which is stored as this tensor."""
+    dtype = LACKING_BY_NAME.get(dtype_name)
+    if dtype is None:
+        raise FileError(f"{quoted(tensor.name)} is of the dtype {quoted(dtype_name)}, which this ptree does not know")
+    storage = LACKING[dtype]
+    shape = tensor.shape[: max(0, len(tensor.shape) - len(storage.axes))]
+    is_stored_so = (storage.dtype, (*shape, *storage.axes)) == (tensor.dtype, tensor.shape)
+    kind = kind_named(tensor.kind)
+    if not is_stored_so or (kind is not None and not kind.has_dtype(dtype)):
+        raise ValueError(f"{quoted(tensor.name)} is {tensor.dtype}{[*tensor.shape]}, and cannot be {dtype} too")
+    return replace(tensor, dtype=dtype, shape=shape)

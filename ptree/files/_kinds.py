@@ -1,0 +1,440 @@
+"""The kinds of leaves that files hold (JAX, NumPy and PyTorch arrays, numbers, PRNG keys), one class for each.
+
+A new kind is a subclass of `LeafKind` in `KINDS`, with a line in FORMAT.md and a test.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .._errors import FileError
+from .._tree import Leaf, PyTree, Tree
+from .._words import describe, lines, quoted, short_dtype
+from ._dtypes import CODES, LACKING, dtype_named
+from ._stored_leaf import StoredLeaf
+
+if TYPE_CHECKING:
+    import torch
+
+NUMBERS = (bool, int, float, complex)
+"""Python's numbers."""
+
+Array: TypeAlias = "jax.Array | np.ndarray | torch.Tensor"
+"""What has the numbers of a leaf, before they are fetched to the host."""
+
+
+class LeafKind(ABC):
+    """How the leaves of one kind are recognised, written and read."""
+
+    can_be_placed = False
+    """Whether `shardings=` puts these leaves on devices, where no `like` says what they become."""
+
+    @abstractmethod
+    def matches(self, leaf: Leaf) -> bool:
+        """Whether a leaf is of this kind."""
+
+    @abstractmethod
+    def name_of(self, leaf: Leaf) -> str:
+        """What a file calls the kind of this leaf."""
+
+    @abstractmethod
+    def has_name(self, name: str) -> bool:
+        """Whether a file means this kind by the name."""
+
+    def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        """Why this leaf cannot be saved; "" where it can. `may_be_spread`: parts of it may be in other processes."""
+        return ""
+
+    def misfit(self, stored: StoredLeaf) -> str:
+        """What cannot be true of a leaf of this kind in a file; "" where all can."""
+        return ""
+
+    def has_dtype(self, dtype: np.dtype) -> bool:
+        """Whether leaves of this kind can be of a dtype that NumPy has."""
+        return True
+
+    def abstract(self, stored: StoredLeaf) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of the leaf that a file holds."""
+        return jax.ShapeDtypeStruct(stored.shape, stored.dtype)
+
+    @abstractmethod
+    def array_of(self, leaf: Leaf) -> Array:
+        """The array whose bytes are stored, which may still be on its devices."""
+
+    @abstractmethod
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> Leaf:
+        """The leaf of an array that was read."""
+
+    def adopt(self, value: Leaf, path: str) -> Leaf:
+        """Turn a loaded value into a leaf of this kind, because a leaf of `like` is of this kind."""
+        return as_jax(value, path)
+
+
+class JaxArray(LeafKind):
+    """Arrays of JAX; also what is loaded for a `Param` or a `jax.ShapeDtypeStruct`."""
+
+    can_be_placed = True
+
+    def matches(self, leaf: Leaf) -> bool:
+        return isinstance(leaf, jax.Array)
+
+    def name_of(self, leaf: Leaf) -> str:
+        return ""
+
+    def has_name(self, name: str) -> bool:
+        return name == ""
+
+    def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        if isinstance(leaf, Tracer):
+            return "a tracer: save outside of jax.jit"
+        if leaf.is_deleted():
+            return f"{describe(leaf)}, deleted: it was donated to a jitted function"
+        if not (may_be_spread or leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
+        return ""
+
+    def has_dtype(self, dtype: np.dtype) -> bool:
+        return not dtype.name.startswith("float6_")
+
+    def array_of(self, leaf: jax.Array) -> jax.Array:
+        return leaf
+
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> jax.Array:
+        return to_jax(array, stored.name)
+
+
+class PrngKey(JaxArray):
+    """Typed PRNG keys of JAX; a file holds their key words."""
+
+    def matches(self, leaf: Leaf) -> bool:
+        return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    def name_of(self, leaf: jax.Array) -> str:
+        return f"key:{jax.random.key_impl(leaf)}"
+
+    def has_name(self, name: str) -> bool:
+        return name.startswith("key:")
+
+    def abstract(self, stored: StoredLeaf) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(stored.shape[:-1], stored.dtype)  # the last axis counts the words of a key
+
+    def array_of(self, leaf: jax.Array) -> jax.Array:
+        return jax.random.key_data(leaf)
+
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> jax.Array:
+        implementation = stored.kind.removeprefix("key:")
+        try:
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=implementation)
+        except (ValueError, TypeError) as error:
+            raise FileError(f"{quoted(stored.name)} cannot be a PRNG key: {error}") from None
+
+
+class NumpyArray(LeafKind):
+    """Arrays of NumPy."""
+
+    can_be_placed = True
+
+    def matches(self, leaf: Leaf) -> bool:
+        return isinstance(leaf, np.ndarray)
+
+    def name_of(self, leaf: Leaf) -> str:
+        return "numpy"
+
+    def has_name(self, name: str) -> bool:
+        return name == "numpy"
+
+    def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        return "a masked array" if isinstance(leaf, np.ma.MaskedArray) else ""
+
+    def array_of(self, leaf: np.ndarray) -> np.ndarray:
+        return leaf
+
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> np.ndarray:
+        return array
+
+    def adopt(self, value: Leaf, path: str) -> np.ndarray:
+        if isinstance(value, jax.Array):
+            return np.array(value)  # JAX's own memory may not be written to
+        return np.asarray(value)
+
+
+class _OneNumber(LeafKind):
+    """Leaves that are one number."""
+
+    def misfit(self, stored: StoredLeaf) -> str:
+        return f"has the shape {[*stored.shape]}, and is to be one number" if stored.shape else ""
+
+    def array_of(self, leaf: Leaf) -> np.ndarray:
+        return np.asarray(leaf)
+
+
+class NumpyScalar(_OneNumber):
+    """Numbers of NumPy, such as `np.float32(2)`."""
+
+    def matches(self, leaf: Leaf) -> bool:
+        return isinstance(leaf, np.generic)
+
+    def name_of(self, leaf: Leaf) -> str:
+        return "scalar"
+
+    def has_name(self, name: str) -> bool:
+        return name == "scalar"
+
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> np.generic | np.ndarray:
+        return array[()]
+
+    def adopt(self, value: Leaf, path: str) -> np.generic | np.ndarray:
+        return np.asarray(value)[()]
+
+
+class PythonNumber(_OneNumber):
+    """Python's bool, int and float."""
+
+    def matches(self, leaf: Leaf) -> bool:
+        return type(leaf) in (bool, int, float)
+
+    def name_of(self, leaf: Leaf) -> str:
+        return type(leaf).__name__
+
+    def has_name(self, name: str) -> bool:
+        return name in ("bool", "int", "float")
+
+    def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        return "an int of more than 64 bits" if np.asarray(leaf).dtype == object else ""
+
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> bool | int | float:
+        return array.item()
+
+
+class TorchTensor(LeafKind):
+    """Tensors of PyTorch, which is imported only to read one."""
+
+    def matches(self, leaf: Leaf) -> bool:
+        torch = sys.modules.get("torch")  # where nobody has imported it, nothing is a tensor of it
+        return torch is not None and isinstance(leaf, torch.Tensor)
+
+    def name_of(self, leaf: Leaf) -> str:
+        return "torch"
+
+    def has_name(self, name: str) -> bool:
+        return name == "torch"
+
+    def obstacle(self, leaf: torch.Tensor, may_be_spread: bool) -> str:
+        if str(leaf.layout) != "torch.strided" or leaf.is_quantized or leaf.device.type == "meta":
+            return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
+        return ""
+
+    def has_dtype(self, dtype: np.dtype) -> bool:
+        return dtype not in LACKING
+
+    def array_of(self, leaf: torch.Tensor) -> torch.Tensor:
+        return leaf
+
+    def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> torch.Tensor:
+        return self._tensor_of(array, stored.name)
+
+    def adopt(self, value: Leaf, path: str) -> torch.Tensor:
+        return value if self.matches(value) else self._tensor_of(np.asarray(value), path)
+
+    def _tensor_of(self, array: np.ndarray, path: str) -> torch.Tensor:
+        try:
+            import torch
+        except ImportError:
+            raise FileError(
+                f"{quoted(path)} was saved from PyTorch, which is not installed: load it with `like`"
+            ) from None
+        flat = torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
+        return flat.view(getattr(torch, array.dtype.name)).reshape(array.shape)
+
+
+JAX_ARRAY = JaxArray()
+NUMPY_ARRAY = NumpyArray()
+PYTHON_NUMBER = PythonNumber()
+TORCH_TENSOR = TorchTensor()
+KINDS: tuple[LeafKind, ...] = (PrngKey(), JAX_ARRAY, NUMPY_ARRAY, NumpyScalar(), PYTHON_NUMBER, TORCH_TENSOR)
+"""All kinds; the first that matches a leaf is its kind."""
+
+
+def kind_of(leaf: Leaf) -> LeafKind | None:
+    """The kind of a leaf; None where files hold no such leaves."""
+    for kind in KINDS:
+        if kind.matches(leaf):
+            return kind
+    return None
+
+
+def kind_named(name: str) -> LeafKind | None:
+    """The kind that a file means by a name; None where this ptree does not know it."""
+    for kind in KINDS:
+        if kind.has_name(name):
+            return kind
+    return None
+
+
+def empty_name(node: PyTree) -> str:
+    """What a file calls None, or a node without leaves: "none", "node"; "" for all else."""
+    if node is None:
+        return "none"
+    return "node" if not jax.tree.leaves(node) else ""
+
+
+def empty_node(name: str) -> Tree | None:
+    """The node without leaves that a file calls so."""
+    return None if name == "none" else Tree()
+
+
+# ------------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True)
+class UnsavedLeaf:
+    """A leaf that is to be written: its description, and the array whose bytes are fetched when its turn comes."""
+
+    stored: StoredLeaf
+    array: Array
+
+    def bytes(self) -> np.ndarray:
+        """All bytes in C order, little-endian: a view where the array is so in memory, otherwise a copy."""
+        array = np.asarray(self.host_array(), order="C")
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        return array.reshape(-1).view(np.uint8)
+
+    def host_array(self) -> np.ndarray:
+        """The values on the host."""
+        if isinstance(self.array, jax.Array):
+            return _fetched(self.array)
+        if isinstance(self.array, np.ndarray):
+            return self.array
+        return _torch_on_host(self.array).view(self.stored.dtype).reshape(self.stored.shape)
+
+    def snapshot(self) -> UnsavedLeaf:
+        """The leaf with its values as they are now: a copy, or a view where JAX keeps it from being written to."""
+        now = self.host_array()
+        on_cpu = isinstance(self.array, jax.Array) and all(device.platform == "cpu" for device in self.array.devices())
+        return replace(self, array=now if on_cpu else now.copy())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process has all of it."""
+        array = self.array
+        return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated
+
+
+def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf | str:
+    """Describe a leaf for saving; or say why it cannot be saved."""
+    kind = kind_of(leaf)
+    if kind is None:
+        shown = describe(leaf)
+        return shown if hasattr(leaf, "shape") else f"{shown}, a {type(leaf).__name__}"
+    obstacle = kind.obstacle(leaf, may_be_spread)
+    if obstacle:
+        return obstacle
+    array = kind.array_of(leaf)
+    try:
+        dtype = dtype_of(array)
+    except (TypeError, ValueError, SyntaxError):  # one with fields, or one that only PyTorch has
+        return f"{describe(leaf)}, a dtype that safetensors does not have"
+    is_known = dtype in CODES or dtype in LACKING
+    if not is_known or not kind.has_dtype(dtype):
+        return f"{describe(leaf)}, a dtype that safetensors does not have"
+    return UnsavedLeaf(StoredLeaf(name, kind.name_of(leaf), dtype, tuple(array.shape)), array)
+
+
+def dtype_of(array: Array) -> np.dtype:
+    """The dtype of an array of any library, in this machine's byte order."""
+    if isinstance(array, (np.ndarray, jax.Array)):
+        return np.dtype(array.dtype).newbyteorder("=")
+    return dtype_named(str(array.dtype).removeprefix("torch."))
+
+
+def _fetched(array: jax.Array) -> np.ndarray:
+    """The values on the host, of which the array itself keeps no copy, as it would after `np.asarray(array)`."""
+    if not array.is_fully_addressable:  # each process has all of it
+        array = array.addressable_data(0)
+    parts = [shard.data for shard in array.addressable_shards]
+    return np.asarray(jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts))
+
+
+def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
+    """The bytes of a tensor; NumPy has no bfloat16 that PyTorch could give it."""
+    import torch
+
+    whole = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return whole.reshape(-1).view(torch.uint8).numpy()
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def leaf_of(array: np.ndarray, stored: StoredLeaf) -> Leaf:
+    """The leaf that a file holds, of its array."""
+    kind = kind_named(stored.kind)
+    if kind is None:
+        raise FileError(f"{quoted(stored.name)} is of the kind {quoted(stored.kind)}, which this ptree does not know")
+    return kind.leaf_of(array, stored)
+
+
+def for_like(stored: StoredLeaf) -> StoredLeaf:
+    """A leaf as it is read for a `like`: PyTorch's as JAX's, and as NumPy's where JAX would cut its 64 bits to 32."""
+    kind = "" if stored.kind == "torch" else stored.kind
+    if kind == "" and is_cut(stored.dtype):
+        kind = "numpy"
+    return replace(stored, kind=kind)
+
+
+def expected(leaf: Leaf) -> Leaf:
+    """What a leaf of `like` expects in the file: a shape and dtype in this machine's byte order and JAX's words."""
+    is_foreign = isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
+    if is_foreign or TORCH_TENSOR.matches(leaf):
+        return jax.ShapeDtypeStruct(tuple(leaf.shape), dtype_of(leaf))
+    return leaf
+
+
+def abstract(leaf: Leaf) -> Leaf:
+    """The shape and dtype of a leaf in a file or in `like`, numbers included; what has none is given back."""
+    if isinstance(leaf, StoredLeaf):
+        return (kind_named(leaf.kind) or NUMPY_ARRAY).abstract(leaf)
+    if isinstance(leaf, NUMBERS):
+        return jax.ShapeDtypeStruct((), np.asarray(leaf).dtype)
+    return expected(leaf)
+
+
+def adopted(value: Leaf, like: Leaf, path: str) -> Leaf:
+    """A loaded value as a leaf of the kind of `like`; a JAX array where that is a Param, or says only shape and dtype."""
+    return (kind_of(like) or JAX_ARRAY).adopt(value, path)
+
+
+def as_jax(value: Leaf, path: str) -> Leaf:
+    """A NumPy array or scalar as a JAX array; any other value as it is."""
+    return to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def to_jax(array: np.ndarray | np.generic, path: str) -> jax.Array:
+    """The array on JAX's default device; not copied where JAX can use its memory."""
+    refuse_cut({path: array.dtype}.items())
+    return jax.device_put(array, may_alias=True)
+
+
+def is_cut(dtype: np.dtype) -> bool:
+    """Whether JAX would cut numbers of this dtype from 64 bits to 32."""
+    return jax.dtypes.canonicalize_dtype(dtype) != dtype
+
+
+def refuse_cut(dtypes: Iterable[tuple[str, np.dtype]]) -> None:
+    """Raise FileError that lists all leaves that JAX would cut to 32 bits."""
+    cut = [f"{quoted(path)} is {short_dtype(dtype)}" for path, dtype in dtypes if is_cut(dtype)]
+    if cut:
+        them = "it" if len(cut) == 1 else "them"
+        raise FileError(
+            f"{lines(cut, ', ')}, and JAX would cut {them} to 32 bits:"
+            " call jax.config.update('jax_enable_x64', True) first, or load into a `like` of NumPy or with cast=True"
+        )

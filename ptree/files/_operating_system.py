@@ -1,0 +1,146 @@
+"""What differs between operating systems: file locks, reading and writing at an offset, flushing a folder, replacing an open file.
+
+Linux and macOS have `flock`. Windows has not: there, a draft counts as left behind by a crash when nobody has written
+to it for an hour, and nothing keeps two processes from saving shards to one place at once. What is loaded is whole all the
+same; shards of one of the two may be left over. Windows also refuses to replace a file that is open or mapped.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+HAS_LOCKS = fcntl is not None
+"""Whether there are locks; where there are none, a file must be closed before it is moved or removed."""
+_CHANGES_OPEN_FILES = os.chmod in os.supports_fd
+_BINARY = getattr(os, "O_BINARY", 0)  # without it, Windows changes line ends
+_MOST_AT_ONCE = 1 << 26
+"""Bytes of one call to the system: some take no more than 2 GB."""
+_ABANDONED = 3600
+"""Seconds without a write after which a draft counts as left behind, where there are no locks."""
+_seeking = Lock()
+"""Held between moving a file's position and using it, where the system cannot read or write at an offset."""
+
+
+def open_to_read(path: str | os.PathLike[str]) -> int:
+    """Open a file for reading: its descriptor."""
+    return os.open(path, os.O_RDONLY | _BINARY)
+
+
+def create(path: str | os.PathLike[str]) -> int:
+    """Create a file that is not there yet: its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+
+
+def read_into(file: int, view: memoryview, offset: int) -> int:
+    """Fill the view with bytes of the file from the offset on; the number of bytes read, which is less at the file's end."""
+    done = 0
+    while done < len(view):
+        got = _read_some(file, view[done : done + _MOST_AT_ONCE], offset + done)
+        if not got:
+            break
+        done += got
+    return done
+
+
+def _read_some(file: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [view], offset)
+    with _seeking, io.FileIO(file, closefd=False) as raw:
+        raw.seek(offset)
+        return raw.readinto(view) or 0
+
+
+def read_all(file: int) -> bytes:
+    """All bytes of an open file."""
+    content = bytearray(os.fstat(file).st_size)
+    return bytes(content[: read_into(file, memoryview(content), 0)])
+
+
+def write_all(file: int, data: bytes | np.ndarray, offset: int, progress: Callable[[int], None] | None = None) -> None:
+    """Write all bytes at an offset; `progress` is called with the number of bytes of each step."""
+    left = memoryview(data)  # pyright: ignore[reportArgumentType]
+    while left:
+        written = _write_some(file, left[:_MOST_AT_ONCE], offset)
+        left = left[written:]
+        offset += written
+        if progress is not None:
+            progress(written)
+
+
+def _write_some(file: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, data, offset)
+    with _seeking:
+        os.lseek(file, offset, os.SEEK_SET)
+        return os.write(file, data)
+
+
+def lock(file: int) -> None:
+    """Wait for an exclusive lock on an open file, which is kept until the file is closed; without locks, do nothing."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return  # the file system has no locks
+
+
+def is_abandoned(file: int) -> bool:
+    """Whether no process writes to an open draft any more: nobody holds its lock; without locks, it is an hour old."""
+    if fcntl is None:
+        return time.time() - os.fstat(file).st_mtime > _ABANDONED
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False  # another process holds it, or the file system has no locks
+    return True
+
+
+def mark_abandoned(path: Path) -> None:
+    """Make a file count as a draft that nobody writes to, where there are no locks too: its time is long ago."""
+    os.utime(path, (0, 0))
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, where the system and the file system support that."""
+    if fcntl is None:
+        yield
+        return
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        lock(file)
+        yield
+    finally:
+        os.close(file)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk; Windows cannot be asked to."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def copy_permissions(old: Path, file: int) -> None:
+    """Give an open file the permissions of the file that it will replace, where that is possible."""
+    if _CHANGES_OPEN_FILES and old.exists():
+        os.chmod(file, stat.S_IMODE(old.stat().st_mode))

@@ -1,0 +1,108 @@
+"""One open safetensors file: its header is read at once, the bytes of its leaves when they are asked for."""
+
+from __future__ import annotations
+
+import mmap as mmap_
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from .._errors import FileError, PtreeError
+from ._checksums import digest_of_runs
+from ._header import ALIGNED, Header, header_length, parsed
+from ._leaf_parts import read_block
+from ._operating_system import open_to_read, read_into
+from ._stored_leaf import StoredLeaf
+
+_RUN = 1 << 24
+"""Bytes that are hashed at a time, of a leaf that is not to be in memory as a whole."""
+
+
+class SafetensorsFile:
+    """An open file; nothing but its header is read until it is asked for.
+
+    Raises:
+        FileError: no whole safetensors file, or one whose header is damaged.
+        OSError: the file is not there or cannot be read.
+    """
+
+    def __init__(self, path: str, *, verify: bool, mmap: bool):
+        self.path = path
+        self.bytes_read = 0
+        self._file = -1  # its descriptor
+        self._map: mmap_.mmap | None = None
+        self._file = open_to_read(path)
+        try:
+            self.size = os.fstat(self._file).st_size
+            self.header = self._read_header(verify)
+            if mmap and self.size:
+                self._map = mmap_.mmap(self._file, 0, access=mmap_.ACCESS_READ)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self, verify: bool) -> Header:
+        try:
+            length = header_length(self.read(0, min(8, self.size)).tobytes(), self.size)
+            return parsed(self.read(8, length).tobytes(), self.size, verify)
+        except PtreeError as error:  # a transform that this process does not know, or a newer format
+            raise FileError(f"cannot load {self.path!r}: {error}") from error
+        except (ValueError, OverflowError) as error:
+            raise FileError(
+                f"cannot load {self.path!r}: it is not a whole safetensors file ({self.size:,} bytes): {error}",
+                is_damage=True,
+            ) from error
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Read bytes into new memory, aligned so that JAX can use it without a copy; or give those of the mapped file."""
+        if self._map is not None:
+            return np.frombuffer(self._map, np.uint8, count, start) if count else np.empty(0, np.uint8)
+        if self._file < 0:
+            raise FileError(f"{self.path!r} is closed")
+        memory = np.empty(count + ALIGNED, np.uint8)
+        first = -memory.ctypes.data % ALIGNED
+        memory = memory[first : first + count]
+        try:
+            got = read_into(self._file, memoryview(memory), start)  # pyright: ignore[reportArgumentType]
+        except OSError as error:
+            error.filename = self.path
+            raise
+        if got < count:
+            raise FileError(
+                f"cannot load {self.path!r}: it ends at {start + got:,} bytes, and had {self.size:,} when opened",
+                is_damage=True,
+            )
+        self.bytes_read += count
+        return memory
+
+    def run(self, leaf: StoredLeaf, first: int, count: int) -> np.ndarray:
+        """A run of numbers of a leaf, counted in C order."""
+        itemsize = leaf.dtype.itemsize
+        return self.read(leaf.start + first * itemsize, count * itemsize).view(leaf.dtype)
+
+    def array(self, leaf: StoredLeaf) -> np.ndarray:
+        """A whole leaf, not compared with its checksum."""
+        return self.read(leaf.start, leaf.stop - leaf.start).view(leaf.dtype).reshape(leaf.shape)
+
+    def block(self, leaf: StoredLeaf, index: tuple[slice, ...]) -> np.ndarray:
+        """The part of a leaf that one device holds."""
+        return read_block(index, leaf.shape, leaf.dtype, lambda first, count: self.run(leaf, first, count))
+
+    def digest_by_runs(self, leaf: StoredLeaf) -> str:
+        """The checksum of a leaf's bytes, 16 MiB of which are in memory at a time."""
+
+        def runs() -> Iterator[np.ndarray]:
+            for start in range(leaf.start, leaf.stop, _RUN):
+                yield self.read(start, min(_RUN, leaf.stop - start))
+
+        return digest_of_runs(runs())
+
+    def close(self) -> None:
+        """Close the file; what was mapped stays."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,69 @@
+"""SavedTree: a tree that was saved and is open for reading, whether in one file, in shards, or by Orbax."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jax.sharding import Sharding
+
+from .._errors import FileError, PtreeError
+from .._tree import Leaf, Tree
+from .._words import listed
+from ._facts import Facts
+from ._stored_leaf import StoredLeaf
+
+Compare = Literal["no leaves", "whole leaves", "all leaves"]
+"""What is compared with its checksum. A leaf that is spread over devices is not read as a whole, unless for "all leaves"."""
+
+
+@dataclass(frozen=True)
+class ReadLeaves:
+    """Leaves that were read, and the names of those whose bytes are not what their checksums say."""
+
+    values: dict[str, Leaf]
+    damaged: list[str]
+
+
+class SavedTree(ABC):
+    """A tree that was saved, open for reading."""
+
+    path: str
+    facts: Facts
+    leaves: dict[str, StoredLeaf]
+
+    @abstractmethod
+    def read(
+        self,
+        leaves: Iterable[StoredLeaf],
+        shardings: Mapping[str, Sharding] | None = None,
+        compare: Compare = "whole leaves",
+    ) -> ReadLeaves:
+        """Read leaves, each as its kind says; those that have a sharding become JAX arrays, placed so."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it; nothing more can be read."""
+
+    def stored_tree(self, apart: Collection[str] = ()) -> Tree:
+        """The tree, with a `StoredLeaf` for each leaf; the aliases in `apart` are leaves instead of ties."""
+        ties = {alias: tie for alias, tie in self.facts.ties.items() if alias not in apart}
+        leaves = {name: leaf for name, leaf in self.leaves.items() if name not in ties}
+        try:
+            return replace(self.facts, ties=ties).tree_of(leaves)
+        except (PtreeError, ValueError, TypeError) as error:
+            raise FileError(f"cannot load {self.path!r}: {error}", is_damage=True) from error
+
+    def damage_error(self, names: list[str]) -> FileError:
+        """The error for leaves whose bytes are not what their checksums say."""
+        return damage_error(self.path, names)
+
+
+def damage_error(path: str, names: list[str], where: str = "") -> FileError:
+    """The error for leaves whose bytes are not what their checksums say."""
+    problem = f"damaged, their bytes are not what their checksums say: {listed(names)}{where}"
+    error = FileError(f"cannot load {path!r}: {problem}", is_damage=True)
+    error.damaged = names
+    return error

@@ -1,0 +1,338 @@
+"""Fit the leaves of a file to a template tree, `like`: stacks, ties, numbers, dtypes, what is missing, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._edit import Differences, aliases, differences, get_or, leaves, paths, structure_error
+from .._errors import FileError, StructureError
+from .._paths import STACKED
+from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, same, signature
+from .._words import SHOWN, describe, lines, listed, nearest
+from ..stacks import stack, unstack
+from ._kinds import NUMBERS, expected
+
+_COMPARED = 500
+"""With how many names one that was likely renamed is compared."""
+_RENAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of each leaf of `like`, and of each leaf of the file: lists of paths."""
+
+    loaded: list[str] = field(default_factory=list)
+    cast: list[str] = field(default_factory=list)
+    """Loaded leaves that were converted from another dtype."""
+    kept: list[str] = field(default_factory=list)
+    """Leaves whose value in `like` was kept."""
+    drawn: list[str] = field(default_factory=list)
+    """Leaves that were drawn by the initialisers of `like`."""
+    dropped: list[str] = field(default_factory=list)
+    """Leaves of the file that were not loaded."""
+
+    def __str__(self) -> str:
+        shown = [f"{name} {len(paths)}: {listed(paths)}" for name, paths in vars(self).items() if paths]
+        return "\n".join(shown) or "nothing"
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How file and `like` may differ."""
+
+    cast: bool = False
+    missing: Literal["error", "keep", "init"] = "error"
+    mismatch: Literal["error", "keep"] = "error"
+
+    def __post_init__(self):
+        if self.missing not in ("error", "keep", "init") or self.mismatch not in ("error", "keep"):
+            raise FileError(
+                "expected missing 'error', 'keep' or 'init', mismatch 'error' or 'keep';"
+                f" got {self.missing!r}, {self.mismatch!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The plan of a load: what each leaf of `like` becomes, and all in which the file does not fit."""
+
+    values: Mapping[str, Leaf]
+    """Path in `like` -> its value from the file."""
+    report: Report
+    expected: Mapping[str, Leaf]
+    """Path -> what `like` expects in the file, for the leaves that are to come from there."""
+    differences: Differences
+    broken_ties: Sequence[str]
+    """A sentence for each tie of `like` whose names have different values in the file."""
+
+    def error(self, attempt: str, damaged: Sequence[str]) -> StructureError | FileError | None:
+        """One error that lists all problems, or None."""
+        problems = [*self.broken_ties]
+        if damaged:
+            problems.append(f"damaged, their bytes are not what their checksums say: {listed(damaged)}")
+        error = None
+        if self.differences:
+            error = structure_error(
+                attempt, self.differences, self.expected, self.values,
+                sides=(" in `like`", " in the file"), ties=problems, fix=self._likely_fix(),
+            )  # fmt: skip
+        elif problems:
+            error = FileError(f"{attempt}: {lines(problems)}", is_damage=bool(damaged))
+        if error is not None:
+            error.damaged = [*damaged]
+        return error
+
+    def _likely_fix(self) -> str:
+        missing, unexpected = self.differences.missing, self.differences.unexpected
+        renamed = _likely_renamed(
+            {name: signature(self.expected[name]) for name in missing[:SHOWN]},
+            {name: signature(self.values[name]) for name in unexpected},
+        )
+        if renamed:
+            shown = [f"{old!r}: {new!r}" for old, new in renamed.items()][:_RENAMES_SHOWN]
+            more = ["..."] if len(renamed) > _RENAMES_SHOWN else []
+            return f"Renamed? Then rename={{{', '.join([*shown, *more])}}}."
+        return "select= loads a part of the file." if unexpected and not missing else ""
+
+
+def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()) -> Fit:
+    """Plan how the leaves of a file fill `like`.
+
+    Args:
+        got: what was read.
+        like: the template.
+        allowed: how the two may differ.
+        dropped: leaves of the file that were not read, for the report.
+
+    Raises:
+        StructureError: single layers that cannot be stacked as they are in `like`.
+        FileError: a leaf that is to keep its value in `like` and has none there.
+    """
+    template = dict(leaves(like))
+    matched = _match(got, like, template, allowed.cast)
+    different = differences(matched.expected, matched.values)
+    kept = _kept(template, different, allowed)
+    drawn = [*different.missing] if allowed.missing == "init" else []
+    settled = {*kept, *drawn}
+    report = Report(
+        loaded=[name for name in template if name not in settled],
+        cast=[name for name in matched.cast if name not in settled],
+        kept=kept,
+        drawn=drawn,
+        dropped=[*dropped, *(name for name in kept if name in matched.values)],
+    )
+    return Fit(
+        _without(matched.values, settled), report, _without(matched.expected, settled),
+        different.without(settled), matched.broken_ties,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Matched:
+    """Leaves of the file and of `like`, path by path, before it is said what may differ."""
+
+    values: Mapping[str, Leaf]
+    expected: Mapping[str, Leaf]
+    cast: Collection[str]
+    broken_ties: Sequence[str]
+
+
+def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool) -> _Matched:
+    """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
+    tree = _restacked(got, like)
+    ties = _fit_ties(like, tree, _leaves_for(template, tree))
+    numbers = {name: _as_number_of(template[name], ties.values[name]) for name in template if name in ties.values}
+    cast = _cast(template, numbers) if may_cast else {}
+    values = {**ties.values, **numbers, **cast}
+    required = {name: expected(leaf) for name, leaf in template.items()}
+    required = {name: _required(leaf, values.get(name)) for name, leaf in required.items()}
+    return _Matched(values, required, cast.keys(), ties.problems)
+
+
+def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed) -> list[str]:
+    """The leaves that keep their value in `like`; raises FileError where one has none."""
+    kept: list[str] = []
+    if allowed.missing == "keep":
+        kept += different.missing
+    if allowed.mismatch == "keep":
+        mismatched = {*different.misshapen, *different.mistyped}
+        kept += [name for name in template if name in mismatched]
+    valueless = [name for name in kept if not _has_value(template[name])]
+    if valueless:
+        raise FileError(f"there is no value to keep in `like` for {listed(valueless)}")
+    return kept
+
+
+def _has_value(leaf: Leaf) -> bool:
+    """Whether a leaf is more than a shape and dtype."""
+    return hasattr(leaf, "__array__") or isinstance(leaf, NUMBERS)
+
+
+def _without(leaves: Mapping[str, Leaf], names: Collection[str]) -> dict[str, Leaf]:
+    return {name: leaf for name, leaf in leaves.items() if name not in names}
+
+
+# ------------------------------------------------------------------------------- stacks
+
+
+def _restacked(tree: Tree, like: PyTree) -> Tree:
+    """The tree with stacks where `like` has them, and with single layers where `like` has those."""
+    for place in _stacks(like):
+        if _are_layers(names_in(tree.get(place))):
+            tree = stack(tree, place)
+    for place in _stacks(tree):
+        is_stacked = names_in(tree.get(place)) == [STACKED]
+        if is_stacked and _are_layers(names_in(get_or(like, place, None))):
+            tree = unstack(tree, place)
+    return tree
+
+
+def _stacks(tree: PyTree) -> list[str]:
+    """The paths of the stacks of a tree, outer ones first."""
+    depths: dict[str, int] = {}
+    for path in paths(tree, aliases=True):
+        segments = path.split("/")
+        for at, segment in enumerate(segments):
+            if segment == STACKED:
+                depths["/".join(segments[:at])] = at
+    return sorted(depths, key=lambda place: depths[place])
+
+
+def _are_layers(names: Collection[str] | None) -> bool:
+    """Whether these are the names of single layers, "0", "1", ..."""
+    return bool(names) and {*names} == {str(at) for at in range(len(names))}
+
+
+# ------------------------------------------------------------------------------- ties
+
+
+def _leaves_for(template: Mapping[str, Leaf], tree: Tree) -> dict[str, Leaf]:
+    """The leaves of the file; where only the file ties two names, a copy for each that is a leaf of `like`."""
+    found = dict(leaves(tree))
+    tied = aliases(tree)
+    copies = {name: copied(tree[name]) for name in template if name in tied and name not in found}
+    return {**found, **copies}
+
+
+@dataclass(frozen=True)
+class _FittedTies:
+    """The leaves without those that `like` ties to others, and a sentence for each tie that the values contradict."""
+
+    values: Mapping[str, Leaf]
+    problems: list[str]
+
+
+def _fit_ties(like: PyTree, tree: Tree, values: Mapping[str, Leaf]) -> _FittedTies:
+    """Make one leaf of what `like` ties, where all names that the file has for it agree."""
+    in_file, left = aliases(tree), dict(values)
+    problems: list[str] = []
+    found_under: dict[str, str] = {}  # the source -> the alias that its value was found under
+    for alias, tie in aliases(like).items():
+        if in_file.get(alias) == tie:
+            continue
+        if alias in tree and tie.source in left:
+            left.pop(alias, None)
+            expected_value = tie.read(left[tie.source])
+            if not same(expected_value, tree[alias]):
+                other = found_under.get(tie.source, tie.shown())
+                problems.append(describe_broken_tie(alias, tree[alias], other, expected_value, "`like`", "the file"))
+        elif alias in left:
+            found_under[tie.source] = alias
+            left[tie.source] = tie.write(left.pop(alias))
+    return _FittedTies(left, problems)
+
+
+def describe_broken_tie(name: str, value: Leaf, other: str, other_value: Leaf, tied_in: str, differ_in: str) -> str:
+    """Two names that are tied in one place and have different values in another, as a sentence."""
+    distance = largest_difference(value, other_value)
+    if distance is None:
+        by = ""
+    elif np.isnan(distance):
+        by = ": one holds NaN"
+    else:
+        by = f", by up to {distance:.3g}"
+    both = f"{name!r}, {describe(value)}, and {other!r}, {describe(other_value)}"
+    return f"{both}, are tied in {tied_in} and differ in {differ_in}{by}"
+
+
+# ------------------------------------------------------------------------------- numbers and dtypes
+
+_NUMBER_DTYPES = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating, "complex": jnp.complexfloating}
+
+
+def _number_type(leaf: Leaf) -> str | None:
+    """Python's type of a number, also where it is an array of one number; None for all else."""
+    if isinstance(leaf, NUMBERS):
+        return type(leaf).__name__
+    if getattr(leaf, "shape", None) != () or not hasattr(leaf, "dtype"):
+        return None
+    for name, dtype in _NUMBER_DTYPES.items():
+        if jnp.issubdtype(leaf.dtype, dtype):
+            return name
+    return None
+
+
+def _are_one_type(like: Leaf, value: Leaf) -> bool:
+    """Whether both are one number of the same type: the first step of training makes an array of a number."""
+    return _number_type(like) is not None and _number_type(like) == _number_type(value)
+
+
+def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
+    """A number from the file, in the dtype of an array of one number in `like`; all else as it is."""
+    if not isinstance(value, NUMBERS) or isinstance(like, NUMBERS) or not _are_one_type(like, value):
+        return value
+    array = np.asarray(value).astype(like.dtype)
+    is_exact = isinstance(value, float) or array == value
+    return array if is_exact else value
+
+
+def _required(like: Leaf, value: Leaf) -> Leaf:
+    """What is compared with a leaf of the file: `like`'s leaf; for a number, any array of one number of its type will do."""
+    if isinstance(like, NUMBERS) and not isinstance(value, NUMBERS) and _are_one_type(like, value):
+        return value
+    return like
+
+
+def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """The values that `cast=True` converts to the dtype of `like`: floats to floats, whole numbers to whole numbers."""
+    converted: dict[str, Leaf] = {}
+    for name, value in values.items():
+        dtype = _dtype_to_cast_to(expected(template[name]), value)
+        if dtype is not None:
+            converted[name] = value.astype(dtype)
+    return converted
+
+
+def _dtype_to_cast_to(like: Leaf, value: Leaf) -> jax.typing.DTypeLike | None:
+    required, got = getattr(like, "dtype", None), getattr(value, "dtype", None)
+    if required is None or got is None or required == got:  # NumPy takes None for float64
+        return None
+    for group in (jnp.floating, jnp.integer, jnp.complexfloating):
+        if jnp.issubdtype(required, group) and jnp.issubdtype(got, group):
+            return required
+    return None
+
+
+# ------------------------------------------------------------------------------- renamed leaves
+
+
+def _likely_renamed(missing: Mapping[str, object], unexpected: Mapping[str, object]) -> dict[str, str]:
+    """Name in the file -> name in `like`, for at most four pairs of one shape and dtype whose names are alike."""
+    unused: dict[object, list[str]] = {}
+    for name, kind in unexpected.items():
+        unused.setdefault(kind, []).append(name)
+    renamed: dict[str, str] = {}
+    for name, kind in missing.items():
+        near = nearest(name, unused.get(kind, [])[:_COMPARED])
+        if near is not None:
+            renamed[near] = name
+            unused[kind].remove(near)
+        if len(renamed) > _RENAMES_SHOWN:
+            break
+    return renamed
