@@ -291,7 +291,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
                 chosen.pop(name, None)
             else:
                 chosen[name] = None
-    if len(parts) > 1 and not chosen and not problems and names:
+    if not chosen and not problems and names:
         problems.append("the selector takes away all that it selects")
     if problems:
         raise PatternError(lines(problems))
