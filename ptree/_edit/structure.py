@@ -451,8 +451,8 @@ def merge(*trees: PyTree) -> PyTree:
         )
     try:
         whole = assemble(merged, containers)
-    except StructureError as error:
-        raise StructureError(f"cannot merge: {error}") from None
+    except (PathError, StructureError) as error:
+        raise type(error)(f"cannot merge: {error}") from None
     if not isinstance(whole, BareTree):
         leaves(whole)  # raises where two leaves now have one path
     return whole
@@ -511,6 +511,8 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
         assert right is not None
         if type(there) is not type(node) or (not left.is_mapping and list(left.names) != list(right.names)):
             raise _unlike(path, there, node)
+        if any("/" in name for name in (*left.names, *right.names)):
+            merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
     return merged
 
 

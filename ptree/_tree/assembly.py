@@ -157,14 +157,23 @@ def _plant(root: Branch, segments: Sequence[str], value: PyTree, prefix: str) ->
         below = node.get(segment, MISSING)
         if below is MISSING or _is_empty(below):
             below = node[segment] = Branch()
+        elif value is MISSING and type(below) is not Branch:
+            return
         elif type(below) is not Branch:
             raise _clash(prefix + "/".join(above[: depth + 1]), below, ", and a node with keys below it")
         node = below
     there = node.get(name, MISSING)
-    if there is MISSING:
+    if there is MISSING or _is_gap(there):
         node[name] = value
     elif value is not MISSING and not (type(there) is Branch and _is_empty(value)):
         raise _clash(prefix + "/".join(segments), there, f" and {_kind(value)}")
+
+
+def _is_gap(value: PyTree) -> bool:
+    """Whether a branch has nothing but gaps in it."""
+    if type(value) is not Branch or not value:
+        return False
+    return all(leaf is MISSING for _, leaf in _leaves_of(value))
 
 
 def _is_empty(value: PyTree) -> bool:
@@ -314,14 +323,14 @@ def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHo
         alias, tie = waiting.pop()
         tie, end = _Chain(root, containers, keys, alias, tie).followed()
         if type(end) is Branch:
-            below = _ties_below(end, tie, containers)
+            below = _image_of(end, tie, containers)
             count += len(below)
             if count > MOST_TIES:
                 raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
             _set_at(root, alias, Branch())
             for path, inner in below.items():
                 _plant(root, [*alias, *path], inner, "")
-            waiting += [((*alias, *path), inner) for path, inner in below.items()][::-1]
+            waiting += [((*alias, *path), inner) for path, inner in below.items() if type(inner) is Tie][::-1]
             continue
         _set_at(root, alias, tie)
         _add_to_home(homes, alias, tie, keys.of(tie.source))
@@ -344,17 +353,17 @@ def _ties_in(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, T
             yield from _ties_in(value, (*above, name))
 
 
-def _ties_below(branch: Branch, tie: Tie, containers: Containers) -> dict[Segments, Tie]:
-    """For each leaf or alias in a branch a tie to it; one for a container that is no Tree, which is tied as a whole."""
-    found: dict[Segments, Tie] = {}
+def _image_of(branch: Branch, tie: Tie, containers: Containers) -> dict[Segments, PyTree]:
+    """What an alias of a branch consists of: a tie to each leaf, alias or container that is no Tree, and empty nodes."""
+    found: dict[Segments, PyTree] = {}
     waiting: list[tuple[Segments, PyTree]] = [((), branch)]
     while waiting:
         path, value = waiting.pop()
         source = "/".join((tie.source, *path))
         if type(value) is Branch and not _is_foreign(source, containers):
             waiting += [((*path, name), below) for name, below in value.items()][::-1]
-        elif value is not MISSING and not _is_empty(value):
-            found[path] = Tie(source, tie.via)
+        elif value is not MISSING:
+            found[path] = value if _is_empty(value) else Tie(source, tie.via)
     return found
 
 
