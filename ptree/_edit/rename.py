@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
-from .._errors import PatternError, StructureError
+from .._errors import PathError, PatternError, StructureError
 from .._paths import compile, fill_in
 from .._tree import (
     MISSING,
@@ -64,8 +64,8 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
     kinds = {renamed: before.containers[path] for path, renamed in containers.items()}
     try:
         return assemble(_moved_entries(before, new, containers), kinds)
-    except StructureError as error:
-        raise StructureError(f"cannot rename: {error}") from None
+    except (PathError, StructureError) as error:
+        raise type(error)(f"cannot rename: {error}") from None
 
 
 def _check_table(tree: PyTree, table: Mapping[OldName, str]) -> None:

@@ -16,7 +16,7 @@ from itertools import product
 from typing import NamedTuple, TypeAlias
 
 from .._errors import PatternError
-from .._paths import STACKED, PathIndex, Pattern, compile, unused_alternatives
+from .._paths import PathIndex, Pattern, compile, unused_alternatives
 from .._tree import BareTree, Index, Leaf, Leaves, PyTree, distinct, leaves, stacked_axes, where_it_stops
 from .._words import describe, lines, listed, name_of, nearest, quoted
 from .leaf_names import LeafName, names_of_leaves
@@ -176,12 +176,12 @@ class _Chosen:
     def __init__(self, tree: PyTree):
         self.everything = leaves(tree)
         self._whole: dict[str, Selected] = {}
-        self._layers: dict[str, dict[Index, Selected]] = {}
+        self._layers: dict[str, dict[LayerNumbers, Selected]] = {}
 
     def add(self, found: Iterable[Selected]) -> None:
         for one in found:
             if one.layers:
-                self._layers.setdefault(one.own_path, {}).setdefault(one.layers, one)
+                self._layers.setdefault(one.own_path, {}).setdefault(_layer_numbers(one), one)
             elif one.own_path not in self._whole or not one.alias:
                 self._whole[one.own_path] = one
 
@@ -195,8 +195,7 @@ class _Chosen:
             if path in self._whole:
                 self._layers[path] = _single_layers_of(self._whole.pop(path))
             layers = self._layers.get(path, {})
-            for index in [index for index in layers if _covers(one.layers, index)]:
-                del layers[index]
+            self._layers[path] = {at: layer for at, layer in layers.items() if not _covers(one.layers, layer.layers)}
 
     def selected(self) -> list[Selected]:
         found: list[Selected] = []
@@ -204,16 +203,20 @@ class _Chosen:
             if path in self._whole:
                 found.append(self._whole[path])
             elif path in self._layers:
-                found += sorted(self._layers[path].values(), key=_layer_numbers)
+                found += [layer for _, layer in sorted(self._layers[path].items())]
         return found
 
 
-def _layer_numbers(one: Selected) -> list[int]:
-    return [-1 if isinstance(number, slice) else number for number in one.layers]
+LayerNumbers: TypeAlias = tuple[int, ...]
+"""An index into stacks that sorts, and has a hash in every version of Python: -1 for all layers."""
 
 
-def _single_layers_of(one: Selected) -> dict[Index, Selected]:
-    sizes = one.leaf.shape[: one.own_path.split("/").count(STACKED)]
+def _layer_numbers(one: Selected) -> LayerNumbers:
+    return tuple(-1 if isinstance(number, slice) else number for number in one.layers)
+
+
+def _single_layers_of(one: Selected) -> dict[LayerNumbers, Selected]:
+    sizes = one.leaf.shape[: stacked_axes(one.own_path)]
     return {index: one._replace(layers=index) for index in product(*map(range, sizes))}
 
 
@@ -291,7 +294,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
                 chosen.pop(name, None)
             else:
                 chosen[name] = None
-    if len(parts) > 1 and not chosen and not problems and names:
+    if not chosen and not problems and names:
         problems.append("the selector takes away all that it selects")
     if problems:
         raise PatternError(lines(problems))

@@ -25,6 +25,8 @@ from .._tree import (
     check_one_reading,
     emptied,
     entries,
+    is_stack,
+    layer_number,
     leaves,
     locate,
     make,
@@ -35,6 +37,7 @@ from .._tree import (
     replace_leaves,
     structure,
     tree_of,
+    where_it_stops,
     with_items,
     write,
 )
@@ -77,7 +80,7 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
         _check_no_pattern(tree, segments, asked)
         _check_new_name(place, segments, used, asked)
     if type(value) is Tie:
-        _check_tie(tree, segments, value)
+        _check_tie(tree, place, segments, value)
     if type(value) is Tie or _is_tied(place):
         return _put_by_entries(tree, "/".join(segments), value, asked)
     if used == len(segments):
@@ -134,12 +137,12 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, asked: str
     node = read(place)
     inside = opened(node)
     if inside is None:
-        if place.tie is not None:
-            what = "an alias"
-        else:
-            what = describe(node)
+        what = describe(node) if place.tie is None else "an alias"
         where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
         raise PathError(f"{asked}: {where}, not a node.{' Drop it first' if at else ''}")
+    if is_stack(inside.names) and layer_number(segments[used]) is not None:
+        where = where_it_stops(node, segments[used:])
+        raise StructureError(f"{asked}: {where}. To add a layer use ptree.stacks.unstack first")
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
@@ -147,12 +150,14 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, asked: str
         )
 
 
-def _check_tie(tree: PyTree, segments: Sequence[str], tie: Tie) -> None:
+def _check_tie(tree: PyTree, place: Place, segments: Sequence[str], tie: Tie) -> None:
     asked = f"cannot put {tie!r} at {quoted('/'.join(segments))}"
     if type(tree) is not Tree:
         raise TieError(f"{asked}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
-    place = locate(tree, split(tie.source))
-    source = MISSING if place is None else read(place)
+    if not all(isinstance(step.node, BareTree) for step in place.steps):
+        raise TieError(f"{asked}: it lies inside a container that is no Tree, which holds no ties")
+    source_place = locate(tree, split(tie.source))
+    source = MISSING if source_place is None else read(source_place)
     for step in tie.via:
         why = step.misfit(source)
         if why:
@@ -317,14 +322,15 @@ def _is_gone(path: str, value: PyTree, before: Structure, gone: Collection[str])
 
 def _check_no_child_lost(before: Structure, after: Mapping[str, PyTree]) -> None:
     """Raise where a list, a tuple or a dataclass would lose some of its children, or the whole tree is one that would."""
-    nodes = _nodes_above(after)
+    there = {path for path, value in after.items() if value is not MISSING}
+    nodes = _nodes_above(there)
     for path, node in before.containers.items():
         inside = opened(node)
         assert inside is not None
         if inside.is_mapping or (path and path not in nodes):
             continue
         children = [f"{path}/{name}" if path else name for name in inside.names]
-        lost = [child for child in children if child not in after and child not in nodes]
+        lost = [child for child in children if child not in there and child not in nodes]
         if lost:
             raise StructureError(
                 f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
@@ -418,9 +424,7 @@ def merge(*trees: PyTree) -> PyTree:
         return next((tree for tree in trees if isinstance(tree, BareTree)), trees[-1])
     if len(filled) == 1:
         return filled[0]
-    if any(isinstance(tree, BareTree) for tree in filled):
-        filled = [Tree(tree) if isinstance(tree, Mapping) else tree for tree in filled]
-    parts = [structure(tree) for tree in filled]
+    parts = _alike([structure(tree) for tree in filled])
     containers: dict[str, PyTree] = {}
     merged: dict[str, PyTree] = {}
     twice: set[str] = set()
@@ -447,11 +451,30 @@ def merge(*trees: PyTree) -> PyTree:
         )
     try:
         whole = assemble(merged, containers)
-    except StructureError as error:
-        raise StructureError(f"cannot merge: {error}") from None
+    except (PathError, StructureError) as error:
+        raise type(error)(f"cannot merge: {error}") from None
     if not isinstance(whole, BareTree):
         leaves(whole)  # raises where two leaves now have one path
     return whole
+
+
+def _alike(parts: Sequence[Structure]) -> list[Structure]:
+    """The parts, in which every mapping is a Tree where another of them has a Tree."""
+    tree_paths: set[str] = set()
+    for part in parts:
+        tree_paths.update(path for path, node in part.containers.items() if isinstance(node, BareTree))
+    return [_with_trees_at(part, tree_paths) for part in parts]
+
+
+def _with_trees_at(part: Structure, paths: Collection[str]) -> Structure:
+    """The part with a Tree in the place of each mapping at one of these paths."""
+    for path, node in part.containers.items():
+        if path in paths and isinstance(node, Mapping) and not isinstance(node, BareTree):
+            whole = assemble(part.entries, part.containers)
+            place = locate(whole, split(path))
+            assert place is not None
+            return _with_trees_at(structure(write(place, Tree(place.kept))), paths)
+    return part
 
 
 def _is_empty(tree: PyTree) -> bool:
@@ -488,6 +511,8 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
         assert right is not None
         if type(there) is not type(node) or (not left.is_mapping and list(left.names) != list(right.names)):
             raise _unlike(path, there, node)
+        if any("/" in name for name in (*left.names, *right.names)):
+            merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
     return merged
 
 

@@ -160,7 +160,10 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
     _check_node(asked, shown, old, value)
     is_whole = not place.shared and place.tie is None and place.kept is old
     if place.layers or (is_whole and jax.tree.structure(old) == jax.tree.structure(value)):
-        new = value if is_whole else _with_leaves(old, "", shown, asked, value)
+        if is_whole:
+            new = replace_leaves(old, dict(leaves(value)))
+        else:
+            new = _with_leaves(old, "", shown, asked, value)
         return _written(place, shown, old, new)
     return _with_leaves(tree, shown, shown, asked, value)
 

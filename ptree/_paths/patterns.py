@@ -143,7 +143,7 @@ class Pattern:
         >>> compile("blocks/*/attn").matches("blocks/3/attn/q/kernel")
         True
         """
-        return self.reaches(path.split("/")) is not None
+        return self.reaches(path.split("/") if path else []) is not None
 
     def reaches(self, segments: Sequence[str]) -> int | None:
         """How many of the segments lead to the first node that the pattern matches; None where it matches none."""

@@ -229,18 +229,15 @@ def _chosen_aliases(tree: PyTree, tied: Mapping[str, Tie], selector: Selector) -
     if not tied:
         raise PatternError("cannot untie: the tree has no ties")
     names = [name for name in names_of_leaves(tree) if name.tie is not None]
-    try:
-        chosen = choose_names(tree, selector, names)
-    except PatternError as error:
-        raise _no_alias(selector, tied) or error from None
+    if isinstance(selector, str) and not any(compile(selector.removeprefix("!")).matches(name.name) for name in names):
+        raise _no_alias(selector, tied)
+    chosen = choose_names(tree, selector, names)
     # an alias of a container is one tie with a name for each leaf
     return [alias for alias in tied if any(name == alias or name.startswith(f"{alias}/") for name in chosen)]
 
 
-def _no_alias(selector: Selector, tied: Mapping[str, Tie]) -> PatternError | None:
-    """The error for a selector that names a source, or a leaf that is not tied."""
-    if not isinstance(selector, str):
-        return None
+def _no_alias(selector: str, tied: Mapping[str, Tie]) -> PatternError:
+    """The error for a pattern that matches a source, or a leaf that is not tied."""
     own = [alias for alias, tie in tied.items() if tie.source == selector]
     if own:
         return PatternError(f"{quoted(selector)} is a source: name its aliases, {listed(own)}")

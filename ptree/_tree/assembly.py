@@ -60,7 +60,8 @@ def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = Tr
     planting = _Planting(sort)
     root = Branch()
     planting.plant_all(root, mapping, "")
-    tree = _grown(root, planting.containers, _Keys({}))
+    planting.check_nothing_below_none(root)
+    tree = _grown(root, planting.containers, _Keys(planting.containers))
     _check_transforms(tree, planting.ties)
     return tree
 
@@ -109,13 +110,23 @@ class _Keys:
         """How many segments the next key takes: of a key that is there, of a moved container, or as many as beside it."""
         node = self.slashed[above]
         names = {str(key) for key in node}
-        for length in range(len(rest), 0, -1):
+        there: list[int] = []
+        nodes: list[int] = []
+        for length in range(1, len(rest) + 1):
             key = "/".join(rest[:length])
-            if (key in names and length == len(rest)) or f"{above}/{key}".lstrip("/") in self.containers:
-                return length
-        for length in range(len(rest), 0, -1):
-            if "/".join(rest[:length]) in names:
-                return length
+            if key in names:
+                there.append(length)
+            if (f"{above}/{key}" if above else key) in self.containers:
+                nodes.append(length)
+        if len(rest) in there:
+            return len(rest)
+        staying = [length for length in there if length in nodes]
+        if staying:
+            return staying[-1]
+        if nodes:
+            return nodes[0]  # those after it lie inside of it
+        if there:
+            return there[-1]
         return new_key_length(node, rest, value, f"{quoted(above)}: " if above else "")
 
 
@@ -146,14 +157,23 @@ def _plant(root: Branch, segments: Sequence[str], value: PyTree, prefix: str) ->
         below = node.get(segment, MISSING)
         if below is MISSING or _is_empty(below):
             below = node[segment] = Branch()
+        elif value is MISSING and type(below) is not Branch:
+            return
         elif type(below) is not Branch:
             raise _clash(prefix + "/".join(above[: depth + 1]), below, ", and a node with keys below it")
         node = below
     there = node.get(name, MISSING)
-    if there is MISSING:
+    if there is MISSING or _is_gap(there):
         node[name] = value
     elif value is not MISSING and not (type(there) is Branch and _is_empty(value)):
         raise _clash(prefix + "/".join(segments), there, f" and {_kind(value)}")
+
+
+def _is_gap(value: PyTree) -> bool:
+    """Whether a branch has nothing but gaps in it."""
+    if type(value) is not Branch or not value:
+        return False
+    return all(leaf is MISSING for _, leaf in _leaves_of(value))
 
 
 def _is_empty(value: PyTree) -> bool:
@@ -183,6 +203,8 @@ class _Planting:
         """The Trees that came whole, to be kept whole."""
         self.ties: dict[str, Tie] = {}
         """The ties with a transform that were written as values."""
+        self.nones: list[list[str]] = []
+        """The segments of the paths at which None was given."""
 
     def plant_all(self, root: Branch, mapping: Mapping[Any, PyTree] | Sequence[PyTree], prefix: str) -> None:
         if not isinstance(mapping, Mapping):
@@ -207,17 +229,32 @@ class _Planting:
             _plant(root, segments, value, prefix)
             if type(value) is Tie and value.via:
                 self.ties[path] = value
+            if value is None:
+                self.nones.append(path.split("/"))
 
     def _plant_tree(self, root: Branch, segments: Sequence[str], tree: BareTree, prefix: str) -> None:
+        if not tree._node[1].names():  # empty, or with gaps alone: it is kept as it is
+            _plant(root, segments, tree, prefix)
+            return
         path = prefix + "/".join(segments)
         below = _branch_at(root, segments, prefix)
         inner = structure(tree)
+        keys = _Keys(inner.containers)
         for place, node in inner.containers.items():
             self.containers[f"{path}/{place}" if place else path] = node
         for name, value in inner.entries.items():
             if type(value) is Tie:
                 value = Tie(f"{path}/{value.source}", value.via)
-            _plant(below, name.split("/"), value, f"{path}/")
+            _plant(below, keys.of(name, value), value, f"{path}/")
+
+    def check_nothing_below_none(self, root: Branch) -> None:
+        """Raise where None, which elsewhere gives way to a node, was given beside keys below it."""
+        for segments in self.nones:
+            node: PyTree = root
+            for segment in segments:
+                node = node[segment]
+            if node is not None:
+                raise _clash("/".join(segments), None, ", and a node with keys below it")
 
 
 def _branch_at(root: Branch, segments: Sequence[str], prefix: str) -> Branch:
@@ -286,14 +323,14 @@ def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHo
         alias, tie = waiting.pop()
         tie, end = _Chain(root, containers, keys, alias, tie).followed()
         if type(end) is Branch:
-            below = _ties_below(end, tie)
+            below = _image_of(end, tie, containers)
             count += len(below)
             if count > MOST_TIES:
                 raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
             _set_at(root, alias, Branch())
             for path, inner in below.items():
                 _plant(root, [*alias, *path], inner, "")
-            waiting += [((*alias, *path), inner) for path, inner in below.items()][::-1]
+            waiting += [((*alias, *path), inner) for path, inner in below.items() if type(inner) is Tie][::-1]
             continue
         _set_at(root, alias, tie)
         _add_to_home(homes, alias, tie, keys.of(tie.source))
@@ -316,17 +353,24 @@ def _ties_in(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, T
             yield from _ties_in(value, (*above, name))
 
 
-def _ties_below(branch: Branch, tie: Tie) -> dict[Segments, Tie]:
-    """For each leaf or alias in a branch a tie to it."""
-    found: dict[Segments, Tie] = {}
+def _image_of(branch: Branch, tie: Tie, containers: Containers) -> dict[Segments, PyTree]:
+    """What an alias of a branch consists of: a tie to each leaf, alias or container that is no Tree, and empty nodes."""
+    found: dict[Segments, PyTree] = {}
     waiting: list[tuple[Segments, PyTree]] = [((), branch)]
     while waiting:
         path, value = waiting.pop()
-        if type(value) is Branch:
+        source = "/".join((tie.source, *path))
+        if type(value) is Branch and not _is_foreign(source, containers):
             waiting += [((*path, name), below) for name, below in value.items()][::-1]
-        elif value is not MISSING and not _is_empty(value):
-            found[path] = Tie("/".join((tie.source, *path)), tie.via)
+        elif value is not MISSING:
+            found[path] = value if _is_empty(value) else Tie(source, tie.via)
     return found
+
+
+def _is_foreign(path: str, containers: Containers) -> bool:
+    """Whether a container that is no Tree is at this path."""
+    container = containers.get(path, MISSING)
+    return container is not MISSING and not isinstance(container, BareTree)
 
 
 def _set_at(root: Branch, path: Segments, value: PyTree) -> None:
@@ -372,10 +416,14 @@ class _Chain:
                 raise self._lost("/".join(source))
             if type(node) is Tie:
                 return depth + 1, node
-        if type(node) is Branch:
-            container = self.containers.get("/".join(source), MISSING)
-            if container is not MISSING and not isinstance(container, BareTree):
-                return len(source), container  # it is tied as a whole
+            above = tuple(source[: depth + 1])
+            if above == self.alias[: depth + 1]:
+                continue  # both ends lie in this node
+            path = "/".join(above)
+            if type(node) is Branch and _is_foreign(path, self.containers):
+                if depth + 1 < len(source):
+                    raise TieError(f"{self.asked}: {path!r} is a container that is no Tree, which is tied as a whole")
+                return len(source), self.containers[path]
         return len(source), node
 
     def _next(self, tie: Tie, depth: int, met: Tie) -> Tie:

@@ -151,6 +151,9 @@ class _StructureWalk:
         names: dict[str, None] = {}
         if isinstance(node, BareTree):
             values, layout = node._node
+            if prefix and not shared and not layout.names():  # empty, or with gaps alone
+                self.pairs.append((prefix[:-1], node))
+                return
             children = dict(zip(layout.keys, values, strict=True))
             names = dict.fromkeys(name for name in layout.order if "/" not in name)
             names.update(dict.fromkeys(layout.gaps))
@@ -158,9 +161,6 @@ class _StructureWalk:
             self._enter(node, prefix)
         for inside in shared:
             names.update(dict.fromkeys(inside.aliases))
-        if not names and prefix:
-            del self.containers[prefix[:-1]]
-            self.pairs.append((prefix[:-1], node))
         for name in names:
             self._visit_name(children.get(name, MISSING), f"{prefix}{name}/", name, shared)
 

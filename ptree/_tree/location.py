@@ -14,7 +14,7 @@ from .assembly import assemble
 from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
 from .layout import MISSING, Aliases, BareTree, Layout, make, source_of, unflatten_node
 from .leaf import PyTree
-from .nodes import Key, child_named, names_in, opened, with_child
+from .nodes import Key, child_named, listed_keys, names_in, opened, with_child
 from .tie import Tie
 
 
@@ -181,6 +181,7 @@ class _Walk:
         inside = opened(node)
         if inside is None:
             return 0
+        keys = listed_keys(node) if type(node) is dict else range(len(inside.names))
         found = _children_named(inside.names, segments)
         if len(found) > 1:
             reaching = [
@@ -193,11 +194,11 @@ class _Walk:
             found = reaching
         if found:
             position, count = found[0]
-            return self._enter(segments[:count], position, inside.values[position])
+            return self._enter(segments[:count], keys[position], inside.values[position])
         number = layer_number(segments[0])
         if number is None or not is_stack(inside.names):
             return 0
-        self._enter([STACKED], STACKED if type(node) is dict else 0, inside.values[0])
+        self._enter([STACKED], keys[0], inside.values[0])
         self.layers[-1] = number
         return 1
 
@@ -280,6 +281,8 @@ def write(place: Place, value: PyTree) -> PyTree:
         value = jax.tree.map(lambda leaf, layer: with_layer(leaf, place.layers, layer), whole, value)
     if place.tie is not None and place.tie.via:
         value = place.tie.write(value)
+    if value is place.kept and place.steps:
+        return place.steps[0].node
     for step in reversed(place.steps):
         node, key = step
         if isinstance(node, BareTree) and isinstance(key, int):
