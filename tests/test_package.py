@@ -51,11 +51,14 @@ def test_the_layout_on_disk_has_no_drawers():
 
 
 def imports():
-    """(file, absolute name of what is imported, whether in a function) for all files of the package."""
+    """(file, absolute name of what is imported, whether only in a function or for types) for all files of the package."""
     for file in ROOT.rglob("*.py"):
         tree = ast.parse(file.read_text())
-        functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-        inner = {id(node) for function in functions for node in ast.walk(function)}
+        outer = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        outer += [
+            node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        inner = {id(node) for part in outer for node in ast.walk(part)}
         folder = ["ptree", *file.parent.relative_to(ROOT).parts]
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
