@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._tree import MISSING, PyTree, leaves, map_leaves, replace_leaves
+from .._tree import MISSING, PyTree, aliases, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted, table
 from .selectors import Selector, choose, is_everything, match, parse, single_layers
 
@@ -169,12 +169,36 @@ def label(tree: T, rules: Rules, *, default: Any = MISSING, strict: bool = True)
     return replace_leaves(tree, values)
 
 
-def assign(tree: PyTree, rules: Rules, strict: bool = True) -> dict[str, Any]:
-    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf."""
+def assign(tree: PyTree, rules: Rules, strict: bool = True, *, for_axes: bool = False) -> dict[str, Any]:
+    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf.
+
+    Values that are meant for a leaf's axes, such as an initialiser or a `PartitionSpec`, are assigned `for_axes`: then
+    a rule that matches a leaf only by an alias with other axes is an error too.
+    """
     explanation = explain(tree, rules)
-    if strict and explanation.dead:
-        raise PatternError(lines(list(explanation.dead.values())))
+    problems = list(explanation.dead.values()) if strict else []
+    if for_axes:
+        problems += _taken_with_other_axes(tree, explanation)
+    if problems:
+        raise PatternError(lines(problems))
     return {row.path: row.value for row in explanation.rows if row.rule is not None}
+
+
+def _taken_with_other_axes(tree: PyTree, explanation: Explanation) -> list[str]:
+    """The problem of each leaf that a rule takes by an alias that is seen through a transform."""
+    by_alias = [row for row in explanation.rows if row.alias]
+    if not by_alias:
+        return []
+    tied = aliases(tree)
+    problems: list[str] = []
+    for row in by_alias:
+        tie = tied.get(row.alias)
+        if tie is not None and tie.via:
+            problems.append(
+                f"the rule {quoted(str(row.rule))} matches {quoted(row.path)} only by its alias {quoted(row.alias)},"
+                f" which is {tie.shown()}, and its value is for the axes of the leaf: name {quoted(row.path)} in the rule"
+            )
+    return problems
 
 
 def mask(tree: T, selector: Selector) -> T:
