@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from .._errors import PatternError
 from .._paths import PathIndex, Pattern, compile, unused_alternatives
-from .._tree import BareTree, Index, Leaf, Leaves, PyTree, distinct, leaves, stacked_axes, where_it_stops
+from .._tree import BareTree, Index, Leaf, Leaves, PyTree, distinct, entries, leaves, stacked_axes, where_it_stops
 from .._words import describe, lines, listed, name_of, nearest, quoted
 from .leaf_names import LeafName, names_of_leaves
 from .pattern_walk import PatternWalk, Selected
@@ -368,7 +368,7 @@ def unused_in_braces(pattern: Pattern, names: Sequence[str], tree: PyTree) -> li
     if not unused:
         return []
     which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
-    segments = {segment for path, _ in leaves(tree) for segment in path.split("/")}
+    segments = {segment for name in entries(tree) for segment in name.split("/")}
     near = nearest(unused[0], segments)
     hint = "" if near is None else f" Did you mean {quoted(near)}?"
     return [f"in the pattern {quoted(pattern.text)} the {which} nothing.{hint}"]
@@ -389,10 +389,10 @@ def why_unmatched(pattern: Pattern, tree: PyTree) -> str:
         stops = where_it_stops(tree, pattern.literal, otherwise="there is no leaf below it")
         if "Did you mean" in stops or len(pattern.literal) > 1:
             return f"{asked}: {stops}"
-        deeper = PathIndex([path for path, _ in leaves(tree)]).suggest(pattern.text)
+        deeper = PathIndex([*entries(tree)]).suggest(pattern.text)
         return f"{asked}: {stops}" if deeper is None else f"{asked}: {stops} Did you mean {quoted(deeper)}?"
     paths = [path for path, _ in leaves(tree)]
-    meant = PathIndex(paths).suggest(pattern.text)
+    meant = PathIndex([*entries(tree)]).suggest(pattern.text)
     if meant is not None:
         hint = f" Did you mean {quoted(meant)}?"
     elif re.search(r"\d", pattern.text) and any(stacked_axes(path) for path in paths):
