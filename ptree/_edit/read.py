@@ -11,6 +11,7 @@ from .._tree import (
     Leaf,
     PyTree,
     Tie,
+    Tree,
     entries,
     locate,
     no_path,
@@ -39,6 +40,8 @@ def get(tree: PyTree, path: str | int) -> PyTree:
     value = plain_child(tree, segments)
     if value is not NOT_PLAIN:
         return value
+    if type(tree) is Tree:
+        return tree[path]  # it keeps nodes that were put together
     place = locate(tree, segments)
     if place is None:
         raise no_path(tree, segments)

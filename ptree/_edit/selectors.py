@@ -113,14 +113,19 @@ def choose_layers(tree: PyTree, selector: Selector) -> list[Selected]:
 
 
 def _simply_chosen(tree: PyTree, selector: Selector) -> Leaves | None:
-    """What one pattern without braces matches, if by own paths alone; None where it takes a closer look.
+    """What one pattern matches, if by own paths alone and all of it; None where it takes a closer look.
 
     Spares an object for each leaf: a third of the time at 1,000 leaves.
     """
-    if not isinstance(selector, str) or selector.startswith("!") or "{" in selector:
+    if not isinstance(selector, str) or selector.startswith("!"):
         return None
-    walk = _walked(compile(selector), tree)
-    return walk.whole if walk.whole and not walk.others else None
+    pattern = compile(selector)
+    walk = _walked(pattern, tree)
+    if not walk.whole or walk.others:
+        return None
+    if "{" in selector and unused_alternatives(pattern, [path for path, _ in walk.whole]):
+        return None
+    return walk.whole
 
 
 def _checked(found: Match) -> list[Selected]:
