@@ -7,6 +7,7 @@ from typing import NamedTuple
 from .._paths import STACKED, Pattern, State
 from .._tree import (
     ALL_LAYERS,
+    LEAF_TYPES,
     Aliases,
     BareTree,
     Index,
@@ -99,9 +100,13 @@ class PatternWalk:
         after_names = state.next
         for name, position in listing:
             after = after_names[name] if name in after_names else self.pattern.step(state, name)
-            if after is not None:
-                below = (*index, ALL_LAYERS) if name == STACKED else index
-                self.visit(children[position], f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
+            if after is None:
+                continue
+            child = children[position]
+            if type(child) in LEAF_TYPES and not after.accepts:
+                continue  # this spares the call for most leaves: a third of the time
+            below = (*index, ALL_LAYERS) if name == STACKED else index
+            self.visit(child, f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
         if is_stack(layout.keys):
             self._visit_layers(children[0], prefix, state, index, alias)
         if layout.aliases:
@@ -128,13 +133,15 @@ class PatternWalk:
 
     def _visit_child(self, child: PyTree, name: str, prefix: str, state: State, index: Index, alias: str) -> None:
         after = state
-        for segment in name.split("/"):  # a key of a foreign dict may hold a slash
+        for segment in name.split("/") if "/" in name else (name,):  # a key of a foreign dict may hold a slash
             if after.accepts:
                 break
             step = self.pattern.step(after, segment)
             if step is None:
                 return
             after = step
+        if type(child) in LEAF_TYPES and not after.accepts:
+            return
         below = (*index, ALL_LAYERS) if name == STACKED else index
         self.visit(child, f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
 

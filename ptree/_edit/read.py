@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .._paths import split
 from .._tree import (
@@ -54,7 +55,8 @@ def get_or(tree: PyTree, path: str | int, default: PyTree) -> PyTree:
     return default if place is None else read(place)
 
 
-def read_or(tree, segments, default):
+def read_or(tree: PyTree, segments: Sequence[str], default: PyTree) -> PyTree:
+    """`get_or` by the segments of a path."""
     return get_or(tree, "/".join(segments), default)
 
 

@@ -6,12 +6,10 @@ A leaf is whatever JAX does not open: an array of any library, a tracer, a `Para
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 PyTree: TypeAlias = Any
 """Any pytree: a Tree, dicts, lists, dataclasses, an optax state, a single leaf."""
@@ -36,35 +34,6 @@ def shape_only(leaf: Any) -> Any:
 def copied(leaf: Any) -> Any:
     """An array of its own, so that both can be donated; any other leaf as it is."""
     return leaf.copy() if isinstance(leaf, (jax.Array, np.ndarray)) else leaf
-
-
-def layer_of(leaf: Any, index: tuple[Any, ...]) -> Any:
-    """One layer of a stacked leaf, or of several; what has no such axes is the same in all layers."""
-    shape: Any = getattr(leaf, "shape", None)
-    if shape is None or len(shape) < len(index):
-        return leaf
-    if hasattr(leaf, "__array__"):
-        first, *more = index
-        if more or not isinstance(leaf, jax.Array):
-            return leaf[index]
-        take = jax.lax.index_in_dim if isinstance(leaf, Tracer) else jax.lax.dynamic_index_in_dim  # compiles once
-        return take(leaf, first, keepdims=False)
-    rest: Any = (
-        tuple(size for size, at in zip(shape, index, strict=False) if isinstance(at, slice)) + shape[len(index) :]
-    )
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct(rest, leaf.dtype)
-    return replace(leaf, shape=rest)  # a Param
-
-
-def with_layer(leaf: Any, index: tuple[Any, ...], value: Any) -> Any:
-    """A stacked leaf with another value in the place of one layer."""
-    if isinstance(leaf, jax.Array):
-        return leaf.at[index].set(value)
-    if isinstance(leaf, np.ndarray):
-        leaf = leaf.copy()
-        leaf[index] = value
-    return leaf
 
 
 def same(a: Any, b: Any) -> bool:
