@@ -104,7 +104,7 @@ def _chosen_initializers(
     spec: Tree, declared: Mapping[str, Leaf], rules: Rules | None, strict: bool
 ) -> dict[str, Initializer]:
     """Path -> initialiser for each leaf that is to be drawn, by the rules, else as declared."""
-    ruled = assign(spec, rules, strict) if rules else {}
+    ruled = assign(spec, rules, strict, for_axes=True) if rules else {}
     initializers: dict[str, Initializer] = {}
     undeclared: list[str] = []
     for path, leaf in declared.items():
