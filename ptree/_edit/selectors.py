@@ -185,12 +185,13 @@ class _Chosen:
 
     def add(self, found: Iterable[Selected]) -> None:
         for one in found:
+            # a leaf that matches by its own path too is named by that
             if one.layers:
-                chosen, key = self._layers.setdefault(one.own_path, {}), _layer_numbers(one)
-            else:
-                chosen, key = self._whole, one.own_path
-            if key not in chosen or not one.alias:  # a leaf that matches by its own path too is named by that
-                chosen[key] = one
+                layers, numbers = self._layers.setdefault(one.own_path, {}), _layer_numbers(one)
+                if numbers not in layers or not one.alias:
+                    layers[numbers] = one
+            elif one.own_path not in self._whole or not one.alias:
+                self._whole[one.own_path] = one
 
     def take_away(self, found: Iterable[Selected]) -> None:
         for one in found:
