@@ -97,6 +97,12 @@ def test_mappings_become_trees_where_another_part_has_a_tree():
     assert type(merged["a"]["y"]) is pt.Tree
 
 
+def test_gaps_beside_an_alias_keep_their_order():
+    tree = pt.tie({"a": {"x": 1}, "b": {"c": 2, "k": {"m": 3, "n": 1}}}, {"b/k/n": "a/x"})
+    parts = pt.partition(tree, lambda path, leaf: path in ("a/x", "b/c"))
+    assert pt.paths(pt.merge(*parts), aliases=True) == ["a/x", "b/c", "b/k/m", "b/k/n"]
+
+
 # ------------------------------------------------------------------------- containers and ties
 
 

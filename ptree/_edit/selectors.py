@@ -187,6 +187,7 @@ class _Chosen:
 
     def add(self, found: Iterable[Selected]) -> None:
         for one in found:
+            # a leaf that matches by its own path too is named by that
             if one.layers:
                 _add_under(self._layers.setdefault(one.own_path, {}), _layer_numbers(one), one)
             else:

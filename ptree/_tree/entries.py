@@ -190,7 +190,8 @@ class _StructureWalk:
             names.update(dict.fromkeys(layout.gaps))
             shared = [*shared, _SharedInside(None, layout.gaps), _SharedInside(prefix, layout.aliases)]
             self._enter(node, prefix)
-        for inside in shared:
+        gaps_first = sorted(shared, key=lambda inside: inside.prefix is not None)  # they know the order of aliases too
+        for inside in gaps_first:
             names.update(dict.fromkeys(inside.aliases))
         for name in names:
             self._visit_name(children.get(name, MISSING), f"{prefix}{name}/", name, shared)
