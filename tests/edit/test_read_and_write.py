@@ -13,6 +13,8 @@ from trees import Block, Pair, arange, dense, equal, language_model, mlp
 
 import ptree as pt
 
+Z, O = jnp.zeros(2), jnp.ones(2)  # noqa: E741
+
 
 @pytest.fixture
 def params():
@@ -34,6 +36,17 @@ def test_listings_of_plain_dicts_are_natural_after_jax_sorted_them():
     tree = {"layer_2": 1, "layer_10": 2, "layer_1": 3}
     assert pt.paths(tree) == ["layer_2", "layer_10", "layer_1"]
     assert pt.paths(jax.tree.map(lambda leaf: leaf, tree)) == ["layer_1", "layer_2", "layer_10"]
+
+
+def test_mappings_of_other_libraries_are_listed_naturally_too():
+    layers = defaultdict(int, {f"layer_{i}": i for i in range(12)})
+    assert pt.paths(jax.tree.map(lambda leaf: leaf, layers)) == [f"layer_{i}" for i in range(12)]
+    assert pt.set(layers, "layer_10", 5)["layer_10"] == 5
+    assert equal(pt.merge(*pt.partition(layers, "layer_2")), layers)
+
+
+def test_an_ordered_dict_is_listed_in_its_order():
+    assert pt.paths(OrderedDict([("layer_10", 1), ("layer_2", 2)])) == ["layer_10", "layer_2"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +88,40 @@ def test_every_form_of_selector(params, selector, paths):
 def test_a_selection_that_matches_nothing_is_an_error(params, selector, message):
     for function in (pt.items, pt.select, pt.partition):
         says(pt.PatternError, message, function, params, selector)
+
+
+def test_two_misspelt_segments_are_both_corrected():
+    says(pt.PatternError, "the pattern '*/atn/kernal' matches nothing in 1 leaves. Did you mean '*/attn/kernel'?",
+         pt.items, pt.Tree({"0": {"attn": {"kernel": 1}}}), "*/atn/kernal")  # fmt: skip
+
+
+def test_everything_of_a_tree_without_leaves_is_nothing():
+    empty = optax.sgd(0.1).init({"w": Z})
+    assert pt.paths(empty, "**") == []
+    assert pt.label(empty, {"**": 1}) == empty
+    says(pt.PatternError, "the pattern 'n' matches nothing: there is no leaf below it", pt.items, {"n": {}}, "n")
+    assert pt.update(empty, "**", lambda leaf: leaf) == empty
+    with pytest.raises(pt.PatternError, match="the pattern 'a' matches nothing: at the root there are"):
+        pt.paths(empty, "a")
+
+
+def test_a_regex_of_bytes_is_refused():
+    says(pt.PatternError, "the regex b'a' is of bytes, and paths are strings", pt.items, {"a": 1}, re.compile(b"a"))
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+         pt.rename, {"a": 1}, {re.compile(b"a"): "b"})  # fmt: skip
+
+
+def test_a_predicate_or_a_function_that_raises_says_at_which_path():
+    tree = {"enc": {"w": Z, "n": 3}}
+    with pytest.raises(AttributeError) as error:
+        pt.items(tree, lambda path, leaf: leaf.ndim == 1)
+    assert error.value.__notes__ == ["in the predicate '<lambda>' at 'enc/n', 3"]
+    with pytest.raises(ValueError, match="ambiguous") as error:
+        pt.items(tree, ["!enc/n", lambda path, leaf: leaf > 0])
+    assert error.value.__notes__ == ["in the predicate '<lambda>' at 'enc/w', f32[2]"]
+    with pytest.raises(ZeroDivisionError) as error:
+        pt.update(tree, "**/n", lambda leaf: leaf / 0)
+    assert error.value.__notes__ == ["in ptree.update, at 'enc/n', 3"]
 
 
 # set
@@ -125,6 +172,14 @@ def test_set_refuses_another_shape_dtype_or_structure_and_lists_all(params):
     )  # fmt: skip
     assert (error.missing, error.unexpected, error.misshapen, error.mistyped) == (["0/bias"], ["0/c"], ["0/kernel"], [])
     says(pt.PathError, "no path '0/c': at '0' there are ['bias', 'kernel'].", pt.set, params, "0/c", 1)
+
+
+def test_set_ignores_nothing_that_it_was_given():
+    for tree, path, value in [
+        (pt.Tree({"e": {}}), "e", None), (pt.Tree({"n": None}), "n", {}), ({"a": {"x": 1}}, "a", {"x": 2, "y": None}),
+    ]:  # fmt: skip
+        with pytest.raises(pt.StructureError):
+            pt.set(tree, path, value)
 
 
 def test_two_values_for_one_tied_leaf_in_one_write_are_an_error(params):
@@ -266,6 +321,18 @@ def test_keys_that_hold_a_slash_are_found_by_paths_that_spell_them_out():
     assert pt.get({"layers": {0: 1, 10: 2}}, "layers/10") == 2
 
 
+def test_a_missing_name_below_a_key_with_slashes_says_what_is_there():
+    says(
+        pt.PathError,
+        "no path 'mlp/~/linear_0/b': at 'mlp/~/linear_0' there are ['w'].",
+        pt.get,
+        {"mlp/~/linear_0": {"w": 1}},
+        "mlp/~/linear_0/b",
+    )
+    with pytest.raises(pt.PathError, match=r"Did you mean 'mlp/~/linear_0'\?"):
+        pt.get({"mlp/~/linear_0": {"w": 1}}, "mlp/~/linear_1")
+
+
 # partition and merge
 
 
@@ -331,39 +398,6 @@ def test_asdict_is_plain_all_the_way_and_shares_tied_objects(params):
     assert plain["4"]["kernel"] is plain["2"]["kernel"]
 
 
-def test_rename_fills_in_what_the_wildcards_took(params):
-    new = pt.rename(params, {"*/kernel": "layers/*/w", "*/bias": "layers/*/b"})
-    assert pt.paths(new, "layers/2") == ["layers/2/w", "layers/2/b"]
-    assert new["layers/4/w"] is params["2/kernel"]
-    assert pt.ties(new) == {"layers/4/w": "layers/2/w", "layers/4/b": "layers/2/b"}
-    assert pt.rename({"enc": {"l_0": 1}}, {"enc/l_*": "x/*"}) == {"x": {"0": 1}}
-    assert pt.rename({"enc/l_0": 1, "b": 2}, {"enc/l_*": "x.*"}) == {"x.0": 1, "b": 2}
-    assert pt.rename({"enc": {"l_0": 1}}, {re.compile(r"enc/l_(\d)"): r"l\1/enc"}) == {"l0": {"enc": 1}}
-    assert pt.rename({"a": {"b": 1}}, {"a": "c"}) == {"c": {"b": 1}}
-    assert pt.rename({"a": 1, "b": 2}, {"a": "b", "b": "a"}) == {"b": 1, "a": 2}
-
-
-def test_rename_refuses_what_would_lose_a_leaf(params):
-    says(
-        pt.StructureError,
-        "cannot rename: '0/bias' and '2/bias' both land on '2/bias'",
-        pt.rename,
-        params,
-        {"0/bias": "2/bias"},
-    )
-    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0 of '*', '**' and '?'",
-         pt.rename, params, {"*/bias": "b"})  # fmt: skip
-    says(pt.PatternError, "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].",
-         pt.rename, params, {"9": "8"})  # fmt: skip
-    says(
-        pt.StructureError,
-        "cannot rename at the root: a list keeps its own names",
-        pt.rename,
-        [1],
-        {"0": "1"},
-    )
-
-
 # set(..., at=)
 
 
@@ -397,47 +431,18 @@ def test_an_index_that_does_not_fit_is_an_error_where_jax_is_silent(params, path
     says(pt.StructureError, message, pt.set, params, path, value, at=at)
 
 
-# rules
+def test_a_partly_traced_index_is_checked_where_it_is_known():
+    w = jnp.zeros((8, 2))
+    with pytest.raises(pt.StructureError, match="index 99 is out of bounds for axis 1 with size 2"):
+        jax.jit(lambda i: pt.set({"w": w}, "w", 1, at=(i, 99))["w"])(0)
+    assert jax.jit(lambda i: pt.set({"w": w}, "w", 1, at=(i, 1))["w"])(3)[3, 1] == 1
+    with pytest.raises(
+        pt.StructureError, match=r"a mask that is only known inside of jit has no known shape; use jnp.where"
+    ):
+        jax.jit(lambda m: pt.set({"w": w}, "w", 1, at=m)["w"])(w > 0)
 
 
-def test_label_gives_each_leaf_the_value_of_the_first_rule_that_matches(params):
-    labels = pt.label(params, {"**/bias": "none", ("2", "!2/bias"): "tied", "**": "decay"})
-    assert pt.flatten(labels, ["**", "!6"]) == {
-        "0/kernel": "decay", "0/bias": "none", "2/kernel": "tied", "2/bias": "none",
-        "4/kernel": pt.flatten(labels)["4/kernel"], "4/bias": pt.flatten(labels)["4/bias"],
-    }  # fmt: skip
-    assert labels["4/kernel"] == "tied"
-    assert pt.label(params, {"0": 1}, default=2)["6/bias"] == 2
-    assert pt.label(params, {"0": 1, "9": 3}, default=2, strict=False)["0/bias"] == 1
-    assert pt.label([1, (2,)], {"0": "a", lambda path, leaf: leaf == 2: "b"}) == ["a", ("b",)]
-
-
-def test_rules_that_do_not_cover_are_one_error_that_lists_all(params):
-    says(
-        pt.PatternError,
-        "the pattern '**/bais' matches nothing in 6 leaves. Did you mean '**/bias'?\n"
-        "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].\n"
-        "no rule matches ['2/kernel', '2/bias', '6/kernel', '6/bias']: add a rule for '**', or give default=",
-        pt.label, params, {"**/bais": 1, "0": 2, "9": 3},
-    )  # fmt: skip
-    says(pt.PatternError, "rules are a dict, selector -> value; got 3", pt.label, params, 3)
-
-
-def test_explain_shows_what_took_each_leaf_and_what_it_shadowed(params):
-    told = pt.explain(params, {"**/bias": 1, "2": 2, re.compile("0/.*"): 3, "7": 4})
-    assert str(told) == (
-        "leaf      rule     shadowed\n"
-        "0/kernel  0/.*\n"
-        "0/bias    **/bias  0/.*\n"
-        "2/kernel  2\n"
-        "2/bias    **/bias  2\n"
-        "6/kernel  -\n"
-        "6/bias    **/bias\n"
-        "dead: the pattern '7' matches nothing: at the root there are ['0', '2', '4', '6'].\n"
-        "unmatched: ['6/kernel']"
-    )
-    assert told.unmatched == ["6/kernel"]
-    assert list(told.dead) == ["7"]
+# masks and counts
 
 
 def test_mask_and_count(params):
@@ -485,6 +490,21 @@ def test_a_long_report_shows_ten_of_a_kind_and_counts_the_rest():
     )
     assert str(error.value).endswith("'l9/b', and 30 more]")
     assert len(error.value.misshapen) == len(error.value.missing) == 40
+
+
+def test_check_tells_ties_and_leaves_at_once():
+    untied = {"e": Z, "h": Z, "n": O, "m": 1}
+    tied = pt.tie(untied, {"h": "e"})
+    says(pt.StructureError, "the tree is not like `like`:\n  missing in the tree: ['m']\n"
+         "  'h' is a leaf of its own in `like`, and tied to 'e' in the tree",
+         pt.check, pt.drop(tied, "m"), untied)  # fmt: skip
+    says(
+        pt.StructureError,
+        "the tree is not like `like`: the root: expected 2.0 in `like`, got 1 in the tree.",
+        pt.check,
+        1,
+        2.0,
+    )
 
 
 # what a review found
@@ -543,6 +563,19 @@ def test_unflatten_into_like_refuses_any_extra_name():
     )
 
 
+def test_unflatten_into_like_ignores_nothing():
+    for odd in (None, {}, ()):
+        says(
+            pt.StructureError,
+            "cannot unflatten into `like`: unexpected: ['zz'].",
+            pt.unflatten,
+            {"a": 1, "zz": odd},
+            {"a": 1},
+        )
+    assert pt.unflatten({0: 5, 1: 6}, like=[0, 0]) == [5, 6]
+    says(pt.StructureError, "unflatten takes a flat dict, path -> leaf; got None", pt.unflatten, None)
+
+
 def test_no_function_looks_through_a_transpose_for_names_alone(monkeypatch):
     big = pt.tie({"e": jnp.ones((3, 2)), "h": {"k": jnp.ones((2, 3)), "b": jnp.ones(2)}}, {"h/k": pt.transposed("e")})
     monkeypatch.setattr(type(jnp.ones(1)), "swapaxes", None)
@@ -563,3 +596,27 @@ def test_raw_exceptions_of_python_do_not_come_through(params):
          " or dtype.", pt.set, {"a": None}, "a", 1)  # fmt: skip
     with pytest.raises(pt.PatternError, match="matches nothing in 1 leaves"):
         pt.items(pt.Tree({"kernel": {"x": 1}}), "{kernal/x,y}")
+
+
+def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence():
+    tree = {"w": jnp.zeros((3, 2))}
+    with pytest.raises(pt.PatternError, match=r"not a selector: f32\[2\]; a selector is"):
+        pt.items(tree, jnp.ones(2))
+    says(
+        pt.StructureError,
+        "update takes a function of a leaf, got 3; to set a value use ptree.set",
+        pt.update,
+        tree,
+        "w",
+        3,
+    )
+    assert pt.set(tree, "w", 1, at=[0, 1])["w"].tolist() == pt.set(tree, "w", 1, at=jnp.array([0, 1]))["w"].tolist()
+    assert pt.set(tree, "w", 1, at=([0, 1], 1))["w"][:, 1].tolist() == [1, 1, 0]
+    for number, dtype in ((10**400, "float32"), (1e30, "float16"), (-1e39, "float32")):
+        with pytest.raises(pt.StructureError, match=r"expected a number that f.* can hold"):
+            pt.set({"w": jnp.zeros(2, dtype)}, "w", number, at=0)
+    assert pt.set(tree, "w", float("inf"), at=0)["w"][0, 0] == jnp.inf
+    with pytest.raises(pt.StructureError, match="a Partial cannot have None in the place of a child"):
+        pt.partition(jax.tree_util.Partial(max, 1, 2), "0")
+    says(pt.StructureError, "the tree is not like `like`: 'a': expected int in `like`, got 1.0 in the tree.",
+         pt.check, {"a": 1.0}, {"a": 10**5000})  # fmt: skip

@@ -20,6 +20,8 @@ from trees import TREES, arange, equal, language_model, mlp
 import ptree as pt
 from ptree._words import describe
 
+Z, O = jnp.zeros(2), jnp.ones(2)  # noqa: E741
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -201,6 +203,25 @@ def test_leaves_that_a_file_cannot_hold_are_all_listed_and_nothing_is_written(fi
     says(pt.FileError, "cannot save f32[3]: a leaf needs a name; save Tree({'name': leaf})", pt.save, file, arange(3))
 
 
+def test_names_and_leaves_that_would_make_a_file_that_cannot_load_are_refused(tmp_path):
+    file = tmp_path / "f.safetensors"
+    deep = {"a": Z}
+    for _ in range(300):
+        deep = {"a": deep}
+    with pytest.raises(pt.PathError, match="no path can have more than 256 segments; got 'a/a/a"):
+        pt.Tree(deep)
+    with pytest.raises(pt.PathError, match="the tree has more than 256 levels: it goes on below 'a/a/a"):
+        pt.save(file, deep)
+    for tree in ({"__metadata__": Z}, {"\ud800": Z}, {"m": np.ma.masked_array([1, 2], [0, 1])}):
+        with pytest.raises(pt.FileError, match="cannot save these leaves"):
+            pt.save(file, tree)
+    with pytest.raises(pt.PathError, match="the path 'a/b' is ambiguous"):
+        pt.save(file, {"a/b": Z, "a": {"b": O}})
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError):
+        pt.save(tmp_path / "no" / "f.safetensors", {"a": Z})
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_draft(file, monkeypatch):
     pt.save(file, pt.Tree({"a": 1}))
 
@@ -214,6 +235,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(file, monkeypatch):
     assert pt.load(file) == pt.Tree({"a": 1})
 
 
+def test_a_file_keeps_its_mode_and_a_link_stays_a_link(tmp_path):
+    file, link = tmp_path / "f.safetensors", tmp_path / "link.safetensors"
+    pt.save(file, {"a": Z})
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert file.stat().st_mode == plain.stat().st_mode
+    file.chmod(0o640)
+    link.symlink_to(file)
+    pt.save(link, {"a": O})
+    assert link.is_symlink()
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert (pt.load(file)["a"] == 1).all()
+
+
 def test_64_bit_values_are_not_cut_in_silence(file):
     with jax.enable_x64(True):
         pt.save(file, {"w": jnp.ones(2, jnp.float64)})
@@ -221,6 +256,16 @@ def test_64_bit_values_are_not_cut_in_silence(file):
         pt.load(file)
     with jax.enable_x64(True):
         assert pt.load(file)["w"].dtype == jnp.float64
+
+
+def test_like_never_cuts_64_bits(tmp_path):
+    file = tmp_path / "f.safetensors"
+    tree = {"n": np.array([2**40 + 1]), "s": np.int64(2**40 + 1), "f": np.float64(1 / 3)}
+    pt.save(file, tree)
+    back = pt.load(file, like=tree)
+    assert equal(back, tree)
+    with pytest.raises(pt.FileError, match="'n' is i64, and JAX would cut it to 32 bits"):
+        pt.load(file, like={"n": jax.ShapeDtypeStruct((1,), np.int64), "s": np.int64(0), "f": np.float64(0)})
 
 
 # ------------------------------------------------------------------------------- ties in files
@@ -280,6 +325,19 @@ def test_a_file_without_ties_takes_those_of_like_and_never_guesses(tmp_path):
          "  missing in the file: ['blocks/0/q/bias', 'blocks/0/v/bias', 'blocks/2/q/bias', 'blocks/2/v/bias', 'head/bias']\n"
          "  'head/kernel', f32[4,10], and 'transposed(embed/table)', f32[4,10], are tied in `like` and differ in the file, by up to 39",
          lambda: pt.load(file, like=tied_lm()))  # fmt: skip
+
+
+def test_a_file_with_other_ties_loads_only_where_the_values_agree(tmp_path):
+    file = tmp_path / "f.safetensors"
+    pt.save(file, pt.tie({"a": Z, "b": O, "c": O}, {"b": "c"}))
+    with pytest.raises(
+        pt.FileError, match=r"'b', f32\[2\], and 'a', f32\[2\], are tied in `like` and differ in the file, by up to 1"
+    ):
+        pt.load(file, like=pt.tie({"a": Z, "b": Z, "c": Z}, {"b": "a"}))
+    w = arange(2, 2)
+    pt.save(file, pt.tie({"a": w, "b": w}, {"b": pt.transposed("a")}))
+    with pytest.raises(pt.FileError, match="differ in the file"):
+        pt.load(file, like=pt.tie({"a": w, "b": w}, {"b": "a"}))
 
 
 SLOW = """

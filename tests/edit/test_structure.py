@@ -1,11 +1,17 @@
 """Edits of structure, put, drop, partition, merge, tie and Tree(...): keys of all kinds, containers and gaps stay as they are."""
 
+from collections import Counter, OrderedDict, defaultdict
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from errors import says
 from trees import Block, Pair, arange, equal
 
 import ptree as pt
+
+Z = jnp.zeros(2)
 
 SLASHED = {
     "net/~/linear": {"w": arange(2), "b": pt.Tree({"x": arange(1)})},
@@ -44,6 +50,53 @@ def test_writing_a_node_keeps_the_order_of_a_dict():
     new = pt.set(tree, "enc", {"a": arange(1), "w": arange(2, start=1)})
     assert list(new["enc"]) == ["w", "a"]
     assert pt.set(tree, "enc", tree["enc"]) is tree
+
+
+def test_a_path_for_put_that_two_keys_could_begin_is_ambiguous():
+    with pytest.raises(
+        pt.PathError, match="the path 'a/b/new' is ambiguous: the keys read 'a' then 'b/new' or 'a/b' then"
+    ):
+        pt.put({"a": {"x": 1}, "a/b": {"y": 1}}, "a/b/new", 1)
+
+
+def test_put_and_rename_see_the_same_ambiguities_as_get():
+    both = {"a/b": {"c": 1}, "a": {"b": {"c": 2}}}
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        pt.put(both, "a/b/c", 9)
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        pt.put({1: "x", "1": "y"}, "1", "z")
+    with pytest.raises(pt.PathError, match="is ambiguous"):
+        pt.rename({0: 1, "0": 2}, {"0": "x"})
+    says(pt.StructureError, "cannot put '01': the keys beside '01' are whole numbers", pt.put, {0: 1, 1: 9}, "01", 5)
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+         pt.rename, {"a": 1}, [("a", "b")])  # fmt: skip
+    says(pt.PatternError, "the pattern 'enc/k' renames nothing: earlier rules take all that it matches",
+         pt.rename, pt.Tree({"enc": {"k": 1}}), {"**/k": "**/kk", "enc/k": "x"})  # fmt: skip
+
+
+def test_put_beside_keys_with_slashes_ends_on_shared_and_circular_dicts():
+    shared = {"w": 1}
+    for _ in range(40):
+        shared = {"a": shared, "b/c": shared}
+    circle = {"a/b": 1}
+    circle["x"] = circle
+    for tree in (shared, circle):
+        with pytest.raises(pt.PathError, match="is not equally deep"):
+            pt.put(tree, "q/r", 1)
+
+
+def test_merge_and_put_make_no_tree_that_others_refuse():
+    with pytest.raises(pt.StructureError, match=r"cannot merge: \['a/b'\] is in more than one tree"):
+        pt.merge({"a/b": 1}, {"a": {"b": 2}})
+    for a, b in (({1: 1}, {"1": 2}), ({"1": 1}, {1: 2})):
+        with pytest.raises(pt.StructureError, match=r"cannot merge: \['1'\] is in more than one tree"):
+            pt.merge(a, b)
+    with pytest.raises(pt.StructureError, match=r"cannot merge: \['0'\] is in more than one tree"):
+        pt.merge([1], [2], [3])
+    assert pt.put({-1: 1, 0: 2}, "-2", 5) == {-1: 1, 0: 2, -2: 5}
+    for node, kind in (({None: 1}, "NoneType"), ({(1, 2): 1}, "tuple"), ({b"a": 1}, "bytes")):
+        says(pt.StructureError, f"cannot put 'a': the keys beside 'a' are of the type {kind}", pt.put, node, "a", 5)
+    says(pt.PathError, "cannot put 'a': the tree is 5, not a node.", pt.put, 5, "a", 3)
 
 
 def test_what_a_layer_of_a_stack_is_not_cannot_be_put_beside_it():
@@ -91,6 +144,12 @@ def test_a_container_loses_no_child_although_a_gap_is_left(tree):
         pt.drop(part, "*/w")
 
 
+def test_a_mapping_that_loses_everything_stays_of_its_kind():
+    for kind in (OrderedDict(a=1), defaultdict(int, a=1), {"a": 1}):
+        assert type(pt.drop(kind, "**")) is type(pt.partition(kind, "a")[1]) is type(kind)
+        assert not pt.drop(kind, "**")
+
+
 def test_mappings_become_trees_where_another_part_has_a_tree():
     merged = pt.merge({"a": pt.Tree({"x": 1})}, {"a": {"y": {"z": 2}}})
     assert type(merged) is dict
@@ -133,6 +192,45 @@ def test_a_tie_ends_at_no_part_of_a_container():
         pt.put(tree, "w", pt.transposed("a/in/left", (0,)))
     with pytest.raises(pt.TieError, match="it lies inside a container that is no Tree"):
         pt.put(tree, "a/in/left", pt.transposed("w", (0,)))
+
+
+def test_put_and_drop_elsewhere_keep_the_ties_of_containers():
+    tied = pt.tie({"a": Z, "b": Z, "c": Z}, {"b": "a"})
+    trees = jax.tree.map(lambda leaf: pt.Tree({"m": leaf}), tied)
+    for changed in (pt.put(trees, "q", 1), pt.drop(trees, "c")):
+        assert pt.ties(changed) == {"b/m": "a/m"}
+    pairs = jax.tree.map(lambda leaf: (leaf, leaf), tied)
+    assert pairs == jax.tree.map(lambda pair: pair, pairs)
+
+
+def test_a_dropped_alias_is_gone_from_every_view():
+    tree = pt.tie({"a": {"w": 1, "v": 1}, "b": {"w": 1, "v": 1}}, {"a/v": "a/w", "b": "a"})
+    left = pt.drop(tree, "b/v")
+    assert "b/v" not in left
+    assert list(left["b"]) == ["w"]
+    assert pt.asdict(left)["b"] == {"w": 1}
+    assert pt.set(left, "b", left["b"]) == left
+
+
+def test_drop_beside_a_tie_sees_what_it_sees_without_one():
+    tied = pt.tie({"emb": {"t": Z}, "head": {"k": Z}}, {"head/k": "emb/t"})
+    assert pt.drop({"m": tied, "c": Counter(a=1), "d": 1}, "c") == {"m": tied, "d": 1}
+    assert pt.paths(pt.drop({"a": 1, "a/b": 2, "m": tied}, "m/head"), aliases=True) == ["a", "a/b", "m/emb/t"]
+    assert pt.paths(pt.drop({"m": tied, "x": 1}, ["m/head", "x"]), aliases=True) == ["m/emb/t"]
+    says(
+        pt.PatternError,
+        "the pattern 'zz' matches nothing: at the root there are ['m', 'x'].",
+        pt.drop,
+        {"m": tied, "x": 1},
+        "zz",
+    )
+
+
+def test_merge_keeps_the_order_of_aliases_in_a_node_of_aliases_only():
+    tie = type(pt.transposed("a"))
+    tree = pt.Tree({"a": 1, "b": 2, "l0": {"a": tie("b"), "b": tie("a")}})
+    for parts in (pt.partition(tree, "a"), pt.partition(tree, "a")[::-1]):
+        assert pt.paths(pt.merge(*parts), aliases=True) == ["a", "b", "l0/a", "l0/b"]
 
 
 # ------------------------------------------------------------------------------- words

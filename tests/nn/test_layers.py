@@ -154,6 +154,14 @@ def test_embedding_reads_rows_and_nan_outside_of_the_table(key):
     assert jnp.isnan(layer(params, jnp.array([5]))).all()
 
 
+def test_a_negative_row_is_outside_of_the_table():
+    layer = nn.Embedding(5, 3)
+    params = layer.init(jax.random.key(0), jnp.arange(3))
+    assert jnp.isnan(layer(params, jnp.array([-1]))).all()
+    assert jnp.isnan(layer(params, jnp.array([-1], jnp.int8))).all()
+    assert not jnp.isnan(layer(params, jnp.array([4], jnp.uint8))).any()
+
+
 def test_flatten_keeps_the_first_axis():
     assert nn.Flatten()({}, jnp.ones((2, 3, 4))).shape == (2, 12)
     net = nn.Sequential(nn.Flatten(), nn.Dense(2))

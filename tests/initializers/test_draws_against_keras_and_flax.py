@@ -1,4 +1,4 @@
-"""The presets beside what Keras and Flax themselves draw; PyTorch's are in `test_torch.py`."""
+"""The presets beside what Keras and Flax themselves draw; PyTorch's are in `test_initializers_against_torch.py`."""
 
 import warnings
 

@@ -11,11 +11,13 @@ import optax
 import pytest
 from errors import says
 from jax.sharding import NamedSharding, PartitionSpec
-from trees import arange, dense, language_model, mlp
+from trees import arange, dense, equal, language_model, mlp
 
 import ptree as pt
 from ptree import initializers as I
 from ptree import nn
+
+Z = jnp.zeros(2)
 
 
 def test_a_tie_is_one_leaf_with_two_names():
@@ -130,6 +132,20 @@ def test_a_tie_that_cannot_be_made_says_why_and_changes_nothing(table, message):
     before = jax.tree.structure(tree)
     says(pt.TieError, message, pt.tie, tree, table)
     assert jax.tree.structure(tree) == before
+
+
+def test_tie_refuses_to_drop_an_empty_node():
+    with pytest.raises(pt.TieError, match="'b/n' has no 'a/n'"):
+        pt.tie({"a": {"x": 1}, "b": {"x": 1, "n": None}}, {"b": "a"})
+
+
+def test_ties_of_ties_cannot_explode():
+    bomb = {"a": 1, "n0": {"0": pt.transposed("a"), "1": pt.transposed("a")}}
+    for level in range(1, 40):
+        source = type(pt.transposed("a"))(f"n{level - 1}")
+        bomb[f"n{level}"] = {"0": source, "1": source}
+    with pytest.raises(pt.TieError, match="ties of ties stand for more than 100,000 leaves"):
+        pt.Tree(bomb)
 
 
 def test_a_tied_tree_can_be_written_down_with_its_ties():
@@ -409,6 +425,13 @@ def test_a_pattern_that_names_only_an_alias_writes_what_the_alias_shows():
     np.testing.assert_array_equal(new["embed/table"], tree["embed/table"] * scale[:, None])
 
 
+def test_a_node_of_aliases_keeps_the_ties_inside_of_it():
+    tree = pt.tie({"a": {"w": Z, "v": Z}, "b": {"w": Z, "v": Z}}, {"a/v": "a/w", "b": "a"})
+    assert pt.ties(tree["b"]) == {"v": "w"}
+    new = pt.set(tree, "b", pt.update(tree["b"], "w", lambda w: w + 1))
+    assert (new["a/v"] == 1).all()
+
+
 def test_gradient_by_use_tells_the_uses_apart():
     params = pt.tie({"a": arange(2, 3), "b": arange(3, 2), "c": arange(2)}, {"b": pt.transposed("a")})
 
@@ -505,6 +528,12 @@ def test_putting_a_tie_follows_chains_and_refuses_what_is_not_there():
          pt.Tree, {"v": arange(2), "m": {"b": pt.transposed("v")}})  # fmt: skip
 
 
+def test_a_tie_can_be_put():
+    tree = pt.put(pt.Tree({"a": arange(2, 3)}), "b/c", pt.transposed("a"))
+    assert tree["b/c"].shape == (3, 2)
+    assert pt.ties(tree) == {"b/c": pt.transposed("a")}
+
+
 def test_a_container_in_the_place_of_a_leaf_is_tied_whole():
     tree = pt.Tree({"a": Both(arange(2, 3), arange(2)), "b": Both(arange(2, 3), arange(2))})
     tied = pt.tie(tree, {"b": "a"})
@@ -522,6 +551,15 @@ def test_a_container_in_the_place_of_a_leaf_is_tied_whole():
          pt.tie, tree, {"b/x": "a/x"})  # fmt: skip
     by_use = pt.sharing.gradient_by_use(lambda p: (p["a"].x * 2).sum() + p["b"].x.sum(), tied, "b/x")
     assert {name: float(grad[0, 0]) for name, grad in by_use.items()} == {"a/x": 2, "b/x": 1}
+
+
+def test_no_transform_looks_into_a_container_in_the_place_of_a_leaf():
+    tied = pt.tie({"w": arange(2, 3), "h": arange(3, 2)}, {"h": pt.transposed("w")})
+    state = jax.tree.map(lambda leaf: {"m": leaf}, tied)
+    assert pt.set(state, "h/m", pt.get(state, "h/m"))["w"]["m"].shape == (2, 3)
+    hessian = jax.hessian(lambda p: (p["w"] ** 2).sum() * p["h"].sum())(tied)
+    assert equal(pt.update(hessian, "w/h", lambda leaf: leaf), hessian)
+    assert pt.set(hessian, "h/w", hessian["h"]["w"])["w"]["w"].shape == (2, 3, 2, 3)
 
 
 def test_trees_inside_other_containers_are_untied_and_looked_into():

@@ -60,6 +60,15 @@ def test_raw_keys_of_any_implementation_draw_what_typed_ones_draw(impl):
         assert (raw == jax.random.key_data(pt.random.child_key(key, "a/b"))).all()
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_a_key_depends_on_its_path_alone_with_any_implementation(impl):
+    key = jax.random.key(3, impl=impl)
+    spec = pt.Tree({f"l{i}": {"w": pt.Param((3,), init=I.normal(1.0))} for i in range(5)})
+    whole, alone = pt.init(spec, key), pt.init(pt.select(spec, "l3"), key)
+    assert (whole["l3/w"] == alone["l3/w"]).all()
+    assert pt.random.keys(spec, key)["l2/w"] == pt.random.child_key(pt.random.child_key(key, "l2"), "w")
+
+
 def test_no_leaf_key_is_used_twice():
     with jax.debug_key_reuse(True):
         params = pt.init(SPEC, KEY)

@@ -1,6 +1,6 @@
 """Checkpoints: a run that is killed at any moment goes on as if nothing had been.
 
-50 kills instead of 8: `pytest --hypothesis-profile=long tests/test_checkpoints.py`.
+50 kills instead of 8: `pytest --hypothesis-profile=long tests/files/test_checkpoints.py`.
 """
 
 import os
@@ -288,7 +288,7 @@ assert passed > len(files)
 
 def test_any_damage_to_a_folder_by_orbax_is_passed_over(tmp_path):
     # in a process of its own: Orbax closes its event loop over unfinished tasks, which complain at any later moment
-    paths = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    paths = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", DAMAGE, str(tmp_path)],
         capture_output=True,

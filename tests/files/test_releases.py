@@ -1,6 +1,6 @@
 """Files that released versions wrote load as they were saved, for good.
 
-At each release a file is added, and none is ever changed: `PYTHONPATH=tests python -m test_releases VERSION`.
+At each release a file is added, and none is ever changed: `PYTHONPATH=tests python tests/files/test_releases.py VERSION`.
 """
 
 import os
@@ -17,7 +17,7 @@ from trees import Pair, equal, same_leaf
 
 import ptree as pt
 
-FILES = Path(__file__).parent / "files"
+FILES = Path(__file__).parent / "releases"
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool", "complex64",
           "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "complex128", "int4", "float4_e2m1fn"]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Seeded mutations of whole files: each one is found, or, behind a checksum that fits again, read as just what it says.
 
-The long run, 100,000 of them: `pytest --hypothesis-profile=long tests/test_mutations.py`.
+The long run, 100,000 of them: `pytest --hypothesis-profile=long tests/files/test_mutations.py`.
 """
 
 import copy

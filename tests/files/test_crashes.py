@@ -1,6 +1,6 @@
 """Crashes, full and read-only disks, and many at once: what a save leaves is the old file or the new one, whole.
 
-200 killed saves instead of 12: `pytest --hypothesis-profile=long tests/test_crashes.py`.
+200 killed saves instead of 12: `pytest --hypothesis-profile=long tests/files/test_crashes.py`.
 """
 
 import fcntl

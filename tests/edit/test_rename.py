@@ -1,0 +1,153 @@
+"""rename: each leaf under its new name, in containers of the same kind, and what it refuses."""
+
+import re
+from collections import OrderedDict
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from errors import says
+from trees import mlp
+
+import ptree as pt
+
+Z = jnp.zeros(2)
+
+
+@pytest.fixture
+def params():
+    return pt.tie(mlp(), {"4": "2"})
+
+
+def test_rename_fills_in_what_the_wildcards_took(params):
+    new = pt.rename(params, {"*/kernel": "layers/*/w", "*/bias": "layers/*/b"})
+    assert pt.paths(new, "layers/2") == ["layers/2/w", "layers/2/b"]
+    assert new["layers/4/w"] is params["2/kernel"]
+    assert pt.ties(new) == {"layers/4/w": "layers/2/w", "layers/4/b": "layers/2/b"}
+    assert pt.rename({"enc": {"l_0": 1}}, {"enc/l_*": "x/*"}) == {"x": {"0": 1}}
+    assert pt.rename({"enc/l_0": 1, "b": 2}, {"enc/l_*": "x.*"}) == {"x.0": 1, "b": 2}
+    assert pt.rename({"enc": {"l_0": 1}}, {re.compile(r"enc/l_(\d)"): r"l\1/enc"}) == {"l0": {"enc": 1}}
+    assert pt.rename({"a": {"b": 1}}, {"a": "c"}) == {"c": {"b": 1}}
+    assert pt.rename({"a": 1, "b": 2}, {"a": "b", "b": "a"}) == {"b": 1, "a": 2}
+
+
+def test_rename_refuses_what_would_lose_a_leaf(params):
+    says(
+        pt.StructureError,
+        "cannot rename: '0/bias' and '2/bias' both land on '2/bias'",
+        pt.rename,
+        params,
+        {"0/bias": "2/bias"},
+    )
+    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0 of '*', '**' and '?'",
+         pt.rename, params, {"*/bias": "b"})  # fmt: skip
+    says(pt.PatternError, "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].",
+         pt.rename, params, {"9": "8"})  # fmt: skip
+    says(
+        pt.StructureError,
+        "cannot rename at the root: a list keeps its own names",
+        pt.rename,
+        [1],
+        {"0": "1"},
+    )
+
+
+def test_rename_never_loses_a_leaf_below_where_another_lands():
+    for tree in ({"a": {"x": 1, "y": 3}, "b": 2}, pt.Tree({"a": {"x": 1, "y": 3}, "b": 2})):
+        says(
+            pt.StructureError,
+            "cannot rename: 'b' lands on 'a', and 'a/x' below it, on 'a/x'",
+            pt.rename,
+            tree,
+            {"b": "a"},
+        )
+        says(
+            pt.StructureError,
+            "cannot rename: 'a/x' lands on 'a', and 'a/y' below it, on 'a/y'",
+            pt.rename,
+            tree,
+            {"a/x": "a"},
+        )
+        assert pt.rename(tree, {"b": "a/z"})["a"]["z"] == 2
+    says(
+        pt.StructureError,
+        "cannot rename: 'b' lands on 'a', and 'a/0' below it, on 'a/0'",
+        pt.rename,
+        {"a": [1, 2], "b": 3},
+        {"b": "a"},
+    )
+
+
+def test_rename_of_a_dict_moves_whole_containers():
+    tied = pt.tie(mlp(), {"4": "2"})
+    moved = pt.rename({"m": tied, "o": [1, (2,)], "e": {}}, {"m": "k", "o": "p", "e": "f/g"})
+    assert moved["k"] is tied
+    assert moved == {"k": tied, "p": [1, (2,)], "f": {"g": {}}}
+    says(
+        pt.StructureError,
+        "cannot rename inside 'a': a list keeps its own names",
+        pt.rename,
+        {"a": [1, 2]},
+        {"a/0": "a/x"},
+    )
+    assert pt.rename({0: 1}, {"0": "a"}) == {"a": 1}
+
+
+HAIKU = {"mlp/~/linear_0": {"w": 1, "b": 2}, "mlp/~/linear_1": {"w": 3, "b": 4}}
+
+
+@pytest.mark.parametrize(("tree", "table", "expected"), [
+    (HAIKU, {"mlp/~/linear_*": "net/~/linear_*"}, {"net/~/linear_0": {"w": 1, "b": 2}, "net/~/linear_1": {"w": 3, "b": 4}}),
+    (HAIKU, {"mlp/~/linear_0": "mlp/~/linear_1", "mlp/~/linear_1": "mlp/~/linear_0"},
+     {"mlp/~/linear_1": {"w": 1, "b": 2}, "mlp/~/linear_0": {"w": 3, "b": 4}}),
+    (HAIKU, {"**/w": "**/kernel"}, {"mlp/~/linear_0": {"kernel": 1, "b": 2}, "mlp/~/linear_1": {"kernel": 3, "b": 4}}),
+    ({"layers": [{"a": 1}, {"a": 2}]}, {"**/a": "**/w"}, {"layers": [{"w": 1}, {"w": 2}]}),
+    ({"e": {"l": [{"k": 1}]}, "z": ()}, {"e/l/*/k": "enc/l/*/w"}, {"enc": {"l": [{"w": 1}]}, "z": ()}),
+    ({"gen": pt.Tree({"a": 1}), "disc": pt.Tree({"a": 2})}, {"**/a": "**/w"}, {"gen": pt.Tree({"w": 1}), "disc": pt.Tree({"w": 2})}),
+    ([{"a": 1}, ({"a": 2},)], {"**/a": "**/w"}, [{"w": 1}, ({"w": 2},)]),
+    ({1: {"a": 1}, 2: {"a": 2}}, {"1": "7"}, {7: {"a": 1}, 2: {"a": 2}}),
+    ({"a": 1, "b": {"c": 2}}, {"b/c": "c2"}, {"a": 1, "c2": 2}),
+    ({"a": {"x": 1, "y": 3}, "b": 2}, {"b": "a/z"}, {"a": {"x": 1, "y": 3, "z": 2}}),
+])  # fmt: skip
+def test_rename_keeps_every_container_and_every_leaf(tree, table, expected):
+    renamed = pt.rename(tree, table)
+    assert renamed == expected
+    assert jax.tree.structure(renamed) == jax.tree.structure(expected)
+    assert sorted(jax.tree.leaves(renamed)) == sorted(jax.tree.leaves(tree))
+
+
+def test_rename_keeps_kinds_of_mappings_and_order_and_shares_the_rest():
+    tree = OrderedDict(z=OrderedDict(b=1, a=2), m={"k": [3]})
+    renamed = pt.rename(tree, {"z": "y"})
+    assert renamed == OrderedDict(y=OrderedDict(b=1, a=2), m={"k": [3]})
+    assert list(renamed) == ["y", "m"]
+    assert renamed["m"] is tree["m"]
+    assert type(pt.rename(OrderedDict(z=1, a=2), {"z": "q"})) is OrderedDict
+    state = pt.rename(optax.adam(1.0).init({"a": Z}), {"**/a": "**/b"})
+    assert pt.paths(state) == ["0/count", "0/mu/b", "0/nu/b"]
+    wide = {f"m/~/l_{at}": {"w": at} for at in range(5000)}  # by one write a name this took minutes
+    assert len(pt.rename(wide, {"m/~/l_*": "n/~/l_*"})) == 5000
+
+
+@pytest.mark.parametrize(("tree", "table", "message"), [
+    ({1: 1, 2: 2}, {"1": "x"}, "cannot rename: the keys beside 'x' are whole numbers"),
+    ({"a": [1, 2]}, {"a/0": "a/x"}, "cannot rename inside 'a': a list keeps its own names"),
+    ({"a": [1, 2], "b": 3}, {"b": "a/z"}, "cannot rename: in 'a': a list keeps its own names, ['0', '1']"),
+    (3, {"a": "b"}, "cannot rename: the tree is a single leaf, which has no name"),
+])  # fmt: skip
+def test_rename_says_what_cannot_take_a_name(tree, table, message):
+    says(pt.StructureError, message, pt.rename, tree, table)
+
+
+@pytest.mark.parametrize("tree", [pt.Tree({"a": {"b": 1}}), {"a": {"b": 1}}, {"a/b": 1}])
+def test_rename_refuses_paths_that_are_none(tree):
+    for table in (
+        {re.compile("a/(b)"): ""},
+        {re.compile("a/(b)"): "x//y"},
+        {"a/b": "x//y"},
+        {"a/b": "/x"},
+        {"a/b": "x/"},
+    ):
+        with pytest.raises(pt.PatternError, match=r"the new path (is empty|has an empty segment)"):
+            pt.rename(tree, table)
