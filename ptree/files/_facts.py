@@ -43,7 +43,7 @@ class Facts:
 
     def to_json(self) -> str:
         ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
-        # empty fields are left out: a plain tree has short metadata, and old readers see no key that they do not know
+        # empty fields are left out, to keep the metadata of a plain tree short
         stated = {name: value for name, value in {**vars(self), "ties": ties}.items() if value}
         return json.dumps({"version": VERSION, "order": [], **stated})
 

@@ -20,7 +20,7 @@ from ._kinds import kind_named
 from ._stored_leaf import StoredLeaf
 
 ALIGNED = 64
-"""Bytes: the data begin at a multiple of it, and so does every tensor whose size is one. JAX maps such memory without a copy."""
+"""Bytes: the data begin at a multiple of it, and so does every tensor whose size is one; JAX uses such memory as it is."""
 
 _SUM_KEY = b'"ptree_sum":"'
 _START = b'{"__metadata__":{' + _SUM_KEY
@@ -152,7 +152,7 @@ def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf
         raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode, and not empty")
     code, shape, (start, stop) = about["dtype"], about["shape"], about["data_offsets"]
     numbers = (*shape, start, stop)
-    # by type, as True and 1.0 are equal to whole numbers
+    # by type: to isinstance True is an int
     if len(about) != 3 or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on")
     if code not in DTYPES:
