@@ -17,7 +17,11 @@ _NAMES = {
 
 
 def dtype_named(name: str) -> np.dtype:
-    """Find the dtype of a name such as 'bfloat16', in `ml_dtypes` or NumPy; raises TypeError for other names."""
+    """Find the dtype of a name such as 'bfloat16', in `ml_dtypes` or else in NumPy.
+
+    Raises:
+        TypeError: neither of them has a dtype of this name.
+    """
     return np.dtype(getattr(ml_dtypes, name, name))
 
 

@@ -82,7 +82,7 @@ def _storage(leaf: StoredLeaf) -> Storage:
 
 
 def metadata_of(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata of a header: zeros in the place of its checksum, ptree's facts, and the user's metadata."""
+    """Compose the metadata of a header: zeros in the place of its checksum, ptree's part, and the user's."""
     return {"ptree_sum": NO_CHECKSUM, "ptree": facts.to_json(), **metadata}
 
 
@@ -102,7 +102,11 @@ def seal_of(header: bytes) -> str:
 
 
 def header_length(first: bytes, size: int) -> int:
-    """Read the length of the header from the first eight bytes of a file; raises ValueError if the file is shorter."""
+    """Read the length of the header from the first eight bytes of a file.
+
+    Raises:
+        ValueError: a file of this size cannot have such a header.
+    """
     if len(first) < 8:
         raise ValueError("it is shorter than the 8 bytes that say how long the header is")
     length = int.from_bytes(first, "little")
@@ -113,7 +117,13 @@ def header_length(first: bytes, size: int) -> int:
 
 
 def parsed(text: bytes, size: int, verify: bool) -> Header:
-    """Parse a header, and check the offsets of each tensor; raises ValueError, FileError or TieError."""
+    """Parse a header, and check the offsets of each tensor.
+
+    Raises:
+        ValueError: the header is damaged, or does not fit the size of the file.
+        FileError: a dtype, or a version of the format, that this ptree does not know.
+        TieError: a transform that this process has not registered.
+    """
     data_start = 8 + len(text)
     try:
         table = json.loads(text.decode(), object_pairs_hook=unique)
@@ -131,7 +141,11 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
 
 
 def unique(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
-    """Parse a JSON object of a header or an index; raises ValueError for a name that stands twice."""
+    """Parse a JSON object of a header, in which each name must be unique.
+
+    Raises:
+        ValueError: a name that stands twice.
+    """
     # by itself, json.loads keeps the last value in silence
     table = dict(pairs)
     if len(table) < len(pairs):
@@ -183,9 +197,9 @@ def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) ->
 def split_metadata(
     text: bytes, start: bytes, metadata: Mapping[str, str], verify: bool
 ) -> tuple[Facts | None, dict[str, str]]:
-    """Split the metadata of a header into ptree's facts, None if ptree wrote none, and the user's metadata.
+    """Split the metadata of a header into ptree's part, checked by its checksum, and the user's.
 
-    `text` is the whole JSON, which begins with `start` and its checksum; with `verify` they are compared.
+    The facts are None if ptree wrote none. `text` is the whole JSON, which begins with `start` and its checksum; with `verify` they are compared.
     """
     stated, checksum = metadata.get("ptree"), metadata.get("ptree_sum")
     others = {name: value for name, value in metadata.items() if name not in ("ptree", "ptree_sum")}
@@ -211,7 +225,11 @@ def _recomputed(text: bytes, at: int) -> str:
 
 
 def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
-    """Add to a tensor of the header what the facts state about it; raises ValueError if that cannot be true of it."""
+    """Add to a tensor of the header what the facts state about it.
+
+    Raises:
+        ValueError: that cannot be true of this tensor.
+    """
     name = tensor.name
     leaf = replace(tensor, kind=facts.kinds.get(name, ""), checksum=facts.sums.get(name, ""))
     if name in facts.dtypes:

@@ -1,4 +1,4 @@
-"""Encode, parse and open an index of shards in Hugging Face's form (`model.safetensors.index.json`)."""
+"""Encode, parse and read an index (`model.safetensors.index.json`, as Hugging Face has it), and open the shards that it names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST = 1_000_000_000  # bytes of an index that are read: more is no index, b
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """An index of shards, parsed: the file of each leaf; `facts` is None if another program wrote it."""
+    """An index, parsed: which shard each leaf is in; `facts` is None if another program wrote it."""
 
     path: str
     files: dict[str, str]
@@ -36,7 +36,11 @@ def index_bytes(files: Mapping[str, str], total_size: int, facts: Facts, metadat
 
 
 def parsed_index(path: str, text: bytes, verify: bool) -> ShardIndex:
-    """Parse the JSON of an index of shards; raises FileError if it is damaged or no index."""
+    """Parse the JSON of an index.
+
+    Raises:
+        FileError: it is damaged, or no index.
+    """
     try:
         table = json.loads(text.decode(), object_pairs_hook=unique)
         files = dict(table["weight_map"])
@@ -64,14 +68,19 @@ def _check_names(files: Mapping[str, str]) -> None:
 
 
 def read_index(path: Path, verify: bool) -> ShardIndex:
-    """Read and parse the index of shards at a path; raises FileError if it is damaged, OSError if it cannot be read."""
+    """Read the index at a path.
+
+    Raises:
+        FileError: it is damaged, or no index.
+        OSError: it cannot be read.
+    """
     with open(path, "rb") as file:
         text = file.read(_LONGEST)
     return parsed_index(str(path), text, verify)
 
 
 def open_shards(path: Path, *, verify: bool, mmap: bool) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
-    """Open an index and its shards, name -> shard, and check that they were saved together and hold all leaves."""
+    """Open the shards that an index names, and check that they fit the index."""
     while True:
         index = read_index(path, verify)
         shards: dict[str, SafetensorsFile] = {}
@@ -107,7 +116,7 @@ def _missing(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Pat
 
 
 def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: bool) -> str:
-    """Say how shards do not fit their index; "" if they do."""
+    """Say how shards do not fit the index that names them; "" if they do."""
     lost = [name for name, file in index.files.items() if name not in shards[file].header.leaves]
     if lost:
         return f"its shards do not have what it says they have: {listed(lost)}"

@@ -80,7 +80,7 @@ class LeafKind(ABC):
 
 
 class JaxArray(LeafKind):
-    """Arrays of JAX; also what is loaded for a `Param` or a `jax.ShapeDtypeStruct`."""
+    """The kind of arrays of JAX, and of leaves that are loaded for a `Param` or a `jax.ShapeDtypeStruct`."""
 
     can_be_placed = True
 
@@ -200,7 +200,7 @@ class NumpyScalar(_OneNumber):
 
 
 class PythonNumber(_OneNumber):
-    """Numbers of Python: bool, int and float."""
+    """The kind of Python's numbers: bool, int and float."""
 
     def matches(self, leaf: Leaf) -> bool:
         return type(leaf) in (bool, int, float)  # by type: np.float64 is a subclass of float
@@ -445,7 +445,7 @@ def is_cut(dtype: np.dtype) -> bool:
 
 
 def refuse_cut(dtypes: Iterable[tuple[str, np.dtype]]) -> None:
-    """Raise FileError that lists all leaves that JAX would cut to 32 bits."""
+    """Raise one FileError for all arrays whose numbers JAX would cut to 32 bits."""
     cut = [f"{quoted(path)} is {short_dtype(dtype)}" for path, dtype in dtypes if is_cut(dtype)]
     if cut:
         them = "it" if len(cut) == 1 else "them"

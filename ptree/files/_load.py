@@ -1,4 +1,4 @@
-"""Load a tree from a file: open it, read the selected leaves, fit them to `like`, place them on devices, and report."""
+"""Load a tree from a file, with a report: select and rename leaves, compare ties, read, fit and place what was selected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(
     verify: bool | None = None,
     mmap: bool = False,
 ) -> PyTree:
-    """Read a tree from a safetensors file: just what was saved, with its ties, order and types.
+    """Load a tree from a safetensors file: just what was saved, with its ties, order and types.
 
     With `like` (parameters, a spec, an abstract tree, any pytree) the file's leaves are put into the containers
     and ties of `like`, and every leaf must be there with the same shape and dtype. Where only one of the two is

@@ -1,4 +1,4 @@
-"""Paths on disk: check the path that `save` or `load` is called with, and find the file, its index, or an Orbax checkpoint."""
+"""Check the path of a call, and find what is there: the file, the path of its index, or an Orbax checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORBAX_METADATA = "_CHECKPOINT_METADATA"
 
 
 def checked_path(path: str | os.PathLike[str], call: str) -> str:
-    """Check the path of a call and return it as text; raises FileError for a tree, as when arguments are swapped.
+    """Check the path of a call, which may be swapped with another argument, and return it as text.
 
     >>> checked_path({"w": 1}, "save(path, tree)")
     Traceback (most recent call last):
@@ -43,5 +43,5 @@ def index_path(file: Path) -> Path:
 
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:
-    """Whether the path is that of an Orbax checkpoint, a folder."""
+    """Whether an Orbax checkpoint, which is a folder, is at this path."""
     return os.path.exists(os.path.join(path, _ORBAX_METADATA))

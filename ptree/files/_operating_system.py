@@ -1,4 +1,4 @@
-"""Calls that differ between operating systems: lock, create, read and write an open file, flush a folder, copy permissions.
+"""Calls that differ between operating systems: open, create, lock, read and write the bytes of a file, flush a folder.
 
 Linux and macOS have `flock`. Windows does not: there, a draft counts as left behind by a crash when nobody has written
 to it for an hour, and nothing keeps two processes from saving shards to one path at once. What is loaded is complete even

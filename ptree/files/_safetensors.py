@@ -1,4 +1,4 @@
-"""SafetensorsFile: an open safetensors file; the header is read at once, a leaf, run or block when it is asked for."""
+"""SafetensorsFile: the header of a safetensors file, and arrays, runs and blocks of its tensors, read or mapped."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def described(
 
 
 def _name_problem(path: str) -> str:
-    """Say why a leaf cannot be saved under this name; "" if it can."""
+    """Say why `save` cannot give a leaf this name; "" if it can."""
     if path == "__metadata__":
         return f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it"
     segments = path.split("/")
@@ -233,7 +233,7 @@ def _name_problem(path: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether names or metadata can be saved as UTF-8: a string of Python may hold lone surrogates, which cannot."""
+    """Whether `save` can write a name or metadata as UTF-8: a string of Python may hold lone surrogates."""
     # `isprintable` is much faster than the loop, and true of nearly all names
     return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 

@@ -1,4 +1,4 @@
-"""SavedTree: a saved tree that is open for reading, in one file, in shards, or by Orbax; the error for damaged leaves."""
+"""SavedTree, what `load` reads from: the interface of safetensors files and Orbax checkpoints; the error for damaged leaves."""
 
 from __future__ import annotations
 

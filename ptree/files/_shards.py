@@ -1,4 +1,4 @@
-"""Names for new shards, and the removal of shards, an index or a file that a newer save has replaced."""
+"""Choose names for new shards, and remove shards that a newer tree has replaced, or that crashes left behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Fit the leaves of a file to a template tree, `like`: match stacks, ties, numbers and dtypes, keep or cast values, report.
-
-This plans a load; `_load` then reads, draws and places.
-"""
+"""Fit a file to a template, `like`: match its stacks, ties, numbers and dtypes with those of `like`, keep or cast values."""
 
 from __future__ import annotations
 
@@ -141,7 +138,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
 
 @dataclass(frozen=True)
 class _Matched:
-    """Leaves of the file and of `like`, path by path, before it is said what may differ."""
+    """Leaves of the file matched with those of `like`, path by path; no difference is judged yet."""
 
     values: Mapping[str, Leaf]
     expected: Mapping[str, Leaf]
@@ -162,7 +159,11 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
 
 
 def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed) -> list[str]:
-    """The leaves that keep their value in `like`; raises FileError where one has none."""
+    """List the leaves that keep their value in `like`.
+
+    Raises:
+        FileError: there is no value to keep in `like`.
+    """
     kept: list[str] = []
     if allowed.missing == "keep":
         kept += different.missing

@@ -1,4 +1,4 @@
-"""Write leaves, facts and metadata to disk, to one file or to shards of limited size and their index."""
+"""Write a tree to disk: group its leaves into shards of limited size if asked, and fill each file with header and data."""
 
 from __future__ import annotations
 
