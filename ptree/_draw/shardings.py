@@ -80,9 +80,11 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
         request = requests[path]
         try:
             shardings[path] = _sharding(request, tuple(leaf.shape), mesh_of_specs)
-        except Exception as error:  # JAX has several kinds
-            layers = f", of layers {_layer_shape(request, leaf.shape)}" if request.skipped_axes else ""
-            problems.append(f"cannot place {quoted(path)}, {describe(leaf)}{layers}, as {request.given}: {error}")
+        except Exception as error:  # JAX raises several kinds
+            shown = describe(leaf)
+            if request.skipped_axes:
+                shown += f", of layers {_layer_shape(request, leaf.shape)}"
+            problems.append(f"cannot place {quoted(path)}, {shown}, as {request.given}: {error}")
     if problems:
         raise InitError(lines(problems))
     return shardings

@@ -43,8 +43,9 @@ class Facts:
 
     def to_json(self) -> str:
         ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
+        fields = {**vars(self), "ties": ties}
         # empty fields are left out, to keep the metadata of a plain tree short
-        stated = {name: value for name, value in {**vars(self), "ties": ties}.items() if value}
+        stated = {name: value for name, value in fields.items() if value}
         return json.dumps({"version": VERSION, "order": [], **stated})
 
     @staticmethod

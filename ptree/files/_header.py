@@ -234,8 +234,9 @@ def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
     leaf = replace(tensor, kind=facts.kinds.get(name, ""), checksum=facts.sums.get(name, ""))
     if name in facts.dtypes:
         leaf = _as_lacking(leaf, facts.dtypes[name])
-    kind = kind_named(leaf.kind) if leaf.kind else None
-    misfit = kind.misfit(leaf) if kind else ""
+    # a kind that this ptree does not know is an error only when the leaf is read
+    kind = kind_named(leaf.kind)
+    misfit = "" if kind is None else kind.misfit(leaf)
     if misfit:
         raise ValueError(f"{quoted(name)} {misfit}")
     return leaf
@@ -251,6 +252,7 @@ def _as_lacking(tensor: StoredLeaf, dtype_name: str) -> StoredLeaf:
     shape = tensor.shape[: max(0, len(tensor.shape) - len(storage.axes))]
     is_stored_so = (storage.dtype, (*shape, *storage.axes)) == (tensor.dtype, tensor.shape)
     kind = kind_named(tensor.kind)
-    if not is_stored_so or (kind is not None and not kind.has_dtype(dtype)):
+    may_have_dtype = kind is None or kind.has_dtype(dtype)
+    if not (is_stored_so and may_have_dtype):
         raise ValueError(f"{quoted(tensor.name)} is {tensor.dtype}{[*tensor.shape]}, and cannot be {dtype} too")
     return replace(tensor, dtype=dtype, shape=shape)

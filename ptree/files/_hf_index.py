@@ -127,7 +127,9 @@ def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: 
     # an interrupted save, or one copied in part, can mix shards of two trees: each header has its own checksum
     found = {name: shard.header.checksum for name, shard in shards.items()}
     others = sorted({name for name, _ in found.items() ^ index.facts.shards.items()})
-    return f"these shards were not saved together with it: {listed(others)}" if others else ""
+    if others:
+        return f"these shards were not saved together with it: {listed(others)}"
+    return ""
 
 
 def _missing_facts(shards: Iterable[SafetensorsFile]) -> str:

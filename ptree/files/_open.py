@@ -115,8 +115,8 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     @cached_property
     def _names(self) -> dict[str, StoredLeaf | Tie]:
         """All names of leaves, tied names too, in declared order."""
-        everything = entries(self.stored_tree())
-        return {path: value for path, value in everything.items() if _is_stored(value) or isinstance(value, Tie)}
+        everything = entries(self.stored_tree())  # empty nodes too, which have no name in the mapping
+        return {path: value for path, value in everything.items() if isinstance(value, (StoredLeaf, Tie))}
 
     def _open_leaf(self, name: str) -> OpenLeaf:
         return OpenLeaf(self.leaves[name], self._opened.by_leaf[name], self._verify)
@@ -216,10 +216,6 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
             return damage_error(self.path, names)
         files = {os.path.basename(self._opened.by_leaf[name].path) for name in names}
         return damage_error(self.path, names, f", in {listed(sorted(files))}")
-
-
-def _is_stored(value: Leaf) -> bool:
-    return isinstance(value, StoredLeaf)
 
 
 def _open_either_form(path: str, verify: bool, mmap: bool) -> _Opened:

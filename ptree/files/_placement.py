@@ -104,8 +104,9 @@ _WHOLE = _Way((), None)
 def _way_of_stack(stacked: str, layers: list[str], shapes: Mapping[str, Shape], spread: Mapping[str, Sharding]) -> _Way:
     """The sharding to read a stack that is loaded into layers: that of each layer, if all are placed alike, on its axes."""
     chosen = {spread.get(layer) for layer in layers}
-    sharding = chosen.pop() if len(chosen) == 1 else None
-    axis = _stack_axis(layers[0], stacked) if layers else None
+    if len(chosen) != 1:  # no layers, or layers that are placed in different ways
+        return _WHOLE
+    sharding, axis = chosen.pop(), _stack_axis(layers[0], stacked)
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
     shape, spec = shapes[layers[0]], _padded(sharding.spec, len(shapes[layers[0]]))

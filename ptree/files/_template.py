@@ -150,11 +150,11 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
     """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
     tree = _restacked(got, like)
     ties = _fit_ties(like, tree, _leaves_for(template, tree))
-    numbers = {name: _as_number_of(template[name], ties.values[name]) for name in template if name in ties.values}
+    shared = [name for name in template if name in ties.values]
+    numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
     cast = _cast(template, numbers) if may_cast else {}
     values = {**ties.values, **numbers, **cast}
-    required = {name: expected(leaf) for name, leaf in template.items()}
-    required = {name: _required(leaf, values.get(name)) for name, leaf in required.items()}
+    required = {name: _required(expected(leaf), values.get(name)) for name, leaf in template.items()}
     return _Matched(values, required, cast.keys(), ties.problems)
 
 
@@ -299,7 +299,9 @@ def _are_one_type(like: Leaf, value: Leaf) -> bool:
 
 def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
     """Turn a number from the file into the dtype of an array of one number in `like`; return other values as they are."""
-    if not isinstance(value, NUMBERS) or isinstance(like, NUMBERS) or not _are_one_type(like, value):
+    if not isinstance(value, NUMBERS) or isinstance(like, NUMBERS):
+        return value
+    if not _are_one_type(like, value):
         return value
     array = np.asarray(value).astype(like.dtype)
     # rounding a float is what every float32 does; an int that changes, such as 300 in int8, is an error instead
@@ -309,7 +311,8 @@ def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
 
 def _required(like: Leaf, value: Leaf) -> Leaf:
     """The leaf of `like` that the value in the file must match; for a number, any array of one number of its type will do."""
-    if isinstance(like, NUMBERS) and not isinstance(value, NUMBERS) and _are_one_type(like, value):
+    is_array_for_number = isinstance(like, NUMBERS) and not isinstance(value, NUMBERS)
+    if is_array_for_number and _are_one_type(like, value):
         return value
     return like
 

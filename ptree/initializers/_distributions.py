@@ -135,8 +135,8 @@ def uniform(low: Number = 0.0, high: Number = 1.0) -> Recipe:
         InitError: a `low` above `high`, or one that is not finite.
     """
     low, high = number("low", low), number("high", high)
-    are_plain = isinstance(low, (int, float)) and isinstance(high, (int, float))
-    if are_plain and low > high:  # arrays may be tracers, whose value is unknown
+    # arrays may be tracers, whose value is unknown
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
         raise InitError(f"low must be at most high, got {low} and {high}")
     return Recipe(called("uniform", low, high), draw_uniform, (low, high))
 

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from .._errors import InitError
 from .._words import describe
 from ._dtypes import drawn_in
-from ._options import Axes, Number, axes_of, called, from_front, number
+from ._options import Axes, Number, axes_of, called, from_front, number, unless_default
 from ._recipe import Recipe
 
 Mode: TypeAlias = Literal["fan_in", "fan_out", "fan_avg"]
@@ -79,8 +79,9 @@ class Fan:
 
 def _one_or_all(axes: Axes) -> Axes:
     """One axis of a fan as a number, as a person would write it; several as they are."""
-    is_one = isinstance(axes, Sequence) and len(axes) == 1
-    return axes[0] if is_one else axes
+    if isinstance(axes, Sequence) and len(axes) == 1:
+        return axes[0]
+    return axes
 
 
 def variance_scaling(
@@ -166,7 +167,7 @@ def xavier_normal(
 
 def _xavier(name: str, gain: Number, distribution: Distribution, fan: Fan) -> Recipe:
     gain = number("gain", gain, 0)
-    text = called(name, *([] if gain == 1 else [gain]), **fan.shown())
+    text = called(name, *unless_default(gain, 1), **fan.shown())
     return _scaling(text, gain**2, "fan_avg", distribution, fan)
 
 
@@ -253,7 +254,7 @@ def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
     """
     gain = number("gain", gain)
     options = {"out_axis": (out_axis, -1), "batch_axis": (batch_axis, ())}
-    text = called("orthogonal", *([] if gain == 1 else [gain]), **options)
+    text = called("orthogonal", *unless_default(gain, 1), **options)
     return Recipe(text, _draw_orthogonal, (gain, axes_of(out_axis, "out_axis"), axes_of(batch_axis, "batch_axis")))
 
 

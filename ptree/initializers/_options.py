@@ -39,6 +39,15 @@ def called(name: str, *given: object, **options: tuple[object, object]) -> str:
     return f"{name}({', '.join(arguments)})"
 
 
+def unless_default(value: object, default: object) -> list[object]:
+    """The first argument of a call as a person would write it: left out if it is the default.
+
+    >>> called("identity", *unless_default(1, 1)), called("identity", *unless_default(2, 1))
+    ('identity()', 'identity(2)')
+    """
+    return [] if value == default else [value]
+
+
 def _shown(value: object) -> str:
     return describe(value) if is_array(value) else repr(value)
 

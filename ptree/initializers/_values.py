@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from .._errors import InitError
 from .._words import describe
 from ._dtypes import exact
-from ._options import Axes, Number, axes_of, called, from_front, number
+from ._options import Axes, Number, axes_of, called, from_front, number, unless_default
 from ._recipe import Recipe
 
 
@@ -58,7 +58,7 @@ def identity(gain: Number = 1.0, batch_axis: Axes = ()) -> Recipe:
     Raises:
         InitError: other than 2 axes beside those of the batch, when it draws.
     """
-    text = called("identity", *([] if gain == 1 else [gain]), batch_axis=(batch_axis, ()))
+    text = called("identity", *unless_default(gain, 1), batch_axis=(batch_axis, ()))
     return Recipe(text, _draw_identity, (number("gain", gain), axes_of(batch_axis, "batch_axis")))
 
 
