@@ -33,9 +33,8 @@ def draft(path: Path) -> Iterator[int]:
             try:
                 copy_permissions(path, file)
                 yield file
-                os.fsync(
-                    file
-                )  # before the new name is on the disk, or a crash of the machine could leave an empty file
+                # before the new name is on the disk: otherwise a crash of the machine could leave an empty file
+                os.fsync(file)
                 # Windows cannot rename a file that is open; elsewhere closing it first would give up the lock too early
                 if not HAS_LOCKS:
                     opened.close()

@@ -199,7 +199,8 @@ def split_metadata(
 ) -> tuple[Facts | None, dict[str, str]]:
     """Split the metadata of a header into ptree's part, checked by its checksum, and the user's.
 
-    The facts are None if ptree wrote none. `text` is the whole JSON, which begins with `start` and its checksum; with `verify` they are compared.
+    The facts are None if ptree wrote none. `text` is the whole JSON, which begins with `start` and its checksum; with
+    `verify` they are compared.
     """
     stated, checksum = metadata.get("ptree"), metadata.get("ptree_sum")
     others = {name: value for name, value in metadata.items() if name not in ("ptree", "ptree_sum")}

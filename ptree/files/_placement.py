@@ -121,9 +121,8 @@ def _way_of_layer(path: str, stacked: str, shapes: Mapping[str, Shape], spread: 
         return _WHOLE
     shape = shapes[stacked]
     spec = _padded(sharding.spec, len(shape))
-    if (
-        spec.pop(axis) is not None
-    ):  # each device holds some of the layers, and there is no sharding of one layer for that
+    # otherwise each device holds some of the layers, which no sharding of a single layer can say
+    if spec.pop(axis) is not None:
         return _WHOLE
     return _Way((*shape[:axis], *shape[axis + 1 :]), _with_spec(sharding, spec))
 
