@@ -582,3 +582,22 @@ def test_a_name_that_holds_a_colon_is_no_stack():
     spec = {"conv:0": [{"w": pt.Param((2, 3), init=I.normal(1.0))}] * 2, "a:b": pt.Param((2,), init=I.normal(1.0))}
     apart = pt.init(spec, KEY)
     assert equal(pt.init(pt.stacks.stack(pt.Tree(spec), "conv:0"), KEY), pt.stacks.stack(apart, "conv:0"))
+
+
+def test_a_rule_that_speaks_of_axes_needs_the_path_of_the_source_not_a_transposed_alias():
+    spec = pt.tie(
+        {"embed": pt.Param((50, 8), init=I.zeros), "head": pt.Param((8, 50))}, {"head": pt.transposed("embed")}
+    )
+    message = (
+        "the rule 'head' matches 'embed' only by its alias 'head', which is transposed(embed), and its value is for the"
+        " axes of the leaf: name 'embed' in the rule"
+    )
+    says(pt.PatternError, message, pt.init, spec, KEY, {"head": I.lecun_normal()})
+    params = pt.init(spec, KEY)
+    says(pt.PatternError, message, pt.reinit, params, KEY, {"head": I.lecun_normal()})
+    mesh = jax.make_mesh((1,), ("model",))
+    with pytest.raises(pt.PatternError, match="only by its alias 'head'"):
+        pt.init(spec, KEY, shardings={"head": P("model"), "**": P()}, mesh=mesh)
+    assert pt.label(spec, {"head": 1})["embed"] == 1  # a label does not speak of axes
+    same_axes = pt.tie({"a": pt.Param((3, 2), init=I.zeros), "b": pt.Param((3, 2))}, {"b": "a"})
+    assert float(pt.init(same_axes, KEY, {"b": I.ones})["a"].sum()) == 6

@@ -72,7 +72,7 @@ def test_a_tree_without_leaves_is_kept_where_it_is_put():
 
 def test_none_and_keys_below_it_are_two_keys_for_one_path():
     for tree in ({"a": None, "a/b": 1}, {"a/b": 1, "a": None}, {"x": {"a": None, "a/b": 1}}):
-        with pytest.raises(pt.StructureError, match="two keys land on the path '(x/)?a'"):
+        with pytest.raises(pt.StructureError, match=r"two keys land on the path '(x/)?a'"):
             pt.Tree(tree)
     assert pt.paths(pt.merge(pt.Tree({"a": None}), pt.Tree({"a/b": 1}))) == ["a/b"]
 
@@ -155,5 +155,5 @@ def test_untie_says_which_alternative_matches_nothing():
 
 def test_keys_of_unknown_depth_say_what_was_asked():
     tree = {"mlp/w": pt.Tree({"b": 1, "c": 2}), "a": (3,)}
-    with pytest.raises(pt.PathError, match="^cannot rename: keys such as 'mlp/w' hold '/'"):
+    with pytest.raises(pt.PathError, match=r"^cannot rename: keys such as 'mlp/w' hold '/'"):
         pt.rename(tree, {"*/w/b": "k/*/w/b"})

@@ -105,7 +105,7 @@ def _chosen_initializers(
     spec: Tree, declared: Mapping[str, Leaf], rules: Rules | None, strict: bool
 ) -> dict[str, Initializer]:
     """Choose the initialiser of each leaf to draw, by the rules or as the spec declares it: path -> initialiser."""
-    ruled = assign(spec, rules, strict) if rules else {}
+    ruled = assign(spec, rules, strict, for_axes=True) if rules else {}
     initializers: dict[str, Initializer] = {}
     undeclared: list[str] = []
     for path, leaf in declared.items():

@@ -11,7 +11,7 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from .._edit import Selector, label, leaves
+from .._edit import Selector, leaves
 from .._errors import InitError, PatternError
 from .._paths import STACKED, compile
 from .._tree import Leaf, PyTree, Tree, opened
@@ -41,10 +41,6 @@ class _Rule:
 
     selector: Selector
     given: Sharding | PartitionSpec
-
-
-# the label of leaves that no rule takes, recognised by `is`
-_NO_RULE = _Rule("", PartitionSpec())
 
 
 def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> dict[str, Sharding]:
@@ -123,8 +119,8 @@ def _requests_by_rules(tree: PyTree, rules: Mapping[Selector, Any]) -> dict[str,
     if wrong:
         raise InitError(lines(wrong))
     labels = {selector: _Rule(selector, value) for selector, value in rules.items()}
-    rule_of = dict(leaves(label(tree, labels, default=_NO_RULE)))
-    unruled = [path for path, rule in rule_of.items() if rule is _NO_RULE]
+    rule_of = assign(tree, labels, for_axes=True)
+    unruled = [path for path, _ in leaves(tree) if path not in rule_of]
     if unruled:
         raise PatternError(f"no sharding for {listed(unruled)}: add a rule for '**'")
     return {path: _Request(rule.given, _spelled(rule.selector, path)) for path, rule in rule_of.items()}

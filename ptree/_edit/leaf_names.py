@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .._tree import Leaf, PyTree, Tie, entries, leaves, shape_only
+from .._tree import Index, Leaf, PyTree, Tie, entries, layer_of, leaves, shape_only
 
 
 class LeafName(NamedTuple):
@@ -17,9 +17,10 @@ class LeafName(NamedTuple):
     leaf: Leaf
     """The whole leaf, as it is kept."""
 
-    def seen(self) -> Leaf:
-        """The leaf as it reads under this name."""
-        return self.leaf if self.tie is None else self.tie.read(self.leaf)
+    def seen(self, layers: Index = ()) -> Leaf:
+        """The leaf, or single layers of it, as it reads under this name."""
+        seen = self.leaf if self.tie is None else self.tie.read(self.leaf)
+        return layer_of(seen, layers) if layers else seen
 
     def seen_shape(self) -> Leaf:
         """The same without running a transform on an array: of an alias the shape and dtype."""

@@ -7,17 +7,21 @@ import math
 from .._paths import split
 from .._tree import (
     NOT_PLAIN,
+    Index,
+    Leaf,
     PyTree,
     Tie,
+    Tree,
     entries,
     locate,
     no_path,
     plain_child,
     read,
+    stacked_axes,
 )
-from .._tree.leaf import Leaf
-from .leaf_names import names_of_leaves
-from .selectors import Selector, choose, choose_values
+from .leaf_names import LeafName, names_of_leaves
+from .pattern_walk import layer_path
+from .selectors import Selector, choose, choose_layers, choose_values
 
 
 def get(tree: PyTree, path: str | int) -> PyTree:
@@ -36,6 +40,8 @@ def get(tree: PyTree, path: str | int) -> PyTree:
     value = plain_child(tree, segments)
     if value is not NOT_PLAIN:
         return value
+    if type(tree) is Tree:
+        return tree[path]  # it keeps nodes that were put together
     place = locate(tree, segments)
     if place is None:
         raise no_path(tree, segments)
@@ -65,8 +71,7 @@ def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
     """
     if not aliases:
         return choose_values(tree, selector)
-    kept = {path for path, _ in choose(tree, selector)}
-    return [(name.name, name.seen()) for name in names_of_leaves(tree) if name.path in kept]
+    return [(path, name.seen(layers)) for path, name, layers in _selected_names(tree, selector)]
 
 
 def paths(tree: PyTree, selector: Selector | None = None, *, aliases: bool = False) -> list[str]:
@@ -84,8 +89,23 @@ def paths(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
     """
     if not aliases:
         return [path for path, _ in choose_values(tree, selector)]
-    kept = {path for path, _ in choose(tree, selector)}
-    return [name.name for name in names_of_leaves(tree) if name.path in kept]
+    return [path for path, _, _ in _selected_names(tree, selector)]
+
+
+def _selected_names(tree: PyTree, selector: Selector | None) -> list[tuple[str, LeafName, Index]]:
+    """Every name of each selected leaf, or of each single layer: path, name of the whole leaf, layers."""
+    names = names_of_leaves(tree)
+    if selector is None:
+        return [(name.name, name, ()) for name in names]
+    chosen: dict[str, list[Index]] = {}
+    for one in choose_layers(tree, selector):
+        chosen.setdefault(one.own_path, []).append(one.layers)
+    found: list[tuple[str, LeafName, Index]] = []
+    for name in names:
+        for layers in chosen.get(name.path, ()):
+            if len(layers) <= stacked_axes(name.name):
+                found.append((layer_path(name.name, layers), name, layers))
+    return found
 
 
 def count(tree: PyTree, selector: Selector | None = None) -> int:

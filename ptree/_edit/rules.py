@@ -8,12 +8,12 @@ Only `**` may be left with nothing to take. `default=` and `strict=False` are th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .._errors import PatternError
-from .._tree import MISSING, Index, PyTree, leaves, map_leaves, replace_leaves
+from .._tree import MISSING, Index, PyTree, aliases, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted, table
 from .pattern_walk import Selected
 from .selectors import Selector, choose, is_everything, match, parse, single_layers
@@ -168,16 +168,47 @@ def label(tree: PyTree, rules: Rules, *, default: Any = MISSING, strict: bool = 
     return replace_leaves(tree, values)
 
 
-def assign(tree: PyTree, rules: Rules, strict: bool = True) -> dict[str, Any]:
-    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf."""
+def assign(tree: PyTree, rules: Rules, strict: bool = True, *, for_axes: bool = False) -> dict[str, Any]:
+    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf.
+
+    Values that are meant for a leaf's axes, such as an initialiser or a `PartitionSpec`, are assigned `for_axes`: then
+    a rule that matches a leaf only by an alias with other axes is an error too.
+    """
     explanation = explain(tree, rules)
-    if strict and explanation.dead:
-        raise PatternError(lines(list(explanation.dead.values())))
+    problems = list(explanation.dead.values()) if strict else []
+    if for_axes:
+        problems += _taken_with_other_axes(tree, explanation)
+    if problems:
+        raise PatternError(lines(problems))
     return {row.path: row.value for row in explanation.rows if row.rule is not None}
 
 
+def _taken_with_other_axes(tree: PyTree, explanation: Explanation) -> list[str]:
+    """The problem of each leaf that a rule takes by an alias that is seen through a transform."""
+    by_alias = [(str(row.rule), row.path, row.alias) for row in explanation.rows if row.alias]
+    return _other_axes(tree, by_alias)
+
+
+def _other_axes(tree: PyTree, by_alias: Sequence[tuple[str, str, str]]) -> list[str]:
+    """A line for each rule, own path and alias of which the alias is seen through a transform."""
+    if not by_alias:
+        return []
+    tied = aliases(tree)
+    problems: list[str] = []
+    for rule, path, alias in by_alias:
+        tie = tied.get(alias)
+        if tie is not None and tie.via:
+            problems.append(
+                f"the rule {quoted(rule)} matches {quoted(path)} only by its alias {quoted(alias)},"
+                f" which is {tie.shown()}, and its value is for the axes of the leaf: name {quoted(path)} in the rule"
+            )
+    return problems
+
+
 def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple[Selected, Any]]:
-    """What `assign` gives, where rules may also name single layers of stacks: whole leaves first, then layers.
+    """What `assign` gives for values that are meant for axes, where rules may name single layers of stacks too.
+
+    Whole leaves come first, then layers.
 
     Raises:
         PatternError: a malformed rule, or with `strict` one that takes nothing.
@@ -186,6 +217,7 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
         raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
     taken: dict[str, set[Index]] = {}
     values: list[tuple[Selected, Any]] = []
+    by_alias: list[tuple[str, str, str]] = []
     problems: list[str] = []
     for key, value in rules.items():
         found = match(tree, list(key) if isinstance(key, tuple) else key)
@@ -193,12 +225,16 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
         for one in new:
             taken.setdefault(one.own_path, set()).add(one.layers)
             values.append((one, value))
+            if one.alias:
+                by_alias.append((_rule_name(key), one.own_path, one.alias))
         problems += found.problems
         if found.selected and not new and key != "**":
             problems.append(
                 f"the rule {quoted(_rule_name(key))} takes nothing: the rules before it take all that it matches"
             )
-    if problems and strict:
+    problems = problems if strict else []
+    problems += _other_axes(tree, by_alias)
+    if problems:
         raise PatternError(lines(problems))
     return sorted(values, key=lambda pair: bool(pair[0].layers))
 

@@ -506,12 +506,18 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
                 raise _unlike(path, there, node)
             merged[path] = there if isinstance(there, BareTree) else node
             continue
-        left, right = opened(there), opened(node)
-        assert left is not None
-        assert right is not None
-        if type(there) is not type(node) or (not left.is_mapping and list(left.names) != list(right.names)):
+        if type(there) is not type(node):
             raise _unlike(path, there, node)
-        if any("/" in name for name in (*left.names, *right.names)):
+        if type(node) is dict:  # the common case: no need to open it
+            names = [str(key) for key in (*there, *node)]
+        else:
+            left, right = opened(there), opened(node)
+            assert left is not None
+            assert right is not None
+            if not left.is_mapping and list(left.names) != list(right.names):
+                raise _unlike(path, there, node)
+            names = [*left.names, *right.names] if left.is_mapping else []
+        if any("/" in name for name in names):
             merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
     return merged
 

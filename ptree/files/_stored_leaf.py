@@ -7,6 +7,8 @@ from math import prod
 
 import numpy as np
 
+from .._tree import LEAF_TYPES
+
 
 @dataclass(frozen=True)
 class StoredLeaf:
@@ -27,3 +29,7 @@ class StoredLeaf:
     def nbytes(self) -> int:
         """How many bytes it takes in the file, which are as many as in memory."""
         return prod(self.shape) * self.dtype.itemsize
+
+
+# JAX need not be asked whether it opens one: a third of the calls of a load
+LEAF_TYPES.add(StoredLeaf)
