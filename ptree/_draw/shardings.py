@@ -11,7 +11,7 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
-from .._edit import Selector, leaves
+from .._edit import Selector, assign, leaves
 from .._errors import InitError, PatternError
 from .._paths import STACKED, compile
 from .._tree import Leaf, PyTree, Tree, opened
