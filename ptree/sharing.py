@@ -1,4 +1,4 @@
-"""Tied leaves, beyond `ptree.tie`: find leaves that are equal, tie through functions of your own, see each use's gradient."""
+"""Sharing of parameters, beyond `ptree.tie`: find equal leaves to tie, register a transform for ties, see each use's gradient."""
 
 from ._ties.equal_leaves import find_ties as find_ties
 from ._ties.uses import gradient_by_use as gradient_by_use

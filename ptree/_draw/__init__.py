@@ -1,4 +1,4 @@
-"""Drawing: Param and init, keys by path, shardings by rules."""
+"""Draw parameters: Param and init, PRNG keys by path, shardings by rules."""
 
 from .init import abstract as abstract
 from .init import init as init

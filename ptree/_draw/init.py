@@ -1,4 +1,4 @@
-"""init, reinit and abstract: from a spec, a tree of Param, to arrays, to new arrays, or to shapes alone."""
+"""Draw the parameters of a spec by initialiser and rules (init), draw some of them again (reinit), or give shapes (abstract)."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def init(
     """
     refuse_swapped(spec, key, "init(spec, key)")
     refuse_swapped(rules, key, "init(spec, key, rules)", order=(spec, key, rules))
+    # a mesh alone would be ignored, and all parameters be on one device
     if mesh is not None and shardings is None:
         raise InitError("mesh= is the mesh of PartitionSpecs: give shardings= too")
     spec = Tree(spec)
@@ -103,7 +104,7 @@ def init(
 def _chosen_initializers(
     spec: Tree, declared: Mapping[str, Leaf], rules: Rules | None, strict: bool
 ) -> dict[str, Initializer]:
-    """Path -> initialiser for each leaf that is to be drawn, by the rules, else as declared."""
+    """Choose the initialiser of each leaf to draw, by the rules or as the spec declares it: path -> initialiser."""
     ruled = assign(spec, rules, strict, for_axes=True) if rules else {}
     initializers: dict[str, Initializer] = {}
     undeclared: list[str] = []
@@ -127,7 +128,7 @@ def _declares_initializer(leaf: Leaf) -> bool:
 
 
 def _placements(leaf_at: Mapping[str, Leaf], paths: Iterable[str]) -> dict[str, Sharding]:
-    """Path -> sharding for those of these leaves that say where they live."""
+    """Find the shardings that leaves of a spec or tree have already: path -> sharding."""
     shardings: dict[str, Sharding] = {}
     for path in paths:
         sharding = placement(leaf_at[path])
@@ -139,7 +140,8 @@ def _placements(leaf_at: Mapping[str, Leaf], paths: Iterable[str]) -> dict[str, 
 def _placed_arrays(
     declared: Mapping[str, Leaf], placed: Mapping[str, Sharding], drawn: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """The arrays of a spec, which are not drawn, where their shardings say."""
+    """Place the arrays of a spec, which are not drawn, by their shardings."""
+    # inside of `jit` it is XLA that places arrays, by constraints
     inside_jit = any(isinstance(value, Tracer) for value in drawn.values())
     put = constrained if inside_jit else jax.device_put
     return {path: put(declared[path], sharding) for path, sharding in placed.items() if path not in drawn}
@@ -197,10 +199,11 @@ def reinit(
     single_layers: list[str] = []
     for selected, initializer in chosen:
         leaf = selected.value()
-        if _is_empty(leaf):
+        if _is_empty(leaf):  # there is nothing to draw, and `draw` would refuse it
             continue
         leaf_at[selected.path] = leaf
         initializers[selected.path] = initializer
+        # layers are written one by one below: all other leaves are replaced in a single pass
         if selected.layers:
             single_layers.append(selected.path)
     drawn = draw(_jobs(params, leaf_at, initializers, _placements(leaf_at, initializers)), key)
@@ -211,12 +214,12 @@ def reinit(
 
 
 def _is_empty(leaf: Leaf) -> bool:
-    """Whether it is an array without elements."""
+    """Whether a leaf has no elements to draw."""
     return 0 in getattr(leaf, "shape", ())
 
 
 def _declared_initializers(chosen: Sequence[Selected], spec: PyTree) -> list[tuple[Selected, Initializer]]:
-    """Each selected leaf, or layer of one, with the initialiser that the spec declares for it."""
+    """Find the initialiser that the spec declares for each selected leaf, or layer of a leaf, to draw it again."""
     selected = {one.path: one.value() for one in chosen}
     declared = {path: get_or(spec, path, MISSING) for path in selected}
     missing = [path for path, leaf in declared.items() if leaf is MISSING]
@@ -241,7 +244,7 @@ def _jobs(
     initializers: Mapping[str, Initializer],
     placed: Mapping[str, Sharding],
 ) -> dict[str, Job]:
-    """What is to be drawn at each path."""
+    """Make the job to draw each leaf, of its initialiser, shape, dtype and sharding: path -> job."""
     jobs: dict[str, Job] = {}
     shapeless: list[str] = []
     for path, initializer in initializers.items():
@@ -260,25 +263,25 @@ def _jobs(
 
 
 def _as_scheme(initializer: Initializer) -> Scheme | None:
-    """The initialiser if it is a Scheme, which treats biases apart; None for others."""
+    """The initialiser of a rule or spec if it is a Scheme, which draws biases by another one; None for others."""
     from ..initializers import Scheme  # a sixth of the time of `import ptree`, which draws nothing
 
     return initializer if isinstance(initializer, Scheme) else None
 
 
 def _of_scheme(scheme: Scheme, tree: PyTree, path: str, leaf: Leaf) -> Initializer:
-    """The initialiser that a scheme has for this leaf."""
+    """The initialiser by which a scheme draws this leaf of a spec."""
     from ..initializers import Site
 
     site = Site(path, layer_shape(path, leaf), np.dtype(leaf.dtype), _kernel_beside(tree, path, scheme))
     try:
         return scheme.at(site)
-    except Exception as error:
+    except Exception as error:  # `bias=` may be any function of the user
         raise InitError(f"cannot draw {quoted(path)} by {scheme!r}: {error}") from error
 
 
 def _kernel_beside(tree: PyTree, path: str, scheme: Scheme) -> tuple[int, ...] | None:
-    """The shape of one layer of the kernel beside a bias; None for what is no bias or has no kernel beside it."""
+    """The shape of the kernel beside a bias, of one layer in a stack; None if the leaf is no bias or has no kernel beside it."""
     node, _, name = path.rpartition("/")
     if name not in scheme.bias_names:
         return None
@@ -286,13 +289,13 @@ def _kernel_beside(tree: PyTree, path: str, scheme: Scheme) -> tuple[int, ...] |
         kernel_path = join(node, kernel_name)
         kernel = get_or(tree, kernel_path, MISSING)
         shape = layer_shape(kernel_path, kernel)
-        if len(shape) > 1:
+        if len(shape) > 1:  # a kernel has at least (in, out)
             return shape
     return None
 
 
 def abstract(tree: PyTree) -> PyTree:
-    """The tree with a `jax.ShapeDtypeStruct` for each parameter or array; nothing is allocated.
+    """Give the shapes of a spec or tree, a `jax.ShapeDtypeStruct` for each parameter; nothing is drawn or allocated.
 
     >>> abstract(Tree({"bias": Param((8,))}))["bias"]
     ShapeDtypeStruct(shape=(8,), dtype=float32)

@@ -1,4 +1,4 @@
-"""Keys: a PRNG key for each path, made from the root key and the path alone.
+"""PRNG keys by path: derive the key of a leaf, or of each layer of a stack, from the root key and the path alone.
 
 From the root key, `fold_in` the hash of each segment in turn: the first 64 bits of its SHA-256 as two
 big-endian words. This is version 1 and never changes. So a subtree draws the same values alone as inside
@@ -25,18 +25,18 @@ from ..stacks import stack_sizes
 from .threefry import threefry
 
 Words: TypeAlias = np.ndarray | jax.Array
-"""uint32 words of keys: NumPy's, but JAX's inside of `jit`."""
+"""The uint32 words of keys, as an array of NumPy, or of JAX inside of `jit`."""
 
 
 class KeyRows(NamedTuple):
-    """Keys as rows of words, and the name of their implementation, such as 'threefry2x32'."""
+    """PRNG keys as rows of key words, and the name of their implementation, such as 'threefry2x32'."""
 
     words: Words
     impl: str
 
 
 class LayerKeys(NamedTuple):
-    """For each leaf the keys of its layers as rows of words, and the name of their implementation."""
+    """The PRNG keys of each leaf's layers, path -> rows of key words, and the name of their implementation."""
 
     words: dict[str, Words]
     impl: str
@@ -51,7 +51,7 @@ class LayerKeys(NamedTuple):
 
 
 def keys(tree: PyTree, key: jax.Array) -> PyTree:
-    """For each leaf its own key, in a tree of the same structure.
+    """Derive the PRNG key of each leaf, in a tree of the same structure.
 
     >>> from ptree import Tree
     >>> tree = keys(Tree({"enc": {"kernel": 0, "bias": 0}}), jax.random.key(0))
@@ -75,7 +75,7 @@ def keys(tree: PyTree, key: jax.Array) -> PyTree:
 
 
 def child_key(key: jax.Array, path: str | int) -> jax.Array:
-    """The key for the node or leaf at a path: `init(spec, key)[path]` is `init(spec[path], child_key(key, path))`.
+    """Derive the key of the node or leaf at a path: `init(spec, key)[path]` is `init(spec[path], child_key(key, path))`.
 
     >>> key = jax.random.key(0)
     >>> bool(child_key(key, "enc/bias") == child_key(child_key(key, "enc"), "bias"))
@@ -86,6 +86,7 @@ def child_key(key: jax.Array, path: str | int) -> jax.Array:
         PathError: the path is malformed.
     """
     refuse_swapped(path, key, "child_key(key, path)", order=(key, path))
+    # without axes it is an index such as np.int64(3)
     if isinstance(path, (jax.Array, np.ndarray)) and path.ndim > 0:
         raise PathError(f"no path can be an array, {describe(path)}: a path is a string such as 'blocks/3', or an int")
     rows, impl = path_keys(key, ["/".join(split(path))])
@@ -93,20 +94,20 @@ def child_key(key: jax.Array, path: str | int) -> jax.Array:
 
 
 def _typed_like(key: jax.Array, words: Words, impl: str) -> jax.Array:
-    """Words as keys of the kind that was given: typed, or raw as `jax.random.PRNGKey` makes them."""
+    """Make keys of key words, typed or raw (as of `jax.random.PRNGKey`) like the root key."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return jnp.asarray(words)
     return jax.random.wrap_key_data(words, impl=impl)  # pyright: ignore[reportArgumentType]  it takes NumPy's too
 
 
 def refuse_swapped(other: object, key: object, call: str, order: tuple[object, ...] | None = None) -> None:
-    """Raise an InitError, without the values of arrays, where the key stands in the place of another argument.
+    """Raise an InitError if the PRNG key is swapped with another argument; it shows no values of arrays.
 
     Args:
         other: the argument that a key is easily swapped with.
         key: what was given as the key.
         call: the call with its arguments in the right order.
-        order: what was given, in the order of the call; by default `other`, then `key`.
+        order: the arguments in the order in which they were given; by default `other`, then `key`.
     """
     if implementation(other) is None or implementation(key) is not None:
         return
@@ -119,13 +120,14 @@ def refuse_swapped(other: object, key: object, call: str, order: tuple[object, .
 
 
 def layer_keys(key: jax.Array, layers: Mapping[str, tuple[int, ...]]) -> LayerKeys:
-    """For each path the keys of its layers as rows of words; one row for a leaf in no stack.
+    """Derive the keys of the layers of each path, as rows of key words; one row for a leaf in no stack.
 
     Args:
         key: the root key.
         layers: for each path the number of layers of each stack on the way to it.
     """
     names = {path: layer_paths(path, sizes) for path, sizes in layers.items()}
+    # all in one call: a row costs little beside starting a program
     words, impl = path_keys(key, [name for several in names.values() for name in several])
     rows: dict[str, Words] = {}
     start = 0
@@ -136,7 +138,7 @@ def layer_keys(key: jax.Array, layers: Mapping[str, tuple[int, ...]]) -> LayerKe
 
 
 def layer_paths(path: str, sizes: Sequence[int]) -> list[str]:
-    """The path of each single layer of a stacked leaf.
+    """List the path of each layer of a leaf in a stack, from which the layer's key is derived.
 
     >>> layer_paths("blocks/:/w", (2,)), layer_paths("head/w", ())
     (['blocks/0/w', 'blocks/1/w'], ['head/w'])
@@ -153,7 +155,7 @@ def layer_paths(path: str, sizes: Sequence[int]) -> list[str]:
 
 
 def path_keys(key: jax.Array, paths: Sequence[str]) -> KeyRows:
-    """The keys of these paths, one row each."""
+    """Derive the keys of these paths, one row of key words each."""
     data, impl = _words_of(key)
     segments = [split(path) for path in paths]
     depth = max(map(len, segments), default=0)
@@ -163,17 +165,18 @@ def path_keys(key: jax.Array, paths: Sequence[str]) -> KeyRows:
             words[level, at] = *_hash(segment), 1
     if isinstance(data, Tracer):
         return KeyRows(_fold(data, jnp.asarray(words), impl), impl)
-    if impl == "threefry2x32":
+    if impl == "threefry2x32":  # fast path for JAX's default generator: there is nothing to compile
         return KeyRows(_fold_on_host(np.asarray(data), words), impl)
     return KeyRows(np.asarray(_fold(data, jnp.asarray(words), impl)), impl)
 
 
 def _words_of(key: jax.Array) -> KeyRows:
-    """A single key, typed or raw, as its words."""
+    """Read the key words of a single PRNG key, typed or raw."""
     impl = implementation(key)
     if impl is None:
         is_seed = isinstance(key, int) and not isinstance(key, bool)
-        raise InitError(f"not a PRNG key: {describe(key)}; use jax.random.key({quoted(key) if is_seed else 'seed'})")
+        seed = quoted(key) if is_seed else "seed"
+        raise InitError(f"not a PRNG key: {describe(key)}; use jax.random.key({seed})")
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return KeyRows(jax.random.key_data(key), impl)
     return KeyRows(jnp.asarray(key), impl)
@@ -184,35 +187,39 @@ def implementation(key: object) -> str | None:
     if not isinstance(key, (jax.Array, np.ndarray)):
         return None
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return str(jax.random.key_impl(key)) if key.ndim == 0 else None
+        is_single = key.ndim == 0
+        return str(jax.random.key_impl(key)) if is_single else None
     is_raw = key.dtype == np.uint32 and key.ndim == 1
     return _implementation_with(key.shape[0]) if is_raw else None
 
 
 def _implementation_with(length: int) -> str | None:
-    """The implementation that has keys of this many words: a raw key does not say which it is."""
+    """Guess the implementation of a raw PRNG key by its number of key words: a raw key does not say which it is."""
     default = str(jax.config.jax_default_prng_impl)  # pyright: ignore[reportAttributeAccessIssue]
-    fitting = [impl for impl in (default, "threefry2x32", "rbg") if _length(impl) == length]
-    return next(iter(fitting), None)
+    for impl in (default, "threefry2x32", "rbg"):  # the default first, as JAX does with raw keys
+        if _length(impl) == length:
+            return impl
+    return None
 
 
 @lru_cache
 def _length(impl: str) -> int:
-    """How many words a key of this implementation has."""
+    """How many key words a PRNG key of this implementation has."""
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl))).shape[0]
 
 
 @lru_cache(maxsize=1 << 16)
 def _hash(segment: str) -> tuple[int, int]:
-    """The first 64 bits of a segment's SHA-256, as two big-endian words."""
+    """Hash a segment of a path: the first 64 bits of its SHA-256, as two big-endian words."""
     from hashlib import sha256
 
+    # surrogatepass: a name that is not valid Unicode can be drawn too, though no file can hold it
     digest = sha256(segment.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:8], "big")
 
 
 def _fold_on_host(data: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The result of `_fold` for JAX's default generator, by NumPy: there is nothing to compile."""
+    """Derive key words as `_fold` does, for JAX's default generator, with NumPy: there is nothing to compile."""
     a, b = (np.full(words.shape[1], word) for word in data)
     for level in words:
         c, d = threefry(*threefry(a, b, level[:, 0]), level[:, 1])
@@ -223,7 +230,7 @@ def _fold_on_host(data: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=2)
 def _fold(data: jax.Array, words: jax.Array, impl: str) -> jax.Array:
-    """One row of key words for each path: all paths go down one level at a time."""
+    """Derive one row of key words for each path: all paths go down one level at a time."""
 
     def one_by_one(keys: jax.Array, words: jax.Array) -> jax.Array:
         return jax.lax.map(lambda pair: jax.random.fold_in(*pair), (keys, words))

@@ -1,4 +1,4 @@
-"""Param, a parameter that is declared but not drawn yet: its shape, dtype and initialiser."""
+"""Param: declare a parameter by shape, dtype and initialiser, and check these; it is not drawn yet."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Param:
     __module__ = "ptree"
 
     def __post_init__(self) -> None:
+        # a frozen dataclass can be changed in no other way
         object.__setattr__(self, "shape", _checked_shape(self.shape))
         object.__setattr__(self, "dtype", _checked_dtype(self.dtype))
         if not isinstance(self.trainable, bool):
@@ -82,6 +83,7 @@ def _checked_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _is_size(size: int) -> bool:
+    # by `index`: sizes of NumPy are taken, floats are not
     try:
         return not isinstance(size, bool) and operator.index(size) >= 0
     except TypeError:
@@ -102,7 +104,7 @@ def _checked_dtype(dtype: DTypeLike) -> np.dtype:
 
 
 def not_an_initializer(value: object) -> str:
-    """The sentence for a value that stands where an initialiser belongs."""
+    """Describe the problem of a declared parameter whose `init` is not an initialiser."""
     problem = f"not an initialiser: {describe(value)}; an initialiser is a function (key, shape, dtype) -> array"
     if isinstance(value, (int, float)):
         return f"{problem}. Use initializers.constant({value!r})"

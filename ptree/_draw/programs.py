@@ -1,4 +1,4 @@
-"""Programs: draw arrays by one compiled program for each distinct (initialiser, shape, dtype, sharding).
+"""Compile programs that draw leaves, one for each distinct job (initialiser, shape, dtype, sharding), run and check them.
 
 The programs are compiled side by side, and the largest arrays are drawn first: the memory that a program needs
 beside its result is then needed while few results are there.
@@ -37,7 +37,7 @@ Draw: TypeAlias = Callable[[jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class Job:
-    """A leaf to be drawn: its initialiser, the shape and dtype of one layer, and its layers if it is in stacks."""
+    """A job, a leaf that a program is to draw: initialiser, shape and dtype of one layer, sharding, and its layers in stacks."""
 
     initializer: Initializer
     shape: tuple[int, ...]
@@ -67,7 +67,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Batch:
-    """The leaves that one program draws."""
+    """The leaves that one program draws, and the job of it."""
 
     job: Job
     paths: list[str]
@@ -75,7 +75,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Program:
-    """What draws the leaves of a batch, and what of it XLA has still to compile."""
+    """A program: a function that draws one leaf of a batch, and the part of it that XLA has to compile yet."""
 
     draw: Draw
     lowered: jax.stages.Lowered | None = None
@@ -87,7 +87,7 @@ class _Program:
 
 
 def draw(jobs: Mapping[str, Job], key: jax.Array) -> dict[str, jax.Array]:
-    """Path -> array, each drawn with the key of its path.
+    """Draw each job by its program, with the key of its path: path -> array.
 
     Raises:
         InitError: a job that cannot be done, an initialiser that fails, or that returns NaN or another shape or dtype.
@@ -109,7 +109,7 @@ def draw(jobs: Mapping[str, Job], key: jax.Array) -> dict[str, jax.Array]:
 
 
 def _near_the_key(jobs: Mapping[str, Job], key: jax.Array) -> Mapping[str, Job]:
-    """The jobs, without a sharding where the key is: in JAX, an array is drawn where its key was placed."""
+    """Give jobs without a sharding that of the key: JAX draws an array on the devices that its key was placed on."""
     sharding = placement(key)
     if sharding is None:
         return jobs
@@ -117,7 +117,7 @@ def _near_the_key(jobs: Mapping[str, Job], key: jax.Array) -> Mapping[str, Job]:
 
 
 def _draw_leaf(path: str, job: Job, program: Draw, words: Words) -> jax.Array:
-    """Draw a leaf, layer by layer if it is in stacks."""
+    """Run the program that draws a leaf, once for each layer if it is in stacks."""
     rows = jax.device_put(list(words))  # an explicit transfer, which `jax.transfer_guard` lets pass
     with _failure_of(path, job):
         layers = [program(row) for row in rows]
@@ -130,7 +130,7 @@ def _draw_leaf(path: str, job: Job, program: Draw, words: Words) -> jax.Array:
 
 
 def _draw_inside_jit(path: str, job: Job, keys: LayerKeys) -> jax.Array:
-    """Draw a leaf in a function that is being traced, to be compiled with the rest of it."""
+    """Draw a leaf inside of `jit`, as a part of the program that JAX is tracing."""
     layer = job.one_layer()
     with _failure_of(path, job):
         layers = [_trace(layer, keys.impl, words) for words in keys.words[path]]
@@ -141,18 +141,18 @@ def _draw_inside_jit(path: str, job: Job, keys: LayerKeys) -> jax.Array:
 
 
 def _stacked(layers: Sequence[jax.Array], shape: tuple[int, ...]) -> jax.Array:
-    """The layers of a leaf as one array of this shape."""
+    """Stack drawn layers to one array of this shape."""
     return jnp.stack(layers).reshape(shape)
 
 
 @lru_cache(maxsize=1024)
 def _stacked_as(sharding: Sharding) -> jax.stages.Wrapped:
-    """`_stacked` compiled, with each shard of its result made where it lives."""
+    """Compile `_stacked`, with each shard of its result made on its own device."""
     return jax.jit(_stacked, static_argnums=1, out_shardings=sharding)
 
 
 def _batches(jobs: Mapping[str, Job]) -> list[_Batch]:
-    """The jobs by program, the largest first; an initialiser without a hash has a program for each leaf."""
+    """Group jobs by the program that draws them, the largest first; without a hash, each initialiser has a program alone."""
     by_program: dict[Job | str, _Batch] = {}
     for path, job in sorted(jobs.items(), key=lambda item: -item[1].size):
         layer = job.one_layer()
@@ -162,7 +162,7 @@ def _batches(jobs: Mapping[str, Job]) -> list[_Batch]:
 
 
 def _without_mesh() -> AbstractContextManager[object]:
-    """A context without a mesh: one of `jax.set_mesh` would change the last bit of what is drawn."""
+    """A context without a mesh for the programs: one of `jax.set_mesh` would change the last bit of what they draw."""
     return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
 
 
@@ -170,7 +170,7 @@ def _without_mesh() -> AbstractContextManager[object]:
 
 
 def _recipe(initializer: Initializer) -> Recipe:
-    """The initialiser as a Recipe, which tells more about itself; any other function as one that calls it."""
+    """The initialiser of a job as a Recipe, which knows how to draw faster; any other function is wrapped in one."""
     from ..initializers import Recipe  # a sixth of the time of `import ptree`, which draws nothing
 
     if isinstance(initializer, Recipe):
@@ -179,10 +179,10 @@ def _recipe(initializer: Initializer) -> Recipe:
 
 
 def _is_hashable(initializer: Initializer) -> bool:
-    """Whether a cache finds it again by its value; a dataclass that holds an array has no hash."""
+    """Whether a cache of programs finds an initialiser by its value; a dataclass that holds an array has no hash."""
     try:
         hash(initializer)
-        return bool(initializer == initializer)
+        return bool(initializer == initializer)  # an array in it makes `==` an array, or an error
     except (TypeError, ValueError):
         return False
 
@@ -199,7 +199,7 @@ _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConve
 
 
 def _compiled_programs(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[Draw]:
-    """The program of each batch in turn, while those after it are still being compiled."""
+    """Compile the programs of all batches side by side, and yield each in turn as soon as it is compiled."""
     from concurrent.futures import ThreadPoolExecutor  # not needed to import ptree
 
     programs: list[_Program] = []
@@ -216,7 +216,7 @@ def _compiled_programs(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[D
 
 
 def _program(job: Job, impl: str, words: Words) -> _Program:
-    """The cheapest program that draws this: a copy of an array, a compiled function, or the function as it is."""
+    """Choose the cheapest program that draws a job: copy an array, compile the initialiser, or call it as it is."""
     recipe = _recipe(job.initializer)
     filled = recipe.filled(job.shape, job.dtype)
     if filled is not None and job.sharding is None:
@@ -236,7 +236,7 @@ def _program(job: Job, impl: str, words: Words) -> _Program:
 
 @lru_cache(maxsize=1024)
 def _jitted(sharding: Sharding | None) -> jax.stages.Wrapped:
-    """`_draw` compiled, with its result placed."""
+    """Compile `_draw`, with its result placed by the sharding."""
     if sharding is None:
         return jax.jit(_draw, static_argnums=(0, 1))
     return jax.jit(_draw, static_argnums=(0, 1), out_shardings=sharding)
@@ -256,7 +256,7 @@ def _draw_eagerly(job: Job, impl: str, words: jax.Array) -> jax.Array:
 
 
 def _draw(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:
-    """Call the initialiser with the key of these words, and check its result."""
+    """Draw one layer: call the initialiser with the key of these words, and check its shape and dtype."""
     value = job.initializer(jax.random.wrap_key_data(words, impl=impl), job.shape, job.dtype)
     if callable(value):
         raise _MisfitError(f"it returned a function; call it first: {name_of(job.initializer)}()")
@@ -270,7 +270,7 @@ def _draw(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:
 
 
 def _refuse_impossible(jobs: Mapping[str, Job]) -> None:
-    """Raise one InitError for all jobs that no program can do."""
+    """Raise one InitError for all jobs that no program can draw."""
     problems: list[str] = []
     for path, job in jobs.items():
         reason = _why_impossible(job)
@@ -281,21 +281,24 @@ def _refuse_impossible(jobs: Mapping[str, Job]) -> None:
 
 
 def _why_impossible(job: Job) -> str | None:
-    """Why a job cannot be done, as far as it shows without trying; None if it may be possible."""
+    """Say why no program can draw a job, as far as that is visible before running it; None if it may be possible."""
     if not callable(job.initializer):
         return not_an_initializer(job.initializer)
+    # `normal` without its call is callable too, and would take the key for `stddev`
     if isfunction(job.initializer) and str(job.initializer.__module__).startswith("ptree.initializers."):
         name = job.initializer.__name__
         return f"{name} is called first, with its options: initializers.{name}()"
     what = describe(jax.ShapeDtypeStruct(job.shape, job.dtype))
     if any(size < 0 for size in job.shape):
         return f"{what} has a negative size"
+    # NumPy and XLA count bytes in 64 bits, and fail with an overflow
     if job.size * jnp.dtype(job.dtype).itemsize >= 1 << 62:
         return f"{what} is larger than any memory"
     if 0 in job.layers:
         return "its stack has no layers"
     if job.size == 0:
         return f"{what} has no elements. Give an array in its place, such as jnp.zeros({job.shape}), or leave it out"
+    # JAX would draw 32 bits instead, at most with a warning
     is_number = jnp.issubdtype(job.dtype, np.number)
     if is_number and jax.dtypes.canonicalize_dtype(job.dtype) != job.dtype:
         return f"{what} is of a 64-bit type; call jax.config.update('jax_enable_x64', True) first"
@@ -303,12 +306,12 @@ def _why_impossible(job: Job) -> str | None:
 
 
 class _MisfitError(Exception):
-    """The result of an initialiser does not fit; `_failure_of` adds the path."""
+    """The result of a job's initialiser does not fit its shape or dtype; `_failure_of` adds the path."""
 
 
 @contextmanager
 def _failure_of(path: str, job: Job) -> Iterator[None]:
-    """Raise what an initialiser raises as an InitError that names the leaf."""
+    """Raise errors of a job as an InitError that names the leaf to draw."""
     try:
         yield
     except _MisfitError as misfit:
@@ -318,7 +321,8 @@ def _failure_of(path: str, job: Job) -> Iterator[None]:
 
 
 def _refuse_nan(values: Mapping[str, jax.Array]) -> None:
-    """Raise an InitError for NaN in these values."""
+    """Raise one InitError for all drawn leaves that hold NaN; check them in a compiled program."""
+    # one transfer for all leaves: to wait for each alone would leave the device idle
     has_nan = jax.device_get({path: _any_nan(value) for path, value in values.items()})
     problems = [f"cannot draw {quoted(path)}: its initialiser returned NaN" for path in values if has_nan[path]]
     if problems:

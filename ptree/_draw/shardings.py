@@ -1,4 +1,4 @@
-"""Shardings: where each leaf of a tree is to live, from one sharding, a tree of shardings, or rules."""
+"""Shardings: find and check the sharding of each leaf, from a Sharding or PartitionSpec, a tree of them, or rules; placement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Shardings: TypeAlias = Sharding | PartitionSpec | Mapping[Any, Any]
 
 @dataclass(frozen=True)
 class _Request:
-    """What was given for one leaf, and of which axes of its stacks it speaks."""
+    """The Sharding or PartitionSpec given for one leaf, and for which axes of its stacks it has an entry."""
 
     given: Sharding | PartitionSpec
     stack_axes: tuple[bool, ...]
@@ -31,20 +31,20 @@ class _Request:
 
     @property
     def skipped_axes(self) -> list[int]:
-        """The axes of stacks that it does not speak of."""
+        """The axes of stacks for which it has no entry."""
         return [axis for axis, has_entry in enumerate(self.stack_axes) if not has_entry]
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """A rule, as the value that it gives to the leaves that it takes."""
+    """A rule of shardings, as the label of the leaves that it takes."""
 
     selector: Selector
     given: Sharding | PartitionSpec
 
 
 def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> dict[str, Sharding]:
-    """Path -> sharding for every leaf, checked against its shape.
+    """Find the sharding of every leaf, and check it against its shape: path -> sharding.
 
     >>> from ptree import Param
     >>> mesh = jax.make_mesh((1,), ("data",))
@@ -76,9 +76,11 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
         request = requests[path]
         try:
             shardings[path] = _sharding(request, tuple(leaf.shape), mesh_of_specs)
-        except Exception as error:  # JAX has several kinds
-            layers = f", of layers {_layer_shape(request, leaf.shape)}" if request.skipped_axes else ""
-            problems.append(f"cannot place {quoted(path)}, {describe(leaf)}{layers}, as {request.given}: {error}")
+        except Exception as error:  # JAX raises several kinds
+            shown = describe(leaf)
+            if request.skipped_axes:
+                shown += f", of layers {_layer_shape(request, leaf.shape)}"
+            problems.append(f"cannot place {quoted(path)}, {shown}, as {request.given}: {error}")
     if problems:
         raise InitError(lines(problems))
     return shardings
@@ -88,7 +90,7 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
 
 
 def _requests(tree: PyTree, given: Shardings) -> dict[str, _Request]:
-    """What was given for each leaf."""
+    """Find the Sharding or PartitionSpec that is given for each leaf: path -> request."""
     if isinstance(given, (Sharding, PartitionSpec)):
         return _requests_by_rules(tree, {"**": given})
     if _is_rules(given):
@@ -97,7 +99,7 @@ def _requests(tree: PyTree, given: Shardings) -> dict[str, _Request]:
 
 
 def _is_rules(given: Shardings) -> bool:
-    """Whether this is a dict of rules, and not a tree of shardings, in which some value is a node."""
+    """Whether this is a dict of rules, selector -> sharding, and not a tree of shardings, in which some value is a node."""
     if not isinstance(given, Mapping) or type(given) is Tree:
         return False
     has_nodes = any(opened(value) is not None for value in given.values())
@@ -138,7 +140,7 @@ def _requests_by_tree(tree: PyTree, given: PyTree) -> dict[str, _Request]:
 
 
 def _check_same_paths(expected: Sequence[str], got: Sequence[str]) -> None:
-    """Raise a PatternError unless a tree of shardings has just the paths of the tree that it is for."""
+    """Raise a PatternError unless a tree of shardings has exactly the paths of the tree that is to be placed."""
     expected_paths, got_paths = set(expected), set(got)
     missing = [path for path in expected if path not in got_paths]
     unexpected = [path for path in got if path not in expected_paths]
@@ -156,7 +158,7 @@ _ANY_NAME = "\0"
 
 
 def _spelled(selector: Selector, path: str) -> tuple[bool, ...]:
-    """For each stack on the way to a leaf, whether the rule that takes the leaf spells the stack's axis as `:`.
+    """For each stack of a leaf, whether the rule of shardings spells the axis of the stack as `:`.
 
     >>> _spelled("groups/:/blocks/*/w", "groups/:/blocks/:/w"), _spelled("**/w", "groups/:/blocks/:/w")
     ((True, False), (False, False))
@@ -166,19 +168,23 @@ def _spelled(selector: Selector, path: str) -> tuple[bool, ...]:
     spelled: list[bool] = []
     for at, segment in enumerate(segments):
         if segment == STACKED:
+            # a pattern that also matches another name in the place of `:` has a wildcard there
             other = "/".join([*segments[:at], _ANY_NAME, *segments[at + 1 :]])
             spelled.append(pattern is not None and not _matches(pattern, other))
     return tuple(spelled)
 
 
 def _pattern_that_matches(selector: Selector, path: str) -> str | re.Pattern[str] | None:
-    """The first pattern or regex in a selector that matches a path; predicates and exclusions have none."""
+    """Find the first pattern or regex in the selector of a rule that matches a path; predicates and exclusions have none."""
     if isinstance(selector, (str, re.Pattern)):
         return selector if _matches(selector, path) else None
     if not isinstance(selector, Sequence):
         return None
-    found = (_pattern_that_matches(part, path) for part in selector)
-    return next((pattern for pattern in found if pattern is not None), None)
+    for part in selector:
+        pattern = _pattern_that_matches(part, path)
+        if pattern is not None:
+            return pattern
+    return None
 
 
 def _matches(pattern: str | re.Pattern[str], path: str) -> bool:
@@ -191,7 +197,7 @@ def _matches(pattern: str | re.Pattern[str], path: str) -> bool:
 
 
 def _mesh_of_specs(mesh: Mesh | None) -> Mesh | AbstractMesh:
-    """The mesh that PartitionSpecs are for: the one given, or that of `jax.set_mesh`."""
+    """Find the mesh that each PartitionSpec is for: `mesh=`, or that of `jax.set_mesh`."""
     if mesh is None:
         found = _context_mesh()
         if found.empty:
@@ -210,14 +216,14 @@ def _context_mesh() -> Mesh | AbstractMesh:
 
 
 def _sharding(request: _Request, shape: tuple[int, ...], mesh: Mesh | AbstractMesh | None) -> Sharding:
-    """The sharding of a whole array of this shape; raises what JAX raises where it does not fit."""
+    """Make the sharding of a whole array, and check it against its shape; JAX raises its own errors if it does not fit."""
     given = request.given
     if isinstance(given, PartitionSpec):
         given = NamedSharding(mesh, given)  # pyright: ignore[reportArgumentType]  it takes an AbstractMesh too
     if not isinstance(given, Sharding):
         raise InitError("it is no Sharding and no PartitionSpec")
     if not isinstance(given, NamedSharding):
-        given.shard_shape(shape)
+        given.shard_shape(shape)  # raises unless it divides the shape
         return given
     layer_shape = _layer_shape(request, shape)
     _check_rank(given.spec, layer_shape, request)
@@ -226,12 +232,12 @@ def _sharding(request: _Request, shape: tuple[int, ...], mesh: Mesh | AbstractMe
 
 
 def _layer_shape(request: _Request, shape: Sequence[int]) -> tuple[int, ...]:
-    """The part of a shape that a spec speaks of: one layer, with those axes of stacks that it has entries for."""
+    """The part of a shape that a PartitionSpec has entries for: one layer, and axes of stacks that a rule spells."""
     return tuple(size for axis, size in enumerate(shape) if axis not in request.skipped_axes)
 
 
 def _check_rank(spec: PartitionSpec, shape: tuple[int, ...], request: _Request) -> None:
-    """Raise an InitError for a spec with more entries than the array, or one layer of it, has axes."""
+    """Raise an InitError if a PartitionSpec has more entries than the array, or one layer of it, has axes."""
     if len(spec) <= len(shape):
         return
     if not request.skipped_axes:
@@ -243,17 +249,19 @@ def _check_rank(spec: PartitionSpec, shape: tuple[int, ...], request: _Request) 
 
 
 def _with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> PartitionSpec:
-    """The spec with None, which is not split, for each axis of a stack that it does not speak of.
+    """Add None, which splits nothing, to a PartitionSpec for each axis of a stack that it has no entry for.
 
     >>> _with_stack_axes(PartitionSpec(None, "model"), (False,)) == PartitionSpec(None, None, "model")
     True
     """
     entries = list(spec)
+    # an empty spec stays as it was given
     if not entries or all(stack_axes):
         return spec
     front: list[Any] = []
     for has_entry in stack_axes:
-        front.append(entries.pop(0) if has_entry and entries else None)
+        takes_entry = has_entry and entries  # the last entries of a spec may be left out
+        front.append(entries.pop(0) if takes_entry else None)
     return PartitionSpec(*front, *entries)
 
 
@@ -261,14 +269,16 @@ def _with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> Parti
 
 
 def placement(leaf: Leaf) -> Sharding | None:
-    """The sharding of an array that was placed on purpose; None for what JAX may move, and for other leaves.
+    """The placement of an array, its sharding if that was chosen on purpose; None if JAX may move it, and for other leaves.
 
-    Inside of `jit` JAX tells it only on a mesh with explicit axes.
+    Inside of `jit` JAX knows it only on a mesh with explicit axes.
     """
     if isinstance(leaf, Tracer):
         sharding = getattr(jax.typeof(leaf), "sharding", None)
         return sharding if _has_explicit_axes(sharding) else None
-    return getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
+    # JAX moves arrays that are not committed to a device; a ShapeDtypeStruct has no such attribute
+    is_committed = getattr(leaf, "committed", True)
+    return getattr(leaf, "sharding", None) if is_committed else None
 
 
 def _has_explicit_axes(sharding: Sharding | None) -> bool:
@@ -276,7 +286,7 @@ def _has_explicit_axes(sharding: Sharding | None) -> bool:
 
 
 def constrained(value: jax.Array, sharding: Sharding) -> jax.Array:
-    """The value with this sharding, inside of `jit`; JAX has one function for explicit mesh axes, one for the others."""
+    """Constrain a value to a sharding inside of `jit`; JAX has one function for explicit mesh axes, one for the others."""
     if _has_explicit_axes(sharding):
         return jax.sharding.reshard(value, sharding)
     return jax.lax.with_sharding_constraint(value, sharding)

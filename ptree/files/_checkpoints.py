@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with the last states of a training run, to resume from after a crash."""
+"""Checkpoints: a folder with the last states of a training run, saved in the background, to resume from after a crash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from orbax.checkpoint import AsyncCheckpointer
 
 _FILE = rf"\.safetensors({re.escape(INDEX_SUFFIX)})?"
+# no leading zeros: each step has one name
 _STEP = re.compile(rf"step_(0|[1-9]\d*)({_FILE})?")
+# what a crash leaves: drafts of ptree, and temporary folders of Orbax
 _DRAFT = re.compile(rf"\.?(step_\d+)({_FILE}\.[0-9a-f]{{32}}\.tmp|\.orbax-checkpoint-tmp.*)")
 
 
@@ -86,6 +88,7 @@ class Checkpoints:
             raise FileError(f"expected backend 'ptree' or 'orbax', got {quoted(backend)}")
         _check_count("keep", 1 if keep is None else keep)
         _check_count("every", every)
+        # pathlib would make a local folder "gs:" of "gs://bucket/run"
         if re.match(r"\w+://", os.fspath(folder)):
             raise FileError(f"{quoted(folder)} is no folder of this machine: mount it")
         self.folder, self.keep, self.every = Path(folder), keep, every
@@ -95,16 +98,21 @@ class Checkpoints:
         self._saver: AsyncCheckpointer | None = None
         if backend == "orbax":
             self._saver = orbax().AsyncCheckpointer(orbax().StandardCheckpointHandler())
+        # one thread: steps are written one after the other
         self._pool = ThreadPoolExecutor(1, "ptree.checkpoints")
         self._pending: Future[None] | None = None
 
     def steps(self) -> list[int]:
         """The steps in the folder, the newest last; a step that is being written is not one of them."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
-        found: set[int] = set()
-        for name in names:
+        if not self.folder.is_dir():  # it is made with the first step
+            return []
+        found: set[int] = set()  # a step may be there as a file and as a folder by Orbax
+        for name in os.listdir(self.folder):
             step = _STEP.fullmatch(name)
-            if step and (step[2] or is_orbax(self.folder / name)):
+            if step is None:
+                continue
+            is_file = step[2] is not None
+            if is_file or is_orbax(self.folder / name):
                 found.add(int(step[1]))
         return sorted(found)
 
@@ -134,7 +142,7 @@ class Checkpoints:
             return False
         self.wait()
         self._refuse_later_steps(step)
-        if not jax.process_index():
+        if not jax.process_index():  # of several processes the first one alone makes and sweeps the folder
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
         write = self._begin(step, tree)
@@ -142,6 +150,7 @@ class Checkpoints:
         return True
 
     def _refuse_later_steps(self, step: int) -> None:
+        """Raise FileError for undamaged later steps: the next `load` would take one of those for the newest."""
         later = [saved for saved in self._undamaged_steps() if saved > step]
         if later:
             raise FileError(
@@ -176,10 +185,11 @@ class Checkpoints:
                 self._passed_over.discard(saved)
                 return saved, tree
             except FileError as error:
-                if not error.is_damage:
+                if not error.is_damage:  # an older step would hide that ptree or Orbax is too old or missing
                     raise
                 self._passed_over.add(saved)
                 warnings.warn(f"step {saved} is passed over: {error}", stacklevel=2)
+        # the last one raises its error: there is nothing older to fall back on
         saved, path = candidates[-1]
         return saved, load(path, like, **options)
 
@@ -195,7 +205,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Wait until all is written; raises what went wrong."""
-        pending, self._pending = self._pending, None
+        pending, self._pending = self._pending, None  # an error is raised once
         if pending is not None:
             pending.result()
 
@@ -228,7 +238,7 @@ class Checkpoints:
         return int(step)
 
     def _paths(self, step: int) -> list[Path]:
-        """Where a step is, the newest first: a file, one file or in shards, and a folder by Orbax."""
+        """The paths of a step, the newest first: of its file, which may be in shards, and of its folder by Orbax."""
         file, folder = self.folder / f"step_{step}.safetensors", self.folder / f"step_{step}"
         file_times = [_modified(path) for path in (file, index_path(file)) if path.exists()]
         times: dict[Path, int] = {}
@@ -239,23 +249,24 @@ class Checkpoints:
         return sorted(times, key=lambda path: -times[path])
 
     def _path_by_backend(self, step: int) -> Path:
-        """Where this backend writes a step."""
-        return self.folder / (f"step_{step}" if self._saver else f"step_{step}.safetensors")
+        """The path that this backend writes a step to."""
+        name = f"step_{step}" if self._saver else f"step_{step}.safetensors"
+        return self.folder / name
 
     def _begin(self, step: int, tree: PyTree) -> Callable[[], object]:
-        """Check the tree and take it as it is now; the result writes it."""
+        """Check the tree and take its values as they are now; return a function that writes them."""
         path = self._path_by_backend(step)
         if self._saver is not None:
             leaves, facts = described(tree, may_be_spread=True)
             return begin_save(self._saver, path, leaves, facts)
-        if jax.process_index():
+        if jax.process_index():  # the backend "ptree" writes from the first process alone
             return lambda: None
         plan = planned(path, tree, {"step": str(step)}, max_shard_size=self._max_shard_size).snapshot()
         return lambda: plan.write(show_bar=False)
 
     def _finish(self, step: int, write: Callable[[], object]) -> None:
-        """Write a step, and remove what it replaces and what is older than `keep` says; runs in the thread."""
-        write()
+        """Write a step, then remove what it replaces and steps that are too old; runs in the thread."""
+        write()  # first: a crash must not leave fewer steps than before
         self._passed_over.discard(step)
         if jax.process_index():
             return
@@ -264,14 +275,14 @@ class Checkpoints:
             _remove(path)
 
     def _expired(self) -> list[Path]:
-        """Where the steps are that are older than the newest ones that stay."""
+        """The paths of steps that are older than the newest `keep`; damaged ones do not count for these."""
         if self.keep is None:
             return []
         oldest = self._undamaged_steps()[-self.keep :][0]
         return [path for step in self.steps() if step < oldest for path in self._paths(step)]
 
     def _sweep(self) -> None:
-        """Remove what crashes have left; no other process writes to this folder."""
+        """Remove drafts and temporary folders that crashes have left; no other process writes to this folder."""
         for name in os.listdir(self.folder):
             left = _DRAFT.fullmatch(name)
             if left is None:
@@ -285,11 +296,13 @@ class Checkpoints:
 
 
 def _check_count(name: str, count: int) -> None:
+    # `__index__`: NumPy's integers too, but no floats
     if not hasattr(count, "__index__") or operator.index(count) < 1:
         raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(count)}")
 
 
 def _checked_step(step: int) -> int:
+    # a tree in the place of the step: the arguments are swapped; a float or str gets the TypeError of `index`
     if not hasattr(step, "__index__") and not isinstance(step, (float, str)):
         raise FileError(f"Checkpoints.save(step, tree): the step comes first, a whole number; got {describe(step)}")
     step = operator.index(step)

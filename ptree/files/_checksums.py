@@ -1,4 +1,4 @@
-"""Checksums: XXH3 128-bit hashes of bytes, of several runs of bytes, and in another thread."""
+"""Checksums: the XXH3 128-bit digest of bytes, of bytes that come run by run, or computed in another thread."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ NO_CHECKSUM = "0" * 32
 WORTH_A_THREAD = 1 << 20
 """Bytes: fewer are hashed in less time than it takes to hand them to another thread."""
 
+# xxhash takes every object with a buffer, and its stubs name only bytes and str
 digest: Callable[[bytes | np.ndarray], str] = xxhash.xxh3_128_hexdigest  # pyright: ignore[reportAssignmentType]
 """The checksum of bytes, as 32 hexadecimal digits."""
 
 
 def digest_of_runs(runs: Iterable[np.ndarray]) -> str:
-    """The checksum of bytes that come run by run."""
+    """Compute the checksum of bytes that come run by run."""
     whole = xxhash.xxh3_128()
     for run in runs:
         whole.update(memoryview(run))  # pyright: ignore[reportArgumentType]
@@ -29,6 +30,7 @@ def digest_of_runs(runs: Iterable[np.ndarray]) -> str:
 def digest_in_thread(pool: Executor, data: np.ndarray) -> Callable[[], str]:
     """Begin to compute a checksum, in another thread where that is worth it; call the result to have it."""
     if data.nbytes >= WORTH_A_THREAD:
+        # xxhash releases Python's lock, so that the next leaf is read or written meanwhile
         return pool.submit(digest, data).result
     found = digest(data)
     return lambda: found

@@ -1,4 +1,4 @@
-"""Drafts: temporary files beside a file, which take its place at once when they are complete (atomic writes)."""
+"""Write a draft, a temporary file that replaces the old file at once (an atomic write), and sweep drafts that crashes left."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ._operating_system import (
 
 @contextmanager
 def draft(path: Path) -> Iterator[int]:
-    """Open a new file that replaces the old one if the block succeeds, and is removed if it fails.
+    """Open a draft, which replaces the old file if the block succeeds, and is removed if it fails.
 
-    It is locked while it is written, so that the next process that saves knows what a crash left behind.
+    It is locked while it is written, so that the next process that saves can tell it from what a crash left behind.
     """
     with _errors_named(path):
         place, file = _create_locked(path)
@@ -33,27 +33,35 @@ def draft(path: Path) -> Iterator[int]:
             try:
                 copy_permissions(path, file)
                 yield file
+                # before the new name is on the disk: otherwise a crash of the machine could leave an empty file
                 os.fsync(file)
+                # Windows cannot rename a file that is open; elsewhere closing it first would give up the lock too early
                 if not HAS_LOCKS:
                     opened.close()
                 os.replace(place, path)
-            except BaseException:
+            except BaseException:  # an interrupt too must not leave a draft
                 opened.close()
                 place.unlink(missing_ok=True)
                 raise
-        flush_folder(path.parent)
+        flush_folder(path.parent)  # the rename itself is in the folder
 
 
 @contextmanager
 def _errors_named(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file, not its draft."""
+    """Let an OSError name the file that the user gave, not its draft."""
     try:
         yield
     except OSError as error:
-        is_drafts = error.filename is None or _draft_names(path).fullmatch(Path(error.filename).name)
-        if error.errno and is_drafts:
+        if error.errno and _is_about_draft(path, error):
             error.filename = str(path)
         raise
+
+
+def _is_about_draft(path: Path, error: OSError) -> bool:
+    """Whether an error names a draft of this file, or nothing, as errors of calls with a descriptor do."""
+    if error.filename is None:
+        return True
+    return _draft_names(path).fullmatch(Path(error.filename).name) is not None
 
 
 def new_draft_name(path: Path) -> Path:
@@ -61,7 +69,7 @@ def new_draft_name(path: Path) -> Path:
 
 
 def drafts_of(path: Path) -> list[Path]:
-    """The drafts of a file: one for each process that writes it now, or that was killed while it did."""
+    """List the drafts of a file: one for each process that writes it now, or that was killed while it wrote."""
     if not path.parent.is_dir():
         return []
     names = _draft_names(path)
@@ -73,7 +81,7 @@ def _draft_names(path: Path) -> re.Pattern[str]:
 
 
 def sweep(path: Path, before_removal: Callable[[int], None] | None = None) -> None:
-    """Remove the drafts of a file that crashes left behind; `before_removal` gets each of them, open."""
+    """Sweep up the drafts of a file that crashes left behind; `before_removal` is called with each draft, open, first."""
     for place in drafts_of(path):
         with suppress(OSError):  # another process was faster, or it belongs to another user
             _sweep_one(place, before_removal)
@@ -88,7 +96,7 @@ def _sweep_one(place: Path, before_removal: Callable[[int], None] | None) -> Non
         if before_removal is not None:
             before_removal(file)
         if not HAS_LOCKS:
-            opened.close()
+            opened.close()  # Windows cannot remove a file that is open
         place.unlink(missing_ok=True)
 
 
@@ -102,6 +110,7 @@ def _create_locked(path: Path) -> tuple[Path, int]:
             os.close(file)
             place.unlink(missing_ok=True)
             raise
+        # between `create` and `lock` another process may have taken this draft for abandoned and removed it
         if os.fstat(file).st_nlink:
             return place, file
-        os.close(file)  # another process removed it before it was locked
+        os.close(file)

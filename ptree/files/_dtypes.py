@@ -1,4 +1,4 @@
-"""The dtypes that safetensors has, and how a file stores those that it lacks (int4, float4, complex128, ...)."""
+"""The dtypes of safetensors by their codes (F32, BF16, ...), and the storage of dtypes that it lacks (int4, complex128, ...)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ _NAMES = {
 
 
 def dtype_named(name: str) -> np.dtype:
-    """The dtype of a name such as 'bfloat16', NumPy's or of `ml_dtypes`; raises TypeError where there is none."""
+    """Find the dtype of a name such as 'bfloat16', in `ml_dtypes` or else in NumPy.
+
+    Raises:
+        TypeError: neither of them has a dtype of this name.
+    """
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
@@ -27,18 +31,21 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 class Storage(NamedTuple):
-    """What a file stores for one number: a dtype that safetensors has, and the axes that are added at the end."""
+    """The storage of a dtype that safetensors lacks: a dtype that it has, and axes that are added at the end."""
 
     dtype: np.dtype
     axes: tuple[int, ...] = ()
 
 
+# ml_dtypes keeps each number of these in one byte of memory, also those of 2 and 4 bits
 _ONE_BYTE_EACH = (
     "int2", "int4", "uint2", "uint4", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn",
     "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz",
 )  # fmt: skip
+# older versions of ml_dtypes lack some of them, hence `hasattr`
 LACKING: dict[np.dtype, Storage] = {
     **{dtype_named(name): Storage(np.dtype("uint8")) for name in _ONE_BYTE_EACH if hasattr(ml_dtypes, name)},
+    # a last axis of two for the real and the imaginary part; safetensors has complex64 alone
     np.dtype("complex128"): Storage(np.dtype("float64"), (2,)),
 }
 """A dtype that safetensors lacks -> how it is stored."""

@@ -1,4 +1,4 @@
-"""Facts: what ptree writes about a tree into the metadata of a file, as JSON - order, ties, kinds, checksums (see FORMAT.md)."""
+"""Facts: what ptree writes about a tree into the metadata of a file, as JSON: order, ties, kinds, checksums (see FORMAT.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TABLES = ("empty", "kinds", "dtypes", "containers", "sums", "shards")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the metadata say about a tree; each field is one key of the JSON, in this order."""
+    """Facts that the metadata of a file state about a tree; each field is one key of the JSON, in this order."""
 
     order: list[str] = field(default_factory=list)
     ties: dict[str, Tie] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Facts:
     index: str = ""
 
     def about(self, leaves: Iterable[StoredLeaf]) -> Facts:
-        """These facts, and what there is to say about each leaf."""
+        """Add to these facts the kind, dtype and checksum of each leaf, where there is something to state."""
         leaves = list(leaves)
         return replace(
             self,
@@ -43,13 +43,16 @@ class Facts:
 
     def to_json(self) -> str:
         ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
-        stated = {name: value for name, value in {**vars(self), "ties": ties}.items() if value}
+        fields = {**vars(self), "ties": ties}
+        # empty fields are left out, to keep the metadata of a plain tree short
+        stated = {name: value for name, value in fields.items() if value}
         return json.dumps({"version": VERSION, "order": [], **stated})
 
     @staticmethod
     def from_json(text: str) -> Facts:
         """Read what `to_json` wrote; raises ValueError, TypeError, KeyError or AttributeError for any other text."""
         table = json.loads(text)
+        # before all else: a newer version may have other keys, and "damaged" would be the wrong message
         version = table.pop("version")
         if version > VERSION:
             raise FileError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
@@ -68,12 +71,13 @@ class Facts:
         texts = [*self.order, *self.replaced, *(tie.source for tie in self.ties.values())]
         for name in _TABLES:
             texts += vars(self)[name].values()
+        # a file from a stranger may hold any JSON; the code behind this point relies on strings
         for text in texts:
             if type(text) is not str or not text:
                 raise TypeError("a name in its metadata is not a string, or is empty")
 
     def tree_of(self, leaves: Mapping[str, Leaf]) -> Tree:
-        """The tree of these leaves; raises ptree's errors, or ValueError where leaves and facts do not fit."""
+        """Build the tree of these leaves; raises ptree's errors, or ValueError if leaves and facts do not fit."""
         empty = {path: empty_node(name) for path, name in self.empty.items()}
         entries = {**empty, **self.ties, **leaves}
         if sorted(entries) != sorted(self.order):

@@ -1,4 +1,7 @@
-"""The header of a safetensors file, written and read as FORMAT.md says: the leaves, ptree's facts, and a checksum of it all."""
+"""Write and parse the header of a safetensors file: the offsets of each tensor, the metadata, and the header's checksum.
+
+FORMAT.md describes the bytes.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ from ._kinds import kind_named
 from ._stored_leaf import StoredLeaf
 
 ALIGNED = 64
-"""Bytes: the data begin at a multiple of it, and so does every tensor whose size is one."""
+"""Bytes: the data begin at a multiple of it, and so does every tensor whose size is one; JAX uses such memory as it is."""
 
 _SUM_KEY = b'"ptree_sum":"'
 _START = b'{"__metadata__":{' + _SUM_KEY
 _LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
 
 Json: TypeAlias = Any
-"""What JSON can hold; of a file by others anything is possible, and checked."""
+"""What JSON can hold; a file of another program may hold anything, and is checked."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says before its data; `facts` is None in a file that ptree did not write."""
+    """The header of a file, parsed; `facts` is None in a file that ptree did not write."""
 
     leaves: dict[str, StoredLeaf]
     facts: Facts | None
@@ -41,12 +44,11 @@ class Header:
 
 
 def laid_out(leaves: Iterable[StoredLeaf]) -> list[StoredLeaf]:
-    """The leaves in the order of their data, with their places counted from the first byte of the data.
+    """Lay out the tensors of a file: give each leaf its offsets, counted from the first byte of the data.
 
     First come those whose size is a multiple of 64 bytes, then the others by the size of a number: safetensors
     allows no gap between tensors, and so all but the small and odd ones can be mapped.
     """
-
     leaves = list(leaves)
     sizes = {leaf.name: leaf.nbytes for leaf in leaves}
     widths = {leaf.name: _storage(leaf).dtype.itemsize for leaf in leaves}
@@ -60,7 +62,7 @@ def laid_out(leaves: Iterable[StoredLeaf]) -> list[StoredLeaf]:
 
 
 def header_bytes(leaves: Sequence[StoredLeaf], facts: Facts, metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the data; how many they are does not depend on the checksums."""
+    """Encode the header of a file; its length does not depend on the checksums, so it can be written again in place."""
     table: dict[str, Json] = {"__metadata__": dict(metadata_of(facts, metadata))}
     for leaf in leaves:
         storage = _storage(leaf)
@@ -70,6 +72,7 @@ def header_bytes(leaves: Sequence[StoredLeaf], facts: Facts, metadata: Mapping[s
             "data_offsets": [leaf.start, leaf.stop],
         }
     text = json.dumps(table, separators=(",", ":")).encode()
+    # spaces after the JSON are allowed by safetensors; the 8 bytes are the length in front of it
     text = sealed(text + b" " * (-(8 + len(text)) % ALIGNED))
     return len(text).to_bytes(8, "little") + text
 
@@ -79,18 +82,18 @@ def _storage(leaf: StoredLeaf) -> Storage:
 
 
 def metadata_of(facts: Facts, metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata of a file: the place of the header's checksum, ptree's facts, and what the user adds."""
+    """Compose the metadata of a header: zeros in the place of its checksum, ptree's part, and the user's."""
     return {"ptree_sum": NO_CHECKSUM, "ptree": facts.to_json(), **metadata}
 
 
 def sealed(text: bytes) -> bytes:
-    """JSON that begins with the metadata, with its checksum in the place of the zeros."""
+    """Seal the JSON of a header: write its checksum over the zeros in its metadata."""
     at = text.index(_SUM_KEY) + len(_SUM_KEY)
     return text[:at] + digest(text).encode() + text[at + len(NO_CHECKSUM) :]
 
 
 def seal_of(header: bytes) -> str:
-    """The checksum that a sealed header holds."""
+    """Read the checksum out of a sealed header."""
     at = header.index(_SUM_KEY) + len(_SUM_KEY)
     return header[at : at + len(NO_CHECKSUM)].decode()
 
@@ -99,23 +102,35 @@ def seal_of(header: bytes) -> str:
 
 
 def header_length(first: bytes, size: int) -> int:
-    """How many bytes the header has, by the first eight of a file of this size; raises ValueError where that cannot be."""
+    """Read the length of the header from the first eight bytes of a file.
+
+    Raises:
+        ValueError: a file of this size cannot have such a header.
+    """
     if len(first) < 8:
         raise ValueError("it is shorter than the 8 bytes that say how long the header is")
     length = int.from_bytes(first, "little")
+    # before anything is read: eight random bytes would ask for exabytes of memory
     if length > min(size - 8, _LONGEST):
         raise ValueError(f"its first 8 bytes say that the header has {length:,} bytes, and it has {size:,} in all")
     return length
 
 
 def parsed(text: bytes, size: int, verify: bool) -> Header:
-    """Read a header, and check each offset against the size of the file; raises ValueError, FileError or TieError."""
+    """Parse a header, and check the offsets of each tensor.
+
+    Raises:
+        ValueError: the header is damaged, or does not fit the size of the file.
+        FileError: a dtype, or a version of the format, that this ptree does not know.
+        TieError: a transform that this process has not registered.
+    """
     data_start = 8 + len(text)
     try:
         table = json.loads(text.decode(), object_pairs_hook=unique)
         metadata = table.pop("__metadata__", {})
         _check_metadata(metadata)
         tensors = {name: _tensor(name, about, data_start) for name, about in table.items()}
+    # what JSON of any other form leads to above; deep nesting is a RecursionError
     except (AttributeError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"its header is damaged: {error}") from error
     _check_offsets(tensors.values(), data_start, size)
@@ -126,7 +141,12 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
 
 
 def unique(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
-    """A JSON object without a name that stands twice."""
+    """Parse a JSON object of a header, in which each name must be unique.
+
+    Raises:
+        ValueError: a name that stands twice.
+    """
+    # by itself, json.loads keeps the last value in silence
     table = dict(pairs)
     if len(table) < len(pairs):
         raise ValueError("it has a name twice")
@@ -140,11 +160,13 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
 
 
 def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf:
-    """One tensor of the header, as another program would see it."""
+    """Parse one tensor of the header, as a program that does not know ptree reads it."""
+    # a lone surrogate, which JSON can spell and UTF-8 cannot
     if not name or any("\ud800" <= character <= "\udfff" for character in name):
         raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode, and not empty")
     code, shape, (start, stop) = about["dtype"], about["shape"], about["data_offsets"]
     numbers = (*shape, start, stop)
+    # by type: to isinstance True is an int
     if len(about) != 3 or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on")
     if code not in DTYPES:
@@ -154,13 +176,14 @@ def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf
     dtype = DTYPES[code]
     if dtype.itemsize * prod(shape) != stop - start:
         raise ValueError(f"{quoted(name)} is {code}{shape}, which does not take {stop - start:,} bytes")
+    # NumPy refuses such a shape although an axis of size 0 makes it take no bytes
     if dtype.itemsize * prod(filter(None, shape)) >= 1 << 63:
         raise ValueError(f"{quoted(name)} is {code}{shape}, longer than what NumPy can have")
     return StoredLeaf(name, "", dtype, tuple(shape), data_start + start, data_start + stop)
 
 
 def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) -> None:
-    """The tensors follow each other without a gap, from the first byte of the data to the last."""
+    """Raise ValueError unless the offsets of the tensors leave no gap and no overlap between header and end of file."""
     end, last = data_start, "the header"
     for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
         if tensor.start != end:
@@ -174,9 +197,10 @@ def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) ->
 def split_metadata(
     text: bytes, start: bytes, metadata: Mapping[str, str], verify: bool
 ) -> tuple[Facts | None, dict[str, str]]:
-    """ptree's facts, and the user's metadata; None for the facts where ptree wrote none.
+    """Split the metadata of a header into ptree's part, checked by its checksum, and the user's.
 
-    `text` is the whole JSON, which begins with `start` and its checksum; with `verify` they are compared.
+    The facts are None if ptree wrote none. `text` is the whole JSON, which begins with `start` and its checksum; with
+    `verify` they are compared.
     """
     stated, checksum = metadata.get("ptree"), metadata.get("ptree_sum")
     others = {name: value for name, value in metadata.items() if name not in ("ptree", "ptree_sum")}
@@ -197,32 +221,39 @@ def split_metadata(
 
 
 def _recomputed(text: bytes, at: int) -> str:
-    """The checksum of a text that has its checksum at this place, which counts as zeros."""
+    """Recompute the checksum of a header that holds its checksum at this place, where zeros are hashed instead."""
     return digest(text[:at] + NO_CHECKSUM.encode() + text[at + len(NO_CHECKSUM) :])
 
 
 def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
-    """The leaf that a tensor of the file stores; raises ValueError where the facts cannot be true of it."""
+    """Add to a tensor of the header what the facts state about it.
+
+    Raises:
+        ValueError: that cannot be true of this tensor.
+    """
     name = tensor.name
     leaf = replace(tensor, kind=facts.kinds.get(name, ""), checksum=facts.sums.get(name, ""))
     if name in facts.dtypes:
         leaf = _as_lacking(leaf, facts.dtypes[name])
-    kind = kind_named(leaf.kind) if leaf.kind else None
-    misfit = kind.misfit(leaf) if kind else ""
+    # a kind that this ptree does not know is an error only when the leaf is read
+    kind = kind_named(leaf.kind)
+    misfit = "" if kind is None else kind.misfit(leaf)
     if misfit:
         raise ValueError(f"{quoted(name)} {misfit}")
     return leaf
 
 
 def _as_lacking(tensor: StoredLeaf, dtype_name: str) -> StoredLeaf:
-    """The leaf of a dtype that safetensors lacks, which is stored as this tensor."""
+    """Read a tensor of the header as the storage of a dtype that safetensors lacks."""
     dtype = LACKING_BY_NAME.get(dtype_name)
     if dtype is None:
         raise FileError(f"{quoted(tensor.name)} is of the dtype {quoted(dtype_name)}, which this ptree does not know")
     storage = LACKING[dtype]
+    # a damaged file may have fewer axes than the storage adds
     shape = tensor.shape[: max(0, len(tensor.shape) - len(storage.axes))]
     is_stored_so = (storage.dtype, (*shape, *storage.axes)) == (tensor.dtype, tensor.shape)
     kind = kind_named(tensor.kind)
-    if not is_stored_so or (kind is not None and not kind.has_dtype(dtype)):
+    may_have_dtype = kind is None or kind.has_dtype(dtype)
+    if not (is_stored_so and may_have_dtype):
         raise ValueError(f"{quoted(tensor.name)} is {tensor.dtype}{[*tensor.shape]}, and cannot be {dtype} too")
     return replace(tensor, dtype=dtype, shape=shape)

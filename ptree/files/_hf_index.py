@@ -1,10 +1,10 @@
-"""The index of shards in Hugging Face's form (`model.safetensors.index.json`): which file each leaf is in."""
+"""Encode, parse and read an index (`model.safetensors.index.json`, as Hugging Face has it), and open the shards that it names."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from ._header import metadata_of, sealed, split_metadata, unique
 from ._safetensors import SafetensorsFile
 
 _START = b'{"metadata":{"ptree_sum":"'
-_LONGEST = 1_000_000_000  # bytes
+_LONGEST = 1_000_000_000  # bytes of an index that are read: more is no index, but a file of another kind
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What an index says; `facts` is None where another program wrote it."""
+    """An index, parsed: which shard each leaf is in; `facts` is None if another program wrote it."""
 
     path: str
     files: dict[str, str]
@@ -30,18 +30,23 @@ class ShardIndex:
 
 
 def index_bytes(files: Mapping[str, str], total_size: int, facts: Facts, metadata: Mapping[str, str]) -> bytes:
-    """The JSON of an index, with its checksum."""
+    """Encode an index of shards as JSON, with its checksum."""
     about = {**metadata_of(facts, metadata), "total_size": total_size}
     return sealed(json.dumps({"metadata": about, "weight_map": dict(files)}, separators=(",", ":")).encode())
 
 
 def parsed_index(path: str, text: bytes, verify: bool) -> ShardIndex:
-    """Read an index; raises FileError where the text is none, or is damaged."""
+    """Parse the JSON of an index.
+
+    Raises:
+        FileError: it is damaged, or no index.
+    """
     try:
         table = json.loads(text.decode(), object_pairs_hook=unique)
         files = dict(table["weight_map"])
         _check_names(files)
         metadata = dict(table.get("metadata") or {})
+        # Hugging Face writes total_size as a number
         texts = {name: value for name, value in metadata.items() if type(value) is str}
         facts, own_metadata = split_metadata(text, _START, texts, verify)
         return ShardIndex(path, files, facts, own_metadata)
@@ -56,20 +61,26 @@ def _check_names(files: Mapping[str, str]) -> None:
         for name in (leaf, file):
             if type(name) is not str:
                 raise TypeError(f"{quoted(name)} is no name")
-        is_beside = os.path.basename(file) == file and file not in ("", ".", "..") and file.isprintable()
-        if not is_beside:
+        # an index from a stranger must not lead to files elsewhere on this machine
+        is_plain_name = os.path.basename(file) == file and file.isprintable()
+        if not is_plain_name or file in ("", ".", ".."):
             raise ValueError(f"shards are files beside it, and it names {quoted(file)}")
 
 
 def read_index(path: Path, verify: bool) -> ShardIndex:
-    """Read the index at a path; raises FileError where it is damaged, and OSError where it cannot be read."""
+    """Read the index at a path.
+
+    Raises:
+        FileError: it is damaged, or no index.
+        OSError: it cannot be read.
+    """
     with open(path, "rb") as file:
         text = file.read(_LONGEST)
     return parsed_index(str(path), text, verify)
 
 
 def open_shards(path: Path, *, verify: bool, mmap: bool) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
-    """Open an index and its shards, by their names, and check that they were saved together and hold all leaves."""
+    """Open the shards that an index names, and check that they fit the index."""
     while True:
         index = read_index(path, verify)
         shards: dict[str, SafetensorsFile] = {}
@@ -83,7 +94,8 @@ def open_shards(path: Path, *, verify: bool, mmap: bool) -> tuple[ShardIndex, di
             return index, shards
         for shard in shards.values():
             shard.close()
-        if read_index(path, verify) == index:  # or another tree was saved here meanwhile: open that
+        # where the index has changed, another process saved a tree here meanwhile: open that
+        if read_index(path, verify) == index:
             raise FileError(f"cannot load {index.path!r}: {problem}", is_damage=True)
 
 
@@ -99,19 +111,31 @@ def _path_of_shard(index: Path, name: str) -> str:
 
 
 def _missing(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Path) -> list[str]:
-    return [name for name in _names_of_shards(index) if name not in shards and not (path.parent / name).exists()]
+    unopened = [name for name in _names_of_shards(index) if name not in shards]
+    return [name for name in unopened if not (path.parent / name).exists()]
 
 
 def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: bool) -> str:
-    """In what shards do not fit their index; "" where they do."""
+    """Say how shards do not fit the index that names them; "" if they do."""
     lost = [name for name, file in index.files.items() if name not in shards[file].header.leaves]
     if lost:
         return f"its shards do not have what it says they have: {listed(lost)}"
     if not verify:
         return ""
     if index.facts is None:
-        is_ours = any(shard.header.facts is not None and shard.header.facts.index for shard in shards.values())
-        return "it is damaged: ptree wrote its shards, and what it wrote here is missing" if is_ours else ""
+        return _missing_facts(shards.values())
+    # an interrupted save, or one copied in part, can mix shards of two trees: each header has its own checksum
     found = {name: shard.header.checksum for name, shard in shards.items()}
     others = sorted({name for name, _ in found.items() ^ index.facts.shards.items()})
-    return f"these shards were not saved together with it: {listed(others)}" if others else ""
+    if others:
+        return f"these shards were not saved together with it: {listed(others)}"
+    return ""
+
+
+def _missing_facts(shards: Iterable[SafetensorsFile]) -> str:
+    """The problem of an index without facts whose shards ptree wrote; "" if another program wrote them."""
+    for shard in shards:
+        facts = shard.header.facts
+        if facts is not None and facts.index:
+            return "it is damaged: ptree wrote its shards, and what it wrote here is missing"
+    return ""

@@ -1,6 +1,6 @@
-"""The kinds of leaves that files hold (JAX, NumPy and PyTorch arrays, numbers, PRNG keys), one class for each.
+"""Kinds of leaves: how arrays of JAX, NumPy and PyTorch, Python numbers and PRNG keys are written to a file and read back.
 
-A new kind is a subclass of `LeafKind` in `KINDS`, with a line in FORMAT.md and a test.
+Each kind is a class. A new kind is a subclass of `LeafKind` in `KINDS`, with a line in FORMAT.md and a test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Array: TypeAlias = "jax.Array | np.ndarray | torch.Tensor"
 
 
 class LeafKind(ABC):
-    """How the leaves of one kind are recognised, written and read."""
+    """A kind of leaves: how they are recognised, written and read."""
 
     can_be_placed = False
     """Whether `shardings=` puts these leaves on devices, where no `like` says what they become."""
@@ -44,22 +44,22 @@ class LeafKind(ABC):
 
     @abstractmethod
     def name_of(self, leaf: Leaf) -> str:
-        """What a file calls the kind of this leaf."""
+        """The name of this leaf's kind in a file."""
 
     @abstractmethod
     def has_name(self, name: str) -> bool:
-        """Whether a file means this kind by the name."""
+        """Whether a name in a file stands for this kind."""
 
     def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
-        """Why this leaf cannot be saved; "" where it can. `may_be_spread`: parts of it may be in other processes."""
+        """Say why this leaf cannot be saved; "" if it can. `may_be_spread`: parts of it may be in other processes."""
         return ""
 
     def misfit(self, stored: StoredLeaf) -> str:
-        """What cannot be true of a leaf of this kind in a file; "" where all can."""
+        """Say what a file states about a leaf that cannot be true of this kind; "" if all can."""
         return ""
 
     def has_dtype(self, dtype: np.dtype) -> bool:
-        """Whether leaves of this kind can be of a dtype that NumPy has."""
+        """Whether leaves of this kind can have this dtype."""
         return True
 
     def abstract(self, stored: StoredLeaf) -> jax.ShapeDtypeStruct:
@@ -72,7 +72,7 @@ class LeafKind(ABC):
 
     @abstractmethod
     def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> Leaf:
-        """The leaf of an array that was read."""
+        """Make a leaf of an array that was read."""
 
     def adopt(self, value: Leaf, path: str) -> Leaf:
         """Turn a loaded value into a leaf of this kind, because a leaf of `like` is of this kind."""
@@ -80,7 +80,7 @@ class LeafKind(ABC):
 
 
 class JaxArray(LeafKind):
-    """Arrays of JAX; also what is loaded for a `Param` or a `jax.ShapeDtypeStruct`."""
+    """The kind of arrays of JAX, and of leaves that are loaded for a `Param` or a `jax.ShapeDtypeStruct`."""
 
     can_be_placed = True
 
@@ -94,6 +94,7 @@ class JaxArray(LeafKind):
         return name == ""
 
     def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        # before the other checks: a tracer has no devices, and raises errors of its own
         if isinstance(leaf, Tracer):
             return "a tracer: save outside of jax.jit"
         if leaf.is_deleted():
@@ -103,7 +104,7 @@ class JaxArray(LeafKind):
         return ""
 
     def has_dtype(self, dtype: np.dtype) -> bool:
-        return not dtype.name.startswith("float6_")
+        return not dtype.name.startswith("float6_")  # JAX has no arrays of 6-bit floats, NumPy has (ml_dtypes)
 
     def array_of(self, leaf: jax.Array) -> jax.Array:
         return leaf
@@ -134,6 +135,7 @@ class PrngKey(JaxArray):
         implementation = stored.kind.removeprefix("key:")
         try:
             return jax.random.wrap_key_data(jnp.asarray(array), impl=implementation)
+        # an implementation that this process does not have, or the wrong number of words
         except (ValueError, TypeError) as error:
             raise FileError(f"{quoted(stored.name)} cannot be a PRNG key: {error}") from None
 
@@ -153,6 +155,7 @@ class NumpyArray(LeafKind):
         return name == "numpy"
 
     def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        # safetensors has no mask, and without it the hidden values would come back as valid
         return "a masked array" if isinstance(leaf, np.ma.MaskedArray) else ""
 
     def array_of(self, leaf: np.ndarray) -> np.ndarray:
@@ -163,12 +166,12 @@ class NumpyArray(LeafKind):
 
     def adopt(self, value: Leaf, path: str) -> np.ndarray:
         if isinstance(value, jax.Array):
-            return np.array(value)  # JAX's own memory may not be written to
+            return np.array(value)  # a copy: NumPy's view of an array of JAX is read-only
         return np.asarray(value)
 
 
 class _OneNumber(LeafKind):
-    """Leaves that are one number."""
+    """Base of the kinds whose leaves are one number."""
 
     def misfit(self, stored: StoredLeaf) -> str:
         return f"has the shape {[*stored.shape]}, and is to be one number" if stored.shape else ""
@@ -190,17 +193,17 @@ class NumpyScalar(_OneNumber):
         return name == "scalar"
 
     def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> np.generic | np.ndarray:
-        return array[()]
+        return array[()]  # NumPy gives its scalar for an array without axes
 
     def adopt(self, value: Leaf, path: str) -> np.generic | np.ndarray:
         return np.asarray(value)[()]
 
 
 class PythonNumber(_OneNumber):
-    """Python's bool, int and float."""
+    """The kind of Python's numbers: bool, int and float."""
 
     def matches(self, leaf: Leaf) -> bool:
-        return type(leaf) in (bool, int, float)
+        return type(leaf) in (bool, int, float)  # by type: np.float64 is a subclass of float
 
     def name_of(self, leaf: Leaf) -> str:
         return type(leaf).__name__
@@ -209,6 +212,7 @@ class PythonNumber(_OneNumber):
         return name in ("bool", "int", "float")
 
     def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
+        # NumPy makes an array of objects of an int that is too long for its dtypes
         return "an int of more than 64 bits" if np.asarray(leaf).dtype == object else ""
 
     def leaf_of(self, array: np.ndarray, stored: StoredLeaf) -> bool | int | float:
@@ -219,7 +223,8 @@ class TorchTensor(LeafKind):
     """Tensors of PyTorch, which is imported only to read one."""
 
     def matches(self, leaf: Leaf) -> bool:
-        torch = sys.modules.get("torch")  # where nobody has imported it, nothing is a tensor of it
+        # importing PyTorch takes seconds; if nobody has imported it, no leaf is a tensor of it
+        torch = sys.modules.get("torch")
         return torch is not None and isinstance(leaf, torch.Tensor)
 
     def name_of(self, leaf: Leaf) -> str:
@@ -252,6 +257,7 @@ class TorchTensor(LeafKind):
             raise FileError(
                 f"{quoted(path)} was saved from PyTorch, which is not installed: load it with `like`"
             ) from None
+        # through bytes, as NumPy's bfloat16 is unknown to PyTorch; a copy, as PyTorch may write to its memory
         flat = torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
         return flat.view(getattr(torch, array.dtype.name)).reshape(array.shape)
 
@@ -260,12 +266,13 @@ JAX_ARRAY = JaxArray()
 NUMPY_ARRAY = NumpyArray()
 PYTHON_NUMBER = PythonNumber()
 TORCH_TENSOR = TorchTensor()
+# a PRNG key is a jax.Array too, hence it comes before those
 KINDS: tuple[LeafKind, ...] = (PrngKey(), JAX_ARRAY, NUMPY_ARRAY, NumpyScalar(), PYTHON_NUMBER, TORCH_TENSOR)
 """All kinds; the first that matches a leaf is its kind."""
 
 
 def kind_of(leaf: Leaf) -> LeafKind | None:
-    """The kind of a leaf; None where files hold no such leaves."""
+    """Find the kind of a leaf; None if files hold no such leaves."""
     for kind in KINDS:
         if kind.matches(leaf):
             return kind
@@ -273,7 +280,7 @@ def kind_of(leaf: Leaf) -> LeafKind | None:
 
 
 def kind_named(name: str) -> LeafKind | None:
-    """The kind that a file means by a name; None where this ptree does not know it."""
+    """Find the kind of leaves that has this name in files; None if this ptree does not know it."""
     for kind in KINDS:
         if kind.has_name(name):
             return kind
@@ -281,14 +288,14 @@ def kind_named(name: str) -> LeafKind | None:
 
 
 def empty_name(node: PyTree) -> str:
-    """What a file calls None, or a node without leaves: "none", "node"; "" for all else."""
+    """The name in a file for None ("none") and for a node without leaves ("node"); "" for every other leaf or node."""
     if node is None:
         return "none"
     return "node" if not jax.tree.leaves(node) else ""
 
 
 def empty_node(name: str) -> Tree | None:
-    """The node without leaves that a file calls so."""
+    """Read back the node without leaves that has this name in a file."""
     return None if name == "none" else Tree()
 
 
@@ -297,13 +304,13 @@ def empty_node(name: str) -> Tree | None:
 
 @dataclass(frozen=True)
 class UnsavedLeaf:
-    """A leaf that is to be written: its description, and the array whose bytes are fetched when its turn comes."""
+    """A leaf that is not written to a file yet: its description, and the array, whose bytes are fetched one leaf at a time."""
 
     stored: StoredLeaf
     array: Array
 
     def bytes(self) -> np.ndarray:
-        """All bytes in C order, little-endian: a view where the array is so in memory, otherwise a copy."""
+        """All bytes in C order, little-endian: a view if the array is so in memory, otherwise a copy."""
         array = np.asarray(self.host_array(), order="C")
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         return array.reshape(-1).view(np.uint8)
@@ -317,20 +324,26 @@ class UnsavedLeaf:
         return _torch_on_host(self.array).view(self.stored.dtype).reshape(self.stored.shape)
 
     def snapshot(self) -> UnsavedLeaf:
-        """The leaf with its values as they are now: a copy, or a view where JAX keeps it from being written to."""
+        """The leaf with its values as they are now: a copy, or a view if it is JAX's, which no one writes to."""
         now = self.host_array()
-        on_cpu = isinstance(self.array, jax.Array) and all(device.platform == "cpu" for device in self.array.devices())
-        return replace(self, array=now if on_cpu else now.copy())
+        # JAX writes to no array in place, and keeps the memory of a CPU array while NumPy has a view of it
+        is_safe = isinstance(self.array, jax.Array) and _is_on_cpu(self.array)
+        return replace(self, array=now if is_safe else now.copy())
 
     @property
     def is_here(self) -> bool:
-        """Whether this process has all of it."""
-        array = self.array
-        return not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated
+        """Whether this process has all of the leaf."""
+        if not isinstance(self.array, jax.Array):
+            return True
+        return self.array.is_fully_addressable or self.array.is_fully_replicated
+
+
+def _is_on_cpu(array: jax.Array) -> bool:
+    return all(device.platform == "cpu" for device in array.devices())
 
 
 def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf | str:
-    """Describe a leaf for saving; or say why it cannot be saved."""
+    """Describe a leaf that is to be written to a file; or say why its kind cannot be."""
     kind = kind_of(leaf)
     if kind is None:
         shown = describe(leaf)
@@ -350,24 +363,26 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
 
 
 def dtype_of(array: Array) -> np.dtype:
-    """The dtype of an array of any library, in this machine's byte order."""
+    """The NumPy dtype of an array of JAX, NumPy or PyTorch, in this machine's byte order."""
     if isinstance(array, (np.ndarray, jax.Array)):
         return np.dtype(array.dtype).newbyteorder("=")
     return dtype_named(str(array.dtype).removeprefix("torch."))
 
 
 def _fetched(array: jax.Array) -> np.ndarray:
-    """The values on the host, of which the array itself keeps no copy, as it would after `np.asarray(array)`."""
-    if not array.is_fully_addressable:  # each process has all of it
+    """Fetch the values of an array of JAX to the host, where the array keeps no copy, as it would for `np.asarray(array)`."""
+    if not array.is_fully_addressable:  # replicated over several hosts: each device has all values
         array = array.addressable_data(0)
+    # a new array of the same buffers: the copy on the host that JAX caches goes with it
     parts = [shard.data for shard in array.addressable_shards]
     return np.asarray(jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts))
 
 
 def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
-    """The bytes of a tensor; NumPy has no bfloat16 that PyTorch could give it."""
+    """Read the bytes of a tensor of PyTorch; as bytes, because `tensor.numpy()` refuses bfloat16."""
     import torch
 
+    # `numpy()` refuses gradients, and conjugated or negated views
     whole = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return whole.reshape(-1).view(torch.uint8).numpy()
 
@@ -376,7 +391,7 @@ def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
 
 
 def leaf_of(array: np.ndarray, stored: StoredLeaf) -> Leaf:
-    """The leaf that a file holds, of its array."""
+    """Make the leaf that a file holds, by its kind, of the array that was read."""
     kind = kind_named(stored.kind)
     if kind is None:
         raise FileError(f"{quoted(stored.name)} is of the kind {quoted(stored.kind)}, which this ptree does not know")
@@ -384,7 +399,7 @@ def leaf_of(array: np.ndarray, stored: StoredLeaf) -> Leaf:
 
 
 def for_like(stored: StoredLeaf) -> StoredLeaf:
-    """A leaf as it is read for a `like`: PyTorch's as JAX's, and as NumPy's where JAX would cut its 64 bits to 32."""
+    """The kind in which a leaf is read for a `like`: JAX's for PyTorch's, NumPy's if JAX would cut its 64 bits to 32."""
     kind = "" if stored.kind == "torch" else stored.kind
     if kind == "" and is_cut(stored.dtype):
         kind = "numpy"
@@ -392,7 +407,7 @@ def for_like(stored: StoredLeaf) -> StoredLeaf:
 
 
 def expected(leaf: Leaf) -> Leaf:
-    """What a leaf of `like` expects in the file: a shape and dtype in this machine's byte order and JAX's words."""
+    """The shape and dtype that a leaf of `like` expects in the file, for arrays of PyTorch or of another byte order too."""
     is_foreign = isinstance(leaf, np.ndarray) and not leaf.dtype.isnative
     if is_foreign or TORCH_TENSOR.matches(leaf):
         return jax.ShapeDtypeStruct(tuple(leaf.shape), dtype_of(leaf))
@@ -400,7 +415,7 @@ def expected(leaf: Leaf) -> Leaf:
 
 
 def abstract(leaf: Leaf) -> Leaf:
-    """The shape and dtype of a leaf in a file or in `like`, numbers included; what has none is given back."""
+    """The shape and dtype of a leaf in a file or in `like`, numbers included; a leaf that has none is returned as it is."""
     if isinstance(leaf, StoredLeaf):
         return (kind_named(leaf.kind) or NUMPY_ARRAY).abstract(leaf)
     if isinstance(leaf, NUMBERS):
@@ -409,18 +424,18 @@ def abstract(leaf: Leaf) -> Leaf:
 
 
 def adopted(value: Leaf, like: Leaf, path: str) -> Leaf:
-    """A loaded value as a leaf of the kind of `like`; a JAX array where that is a Param, or says only shape and dtype."""
+    """Turn a value read from a file into a leaf of the kind of `like`; into a JAX array if that is a Param or a shape."""
     return (kind_of(like) or JAX_ARRAY).adopt(value, path)
 
 
 def as_jax(value: Leaf, path: str) -> Leaf:
-    """A NumPy array or scalar as a JAX array; any other value as it is."""
+    """Turn a NumPy array or scalar into a JAX array; return any other value as it is."""
     return to_jax(value, path) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def to_jax(array: np.ndarray | np.generic, path: str) -> jax.Array:
-    """The array on JAX's default device; not copied where JAX can use its memory."""
-    refuse_cut({path: array.dtype}.items())
+    """Put an array of NumPy on JAX's default device, without a copy if JAX can use its memory."""
+    refuse_cut({path: array.dtype}.items())  # device_put would cut without a word
     return jax.device_put(array, may_alias=True)
 
 
@@ -430,7 +445,7 @@ def is_cut(dtype: np.dtype) -> bool:
 
 
 def refuse_cut(dtypes: Iterable[tuple[str, np.dtype]]) -> None:
-    """Raise FileError that lists all leaves that JAX would cut to 32 bits."""
+    """Raise one FileError for all arrays whose numbers JAX would cut to 32 bits."""
     cut = [f"{quoted(path)} is {short_dtype(dtype)}" for path, dtype in dtypes if is_cut(dtype)]
     if cut:
         them = "it" if len(cut) == 1 else "them"

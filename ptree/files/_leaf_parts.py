@@ -1,4 +1,4 @@
-"""Parts of a leaf in a file: which bytes a slice, or the block of one device, lies in, and reading only those."""
+"""Read a part of a leaf: find the contiguous run that a slice lies in, or read the block of one device in runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 _SHORT_RUN = 1 << 10
-"""Bytes: runs that are shorter are read together with what is between them."""
+"""Bytes: shorter runs are read together with the bytes between them, as a call to the system costs more than these."""
 _ROWS_AT_ONCE = 1 << 24
-"""Bytes, of such a reading."""
+"""Bytes that are read at once with such runs; more would need that much memory beside the block."""
 
 ReadRun: TypeAlias = Callable[[int, int], np.ndarray]
 """`(first, count)` -> that many numbers of a leaf, counted in C order."""
@@ -23,7 +23,7 @@ Index: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Run:
-    """A contiguous part of a leaf that holds all of a slice: where it begins, its shape, and the index that is left."""
+    """A contiguous run of a leaf that holds all of a slice: where it begins, its shape, and the index that is left."""
 
     first: int
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Run:
 
 
 def run_of(index: Index, shape: tuple[int, ...]) -> Run:
-    """The smallest contiguous part that an index of NumPy lies in.
+    """Find the smallest contiguous run of a leaf that an index of NumPy lies in.
 
     Integers narrow it axis by axis, and one slice after them; what comes behind is left to NumPy.
     """
@@ -54,20 +54,24 @@ def run_of(index: Index, shape: tuple[int, ...]) -> Run:
             low, high = _bounds(range(shape[axis])[at])
             first += low * stride
             run_shape[axis] = high - low
+            # the run has only the rows from the first to the last: what is left to NumPy is the step
             left[axis] = slice(None, None, at.step or 1)
         break
     return Run(first, tuple(run_shape), tuple(left))
 
 
 def _is_integer_within(index: Index, size: int) -> bool:
+    # NumPy takes True for a mask, not for 1; for an integer out of bounds it raises its own error
     if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
         return False
     return -size <= int(index) < size
 
 
 def _bounds(places: range) -> tuple[int, int]:
-    """The first of the places, and the one behind the last."""
-    return (min(places), max(places) + 1) if places else (0, 0)
+    """The first index of a slice, and the one behind the last, whatever the sign of its step."""
+    if not places:
+        return 0, 0
+    return min(places), max(places) + 1
 
 
 def read_block(index: tuple[slice, ...], shape: tuple[int, ...], dtype: np.dtype, read_run: ReadRun) -> np.ndarray:
@@ -77,6 +81,7 @@ def read_block(index: tuple[slice, ...], shape: tuple[int, ...], dtype: np.dtype
     cut_axes = [axis for axis, size in enumerate(shape) if block_shape[axis] < size]
     last_cut = cut_axes[-1] if cut_axes else 0  # from this axis on, the block is contiguous in the file
     run_count = prod(block_shape[last_cut:])
+    # the usual case, an array cut along its first axis: one reading, and no copy into a block
     if prod(block_shape[:last_cut]) == 1:
         first = next(_run_starts(ranges, shape, last_cut))
         return read_run(first, run_count).reshape(block_shape)
@@ -93,7 +98,7 @@ def read_block(index: tuple[slice, ...], shape: tuple[int, ...], dtype: np.dtype
 
 
 def _run_starts(ranges: Sequence[range], shape: tuple[int, ...], last_cut: int) -> Iterator[int]:
-    """Where each contiguous run of a block begins, counted in numbers."""
+    """Where each contiguous run of a block begins in the leaf, counted in numbers."""
     strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
     inner = [along.start for along in ranges[last_cut:]]
     for outer in product(*ranges[:last_cut]):
@@ -103,7 +108,7 @@ def _run_starts(ranges: Sequence[range], shape: tuple[int, ...], last_cut: int) 
 def _fill_by_rows(
     block: np.ndarray, index: tuple[slice, ...], rows: range, shape: tuple[int, ...], read_run: ReadRun
 ) -> None:
-    """Fill a new block from whole rows of the file, some at a time."""
+    """Fill a new block from runs of whole rows of the leaf, some rows at a time."""
     row_bytes = prod(shape[1:]) * block.dtype.itemsize
     count = max(1, _ROWS_AT_ONCE // row_bytes)
     for at in range(0, len(rows), count):

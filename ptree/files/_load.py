@@ -1,4 +1,4 @@
-"""load, a tree from a file: open it, read what is asked for, fit it to `like`, place it on devices."""
+"""Load a tree from a file, with a report: select and rename leaves, compare ties, read, fit and place what was selected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load(
     verify: bool | None = None,
     mmap: bool = False,
 ) -> PyTree:
-    """Read a tree from a safetensors file: just what was saved, with its ties, order and types.
+    """Load a tree from a safetensors file: just what was saved, with its ties, order and types.
 
     With `like` (parameters, a spec, an abstract tree, any pytree) the file's leaves are put into the containers
     and ties of `like`, and every leaf must be there with the same shape and dtype. Where only one of the two is
@@ -126,6 +126,7 @@ def load_report(
         The tree; and a report with the lists of paths `loaded`, `cast`, `kept`, `drawn` and `dropped`.
     """
     allowed = Allowed(cast, missing, mismatch)
+    # without a template these options would do nothing, in silence
     if like is None and allowed != Allowed():
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
     name = checked_path(path, "load(path, like)")
@@ -147,16 +148,17 @@ def load_report(
 
 
 def _compared(verify: bool | None, mmap: bool) -> Compare:
-    """What is compared with its checksum, by the options of `load`."""
+    """Which leaves `load` compares with their checksums, by its options `verify` and `mmap`."""
     if verify:
         return "all leaves"
+    # with mmap, hashing would read the whole file, which mapping is to avoid
     if verify is False or mmap:
         return "no leaves"
     return "whole leaves"
 
 
 def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
-    """Open what is at a path: one file, shards, or a checkpoint by Orbax."""
+    """Open the tree that is saved at a path: one file, shards, or a checkpoint by Orbax."""
     if not is_orbax(path):
         return File(path, verify=verify, mmap=mmap)
     if mmap:
@@ -166,7 +168,7 @@ def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
 
 @dataclass(frozen=True)
 class _Content:
-    """The tree of a file, unread, in which aliases whose values differ from their source are leaves of their own."""
+    """The tree of an open file, unread; aliases whose values in the file differ from their source are leaves in it."""
 
     tree: Tree
     broken_ties: Sequence[str]
@@ -176,7 +178,7 @@ class _Content:
 
 
 def _content(saved: SavedTree, compare: Compare) -> _Content:
-    """Compare the aliases that have a tensor too, for readers that know no ties, with what they are tied to."""
+    """Compare aliases that have tensors in the file, as `expand_ties` writes them, with the leaves that they are tied to."""
     broken: dict[str, str] = {}
     damaged: list[str] = []
     for alias, tie in saved.facts.ties.items():
@@ -188,19 +190,20 @@ def _content(saved: SavedTree, compare: Compare) -> _Content:
         if read.damaged:
             continue  # a damaged source is listed when it is read with the other leaves
         value, expected = read.values[alias], tie.read(read.values[tie.source])
+        # another program may have changed one of the two: loading either value alone could be wrong
         if not same(expected, value):
             broken[alias] = describe_broken_tie(alias, value, tie.shown(), expected, "its metadata", "its tensors")
     return _Content(saved.stored_tree(apart=broken), [*broken.values()], damaged)
 
 
 def _chosen(tree: Tree, select: Selector | None, rename: Renames | None) -> Tree:
-    """The part of the file that is asked for, under its new names."""
+    """Select the leaves of the file to load, and rename them."""
     chosen = tree if select is None else select_leaves(tree, select)
     return chosen if rename is None else rename_leaves(chosen, rename)
 
 
 def _targets(chosen: Tree, like: PyTree, shardings: Shardings | None, mesh: Mesh | None) -> dict[str, Sharding]:
-    """Path in the tree that comes out -> where the leaf goes."""
+    """Path in the loaded tree -> the sharding that the leaf is placed by."""
     if shardings is not None:
         return targets_by_rules(chosen if like is None else like, shardings, mesh)
     return {} if like is None else targets_of_like(like)
@@ -208,7 +211,7 @@ def _targets(chosen: Tree, like: PyTree, shardings: Shardings | None, mesh: Mesh
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What was read of a file, not fitted to `like` yet."""
+    """The tree that was read from a file, not fitted to `like` yet."""
 
     tree: Tree
     damaged: list[str]
@@ -217,7 +220,7 @@ class _Loaded:
 
 
 def _read(saved: SavedTree, chosen: Tree, like: PyTree, targets: Mapping[str, Sharding], compare: Compare) -> _Loaded:
-    """Read the chosen leaves; those that end up spread over devices in parts, where that is possible."""
+    """Read the selected leaves; a leaf to be spread over devices is read in parts, if possible."""
     stored = dict(leaves(chosen))
     shapes = {path: leaf.shape for path, leaf in stored.items()}
     if like is not None:
@@ -229,7 +232,7 @@ def _read(saved: SavedTree, chosen: Tree, like: PyTree, targets: Mapping[str, Sh
 
 
 def _not_in(chosen: Tree, tree: Tree) -> list[str]:
-    """The leaves of the file that were not chosen, under their names in the file."""
+    """List the leaves of the file that were not selected, under their names in the file."""
     return sorted({*paths(tree)} - {leaf.name for _, leaf in leaves(chosen)})
 
 
@@ -241,7 +244,7 @@ def _refuse_broken_ties(attempt: str, broken_ties: Sequence[str]) -> None:
 
 @contextmanager
 def _prefixed(attempt: str) -> Iterator[None]:
-    """Let ptree's errors begin with what was asked."""
+    """Let ptree's errors begin with what was asked: "cannot load 'm.safetensors': ..."."""
     try:
         yield
     except PtreeError as error:
@@ -256,7 +259,7 @@ def _into_like(
     key: jax.Array | None,
     targets: Mapping[str, Sharding],
 ) -> tuple[PyTree, Report]:
-    """Fit what was read to `like`, and put it there; or raise one error that lists all problems."""
+    """Fit what was read from the file into `like`, and report; or raise one error that lists all problems."""
     with _prefixed(attempt):
         plan = fit(loaded.tree, like, allowed, loaded.dropped)
         if plan.report.drawn and key is None:
@@ -269,7 +272,7 @@ def _into_like(
 
 
 def _filled(like: PyTree, plan: Fit, key: jax.Array | None, targets: Mapping[str, Sharding]) -> PyTree:
-    """`like` with the leaves that the plan gives it, where they go."""
+    """Fill `like` with loaded, kept and drawn leaves, placed on their devices."""
     template = dict(leaves(like))
     loaded = {path: adopted(value, template[path], path) for path, value in plan.values.items()}
     kept = {path: template[path] for path in plan.report.kept}
@@ -281,5 +284,7 @@ def _drawn(like: PyTree, names: Sequence[str], key: jax.Array | None) -> Mapping
     """Draw the leaves of a spec that the file does not have."""
     if not names or key is None:
         return {}
+    # a value depends on key and path alone, so that a part of the spec draws what the whole would
     among = {*names}
-    return dict(leaves(init(select_leaves(like, lambda path, _: path in among), key)))
+    part = select_leaves(like, lambda path, _: path in among)
+    return dict(leaves(init(part, key)))

@@ -1,4 +1,4 @@
-"""Where a tree is kept on disk: the path of its file, of the index of its shards, or an Orbax checkpoint."""
+"""Check the path of a call, and find what is there: the file, the path of its index, or an Orbax checkpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from .._errors import FileError
 from .._words import describe
 
 INDEX_SUFFIX = ".index.json"
+# a file that each checkpoint of Orbax has, whatever it holds
 _ORBAX_METADATA = "_CHECKPOINT_METADATA"
 
 
 def checked_path(path: str | os.PathLike[str], call: str) -> str:
-    """The path as text; raises FileError where it is none, as when the arguments of a call are swapped.
+    """Check the path of a call, which may be swapped with another argument, and return it as text.
 
     >>> checked_path({"w": 1}, "save(path, tree)")
     Traceback (most recent call last):
@@ -23,13 +24,13 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
     if not isinstance(path, (str, os.PathLike)):
         raise FileError(f"{call}: the path comes first, a str or a pathlib.Path; got {describe(path)}")
     text = os.fspath(path)
-    if not text:
+    if not text:  # pathlib would take it for the current folder
         raise FileError("expected the path of a file, got ''")
     return text
 
 
 def file_path(path: str) -> Path:
-    """The file that a path means: in a folder `model.safetensors`, of an index the file that is kept in its shards."""
+    """Find the file of a path: `model.safetensors` in a folder; for the path of an index, the file that its shards make up."""
     place = Path(path)
     if place.is_dir():
         return place / "model.safetensors"
@@ -37,10 +38,10 @@ def file_path(path: str) -> Path:
 
 
 def index_path(file: Path) -> Path:
-    """The index of a file that is kept in shards."""
+    """The path of the index of a file that is kept in shards."""
     return file.with_name(file.name + INDEX_SUFFIX)
 
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a checkpoint by Orbax."""
+    """Whether an Orbax checkpoint, which is a folder, is at this path."""
     return os.path.exists(os.path.join(path, _ORBAX_METADATA))

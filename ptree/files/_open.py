@@ -1,4 +1,4 @@
-"""open, a file of which only what is asked for is read: File, a mapping from paths to open leaves."""
+"""Open a file, or shards, and read leaves when they are asked for: File, a mapping from paths to open leaves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
 
 @dataclass(frozen=True)
 class _Opened:
-    """The files of a tree: their path, the metadata, and the open file of each leaf."""
+    """The open files of a tree: one file or its shards, the metadata, and the file of each leaf."""
 
     path: str
     shards: list[SafetensorsFile]
@@ -115,8 +115,8 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     @cached_property
     def _names(self) -> dict[str, StoredLeaf | Tie]:
         """All names of leaves, tied names too, in declared order."""
-        everything = entries(self.stored_tree())
-        return {path: value for path, value in everything.items() if _is_stored(value) or isinstance(value, Tie)}
+        everything = entries(self.stored_tree())  # empty nodes too, which have no name in the mapping
+        return {path: value for path, value in everything.items() if isinstance(value, (StoredLeaf, Tie))}
 
     def _open_leaf(self, name: str) -> OpenLeaf:
         return OpenLeaf(self.leaves[name], self._opened.by_leaf[name], self._verify)
@@ -124,6 +124,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     # ---------------------------------------------------------------------------- a mapping
 
     def __getitem__(self, path: str) -> OpenLeaf:
+        # the common case needs no tree of all names
         if path in self.leaves and path not in self.facts.ties:
             return self._open_leaf(path)
         value = self._names.get(path)
@@ -140,6 +141,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     def __len__(self) -> int:
         return len(self._names)
 
+    # a Mapping would compare all items, and reading them is not what `==` should do
     def __eq__(self, other: object) -> bool:
         return self is other
 
@@ -173,8 +175,10 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         Each leaf is hashed while the next is read. Of a leaf that is spread over devices, each device's bytes are read alone.
         """
         shardings = shardings or {}
+        # a disk reads fastest from front to back
         leaves = sorted(leaves, key=lambda leaf: (self._opened.by_leaf[leaf.name].path, leaf.start))
         try:
+            # before the first byte is read: one error for all leaves
             refuse_cut((leaf.name, leaf.dtype) for leaf in leaves if leaf.kind == "" or leaf.name in shardings)
             return self._read_in_turn(leaves, shardings, compare)
         except FileError as error:
@@ -193,6 +197,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
                 has_sum = self._verify and leaf.checksum != ""
                 if sharding is not None and not sharding.is_fully_replicated:
                     values[leaf.name] = array_on_devices(partial(file.block, leaf), leaf.shape, sharding)
+                    # the parts do not make up the checksum, which is that of all bytes in order
                     if has_sum and compare == "all leaves":
                         sums[leaf.name] = partial(file.digest_by_runs, leaf)
                     continue
@@ -203,17 +208,14 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
                     values[leaf.name] = leaf_of(array, leaf)
                 else:
                     values[leaf.name] = array_on_devices(array.__getitem__, leaf.shape, sharding)
-        return ReadLeaves(values, [name for name, found in sums.items() if found() != self.leaves[name].checksum])
+        damaged = [name for name, digest in sums.items() if digest() != self.leaves[name].checksum]
+        return ReadLeaves(values, damaged)
 
     def damage_error(self, names: list[str]) -> FileError:
         if len(self._opened.shards) == 1:
             return damage_error(self.path, names)
         files = {os.path.basename(self._opened.by_leaf[name].path) for name in names}
         return damage_error(self.path, names, f", in {listed(sorted(files))}")
-
-
-def _is_stored(value: Leaf) -> bool:
-    return isinstance(value, StoredLeaf)
 
 
 def _open_either_form(path: str, verify: bool, mmap: bool) -> _Opened:
@@ -223,10 +225,12 @@ def _open_either_form(path: str, verify: bool, mmap: bool) -> _Opened:
             return _open_once(path, verify, mmap)
         except FileNotFoundError:
             continue
+    # the last try raises its error
     return _open_once(path, verify, mmap)
 
 
 def _open_once(path: str, verify: bool, mmap: bool) -> _Opened:
+    """Open the one file if it is there, else the shards of its index."""
     file = file_path(path)
     has_only_index = not file.exists() and index_path(file).exists()
     if path.endswith(INDEX_SUFFIX) or has_only_index:

@@ -1,4 +1,4 @@
-"""OpenLeaf: a leaf in an open file - its shape and dtype, and its numbers, or a slice of them, when they are asked for."""
+"""OpenLeaf and OpenAlias: a leaf, or a tied name, in an open file; its shape is known, and `[...]` or a slice reads numbers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class OpenLeaf:
 
     def __getitem__(self, index: Index) -> Leaf:
         try:
+            # the whole leaf as it was saved, a number as a number; a part is an array, which has no kind of its own
             if index is ...:
                 return leaf_of(self._array(()), self.stored)
             part = np.asarray(self._array(index))
@@ -36,7 +37,7 @@ class OpenLeaf:
             raise FileError(f"cannot load {self._file.path!r}: {error}") from None
 
     def _array(self, index: Index) -> np.ndarray:
-        """A part as a NumPy array: the bytes from its first to its last number are read, and if these are all, compared."""
+        """Read a part as a NumPy array: the bytes from its first number to its last, compared if these are all of the leaf."""
         run = run_of(index, self.shape)
         flat = self._file.run(self.stored, run.first, run.count)
         checksum = self.stored.checksum if self._verify else ""
@@ -57,12 +58,13 @@ class OpenLeaf:
 class OpenAlias:
     """A tied name in an open file: it reads as its source does through the tie."""
 
-    nbytes = 0
+    nbytes = 0  # the bytes are those of its source
 
     def __init__(self, name: str, tie: Tie, source: OpenLeaf):
         self.name, self.tie, self.source = name, tie, source
 
     def __getitem__(self, index: Index) -> Leaf:
+        # whole: which of its bytes a part takes depends on the tie, a transpose for example
         whole = self.tie.read(self.source[...])
         return whole if index is ... else whole[index]
 

@@ -1,8 +1,8 @@
-"""What differs between operating systems: file locks, reading and writing at an offset, flushing a folder, replacing an open file.
+"""Calls that differ between operating systems: open, create, lock, read and write the bytes of a file, flush a folder.
 
-Linux and macOS have `flock`. Windows has not: there, a draft counts as left behind by a crash when nobody has written
-to it for an hour, and nothing keeps two processes from saving shards to one place at once. What is loaded is whole all the
-same; shards of one of the two may be left over. Windows also refuses to replace a file that is open or mapped.
+Linux and macOS have `flock`. Windows does not: there, a draft counts as left behind by a crash when nobody has written
+to it for an hour, and nothing keeps two processes from saving shards to one path at once. What is loaded is complete even
+then; shards of one of the two may be left over. Windows also refuses to replace a file that is open or mapped.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ except ImportError:  # Windows
     fcntl = None
 
 HAS_LOCKS = fcntl is not None
-"""Whether there are locks; where there are none, a file must be closed before it is moved or removed."""
+"""Whether the system has file locks. Windows has none, and there a file must be closed before it is moved or removed."""
 _CHANGES_OPEN_FILES = os.chmod in os.supports_fd
-_BINARY = getattr(os, "O_BINARY", 0)  # without it, Windows changes line ends
+_BINARY = getattr(os, "O_BINARY", 0)  # without this flag, Windows changes line ends
 _MOST_AT_ONCE = 1 << 26
 """Bytes of one call to the system: some take no more than 2 GB."""
 _ABANDONED = 3600
@@ -36,17 +36,19 @@ _seeking = Lock()
 
 
 def open_to_read(path: str | os.PathLike[str]) -> int:
-    """Open a file for reading: its descriptor."""
+    """Open a file for reading and return its descriptor."""
     return os.open(path, os.O_RDONLY | _BINARY)
 
 
 def create(path: str | os.PathLike[str]) -> int:
-    """Create a file that is not there yet: its descriptor."""
+    """Create a file and return its descriptor; FileExistsError if it is there already."""
+    # O_EXCL: two processes never write into one draft; 0o666 leaves the permissions to the umask
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
 
 
 def read_into(file: int, view: memoryview, offset: int) -> int:
-    """Fill the view with bytes of the file from the offset on; the number of bytes read, which is less at the file's end."""
+    """Read bytes of a file from an offset into a view; return how many were read, fewer than asked at the file's end."""
+    # in a loop, as the system may read fewer bytes than asked
     done = 0
     while done < len(view):
         got = _read_some(file, view[done : done + _MOST_AT_ONCE], offset + done)
@@ -59,19 +61,21 @@ def read_into(file: int, view: memoryview, offset: int) -> int:
 def _read_some(file: int, view: memoryview, offset: int) -> int:
     if hasattr(os, "preadv"):
         return os.preadv(file, [view], offset)
+    # Windows has no `preadv`
     with _seeking, io.FileIO(file, closefd=False) as raw:
         raw.seek(offset)
         return raw.readinto(view) or 0
 
 
 def read_all(file: int) -> bytes:
-    """All bytes of an open file."""
+    """Read all bytes of an open file."""
     content = bytearray(os.fstat(file).st_size)
     return bytes(content[: read_into(file, memoryview(content), 0)])
 
 
 def write_all(file: int, data: bytes | np.ndarray, offset: int, progress: Callable[[int], None] | None = None) -> None:
     """Write all bytes at an offset; `progress` is called with the number of bytes of each step."""
+    # in a loop, as the system may write fewer bytes than asked, on a disk that is nearly full for example
     left = memoryview(data)  # pyright: ignore[reportArgumentType]
     while left:
         written = _write_some(file, left[:_MOST_AT_ONCE], offset)
@@ -84,23 +88,23 @@ def write_all(file: int, data: bytes | np.ndarray, offset: int, progress: Callab
 def _write_some(file: int, data: memoryview, offset: int) -> int:
     if hasattr(os, "pwrite"):
         return os.pwrite(file, data, offset)
-    with _seeking:
+    with _seeking:  # Windows has no `pwrite`
         os.lseek(file, offset, os.SEEK_SET)
         return os.write(file, data)
 
 
 def lock(file: int) -> None:
-    """Wait for an exclusive lock on an open file, which is kept until the file is closed; without locks, do nothing."""
+    """Lock an open file for this process alone until the file is closed, and wait for that; without file locks, do nothing."""
     if fcntl is None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:
-        return  # the file system has no locks
+        return  # some network file systems have no locks
 
 
 def is_abandoned(file: int) -> bool:
-    """Whether no process writes to an open draft any more: nobody holds its lock; without locks, it is an hour old."""
+    """Whether no process writes to an open draft any more: none holds its lock; without file locks, it is an hour old."""
     if fcntl is None:
         return time.time() - os.fstat(file).st_mtime > _ABANDONED
     try:
@@ -111,14 +115,14 @@ def is_abandoned(file: int) -> bool:
 
 
 def mark_abandoned(path: Path) -> None:
-    """Make a file count as a draft that nobody writes to, where there are no locks too: its time is long ago."""
+    """Make a draft count as abandoned also without file locks: set its time of writing to 1970."""
     os.utime(path, (0, 0))
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, where the system and the file system support that."""
-    if fcntl is None:
+    """Hold an exclusive lock on a folder, if the operating system and the file system support that."""
+    if fcntl is None:  # Windows can neither lock a folder nor open one
         yield
         return
     file = os.open(folder, os.O_RDONLY)
@@ -130,7 +134,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def flush_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk; Windows cannot be asked to."""
+    """Flush a folder, so that the names of its files are on the disk; Windows has no call for this."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -141,6 +145,6 @@ def flush_folder(folder: Path) -> None:
 
 
 def copy_permissions(old: Path, file: int) -> None:
-    """Give an open file the permissions of the file that it will replace, where that is possible."""
+    """Copy the permissions of an old file to the open file that will replace it, if the system can do that."""
     if _CHANGES_OPEN_FILES and old.exists():
         os.chmod(file, stat.S_IMODE(old.stat().st_mode))

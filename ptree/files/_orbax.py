@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: folders that the processes of many hosts write together, with ptree's facts in their metadata."""
+"""Save and restore checkpoints with Orbax: folders of arrays sharded over several hosts, with ptree's facts in the metadata."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def orbax() -> ModuleType:
-    """Orbax, imported when it is needed: it takes a second."""
+    """Import Orbax when it is needed: that takes a second."""
     try:
         import orbax.checkpoint
     except ImportError:
@@ -50,22 +50,24 @@ def begin_save(
     """Begin to save with Orbax; call the result to wait for the end. Arrays sharded over several hosts get no checksum.
 
     Raises:
-        FileError: names that are one for Orbax, which joins them with dots.
+        FileError: paths that are the same name for Orbax, which joins segments with dots.
     """
     _refuse_joined_names(path, leaves)
     arrays = {name: _array_for_orbax(leaf) for name, leaf in leaves.items()}
+    # Orbax refuses arrays of size 0, so their dtypes and shapes are in the metadata
     empty = {name: [array.dtype.name, array.shape] for name, array in arrays.items() if not array.size}
     sums = {name: digest(leaf.bytes()) for name, leaf in leaves.items() if leaf.is_here}
     stored = [replace(leaf.stored, checksum=sums.get(name, "")) for name, leaf in leaves.items()]
     about = replace(facts.about(stored), dtypes={})  # Orbax has all dtypes
     metadata = {"ptree": about.to_json(), "empty": json.dumps(empty)}
-    held = {name: array for name, array in arrays.items() if name not in empty}  # Orbax refuses arrays of size 0
-    state = asdict(unflatten(held or {"_": np.uint8(0)}))
+    not_empty = {name: array for name, array in arrays.items() if name not in empty}
+    state = asdict(unflatten(not_empty or {"_": np.uint8(0)}))  # it refuses a tree without arrays too
     saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=metadata, force=True)
     return saver.wait_until_finished
 
 
 def _refuse_joined_names(path: Path, names: Iterable[str]) -> None:
+    """Raise FileError for paths such as 'a/b.c' and 'a.b/c', which Orbax would write to one place."""
     joined: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         joined[".".join(split(name))].append(name)
@@ -75,7 +77,7 @@ def _refuse_joined_names(path: Path, names: Iterable[str]) -> None:
 
 
 def _array_for_orbax(leaf: UnsavedLeaf) -> jax.Array | np.ndarray:
-    """An array of JAX as it is; of all else a copy, which training may not change."""
+    """What Orbax is to save: an array of JAX itself; for other leaves a copy, as training may write to their memory."""
     return leaf.array if isinstance(leaf.array, jax.Array) else np.array(leaf.host_array())
 
 
@@ -93,7 +95,7 @@ class OrbaxCheckpoint(SavedTree):
         try:
             _ask_orbax(self.path, "it is not a whole checkpoint that ptree wrote with Orbax", self._read_metadata)
         except FileError:
-            self.close()
+            self.close()  # the caller gets no object that it could close
             raise
 
     def _read_metadata(self) -> None:
@@ -124,7 +126,7 @@ class OrbaxCheckpoint(SavedTree):
     def _restored(
         self, leaves: Iterable[StoredLeaf], shardings: Mapping[str, Sharding]
     ) -> dict[str, jax.Array | np.ndarray]:
-        """Name -> array: JAX's for the leaves that are JAX's, or have a sharding."""
+        """Name -> array, restored by Orbax: as JAX's for leaves of JAX and those with a sharding, else as NumPy's."""
         ocp = orbax()
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         in_jax = {leaf.name: leaf.dtype for leaf in leaves if leaf.kind == "" or leaf.name in shardings}
@@ -139,7 +141,7 @@ class OrbaxCheckpoint(SavedTree):
             else:
                 arguments[leaf.name] = ocp.RestoreArgs(restore_type=np.ndarray)
         empty = {leaf.name: self._empty[leaf.name] for leaf in leaves if leaf.name in self._empty}
-        if not arguments:
+        if not arguments:  # there is nothing that Orbax could read
             return {**empty}
         nested = asdict(unflatten(arguments))
         args = ocp.args.PyTreeRestore(item=nested, restore_args=nested, partial_restore=True)
@@ -151,25 +153,28 @@ class OrbaxCheckpoint(SavedTree):
 
 
 def _ask_orbax(path: str, problem: str, ask: Callable[[], T]) -> T:
-    """Call Orbax; whatever it raises becomes one FileError that is damage."""
+    """Call Orbax, and raise any error of it as a FileError that counts as damage of the checkpoint."""
     try:
         return ask()
-    except PtreeError as error:
+    except PtreeError as error:  # a newer format, or an unknown transform: the checkpoint itself is whole
         raise FileError(f"cannot load {path!r}: {error}") from error
     except Exception as error:  # Orbax raises many kinds, and its bare Exception
         raise FileError(f"cannot load {path!r}: {problem}: {error}", is_damage=True) from error
 
 
 def _leaf_of(array: jax.Array | np.ndarray, stored: StoredLeaf) -> Leaf:
-    """The leaf of an array that Orbax restored, for which it has made JAX's arrays already."""
+    """Make a leaf of an array that Orbax restored; arrays of JAX are leaves already."""
     return array if isinstance(array, jax.Array) else leaf_of(array, stored)
 
 
 def _is_damaged(array: jax.Array | np.ndarray, stored: StoredLeaf, compare: Compare) -> bool:
-    """Whether an array that was read is not what its checksum says, if this is to be compared."""
-    is_spread = isinstance(array, jax.Array) and not array.is_fully_replicated
-    if compare == "no leaves" or not stored.checksum or (is_spread and compare != "all leaves"):
+    """Whether an array that Orbax restored differs from its checksum, if it is to be compared."""
+    if compare == "no leaves" or not stored.checksum:
         return False
+    is_spread = isinstance(array, jax.Array) and not array.is_fully_replicated
+    if is_spread and compare != "all leaves":  # to hash it, all its parts would have to come to the host
+        return False
+    # described as for saving, so that the same bytes are hashed as then
     leaf = unsaved(stored.name, array, may_be_spread=True)
     if not isinstance(leaf, UnsavedLeaf):
         return True

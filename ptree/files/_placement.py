@@ -1,4 +1,4 @@
-"""Placing loaded leaves on devices: where each goes, how it is read so that a device reads only its own bytes, and moving."""
+"""Place loaded leaves on devices: the target sharding of each, how a stack or layer is read in parts, and moving arrays."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ AxisNames: TypeAlias = "str | tuple[str, ...] | None"
 
 
 def targets_by_rules(tree: PyTree, shardings: Shardings, mesh: Mesh | None) -> dict[str, Sharding]:
-    """Path -> sharding for each array of the tree that comes out: `like`, or what is loaded of the file.
+    """Target sharding for each array of the loaded tree, by rules: path -> sharding.
 
-    Numbers stay numbers, and what is NumPy's or PyTorch's in `like` stays so: these have no sharding.
+    Numbers stay numbers, and leaves of `like` that are NumPy's or PyTorch's stay so: these are not placed on devices.
     """
     shapes = map_leaves(tree, lambda _, leaf: abstract(leaf))
     chosen = shardings_for(shapes, shardings, mesh)
@@ -47,9 +47,9 @@ def _goes_to_devices(leaf: Leaf) -> bool:
 
 
 def targets_of_like(like: PyTree) -> dict[str, Sharding]:
-    """Path -> sharding for each leaf of `like` that was put somewhere on purpose."""
-    found = ((path, placement(leaf)) for path, leaf in leaves(like))
-    return {path: sharding for path, sharding in found if sharding is not None}
+    """Target sharding for each leaf of `like` that was placed on devices on purpose: path -> sharding."""
+    shardings = {path: placement(leaf) for path, leaf in leaves(like)}
+    return {path: sharding for path, sharding in shardings.items() if sharding is not None}
 
 
 # ------------------------------------------------------------------------------- how leaves are read
@@ -58,18 +58,18 @@ def targets_of_like(like: PyTree) -> dict[str, Sharding]:
 def read_shardings(
     stored: Mapping[str, StoredLeaf], shapes: Mapping[str, Shape], targets: Mapping[str, Sharding]
 ) -> dict[str, Sharding]:
-    """Name of a stored leaf -> how it is read in parts, for leaves that end up spread over devices.
+    """Find the sharding by which a leaf is read in parts, for leaves that are placed over several devices: name -> sharding.
 
-    Where a stack is loaded into single layers, or the other way round, a leaf is read as its layers are placed. Leaves
-    for which there is no such way are read whole, and moved afterwards.
+    If a stack is loaded into single layers, or the other way round, a leaf is read as its layers are placed. A leaf that
+    cannot be read in parts is read whole, and moved afterwards.
 
     Args:
-        stored: by the paths that the leaves have after `rename`.
-        shapes: of the leaves of the tree that comes out.
-        targets: where these go.
+        stored: the leaves of the file, by their paths after `rename`.
+        shapes: the shapes of the leaves of the loaded tree, by path.
+        targets: the shardings of the leaves of the loaded tree, by path.
     """
     spread = {path: sharding for path, sharding in targets.items() if not sharding.is_fully_replicated}
-    if not spread:
+    if not spread:  # fast path: on one device all is read whole
         return {}
     stacks = _stacks_in([*stored, *shapes])
     layers = _grouped_by_stack(shapes, stacks)
@@ -84,6 +84,7 @@ def read_shardings(
             way = _way_of_stack(stacked, layers.get(stacked, []), shapes, spread)
         else:
             way = _way_of_layer(path, stacked, shapes, spread)
+        # another shape in the file is an error or is kept by `mismatch`; both are decided after reading
         if way.sharding is not None and leaf.shape == way.shape:
             found[leaf.name] = way.sharding
     return found
@@ -91,7 +92,7 @@ def read_shardings(
 
 @dataclass(frozen=True)
 class _Way:
-    """How a leaf can be read in parts, if it has this shape; `sharding` is None where it cannot."""
+    """The sharding by which a leaf of this shape can be read in parts; None if it has to be read whole."""
 
     shape: Shape
     sharding: Sharding | None
@@ -101,10 +102,11 @@ _WHOLE = _Way((), None)
 
 
 def _way_of_stack(stacked: str, layers: list[str], shapes: Mapping[str, Shape], spread: Mapping[str, Sharding]) -> _Way:
-    """A stack that is loaded into single layers: all layers are placed alike, so the stack is, along its other axes."""
+    """The sharding to read a stack that is loaded into layers: that of each layer, if all are placed alike, on its axes."""
     chosen = {spread.get(layer) for layer in layers}
-    sharding = chosen.pop() if len(chosen) == 1 else None
-    axis = _stack_axis(layers[0], stacked) if layers else None
+    if len(chosen) != 1:  # no layers, or layers that are placed in different ways
+        return _WHOLE
+    sharding, axis = chosen.pop(), _stack_axis(layers[0], stacked)
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
     shape, spec = shapes[layers[0]], _padded(sharding.spec, len(shapes[layers[0]]))
@@ -113,18 +115,20 @@ def _way_of_stack(stacked: str, layers: list[str], shapes: Mapping[str, Shape], 
 
 
 def _way_of_layer(path: str, stacked: str, shapes: Mapping[str, Shape], spread: Mapping[str, Sharding]) -> _Way:
-    """A single layer that is loaded into a stack: it is placed as the stack is, if that is not cut between the layers."""
+    """The sharding to read a layer that is loaded into a stack: that of the stack, if this is not cut between layers."""
     sharding, axis = spread.get(stacked), _stack_axis(path, stacked)
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
     shape = shapes[stacked]
     spec = _padded(sharding.spec, len(shape))
+    # otherwise each device holds some of the layers, which no sharding of a single layer can say
     if spec.pop(axis) is not None:
         return _WHOLE
     return _Way((*shape[:axis], *shape[axis + 1 :]), _with_spec(sharding, spec))
 
 
 def _padded(spec: PartitionSpec, axes: int) -> list[AxisNames]:
+    """The entries of a spec, one for each axis: JAX lets the last ones be left out."""
     return [*spec, *[None] * (axes - len(spec))]
 
 
@@ -133,7 +137,7 @@ def _with_spec(sharding: NamedSharding, spec: list[AxisNames]) -> Sharding:
 
 
 def _stacks_in(paths: Iterable[str]) -> set[tuple[str, ...]]:
-    """Where there are stacks: the segments before each `:` of a path."""
+    """Find the stacks that leaves are placed in: the segments before each `:` of a path."""
     stacks: set[tuple[str, ...]] = set()
     for path in paths:
         segments = tuple(path.split("/"))
@@ -142,7 +146,7 @@ def _stacks_in(paths: Iterable[str]) -> set[tuple[str, ...]]:
 
 
 def _name_in_stack(path: str, stacks: set[tuple[str, ...]]) -> str:
-    """The name that a leaf of a single layer has where its layers are a stack: blocks/3/w -> blocks/:/w."""
+    """The path of a layer's leaf when the layers are loaded as a stack: blocks/3/w -> blocks/:/w."""
     segments: list[str] = []
     for segment in path.split("/"):
         is_layer = segment.isdecimal() and tuple(segments) in stacks
@@ -151,7 +155,7 @@ def _name_in_stack(path: str, stacks: set[tuple[str, ...]]) -> str:
 
 
 def _grouped_by_stack(paths: Iterable[str], stacks: set[tuple[str, ...]]) -> dict[str, list[str]]:
-    """Name in a stack -> the paths of the single layers."""
+    """Group the paths of single layers by their path in the stack: blocks/:/w -> [blocks/0/w, ...]."""
     layers: defaultdict[str, list[str]] = defaultdict(list)
     for path in paths:
         layers[_name_in_stack(path, stacks)].append(path)
@@ -159,7 +163,7 @@ def _grouped_by_stack(paths: Iterable[str], stacks: set[tuple[str, ...]]) -> dic
 
 
 def _stack_axis(layer: str, stacked: str) -> int | None:
-    """Which axis of the stack counts the layers; None where layers and stack differ in more than one axis."""
+    """Find the axis of the stack that counts the layers; None if layers and stack differ in more than one axis."""
     names = stacked.split("/")
     differing = [at for at, segment in enumerate(layer.split("/")) if segment != names[at]]
     return names[: differing[0]].count(STACKED) if len(differing) == 1 else None
@@ -169,9 +173,10 @@ def _stack_axis(layer: str, stacked: str) -> int | None:
 
 
 def array_on_devices(read_block: Callable[[Block], np.ndarray], shape: Shape, sharding: Sharding) -> jax.Array:
-    """The array of blocks that are read once for all devices that hold the same one."""
+    """Make an array on devices, part by part; a block that several devices hold is read once."""
     blocks: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
 
+    # JAX calls this for each device, also for those that hold the same block
     def block(index: Block | None) -> np.ndarray:
         index = index or ()
         bounds = tuple(along.indices(size)[:2] for along, size in zip(index, shape, strict=True))
@@ -183,26 +188,30 @@ def array_on_devices(read_block: Callable[[Block], np.ndarray], shape: Shape, sh
 
 
 def all_placed(values: Mapping[str, Leaf], targets: Mapping[str, Sharding]) -> dict[str, Leaf]:
-    """The leaves, each array where its target says, if it has one.
+    """Place each array on the devices of its target sharding, if it has one; return all leaves.
 
     Raises:
         FileError: NumPy arrays that JAX would cut to 32 bits.
     """
+    # a number is not an array, whatever its target says
     arrays = {path: leaf for path, leaf in values.items() if path in targets and isinstance(leaf, _ARRAYS)}
     refuse_cut((path, leaf.dtype) for path, leaf in arrays.items() if isinstance(leaf, np.ndarray))
-    return {**values, **{path: _moved(leaf, targets[path]) for path, leaf in arrays.items()}}
+    placed = {path: _moved(leaf, targets[path]) for path, leaf in arrays.items()}
+    return {**values, **placed}
 
 
 _ARRAYS = (jax.Array, np.ndarray)
 
 
 def _moved(array: jax.Array | np.ndarray, sharding: Sharding) -> jax.Array:
-    """The array or key where a sharding says, which may be on devices of other processes too."""
-    if isinstance(array, jax.Array) and array.sharding == sharding:
+    """Move an array or key to the devices of a sharding, also to those of other processes."""
+    if isinstance(array, jax.Array) and array.sharding == sharding:  # read in parts by this sharding already
         return array
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
+    # NumPy has no PRNG keys, hence by way of their words
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         words = _moved(jax.random.key_data(array), sharding)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(array))
+    # `jax.device_put` would first compare the values in all processes
     return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)

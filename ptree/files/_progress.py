@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, for what takes more than a second."""
+"""A progress bar that counts bytes on a terminal, for a save that takes more than a second."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _DELAY = 1.0
-"""Seconds before there is a bar."""
+"""Seconds before there is a bar: most saves are over by then, and a bar that flashes up tells nothing."""
 
 
 class Progress:
     """Counts bytes; shows a bar on a terminal once it has taken more than a second. Used in `with`."""
 
     def __init__(self, title: str, total: int, shown: bool):
+        # stderr is None in a Windows program without a console
         is_terminal = shown and sys.stderr is not None and sys.stderr.isatty()
         self.callback = self._add if is_terminal else None
         """To be called with the number of bytes of each step; None where there is nothing to show."""

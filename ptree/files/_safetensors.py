@@ -1,4 +1,4 @@
-"""One open safetensors file: its header is read at once, the bytes of its leaves when they are asked for."""
+"""SafetensorsFile: the header of a safetensors file, and arrays, runs and blocks of its tensors, read or mapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUN = 1 << 24
 
 
 class SafetensorsFile:
-    """An open file; nothing but its header is read until it is asked for.
+    """An open safetensors file; only its header is read until a leaf is asked for.
 
     Raises:
         FileError: no whole safetensors file, or one whose header is damaged.
@@ -30,13 +30,13 @@ class SafetensorsFile:
     def __init__(self, path: str, *, verify: bool, mmap: bool):
         self.path = path
         self.bytes_read = 0
-        self._file = -1  # its descriptor
+        self._file = -1  # its descriptor, set before anything can fail: `__del__` reads it
         self._map: mmap_.mmap | None = None
         self._file = open_to_read(path)
         try:
             self.size = os.fstat(self._file).st_size
             self.header = self._read_header(verify)
-            if mmap and self.size:
+            if mmap and self.size:  # the system refuses to map an empty file
                 self._map = mmap_.mmap(self._file, 0, access=mmap_.ACCESS_READ)
         except BaseException:
             self.close()
@@ -61,13 +61,15 @@ class SafetensorsFile:
         if self._file < 0:
             raise FileError(f"{self.path!r} is closed")
         memory = np.empty(count + ALIGNED, np.uint8)
+        # NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on
         first = -memory.ctypes.data % ALIGNED
         memory = memory[first : first + count]
         try:
             got = read_into(self._file, memoryview(memory), start)  # pyright: ignore[reportArgumentType]
         except OSError as error:
-            error.filename = self.path
+            error.filename = self.path  # errors of calls with a descriptor name no file
             raise
+        # another program has made the file shorter since it was opened
         if got < count:
             raise FileError(
                 f"cannot load {self.path!r}: it ends at {start + got:,} bytes, and had {self.size:,} when opened",

@@ -1,4 +1,4 @@
-"""save, a tree to a safetensors file, now or in the background; the handle that it returns."""
+"""Save a tree to a safetensors file, now or in the background: check and describe leaves, names, metadata and shard size."""
 
 from __future__ import annotations
 
@@ -56,13 +56,14 @@ class Saved:
 
 
 def _readable(size: int) -> str:
-    """A number of bytes as people write it.
+    """Write a number of bytes as people do, for the handle of a save.
 
     >>> _readable(416), _readable(1_234), _readable(497_000_000)
     ('416 bytes', '1.2 kB', '497.0 MB')
     """
     if size < 1000:
         return f"{size} bytes"
+    # powers of 1000: 1 for kB to 4 for TB, by the number of digits
     power = min(len(str(size)) - 1, 12) // 3
     return f"{size / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
 
@@ -121,7 +122,7 @@ def save(
         plan = plan.snapshot()
         pool = ThreadPoolExecutor(1, "ptree.save")
         size = pool.submit(plan.write, show_bar=False)
-        pool.shutdown(wait=False)
+        pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
     else:
         size = Future[int]()
         size.set_result(plan.write(show_bar=True))
@@ -130,7 +131,7 @@ def save(
 
 @dataclass(frozen=True)
 class SavePlan:
-    """A save that was checked: what is written, and where to."""
+    """The plan of a save, all checked: what is written, and where to."""
 
     content: Content
     file: Path
@@ -154,7 +155,7 @@ def planned(
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
 ) -> SavePlan:
-    """Check all that `save` was given; nothing is written yet."""
+    """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
     file = file_path(checked_path(path, "save(path, tree)"))
     file = Path(os.path.realpath(file))  # write through a link, not over it
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
@@ -163,14 +164,17 @@ def planned(
 
 
 def bytes_of(size: int | str) -> int:
-    """The number of bytes of a size such as "5GB" or "500 MiB".
+    """Read a shard size such as "5GB" or "500 MiB": the number of bytes.
 
     >>> bytes_of("1.5 kB")
     1500
     """
+    # at most 30 digits: a longer number is a mistake, and would overflow a float
     number = re.fullmatch(r"\s*(\d{1,30}(?:\.\d{1,30})?)\s*([A-Za-z]*)\s*", str(size))
     unit = _UNITS.get(number[2].upper()) if number else None
-    count = int(float(number[1]) * unit) if number and unit else 0
+    count = 0
+    if number and unit:
+        count = int(float(number[1]) * unit)
     if count < 1:
         raise FileError(f"expected max_shard_size in bytes or as text such as '5GB' or '500MiB', got {quoted(size)}")
     return count
@@ -179,7 +183,7 @@ def bytes_of(size: int | str) -> int:
 def described(
     tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False
 ) -> tuple[dict[str, UnsavedLeaf], Facts]:
-    """Describe the leaves and the structure of a tree for saving.
+    """Describe the leaves and the structure of a tree to save.
 
     Args:
         tree: any pytree.
@@ -190,7 +194,7 @@ def described(
         FileError: leaves that a file cannot hold; it lists all of them.
     """
     values = entries(tree)
-    if "" in values:
+    if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
         raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
     names = {path: _name_problem(path) for path in values}
     problems = {path: problem for path, problem in names.items() if problem}
@@ -200,7 +204,7 @@ def described(
         is_tie = isinstance(value, Tie)
         if path in problems or (is_tie and not expand_ties):
             continue
-        if is_tie:
+        if is_tie:  # with `expand_ties` a tensor too; that they are tied stays in the facts
             value = value.read(values[value.source])
         nothing = empty_name(value)
         if nothing:
@@ -219,7 +223,7 @@ def described(
 
 
 def _name_problem(path: str) -> str:
-    """Why a leaf cannot have this name; "" where it can."""
+    """Say why `save` cannot give a leaf this name; "" if it can."""
     if path == "__metadata__":
         return f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it"
     segments = path.split("/")
@@ -229,12 +233,13 @@ def _name_problem(path: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: Python's strings may hold lone surrogates."""
+    """Whether `save` can write a name or metadata as UTF-8: a string of Python may hold lone surrogates."""
+    # `isprintable` is much faster than the loop, and true of nearly all names
     return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _containers(tree: PyTree) -> dict[str, str]:
-    """Path -> type, of each node that is no Tree and no dict."""
+    """Describe the containers of a tree to save: path -> type of each node that is no Tree and no dict."""
     found: dict[str, str] = {}
     waiting = [("", tree)]
     while waiting:
@@ -245,6 +250,7 @@ def _containers(tree: PyTree) -> dict[str, str]:
         if type(node) not in (Tree, dict):
             found[path] = _type_name(type(node))
         prefix = f"{path}/" if path else ""
+        # reversed, so that the first child is the next to be popped
         waiting += [(prefix + name, child) for name, child in zip(inside.names, inside.values)][::-1]
     return found
 
@@ -258,6 +264,7 @@ def _checked_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
         raise FileError(f"cannot save metadata: expected names and texts, got {describe(metadata)}")
     for name, value in metadata.items():
         for text in (name, value):
+            # safetensors holds text alone: a number would come back as a string
             if not isinstance(text, str) or not is_unicode(text):
                 raise FileError(f"cannot save metadata with {quoted(text)}: names and values are valid Unicode text")
     reserved = [name for name in metadata if name in _RESERVED]

@@ -1,4 +1,4 @@
-"""SavedTree: a tree that was saved and is open for reading, whether in one file, in shards, or by Orbax."""
+"""SavedTree, what `load` reads from: the interface of safetensors files and Orbax checkpoints; the error for damaged leaves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ._facts import Facts
 from ._stored_leaf import StoredLeaf
 
 Compare = Literal["no leaves", "whole leaves", "all leaves"]
-"""What is compared with its checksum. A leaf that is spread over devices is not read as a whole, unless for "all leaves"."""
+"""Which leaves are compared with their checksums. A leaf that is spread over devices is read whole only for "all leaves"."""
 
 
 @dataclass(frozen=True)
 class ReadLeaves:
-    """Leaves that were read, and the names of those whose bytes are not what their checksums say."""
+    """Leaves that were read from a saved tree, and the names of damaged ones, whose checksums differ."""
 
     values: dict[str, Leaf]
     damaged: list[str]
 
 
 class SavedTree(ABC):
-    """A tree that was saved, open for reading."""
+    """A saved tree, open for reading."""
 
     path: str
     facts: Facts
@@ -57,12 +57,12 @@ class SavedTree(ABC):
             raise FileError(f"cannot load {self.path!r}: {error}", is_damage=True) from error
 
     def damage_error(self, names: list[str]) -> FileError:
-        """The error for leaves whose bytes are not what their checksums say."""
+        """The error for damaged leaves of this tree."""
         return damage_error(self.path, names)
 
 
 def damage_error(path: str, names: list[str], where: str = "") -> FileError:
-    """The error for leaves whose bytes are not what their checksums say."""
+    """The error for damaged leaves of a saved tree, whose bytes are not what their checksums say."""
     problem = f"damaged, their bytes are not what their checksums say: {listed(names)}{where}"
     error = FileError(f"cannot load {path!r}: {problem}", is_damage=True)
     error.damaged = names

@@ -1,4 +1,4 @@
-"""StoredLeaf: what a file says about one leaf - its name, kind, dtype, shape, place in the file and checksum."""
+"""StoredLeaf: the description of one leaf in a file: name, kind, dtype, shape, offsets and checksum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._tree import LEAF_TYPES
 
 @dataclass(frozen=True)
 class StoredLeaf:
-    """One leaf in a file. What reads it is `OpenLeaf`, what writes it is `UnsavedLeaf`."""
+    """The description of one leaf in a file. `OpenLeaf` reads such a leaf, and `UnsavedLeaf` writes it."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Fit the leaves of a file to a template tree, `like`: stacks, ties, numbers, dtypes, what is missing, and the report."""
+"""Fit a file to a template, `like`: match its stacks, ties, numbers and dtypes with those of `like`, keep or cast values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..stacks import stack, unstack
 from ._kinds import NUMBERS, expected
 
 _COMPARED = 500
-"""With how many names one that was likely renamed is compared."""
+"""Missing names are compared with so many unexpected ones, as each pair takes time and a message should not."""
 _RENAMES_SHOWN = 3
 
 
@@ -44,7 +44,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Allowed:
-    """How file and `like` may differ."""
+    """The differences between file and `like` that are allowed: casts, missing leaves, mismatched shapes and dtypes."""
 
     cast: bool = False
     missing: Literal["error", "keep", "init"] = "error"
@@ -60,7 +60,7 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Fit:
-    """The plan of a load: what each leaf of `like` becomes, and all in which the file does not fit."""
+    """How a file fits `like`: the value of each leaf of `like`, the report, and all differences."""
 
     values: Mapping[str, Leaf]
     """Path in `like` -> its value from the file."""
@@ -84,6 +84,7 @@ class Fit:
             )  # fmt: skip
         elif problems:
             error = FileError(f"{attempt}: {lines(problems)}", is_damage=bool(damaged))
+        # for callers that recover, as Checkpoints does with the step before
         if error is not None:
             error.damaged = [*damaged]
         return error
@@ -98,7 +99,9 @@ class Fit:
             shown = [f"{old!r}: {new!r}" for old, new in renamed.items()][:_RENAMES_SHOWN]
             more = ["..."] if len(renamed) > _RENAMES_SHOWN else []
             return f"Renamed? Then rename={{{', '.join([*shown, *more])}}}."
-        return "select= loads a part of the file." if unexpected and not missing else ""
+        if unexpected and not missing:
+            return "select= loads a part of the file."
+        return ""
 
 
 def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()) -> Fit:
@@ -135,7 +138,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
 
 @dataclass(frozen=True)
 class _Matched:
-    """Leaves of the file and of `like`, path by path, before it is said what may differ."""
+    """Leaves of the file matched with those of `like`, path by path; no difference is judged yet."""
 
     values: Mapping[str, Leaf]
     expected: Mapping[str, Leaf]
@@ -147,16 +150,20 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
     """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
     tree = _restacked(got, like)
     ties = _fit_ties(like, tree, _leaves_for(template, tree))
-    numbers = {name: _as_number_of(template[name], ties.values[name]) for name in template if name in ties.values}
+    shared = [name for name in template if name in ties.values]
+    numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
     cast = _cast(template, numbers) if may_cast else {}
     values = {**ties.values, **numbers, **cast}
-    required = {name: expected(leaf) for name, leaf in template.items()}
-    required = {name: _required(leaf, values.get(name)) for name, leaf in required.items()}
+    required = {name: _required(expected(leaf), values.get(name)) for name, leaf in template.items()}
     return _Matched(values, required, cast.keys(), ties.problems)
 
 
 def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed) -> list[str]:
-    """The leaves that keep their value in `like`; raises FileError where one has none."""
+    """List the leaves that keep their value in `like`.
+
+    Raises:
+        FileError: there is no value to keep in `like`.
+    """
     kept: list[str] = []
     if allowed.missing == "keep":
         kept += different.missing
@@ -170,7 +177,7 @@ def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed
 
 
 def _has_value(leaf: Leaf) -> bool:
-    """Whether a leaf is more than a shape and dtype."""
+    """Whether a leaf of `like` has a value that can be kept, and not only a shape and dtype."""
     return hasattr(leaf, "__array__") or isinstance(leaf, NUMBERS)
 
 
@@ -182,7 +189,7 @@ def _without(leaves: Mapping[str, Leaf], names: Collection[str]) -> dict[str, Le
 
 
 def _restacked(tree: Tree, like: PyTree) -> Tree:
-    """The tree with stacks where `like` has them, and with single layers where `like` has those."""
+    """Match the stacks of `like`: stack single layers of the file where `like` has a stack, and unstack the other way round."""
     for place in _stacks(like):
         if _are_layers(names_in(tree.get(place))):
             tree = stack(tree, place)
@@ -194,7 +201,7 @@ def _restacked(tree: Tree, like: PyTree) -> Tree:
 
 
 def _stacks(tree: PyTree) -> list[str]:
-    """The paths of the stacks of a tree, outer ones first."""
+    """Find the stacks of a template or file, outer ones first: the inner ones have other paths once these are unstacked."""
     depths: dict[str, int] = {}
     for path in paths(tree, aliases=True):
         segments = path.split("/")
@@ -205,15 +212,17 @@ def _stacks(tree: PyTree) -> list[str]:
 
 
 def _are_layers(names: Collection[str] | None) -> bool:
-    """Whether these are the names of single layers, "0", "1", ..."""
-    return bool(names) and {*names} == {str(at) for at in range(len(names))}
+    """Whether these are the names of single layers that fit a stack, "0", "1", ..."""
+    if not names:
+        return False
+    return {*names} == {str(at) for at in range(len(names))}
 
 
 # ------------------------------------------------------------------------------- ties
 
 
 def _leaves_for(template: Mapping[str, Leaf], tree: Tree) -> dict[str, Leaf]:
-    """The leaves of the file; where only the file ties two names, a copy for each that is a leaf of `like`."""
+    """The leaves of the file to match with `like`; for a name that only the file ties, a copy of its value."""
     found = dict(leaves(tree))
     tied = aliases(tree)
     copies = {name: copied(tree[name]) for name in template if name in tied and name not in found}
@@ -222,36 +231,36 @@ def _leaves_for(template: Mapping[str, Leaf], tree: Tree) -> dict[str, Leaf]:
 
 @dataclass(frozen=True)
 class _FittedTies:
-    """The leaves without those that `like` ties to others, and a sentence for each tie that the values contradict."""
+    """The leaves matched with the ties of `like`, and a sentence for each tie that the values in the file contradict."""
 
     values: Mapping[str, Leaf]
     problems: list[str]
 
 
 def _fit_ties(like: PyTree, tree: Tree, values: Mapping[str, Leaf]) -> _FittedTies:
-    """Make one leaf of what `like` ties, where all names that the file has for it agree."""
+    """Match the ties of `like`: make one leaf of names that it ties, if their values in the file are equal."""
     in_file, left = aliases(tree), dict(values)
     problems: list[str] = []
     found_under: dict[str, str] = {}  # the source -> the alias that its value was found under
     for alias, tie in aliases(like).items():
-        if in_file.get(alias) == tie:
+        if in_file.get(alias) == tie:  # tied in both, so there is one value
             continue
         if alias in tree and tie.source in left:
-            left.pop(alias, None)
+            left.pop(alias, None)  # None: the file ties the alias, but to another leaf or through another transform
             expected_value = tie.read(left[tie.source])
             if not same(expected_value, tree[alias]):
                 other = found_under.get(tie.source, tie.shown())
                 problems.append(describe_broken_tie(alias, tree[alias], other, expected_value, "`like`", "the file"))
-        elif alias in left:
+        elif alias in left:  # the file has the value under the alias alone, and `like` under the source
             found_under[tie.source] = alias
             left[tie.source] = tie.write(left.pop(alias))
     return _FittedTies(left, problems)
 
 
 def describe_broken_tie(name: str, value: Leaf, other: str, other_value: Leaf, tied_in: str, differ_in: str) -> str:
-    """Two names that are tied in one place and have different values in another, as a sentence."""
+    """Describe a broken tie: two names that are tied in `like` or the metadata, and differ in the file."""
     distance = largest_difference(value, other_value)
-    if distance is None:
+    if distance is None:  # they have no numbers to subtract, or not the same shape
         by = ""
     elif np.isnan(distance):
         by = ": one holds NaN"
@@ -267,11 +276,12 @@ _NUMBER_DTYPES = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating, 
 
 
 def _number_type(leaf: Leaf) -> str | None:
-    """Python's type of a number, also where it is an array of one number; None for all else."""
+    """Python's type of a number, or of an array of one number, to match with `like`; None for other leaves."""
     if isinstance(leaf, NUMBERS):
         return type(leaf).__name__
     if getattr(leaf, "shape", None) != () or not hasattr(leaf, "dtype"):
         return None
+    # by JAX: NumPy does not count bfloat16 as a float
     for name, dtype in _NUMBER_DTYPES.items():
         if jnp.issubdtype(leaf.dtype, dtype):
             return name
@@ -279,28 +289,36 @@ def _number_type(leaf: Leaf) -> str | None:
 
 
 def _are_one_type(like: Leaf, value: Leaf) -> bool:
-    """Whether both are one number of the same type: the first step of training makes an array of a number."""
-    return _number_type(like) is not None and _number_type(like) == _number_type(value)
+    """Whether values of file and `like` are both one number of one type, one of them perhaps as an array.
+
+    The first step of training turns a number, such as a step count, into an array.
+    """
+    number_type = _number_type(like)
+    return number_type is not None and number_type == _number_type(value)
 
 
 def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
-    """A number from the file, in the dtype of an array of one number in `like`; all else as it is."""
-    if not isinstance(value, NUMBERS) or isinstance(like, NUMBERS) or not _are_one_type(like, value):
+    """Turn a number from the file into the dtype of an array of one number in `like`; return other values as they are."""
+    if not isinstance(value, NUMBERS) or isinstance(like, NUMBERS):
+        return value
+    if not _are_one_type(like, value):
         return value
     array = np.asarray(value).astype(like.dtype)
+    # rounding a float is what every float32 does; an int that changes, such as 300 in int8, is an error instead
     is_exact = isinstance(value, float) or array == value
     return array if is_exact else value
 
 
 def _required(like: Leaf, value: Leaf) -> Leaf:
-    """What is compared with a leaf of the file: `like`'s leaf; for a number, any array of one number of its type will do."""
-    if isinstance(like, NUMBERS) and not isinstance(value, NUMBERS) and _are_one_type(like, value):
+    """The leaf of `like` that the value in the file must match; for a number, any array of one number of its type will do."""
+    is_array_for_number = isinstance(like, NUMBERS) and not isinstance(value, NUMBERS)
+    if is_array_for_number and _are_one_type(like, value):
         return value
     return like
 
 
 def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str, Leaf]:
-    """The values that `cast=True` converts to the dtype of `like`: floats to floats, whole numbers to whole numbers."""
+    """Cast values to the dtypes of `like`, for `cast=True`: floats to floats, whole numbers to whole numbers."""
     converted: dict[str, Leaf] = {}
     for name, value in values.items():
         dtype = _dtype_to_cast_to(expected(template[name]), value)
@@ -310,6 +328,7 @@ def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str,
 
 
 def _dtype_to_cast_to(like: Leaf, value: Leaf) -> jax.typing.DTypeLike | None:
+    """The dtype of `like` that a value is cast to; None if it has that dtype, or one of another group."""
     required, got = getattr(like, "dtype", None), getattr(value, "dtype", None)
     if required is None or got is None or required == got:  # NumPy takes None for float64
         return None
@@ -323,7 +342,8 @@ def _dtype_to_cast_to(like: Leaf, value: Leaf) -> jax.typing.DTypeLike | None:
 
 
 def _likely_renamed(missing: Mapping[str, object], unexpected: Mapping[str, object]) -> dict[str, str]:
-    """Name in the file -> name in `like`, for at most four pairs of one shape and dtype whose names are alike."""
+    """Guess leaves that were renamed between file and `like`, at most four of one shape and dtype: old name -> new name."""
+    # by shape and dtype: a leaf of another shape cannot be the renamed one
     unused: dict[object, list[str]] = {}
     for name, kind in unexpected.items():
         unused.setdefault(kind, []).append(name)
@@ -332,7 +352,7 @@ def _likely_renamed(missing: Mapping[str, object], unexpected: Mapping[str, obje
         near = nearest(name, unused.get(kind, [])[:_COMPARED])
         if near is not None:
             renamed[near] = name
-            unused[kind].remove(near)
-        if len(renamed) > _RENAMES_SHOWN:
+            unused[kind].remove(near)  # a leaf has one new name
+        if len(renamed) > _RENAMES_SHOWN:  # one more than is shown, so that the message ends in "..."
             break
     return renamed

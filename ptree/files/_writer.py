@@ -1,4 +1,4 @@
-"""Write described leaves and their facts to disk: to one file, or to shards and their index."""
+"""Write a tree to disk: group its leaves into shards of limited size if asked, and fill each file with header and data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ._stored_leaf import StoredLeaf
 
 @dataclass(frozen=True)
 class Content:
-    """All that a file is to hold."""
+    """All that is to be written: leaves, facts and metadata."""
 
     leaves: dict[str, UnsavedLeaf]
     facts: Facts
@@ -44,7 +44,7 @@ class Content:
 
 
 def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) -> int:
-    """Write one file, or shards of at most `limit` bytes and their index; the number of bytes on the disk.
+    """Write one file, or shards of at most `limit` bytes and their index; return the number of bytes on the disk.
 
     A crash at any moment leaves the old tree or the new one.
     """
@@ -59,7 +59,7 @@ def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) 
 
 
 def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """The leaves of each shard, in order: as many as take at most `limit` bytes, or one that alone takes more."""
+    """Group leaves into shards to write: as many as take at most `limit` bytes, or one leaf that alone takes more."""
     groups: list[list[str]] = [[]]
     left = limit
     for name, size in sizes.items():
@@ -86,6 +86,7 @@ class _Writer:
 
     def write_one(self, file: Path) -> int:
         sweep(file)
+        # remembered now, so that an index which another process writes meanwhile is not removed
         index_before = identity(index_path(file))
         with draft(file) as descriptor:
             written = self._fill(descriptor, [*self.content.leaves], self.content.facts)
@@ -96,22 +97,23 @@ class _Writer:
         """Write a file for each group, and their index, which then takes the place of what was there."""
         with locked_folder(file.parent):
             sweep_shards(file)
-            file_before = identity(file)
+            file_before = identity(file)  # as above: only this file is removed, not a newer one
             names = free_names(file, len(groups))
             facts = replace(self.content.facts, replaced=replaced_shards(file))
             written: dict[str, _WrittenFile] = {}
             try:
                 with draft(index_path(file)) as descriptor:
-                    # first, so that after a crash the shards that are to be removed are known
+                    # the index is written first, so that the next save after a crash knows which shards to remove
                     write_all(descriptor, self._index(names, groups, facts, {}), 0)
                     for name, group in zip(names, groups):
                         written[name] = self._write_shard(file.with_name(name), group, index_path(file).name)
-                    flush_folder(file.parent)
+                    flush_folder(file.parent)  # the names of the shards are on the disk before an index names them
                     index = self._index(names, groups, facts, written)
                     write_all(descriptor, index, 0)
             except BaseException:
                 remove_shards(file, written)
                 raise
+            # only now does the index lead to the new tree: what it replaces may go
             remove_unchanged(file, file_before)
             remove_shards(file, facts.replaced)
         return len(index) + sum(shard.size for shard in written.values())
@@ -119,7 +121,7 @@ class _Writer:
     def _index(
         self, names: Sequence[str], groups: Sequence[Sequence[str]], facts: Facts, written: Mapping[str, _WrittenFile]
     ) -> bytes:
-        """The index, with zeros for the checksums of shards that are not written yet: its length stays the same."""
+        """Encode the index, with zeros for checksums of shards that are not written yet, so that its length stays the same."""
         files = {leaf: name for name, group in zip(names, groups) for leaf in group}
         shards = {name: written[name].checksum if name in written else NO_CHECKSUM for name in names}
         return index_bytes(
@@ -139,7 +141,10 @@ class _Writer:
         return written
 
     def _fill(self, descriptor: int, names: Sequence[str], facts: Facts) -> _WrittenFile:
-        """Write the header without checksums, each leaf, and the header again with them."""
+        """Write the header without checksums, each leaf, and the header again with them.
+
+        So each leaf is fetched once, and is in memory alone.
+        """
         stored = {name: replace(self.content.leaves[name].stored, checksum=NO_CHECKSUM) for name in names}
         layout = laid_out(stored.values())
         start = header_bytes(layout, facts.about(stored.values()), self.content.metadata)

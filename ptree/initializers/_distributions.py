@@ -1,4 +1,4 @@
-"""Initialisers whose distribution does not depend on the shape: normal, truncated, uniform, mixture, sparse."""
+"""Initialisers that draw from one distribution for every shape: Gaussian (normal), cut (truncated), uniform, mixture, sparse."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def truncated_normal(stddev: Number = 0.01, mean: Number = 0.0, lower: float = -
     Raises:
         InitError: a `stddev` that is negative or not finite, or a cut that leaves less than a millionth.
     """
-    _cut_moments(lower, upper)
+    _cut_moments(lower, upper)  # raises for cuts that make no sense
     stddev, mean = number("stddev", stddev, 0), number("mean", mean)
     text = called("truncated_normal", stddev, mean=(mean, 0.0), lower=(lower, -2.0), upper=(upper, 2.0))
     return Recipe(text, _draw_truncated, (stddev, mean, float(lower), float(upper)))
@@ -76,21 +76,24 @@ def trunc_normal(stddev: Number = 0.01, mean: Number = 0.0, lower: float = -2.0,
 
 
 def _cut_moments(lower: float, upper: float) -> tuple[float, float]:
-    """Mean and standard deviation of a unit Gaussian between two cuts (Johnson, Kotz and Balakrishnan 1994, 13.10).
+    """Mean and standard deviation of a unit Gaussian that is cut at both ends (Johnson, Kotz and Balakrishnan 1994, 13.10).
 
     Raises:
         InitError: cuts that are no numbers, not in order, or with nearly nothing between them.
     """
+    # arrays are refused: the share between the cuts is computed now, on the host
     if not (isinstance(lower, Real) and isinstance(upper, Real)):
         raise InitError(f"lower and upper must be numbers, got {describe(lower)} and {describe(upper)}")
     if not lower < upper:
         raise InitError(f"lower must be below upper, got {lower} and {upper}")
     share = (math.erf(upper / math.sqrt(2)) - math.erf(lower / math.sqrt(2))) / 2
+    # below a millionth, the difference of two values of `erf` has lost too many digits; `not` also catches NaN
     if not share > 1e-6:
         raise InitError(
             f"between {float(lower)} and {float(upper)} standard deviations lies less than a millionth of a Gaussian"
         )
     mean = (_density(lower) - _density(upper)) / share
+    # at an infinite cut the product is 0, and inf * 0 would be NaN
     below = lower * _density(lower) if math.isfinite(lower) else 0.0
     above = upper * _density(upper) if math.isfinite(upper) else 0.0
     return mean, math.sqrt(1 + (below - above) / share - mean**2)
@@ -115,7 +118,8 @@ def _draw_truncated(
 
 
 def _shifted(noise: jax.Array, mean: Number) -> jax.Array:
-    """The noise around this mean; without an addition, which could change the sign of a zero, where the mean is 0."""
+    """Shift Gaussian noise to this mean."""
+    # a mean of 0 adds nothing, as an addition would turn -0.0 into 0.0; arrays may be tracers, whose value is unknown
     if isinstance(mean, (int, float)) and mean == 0:
         return noise
     return noise + jnp.asarray(mean, noise.dtype)
@@ -131,6 +135,7 @@ def uniform(low: Number = 0.0, high: Number = 1.0) -> Recipe:
         InitError: a `low` above `high`, or one that is not finite.
     """
     low, high = number("low", low), number("high", high)
+    # arrays may be tracers, whose value is unknown
     if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
         raise InitError(f"low must be at most high, got {low} and {high}")
     return Recipe(called("uniform", low, high), draw_uniform, (low, high))
@@ -155,6 +160,7 @@ def mixture(*parts: tuple[float, Initializer]) -> Recipe:
     if not parts or not all(map(_is_share, parts)):
         raise InitError("mixture takes (share, initialiser) pairs, such as (0.5, zeros)")
     shares = [share for share, _ in parts]
+    # `isclose`: 0.7 + 0.2 + 0.1 is not just 1 in floats; `not >=` also catches NaN
     if not min(shares) >= 0 or not math.isclose(sum(shares), 1):
         raise InitError(f"the shares of a mixture must be at least 0 and add up to 1, got {shares}")
     text = ", ".join(f"({share}, {name_of(part)})" for share, part in parts)
@@ -163,7 +169,7 @@ def mixture(*parts: tuple[float, Initializer]) -> Recipe:
 
 
 def _is_share(pair: object) -> bool:
-    """Whether this is a (share, initialiser) pair."""
+    """Whether this is a part of a mixture, a (share, initialiser) pair."""
     if not isinstance(pair, tuple) or len(pair) != 2:
         return False
     share, initializer = pair
@@ -178,8 +184,10 @@ def _draw_mixture(
     initializers: tuple[Initializer, ...],
 ) -> jax.Array:
     choice_key, *keys = jax.random.split(key, len(initializers) + 1)
+    # in float32 whatever the leaf is: bfloat16 has too few numbers for small shares
     choice = jax.random.uniform(choice_key, shape, jnp.float32)
     values = [draw(own_key, shape, dtype) for draw, own_key in zip(initializers, keys, strict=True)]
+    # the last part takes what is left, so that rounding of the sum leaves no gap
     bounds = np.cumsum(shares)[:-1].astype(np.float32)
     return jnp.select([choice < bound for bound in bounds], values[:-1], values[-1])
 
@@ -207,8 +215,7 @@ def _draw_sparse(
     if len(shape) != 2:
         raise InitError(f"sparse needs 2 axes, (in, out); the shape has {len(shape)}")
     value_key, order_key = jax.random.split(key)
-    random_order = jnp.argsort(
-        jax.random.uniform(order_key, shape, jnp.float32), axis=1
-    )  # a permutation for each input
+    # a permutation for each input, so that just this share is 0; a mask of chance would only be near it
+    random_order = jnp.argsort(jax.random.uniform(order_key, shape, jnp.float32), axis=1)
     kept = random_order >= math.ceil(sparsity * shape[1])
     return jnp.where(kept, draw_normal(value_key, shape, dtype, stddev), jnp.zeros((), dtype))

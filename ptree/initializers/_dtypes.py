@@ -1,4 +1,4 @@
-"""Numbers in the dtype of a leaf: converted without becoming another number, and drawn in a dtype that is wide enough."""
+"""Convert numbers exactly to a dtype, and choose the float dtype to draw in: 8-bit floats are drawn in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .._words import describe, short_dtype
 
 
 def exact(value: ArrayLike, dtype: DTypeLike) -> np.ndarray:
-    """A number, or an array, in this dtype: it may be rounded, but not become another whole number, infinite or NaN.
+    """Convert a number or an array exactly to this dtype: it may be rounded, but not become another whole number, infinite or NaN.
 
     Raises:
         InitError: the dtype cannot hold it.
@@ -20,21 +20,23 @@ def exact(value: ArrayLike, dtype: DTypeLike) -> np.ndarray:
     with np.errstate(all="ignore"):  # an overflow shows in the result
         cast = given.astype(dtype)
     if is_inexact(dtype):
+        # a float may be rounded, but must not overflow; through complex, as an int of over 64 bits is an object to NumPy
         kept = np.isfinite(cast.astype(complex)) == np.isfinite(given.astype(complex))
     else:
         kept = cast == given
     if not kept.all():
-        raise InitError(f"{short_dtype(dtype)} cannot hold {value if given.ndim == 0 else describe(given)}")
+        shown = value if given.ndim == 0 else describe(given)
+        raise InitError(f"{short_dtype(dtype)} cannot hold {shown}")
     return cast
 
 
 def is_inexact(dtype: DTypeLike) -> bool:
-    """Whether it is a float or complex dtype, 8-bit floats and bfloat16 included."""
+    """Whether it is a float or complex dtype, 8-bit floats and bfloat16 included, to which a number may be rounded."""
     return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
 def drawn_in(dtype: DTypeLike) -> np.dtype:
-    """The dtype to draw in: 8-bit floats are too coarse to compute with, so they are rounded from float32.
+    """Choose the dtype to draw in: 8-bit floats are too coarse to compute with, so they are rounded from float32.
 
     Raises:
         InitError: a dtype that is no float and not complex.

@@ -1,4 +1,4 @@
-"""Initialisers that the shape scales: variance_scaling and its special cases, orthogonal; what counts as fan."""
+"""Initialisers scaled by fan_in and fan_out: variance_scaling, Xavier (Glorot), Kaiming (He), LeCun, gain; orthogonal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from .._errors import InitError
 from .._words import describe
 from ._dtypes import drawn_in
-from ._options import Axes, Number, axes_of, called, from_front, number
+from ._options import Axes, Number, axes_of, called, from_front, number, unless_default
 from ._recipe import Recipe
 
 Mode: TypeAlias = Literal["fan_in", "fan_out", "fan_avg"]
@@ -32,13 +32,14 @@ class Fan:
     groups: int = 1
 
     def __post_init__(self) -> None:
+        # tuples, so that equal fans are equal; a frozen dataclass can be changed in no other way
         for role in ("in_axis", "out_axis", "batch_axis"):
             object.__setattr__(self, role, axes_of(getattr(self, role), role))
         if not isinstance(self.groups, int) or self.groups < 1:
             raise InitError(f"groups must be a whole number of at least 1, got {describe(self.groups)}")
 
     def of(self, shape: Sequence[int]) -> tuple[float, float]:
-        """fan_in and fan_out.
+        """Compute fan_in and fan_out of a shape.
 
         Raises:
             InitError: the shape does not have the axes.
@@ -48,10 +49,10 @@ class Fan:
         spatial = math.prod(size for axis, size in enumerate(shape) if axis not in with_role)
         fan_in = math.prod(shape[axis] for axis in roles["in_axis"]) * spatial
         fan_out = math.prod(shape[axis] for axis in roles["out_axis"]) * spatial
-        return fan_in, fan_out / self.groups
+        return fan_in, fan_out / self.groups  # a kernel (spatial..., in / groups, out) has the groups in `out` alone
 
     def roles(self, shape: Sequence[int]) -> dict[str, list[int]]:
-        """The axes of each role, counted from the front.
+        """Find the axes of each role, counted from the front.
 
         Raises:
             InitError: the shape does not have them, or one has two roles.
@@ -77,8 +78,10 @@ class Fan:
 
 
 def _one_or_all(axes: Axes) -> Axes:
-    """A single axis as a number, as a person would write it."""
-    return axes[0] if isinstance(axes, Sequence) and len(axes) == 1 else axes
+    """One axis of a fan as a number, as a person would write it; several as they are."""
+    if isinstance(axes, Sequence) and len(axes) == 1:
+        return axes[0]
+    return axes
 
 
 def variance_scaling(
@@ -123,11 +126,15 @@ def _draw_scaled(
         _scale_without_groups(scale, mode, fan, shape), mode, distribution,
         in_axis=fan.in_axis, out_axis=fan.out_axis, batch_axis=fan.batch_axis,
     )  # fmt: skip
+    # 8-bit floats are drawn in float32 and rounded, so that the variance is right
     return draw(key, shape, drawn_in(dtype)).astype(dtype)
 
 
 def _scale_without_groups(scale: Number, mode: Mode, fan: Fan, shape: tuple[int, ...]) -> Number:
-    """The scale that gives the variance of a grouped kernel in JAX's function, which knows no groups."""
+    """The scale by which JAX's variance_scaling, which knows no groups, gives a grouped kernel its variance.
+
+    JAX takes a fan_out that is too large by the number of groups, and this makes up for it.
+    """
     fan_in, fan_out = fan.of(shape)
     if fan.groups == 1 or mode == "fan_in":
         return scale
@@ -160,7 +167,7 @@ def xavier_normal(
 
 def _xavier(name: str, gain: Number, distribution: Distribution, fan: Fan) -> Recipe:
     gain = number("gain", gain, 0)
-    text = called(name, *([] if gain == 1 else [gain]), **fan.shown())
+    text = called(name, *unless_default(gain, 1), **fan.shown())
     return _scaling(text, gain**2, "fan_avg", distribution, fan)
 
 
@@ -216,7 +223,7 @@ he_uniform, he_normal = kaiming_uniform, kaiming_normal
 
 
 def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
-    """The gain that keeps the variance before this nonlinearity, as `torch.nn.init.calculate_gain`.
+    """The gain by which Xavier or orthogonal kernels keep the variance before a nonlinearity, as `torch.nn.init.calculate_gain`.
 
     >>> round(gain("relu"), 4), round(gain("tanh"), 4), gain("linear")
     (1.4142, 1.6667, 1.0)
@@ -234,7 +241,7 @@ def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
 
 
 def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()) -> Recipe:
-    """`gain` times a matrix with orthonormal rows or columns, between `out_axis` and all others (Saxe et al. 2013).
+    """Orthogonal kernel: `gain` times a matrix with orthonormal rows or columns, between `out_axis` and all others (Saxe et al. 2013).
 
     >>> w = orthogonal(2.0)(jax.random.key(0), (3, 3))
     >>> (w.T @ w).round(3).tolist()
@@ -247,7 +254,7 @@ def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
     """
     gain = number("gain", gain)
     options = {"out_axis": (out_axis, -1), "batch_axis": (batch_axis, ())}
-    text = called("orthogonal", *([] if gain == 1 else [gain]), **options)
+    text = called("orthogonal", *unless_default(gain, 1), **options)
     return Recipe(text, _draw_orthogonal, (gain, axes_of(out_axis, "out_axis"), axes_of(batch_axis, "batch_axis")))
 
 
@@ -272,10 +279,11 @@ def _draw_orthogonal(
     def draw_matrix(key: jax.Array) -> jax.Array:
         return jax.nn.initializers.orthogonal(gain)(key, matrix_shape, wide).astype(dtype)
 
-    if batch:
+    if batch:  # not one matrix for all: each expert or ensemble member is orthogonal by itself
         count = math.prod(shape[axis] for axis in batch)
         matrices = jax.vmap(draw_matrix)(jax.random.split(key, count))
     else:
         matrices = draw_matrix(key)
+    # the matrices have the axes in this order; transposed back to the order of the shape
     order = [*batch, *rest, *out]
     return matrices.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))

@@ -1,4 +1,4 @@
-"""The options of initialisers: finite numbers, axes of a shape, and the call as a person would write it."""
+"""Check the options of an initialiser, numbers and axes, and write its call with these options as a person would."""
 
 from __future__ import annotations
 
@@ -27,16 +27,25 @@ def is_array(value: object) -> bool:
 
 
 def called(name: str, *given: object, **options: tuple[object, object]) -> str:
-    """The call as a person would write it: an option, (value, default), is shown where the two differ.
+    """Write the call of an initialiser as a person would: an option, (value, default), is shown if the two differ.
 
     >>> called("uniform", -1, 1), called("normal", 0.1, mean=(0.0, 0.0))
     ('uniform(-1, 1)', 'normal(0.1)')
     """
     arguments = [_shown(value) for value in given]
     for option, (value, default) in options.items():
-        if is_array(value) or value != default:
+        if is_array(value) or value != default:  # `!=` of an array is an array
             arguments.append(f"{option}={_shown(value)}")
     return f"{name}({', '.join(arguments)})"
+
+
+def unless_default(value: object, default: object) -> list[object]:
+    """The first argument of a call as a person would write it: left out if it is the default.
+
+    >>> called("identity", *unless_default(1, 1)), called("identity", *unless_default(2, 1))
+    ('identity()', 'identity(2)')
+    """
+    return [] if value == default else [value]
 
 
 def _shown(value: object) -> str:
@@ -44,7 +53,7 @@ def _shown(value: object) -> str:
 
 
 def number(name: str, value: Number, least: float = -math.inf) -> Number:
-    """An option that is a number, as Python's own float or int if it is real; arrays are taken as they are.
+    """Check an option that is a number: one of Python if it is real; arrays are taken as they are.
 
     Raises:
         InitError: it is no number, not finite, or below the least that makes sense.
@@ -57,7 +66,7 @@ def number(name: str, value: Number, least: float = -math.inf) -> Number:
 
 
 def real(name: str, value: object, least: float = -math.inf) -> float:
-    """An option that is one finite number, as Python's own float or int.
+    """Check an option that is one finite number: a float or int of Python.
 
     Raises:
         InitError: it is no real number, not finite, or below the least that makes sense.
@@ -65,6 +74,7 @@ def real(name: str, value: object, least: float = -math.inf) -> float:
     if not isinstance(value, Real):
         raise InitError(f"{name} must be a number, got {describe(value)}")
     plain = value if isinstance(value, (int, float)) else float(value)
+    # `not <=` also catches NaN; -inf is the `least` of options without a bound, so it is refused apart
     if not least <= plain < math.inf or plain == -math.inf:
         bound = "" if least == -math.inf else f" of at least {least:g}"
         raise InitError(f"{name} must be a finite number{bound}, got {value}")
@@ -72,7 +82,7 @@ def real(name: str, value: object, least: float = -math.inf) -> float:
 
 
 def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
-    """One axis or several, as a tuple.
+    """Check an option that is one axis or several, and give a tuple.
 
     Raises:
         InitError: what is no whole number.
@@ -84,12 +94,13 @@ def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
 
 
 def from_front(axes: tuple[int, ...], ndim: int, name: str) -> list[int]:
-    """The axes counted from the front.
+    """Count the axes of an option from the front of a shape.
 
     Raises:
         InitError: a shape with this number of axes does not have them.
     """
     if any(not -ndim <= axis < ndim for axis in axes):
         shown = axes[0] if len(axes) == 1 else axes
-        raise InitError(f"{name}={shown} is not there in a shape with {ndim} {'axis' if ndim == 1 else 'axes'}")
+        counted = "1 axis" if ndim == 1 else f"{ndim} axes"
+        raise InitError(f"{name}={shown} is not there in a shape with {counted}")
     return [axis % ndim for axis in axes]

@@ -1,4 +1,7 @@
-"""Presets: what PyTorch, Keras, Flax, MXNet, GPT-2 and muP start their parameters from."""
+"""Presets of frameworks and papers: PyTorch's Linear, Conv and Embedding, Keras' and Flax's Dense and Conv, MXNet, GPT-2, muP.
+
+Each draws a kernel and the bias beside it as that framework does.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +91,7 @@ def _draw_torch_table(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, 
         return table
     if not -shape[0] <= padding_idx < shape[0]:
         raise InitError(f"padding_idx={padding_idx} is no row of a table of {shape[0]}")
+    # only the start: PyTorch also keeps this row out of training, which no initialiser can
     return table.at[padding_idx].set(jnp.zeros((), dtype))
 
 
@@ -95,7 +99,7 @@ def _draw_torch_table(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, 
 
 
 def _zero_bias(site: Site) -> Recipe:
-    """Biases beside a kernel start at 0."""
+    """Zero bias beside a kernel, as in Keras, Flax and MXNet."""
     return zeros
 
 
@@ -140,7 +144,7 @@ def _mxnet_default(scale: Number = 0.07) -> Scheme:
 
 
 def _dense(name: str, lone_bias_fix: str, fan: Fan, draw: Callable[..., jax.Array], *options: object) -> Recipe:
-    """A recipe for kernels all of whose axes are in, out or batch: a dense layer has no spatial axis."""
+    """A recipe for dense kernels, all of whose axes are in, out or batch: Dense and Linear have no spatial axis."""
     return Recipe(name, _draw_dense, (name, lone_bias_fix, fan, draw, *options))
 
 
@@ -156,6 +160,7 @@ def _draw_dense(
 ) -> jax.Array:
     if len(shape) < 2:
         raise InitError(f"{_LONE_BIAS}; {lone_bias_fix}")
+    # a dense preset on the kernel of a convolution would take the wrong fan in silence
     with_role = {axis for axes in fan.roles(shape).values() for axis in axes}
     if len(with_role) < len(shape):
         framework = name.split("_")[0]
@@ -195,6 +200,7 @@ def gpt2_residual(layers: int, stddev: Number = 0.02) -> Recipe:
         raise InitError(f"layers must be a whole number of at least 1, got {describe(layers)}")
     text = called("gpt2_residual", layers, stddev=(stddev, 0.02))
     scaled = normal(number("stddev", stddev, 0) / math.sqrt(2 * layers))
+    # the options of `normal`, and the text of this call: it prints as it was written
     return Recipe(text, draw_normal, scaled.options)
 
 

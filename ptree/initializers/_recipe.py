@@ -55,6 +55,7 @@ class Recipe:
 
     def filled(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray | None:
         """The array, made on the host, if it is small and one number fills it; None otherwise."""
+        # large arrays are made on their device: a copy from the host would take longer than compiling
         if self.fill is None or math.prod(shape) > _LARGEST_FILLED:
             return None
         return np.full(shape, exact(self.fill, dtype))
@@ -65,6 +66,7 @@ class Recipe:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Recipe):
             return NotImplemented
+        # comparing arrays would fetch them from their devices
         if self.holds_array or other.holds_array:
             return self is other
         return (self.draw, self.text, self.options) == (other.draw, other.text, other.options)

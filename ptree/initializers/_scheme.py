@@ -1,4 +1,4 @@
-"""Scheme: one initialiser for kernels and one for the bias beside each kernel, as frameworks have; Site, Preset."""
+"""Scheme: one initialiser for the kernel of a layer and one for its bias, which is drawn at a Site; Preset, a scheme with options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ._recipe import Initializer, Recipe
 
 @dataclass(frozen=True)
 class Site:
-    """Where a bias is drawn: its path, the shape and dtype of one layer, and the kernel beside it."""
+    """The site of a bias that is drawn: its path, the shape and dtype of one layer, and the kernel beside it."""
 
     path: str
     shape: tuple[int, ...]
@@ -79,6 +79,7 @@ class Scheme:
             chosen = self.kernel
         else:
             chosen = self.bias(site)
+        # schemes nest: `Scheme(torch_linear, bias=...)` changes the bias of a preset
         return chosen.at(site) if isinstance(chosen, Scheme) else chosen
 
     def __repr__(self) -> str:
@@ -93,9 +94,14 @@ class Preset(Scheme):
         options = options or {}
         made = make(**options)
         name = make.__name__.strip("_")
-        text = called(name, **{option: (value, None) for option, value in options.items()}) if options else name
-        kernel = replace(made.kernel, text=text) if isinstance(made.kernel, Recipe) else made.kernel
+        text = name
+        if options:
+            text = called(name, **{option: (value, None) for option, value in options.items()})
+        kernel = made.kernel
+        if isinstance(kernel, Recipe):  # it prints as the preset, not as the recipe that the preset uses
+            kernel = replace(kernel, text=text)
         super().__init__(kernel, made.bias)
+        # the dataclass is frozen; `help(torch_linear)` shows the docstring of its function
         object.__setattr__(self, "__doc__", make.__doc__)
         object.__setattr__(self, "_make", make)
         object.__setattr__(self, "_options", options)
@@ -105,13 +111,14 @@ class Preset(Scheme):
 
     def __call__(self, *given: Any, **options: Any) -> Any:
         """Draw a kernel, given a key, a shape and perhaps a dtype; otherwise the preset with these options."""
+        # `torch_linear(784, -2)` gives options, `torch_linear(key, (4, 8))` draws: a key is no int
         gives_key = len(given) > 1 and not isinstance(given[0], int)
         if gives_key or "shape" in options:
             return super().__call__(*given, **options)
         return Preset(self._make, {**self._options, **self._named(given, options)})
 
     def _named(self, given: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options by name, checked."""
+        """Check the options, and give each its name."""
         names = list(inspect.signature(self._make).parameters)
         unknown = [name for name in options if name not in names]
         if unknown or len(given) > len(names):

@@ -1,4 +1,4 @@
-"""Initialisers that draw nothing: constant, zeros, ones, identity, dirac."""
+"""Initialisers of fixed values: constant, zeros, ones, identity matrices, and dirac, a convolution that passes channels through."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from jax.typing import ArrayLike, DTypeLike
 from .._errors import InitError
 from .._words import describe
 from ._dtypes import exact
-from ._options import Axes, Number, axes_of, called, from_front, number
+from ._options import Axes, Number, axes_of, called, from_front, number, unless_default
 from ._recipe import Recipe
 
 
 def _fill(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, value: ArrayLike) -> jax.Array:
+    # an array of JAX may be a tracer, whose values cannot be checked
     cast = jnp.asarray(value, dtype) if isinstance(value, jax.Array) else exact(value, dtype)
     return jnp.broadcast_to(cast, shape)
 
@@ -29,7 +30,7 @@ ones = Recipe("ones", _fill, (1,), fill=1)
 
 
 def constant(value: Any) -> Recipe:
-    """Every element is the value; an array is broadcast to the shape.
+    """Constant values: every element is the same; an array is broadcast to the shape.
 
     >>> constant(42)
     constant(42)
@@ -44,6 +45,7 @@ def constant(value: Any) -> Recipe:
     array = value if isinstance(value, jax.Array) else np.asarray(value)
     if array.dtype.kind in "OSUMm":  # objects, strings and dates
         raise InitError(f"constant takes a number or an array of numbers, got {describe(value)}")
+    # as an option and not as `fill`: an array is not put into a compiled program
     return Recipe(called("constant", array), _fill, (array,))
 
 
@@ -56,13 +58,14 @@ def identity(gain: Number = 1.0, batch_axis: Axes = ()) -> Recipe:
     Raises:
         InitError: other than 2 axes beside those of the batch, when it draws.
     """
-    text = called("identity", *([] if gain == 1 else [gain]), batch_axis=(batch_axis, ()))
+    text = called("identity", *unless_default(gain, 1), batch_axis=(batch_axis, ()))
     return Recipe(text, _draw_identity, (number("gain", gain), axes_of(batch_axis, "batch_axis")))
 
 
 def _draw_identity(
     key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, gain: Number, batch_axis: tuple[int, ...]
 ) -> jax.Array:
+    # known only now: a recipe is made before it sees a shape
     batch = from_front(batch_axis, len(shape), "batch_axis")
     sides = [size for axis, size in enumerate(shape) if axis not in batch]
     if len(sides) != 2:
@@ -93,6 +96,7 @@ def _draw_dirac(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, groups
         raise InitError(f"{groups} groups do not divide {outputs} outputs")
     kernel = np.zeros(shape, dtype)
     outputs_per_group = outputs // groups
+    # where a group has more inputs than outputs, the last inputs are not passed on
     channel = np.arange(min(inputs, outputs_per_group))
     centre = tuple(size // 2 for size in spatial)
     for group in range(groups):
