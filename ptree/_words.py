@@ -58,7 +58,7 @@ def quoted(given: object) -> str:
 
 
 def name_of(function: object) -> str:
-    """The name of a function, or of the function in a `functools.partial`; the repr of a callable without a name."""
+    """Name a function, or the function in a `functools.partial`, for a message; the repr of a callable without a name."""
     inner = getattr(function, "func", function)
     name = getattr(inner, "__name__", None)
     return name if isinstance(name, str) else repr(function)
@@ -71,7 +71,7 @@ _SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("i
 
 
 def short_dtype(dtype: object) -> str:
-    """The short name of a dtype: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    """Short names of dtypes in messages: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
     name = str(dtype).removeprefix("torch.")
     for long, short in _SHORT:
         if re.match(long + r"\d", name):
@@ -114,7 +114,9 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(map(quoted, names[:SHOWN]))
     more = len(names) - SHOWN
-    return f"[{shown}, and {more} more]" if more > 0 else f"[{shown}]"
+    if more > 0:
+        return f"[{shown}, and {more} more]"
+    return f"[{shown}]"
 
 
 def lines(problems: Sequence[str], between: str = "\n") -> str:
@@ -204,9 +206,10 @@ def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: 
 def _line(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
     padded: list[str] = []
     for column, cell in enumerate(row):
-        if column == 0:
+        if column == 0:  # the others are short, and a cell that runs over them is cut with the line
             cell = shortened(cell, widths[0])
-        padded.append(cell.rjust(widths[column]) if column in right else cell.ljust(widths[column]))
+        align = str.rjust if column in right else str.ljust
+        padded.append(align(cell, widths[column]))
     return "  ".join(padded).rstrip()
 
 
@@ -215,7 +218,8 @@ def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     columns = max(map(len, rows), default=0)
     widths = [0] * columns
     for row in rows:
-        fixed = row if len(row) == columns else row[:-1]
-        for column, cell in enumerate(fixed):
+        is_short = len(row) < columns
+        cells = row[:-1] if is_short else row
+        for column, cell in enumerate(cells):
             widths[column] = max(widths[column], len(cell))
     return widths

@@ -60,14 +60,14 @@ def _text_of(path: object) -> str:
 
 
 def join(above: str, below: str) -> str:
-    """Join the path of a node and a path below it; the root is the empty path."""
+    """Join two paths, that of a node and one below it; the root is the empty path."""
     if above and below:
         return f"{above}/{below}"
     return above or below
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key for natural order, `layer_2` before `layer_10`: numbers by value and before text, text by its characters."""
+    """Sort key that puts names in natural order, `layer_2` before `layer_10`: numbers by value, and before text."""
     key: list[tuple[int, int, str]] = []
     for part in re.split(r"(\d+)", name):
         if part.isdecimal():

@@ -63,7 +63,7 @@ class OneCharacter:
 
 @dataclass(frozen=True, eq=False)
 class NumberRange:
-    """The element `{0..11}`: a number from low to high. `width` is its number of digits with leading zeros, else 0."""
+    """The element `{0..11}`: a range of numbers. `width` is the number of digits if these have leading zeros, else 0."""
 
     low: int
     high: int
@@ -185,7 +185,7 @@ _CHARACTER_RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
 
 @dataclass
 class _OpenBraces:
-    """Braces whose end the parser has not reached."""
+    """Open braces, whose end the parser has not reached, with the alternatives and elements so far."""
 
     position: int
     before: list[Element]

@@ -182,7 +182,7 @@ class Pattern:
 
 @lru_cache(maxsize=1024)
 def compile(text: str) -> Pattern:
-    """Compile a pattern such as `"blocks/*/bias"`, or return the cached one of the same text.
+    """Compile a pattern into a machine of states, or return the cached one of the same text.
 
     Raises:
         PatternError: the text is empty, has an empty segment, an unbalanced bracket, an empty range, spaces at the edge of

@@ -68,6 +68,6 @@ def cast(dtype: DTypeLike | None, *arrays: jax.Array) -> list[jax.Array]:
 
 
 def shapes_of(x: PyTree) -> PyTree:
-    """The input as shapes and dtypes, without values."""
+    """The shapes and dtypes of an input, without values."""
     # `eval_shape` takes arrays of NumPy, Python numbers and nested inputs alike.
     return jax.eval_shape(lambda x: x, x)
