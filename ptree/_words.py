@@ -20,7 +20,7 @@ _NARROWEST_COLUMN = 12
 
 
 def shortened(text: str, width: int) -> str:
-    """Shorten a text that is too long by its middle: both ends say the most.
+    """Cut the middle out of a text that is too long: both ends say the most.
 
     >>> shortened("a_rather_long_name", 11)
     'a_ra...name'
@@ -71,7 +71,7 @@ _SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("i
 
 
 def short_dtype(dtype: object) -> str:
-    """Short names of dtypes in messages: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    """The short name of a dtype, for messages: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
     name = str(dtype).removeprefix("torch.")
     for long, short in _SHORT:
         if re.match(long + r"\d", name):

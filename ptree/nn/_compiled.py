@@ -93,7 +93,7 @@ def _is_traced(values: PyTree) -> bool:
     """Whether JAX is tracing, so that the values behind these arrays are not known."""
     for leaf in jax.tree.leaves(values):
         if isinstance(leaf, Tracer):
-            return leaf.to_concrete_value() is None  # `jax.grad` alone traces with values
+            return leaf.to_concrete_value() is None  # `jax.grad` outside of `jax.jit` traces with values
     return False
 
 

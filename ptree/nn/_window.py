@@ -38,7 +38,7 @@ def check_padding(kind: str, padding: Padding) -> None:
     if isinstance(padding, str):
         fits = padding in ("SAME", "VALID")
     elif isinstance(padding, tuple):
-        fits = bool(padding) and all(map(_is_side, padding))  # () would be refused for its length, but later
+        fits = bool(padding) and all(map(_is_side, padding))  # () has the length of no input, so it is refused here
     else:
         fits = isinstance(padding, int)
     if not fits:
