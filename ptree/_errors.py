@@ -1,7 +1,7 @@
-"""The exceptions that ptree raises.
+"""Exceptions that ptree raises: an error for each kind of problem, all of them a PtreeError.
 
     PtreeError
-    ├── PathError       (KeyError)    a path that is not there
+    ├── PathError       (KeyError)    a path that does not exist
     ├── PatternError    (ValueError)  a pattern that is malformed, or that matches nothing
     ├── StructureError  (ValueError)  two trees that do not fit each other
     ├── TieError        (ValueError)  a tie that cannot be made, or two values for one tied leaf
@@ -10,7 +10,7 @@
     └── FileError       (ValueError)  a file that cannot be written or read
 
 Each is also the builtin exception that a caller would guess. A message says what was asked, where, what was
-expected, what was there, and the likely fix; it never prints an array or a treedef.
+expected, what was found, and the likely fix; it never prints an array or a treedef.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from collections.abc import Sequence
 
 
 class PtreeError(Exception):
-    """Any error that ptree raises itself."""
+    """Base of all exceptions that ptree raises."""
 
     __module__ = "ptree"
 
 
 class PathError(PtreeError, KeyError):
-    """A path that is not there."""
+    """Error for a path that does not exist."""
 
     __module__ = "ptree"
 
@@ -34,16 +34,16 @@ class PathError(PtreeError, KeyError):
 
 
 class PatternError(PtreeError, ValueError):
-    """A pattern that is malformed, or that matches nothing."""
+    """Error for a pattern that is malformed, or that matches nothing."""
 
     __module__ = "ptree"
 
 
 class StructureError(PtreeError, ValueError):
-    """Two trees that do not fit each other; lists of paths say where.
+    """Error for two trees that do not fit each other; lists of paths say where.
 
     The lists are `missing`, `unexpected`, `misshapen` (another shape) and `mistyped` (another dtype), and `damaged` for
-    leaves of a file whose bytes are not what was written.
+    leaves of a file whose bytes have changed since they were written.
     """
 
     __module__ = "ptree"
@@ -69,19 +69,19 @@ class StructureError(PtreeError, ValueError):
 
 
 class TieError(PtreeError, ValueError):
-    """A tie that cannot be made, or two different values written to one tied leaf."""
+    """Error for a tie that cannot be made, or two different values written to one tied leaf."""
 
     __module__ = "ptree"
 
 
 class InitError(PtreeError, ValueError):
-    """A parameter that cannot be drawn."""
+    """Error for a parameter that cannot be drawn."""
 
     __module__ = "ptree"
 
 
 class LayerError(PtreeError, ValueError):
-    """An input, or parameters, that do not fit a layer: `path` says which layer, `what` does not fit."""
+    """Error for an input, or parameters, that do not fit a layer: `path` is the layer's, `what` the problem."""
 
     __module__ = "ptree"
 
@@ -90,17 +90,18 @@ class LayerError(PtreeError, ValueError):
         self.what, self.path = what, path
 
     def inside(self, name: str) -> LayerError:
-        """The same error with the name of the layer in its container put before the path."""
-        return LayerError(self.what, f"{name}/{self.path}" if self.path else name)
+        """The same error, seen from a container in which the layer has this name."""
+        path = f"{name}/{self.path}" if self.path else name
+        return LayerError(self.what, path)
 
     def __reduce__(self):
         return type(self), (self.what, self.path)
 
 
 class FileError(PtreeError, ValueError):
-    """A file that cannot be written or read.
+    """Error for a file that cannot be written or read.
 
-    `is_damage` says whether its bytes are not what was written; `damaged` lists the leaves of which that is known.
+    `is_damage` says whether its bytes have changed since they were written; `damaged` lists the leaves that have.
     """
 
     __module__ = "ptree"

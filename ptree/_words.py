@@ -1,4 +1,5 @@
-"""How leaves, dtypes, names, lists of problems and tables are written in messages and on the screen."""
+"""Words of messages and tables: text shortened, quoted or printable, names of functions and dtypes, a leaf described, names
+and problems listed, the nearest name suggested, columns of a table."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 SHOWN = 10
 """How many names a message lists before it counts the rest."""
 
-_MOST_QUOTED = 200
-_MOST_LITERAL = 32
+_MOST_QUOTED = 200  # characters
+_MOST_LITERAL = 32  # characters
 _MOST_CHARACTERS_COMPARED = 200
 _MOST_NAMES_COMPARED = 5000
 _NARROWEST_COLUMN = 12
@@ -19,7 +20,7 @@ _NARROWEST_COLUMN = 12
 
 
 def shortened(text: str, width: int) -> str:
-    """The text without its middle where it is too long: both ends say the most.
+    """Cut the middle out of a text that is too long: both ends say the most.
 
     >>> shortened("a_rather_long_name", 11)
     'a_ra...name'
@@ -33,7 +34,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def printable(name: str) -> str:
-    r"""The name with control characters and escape codes as their escapes, so that a terminal shows and does not obey them.
+    r"""Make a name printable: control characters and escape codes as text, which a terminal shows and does not obey.
 
     >>> print(printable("\x1b[31mβ 日本\n"))
     \x1b[31mβ 日本\n
@@ -44,17 +45,20 @@ def printable(name: str) -> str:
 
 
 def quoted(given: object) -> str:
-    """What a caller gave, as its repr, cut where it would fill a screen; an array by its shape and dtype."""
+    """Quote what a caller passed: its repr, shortened where it would fill a screen; an array by its shape and dtype."""
+    # The repr of an array waits for its values, and an error must not print them.
     if getattr(given, "shape", ()) != ():
         return describe(given)
     try:
         return shortened(repr(given), _MOST_QUOTED)
     except ValueError:  # an int of more digits than Python prints
-        return f"a number of {given.bit_length()} bits" if isinstance(given, int) else type(given).__name__
+        if isinstance(given, int):
+            return f"a number of {given.bit_length()} bits"
+        return type(given).__name__
 
 
 def name_of(function: object) -> str:
-    """The name of a function, also of a `functools.partial`; the repr of a callable without a name."""
+    """Name a function, or the function in a `functools.partial`, for a message; the repr of a callable without a name."""
     inner = getattr(function, "func", function)
     name = getattr(inner, "__name__", None)
     return name if isinstance(name, str) else repr(function)
@@ -67,7 +71,7 @@ _SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("i
 
 
 def short_dtype(dtype: object) -> str:
-    """The short name of a dtype: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    """The short name of a dtype, for messages: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
     name = str(dtype).removeprefix("torch.")
     for long, short in _SHORT:
         if re.match(long + r"\d", name):
@@ -76,7 +80,7 @@ def short_dtype(dtype: object) -> str:
 
 
 def describe(leaf: object) -> str:
-    """A leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
+    """Describe a leaf in a few characters: `f32[4,8]`; a short literal as it is; otherwise its type.
 
     >>> import numpy as np
     >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
@@ -102,7 +106,7 @@ def _is_literal(leaf: object) -> bool:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names as a list: the first ten, then a count.
+    """List names for a message: the first ten, then a count.
 
     >>> listed(["kernel", "bias"])
     "['kernel', 'bias']"
@@ -110,11 +114,13 @@ def listed(names: Iterable[str]) -> str:
     names = list(names)
     shown = ", ".join(map(quoted, names[:SHOWN]))
     more = len(names) - SHOWN
-    return f"[{shown}, and {more} more]" if more > 0 else f"[{shown}]"
+    if more > 0:
+        return f"[{shown}, and {more} more]"
+    return f"[{shown}]"
 
 
 def lines(problems: Sequence[str], between: str = "\n") -> str:
-    """Problems on a line each: the first ten, then a count."""
+    """List problems for a message, each on a line: the first ten, then a count."""
     shown = list(problems[:SHOWN])
     more = len(problems) - SHOWN
     if more > 0:
@@ -143,7 +149,7 @@ def with_fixes(problems: Sequence[str], fixes: Iterable[str] = (), between: str 
 
 
 def nearest(wrong: str, names: Iterable[str]) -> str | None:
-    """The name that was likely meant; None where no name is near, or where it would take long to find one.
+    """The nearest of the names, which was likely meant; None if none is near, or if the search would take long.
 
     >>> nearest("bais", ["bias", "kernel"])
     'bias'
@@ -158,7 +164,7 @@ def nearest(wrong: str, names: Iterable[str]) -> str | None:
 
 
 def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
-    """` Did you mean 'x'?` with the nearest of the names, or nothing.
+    """Suggest the nearest of the names, ` Did you mean 'x'?`; an empty text if none is near.
 
     >>> suggestion("bais", ["bias", "kernel"], "2/")
     " Did you mean '2/bias'?"
@@ -171,7 +177,7 @@ def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
 
 
 def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None) -> list[str]:
-    """The lines of a table: columns two spaces apart, each as wide as its longest cell.
+    """Lay out a table as lines of text: columns two spaces apart, each as wide as its longest cell.
 
     >>> rows = [("path", "count", "dtype"), ("a/kernel", "32", "f32"), ("head", "= a/kernel")]
     >>> for line in table(rows, right={1}):
@@ -180,13 +186,13 @@ def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: 
     a/kernel     32  f32
     head      = a/kernel
 
-    The last cell of a row with fewer cells than others runs on over the columns to its right. Characters that a
-    terminal would obey are shown as escapes.
+    The last cell of a row with fewer cells than others extends over the columns to its right. Control characters are
+    shown as escapes.
 
     Args:
         rows: the cells of each row.
         right: the columns that are aligned to the right.
-        width: the most characters of a line; where they are too few the paths, in the first column, lose their middle.
+        width: the most characters of a line; the first column, which holds the paths, is shortened to fit.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = _column_widths(cells)
@@ -200,18 +206,20 @@ def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: 
 def _line(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
     padded: list[str] = []
     for column, cell in enumerate(row):
-        if column == 0:
+        if column == 0:  # the others are short, and a cell that runs over them is cut with the line
             cell = shortened(cell, widths[0])
-        padded.append(cell.rjust(widths[column]) if column in right else cell.ljust(widths[column]))
+        align = str.rjust if column in right else str.ljust
+        padded.append(align(cell, widths[column]))
     return "  ".join(padded).rstrip()
 
 
 def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """The longest cell of each column; the last cell of a row that is shorter than others does not count."""
+    """The width of each column of a table: its longest cell, without a last cell that extends over other columns."""
     columns = max(map(len, rows), default=0)
     widths = [0] * columns
     for row in rows:
-        fixed = row if len(row) == columns else row[:-1]
-        for column, cell in enumerate(fixed):
+        is_short = len(row) < columns
+        cells = row[:-1] if is_short else row
+        for column, cell in enumerate(cells):
             widths[column] = max(widths[column], len(cell))
     return widths

@@ -1,4 +1,4 @@
-"""Which alternatives of a pattern's braces, and which numbers of its ranges, no path needs."""
+"""Find the unused choices in a pattern: alternatives of its braces and numbers of its ranges that match no path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .positions import Name, each_position
 from .spellings import Path, Segment, fits
 
 Kind = tuple[bool, ...]
-"""Which of the parts of a pattern a name fits."""
+"""For each part of a pattern, whether a name fits it. Names of one kind are interchangeable in a match."""
 
 Choice = Alternative | tuple[NumberRange, int]
 """An alternative of braces, or a number of a range."""
@@ -22,17 +22,17 @@ _STRIDE = 97  # a prime, which does not keep step with the layers of a tree
 
 
 def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
-    """The alternatives in a pattern's braces, and the numbers in its ranges, that match none of these paths.
+    """Find the unused alternatives in a pattern's braces, and the unused numbers in its ranges: none of the paths needs them.
 
-    A path matches an alternative if it matches the pattern in which these braces, and the braces around them, may be
-    nothing else. The numbers are given as ranges. What lies inside of an unused alternative is not given again.
+    A path uses an alternative if it still matches once the braces, and the braces around them, are replaced by this
+    alternative. Numbers are returned as ranges. Choices inside of an unused alternative are not listed again.
 
     >>> from ptree._paths import compile
     >>> unused_alternatives(compile("{enc,haed}/{0..3}"), ["enc/1", "enc/3/kernel"])
     ['haed', '0', '2']
     """
     total = sum(map(_count_choices, inside(pattern.elements)))
-    if total == 0:
+    if total == 0:  # no braces: the usual pattern needs no search
         return []
     search = _Search(pattern)
     # Neighbouring paths mostly match the same alternative: a look at paths far apart ends the search early for most patterns.
@@ -65,10 +65,15 @@ def _unused(elements: Iterable[Element], used: set[Choice]) -> Iterator[str]:
 
 
 def _unused_numbers(numbers: NumberRange, used: set[Choice]) -> Iterator[str]:
-    """The gaps between the numbers that are used."""
-    taken = sorted(choice[1] for choice in used if isinstance(choice, tuple) and choice[0] is numbers)
+    """The unused numbers of a range, as texts such as `{0..3}`: the gaps between the numbers that are used."""
+    taken: list[int] = []
+    for choice in used:
+        # By identity: two equal ranges in a pattern are two choices.
+        if isinstance(choice, tuple) and choice[0] is numbers:
+            taken.append(choice[1])
+    taken.sort()
     first = numbers.low
-    for number in (*taken, numbers.high + 1):
+    for number in (*taken, numbers.high + 1):  # one past the end closes the last gap
         last = number - 1
         if first == last:
             yield numbers.written(first)
@@ -78,10 +83,10 @@ def _unused_numbers(numbers: NumberRange, used: set[Choice]) -> Iterator[str]:
 
 
 class _Search:
-    """Collects the choices that paths use: `used` grows with each path that is read.
+    """Collect the choices, alternatives and numbers, that paths use: `used` grows with each path that is read.
 
-    What is found is kept by what matters about a path, which parts of the pattern each of its names fits, so that of
-    20,000 paths a few are matched and the others cost one look-up a name.
+    A path is matched only if no path before it had names of the same kinds (the parts of the pattern that each name
+    fits). Of 20,000 paths of a model a few are matched; the others cost one look-up per name.
     """
 
     def __init__(self, pattern: Pattern):
@@ -101,6 +106,7 @@ class _Search:
             self._reads[kinds] = self._match(names)
         for segment, at in self._reads[kinds]:
             seen = (segment, names[at])
+            # A new path of known kinds can still hold a new number, which is a choice of its own.
             if seen not in self._seen:
                 self._seen.add(seen)
                 self.used.update(choices_in_name(segment, names[at]))
@@ -110,13 +116,12 @@ class _Search:
         return kind
 
     def _match(self, names: Sequence[str]) -> list[tuple[Segment, int]]:
-        """Which segments of the pattern read which of the names in some match; adds the alternatives with a `/`."""
+        """Pairs of a segment of the pattern and the index of a name that it reads; adds alternatives with a `/` to `used`."""
         path = Path(names)
         found: list[tuple[Segment, int]] = []
         for spelling in self._spellings:
-            positions = path.positions_in_matches(
-                spelling.parts, path.start, path.everywhere
-            )  # it may match a node above
+            # It may end anywhere, since a pattern that matches a node selects all leaves below it.
+            positions = path.positions_in_matches(spelling.parts, path.start, path.everywhere)
             if not positions:
                 continue
             self.used.update(spelling.chosen)
@@ -127,18 +132,19 @@ class _Search:
 
 
 def choices_in_name(segment: Segment, name: str) -> Iterator[Choice]:
-    """The choices with which a segment of a pattern can match a name."""
+    """The choices of alternatives and numbers with which a segment of a pattern can match a name."""
     if name != STACKED:
         word = Name(name)
         yield from _choices_between(segment.elements, word, word.start, word.end)
         return
+    # `:` names a stack: no wildcard inside a segment matches it, only an alternative that is `*` or `:` as a whole.
     for whole in segment.wholes():
         if whole.is_stack:
             yield from whole.chosen
 
 
 def _choices_between(elements: Sequence[Element], word: Name, starts: int, ends: int) -> Iterator[Choice]:
-    """The choices with which elements can take what lies between one of the starts and one of the ends."""
+    """The choices of alternatives and numbers with which elements can match from one of the starts to one of the ends."""
     positions = word.positions_in_matches(elements, starts, ends)
     for element, (before, after) in zip(elements, pairwise(positions), strict=False):
         if isinstance(element, NumberRange):

@@ -1,4 +1,4 @@
-"""What the wildcards of a pattern stand for in a path, and a new path in which they are filled in."""
+"""Captures: what each wildcard of a pattern stands for in a path, and a new path in which they are filled in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .spellings import Part, Path, Segment
 
 
 def captures(parts: Sequence[Part], segments: Sequence[str]) -> tuple[str, ...] | None:
-    """What each wildcard stands for where these parts of a pattern match just these segments, else None."""
+    """What each wildcard captures if these parts of a pattern match exactly these segments; else None."""
     found = spans(parts, Path(segments))
     if found is None:
         return None
@@ -29,7 +29,7 @@ def captures(parts: Sequence[Part], segments: Sequence[str]) -> tuple[str, ...] 
 @lru_cache(maxsize=4096)  # the leaves of a tree share most of their names: a rename takes half the time
 def _in_a_name(segment: Segment, name: str) -> tuple[str, ...]:
     found = spans(segment.elements, Name(name))
-    assert found is not None
+    assert found is not None  # the segment took this name in the match of the whole path
     taken: list[str] = []
     for element, (start, end) in zip(segment.elements, found, strict=True):
         if not isinstance(element, Text):
@@ -38,13 +38,13 @@ def _in_a_name(segment: Segment, name: str) -> tuple[str, ...]:
 
 
 def fill_in(text: str, captures: Sequence[str]) -> list[str]:
-    """The segments of a path in which `*`, `**` and `?` stand, in order, for what the wildcards of a pattern took.
+    """Fill the captures of a pattern into a new path, in order, for its wildcards `*`, `**` and `?`; return its segments.
 
     >>> fill_in("enc/*/attn", ["3"])
     ['enc', '3', 'attn']
 
     Raises:
-        PatternError: another number of wildcards.
+        PatternError: the new path has another number of wildcards.
     """
     pieces = re.split(r"(\\.|\*\*|\*|\?)", text)  # every second piece is a wildcard or an escaped character
     left = list(captures)
@@ -61,6 +61,7 @@ def fill_in(text: str, captures: Sequence[str]) -> list[str]:
     if holes != len(captures):
         raise PatternError(f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**' and '?'")
     segments = "".join(filled).split("/")
+    # Empty segments that the caller wrote are kept, so that the path is refused where it is used.
     if "" in text.split("/"):
         return segments
     return [segment for segment in segments if segment]  # `**` may have taken no segment

@@ -1,4 +1,4 @@
-"""Suggest the pattern that was likely meant where one matches no path: PathIndex."""
+"""Suggest the pattern that was likely meant for one that matches no path: an index of names by the characters they share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_COMPARED = 20
 
 
 class PathIndex:
-    """The names in a list of paths, for suggestions about many patterns.
+    """Index of the names in a list of paths, which suggests what many misspelt patterns likely meant.
 
     The names are indexed at the first suggestion. Each suggestion then takes a few milliseconds at most, however many
     paths there are: only so many names and paths are tried.
@@ -34,27 +34,28 @@ class PathIndex:
         self._paths = paths
 
     def suggest(self, text: str) -> str | None:
-        """A pattern near to this one that matches a path: deeper, or with the nearest of the names that are there.
+        """Suggest a pattern near to this one that matches a path: deeper in the tree, or with misspelt names replaced.
 
-        Braces are not looked into: a pattern with braces is only tried deeper.
+        Names inside braces are not replaced: a pattern with braces is only tried deeper.
 
         Raises:
-            PatternError: the text is no pattern.
+            PatternError: the text is not a valid pattern.
         """
         if len(text) > _MOST_CHARACTERS or text.count("/") >= _MOST_SEGMENTS:
             return None
         mended = self._mend(text)
+        # Most likely first. A dict, because they are equal where nothing was replaced.
         candidates = dict.fromkeys((f"**/{text}", mended, f"**/{mended}"))
         for candidate in candidates:
             if candidate != text and self._matches_a_path(compile(candidate)):
                 return candidate
         return None
 
-    # ------------------------------------------------------------------ segments that no path has
+    # ------------------------------------------------------------------ misspelt segments
 
     def _mend(self, text: str) -> str:
-        """The pattern with the nearest name in the place of each segment that fits no name."""
-        if "{" in text:
+        """Replace each segment that fits no name by the nearest name."""
+        if "{" in text:  # braces may hold slashes, so the text cannot be split into segments
             return text
         return "/".join(self._mend_segment(segment) for segment in text.split("/"))
 
@@ -66,7 +67,7 @@ class PathIndex:
 
     def _fits_a_name(self, segment: Pattern) -> bool:
         if segment.literal is not None:
-            return segment.literal[0] in self._paths_with
+            return segment.literal[0] in self._paths_with  # one look-up, however many names there are
         if len(self._paths_with) > _MOST_NAMES:
             return True  # too many to try, and a wildcard is rarely misspelt
         return any(segment.matches(name) for name in self._paths_with)
@@ -75,8 +76,9 @@ class PathIndex:
         """The names that share the most pairs of characters with this one."""
         shared: Counter[str] = Counter()
         looked_up = 0
-        for pair in sorted(set(_pairs(name)), key=lambda pair: len(self._names_with.get(pair, ()))):
-            names = self._names_with.get(pair, [])
+        lists = [self._names_with.get(pair, []) for pair in set(_pairs(name))]
+        # The rarest pairs first: they say most about a name, and the bound cuts off only the common ones.
+        for names in sorted(lists, key=len):
             looked_up += len(names)
             if looked_up > _MOST_LOOKUPS:
                 break
@@ -85,7 +87,7 @@ class PathIndex:
 
     @cached_property
     def _names_with(self) -> dict[str, list[str]]:
-        """For each pair of neighbouring characters the names that hold it."""
+        """Map each pair of neighbouring characters to the names that contain it."""
         found: dict[str, list[str]] = {}
         for name in self._paths_with:
             for pair in set(_pairs(name)):
@@ -96,7 +98,7 @@ class PathIndex:
 
     @cached_property
     def _paths_with(self) -> dict[str, list[str]]:
-        """For each name the paths that hold it."""
+        """Map each name to the paths that contain it."""
         found: dict[str, list[str]] = {}
         for path in self._paths:
             for name in set(path.split("/")):
@@ -105,12 +107,13 @@ class PathIndex:
 
     def _matches_a_path(self, pattern: Pattern) -> bool:
         paths = self._paths_to_try(pattern)
+        # Spread over the whole list: neighbouring paths are alike, so the first 300 would say little.
         stride = max(1, len(paths) // _MOST_PATHS)
         return any(pattern.matches(path) for path in paths[::stride])
 
     def _paths_to_try(self, pattern: Pattern) -> Sequence[str]:
-        """The paths that hold the rarest name of the pattern; all where it spells none."""
-        if len(pattern.spellings) > 1:
+        """The paths that contain the rarest name of the pattern; all paths if it has no name without wildcards."""
+        if len(pattern.spellings) > 1:  # no single name is in all of its matches
             return self._paths
         fewest = self._paths
         for part in pattern.spellings[0].parts:
@@ -121,7 +124,8 @@ class PathIndex:
 
 
 def _pairs(name: str) -> Iterator[str]:
-    """Neighbouring characters, with the first and the last character once more on their own."""
+    """The pairs of neighbouring characters of a name, by which similar names are found in the index."""
+    # Marked ends, so that the first and the last character count twice: they are rarely misspelt.
     marked = f"\0{name}\0"
     for at in range(len(marked) - 1):
         yield marked[at : at + 2]

@@ -1,4 +1,4 @@
-"""Paths: the keys from the root to a node or a leaf, joined by `/`, as in `"blocks/3/attn/kernel"`. Strings only."""
+"""Paths as strings such as `"blocks/3/attn/kernel"`: split one into its segments, join two, put names in natural order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ STACKED = ":"
 """The one name in a node that is a stack of layers."""
 
 DEEPEST = 256
-"""How many segments a path, and levels a tree, may have: JAX, pickle and Python itself recurse over them."""
+"""The most segments of a path, and levels of a tree: JAX, pickle and Python itself recurse over them."""
 
 
 def split(path: str | int) -> list[str]:
-    """The segments of a path; the root is the empty path.
+    """Split a path at each `/` into its segments; the root is the empty path.
 
     >>> split("blocks/3/kernel"), split(3), split("")
     (['blocks', '3', 'kernel'], ['3'], [])
 
     Raises:
-        PathError: no string and no whole number, an empty segment, or more than 256 segments.
+        PathError: the path is neither a string nor a whole number, has an empty segment, or over 256 segments.
     """
+    # The usual path is a plain string: one comparison of types keeps reads by path fast.
     if type(path) is not str:
         path = _text_of(path)
     if not path:
@@ -41,33 +42,36 @@ def split(path: str | int) -> list[str]:
 
 
 def _text_of(path: object) -> str:
-    """A path that is a whole number of any library, or a string of a subclass, as a string."""
+    """Convert a path that is a whole number of any library, or a string of a subclass, to a string."""
     if isinstance(path, str):
         return path
     try:
+        # Takes NumPy's and JAX's integers too, and refuses floats.
         number = operator.index(path)  # pyright: ignore[reportArgumentType]
     except TypeError:
         number = None
+    # True is an int in Python; as a path it is a mistake rather than the name "1".
     if number is None or isinstance(path, bool):
         raise PathError(f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int")
     try:
         return str(number)
-    except ValueError:
+    except ValueError:  # Python prints at most 4,300 digits
         raise PathError("no path can be a number of more digits than Python prints") from None
 
 
 def join(above: str, below: str) -> str:
-    """The path of what is below a node; the root is the empty path."""
+    """Join two paths, that of a node and one below it; the root is the empty path."""
     if above and below:
         return f"{above}/{below}"
     return above or below
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key that puts `layer_2` before `layer_10`: numbers by value and before text, text by its characters."""
+    """Sort key that puts names in natural order, `layer_2` before `layer_10`: numbers by value, and before text."""
     key: list[tuple[int, int, str]] = []
     for part in re.split(r"(\d+)", name):
         if part.isdecimal():
+            # Compared as (length, digits): converting to int would fail for thousands of digits.
             digits = part.lstrip("0")
             key.append((0, len(digits), digits))
         elif part:
@@ -75,15 +79,17 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return key
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # layers of one kind have equal names, so most dicts of a model are found in the cache
 def in_order(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of a plain dict as a person would list them.
+    """Put the names of a plain dict in natural order, unless somebody chose another order.
 
-    JAX rebuilds a dict with its keys sorted as strings. Names in just that order say nothing about how
-    they were declared, so they are listed naturally; any other order was somebody's choice and is kept.
+    JAX rebuilds a dict with its keys sorted as strings. Names in that order say nothing about how they were
+    declared, so they are sorted naturally; any other order was chosen and is kept.
 
     >>> in_order(("layer_10", "layer_2")), in_order(("head", "body"))
     (('layer_2', 'layer_10'), ('head', 'body'))
     """
     chosen = any(first > second for first, second in pairwise(names))
-    return names if chosen else tuple(sorted(names, key=natural))
+    if chosen:
+        return names
+    return tuple(sorted(names, key=natural))

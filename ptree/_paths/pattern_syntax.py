@@ -1,4 +1,5 @@
-"""Parse a pattern such as `blocks/*/{q,v}/kernel` into a syntax tree, or say what is wrong with it."""
+"""Syntax of patterns such as `blocks/*/{q,v}/kernel`: parse one into its elements (text, `*`, `**`, `?`, ranges of
+characters and numbers, braces with alternatives, slashes), escape special characters, report malformed ones."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from .._words import quoted
 SPECIAL = frozenset("*?[]{}\\")
 """Characters that a pattern must escape to mean themselves (and `!` at the start)."""
 
-_DEEPEST_BRACES = 50
-_MOST_DIGITS = 18
+_DEEPEST_BRACES = 50  # matching recurses into braces, and Python allows about 1,000 nested calls
+_MOST_DIGITS = 18  # more than any number of layers; the cost of a range grows with its digits
 
 
 # --------------------------------------------------------------------------- the syntax tree
@@ -24,28 +25,29 @@ _MOST_DIGITS = 18
 
 @dataclass(frozen=True)
 class Text:
-    """Characters that stand for themselves."""
+    """The element for plain text: characters that stand for themselves."""
 
     characters: str
 
 
 @dataclass(frozen=True)
 class Star:
-    """`*`: any number of characters of one segment."""
+    """The element `*`: any number of characters of one segment."""
 
 
 @dataclass(frozen=True)
 class OneCharacter:
-    """`?`, `[a-z]` or `[!a-z]`: one character of these ranges or, negated, of no range.
+    """The element `?`, `[a-z]` or `[!a-z]`: one character in these ranges or, if negated, in none of them.
 
-    The ranges are sorted and do not overlap. They stay ranges: `[\\x00-\\U0010ffff]` would be a million characters.
+    The ranges are sorted and do not overlap. They stay ranges, since `[\\x00-\\U0010ffff]` is a million characters.
     """
 
     ranges: tuple[tuple[str, str], ...]
     negated: bool
 
     def takes(self, character: str) -> bool:
-        """Whether this character is one that is meant."""
+        """Whether the element matches this character."""
+        # Binary search: only the last range that starts at or before the character can contain it.
         before = bisect_right(self._lows, character)
         inside = before > 0 and character <= self._highs[before - 1]
         return inside != self.negated
@@ -61,7 +63,7 @@ class OneCharacter:
 
 @dataclass(frozen=True, eq=False)
 class NumberRange:
-    """`{0..11}`: a whole number from low to high. `width` is the number of digits with leading zeros, 0 without."""
+    """The element `{0..11}`: a range of numbers. `width` is the number of digits if these have leading zeros, else 0."""
 
     low: int
     high: int
@@ -74,19 +76,20 @@ class NumberRange:
             return ((self.written(self.low), self.written(self.high)),)
         bounds: list[tuple[str, str]] = []
         for digits in range(len(str(self.low)), len(str(self.high)) + 1):
+            # Numbers of equally many digits compare as text: matching needs no conversion.
             least = 0 if digits == 1 else 10 ** (digits - 1)
             most = 10**digits - 1
             bounds.append((str(max(self.low, least)), str(min(self.high, most))))
         return tuple(bounds)
 
     def written(self, number: int) -> str:
-        """A number as a name that the range takes."""
+        """Write a number as the range matches it, with leading zeros if it has them."""
         return str(number).zfill(self.width)
 
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """One of the alternatives of braces, and its text in the pattern. Equal texts at two places are two alternatives."""
+    """An alternative in braces: its elements, and its text. Equal texts at two places are two alternatives."""
 
     text: str
     elements: tuple[Element, ...]
@@ -94,31 +97,32 @@ class Alternative:
 
 @dataclass(frozen=True, eq=False)
 class Braces:
-    """`{a,b}`: one of the alternatives."""
+    """The element `{a,b}`: braces that match one of their alternatives."""
 
     alternatives: tuple[Alternative, ...]
 
     @cached_property
     def crosses(self) -> bool:
-        """Whether an alternative holds a `/` or a `**`, so that the braces are no part of one segment."""
+        """Whether an alternative contains `/` or `**`: then the braces do not lie inside one segment."""
         return any(isinstance(element, Slash | DoubleStar) for element in inside([self]))
 
 
 @dataclass(frozen=True)
 class Slash:
-    """`/`: the border of two segments."""
+    """The element `/`: the slash between two segments."""
 
 
 @dataclass(frozen=True)
 class DoubleStar:
-    """`**`: any number of segments."""
+    """The element `**`: any number of segments."""
 
 
 Element = Text | Star | OneCharacter | NumberRange | Braces | Slash | DoubleStar
 
 
 def inside(elements: Iterable[Element]) -> Iterator[Element]:
-    """The elements and all that are in their braces."""
+    """The elements, and all elements inside their braces, at any depth."""
+    # A stack rather than recursion, as a generator in a generator costs a call per level for each element.
     waiting = list(elements)
     while waiting:
         element = waiting.pop()
@@ -132,7 +136,7 @@ def inside(elements: Iterable[Element]) -> Iterator[Element]:
 
 
 def parse(text: str) -> tuple[Element, ...]:
-    """The elements of a pattern, in the order in which they are written.
+    """Parse a pattern into its elements, in the order in which they are written.
 
     Raises:
         PatternError: it is empty, a bracket is not closed, a range is empty, `[]` or `{}` hold nothing, spaces
@@ -144,17 +148,18 @@ def parse(text: str) -> tuple[Element, ...]:
 
 
 def pattern_error(text: str, why: str) -> PatternError:
-    """The error for a malformed pattern."""
+    """The error that reports a malformed pattern."""
     return PatternError(f"bad pattern {quoted(text)}: {why}")
 
 
 def escape(path: str) -> str:
-    r"""The pattern that matches this path and no other.
+    r"""Escape the special characters of a path: the pattern matches this path and no other.
 
     >>> escape("a[0]/b*")
     'a\\[0\\]/b\\*'
     """
     escaped = "".join("\\" + character if character in SPECIAL else character for character in path)
+    # A selector that starts with "!" means all leaves but these.
     return "\\" + escaped if escaped.startswith("!") else escaped
 
 
@@ -180,7 +185,7 @@ _CHARACTER_RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
 
 @dataclass
 class _OpenBraces:
-    """Braces that are not closed yet."""
+    """Open braces, whose end the parser has not reached, with the alternatives and elements so far."""
 
     position: int
     before: list[Element]
@@ -190,7 +195,7 @@ class _OpenBraces:
 
 
 class _Parser:
-    """Reads a pattern token by token."""
+    """Parse a pattern token by token into elements."""
 
     def __init__(self, text: str):
         self.text = text
@@ -201,6 +206,7 @@ class _Parser:
         self.stray_spaces: set[int] = set()
 
     def parse(self) -> tuple[Element, ...]:
+        # By the name of the token's group in the regular expression.
         readers = {
             "escape": self.escape,
             "slash": self.slash,
@@ -221,6 +227,7 @@ class _Parser:
         if self.open:
             start = self.open[0].position
             raise self.error(f"'{{' at position {start} is not closed. For the character itself write '\\{{'")
+        # Last, so that the corrected pattern in the message has no other mistake.
         if self.stray_spaces:
             raise self.stray_spaces_error()
         return join_texts(self.elements)
@@ -246,7 +253,7 @@ class _Parser:
         self.elements.append(DoubleStar() if len(stars) == 2 else Star())
 
     def question_mark(self, token: re.Match[str]) -> None:
-        self.elements.append(OneCharacter((), negated=True))
+        self.elements.append(OneCharacter((), negated=True))  # none excluded: any character
 
     def character_class(self, token: re.Match[str]) -> None:
         start, characters = token.start(), token["characters"]
@@ -296,7 +303,7 @@ class _Parser:
         self.elements = []
 
     def comma(self, token: re.Match[str]) -> None:
-        if not self.open:
+        if not self.open:  # outside of braces a comma is text
             self.plain(token)
             return
         self.note_stray_spaces(token)
@@ -314,7 +321,7 @@ class _Parser:
         self.elements = [*braces.before, Braces(tuple(alternatives))]
 
     def end_alternative(self, token: re.Match[str]) -> None:
-        """End an alternative before this token; the next one begins behind it."""
+        """End an alternative before this token; the next one begins after it."""
         braces = self.open[-1]
         text = self.text[braces.alternative_start : token.start()]
         braces.alternatives.append(Alternative(text, join_texts(self.elements)))
@@ -355,7 +362,7 @@ class _Parser:
 
 
 def join_texts(elements: Iterable[Element]) -> tuple[Element, ...]:
-    """The elements with neighbouring texts as one and without empty ones."""
+    """Join neighbouring text elements into one, and leave out empty ones."""
     joined: list[Element] = []
     for element in elements:
         if not isinstance(element, Text):
@@ -368,6 +375,7 @@ def join_texts(elements: Iterable[Element]) -> tuple[Element, ...]:
 
 
 def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    # Sorted by their lower ends, a range can overlap only with the last one kept.
     merged: list[tuple[str, str]] = []
     for low, high in sorted(ranges):
         before_low, before_high = merged[-1] if merged else ("", "")

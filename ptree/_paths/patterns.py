@@ -1,4 +1,4 @@
-r"""Patterns: paths with wildcards, compiled into a machine that reads a path segment by segment.
+r"""Compile patterns, which are paths with wildcards, into machines whose states read a path segment by segment.
 
 A pattern is anchored at both ends:
 
@@ -12,15 +12,15 @@ A pattern is anchored at both ends:
 ``\*``                the character itself, for keys that hold a wildcard character
 ====================  =============================================================
 
-A pattern that matches an inner node selects all that is below it.
+A pattern that matches a node selects all leaves below it.
 
 The layers of a stack lie together under the one name ``:``. It is matched by ``:``, by ``*`` as a whole segment or a whole
 alternative, and by ``**``; no other wildcard matches it. Single layers are named by a number, a range or braces of such: by
 segments (or alternatives that are whole segments) without ``*``, ``?`` and ``[...]``. Layer 3 is written ``3``, not ``03``.
 
-The states of the machine are made when they are first reached and remember where each segment led, so a walk over a tree
-costs one dictionary look-up per node and leaves a branch as soon as nothing below it can match. Time is in proportion to the
-pattern and the path, whatever they hold.
+A state is made when it is first reached and caches the state after each segment, so a walk over a tree costs one
+dictionary look-up per node and leaves a branch as soon as nothing below it can match. The time to match is proportional to
+the length of the pattern and of the path: nothing backtracks.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from .captures import captures
 from .pattern_syntax import DoubleStar, parse
 from .spellings import Part, fits, layer_names, spellings
 
-_MOST_REMEMBERED = 1 << 14
+_MOST_REMEMBERED = 1 << 14  # states of a pattern, and segments of a state: caches are emptied where they grow larger
 
 Place = tuple[int, int]
 """A position in a pattern: which of its spellings, and how many parts of that have been read."""
 
 
 class State:
-    """All places in a pattern that a path read so far can have led to."""
+    """State of a compiled pattern: all places in the pattern that the segments read so far can have led to."""
 
     __slots__ = ("accepts", "ahead", "names", "next")
 
     def __init__(self, places: Iterable[Place], sequences: Sequence[Sequence[Part]]):
         self.next: dict[str, State | None] = {}
-        """The state after each segment that was met here; None where nothing below can match."""
+        """The state after each segment that was read here; None where nothing below can match."""
         self.accepts = False
-        """Whether the pattern matches the path read so far, and with it all that is below."""
+        """Whether the pattern matches the path read so far, and so all leaves below it."""
         self.ahead: list[tuple[Place, Part]] = []
         """The places at which the pattern goes on, and the part that comes next."""
         for which, at in places:
@@ -59,11 +59,11 @@ class State:
                 self.ahead.append(((which, at), sequences[which][at]))
         names = _only_names(part for _, part in self.ahead)
         self.names = None if names is None else sorted(set(names))
-        """Where only these names lead on, these names; otherwise None."""
+        """The only names that lead on, so that a walk can look them up; None where a wildcard comes next."""
 
 
 def _only_names(parts: Iterable[Part]) -> list[str] | None:
-    """The parts where they hold no wildcard."""
+    """The parts of a pattern as plain names; None if one of them has a wildcard."""
     names: list[str] = []
     for part in parts:
         if not isinstance(part, str):
@@ -73,7 +73,7 @@ def _only_names(parts: Iterable[Part]) -> list[str] | None:
 
 
 class Pattern:
-    """A compiled pattern; made by `compile`, which remembers it."""
+    """A compiled pattern: a machine of states. Made by `compile`, which caches it."""
 
     __slots__ = ("_sequences", "_states", "elements", "literal", "spellings", "start", "text")
 
@@ -83,7 +83,7 @@ class Pattern:
         self.spellings = spellings(self.elements, text)
         self._sequences = [spelling.parts for spelling in self.spellings]
         self.literal = _only_names(self._sequences[0]) if len(self._sequences) == 1 else None
-        """The segments, where the pattern holds no wildcard; otherwise None."""
+        """The segments of a pattern without wildcards; otherwise None."""
         self._states: dict[frozenset[Place], State] = {}
         self.start = self._state((which, 0) for which in range(len(self._sequences)))
 
@@ -98,6 +98,7 @@ class Pattern:
             if at < len(sequence) and isinstance(sequence[at], DoubleStar):
                 reached.append((which, at + 1))  # ** may stand for no segment; two never follow each other
         key = frozenset(reached)
+        # Emptied rather than trimmed: states are made again at the next step, and only odd patterns have so many.
         if len(self._states) >= _MOST_REMEMBERED:
             self._states.clear()
         if key not in self._states:
@@ -106,6 +107,7 @@ class Pattern:
 
     def step(self, state: State, segment: str) -> State | None:
         """The state after one more segment, or None when nothing below can match."""
+        # The fast path of every walk over a tree.
         if segment in state.next:
             return state.next[segment]
         if len(state.next) >= _MOST_REMEMBERED:
@@ -117,25 +119,30 @@ class Pattern:
         reached: list[Place] = []
         for (which, at), part in state.ahead:
             if isinstance(part, DoubleStar):
-                reached.append((which, at))
+                reached.append((which, at))  # it takes the segment, and may take more
             elif fits(part, segment):
                 reached.append((which, at + 1))
-        return self._state(reached) if reached else None
+        if not reached:
+            return None
+        return self._state(reached)
 
     def layers(self, state: State, count: int) -> list[int]:
-        """Which single layers of a stack of `count` the next segment of the pattern names."""
+        """The single layers, of a stack of `count`, that the next segment of the pattern names."""
+        # Usually none: then the layers need not be tried one by one.
         if not any(layer_names(part) for _, part in state.ahead):
             return []
         return [number for number in range(count) if self.step_layer(state, number) is not None]
 
     def step_layer(self, state: State, number: int) -> State | None:
-        """The state after a layer of a stack that the pattern names by its number; None where it does not."""
+        """The state after a layer of a stack that the pattern names by its number; None if the pattern does not name it."""
         name = str(number)
         reached: list[Place] = []
         for (which, at), part in state.ahead:
             if any(fits(layer_name, name) for layer_name in layer_names(part)):
                 reached.append((which, at + 1))
-        return self._state(reached) if reached else None
+        if not reached:
+            return None
+        return self._state(reached)
 
     def matches(self, path: str) -> bool:
         """Whether the pattern matches this path, or a node above it.
@@ -143,13 +150,14 @@ class Pattern:
         >>> compile("blocks/*/attn").matches("blocks/3/attn/q/kernel")
         True
         """
-        return self.reaches(path.split("/") if path else []) is not None
+        segments = path.split("/") if path else []
+        return self.reaches(segments) is not None
 
     def reaches(self, segments: Sequence[str]) -> int | None:
-        """How many of the segments lead to the first node that the pattern matches; None where it matches none."""
+        """The depth of the first node on this path that the pattern matches; None if it matches none."""
         state: State | None = self.start
         for used, segment in enumerate(segments):
-            if state.accepts:
+            if state.accepts:  # before the step: a node above the leaf is enough
                 return used
             state = self.step(state, segment)
             if state is None:
@@ -157,10 +165,10 @@ class Pattern:
         return len(segments) if state.accepts else None
 
     def captures(self, segments: Sequence[str]) -> tuple[str, ...] | None:
-        """What each wildcard stands for where the pattern matches just these segments, else None.
+        """What each wildcard captures if the pattern matches exactly these segments; else None.
 
-        The first wildcard takes as little as it can, then the second, and so on. Braces are one wildcard; braces
-        that hold a `/` are none, but the wildcards in the alternative that matches are.
+        The first wildcard takes as little as it can, then the second, and so on. Braces count as one wildcard; of braces
+        that contain a `/` only the wildcards in the alternative that matches count.
 
         >>> compile("*/layer_{0..11}/**").captures(["enc", "layer_3", "attn", "kernel"])
         ('enc', '3', 'attn/kernel')
@@ -174,10 +182,10 @@ class Pattern:
 
 @lru_cache(maxsize=1024)
 def compile(text: str) -> Pattern:
-    """The pattern that a text stands for.
+    """Compile a pattern into a machine of states, or return the cached one of the same text.
 
     Raises:
-        PatternError: it is empty, has an empty segment, an unbalanced bracket, an empty range, spaces at the edge of
+        PatternError: the text is empty, has an empty segment, an unbalanced bracket, an empty range, spaces at the edge of
             an alternative, or `**` that is not a whole segment.
     """
     if not isinstance(text, str):

@@ -1,8 +1,8 @@
-"""Move sets of positions through a name or a path: where an element of a pattern may end, and where it may start.
+"""Sets of positions in a name or a path: where an element of a pattern may start, where it may end, and its span.
 
-A set of positions is one whole number whose bit k is the position before letter k. An element moves all positions at
-once, with a shift and a mask for each letter, so nothing is tried twice and no pattern backtracks: the time is the
-length of the pattern times that of the name, divided by the bits of a machine word.
+A set of positions is one integer whose bit k is the position before letter k. An element moves all positions at once,
+with a shift and a mask for each letter, so nothing is tried twice and no pattern backtracks: the time is the length of
+the pattern times that of the name, divided by the bits of a machine word.
 
 The letters of a name are its characters. The letters of a path are its segments, and `**` is to them what `*` is to
 characters.
@@ -22,7 +22,7 @@ E = TypeVar("E")
 
 
 class Word(ABC, Generic[E]):
-    """Letters, and how elements of type E take some of them."""
+    """Base of names and paths: letters, and the positions at which elements of type E may start and end."""
 
     def __init__(self, letters: Sequence[str]):
         self.letters = letters
@@ -45,12 +45,12 @@ class Word(ABC, Generic[E]):
 
     @abstractmethod
     def takes(self, test: Hashable, letter: str) -> bool:
-        """Whether a test for one letter takes this one."""
+        """Whether a test for one letter accepts this letter."""
 
     def ends_of_all(self, elements: Iterable[E], starts: int) -> int:
         """Where the last of the elements may end if the first starts at one of these positions."""
         for element in elements:
-            if not starts:
+            if not starts:  # no match is left
                 break
             starts = self.ends(element, starts)
         return starts
@@ -68,6 +68,7 @@ class Word(ABC, Generic[E]):
 
         A match starts at one of the starts and ends at one of the ends.
         """
+        # Forwards, what can be reached from a start; backwards, what of it leads to an end. Both are on a match.
         reached = [starts]
         for element in elements:
             reached.append(self.ends(element, reached[-1]))
@@ -78,31 +79,34 @@ class Word(ABC, Generic[E]):
         return found if found[0] else []
 
     def positions(self, test: Hashable) -> int:
-        """The positions before a letter that the test takes; found once for each test."""
+        """The positions before a letter that the test accepts; found once for each test."""
         if test not in self._positions:
             taken = {letter for letter in set(self.letters) if self.takes(test, letter)}
+            # Text to integer in one go: setting bits one by one would copy a long integer for each letter.
             flags = ["1" if letter in taken else "0" for letter in reversed(self.letters)]
             self._positions[test] = int("0" + "".join(flags), base=2)
         return self._positions[test]
 
     def after(self, test: Hashable, starts: int) -> int:
-        """Where one letter that the test takes ends."""
+        """The positions after one letter that the test accepts, from these starts."""
         return self._with_letter(test, starts) << 1
 
     def before(self, test: Hashable, ends: int) -> int:
-        """Where one letter that the test takes starts."""
+        """The positions before one letter that the test accepts, from these ends."""
         return self._with_letter(test, ends >> 1)
 
     def _with_letter(self, test: Hashable, starts: int) -> int:
-        """Those of the positions that are before a letter that the test takes."""
-        if not starts or starts == self.end:
+        """The positions among these that are before a letter that the test accepts."""
+        if not starts or starts == self.end:  # no letter comes after the last position
             return 0
         if is_one(starts):  # the common case: not every letter is tested
-            return starts if self.takes(test, self.letters[first_position(starts)]) else 0
+            letter = self.letters[first_position(starts)]
+            return starts if self.takes(test, letter) else 0
         return starts & self.positions(test)
 
     def onwards(self, starts: int) -> int:
         """All positions at and after the first of these."""
+        # The lowest bit that is set. Python's negative integers have endless ones above it, which the mask cuts off.
         first = starts & -starts
         return self.everywhere & -first
 
@@ -112,7 +116,7 @@ class Word(ABC, Generic[E]):
 
 
 class Name(Word[Element]):
-    """One segment of a path, read by the elements of one segment of a pattern."""
+    """A name, one segment of a path: its letters are characters, for the elements of one segment of a pattern."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -123,7 +127,7 @@ class Name(Word[Element]):
 
     def ends(self, element: Element, starts: int) -> int:
         match element:
-            case Text(characters):
+            case Text(characters):  # the most frequent first
                 return self._after_text(characters, starts)
             case OneCharacter():
                 return self.after(element, starts)
@@ -158,7 +162,7 @@ class Name(Word[Element]):
         return starts
 
     def _before_text(self, characters: str, ends: int) -> int:
-        if is_one(ends):
+        if is_one(ends):  # as in `_after_text`
             found = self.text.endswith(characters, 0, first_position(ends))
             return ends >> len(characters) if found else 0
         for character in reversed(characters):
@@ -166,21 +170,23 @@ class Name(Word[Element]):
         return ends
 
     def numbers(self, low: str, high: str, starts: int) -> int:
-        """Those of the positions before a number between two that have as many digits as it."""
+        """The positions among these before a number from `low` to `high`, which are texts of equally many digits."""
         if not starts:
             return 0
         if is_one(starts):
             at = first_position(starts)
             digits = self.text[at : at + len(low)]
-            found = len(digits) == len(low) and _is_number(digits) and low <= digits <= high
-            return starts if found else 0
+            # Texts of equally many digits are in the order of their numbers. At the end of the name digits are missing.
+            if len(digits) != len(low) or not _is_number(digits):
+                return 0
+            return starts if low <= digits <= high else 0
         bounds = (low, high)
         if bounds not in self._positions:
             self._positions[bounds] = self._find_numbers(low, high)
         return starts & self._positions[bounds]
 
     def _find_numbers(self, low: str, high: str) -> int:
-        # Compared from the last digit to the first: one that is above decides, one that is equal leaves it to the rest.
+        # Compare from the last digit to the first: a larger digit decides, an equal one leaves it to the digits after it.
         digits = at_least = at_most = self.everywhere
         for low_digit, high_digit in zip(reversed(low), reversed(high), strict=True):
             digits = self.before(_DIGIT, digits)
@@ -190,7 +196,7 @@ class Name(Word[Element]):
 
 
 def _is_number(digits: str) -> bool:
-    return digits.isascii() and digits.isdigit()
+    return digits.isascii() and digits.isdigit()  # `isdigit` alone takes Arabic digits and superscripts too
 
 
 def _union(sets: Iterable[int]) -> int:
@@ -209,7 +215,8 @@ def _below(digit: str) -> OneCharacter:
 
 
 def is_one(positions: int) -> bool:
-    """Whether a set holds just one position."""
+    """Whether a set contains exactly one position."""
+    # Subtracting 1 flips the lowest bit that is set and the zeros below it.
     return positions != 0 and positions & (positions - 1) == 0
 
 
@@ -219,14 +226,14 @@ def first_position(positions: int) -> int:
 
 
 def each_position(positions: int) -> Iterator[int]:
-    """The positions of a set, the first first."""
+    """Yield the positions of a set in ascending order."""
     while positions:
         yield first_position(positions)
-        positions &= positions - 1
+        positions &= positions - 1  # clears the lowest bit
 
 
 def spans(elements: Sequence[E], word: Word[E]) -> list[tuple[int, int]] | None:
-    """From where to where each element reaches where together they take the whole word; None where they do not.
+    """The span of each element, its start and end position, in a match of the whole word; None if there is no match.
 
     The first element takes as little as it can, then the second, and so on.
     """
@@ -236,7 +243,7 @@ def spans(elements: Sequence[E], word: Word[E]) -> list[tuple[int, int]] | None:
     found: list[tuple[int, int]] = []
     start = 0
     for element, possible in zip(elements, positions[1:], strict=True):
-        if not is_one(possible):
+        if not is_one(possible):  # of the ends in all matches, those in matches with this start
             possible &= word.ends(element, 1 << start)
         end = first_position(possible)
         found.append((start, end))

@@ -1,4 +1,4 @@
-"""Write a pattern out as sequences of segments, one for each choice among braces that hold a `/`."""
+"""Write a pattern out as its spellings: sequences of segments, one for each choice among braces that contain a `/`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from .pattern_syntax import (
 )
 from .positions import Name, Word
 
-_MOST_SPELLINGS = 1000
+_MOST_SPELLINGS = 1000  # braces multiply: a short pattern could fill the memory
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """One segment of a pattern with wildcards in it, such as `layer_{0..11}`."""
+    """A segment of a spelling that has wildcards, such as `layer_{0..11}`."""
 
     elements: tuple[Element, ...]
 
     def fits(self, name: str) -> bool:
-        """Whether the segment matches a name as a whole."""
+        """Whether the segment matches a whole name."""
         if name == STACKED:
             return self.names_stack
         word = Name(name)
@@ -41,16 +41,16 @@ class Segment:
 
     @cached_property
     def names_stack(self) -> bool:
-        """Whether all layers of a stack are meant: only `*` as a whole, or `:`, says so, also inside braces."""
+        """Whether the segment names a whole stack: it is `*` or `:`, or has such an alternative."""
         return any(whole.is_stack for whole in self.wholes())
 
     @cached_property
     def layer_names(self) -> tuple[Segment, ...]:
-        """Those of the alternatives that can name one layer of a stack: without `*`, `?` and `[...]`."""
+        """The alternatives that can name one layer of a stack: those without `*`, `?` and `[...]`."""
         return tuple(Segment(whole.elements) for whole in self.wholes() if not whole.has_wildcard)
 
     def wholes(self) -> Iterator[Written]:
-        """What the segment may be as a whole: each alternative where it is nothing but braces, else itself."""
+        """Each alternative of a segment that is nothing but braces, at any depth; any other segment itself."""
         waiting = [Written(self.elements, ())]
         while waiting:
             whole = waiting.pop()
@@ -63,19 +63,19 @@ class Segment:
 
 @dataclass(frozen=True)
 class Written:
-    """Elements without some of the braces around them, and the alternatives that were chosen in the place of these."""
+    """Elements of a pattern after a choice among some of its braces, and the alternatives that were chosen."""
 
     elements: tuple[Element, ...]
     chosen: tuple[Alternative, ...]
 
     @property
     def is_stack(self) -> bool:
-        """Whether this is `*` or `:` and nothing else, which name all layers of a stack."""
+        """Whether the elements are just `*` or `:`, which name all layers of a stack."""
         return self.elements in ((Star(),), (Text(STACKED),))
 
     @property
     def has_wildcard(self) -> bool:
-        """Whether there is a `*`, `?` or `[...]`, which name no single layer."""
+        """Whether there is a `*`, `?` or `[...]`; these never name single layers."""
         return any(isinstance(element, Star | OneCharacter) for element in inside(self.elements))
 
 
@@ -85,44 +85,52 @@ Part = str | Segment | DoubleStar
 
 @dataclass(frozen=True)
 class Spelling:
-    """One sequence of segments that a pattern stands for, and the alternatives with a `/` that were chosen for it."""
+    """A spelling of a pattern: a sequence of segments, and the alternatives with a `/` that were chosen for it."""
 
     parts: tuple[Part, ...]
     chosen: tuple[Alternative, ...]
 
 
-@lru_cache(maxsize=4096)  # captures ask again for what a walk has asked
+@lru_cache(maxsize=4096)  # a rename asks twice: to select a leaf, and for its captures
 def fits(part: str | Segment, name: str) -> bool:
-    """Whether one segment of a pattern matches one segment of a path."""
-    return part == name if isinstance(part, str) else part.fits(name)
+    """Whether a segment of a spelling fits a name, one segment of a path."""
+    if isinstance(part, str):
+        return part == name
+    return part.fits(name)
 
 
 def layer_names(part: Part) -> Sequence[str | Segment]:
-    """What in a part of a pattern can name one layer of a stack: numbers, ranges, and alternatives that are such."""
+    """The alternatives of a segment that can name one layer of a stack: numbers and ranges."""
     if isinstance(part, str):
         return (part,) if part.isdecimal() else ()
-    return part.layer_names if isinstance(part, Segment) else ()
+    if isinstance(part, Segment):
+        return part.layer_names
+    return ()  # `**` takes whole stacks only
 
 
 class Path(Word[Part]):
-    """The segments of a path, read by the parts of a pattern."""
+    """A path, whose letters are its segments, for the parts of a spelling."""
 
     def takes(self, test: Hashable, letter: str) -> bool:
         assert isinstance(test, str | Segment)
         return fits(test, letter)
 
     def ends(self, element: Part, starts: int) -> int:
-        return self.onwards(starts) if isinstance(element, DoubleStar) else self.after(element, starts)
+        if isinstance(element, DoubleStar):
+            return self.onwards(starts)
+        return self.after(element, starts)
 
     def starts(self, element: Part, ends: int) -> int:
-        return self.back(ends) if isinstance(element, DoubleStar) else self.before(element, ends)
+        if isinstance(element, DoubleStar):
+            return self.back(ends)
+        return self.before(element, ends)
 
 
 # ---------------------------------------------------------------------------- writing out
 
 
 def spellings(elements: Sequence[Element], text: str) -> list[Spelling]:
-    """Every sequence of segments that a parsed pattern stands for, in the order of its alternatives.
+    """Write out all spellings of a parsed pattern, in the order of its alternatives.
 
     Raises:
         PatternError: an empty segment, `**` that is not a whole segment, or more than 1,000 sequences.
@@ -140,12 +148,13 @@ def _written_out(elements: Iterable[Element], text: str) -> list[Written]:
         written = _ways_to_write(element, text)
         options.append(written)
         count *= len(written)
-        if count > _MOST_SPELLINGS:
+        if count > _MOST_SPELLINGS:  # before the product is made
             raise pattern_error(text, f"its braces with '/' inside stand for more than {_MOST_SPELLINGS} patterns")
     return [_concatenated(pieces) for pieces in product(*options)]
 
 
 def _ways_to_write(element: Element, text: str) -> list[Written]:
+    # Braces inside of one segment stay: a name is matched with all alternatives at once.
     if not isinstance(element, Braces) or not element.crosses:
         return [Written((element,), ())]
     ways: list[Written] = []
@@ -165,11 +174,13 @@ def _concatenated(pieces: Iterable[Written]) -> Written:
 
 
 def _parts(elements: Iterable[Element], text: str) -> tuple[Part, ...]:
-    """The segments between the slashes; `**` next to `**` is one."""
+    """The parts of a spelling, the segments between slashes; `**` next to `**` is one."""
     parts: list[Part] = []
     for between in _split_at_slashes(elements):
         part = _part(between, text)
-        if not (isinstance(part, DoubleStar) and parts and isinstance(parts[-1], DoubleStar)):
+        # The two match the same paths, and the states of a pattern rely on one.
+        is_repeated = parts and isinstance(part, DoubleStar) and isinstance(parts[-1], DoubleStar)
+        if not is_repeated:
             parts.append(part)
     return tuple(parts)
 
@@ -189,7 +200,7 @@ def _part(elements: Sequence[Element], text: str) -> Part:
     if not joined:
         raise pattern_error(text, "it has an empty segment (a '/' too many)")
     first = joined[0]
-    if len(joined) == 1:
+    if len(joined) == 1:  # a plain name stays text, which matches by one comparison
         if isinstance(first, Text):
             return first.characters
         if isinstance(first, DoubleStar):

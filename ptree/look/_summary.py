@@ -1,4 +1,4 @@
-"""summary: every parameter of a tree with its shape, dtype, count and bytes, as rows of data and as a table."""
+"""Summary of a tree's parameters: rows with path, shape, dtype, count and bytes, and their totals, printed as a table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .._paths import STACKED
 from .._tree import Leaf, PyTree, Tie, shape_only, signature
 from .._words import listed, short_dtype, table
 
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")  # powers of 1024, as memory is sized
 
 
 @dataclass(frozen=True)
 class Row:
-    """One leaf or alias of a tree; `tied_to` is set for an alias, whose count and bytes are those of its source."""
+    """A row of a summary: one leaf or alias. Only an alias has `tied_to`; its count and bytes are those of its source."""
 
     path: str
     shape: tuple[int, ...] | None
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """The rows of a tree, and totals that count a tied leaf once; printed, a table."""
+    """Rows for all parameters of a tree, and totals that count a tied leaf once. It prints as a table."""
 
     rows: tuple[Row, ...]
 
@@ -41,17 +41,17 @@ class Summary:
 
     @cached_property
     def count(self) -> int:
-        """How many numbers the tree holds."""
+        """The number of parameters: all elements of all leaves."""
         return sum(row.count for row in self._leaves)
 
     @cached_property
     def bytes(self) -> int:
-        """How many bytes the numbers take."""
+        """The size of all parameters in bytes."""
         return sum(row.bytes for row in self._leaves)
 
     @cached_property
     def trainable(self) -> int | None:
-        """How many of the numbers are trained; None where the tree does not say."""
+        """The number of trainable parameters; None if neither the tree nor a mask says which are."""
         if all(row.trainable is None for row in self._leaves):
             return None
         return sum(row.count for row in self._leaves if row.trainable)
@@ -64,9 +64,9 @@ class Summary:
         return self.table()
 
     def table(self, width: int = 80, most: int | None = None) -> str:
-        """The table as text, at most `width` columns wide; of more than `most` rows the middle is left out."""
+        """The table as text, at most `width` characters wide; of more than `most` rows the middle is left out."""
         header = ["path", "shape", "dtype", "count", "bytes"]
-        if self.trainable is not None:
+        if self.trainable is not None:  # for arrays the column would be empty
             header.append("train")
         rows = _without_middle([self._cells(row) for row in self.rows], most)
         first, *others = table([header, *rows], right={3, 4}, width=width)
@@ -77,6 +77,7 @@ class Summary:
 
     def _cells(self, row: Row) -> list[str]:
         shape = _shape_of(row)
+        # An alias takes no memory of its own, so it shows its source in the place of sizes.
         if row.tied_to is not None:
             return [row.path, shape, f"= {row.tied_to}"]
         cells = [row.path, shape, row.dtype, f"{row.count:,}", _in_bytes(row.bytes)]
@@ -108,14 +109,14 @@ def summary(tree: PyTree, selector: Selector | None = None, *, trainable: PyTree
     >>> summary({"w": [0.5, 1]}).count
     2
 
-    It works on specs, abstract trees, parameters, gradients and any pytree, and reads no values. Aliases have
-    rows and are not counted. A leaf that is no array counts as one number without bytes.
+    It works on specs, abstract trees, parameters, gradients and any other pytree, and reads no values. Aliases have
+    rows but do not count in the totals. A leaf that is not an array counts as one number without bytes.
 
     Args:
         tree: any pytree.
         selector: which leaves; all by default.
-        trainable: a mask, such as `ptree.mask(spec, lambda path, leaf: leaf.trainable)`, for a tree that does not say
-            itself which of its leaves are trained.
+        trainable: a mask, such as `ptree.mask(spec, lambda path, leaf: leaf.trainable)`, for a tree whose
+            leaves do not say themselves whether they are trained.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
@@ -135,7 +136,7 @@ def _mask(tree: PyTree, trainable: PyTree) -> dict[str, bool]:
 
 
 def _rows(tree: PyTree, chosen: Mapping[str, Leaf], mask: Mapping[str, bool]) -> Iterator[Row]:
-    """The rows of the chosen leaves and of their aliases, in the order of the tree."""
+    """The rows of a summary: the chosen leaves and their aliases, in the order of the tree."""
     for path, value in entries(tree).items():
         source = value.source if isinstance(value, Tie) else path
         if source not in chosen:
@@ -143,6 +144,7 @@ def _rows(tree: PyTree, chosen: Mapping[str, Leaf], mask: Mapping[str, bool]) ->
         leaf = chosen[source]
         trained = getattr(leaf, "trainable", mask.get(source))  # a Param says it itself
         if isinstance(value, Tie):
+            # A transform, such as a transpose, may change the shape; it is traced on shapes alone.
             yield _row(path, value.read(shape_only(leaf)), trained, value.shown())
         else:
             yield _row(path, leaf, trained, None)
@@ -150,7 +152,7 @@ def _rows(tree: PyTree, chosen: Mapping[str, Leaf], mask: Mapping[str, bool]) ->
 
 def _row(path: str, leaf: Leaf, trained: bool | None, tied_to: str | None) -> Row:
     about = signature(leaf)
-    if not isinstance(about, tuple):
+    if not isinstance(about, tuple):  # a Python number or another object: only its type is known
         return Row(path, None, about.__name__, 1, 0, trained, tied_to)
     shape, dtype = about
     count = math.prod(shape)
@@ -163,7 +165,7 @@ _YES_OR_NO = {True: "yes", False: "no", None: ""}
 
 
 def _shape_of(row: Row) -> str:
-    """A shape as in `12 x (4, 8)`: the sizes of the stacks that a leaf lies in stand before the shape of one layer."""
+    """The shape cell of a row: `12 x (4, 8)` for a leaf in a stack of 12 layers, whose shape is (4, 8) in one layer."""
     if row.shape is None:
         return ""
     stacks = row.path.split("/").count(STACKED)
@@ -172,9 +174,10 @@ def _shape_of(row: Row) -> str:
 
 
 def _in_bytes(count: int) -> str:
-    """Bytes in the largest unit that is not below one: `1.5 MiB`."""
+    """The bytes cell of a row, in the largest unit of which there is at least one: `1.5 MiB`."""
     if count < 1024:
         return f"{count} B"
+    # By bits, since a logarithm in floats can be off by one at a power of 1024.
     power = min((count.bit_length() - 1) // 10, len(_UNITS) - 1)
     return f"{count / 1024**power:.1f} {_UNITS[power]}"
 

@@ -1,4 +1,5 @@
-"""What people from PyTorch, Keras and Flax write in a layer's constructor, and what to write here instead."""
+"""Check the arguments of a layer's constructor: what PyTorch, Keras and Flax take by position or keyword is answered with
+what to write here."""
 
 from __future__ import annotations
 
@@ -15,15 +16,16 @@ from .._words import listed, name_of, shortened, suggestion
 
 @dataclass(frozen=True)
 class Positions:
-    """What a layer takes by position, and what to write instead of more."""
+    """The arguments that a layer takes by position, and what to write instead of more."""
 
     takes: str
     instead: Mapping[int, str] = field(default_factory=dict)
-    """For so many sizes given, what to write; `{0}`, `{1}` stand for them, `{least}` for the smallest."""
+    """Number of sizes -> what to write; `{0}`, `{1}` stand for the sizes, `{least}` for the smallest."""
 
 
 _WIDTH = "the input width comes from the input"
 _LAST_AXIS = "no sizes: it normalises over the last axis, whose width comes from the input"
+# PyTorch writes the input width first: of three sizes the first is either that or, in Keras and Flax, the features.
 _CONV = {
     3: "{name}({1}, {2}) from PyTorch's order, {name}({0}, {1}, stride={2}) from Keras' and Flax'",
     4: "{name}({1}, {2}, stride={3})",
@@ -59,7 +61,7 @@ POSITIONS = {
     "Residual": Positions("one layer; several are one layer as Sequential(...)"),
     "Repeat": Positions("a layer and how many times it is repeated"),
 }
-"""By the name of the layer's class."""
+"""Name of the layer's class -> its positions."""
 
 RENAMED = {
     "features": ("units", "filters", "out_features", "out_channels", "output_size", "output_channels", "hidden_size",
@@ -85,10 +87,10 @@ RENAMED = {
     "table_init": ("embedding_init", "embeddings_initializer", "w_init"),
     "n": ("times", "num_layers"),
 }  # fmt: skip
-"""Our option: what others call it."""
+"""Option of a layer here -> its names in other libraries."""
 
 _FROM_INPUT = "comes from the input: leave it out"
-_IN_THE_CALL = "is said in the call: layer(params, x, train=True)"
+_IN_THE_CALL = "is an option of the call: layer(params, x, train=True)"
 _KEY = "is given to init: layer.init(jax.random.key(0), x)"
 _ALWAYS_SCALED = "is no option: there is always a scale"
 EXPLAINED = {
@@ -104,31 +106,32 @@ EXPLAINED = {
     "axis": "is no option: features are the last axis",
     "data_format": "is no option: features are the last axis",
     "batch_first": "is no option: axes are (batch, time, features)",
-    "num_layers": "is said by layers: Sequential({name}(8), {name}(8))",
+    "num_layers": "is written as layers: Sequential({name}(8), {name}(8))",
     "bidirectional": "is two layers: Parallel({name}(8), {name}(8, reverse=True), combine=...)",
     "return_sequences": "is no option: the call gives the outputs of all times",
     "return_state": "is no option: layer.run(params, x) gives the last state too",
     "precision": "is set for all of JAX: jax.default_matmul_precision",
     "inplace": "is no option: arrays are immutable",
 }
-"""What others can say in the constructor: what to do here. `{name}` is the layer's."""
+"""Keyword of other libraries without an option here -> what to do instead. `{name}` is the layer's class."""
 
 
 def check_arguments(kind: type, given: Sequence[object], options: Mapping[str, object]) -> None:
-    """Refuse arguments of a layer's constructor that mean something else in other libraries.
+    """Check the arguments of a layer's constructor, and say what to write instead of another library's.
 
-    Only those of the layers in this package and of classes that derive from them: others get Python's `TypeError`.
+    Only layers of this package and classes that derive from them are checked: others raise Python's `TypeError`.
 
     Raises:
         LayerError: more arguments by position than the layer takes, or an unknown keyword.
     """
     positions = _positions_of(kind)
-    if positions is None:  # a layer of the user's own
+    if positions is None:  # a class of the user, whose arguments Python checks
         return
     accepted = _accepted(kind)
     if accepted.most_by_position is not None and len(given) > accepted.most_by_position:
         raise LayerError(_too_many(kind, given, positions, accepted))
     unknown = {name: value for name, value in options.items() if name not in accepted.names}
+    # All of them in one message: a call that is copied from another library often has several.
     if unknown and not accepted.takes_others:
         problems = [_unknown(kind, name, accepted) for name in unknown]
         raise LayerError(f"{_call(kind, (), unknown)}: {'; '.join(problems)}")
@@ -136,7 +139,7 @@ def check_arguments(kind: type, given: Sequence[object], options: Mapping[str, o
 
 @dataclass(frozen=True)
 class _Accepted:
-    """What a constructor takes. `most_by_position` is None where it takes any number."""
+    """The arguments that a constructor accepts. `most_by_position` is None if it accepts any number."""
 
     most_by_position: int | None
     names: tuple[str, ...]
@@ -146,16 +149,18 @@ class _Accepted:
 _PACKAGE = __name__.rpartition(".")[0]
 
 
+# Bounded, as classes made in a notebook would be kept for ever.
 @lru_cache(maxsize=1024)
 def _positions_of(kind: type) -> Positions | None:
-    """The entry of the class, or of the layer it derives from."""
+    """The positions of a layer's constructor: those of its class, or of the first base that has an entry."""
     for base in kind.__mro__:
+        # A user's class may be called Dense too.
         if base.__module__.startswith(_PACKAGE) and base.__name__ in POSITIONS:
             return POSITIONS[base.__name__]
     return None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # `inspect.signature` is slow, and each layer of a network asks
 def _accepted(kind: type) -> _Accepted:
     _, *arguments = inspect.signature(kind.__init__).parameters.values()
     kinds = [argument.kind for argument in arguments]
@@ -168,61 +173,69 @@ def _accepted(kind: type) -> _Accepted:
 
 
 def _too_many(kind: type, given: Sequence[object], positions: Positions, accepted: _Accepted) -> str:
-    """The message for more arguments by position than the layer takes."""
+    """The message for too many arguments by position in a call of a constructor."""
     call = _call(kind, given, {})
-    activations = [_as_activation(value) for value in given if _as_activation(value)]
+    activations = [name for name in map(_as_activation, given) if name]
     sizes = [value for value in given if _is_size(value)]
+    # As in Keras, Dense(8, "relu"). With anything else among the arguments it is not clear what was meant.
     if sizes and activations and len(activations) + len(sizes) == len(given):
         layer = _instead(kind, sizes, positions) or _call(kind, sizes, {})
-        return f"{call}: put the activation after it: Sequential({layer}, {', '.join(map(str, activations))})"
+        return f"{call}: put the activation after it: Sequential({layer}, {', '.join(activations)})"
     takes = f"{call}: {kind.__name__} takes {positions.takes}"
     instead = _instead(kind, sizes, positions) if len(sizes) == len(given) else None
     if instead is not None:
         return f"{takes}: {instead}"
     options = accepted.names[accepted.most_by_position :]
-    return f"{takes}; options go by keyword: {', '.join(options)}" if options else takes
+    if not options:
+        return takes
+    return f"{takes}; options go by keyword: {', '.join(options)}"
 
 
 def _instead(kind: type, sizes: Sequence[object], positions: Positions) -> str | None:
-    """What to write for so many sizes; None where no one call is likely meant."""
+    """What to write instead of this number of sizes; None if it is not clear what was meant."""
     template = positions.instead.get(len(sizes))
     if template is None:
         return None
-    numbers = [size for size in sizes if isinstance(size, int)]
+    numbers = [size for size in sizes if isinstance(size, int)]  # a size may be a tuple
     return template.format(*sizes, name=kind.__name__, least=min(numbers, default=sizes[0]))
 
 
 def _unknown(kind: type, name: str, accepted: _Accepted) -> str:
-    """The sentence for a keyword that the layer does not have."""
+    """What to write instead of a keyword that the constructor does not take."""
+    # Renamed before explained: `out_features` is `features` of Dense, but in a norm it comes from the input.
     for option in accepted.names:
         if name in RENAMED.get(option, ()):
             return f"{name} is called {option} here"
     if name in EXPLAINED:
         return f"{name} {EXPLAINED[name].format(name=kind.__name__)}"
     near = suggestion(name, accepted.names)
-    return f"no option {name!r}.{near}" if near else f"no option {name!r}; there are {listed(accepted.names)}"
+    if near:
+        return f"no option {name!r}.{near}"
+    return f"no option {name!r}; there are {listed(accepted.names)}"
 
 
 def _call(kind: type, given: Sequence[object], options: Mapping[str, object]) -> str:
-    """A call of the constructor as it was written."""
+    """The call of a constructor as it was written, for the message."""
     by_keyword = [f"{name}={_shown(value)}" for name, value in options.items()]
     return f"{kind.__name__}({', '.join([*map(_shown, given), *by_keyword])})"
 
 
 def _shown(value: object) -> str:
     text = name_of(value) if callable(value) else repr(value)
-    return shortened(" ".join(text.split()), 60)
+    return shortened(" ".join(text.split()), 60)  # on one line: a Sequential is shown on several
 
 
 def _is_size(value: object) -> bool:
-    """Whether an argument is a number of features, a size or sizes, rather than an option."""
+    """Whether an argument is a size or sizes, such as a number of features, rather than an option."""
     if isinstance(value, (list, tuple)):
         return all(map(_is_size, value))
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _as_activation(value: object) -> str | None:
-    """An activation as it would be written: a function, or its name as in Keras."""
+    """An argument that is an activation, as it would be written: a function, or its name as in Keras; else None."""
     if isinstance(value, str):
         return f"jax.nn.{value}" if value in vars(jax.nn) else None
-    return name_of(value) if inspect.isroutine(value) or isinstance(value, type(jax.nn.relu)) else None
+    # `jax.nn.relu` is a jitted function, which is an object of its own type.
+    is_function = inspect.isroutine(value) or isinstance(value, type(jax.nn.relu))
+    return name_of(value) if is_function else None

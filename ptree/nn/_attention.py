@@ -1,4 +1,4 @@
-"""MultiHeadAttention, with grouped heads, rotary positions, masks, and a cache for decoding."""
+"""MultiHeadAttention with grouped queries, rotary positions, causal and other masks, and a cache of keys and values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._inputs import cast, floats, misfit
 from ._layer import Initializer, Layer, Params
 
 Cache: TypeAlias = Mapping[str, jax.Array]
-"""Keys `k` and values `v` f[batch, length, kv_heads, head_dim], and in `length` how many places they hold so far."""
+"""Keys `k` and values `v` f[batch, length, kv_heads, head_dim], and the number of places filled so far in `length`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +36,7 @@ class MultiHeadAttention(Layer):
     >>> layer(params, x).shape
     (2, 10, 64)
 
-    For decoding, a cache holds the keys and values of the places before: `cache=` gives the output and the next cache.
+    For decoding, a cache keeps the keys and values of earlier places: with `cache=` a call returns the output and the next cache.
 
     >>> cache = layer.cache(batch=2, length=32, head_dim=8)
     >>> y, cache = layer(params, x[:, :9], cache=cache)
@@ -48,17 +48,17 @@ class MultiHeadAttention(Layer):
 
     Args:
         heads: how many heads.
-        head_dim: the features of each; by default the input's, divided by the heads.
+        head_dim: the features of each head; by default the input's, divided by the heads.
         kv_heads: how many heads of keys and values, which divide the heads: grouped-query attention, with 1
             multi-query attention (Ainslie et al. 2023).
         causal: whether a place sees only itself and the places before.
-        rotary: the base of rotary positions (Su et al. 2021), such as 10000.0, or None. Halves of a head are turned
-            against each other, as in Llama.
-        implementation: that of `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
+        rotary: the base of rotary positions (Su et al. 2021), such as 10000.0, or None. Feature i of a head is paired
+            with feature i + head_dim / 2, as in Llama.
+        implementation: passed to `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
 
     Raises:
         LayerError: heads that do not divide the features, a sequence that is longer than the cache (inside of `jax.jit`,
-            where its length is hidden, the places too many are NaN), an odd head with rotary positions, or an
+            where the length is not known, places beyond the cache are NaN), an odd head with rotary positions, or an
             input, context, mask or positions that do not fit.
     """
 
@@ -104,16 +104,17 @@ class MultiHeadAttention(Layer):
         positions: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> PyTree:
-        """Attend.
+        """Compute the output, and with a cache the next cache.
 
         Args:
             context: what keys and values are computed from, f32[batch, places, features]; by default `x`.
             mask: bool, True where a place may be seen, of four axes that broadcast to [batch, heads, time, places];
                 for padding `(ids != pad)[:, None, None, :]`. With a cache the places are those of the cache.
             positions: i32[batch or 1, time], of `x`, for rotary positions; by default 0, 1, ... after what the cache holds.
-            cache: what `cache(...)` or the last call gave; then the output comes with the next one.
+            cache: the result of `cache(...)` or of the last call; then the output is returned with the next cache.
         """
         to_q, to_k, to_v, to_output = self._projections(x.shape[-1], self._head_dim(x))
+        # Before anything is computed: JAX's own errors would name neither the layer nor the argument.
         self._check_cache(cache)
         self._check_context(x, context, cache)
         source = x if context is None else context
@@ -124,11 +125,12 @@ class MultiHeadAttention(Layer):
         v = call_part("v", to_v, params, source, {})
         if self.rotary is not None:
             places = _positions_after(cache, x) if positions is None else positions
+            # Keys are cached as rotated, at their own positions, so a step rotates only the new ones.
             q, k = rotated(q, places, self.rotary), rotated(k, places, self.rotary)
         if cache is None:
             y = self._attended(q, k, v, mask, self.causal)
             return call_part("o", to_output, params, y, {})
-        # The mask also says what is causal: `is_causal` would count places from the start of the cache.
+        # The mask contains the causal one: `is_causal` would count places from the start of the cache.
         grown = self._grown(cache, k, v)
         seen = self._seen(cache, x.shape[1], mask)
         y = self._attended(q, grown["k"], grown["v"], seen, causal=False)
@@ -143,6 +145,7 @@ class MultiHeadAttention(Layer):
         if size is None:
             raise LayerError(f"{self!r}: expected head_dim= for the cache, which depends on the input")
         shape = (batch, length, self._kv_heads, size)
+        # The dtype in which keys and values are computed, unless the input is wider than the parameters.
         zeros = jnp.zeros(shape, dtype or self.dtype or self.param_dtype)
         return {"k": zeros, "v": zeros, "length": jnp.zeros((), jnp.int32)}
 
@@ -151,7 +154,7 @@ class MultiHeadAttention(Layer):
         return self.heads if self.kv_heads is None else self.kv_heads
 
     def _projections(self, features: int, head_dim: int) -> tuple[Dense, Dense, Dense, Dense]:
-        """The layers that compute queries, keys, values and the output."""
+        """The Dense layers for queries, keys, values and the output of attention."""
 
         def dense(features: int | tuple[int, ...], axis: int | tuple[int, ...] = -1) -> Dense:
             return Dense(
@@ -169,14 +172,14 @@ class MultiHeadAttention(Layer):
         return dense((self.heads, head_dim)), to_keys_or_values, to_keys_or_values, dense(features, axis=(-2, -1))
 
     def _head_dim(self, x: PyTree) -> int:
-        """The features of a head, for an input that is checked to fit."""
+        """The number of features of each attention head; checks the input."""
         features = floats(self, x).shape[-1]
         if len(x.shape) != 3:
             raise misfit(self, "an input of the shape (batch, time, features)", describe(x))
         if self.head_dim is None and features % self.heads:
             raise misfit(self, f"features that {self.heads} heads divide, or head_dim=", f"the input {describe(x)}")
         head_dim = self.head_dim or features // self.heads
-        if self.rotary is not None and head_dim % 2:
+        if self.rotary is not None and head_dim % 2:  # features are rotated in pairs
             expected = "an even number of features in each head for rotary positions"
             raise misfit(self, expected, str(head_dim))
         return head_dim
@@ -198,8 +201,10 @@ class MultiHeadAttention(Layer):
             return
         places = source.shape[1] if cache is None else cache["k"].shape[1]
         full = (x.shape[0], self.heads, x.shape[1], places)
+        # Fewer than four axes are refused: a padding mask bool[batch, places] would broadcast as [time, places].
         is_mask = len(getattr(mask, "shape", ())) == 4 and mask.dtype == bool
-        if not is_mask or any(size not in (1, whole) for size, whole in zip(mask.shape, full)):
+        fits = is_mask and all(size in (1, whole) for size, whole in zip(mask.shape, full))
+        if not fits:
             raise misfit(self, f"a mask that broadcasts to bool{[*full]}, of four axes", describe(mask))
 
     def _check_positions(self, x: jax.Array, positions: PyTree) -> None:
@@ -214,9 +219,9 @@ class MultiHeadAttention(Layer):
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=self.implementation)
 
     def _grown(self, cache: Cache, k: jax.Array, v: jax.Array) -> dict[str, jax.Array]:
-        """The cache with the keys and values of the next places, checked to have room for them."""
+        """Write the keys and values of the next places into a new cache; raise if they do not fit."""
         start, time, capacity = cache["length"], k.shape[1], cache["k"].shape[1]
-        # Inside of `jax.jit` the length has no value to compare; then `_nan_after_the_end` shows what is too long.
+        # Inside of `jax.jit` the length has no value to compare; `_nan_after_the_end` then marks the places too many.
         is_hidden = isinstance(start, Tracer)
         if time > capacity or (not is_hidden and int(start) + time > capacity):
             held = "those" if is_hidden else f"the {int(start)}"
@@ -225,14 +230,16 @@ class MultiHeadAttention(Layer):
         if k.shape[2:] != cache["k"].shape[2:] or k.shape[0] != cache["k"].shape[0]:
             raise misfit(self, f"a cache for keys {describe(k)}", describe(cache["k"]))
 
+        # It clamps the start where the new places do not fit, and so overwrites earlier ones: hence the check and the NaN.
         def written(name: str, new: jax.Array) -> jax.Array:
             return jax.lax.dynamic_update_slice_in_dim(cache[name], new.astype(cache[name].dtype), start, axis=1)
 
         return {"k": written("k", k), "v": written("v", v), "length": start + time}
 
     def _seen(self, cache: Cache, time: int, mask: jax.Array | None) -> jax.Array:
-        """Which places of the cache each of the next places sees: bool[batch or 1, heads or 1, time, length]."""
+        """The mask of cache places that each of the next places sees: bool[batch or 1, heads or 1, time, length]."""
         start = cache["length"]
+        # Also without `causal` places after the last written one are hidden: they are still zeros.
         last = start + jnp.arange(time) if self.causal else jnp.full((time,), start + time - 1)
         places = jnp.arange(cache["k"].shape[1])
         seen = (places[None] <= last[:, None])[None, None]
@@ -246,7 +253,7 @@ def _positions_after(cache: Cache | None, x: jax.Array) -> jax.Array:
 
 
 def rotated(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
-    """Queries or keys f32[batch, time, heads, size] turned by their position: rotary embedding (Su et al. 2021)."""
+    """Rotate queries or keys f32[batch, time, heads, size] by their positions: rotary embedding (Su et al. 2021)."""
     half = x.shape[-1] // 2
     # Angles in float32 at least: in bfloat16 positions above 256 would be rounded to their neighbours.
     wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -258,17 +265,18 @@ def rotated(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
 
 
 def _nan_after_the_end(y: jax.Array, cache: Cache) -> jax.Array:
-    """NaN for places after the cache's last, which shows: inside of `jax.jit` they cannot be refused."""
+    """Set the attention output to NaN at places after the end of the cache: inside of `jax.jit` nothing can be raised."""
     places = cache["length"] + jnp.arange(y.shape[1])
     has_room = places < cache["k"].shape[1]
     return jnp.where(has_room[:, None, None], y, jnp.nan)
 
 
 def _attended_in_float64(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """`jax.nn.dot_product_attention` in float64; its own has float32 inside, and a check of gradients needs more."""
+    """Attention in float64, for checks of gradients: `jax.nn.dot_product_attention` computes in float32 inside."""
     groups = q.shape[2] // k.shape[2]  # heads of queries that share one head of keys and values
     k, v = jnp.repeat(k, groups, 2), jnp.repeat(v, groups, 2)
     scores = jnp.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
+    # A finite number rather than -inf, as in JAX: a row that sees nothing is uniform rather than NaN.
     seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else jnp.ones((), bool)
     scores = jnp.where(seen if mask is None else seen & mask, scores, jnp.finfo(scores.dtype).min)
     return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), v)

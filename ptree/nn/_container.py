@@ -1,4 +1,4 @@
-"""Container, the base of layers of layers: each part gets its parameters, options and key, and errors name its path."""
+"""Container, the base of layers with named parts: pass each part its parameters, options and key; name it in errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Options: TypeAlias = Mapping[str, PyTree]
 
 
 class CallPart(Protocol):
-    """`(name, layer, x, params) -> (y, params)`, where `params` are those of the container."""
+    """Function that calls a part: `(name, layer, x, params) -> (y, params)`, with the parameters of the whole container."""
 
     def __call__(self, name: str, layer: Layer, x: PyTree, params: P, /) -> tuple[PyTree, P]: ...
 
@@ -30,14 +30,14 @@ _NOTHING = Tree()
 
 
 class Container(Layer):
-    """Base of layers of layers. A container says in `run` in which order its parts are called.
+    """Base of containers, which are layers made of layers. `run` calls the parts in order.
 
-    A part's parameters stand under its name; a part without parameters has no node. With `key` each gets a key of its
-    own, derived from its name; other options go to the layers that take them.
+    A part's parameters are at its name; a part without parameters has no node. With `key` each part gets its own key,
+    derived from its name; other options go to the layers that take them.
     """
 
     def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
-        """The output, and the parameters as the calls of the parts give them back."""
+        """Call the parts in order; return the output, and the parameters as the last of these calls returned them."""
         raise NotImplementedError
 
     def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
@@ -51,7 +51,7 @@ class Container(Layer):
 
 
 def _calls(options: Options) -> CallPart:
-    """Parts are called; the parameters stay as they are."""
+    """Call parts outside of training; the parameters stay as they are."""
 
     def call(name: str, layer: Layer, x: PyTree, params: P) -> tuple[PyTree, P]:
         return call_part(name, layer, params, x, options), params
@@ -60,14 +60,15 @@ def _calls(options: Options) -> CallPart:
 
 
 def _updates(key: jax.Array | None, options: Options) -> CallPart:
-    """Parts are called in training; the container's parameters get their new statistics."""
+    """Call parts in training; the container's parameters get the new running statistics."""
 
     def update(name: str, layer: Layer, x: PyTree, params: P) -> tuple[PyTree, P]:
         taken = options_for(layer, name, options)
         if key is not None:
             taken["key"] = child_key(key, name)
         y, new = _called_with(layer.updated, name, layer, params, x, taken)
-        if not new or new is _params_of(name, params):  # nothing changed: the container's parameters stay one object
+        # Most layers have no statistics: without a copy the parameters stay the same objects.
+        if not new or new is _params_of(name, params):
             return y, params
         return y, set(params, name, new)
 
@@ -75,9 +76,10 @@ def _updates(key: jax.Array | None, options: Options) -> CallPart:
 
 
 def check_options(container: Layer, options: Options) -> None:
-    """An option that no layer of a container takes is a mistake. A key and `train` may be given in any case."""
+    """Raise for an option that no layer of a container takes. `key` and `train` are always accepted."""
     if not options:  # the usual call outside of training: the layers inside need not be walked
         return
+    # A train step passes these to any model, also to one without dropout.
     accepted = container.call_options() | {"key", "train"}
     unknown = [name for name in options if name not in accepted]
     if unknown:
@@ -85,62 +87,65 @@ def check_options(container: Layer, options: Options) -> None:
 
 
 def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
-    """The options that one part takes, with its own key."""
-    if not options:
+    """The options that a part takes, with a key of its own."""
+    if not options:  # as in `check_options`
         return {}
     accepted = layer.call_options()
     taken = {option: value for option, value in options.items() if option in accepted}
-    # By name rather than by order: a mask of dropout does not change where a layer is added before it.
+    # By name rather than by order: adding a layer before a Dropout does not change its mask.
     if taken.get("key") is not None:
         taken["key"] = child_key(taken["key"], name)
     return taken
 
 
 def call_part(name: str, layer: Layer, params: Params, x: PyTree, options: Options) -> PyTree:
-    """The output of one part, called with what belongs to it."""
+    """Call a part of a container with its parameters and options."""
     return _called_with(layer, name, layer, params, x, options_for(layer, name, options))
 
 
 def _called_with(
     function: Callable[..., PyTree], name: str, layer: Layer, params: Params, x: PyTree, options: Options
 ) -> PyTree:
-    """Call a part's function with the part's parameters; an error says where the part stands."""
+    """Call a part's function with the part's parameters; an error gets the name of the part in its path."""
     try:
         return function(_params_of(name, params), x, **options)
     except MissingParameterError as error:
+        # No node for the whole part: say that, rather than name the first leaf that the part looked for.
         if isinstance(params, Mapping) and name not in params:
             raise misfit(layer, f"parameters under the name {name!r}", f"parameters {sorted(params)}") from None
         raise error.inside(name) from None
-    except LayerError as error:
+    except LayerError as error:  # `from None`: the chain would repeat the message once per container
         raise error.inside(name) from None
 
 
 def _params_of(name: str, params: Params) -> Params:
-    """The parameters of a part: nothing where it has none. What is no mapping is refused by the layer that needs it."""
-    return params.get(name, _NOTHING) if isinstance(params, Mapping) else params
+    """The parameters of a part; an empty Tree if it has none."""
+    if not isinstance(params, Mapping):  # the layer that needs a parameter raises, with its path
+        return params
+    return params.get(name, _NOTHING)
 
 
 def declared(name: str, layer: Layer, x: PyTree) -> tuple[Tree, PyTree]:
-    """The spec of one part for an input of these shapes, and the shapes of its output."""
+    """Declare a part of a container: its spec for an input of these shapes, and the shapes of its output."""
     try:
         spec = layer.spec(x)
-        # A new function each time: JAX would keep the shapes of `layer` for all that compare equal to it.
+        # A new function each time: JAX caches by equality, and a layer that changes stays equal to itself.
         return spec, jax.eval_shape(lambda params, x: layer(params, x), abstract(spec), x)
     except LayerError as error:
         raise located(error, name) from None
 
 
 def located(error: LayerError, name: str) -> LayerError:
-    """An error of a part as it is seen from the container; a part without a name is seen as the container itself."""
+    """The error of a part with its name put before the path; a part without a name shares the container's path."""
     return error.inside(name) if name else error
 
 
 def named_layers(
     kind: str, given: Sequence[PyTree], pairs: Sequence[tuple[str, PyTree]] | None
 ) -> tuple[tuple[str, Layer], ...]:
-    """The layers that a container is given, with their names: one by one, as one dict, or as pairs (name, layer)."""
+    """The named parts of a container, from layers one by one, one dict, or pairs (name, layer)."""
     if pairs is not None:
-        if given:
+        if given:  # it would not be clear which come first
             raise LayerError(f"{kind}: expected layers one by one or as layers=, got both")
         return _checked(kind, pairs)
     if len(given) == 1 and isinstance(given[0], Mapping):
@@ -149,10 +154,11 @@ def named_layers(
 
 
 def _checked(kind: str, pairs: Sequence[tuple[str | int, PyTree]]) -> tuple[tuple[str, Layer], ...]:
-    """Pairs of a name and a layer, whose names are different, and without `/`."""
+    """Check the names of a container's parts, which differ and have no `/`, and make a layer of each part."""
     layers: dict[str, Layer] = {}
     for given, layer in pairs:
         name = str(given) if isinstance(given, int) else given
+        # A name is one segment of the paths below it.
         if not isinstance(name, str) or not name or "/" in name:
             raise LayerError(f"bad name {name!r} in {kind}: expected a string without '/'")
         if name in layers:
@@ -162,7 +168,8 @@ def _checked(kind: str, pairs: Sequence[tuple[str | int, PyTree]]) -> tuple[tupl
 
 
 def as_layer(where: str, layer: PyTree) -> Layer:
-    """What a container is given, as a Layer: a function becomes a Lambda, a layer of other origin gets an adapter."""
+    """Make a layer of a container's part: a function becomes a Lambda, a layer of another class gets an adapter."""
+    # Classes first: `Dense` in the place of `Dense(8)` is callable and would pass as a function.
     if isinstance(layer, type):
         raise LayerError(f"{where}: expected a layer, got the class {layer.__name__}; call it first")
     if is_layer(layer):
@@ -177,11 +184,13 @@ def as_layer(where: str, layer: PyTree) -> Layer:
 
 
 def drawn_in_lines(kind: str, layers: Sequence[tuple[str, Layer]]) -> str:
-    """A container with a line for each layer; of a layer object that stands again, the name of its first place."""
+    """Draw a container with a line for each part; a layer object that is a part again shows the name of its first place."""
     first: dict[int, str] = {}
     lines: list[str] = []
     for name, layer in layers:
         place = first.setdefault(id(layer._object()), name)
         text = repr(layer) if place == name else f"= {place}"
         lines.append(f"  {name}: " + text.replace("\n", "\n  "))
-    return "\n".join([f"{kind}(", *lines, ")"]) if lines else f"{kind}()"
+    if not lines:
+        return f"{kind}()"
+    return "\n".join([f"{kind}(", *lines, ")"])

@@ -1,4 +1,4 @@
-"""Convolutions over one, two or three axes of space: Conv and ConvTranspose. Features are the last axis."""
+"""Convolution layers over one, two or three axes of space, Conv and ConvTranspose, with features last."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ._window import (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Convolution(Layer):
-    """What Conv and ConvTranspose have in common: sizes, parameters, checks."""
+    """Base of the convolutions Conv and ConvTranspose: options, parameters and checks."""
 
     features: int
     kernel_size: Sizes
@@ -48,6 +48,7 @@ class _Convolution(Layer):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
+        # With a list in a field the layer would have no hash.
         for option in ("kernel_size", "stride", "padding", "dilation"):
             object.__setattr__(self, option, lists_as_tuples(getattr(self, option)))
         sizes = {"features": self.features, "groups": self.groups, "kernel_size": self.kernel_size}
@@ -74,7 +75,7 @@ class _Convolution(Layer):
         else:
             x, kernel = cast(self.dtype, x, kernel)
             bias = None
-        # JAX's convolution takes one axis of batch: any number of axes, also none, are made one and back.
+        # JAX's convolution takes exactly one batch axis: the axes before space, also none, are reshaped to one and back.
         batch_axes = x.ndim - (kernel.ndim - 1)
         batch, example = x.shape[:batch_axes], x.shape[batch_axes:]
         y = self._convolved(x.reshape(math.prod(batch), *example), kernel)
@@ -82,22 +83,24 @@ class _Convolution(Layer):
         return y if bias is None else y + bias
 
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The convolution of an input with one axis of batch."""
+        """Convolve an input with one batch axis."""
         raise NotImplementedError
 
     def _kernel(self, params: Params, x: PyTree) -> jax.Array:
-        """The kernel, checked to fit the input."""
+        """The convolution's kernel, checked to fit the input."""
         window = self._window(x)
         kernel = parameter(params, "kernel", self)
+        # The usual mistake, another number of features in, gets a message that names both numbers.
         if kernel.ndim == len(window) + 2 and x.shape[-1] != kernel.shape[-2] * self.groups:
             expected = f"{kernel.shape[-2] * self.groups} features for the kernel {describe(kernel)}"
             raise misfit(self, expected, f"the input {describe(x)}")
         return parameter(params, "kernel", self, (*window, x.shape[-1] // self.groups, self.features))
 
     def _window(self, x: PyTree) -> tuple[int, ...]:
-        """The kernel's size in each axis of space of this input."""
+        """The kernel's size on each axis of space of this input."""
         per_axis = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
-        return for_each_axis(self.kernel_size, spatial_rank(self, x, self.kernel_size, per_axis))
+        rank = spatial_rank(self, x, self.kernel_size, per_axis)
+        return for_each_axis(self.kernel_size, rank)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,9 +113,9 @@ class Conv(_Convolution):
     >>> params["kernel"].shape, layer(params, x).shape
     ((3, 3, 3, 16), (1, 14, 14, 16))
 
-    The kernel is (space..., in / groups, features). A kernel size that is one number is that in each axis of space.
-    As many groups as features in and out is a depthwise convolution. Any number of axes before those of space,
-    also none, is the batch.
+    The kernel is (space..., in / groups, features). A kernel size that is one number holds for each axis of space.
+    With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
+    space, also none, is the batch.
 
     Raises:
         LayerError: an input that does not fit the kernel, or groups that do not divide its features.
@@ -120,11 +123,12 @@ class Conv(_Convolution):
 
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         rank = kernel.ndim - 2
+        padding = self.padding if isinstance(self.padding, str) else before_and_after(self.padding, rank)
         y = jax.lax.conv_general_dilated(
             x,
             kernel,
             window_strides=for_each_axis(self.stride, rank),
-            padding=self.padding if isinstance(self.padding, str) else before_and_after(self.padding, rank),
+            padding=padding,
             rhs_dilation=for_each_axis(self.dilation, rank),
             feature_group_count=self.groups,
             dimension_numbers=_features_last(rank),
@@ -135,14 +139,14 @@ class Conv(_Convolution):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConvTranspose(_Convolution):
-    """The transpose of a convolution, which makes space larger: what `Conv` does to a gradient.
+    """The transpose of a convolution, which enlarges space: it computes what the gradient of `Conv` does to its input.
 
     >>> layer = ConvTranspose(16, (4, 4), stride=2)
     >>> x = jnp.ones((1, 14, 14, 3))
     >>> layer(layer.init(jax.random.key(0), x), x).shape
     (1, 28, 28, 16)
 
-    The kernel is (space..., in / groups, features). The padding is that of the convolution it is the transpose of:
+    The kernel is (space..., in / groups, features). The padding is that of the convolution whose transpose it is:
     with `"SAME"` space grows by the stride, with `"VALID"` the size is `(n - 1) * stride + dilation * (kernel - 1) + 1`
     as in PyTorch, from which a padding in numbers is taken. (Keras and Flax add zeros where a kernel is smaller than
     the stride.)
@@ -154,26 +158,26 @@ class ConvTranspose(_Convolution):
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         rank = kernel.ndim - 2
         strides, dilations = for_each_axis(self.stride, rank), for_each_axis(self.dilation, rank)
-        # A position of the input writes to `reach + 1` places of the output, from `stride` times its own index on.
+        # Position i of the input is added to `reach + 1` places of the output, from place `i * stride` on.
         reaches = [dilation * (size - 1) for dilation, size in zip(dilations, kernel.shape)]
         cropped = self._cropped(reaches, strides)
         axes = zip(x.shape[1:], strides, reaches, cropped)
         sizes = [(size - 1) * stride + reach + 1 - before - after for size, stride, reach, (before, after) in axes]
-        if min(sizes) < 1:
+        if min(sizes) < 1:  # JAX would return an empty output
             raise misfit(self, "an output of at least one place on each axis", f"{sizes} for the input {describe(x)}")
         return jax.lax.conv_general_dilated(
             x,
             jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
             window_strides=(1,) * rank,
             padding=[(reach - before, reach - after) for reach, (before, after) in zip(reaches, cropped)],
-            lhs_dilation=strides,
+            lhs_dilation=strides,  # zeros between the positions of the input
             rhs_dilation=dilations,
             feature_group_count=self.groups,
             dimension_numbers=_features_last(rank),
         )
 
     def _cropped(self, reaches: list[int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
-        """How much of the whole output is left out before and after each axis of space.
+        """How many places of the whole output are cropped before and after each axis of space.
 
         Args:
             reaches: how far the window reaches beyond its first place, on each axis.
@@ -184,7 +188,7 @@ class ConvTranspose(_Convolution):
             return [(0, 0)] * len(strides)
         cropped: list[tuple[int, int]] = []
         for reach, stride in zip(reaches, strides):
-            # What the convolution pads in all; the rest of an odd number goes to the end, as in `jax.lax.padtype_to_pads`.
+            # The convolution's padding; of an odd number the larger half is at the end, as in `jax.lax.padtype_to_pads`.
             total = reach + 1 - stride
             before = max(total // 2, 0)
             cropped.append((before, total - before))
@@ -192,7 +196,7 @@ class ConvTranspose(_Convolution):
 
 
 def _features_last(rank: int) -> ConvDimensionNumbers:
-    """The layouts of input, kernel and output: N[D][H]WC, [D][H]WIO and N[D][H]WC."""
+    """The dimension numbers of a convolution with features last: input and output N[D][H]WC, kernel [D][H]WIO."""
     space = "DHW"[3 - rank :]
-    shape = (1,) * (rank + 2)
+    shape = (1,) * (rank + 2)  # only the number of axes counts
     return jax.lax.conv_dimension_numbers(shape, shape, (f"N{space}C", f"{space}IO", f"N{space}C"))

@@ -1,4 +1,4 @@
-"""Dense, a product with a kernel plus a bias: a fully connected (linear) layer."""
+"""Dense, the fully connected (linear) layer: a matrix product with a kernel, plus a bias."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .._words import describe
 from ._inputs import cast, floats, misfit, parameter
 from ._layer import Initializer, Layer, Params
 
+# Made once: specs of equal layers then hold the same function.
 _LECUN = initializers.lecun_normal()
 
 
@@ -40,8 +41,8 @@ class Dense(Layer):
 
     Args:
         features: the size of the output's last axis, or of several axes.
-        axis: the axes that are summed over, which are the last of the input.
-        dtype: the dtype it computes in; by default what JAX promotes input and parameters to.
+        axis: the axes of the input that are summed over, which must be the last ones.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
 
     Raises:
         LayerError: an input of another shape than the kernel, or of whole numbers.
@@ -57,7 +58,7 @@ class Dense(Layer):
     axis: int | tuple[int, ...] = -1
 
     def __post_init__(self) -> None:
-        if isinstance(self.features, list):
+        if isinstance(self.features, list):  # a list has no hash
             object.__setattr__(self, "features", tuple(self.features))
         if not self._output_axes or min(self._output_axes) < 1:
             raise LayerError(f"Dense: expected a number of features of at least 1, got {self.features}")
@@ -80,7 +81,7 @@ class Dense(Layer):
             x, kernel = cast(self.dtype, x, kernel)
             bias = None
         batch = x.shape[: x.ndim - len(self._summed_axes)]
-        # As a product of two matrices, which XLA compiles faster and with fewer copies than one over several axes.
+        # A product of two matrices: XLA compiles it faster, and with fewer copies, than one over several axes.
         features_in = math.prod(x.shape[len(batch) :])
         y = x.reshape(*batch, features_in) @ kernel.reshape(features_in, math.prod(self._output_axes))
         if bias is not None:
@@ -88,9 +89,10 @@ class Dense(Layer):
         return y.reshape(*batch, *self._output_axes)
 
     def _kernel(self, params: Params, x: PyTree) -> jax.Array:
-        """The kernel, checked to fit the input."""
+        """The kernel of the Dense layer, checked to fit the input."""
         kernel = parameter(params, "kernel", self)
         axes_in = kernel.ndim - len(self._output_axes)
+        # The usual mistake, another number of features in, gets a message that names both numbers.
         if axes_in == 1 and floats(self, x).shape[-1] != kernel.shape[0]:
             expected = f"{kernel.shape[0]} features for the kernel {describe(kernel)}"
             raise misfit(self, expected, f"the input {describe(x)}")
@@ -105,6 +107,7 @@ class Dense(Layer):
     def _default_init(self, rank: int) -> Initializer:
         if rank == 2:
             return _LECUN
+        # By default in and out are the last two axes and all others a window, which gives another fan-in.
         count = len(self._summed_axes)
         return initializers.lecun_normal(in_axis=tuple(range(count)), out_axis=tuple(range(count, rank)))
 

@@ -1,4 +1,4 @@
-"""Dropout, which sets random elements to 0 in training."""
+"""Dropout: in training, set a random share of the elements to 0 and scale up the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Dropout(Layer):
     >>> drop({}, x, key=jax.random.key(1)).tolist()
     [2.0, 0.0, 2.0, 2.0]
 
-    Without a key, when not training, the input passes unchanged. In a container the key of each Dropout is derived
+    Without a key, outside of training, the output is the input. In a container the key of each Dropout is derived
     from its path: the same step key gives the same mask in every model in which it has that path, scanned or not
     (Srivastava et al. 2014).
 
@@ -41,10 +41,10 @@ class Dropout(Layer):
     def apply(self, params: Params, x: PyTree, *, key: jax.Array | None = None, train: bool = False) -> PyTree:
         if self.rate == 0:
             return x
-        # Without this a forgotten key would mean training without dropout, in silence.
+        # Otherwise a forgotten key would silently mean training without dropout.
         if key is None and train:
             raise misfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
-        floats(self, x)  # also where nothing is dropped, so that evaluation refuses what training would
+        floats(self, x)  # also without a key, so that evaluation refuses what training would
         if key is None:
             return x
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)

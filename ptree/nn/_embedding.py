@@ -1,4 +1,4 @@
-"""Embedding, a table of vectors that is looked up by whole numbers, such as token ids."""
+"""Embedding, a table of vectors looked up by token ids, and the product with its rows for tied language models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Embedding(Layer):
     (1, 3, 8)
 
     The table is (num_embeddings, features), drawn from a Gaussian with the variance 1 / features. A
-    number outside of the table reads NaN, which shows, where clamping would not.
+    number outside of the table reads NaN, which is noticed, unlike the last row that clamping would read.
 
     Raises:
         LayerError: an input that is not of whole numbers.
@@ -41,6 +41,7 @@ class Embedding(Layer):
     dtype: DTypeLike | None = None
 
     def declare(self, x: PyTree) -> dict[str, Param]:
+        # With rows of norm 1 on average, the logits of `attend` are about as large as its input.
         draw = self.table_init or initializers.normal(math.sqrt(1 / self.features))
         return {"table": Param((self.num_embeddings, self.features), self.param_dtype, draw)}
 
@@ -48,7 +49,7 @@ class Embedding(Layer):
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise misfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
         (table,) = cast(self.dtype, jnp.asarray(self._table(params)))
-        # -1 is a mistake rather than the last row; NaN shows it, where JAX by default clamps.
+        # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.
         return table.at[x].get(mode="fill", wrap_negative_indices=False)
 
     def attend(self, params: Params, x: PyTree) -> jax.Array:

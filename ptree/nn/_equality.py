@@ -1,4 +1,4 @@
-"""Equality of layers: type, fields with their types, and which layers inside are one object."""
+"""Equality and hash of layers, as an identity: the type, constant fields with their types, and which parts are one object."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import cached_property
 
 
 class FieldEquality:
-    """Base of objects that are equal when their types and dataclass fields are, stricter than Python's `==`.
+    """Base of objects with equality by type and dataclass fields, stricter than Python's `==`.
 
-    1, 1.0 and True differ, and so do 0.0 and -0.0: they compute different results. An object that keeps something else
-    than frozen fields is equal to itself alone.
+    1, 1.0 and True differ, and so do 0.0 and -0.0: they compute different results. An object with attributes besides
+    frozen fields is equal to itself only.
     """
 
     def _sharing(self) -> Mapping[str, str]:
-        """Which parts are one object: path -> path of its first place. Objects that share differently are not equal."""
+        """Which parts are one object: path -> path of its first place. It counts in equality, as such parts share parameters."""
         return {}
 
     def __eq__(self, other: object) -> bool:
@@ -32,23 +32,23 @@ class FieldEquality:
 
     @cached_property
     def _identity(self) -> Identity:
-        # Cached: the hash of a deep network walks all its layers, and each call of a compiled function asks for it.
+        # Cached: it takes a walk over all layers of a network, and each compiled call needs it.
         values = [getattr(self, field.name) for field in fields_of(self)]
         facts = (type(self), *map(_fact, values), *self._sharing().items())
         return Identity(facts, all(map(_is_constant, values)))
 
     def __getstate__(self) -> dict[str, object]:
-        """All attributes but cached properties: a hash is not the same in another process."""
+        """The attributes to pickle: without cached properties, since a hash is different in another process."""
         return {name: value for name, value in vars(self).items() if not _is_cache(self, name)}
 
 
 class Identity:
-    """An object's type, fields and sharing, as the key of a dict. Hashed once."""
+    """Identity of an object, for equality and as a key: its type, fields and shared parts. The hash is cached."""
 
     def __init__(self, facts: tuple[Hashable, ...], is_constant: bool):
         self.facts = facts
         self.is_constant = is_constant
-        """Whether no layer inside can change: only then may what was compiled for it serve again."""
+        """Whether no layer inside can change: only then a compiled function stays valid."""
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Identity) and self.facts == other.facts)
@@ -62,12 +62,13 @@ class Identity:
 
 
 def identity_of(value: FieldEquality) -> Identity | None:
-    """What an object is, as the key of a dict; None if it keeps something else than frozen fields."""
+    """The identity of an object, by which it is compared; None if it has attributes besides frozen fields."""
+    # Checked at each call: an attribute may have been set since the last one.
     return value._identity if _keeps_only_fields(value) else None
 
 
 def fields_of(value: object) -> tuple[dataclasses.Field[object], ...]:
-    """The fields of a dataclass; of any other object none."""
+    """The fields of a dataclass; () for any other object."""
     return dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
 
 
@@ -75,8 +76,8 @@ def _keeps_only_fields(value: object) -> bool:
     """Whether an object is a frozen dataclass, or no dataclass, without attributes besides its fields."""
     frozen = not dataclasses.is_dataclass(value) or type(value).__dataclass_params__.frozen  # pyright: ignore
     names = {field.name for field in fields_of(value)}
-    others = [name for name in vars(value) if name not in names and not _is_cache(value, name)]
-    return frozen and not others
+    attributes = vars(value).keys() - names
+    return frozen and all(_is_cache(value, name) for name in attributes)
 
 
 def _is_cache(value: object, name: str) -> bool:
@@ -84,19 +85,19 @@ def _is_cache(value: object, name: str) -> bool:
 
 
 def _fact(value: object) -> Hashable:
-    """A field's value such that only values of one type are equal; what can change is equal to itself alone."""
+    """A field's value as it counts in equality: with its type, or by `id` for an object that can change."""
     if isinstance(value, FieldEquality):
         identity = identity_of(value)
         return id(value) if identity is None else identity
     if isinstance(value, tuple):
         return tuple(map(_fact, value))
     if isinstance(value, (float, complex)):
-        return type(value), repr(value)
+        return type(value), repr(value)  # by text -0.0 differs from 0.0, and nan equals nan
     return type(value), value
 
 
 def _is_constant(value: object) -> bool:
-    """Whether a field's value cannot change. Lists and dicts are not looked into: they have no hash, so nothing is kept for them."""
+    """Whether a field's value is constant. A list or dict counts as constant: it has no hash, so nothing is cached for it."""
     if isinstance(value, tuple):
         return all(map(_is_constant, value))
     if isinstance(value, FieldEquality):

@@ -1,4 +1,4 @@
-"""Flatten, all axes but the first as one."""
+"""Flatten: merge all axes but the batch into one."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Flatten(Layer):
     """
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        if not getattr(x, "shape", ()):
+        if not getattr(x, "shape", ()):  # a Python number has no shape at all
             raise misfit(self, "an array with at least one axis", describe(x))
+        # Not -1, which NumPy and JAX cannot work out for an empty batch.
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))

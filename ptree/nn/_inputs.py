@@ -1,4 +1,4 @@
-"""Checks of a layer's input and parameters: arrays, dtypes, shapes, and the errors of what does not fit."""
+"""Check a layer's input and parameters, arrays of the right dtype and shape; cast them; the errors for a misfit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ._layer import Layer, Params
 
 
 class MissingParameterError(LayerError):
-    """A layer's parameters lack one; a container that has nothing at all for the layer says that instead."""
+    """Error for a parameter that is missing. A container without any parameters for the layer says so instead."""
 
 
 def misfit(layer: Layer, expected: str, got: str) -> LayerError:
-    """The error for an input or parameters that do not fit; containers add where the layer is."""
+    """The error for an input or parameters that do not fit; containers add the path of the layer."""
     return LayerError(f"{layer!r}: expected {expected}, got {got}")
 
 
@@ -34,7 +34,7 @@ def floats(layer: Layer, x: PyTree) -> jax.Array:
 
 
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:
-    """The array of this name among the layer's parameters, checked to be of the shape."""
+    """Look up the array of this name in the layer's parameters; raise if its shape does not fit."""
     leaf = _child(params, name, layer)
     if isinstance(leaf, Mapping) or not hasattr(leaf, "shape"):
         raise misfit(layer, f"an array as {name}", describe(leaf))
@@ -45,7 +45,7 @@ def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | 
 
 
 def parameters_in(params: Params, name: str, layer: Layer) -> Params:
-    """The node of this name among the layer's parameters."""
+    """Look up the node of this name in the layer's parameters; raise if it is an array."""
     node = _child(params, name, layer)
     if not isinstance(node, Mapping):
         raise misfit(layer, f"a node of parameters as {name}", describe(node))
@@ -55,18 +55,19 @@ def parameters_in(params: Params, name: str, layer: Layer) -> Params:
 def _child(params: Params, name: str, layer: Layer) -> PyTree:
     try:
         return params[name]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError):  # TypeError: an array or None in the place of a mapping
         there = sorted(params) if isinstance(params, Mapping) else describe(params)
         expected = f"{layer!r}: expected the parameter {name!r}"
         raise MissingParameterError(f"{expected}, got parameters {there}") from None
 
 
 def cast(dtype: DTypeLike | None, *arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in the dtype that a layer computes in; None is what JAX promotes them to."""
+    """Cast arrays, the input and parameters of a layer, to one dtype; None for the one that JAX promotes them to."""
     dtype = jnp.result_type(*arrays) if dtype is None else dtype
     return [array.astype(dtype) for array in arrays]
 
 
 def shapes_of(x: PyTree) -> PyTree:
-    """The input's shapes and dtypes."""
+    """The shapes and dtypes of an input, without values."""
+    # `eval_shape` takes arrays of NumPy, Python numbers and nested inputs alike.
     return jax.eval_shape(lambda x: x, x)

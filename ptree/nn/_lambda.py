@@ -1,4 +1,4 @@
-"""Lambda, a function without parameters as a layer."""
+"""Lambda, a layer that wraps a plain function such as an activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._layer import Layer, Params
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Lambda(Layer):
-    """A function without parameters as a layer, with a name to be printed. Containers make one of a plain function.
+    """Wrap a function without parameters as a layer, with a name to print. Containers do it for plain functions.
 
     >>> Lambda(lambda x: x[:, -1], "last")
     Lambda(last)

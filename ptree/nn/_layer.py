@@ -1,4 +1,5 @@
-"""Layer, the base class of all layers, with their spec, call, init and updated; and the adapter for other objects."""
+"""Layer, the base class of all layers: declare, spec, init, apply, call, the layers inside its fields and the objects among
+them that are shared; and an adapter for layers of other classes."""
 
 from __future__ import annotations
 
@@ -28,11 +29,11 @@ Initializer: TypeAlias = Callable[..., jax.Array]
 
 
 class Layer(FieldEquality):
-    """Base of all layers: a pure function of parameters and an input, that says which parameters it needs.
+    """Base class of all layers: a pure function of parameters and an input, which declares the parameters it needs.
 
     To write a layer, make a frozen dataclass of its options with two methods. `declare(x)` gives the parameters for an
     input like `x`, a mapping of `Param` and of other layers' `spec(x)`; `apply(params, x)` computes the output.
-    What others use, `spec`, `init` and the call, comes from this class.
+    This class adds `spec`, `init` and the call.
 
     >>> from dataclasses import dataclass
     >>> import jax.numpy as jnp, ptree as pt
@@ -56,33 +57,34 @@ class Layer(FieldEquality):
     (2, 8)
 
     - The input of `declare` may be a `jax.ShapeDtypeStruct`: read its shape and dtype only.
-    - Options of a call are keyword arguments of `apply`. One that needs randomness takes `key=None`, one that does
-      otherwise in training `train=False`. Containers pass options on to the layers that take them.
-    - A layer object that is held twice, in fields or at two of the paths that `parts` gives, is one set of parameters:
+    - Options of a call are keyword arguments of `apply`. A layer that needs randomness takes `key=None`, one that
+      behaves differently in training `train=False`. Containers pass options on to the layers that take them.
+    - A layer object in two places, in fields or at two of the paths that `parts` yields, has one set of parameters:
       `spec` ties them.
-    - Inside of `jax.jit` a call is a compiled function that equal layers share, so `apply` must be pure, and what it
-      reads besides its fields is read once. A class that keeps more than frozen fields is a layer too; it is
-      equal to itself alone, and not compiled apart.
+    - Inside of `jax.jit` a call is a compiled function that equal layers share, so `apply` must be pure: what it
+      reads besides its fields is read once. A class with more than frozen fields is a layer too; it is equal to
+      itself only, and its calls are not compiled.
     - `@dataclass(frozen=True)` compares fields by `==`. With `eq=False` layers compare as those of `ptree.nn` do: 1,
-      1.0 and True differ, and so do two layers of which only one holds an object twice. Write it where layers are
-      static arguments of `jax.jit`. Compiled calls never mix up layers, with either.
+      1.0 and True differ, and so do two layers of which only one contains an object twice. Use it where layers are
+      static arguments of `jax.jit`. Compiled calls never mix up layers, with or without it.
     """
 
     statistics: ClassVar[tuple[str, ...]] = ()
-    """The layer's leaves that `updated` sets, rather than the optimiser."""
+    """Names of the leaves that `updated` sets, such as running statistics; the optimiser leaves them alone."""
     is_loop: ClassVar[bool] = False
-    """Whether a call is a loop of JAX's, which compiles outside of `jax.jit` too."""
+    """Whether a call runs a JAX loop, which is compiled outside of `jax.jit` too."""
 
     def __new__(cls, *given: object, **options: object) -> Self:
+        # Before the dataclass's own `__init__`, whose TypeError would not say what to write instead.
         check_arguments(cls, given, options)
         return super().__new__(cls)
 
     def declare(self, x: PyTree, /) -> Mapping[str, PyTree]:
-        """What a layer writes: its parameters for an input like `x`, by name. Default: none."""
+        """For layers to define: the parameters for an input like `x`, by name. By default none."""
         return {}
 
     def apply(self, params: Params, x: PyTree, /) -> PyTree:
-        """What a layer writes: its output, pure."""
+        """For layers to define: compute the output from parameters and an input. Must be pure."""
         raise NotImplementedError(f"{type(self).__name__} has no `apply(self, params, x)`")
 
     def spec(self, *inputs: PyTree) -> Tree:
@@ -94,7 +96,11 @@ class Layer(FieldEquality):
         """
         declare: Callable[..., Mapping[str, PyTree]] = self.declare
         tree = Tree(declare(*inputs))
-        table = {again: first for again, first in self._sharing().items() if again in tree and first in tree}
+        table: dict[str, str] = {}
+        for again, first in self._sharing().items():
+            # A layer without parameters has no node to tie.
+            if again in tree and first in tree:
+                table[again] = first
         if not table:
             return tree
         try:
@@ -103,7 +109,7 @@ class Layer(FieldEquality):
             raise TieError(f"{error} One layer object stands at both places: make two layers of it.") from None
 
     def __call__(self, params: Params, *inputs: PyTree, **options: PyTree) -> PyTree:
-        """The output of `apply`, which inside of `jax.jit` is a compiled function that equal layers share.
+        """Call `apply`; inside of `jax.jit` as a compiled function that equal layers share.
 
         Raises:
             LayerError: the input or the parameters do not fit the layer.
@@ -123,30 +129,35 @@ class Layer(FieldEquality):
         """The output in training, and the parameters with new running statistics; all others are the same objects.
 
         Raises:
-            LayerError: a layer of your own that holds a `BatchNorm`: it must say how the statistics come out.
+            LayerError: a class of your own that contains a `BatchNorm`: it must define `updated` itself.
         """
+        # A call would return the output alone, and the new statistics would silently be lost.
         if any(layer._keeps_statistics() for _, layer in layers_in(self)):
             raise LayerError(
                 f"{self!r}: it holds layers with running statistics, so define `updated(params, x, *, key=None)`, which"
                 " returns the output and the new parameters"
             )
         accepted = self.call_options()
-        training = {name: value for name, value in (("key", key), ("train", True)) if name in accepted}
-        return self(params, x, **(options | training)), params
+        if "key" in accepted:
+            options["key"] = key
+        if "train" in accepted:
+            options["train"] = True
+        return self(params, x, **options), params
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:
         """The layers inside, each with the path that its parameters have in `spec`.
 
-        By default the fields: one that holds a layer by its name, one that holds several as `blocks/0`, `blocks/1`.
+        By default those in the fields: a layer under the name of its field, several in one field as `blocks/0`, `blocks/1`.
         """
         for field in fields_of(self):
             yield from _layers_in_field(getattr(self, field.name), field.name)
 
     def call_options(self) -> frozenset[str]:
         """The names of the options that a call takes; with `**options` also those of the layers inside."""
-        # A layer may override the call itself; its options must not get lost, or dropout would be off in silence.
+        # A layer may override the call itself: without its options, dropout inside would silently be off.
         calls_apply = type(self).__call__ is Layer.__call__
-        names, takes_others = _keywords(type(self).apply if calls_apply else type(self).__call__)
+        function = type(self).apply if calls_apply else type(self).__call__
+        names, takes_others = _keywords(function)
         if takes_others:
             names = names.union(*(layer.call_options() for _, layer in layers_in(self)))
         return names
@@ -156,11 +167,11 @@ class Layer(FieldEquality):
 
     @cached_property
     def _shared_places(self) -> Mapping[str, str]:
-        """Where one layer object stands again: path -> path of its first place."""
+        """The places of layer objects that are shared: path -> path of the object's first place."""
         return _shared_places(self)
 
     def _object(self) -> object:
-        """The object that has one set of parameters wherever it stands: the layer, or what an adapter stands for."""
+        """The object that has one set of parameters in all of its places: the layer, or the one in an adapter."""
         return self
 
     def _keeps_statistics(self) -> bool:
@@ -168,13 +179,13 @@ class Layer(FieldEquality):
         return bool(self.statistics) or any(layer._keeps_statistics() for _, layer in layers_in(self))
 
     def __repr__(self) -> str:
-        """The layer as a person would write it: options without a default, and those that differ from theirs."""
+        """The layer as a call of its constructor: options without a default, and those that differ from their default."""
         parts: list[str] = []
         in_order_of_call = sorted(fields_of(self), key=lambda field: bool(field.kw_only))
         for field in in_order_of_call:
             value = getattr(self, field.name)
             text = value.__name__ if isinstance(value, type) else repr(value)
-            if field.default is dataclasses.MISSING:
+            if field.default is dataclasses.MISSING:  # such fields come first, by position
                 parts.append(text)
             elif value != field.default:
                 parts.append(f"{field.name}={text}")
@@ -183,7 +194,7 @@ class Layer(FieldEquality):
 
 @runtime_checkable
 class LayerLike(Protocol):
-    """What an object needs to be taken for a layer."""
+    """The methods that make an object a layer."""
 
     def spec(self, x: PyTree, /) -> Mapping[str, PyTree]: ...
     def __call__(self, params: Params, x: PyTree, /) -> PyTree: ...
@@ -191,14 +202,14 @@ class LayerLike(Protocol):
 
 @runtime_checkable
 class _Updating(Protocol):
-    """An object that says itself how its running statistics come out."""
+    """A layer of another class that returns its new running statistics itself."""
 
     def updated(self, params: P, x: PyTree, /, *, key: jax.Array | None, **options: PyTree) -> tuple[PyTree, P]: ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Foreign(Layer):
-    """Adapter: an object with `spec(x)` and `__call__(params, x)` that does not derive from Layer, as a layer."""
+    """Adapter for a layer of another class: any object with `spec(x)` and `__call__(params, x)`."""
 
     layer: LayerLike
 
@@ -206,12 +217,13 @@ class Foreign(Layer):
         return self.layer
 
     def _keeps_statistics(self) -> bool:
-        return bool(getattr(self.layer, "statistics", ()))
+        return bool(getattr(self.layer, "statistics", ()))  # not part of the protocol
 
     def spec(self, *inputs: PyTree) -> Tree:
         return Tree(self.layer.spec(*inputs))
 
     def __call__(self, params: Params, *inputs: PyTree, **options: PyTree) -> PyTree:
+        # Not compiled: nothing says that the object is pure, or when it is equal to another.
         return self.layer(params, *inputs, **options)
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
@@ -220,7 +232,7 @@ class Foreign(Layer):
         return super().updated(params, x, key=key, **options)
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:
-        return iter(())
+        return iter(())  # its own `spec` ties what is shared inside
 
     def call_options(self) -> frozenset[str]:
         names, _ = _keywords(type(self.layer).__call__)
@@ -231,26 +243,26 @@ class Foreign(Layer):
 
 
 def layers_in(layer: Layer) -> Iterator[tuple[str, Layer]]:
-    """The layers that `parts` names; those that do not derive from Layer in an adapter, functions left out."""
+    """The layers inside a layer, with the paths that `parts` yields; layers of other classes in an adapter, no functions."""
     for path, part in layer.parts():
         if is_layer(part):
             yield path, adapted(part)
 
 
 def is_layer(value: PyTree) -> bool:
-    """Whether an object is a layer, of any origin. A class is none, although it has the methods."""
+    """Whether an object is a layer, of this or another class. A class itself is not, although it has the methods."""
     if isinstance(value, Layer):  # a fast path: 0.1 us, where the check of a Protocol takes 4
         return True
     return isinstance(value, LayerLike) and not isinstance(value, type)
 
 
 def adapted(value: LayerLike) -> Layer:
-    """The layer itself, or an adapter for one that does not derive from Layer."""
+    """A layer as it is, or in an adapter if it is of another class."""
     return value if isinstance(value, Layer) else Foreign(value)
 
 
 def _layers_in_field(value: PyTree, path: str) -> Iterator[tuple[str, PyTree]]:
-    """The layers in a field, which may be a list, tuple or dict of them."""
+    """The layers inside a field, which may be a list, tuple or dict of them."""
     if is_layer(value):
         yield path, value
     elif isinstance(value, (list, tuple, Mapping)):
@@ -260,10 +272,11 @@ def _layers_in_field(value: PyTree, path: str) -> Iterator[tuple[str, PyTree]]:
 
 
 def _shared_places(layer: Layer) -> dict[str, str]:
-    """Where one layer object stands again: path -> path of its first place. The layers inside it are not listed."""
-    # The object is kept beside its place: `parts` may make layers on the fly, and a dead one's id is given to another.
+    """Find layer objects that are shared: path -> path of the object's first place, without the layers inside of it."""
+    # Objects are kept beside their places: `parts` may make layers on the fly, and an id is reused once its object is gone.
     first: dict[int, tuple[object, str]] = {}
     again: dict[str, str] = {}
+    # A stack rather than recursion: paths may be 256 levels deep.
     pending = _parts_in_reverse("", layer)
     while pending:
         path, part = pending.pop()
@@ -276,13 +289,13 @@ def _shared_places(layer: Layer) -> dict[str, str]:
 
 
 def _parts_in_reverse(path: str, layer: Layer) -> list[tuple[str, Layer]]:
-    """The layers inside with their whole paths, the last first, for a stack that gives the first first."""
+    """The layers inside with their whole paths, in reverse: `pop` then takes the first one first."""
     return [(join(path, name), part) for name, part in layers_in(layer)][::-1]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024)  # `inspect.signature` takes longer than a small layer's call
 def _keywords(function: Callable[..., PyTree]) -> tuple[frozenset[str], bool]:
-    """The names of a function's arguments, and whether it has `**options`."""
+    """The names of the arguments of a layer's call or `apply`, and whether it takes `**options`."""
     try:
         arguments = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a function that is not written in Python

@@ -1,4 +1,4 @@
-"""Parallel, layers side by side on one input, whose outputs are combined."""
+"""Parallel, several branches on one input, whose outputs are summed or combined."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._layer import Layer, P
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Parallel(Container):
-    """Layers that all get the input; `combine` makes one output of theirs, by default the sum.
+    """Call several layers on one input in parallel, and combine their outputs, by default as their sum.
 
     >>> import jax, jax.numpy as jnp
     >>> from ptree.nn import Dense
@@ -28,8 +28,8 @@ class Parallel(Container):
 
     Args:
         *given: layers and functions one by one, or one dict: name -> layer.
-        layers: instead of these, pairs (name, layer): what the attribute `layers` holds.
-        combine: a function of all outputs.
+        layers: instead of these, pairs (name, layer), as in the attribute `layers`.
+        combine: a function of all outputs, which returns one.
 
     Raises:
         LayerError: no layers, or outputs that cannot be added up.
@@ -48,7 +48,7 @@ class Parallel(Container):
             raise LayerError(f"Parallel: expected a function of all outputs as combine, got {combine!r}")
         object.__setattr__(self, "layers", named_layers("Parallel", given, layers))
         object.__setattr__(self, "combine", combine)
-        if not self.layers:
+        if not self.layers:  # there would be no output
             raise LayerError("Parallel: expected at least one layer")
 
     def parts(self) -> Iterator[tuple[str, Layer]]:
@@ -63,7 +63,7 @@ class Parallel(Container):
             outputs.append(y)
             if len(spec):
                 specs[name] = spec
-        jax.eval_shape(self._combined, *outputs)  # refuses outputs that do not fit together
+        jax.eval_shape(self._combined, *outputs)  # raises if the outputs cannot be combined
         return specs
 
     def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
@@ -76,10 +76,11 @@ class Parallel(Container):
     def _combined(self, *outputs: PyTree) -> PyTree:
         if self.combine is not None:
             return self.combine(*outputs)
+        # Addition would broadcast, say (2, 1) to (2, 8), in silence.
         if len({y.shape for y in outputs}) > 1:
             got = ", ".join(map(describe, outputs))
             raise LayerError(f"Parallel: expected outputs of one shape to add up, or combine=, got {got}")
-        first, *others = outputs
+        first, *others = outputs  # from the first, as 0 + x could change the dtype
         return sum(others, first)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Pools over one, two or three axes of space: MaxPool and AvgPool. Features are the last axis."""
+"""Pooling layers, MaxPool and AvgPool: the largest value or the mean in each window."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ._window import (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Pool(Layer):
-    """What the pools have in common: a window over the axes of space."""
+    """Base of the pooling layers: the options and the reduction of each window."""
 
     window: Sizes
     stride: Sizes | None = None
@@ -37,6 +37,7 @@ class _Pool(Layer):
     padding: Padding = "VALID"
 
     def __post_init__(self) -> None:
+        # With a list in a field the layer would have no hash.
         for option in ("window", "stride", "padding"):
             object.__setattr__(self, option, lists_as_tuples(getattr(self, option)))
         check_sizes(type(self).__name__, {"window": self.window, "stride": self.stride})
@@ -45,25 +46,25 @@ class _Pool(Layer):
             self._check_padding_below_window(self.padding)
 
     def _check_padding_below_window(self, padding: int | Sequence[int | tuple[int, int]]) -> None:
-        # A window with nothing but padding has no largest value, and its mean would divide 0 by 0.
+        # A window of padding only has no largest value, and its mean would be 0 / 0.
         given = [len(option) for option in (self.window, padding) if isinstance(option, tuple)]
-        rank = min(given, default=1)
+        rank = min(given, default=1)  # one number for all axes: one comparison is enough
         for (before, after), size in zip(before_and_after(padding, rank), for_each_axis(self.window, rank)):
             if max(before, after) >= size:
                 raise LayerError(f"{self!r}: expected a padding below the window, which would else hold nothing")
 
     def _reduced(self, x: jax.Array, start: np.ndarray, function: Callable[..., jax.Array]) -> jax.Array:
-        """Each window reduced by a function of two values, from a start.
+        """Reduce each pooling window by a function of two values.
 
         Args:
-            start: the function's neutral element, of NumPy: JAX looks at its value, which a tracer hides.
+            start: the function's neutral element, as a NumPy array: JAX must see its value to have a gradient.
         """
         window = self._window(x)
         rank = len(window)
         stride = for_each_axis(self.stride or window, rank)
         batch = (1,) * (x.ndim - rank - 1)
         padding = self.padding
-        if not isinstance(padding, str):
+        if not isinstance(padding, str):  # JAX takes a pair for every axis, batch and features included
             padding = [*((0, 0) for _ in batch), *before_and_after(padding, rank), (0, 0)]
         y = jax.lax.reduce_window(x, start, function, (*batch, *window, 1), (*batch, *stride, 1), padding)
         check_not_empty(self, x, y)
@@ -76,7 +77,7 @@ class _Pool(Layer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MaxPool(_Pool):
-    """The largest value in each window: f32[batch, space..., features], space divided by the stride.
+    """Pool the largest value in each window: f32[batch, space..., features], space divided by the stride.
 
     >>> MaxPool(2)({}, jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
     [[5.0, 7.0], [13.0, 15.0]]
@@ -88,17 +89,18 @@ class MaxPool(_Pool):
     """
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        return self._reduced(x, np.asarray(-np.inf, floats(self, x).dtype), jax.lax.max)
+        lowest = np.asarray(-np.inf, floats(self, x).dtype)
+        return self._reduced(x, lowest, jax.lax.max)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AvgPool(_Pool):
-    """The mean of each window: f32[batch, space..., features], space divided by the stride.
+    """Pool the mean of each window: f32[batch, space..., features], space divided by the stride.
 
     >>> AvgPool(2)({}, jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
     [[2.5, 4.5], [10.5, 12.5]]
 
-    The stride is by default the window. What was padded counts as 0, or, without `count_padding`, not at all.
+    The stride is by default the window. Padding counts as zeros in the mean; with `count_padding=False` it does not count.
 
     Raises:
         LayerError: an input without as many axes of space as the window has.
@@ -108,12 +110,13 @@ class AvgPool(_Pool):
     count_padding: bool = True
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        # In float32 at least: in bfloat16 a sum of ones stops growing at 256.
+        # Sum in float32 at least: in bfloat16 a sum of ones stops growing at 256.
         wide = floats(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
         zero = np.zeros((), wide.dtype)
         total = self._reduced(wide, zero, jax.lax.add)
         if self.count_padding:
             count = math.prod(self._window(x))
         else:
+            # Windows at the edge hold fewer values: count them as a sum of ones.
             count = self._reduced(jnp.ones_like(wide), zero, jax.lax.add)
         return (total / count).astype(x.dtype)

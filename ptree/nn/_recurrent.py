@@ -1,4 +1,4 @@
-"""Layers that go along a sequence: LSTM and GRU, scanned over time."""
+"""Recurrent layers, LSTM and GRU: a state and its gates, scanned along the time axis of a sequence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ State = tuple[jax.Array, ...]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Recurrent(Layer):
-    """What LSTM and GRU have in common: f32[batch, time, in] -> f32[batch, time, features]."""
+    """Base of the recurrent layers LSTM and GRU: f32[batch, time, in] -> f32[batch, time, features]."""
 
     features: int
     _: KW_ONLY
@@ -37,6 +37,7 @@ class _Recurrent(Layer):
     unroll: int = 1
 
     is_loop = True
+    # What a subclass sets: how many gates share a kernel, and how many arrays are its state.
     gates: ClassVar[int]
     states: ClassVar[int]
 
@@ -54,7 +55,7 @@ class _Recurrent(Layer):
         }
 
     def _declare_gates(self, features_in: int, kernel_init: Initializer) -> dict[str, Param]:
-        width = self.gates * self.features
+        width = self.gates * self.features  # all gates in one kernel: one product rather than three or four
         kernel = Param((features_in, width), self.param_dtype, kernel_init)
         return {"kernel": kernel, "bias": Param((width,), self.param_dtype, self.bias_init)}
 
@@ -63,30 +64,33 @@ class _Recurrent(Layer):
         return ys
 
     def run(self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None) -> tuple[jax.Array, State]:
-        """All outputs f32[batch, time, features], and the last state, to go on with.
+        """All outputs f32[batch, time, features], and the last state, from which the next piece of a sequence goes on.
 
         Raises:
             LayerError: an input, parameters or a state that do not fit.
         """
+        # As for the call of a layer, so that equal layers compile the loop once.
         return call(type(self)._scanned, self, (params, x), {"state": state}, always=True)
 
     def _scanned(self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None) -> tuple[jax.Array, State]:
         kernel, bias, recurrent, hidden_bias = self._leaves(params, x)
         x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, kernel, bias, recurrent, hidden_bias)
         first = self._first_state(x, state)
-        # One large product for all times is faster than a small one in each step of the loop.
+        # One large product for all times is faster than a small one per step. `scan` loops over the first axis.
         from_input = jnp.moveaxis(x @ kernel + bias, -2, 0)
 
         def step(state: State, from_input: jax.Array) -> tuple[State, jax.Array]:
-            return self._step(state, from_input, state[0] @ recurrent + hidden_bias)
+            hidden = state[0]  # the first array of a state is also the output
+            return self._step(state, from_input, hidden @ recurrent + hidden_bias)
 
         last, ys = jax.lax.scan(step, first, from_input, reverse=self.reverse, unroll=self.unroll)
         return jnp.moveaxis(ys, 0, -2), last
 
     def _leaves(self, params: Params, x: PyTree) -> list[jax.Array]:
-        """Kernel and bias of the input, kernel and bias of the state, checked to fit."""
+        """The recurrent layer's kernel and bias for the input, and those for the state, checked to fit."""
         of_input, of_hidden = parameters_in(params, "input", self), parameters_in(params, "hidden", self)
         features_in = parameter(of_input, "kernel", self).shape[0]
+        # Before the shapes of all leaves: the usual mistake, another number of features in, names both numbers.
         if self._checked(x).shape[-1] != features_in:
             raise misfit(self, f"{features_in} features for the input's kernel", f"the input {describe(x)}")
         width = self.gates * self.features
@@ -98,7 +102,7 @@ class _Recurrent(Layer):
         ]
 
     def _first_state(self, x: jax.Array, state: Sequence[jax.Array] | None) -> State:
-        """The state to begin with, zeros by default, checked to fit the input."""
+        """The first state of the sequence, zeros by default, checked to fit the input."""
         shape = (*x.shape[:-2], self.features)
         if state is None:
             return (jnp.zeros(shape, x.dtype),) * self.states
@@ -106,7 +110,7 @@ class _Recurrent(Layer):
         if shapes != [shape] * self.states:
             got = ", ".join(map(describe, state))
             raise misfit(self, f"a state of {self.states} arrays of the shape {shape}", got)
-        return tuple(part.astype(x.dtype) for part in state)
+        return tuple(part.astype(x.dtype) for part in state)  # `scan` refuses a state whose dtype changes
 
     def _step(self, state: State, from_input: jax.Array, from_hidden: jax.Array) -> tuple[State, jax.Array]:
         raise NotImplementedError
@@ -119,7 +123,7 @@ class _Recurrent(Layer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LSTM(_Recurrent):
-    """Long short-term memory along time: f32[batch, time, in] -> f32[batch, time, features].
+    """Long short-term memory, scanned along time: f32[batch, time, in] -> f32[batch, time, features].
 
     >>> layer = LSTM(8)
     >>> x = jnp.ones((2, 5, 4))
@@ -150,7 +154,7 @@ class LSTM(_Recurrent):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GRU(_Recurrent):
-    """Gated recurrent unit along time: f32[batch, time, in] -> f32[batch, time, features].
+    """Gated recurrent unit, scanned along time: f32[batch, time, in] -> f32[batch, time, features].
 
     >>> layer = GRU(8)
     >>> x = jnp.ones((2, 5, 4))
@@ -158,7 +162,7 @@ class GRU(_Recurrent):
     (2, 5, 8)
 
     `input/kernel` is (in, 3 features) and `hidden/kernel` (features, 3 features): the gates r, z, n, as in PyTorch
-    (Cho et al. 2014; the reset gate is applied to what the hidden kernel gives). The state is (h,).
+    (Cho et al. 2014; the reset gate is applied to the product with the hidden kernel). The state is (h,).
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time.
@@ -172,6 +176,7 @@ class GRU(_Recurrent):
         r, z, n = jnp.split(from_input, 3, -1)
         hidden_r, hidden_z, hidden_n = jnp.split(from_hidden, 3, -1)
         z = jax.nn.sigmoid(z + hidden_z)
+        # As PyTorch and cuDNN do; the paper applies the reset gate to h before the product.
         n = jnp.tanh(n + jax.nn.sigmoid(r + hidden_r) * hidden_n)
         h = (1 - z) * n + z * h
         return (h,), h

@@ -1,4 +1,4 @@
-"""Repeat, one layer n times in a row: a scanned stack of layers, or the same parameters each time."""
+"""Repeat: a loop over one layer n times, scanned over a stack of parameters or over steps that share the same ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ._layer import Layer, P, Params
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Repeat(Container):
-    """A layer `n` times, one after the other, each with parameters of its own, kept as a stack and scanned.
+    """Repeat a layer `n` times in a row, each time with its own parameters, which are stacked and scanned over.
 
     >>> import jax.numpy as jnp
     >>> from ptree.nn import Dense, LayerNorm, Residual, Sequential
@@ -39,14 +39,14 @@ class Repeat(Container):
     >>> net(params, jnp.ones((2, 8))).shape
     (2, 8)
 
-    It compiles in the time of one layer. It also runs with parameters that are not stacked, "0", "1", ..., with the
-    same result; `scan=False` declares them so. Keys, and so dropout, are the same in both forms. Groups of different
+    It compiles in the time of one layer. Parameters may also be unstacked, under "0", "1", ..., with the same result;
+    `scan=False` declares them so. Keys, and so dropout masks, are the same in both forms. Groups of different
     layers repeat as one layer: `Repeat(Sequential(local, local, globally), 8)`.
 
     Args:
-        layer: what is repeated; its output is of the shape and dtype of its input.
+        layer: the layer to repeat; its output has the shape and dtype of its input.
         n: how many times.
-        shared: use the same parameters each time; they are the layer's own, without `:` (ALBERT, Lan et al. 2020).
+        shared: use the same parameters each time; their paths are the layer's, without `:` (ALBERT, Lan et al. 2020).
         scan: declare the parameters as a stack.
         remat: compute the inside of each layer again in the backward pass; True, or a `jax.checkpoint_policies`.
         unroll: how many layers are compiled in a row; True for all.
@@ -67,7 +67,7 @@ class Repeat(Container):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", as_layer("Repeat", self.layer))
-        if not isinstance(self.n, int) or self.n < 1:
+        if not isinstance(self.n, int) or self.n < 1:  # a loop of no steps would pass the input on unchanged
             raise LayerError(f"Repeat: expected a number of layers of at least 1, got {self.n!r}")
 
     def parts(self) -> Iterator[tuple[str, Layer]]:
@@ -75,16 +75,17 @@ class Repeat(Container):
 
     @property
     def _name(self) -> str:
-        """The path of the layer's parameters; shared ones are those of Repeat itself."""
+        """The path of the layer's parameters: that of the stack, or of Repeat itself if they are shared."""
         return "" if self.shared else STACKED
 
     def declare(self, x: PyTree) -> Tree:
         x = shapes_of(x)
         spec, y = declared(self._name, self.layer, x)
         expected, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
+        # `scan` has the same condition, but its message names neither the layer nor the path.
         if expected != got:
             raise misfit(self, f"a layer whose output is like its input, {expected}", f"{got}")
-        if self.shared or not len(spec):
+        if self.shared or not len(spec):  # nothing to stack
             return spec
         layers = Tree({str(at): spec for at in range(self.n)})
         return stack(layers, "") if self.scan else layers
@@ -92,13 +93,15 @@ class Repeat(Container):
     def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
         check_options(self, options)
         key = options.pop("key", None)
-        keys = self._keys(key) if "key" in self.layer.call_options() else None
+        # `key` is accepted in any case; only a layer with dropout inside takes one.
+        takes_key = "key" in self.layer.call_options()
+        keys = self._keys(key) if takes_key else None
         y, _ = self._loop(_Step(self.layer, _loop_key(self.layer)), params, x, keys, options)
         return y
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         check_options(self, options)
-        if self.shared:
+        if self.shared:  # each step would give other statistics for the same leaves
             raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
         step = _UpdatingStep(self.layer, _loop_key(self.layer))
         y, statistics = self._loop(step, params, x, self._keys(key), options)
@@ -107,7 +110,7 @@ class Repeat(Container):
         return y, params
 
     def _keys(self, key: jax.Array | None) -> jax.Array | None:
-        """A key for each layer, as a layer of this number would get it."""
+        """A key for each step of the loop: the one that an unstacked layer of this number gets from a container."""
         if key is None:
             return None
         return jax.numpy.stack([child_key(key, at) for at in range(self.n)])
@@ -115,15 +118,16 @@ class Repeat(Container):
     def _loop(
         self, step: Callable[..., PyTree], params: Params, x: PyTree, keys: jax.Array | None, options: Options
     ) -> tuple[PyTree, PyTree]:
-        """The last output, and what else the steps give, stacked."""
+        """Run the loop; return the last output, and the second results of all steps, stacked."""
         taken = options_for(self.layer, "", options)
         if taken:
+            # Two partials are never equal, so JAX compiles the loop again: only with options.
             step = partial(step, options=taken)
         is_same = self.shared or (isinstance(params, Mapping) and not params)
         if not is_same:
             self._check_count(params)
         try:
-            # The same parameters each time, or none: `scan` would find no layers in them, so only keys are scanned over.
+            # The parameters are not stacked, or there are none: scan over the keys only.
             if is_same:
                 same = checkpointed(step, self.remat, is_rolled(self.unroll))
                 return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
@@ -132,8 +136,8 @@ class Repeat(Container):
             raise located(error, self._name) from None
 
     def _with_layers(self, params: P, path: str, values: jax.Array) -> P:
-        """The parameters with new values, one row for each layer, of the leaf that has this path in a layer."""
-        if STACKED in params:  # `set` of the whole stack copies nothing else; layer by layer it would copy it n times
+        """Set one leaf of the repeated layer in all layers; `values` has a row for each."""
+        if STACKED in params:  # set at once: layer by layer the stacked leaf would be copied n times
             return set(params, f"{STACKED}/{path}", values)
         for at in range(self.n):
             params = set(params, f"{at}/{path}", values[at])
@@ -144,6 +148,7 @@ class Repeat(Container):
             raise misfit(self, f"the parameters of {self.n} layers", describe(params))
         count = len(params)
         if [*params] == [STACKED]:
+            # `scan` checks that the sizes agree.
             sizes = [leaf.shape[0] for leaf in jax.tree.leaves(params)]
             count = sizes[0] if sizes else self.n
         if count != self.n:
@@ -152,7 +157,7 @@ class Repeat(Container):
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer as the function that `scan` calls; equal for equal layers, so that JAX compiles the loop once."""
+    """A step of Repeat's loop, which calls the layer; equal for equal layers, so that JAX compiles the loop once."""
 
     layer: Layer = field(compare=False)
     loop_key: Hashable
@@ -165,7 +170,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _UpdatingStep:
-    """One layer in training as the function that `scan` calls; the leaves with new values come out too."""
+    """A step of Repeat's loop in training, which also returns the leaves that have new values: running statistics."""
 
     layer: Layer = field(compare=False)
     loop_key: Hashable
@@ -175,13 +180,16 @@ class _UpdatingStep:
     ) -> tuple[PyTree, dict[str, PyTree]]:
         y, new = self.layer.updated(params, x, **_with_key(options, key))
         old = dict(items(params))
+        # By identity, as no values are known inside of a loop; `updated` keeps all other leaves the same objects.
         return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}
 
 
 def _loop_key(layer: Layer) -> Hashable:
-    """What the loops of equal layers share; of a layer that can change, a key that equals no other."""
+    """The key by which the loops of equal layers share their compilation; for a layer that can change, a unique one."""
     return compile_key(layer) or object()
 
 
 def _with_key(options: Options, key: jax.Array | None) -> dict[str, PyTree]:
-    return dict(options) if key is None else {**options, "key": key}
+    if key is None:
+        return dict(options)
+    return {**options, "key": key}

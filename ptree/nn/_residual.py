@@ -1,4 +1,4 @@
-"""Residual, a layer whose input is added to its output: a skip connection."""
+"""Residual, a skip connection: `x + inner(x)`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._layer import Layer, P
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Residual(Container):
-    """`x + inner(x)` (He et al. 2016).
+    """Residual connection, `x + inner(x)` (He et al. 2016).
 
     >>> import jax, jax.numpy as jnp
     >>> from ptree.nn import Dense, LayerNorm, Sequential
@@ -28,7 +28,7 @@ class Residual(Container):
     )
 
     Raises:
-        LayerError: an inner layer that changes the shape.
+        LayerError: the inner layer changes the shape.
     """
 
     inner: Layer
@@ -40,7 +40,7 @@ class Residual(Container):
         x = shapes_of(x)
         spec, y = declared("inner", self.inner, x)
         _check_same_shape(x, y)
-        return {"inner": spec} if len(spec) else {}
+        return {"inner": spec} if len(spec) else {}  # no empty nodes, as in other containers
 
     def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         y, params = call("inner", self.inner, x, params)
@@ -49,5 +49,6 @@ class Residual(Container):
 
 
 def _check_same_shape(x: PyTree, y: PyTree) -> None:
+    # Otherwise `x + y` would broadcast, silently. An input that is not one array has no shape, and fails too.
     if getattr(x, "shape", None) != getattr(y, "shape", ()):
         raise LayerError(f"Residual: expected an inner layer that keeps the shape, got {describe(y)} for {describe(x)}")

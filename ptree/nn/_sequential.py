@@ -1,4 +1,4 @@
-"""Sequential, layers one after the other."""
+"""Sequential, a chain of layers: each one is called with the output of the one before it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._layer import Layer, P
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Sequential(Container):
-    """Layers one after the other, named by position or by the keys of a dict; plain functions are layers too.
+    """Call layers in sequence. They are named by position or by the keys of a dict; plain functions are layers too.
 
     >>> import jax, jax.numpy as jnp
     >>> from ptree.nn import Dense
@@ -30,13 +30,13 @@ class Sequential(Container):
     >>> net(params, jnp.ones((2, 4))).shape
     (2, 1)
 
-    The same layer *object* at two places, at any depth, is one set of parameters: the spec then has a tie.
-    A layer without parameters has no node in the tree. With `key`, each layer that takes one gets its own,
+    The same layer *object* in two places, at any depth, has one set of parameters: the spec then has a tie.
+    A layer without parameters has no node in the tree. With `key`, each layer that takes a key gets its own,
     derived from its name; other options, such as attention's `mask=`, go to the layers that take them.
 
     It is a sequence of its layers: `net[0]`, `net["stem"]`, `net[-1]`, `len(net)`, `for layer in net`, `layer in net`. A
-    slice keeps the names, so it runs with the same parameters; `+` joins two, and numbers the layers of the second on
-    where both are named by position.
+    slice keeps the names, so it runs with the same parameters. `+` joins two; if both are named by position, the
+    layers are numbered again.
 
     >>> net[:2](params, jnp.ones((2, 4))).shape
     (2, 8)
@@ -45,11 +45,11 @@ class Sequential(Container):
 
     Args:
         *given: layers and functions one by one, or one dict: name -> layer.
-        layers: instead of these, pairs (name, layer): what the attribute `layers` holds.
+        layers: instead of these, pairs (name, layer), as in the attribute `layers`.
 
     Raises:
-        LayerError: something that is no layer, a bad name, or an input that does not fit; it names the path.
-        TieError: one layer object at two places that need other shapes.
+        LayerError: an argument that is not a layer, a bad name, or an input that does not fit; it names the path.
+        TieError: one layer object in two places that need different shapes.
     """
 
     layers: tuple[tuple[str, Layer], ...]
@@ -65,7 +65,7 @@ class Sequential(Container):
         x = shapes_of(x)
         for name, layer in self.layers:
             spec, x = declared(name, layer, x)
-            if len(spec):
+            if len(spec):  # an activation has no node
                 specs[name] = spec
         return specs
 
@@ -79,12 +79,13 @@ class Sequential(Container):
     @overload
     def __getitem__(self, at: int | str) -> Layer: ...
     def __getitem__(self, at: int | str | slice) -> Layer:
-        """The layer at a position or of a name, or a Sequential of the layers in a slice, with their names."""
+        """The layer at a position or with a name; for a slice a Sequential, whose layers keep their names."""
         if isinstance(at, slice):
             return Sequential(layers=self.layers[at])
         if isinstance(at, int) and -len(self) <= at < len(self):
             _, layer = self.layers[at]
             return layer
+        # A number out of range is no name either, and gets the same message.
         by_name = dict(self.layers)
         if at not in by_name:
             raise LayerError(f"no layer {at!r} in Sequential: there are {list(by_name)}")
@@ -94,19 +95,22 @@ class Sequential(Container):
         return (layer for _, layer in self.layers)
 
     def __contains__(self, layer: object) -> bool:
-        """Whether a layer like this, or one of this name, is in it."""
+        """Whether it contains an equal layer, or a layer with this name."""
         if isinstance(layer, str):
             return layer in dict(self.layers)
-        is_candidate = callable(layer) and not isinstance(layer, type)
-        return is_candidate and as_layer("Sequential", layer) in tuple(self)
+        if not callable(layer) or isinstance(layer, type):  # what `as_layer` would raise for
+            return False
+        # A plain function is contained as a Lambda.
+        return as_layer("Sequential", layer) in tuple(self)
 
     def __len__(self) -> int:
         return len(self.layers)
 
     def __add__(self, other: Sequential) -> Sequential:
-        """The layers of both, one after the other."""
+        """A Sequential of the layers of both."""
         if not isinstance(other, Sequential):
             return NotImplemented
+        # Numbers are positions, and would occur twice; names that somebody chose are kept.
         if self._is_numbered() and other._is_numbered():
             return Sequential(*self, *other)
         return Sequential(layers=self.layers + other.layers)

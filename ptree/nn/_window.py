@@ -1,4 +1,4 @@
-"""Windows that slide over the axes of space, for convolutions and pools: sizes, strides, paddings and their checks."""
+"""Sliding windows of convolutions and pools: check their sizes and padding, and spread them over each axis of space."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from ._inputs import floats, misfit
 from ._layer import Layer
 
 Sizes: TypeAlias = int | tuple[int, ...]
-"""One number for all axes of space, or one for each."""
+"""One number for all axes of space, or a tuple with one for each."""
 Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
-"""`"SAME"`, `"VALID"`, or how much on both sides of every axis, of each axis, or (before, after) of each."""
+"""`"SAME"`, `"VALID"`, a number for both sides of all axes, or for each axis a number or (before, after)."""
 
 
 def check_sizes(kind: str, options: Mapping[str, Sizes | None]) -> None:
-    """Sizes are whole numbers from 1 on, or tuples of them."""
+    """Check sizes: they are whole numbers from 1 on, or tuples of them."""
     for name, sizes in options.items():
+        if sizes is None:  # an option that is left out
+            continue
         numbers = sizes if isinstance(sizes, tuple) else (sizes,)
-        if sizes is not None and not all(isinstance(number, int) and number >= 1 for number in numbers):
+        if not all(map(_is_positive, numbers)):
             raise LayerError(f"{kind}: expected {name} of at least 1, got {sizes!r}")
 
 
+def _is_positive(number: PyTree) -> bool:
+    return isinstance(number, int) and number >= 1
+
+
 def check_padding(kind: str, padding: Padding) -> None:
-    """A padding is `"SAME"`, `"VALID"`, a number, or for each axis a number or (before, after)."""
+    """Check a padding: it is `"SAME"`, `"VALID"`, a number, or for each axis a number or (before, after)."""
     if isinstance(padding, str):
         fits = padding in ("SAME", "VALID")
     elif isinstance(padding, tuple):
-        fits = bool(padding) and all(map(_is_side, padding))
+        fits = bool(padding) and all(map(_is_side, padding))  # () has the length of no input, so it is refused here
     else:
         fits = isinstance(padding, int)
     if not fits:
@@ -43,28 +49,33 @@ def check_padding(kind: str, padding: Padding) -> None:
 
 
 def _is_side(side: PyTree) -> bool:
-    """Whether this is how much to pad one axis: a number, or (before, after)."""
+    """Whether a value is the padding of one axis: a number, or (before, after)."""
     if isinstance(side, tuple):
         return len(side) == 2 and all(isinstance(number, int) for number in side)
     return isinstance(side, int)
 
 
 def lists_as_tuples(value: PyTree) -> PyTree:
-    """Options that are lists as tuples, which have a hash."""
-    return tuple(map(lists_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+    """Turn lists in the sizes and padding of a window into tuples, which have a hash."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(lists_as_tuples, value))
+    return value
 
 
 def spatial_rank(layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, Sizes | Padding | None]) -> int:
-    """How many axes of space there are: as many as sizes in a tuple, else all between the first and the last.
+    """The number of axes of space in an input: as many as sizes of a window, else all between the first and the last.
 
     Args:
-        per_axis: options that need a number for each axis of space where they are tuples.
+        per_axis: options of the window that, as tuples, need a number for each axis of space.
     """
     axes = len(floats(layer, x).shape)
+    # One size for all axes does not say how many there are: then the input has exactly one axis of batch.
     rank = len(window) if isinstance(window, tuple) else axes - 2
-    if axes < rank + 1 or not 1 <= rank <= 3:
-        count = f"{rank} axes" if isinstance(window, tuple) and 1 <= rank <= 3 else "1 to 3 axes"
+    is_supported = 1 <= rank <= 3  # the axes of space are depth, height and width
+    if axes < rank + 1 or not is_supported:
+        count = f"{rank} axes" if isinstance(window, tuple) and is_supported else "1 to 3 axes"
         raise misfit(layer, f"an input of {count} of space and one of features", describe(x))
+    # An empty batch is fine, an empty image is not: JAX would return an empty or constant output.
     if 0 in x.shape[axes - rank - 1 : -1]:
         raise misfit(layer, "an input with places on each axis of space", describe(x))
     for option, given in per_axis.items():
@@ -74,17 +85,18 @@ def spatial_rank(layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, 
 
 
 def check_not_empty(layer: Layer, x: jax.Array, y: jax.Array) -> None:
-    """Raise if the window did not fit into the input even once."""
+    """Check that a window fits into the input at least once: that the output is not empty."""
+    # After the call, as the size of the output with padding and dilation is JAX's to compute.
     if 0 in y.shape and 0 not in x.shape:
         raise misfit(layer, "an input that holds the window at least once", describe(x))
 
 
 def for_each_axis(sizes: Sizes, rank: int) -> tuple[int, ...]:
-    """A size for each axis of space."""
+    """Spread a size of a window over each axis of space."""
     return sizes if isinstance(sizes, tuple) else (sizes,) * rank
 
 
 def before_and_after(padding: int | Sequence[int | tuple[int, int]], rank: int) -> list[tuple[int, int]]:
-    """How much to pad before and after each axis of space."""
+    """Spread a padding over each axis of space, as pairs (before, after)."""
     sides = [padding] * rank if isinstance(padding, int) else padding
     return [(side, side) if isinstance(side, int) else side for side in sides]

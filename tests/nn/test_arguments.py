@@ -90,7 +90,7 @@ BY_KEYWORD = [
      "LayerNorm(elementwise_affine=False): elementwise_affine is no option: there is always a scale"),
     (lambda: nn.RMSNorm(use_bias=True), "RMSNorm(use_bias=True): no option 'use_bias'; there are ['epsilon', 'param_dtype', 'dtype']"),
     (lambda: nn.BatchNorm(num_features=8), "BatchNorm(num_features=8): num_features comes from the input: leave it out"),
-    (lambda: nn.BatchNorm(use_running_average=True), "BatchNorm(use_running_average=True): use_running_average is said in"
+    (lambda: nn.BatchNorm(use_running_average=True), "BatchNorm(use_running_average=True): use_running_average is an option of"
      " the call: layer(params, x, train=True)"),
     (lambda: nn.GroupNorm(num_groups=4), "GroupNorm(num_groups=4): num_groups is called groups here"),
     (lambda: nn.MultiHeadAttention(num_heads=4, embed_dim=64), "MultiHeadAttention(num_heads=4, embed_dim=64): num_heads is"
