@@ -4,7 +4,7 @@ and problems listed, the nearest name suggested, columns of a table."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 SHOWN = 10
 """How many names a message lists before it counts the rest."""
@@ -49,6 +49,8 @@ def quoted(given: object) -> str:
     # The repr of an array waits for its values, and an error must not print them.
     if getattr(given, "shape", ()) != ():
         return describe(given)
+    if isinstance(given, Mapping) and not isinstance(given, dict):  # a Tree, which would fill the screen
+        return f"a {type(given).__name__}"
     try:
         return shortened(repr(given), _MOST_QUOTED)
     except ValueError:  # an int of more digits than Python prints

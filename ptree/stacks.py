@@ -107,7 +107,8 @@ def _layers_at(tree: PyTree, path: str) -> list[PyTree]:
         there = f"its names are {sorted(names)[:3]}" if names else f"it is {describe(node)}"
         raise StructureError(f"{asked}: its layers would be named '0', '1', ...; {there}")
     layers = [child_named(node, str(number)) for number in range(len(names))]
-    _check_no_crossing_ties(tree, asked, path)
+    fix = "Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"
+    _check_no_crossing_ties(tree, asked, path, "a stack has no tie into a single layer", fix)
     first = readings(layers[0])
     for number, layer in enumerate(layers):
         other = readings(layer)
@@ -120,16 +121,13 @@ def _layers_at(tree: PyTree, path: str) -> list[PyTree]:
     return layers
 
 
-def _check_no_crossing_ties(tree: PyTree, asked: str, path: str) -> None:
+def _check_no_crossing_ties(tree: PyTree, asked: str, path: str, why: str, fix: str) -> None:
     """A tie stays if both its ends are in one layer, or both outside of the stack."""
     crossing: list[str] = []
     for alias, tie in aliases(tree).items():
         if _layer_in(alias, path) != _layer_in(tie.source, path):
-            crossing.append(
-                f"{asked}: {alias!r} is tied to {tie.shown()!r}, and a stack has no tie into a single layer"
-            )
+            crossing.append(f"{asked}: {alias!r} is tied to {tie.shown()!r}, and {why}")
     if crossing:
-        fix = "Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"
         raise TieError(with_fixes(crossing, [fix]))
 
 
@@ -198,12 +196,14 @@ def unstack(tree: T, path: str | int, size: int | None = None) -> T:
     Raises:
         PathError: there is no such path.
         StructureError: no stack, or one whose leaves do not have the same number of layers.
+        TieError: a tie between the stack and what is outside of it.
     """
     place = _whole_path(tree, path, "unstack")
     node = get(tree, place)
     asked = f"cannot unstack {quoted(place)}"
     if not is_stack(names_in(node) or []):
         raise StructureError(f"{asked}: it is no stack, whose one name would be ':'")
+    _check_no_crossing_ties(tree, asked, place, "only one of the two would be unstacked", "Untie it first")
     whole, axis = child_named(node, STACKED), stacked_axes(place)
     count = _layer_count(whole, axis, place, asked, size)
     before = (ALL_LAYERS,) * axis

@@ -8,15 +8,15 @@ Only `**` may be left with nothing to take. `default=` and `strict=False` are th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .._errors import PatternError
-from .._tree import MISSING, Index, PyTree, aliases, leaves, map_leaves, replace_leaves
+from .._tree import MISSING, PyTree, aliases, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted, table
 from .pattern_walk import Selected
-from .selectors import Selector, choose, is_everything, match, parse, single_layers
+from .selectors import LayerNumbers, Selector, choose, is_everything, layer_numbers, match, parse, single_layers
 
 Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
@@ -119,8 +119,16 @@ def _why_too_late(rule: _Rule, matched: Mapping[str, list[_Rule]]) -> list[str]:
     """The problem of a rule before which others take all that it matches."""
     if rule.may_take_nothing() or not all(matched[path] for path in rule.aliases):
         return []
-    first = dict.fromkeys(matched[path][0].name for path in rule.aliases)
-    return [f"the rule {quoted(rule.name)} takes nothing: {listed(first)} before it takes all that it matches"]
+    first: dict[str, None] = {}
+    for path in rule.aliases:
+        earlier = matched[path][0]
+        alias = earlier.aliases[path]
+        first[f"{earlier.name} (as {alias})" if alias else earlier.name] = None
+    return [_too_late(rule.name, first)]
+
+
+def _too_late(rule: str, earlier: Iterable[str]) -> str:
+    return f"the rule {quoted(rule)} takes nothing: {listed(earlier)} before it takes all that the rule matches"
 
 
 def _unique(name: str, names: list[str]) -> str:
@@ -215,23 +223,24 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
     """
     if not isinstance(rules, Mapping):
         raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
-    taken: dict[str, set[Index]] = {}
+    taken: dict[str, set[LayerNumbers]] = {}
     values: list[tuple[Selected, Any]] = []
     by_alias: list[tuple[str, str, str]] = []
+    takers: list[tuple[str, list[str]]] = []
     problems: list[str] = []
     for key, value in rules.items():
         found = match(tree, list(key) if isinstance(key, tuple) else key)
         new = [one for one in found.selected if not _is_taken(one, taken)]
         for one in new:
-            taken.setdefault(one.own_path, set()).add(one.layers)
+            taken.setdefault(one.own_path, set()).add(layer_numbers(one))
             values.append((one, value))
             if one.alias:
                 by_alias.append((_rule_name(key), one.own_path, one.alias))
+        takers.append((_rule_name(key), [one.own_path for one in new]))
         problems += found.problems
         if found.selected and not new and key != "**":
-            problems.append(
-                f"the rule {quoted(_rule_name(key))} takes nothing: the rules before it take all that it matches"
-            )
+            earlier = [rule for rule, selected in takers if {*selected} & {one.own_path for one in found.selected}]
+            problems.append(_too_late(_rule_name(key), earlier))
     problems = problems if strict else []
     problems += _other_axes(tree, by_alias)
     if problems:
@@ -239,9 +248,9 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
     return sorted(values, key=lambda pair: bool(pair[0].layers))
 
 
-def _is_taken(one: Selected, taken: Mapping[str, Collection[Index]]) -> bool:
+def _is_taken(one: Selected, taken: Mapping[str, Collection[LayerNumbers]]) -> bool:
     layers = taken.get(one.own_path, ())
-    return () in layers or one.layers in layers
+    return () in layers or layer_numbers(one) in layers
 
 
 def mask(tree: PyTree, selector: Selector) -> PyTree:

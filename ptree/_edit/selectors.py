@@ -51,6 +51,8 @@ def parse(selector: Selector) -> list[Part]:
         return [Part(selector, takes_away=False)]
     if isinstance(selector, Sequence) and len(selector) and not isinstance(selector, bytes):
         return [part for inner in selector for part in parse(inner)]
+    if isinstance(selector, BareTree | Mapping):
+        raise PatternError(f"not a selector: a {type(selector).__name__}; the tree comes first, and then the selector")
     given = describe(selector) if hasattr(selector, "shape") else quoted(selector)
     raise PatternError(
         f"not a selector: {given}; a selector is a pattern such as"
@@ -189,7 +191,7 @@ class _Chosen:
         for one in found:
             # a leaf that matches by its own path too is named by that
             if one.layers:
-                _add_under(self._layers.setdefault(one.own_path, {}), _layer_numbers(one), one)
+                _add_under(self._layers.setdefault(one.own_path, {}), layer_numbers(one), one)
             else:
                 _add_under(self._whole, one.own_path, one)
 
@@ -224,7 +226,7 @@ def _add_under(chosen: dict[K, Selected], key: K, one: Selected) -> None:
         chosen[key] = one
 
 
-def _layer_numbers(one: Selected) -> LayerNumbers:
+def layer_numbers(one: Selected) -> LayerNumbers:
     return tuple(-1 if isinstance(number, slice) else number for number in one.layers)
 
 
@@ -336,7 +338,11 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
     problems: list[str] = []
     for part in parts:
         found = [name.name for name in names if _means_name(part, name)]
-        problems += _problems_with_names(part, found, tree)
+        as_layers = [] if found or not isinstance(part.test, Pattern) else _matched(part, tree)
+        if as_layers:  # a pattern that names single layers, which have no names of their own
+            problems.append(single_layers(as_layers))
+        else:
+            problems += _problems_with_names(part, found, tree)
         for name in found:
             if part.takes_away:
                 chosen.pop(name, None)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._errors import PathError, PatternError, StructureError, TieError
-from .._paths import compile, natural, split
+from .._paths import STACKED, compile, natural, split
 from .._tree import (
     MISSING,
     BareTree,
@@ -26,6 +26,7 @@ from .._tree import (
     emptied,
     entries,
     is_stack,
+    layer_counts,
     layer_number,
     leaves,
     locate,
@@ -35,9 +36,9 @@ from .._tree import (
     read,
     remade,
     replace_leaves,
+    stacked_axes,
     structure,
     tree_of,
-    where_it_stops,
     with_items,
     write,
 )
@@ -79,6 +80,7 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
         check_one_reading(place, segments)
         _check_no_pattern(tree, segments, asked)
         _check_new_name(place, segments, used, asked)
+    _check_layer_count(place, used, segments, value, asked)
     if type(value) is Tie:
         _check_tie(tree, place, segments, value)
     if type(value) is Tie or _is_tied(place):
@@ -119,13 +121,15 @@ def _check_no_single_layer(place: Place, asked: str) -> None:
 def _check_no_pattern(tree: PyTree, segments: Sequence[str], asked: str) -> None:
     """Raise for a new name that was meant as a pattern: one with `*`, or with other wildcards that match something."""
     path = "/".join(segments)
-    if not any(character in path for character in "*?[{"):
+    if not any(character in path for character in "!*?[{"):
         return
     try:
-        pattern = compile(path)
+        pattern = compile(path.removeprefix("!"))
     except PatternError:
         return
-    if pattern.literal is None and ("*" in path or any(pattern.matches(name) for name in entries(tree))):
+    is_certain = path.startswith("!") or any(character in path for character in "*?{")
+    is_pattern = path.startswith("!") or pattern.literal is None
+    if is_pattern and (is_certain or any(pattern.matches(name) for name in entries(tree))):
         raise PatternError(
             f"{asked}: it is a pattern, and put takes one path. ptree.update changes what a pattern matches"
         )
@@ -141,13 +145,35 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, asked: str
         where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
         raise PathError(f"{asked}: {where}, not a node.{' Drop it first' if at else ''}")
     if is_stack(inside.names) and layer_number(segments[used]) is not None:
-        where = where_it_stops(node, segments[used:])
-        raise StructureError(f"{asked}: {where}. To add a layer use ptree.stacks.unstack first")
+        count = min(layer_counts(read(place), stacked_axes(at)), default=0)
+        raise StructureError(
+            f"{asked}: {quoted(at)} is a stack of {count} layers. To add a layer use ptree.stacks.unstack first"
+        )
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
             f"{asked}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
         )
+
+
+def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, asked: str) -> None:
+    """Raise where arrays are put into a stack that have not one layer for each of its layers."""
+    axis = 0
+    nodes = [*(step.node for step in place.steps), place.kept]
+    for segment, node in zip(segments[:used], nodes, strict=False):
+        if segment != STACKED:
+            continue
+        counts = layer_counts(node, axis)
+        for path, leaf in leaves(value):
+            shape = getattr(leaf, "shape", None)
+            if shape is None or len(counts) != 1:
+                continue
+            if tuple(shape[axis : axis + 1]) != (*counts,):
+                leaf_name = f"{quoted(path)} is {describe(leaf)}" if path else f"it is {describe(leaf)}"
+                raise StructureError(
+                    f"{asked}: {leaf_name}, and the stack has {min(counts)} layers: its axis {axis} is to be of that size"
+                )
+        axis += 1
 
 
 def _check_tie(tree: PyTree, place: Place, segments: Sequence[str], tie: Tie) -> None:

@@ -82,7 +82,7 @@ def set(tree: T, path: str | int, value: PyTree, *, at: Elements | None = None) 
     if at is not None:
         return _written(place, shown, old, written_at(shown, old, at, value))
     if old is None or type(old) in LEAF_TYPES or opened(old) is None:
-        _check_leaf("set", shown, old, value)
+        _check_leaf("set", shown, old, value, is_layer=bool(place.layers))
         return _written(place, shown, old, value)
     return _with_node(tree, place, shown, old, value)
 
@@ -119,13 +119,16 @@ def _with_plain_leaf(tree: PyTree, segments: list[str], value: Leaf) -> PyTree:
     return value
 
 
-def _check_leaf(verb: str, path: str, old: Leaf, new: Leaf) -> None:
+def _check_leaf(verb: str, path: str, old: Leaf, new: Leaf, *, is_layer: bool = False) -> None:
     if signature(old) == signature(new):
         return
     found = differences({path: old}, {path: new})
+    if is_layer:
+        fix = "One layer of a stack cannot have a shape or dtype of its own: ptree.stacks.unstack it first."
+    else:
+        fix = "Use ptree.put to replace it by something of another shape or dtype."
     raise StructureError(
-        f"cannot {verb} {path!r}: expected {describe(old)}, got {describe(new)}."
-        " Use ptree.put to replace it by something of another shape or dtype.",
+        f"cannot {verb} {path!r}: expected {describe(old)}, got {describe(new)}. {fix}",
         misshapen=found.misshapen,
         mistyped=found.mistyped,
     )
@@ -158,6 +161,8 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
         value = Tree(value)
     asked = f"cannot set {quoted(shown)}" if shown else "cannot set the whole tree"
     _check_node(asked, shown, old, value)
+    if place.layers and (place.shared or place.tie is not None):
+        return _with_layer_leaves(tree, shown, asked, value)
     is_whole = not place.shared and place.tie is None and place.kept is old
     if place.layers or (is_whole and jax.tree.structure(old) == jax.tree.structure(value)):
         if is_whole and isinstance(value, BareTree):
@@ -168,6 +173,18 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
             new = _with_leaves(old, "", shown, asked, value)
         return _written(place, shown, old, new)
     return _with_leaves(tree, shown, shown, asked, value)
+
+
+def _with_layer_leaves(tree: PyTree, shown: str, asked: str, value: PyTree) -> PyTree:
+    """The tree with the leaves of a value in one layer of a node that is tied: each is written through its own tie."""
+    changed = tree
+    seen = _seen_leaves(value)
+    for below, leaf in seen:
+        changed = set(changed, join(shown, below), leaf)
+    lost = [join(shown, below) for below, leaf in seen if not _agree(get(changed, join(shown, below)), leaf)]
+    if lost:
+        raise TieError(f"{asked}: {listed(lost)} are tied to another leaf of the value, and get another value by it")
+    return changed
 
 
 def _check_node(asked: str, shown: str, old: PyTree, value: PyTree) -> None:
@@ -185,6 +202,9 @@ def _check_node(asked: str, shown: str, old: PyTree, value: PyTree) -> None:
     found = differences(before, after)
     if found:
         fix = "Use ptree.put to replace it by something else."
+        if found.missing and found.missing == [path for path in before if path not in after] and len(after):
+            example = join(shown, next(iter(after)))
+            fix = f"To change some of its leaves, set each by its path, such as {example!r}."
         raise structure_error(asked, found, before, after, prefix=f"{shown}/" if shown else "", fix=fix)
 
 

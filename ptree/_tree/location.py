@@ -370,7 +370,8 @@ def no_path(tree: PyTree, segments: Sequence[str]) -> PathError:
     path = "/".join(segments)
     message = f"no path {quoted(path)}: {where_it_stops(tree, segments)}"
     if any(character in path for character in "*?{"):
-        message += " It looks like a pattern: ptree.items reads, and ptree.update writes, what a pattern matches."
+        message = message.rstrip(".")
+        message += ". It looks like a pattern: ptree.items reads, and ptree.update writes, what a pattern matches."
     return PathError(message)
 
 
@@ -395,7 +396,7 @@ def _nothing_of_this_name(node: PyTree, names: Sequence[str], segments: Sequence
     if is_stack(names):
         counts = layer_counts(child_named(node, STACKED), [*segments[:used]].count(STACKED))
         size = f" of {counts.pop()} layers" if len(counts) == 1 else ""
-        return f"{place} is a stack{size}: ':' names all its layers, a number one"
+        return f"{place} is a stack{size}: ':' is all its layers, a number a single one"
     prefix = "/".join([*segments[:used], ""])
     hint = suggestion(segments[used], names, prefix) or suggestion("/".join(segments[used:]), names, prefix)
     return f"{place} there are {listed(sorted(names, key=natural))}.{hint}"

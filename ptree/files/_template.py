@@ -190,14 +190,22 @@ def _without(leaves: Mapping[str, Leaf], names: Collection[str]) -> dict[str, Le
 
 def _restacked(tree: Tree, like: PyTree) -> Tree:
     """Match the stacks of `like`: stack single layers of the file where `like` has a stack, and unstack the other way round."""
+    place = _first_apart_in(like, tree)
+    while place is not None:  # once an outer stack is unstacked, the inner ones have other paths
+        tree = unstack(tree, place)
+        place = _first_apart_in(like, tree)
     for place in _stacks(like):
         if _are_layers(names_in(tree.get(place))):
             tree = stack(tree, place)
-    for place in _stacks(tree):
-        is_stacked = names_in(tree.get(place)) == [STACKED]
-        if is_stacked and _are_layers(names_in(get_or(like, place, None))):
-            tree = unstack(tree, place)
     return tree
+
+
+def _first_apart_in(like: PyTree, tree: Tree) -> str | None:
+    """Find a stack of the tree of which the template has single layers, the outermost first."""
+    for place in _stacks(tree):
+        if _are_layers(names_in(get_or(like, place, None))):
+            return place
+    return None
 
 
 def _stacks(tree: PyTree) -> list[str]:

@@ -147,7 +147,11 @@ def named_layers(
     if pairs is not None:
         if given:  # it would not be clear which come first
             raise LayerError(f"{kind}: expected layers one by one or as layers=, got both")
-        return _checked(kind, pairs)
+        if isinstance(pairs, Mapping):
+            return _checked(kind, [*pairs.items()])
+        if all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+            return _checked(kind, pairs)
+        return _checked(kind, [*enumerate(pairs)])  # layers without names, as they are given one by one
     if len(given) == 1 and isinstance(given[0], Mapping):
         return _checked(kind, [*given[0].items()])
     return _checked(kind, [*enumerate(given)])

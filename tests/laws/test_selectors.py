@@ -4,11 +4,13 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from errors import says
 from trees import SPECS, TREES, arange, equal, language_model, same_leaf
 
 import ptree as pt
+from ptree import initializers as I
 from ptree._edit import assign
 
 ALL = {
@@ -319,3 +321,83 @@ def test_alternatives_in_tables_of_ties():
 
 def test_alternatives_may_match_one_leaf_by_several_names():
     assert pt.paths(BRACES, "{dec,head}/w") == ["dec/w"]
+
+
+# ------------------------------------------------------- a stack is as its layers, also through aliases
+
+
+def tied_stacks():
+    """Trees with stacks and ties, and the same trees with their layers apart."""
+    layers = [{"w": jnp.full((2, 3), float(i)), "u": jnp.zeros((2, 3)), "n": jnp.ones(2)} for i in range(4)]
+    inside = pt.tie(pt.stacks.stack(pt.Tree({"blocks": layers}), "blocks"), {"blocks/:/u": "blocks/:/w"})
+    inside_apart = pt.tie(pt.Tree({"blocks": layers}), {"blocks/*/u": "blocks/*/w"})
+    both = {name: [{"w": jnp.full((2,), float(i))} for i in range(3)] for name in ("enc", "dec")}
+    whole = pt.tie({name: pt.stacks.stack(pt.Tree(part), "") for name, part in both.items()}, {"dec": "enc"})
+    whole_apart = pt.tie(both, {"dec": "enc"})
+    group = [{"l": [{"w": jnp.full(2, 10.0 * i + j)} for j in range(2)], "b": jnp.full(1, float(i))} for i in range(3)]
+    nested_apart = pt.Tree({"g": group})
+    nested = pt.stacks.stack(pt.stacks.stack(nested_apart, "g"), "g/:/l")
+    return {"inside": (inside, inside_apart), "whole": (whole, whole_apart), "nested": (nested, nested_apart)}
+
+
+SELECTORS = {
+    "inside": ["blocks/1/u", "blocks/{0,2}/u", ["blocks/*/u", "!blocks/1"], "**/3/u", ["!blocks/{0,1}/u"]],
+    "whole": ["dec/1", ["dec", "!dec/1"], "{dec,enc}/{0..1}/w", ["dec", "!enc/0"]],
+    "nested": ["g/1/l/0", ["g/*/l/0", "!g/1"], ["g/1", "!g/*/l/0"], ["g/1/l/*/w", "!g/1/l/0"], "**/1/**", "g/{0,2}/b"],
+}
+
+
+def apart(tree):
+    """All layers of a tree by path, of stacks or not."""
+    found = {}
+    for path, leaf in pt.items(tree):
+        axes = path.split("/").count(":")
+        for index in np.ndindex(*leaf.shape[:axes]):
+            numbers = iter(index)
+            name = "/".join(str(next(numbers)) if segment == ":" else segment for segment in path.split("/"))
+            found[name] = np.asarray(leaf[index])
+    return found
+
+
+def equal_apart(stacked, layers):
+    ours, theirs = apart(stacked), apart(layers)
+    assert ours.keys() == theirs.keys()
+    for path, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[path], err_msg=path)
+
+
+@pytest.mark.parametrize(("name", "selector"), [(n, s) for n, all_of in SELECTORS.items() for s in all_of], ids=str)
+def test_what_is_done_to_layers_of_a_stack_is_what_is_done_to_the_layers_apart(name, selector):
+    stacked, layers = tied_stacks()[name]
+    assert pt.count(stacked, selector) == pt.count(layers, selector)
+    equal_apart(pt.update(stacked, selector, lambda w: w + 100), pt.update(layers, selector, lambda w: w + 100))
+    key = jax.random.key(0)
+    rules = {tuple(selector) if isinstance(selector, list) else selector: I.normal(1.0)}
+    equal_apart(pt.reinit(stacked, key, rules), pt.reinit(layers, key, rules))
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("inside", "blocks/1"), ("inside", "blocks/2/u"), ("whole", "dec/1"), ("whole", "enc/2"), ("nested", "g/1/l/0")],
+)
+def test_a_layer_that_is_set_as_a_node_is_the_layer_that_is_set_apart(name, path):
+    stacked, layers = tied_stacks()[name]
+    value = jax.tree.map(lambda leaf: leaf + 100, pt.get(stacked, path))
+    equal_apart(pt.set(stacked, path, value), pt.set(layers, path, value))
+    assert jax.tree.structure(pt.set(stacked, path, value)) == jax.tree.structure(stacked)
+    below = pt.set({"opt": stacked}, f"opt/{path}", value)
+    equal_apart(below["opt"], pt.set(layers, path, value))
+    if isinstance(value, pt.Tree):
+        plain = pt.set(stacked, path, {name: value[name] for name in value})
+        equal_apart(plain, pt.set(layers, path, value))
+
+
+def test_a_stack_takes_no_leaf_of_another_number_of_layers_and_no_ties_that_cross():
+    stacked, _ = tied_stacks()["inside"]
+    with pytest.raises(pt.StructureError, match=r"it is f32\[3\], and the stack has 4 layers"):
+        pt.put(stacked, "blocks/:/new", jnp.ones(3))
+    assert pt.put(stacked, "blocks/:/new", jnp.ones((4, 2)))["blocks/3/new"].shape == (2,)
+    whole, _ = tied_stacks()["whole"]
+    for path in ("enc", "dec"):
+        with pytest.raises(pt.TieError, match="only one of the two would be unstacked"):
+            pt.stacks.unstack(whole, path)
