@@ -156,7 +156,7 @@ def test_set_and_update_write_one_layer(apart, stacked):
     [
         (lambda t: pt.set(t, "blocks/2/q/kernel", jnp.ones((4, 5))), pt.StructureError,
          "cannot set 'blocks/2/q/kernel': expected f32[4,6], got f32[4,5]."
-         " Use ptree.put to replace it by something of another shape or dtype."),
+         " One layer of a stack cannot have a shape or dtype of its own: ptree.stacks.unstack it first."),
         (lambda t: pt.set(t, "blocks/2/q", {"kernel": jnp.ones((4, 6)), "b": 1}), pt.StructureError,
          "cannot set 'blocks/2/q':\n  missing: ['blocks/2/q/bias']\n  unexpected: ['blocks/2/q/b']\n"
          "Use ptree.put to replace it by something else."),
@@ -166,8 +166,10 @@ def test_set_and_update_write_one_layer(apart, stacked):
         (lambda t: pt.update(t, "blocks/?/*", jnp.sin), pt.PatternError, "the pattern 'blocks/?/*' matches nothing in 5 leaves."),
         (lambda t: pt.update(t, "blocks/1?/*", jnp.sin), pt.PatternError, "the pattern 'blocks/1?/*' matches nothing in 5 leaves."
          " In a stack '*' is all layers, and a whole number or {0..5} single ones"),
-        (lambda t: pt.drop(t, "blocks/2"), pt.PatternError, "the pattern 'blocks/2' matches nothing: at 'blocks' is a stack of 6"
-         " layers: ':' is all its layers, a number a single one"),
+        (lambda t: pt.drop(t, "blocks/2/q/bias"), pt.PatternError, "'blocks/2/q/bias' is a single layer of 'blocks/:/q/bias', one"
+         " leaf for all layers: write '*' in the place of the number, or ptree.stacks.unstack first"),
+        (lambda t: pt.put(t, "blocks/:/q/bias", jnp.ones((5, 6))), pt.StructureError,
+         "cannot put 'blocks/:/q/bias': it is f32[5,6], and the stack has 6 layers: its axis 0 is to be of that size"),
         (lambda t: pt.tie(t, {"blocks/1/q/bias": "blocks/2/q/bias"}), pt.TieError,
          "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/1/q/bias' is one layer of 'blocks/:/q/bias'\n"
          "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/2/q/bias' is one layer of 'blocks/:/q/bias'\n"
@@ -185,7 +187,7 @@ def test_set_and_update_write_one_layer(apart, stacked):
          "cannot unstack 'embed': it is no stack, whose one name would be ':'"),
         (lambda t: pt.stacks.unstack(t, "nothing"), pt.PathError,
          "no path 'nothing': at the root there are ['blocks', 'embed']."),
-        (lambda t: pt.stacks.unstack(pt.put(t, "blocks/:/q/bias", jnp.ones((5, 6))), "blocks"), pt.StructureError,
+        (lambda t: pt.stacks.unstack(pt.unflatten({**pt.flatten(t), "blocks/:/q/bias": jnp.ones((5, 6))}), "blocks"), pt.StructureError,
          "cannot unstack 'blocks': 6 layers in 'blocks/:/o/turn', 5 layers in 'blocks/:/q/bias'"),
         (lambda t: pt.stacks.unstack(pt.mask(t, "**"), "blocks"), pt.StructureError,
          "cannot unstack 'blocks': its leaves do not say how many layers there are; give size="),

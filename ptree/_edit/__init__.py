@@ -11,6 +11,7 @@ from .check import differences as differences
 from .check import readings as readings
 from .check import structure_error as structure_error
 from .leaf_names import names_of_leaves as names_of_leaves
+from .merge import merge as merge
 from .pattern_walk import Selected as Selected
 from .read import count as count
 from .read import flatten as flatten
@@ -34,7 +35,6 @@ from .selectors import unused_in_braces as unused_in_braces
 from .selectors import why_unmatched as why_unmatched
 from .structure import asdict as asdict
 from .structure import drop as drop
-from .structure import merge as merge
 from .structure import partition as partition
 from .structure import put as put
 from .structure import select as select

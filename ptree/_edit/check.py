@@ -1,4 +1,4 @@
-"""Check, what differs between two trees by path: leaves, shapes, dtypes, ties; as one error that lists it all."""
+"""Check one tree against another: the differences in missing, unexpected, misshapen and mistyped leaves, as one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All names of the leaves of a tree, own paths and aliases; for what acts on names: drop, untie, and lists with aliases."""
+"""Every name of the leaves of a tree, own path or alias, for drop, untie and lists with aliases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk of a pattern over a tree: which leaves, and which single layers of stacks, it matches by any of their names."""
+"""Walk a pattern over a tree: visit its children, layers and aliases, and collect what the pattern matches."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class PatternWalk:
         self.whole: Leaves = []
         """Whole leaves that match by their own paths, in listing order."""
         self.others: list[Selected] = []
-        """Single layers, and what matches by an alias."""
+        """Matches that are single layers, or that an alias matched."""
 
     def visit(self, node: PyTree, prefix: str, state: State, index: Index, alias: str = "") -> None:
         """Collect below a node at which the pattern is in a state; `alias` is the prefix by which it is read here."""

@@ -1,4 +1,4 @@
-"""Reading any pytree by path: get, items, paths, count, flatten."""
+"""Read any pytree by path: get one leaf or node, list items and paths, count numbers, flatten to one dict."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _leaves_below(before: Structure, new: Mapping[str, str]) -> dict[str, list[s
 
 
 def _target(path: str, node: PyTree, names: Sequence[str], new: Mapping[str, str]) -> str | None:
-    """Where a container goes; None for a mapping of which nothing stays where it was."""
+    """Where a container goes; None for a mapping if every entry of it moves away."""
     if not names:
         return path
     if not path:

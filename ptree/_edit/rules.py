@@ -1,4 +1,4 @@
-"""Rules: an ordered table selector -> value, in which the first that matches a leaf wins; label, mask, explain.
+"""Rules, an ordered table selector -> value of which the first match wins: explain which rule takes which leaf, label, assign.
 
 Rules are strict: one that takes no leaf, as it matches nothing or as the rules before it take all that it
 matches, and, where every leaf needs a value, a leaf that none matches, are one error that lists all of them.
@@ -116,7 +116,7 @@ def _taken(path: str, matched: list[_Rule]) -> Taken:
 
 
 def _why_too_late(rule: _Rule, matched: Mapping[str, list[_Rule]]) -> list[str]:
-    """The problem of a rule before which others take all that it matches."""
+    """The message for a rule whose leaves were all taken by earlier rules."""
     if rule.may_take_nothing() or not all(matched[path] for path in rule.aliases):
         return []
     first: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Selectors: which leaves of a tree are meant, by one of their names, by their layer in a stack, or by what they are.
+"""Selectors: parse one, choose the leaves or single layers that it matches, and say why a part of it matches nothing.
 
 A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`,
 or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a sequence are applied in order;
@@ -17,7 +17,19 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._errors import PatternError
 from .._paths import PathIndex, Pattern, compile, unused_alternatives
-from .._tree import BareTree, Index, Leaf, Leaves, PyTree, distinct, entries, leaves, stacked_axes, where_it_stops
+from .._tree import (
+    BareTree,
+    Index,
+    Leaf,
+    Leaves,
+    PyTree,
+    distinct,
+    entries,
+    leaves,
+    locate,
+    stacked_axes,
+    where_it_stops,
+)
 from .._words import describe, lines, listed, name_of, nearest, quoted
 from .leaf_names import LeafName, names_of_leaves
 from .pattern_walk import PatternWalk, Selected
@@ -404,7 +416,9 @@ def why_unmatched(pattern: Pattern, tree: PyTree) -> str:
     """One line on why a pattern matches no leaf, with the path that was likely meant."""
     asked = f"the pattern {quoted(pattern.text)} matches nothing"
     if pattern.literal is not None:
-        stops = where_it_stops(tree, pattern.literal, otherwise="there is no leaf below it")
+        if locate(tree, pattern.literal) is not None:
+            return f"{asked}: there is no leaf below it"
+        stops = where_it_stops(tree, pattern.literal)
         if "Did you mean" in stops or len(pattern.literal) > 1:
             return f"{asked}: {stops}"
         deeper = PathIndex([*entries(tree)]).suggest(pattern.text)

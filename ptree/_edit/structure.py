@@ -1,4 +1,4 @@
-"""Editing the structure of any pytree by path: put, drop, select, partition, merge, unflatten, asdict.
+"""Edit the structure of any pytree by path: put, drop, select, partition, unflatten, asdict.
 
 Each is an edit of the tree's entries, from which one assembly builds the tree. Containers keep their types, what is
 not touched is shared, and where a source goes, its first alias takes over the leaf.
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._errors import PathError, PatternError, StructureError, TieError
-from .._paths import STACKED, compile, natural, split
+from .._paths import STACKED, compile, split
 from .._tree import (
     MISSING,
     BareTree,
@@ -267,7 +267,7 @@ def with_heirs(before: Structure, after: Mapping[str, PyTree], tied: str | None 
     """
     found = dict(after)
     heirs: dict[str, tuple[str, Tie]] = {}
-    nodes = _nodes_above(path for path, value in after.items() if value is not MISSING)
+    nodes = nodes_above(path for path, value in after.items() if value is not MISSING)
     for alias, tie in after.items():
         if type(tie) is not Tie or alias == tied or _still_there(tie.source, before, after, nodes):
             continue
@@ -292,7 +292,7 @@ def _kept_before(before: Structure, path: str) -> PyTree:
     return before.containers[path] if path in before.containers else before.entries[path]
 
 
-def _nodes_above(paths: Iterable[str]) -> set[str]:
+def nodes_above(paths: Iterable[str]) -> set[str]:
     """The paths of all nodes that lie above these paths."""
     nodes: set[str] = set()
     for path in paths:
@@ -349,7 +349,7 @@ def _is_gone(path: str, value: PyTree, before: Structure, gone: Collection[str])
 def _check_no_child_lost(before: Structure, after: Mapping[str, PyTree]) -> None:
     """Raise where a list, a tuple or a dataclass would lose some of its children, or the whole tree is one that would."""
     there = {path for path, value in after.items() if value is not MISSING}
-    nodes = _nodes_above(there)
+    nodes = nodes_above(there)
     for path, node in before.containers.items():
         inside = opened(node)
         assert inside is not None
@@ -410,7 +410,7 @@ def partition(tree: T, selector: Selector) -> tuple[T, T]:
 
 def _part(tree: PyTree, whole: Structure, chosen: Collection[str]) -> PyTree:
     """The tree with the chosen entries; the others leave gaps, so that `merge` keeps the declared order."""
-    nodes = _nodes_above(chosen)
+    nodes = nodes_above(chosen)
     found: dict[str, PyTree] = {}
     for path, value in whole.entries.items():
         if type(value) is Tie:
@@ -421,141 +421,6 @@ def _part(tree: PyTree, whole: Structure, chosen: Collection[str]) -> PyTree:
     if all(value is MISSING for value in found.values()) and not isinstance(tree, BareTree):
         return emptied(tree) if found else tree
     return assemble(found, whole.containers)
-
-
-# ----------------------------------------------------------------------------------------- merge
-
-
-def merge(*trees: PyTree) -> PyTree:
-    """One tree with the leaves of all; the inverse of `partition`.
-
-    >>> merge(Tree({"enc": {"kernel": 1}}), Tree({"enc": {"bias": 2}, "head/bias": 3}))
-    Tree(
-      enc/kernel  1
-      enc/bias    2
-      head/bias   3
-    )
-
-    Ties of every tree stay. An empty node, or None, gives way to whatever another tree has there. The keys of
-    a plain dict come in the order of the trees.
-
-    Raises:
-        StructureError: a path that is in more than one tree, or containers that do not fit.
-        PathError: trees that together have one path twice, or more than 256 levels.
-    """
-    if not trees:
-        raise StructureError("cannot merge: no tree was given")
-    filled = [tree for tree in trees if not _is_empty(tree)]
-    if not filled:
-        return next((tree for tree in trees if isinstance(tree, BareTree)), trees[-1])
-    if len(filled) == 1:
-        return filled[0]
-    parts = _alike([structure(tree) for tree in filled])
-    containers: dict[str, PyTree] = {}
-    merged: dict[str, PyTree] = {}
-    twice: set[str] = set()
-    for part in parts:
-        containers = _merged_containers(containers, part.containers)
-        for path, value in part.entries.items():
-            there = merged.get(path, MISSING)
-            if type(value) is Tie and type(there) is Tie and value == there:
-                continue
-            if path not in merged or _precedence(value) > _precedence(there):
-                merged[path] = value
-            elif _precedence(value) == _LEAF:
-                twice.add(path)
-    nodes = _nodes_above(path for path, value in merged.items() if value is not MISSING)
-    twice |= {path for path, value in merged.items() if path in nodes and _precedence(value) == _LEAF}
-    if "" in merged and len(merged) > 1:
-        twice.add("")
-    if twice:
-        names = sorted(twice, key=natural)
-        raise StructureError(
-            f"cannot merge: {listed(names)} {'is' if len(names) == 1 else 'are'} in more than one tree."
-            " Drop one side first, or use ptree.set to replace values",
-            unexpected=names,
-        )
-    try:
-        whole = assemble(merged, containers)
-    except (PathError, StructureError) as error:
-        raise type(error)(f"cannot merge: {error}") from None
-    if not isinstance(whole, BareTree):
-        leaves(whole)  # raises where two leaves now have one path
-    return whole
-
-
-def _alike(parts: Sequence[Structure]) -> list[Structure]:
-    """The parts, in which every mapping is a Tree where another of them has a Tree."""
-    tree_paths: set[str] = set()
-    for part in parts:
-        tree_paths.update(path for path, node in part.containers.items() if isinstance(node, BareTree))
-    return [_with_trees_at(part, tree_paths) for part in parts]
-
-
-def _with_trees_at(part: Structure, paths: Collection[str]) -> Structure:
-    """The part with a Tree in the place of each mapping at one of these paths."""
-    for path, node in part.containers.items():
-        if path in paths and isinstance(node, Mapping) and not isinstance(node, BareTree):
-            whole = assemble(part.entries, part.containers)
-            place = locate(whole, split(path))
-            assert place is not None
-            return _with_trees_at(structure(write(place, Tree(place.kept))), paths)
-    return part
-
-
-def _is_empty(tree: PyTree) -> bool:
-    inside = opened(tree)
-    return inside is not None and not inside.names and not (isinstance(tree, BareTree) and len(tree._node[1].names()))
-
-
-_GAP, _NONE, _EMPTY_NODE, _LEAF = range(4)
-
-
-def _precedence(value: PyTree) -> int:
-    """Which of two entries of one path stays in a merge: only two leaves, or ties, are in each other's way."""
-    if value is MISSING:
-        return _GAP
-    if value is None:
-        return _NONE
-    return _EMPTY_NODE if type(value) is not Tie and _is_empty(value) else _LEAF
-
-
-def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The containers of two trees; those at one path must be of one kind."""
-    merged = dict(first)
-    for path, node in second.items():
-        there = merged.setdefault(path, node)
-        if there is node:
-            continue
-        if isinstance(there, BareTree) or isinstance(node, BareTree):
-            if not (isinstance(there, Mapping) and isinstance(node, Mapping)):
-                raise _unlike(path, there, node)
-            merged[path] = there if isinstance(there, BareTree) else node
-            continue
-        if type(there) is not type(node):
-            raise _unlike(path, there, node)
-        if type(node) is dict:  # the common case: no need to open it
-            names = [str(key) for key in (*there, *node)]
-        else:
-            left, right = opened(there), opened(node)
-            assert left is not None
-            assert right is not None
-            if not left.is_mapping and list(left.names) != list(right.names):
-                raise _unlike(path, there, node)
-            names = [*left.names, *right.names] if left.is_mapping else []
-        if any("/" in name for name in names):
-            merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
-    return merged
-
-
-def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:
-    left, right = opened(a), opened(b)
-    assert left is not None
-    assert right is not None
-    return StructureError(
-        f"cannot merge at {path!r}: a {type(a).__name__} with {listed(left.names)}"
-        f" and a {type(b).__name__} with {listed(right.names)}"
-    )
 
 
 # -------------------------------------------------------------------------------- flat and nested

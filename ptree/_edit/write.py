@@ -1,4 +1,4 @@
-"""Writing into any pytree by path where the structure stays: set and update.
+"""Write into any pytree by path where the structure stays: set a value, update selected leaves, check that they fit.
 
 Both return a new tree, or the same one where nothing changed, and share what they did not touch.
 Trees, dicts, lists, tuples, named tuples, dataclasses and other registered nodes keep their types.
@@ -202,7 +202,8 @@ def _check_node(asked: str, shown: str, old: PyTree, value: PyTree) -> None:
     found = differences(before, after)
     if found:
         fix = "Use ptree.put to replace it by something else."
-        if found.missing and found.missing == [path for path in before if path not in after] and len(after):
+        is_partial = bool(found.missing) and not (found.unexpected or found.misshapen or found.mistyped)
+        if is_partial and after:
             example = join(shown, next(iter(after)))
             fix = f"To change some of its leaves, set each by its path, such as {example!r}."
         raise structure_error(asked, found, before, after, prefix=f"{shown}/" if shown else "", fix=fix)
@@ -266,7 +267,8 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
     >>> update(Tree({"enc": {"kernel": 1, "bias": 2}}), "**/bias", lambda b: b * 10)["enc/bias"]
     20
 
-    In a stack a number selects a single layer. What only an alias matches is seen, and written, as that alias shows it.
+    In a stack a number selects a single layer. A leaf that only an alias matches is passed to
+    `function` as that alias shows it, transposed for example.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.

@@ -83,7 +83,7 @@ class Misfits:
         if locate(self.tree, end) is not None:
             return f"{path!r} lies inside a container that is no Tree, which stays whole"
         self._hints += 1
-        hint = suggestion(path, self._names) if self._hints <= SHOWN else ""  # each takes a look at all names
+        hint = suggestion(path, self._names) if self._hints <= SHOWN else ""  # each one scans all names
         return f"there is no {path!r}.{hint}"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The uses of a tied leaf: what each of its names contributes to the gradient."""
+"""gradient_by_use: the gradient with respect to each name of a tied leaf; its uses, and their contributions."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _check_leaf(params: PyTree, path: str) -> None:
 
 
 def _source_of(path: str, tied: Mapping[str, Tie]) -> str:
-    """The leaf's own path, of any of its names."""
+    """The leaf's own path, given any of its names."""
     for above in _at_or_above(path):
         if above in tied:
             return tied[above].source + path[len(above) :]

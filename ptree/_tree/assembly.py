@@ -1,4 +1,4 @@
-"""Assembly, entries to a tree: one function builds every tree whose structure is new, with containers, ties and order.
+"""Assemble a tree from entries: nest them into branches, resolve chains of ties, and grow each branch into a node.
 
 The entries are first nested into branches; then each tie is led to its leaf and given to the lowest node that holds both
 ends; then the nodes are made, from the leaves up, and those that come out as they were are kept.
@@ -17,7 +17,7 @@ from .._paths import DEEPEST, in_order, split
 from .._words import describe, lines, listed, quoted, suggestion
 from .entries import structure
 from .layout import MISSING, BareTree, Layout, make
-from .leaf import Leaf, PyTree
+from .leaf import PyTree
 from .nodes import levels_below, opened, remade, with_items
 from .tie import Tie
 
@@ -315,7 +315,7 @@ TiesByHome = dict[Segments, list[tuple[str, Tie]]]
 
 
 def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHome:
-    """Lead each tie to its leaf, through ties of ties; a tie of a node becomes one for each leaf in it."""
+    """Resolve chains of ties to their leaf, and split the tie of a node into one for each leaf in it."""
     homes: TiesByHome = {}
     waiting = list(_ties_in(root))[::-1]
     count = len(waiting)
@@ -345,12 +345,22 @@ def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie, source: Sequence[
     homes.setdefault(alias[:shared], []).append(("/".join(alias[shared:]), inner))
 
 
-def _ties_in(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, Tie]]:
+def _below(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, PyTree]]:
+    """Everything below a branch with its path: each branch, then what is in it."""
     for name, value in branch.items():
-        if type(value) is Tie:
-            yield (*above, name), value
-        elif type(value) is Branch:
-            yield from _ties_in(value, (*above, name))
+        path = (*above, name)
+        yield path, value
+        if type(value) is Branch:
+            yield from _below(value, path)
+
+
+def _leaves_of(branch: Branch, above: Segments = ()) -> list[tuple[Segments, PyTree]]:
+    """The leaves, ties, gaps and empty branches below a branch."""
+    return [(path, value) for path, value in _below(branch, above) if type(value) is not Branch or not value]
+
+
+def _ties_in(branch: Branch) -> list[tuple[Segments, Tie]]:
+    return [(path, value) for path, value in _below(branch) if type(value) is Tie]
 
 
 def _image_of(branch: Branch, tie: Tie, containers: Containers) -> dict[Segments, PyTree]:
@@ -444,11 +454,8 @@ class _Chain:
         return TieError(f"{self.asked}: there is no {source!r}.{hint}")
 
 
-def _paths_in(branch: Branch, prefix: str = "") -> Iterator[str]:
-    for name, value in branch.items():
-        yield prefix + name
-        if type(value) is Branch:
-            yield from _paths_in(value, f"{prefix}{name}/")
+def _paths_in(branch: Branch) -> list[str]:
+    return ["/".join(path) for path, _ in _below(branch)]
 
 
 # --------------------------------------------------------------------------- branches into nodes
@@ -529,15 +536,7 @@ def _paths_beside_gaps(value: PyTree, name: str) -> list[str]:
     """The paths in a branch that becomes no node, as it has nothing but aliases and gaps; the order of aliases alone is known."""
     if type(value) is not Branch:
         return []
-    inside = list(_leaves_of(value, (name,)))
+    inside = _leaves_of(value, (name,))
     if all(type(leaf) is Tie for _, leaf in inside):
         return []
     return ["/".join(path) for path, _ in inside]
-
-
-def _leaves_of(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, Leaf]]:
-    for name, value in branch.items():
-        if type(value) is Branch and value:
-            yield from _leaves_of(value, (*above, name))
-        else:
-            yield (*above, name), value

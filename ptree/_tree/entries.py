@@ -1,4 +1,4 @@
-"""Entries, a pytree as one flat dict, path -> leaf, tie or empty node; leaves alone; and the tree with other leaves."""
+"""Collect the entries of a pytree, path -> leaf, tie or empty node; list leaves and aliases; map or replace leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of a stack: which path segment names a layer, how many there are, and one layer of a leaf read or written.
+"""Single layers of a stack: which number names one, how many there are, take one from a leaf, or replace it.
 
 A stack is a node whose one name is `:`. Its leaves have an axis more in front, one for each stack on the way to them.
 """

@@ -1,4 +1,4 @@
-"""Layout, all of a Tree's node that is no value: keys, declared order, ties. BareTree, a node without Tree's methods."""
+"""Layout, the static part of a Tree that JAX compares: keys, declared order, ties. BareTree, a Tree without its methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One leaf: its shape and dtype, whether two leaves are the same, how far they are apart.
+"""Signatures of leaves, copies, equality and the largest difference of two.
 
 A leaf is whatever JAX does not open: an array of any library, a tracer, a `Param`, a
 `jax.ShapeDtypeStruct`, a bool, a label, a sharding.

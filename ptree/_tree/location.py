@@ -1,4 +1,7 @@
-"""Location, where a path leads in any pytree: through nodes, a tie, a layer of a stack; to read there and to write."""
+"""Locate the place that a path leads to in any pytree, through nodes, ties and layers of stacks; read and write it there.
+
+Also the error for a path that is not there: where the path stops, and the nearest name.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,7 @@ class _Walk:
         return list(names)
 
     def _into_tree(self, name: str) -> tuple[Shared, Tie] | None:
-        """Go to the child of a name; or return the tie that the name is, with the node that declares it."""
+        """Step to the named child. If the name is an alias, return its tie and the node that declares it."""
         node, declared = self.node, self.shared
         if isinstance(node, BareTree):
             layout = node._node[1]
@@ -294,7 +297,7 @@ def write(place: Place, value: PyTree) -> PyTree:
 
 
 def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:
-    """A node with those of its aliases put in whose sources lie outside of it."""
+    """The node with the shared leaf in the place of each alias whose source is outside of it."""
     if node is MISSING:
         return _image(owner, aliases)
     if not isinstance(node, BareTree):

@@ -1,4 +1,4 @@
-"""One node of any pytree: its children by name, and the same kind of node with other children.
+"""Open a node of any pytree into its children by name, and rebuild the same kind of container with other children.
 
 A Tree, a dict, a list, a tuple, a named tuple, a dataclass, a module of another library: whatever JAX
 opens is a node, and JAX's key path gives the names of its children.

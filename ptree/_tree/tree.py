@@ -27,7 +27,7 @@ from .tie import Tie
 
 
 class Tree(BareTree, Mapping[str, Any]):
-    """An immutable nested dict of parameters; every function of ptree reads, and JAX flattens, it by path.
+    """An immutable nested dict of parameters; every function of ptree reads it by path, and JAX flattens it by path.
 
     >>> import jax.numpy as jnp
     >>> params = Tree({"enc": {"kernel": jnp.ones((4, 8)), "bias": jnp.zeros(8)}, "head/bias": jnp.zeros(2)})

@@ -103,8 +103,7 @@ def test_what_a_layer_of_a_stack_is_not_cannot_be_put_beside_it():
     stacked = pt.stacks.stack(pt.Tree({"blocks": [{"w": arange(2)}] * 3}), "blocks")
     says(
         pt.StructureError,
-        "cannot put 'blocks/3': at the root is a stack of 3 layers: ':' is all its layers, a number a single one."
-        " To add a layer use ptree.stacks.unstack first",
+        "cannot put 'blocks/3': 'blocks' is a stack of 3 layers. To add a layer use ptree.stacks.unstack first",
         pt.put,
         stacked,
         "blocks/3",
