@@ -348,7 +348,7 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
     if kind is None:
         shown = describe(leaf)
         if hasattr(leaf, "init"):  # a Param
-            return f"{shown} that is declared and not drawn yet: ptree.init first"
+            return f"a Param, {shown}, not drawn yet: ptree.init first"
         kind_name = type(leaf).__name__
         return shown if hasattr(leaf, "shape") or shown == kind_name else f"{shown}, a {kind_name}"
     obstacle = kind.obstacle(leaf, may_be_spread)

@@ -191,7 +191,7 @@ def test_leaves_that_a_file_cannot_hold_are_all_listed_and_nothing_is_written(fi
         pt.FileError,
         "cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n"
         "  'label' is 'frozen', a str\n"
-        "  'spec' is f32[2]\n"
+        "  'spec' is a Param, f32[2], not drawn yet: ptree.init first\n"
         "  'o' is <U1[1], a dtype that safetensors does not have\n"
         f"  'c' is {describe(np.zeros(2, 'longdouble'))}, a dtype that safetensors does not have",
         pt.save, file, tree,

@@ -387,6 +387,14 @@ def kept_in_a_file(model, tmp_path, **options):
     return pt.load(file, like=model.tied), model.once
 
 
+def loaded_with_a_report(model, folder):
+    file = folder / "m.safetensors"
+    pt.save(file, model.tied)
+    back, report = pt.load_report(file, like=model.tied)
+    assert sorted(report.loaded) == sorted(pt.paths(model.tied))
+    return back, model.once
+
+
 def read_by_name(model, folder):
     """Every name of an open file reads as it reads in the tree, aliases too."""
     file = folder / "m.safetensors"
@@ -425,6 +433,8 @@ FUNCTIONS = {
     "unstack": lambda m, _: unstacked_and_back(m),
     "save": lambda m, folder: kept_in_a_file(m, folder),
     "load": lambda m, folder: kept_in_a_file(m, folder, expand_ties=True),
+    "load_report": lambda m, folder: loaded_with_a_report(m, folder),
+    "layer_ranks": lambda m, _: tuple(pt.stacks.layer_ranks(t) for t in (m.tied, m.once)),
     "open": lambda m, folder: read_by_name(m, folder),
 }  # fmt: skip
 ASKED = {
@@ -436,6 +446,7 @@ ASKED = {
     "find_ties",
     "summary",
     "gradient_by_use",
+    "muon_dimension_numbers",
     "scan",
 }  # the tests below
 NO_TREE = {"child_key", "transposed", "register_transform"}
