@@ -55,7 +55,7 @@ print(f"output {y:.4f}: the while loop halved values of the norm {norm:.2f} {tim
 assert times == jnp.ceil(jnp.log2(norm)) > 0
 
 # Train what is trainable. A while loop has no reverse mode, so the loss leaves the loop out.
-trained, fixed = pt.partition(params, lambda path, leaf: trainable[path])
+trained, fixed = pt.partition(params, lambda path, leaf: pt.get(trainable, path))
 
 
 def loss(trained: pt.Tree) -> jax.Array:

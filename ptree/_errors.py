@@ -9,7 +9,7 @@
     ├── LayerError      (ValueError)  an input or parameters that do not fit a layer
     └── FileError       (ValueError)  a file that cannot be written or read
 
-Each is also the builtin exception that a caller would guess. A message says what was asked, where, what was
+Each is also the builtin exception that a caller would guess. A message says what was attempt, where, what was
 expected, what was found, and the likely fix; it never prints an array or a treedef.
 """
 

@@ -98,21 +98,21 @@ def _with_node(tree: PyTree, path: str, node: Mapping[str, PyTree]) -> PyTree:
 
 def _layers_at(tree: PyTree, path: str) -> list[PyTree]:
     """The layers of a node, which have the same leaves and ties."""
-    asked = f"cannot stack {quoted(path)}"
+    attempt = f"cannot stack {quoted(path)}"
     node = get(tree, path)
     names = names_in(node) or []
     if is_stack(names):
-        raise StructureError(f"{asked}: it is a stack already")
+        raise StructureError(f"{attempt}: it is a stack already")
     if not is_numbered(names):
         there = f"its names are {sorted(names)[:3]}" if names else f"it is {describe(node)}"
-        raise StructureError(f"{asked}: its layers would be named '0', '1', ...; {there}")
+        raise StructureError(f"{attempt}: its layers would be named '0', '1', ...; {there}")
     layers = [child_named(node, str(number)) for number in range(len(names))]
     fix = "Untie it first; one layer that is used n times is nn.Repeat(layer, n, shared=True)"
-    _check_no_crossing_ties(tree, asked, path, "a stack has no tie into a single layer", fix)
+    _check_no_crossing_ties(tree, attempt, path, "a stack has no tie into a single layer", fix)
     first = readings(layers[0])
     for number, layer in enumerate(layers):
         other = readings(layer)
-        what = f"{asked}: layer {number} is not like layer 0"
+        what = f"{attempt}: layer {number} is not like layer 0"
         found = differences(first, other)
         if found:
             raise structure_error(what, found, first, other, prefix=join(path, f"{number}/"))
@@ -121,12 +121,12 @@ def _layers_at(tree: PyTree, path: str) -> list[PyTree]:
     return layers
 
 
-def _check_no_crossing_ties(tree: PyTree, asked: str, path: str, why: str, fix: str) -> None:
+def _check_no_crossing_ties(tree: PyTree, attempt: str, path: str, why: str, fix: str) -> None:
     """A tie stays if both its ends are in one layer, or both outside of the stack."""
     crossing: list[str] = []
     for alias, tie in aliases(tree).items():
         if _layer_in(alias, path) != _layer_in(tie.source, path):
-            crossing.append(f"{asked}: {alias!r} is tied to {tie.shown()!r}, and {why}")
+            crossing.append(f"{attempt}: {alias!r} is tied to {tie.shown()!r}, and {why}")
     if crossing:
         raise TieError(with_fixes(crossing, [fix]))
 
@@ -200,17 +200,17 @@ def unstack(tree: T, path: str | int, size: int | None = None) -> T:
     """
     place = _whole_path(tree, path, "unstack")
     node = get(tree, place)
-    asked = f"cannot unstack {quoted(place)}"
+    attempt = f"cannot unstack {quoted(place)}"
     if not is_stack(names_in(node) or []):
-        raise StructureError(f"{asked}: it is no stack, whose one name would be ':'")
-    _check_no_crossing_ties(tree, asked, place, "only one of the two would be unstacked", "Untie it first")
+        raise StructureError(f"{attempt}: it is no stack, whose one name would be ':'")
+    _check_no_crossing_ties(tree, attempt, place, "only one of the two would be unstacked", "Untie it first")
     whole, axis = child_named(node, STACKED), stacked_axes(place)
-    count = _layer_count(whole, axis, place, asked, size)
+    count = _layer_count(whole, axis, place, attempt, size)
     before = (ALL_LAYERS,) * axis
     return _with_node(tree, place, {str(number): layers_of(whole, (*before, number)) for number in range(count)})
 
 
-def _layer_count(whole: PyTree, axis: int, path: str, asked: str, size: int | None) -> int:
+def _layer_count(whole: PyTree, axis: int, path: str, attempt: str, size: int | None) -> int:
     """How many layers a stack has: by its leaves, which must agree, or as said."""
     counts: dict[int, str] = {}
     for name, leaf in leaves(whole):
@@ -219,11 +219,11 @@ def _layer_count(whole: PyTree, axis: int, path: str, asked: str, size: int | No
             counts[shape[axis]] = join(path, join(STACKED, name))
     if len({*counts} | ({size} - {None})) > 1:
         each = ", ".join(f"{count} layers in {name!r}" for count, name in counts.items())
-        raise StructureError(f"{asked}: {each}{'' if size is None else f', and size={size}'}")
+        raise StructureError(f"{attempt}: {each}{'' if size is None else f', and size={size}'}")
     if size is not None:
         return size
     if not counts:
-        raise StructureError(f"{asked}: its leaves do not say how many layers there are; give size=")
+        raise StructureError(f"{attempt}: its leaves do not say how many layers there are; give size=")
     return next(iter(counts))
 
 

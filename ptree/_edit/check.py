@@ -94,11 +94,11 @@ def differences(expected: Mapping[str, Leaf], got: Mapping[str, Leaf], but: Sequ
 
 def readings(tree: PyTree) -> dict[str, PyTree]:
     """What can be read anywhere in the tree, by path: leaves, the shapes that aliases show, empty nodes."""
-    known = dict(leaves(tree))
+    leaf_at = dict(leaves(tree))
     found: dict[str, PyTree] = {}
     for path, value in entries(tree).items():
-        is_alias = type(value) is Tie and value.source in known
-        found[path] = value.read(shape_only(known[value.source])) if is_alias else value
+        is_alias = type(value) is Tie and value.source in leaf_at
+        found[path] = value.read(shape_only(leaf_at[value.source])) if is_alias else value
     return found
 
 

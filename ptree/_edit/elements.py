@@ -26,12 +26,12 @@ def written_at(path: str, leaf: Leaf, at: Elements, value: Leaf) -> Leaf:
     Raises:
         StructureError: no array, an index out of bounds, or a value of another shape or dtype, or beyond the dtype.
     """
-    asked = f"cannot set {quoted(path)} at {_index_text(at)}"
+    attempt = f"cannot set {quoted(path)} at {_index_text(at)}"
     at = tuple(map(_as_array, at)) if isinstance(at, tuple) else _as_array(at)
     if not isinstance(leaf, jax.Array | np.ndarray):
-        raise StructureError(f"{asked}: it is {describe(leaf)}, not an array")
-    shape = _selected_shape(leaf, at, asked)
-    _check_value(value, shape, leaf, asked)
+        raise StructureError(f"{attempt}: it is {describe(leaf)}, not an array")
+    shape = _selected_shape(leaf, at, attempt)
+    _check_value(value, shape, leaf, attempt)
     if isinstance(leaf, np.ndarray):
         changed = leaf.copy()
         changed[at] = value
@@ -43,18 +43,20 @@ def _as_array(part: Elements) -> Elements:
     return np.asarray(part) if isinstance(part, list) else part
 
 
-def _selected_shape(leaf: jax.Array | np.ndarray[Any, Any], at: Elements, asked: str) -> tuple[int, ...]:
+def _selected_shape(leaf: jax.Array | np.ndarray[Any, Any], at: Elements, attempt: str) -> tuple[int, ...]:
     """The shape of what an index selects. NumPy checks the bounds that JAX clamps in silence."""
     for part in jax.tree.leaves(at):
         if isinstance(part, Tracer) and part.dtype == bool:
-            raise StructureError(f"{asked}: a mask that is only known inside of jit has no known shape; use jnp.where")
+            raise StructureError(
+                f"{attempt}: a mask that is only known inside of jit has no known shape; use jnp.where"
+            )
     index = jax.tree.map(_on_host, at)
     try:
         shape = np.broadcast_to(np.int8(0), leaf.shape)[index].shape
     except (IndexError, TypeError, ValueError) as error:
-        raise StructureError(f"{asked}: it is {describe(leaf)}, and {error}") from None
+        raise StructureError(f"{attempt}: it is {describe(leaf)}, and {error}") from None
     if 0 in shape and 0 not in leaf.shape:
-        raise StructureError(f"{asked}: it is {describe(leaf)}, and the index selects nothing of it")
+        raise StructureError(f"{attempt}: it is {describe(leaf)}, and the index selects nothing of it")
     return shape
 
 
@@ -65,14 +67,14 @@ def _on_host(part: Elements) -> Elements:
     return np.asarray(part) if isinstance(part, jax.Array) else part
 
 
-def _check_value(value: Leaf, shape: tuple[int, ...], leaf: Leaf, asked: str) -> None:
+def _check_value(value: Leaf, shape: tuple[int, ...], leaf: Leaf, attempt: str) -> None:
     if isinstance(value, Number):
         if not _can_hold(leaf.dtype, value):
-            raise StructureError(f"{asked}: expected a number that {describe(leaf)} can hold, got {quoted(value)}")
+            raise StructureError(f"{attempt}: expected a number that {describe(leaf)} can hold, got {quoted(value)}")
         return
     if signature(value) != (shape, leaf.dtype):
         expected = describe(jax.ShapeDtypeStruct(shape, leaf.dtype))
-        raise StructureError(f"{asked}: expected a number or {expected}, got {describe(value)}")
+        raise StructureError(f"{attempt}: expected a number or {expected}, got {describe(value)}")
 
 
 def _can_hold(dtype: Any, number: Number) -> bool:

@@ -414,15 +414,15 @@ def _why_unmatched(test: Pattern | re.Pattern[str] | Callable[[str, Leaf], bool]
 
 def why_unmatched(pattern: Pattern, tree: PyTree) -> str:
     """One line on why a pattern matches no leaf, with the path that was likely meant."""
-    asked = f"the pattern {quoted(pattern.text)} matches nothing"
+    attempt = f"the pattern {quoted(pattern.text)} matches nothing"
     if pattern.literal is not None:
         if locate(tree, pattern.literal) is not None:
-            return f"{asked}: there is no leaf below it"
+            return f"{attempt}: there is no leaf below it"
         stops = where_it_stops(tree, pattern.literal)
         if "Did you mean" in stops or len(pattern.literal) > 1:
-            return f"{asked}: {stops}"
+            return f"{attempt}: {stops}"
         deeper = PathIndex([*entries(tree)]).suggest(pattern.text)
-        return f"{asked}: {stops}" if deeper is None else f"{asked}: {stops} Did you mean {quoted(deeper)}?"
+        return f"{attempt}: {stops}" if deeper is None else f"{attempt}: {stops} Did you mean {quoted(deeper)}?"
     paths = [path for path, _ in leaves(tree)]
     meant = PathIndex([*entries(tree)]).suggest(pattern.text)
     if meant is not None:
@@ -431,4 +431,4 @@ def why_unmatched(pattern: Pattern, tree: PyTree) -> str:
         hint = " In a stack '*' is all layers, and a whole number or {0..5} single ones"
     else:
         hint = ""
-    return f"{asked} in {len(paths)} leaves.{hint}"
+    return f"{attempt} in {len(paths)} leaves.{hint}"

@@ -74,20 +74,20 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     if not segments:
         raise PathError("cannot put at '': that is the whole tree, so use the value itself")
     place, used = _deepest(tree, segments)
-    asked = f"cannot put {quoted('/'.join(segments))}"
-    _check_no_single_layer(place, asked)
+    attempt = f"cannot put {quoted('/'.join(segments))}"
+    _check_no_single_layer(place, attempt)
     if used < len(segments):
         check_one_reading(place, segments)
-        _check_no_pattern(tree, segments, asked)
-        _check_new_name(place, segments, used, asked)
-    _check_layer_count(place, used, segments, value, asked)
+        _check_no_pattern(tree, segments, attempt)
+        _check_new_name(place, segments, used, attempt)
+    _check_layer_count(place, used, segments, value, attempt)
     if type(value) is Tie:
         _check_tie(tree, place, segments, value)
     if type(value) is Tie or _is_tied(place):
-        return _put_by_entries(tree, "/".join(segments), value, asked)
+        return _put_by_entries(tree, "/".join(segments), value, attempt)
     if used == len(segments):
         return write(place, _as_child(place.steps[-1].node, value))
-    return write(place, _with_new_child(place.kept, segments, used, value, asked))
+    return write(place, _with_new_child(place.kept, segments, used, value, attempt))
 
 
 def _deepest(tree: PyTree, segments: Sequence[str]) -> tuple[Place, int]:
@@ -107,18 +107,18 @@ def _is_tied(place: Place) -> bool:
     return any(isinstance(node, BareTree) and node._node[1].ties for node in nodes)
 
 
-def _check_no_single_layer(place: Place, asked: str) -> None:
+def _check_no_single_layer(place: Place, attempt: str) -> None:
     if not place.layers:
         return
     whole = place.spelt.split("/")
     stack = "/".join(whole[: whole.index(":")])
     raise StructureError(
-        f"{asked}: it is in one layer of the stack {quoted(stack)}, and all its layers are alike."
+        f"{attempt}: it is in one layer of the stack {quoted(stack)}, and all its layers are alike."
         " Use ptree.set for other values, or ptree.stacks.unstack it first"
     )
 
 
-def _check_no_pattern(tree: PyTree, segments: Sequence[str], asked: str) -> None:
+def _check_no_pattern(tree: PyTree, segments: Sequence[str], attempt: str) -> None:
     """Raise for a new name that was meant as a pattern: one with `*`, or with other wildcards that match something."""
     path = "/".join(segments)
     if not any(character in path for character in "!*?[{"):
@@ -131,11 +131,11 @@ def _check_no_pattern(tree: PyTree, segments: Sequence[str], asked: str) -> None
     is_pattern = path.startswith("!") or pattern.literal is None
     if is_pattern and (is_certain or any(pattern.matches(name) for name in entries(tree))):
         raise PatternError(
-            f"{asked}: it is a pattern, and put takes one path. ptree.update changes what a pattern matches"
+            f"{attempt}: it is a pattern, and put takes one path. ptree.update changes what a pattern matches"
         )
 
 
-def _check_new_name(place: Place, segments: Sequence[str], used: int, asked: str) -> None:
+def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: str) -> None:
     """Raise where the node at a place cannot have a child of a new name."""
     at = "/".join(segments[:used])
     node = read(place)
@@ -143,20 +143,20 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, asked: str
     if inside is None:
         what = describe(node) if place.tie is None else "an alias"
         where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
-        raise PathError(f"{asked}: {where}, not a node.{' Drop it first' if at else ''}")
+        raise PathError(f"{attempt}: {where}, not a node.{' Drop it first' if at else ''}")
     if is_stack(inside.names) and layer_number(segments[used]) is not None:
         count = min(layer_counts(read(place), stacked_axes(at)), default=0)
         raise StructureError(
-            f"{asked}: {quoted(at)} is a stack of {count} layers. To add a layer use ptree.stacks.unstack first"
+            f"{attempt}: {quoted(at)} is a stack of {count} layers. To add a layer use ptree.stacks.unstack first"
         )
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
-            f"{asked}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
+            f"{attempt}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
         )
 
 
-def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, asked: str) -> None:
+def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, attempt: str) -> None:
     """Raise where arrays are put into a stack that have not one layer for each of its layers."""
     axis = 0
     nodes = [*(step.node for step in place.steps), place.kept]
@@ -171,23 +171,23 @@ def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: 
             if tuple(shape[axis : axis + 1]) != (*counts,):
                 leaf_name = f"{quoted(path)} is {describe(leaf)}" if path else f"it is {describe(leaf)}"
                 raise StructureError(
-                    f"{asked}: {leaf_name}, and the stack has {min(counts)} layers: its axis {axis} is to be of that size"
+                    f"{attempt}: {leaf_name}, and the stack has {min(counts)} layers: its axis {axis} is to be of that size"
                 )
         axis += 1
 
 
 def _check_tie(tree: PyTree, place: Place, segments: Sequence[str], tie: Tie) -> None:
-    asked = f"cannot put {tie!r} at {quoted('/'.join(segments))}"
+    attempt = f"cannot put {tie!r} at {quoted('/'.join(segments))}"
     if type(tree) is not Tree:
-        raise TieError(f"{asked}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
+        raise TieError(f"{attempt}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
     if not all(isinstance(step.node, BareTree) for step in place.steps):
-        raise TieError(f"{asked}: it lies inside a container that is no Tree, which holds no ties")
+        raise TieError(f"{attempt}: it lies inside a container that is no Tree, which holds no ties")
     source_place = locate(tree, split(tie.source))
     source = MISSING if source_place is None else read(source_place)
     for step in tie.via:
         why = step.misfit(source)
         if why:
-            raise TieError(f"{asked}: it {why}, and {quoted(tie.source)} is {describe(source)}")
+            raise TieError(f"{attempt}: it {why}, and {quoted(tie.source)} is {describe(source)}")
 
 
 def _as_child(parent: PyTree, value: PyTree) -> PyTree:
@@ -196,7 +196,7 @@ def _as_child(parent: PyTree, value: PyTree) -> PyTree:
     return Tree(value) if is_nested and isinstance(parent, BareTree) else value
 
 
-def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyTree, asked: str) -> PyTree:
+def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyTree, attempt: str) -> PyTree:
     """A mapping with a value at a path of which not even the first segment is there."""
     if isinstance(node, BareTree):
         name, *below = segments[used:]
@@ -205,18 +205,18 @@ def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyT
         named = {**dict(zip(layout.keys, children, strict=True)), name: child}
         order = dict.fromkeys((*layout.order, name))
         return make(Layout.of(order, named, layout.ties), [named[key] for key in sorted(named)])
-    cut = new_key_length(node, segments[used:], value, f"{asked}: ")
+    cut = new_key_length(node, segments[used:], value, f"{attempt}: ")
     key, below = "/".join(segments[used : used + cut]), segments[used + cut :]
     for name in reversed(below):
-        value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, asked)
+        value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, attempt)
     inside = opened(node)
     assert inside is not None
-    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, asked)
+    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, attempt)
 
 
-def _put_by_entries(tree: PyTree, path: str, value: PyTree, asked: str) -> PyTree:
+def _put_by_entries(tree: PyTree, path: str, value: PyTree, attempt: str) -> PyTree:
     before = structure(tree)
-    _check_no_leaf_above(before, path, asked)
+    _check_no_leaf_above(before, path, attempt)
     new = _structure_at(before, path, value)
     after: dict[str, PyTree] = {}
     is_placed = False
@@ -233,7 +233,7 @@ def _put_by_entries(tree: PyTree, path: str, value: PyTree, asked: str) -> PyTre
     return assemble(inherited, {**kept, **new.containers})
 
 
-def _check_no_leaf_above(before: Structure, path: str, asked: str) -> None:
+def _check_no_leaf_above(before: Structure, path: str, attempt: str) -> None:
     segments = path.split("/")
     for cut in range(1, len(segments)):
         above = "/".join(segments[:cut])
@@ -241,7 +241,7 @@ def _check_no_leaf_above(before: Structure, path: str, asked: str) -> None:
         if value is MISSING or (opened(value) is not None and type(value) is not Tie):
             continue
         what = "an alias" if type(value) is Tie else describe(value)
-        raise PathError(f"{asked}: {above!r} is {what}, not a node. Drop it first")
+        raise PathError(f"{attempt}: {above!r} is {what}, not a node. Drop it first")
 
 
 def _structure_at(before: Structure, path: str, value: PyTree) -> Structure:

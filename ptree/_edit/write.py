@@ -159,10 +159,10 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
     """The tree with the leaves of a value in a node that has just these leaves."""
     if type(old) is Tree and type(value) is not Tree and isinstance(value, Mapping | list | tuple):
         value = Tree(value)
-    asked = f"cannot set {quoted(shown)}" if shown else "cannot set the whole tree"
-    _check_node(asked, shown, old, value)
+    attempt = f"cannot set {quoted(shown)}" if shown else "cannot set the whole tree"
+    _check_node(attempt, shown, old, value)
     if place.layers and (place.shared or place.tie is not None):
-        return _with_layer_leaves(tree, shown, asked, value)
+        return _with_layer_leaves(tree, shown, attempt, value)
     is_whole = not place.shared and place.tie is None and place.kept is old
     if place.layers or (is_whole and jax.tree.structure(old) == jax.tree.structure(value)):
         if is_whole and isinstance(value, BareTree):
@@ -170,12 +170,12 @@ def _with_node(tree: PyTree, place: Place, shown: str, old: PyTree, value: PyTre
         elif is_whole:  # JAX sorts the keys of dicts, as in jax.tree.map: those that are there keep their order
             new = replace_leaves(old, dict(leaves(value)))
         else:
-            new = _with_leaves(old, "", shown, asked, value)
+            new = _with_leaves(old, "", shown, attempt, value)
         return _written(place, shown, old, new)
-    return _with_leaves(tree, shown, shown, asked, value)
+    return _with_leaves(tree, shown, shown, attempt, value)
 
 
-def _with_layer_leaves(tree: PyTree, shown: str, asked: str, value: PyTree) -> PyTree:
+def _with_layer_leaves(tree: PyTree, shown: str, attempt: str, value: PyTree) -> PyTree:
     """The tree with the leaves of a value in one layer of a node that is tied: each is written through its own tie."""
     changed = tree
     seen = _seen_leaves(value)
@@ -183,17 +183,17 @@ def _with_layer_leaves(tree: PyTree, shown: str, asked: str, value: PyTree) -> P
         changed = set(changed, join(shown, below), leaf)
     lost = [join(shown, below) for below, leaf in seen if not _agree(get(changed, join(shown, below)), leaf)]
     if lost:
-        raise TieError(f"{asked}: {listed(lost)} are tied to another leaf of the value, and get another value by it")
+        raise TieError(f"{attempt}: {listed(lost)} are tied to another leaf of the value, and get another value by it")
     return changed
 
 
-def _check_node(asked: str, shown: str, old: PyTree, value: PyTree) -> None:
+def _check_node(attempt: str, shown: str, old: PyTree, value: PyTree) -> None:
     before, after = readings(old), readings(value)
     if opened(value) is None:
         fits = [below for below, leaf in before.items() if signature(leaf) == signature(value)]
         hint = f" Did you mean {quoted(join(shown, fits[0]))}?" if len(fits) == 1 else ""
         raise StructureError(
-            f"{asked}: expected a node with {listed(before)}, got {describe(value)}.{hint}"
+            f"{attempt}: expected a node with {listed(before)}, got {describe(value)}.{hint}"
             " Use ptree.put to replace it by something else.",
             missing=[join(shown, below) for below in before],
         )
@@ -206,7 +206,7 @@ def _check_node(asked: str, shown: str, old: PyTree, value: PyTree) -> None:
         if is_partial and after:
             example = join(shown, next(iter(after)))
             fix = f"To change some of its leaves, set each by its path, such as {example!r}."
-        raise structure_error(asked, found, before, after, prefix=f"{shown}/" if shown else "", fix=fix)
+        raise structure_error(attempt, found, before, after, prefix=f"{shown}/" if shown else "", fix=fix)
 
 
 class _Write(NamedTuple):
@@ -218,7 +218,7 @@ class _Write(NamedTuple):
     """The value as the leaf is kept: through the tie of the name."""
 
 
-def _with_leaves(tree: PyTree, path: str, shown: str, asked: str, value: PyTree) -> PyTree:
+def _with_leaves(tree: PyTree, path: str, shown: str, attempt: str, value: PyTree) -> PyTree:
     """The tree with the leaves of a value below a path, each written through its tie."""
     tied = aliases(tree)
     writes: dict[str, _Write] = {}
@@ -230,7 +230,7 @@ def _with_leaves(tree: PyTree, path: str, shown: str, asked: str, value: PyTree)
         first = writes.setdefault(name if tie is None else tie.source, new)
         if not _agree(first.kept, new.kept):
             conflicts.append(
-                f"{asked}: {first.name!r}, {describe(first.given)}, and {new.name!r}, {describe(new.given)}, are one"
+                f"{attempt}: {first.name!r}, {describe(first.given)}, and {new.name!r}, {describe(new.given)}, are one"
                 f" tied leaf, and their values {_how_far(first.kept, new.kept)}"
             )
     if conflicts:

@@ -47,8 +47,8 @@ class Misfits:
 
     def problems(self, alias: str, source: Tie) -> list[Problem]:
         """Why the alias cannot be the source; nothing where it can."""
-        asked = f"cannot tie {alias!r} to {source.source!r}"
-        return [Problem(f"{asked}: {text}", fix) for text, fix in self._found(alias, source)]
+        attempt = f"cannot tie {alias!r} to {source.source!r}"
+        return [Problem(f"{attempt}: {text}", fix) for text, fix in self._found(alias, source)]
 
     def _found(self, alias: str, source: Tie) -> Sequence[Problem]:
         here, there = split(alias), split(source.source)

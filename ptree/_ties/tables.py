@@ -110,10 +110,10 @@ def _written_out(tree: Tree, table: Mapping[str, str | Tie]) -> _WrittenOut:
         problems += matched.problems
         for alias, tie in matched.pairs.items():
             first = keys.setdefault(alias, key)
-            known = pairs.setdefault(alias, tie)
-            if known != tie:
+            first_tie = pairs.setdefault(alias, tie)
+            if first_tie != tie:
                 text = (
-                    f"cannot tie {alias!r} twice: {quoted(first)} ties it to {known.shown()!r},"
+                    f"cannot tie {alias!r} twice: {quoted(first)} ties it to {first_tie.shown()!r},"
                     f" {quoted(key)} to {tie.shown()!r}"
                 )
                 problems.append(Problem(text, "Leave one of them out."))
@@ -141,22 +141,22 @@ def _matched(tree: Tree, key: str, source: Tie) -> _WrittenOut:
     pattern = compile(str(key))
     if pattern.literal is not None:
         return _WrittenOut({"/".join(pattern.literal): _unescaped(tree, source)}, [])
-    asked = f"cannot tie {quoted(key)} to {quoted(source.source)}"
+    attempt = f"cannot tie {quoted(key)} to {quoted(source.source)}"
     names = list(entries(tree))
-    matches = _matches(pattern, names, asked, source)
+    matches = _matches(pattern, names, attempt, source)
     if not matches:
-        return _WrittenOut({}, [Problem(f"{asked}: {why_unmatched(pattern, tree)}", "")])
+        return _WrittenOut({}, [Problem(f"{attempt}: {why_unmatched(pattern, tree)}", "")])
     pairs: dict[str, Tie] = {}
     is_one = _holds_no_wildcard(tree, source.source)
     for alias, matched in matches.items():
-        pairs[alias] = _unescaped(tree, source) if is_one else _filled(pattern, matched, source, asked)
+        pairs[alias] = _unescaped(tree, source) if is_one else _filled(pattern, matched, source, attempt)
     # a pattern may match its own source
     others = {alias: tie for alias, tie in pairs.items() if alias != tie.source}
     unused = unused_in_braces(pattern, [name for name in names if pattern.matches(name)], tree)
-    return _WrittenOut(others or pairs, [Problem(f"{asked}: {line}", "") for line in unused])
+    return _WrittenOut(others or pairs, [Problem(f"{attempt}: {line}", "") for line in unused])
 
 
-def _matches(pattern: Pattern, names: list[str], asked: str, source: Tie) -> dict[str, list[str]]:
+def _matches(pattern: Pattern, names: list[str], attempt: str, source: Tie) -> dict[str, list[str]]:
     """Each leaf or node that the pattern matches: its path, and the segments of it."""
     found: dict[str, list[str]] = {}
     for name in names:
@@ -164,17 +164,17 @@ def _matches(pattern: Pattern, names: list[str], asked: str, source: Tie) -> dic
         length = pattern.reaches(segments)
         if length == 0:
             example = split(source.source)[-1]
-            raise PatternError(f"{asked}: it matches the whole tree. Name leaves, as in '**/{example}'")
+            raise PatternError(f"{attempt}: it matches the whole tree. Name leaves, as in '**/{example}'")
         if length is not None:
             found["/".join(segments[:length])] = segments[:length]
     return found
 
 
-def _filled(pattern: Pattern, segments: list[str], source: Tie, asked: str) -> Tie:
+def _filled(pattern: Pattern, segments: list[str], source: Tie, attempt: str) -> Tie:
     try:
         return Tie("/".join(fill_in(source.source, pattern.captures(segments) or ())), source.via)
     except PatternError as error:
-        raise PatternError(f"{asked}: {error}") from None
+        raise PatternError(f"{attempt}: {error}") from None
 
 
 def _holds_no_wildcard(tree: Tree, path: str) -> bool:
@@ -238,9 +238,9 @@ def _chosen_aliases(tree: PyTree, tied: Mapping[str, Tie], selector: Selector) -
 
 def _no_alias(selector: str, tied: Mapping[str, Tie]) -> PatternError:
     """The error for a pattern that matches a source, or a leaf that is not tied."""
-    own = [alias for alias, tie in tied.items() if tie.source == selector]
-    if own:
-        return PatternError(f"{quoted(selector)} is a source: name its aliases, {listed(own)}")
+    aliases_of_it = [alias for alias, tie in tied.items() if tie.source == selector]
+    if aliases_of_it:
+        return PatternError(f"{quoted(selector)} is a source: name its aliases, {listed(aliases_of_it)}")
     return PatternError(f"the pattern {quoted(selector)} matches no alias: there are {listed(tied)}")
 
 

@@ -130,7 +130,7 @@ class _Keys:
         return new_key_length(node, rest, value, f"{quoted(above)}: " if above else "")
 
 
-def new_key_length(node: Mapping[object, PyTree], rest: Sequence[str], value: PyTree, asked: str) -> int:
+def new_key_length(node: Mapping[object, PyTree], rest: Sequence[str], value: PyTree, attempt: str) -> int:
     """How many segments a new key takes: among keys that hold `/` as many as leave a path as deep as its neighbours'."""
     slashed = [str(key) for key in node if "/" in str(key)]
     if not slashed:
@@ -138,7 +138,7 @@ def new_key_length(node: Mapping[object, PyTree], rest: Sequence[str], value: Py
     below, inside = levels_below(node), levels_below(value)
     if below is None or inside is None or below - inside > len(rest):
         raise PathError(
-            f"{asked}keys such as {slashed[0]!r} hold '/', and"
+            f"{attempt}keys such as {slashed[0]!r} hold '/', and"
             " what is below them is not equally deep, so what the new key should be is not known"
         )
     return len(rest) - max(below - 1 - inside, 0)
@@ -396,7 +396,7 @@ class _Chain:
         self.root, self.containers, self.keys = root, containers, keys
         self.alias, self.tie = alias, tie
         self.shown = "/".join(alias)
-        self.asked = f"cannot tie {self.shown!r} to {tie.source!r}"
+        self.attempt = f"cannot tie {self.shown!r} to {tie.source!r}"
         self.passed = [self.shown]
 
     def followed(self) -> tuple[Tie, PyTree]:
@@ -415,7 +415,7 @@ class _Chain:
             return
         if len(self.passed) > 1 or ends == here:
             raise self._circle(source)
-        raise TieError(f"{self.asked}: one lies inside the other")
+        raise TieError(f"{self.attempt}: one lies inside the other")
 
     def _reached(self, source: list[str]) -> tuple[int, PyTree]:
         """What is at the source, or the tie that is met on the way, and after how many segments."""
@@ -432,7 +432,7 @@ class _Chain:
             path = "/".join(above)
             if type(node) is Branch and _is_foreign(path, self.containers):
                 if depth + 1 < len(source):
-                    raise TieError(f"{self.asked}: {path!r} is a container that is no Tree, which is tied as a whole")
+                    raise TieError(f"{self.attempt}: {path!r} is a container that is no Tree, which is tied as a whole")
                 return len(source), self.containers[path]
         return len(source), node
 
@@ -447,11 +447,11 @@ class _Chain:
 
     def _circle(self, end: str) -> TieError:
         chain = " -> ".join(map(repr, [*self.passed, end]))
-        return TieError(f"{self.asked}: the ties go in a circle, {chain}. Leave one of them out")
+        return TieError(f"{self.attempt}: the ties go in a circle, {chain}. Leave one of them out")
 
     def _lost(self, source: str) -> TieError:
         hint = suggestion(source, _paths_in(self.root))
-        return TieError(f"{self.asked}: there is no {source!r}.{hint}")
+        return TieError(f"{self.attempt}: there is no {source!r}.{hint}")
 
 
 def _paths_in(branch: Branch) -> list[str]:

@@ -244,7 +244,7 @@ def _refuse_broken_ties(attempt: str, broken_ties: Sequence[str]) -> None:
 
 @contextmanager
 def _prefixed(attempt: str) -> Iterator[None]:
-    """Let ptree's errors begin with what was asked: "cannot load 'm.safetensors': ..."."""
+    """Let ptree's errors begin with what was attempt: "cannot load 'm.safetensors': ..."."""
     try:
         yield
     except PtreeError as error:

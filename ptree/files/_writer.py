@@ -1,4 +1,4 @@
-"""Write a tree to disk: group its leaves into shards of limited size if asked, and fill each file with header and data."""
+"""Write a tree to disk: group its leaves into shards of limited size if wanted, and fill each file with header and data."""
 
 from __future__ import annotations
 
