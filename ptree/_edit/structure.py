@@ -67,7 +67,8 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     Raises:
         PathError: the path is the root, goes on below a leaf, or could begin with more than one key.
         PatternError: the path is a pattern; `update` changes what a pattern matches.
-        StructureError: a container that cannot take a new name (a tuple, a dataclass), or one layer of a stack.
+        StructureError: a container that cannot take a new name (a tuple, a dataclass), one layer of a stack, or in a stack
+            a leaf of another number of layers.
         TieError: a tie in what is no Tree, without its source, or through a transform that does not fit.
     """
     segments = split(path)
