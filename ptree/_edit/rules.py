@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from .._errors import PatternError
 from .._tree import MISSING, PyTree, aliases, leaves, map_leaves, replace_leaves
@@ -22,8 +21,7 @@ Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(NamedTuple):
     """One leaf and the rules that match it: the first takes it, the others are shadowed."""
 
     path: str
@@ -34,8 +32,7 @@ class Taken:
     """The alias by which the rule matches the leaf; empty where its own path matches."""
 
 
-@dataclass(frozen=True)
-class Explanation:
+class Explanation(NamedTuple):
     """What rules do to a tree: each leaf, the rules that take none with the reason, the leaves that nothing matched."""
 
     rows: tuple[Taken, ...]
