@@ -96,6 +96,24 @@ def _opened_dict(node: dict[Key, PyTree]) -> Node:
     return Node([str(key) for key in keys], [node[key] for key in keys], rebuild, is_mapping=True)
 
 
+def named_children(node: PyTree) -> Sequence[tuple[str, PyTree]] | None:
+    """The children of a container that is no Tree, each with its name; None for a leaf.
+
+    For walks that rebuild nothing: of a dict it takes half the time of `opened`.
+    """
+    if type(node) is dict:
+        return [(str(key), node[key]) for key in listed_keys(node)]
+    inside = opened(node)
+    return None if inside is None else list(zip(inside.names, inside.values, strict=True))
+
+
+def has_slashes(node: PyTree) -> bool:
+    """Whether a mapping that is no Tree has a key that holds a slash, so that the key is more than one segment."""
+    if not isinstance(node, Mapping) or isinstance(node, BareTree):
+        return False
+    return "/" in "".join(map(str, node))
+
+
 def _opened_registered(node: PyTree) -> Node:
     children, structure = tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
     names = [keystr(path, simple=True, separator="/") for path, _ in children]
