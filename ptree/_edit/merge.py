@@ -15,7 +15,7 @@ from .._tree import (
     Tie,
     Tree,
     assemble,
-    leaves,
+    has_slashes,
     locate,
     opened,
     remade,
@@ -57,12 +57,9 @@ def merge(*trees: PyTree) -> PyTree:
     merged = _merged_entries(parts)
     _check_not_twice(merged)
     try:
-        whole = assemble(merged.entries, containers)
+        return assemble(merged.entries, containers)
     except (PathError, StructureError) as error:
         raise type(error)(f"cannot merge: {error}") from None
-    if not isinstance(whole, BareTree):
-        leaves(whole)  # raises where two leaves now have one path
-    return whole
 
 
 # --------------------------------------------------------------------------------------- entries
@@ -165,20 +162,23 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
         if type(there) is not type(node):
             raise _unlike(path, there, node)
         if _has_slashes(path, there, node):
-            merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
+            # by name, as 1 and "1" are one; assembly then knows all the keys that hold slashes
+            by_name = {str(key): (key, value) for key, value in (*node.items(), *there.items())}
+            merged[path] = remade(there, dict(by_name.values()))
     return merged
 
 
 def _has_slashes(path: str, there: PyTree, node: PyTree) -> bool:
     """Whether two containers of one type have keys that hold slashes; raises where they have names of their own that differ."""
-    left, right = opened(there), opened(node)
-    assert left is not None
-    assert right is not None
-    if not left.is_mapping:
-        if list(left.names) != list(right.names):
+    if type(there) is not dict:  # most are, and take any name
+        left, right = opened(there), opened(node)
+        assert left is not None
+        assert right is not None
+        if not left.is_mapping and list(left.names) != list(right.names):
             raise _unlike(path, there, node)
-        return False
-    return any("/" in name for name in (*left.names, *right.names))
+        if not left.is_mapping:
+            return False
+    return has_slashes(there) or has_slashes(node)
 
 
 def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:

@@ -48,6 +48,7 @@ from .location import where_it_stops as where_it_stops
 from .location import write as write
 from .nodes import LEAF_TYPES as LEAF_TYPES
 from .nodes import child_named as child_named
+from .nodes import has_slashes as has_slashes
 from .nodes import levels_below as levels_below
 from .nodes import listed_keys as listed_keys
 from .nodes import names_in as names_in

@@ -167,13 +167,15 @@ def _plant(root: Branch, segments: Sequence[str], value: PyTree, prefix: str) ->
     node = root
     for depth, segment in enumerate(above):
         below = node.get(segment, MISSING)
+        if type(below) is Branch:
+            node = below
+            continue
         if below is MISSING or _is_empty(below):
-            below = node[segment] = Branch()
-        elif value is MISSING and type(below) is not Branch:
+            node[segment] = node = Branch()
+        elif value is MISSING:
             return None
-        elif type(below) is not Branch:
+        else:
             raise _clash(prefix + "/".join(above[: depth + 1]), below, ", and a node with keys below it")
-        node = below
     there = node.get(name, MISSING)
     if there is MISSING or _is_gap(there):
         node[name] = value
@@ -488,11 +490,12 @@ class _Grower:
         if like is MISSING or isinstance(like, BareTree):
             return self._tree(branch, path, like)
         values = self._values(branch, path, like)
-        if values and all(value is MISSING for value in values.values()):
+        kept = {name: value for name, value in values.items() if value is not MISSING}
+        if values and not kept:
             return MISSING
         if type(like) is dict and has_string_keys(like):
-            return _plain_dict(like, values)
-        return self._container(values, path, like)
+            return _plain_dict(like, kept)
+        return self._container(values, kept, path, like)
 
     def _values(self, branch: Branch, path: str, beside: PyTree = MISSING) -> dict[str, PyTree]:
         """What the node of a branch has under each name."""
@@ -522,14 +525,12 @@ class _Grower:
                 return before
         return make(layout, ordered)
 
-    def _container(self, values: dict[str, PyTree], path: str, like: PyTree) -> PyTree:
+    def _container(self, all_values: dict[str, PyTree], kept: dict[str, PyTree], path: str, like: PyTree) -> PyTree:
         inside = opened(like)
         assert inside is not None
-        keeps_gaps = not inside.is_mapping or isinstance(like, OrderedDict)  # where order is structure
-        if keeps_gaps:
-            values = {name: None if value is MISSING else value for name, value in values.items()}
-        else:
-            values = {name: value for name, value in values.items() if value is not MISSING}
+        values = kept
+        if not inside.is_mapping or isinstance(like, OrderedDict):  # where order is structure, None stands in a gap
+            values = {name: kept.get(name) for name in all_values}
         place = f"in {quoted(path)}" if path else "at the root"
         if values.keys() == {*inside.names}:
             new = [values[name] for name in inside.names]
@@ -549,12 +550,11 @@ class _Grower:
             raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {error}") from error
 
 
-def _plain_dict(like: dict[str, PyTree], values: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The dict with these values: itself where none is new, in its own order where no name is.
+def _plain_dict(like: dict[str, PyTree], new: dict[str, PyTree]) -> dict[str, PyTree]:
+    """A dict with other values: itself where none is new, in its own order where no name is.
 
     Most containers are such dicts, and the general way through `opened` takes twice the time.
     """
-    new = {name: value for name, value in values.items() if value is not MISSING}
     if new.keys() != like.keys():
         return new
     if any(new[name] is not value for name, value in like.items()):

@@ -45,11 +45,13 @@ def distinct(pairs: Leaves) -> Leaves:
     seen: set[str] = set()
     for path, _ in pairs:
         if path in seen:
-            raise PathError(
-                f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number"
-            )
+            raise _ambiguous(path)
         seen.add(path)
     return pairs
+
+
+def _ambiguous(path: str) -> PathError:
+    return PathError(f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number")
 
 
 def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
@@ -135,10 +137,7 @@ def structure(tree: PyTree) -> Structure:
     """All of a tree by path: entries, the gaps that `partition` left included, and containers."""
     walk = _StructureWalk()
     walk.visit(tree, "", ())
-    found = dict(walk.pairs)
-    if len(found) < len(walk.pairs):
-        distinct(walk.pairs)
-    return Structure(found, walk.containers)
+    return Structure(walk.entries, walk.containers)
 
 
 class _SharedInside(NamedTuple):
@@ -153,7 +152,7 @@ class _StructureWalk:
     """Collects entries in declared order. A node all of whose leaves are aliases has a place, but is no child."""
 
     def __init__(self) -> None:
-        self.pairs: Leaves = []
+        self.entries: dict[str, PyTree] = {}
         self.containers: dict[str, PyTree] = {}
 
     def visit(self, node: PyTree, prefix: str, shared: Sequence[_SharedInside]) -> None:
@@ -171,28 +170,34 @@ class _StructureWalk:
     def _visit_container(self, node: PyTree, prefix: str) -> None:
         pairs = named_children(node)
         if pairs is None or (prefix and not pairs):
-            self.pairs.append((prefix[:-1], node))
+            self._add(prefix[:-1], node)
             return
         self._enter(node, prefix)
         for name, child in pairs:
-            self._visit_child(child, prefix, name)
+            if type(child) in LEAF_TYPES:
+                self._add(prefix + name, child)
+            else:
+                self.visit(child, f"{prefix}{name}/", ())
 
     def _visit_plain_tree(self, node: BareTree, prefix: str) -> None:
         """Visit a Tree without ties: it takes a third of the time of one in which aliases may be anywhere."""
         children, layout = node._node
         if prefix and not children:
-            self.pairs.append((prefix[:-1], node))
+            self._add(prefix[:-1], node)
             return
         self._enter(node, prefix)
         for name in layout.order:
             position = layout.index.get(name)
-            self._visit_child(MISSING if position is None else children[position], prefix, name)
+            child = MISSING if position is None else children[position]
+            if child is MISSING or type(child) in LEAF_TYPES:
+                self._add(prefix + name, child)
+            else:
+                self.visit(child, f"{prefix}{name}/", ())
 
-    def _visit_child(self, child: PyTree, prefix: str, name: str) -> None:
-        if child is MISSING or type(child) in LEAF_TYPES:
-            self.pairs.append((prefix + name, child))
-        else:
-            self.visit(child, f"{prefix}{name}/", ())
+    def _add(self, path: str, value: PyTree) -> None:
+        if path in self.entries:
+            raise _ambiguous(path)
+        self.entries[path] = value
 
     def _enter(self, node: PyTree, prefix: str) -> None:
         path = prefix[:-1]
@@ -206,7 +211,7 @@ class _StructureWalk:
         if isinstance(node, BareTree):
             values, layout = node._node
             if prefix and not shared and not layout.names():  # empty, or with gaps alone
-                self.pairs.append((prefix[:-1], node))
+                self._add(prefix[:-1], node)
                 return
             children = dict(zip(layout.keys, values, strict=True))
             names = dict.fromkeys(name for name in layout.order if "/" not in name)
@@ -224,12 +229,12 @@ class _StructureWalk:
         for inside in shared:
             hit = inside.aliases.get(name)
             if isinstance(hit, Tie) and inside.prefix is not None:
-                self.pairs.append((prefix[:-1], Tie(inside.prefix + hit.source, hit.via)))
+                self._add(prefix[:-1], Tie(inside.prefix + hit.source, hit.via))
                 return
             if isinstance(hit, dict):
                 below.append(_SharedInside(inside.prefix, hit))
         if not below and (child is MISSING or type(child) in LEAF_TYPES):
-            self.pairs.append((prefix[:-1], child))
+            self._add(prefix[:-1], child)
         else:
             self.visit(child, prefix, below)
 

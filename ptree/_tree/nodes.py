@@ -111,7 +111,10 @@ def has_slashes(node: PyTree) -> bool:
     """Whether a mapping that is no Tree has a key that holds a slash, so that the key is more than one segment."""
     if not isinstance(node, Mapping) or isinstance(node, BareTree):
         return False
-    return "/" in "".join(map(str, node))
+    try:
+        return "/" in "".join(node)
+    except TypeError:  # keys that are no strings
+        return any("/" in str(key) for key in node)
 
 
 def _opened_registered(node: PyTree) -> Node:
