@@ -332,13 +332,14 @@ TiesByHome = dict[str, list[tuple[str, Tie]]]
 def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHome:
     """Resolve chains of ties to their leaf, and split the tie of a node into one for each leaf in it."""
     homes: TiesByHome = {}
+    foreign = {path: node for path, node in containers.items() if not isinstance(node, BareTree)}
     waiting = list(_ties_in(root))[::-1]
     count = len(waiting)
     while waiting:
         alias, tie = waiting.pop()
-        tie, end = _Chain(root, containers, keys, alias, tie).followed()
+        tie, end = _Chain(root, foreign, keys, alias, tie).followed()
         if type(end) is Branch:
-            below = _image_of(end, tie, containers)
+            below = _image_of(end, tie, foreign)
             count += len(below)
             if count > MOST_TIES:
                 raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
@@ -362,11 +363,12 @@ def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie, source: Sequence[
 
 def _below(branch: Branch, above: Segments = ()) -> Iterator[tuple[Segments, PyTree]]:
     """Everything below a branch with its path: each branch, then what is in it."""
-    for name, value in branch.items():
-        path = (*above, name)
+    waiting = [((*above, name), value) for name, value in reversed(branch.items())]
+    while waiting:
+        path, value = waiting.pop()
         yield path, value
         if type(value) is Branch:
-            yield from _below(value, path)
+            waiting += [((*path, name), inside) for name, inside in reversed(value.items())]
 
 
 def _leaves_of(branch: Branch, above: Segments = ()) -> list[tuple[Segments, PyTree]]:
@@ -378,24 +380,18 @@ def _ties_in(branch: Branch) -> list[tuple[Segments, Tie]]:
     return [(path, value) for path, value in _below(branch) if type(value) is Tie]
 
 
-def _image_of(branch: Branch, tie: Tie, containers: Containers) -> dict[Segments, PyTree]:
+def _image_of(branch: Branch, tie: Tie, foreign: Containers) -> dict[Segments, PyTree]:
     """What an alias of a branch consists of: a tie to each leaf, alias or container that is no Tree, and empty nodes."""
     found: dict[Segments, PyTree] = {}
     waiting: list[tuple[Segments, PyTree]] = [((), branch)]
     while waiting:
         path, value = waiting.pop()
         source = "/".join((tie.source, *path))
-        if type(value) is Branch and not _is_foreign(source, containers):
+        if type(value) is Branch and source not in foreign:
             waiting += [((*path, name), below) for name, below in value.items()][::-1]
         elif value is not MISSING:
             found[path] = value if _is_empty(value) else Tie(source, tie.via)
     return found
-
-
-def _is_foreign(path: str, containers: Containers) -> bool:
-    """Whether a container that is no Tree is at this path."""
-    container = containers.get(path, MISSING)
-    return container is not MISSING and not isinstance(container, BareTree)
 
 
 def _set_at(root: Branch, path: Segments, value: PyTree) -> None:
@@ -407,8 +403,8 @@ def _set_at(root: Branch, path: Segments, value: PyTree) -> None:
 class _Chain:
     """Follows one tie to the leaf, the container or the branch that it leads to, through ties of ties."""
 
-    def __init__(self, root: Branch, containers: Containers, keys: _Keys, alias: Segments, tie: Tie):
-        self.root, self.containers, self.keys = root, containers, keys
+    def __init__(self, root: Branch, foreign: Containers, keys: _Keys, alias: Segments, tie: Tie):
+        self.root, self.foreign, self.keys = root, foreign, keys
         self.alias, self.tie = alias, tie
         self.shown = "/".join(alias)
         self.attempt = f"cannot tie {self.shown!r} to {tie.source!r}"
@@ -441,14 +437,13 @@ class _Chain:
                 raise self._lost("/".join(source))
             if type(node) is Tie:
                 return depth + 1, node
-            above = tuple(source[: depth + 1])
-            if above == self.alias[: depth + 1]:
+            if not self.foreign or tuple(source[: depth + 1]) == self.alias[: depth + 1]:
                 continue  # both ends lie in this node
-            path = "/".join(above)
-            if type(node) is Branch and _is_foreign(path, self.containers):
+            path = "/".join(source[: depth + 1])
+            if type(node) is Branch and path in self.foreign:
                 if depth + 1 < len(source):
                     raise TieError(f"{self.attempt}: {path!r} is a container that is no Tree, which is tied as a whole")
-                return len(source), self.containers[path]
+                return len(source), self.foreign[path]
         return len(source), node
 
     def _next(self, tie: Tie, depth: int, met: Tie) -> Tie:
@@ -510,9 +505,9 @@ class _Grower:
         order: list[str] = []
         for name, child in self._values(branch, path).items():
             order.append(name)
-            if child is MISSING:
+            if child is MISSING and type(branch[name]) is Branch:
                 order += _paths_beside_gaps(branch[name], name)
-            elif type(child) is not Tie:
+            elif child is not MISSING and type(child) is not Tie:
                 children[name] = child
         ties = self.homes.get(path, ())
         if path and branch and not children and not ties:
@@ -562,11 +557,9 @@ def _plain_dict(like: dict[str, PyTree], new: dict[str, PyTree]) -> dict[str, Py
     return like if [*new] == [*listed_keys(like)] else new
 
 
-def _paths_beside_gaps(value: PyTree, name: str) -> list[str]:
+def _paths_beside_gaps(branch: Branch, name: str) -> list[str]:
     """The paths in a branch that becomes no node, as it has nothing but aliases and gaps; the order of aliases alone is known."""
-    if type(value) is not Branch:
-        return []
-    inside = _leaves_of(value, (name,))
+    inside = _leaves_of(branch, (name,))
     if all(type(leaf) is Tie for _, leaf in inside):
         return []
     return ["/".join(path) for path, _ in inside]

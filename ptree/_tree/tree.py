@@ -74,10 +74,13 @@ class Tree(BareTree, Mapping[str, Any]):
 
     def __getitem__(self, path: str | int) -> PyTree:
         children, layout = self._node
-        if type(path) is str and path not in layout.aliases:
-            position = layout.index.get(path)
-            if position is not None:
-                return children[position]
+        if type(path) is str:
+            if path in layout.aliases:
+                filled = getattr(self, "_filled", None)
+                if filled is not None and path in filled:
+                    return filled[path]
+            elif path in layout.index:
+                return children[layout.index[path]]
         segments = split(path)
         value = plain_child(self, segments)
         if value is not NOT_PLAIN:
