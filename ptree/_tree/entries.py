@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import NamedTuple, TypeVar
 
@@ -254,22 +254,32 @@ def replace_leaves(tree: T, new: Mapping[str, Leaf]) -> T:
 
 def map_leaves(node: T, function: Callable[[str, Leaf], Leaf], prefix: str = "") -> T:
     """The tree with each leaf replaced by `function(path, leaf)`; a node in which no leaf changes is kept."""
-    check_depth(node, prefix)
-    inside = None
+    if len(prefix) >= _MAY_BE_TOO_DEEP:
+        check_depth(node, prefix)
     if isinstance(node, BareTree):
         values, layout = node._node
-        names = layout.keys
-    else:
-        inside = opened(node)
-        if inside is None:
-            return function(prefix[:-1], node)
-        names, values = inside.names, inside.values
+        new = _mapped(zip(layout.keys, values, strict=True), function, prefix)
+        return node if all(map(is_, new, values)) else make(layout, new)  # pyright: ignore
+    if type(node) is dict:  # in its own order: it takes a third of the time of opening and rebuilding it
+        renewed: dict[object, PyTree] = {}
+        for key, value in node.items():
+            if type(value) in LEAF_TYPES:
+                renewed[key] = function(f"{prefix}{key}", value)
+            else:
+                renewed[key] = map_leaves(value, function, f"{prefix}{key}/")
+        return node if all(map(is_, renewed.values(), node.values())) else renewed  # pyright: ignore
+    inside = opened(node)
+    if inside is None:
+        return function(prefix[:-1], node)
+    new = _mapped(zip(inside.names, inside.values, strict=True), function, prefix)
+    return node if all(map(is_, new, inside.values)) else inside.rebuild(new)  # pyright: ignore
+
+
+def _mapped(children: Iterable[tuple[str, PyTree]], function: Callable[[str, Leaf], Leaf], prefix: str) -> list[PyTree]:
     new: list[PyTree] = []
-    for name, value in zip(names, values, strict=True):
+    for name, value in children:
         if type(value) in LEAF_TYPES:  # this spares the call
             new.append(function(prefix + name, value))
         else:
             new.append(map_leaves(value, function, f"{prefix}{name}/"))
-    if all(map(is_, new, values)):
-        return node
-    return make(layout, new) if inside is None else inside.rebuild(new)  # pyright: ignore
+    return new

@@ -52,6 +52,11 @@ def layer_counts(node: PyTree, axis: int) -> set[int]:
     return {shape[axis] for shape in shapes if len(shape) > axis}
 
 
+def layer_count(node: PyTree, axis: int) -> int:
+    """How many layers all leaves with this axis have; 0 where none has it."""
+    return min(layer_counts(node, axis), default=0)
+
+
 def trimmed(index: Sequence[int | slice]) -> Index:
     """An index without the stacks at its end of which all layers are taken."""
     end = len(index)

@@ -14,7 +14,18 @@ from .._errors import PathError
 from .._paths import STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
-from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
+from .layers import (
+    ALL_LAYERS,
+    Index,
+    has_layer,
+    is_stack,
+    layer_count,
+    layer_counts,
+    layer_number,
+    layers_of,
+    trimmed,
+    with_layer,
+)
 from .layout import MISSING, Aliases, BareTree, Layout, make, source_of, unflatten_node
 from .leaf import PyTree
 from .nodes import Key, child_named, listed_keys, names_in, opened, with_child
@@ -114,10 +125,16 @@ class _Walk:
         if self._has_name(segment):
             return segment
         number = layer_number(segment)
-        if number is None or not is_stack(self._names()):
+        if number is None or not is_stack(self._names()) or not self._has_layer(number):
             return segment
         self.layers.append(number)
         return STACKED
+
+    def _has_layer(self, number: int) -> bool:
+        """Whether the stack at which the walk is has a layer of this number; labels alone do not say how many there are."""
+        if not isinstance(self.node, BareTree):
+            return True  # of aliases: what they lead to is looked at in the end
+        return number < layer_count(self.node._node[0], len(self.layers))
 
     def _has_name(self, segment: str) -> bool:
         if isinstance(self.node, BareTree):
@@ -200,6 +217,8 @@ class _Walk:
             return self._enter(segments[:count], keys[position], inside.values[position])
         number = layer_number(segments[0])
         if number is None or not is_stack(inside.names):
+            return 0
+        if number >= layer_count(inside.values[0], len(self.layers)):
             return 0
         self._enter([STACKED], keys[0], inside.values[0])
         self.layers[-1] = number
@@ -402,6 +421,8 @@ def where_it_stops(tree: PyTree, segments: Sequence[str], otherwise: str = "it i
 def _nothing_of_this_name(node: PyTree, names: Sequence[str], segments: Sequence[str], used: int, place: str) -> str:
     if is_stack(names):
         counts = layer_counts(child_named(node, STACKED), [*segments[:used]].count(STACKED))
+        if not counts:
+            return f"{place} is a stack whose leaves say not how many layers there are: ':' is all of them"
         size = f" of {counts.pop()} layers" if len(counts) == 1 else ""
         return f"{place} is a stack{size}: ':' is all its layers, a number a single one"
     prefix = "/".join([*segments[:used], ""])

@@ -206,6 +206,23 @@ def child_named(node: PyTree, name: str) -> PyTree:
     return inside.values[list(inside.names).index(name)]
 
 
+def leads_on(node: dict[Key, PyTree], segments: Sequence[str]) -> bool:
+    """Whether a path goes on in a dict to the key that is its first segment, and cannot go on to another one.
+
+    Another one may be a number, or hold slashes. No key is listed: of 1,000 keys that takes a hundredth of the time.
+    """
+    key = segments[0]
+    if key not in node:
+        return False
+    if key.isdecimal() and len(key) < 10 and int(key) in node:
+        return False
+    for segment in segments[1:]:
+        key = f"{key}/{segment}"
+        if key in node:
+            return False
+    return True
+
+
 def with_child(node: PyTree, key: Key, value: PyTree) -> PyTree:
     """A container that is no Tree with another value for one child: by key in a dict, else by its position."""
     if type(node) is dict:

@@ -23,6 +23,7 @@ from .entries import entries
 from .layout import Aliases, BareTree, Layout, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
 from .location import Place, locate, no_path, read
+from .nodes import leads_on
 from .tie import Tie
 
 
@@ -171,10 +172,14 @@ NOT_PLAIN = object()
 
 
 def plain_child(node: PyTree, segments: Sequence[str]) -> PyTree:
-    """What is at these segments where only Trees, and at the end at most a plain tie, are on the way; else `NOT_PLAIN`.
+    """What is at these segments where only Trees, and at the end at most a plain tie, or only dicts are on the way.
+
+    Else `NOT_PLAIN`.
 
     The fast path of reading: a third of the time of `locate`.
     """
+    if type(node) is dict:
+        return _child_of_dicts(node, segments)
     above = node
     for segment in segments:
         if type(node) is not Tree:
@@ -186,6 +191,14 @@ def plain_child(node: PyTree, segments: Sequence[str]) -> PyTree:
         if position is None:
             return NOT_PLAIN
         node = children[position]
+    return node
+
+
+def _child_of_dicts(node: PyTree, segments: Sequence[str]) -> PyTree:
+    for used, segment in enumerate(segments):
+        if type(node) is not dict or not leads_on(node, segments[used:]):
+            return NOT_PLAIN
+        node = node[segment]
     return node
 
 
