@@ -22,7 +22,7 @@ from .._tree import (
     with_items,
 )
 from .._words import lines, quoted
-from .selectors import unused_in_braces, why_unmatched
+from .hints import Hints
 from .structure import nodes_above
 
 T = TypeVar("T")
@@ -145,25 +145,26 @@ def _checked_path(path: str, new: str, renamed: str) -> str:
 def _check_used(table: Mapping[OldName, str], rules: Mapping[str, OldName | None], tree: PyTree) -> None:
     """Raise for each pattern that renames nothing, and each alternative in its braces that matches nothing."""
     used = {*rules.values()}
+    hints = Hints(tree)
     problems: list[str] = []
     for old in table:
         if old in used and not (isinstance(old, str) and "{" in old):
             continue
         matched = [name for name in rules if _is_matched(old, name)]
         if old not in used:
-            problems.append(_why_unused(old, matched, tree))
+            problems.append(_why_unused(old, matched, hints))
         else:
-            problems += unused_in_braces(compile(str(old)), matched, tree)
+            problems += hints.unused_in_braces(compile(str(old)), matched)
     if problems:
         raise PatternError(lines(problems))
 
 
-def _why_unused(old: OldName, matched: Sequence[str], tree: PyTree) -> str:
+def _why_unused(old: OldName, matched: Sequence[str], hints: Hints) -> str:
     if isinstance(old, re.Pattern):
         return f"the regex {quoted(old.pattern)} matches no whole path, or an earlier rule takes all that it matches"
     if matched:
         return f"the pattern {quoted(old)} renames nothing: earlier rules take all that it matches"
-    return why_unmatched(compile(old), tree)
+    return hints.why_unmatched(compile(old))
 
 
 def _check_clashes(new: Mapping[str, str], is_flat: bool) -> None:

@@ -25,6 +25,7 @@ from .._tree import (
     replace_leaves,
 )
 from .._words import describe, lines, listed, name_of, quoted, table
+from .hints import Hints
 from .pattern_walk import Selected
 from .selectors import LayerNumbers, Selector, choose, is_everything, layer_numbers, match, parse, single_layers
 
@@ -69,10 +70,10 @@ class Explanation(NamedTuple):
 class _Rule:
     """One rule of a table: its name for people, its value, and what it selects."""
 
-    def __init__(self, tree: PyTree, key: Any, name: str, value: Any):
+    def __init__(self, tree: PyTree, key: Any, name: str, value: Any, hints: Hints):
         self.name, self.value = name, value
         self.selector: Selector = list(key) if isinstance(key, tuple) else key
-        found = match(tree, self.selector)
+        found = match(tree, self.selector, hints)
         problem = single_layers(found.selected)
         self.problems = [*found.problems, problem] if problem else found.problems
         self.aliases = {one.own_path: one.alias for one in found.selected if not one.layers}
@@ -103,9 +104,10 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
         raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
     matched: dict[str, list[_Rule]] = {path: [] for path, _ in leaves(tree)}
     dead: dict[str, str] = {}
+    hints = Hints(tree)
     names: list[str] = []
     for key, value in rules.items():
-        rule = _Rule(tree, key, _unique(_rule_name(key), names), value)
+        rule = _Rule(tree, key, _unique(_rule_name(key), names), value, hints)
         names.append(_rule_name(key))
         problems = rule.problems or _why_too_late(rule, matched)
         if problems:
@@ -236,8 +238,9 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
     by_alias: list[tuple[str, str, str]] = []
     takers: list[tuple[str, list[str]]] = []
     problems: list[str] = []
+    hints = Hints(tree)
     for key, value in rules.items():
-        found = match(tree, list(key) if isinstance(key, tuple) else key)
+        found = match(tree, list(key) if isinstance(key, tuple) else key, hints)
         new = [one for one in found.selected if not _is_taken(one, taken)]
         for one in new:
             taken.setdefault(one.own_path, set()).add(layer_numbers(one))
