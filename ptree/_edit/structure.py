@@ -149,9 +149,8 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
         raise PathError(f"{attempt}: {where}, not a node.{' Drop it first' if at else ''}")
     if is_stack(inside.names) and layer_number(segments[used]) is not None:
         count = layer_count(node, stacked_axes(at))
-        raise StructureError(
-            f"{attempt}: {quoted(at)} is a stack of {count} layers. To add a layer use ptree.stacks.unstack first"
-        )
+        size = "" if count is None else f" of {count} layers"
+        raise StructureError(f"{attempt}: {quoted(at)} is a stack{size}. To add a layer use ptree.stacks.unstack first")
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
@@ -173,13 +172,15 @@ def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: 
         counts = layer_counts(staying, axis) or layer_counts(value, axis)
         for path, leaf in leaves(value):
             shape = getattr(leaf, "shape", None)
-            if shape is None or not counts:
+            if shape is None:
                 continue
-            if tuple(shape[axis : axis + 1]) != (min(counts),):
-                leaf_name = f"{quoted(path)} is {describe(leaf)}" if path else f"it is {describe(leaf)}"
-                raise StructureError(
-                    f"{attempt}: {leaf_name}, and the stack has {min(counts)} layers: its axis {axis} is to be of that size"
-                )
+            if len(shape) > axis and shape[axis] == min(counts):
+                continue
+            leaf_name = f"{quoted(path)} is {describe(leaf)}" if path else f"it is {describe(leaf)}"
+            layers = f"{min(counts)} layers" if counts else "one or more layers"
+            raise StructureError(
+                f"{attempt}: {leaf_name}, and the stack has {layers}: its axis {axis} is to be of that size"
+            )
         axis += 1
 
 

@@ -156,7 +156,7 @@ _TOKEN = r"""
 | (?P<slash> / )
 | (?P<stars> \*+ )
 | (?P<question_mark> \? )
-| (?P<character_class> \[ (?P<characters> (?: \\. | [^\]\\] )* ) (?P<closing> \]? ) )
+| (?P<character_class> \[ (?P<characters> (?: \\. | [^\]\\]++ )* ) (?P<closing> \]? ) )
 | (?P<number_range> \{ \s* (?P<low> [0-9]+ ) \s* \.\. \s* (?P<high> [0-9]+ ) \s* \} )
 | (?P<open> \{ \s* )
 | (?P<comma> \s* , \s* )

@@ -52,9 +52,9 @@ def layer_counts(node: PyTree, axis: int) -> set[int]:
     return {shape[axis] for shape in shapes if len(shape) > axis}
 
 
-def layer_count(node: PyTree, axis: int) -> int:
-    """How many layers all leaves with this axis have; 0 where none has it."""
-    return min(layer_counts(node, axis), default=0)
+def layer_count(node: PyTree, axis: int) -> int | None:
+    """How many layers all leaves with this axis have; None where none has it, as in a mask: then any number reads."""
+    return min(layer_counts(node, axis), default=None)
 
 
 def trimmed(index: Sequence[int | slice]) -> Index:

@@ -131,10 +131,11 @@ class _Walk:
         return STACKED
 
     def _has_layer(self, number: int) -> bool:
-        """Whether the stack at which the walk is has a layer of this number; labels alone do not say how many there are."""
+        """Whether the stack at which the walk is may have a layer of this number."""
         if not isinstance(self.node, BareTree):
             return True  # of aliases: what they lead to is looked at in the end
-        return number < layer_count(self.node._node[0], len(self.layers))
+        count = layer_count(self.node._node[0], len(self.layers))
+        return count is None or number < count
 
     def _has_name(self, segment: str) -> bool:
         if isinstance(self.node, BareTree):
@@ -218,7 +219,8 @@ class _Walk:
         number = layer_number(segments[0])
         if number is None or not is_stack(inside.names):
             return 0
-        if number >= layer_count(inside.values[0], len(self.layers)):
+        count = layer_count(inside.values[0], len(self.layers))
+        if count is not None and number >= count:
             return 0
         self._enter([STACKED], keys[0], inside.values[0])
         self.layers[-1] = number
@@ -421,8 +423,6 @@ def where_it_stops(tree: PyTree, segments: Sequence[str], otherwise: str = "it i
 def _nothing_of_this_name(node: PyTree, names: Sequence[str], segments: Sequence[str], used: int, place: str) -> str:
     if is_stack(names):
         counts = layer_counts(child_named(node, STACKED), [*segments[:used]].count(STACKED))
-        if not counts:
-            return f"{place} is a stack whose leaves say not how many layers there are: ':' is all of them"
         size = f" of {counts.pop()} layers" if len(counts) == 1 else ""
         return f"{place} is a stack{size}: ':' is all its layers, a number a single one"
     prefix = "/".join([*segments[:used], ""])
