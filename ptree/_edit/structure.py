@@ -277,8 +277,7 @@ def with_heirs(before: Structure, after: Mapping[str, PyTree], tied: str | None 
             found[alias] = tie.read(_kept_before(before, tie.source))
         else:
             heir, first = heirs[tie.source]
-            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
-            found[alias] = back.then(tie.via)
+            found[alias] = first.back(heir).then(tie.via)
     return found
 
 

@@ -73,6 +73,11 @@ class Layout:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # copies and pickles, also those inside of a treedef, become the one layout of the process that reads them:
+        # another object would be found by its facts alone, and its hash holds only where it was made
+        return Layout.of, (self.order, self.keys, self.ties)
+
     def __repr__(self) -> str:  # seen in JAX's own messages about tree structures
         ties = "".join(f", {alias} = {tie.shown()}" for alias, tie in self.ties)
         return f"[{', '.join(self.keys)}{ties}]"

@@ -157,8 +157,7 @@ class Tree(BareTree, Mapping[str, Any]):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        layout = self._layout
-        return _restore, (layout.keys, layout.order, layout.ties, self._children)
+        return make, (self._layout, self._children)
 
 
 BareTree.finished = Tree
@@ -213,10 +212,6 @@ def _has_transform(place: Place) -> bool:
             elif hit.via:
                 return True
     return False
-
-
-def _restore(keys: Any, order: Any, ties: Any, children: Any) -> Tree:
-    return make(Layout.of(order, keys, ties), children)
 
 
 _flatten = attrgetter("_node")  # in C: most of the cost of flattening is this call
