@@ -23,6 +23,7 @@ from .._tree import (
     Tree,
     assemble,
     check_one_reading,
+    child_named,
     emptied,
     entries,
     is_stack,
@@ -31,6 +32,7 @@ from .._tree import (
     leaves,
     locate,
     make,
+    names_in,
     new_key_length,
     opened,
     read,
@@ -474,4 +476,8 @@ def asdict(tree: PyTree) -> dict[str, PyTree]:
         StructureError, PathError: as `Tree`, for what is none yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
-    return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}
+    found: dict[str, PyTree] = {}
+    for name in names_in(tree) or ():
+        value = child_named(tree, name)
+        found[name] = asdict(value) if type(value) is Tree else value
+    return found

@@ -207,9 +207,12 @@ def _levels_below(node: PyTree, seen: dict[int, int | None], most: int) -> int |
         return 0
     if most == 0:
         return None
+    inside = opened(node)
+    if inside is None:
+        return 0
     if id(node) not in seen:  # what is shared is seen once, and a circle ends
         seen[id(node)] = None
-        below = {_levels_below(value, seen, most - 1) for value in node.values()}
+        below = {_levels_below(value, seen, most - 1) for value in inside.values}
         levels = below.pop() if len(below) == 1 else None
         seen[id(node)] = None if levels is None else levels + 1
     return seen[id(node)]

@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 
 import jax
 
-from .._errors import PathError
-from .._paths import split
-from .._words import describe, printable, shortened, table
+from .._errors import PathError, StructureError
+from .._paths import STACKED, split
+from .._words import describe, listed, printable, shortened, table
 from .assembly import tree_of
 from .entries import entries
+from .layers import is_stack, layer_counts
 from .layout import Aliases, BareTree, Layout, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
 from .location import Place, locate, no_path, read
@@ -41,7 +42,8 @@ class Tree(BareTree, Mapping[str, Any]):
     True
 
     Iteration and listings are in the order of declaration. (What comes out of `jax.jit` has the order of
-    the tree that was compiled: JAX takes two trees that differ in nothing else for one structure.)
+    the tree that was compiled: JAX takes two trees that differ in nothing else for one structure.) A stack
+    (`ptree.stacks`) has the length, names and items of its layers, "0", "1", ...; `":"` reads them all at once.
 
     Mappings nest, a list or tuple becomes a node with the keys "0", "1", ..., an int key becomes its
     digits, and a key with `/` in it nests. A `Tie` as a value (`ptree.transposed("embed/table")`) makes
@@ -121,10 +123,28 @@ class Tree(BareTree, Mapping[str, Any]):
             return default
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._layout.names())
+        names = self._layout.names()
+        if is_stack(names):
+            return map(str, range(self._layer_count()))
+        return iter(names)
 
     def __len__(self) -> int:
-        return len(self._layout.names())
+        names = self._layout.names()
+        return self._layer_count() if is_stack(names) else len(names)
+
+    def __bool__(self) -> bool:
+        return bool(self._layout.names())
+
+    def _layer_count(self) -> int:
+        """How many layers a stack has."""
+        counts = layer_counts(self[STACKED], 0)
+        if len(counts) == 1:
+            return counts.pop()
+        why = f"its leaves have {listed(sorted(counts))}" if counts else "its leaves, which have no shape, do not say so"
+        raise StructureError(
+            f"how many layers the stack has is not known: {why}."
+            " Read all layers at once with [':'], or name their number: ptree.stacks.unstack(tree, path, size)"
+        )
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not Tree:
