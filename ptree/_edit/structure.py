@@ -93,6 +93,9 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     return write(place, _with_new_child(place.kept, segments, used, value, attempt))
 
 
+BareTree._put = put
+
+
 def _deepest(tree: PyTree, segments: Sequence[str]) -> tuple[Place, int]:
     """The longest beginning of a path that is there, and how many segments it has."""
     for used in range(len(segments), 0, -1):

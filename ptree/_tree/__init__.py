@@ -1,6 +1,7 @@
 """The tree: Tree and its ties, and what reads any pytree as nodes, leaves and entries."""
 
 from . import exported as exported
+from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
 from .assembly import new_key_length as new_key_length

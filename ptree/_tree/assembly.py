@@ -6,8 +6,10 @@ ends; then the nodes are made, from the leaves up, and those that come out as th
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import is_
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +22,7 @@ from .layout import MISSING, BareTree, Layout, make
 from .leaf import PyTree
 from .nodes import levels_below, opened, remade, with_items
 from .tie import Tie
+from .unpacked import unpacked_ties
 
 Containers = Mapping[str, PyTree]
 """Path -> the node whose kind, and declared order, the new node there gets; kept itself where nothing in it is new."""
@@ -56,14 +59,26 @@ def assemble(entries: Mapping[str, PyTree], containers: Containers = MappingProx
 def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
     """The Tree of a mapping, a list or a tuple, whose keys are paths; `sort` lists sorted names as people count."""
     if not isinstance(mapping, Mapping) and type(mapping) not in (list, tuple):
-        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}")
+        hint = " ptree.Tree(ptree.flatten(it)) holds its leaves by path" if opened(mapping) is not None else ""
+        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}.{hint}")
     planting = _Planting(sort)
     root = Branch()
     planting.plant_all(root, mapping, "")
     planting.check_nothing_below_none(root)
     tree = _grown(root, planting.containers, _Keys(planting.containers))
     _check_transforms(tree, planting.ties)
+    if planting.lost:
+        _warn_of_lost_ties(planting.lost)
     return tree
+
+
+def _warn_of_lost_ties(lost: Mapping[str, Tie]) -> None:
+    shown = listed(f"{alias} = {tie.shown()}" for alias, tie in lost.items())
+    warnings.warn(
+        f"a dict that was made of a tied Tree holds other values at the two ends of {shown}: they are leaves of their own"
+        " now. tree | {...}, ptree.put and ptree.set keep ties; ptree.untie ends them without this warning",
+        stacklevel=4,
+    )
 
 
 def _grown(root: Branch, containers: Containers, keys: _Keys) -> PyTree:
@@ -205,16 +220,26 @@ class _Planting:
         """The ties with a transform that were written as values."""
         self.nones: list[list[str]] = []
         """The segments of the paths at which None was given."""
+        self.lost: dict[str, Tie] = {}
+        """The ties that names of a tied Tree know, and that their values do not hold."""
 
     def plant_all(self, root: Branch, mapping: Mapping[Any, PyTree] | Sequence[PyTree], prefix: str) -> None:
         if not isinstance(mapping, Mapping):
             mapping = {str(position): value for position, value in enumerate(mapping)}
         for key in self._listed(mapping):
             self._plant_one(root, _key_segments(key, prefix), mapping[key], prefix)
+        self._tie_unpacked(root, mapping, prefix)
+
+    def _tie_unpacked(self, root: Branch, names: Iterable[object], prefix: str) -> None:
+        """Tie what was tied in the Tree that was unpacked into this mapping."""
+        found = unpacked_ties(names, partial(_value_at, root))
+        for alias, tie in found.kept.items():
+            _set_at(root, tuple(alias.split("/")), Tie(prefix + tie.source, tie.via))
+        self.lost.update({prefix + alias: Tie(prefix + tie.source, tie.via) for alias, tie in found.lost.items()})
 
     def _listed(self, mapping: Mapping[Any, PyTree]) -> Sequence[object]:
         keys = tuple(mapping)
-        if self.sort and type(mapping) is dict and all(type(key) is str for key in keys):
+        if self.sort and type(mapping) is dict and all(isinstance(key, str) for key in keys):
             return in_order(keys)  # pyright: ignore[reportArgumentType]
         return keys
 
@@ -381,6 +406,14 @@ def _is_foreign(path: str, containers: Containers) -> bool:
     """Whether a container that is no Tree is at this path."""
     container = containers.get(path, MISSING)
     return container is not MISSING and not isinstance(container, BareTree)
+
+
+def _value_at(root: Branch, path: str) -> PyTree:
+    """The leaf, the tie or the branch at a path, `MISSING` where there is none."""
+    node: PyTree = root
+    for segment in path.split("/"):
+        node = node.get(segment, MISSING) if type(node) is Branch else MISSING
+    return node
 
 
 def _set_at(root: Branch, path: Segments, value: PyTree) -> None:

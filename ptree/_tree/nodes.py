@@ -19,11 +19,14 @@ from jax.tree_util import DictKey, all_leaves, keystr, tree_flatten_with_path
 from .._errors import StructureError
 from .._paths import DEEPEST, in_order
 from .._words import quoted
-from .layout import MISSING, BareTree, make
+from .layout import MISSING, BareTree, TiedName, make
 from .leaf import PyTree
 
 Key: TypeAlias = object
 """A key of a mapping: in a foreign dict anything that JAX can sort."""
+
+
+_STRINGS = {str, TiedName}
 
 
 class Node(NamedTuple):
@@ -78,7 +81,7 @@ def _opened_tree(tree: BareTree) -> Node:
 
 def has_string_keys(node: dict[Key, PyTree]) -> bool:
     """Whether every key is a string, the common case."""
-    return {*map(type, node)} == {str}
+    return {*map(type, node)} <= _STRINGS
 
 
 def listed_keys(node: dict[Key, PyTree]) -> Sequence[Key]:
@@ -145,7 +148,7 @@ def with_items(node: PyTree, items: Mapping[str, PyTree], what: str) -> PyTree:
 def new_key(beside: Sequence[Key], name: str, what: str) -> Key:
     """The key for a new name, of the type of the keys beside it: JAX sorts keys, and cannot sort a mixture."""
     types = {type(key) for key in beside}
-    if not types or types == {str}:
+    if types <= _STRINGS:
         return name
     if types == {int}:
         if re.fullmatch(r"0|-?[1-9][0-9]{0,4000}", name):
