@@ -217,7 +217,7 @@ def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyT
         value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, attempt)
     inside = opened(node)
     assert inside is not None
-    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, attempt)
+    return with_items(node, {**dict(zip(inside.names, inside.values, strict=True)), key: value}, attempt)
 
 
 def _put_by_entries(tree: PyTree, path: str, value: PyTree, attempt: str) -> PyTree:

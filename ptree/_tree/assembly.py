@@ -14,13 +14,15 @@ from operator import is_
 from types import MappingProxyType
 from typing import Any
 
+import jax
+
 from .._errors import PathError, StructureError, TieError
 from .._paths import DEEPEST, in_order, split
 from .._words import describe, lines, listed, quoted, suggestion
 from .entries import structure
 from .layout import MISSING, BareTree, Layout, make
 from .leaf import PyTree
-from .nodes import levels_below, opened, remade, with_items
+from .nodes import Node, levels_below, opened, remade, with_items
 from .tie import Tie
 from .unpacked import unpacked_ties
 
@@ -93,7 +95,8 @@ def emptied(tree: PyTree) -> PyTree:
     """The same kind of mapping without anything in it; None for a container that cannot be empty."""
     if isinstance(tree, BareTree):
         return make(Layout.of((), ()), ())
-    return remade(tree, {}) if isinstance(tree, Mapping) else None
+    inside = opened(tree)
+    return remade(tree, {}) if inside is not None and inside.is_mapping else None
 
 
 # ---------------------------------------------------------------------------------- paths to keys
@@ -550,19 +553,30 @@ class _Grower:
         if values.keys() == {*inside.names}:
             new = [values[name] for name in inside.names]
             if not all(map(is_, new, inside.values)):
-                return self._rebuilt(like, inside.rebuild, new, place)
+                return self._rebuilt(like, inside, new, place)
             if [*values] == [*inside.names]:
                 return like
         if not inside.is_mapping:
             raise StructureError(f"{place}: a {type(like).__name__} keeps its own names, {listed(inside.names)}")
         return with_items(like, values, place)
 
-    def _rebuilt(self, like: PyTree, rebuild: object, values: list[PyTree], place: str) -> PyTree:
+    def _rebuilt(self, like: PyTree, inside: Node, values: list[PyTree], place: str) -> PyTree:
         try:
-            return rebuild(values)  # pyright: ignore[reportCallIssue]
-        except Exception as error:
+            return inside.rebuild(values)
+        except StructureError as error:
+            why = error.__cause__
+        # some need the nodes that are empty now, as a Partial its tuple of arguments: with None for each leaf
+        hollow = [_hollowed(old) if new is None else new for old, new in zip(inside.values, values, strict=True)]
+        try:
+            return inside.rebuild(hollow)
+        except StructureError:
             kind = type(like).__name__
-            raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {error}") from error
+            raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {why}") from why
+
+
+def _hollowed(node: PyTree) -> PyTree:
+    """The node with None in the place of each leaf."""
+    return jax.tree.map(lambda leaf: None, node)
 
 
 def _paths_beside_gaps(value: PyTree, name: str) -> list[str]:
