@@ -61,8 +61,8 @@ def assemble(entries: Mapping[str, PyTree], containers: Containers = MappingProx
 def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
     """The Tree of a mapping, a list or a tuple, whose keys are paths; `sort` lists sorted names as people count."""
     if not isinstance(mapping, Mapping) and type(mapping) not in (list, tuple):
-        hint = " ptree.Tree(ptree.flatten(it)) holds its leaves by path" if opened(mapping) is not None else ""
-        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}.{hint}")
+        hint = ". ptree.Tree(ptree.flatten(it)) holds its leaves by path" if opened(mapping) is not None else ""
+        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}{hint}")
     planting = _Planting(sort)
     root = Branch()
     planting.plant_all(root, mapping, "")
