@@ -470,10 +470,12 @@ def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
 
 
 def asdict(tree: PyTree) -> dict[str, PyTree]:
-    """The tree as nested plain dicts; tied paths hold the same object. No leaf is copied.
+    """The tree as nested plain dicts; tied paths hold the same object, and the dicts no ties. No leaf is copied.
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
+
+    For what takes only dicts, such as linen's `apply` and `nnx.merge`.
 
     Raises:
         StructureError, PathError: as `Tree`, for what is none yet.

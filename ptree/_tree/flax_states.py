@@ -98,9 +98,10 @@ def _unexpected(tree: Tree, state: State, children: Mapping[str, PyTree]) -> Ite
         path, value = waiting.pop()
         if path in expected:
             continue
+        is_empty = isinstance(value, Mapping) and not value
         if isinstance(value, Mapping) and any(name.startswith(f"{path}/") for name in expected):
             waiting += [(f"{path}/{name}", below) for name, below in value.items()]
-        elif value != {}:
+        elif not is_empty:
             unexpected.append(path)
     if unexpected:
         yield f"unexpected in the state dict: {listed(sorted(unexpected))}"
