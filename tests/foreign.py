@@ -53,7 +53,7 @@ class Nested(NamedTuple):
     extra: Any = None
 
 
-PlainPair = collections.namedtuple("PlainPair", ["a", "b"])  # noqa: PYI024
+PlainPair = collections.namedtuple("PlainPair", ["a", "b"])
 
 
 @jtu.register_pytree_node_class
@@ -129,7 +129,9 @@ class Numbered:
         self.children, self.numbers = list(children), tuple(numbers)
 
     def tree_flatten_with_keys(self):
-        return tuple((jtu.FlattenedIndexKey(at), child) for at, child in zip(self.numbers, self.children, strict=True)), self.numbers
+        return tuple(
+            (jtu.FlattenedIndexKey(at), child) for at, child in zip(self.numbers, self.children, strict=True)
+        ), self.numbers
 
     @classmethod
     def tree_unflatten(cls, numbers, children):
@@ -167,7 +169,7 @@ class ListNode(list):
 jtu.register_pytree_node(ListNode, lambda node: (tuple(node), None), lambda static, children: ListNode(children))
 
 
-class TupleNode(tuple):  # noqa: SLOT001
+class TupleNode(tuple):
     pass
 
 
@@ -204,7 +206,9 @@ class AllStatic:
 
 
 def jax_trees():
-    ordered = collections.OrderedDict([("z", ones(2)), ("a", ones(1)), ("m", collections.OrderedDict(y=ones(3), x=ones(1)))])
+    ordered = collections.OrderedDict(
+        [("z", ones(2)), ("a", ones(1)), ("m", collections.OrderedDict(y=ones(3), x=ones(1)))]
+    )
     by_default = collections.defaultdict(list, b=ones(1), a={"w": ones(2)})
     return {
         "dict": params(),
@@ -324,7 +328,11 @@ def optax_states():
         "reduce_on_plateau": optax.contrib.reduce_on_plateau(),
     }  # fmt: skip
     states = {name: make(1e-3).init(tree) for name, make in OPTIMISERS.items() if name not in ("noisy_sgd",)}
-    states["noisy_sgd"] = optax.noisy_sgd(1e-3, key=0).init(tree) if "key" in optax.noisy_sgd.__code__.co_varnames else optax.noisy_sgd(1e-3).init(tree)
+    states["noisy_sgd"] = (
+        optax.noisy_sgd(1e-3, key=0).init(tree)
+        if "key" in optax.noisy_sgd.__code__.co_varnames
+        else optax.noisy_sgd(1e-3).init(tree)
+    )
     states.update({name: optimiser.init(tree) for name, optimiser in wrapped.items()})
     states["lookahead"] = optax.lookahead(adam, 5, 0.5).init(optax.LookaheadParams(tree, tree))
     states["LookaheadParams"] = optax.LookaheadParams(tree, tree)
@@ -546,7 +554,10 @@ class PenzaiStruct:
 
 jtu.register_pytree_with_keys(
     PenzaiStruct,
-    lambda node: (tuple((jtu.GetAttrKey(name), child) for name, child in node.fields.items()), (tuple(node.fields), node.static)),
+    lambda node: (
+        tuple((jtu.GetAttrKey(name), child) for name, child in node.fields.items()),
+        (tuple(node.fields), node.static),
+    ),
     lambda static, children: PenzaiStruct(zip(static[0], children, strict=True), static[1]),
 )
 

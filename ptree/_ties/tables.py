@@ -43,9 +43,10 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     Without a table, each array object that stands at several paths, the usual way of sharing in JAX, becomes one
     leaf under the first of them, and ties.
 
-    Works on specs, parameters, masks and plain mappings; of a module of Equinox or nnx, which cannot hold ties, on
-    `ptree.flatten(module)`, and `ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=module)` is the module again. The source's values stay, the alias's go, and nothing is
+    Works on specs, parameters, masks and plain mappings. The source's values stay, the alias's go, and nothing is
     copied. A chain of ties collapses to its first source. JAX, optax and `save` then see one leaf; reading sees both.
+    A module of Equinox or nnx cannot hold ties: give `ptree.flatten(module)`, of which
+    `ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=module)` makes the module again.
 
     Raises:
         TieError: an end that is missing, other structure, shapes or dtypes, one end inside the other, a

@@ -46,8 +46,12 @@ def _tie_of(data: bytes) -> Tie:
     return _read(json.loads(data))
 
 
-def _tie_itself(tie: Tie, children: Sequence[PyTree]) -> Tie:
-    return tie
+def _tree_of(aux_data: Layout, children: Sequence[PyTree]) -> PyTree:
+    return make(aux_data, children)  # JAX gives a list, and a Tree keeps a tuple
+
+
+def _tie_itself(aux_data: Tie, children: Sequence[PyTree]) -> Tie:
+    return aux_data
 
 
 export.register_pytree_node_serialization(
@@ -55,7 +59,7 @@ export.register_pytree_node_serialization(
     serialized_name="ptree.Tree",
     serialize_auxdata=_layout_bytes,
     deserialize_auxdata=_layout_of,
-    from_children=make,  # JAX gives a list, and a Tree keeps a tuple
+    from_children=_tree_of,
 )
 export.register_pytree_node_serialization(
     Tie,

@@ -32,7 +32,8 @@ class _Finder:
         sys.meta_path.remove(self)  # the search below comes by here
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = self._then_called(spec.loader.exec_module)
+            # a loader of one's own would hide what `inspect` and others ask of Python's
+            setattr(spec.loader, "exec_module", self._then_called(spec.loader.exec_module))  # noqa: B010
         return spec
 
     def _then_called(self, execute: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from jax.tree_util import DictKey
@@ -143,7 +144,7 @@ class BareTree:
     finished: type[BareTree]
     """The class that a node gets when it is made: `Tree`, which is defined on top of this module."""
 
-    _put: Callable[[BareTree, str | int, PyTree], BareTree]
+    _put: ClassVar[Callable[[PyTree, str | int, PyTree], PyTree]]
     """`ptree.put`, which is defined on top of this package: `tree | mapping` is made of it."""
 
 

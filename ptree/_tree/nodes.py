@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jax.tree_util import DictKey, PyTreeDef, all_leaves, keystr, tree_flatten_with_path
+from jax.tree_util import DictKey, all_leaves, keystr, tree_flatten_with_path
 
 from .._errors import StructureError
 from .._paths import DEEPEST, in_order
@@ -127,7 +127,7 @@ def _opened_registered(node: PyTree) -> Node:
     )
 
 
-def _is_its_items(node: Mapping[Key, PyTree], structure: PyTreeDef) -> bool:
+def _is_its_items(node: Mapping[Key, PyTree], structure: object) -> bool:
     """Whether a mapping is nothing but its items, so that one with other items can be made of its type.
 
     A chex dataclass is a mapping whose children are attributes; others keep more than their items.

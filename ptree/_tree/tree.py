@@ -17,7 +17,7 @@ import jax
 
 from .._errors import PathError, PtreeError, StructureError
 from .._paths import STACKED, split
-from .._words import describe, listed, printable, shortened, table
+from .._words import describe, printable, shortened, table
 from .assembly import tree_of
 from .entries import entries
 from .layers import is_stack, layer_counts
@@ -150,7 +150,8 @@ class Tree(BareTree, Mapping[str, Any]):
         counts = layer_counts(self[STACKED], 0)
         if len(counts) == 1:
             return counts.pop()
-        why = f"its leaves have {listed(sorted(counts))}" if counts else "its leaves, which have no shape, do not say so"
+        sizes = " or ".join(map(str, sorted(counts)))
+        why = f"its leaves have {sizes}" if counts else "its leaves, which have no shape, do not say so"
         raise StructureError(
             f"how many layers the stack has is not known: {why}."
             " Read all layers at once with [':'], or name their number: ptree.stacks.unstack(tree, path, size)"
@@ -192,7 +193,7 @@ class Tree(BareTree, Mapping[str, Any]):
             return _united(self, other)
         tree = self
         for path, value in other.items():
-            tree = tree._put(path, value)
+            tree = BareTree._put(tree, path, value)
         return tree
 
     def __ror__(self, other: object) -> Tree:
@@ -258,9 +259,9 @@ def _united(tree: Tree, other: Tree) -> Tree:
     """The tree with all that another one has at its first level, and the ties between it."""
     layout = other._layout
     for name in layout.names():
-        tree = tree._put(name, other[name])
+        tree = BareTree._put(tree, name, other[name])
     for alias, tie in layout.ties:
-        tree = tree._put(alias, tie)
+        tree = BareTree._put(tree, alias, tie)
     return tree
 
 

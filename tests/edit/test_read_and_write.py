@@ -643,7 +643,11 @@ def test_a_node_that_needs_its_children_is_parted_below_them_or_refused():
     scaled = {"a": Scaled(jnp.float32(8), jnp.int32(3)), "b": jnp.ones(2)}
     whole, rest = pt.partition(scaled, "a")
     assert jax.tree.structure(pt.merge(whole, rest)) == jax.tree.structure(scaled)
-    with pytest.raises(pt.StructureError, match="in 'a': a Scaled cannot have None in the place of a child: 'NoneType'"):
+    with pytest.raises(
+        pt.StructureError, match="in 'a': a Scaled cannot have None in the place of a child: 'NoneType'"
+    ):
         pt.partition(scaled, "a/0")
-    with pytest.raises(pt.StructureError, match=r"a Scaled cannot be made with .* as its children: 'bool' object has no"):
+    with pytest.raises(
+        pt.StructureError, match=r"a Scaled cannot be made with .* as its children: 'bool' object has no"
+    ):
         pt.mask(scaled, "a")

@@ -55,7 +55,10 @@ def test_optax_takes_it_as_labels_and_masks():
     ones = jax.tree.map(jnp.ones_like, params)
     updates, _ = optimiser.update(ones, optimiser.init(params), params)
     assert jax.tree.structure(updates) == jax.tree.structure(params)
-    assert {path: float(leaf.ravel()[0]) for path, leaf in pt.items(updates, "*/{table,bias}")} == {"embed/table": -0.5, "head/bias": -2}
+    assert {path: float(leaf.ravel()[0]) for path, leaf in pt.items(updates, "*/{table,bias}")} == {
+        "embed/table": -0.5,
+        "head/bias": -2,
+    }
     assert float(updates["blocks/0/q/kernel"][0, 0]) == -2
     masked = optax.masked(optax.scale(-1.0), pt.prefix(params, {"": False, "blocks/1": True}))
     updates, _ = masked.update(ones, masked.init(params), params)
@@ -101,7 +104,7 @@ def test_a_node_of_aliases_alone_goes_with_its_source():
     assert dict(pt.items(made)) == {"0": 0, "2": 1, "6": 0}
     with pytest.raises(
         pt.StructureError,
-        match="the prefix has 0 at '4' and 1 at '2/kernel', which are one leaf: '4/kernel' is tied to '2/kernel'. Leave '4' out",
+        match=r"the prefix has 0 at '4' and 1 at '2/kernel', which are one leaf: '4/kernel' is tied to '2/kernel'. Leave '4' out",
     ):
         pt.prefix(params, {"0": 0, "2": 1, "4": 0, "6": 0})
 
@@ -116,7 +119,10 @@ def test_a_node_of_aliases_alone_goes_with_its_source():
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told(table, error, message):
-    tree = tied({"head/kernel": pt.transposed("embed/table")}, {"embed": {"table": arange(5, 3)}, "head": {"kernel": arange(3, 5), "bias": 1}})
+    tree = tied(
+        {"head/kernel": pt.transposed("embed/table")},
+        {"embed": {"table": arange(5, 3)}, "head": {"kernel": arange(3, 5), "bias": 1}},
+    )
     with pytest.raises(error, match=message):
         pt.prefix(tree, table)
 
@@ -124,5 +130,7 @@ def test_what_does_not_fit_is_told(table, error, message):
 def test_one_layer_of_a_stack_has_no_value_of_its_own():
     params = pt.stacks.stack(pt.Tree(language_model()), "blocks")
     assert pt.prefix(params, {"": None, "blocks": 0})["blocks"] == 0
-    with pytest.raises(pt.PathError, match="'blocks/1' is one layer of 'blocks/:': a prefix has one value for all layers"):
+    with pytest.raises(
+        pt.PathError, match="'blocks/1' is one layer of 'blocks/:': a prefix has one value for all layers"
+    ):
         pt.prefix(params, {"": None, "blocks/1": 0})

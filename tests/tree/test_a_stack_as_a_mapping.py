@@ -75,12 +75,16 @@ def test_a_loop_over_the_layers_runs_over_all_of_them_also_inside_jit():
         return x
 
     x = jnp.ones(3)
-    expected = jax.lax.scan(lambda x, block: (scaled(block, x), None), x, jax.tree.map(lambda *w: jnp.stack(w), *blocks(4)))[0]
+    expected = jax.lax.scan(
+        lambda x, block: (scaled(block, x), None), x, jax.tree.map(lambda *w: jnp.stack(w), *blocks(4))
+    )[0]
     for loop in (by_number, by_value, jax.jit(by_number), jax.jit(by_value)):
         np.testing.assert_allclose(loop(params, x), expected, rtol=1e-6)
         np.testing.assert_allclose(loop(apart, x), expected, rtol=1e-6)
     grads = jax.grad(lambda p: by_number(p, x).sum())(params)
-    np.testing.assert_allclose(grads["blocks/2/w"], jax.grad(lambda p: by_number(p, x).sum())(apart)["blocks/2/w"], rtol=1e-6)
+    np.testing.assert_allclose(
+        grads["blocks/2/w"], jax.grad(lambda p: by_number(p, x).sum())(apart)["blocks/2/w"], rtol=1e-6
+    )
 
 
 def test_the_whole_stack_is_still_one_name():
@@ -98,7 +102,9 @@ def test_the_whole_stack_is_still_one_name():
 def test_layers_that_nothing_counts_are_not_iterated_and_the_way_is_named(leaf):
     labels = jax.tree.map(lambda _: leaf, stacked(pt.Tree({"blocks": blocks(3)}), "blocks"))
     for use in (len, list, dict, lambda node: [*node.items()], lambda node: [*node.values()]):
-        with pytest.raises(pt.StructureError, match=r"how many layers the stack has is not known: .* no shape, do not say"):
+        with pytest.raises(
+            pt.StructureError, match=r"how many layers the stack has is not known: .* no shape, do not say"
+        ):
             use(labels["blocks"])
     assert bool(labels["blocks"])
     assert labels["blocks"][":"]["w"] == leaf
@@ -108,7 +114,7 @@ def test_layers_that_nothing_counts_are_not_iterated_and_the_way_is_named(leaf):
 
 def test_leaves_that_disagree_are_told():
     broken = pt.Tree({":": {"w": jnp.ones((3, 2)), "b": jnp.ones(4)}})
-    with pytest.raises(pt.StructureError, match=r"how many layers the stack has is not known: its leaves have \[3, 4\]"):
+    with pytest.raises(pt.StructureError, match=r"how many layers the stack has is not known: its leaves have 3 or 4"):
         len(broken)
 
 
@@ -128,4 +134,6 @@ def test_repeated_layers_count_theirs_either_way():
 def test_ties_into_a_stack_are_in_each_layer():
     halves = {name: stacked(pt.Tree({"blocks": blocks(3)}), "blocks") for name in ("enc", "dec")}
     tree = tied({"dec/blocks": "enc/blocks"}, halves)
-    assert [layer["w"].tolist() for layer in tree["dec/blocks"].values()] == [block["w"].tolist() for block in blocks(3)]
+    assert [layer["w"].tolist() for layer in tree["dec/blocks"].values()] == [
+        block["w"].tolist() for block in blocks(3)
+    ]

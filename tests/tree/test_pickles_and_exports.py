@@ -136,7 +136,9 @@ def test_a_transform_that_is_not_registered_where_an_export_is_read_is_named():
     name, write = _export.serialization_registry[pt.Tree]
     _, read, _ = _export.deserialization_registry[name]
     assert read(write(layout)) is layout
-    with pytest.raises(pt.TieError, match="no transform has the name 'quartered'.*Call ptree.sharing.register_transform"):
+    with pytest.raises(
+        pt.TieError, match=r"no transform has the name 'quartered'.*Call ptree.sharing.register_transform"
+    ):
         read(write(layout).replace(b"halved", b"quartered"))
     assert json.loads(write(layout))["keys"] == ["a"]
 

@@ -42,7 +42,19 @@ def run(library, **names):
 
 def test_each_line_of_the_table_is_tried_here():
     assert len(LINES) == TABLE.count("\n") - 1
-    tried = ("linen", "nnx", "Haiku", "Equinox", "`flax.serialization`", "`flax.traverse_util`", "what `optax.tree.get", "clu", "wandb", "json", "... and back")
+    tried = (
+        "linen",
+        "nnx",
+        "Haiku",
+        "Equinox",
+        "`flax.serialization`",
+        "`flax.traverse_util`",
+        "what `optax.tree.get",
+        "clu",
+        "wandb",
+        "json",
+        "... and back",
+    )
     assert len(LINES) == len(tried)
     assert all(line(name) for name in tried)
 
@@ -56,7 +68,10 @@ class TwoDense(linen.Module):
 def test_linen():
     module = TwoDense()
     params = pt.tie(module.init(jax.random.key(0), X)["params"], {"Dense_1": "Dense_0"})
-    by_hand = jnp.tanh(X @ params["Dense_0/kernel"] + params["Dense_0/bias"]) @ params["Dense_0/kernel"] + params["Dense_0/bias"]
+    by_hand = (
+        jnp.tanh(X @ params["Dense_0/kernel"] + params["Dense_0/bias"]) @ params["Dense_0/kernel"]
+        + params["Dense_0/bias"]
+    )
     np.testing.assert_allclose(run("linen", module=module, params=params), by_hand, rtol=1e-5)
     grads = jax.grad(lambda params: run("linen", module=module, params=params).sum())(params)
     assert pt.ties(grads) == pt.ties(params)
@@ -107,20 +122,29 @@ def test_equinox():
     again = run("Equinox", eqx=eqx, tied=tied, arrays=arrays, static=static)
     assert type(again) is eqx.nn.MLP
     assert again.layers[2].weight is again.layers[1].weight
-    grads = jax.grad(lambda tied: jax.vmap(run("Equinox", eqx=eqx, tied=tied, arrays=arrays, static=static))(X).sum())(tied)
+    grads = jax.grad(lambda tied: jax.vmap(run("Equinox", eqx=eqx, tied=tied, arrays=arrays, static=static))(X).sum())(
+        tied
+    )
     w, v = (arrays.layers[at].weight for at in (0, 1))
     b, c = (arrays.layers[at].bias for at in (0, 1))
     by_hand = jax.grad(lambda v: (jnp.tanh(jnp.tanh(X @ w.T + b) @ v.T + c) @ v.T + c).sum())(v)
     np.testing.assert_allclose(grads["layers/2/weight"], by_hand, rtol=1e-5)
 
 
-@pytest.mark.parametrize("made", [lambda: eqx.nn.MLP(3, 3, 3, 2, key=jax.random.key(0)), lambda: TwoLinear(nnx.Rngs(0))], ids=["Equinox", "nnx"])
+@pytest.mark.parametrize(
+    "made",
+    [lambda: eqx.nn.MLP(3, 3, 3, 2, key=jax.random.key(0)), lambda: TwoLinear(nnx.Rngs(0))],
+    ids=["Equinox", "nnx"],
+)
 def test_tie_says_how_it_is_done_in_a_module_and_that_works(made):
     module = made()
     table = {"layers/2": "layers/1"} if isinstance(module, eqx.Module) else {"b": "a"}
     with pytest.raises(pt.TieError) as raised:
         pt.tie(module, table)
-    there, back = re.match(r"cannot tie inside of a \w+: only a Tree holds ties. (tied = .*?\)) has its leaves by path, and (.*) is it again$", str(raised.value)).groups()
+    there, back = re.match(
+        r"cannot tie inside of a \w+: only a Tree holds ties. (tied = .*?\)) has its leaves by path, and (.*) is it again$",
+        str(raised.value),
+    ).groups()
     names = {"ptree": pt, "it": module, "table": table}
     exec(there, names)
     again = eval(back, names)
@@ -153,7 +177,10 @@ STATES = {
 
 @pytest.mark.parametrize("params", STATES.values(), ids=STATES)
 def test_flax_serialization_keeps_ties(params):
-    assert equal(jax.tree.map(jnp.asarray, run("`flax.serialization`", serialization=serialization, params=params)), jax.tree.map(jnp.asarray, params))
+    assert equal(
+        jax.tree.map(jnp.asarray, run("`flax.serialization`", serialization=serialization, params=params)),
+        jax.tree.map(jnp.asarray, params),
+    )
     zeros = jax.tree.map(lambda leaf: leaf * 0, params)
     again = serialization.from_bytes(zeros, serialization.to_bytes(params))
     assert pt.ties(again) == pt.ties(params)
@@ -178,7 +205,9 @@ def test_a_state_dict_with_every_name_is_read_if_the_names_agree():
     params = lm()
     assert serialization.from_bytes(params, serialization.to_bytes(pt.asdict(params))) == params
     other = pt.asdict(pt.put(params, "head/kernel", jnp.zeros((3, 5))))
-    with pytest.raises(pt.StructureError, match=r"'head/kernel' is tied to 'transposed\(embed/table\)', and their values differ"):
+    with pytest.raises(
+        pt.StructureError, match=r"'head/kernel' is tied to 'transposed\(embed/table\)', and their values differ"
+    ):
         serialization.from_state_dict(params, serialization.to_state_dict(other))
 
 
@@ -265,14 +294,23 @@ def test_clu_gets_the_dict_that_it_asks_for():
 def test_wandb_gets_a_flat_dict_of_numbers():
     logged = []
     run("wandb", run=SimpleNamespace(log=logged.append), params=lm())
-    assert logged == [{"norm/embed/table": pytest.approx(float(np.linalg.norm(np.arange(15.0)))), "norm/head/bias": pytest.approx(5**0.5, rel=1e-2)}]
+    assert logged == [
+        {
+            "norm/embed/table": pytest.approx(float(np.linalg.norm(np.arange(15.0)))),
+            "norm/head/bias": pytest.approx(5**0.5, rel=1e-2),
+        }
+    ]
 
 
 def formats():
     import msgpack
     import yaml
 
-    return {"json": (json.dumps, json.loads), "yaml": (yaml.safe_dump, yaml.safe_load), "msgpack": (msgpack.packb, msgpack.unpackb)}
+    return {
+        "json": (json.dumps, json.loads),
+        "yaml": (yaml.safe_dump, yaml.safe_load),
+        "msgpack": (msgpack.packb, msgpack.unpackb),
+    }
 
 
 @pytest.mark.parametrize("name", ["json", "yaml", "msgpack"])

@@ -37,10 +37,10 @@ def lm():
         lambda d: iter(d.items()),
         lambda d: zip(d, d.values(), strict=True),
         lambda d: ((name, value) for name, value in d.items()),
-        lambda d: map(lambda name: [name, d[name]], d),
+        lambda d: ([name, d[name]] for name in d),
         lambda d: iter(list(d.items())),
     ],
-    ids=["items", "list", "tuple", "iterator", "zip", "generator", "map of lists", "list iterator"],
+    ids=["items", "list", "tuple", "iterator", "zip", "generator", "lists", "list iterator"],
 )
 def test_pairs_are_a_mapping_as_for_a_dict(made):
     plain = {"b": 1, "a": {"x": 2, "y": [3, 4]}, "c/d": 5}
@@ -137,7 +137,7 @@ def test_what_is_no_mapping_is_no_union_and_a_tree_is_not_changed():
             tree | other
         with pytest.raises(TypeError, match="unsupported operand"):
             other | tree
-    with pytest.raises(pt.PathError, match="no path 1.5"):
+    with pytest.raises(pt.PathError, match=r"no path 1\.5"):
         tree | {1.5: 2}
     with pytest.raises(TypeError, match="a Tree is immutable"):
         tree |= {"a": 2}
@@ -149,12 +149,15 @@ def test_what_is_no_mapping_is_no_union_and_a_tree_is_not_changed():
 
 
 def test_a_loaded_tree_equals_the_dict_that_was_saved(tmp_path):
-    saved = {"enc": {"kernel": arange(4, 8), "bias": jnp.zeros(8, jnp.bfloat16)}, "head/bias": np.ones(2, np.float32), "step": jnp.int32(3)}
+    saved = {
+        "enc": {"kernel": arange(4, 8), "bias": jnp.zeros(8, jnp.bfloat16)},
+        "head/bias": np.ones(2, np.float32),
+        "step": jnp.int32(3),
+    }
     pt.save(tmp_path / "a.safetensors", saved)
     loaded = pt.load(tmp_path / "a.safetensors")
     assert loaded == saved
     assert saved == loaded
-    assert not (loaded != saved)
     assert {"params": saved} == {"params": loaded}
 
 
