@@ -43,6 +43,8 @@ SLOW = {
     "test_the_contributions_of_all_names_add_up_to_the_gradient",
     "test_the_forward_pass_is_the_one_by_hand_bit_for_bit",
     # processes of their own, killed or measured
+    "test_a_treedef_of_a_process_with_other_hashes_is_found_again",
+    "test_flax_knows_trees_whichever_is_imported_first",
     "test_a_reader_and_two_savers_at_once",
     "test_killed_again_and_again_it_trains_as_if_it_had_never_been",
     "test_killed_while_it_saves_shards_one_whole_tree_is_there",

@@ -20,9 +20,9 @@ from .._errors import PathError, StructureError, TieError
 from .._paths import DEEPEST, in_order, split
 from .._words import describe, lines, listed, quoted, suggestion
 from .entries import structure
-from .layout import MISSING, BareTree, Layout, make
+from .layout import MISSING, BareTree, Layout, TiedName, make
 from .leaf import PyTree
-from .nodes import Node, levels_below, opened, remade, with_items
+from .nodes import Node, has_string_keys, levels_below, opened, remade, with_items
 from .tie import Tie
 from .unpacked import unpacked_ties
 
@@ -231,7 +231,8 @@ class _Planting:
             mapping = {str(position): value for position, value in enumerate(mapping)}
         for key in self._listed(mapping):
             self._plant_one(root, _key_segments(key, prefix), mapping[key], prefix)
-        self._tie_unpacked(root, mapping, prefix)
+        if TiedName in {*map(type, mapping)}:
+            self._tie_unpacked(root, mapping, prefix)
 
     def _tie_unpacked(self, root: Branch, names: Iterable[object], prefix: str) -> None:
         """Tie what was tied in the Tree that was unpacked into this mapping."""
@@ -242,7 +243,7 @@ class _Planting:
 
     def _listed(self, mapping: Mapping[Any, PyTree]) -> Sequence[object]:
         keys = tuple(mapping)
-        if self.sort and type(mapping) is dict and all(isinstance(key, str) for key in keys):
+        if self.sort and type(mapping) is dict and has_string_keys(mapping):
             return in_order(keys)  # pyright: ignore[reportArgumentType]
         return keys
 

@@ -303,9 +303,10 @@ def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:
         return _image(owner, aliases)
     if not isinstance(node, BareTree):
         return node
-    ties = list(_tie_pairs(aliases, ""))
-    if len({tie.source for _, tie in ties}) < len(ties):
-        return _filled_with_ties(node, _entries_of_aliases(owner, ties))
+    if _are_several(aliases):
+        ties = list(_tie_pairs(aliases, ""))
+        if len({tie.source for _, tie in ties}) < len(ties):
+            return _filled_with_ties(node, _entries_of_aliases(owner, ties))
     old, layout = node._node
     children = dict(zip(layout.keys, old, strict=True))
     for name, hit in aliases.items():
@@ -315,6 +316,11 @@ def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:
             children[name] = _filled(children.get(name, MISSING), owner, hit)
     order = dict.fromkeys((*layout.order, *children))
     return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
+
+
+def _are_several(aliases: Aliases) -> bool:
+    """Whether a node has more than one alias in it; most have one, and need no closer look."""
+    return len(aliases) > 1 or not isinstance(next(iter(aliases.values())), Tie)
 
 
 def _filled_with_ties(node: BareTree, of_aliases: Mapping[str, PyTree]) -> PyTree:
