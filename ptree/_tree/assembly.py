@@ -77,8 +77,8 @@ def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = Tr
 def _warn_of_lost_ties(lost: Mapping[str, Tie]) -> None:
     shown = listed(f"{alias} = {tie.shown()}" for alias, tie in lost.items())
     warnings.warn(
-        f"a dict that was made of a tied Tree holds other values at the two ends of {shown}: they are leaves of their own"
-        " now. tree | {...}, ptree.put and ptree.set keep ties; ptree.untie ends them without this warning",
+        f"a dict that was made of a tied Tree does not hold the same at the two ends of {shown}: they are leaves of their"
+        " own now. tree | {...}, ptree.put and ptree.set keep ties; ptree.untie ends them without this warning",
         stacklevel=4,
     )
 

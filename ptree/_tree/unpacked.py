@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import jax
+import numpy as np
 from jax.core import Tracer
 
 from .layout import MISSING, TiedName
@@ -47,17 +49,27 @@ def unpacked_ties(names: Iterable[object], value_at: Callable[[str], PyTree]) ->
 
 
 def _hold_the_same(value: PyTree, source: PyTree, tie: Tie) -> bool:
-    """Whether an alias reads what is at its source: two leaves, or two nodes leaf by leaf."""
+    """Whether an alias holds what is at its source: two leaves, or two nodes leaf by leaf."""
     if isinstance(value, dict) and isinstance(source, dict):
         return value.keys() == source.keys() and all(_hold_the_same(value[name], source[name], tie) for name in value)
     if isinstance(value, dict) or isinstance(source, dict):
         return False
-    return _are_one_leaf(value, tie.read(source))
+    return _is_seen(value, source, tie)
 
 
-def _are_one_leaf(a: Leaf, b: Leaf) -> bool:
-    if a is b:
+def _is_seen(value: Leaf, source: Leaf, tie: Tie) -> bool:
+    """Whether a leaf is for certain what the alias of a tie reads, and no other of equal values, such as fresh zeros."""
+    if isinstance(value, Tracer) or isinstance(source, Tracer):
+        return value is source and not tie.via  # inside jit no values are known
+    seen = tie.read(source)
+    if value is seen:
         return True
-    if isinstance(a, Tracer) or isinstance(b, Tracer):
-        return False  # inside jit nobody can know
-    return same(a, b)
+    if isinstance(value, jax.Array | np.ndarray):
+        return same(value, seen) and not _is_one_value(value)
+    return bool(tie.via) and same(value, seen)
+
+
+def _is_one_value(array: Leaf) -> bool:
+    if array.size < 2:
+        return True
+    return bool((array == array.ravel()[0]).all())

@@ -217,6 +217,20 @@ UNPACKED = {
 }
 
 
+def test_fresh_values_under_the_names_of_a_tied_tree_are_not_tied_in_silence():
+    tree = tied({"b": "a"}, {"a": arange(2), "b": arange(2)})
+    for fresh in (lambda: jnp.zeros(2), lambda: pt.Param((2,)), lambda: {"lora": np.zeros((2, 2))}):
+        with pytest.warns(UserWarning, match="does not hold the same"):
+            assert pt.ties(pt.Tree({name: fresh() for name in tree})) == {}
+    with pytest.warns(UserWarning, match="does not hold the same"):
+        assert pt.ties(pt.Tree({name: at for at, name in enumerate(tree)})) == {}
+    labels = pt.Tree({name: "decay" for name in tree})  # one label for one leaf, as from `pt.label`
+    assert jax.tree.structure(labels) == jax.tree.structure(pt.label(tree, {"**": "decay"}))
+    transposed = lm()
+    with pytest.warns(UserWarning, match=r"head/kernel = transposed\(embed/table\)"):
+        pt.Tree({name: jax.tree.map(jnp.zeros_like, node) for name, node in transposed.items()})
+
+
 @on_tied
 @pytest.mark.parametrize("unpack", UNPACKED.values(), ids=UNPACKED)
 def test_a_tree_of_an_unpacked_tree_has_its_ties(tree, unpack):
@@ -260,7 +274,9 @@ LOST = {
 def test_a_tie_whose_ends_hold_other_values_is_lost_with_a_warning(change, shown):
     tree = tied({"b": "a"}, {"a": jnp.ones(2), "b": jnp.ones(2)})
     changed = change(tree)
-    with pytest.warns(UserWarning, match=f"holds other values at the two ends of \\['{shown}'\\].* tree | ") as warned:
+    with pytest.warns(
+        UserWarning, match=f"does not hold the same at the two ends of \\['{shown}'\\].* tree | "
+    ) as warned:
         again = pt.Tree(changed)
     assert warned[0].filename == __file__
     assert pt.ties(again) == {}
