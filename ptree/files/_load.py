@@ -21,7 +21,7 @@ from .._words import listed, with_fixes
 from ._kinds import adopted, for_like
 from ._locations import checked_path, is_orbax
 from ._open import File
-from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
+from ._orbax import OrbaxCheckpoint
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
@@ -60,8 +60,7 @@ def load(
     (8,)
 
     Args:
-        path: the file; a folder with `model.safetensors` or an index of shards; or a checkpoint by Orbax, of `Checkpoints`
-            or another program.
+        path: the file; a folder with `model.safetensors` or an index of shards; or what `Checkpoints` wrote with Orbax.
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
@@ -160,12 +159,11 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
 
 def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
     """Open the tree that is saved at a path: one file, shards, or a checkpoint by Orbax."""
-    if not (is_orbax(path) or is_tree_of_orbax(path)):
-        refuse_folder_of_checkpoints(path)
+    if not is_orbax(path):
         return File(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")
-    return OrbaxCheckpoint(path, verify)
+    return OrbaxCheckpoint(path)
 
 
 @dataclass(frozen=True)
