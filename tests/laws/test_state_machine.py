@@ -80,13 +80,18 @@ class TreeMachine(RuleBasedStateMachine):
         assert all(a is b for a, b in zip(leaves, jax.tree.leaves(self.tree), strict=True))
 
     def unshared_node(self, node):
-        return not any(self.model.is_shared(name) for name in self.model.below(node)) and ":" not in node.split("/")
+        """Whether a new name at the node is one name of one leaf."""
+        is_stack = self.model.children(node) == [":"] or ":" in node.split("/")
+        return not is_stack and not any(self.model.is_shared(name) for name in self.model.below(node))
 
     def is_free(self, path):
         """Whether nothing is at the path, and no leaf above it."""
         segments = path.split("/")
         above = ["/".join(segments[:cut]) for cut in range(1, len(segments) + 1)]
         return not self.model.below(path) and not any(name in self.model.names for name in above)
+
+    def is_turned(self, name, owner):
+        return self.model.names[name].turned != self.model.names[owner].turned
 
     # ------------------------------------------------------------------------------- the start
 
@@ -147,6 +152,9 @@ class TreeMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def what_is_not_there_is_refused(self, data):
         name = self.pick(data)
+        stack = self.pick_node(data, lambda node: self.model.children(node) == [":"])
+        if stack is not None:
+            self.refused(pt.put, self.tree, f"{stack}/a", 1)
         self.refused(pt.get, self.tree, "not/there")
         self.refused(pt.set, self.tree, "not/there", 1)
         self.refused(pt.drop, self.tree, "not/there")
@@ -476,7 +484,9 @@ class TreeMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def reinit_draws_the_leaf_again(self, data):
-        name = self.pick(data)
+        owners = self.source_of()
+        # through a transpose an initialiser's axes would be others: an error that names the source
+        name = self.pick(data, lambda name: not self.is_turned(name, owners.get(name, name)))
         if name is not None:
             self.written += 1
             self.tree = pt.reinit(self.tree, jax.random.key(0), {name: I.constant(self.written % 1000)})
