@@ -108,7 +108,9 @@ class Model:
         if sorted(numbers) != sorted(map(str, range(len(numbers)))):
             return True
         layers = [f"{node}/{number}" for number in numbers]
-        if any(other != layer and not other.startswith(f"{layer}/") for layer in layers for other in self._reached(layer)):
+        if any(
+            other != layer and not other.startswith(f"{layer}/") for layer in layers for other in self._reached(layer)
+        ):
             return True
         first = self._of_layer(layers[0], source_of)
         return any(self._of_layer(layer, source_of) != first for layer in layers)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._errors import PathError, PatternError, StructureError, TieError
-from .._paths import STACKED, compile, split
+from .._paths import STACKED, compile, join, split
 from .._tree import (
     MISSING,
     BareTree,
@@ -147,7 +147,7 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
         raise PathError(f"{attempt}: {where}, not a node.{' Drop it first' if at else ''}")
     if is_stack(inside.names):
         count = min(layer_counts(read(place), stacked_axes(at)), default=0)
-        raise StructureError(f"{attempt}: {quoted(at)} is a stack of {count} layers. {_way_into(segments[used:])}")
+        raise StructureError(f"{attempt}: {quoted(at)} is a stack of {count} layers. {_way_into(at, segments[used:])}")
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
@@ -155,11 +155,11 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
         )
 
 
-def _way_into(segments: Sequence[str]) -> str:
-    """How to put something into a stack beside its `:`."""
+def _way_into(stack: str, segments: Sequence[str]) -> str:
+    """How to add what was to be put beside the `:` of a stack."""
     if layer_number(segments[0]) is not None:
         return "To add a layer use ptree.stacks.unstack first"
-    inside = "/".join([STACKED, *segments])
+    inside = join(stack, "/".join([STACKED, *segments]))
     return f"A leaf of all its layers is at {inside!r}, with an axis for the layers in front"
 
 

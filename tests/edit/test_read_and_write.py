@@ -160,9 +160,9 @@ def test_set_refuses_another_shape_dtype_or_structure_and_lists_all(params):
     fix = " Use ptree.put to replace it by something"
     says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got f32[7].{fix} of another shape or dtype.",
          pt.set, params, "0/bias", jnp.ones(7))  # fmt: skip
-    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8].{fix} of another shape or dtype.",
+    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8]. Cast the value with .astype('float32').{fix} of another shape or dtype.",
          pt.set, params, "4/bias", jnp.ones(8, jnp.int32))  # fmt: skip
-    says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got 0.0.{fix} of another shape or dtype.",
+    says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got 0.0. For an array of this number write jnp.full((8,), 0.0, 'float32').{fix} of another shape or dtype.",
          pt.set, params, "0/bias", 0.0)  # fmt: skip
     error = says(
         pt.StructureError,

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from leaf_model import Model
 from trees import equal
 
@@ -97,7 +97,11 @@ class TreeMachine(RuleBasedStateMachine):
 
     @initialize(layers=st.integers(1, 3), tied=st.booleans())
     def start(self, layers, tied):
-        mapping = {"n": {str(at): block(30 * at) for at in range(layers)}, "m": block(200), "p": {"a": numbers((2,), 5)}}
+        mapping = {
+            "n": {str(at): block(30 * at) for at in range(layers)},
+            "m": block(200),
+            "p": {"a": numbers((2,), 5)},
+        }
         self.tree = pt.Tree(mapping | {"w": numbers((2, 2), 7)})
         for name, value in pt.items(self.tree):
             self.model.add(name, value)
@@ -122,7 +126,8 @@ class TreeMachine(RuleBasedStateMachine):
         if node is not None:
             cells = {self.model.names[name].cell for name in self.model.below(node)}
             found = pt.paths(self.tree, node)
-            assert {self.model.names[name].cell for name in found} == cells and len(found) == len(cells)
+            assert {self.model.names[name].cell for name in found} == cells
+            assert len(found) == len(cells)
 
     @rule()
     def count_counts_each_leaf_once(self):
@@ -135,7 +140,8 @@ class TreeMachine(RuleBasedStateMachine):
             mask, labels = pt.mask(self.tree, name), pt.label(self.tree, {name: 1}, default=0)
             for other, entry in self.model.names.items():
                 is_leaf = entry.cell == self.model.names[name].cell
-                assert mask[other] is is_leaf and labels[other] == int(is_leaf)
+                assert mask[other] is is_leaf
+                assert labels[other] == int(is_leaf)
 
     @rule(data=st.data())
     def select_keeps_the_chosen_leaves_only(self, data):
@@ -299,7 +305,7 @@ class TreeMachine(RuleBasedStateMachine):
         name = self.pick(data)
         if name is not None:
             target = "/".join([*name.split("/")[:-1], new])
-            if self.is_free(target) and ":" != name.split("/")[-1]:
+            if self.is_free(target) and name.split("/")[-1] != ":":
                 self.tree = pt.rename(self.tree, {name: target})
                 self.model.rename(name, target)
 
@@ -316,7 +322,8 @@ class TreeMachine(RuleBasedStateMachine):
         if self.model.names:
             chosen = data.draw(st.lists(st.sampled_from(self.names()), min_size=1, max_size=4))
             merged = pt.merge(*pt.partition(self.tree, chosen))
-            assert equal(merged, self.tree) and pt.paths(merged, aliases=True) == pt.paths(self.tree, aliases=True)
+            assert equal(merged, self.tree)
+            assert pt.paths(merged, aliases=True) == pt.paths(self.tree, aliases=True)
             self.tree = merged
 
     @rule()
@@ -349,7 +356,7 @@ class TreeMachine(RuleBasedStateMachine):
         shape = self.model.shape(alias)[::-1] if turned else self.model.shape(alias)
         if turned and len(shape) != 2:
             return
-        others = {other for other in self.model.sharers(alias)}
+        others = set(self.model.sharers(alias))
         source = self.pick(data, lambda name: name not in others and self.model.shape(name) == shape)
         if source is None or ":" in source.split("/"):
             return
@@ -437,8 +444,10 @@ class TreeMachine(RuleBasedStateMachine):
     def scan_runs_over_each_layer(self):
         for node in self.model.nodes():
             if self.model.children(node) == [":"] and ":" not in node.split("/"):
+
                 def step(total, layer):
                     return total + sum(leaf.sum() for leaf in jax.tree.leaves(layer)), None
+
                 total, _ = pt.stacks.scan(step, jnp.float32(0), self.tree[node])
                 cells = {self.model.names[name].cell for name in self.model.below(node)}
                 expected = sum(self.model.cells[cell].sum() for cell in cells)
@@ -546,5 +555,8 @@ class TreeMachine(RuleBasedStateMachine):
 TestTreeMachine = TreeMachine.TestCase
 TestTreeMachine.settings = settings(
     # 20 sequences, in the long run 4,000
-    max_examples=settings.default.max_examples // 5, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=settings.default.max_examples // 5,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
