@@ -107,7 +107,7 @@ def test_everything_of_a_tree_without_leaves_is_nothing():
 
 def test_a_regex_of_bytes_is_refused():
     says(pt.PatternError, "the regex b'a' is of bytes, and paths are strings", pt.items, {"a": 1}, re.compile(b"a"))
-    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path; got re.compile(b'a'): 'b'",
          pt.rename, {"a": 1}, {re.compile(b"a"): "b"})  # fmt: skip
 
 
