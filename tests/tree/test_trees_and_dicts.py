@@ -224,7 +224,7 @@ def test_fresh_values_under_the_names_of_a_tied_tree_are_not_tied_in_silence():
             assert pt.ties(pt.Tree({name: fresh() for name in tree})) == {}
     with pytest.warns(UserWarning, match="does not hold the same"):
         assert pt.ties(pt.Tree({name: at for at, name in enumerate(tree)})) == {}
-    labels = pt.Tree({name: "decay" for name in tree})  # one label for one leaf, as from `pt.label`
+    labels = pt.Tree(dict.fromkeys(tree, "decay"))  # one label for one leaf, as from `pt.label`
     assert jax.tree.structure(labels) == jax.tree.structure(pt.label(tree, {"**": "decay"}))
     transposed = lm()
     with pytest.warns(UserWarning, match=r"head/kernel = transposed\(embed/table\)"):
