@@ -187,10 +187,10 @@ class Tree(BareTree, Mapping[str, Any]):
     def __or__(self, other: object) -> Tree:
         if not isinstance(other, Mapping):
             return NotImplemented
-        if any(type(name) is TiedName for name in other):
-            other = Tree(other)
         if type(other) is Tree:
             return _united(self, other)
+        if any(type(name) is TiedName for name in other):
+            return _united(self, Tree(other))
         tree = self
         for path, value in other.items():
             tree = BareTree._put(tree, path, value)
