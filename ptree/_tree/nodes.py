@@ -37,11 +37,12 @@ class Node(NamedTuple):
     rebuild: Callable[[Sequence[PyTree]], PyTree]
     """The same node with other values, in this order."""
     can_change_names: Callable[[], bool] = lambda: False
+    """Answers `is_mapping`; a function, as of a mapping of another library it takes a trial to know."""
 
     @property
     def is_mapping(self) -> bool:
         """Whether the node can take and lose names: a list, a tuple or a dataclass cannot."""
-        return self.can_change_names()  # a question, as for mappings of other libraries the answer takes time
+        return self.can_change_names()
 
 
 LEAF_TYPES: set[type] = {bool, int, float, complex, str, np.ndarray, jax.ShapeDtypeStruct}
