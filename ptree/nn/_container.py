@@ -66,7 +66,7 @@ def _updates(key: jax.Array | None, options: Options) -> CallPart:
         taken = options_for(layer, name, options)
         if key is not None:
             taken["key"] = child_key(key, name)
-        y, new = _called_with(layer.updated, name, layer, params, x, taken)
+        y, new = call_in_part(layer.updated, name, layer, params, x, taken)
         # Most layers have no statistics: without a copy the parameters stay the same objects.
         if not new or new is _params_of(name, params):
             return y, params
@@ -100,10 +100,10 @@ def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
 
 def call_part(name: str, layer: Layer, params: Params, x: PyTree, options: Options) -> PyTree:
     """Call a part of a container with its parameters and options."""
-    return _called_with(layer, name, layer, params, x, options_for(layer, name, options))
+    return call_in_part(layer, name, layer, params, x, options_for(layer, name, options))
 
 
-def _called_with(
+def call_in_part(
     function: Callable[..., PyTree], name: str, layer: Layer, params: Params, x: PyTree, options: Options
 ) -> PyTree:
     """Call a part's function with the part's parameters; an error gets the name of the part in its path."""
