@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
 from ._compiled import call
@@ -40,10 +39,6 @@ class _Recurrent(Layer):
     # What a subclass sets: how many gates share a kernel, and how many arrays are its state.
     gates: ClassVar[int]
     states: ClassVar[int]
-
-    def __post_init__(self) -> None:
-        if self.features < 1:
-            raise LayerError(f"{type(self).__name__}: expected a number of features of at least 1, got {self.features}")
 
     def declare(self, x: PyTree) -> dict[str, dict[str, Param]]:
         features_in = self._checked(x).shape[-1]
@@ -74,7 +69,7 @@ class _Recurrent(Layer):
 
     def _scanned(self, params: Params, x: PyTree, state: Sequence[jax.Array] | None = None) -> tuple[jax.Array, State]:
         kernel, bias, recurrent, hidden_bias = self._leaves(params, x)
-        x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, kernel, bias, recurrent, hidden_bias)
+        x, kernel, bias, recurrent, hidden_bias = cast(self, self.dtype, x, kernel, bias, recurrent, hidden_bias)
         first = self._first_state(x, state)
         # One large product for all times is faster than a small one per step. `scan` loops over the first axis.
         from_input = jnp.moveaxis(x @ kernel + bias, -2, 0)
