@@ -55,6 +55,7 @@ class Bidirectional(Layer):
     is_loop = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_direction("forward", self.forward, False)
         if self.backward is not None:
             _check_direction("backward", self.backward, True)

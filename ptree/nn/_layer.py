@@ -17,7 +17,7 @@ from .._errors import LayerError, TieError
 from .._paths import join
 from .._ties import tie
 from .._tree import PyTree, Tree
-from ._arguments import check_arguments
+from ._arguments import check_arguments, check_values
 from ._compiled import call
 from ._equality import FieldEquality, fields_of
 
@@ -78,6 +78,10 @@ class Layer(FieldEquality):
         # Before the dataclass's own `__init__`, whose TypeError would not say what to write instead.
         check_arguments(cls, given, options)
         return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Check the values of the arguments of this package's layers, and make Python's numbers of NumPy's."""
+        check_values(self)
 
     def declare(self, x: PyTree, /) -> Mapping[str, PyTree]:
         """For layers to define: the parameters for an input like `x`, by name. By default none."""

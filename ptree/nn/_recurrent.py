@@ -13,7 +13,6 @@ from jax.typing import ArrayLike, DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe, name_of
 from ._compiled import call
@@ -42,10 +41,6 @@ class Recurrent(Layer):
     # What a subclass sets: how many gates share a kernel, and how many arrays are its state.
     gates: ClassVar[int]
     states: ClassVar[int]
-
-    def __post_init__(self) -> None:
-        if self.features < 1:
-            raise LayerError(f"{type(self).__name__}: expected a number of features of at least 1, got {self.features}")
 
     def declare(self, x: PyTree) -> dict[str, dict[str, Param]]:
         features_in = self._checked(x).shape[-1]
@@ -97,7 +92,7 @@ class Recurrent(Layer):
         self, params: Params, x: PyTree, *, state: Sequence[jax.Array] | None, lengths: ArrayLike | None
     ) -> tuple[jax.Array, State]:
         kernel, bias, recurrent, hidden_bias = self._leaves(params, x)
-        x, kernel, bias, recurrent, hidden_bias = cast(self.dtype, x, kernel, bias, recurrent, hidden_bias)
+        x, kernel, bias, recurrent, hidden_bias = cast(self, self.dtype, x, kernel, bias, recurrent, hidden_bias)
         first = self._first_state(x, state)
         if lengths is None:
             return self._scan(x, first, None, kernel, bias, recurrent, hidden_bias)
@@ -228,11 +223,6 @@ class LSTM(Recurrent):
     gates = 4
     states = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.forget_bias, bool) or not isinstance(self.forget_bias, (int, float)):
-            raise LayerError(f"LSTM: expected a number as forget_bias, such as 1.0, got {describe(self.forget_bias)}")
-
     def _input_bias_init(self) -> Initializer:
         return _ForgetBias(self.bias_init, self.forget_bias) if self.forget_bias else self.bias_init
 
@@ -316,10 +306,10 @@ class RNN(Recurrent):
     gates = 1
     states = 1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not callable(self.activation):
-            raise LayerError(f"RNN: expected a function as activation, such as jax.nn.relu, got {self.activation!r}")
-
     def _step(self, state: State, from_input: jax.Array, from_hidden: jax.Array) -> State:
-        return (self.activation(from_input + from_hidden),)
+        total = from_input + from_hidden
+        h = self.activation(total)
+        # `scan` would raise for a state that changes, without naming the layer.
+        if h.shape != total.shape:
+            raise misfit(self, f"an activation that keeps the shape {total.shape}", describe(h))
+        return (h.astype(total.dtype),)

@@ -66,9 +66,8 @@ class Repeat(Container):
     unroll: int | bool = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "layer", as_layer("Repeat", self.layer))
-        if not isinstance(self.n, int) or self.n < 1:  # a loop of no steps would pass the input on unchanged
-            raise LayerError(f"Repeat: expected a number of layers of at least 1, got {self.n!r}")
 
     def parts(self) -> Iterator[tuple[str, Layer]]:
         return iter([(self._name, self.layer)])
