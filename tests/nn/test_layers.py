@@ -72,7 +72,7 @@ def test_a_sequential_is_a_sequence_of_its_layers(key):
     net = nn.Sequential(dense, jax.nn.relu, last)
     assert [*net][::2] == [dense, last]
     assert [*net][2] is net[2] is net[-1] is net["2"] is last
-    assert [repr(layer) for layer in net] == ["Dense(8)", "relu", "Dense(1)"]
+    assert [repr(layer) for _, layer in net.parts()] == ["Dense(8)", "relu", "Dense(1)"]
     assert [*reversed(net)] == [*net][::-1]
     assert len(net) == 3
     assert dense in net
@@ -696,7 +696,8 @@ def attend(key, options=(), **given):
         (lambda k: nn.Sequential({"b": nn.Repeat(nn.Dense(5), 3)}).init(k, X),
          "at 'b', Repeat(Dense(5), 3): expected a layer whose output is like its input, f32[2,4], got f32[2,5]"),
         (lambda k: nn.Repeat(nn.Dense(4, dtype=jnp.bfloat16), 3).init(k, X),
-         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]"),
+         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]; cast the"
+         " input, or give the layers dtype=, to have one dtype throughout"),
         (lambda k: nn.Repeat(nn.Sequential(nn.Dense(4), nn.Conv(3, (3, 3))), 3).init(k, X),
          "at ':/1', Conv(3, (3, 3)): expected an input of 2 axes of space and one of features, got f32[2,4]"),
         (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 2).init(k, X), X),
