@@ -66,7 +66,7 @@ def run(
         return _serve(make, given.child[0], int(given.child[1]))
     unknown = [_unknown(name, who) for name in given.who if name not in who]
     if unknown:
-        arguments.error(f"{'; '.join(unknown)}. There are: {', '.join(map(repr, who))}")
+        arguments.error(f"{'; '.join(unknown)} (there are {', '.join(map(repr, who))})")
     random.seed(0)
     machine = _machine(packages)
     print(machine, flush=True)

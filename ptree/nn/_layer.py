@@ -94,7 +94,9 @@ class Layer(FieldEquality):
     def apply(self, params: Params, x: PyTree, /) -> PyTree:
         """For layers to define: compute the output from parameters and an input. Must be pure."""
         name = type(self).__name__
-        raise LayerError(f"{name}: expected a method apply(self, params, x), which gives the output{missing_methods(self)}")
+        raise LayerError(
+            f"{name}: expected a method apply(self, params, x), which gives the output{missing_methods(self)}"
+        )
 
     def spec(self, *inputs: PyTree) -> Tree:
         """The parameters that the layer needs for an input like this, as a Tree of `Param`. Nothing is computed.
@@ -122,6 +124,8 @@ class Layer(FieldEquality):
         Raises:
             LayerError: the input or the parameters do not fit the layer.
         """
+        if not self._is_one_function():
+            return type(self).apply(self, params, *inputs, **options)
         return call(type(self).apply, self, (params, *inputs), options, always=self.is_loop)
 
     def init(self, key: jax.Array, x: PyTree, rules: Rules | None = None) -> Tree:
@@ -177,6 +181,10 @@ class Layer(FieldEquality):
     def _shared_places(self) -> Mapping[str, str]:
         """The places of layer objects that are shared: path -> path of the object's first place."""
         return _shared_places(self)
+
+    def _is_one_function(self) -> bool:
+        """Whether a call is a compiled function as a whole, rather than those of the layers inside."""
+        return True
 
     def _object(self) -> object:
         """The object that has one set of parameters in all of its places: the layer, or the one in an adapter."""

@@ -154,4 +154,4 @@ class NoSuchLayerError(LayerError, IndexError):
 
 
 # By registration: a base class would bring a metaclass of its own.
-Sequence.register(Sequential)
+Sequence.register(Sequential)  # pyright: ignore[reportAttributeAccessIssue]

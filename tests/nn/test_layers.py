@@ -594,6 +594,22 @@ def test_equal_layers_are_traced_once(key):
     assert len(traced) == 21  # where values are known, each call is a call
 
 
+def test_a_block_is_one_compiled_function_and_a_network_of_equal_layers_is_none(key):
+    block = nn.Sequential(nn.LayerNorm(), nn.Dense(4), jnp.tanh, nn.Dense(4))
+    deep, branches = nn.Sequential(*[block] * 3), nn.Parallel(nn.Dense(4), nn.Dense(4), nn.Dense(4))
+    few = nn.Sequential(nn.Dense(4), jnp.tanh, nn.Dense(4), jnp.tanh)
+    for net, names in (
+        (block, ["Sequential"]),
+        (few, ["Sequential"]),
+        (branches, ["Dense"] * 3),
+        (deep, ["Sequential"] * 3),
+    ):
+        traced = jax.jit(net).trace(net.init(key, X), X).jaxpr
+        assert [eqn.params["name"] for eqn in traced.eqns if "name" in eqn.params] == names
+        params = net.init(key, X)
+        np.testing.assert_allclose(jax.jit(net)(params, X), net(params, X), rtol=1e-6)
+
+
 def test_a_layer_may_look_at_values_where_they_are_known(key):
     @dataclasses.dataclass(frozen=True)
     class Looks(nn.Layer):

@@ -180,7 +180,7 @@ class Declares(nn.Layer):
     """Declares what it is given, or what a function of itself and the input gives."""
 
     what: Any
-    inner: Any = nn.Dense(4)
+    inner: Any = field(default_factory=lambda: nn.Dense(4))
 
     def declare(self, x):
         return self.what(self, x) if callable(self.what) else self.what
@@ -359,7 +359,7 @@ def test_a_sequential_is_a_sequence():
             assert (first, last) == (dense, nn.Dense(1))
     says(pt.LayerError, "no layer Dense(3) in Sequential, or not within these bounds", net.index, nn.Dense(3))
     for bad in (4, -5, "b", 1.0, None):
-        with pytest.raises(IndexError, match="no layer .* in Sequential: there are"):
+        with pytest.raises(IndexError, match=r"no layer .* in Sequential: there are"):
             net[bad]
     shared = nn.Sequential(dense, dense)
     assert shared.count(dense) == 2
@@ -409,7 +409,9 @@ def test_with_the_equality_of_a_dataclass_calls_are_still_never_mixed_up():
             y = jax.eval_shape(lambda x, net=net: net({}, x), jnp.int32(1))
             assert y.dtype == dtype, (by, net)
     assert nn.Repeat(Times(1), 2)({}, jnp.int32(1)).dtype == "int32"
-    with pytest.raises(pt.LayerError, match="like its input"):  # the loop is traced anew, and an output of floats does not fit
+    with pytest.raises(
+        pt.LayerError, match="like its input"
+    ):  # the loop is traced anew, and an output of floats does not fit
         nn.Repeat(Times(1.0), 2)({}, jnp.int32(1))
     assert nn.Sequential(Times(1)) != nn.Sequential(Times(1.0))
     one = nn.Dense(4)

@@ -63,9 +63,7 @@ def flipped(x, lengths):
 def close(got, wanted, tolerance, what=""):
     wanted = wanted.detach().numpy() if isinstance(wanted, torch.Tensor) else np.asarray(wanted)
     scale = max(1.0, float(np.abs(wanted).max()))
-    np.testing.assert_allclose(
-        np.asarray(got, "float64") / scale, wanted / scale, atol=tolerance, rtol=0, err_msg=what
-    )
+    np.testing.assert_allclose(np.asarray(got, "float64") / scale, wanted / scale, atol=tolerance, rtol=0, err_msg=what)
 
 
 def same_values_and_gradients(ours, theirs, params, x, cells, tolerance=1e-5):
@@ -135,7 +133,9 @@ def test_bidirectional_and_stacked_are_pytorchs(kind):
 
     same_values_and_gradients(ours, lambda t, x: packed(module, t, x, lengths), params, x, ends, tolerance=2e-5)
     np.testing.assert_allclose(net(params, x, lengths=jnp.array(lengths)), ours(params, x)[0], atol=1e-6)
-    full, _ = packed(module, torch_weights({end: pt.get(params, at) for end, at in ends.items()}), torch.tensor(x).double(), [6] * 4)
+    full, _ = packed(
+        module, torch_weights({end: pt.get(params, at) for end, at in ends.items()}), torch.tensor(x).double(), [6] * 4
+    )
     close(net(params, x), full, 2e-5)
 
 
@@ -275,7 +275,13 @@ def test_the_forget_gate_starts_as_in_keras_also_in_stacks_and_both_directions()
     stacked = nn.Repeat(one, 4).init(jax.random.key(0), x)
     apart = nn.Repeat(one, 4, scan=False).init(jax.random.key(0), x)
     both = nn.Bidirectional(one).init(jax.random.key(0), x)
-    for params in (one.init(jax.random.key(0), x), *(stacked[at] for at in range(4)), apart["3"], both["forward"], both["backward"]):
+    for params in (
+        one.init(jax.random.key(0), x),
+        *(stacked[at] for at in range(4)),
+        apart["3"],
+        both["forward"],
+        both["backward"],
+    ):
         np.testing.assert_array_equal(params["input/bias"] + params["hidden/bias"], expected)
     spec = one.spec(x)
     assert spec == nn.LSTM(3, forget_bias=1.0).spec(x)

@@ -35,8 +35,8 @@ def turns(monkeypatch):
         (["--who", "nnx"], "nobody is called 'nnx', did you mean 'Flax nnx'?"),
         (["--who", "ptree", "flax"], "nobody is called 'flax', did you mean 'Flax linen' or 'Flax nnx'?"),
         (["--who", "Hakiu"], "nobody is called 'Hakiu', did you mean 'Haiku'?"),
-        (["--who", "zzz", "haiku"], "nobody is called 'zzz'; nobody is called 'haiku', did you mean 'Haiku'?. There are:"
-         " 'ptree', 'by hand', 'Flax linen', 'Flax nnx', 'Haiku'"),
+        (["--who", "zzz", "haiku"], "nobody is called 'zzz'; nobody is called 'haiku', did you mean 'Haiku'? (there are"
+         " 'ptree', 'by hand', 'Flax linen', 'Flax nnx', 'Haiku')"),
         (["--rounds", "0"], "expected a number of at least 1, got 0"),
         (["--sizes", "4", "-1"], "expected a number of at least 1, got -1"),
         (["--json", "/no/such/folder/a.json"], "there is no folder /no/such/folder"),
