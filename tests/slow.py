@@ -11,6 +11,7 @@ SLOW = {
     "test_attention",
     "test_attention_with_padding_and_a_context",
     "test_bidirectional_and_stacked_are_pytorchs",
+    "test_bidirectional_with_lengths",
     "test_compute_dtype_is_apart_from_parameter_dtype",
     "test_conv",
     "test_conv_transpose",

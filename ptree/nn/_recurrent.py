@@ -98,7 +98,7 @@ class Recurrent(Layer):
             return self._scan(x, first, None, kernel, bias, recurrent, hidden_bias)
         counts = self._checked_lengths(x, lengths)
         time = x.shape[-2]
-        valid = jnp.arange(time) < counts[..., None]
+        valid = jnp.arange(time, dtype=counts.dtype) < counts[..., None]
         # Before the product: NaN in the padding would reach the kernel's gradient, as 0 * NaN is NaN.
         x = jnp.where(valid[..., None], x, 0)
         ys, last = self._scan(x, first, valid, kernel, bias, recurrent, hidden_bias)
@@ -169,7 +169,8 @@ class Recurrent(Layer):
             raise misfit(self, expected, describe(lengths)) from None
         if counts.shape != x.shape[:-2] or not jnp.issubdtype(counts.dtype, jnp.integer):
             raise misfit(self, expected, describe(counts))
-        return counts
+        # A sequence may have more steps than the largest int8.
+        return counts if counts.dtype.itemsize >= 4 else counts.astype(jnp.int32)
 
     def _step(self, state: State, from_input: jax.Array, from_hidden: jax.Array) -> State:
         """The state after one step, from the products with both kernels."""

@@ -466,6 +466,48 @@ def test_a_layer_that_can_change_is_never_compiled_with_an_old_value():
     assert nn.Sequential(layer) != nn.Sequential(Changing(5.0))
 
 
+class CalledWithX:
+    """A function with a state, and no layer."""
+
+    by = 2.0
+
+    def __call__(self, x):
+        return x * self.by
+
+
+@pytest.mark.parametrize("make", [Object, CalledWithX])
+def test_an_object_of_another_class_that_can_change_is_never_compiled_with_an_old_value(make):
+    one = make()
+    nets = [
+        nn.Sequential(one),
+        nn.Residual(one),
+        nn.Parallel(one),
+        nn.Repeat(one, 1),
+        nn.Sequential(nn.Sequential(one)),
+    ]
+    x = jnp.ones(1)
+    for by in (2.0, 5.0):
+        one.by = by
+        for net in nets:
+            params, expected = net.init(KEY, x), by + isinstance(net, nn.Residual)
+            assert float(jax.jit(lambda p, x, net=net: net(p, x))(params, x)[0]) == expected, net
+            assert float(net(params, x)[0]) == expected, net
+
+
+def test_functions_of_libraries_do_not_keep_a_network_from_being_compiled():
+    functions = [
+        jax.nn.relu,
+        jnp.tanh,
+        jnp.sin,
+        functools.partial(jnp.sum, axis=0),
+        jax.lax.stop_gradient,
+        np.tanh,
+        abs,
+    ]
+    for function in functions:
+        assert nn.Sequential(nn.Dense(4), function)._identity.is_constant, function
+
+
 def test_fields_without_a_hash_are_fine():
     @dataclass(frozen=True)
     class Holds(nn.Layer):
