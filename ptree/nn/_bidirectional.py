@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
@@ -121,15 +121,15 @@ class Bidirectional(Layer):
         state: Sequence[Sequence[jax.Array]] | None,
         lengths: ArrayLike | None,
     ) -> tuple[jax.Array, tuple[State, State]]:
-        forward_state, backward_state = self._states(state)
-        run = partial(call_in_part, params=params, x=x)
-        forward, last_forward = run(
-            self.forward.run, "forward", self.forward, options={"state": forward_state, "lengths": lengths}
-        )
-        backward, last_backward = run(
-            self._backward.run, "backward", self._backward, options={"state": backward_state, "lengths": lengths}
-        )
-        return self._combined(forward, backward), (last_forward, last_backward)
+        outputs: list[jax.Array] = []
+        last: list[State] = []
+        for (name, layer), first in zip(self.parts(), self._states(state), strict=True):
+            options = {"state": first, "lengths": lengths}
+            ys, end = call_in_part(layer.run, name, layer, params, x, options)
+            outputs.append(ys)
+            last.append(end)
+        forward, backward = last
+        return self._combined(*outputs), (forward, backward)
 
     def _states(self, state: Sequence[Sequence[jax.Array]] | None) -> Sequence[Sequence[jax.Array] | None]:
         """The first states of both layers; None for zeros."""
