@@ -1,12 +1,14 @@
-"""Check the path of a call, and find what is there: the file, the path of its index, or an Orbax checkpoint."""
+"""Check the path of a call, and find the file that it names, the path of its index, or an Orbax checkpoint."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from .._errors import FileError
-from .._words import describe
+from .._words import describe, quoted
+from ._operating_system import is_regular, target_status
 
 INDEX_SUFFIX = ".index.json"
 # a file that each checkpoint of Orbax has, whatever it holds
@@ -21,12 +23,42 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
         ...
     ptree.FileError: save(path, tree): the path comes first, a str or a pathlib.Path; got dict
     """
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, bytes, os.PathLike)):
         raise FileError(f"{call}: the path comes first, a str or a pathlib.Path; got {describe(path)}")
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     if not text:  # pathlib would take it for the current folder
         raise FileError("expected the path of a file, got ''")
+    if "\0" in text:  # the system's own error names no path
+        raise FileError(f"expected the path of a file, got {quoted(text)}: no path has NUL in it")
     return text
+
+
+def target_path(path: str) -> Path:
+    """Find the file that `save` writes: its folder without links, so that each file has one path, but a link as it is.
+
+    Raises:
+        FileError: what is there, or where the index of shards goes, is neither a file nor a link to one.
+    """
+    file = file_path(path)
+    file = Path(os.path.realpath(file.parent)) / file.name
+    for place in (file, index_path(file)):
+        status = target_status(place)
+        if status is not None and not is_regular(status):
+            raise FileError(
+                f"cannot save {path!r}: {str(place)!r} is {_kind_of_file(status.st_mode)}, and only files are replaced"
+            )
+    return file
+
+
+def _kind_of_file(mode: int) -> str:
+    """Say what is at a path that is no regular file."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device"
 
 
 def file_path(path: str) -> Path:
@@ -44,4 +76,4 @@ def index_path(file: Path) -> Path:
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:
     """Whether an Orbax checkpoint, which is a folder, is at this path."""
-    return os.path.exists(os.path.join(path, _ORBAX_METADATA))
+    return target_status(os.path.join(path, _ORBAX_METADATA)) is not None
