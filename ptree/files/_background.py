@@ -7,11 +7,11 @@ import itertools
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from multiprocessing import parent_process, util
-from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from .._errors import FileError
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("ptree")
 _numbers = itertools.count()
-_lock = Lock()
+_lock = threading.Lock()
 _unfinished: dict[int, tuple[str, Future[Any]]] = {}
 """Number of a call -> what it writes, and its outcome."""
 _failures: dict[int, str] = {}
@@ -124,7 +124,9 @@ def _lost() -> list[str]:
 
 
 def _tell(lost: list[str]) -> None:
-    if sys.stderr is not None:  # None in a Windows program without a console
+    if sys.stderr is None:  # as in a Windows program without a console
+        return
+    with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
         print("ptree: not saved in the background:", *lost, sep="\n  ", file=sys.stderr)
 
 
@@ -178,10 +180,18 @@ def _at_end_of_child() -> None:
 def _forget_calls() -> None:
     """In a forked process, the calls are those of its parent."""
     global _lock
-    _lock = Lock()
+    _lock = threading.Lock()
     _unfinished.clear()
     _failures.clear()
 
 
+def _wait_for_all() -> None:
+    wait([outcome for _, outcome in list(_unfinished.values())])
+
+
+# Before `concurrent.futures` ends its threads, after which Orbax cannot finish what it has begun. Python 3.12 begins no
+# threads at all at this point, so that there a save with Orbax may be told as lost.
+with suppress(AttributeError, RuntimeError):  # it is private; and while Python ends, it is too late
+    threading._register_atexit(_wait_for_all)  # pyright: ignore[reportAttributeAccessIssue]
 atexit.register(_at_exit)
 call_in_forked_child(_forget_calls)

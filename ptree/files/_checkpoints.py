@@ -408,8 +408,8 @@ class _StepTypeError(FileError, TypeError):
 
 def _whole_number(value: object) -> int | None:
     """A whole number, also of NumPy or as an array of JAX; None for anything else, True and False too."""
-    is_flag = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
-    if is_flag:
+    # the other libraries refuse to make an index of a bool
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(value)  # pyright: ignore[reportArgumentType]
