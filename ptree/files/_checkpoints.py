@@ -18,7 +18,9 @@ from .._tree import PyTree
 from .._words import describe, lines, quoted
 from ._background import Background
 from ._load import load
+from ._locations import is_orbax
 from ._metrics import NAME, Mode, checked_best, checked_metrics, metrics_text
+from ._operating_system import status_of
 from ._orbax import begin_save, orbax
 from ._save import described, planned
 from ._steps import LAST_STEP, SavedStep, read_metrics, remove_step, saved_steps, sweep_folder
@@ -355,6 +357,10 @@ class Checkpoints:
         """Check the tree and take its values as they are now; return a function that writes them."""
         path = self._path_by_backend(step)
         if self._saver is not None:
+            if status_of(path) is not None and not is_orbax(path):
+                raise FileError(
+                    f"cannot save {str(path)!r}: what is there is no checkpoint by Orbax, and is not replaced"
+                )
             leaves, facts = described(tree, may_be_spread=True)
             return begin_save(self._saver, path, leaves, facts, metadata)
         if jax.process_index():  # the backend "ptree" writes from the first process alone

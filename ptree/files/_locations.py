@@ -33,21 +33,19 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
     return text
 
 
-def target_path(path: str) -> Path:
-    """Find the file that `save` writes: its folder without links, so that each file has one path, but a link as it is.
-
-    Raises:
-        FileError: what is there, or where the index of shards goes, is neither a file nor a link to one.
-    """
+def save_path(path: str) -> Path:
+    """Find the file that `save` writes: its folder without links, so that each file has one path, but a link as it is."""
     file = file_path(path)
-    file = Path(os.path.realpath(file.parent)) / file.name
+    return Path(os.path.realpath(file.parent)) / file.name
+
+
+def refuse_other_kinds(file: Path) -> None:
+    """Raise FileError unless what is there, and where the index of shards goes, is a file, a link to one, or nothing."""
     for place in (file, index_path(file)):
         status = target_status(place)
         if status is not None and not is_regular(status):
-            raise FileError(
-                f"cannot save {path!r}: {str(place)!r} is {_kind_of_file(status.st_mode)}, and only files are replaced"
-            )
-    return file
+            kind = _kind_of_file(status.st_mode)
+            raise FileError(f"cannot save {str(file)!r}: {str(place)!r} is {kind}, and only files are replaced")
 
 
 def _kind_of_file(mode: int) -> str:

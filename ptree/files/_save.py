@@ -16,7 +16,7 @@ from .._words import describe, lines, listed, quoted
 from ._background import Background
 from ._facts import Facts
 from ._kinds import UnsavedLeaf, empty_name, unsaved
-from ._locations import checked_path, target_path
+from ._locations import checked_path, refuse_other_kinds, save_path
 from ._turns import Turn
 from ._writer import Content, write_tree
 
@@ -128,7 +128,8 @@ def save(
             device, FIFO or socket.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
-    plan = planned(path, tree, metadata, expand_ties, max_shard_size)
+    file = save_path(checked_path(path, "save(path, tree)"))
+    plan = planned(file, tree, metadata, expand_ties, max_shard_size)
     size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(plan.file.name, size)
 
@@ -163,14 +164,14 @@ class SavePlan:
 
 
 def planned(
-    path: str | os.PathLike[str],
+    file: Path,
     tree: PyTree,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
 ) -> SavePlan:
     """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
-    file = target_path(checked_path(path, "save(path, tree)"))
+    refuse_other_kinds(file)
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     leaves, facts = described(tree, expand_ties)
     return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)

@@ -115,10 +115,14 @@ def remove_unchanged_index(file: Path, before: tuple[int, int] | None) -> None:
     if before is None and not drafts_of(index):  # the usual case, a tree that never was in shards: no lock is needed
         return
     with locked_folder(file.parent):
-        if _index_by_ptree(file) is not None:
+        old = _index_by_ptree(file)
+        if old is not None:
             # the index becomes a draft as a crash leaves it: after a crash from here on, the next save removes the shards
             left = set_aside(index, before)
-            if left is not None:
+            if left is not None and left.is_symlink():  # its target is another's
+                left.unlink()
+                remove_shards(file, _named_by(old))
+            elif left is not None:
                 mark_abandoned(left)
         sweep_shards(file)
 

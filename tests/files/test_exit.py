@@ -60,7 +60,12 @@ CASES = {
         "",
     ),
     "in atexit": ("atexit.register(lambda: pt.save(file, tree, background=True))", 0, True, ""),
-    "full": ("os.pwrite = full; pt.save(file, tree, background=True)", 120, False, "m.safetensors: OSError: [Errno 28]"),
+    "full": (
+        "os.pwrite = full; pt.save(file, tree, background=True)",
+        120,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
     "full, with the handle": (
         "os.pwrite = full; saved = pt.save(file, tree, background=True)",
         120,
@@ -199,7 +204,11 @@ def ended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exit")
     scripts = json.dumps({name: START + code for name, (code, *_) in CASES.items()})
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ALL, str(folder)], input=scripts, capture_output=True, text=True, timeout=300
+        [sys.executable, "-W", "ignore", "-c", ALL, str(folder)],
+        input=scripts,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     codes = json.loads(done.stdout)

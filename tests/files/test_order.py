@@ -60,7 +60,7 @@ def test_the_later_call_wins_through_any_spelling(tmp_path, slow_at_first, form,
     assert os.listdir(tmp_path / "real") == ["model.safetensors"]
 
 
-@pytest.mark.parametrize("forms", itertools.product([None, 24], repeat=3))
+@pytest.mark.parametrize("forms", [*itertools.product([None, 24], repeat=3)])
 def test_the_last_of_many_wins_in_either_form(tmp_path, slow_at_first, forms):
     file = tmp_path / "model.safetensors"
     handles = [pt.save(file, tree(at), max_shard_size=size, background=True) for at, size in enumerate(forms)]
@@ -143,7 +143,7 @@ def test_a_save_that_is_interrupted_while_it_waits_keeps_the_order(tmp_path, mon
     first.result()
 
 
-@pytest.mark.parametrize("backends", itertools.product(["ptree", "orbax"], repeat=2))
+@pytest.mark.parametrize("backends", [*itertools.product(["ptree", "orbax"], repeat=2)])
 def test_of_two_checkpoints_of_one_folder_the_later_call_wins(tmp_path, slow_at_first, backends):
     (tmp_path / "run").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "run")
