@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ LAST_STEP = 10**18
 _FILE = rf"\.safetensors({re.escape(INDEX_SUFFIX)})?"
 # no leading zeros, no digits of other scripts: each step has one name
 _STEP = re.compile(rf"step_(0|[1-9][0-9]{{0,17}}|{LAST_STEP})({_FILE})?")
+_TRIES = 100
+"""How often to list a folder that changes while it is looked at."""
 _ORBAX_DRAFT = ".orbax-checkpoint-tmp"
 # what a crash leaves: drafts of ptree, and temporary folders of Orbax
 _DRAFT = re.compile(rf"\.?(step_[0-9]+)({_FILE}\.[0-9a-f]{{32}}\.tmp|{re.escape(_ORBAX_DRAFT)}.*)", re.DOTALL)
@@ -47,31 +50,45 @@ class SavedStep:
 
 def saved_steps(folder: Path) -> list[SavedStep]:
     """List the steps in a folder, the newest first; other processes may write and remove steps meanwhile."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:  # it is made with the first step
-        return []
-    modified: dict[tuple[int, Path], int] = {}
-    for name in names:
-        match = _STEP.fullmatch(name)
-        if match is None:
-            continue
-        time = _time_of_step(folder / name, is_file=match[2] is not None)
-        if time is None:
-            continue
-        key = int(match[1]), folder / name.removesuffix(INDEX_SUFFIX)
-        modified[key] = max(time, modified.get(key, time))
-    steps = [SavedStep(number, path, time) for (number, path), time in modified.items()]
+    names = _step_names(folder)
+    for _ in range(_TRIES):
+        steps = _steps_named(folder, names)
+        names_now = _step_names(folder)
+        if names_now == names:
+            break
+        names = names_now  # otherwise, of the first list all may have gone, though at any time a step was there
     return sorted(steps, key=lambda step: (step.number, step.modified), reverse=True)
 
 
-def _time_of_step(place: Path, is_file: bool) -> int | None:
+def _step_names(folder: Path) -> set[str]:
+    try:
+        return {name for name in os.listdir(folder) if _STEP.fullmatch(name)}
+    except FileNotFoundError:  # the folder is made with the first step
+        return set()
+
+
+def _steps_named(folder: Path, names: Iterable[str]) -> list[SavedStep]:
+    """The steps of these names that are there; a file and the index of its shards are one."""
+    modified: dict[Path, int] = {}
+    for name in names:
+        time = _time_of_step(folder / name)
+        if time is not None:
+            path = folder / name.removesuffix(INDEX_SUFFIX)
+            modified[path] = max(time, modified.get(path, time))
+    return [SavedStep(_number_of(path), path, time) for path, time in modified.items()]
+
+
+def _time_of_step(place: Path) -> int | None:
     """When a step was written; None if what has its name is none, such as a folder with the name of a file."""
     status = target_status(place)
     if status is None:
         return None
-    is_step = is_regular(status) if is_file else is_orbax(place)
+    is_step = is_regular(status) if ".safetensors" in place.name else is_orbax(place)
     return status.st_mtime_ns if is_step else None
+
+
+def _number_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_").removesuffix(".safetensors"))
 
 
 def read_metrics(step: SavedStep) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import socket
 import stat
@@ -282,7 +283,7 @@ def test_shards_by_another_program_are_not_swept_with_what_a_crash_left(tmp_path
         index.read_bytes()
     )  # a crash of ptree, which had chosen the names that Hugging Face has then taken
     names = [path.name for path in tmp_path.glob("model-*")]
-    index.write_text('{"metadata": {}, "weight_map": {"a": "%s", "b": "%s"}}' % (names[0], names[1]))
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict(zip("ab", names))}))
     pt.save(file, TREE)
     assert {*names} < {*os.listdir(tmp_path)}
     assert left.name not in os.listdir(tmp_path)
