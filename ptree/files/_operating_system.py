@@ -72,6 +72,11 @@ def is_regular(status: os.stat_result | None) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
+def is_folder(status: os.stat_result | None) -> bool:
+    """Whether a status is that of a folder, and not of a link to one."""
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
 def create(path: str | os.PathLike[str], mode: int | None = None) -> int:
     """Create a file and return its descriptor; FileExistsError if it is there already.
 

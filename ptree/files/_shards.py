@@ -68,13 +68,11 @@ def remove_shards(file: Path, names: Iterable[str]) -> None:
     Raises:
         OSError: one cannot be removed; the others are.
     """
-    path = index_path(file)
     try:
-        in_use = {*read_index(path, verify=True).files.values()}
-    except FileNotFoundError:
-        in_use = set()
+        index = _index_there(file)
     except FileError:  # damaged, or of a newer ptree: any shard may be one of its
         return
+    in_use = set() if index is None else {*index.files.values()}
     # an index is a file that anyone can change: it must not make ptree remove other files
     by_ptree = re.compile(rf"{re.escape(file.stem)}(-[0-9a-f]{{8}})?-\d{{5,}}-of-\d{{5,}}{re.escape(file.suffix)}")
     _unlink_all(file.parent / name for name in sorted({*names} - in_use) if by_ptree.fullmatch(name))
@@ -136,7 +134,18 @@ def remove_tree(file: Path) -> None:
 def _index_by_ptree(file: Path) -> ShardIndex | None:
     """The index of a file's shards, if ptree wrote it: shards of other programs are never removed."""
     try:
-        index = read_index(index_path(file), verify=True)
-    except (FileNotFoundError, FileError):
+        index = _index_there(file)
+    except FileError:
         return None
-    return index if index.facts is not None else None
+    return index if index is not None and index.facts is not None else None
+
+
+def _index_there(file: Path) -> ShardIndex | None:
+    """The index of a file's shards, whoever wrote it; None if there is none. Raises FileError if it is damaged."""
+    path = index_path(file)
+    if target_status(path) is None:  # also for a link that leads nowhere, or to itself
+        return None
+    try:
+        return read_index(path, verify=True)
+    except FileNotFoundError:
+        return None

@@ -16,7 +16,7 @@ from ._drafts import sweep
 from ._locations import INDEX_SUFFIX, index_path, is_orbax
 from ._metrics import metrics_in
 from ._open import File
-from ._operating_system import is_regular, status_of, target_status
+from ._operating_system import is_folder, is_regular, status_of, target_status
 from ._orbax import OrbaxCheckpoint
 from ._shards import remove_tree, sweep_shards
 
@@ -128,8 +128,9 @@ def sweep_folder(folder: Path) -> None:
         if left is None:
             continue
         if left[2].startswith(_ORBAX_DRAFT):
-            # it removes no link; what cannot be removed must not keep the run from saving
-            shutil.rmtree(folder / name, ignore_errors=True)
+            # `rmtree` would wait for ever for a FIFO; what cannot be removed must not keep the run from saving
+            if is_folder(status_of(folder / name)):
+                shutil.rmtree(folder / name, ignore_errors=True)
             continue
         file = folder / f"{left[1]}.safetensors"
         sweep(file)
