@@ -257,7 +257,9 @@ def test_a_folder_of_shards_has_one_whole_tree_or_none_and_takes_a_new_one(tmp_p
             something(folder / name, draw, outside, [*KINDS, make_file])
         for name in ("model.safetensors", "model.safetensors.index.json"):
             if draw.random() < 0.1:
-                something(folder / name, draw, outside, KINDS)
+                # a link to a folder means `model.safetensors` in that
+                kinds = [kind for kind in KINDS if kind is not make_link_to_folder]
+                something(folder / name, draw, outside, kinds)
         others = {
             path: what
             for path, what in picture(folder).items()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ptree as pt
+from ptree.files._turns import _turns
 
 TREE = {"a": np.arange(4.0), "b": np.arange(4.0)}
 FORMS = {"one file": None, "shards": 32}
@@ -317,7 +318,7 @@ def test_of_two_savers_without_locks_one_is_whole(tmp_path, no_locks, monkeypatc
         def step(*args, name, at=at, file=file, steps=steps, **options):
             steps[0] += 1
             if steps[0] == at:
-                pt.files._turns._turns.clear()  # as in another process, which does not know this one's turns
+                _turns.clear()  # as in another process, which does not know this one's turns
                 pt.save(file, {"a": np.full(4, 2.0), "b": np.full(4, 2.0)}, max_shard_size=second)
             return real[name](*args, **options)
 
