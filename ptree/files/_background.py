@@ -37,8 +37,9 @@ class Background(Generic[T]):
 
     def __init__(self, name: str, call: Callable[[], T]):
         self._name, self._number, self._process = name, next(_numbers), os.getpid()
-        self._is_collected = False
+        self._is_collected = True  # until there is an outcome
         self._outcome = _begun(call)
+        self._is_collected = False
         _tell_at_end_of_child()
         with _lock:
             _unfinished[self._number] = name, self._outcome

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from .._errors import FileError
-from .._words import describe, quoted
+from .._words import describe
 from ._operating_system import is_regular, target_status
 
 INDEX_SUFFIX = ".index.json"
@@ -23,14 +23,30 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
         ...
     ptree.FileError: save(path, tree): the path comes first, a str or a pathlib.Path; got dict
     """
-    if not isinstance(path, (str, bytes, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)):
         raise FileError(f"{call}: the path comes first, a str or a pathlib.Path; got {describe(path)}")
-    text = os.fsdecode(path)
+    text = os.fspath(path)
     if not text:  # pathlib would take it for the current folder
         raise FileError("expected the path of a file, got ''")
-    if "\0" in text:  # the system's own error names no path
-        raise FileError(f"expected the path of a file, got {quoted(text)}: no path has NUL in it")
     return text
+
+
+def file_path(path: str) -> Path:
+    """Find the file of a path: `model.safetensors` in a folder; for the path of an index, the file that its shards make up."""
+    place = Path(path)
+    if place.is_dir():
+        return place / "model.safetensors"
+    return place.with_name(place.name.removesuffix(INDEX_SUFFIX))
+
+
+def index_path(file: Path) -> Path:
+    """The path of the index of a file that is kept in shards."""
+    return file.with_name(file.name + INDEX_SUFFIX)
+
+
+def is_orbax(path: str | os.PathLike[str]) -> bool:
+    """Whether an Orbax checkpoint, which is a folder, is at this path."""
+    return target_status(os.path.join(path, _ORBAX_METADATA)) is not None
 
 
 def save_path(path: str) -> Path:
@@ -57,21 +73,3 @@ def _kind_of_file(mode: int) -> str:
     if stat.S_ISSOCK(mode):
         return "a socket"
     return "a device"
-
-
-def file_path(path: str) -> Path:
-    """Find the file of a path: `model.safetensors` in a folder; for the path of an index, the file that its shards make up."""
-    place = Path(path)
-    if place.is_dir():
-        return place / "model.safetensors"
-    return place.with_name(place.name.removesuffix(INDEX_SUFFIX))
-
-
-def index_path(file: Path) -> Path:
-    """The path of the index of a file that is kept in shards."""
-    return file.with_name(file.name + INDEX_SUFFIX)
-
-
-def is_orbax(path: str | os.PathLike[str]) -> bool:
-    """Whether an Orbax checkpoint, which is a folder, is at this path."""
-    return target_status(os.path.join(path, _ORBAX_METADATA)) is not None

@@ -38,7 +38,7 @@ def spellings(folder):
     plain = folder / "real" / "model.safetensors"
     yield plain
     yield str(plain)
-    yield os.fsencode(plain)
+    yield f"{plain.parent}/./{plain.name}"
     yield os.path.relpath(plain)
     yield folder / "link" / "model.safetensors"
     yield f"{folder}/link/../real//./model.safetensors"
