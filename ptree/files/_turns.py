@@ -42,6 +42,7 @@ class Turn:
 
     def end(self) -> None:
         """Let the next turn begin, once those before this one have ended too."""
+        self._earlier = []  # otherwise each turn would keep all before it in memory
         with _lock:
             turns = _turns.get(self._key, [])
             if self in turns:

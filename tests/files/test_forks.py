@@ -164,13 +164,12 @@ def test_a_step_is_loaded_beside_a_trainer_that_removes_old_ones(tmp_path, size,
     try:
         assert trainer.stdout.readline() == b"ready\n"
         checkpoints, newest, end = pt.Checkpoints(tmp_path), 0, time.monotonic() + (60 if long else 1)
-        while time.monotonic() < end:
+        while time.monotonic() < end or newest < 5:  # a busy machine takes longer
             step, tree = checkpoints.load()
             assert {number for leaf in tree.values() for number in leaf.tolist()} == {step}
             assert step >= newest
             newest = step
             assert checkpoints.steps()
-        assert newest > 2
     finally:
         trainer.kill()
         trainer.wait()
