@@ -20,8 +20,8 @@ convolution `(3, 3, 1, 64)` `groups=64`: 9 and 9.
 
 from ._distributions import mixture as mixture
 from ._distributions import normal as normal
+from ._distributions import rescaled_truncated_normal as rescaled_truncated_normal
 from ._distributions import sparse as sparse
-from ._distributions import trunc_normal as trunc_normal
 from ._distributions import truncated_normal as truncated_normal
 from ._distributions import uniform as uniform
 from ._fans import gain as gain
@@ -48,8 +48,10 @@ from ._presets import mxnet_default as mxnet_default
 from ._presets import torch_conv as torch_conv
 from ._presets import torch_embedding as torch_embedding
 from ._presets import torch_linear as torch_linear
+from ._recipe import Draw as Draw
 from ._recipe import Initializer as Initializer
 from ._recipe import Recipe as Recipe
+from ._recipe import draw_of as draw_of
 from ._scheme import Scheme as Scheme
 from ._scheme import Site as Site
 from ._values import constant as constant
@@ -61,6 +63,15 @@ from ._values import zeros as zeros
 __all__ = [
     "Scheme", "Site", "constant", "dirac", "flax_conv", "flax_dense", "gain", "glorot_normal", "glorot_uniform", "gpt2_residual", "he_normal", "he_uniform",
     "identity", "kaiming_normal", "kaiming_uniform", "keras_conv", "keras_dense", "keras_embedding", "lecun_normal", "lecun_uniform",
-    "mixture", "mup", "mxnet_default", "normal", "ones", "orthogonal", "sparse", "torch_conv", "torch_embedding",
-    "torch_linear", "trunc_normal", "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform", "zeros",
+    "mixture", "mup", "mxnet_default", "normal", "ones", "orthogonal", "rescaled_truncated_normal", "sparse",
+    "torch_conv", "torch_embedding", "torch_linear", "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform", "zeros",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> None:
+    if name == "trunc_normal":
+        raise AttributeError(
+            "ptree.initializers has no trunc_normal. truncated_normal(stddev) takes the spread before the cut, as JAX's,"
+            " Keras' and PyTorch's trunc_normal_ do; rescaled_truncated_normal(stddev) takes the spread after it"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
