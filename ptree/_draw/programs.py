@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from inspect import isfunction
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -294,12 +293,13 @@ def _refuse_impossible(jobs: Mapping[str, Job]) -> None:
 
 def _why_impossible(job: Job) -> str | None:
     """Say why no program can draw a job, as far as that is visible before running it; None if it may be possible."""
+    from ..initializers import called_first, is_factory
+
     if not callable(job.initializer):
         return not_an_initializer(job.initializer)
     # `normal` without its call is callable too, and would take the key for `stddev`
-    if isfunction(job.initializer) and str(job.initializer.__module__).startswith("ptree.initializers."):
-        name = job.initializer.__name__
-        return f"{name} is called first, with its options: initializers.{name}()"
+    if is_factory(job.initializer):
+        return called_first(job.initializer)
     what = describe(jax.ShapeDtypeStruct(job.shape, job.dtype))
     if any(size < 0 for size in job.shape):
         return f"{what} has a negative size"

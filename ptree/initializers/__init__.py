@@ -37,6 +37,8 @@ from ._fans import orthogonal as orthogonal
 from ._fans import variance_scaling as variance_scaling
 from ._fans import xavier_normal as xavier_normal
 from ._fans import xavier_uniform as xavier_uniform
+from ._options import called_first as called_first
+from ._options import is_factory as is_factory
 from ._presets import flax_conv as flax_conv
 from ._presets import flax_dense as flax_dense
 from ._presets import gpt2_residual as gpt2_residual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -164,9 +165,25 @@ def plan_truncated(
     low = mean + stddev * max(lower, -furthest)
     high = mean + stddev * min(upper, furthest)
     refuse_overflow(low, high, dtype)
-    numbers = scalar(stddev, wide), _shift(mean, wide), scalar(lower, wide), scalar(upper, wide)
+    cuts = _Cuts.of(lower, upper, wide)
     draw = _draw_tail if in_tail else _draw_truncated
-    return Draw(draw, (*numbers, closed(low, high, dtype)))
+    return Draw(draw, (scalar(stddev, wide), _shift(mean, wide), cuts, closed(low, high, dtype)))
+
+
+class _Cuts(NamedTuple):
+    """Where a Gaussian is cut, and the uniform numbers that erf makes of the cuts, in the dtype that is drawn in."""
+
+    lower: Scalar
+    upper: Scalar
+    erf_of_lower: Scalar
+    erf_of_upper: Scalar
+
+    @classmethod
+    def of(cls, lower: float, upper: float, wide: np.dtype) -> _Cuts:
+        """Compute them on the host: erf of a device is off by some last bits, and that would change every draw."""
+        cuts = np.asarray([lower, upper], wide)
+        erfs = [math.erf(cut) for cut in cuts / np.sqrt(2).astype(wide)]
+        return cls(*cuts, *np.asarray(erfs, wide))
 
 
 def _draw_truncated(
@@ -175,19 +192,17 @@ def _draw_truncated(
     dtype: DTypeLike,
     stddev: Scalar,
     mean: Scalar | None,
-    lower: Scalar,
-    upper: Scalar,
+    cuts: _Cuts,
     bounds: Bounds,
 ) -> jax.Array:
     # as `jax.random.truncated_normal`, bit by bit, but for the ends of erf
     wide = drawn_in(dtype)
-    root = np.sqrt(2).astype(wide)
-    end = np.asarray(1 - jnp.finfo(wide).epsneg, wide)
-    uniform = jax.random.uniform(key, shape, wide, jax.lax.erf(lower / root), jax.lax.erf(upper / root))
+    uniform = jax.random.uniform(key, shape, wide, cuts.erf_of_lower, cuts.erf_of_upper)
     # erf is 1 from 5.5 on, and the inverse of 1 is infinite: it would be drawn as the cut, however far that is
-    noise = root * jax.lax.erf_inv(jnp.clip(uniform, -end, end))
+    end = np.asarray(1 - jnp.finfo(wide).epsneg, wide)
+    noise = np.sqrt(2).astype(wide) * jax.lax.erf_inv(jnp.clip(uniform, -end, end))
     infinity = np.asarray(np.inf, wide)
-    inside = jnp.clip(noise, jax.lax.nextafter(lower, infinity), jax.lax.nextafter(upper, -infinity))
+    inside = jnp.clip(noise, jax.lax.nextafter(cuts.lower, infinity), jax.lax.nextafter(cuts.upper, -infinity))
     return bounds.round(_shifted(inside * stddev, mean), dtype)
 
 
@@ -197,13 +212,13 @@ def _draw_tail(
     dtype: DTypeLike,
     stddev: Scalar,
     mean: Scalar | None,
-    lower: Scalar,
-    upper: Scalar,
+    cuts: _Cuts,
     bounds: Bounds,
 ) -> jax.Array:
     """Draw between two cuts far out on one side, where float32 has more numbers for 1 - erf than for erf."""
-    side = jnp.sign(upper + lower)
-    near, far = jnp.minimum(abs(lower), abs(upper)), jnp.maximum(abs(lower), abs(upper))
+    side = jnp.sign(cuts.lower + cuts.upper)
+    near = jnp.minimum(abs(cuts.lower), abs(cuts.upper))
+    far = jnp.maximum(abs(cuts.lower), abs(cuts.upper))
     share = jax.random.uniform(key, shape, drawn_in(dtype), ndtr(-far), ndtr(-near))
     noise = -side * ndtri(share)
     return bounds.round(_shifted(noise * stddev, mean), dtype)

@@ -142,7 +142,10 @@ def refuse_overflow(low: ArrayLike, high: ArrayLike, dtype: DTypeLike) -> None:
         return
     limits = jnp.finfo(dtype)
     if np.min(low) < float(limits.min) or np.max(high) > float(limits.max):
-        raise InitError(f"it draws numbers from {low:g} to {high:g}, and {short_dtype(dtype)} holds none beyond {limits.max}")
+        raise InitError(
+            f"it draws numbers from {np.min(low):g} to {np.max(high):g}, and {short_dtype(dtype)} holds those from"
+            f" {float(limits.min):g} to {float(limits.max):g}"
+        )
 
 
 def _is_on_host(*values: ArrayLike) -> bool:

@@ -114,7 +114,7 @@ def _keras_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ())
     """Keras' `Dense`: `glorot_uniform`; a bias beside a kernel is 0."""
     fan = Fan(in_axis, out_axis, batch_axis)
     draw = glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
-    return Scheme(_dense("keras_dense", _RULE_OF_ITS_OWN, fan, draw.at), _zero_bias)
+    return Scheme(_dense("keras_dense", _RULE_OF_ITS_OWN, fan, _plan_of, draw), _zero_bias)
 
 
 def _keras_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
@@ -134,7 +134,7 @@ def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) 
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     draw = lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
-    return Scheme(_dense("flax_dense", _RULE_OF_ITS_OWN, fan, draw.at), _zero_bias)
+    return Scheme(_dense("flax_dense", _RULE_OF_ITS_OWN, fan, _plan_of, draw), _zero_bias)
 
 
 def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
@@ -176,6 +176,10 @@ def _plan_dense(
             f" out_axis and batch_axis, or take {framework}_conv"
         )
     return plan(shape, dtype, *options)
+
+
+def _plan_of(shape: tuple[int, ...], dtype: DTypeLike, recipe: Recipe) -> Draw:
+    return recipe.at(shape, dtype)
 
 
 torch_linear = Preset(_torch_linear)
