@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from .._errors import InitError
 from .._words import describe, name_of
 from ._dtypes import Bounds, Scalar, closed, drawn_in, half_open, real_drawn_in, refuse_overflow, scalar
-from ._options import Number, called, factory, is_array, number, refuse_factory, scale
+from ._options import Number, called, factory, is_array, number, real, refuse_factory, scale
 from ._recipe import Draw, Initializer, Recipe, draw_of
 
 
@@ -281,7 +281,7 @@ def mixture(*parts: tuple[float, Initializer]) -> Recipe:
     """
     if not parts or not all(map(_is_share, parts)):
         raise InitError("mixture takes (share, initialiser) pairs, such as (0.5, zeros)")
-    shares = [share for share, _ in parts]
+    shares = [real("the share of a mixture", share) for share, _ in parts]
     # `isclose`: 0.7 + 0.2 + 0.1 is not just 1 in floats; `not >=` also catches NaN
     if not min(shares) >= 0 or not math.isclose(sum(shares), 1):
         raise InitError(f"the shares of a mixture must be at least 0 and add up to 1, got {shares}")

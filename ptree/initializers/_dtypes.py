@@ -23,6 +23,7 @@ def exact(value: ArrayLike, dtype: DTypeLike) -> np.ndarray:
         InitError: the dtype cannot hold it.
     """
     given = np.asarray(value)
+    _refuse_complex(given, dtype)
     with np.errstate(all="ignore"):  # an overflow shows in the result
         cast = given.astype(dtype)
     if is_inexact(dtype):
@@ -79,7 +80,16 @@ def scalar(value: ArrayLike, dtype: np.dtype) -> Scalar:
     """Convert an option of an initialiser to the dtype that is drawn in; arrays of JAX stay on their devices."""
     if isinstance(value, jax.Array):
         return value.astype(dtype)
-    return np.asarray(value).astype(dtype)
+    given = np.asarray(value)
+    _refuse_complex(given, dtype)
+    return given.astype(dtype)
+
+
+def _refuse_complex(given: np.ndarray, dtype: DTypeLike) -> None:
+    """Raise an InitError for complex numbers in a dtype that is not complex: NumPy would drop their imaginary part."""
+    if np.iscomplexobj(given) and not is_complex(dtype):
+        shown = given.item() if given.ndim == 0 else describe(given)
+        raise InitError(f"{short_dtype(dtype)} cannot hold {shown}")
 
 
 def sqrt(value: Scalar) -> Scalar:

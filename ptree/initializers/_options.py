@@ -172,8 +172,8 @@ def whole(name: str, value: object, least: int | None = None) -> int:
 
 
 def is_whole(value: object) -> TypeGuard[SupportsInt]:
-    """Whether this is an int of Python or NumPy; a bool is none."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    """Whether this is an int of Python or NumPy, of 64 bits at most; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value).bit_length() < 64
 
 
 def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
@@ -182,7 +182,8 @@ def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
     Raises:
         InitError: what is no whole number.
     """
-    several = tuple(axes) if isinstance(axes, Sequence) else (axes,)
+    is_several = isinstance(axes, Sequence) and not isinstance(axes, (str, bytes))
+    several = tuple(axes) if is_several else (axes,)
     if not all(map(is_whole, several)):
         raise InitError(f"{name} must be an axis, as a whole number, or a tuple of them, got {describe(axes)}")
     return tuple(map(int, several))
