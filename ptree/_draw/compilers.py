@@ -77,7 +77,10 @@ def compiled(initializer: Initializer, kind: Kind) -> Compiled:
 
 
 @lru_cache(maxsize=512)
-def _compiled_structure(structure: jax.tree_util.PyTreeDef, kind: Kind) -> jax.stages.Wrapped:
+def _compiled_structure(
+    structure: jax.tree_util.PyTreeDef,  # pyright: ignore[reportInvalidTypeForm]  JAX gives it no type
+    kind: Kind,
+) -> jax.stages.Wrapped:
     """Compile all initialisers of ptree that differ only in numbers."""
 
     def draw(words: jax.Array, numbers: Sequence[jax.Array]) -> jax.Array:
@@ -92,9 +95,10 @@ _compilers: WeakKeyDictionary[Initializer, Compiler] = WeakKeyDictionary()
 
 def _compiler_of(initializer: Initializer) -> Compiler:
     """Find or make the compiler of a function that is not ptree's."""
-    kind_of_function = type(initializer)
+    kind_of_function: type = type(initializer)
     compares_by_value = kind_of_function.__eq__ is not object.__eq__
-    if compares_by_value or not kind_of_function.__weakrefoffset__:
+    takes_weak_references = kind_of_function.__weakrefoffset__ > 0
+    if compares_by_value or not takes_weak_references:
         return _compiler_by_value(initializer)
     if initializer not in _compilers:
         _compilers[initializer] = _compiler(ref(initializer))

@@ -97,10 +97,10 @@ def _checked_dtype(dtype: DTypeLike) -> np.dtype:
     return jnp.dtype(dtype)
 
 
-def holds_numbers(dtype: object) -> bool:
+def holds_numbers(dtype: DTypeLike) -> bool:
     """Whether this is a dtype of numbers or bools; those of PRNG keys, strings and other libraries are not."""
     try:
-        checked = jnp.dtype(dtype)  # pyright: ignore[reportArgumentType]
+        checked = jnp.dtype(dtype)
     except TypeError:
         return False
     return jnp.issubdtype(checked, np.number) or checked.kind == "b"

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from .._errors import InitError
 from .._words import describe, name_of
 from ._dtypes import Bounds, Scalar, closed, drawn_in, half_open, real_drawn_in, refuse_overflow, scalar
-from ._options import Number, called, factory, is_array, number, real, refuse_factory, scale
+from ._options import Number, RealNumber, called, factory, is_array, number, real, real_part, refuse_factory, scale
 from ._recipe import Draw, Initializer, Recipe, draw_of
 
 
@@ -40,11 +40,11 @@ def normal(stddev: Number = 0.01, mean: Number = 0.0) -> Recipe:
     return Recipe(called("normal", stddev, mean=(mean, 0.0)), plan_normal, (stddev, mean))
 
 
-def plan_normal(shape: tuple[int, ...], dtype: DTypeLike, stddev: Number, mean: Number = 0.0) -> Draw:
+def plan_normal(shape: tuple[int, ...], dtype: DTypeLike, stddev: RealNumber, mean: Number = 0.0) -> Draw:
     """Plan to draw Gaussian numbers with this standard deviation and mean."""
     wide = drawn_in(dtype)
-    furthest = _furthest(wide) * stddev
-    refuse_overflow(mean.real - furthest, mean.real + furthest, dtype)
+    centre, furthest = real_part(mean), _furthest(wide) * stddev
+    refuse_overflow(centre - furthest, centre + furthest, dtype)
     return Draw(_draw_normal, (scalar(stddev, wide), _shift(mean, wide)))
 
 
@@ -155,7 +155,7 @@ _FURTHEST_IN_TAIL = 9.0
 
 
 def plan_truncated(
-    shape: tuple[int, ...], dtype: DTypeLike, stddev: Number, mean: Number, lower: float, upper: float
+    shape: tuple[int, ...], dtype: DTypeLike, stddev: RealNumber, mean: RealNumber, lower: float, upper: float
 ) -> Draw:
     """Plan to draw Gaussian numbers cut at this many standard deviations before the cut."""
     wide = real_drawn_in(dtype)
@@ -245,14 +245,14 @@ def uniform(low: Number | None = None, high: Number | None = None) -> Recipe:
             f"uniform takes both ends, and got low={describe(low)} alone: uniform(0, {describe(low)}) is JAX's"
             f" uniform({describe(low)}); uniform({describe(low)}, 1) goes up to 1"
         )
-    low, high = number("low", 0.0 if low is None else low), number("high", 1.0 if high is None else high)
+    least, end = number("low", 0.0 if low is None else low), number("high", 1.0 if high is None else high)
     # arrays may be tracers, whose value is unknown
-    if not is_array(low) and not is_array(high) and low > high:
-        raise InitError(f"low must be at most high, got {low} and {high}")
-    return Recipe(called("uniform", low, high), plan_uniform, (low, high))
+    if not is_array(least) and not is_array(end) and least > end:
+        raise InitError(f"low must be at most high, got {least} and {end}")
+    return Recipe(called("uniform", least, end), plan_uniform, (least, end))
 
 
-def plan_uniform(shape: tuple[int, ...], dtype: DTypeLike, low: Number, high: Number) -> Draw:
+def plan_uniform(shape: tuple[int, ...], dtype: DTypeLike, low: RealNumber, high: RealNumber) -> Draw:
     """Plan to draw numbers uniform in [low, high)."""
     wide = real_drawn_in(dtype)
     return Draw(_draw_uniform, (scalar(low, wide), scalar(high, wide), half_open(low, high, dtype)))
@@ -337,7 +337,7 @@ def sparse(sparsity: float, stddev: Number = 0.01) -> Recipe:
     return Recipe(called("sparse", sparsity, stddev=(stddev, 0.01)), _plan_sparse, (sparsity, stddev))
 
 
-def _plan_sparse(shape: tuple[int, ...], dtype: DTypeLike, sparsity: float, stddev: Number) -> Draw:
+def _plan_sparse(shape: tuple[int, ...], dtype: DTypeLike, sparsity: float, stddev: RealNumber) -> Draw:
     if len(shape) != 2:
         raise InitError(f"sparse needs 2 axes, (in, out); the shape has {len(shape)}")
     zeros_per_input = np.int32(math.ceil(sparsity * shape[1]))

@@ -116,7 +116,7 @@ def half_open(low: ArrayLike, high: ArrayLike, dtype: DTypeLike) -> Bounds:
 
     >>> least, greatest = half_open(1000, 1001, np.dtype("float32"))
     >>> float(least), float(greatest)
-    (1000.0, 1000.99993896484375)
+    (1000.0, 1000.9999389648438)
 
     Raises:
         InitError: the dtype has no number there, or ends before `low` or `high`.

@@ -12,12 +12,16 @@ from typing import ParamSpec, SupportsInt, TypeAlias, TypeGuard, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._errors import InitError
 from .._words import describe, quoted
 
 Number: TypeAlias = complex | jax.Array | np.ndarray
 """A number of Python, NumPy or JAX, or an array that is broadcast against the shape."""
+
+RealNumber: TypeAlias = float | jax.Array | np.ndarray
+"""A number or array as `Number`, but real."""
 
 Axes: TypeAlias = int | Sequence[int]
 """One axis or several, from the front or, negative, from the end."""
@@ -100,7 +104,7 @@ def _shown(value: object) -> str:
     return describe(value) if is_array(value) else repr(value)
 
 
-def number(name: str, value: Number, least: float = -math.inf) -> Number:
+def number(name: str, value: Number, least: float = -math.inf) -> RealNumber:
     """Check an option that is a real number or an array of them; a number is given back as a float or int of Python.
 
     Raises:
@@ -117,7 +121,7 @@ def _check_array(name: str, value: jax.Array | np.ndarray, least: float) -> None
         raise InitError(f"{name} must be a number, got a PRNG key, {describe(value)}; {_TWO_CALLS}")
     if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
         raise InitError(f"{name} must be a number, got {describe(value)}")
-    if isinstance(value, jax.core.Tracer):  # its values are not known
+    if isinstance(value, Tracer):  # its values are not known
         return
     values = np.asarray(jax.device_get(value), np.float64)
     if not (np.isfinite(values) & (values >= least)).all():
@@ -135,6 +139,13 @@ def scale(name: str, value: Number) -> Number:
         real(f"the imaginary part of {name}", value.imag)
         return complex(value)
     return number(name, value)
+
+
+def real_part(value: Number) -> RealNumber:
+    """The real part of an option."""
+    if isinstance(value, jax.Array):
+        return jnp.real(value)
+    return np.real(value) if isinstance(value, np.ndarray) else value.real
 
 
 def real(name: str, value: object, least: float = -math.inf) -> float:
@@ -182,11 +193,10 @@ def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
     Raises:
         InitError: what is no whole number.
     """
-    is_several = isinstance(axes, Sequence) and not isinstance(axes, (str, bytes))
-    several = tuple(axes) if is_several else (axes,)
-    if not all(map(is_whole, several)):
+    several = tuple(axes) if isinstance(axes, Sequence) else (axes,)
+    if isinstance(axes, bytes) or not all(map(is_whole, several)):  # bytes are a sequence of ints
         raise InitError(f"{name} must be an axis, as a whole number, or a tuple of them, got {describe(axes)}")
-    return tuple(map(int, several))
+    return tuple(int(axis) for axis in several)
 
 
 def from_front(axes: tuple[int, ...], ndim: int, name: str) -> list[int]:

@@ -18,7 +18,7 @@ from .._errors import InitError
 from .._words import quoted
 from ._distributions import normal, plan_normal, plan_uniform, uniform
 from ._fans import Fan, glorot_uniform, lecun_normal
-from ._options import Axes, Number, called, factory, number, real, whole
+from ._options import Axes, Number, RealNumber, called, factory, number, real, whole
 from ._recipe import Draw, Recipe
 from ._scheme import Preset, Scheme, Site
 from ._values import zeros
@@ -243,7 +243,7 @@ def mup(
 
 
 def _plan_mup(
-    shape: tuple[int, ...], dtype: DTypeLike, base_width: float, stddev: Number, role: Role, fan: Fan
+    shape: tuple[int, ...], dtype: DTypeLike, base_width: float, stddev: RealNumber, role: Role, fan: Fan
 ) -> Draw:
     if role == "input":
         return plan_normal(shape, dtype, stddev)
