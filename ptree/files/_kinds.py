@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from .._errors import FileError
 from .._tree import Leaf, PyTree, Tree
-from .._words import describe, lines, quoted, short_dtype
+from .._words import describe, lines, quoted, short_dtype, with_fixes
 from ._dtypes import CODES, LACKING, dtype_named
 from ._stored_leaf import StoredLeaf
 
@@ -395,18 +395,32 @@ def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
 
 def leaf_of(array: np.ndarray, stored: StoredLeaf) -> Leaf:
     """Make the leaf that a file holds, by its kind, of the array that was read."""
-    kind = kind_named(stored.kind)
-    if kind is None:
-        raise FileError(f"{quoted(stored.name)} is of the kind {quoted(stored.kind)}, which this ptree does not know")
+    refuse_unreadable([stored])
+    kind = kind_named(stored.kind) or NUMPY_ARRAY
     return kind.leaf_of(array, stored)
+
+
+def refuse_unreadable(leaves: Iterable[StoredLeaf]) -> None:
+    """Raise one FileError for all leaves of dtypes, shapes and kinds that this ptree cannot read."""
+    problems: list[str] = []
+    for leaf in leaves:
+        problem = leaf.unreadable
+        if not problem and kind_named(leaf.kind) is None:
+            problem = f"is of the kind {quoted(leaf.kind)}, which this ptree does not know"
+        if problem:
+            problems.append(f"{quoted(leaf.name)} {problem}")
+    if problems:
+        raise FileError(with_fixes(problems, ["select= loads the others."]))
 
 
 def for_like(stored: StoredLeaf) -> StoredLeaf:
     """The kind in which a leaf is read for a `like`: JAX's for PyTorch's, NumPy's if JAX would cut its 64 bits to 32."""
-    kind = "" if stored.kind == "torch" else stored.kind
-    if kind == "" and is_cut(stored.dtype):
-        kind = "numpy"
-    return replace(stored, kind=kind)
+    return without_cut(replace(stored, kind="")) if stored.kind == "torch" else without_cut(stored)
+
+
+def without_cut(stored: StoredLeaf) -> StoredLeaf:
+    """The kind in which a leaf is read with all its bits: NumPy's for an array of JAX's that JAX would cut to 32 bits."""
+    return replace(stored, kind="numpy") if stored.kind == "" and is_cut(stored.dtype) else stored
 
 
 def expected(leaf: Leaf) -> Leaf:

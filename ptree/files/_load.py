@@ -18,7 +18,7 @@ from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, with_fixes
-from ._kinds import adopted, for_like
+from ._kinds import adopted, for_like, refuse_unreadable
 from ._locations import checked_path, is_orbax
 from ._open import File
 from ._orbax import OrbaxCheckpoint
@@ -134,6 +134,8 @@ def load_report(
     with closing(_open_saved(name, verify is not False, mmap)) as saved:
         content = _content(saved, compare)
         chosen = _chosen(content.tree, select, rename)
+        with _prefixed(f"cannot load {name!r}"):
+            refuse_unreadable(leaf for _, leaf in leaves(chosen))
         targets = _targets(chosen, like, shardings, mesh)
         loaded = _read(saved, chosen, like, targets, compare)
     loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))
@@ -183,6 +185,8 @@ def _content(saved: SavedTree, compare: Compare) -> _Content:
     damaged: list[str] = []
     for alias, tie in saved.facts.ties.items():
         if alias not in saved.leaves or tie.source not in saved.leaves:
+            continue
+        if saved.leaves[alias].unreadable or saved.leaves[tie.source].unreadable:
             continue
         read = saved.read([saved.leaves[alias], saved.leaves[tie.source]], compare=compare)
         if alias in read.damaged:

@@ -91,6 +91,7 @@ class OrbaxCheckpoint(SavedTree):
     def __init__(self, path: str):
         self.path = os.path.abspath(path)
         self._reader = orbax().Checkpointer(orbax().PyTreeCheckpointHandler())
+        self.is_foreign = False
         self._empty: dict[str, np.ndarray] = {}
         try:
             _ask_orbax(self.path, "it is not a whole checkpoint that ptree wrote with Orbax", self._read_metadata)

@@ -15,6 +15,7 @@ from .._paths import DEEPEST
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._facts import Facts
+from ._header import is_unicode
 from ._kinds import UnsavedLeaf, empty_name, unsaved
 from ._locations import checked_path, file_path
 from ._writer import Content, write_tree
@@ -230,12 +231,6 @@ def _name_problem(path: str) -> str:
     if len(segments) > DEEPEST or not all(segments) or not is_unicode(path):
         return f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"
     return ""
-
-
-def is_unicode(text: str) -> bool:
-    """Whether `save` can write a name or metadata as UTF-8: a string of Python may hold lone surrogates."""
-    # `isprintable` is much faster than the loop, and true of nearly all names
-    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _containers(tree: PyTree) -> dict[str, str]:

@@ -33,6 +33,8 @@ class SavedTree(ABC):
     path: str
     facts: Facts
     leaves: dict[str, StoredLeaf]
+    is_foreign: bool
+    """Whether another program wrote it, and it has no facts."""
 
     @abstractmethod
     def read(
@@ -52,9 +54,13 @@ class SavedTree(ABC):
         ties = {alias: tie for alias, tie in self.facts.ties.items() if alias not in apart}
         leaves = {name: leaf for name, leaf in self.leaves.items() if name not in ties}
         try:
+            if "" in leaves:
+                raise ValueError("'' cannot be the name of a leaf")
             return replace(self.facts, ties=ties).tree_of(leaves)
         except (PtreeError, ValueError, TypeError) as error:
-            raise FileError(f"cannot load {self.path!r}: {error}", is_damage=True) from error
+            # other programs may use names that are no paths
+            fix = " ptree.open reads leaf by leaf." if self.is_foreign else ""
+            raise FileError(f"cannot load {self.path!r}: {error}.{fix}", is_damage=not self.is_foreign) from error
 
     def damage_error(self, names: list[str]) -> FileError:
         """The error for damaged leaves of this tree."""
