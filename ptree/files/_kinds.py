@@ -234,7 +234,11 @@ class TorchTensor(LeafKind):
         return name == "torch"
 
     def obstacle(self, leaf: torch.Tensor, may_be_spread: bool) -> str:
-        if str(leaf.layout) != "torch.strided" or leaf.is_quantized or leaf.device.type == "meta":
+        if not _has_memory(leaf):
+            return f"a {type(leaf).__name__} of PyTorch, without memory of its own"
+        if leaf.is_quantized:
+            return "a quantized tensor of PyTorch: dequantize() it"
+        if str(leaf.layout) != "torch.strided" or leaf.device.type == "meta":
             return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
         return ""
 
@@ -257,9 +261,28 @@ class TorchTensor(LeafKind):
             raise FileError(
                 f"{quoted(path)} was saved from PyTorch, which is not installed: load it with `like`"
             ) from None
+        dtype = getattr(torch, array.dtype.name)
+        if not array.size:  # PyTorch views no empty memory as another dtype
+            return torch.empty(array.shape, dtype=dtype)
         # through bytes, as NumPy's bfloat16 is unknown to PyTorch; a copy, as PyTorch may write to its memory
         flat = torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
-        return flat.view(getattr(torch, array.dtype.name)).reshape(array.shape)
+        return flat.view(dtype).reshape(array.shape)
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has memory that holds its values, as fake, masked, nested, traced and uninitialized ones have not."""
+    import torch
+
+    is_wrapper = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    if is_wrapper or tensor.is_nested or torch.nn.parameter.is_lazy(tensor):
+        return False
+    if str(tensor.layout) != "torch.strided":
+        return True
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # inside of torch.func.grad and torch.vmap
+        return False
+    return True
 
 
 JAX_ARRAY = JaxArray()
@@ -349,6 +372,8 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
         shown = describe(leaf)
         if hasattr(leaf, "init"):  # a Param
             return f"a Param, {shown}, not drawn yet: ptree.init first"
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return f"a ShapeDtypeStruct, {shown}, which has no values: save the arrays that have this shape"
         kind_name = type(leaf).__name__
         return shown if hasattr(leaf, "shape") or shown == kind_name else f"{shown}, a {kind_name}"
     obstacle = kind.obstacle(leaf, may_be_spread)
@@ -387,7 +412,9 @@ def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
 
     # `numpy()` refuses gradients, and conjugated or negated views
     whole = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return whole.reshape(-1).view(torch.uint8).numpy()
+    # PyTorch views as bytes only what has a stride of 1, which tensors of no number or one number need not have
+    flat = whole.as_strided((whole.numel(),), (1,))
+    return flat.view(torch.uint8).numpy()
 
 
 # ------------------------------------------------------------------------------- reading

@@ -64,7 +64,9 @@ def load(
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
-        cast: convert floats to the floats of `like`, whole numbers to its whole numbers.
+        cast: convert floats to the floats of `like`, whole numbers to its whole numbers, complex numbers to its complex
+            ones. Rounding and underflow are not told; a value that the new dtype does not hold, such as 1e5 in float16
+            or infinity in float8_e4m3fn, is an error.
         missing: for leaves that the file does not have, "keep" the values of `like`, or draw them ("init") as its spec
             says, with `key`.
         mismatch: for leaves of another shape or dtype in the file, "keep" the values of `like`.
@@ -81,7 +83,8 @@ def load(
         from NumPy comes back as NumPy, unless `shardings` places it.
 
     Raises:
-        FileError: no safetensors file, one that stops half-way, damaged leaves, or two values for what is tied in `like`.
+        FileError: no safetensors file, one that stops half-way, damaged leaves, leaves of dtypes that this ptree does not
+            know, two values for what is tied in `like`, or values that `cast` would lose.
         StructureError: leaves that are missing, unexpected, misshapen or mistyped; it lists all of them.
         PatternError: a selector, a rule or a name to be renamed that matches nothing.
         InitError: a sharding that does not fit its leaf.
