@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from .._tree import Leaf, signature
+from ._kinds import JAX_ARRAY, is_cut
 
 _GROUPS = (jnp.floating, jnp.integer, jnp.complexfloating)
 
@@ -25,6 +26,14 @@ def is_cast_to(value: Leaf, like: Leaf) -> bool:
         if jnp.issubdtype(got[1], group) and jnp.issubdtype(required[1], group):
             return True
     return False
+
+
+def converted(value: Leaf, dtype: np.dtype) -> Leaf:
+    """Convert an array to a dtype; NumPy converts to those that JAX lacks, or would cut to 32 bits."""
+    if isinstance(value, jax.Array) and (is_cut(dtype) or not JAX_ARRAY.has_dtype(dtype)):
+        value = np.asarray(value)
+    with np.errstate(all="ignore"):  # NumPy would warn of lost values, too
+        return value.astype(dtype)
 
 
 def lost_value(value: Leaf, dtype: np.dtype) -> str:

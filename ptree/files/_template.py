@@ -16,7 +16,7 @@ from .._paths import STACKED
 from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, same, signature
 from .._words import SHOWN, describe, lines, listed, nearest, quoted, short_dtype
 from ..stacks import stack, unstack
-from ._cast import is_cast_to, lost_value
+from ._cast import converted, is_cast_to, lost_value
 from ._kinds import NUMBERS, expected
 
 _COMPARED = 500
@@ -168,7 +168,7 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
     to_cast = _dtypes_to_cast_to(template, numbers) if may_cast else {}
     lost = _lost_values(numbers, to_cast)
-    cast = {name: numbers[name].astype(dtype) for name, dtype in to_cast.items()}
+    cast = {name: converted(numbers[name], dtype) for name, dtype in to_cast.items()}
     values = {**ties.values, **numbers, **cast}
     required = {name: _required(expected(leaf), values.get(name)) for name, leaf in template.items()}
     return _Matched(values, required, cast.keys(), lost, ties.problems)
