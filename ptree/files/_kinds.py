@@ -17,13 +17,15 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import FileError
-from .._tree import Leaf, PyTree, Tree
-from .._words import describe, lines, quoted, short_dtype, with_fixes
+from .._tree import Leaf, PyTree, Tree, signature
+from .._words import describe, lines, name_of, printable, quoted, short_dtype, shortened, with_fixes
 from ._dtypes import CODES, LACKING, dtype_named
 from ._stored_leaf import StoredLeaf
 
 if TYPE_CHECKING:
     import torch
+
+_LONGEST_NAME = 60  # characters of the name of a function
 
 NUMBERS = (bool, int, float, complex)
 """Python's numbers."""
@@ -310,6 +312,11 @@ def kind_named(name: str) -> LeafKind | None:
     return None
 
 
+def is_static(leaf: Leaf) -> bool:
+    """Whether a leaf is no array and no number, such as a function, a text or a dtype: no file holds it."""
+    return kind_of(leaf) is None and not isinstance(leaf, NUMBERS) and not isinstance(signature(leaf), tuple)
+
+
 def empty_name(node: PyTree) -> str:
     """The name in a file for None ("none") and for a node without leaves ("node"); "" for every other leaf or node."""
     if node is None:
@@ -375,6 +382,8 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return f"a ShapeDtypeStruct, {shown}, which has no values: save the arrays that have this shape"
         kind_name = type(leaf).__name__
+        if callable(leaf) and shown == kind_name:
+            shown = shortened(printable(name_of(leaf)), _LONGEST_NAME)
         return shown if hasattr(leaf, "shape") or shown == kind_name else f"{shown}, a {kind_name}"
     obstacle = kind.obstacle(leaf, may_be_spread)
     if obstacle:

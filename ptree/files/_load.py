@@ -68,7 +68,7 @@ def load(
             ones. Rounding and underflow are not told; a value that the new dtype does not hold, such as 1e5 in float16
             or infinity in float8_e4m3fn, is an error.
         missing: for leaves that the file does not have, "keep" the values of `like`, or draw them ("init") as its spec
-            says, with `key`.
+            says, with `key`. What no file holds, such as the activation function of a module, is always kept.
         mismatch: for leaves of another shape or dtype in the file, "keep" the values of `like`.
         key: a PRNG key, for `missing="init"`: values are bit for bit what `ptree.init` would draw.
         shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; by default each goes

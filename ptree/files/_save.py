@@ -16,7 +16,7 @@ from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._facts import Facts
 from ._header import is_unicode
-from ._kinds import UnsavedLeaf, empty_name, unsaved
+from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
 from ._locations import checked_path, file_path
 from ._writer import Content, write_tree
 
@@ -75,6 +75,7 @@ def save(
     *,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
+    only_arrays: bool = False,
     max_shard_size: int | str | None = None,
     background: bool = False,
 ) -> Saved:
@@ -104,6 +105,8 @@ def save(
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.
+        only_arrays: leave out what is no array and no number, such as the activation function of a module; `load(path, like=module)`
+            keeps that of the module.
         max_shard_size: bytes, or text such as "5GB": a larger tree is written as Hugging Face does it, in files
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
@@ -118,7 +121,7 @@ def save(
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
-    plan = planned(path, tree, metadata, expand_ties, max_shard_size)
+    plan = planned(path, tree, metadata, expand_ties, max_shard_size, only_arrays)
     if background:
         plan = plan.snapshot()
         pool = ThreadPoolExecutor(1, "ptree.save")
@@ -155,12 +158,13 @@ def planned(
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
+    only_arrays: bool = False,
 ) -> SavePlan:
     """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
     file = file_path(checked_path(path, "save(path, tree)"))
     file = Path(os.path.realpath(file))  # write through a link, not over it
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
-    leaves, facts = described(tree, expand_ties)
+    leaves, facts = described(tree, expand_ties, only_arrays=only_arrays)
     return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)
 
 
@@ -182,7 +186,7 @@ def bytes_of(size: int | str) -> int:
 
 
 def described(
-    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False
+    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False, only_arrays: bool = False
 ) -> tuple[dict[str, UnsavedLeaf], Facts]:
     """Describe the leaves and the structure of a tree to save.
 
@@ -190,11 +194,12 @@ def described(
         tree: any pytree.
         expand_ties: describe the aliases as leaves too.
         may_be_spread: whether leaves may have parts in other processes.
+        only_arrays: leave out what is no array and no number.
 
     Raises:
         FileError: leaves that a file cannot hold; it lists all of them.
     """
-    values = entries(tree)
+    values = _without_static(entries(tree)) if only_arrays else entries(tree)
     if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
         raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
     names = {path: _name_problem(path) for path in values}
@@ -218,9 +223,25 @@ def described(
             problems[path] = f"{path!r} is {leaf}"
     if problems:
         shown = lines([problems[path] for path in values if path in problems], "\n  ")
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
+        has_static = any(is_static(values[path]) for path in problems)
+        fix = "\nsave(..., only_arrays=True) leaves out what is no array and no number." if has_static else ""
+        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}{fix}")
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
     return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
+
+
+def _without_static(values: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The entries of a tree without the leaves that no file holds, such as functions, and without their aliases."""
+    static = {path for path, value in values.items() if _is_leaf(value) and is_static(value)}
+    return {path: value for path, value in values.items() if path not in static and _source_of(value) not in static}
+
+
+def _is_leaf(value: PyTree) -> bool:
+    return not isinstance(value, Tie) and not empty_name(value)
+
+
+def _source_of(value: PyTree) -> str:
+    return value.source if isinstance(value, Tie) else ""
 
 
 def _name_problem(path: str) -> str:

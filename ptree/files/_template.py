@@ -17,7 +17,7 @@ from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, sa
 from .._words import SHOWN, describe, lines, listed, nearest, quoted, short_dtype
 from ..stacks import stack, unstack
 from ._cast import converted, is_cast_to, lost_value
-from ._kinds import NUMBERS, expected
+from ._kinds import NUMBERS, expected, is_static
 
 _COMPARED = 500
 """Missing names are compared with so many unexpected ones, as each pair takes time and a message should not."""
@@ -106,6 +106,9 @@ class Fit:
             return f"Renamed? Then rename={{{', '.join([*shown, *more])}}}."
         if unexpected and not missing:
             return "select= loads a part of the file."
+        are_numbers = [isinstance(self.expected[name], NUMBERS) for name in missing]
+        if missing and not unexpected and all(are_numbers):
+            return "missing='keep' keeps the values of `like`."
         return ""
 
     def _likely_fix_of_dtypes(self) -> str:
@@ -132,7 +135,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
     matched = _match(got, like, template, allowed.cast)
     different = differences(matched.expected, matched.values)
     kept = _kept(template, different, allowed)
-    drawn = [*different.missing] if allowed.missing == "init" else []
+    drawn = [name for name in different.missing if name not in kept] if allowed.missing == "init" else []
     settled = {*kept, *drawn}
     report = Report(
         loaded=[name for name in template if name not in settled],
@@ -180,9 +183,8 @@ def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed
     Raises:
         FileError: there is no value to keep in `like`.
     """
-    kept: list[str] = []
-    if allowed.missing == "keep":
-        kept += different.missing
+    # what no file holds, such as the activation function of a module, is always kept
+    kept = [name for name in different.missing if allowed.missing == "keep" or is_static(template[name])]
     if allowed.mismatch == "keep":
         mismatched = {*different.misshapen, *different.mistyped}
         kept += [name for name in template if name in mismatched]
@@ -194,7 +196,7 @@ def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed
 
 def _has_value(leaf: Leaf) -> bool:
     """Whether a leaf of `like` has a value that can be kept, and not only a shape and dtype."""
-    return hasattr(leaf, "__array__") or isinstance(leaf, NUMBERS)
+    return hasattr(leaf, "__array__") or not isinstance(signature(leaf), tuple)
 
 
 def _without(leaves: Mapping[str, Leaf], names: Collection[str]) -> dict[str, Leaf]:
