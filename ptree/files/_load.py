@@ -21,7 +21,7 @@ from .._words import listed, with_fixes
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._locations import checked_path, is_orbax
 from ._open import File
-from ._orbax import OrbaxCheckpoint
+from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
@@ -60,7 +60,8 @@ def load(
     (8,)
 
     Args:
-        path: the file; a folder with `model.safetensors` or an index of shards; or what `Checkpoints` wrote with Orbax.
+        path: the file; a folder with `model.safetensors` or an index of shards; or a checkpoint by Orbax, of `Checkpoints`
+            or another program.
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
@@ -164,11 +165,12 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
 
 def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
     """Open the tree that is saved at a path: one file, shards, or a checkpoint by Orbax."""
-    if not is_orbax(path):
+    if not (is_orbax(path) or is_tree_of_orbax(path)):
+        refuse_folder_of_checkpoints(path)
         return File(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")
-    return OrbaxCheckpoint(path)
+    return OrbaxCheckpoint(path, verify)
 
 
 @dataclass(frozen=True)
