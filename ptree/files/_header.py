@@ -204,7 +204,9 @@ def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf
     for number in (*shape, start, stop):
         # by type: to isinstance True is an int
         if type(number) is not int or not 0 <= number < _SIZE_LIMIT:
-            raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on, or are too large")
+            raise ValueError(
+                f"{quoted(name)} has sizes or places that are no whole numbers from 0 on, or are too large"
+            )
     dtype = DTYPES.get(code)
     places = data_start + start, data_start + stop
     if dtype is None:

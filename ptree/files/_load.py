@@ -17,8 +17,9 @@ from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, PyTree, Tree, same
-from .._words import listed, with_fixes
+from .._words import listed, quoted, with_fixes
 from ._kinds import adopted, for_like, refuse_unreadable
+from ._kernels import warn_of_kernels
 from ._locations import checked_path, is_orbax
 from ._open import File
 from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
@@ -51,7 +52,8 @@ def load(
     and ties of `like`, and every leaf must be there with the same shape and dtype. Where only one of the two is
     tied: names that the file lacks are filled from their source, and names that `like` ties must be equal in the
     file. A stack loads into single layers, and the other way round. Files by other programs load too; their names
-    are the paths. Every leaf is compared with its checksum.
+    are the paths. Every leaf is compared with its checksum. A leaf that another program calls a weight and `rename` calls a
+    kernel may be transposed: a warning says so where its shape does not tell.
 
     >>> import tempfile, ptree as pt, jax, jax.numpy as jnp
     >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
@@ -134,6 +136,8 @@ def load_report(
     if like is None and allowed != Allowed():
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
     name = checked_path(path, "load(path, like)")
+    if isinstance(like, (str, os.PathLike)):
+        raise FileError(f"load(path, like): like= is a tree, and select= takes a pattern; got {quoted(like)}")
     compare = _compared(verify, mmap)
     with closing(_open_saved(name, verify is not False, mmap)) as saved:
         content = _content(saved, compare)
@@ -145,11 +149,14 @@ def load_report(
     loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))
     attempt = f"cannot load {name!r}"
     if like is not None:
-        return _into_like(f"{attempt} into `like`", loaded, like, allowed, key, targets)
+        fitted = _into_like(f"{attempt} into `like`", loaded, like, allowed, key, targets)
+        warn_of_kernels(saved, chosen, is_fitted=True)
+        return fitted
     if loaded.damaged:
         raise saved.damage_error(loaded.damaged)
     _refuse_broken_ties(attempt, content.broken_ties)
     placed = all_placed(dict(leaves(loaded.tree)), targets)
+    warn_of_kernels(saved, chosen, is_fitted=False)
     return replace_leaves(loaded.tree, placed), Report(loaded=paths(chosen), dropped=loaded.dropped)
 
 

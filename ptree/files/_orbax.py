@@ -65,7 +65,9 @@ def refuse_folder_of_checkpoints(path: str) -> None:
     checkpoints = [name for name in inside if is_orbax(os.path.join(path, name))]
     if checkpoints and len(checkpoints) == len(inside):
         latest = os.path.join(path, checkpoints[-1])
-        raise FileError(f"cannot load {path!r}: it holds checkpoints by Orbax, {listed(checkpoints)}. Load one: {latest!r}")
+        raise FileError(
+            f"cannot load {path!r}: it holds checkpoints by Orbax, {listed(checkpoints)}. Load one: {latest!r}"
+        )
 
 
 def begin_save(
@@ -140,7 +142,9 @@ class OrbaxCheckpoint(SavedTree):
             self.facts, self.leaves = _described_by_orbax(self._tree)
             return
         self.facts = Facts.from_json(metadata["ptree"])
-        stated = {name: (dtype_named(dtype), tuple(shape)) for name, (dtype, shape) in json.loads(metadata["arrays"]).items()}
+        stated = {
+            name: (dtype_named(dtype), tuple(shape)) for name, (dtype, shape) in json.loads(metadata["arrays"]).items()
+        }
         found = {name: (np.dtype(array.dtype), tuple(array.shape)) for name, array in items(self._tree)}
         for name, (dtype, shape) in stated.items():
             if 0 in shape:

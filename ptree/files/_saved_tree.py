@@ -11,9 +11,11 @@ from jax.sharding import Sharding
 
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, Tree
-from .._words import listed
+from .._words import listed, shortened
 from ._facts import Facts
 from ._stored_leaf import StoredLeaf
+
+_LONGEST_REASON = 500  # characters of a message about names, which may be of any length
 
 Compare = Literal["no leaves", "whole leaves", "all leaves"]
 """Which leaves are compared with their checksums. A leaf that is spread over devices is read whole only for "all leaves"."""
@@ -60,7 +62,8 @@ class SavedTree(ABC):
         except (PtreeError, ValueError, TypeError) as error:
             # other programs may use names that are no paths
             fix = " ptree.open reads leaf by leaf." if self.is_foreign else ""
-            raise FileError(f"cannot load {self.path!r}: {error}.{fix}", is_damage=not self.is_foreign) from error
+            why = shortened(str(error), _LONGEST_REASON)
+            raise FileError(f"cannot load {self.path!r}: {why}.{fix}", is_damage=not self.is_foreign) from error
 
     def damage_error(self, names: list[str]) -> FileError:
         """The error for damaged leaves of this tree."""

@@ -358,7 +358,9 @@ def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype]) -> 
     for name, dtype in dtypes.items():
         lost = lost_value(values[name], dtype)
         if lost:
-            sentences[name] = f"{quoted(name)} has {lost} in the file, which {short_dtype(dtype)} in `like` does not hold"
+            sentences[name] = (
+                f"{quoted(name)} has {lost} in the file, which {short_dtype(dtype)} in `like` does not hold"
+            )
     return sentences
 
 

@@ -146,7 +146,9 @@ def test_what_a_file_cannot_hold_is_refused_by_name_and_all_at_once(file):
     assert str(raised.value).count("' is ") == 10
     assert f"and {len(REFUSED) - 10} more" in str(raised.value)
     assert not file.exists()
-    with pytest.raises(pt.FileError, match=r"'a shape' is a ShapeDtypeStruct, f32\[2\], which has no values: save the arrays"):
+    with pytest.raises(
+        pt.FileError, match=r"'a shape' is a ShapeDtypeStruct, f32\[2\], which has no values: save the arrays"
+    ):
         pt.save(file, {"a shape": REFUSED["a shape"]})
 
 

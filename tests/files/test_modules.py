@@ -143,7 +143,9 @@ def optimiser():
     )
 
 
-@pytest.mark.parametrize("params", [{"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, {"w": jnp.ones((2, 3)), "b": None}], ids=["whole", "None"])
+@pytest.mark.parametrize(
+    "params", [{"w": jnp.ones((2, 3)), "b": jnp.ones(3)}, {"w": jnp.ones((2, 3)), "b": None}], ids=["whole", "None"]
+)
 def test_states_of_optax_come_back(file, params):
     if params["b"] is None:
         optimise = optax.adam(0.1)

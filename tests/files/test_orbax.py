@@ -131,7 +131,9 @@ def test_folders_by_orbax_that_are_no_tree_say_what_they_are(tmp_path):
 def test_what_is_no_array_is_refused_by_name(tmp_path):
     with ocp.PyTreeCheckpointer() as saver:
         saver.save(tmp_path / "run", {"w": jnp.ones(2), "name": "x"})
-    with pytest.raises(pt.FileError, match="'name' is a StringMetadata of Orbax, and no array. select= loads the others"):
+    with pytest.raises(
+        pt.FileError, match="'name' is a StringMetadata of Orbax, and no array. select= loads the others"
+    ):
         pt.load(tmp_path / "run")
     assert pt.paths(pt.load(tmp_path / "run", select="w")) == ["w"]
 
@@ -142,7 +144,10 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     """A checkpoint that ptree wrote, and what it holds."""
-    state = pt.tie({"a": {"w": jnp.arange(6.0).reshape(2, 3)}, "b": jnp.ones(2), "c": jnp.ones(2), "z": jnp.zeros((0, 3)), "n": 3}, {"c": "b"})
+    state = pt.tie(
+        {"a": {"w": jnp.arange(6.0).reshape(2, 3)}, "b": jnp.ones(2), "c": jnp.ones(2), "z": jnp.zeros((0, 3)), "n": 3},
+        {"c": "b"},
+    )
     with pt.Checkpoints(tmp_path, backend="orbax") as checkpoints:
         checkpoints.save(1, state)
     return tmp_path / "step_1", state
@@ -238,7 +243,9 @@ def check_damaged_folders(path, count):
 def test_folders_of_other_programs_with_any_damage_load_or_are_refused(tmp_path, long):
     path = save_by_standard(tmp_path / "run")
     # in a process of its own: Orbax closes its event loop over unfinished tasks, which complain at any later moment
-    code = "import sys, pathlib, test_orbax; test_orbax.check_damaged_folders(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    code = (
+        "import sys, pathlib, test_orbax; test_orbax.check_damaged_folders(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    )
     folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__)), *sys.path]
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), "2000" if long else "30"],
