@@ -44,6 +44,7 @@ SLOW = {
     "test_the_forward_pass_is_the_one_by_hand_bit_for_bit",
     # processes of their own, killed or measured
     "test_a_reader_and_two_savers_at_once",
+    "test_folders_of_other_programs_with_any_damage_load_or_are_refused",
     "test_killed_again_and_again_it_trains_as_if_it_had_never_been",
     "test_killed_while_it_saves_shards_one_whole_tree_is_there",
     "test_killed_while_it_saves_the_old_file_or_the_new_one_is_there",

@@ -22,10 +22,7 @@ def is_cast_to(value: Leaf, like: Leaf) -> bool:
     got, required = signature(value), signature(like)
     if not isinstance(got, tuple) or not isinstance(required, tuple) or got[1] == required[1]:
         return False
-    for group in _GROUPS:
-        if jnp.issubdtype(got[1], group) and jnp.issubdtype(required[1], group):
-            return True
-    return False
+    return any(jnp.issubdtype(got[1], group) and jnp.issubdtype(required[1], group) for group in _GROUPS)
 
 
 def converted(value: Leaf, dtype: np.dtype) -> Leaf:
@@ -56,7 +53,7 @@ def lost_value(value: Leaf, dtype: np.dtype) -> str:
 
 
 def _real(dtype: np.dtype) -> np.dtype:
-    return np.empty(0, dtype).real.dtype
+    return np.dtype(np.finfo(dtype).dtype)
 
 
 @lru_cache(maxsize=1024)

@@ -275,7 +275,7 @@ def _has_memory(tensor: torch.Tensor) -> bool:
     """Whether a tensor has memory that holds its values, as fake, masked, nested, traced and uninitialized ones have not."""
     import torch
 
-    is_wrapper = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    is_wrapper = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__  # pyright: ignore[reportAttributeAccessIssue]
     if is_wrapper or tensor.is_nested or torch.nn.parameter.is_lazy(tensor):
         return False
     if str(tensor.layout) != "torch.strided":

@@ -18,8 +18,8 @@ from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, quoted, with_fixes
-from ._kinds import adopted, for_like, refuse_unreadable
 from ._kernels import warn_of_kernels
+from ._kinds import adopted, for_like, refuse_unreadable
 from ._locations import checked_path, is_orbax
 from ._open import File
 from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints

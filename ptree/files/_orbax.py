@@ -135,27 +135,21 @@ class OrbaxCheckpoint(SavedTree):
         metadata = _metadata_of_ptree(self.path, verify)
         about = self._reader.metadata(self._folder).item_metadata
         self.is_foreign = metadata is None
-        if about is None and self.is_foreign:
-            raise FileError("it is a checkpoint by Orbax without a tree of arrays")
+        if about is None:
+            if self.is_foreign:
+                raise FileError("it is a checkpoint by Orbax without a tree of arrays")
+            raise ValueError("it has no tree")
         self._tree: PyTree = about.tree
         if metadata is None:
             self.facts, self.leaves = _described_by_orbax(self._tree)
             return
-        self.facts = Facts.from_json(metadata["ptree"])
-        stated = {
-            name: (dtype_named(dtype), tuple(shape)) for name, (dtype, shape) in json.loads(metadata["arrays"]).items()
-        }
+        self.facts, self.leaves = _described_by_ptree(metadata)
         found = {name: (np.dtype(array.dtype), tuple(array.shape)) for name, array in items(self._tree)}
-        for name, (dtype, shape) in stated.items():
-            if 0 in shape:
-                self._empty[name] = np.zeros(shape, dtype)
-            elif found.get(name) != (dtype, shape):
-                raise ValueError(f"{quoted(name)} is not the {dtype}{[*shape]} that its metadata say")
-        self.leaves = {name: self._stored(name, *stated[name]) for name in self.facts.order if name in stated}
-
-    def _stored(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> StoredLeaf:
-        kind, checksum = self.facts.kinds.get(name, ""), self.facts.sums.get(name, "")
-        return StoredLeaf(name, kind, dtype, shape, checksum=checksum)
+        for name, leaf in self.leaves.items():
+            if 0 in leaf.shape:
+                self._empty[name] = np.zeros(leaf.shape, leaf.dtype)
+            elif found.get(name) != (leaf.dtype, leaf.shape):
+                raise ValueError(f"{quoted(name)} is not the {leaf.dtype}{[*leaf.shape]} that its metadata say")
 
     def read(
         self,
@@ -237,6 +231,16 @@ def _metadata_of_ptree(path: str, verify: bool) -> dict[str, str] | None:
     if verify and _digest_of(metadata) != metadata["ptree_sum"]:
         raise ValueError("its metadata are not what their checksum says")
     return metadata
+
+
+def _described_by_ptree(metadata: Mapping[str, str]) -> tuple[Facts, dict[str, StoredLeaf]]:
+    """Describe the tree of a checkpoint by what ptree wrote into its metadata."""
+    facts = Facts.from_json(metadata["ptree"])
+    leaves: dict[str, StoredLeaf] = {}
+    for name, (dtype, shape) in json.loads(metadata["arrays"]).items():
+        kind, checksum = facts.kinds.get(name, ""), facts.sums.get(name, "")
+        leaves[name] = StoredLeaf(name, kind, dtype_named(dtype), tuple(shape), checksum=checksum)
+    return facts, leaves
 
 
 def _described_by_orbax(tree: PyTree) -> tuple[Facts, dict[str, StoredLeaf]]:

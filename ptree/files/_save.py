@@ -15,7 +15,7 @@ from .._paths import DEEPEST
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._facts import Facts
-from ._header import is_unicode
+from ._header import is_unicode, levels_problem
 from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
 from ._locations import checked_path, file_path
 from ._writer import Content, write_tree
@@ -202,6 +202,9 @@ def described(
     values = _without_static(entries(tree)) if only_arrays else entries(tree)
     if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
         raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
+    levels = levels_problem(values)
+    if levels:
+        raise FileError(f"cannot save {describe(tree)}: {levels}")
     names = {path: _name_problem(path) for path in values}
     problems = {path: problem for path, problem in names.items() if problem}
     leaves: dict[str, UnsavedLeaf] = {}

@@ -94,7 +94,7 @@ def test_all_lost_values_are_told_at_once_and_nothing_is_loaded(file):
         "'c' has 1e+300 in the file, which c64 in `like` does not hold",
         lambda: pt.load(file, like, cast=True),
     )
-    with pytest.raises(pt.StructureError, match="missing in the file: \\['more'\\]\n.*'f' has 100000.0 in the file"):
+    with pytest.raises(pt.StructureError, match=r"missing in the file: \['more'\]\n.*'f' has 100000.0 in the file"):
         pt.load(file, {"f": jnp.zeros(3, "float16"), "more": jnp.zeros(1)}, select="f", cast=True)
 
 
@@ -150,9 +150,9 @@ def test_values_are_lost_in_stacks_shards_and_parts_too(file):
             pt.save(file, tree, max_shard_size=size)
             for spec in (None, PartitionSpec("d")):
                 options = {} if spec is None else {"shardings": NamedSharding(mesh, spec)}
-                with pytest.raises(pt.FileError, match="'blocks/2/w' has 100000.0 in the file, which f16"):
+                with pytest.raises(pt.FileError, match=r"'blocks/2/w' has 100000.0 in the file, which f16"):
                     pt.load(file, half, cast=True, **options)
-                with pytest.raises(pt.FileError, match="'blocks/:/w' has 100000.0 in the file, which f16"):
+                with pytest.raises(pt.FileError, match=r"'blocks/:/w' has 100000.0 in the file, which f16"):
                     pt.load(file, half_stacked, cast=True, **options)
                 held = pt.load(file, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), layers), cast=True, **options)
                 assert float(held["blocks/2/w"].max()) == float(jnp.bfloat16(1e5))
@@ -181,5 +181,5 @@ def test_leaves_of_pytorch_and_scalars_are_cast_alike(file):
     assert torch.equal(back["t"], torch.tensor([1.0, 1e5], dtype=torch.bfloat16))
     assert back["s"] == np.float32(1e5)
     assert back["z"].dtype == torch.float16
-    with pytest.raises(pt.FileError, match="'t' has 100000.0.*\n's' has 100000.0"):
+    with pytest.raises(pt.FileError, match=r"'t' has 100000.0.*\n's' has 100000.0"):
         pt.load(file, {"t": torch.zeros(2, dtype=torch.float16), "s": np.float16(0)}, select=["t", "s"], cast=True)

@@ -132,7 +132,7 @@ def test_what_is_no_array_is_refused_by_name(tmp_path):
     with ocp.PyTreeCheckpointer() as saver:
         saver.save(tmp_path / "run", {"w": jnp.ones(2), "name": "x"})
     with pytest.raises(
-        pt.FileError, match="'name' is a StringMetadata of Orbax, and no array. select= loads the others"
+        pt.FileError, match=r"'name' is a StringMetadata of Orbax, and no array. select= loads the others"
     ):
         pt.load(tmp_path / "run")
     assert pt.paths(pt.load(tmp_path / "run", select="w")) == ["w"]
