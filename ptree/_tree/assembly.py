@@ -321,15 +321,20 @@ def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHo
     waiting = list(_ties_in(root))[::-1]
     count, levels = len(waiting), 0
     begun: set[Segments] = set()
+    settled: set[Segments] = set()
     while waiting:
         alias, tie = waiting.pop()
-        met = _tie_on_the_way(root, keys.of(tie.source))
-        # the tie that this one leads to comes first: followed from every end, a long chain of ties would take hours
-        if met is not None and alias not in begun and met[0] not in begun:
-            begun.add(alias)
-            waiting += [(alias, tie), met]
+        if alias in settled:
             continue
-        begun.add(alias)
+        met = _tie_on_the_way(root, keys.of(tie.source))
+        if met is not None and met[0] not in settled:
+            # the tie that this one leads to comes first: followed from every end, a long chain of ties would take hours
+            if met[0] not in begun:
+                begun.add(alias)
+                waiting += [(alias, tie), met]
+                continue
+            alias, tie = met  # they go in a circle, of which the chain from here on is the error
+        settled.add(alias)
         tie, end = _Chain(root, containers, keys, alias, tie).followed()
         if type(end) is not Branch:
             _set_at(root, alias, tie)
