@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
-
 from .._errors import StructureError
 from .._paths import natural
 from .._tree import Leaf, PyTree, Tie, entries, leaves, shape_only, signature
-from .._words import SHOWN, describe, lines, listed, quoted
+from .._words import SHOWN, describe_apart, lines, listed, quoted
 
 
 def check(tree: PyTree, like: PyTree) -> None:
@@ -144,25 +142,11 @@ def _unfit_lines(
     problems: list[str] = []
     for path in unfit[:SHOWN]:
         name = quoted(prefix + path) if prefix + path else "the root"
-        before, after = _described_pair(expected[path], got[path])
+        before, after = describe_apart(expected[path], got[path])
         problems.append(f"{name}: expected {before}{sides[0]}, got {after}{sides[1]}")
     if len(unfit) > SHOWN:
         problems.append(f"and {len(unfit) - SHOWN} more of another shape or dtype")
     return problems
-
-
-def _described_pair(expected: Leaf, got: Leaf) -> tuple[str, str]:
-    """Two leaves, described; with their libraries if they differ in nothing else, as an array of JAX and one of PyTorch."""
-    before, after = describe(expected), describe(got)
-    if before != after:
-        return before, after
-    kinds = [_library_of(leaf) for leaf in (expected, got)]
-    return f"{before} of {kinds[0]}", f"{after} of {kinds[1]}"
-
-
-def _library_of(leaf: Leaf) -> str:
-    """The library that an array is of: `jax`, `numpy`, `torch`."""
-    return "jax" if isinstance(leaf, jax.Array) else type(leaf).__module__.partition(".")[0]
 
 
 def _name_lines(found: Differences, prefix: str, sides: tuple[str, str]) -> list[str]:

@@ -71,7 +71,11 @@ def refuse_folder_of_checkpoints(path: str) -> None:
 
 
 def begin_save(
-    saver: AsyncCheckpointer, path: Path, leaves: Mapping[str, UnsavedLeaf], facts: Facts
+    saver: AsyncCheckpointer,
+    path: Path,
+    leaves: Mapping[str, UnsavedLeaf],
+    facts: Facts,
+    about_step: Mapping[str, str],
 ) -> Callable[[], None]:
     """Begin to save with Orbax; call the result to wait for the end. Arrays sharded over several hosts get no checksum.
 
@@ -85,7 +89,7 @@ def begin_save(
     sums = {name: digest(leaf.bytes()) for name, leaf in leaves.items() if leaf.is_here}
     stored = [replace(leaf.stored, checksum=sums.get(name, "")) for name, leaf in leaves.items()]
     about = replace(facts.about(stored), dtypes={})  # Orbax has all dtypes
-    metadata = {"ptree": about.to_json(), "arrays": json.dumps(about_arrays)}
+    metadata = {**about_step, "ptree": about.to_json(), "arrays": json.dumps(about_arrays)}
     metadata["ptree_sum"] = _digest_of(metadata)
     not_empty = {name: array for name, array in arrays.items() if array.size}
     state = asdict(unflatten(not_empty or {"_": np.uint8(0)}))  # it refuses a tree without arrays too
@@ -94,8 +98,9 @@ def begin_save(
 
 
 def _digest_of(metadata: Mapping[str, str]) -> str:
-    """The checksum of ptree's part of the metadata."""
-    return digest(json.dumps([metadata["ptree"], metadata["arrays"]]).encode())
+    """The checksum of the metadata of a checkpoint."""
+    others = sorted((name, text) for name, text in metadata.items() if name != "ptree_sum")
+    return digest(json.dumps(others).encode())
 
 
 def _refuse_joined_names(path: Path, names: Iterable[str]) -> None:
@@ -135,6 +140,7 @@ class OrbaxCheckpoint(SavedTree):
         metadata = _metadata_of_ptree(self.path, verify)
         about = self._reader.metadata(self._folder).item_metadata
         self.is_foreign = metadata is None
+        self.metadata = {name: text for name, text in (metadata or {}).items() if name not in _KEYS}
         if about is None:
             if self.is_foreign:
                 raise FileError("it is a checkpoint by Orbax without a tree of arrays")

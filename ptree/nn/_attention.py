@@ -76,16 +76,9 @@ class MultiHeadAttention(Layer):
     implementation: Literal["xla", "cudnn"] | None = None
 
     def __post_init__(self) -> None:
-        kv_heads = self._kv_heads
-        if self.heads < 1 or kv_heads < 1 or self.heads % kv_heads:
-            got = f"{self.heads} and {self.kv_heads}"
-            raise LayerError(f"MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got {got}")
-        if self.rotary is not None and not self.rotary > 1:  # True too: with the base 1 all speeds are equal
-            expected = "a base above 1 of rotary positions, such as 1e4"
-            raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.rotary}")
-        if self.implementation not in (None, "xla", "cudnn"):
-            expected = "the implementation None, 'xla' or 'cudnn'"
-            raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.implementation!r}")
+        super().__post_init__()
+        if self.heads % self._kv_heads:
+            raise LayerError(f"{self!r}: expected heads that kv_heads divide, got {self.heads} and {self.kv_heads}")
 
     def declare(self, x: PyTree, context: PyTree = None) -> dict[str, Tree]:
         head_dim = self._head_dim(x)
@@ -213,7 +206,7 @@ class MultiHeadAttention(Layer):
             raise misfit(self, f"positions i32[{batch} or 1,{time}]", describe(positions))
 
     def _attended(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-        q, k, v = cast(self.dtype, q, k, v)
+        q, k, v = cast(self, self.dtype, q, k, v)
         if q.dtype == jnp.float64:
             return _attended_in_float64(q, k, v, mask, causal)
         return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=self.implementation)

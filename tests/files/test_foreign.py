@@ -469,6 +469,6 @@ def test_leaves_that_differ_in_their_library_alone_are_told_apart():
     torch = pytest.importorskip("torch")
     says(
         pt.StructureError,
-        "the tree is not like `like`: 'a': expected f32[16] of jax in `like`, got f32[16] of torch in the tree.",
+        "the tree is not like `like`: 'a': expected f32[16] (jax.Array) in `like`, got f32[16] (torch.Tensor) in the tree.",
         lambda: pt.check({"a": torch.zeros(16)}, like={"a": jnp.zeros(16)}),
     )
