@@ -53,6 +53,7 @@ SLOW = {
     "test_a_treedef_of_a_process_with_other_hashes_is_found_again",
     "test_flax_knows_trees_whichever_is_imported_first",
     "test_a_reader_and_two_savers_at_once",
+    "test_folders_of_other_programs_with_any_damage_load_or_are_refused",
     "test_killed_again_and_again_it_trains_as_if_it_had_never_been",
     "test_killed_while_it_saves_shards_one_whole_tree_is_there",
     "test_killed_while_it_saves_the_old_file_or_the_new_one_is_there",
