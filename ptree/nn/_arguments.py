@@ -21,7 +21,8 @@ class Instead:
     """A call to write instead of one with too many sizes by position."""
 
     call: str
-    """`{0}`, `{1}` stand for the sizes, `{least}` for the smallest, `{options}` for the options given by keyword."""
+    """`{0}`, `{1}` stand for the sizes, `{least}` for the smallest, `{axes}` for as many last axes as the first has sizes,
+    `{options}` for the options given by keyword."""
     features: int
     """Which of the sizes is a number here, and so cannot be a tuple."""
     order: str = ""
@@ -38,7 +39,7 @@ class Positions:
 
 
 _WIDTH = "the input width comes from the input"
-_LAST_AXIS = "no sizes: it normalises over the last axis, whose width comes from the input"
+_LAST_AXIS = "no sizes, which come from the input: it normalises over the last axis, or those of axis="
 # PyTorch writes the input width first: of three sizes the first is either that or, in Keras and Flax, the features.
 _CONV = {
     3: (
@@ -58,6 +59,7 @@ _HEADS = (
     Instead("{name}({0}, head_dim={1}{options})", 0, "Keras'"),
 )
 _NO_SIZES = {1: (Instead("{name}({options})", 0),)}
+_AXES = {1: (Instead("{name}({axes}{options})", 0),)}
 _GROUPS = (Instead("{name}({least}{options})", 0),)
 _POOL = {3: (Instead("{name}({0}, {1}, padding={2}{options})", 2),)}
 _FLATTEN = (Instead("{name}()", 0),)
@@ -67,8 +69,8 @@ POSITIONS = {
     "Conv": Positions(f"features and kernel_size; {_WIDTH}", _CONV),
     "ConvTranspose": Positions(f"features and kernel_size; {_WIDTH}", _CONV),
     "Embedding": Positions("num_embeddings and features"),
-    "LayerNorm": Positions(_LAST_AXIS, _NO_SIZES),
-    "RMSNorm": Positions(_LAST_AXIS, _NO_SIZES),
+    "LayerNorm": Positions(_LAST_AXIS, _AXES),
+    "RMSNorm": Positions(_LAST_AXIS, _AXES),
     "BatchNorm": Positions("no sizes: the width comes from the input", _NO_SIZES),
     "GroupNorm": Positions("the number of groups only; the width comes from the input", {2: _GROUPS}),
     "MultiHeadAttention": Positions("the number of heads only; the width comes from the input", {2: _HEADS}),
@@ -101,6 +103,9 @@ RENAMED = {
     "causal": ("is_causal", "use_causal_mask"),
     "epsilon": ("eps",),
     "use_bias": ("bias", "with_bias", "center", "create_offset"),
+    "use_scale": ("scale", "create_scale"),
+    "axis": ("reduction_axes",),
+    "axis_name": ("cross_replica_axis", "bn_cross_replica_axis_name"),
     "rate": ("p",),
     "reverse": ("go_backwards",),
     "count_padding": ("count_include_pad",),
@@ -115,13 +120,14 @@ RENAMED = {
 _FROM_INPUT = "comes from the input: leave it out"
 _IN_THE_CALL = "is an option of the call: layer(params, x, train=True)"
 _KEY = "is given to init: layer.init(jax.random.key(0), x)"
-_ALWAYS_SCALED = "is no option: there is always a scale"
+_SCALE_AND_BIAS = "is use_scale and use_bias here"
 EXPLAINED = {
     **dict.fromkeys(("in_features", "in_channels", "input_size", "input_dim", "input_shape", "in_size"), _FROM_INPUT),
-    **dict.fromkeys(("num_features", "num_channels", "normalized_shape", "embed_dim", "out_features"), _FROM_INPUT),
+    **dict.fromkeys(("num_features", "num_channels", "embed_dim", "out_features"), _FROM_INPUT),
+    "normalized_shape": "comes from the input: leave it out, or for two axes write axis=(-2, -1)",
     **dict.fromkeys(("train", "training", "deterministic", "inference", "use_running_average"), _IN_THE_CALL),
     **dict.fromkeys(("rngs", "rng", "key", "seed"), _KEY),
-    **dict.fromkeys(("affine", "elementwise_affine", "scale", "use_scale", "create_scale"), _ALWAYS_SCALED),
+    **dict.fromkeys(("affine", "elementwise_affine"), _SCALE_AND_BIAS),
     "activation": "goes after the layer: Sequential({name}(...), jax.nn.relu)",
     "dropout": "is a layer: Sequential({name}(...), Dropout(0.1))",
     "dropout_rate": "is a layer: Sequential({name}(...), Dropout(0.1))",
@@ -302,7 +308,14 @@ def _filled_in(template: str, kind: type, sizes: Sequence[object], options: Mapp
     numbers = [number for number in map(whole_number, sizes) if number is not None]
     least = min(numbers, default=sizes[0])
     shown = "".join(f", {name}={_shown(value)}" for name, value in options.items())
-    return template.format(*sizes, name=kind.__name__, least=least, options=shown).replace("(, ", "(")
+    filled = template.format(*sizes, name=kind.__name__, least=least, axes=_last_axes(sizes[0]), options=shown)
+    return filled.replace("(, ", "(")
+
+
+def _last_axes(sizes: object) -> str:
+    """The option `axis` for PyTorch's `normalized_shape`; none for one size, which is the default."""
+    count = len(sizes) if isinstance(sizes, (list, tuple)) else 1
+    return f", axis={tuple(range(-count, 0))}" if count > 1 else ""
 
 
 def _unknown(kind: type, name: str, accepted: _Accepted) -> str:

@@ -96,6 +96,22 @@ def common_dtype(layer: Layer, dtype: DTypeLike | None, *arrays: jax.Array) -> D
     return dtype
 
 
+def widened(x: jax.Array) -> jax.Array:
+    """Cast an input to float32 at least: sums of many numbers in bfloat16 would be wrong."""
+    # Not by promotion, which JAX refuses for 8-bit floats.
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def axes_of_input(layer: Layer, axes: int | tuple[int, ...], x: PyTree) -> tuple[int, ...]:
+    """Axes counted from the front, in order; raise if the input does not have them."""
+    several = axes if isinstance(axes, tuple) else (axes,)
+    ndim = len(x.shape)
+    from_front = {axis % ndim for axis in several if -ndim <= axis < ndim}
+    if len(from_front) < len(several):
+        raise misfit(layer, f"an input with the axes {axes}", describe(x))
+    return tuple(sorted(from_front))
+
+
 def shapes_of(x: PyTree) -> PyTree:
     """The shapes and dtypes of an input, without values."""
     # `eval_shape` takes arrays of NumPy, Python numbers and nested inputs alike.

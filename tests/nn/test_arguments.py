@@ -14,7 +14,7 @@ from ptree.nn import _arguments
 relu = jax.nn.relu
 DENSE = "Dense takes the output features only; the input width comes from the input"
 CONV = "takes features and kernel_size; the input width comes from the input"
-NORM = "takes no sizes: it normalises over the last axis, whose width comes from the input"
+NORM = "takes no sizes, which come from the input: it normalises over the last axis, or those of axis="
 HEADS = "MultiHeadAttention takes the number of heads only; the width comes from the input"
 STATE = "takes the features of the state only; the input width comes from the input"
 
@@ -39,8 +39,10 @@ BY_POSITION = [
      " keyword: table_init, param_dtype, dtype"),
     (lambda: nn.LayerNorm(8), f"LayerNorm(8): LayerNorm {NORM}: LayerNorm()"),
     (lambda: nn.LayerNorm((8,)), f"LayerNorm((8,)): LayerNorm {NORM}: LayerNorm()"),
-    (lambda: nn.LayerNorm(1e-6), f"LayerNorm(1e-06): LayerNorm {NORM}; options go by keyword: epsilon, use_bias,"
-     " param_dtype, dtype"),
+    (lambda: nn.LayerNorm((8, 8, 3), eps=0.1), f"LayerNorm((8, 8, 3), eps=0.1): LayerNorm {NORM}:"
+     " LayerNorm(axis=(-3, -2, -1), epsilon=0.1); eps is called epsilon here"),
+    (lambda: nn.LayerNorm(1e-6), f"LayerNorm(1e-06): LayerNorm {NORM}; options go by keyword: epsilon, use_scale, use_bias,"
+     " param_dtype, dtype, axis, feature_axes"),
     (lambda: nn.RMSNorm(8), f"RMSNorm(8): RMSNorm {NORM}: RMSNorm()"),
     (lambda: nn.BatchNorm(8), "BatchNorm(8): BatchNorm takes no sizes: the width comes from the input: BatchNorm()"),
     (lambda: nn.GroupNorm(4, 8), "GroupNorm(4, 8): GroupNorm takes the number of groups only; the width comes from the"
@@ -85,10 +87,11 @@ BY_KEYWORD = [
     (lambda: nn.Embedding(input_dim=5, output_dim=3), "Embedding(input_dim=5, output_dim=3): input_dim is called"
      " num_embeddings here; output_dim is called features here"),
     (lambda: nn.LayerNorm(eps=1e-6), "LayerNorm(eps=1e-06): eps is called epsilon here"),
-    (lambda: nn.LayerNorm(normalized_shape=8), "LayerNorm(normalized_shape=8): normalized_shape comes from the input: leave it out"),
+    (lambda: nn.LayerNorm(normalized_shape=8), "LayerNorm(normalized_shape=8): normalized_shape comes from the input: leave it out,"
+     " or for two axes write axis=(-2, -1)"),
     (lambda: nn.LayerNorm(elementwise_affine=False),
-     "LayerNorm(elementwise_affine=False): elementwise_affine is no option: there is always a scale"),
-    (lambda: nn.RMSNorm(use_bias=True), "RMSNorm(use_bias=True): no option 'use_bias'; there are ['epsilon', 'param_dtype', 'dtype']"),
+     "LayerNorm(elementwise_affine=False): elementwise_affine is use_scale and use_bias here"),
+    (lambda: nn.RMSNorm(use_bias=True), "RMSNorm(use_bias=True): no option 'use_bias'. Did you mean 'use_scale'?"),
     (lambda: nn.BatchNorm(num_features=8), "BatchNorm(num_features=8): num_features comes from the input: leave it out"),
     (lambda: nn.BatchNorm(use_running_average=True), "BatchNorm(use_running_average=True): use_running_average is an option of"
      " the call: layer(params, x, train=True)"),
