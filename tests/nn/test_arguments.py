@@ -91,7 +91,7 @@ BY_KEYWORD = [
      " or for two axes write axis=(-2, -1)"),
     (lambda: nn.LayerNorm(elementwise_affine=False),
      "LayerNorm(elementwise_affine=False): elementwise_affine is use_scale and use_bias here"),
-    (lambda: nn.RMSNorm(use_bias=True), "RMSNorm(use_bias=True): no option 'use_bias'. Did you mean 'use_scale'?"),
+    (lambda: nn.RMSNorm(use_bias=True), "RMSNorm(use_bias=True): no option 'use_bias'; there are ['epsilon', 'use_scale', 'param_dtype', 'dtype', 'axis', 'feature_axes']"),
     (lambda: nn.BatchNorm(num_features=8), "BatchNorm(num_features=8): num_features comes from the input: leave it out"),
     (lambda: nn.BatchNorm(use_running_average=True), "BatchNorm(use_running_average=True): use_running_average is an option of"
      " the call: layer(params, x, train=True)"),
