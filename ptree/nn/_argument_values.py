@@ -21,6 +21,14 @@ from .._words import name_of, quoted, suggestion
 LARGEST_SIZE = 2**31 - 1
 """The largest size of an axis: the largest index in int32, the dtype of JAX's indices."""
 
+PADDING_MODES: Mapping[str, str] = {
+    "zeros": "constant",
+    "circular": "wrap",
+    "reflect": "reflect",
+    "replicate": "edge",
+}
+"""What the padding of a convolution is filled with, in PyTorch's words -> in those of `jnp.pad`."""
+
 
 class UnfitError(Exception):
     """A value that does not fit its argument: what was expected, and as the end of the sentence what to write instead, if
@@ -126,15 +134,17 @@ def _sequence(value: object) -> list[object] | None:
 # ----------------------------------------------------------------------------------- padding
 
 
-def padding(names: Collection[str]) -> Check:
-    """A check of the padding of a window: one of these names, a number of at least 0, or for each axis a name, a number
-    or (before, after).
+def padding(names: Collection[str], least: int = 0) -> Check:
+    """A check of the padding of a window: one of these names, a number, or for each axis a name, a number or
+    (before, after).
 
     Args:
         names: such as "SAME" and "VALID".
+        least: the smallest number; below 0 it takes places away.
     """
     quoted_names = ", ".join(map(repr, names))
-    expected = f"{quoted_names}, a number of at least 0, or for each axis one of these or (before, after)"
+    number = "a number of at least 0" if least == 0 else "a whole number"
+    expected = f"{quoted_names}, {number}, or for each axis one of these or (before, after)"
 
     def check(value: object) -> object:
         if isinstance(value, str):
@@ -153,11 +163,11 @@ def padding(names: Collection[str]) -> Check:
         if len(pair) != 2:
             raise UnfitError(expected)
         before, after = pair
-        return _whole_from(0, before, expected), _whole_from(0, after, expected)
+        return _whole_from(least, before, expected), _whole_from(least, after, expected)
 
     def one_padding(value: object) -> object:
         if not isinstance(value, str):
-            return _whole_from(0, value, expected)
+            return _whole_from(least, value, expected)
         if value in names:
             return value
         raise UnfitError(expected, _in_capitals(value, names) or _as_whole(value))
@@ -168,6 +178,17 @@ def padding(names: Collection[str]) -> Check:
 def _in_capitals(value: str, names: Collection[str]) -> str:
     """What to write instead of the name of a padding as in PyTorch and Keras, "same"."""
     return f": write {value.upper()!r}" if value.upper() in names else ""
+
+
+def padding_mode(value: object) -> str | tuple[str, ...]:
+    """Check what padding is filled with: a name, or a tuple with one for each axis."""
+    several = _sequence(value)
+    modes = [value] if several is None else several
+    for mode in modes:
+        if not isinstance(mode, str) or mode not in PADDING_MODES:
+            names = ", ".join(map(repr, PADDING_MODES))
+            raise UnfitError(f"one of {names}, or a tuple with one for each axis", _nearest(mode, PADDING_MODES))
+    return value if isinstance(value, str) else tuple(map(str, modes))
 
 
 # ------------------------------------------------------------------------------ other numbers
@@ -358,7 +379,7 @@ def _named_initializer(name: str) -> str:
 # ------------------------------------------------------------------------ the tables of checks
 
 
-_IN_A_WINDOW = ("SAME", "VALID")
+_FILLED = ("CIRCULAR", "REFLECT", "REPLICATE")
 
 CHECKS: Mapping[str, Check] = {
     "features": size,
@@ -368,12 +389,16 @@ CHECKS: Mapping[str, Check] = {
     "feature_axes": optional(axes),
     "axis_name": optional(axis_names),
     "num_embeddings": size,
+    "padding_idx": optional(index),
     "kernel_size": sizes,
     "window": sizes,
     "stride": sizes,
     "MaxPool.stride": optional(sizes),
     "AvgPool.stride": optional(sizes),
-    "padding": padding(_IN_A_WINDOW),
+    "padding": padding(("SAME", "VALID")),
+    "Conv.padding": padding(("SAME", "VALID", "CAUSAL", *_FILLED)),
+    "ConvTranspose.padding": padding(("SAME", "VALID", *_FILLED), least=-LARGEST_SIZE),
+    "padding_mode": padding_mode,
     "dilation": sizes,
     "groups": size,
     "heads": size,

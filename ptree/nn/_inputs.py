@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import LayerError
@@ -37,10 +38,28 @@ def _of_kind(layer: Layer, x: PyTree, kind: type, numbers: str) -> jax.Array:
     # By attributes, as arrays, tracers and `jax.ShapeDtypeStruct` have no class in common.
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise misfit(layer, "an array", f"a {type(x).__name__}")
-    if not x.shape or not jnp.issubdtype(x.dtype, kind):
-        real = "real " if jnp.issubdtype(x.dtype, jnp.complexfloating) else ""
-        raise misfit(layer, f"an input of {real}{numbers} with at least one axis", describe(x))
+    if not x.shape or not is_of_dtype(x, kind):
+        real = "real " if is_of_dtype(x, jnp.complexfloating) else ""
+        raise misfit(layer, f"an input of {real}{numbers} with at least one axis", described(x))
     return x
+
+
+def is_of_dtype(x: PyTree, kind: type) -> bool:
+    """Whether an input is an array of JAX or NumPy of this kind of dtype, such as `jnp.floating`."""
+    try:
+        return bool(jnp.issubdtype(x.dtype, kind))
+    except (AttributeError, TypeError):  # TypeError: the dtype of another library, such as PyTorch's
+        return False
+
+
+def described(x: PyTree) -> str:
+    """An input for a message; a tensor of another library with its type, as its dtype may have the same name as JAX's."""
+    is_foreign = hasattr(x, "dtype") and not is_of_dtype(x, np.generic) and not is_of_dtype(x, jax.dtypes.extended)
+    return (
+        f"{describe(x)} of {type(x).__module__}.{type(x).__name__}: make it a NumPy array"
+        if is_foreign
+        else describe(x)
+    )
 
 
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:

@@ -731,7 +731,7 @@ def attend(key, options=(), **given):
         (lambda k: nn.Conv(6, 9, padding="VALID")(nn.Conv(6, 9).init(k, jnp.ones((2, 8, 4))), jnp.ones((2, 8, 4))),
          "Conv(6, 9, padding='VALID'): expected an input that holds the window at least once, got f32[2,8,4]"),
         (lambda k: nn.Conv(6, 3, stride=(1, 2)).init(k, jnp.ones((2, 8, 4))),
-         "Conv(6, 3, stride=(1, 2)): expected a stride of 1 numbers, for the axes of space, got (1, 2)"),
+         "Conv(6, 3, stride=(1, 2)): expected a stride of 1 entries, for the axes of space, got (1, 2)"),
         (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv(6, 3, padding=((1, 2, 3),)): expected padding to be 'SAME', 'VALID', a number"
          " of at least 0, or for each axis one of these or (before, after), got ((1, 2, 3),)"),
         (lambda k: nn.MaxPool(2, stride=0), "MaxPool(2, stride=0): expected stride to be a whole number of at least 1, or a tuple of them, or None, got 0"),
