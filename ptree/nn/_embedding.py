@@ -14,7 +14,7 @@ from .. import initializers
 from .._draw import Param
 from .._tree import PyTree
 from .._words import describe
-from ._inputs import cast, floats_or_complex, is_of_dtype, misfit, parameter
+from ._inputs import cast, described, floats_or_complex, is_of_dtype, misfit, parameter
 from ._layer import Initializer, Layer, Params
 
 
@@ -68,7 +68,7 @@ class Embedding(Layer):
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         if not is_of_dtype(x, jnp.integer):
-            raise misfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
+            raise misfit(self, "whole numbers that say which rows", f"the input {described(x)}")
         (table,) = cast(self, self.dtype, jnp.asarray(self._table(params)))
         ids = _in_32_bits(x, self.num_embeddings)
         # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.

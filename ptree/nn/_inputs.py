@@ -52,14 +52,18 @@ def is_of_dtype(x: PyTree, kind: type) -> bool:
         return False
 
 
+def is_foreign(x: PyTree) -> bool:
+    """Whether an input is a tensor of another library, such as PyTorch."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        return False
+    return not is_of_dtype(x, np.generic) and not is_of_dtype(x, jax.dtypes.extended)
+
+
 def described(x: PyTree) -> str:
     """An input for a message; a tensor of another library with its type, as its dtype may have the same name as JAX's."""
-    is_foreign = hasattr(x, "dtype") and not is_of_dtype(x, np.generic) and not is_of_dtype(x, jax.dtypes.extended)
-    return (
-        f"{describe(x)} of {type(x).__module__}.{type(x).__name__}: make it a NumPy array"
-        if is_foreign
-        else describe(x)
-    )
+    if is_foreign(x):
+        return f"{describe(x)} of {type(x).__module__}.{type(x).__name__}: make it a NumPy array"
+    return describe(x)
 
 
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:
@@ -132,6 +136,14 @@ def axes_of_input(layer: Layer, axes: int | tuple[int, ...], x: PyTree) -> tuple
 
 
 def shapes_of(x: PyTree) -> PyTree:
-    """The shapes and dtypes of an input, without values."""
+    """The shapes and dtypes of an input, without values.
+
+    Raises:
+        LayerError: an input that is no array, nor a number of Python, nor a tree of them.
+    """
     # `eval_shape` takes arrays of NumPy, Python numbers and nested inputs alike.
-    return jax.eval_shape(lambda x: x, x)
+    try:
+        return jax.eval_shape(lambda x: x, x)
+    except TypeError:
+        got = ", ".join(described(leaf) for leaf in jax.tree.leaves(x))
+        raise LayerError(f"expected an input of arrays, got {got}") from None

@@ -84,7 +84,10 @@ class MaxPool(_Pool):
     """
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        lowest = np.asarray(-np.inf, floats(self, x).dtype)
+        x = jnp.asarray(floats(self, x))
+        lowest = np.asarray(-np.inf, x.dtype)
+        if np.isnan(lowest):  # an 8-bit float without infinity
+            lowest = np.asarray(jnp.finfo(x.dtype).min, x.dtype)
         return self._reduced(x, lowest, jax.lax.max)
 
 
@@ -105,7 +108,8 @@ class AvgPool(_Pool):
     count_padding: bool = True
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        wide = widened(floats_or_complex(self, x))  # in bfloat16 a sum of ones stops growing at 256
+        x = jnp.asarray(floats_or_complex(self, x))
+        wide = widened(x)  # in bfloat16 a sum of ones stops growing at 256
         zero = np.zeros((), wide.dtype)
         total = self._reduced(wide, zero, jax.lax.add)
         if self.count_padding:
