@@ -14,9 +14,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .. import initializers
-from .._words import name_of, quoted, suggestion
+from .._words import describe, name_of, quoted, suggestion
 
 LARGEST_SIZE = 2**31 - 1
 """The largest size of an axis: the largest index in int32, the dtype of JAX's indices."""
@@ -126,7 +127,7 @@ def _sequence(value: object) -> list[object] | None:
     """The items of a list, tuple or array with one axis; None for anything else."""
     if isinstance(value, (list, tuple)):
         return list(value)
-    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1 and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1 and not isinstance(value, Tracer):
         return value.tolist()
     return None
 
@@ -184,7 +185,7 @@ def padding_mode(value: object) -> str | tuple[str, ...]:
     """Check what padding is filled with: a name, or a tuple with one for each axis."""
     several = _sequence(value)
     modes = [value] if several is None else several
-    for mode in modes:
+    for mode in modes or [None]:
         if not isinstance(mode, str) or mode not in PADDING_MODES:
             names = ", ".join(map(repr, PADDING_MODES))
             raise UnfitError(f"one of {names}, or a tuple with one for each axis", _nearest(mode, PADDING_MODES))
@@ -223,10 +224,12 @@ def _real(value: object) -> float | None:
     """A real number of Python, NumPy or JAX as one of Python; None for anything else."""
     if isinstance(value, (bool, np.bool_)):
         return None
-    if isinstance(value, (int, float)):
-        return value if abs(value) < 1e300 else math.inf  # an int may be too large for a float
+    if isinstance(value, int):
+        return int(value) if abs(value) < 1e300 else math.inf  # it may be too large for a float
+    if isinstance(value, float):
+        return float(value)  # NumPy's float64 is one too
     # A number of NumPy or an array without axes, also of bfloat16, which is no subclass of NumPy's floats.
-    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and not isinstance(value, Tracer):
         is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
         return float(value) if is_real and value.ndim == 0 else None
     return None
@@ -342,7 +345,7 @@ def _dtype_of_kind(value: object, kind: type, expected: str) -> object:
     if value is None:  # NumPy reads it as float64
         raise UnfitError(expected)
     try:
-        dtype = jnp.dtype(value)  # pyright: ignore[reportArgumentType]
+        dtype = jnp.dtype(value)  # pyright: ignore[reportArgumentType, reportCallIssue]
     except TypeError:
         raise UnfitError(expected, _nearest(value, _DTYPES)) from None
     if not jnp.issubdtype(dtype, kind):
@@ -371,7 +374,7 @@ def initializer(value: object) -> object:
 def _named_initializer(name: str) -> str:
     """What to write instead of the name of an initialiser, as in Keras: "glorot_uniform"."""
     if name in initializers.__all__:
-        call = "" if isinstance(vars(initializers)[name], initializers.Recipe) else "(...)"
+        call = "(...)" if inspect.isfunction(vars(initializers)[name]) else ""
         return f": write initializers.{name}{call}"
     return _nearest(name, initializers.__all__)
 
@@ -426,6 +429,15 @@ LAYERS = ("layer", "inner", "layers", "combine")
 """Arguments that containers check, as they make layers of them."""
 
 
+def shown(value: object) -> str:
+    """The value of an argument, for a message: an array by its shape and dtype, a function by its name."""
+    if isinstance(value, Tracer):
+        return describe(value)
+    if callable(value) and not isinstance(value, str):
+        return name_of(value)
+    return " ".join(quoted(value).split())  # on one line: a Sequential is shown on several
+
+
 def problems_with(kind: type, values: Mapping[str, object]) -> dict[str, str]:
     """What is wrong with the values of a layer's arguments: name -> "expected ..., got ..." and what to write instead."""
     problems: dict[str, str] = {}
@@ -440,8 +452,7 @@ def problems_with(kind: type, values: Mapping[str, object]) -> dict[str, str]:
 
 
 def _problem(name: str, unfit: UnfitError, value: object) -> str:
-    got = name_of(value) if inspect.isroutine(value) or isinstance(value, type) else quoted(value)
-    text = f"expected {name} to be {unfit.expected}, got {got}"
+    text = f"expected {name} to be {unfit.expected}, got {shown(value)}"
     return f"{text}{unfit.fix}"
 
 

@@ -95,14 +95,15 @@ class Embedding(Layer):
         return parameter(params, "table", self, (self.num_embeddings, self.features))
 
 
-def _in_32_bits(ids: jax.Array, count: int) -> jax.Array:
+def _in_32_bits(ids: jax.Array, count: int) -> jax.Array | np.ndarray:
     """Ids of 64 bits in 32, with -1 for those that are not below `count`."""
     if ids.dtype.itemsize < 8:
         return ids
-    # JAX indexes in 32 bits, in which 2**32 would be 0. By NumPy where it can be: an array of JAX may have 32 bits only.
-    library = np if isinstance(ids, (np.ndarray, np.generic)) else jnp
+    # JAX indexes in 32 bits, in which 2**32 would be 0.
     is_inside = (ids >= 0) & (ids < count)
-    return library.where(is_inside, ids, -1).astype(np.int32)
+    if isinstance(ids, (np.ndarray, np.generic)):  # without x64 an array of JAX would have 32 bits already
+        return np.where(is_inside, ids, -1).astype(np.int32)
+    return jnp.where(is_inside, ids, -1).astype(jnp.int32)
 
 
 @dataclass(frozen=True)
