@@ -127,8 +127,10 @@ def widened(x: jax.Array) -> jax.Array:
 
 def axes_of_input(layer: Layer, axes: int | tuple[int, ...], x: PyTree) -> tuple[int, ...]:
     """Axes counted from the front, in order; raise if the input does not have them."""
-    several = axes if isinstance(axes, tuple) else (axes,)
     ndim = len(x.shape)
+    if axes == -1 and ndim:  # the usual axis, first for speed: 2 us
+        return (ndim - 1,)
+    several = axes if isinstance(axes, tuple) else (axes,)
     from_front = {axis % ndim for axis in several if -ndim <= axis < ndim}
     if len(from_front) < len(several):
         raise misfit(layer, f"an input with the axes {axes}", describe(x))
