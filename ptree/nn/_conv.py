@@ -262,6 +262,12 @@ class ConvTranspose(_Convolution):
 
 def _padded(x: jax.Array, axis: int, sides: tuple[int, int], filling: str) -> jax.Array:
     """Pad one axis with values of the array, as `jnp.pad` does in the mode `filling`."""
+    size = x.shape[axis]
+    if filling == "wrap" and max(sides) <= size:  # `jnp.pad` wraps no size that is a symbol of `jax.export`
+        before, after = sides
+        end = jax.lax.slice_in_dim(x, size - before, size, axis=axis)
+        start = jax.lax.slice_in_dim(x, 0, after, axis=axis)
+        return jnp.concatenate([end, x, start], axis)
     return jnp.pad(x, [sides if at == axis else (0, 0) for at in range(x.ndim)], filling)
 
 

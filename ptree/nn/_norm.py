@@ -289,7 +289,7 @@ class BatchNorm(_Norm):
         return self._normed(params, x, batch.mean, batch.var)
 
     def updated(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, params: P, x: PyTree, *, key: jax.Array | None = None, mask: PyTree = None
+        self, params: P, x: PyTree, *, key: jax.Array | None = None, train: bool = True, mask: PyTree = None
     ) -> tuple[jax.Array, P]:
         self._check(params, x)
         batch = self._of_batch(x, self._checked_mask(x, mask))
@@ -342,6 +342,7 @@ class BatchNorm(_Norm):
             seen = values if mask is None else jnp.where(mask, values, 0)
             return self._summed_over_parts(seen.sum(axes))
 
+        wide = widened(x)
         count = self._summed_over_parts(_counted(x, mask))
         if isinstance(count, int):
             # One value has the variance 0, and the unbiased one is 0 / 0.
@@ -349,8 +350,8 @@ class BatchNorm(_Norm):
                 raise misfit(self, "more than one value for each feature in training", f"the input {describe(x)}")
             divisor = count
         else:
+            count = count.astype(wide.real.dtype)
             divisor = jnp.maximum(count, 1)  # the mean of padding alone is 0 rather than NaN
-        wide = widened(x)
         mean = summed(wide) / divisor
         # mean(x * x) - mean ** 2 would lose digits where the mean is large
         return _BatchMoments(mean, summed(_squared(wide - mean)) / divisor, count)

@@ -378,6 +378,16 @@ def test_a_mask_that_does_not_fit_is_refused_also_outside_of_training():
                  layer, params, x, train=train, mask=mask)  # fmt: skip
 
 
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_an_update_works_under_strict_promotion_and_takes_the_options_of_a_call(mask):
+    x, net = numbers(3, 5, 4), nn.Sequential(nn.BatchNorm())
+    params = net.init(jax.random.key(0), x)
+    expected, _ = net.updated(params, x, mask=mask)
+    with jax.numpy_dtype_promotion("strict"):
+        y, _ = net.updated(params, x, train=True, mask=mask)
+    np.testing.assert_array_equal(y, expected)
+
+
 def test_a_mask_goes_through_containers():
     x = numbers(3, 5, 4)
     net = nn.Repeat(nn.Residual(nn.Sequential(nn.BatchNorm(), nn.Dense(4))), 2)

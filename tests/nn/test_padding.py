@@ -1,6 +1,7 @@
 """Convolutions with circular, reflected, replicated and causal padding, against PyTorch, Flax and Keras: values and gradients."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -251,3 +252,22 @@ def test_pools_take_a_padding_for_each_axis():
     np.testing.assert_array_equal(mixed({}, x), expected({}, x))
     mean = nn.AvgPool(3, 2, padding=("VALID", "SAME"), count_padding=False)
     np.testing.assert_array_equal(mean({}, x), nn.AvgPool(3, 2, padding=(0, (1, 1)), count_padding=False)({}, x))
+
+
+def test_a_kernel_larger_than_a_ring_wraps_around_it_again():
+    """As `jnp.pad` and Flax do; PyTorch refuses it."""
+    x = jnp.arange(1.0, 3.0).reshape(1, 2, 1)
+    layer = nn.Conv(1, 9, padding="CIRCULAR")
+    peer = linen.Conv(1, (9,), padding="CIRCULAR")
+    agree(layer, lambda p, x: peer.apply({"params": p}, x), drawn(layer, x), x)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "CAUSAL", "CIRCULAR", "REFLECT", "REPLICATE"])
+def test_a_size_that_is_a_symbol_is_padded(padding):
+    (size,) = jax.export.symbolic_shape("size", constraints=["size >= 4"])
+    layer = nn.Conv(4, 3, padding=padding)
+    params = layer.init(jax.random.key(0), jnp.ones((2, 9, 3)))
+    call = jax.jit(lambda params, x: layer(params, x))
+    exported = jax.export.export(call)(pt.asdict(params), jax.ShapeDtypeStruct((2, size, 3), jnp.float32))
+    x = data(2, 9, 3)
+    close(exported.call(pt.asdict(params), x), layer(params, x))
