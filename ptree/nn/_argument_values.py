@@ -415,6 +415,8 @@ CHECKS: Mapping[str, Check] = {
     "epsilon": real_number(least=0),
     "momentum": real_number(least=0, below=1),
     "rate": real_number(least=0, below=1),
+    "forget_bias": real_number(),
+    "activation": function,
     "function": function,
     "name": text,
     **dict.fromkeys(("use_bias", "use_scale", "causal", "reverse", "shared", "scan", "count_padding"), flag),
@@ -425,7 +427,7 @@ CHECKS: Mapping[str, Check] = {
 }
 """Name of an argument -> its check; `Layer.argument` where one layer takes other values than the rest."""
 
-LAYERS = ("layer", "inner", "layers", "combine")
+LAYERS = ("layer", "inner", "layers", "combine", "forward", "backward")
 """Arguments that containers check, as they make layers of them."""
 
 

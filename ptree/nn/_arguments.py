@@ -76,6 +76,8 @@ POSITIONS = {
     "MultiHeadAttention": Positions("the number of heads only; the width comes from the input", {2: _HEADS}),
     "LSTM": Positions(f"the features of the state only; {_WIDTH}", _RECURRENT),
     "GRU": Positions(f"the features of the state only; {_WIDTH}", _RECURRENT),
+    "RNN": Positions(f"the features of the state only; {_WIDTH}", _RECURRENT),
+    "Bidirectional": Positions("one or two recurrent layers"),
     "MaxPool": Positions("window and stride", _POOL),
     "AvgPool": Positions("window and stride", _POOL),
     "Dropout": Positions("the rate only"),
@@ -114,6 +116,10 @@ RENAMED = {
     "bias_init": ("bias_initializer", "b_init"),
     "table_init": ("embedding_init", "embeddings_initializer", "w_init"),
     "n": ("times", "num_layers"),
+    "activation": ("nonlinearity", "activation_fn"),
+    "forward": ("layer", "forward_rnn"),
+    "backward": ("backward_layer", "backward_rnn"),
+    "combine": ("merge_mode", "merge_fn"),
 }  # fmt: skip
 """Option of a layer here -> its names in other libraries."""
 
@@ -136,7 +142,8 @@ EXPLAINED = {
     "data_format": "is no option: features are the last axis",
     "batch_first": "is no option: axes are (batch, time, features)",
     "num_layers": "is written as layers: Sequential({name}(8), {name}(8))",
-    "bidirectional": "is two layers: Parallel({name}(8), {name}(8, reverse=True), combine=...)",
+    "bidirectional": "is a layer around it: Bidirectional({name}(8))",
+    "unit_forget_bias": "is written as forget_bias=1.0",
     "return_sequences": "is no option: the call gives the outputs of all times",
     "return_state": "is no option: layer.run(params, x) gives the last state too",
     "precision": "is set for all of JAX: jax.default_matmul_precision",

@@ -60,6 +60,9 @@ BY_POSITION = [
     (lambda: nn.LSTM(8, 16), f"LSTM(8, 16): LSTM {STATE}: LSTM(16)"),
     (lambda: nn.LSTM(8, 16, 2), f"LSTM(8, 16, 2): LSTM {STATE}: Sequential(*[LSTM(16) for _ in range(2)])"),
     (lambda: nn.GRU(8, 16), f"GRU(8, 16): GRU {STATE}: GRU(16)"),
+    (lambda: nn.RNN(8, 16), f"RNN(8, 16): RNN {STATE}: RNN(16)"),
+    (lambda: nn.Bidirectional(nn.GRU(8), nn.GRU(8, reverse=True), relu), "Bidirectional(GRU(8), GRU(8, reverse=True), relu):"
+     " Bidirectional takes one or two recurrent layers; options go by keyword: combine"),
     (lambda: nn.MaxPool(2, 2, 0), "MaxPool(2, 2, 0): MaxPool takes window and stride: MaxPool(2, 2, padding=0)"),
     (lambda: nn.AvgPool(2, 2, "SAME"), "AvgPool(2, 2, 'SAME'): AvgPool takes window and stride; options go by keyword:"
      " padding, count_padding"),
@@ -108,8 +111,13 @@ BY_KEYWORD = [
     (lambda: nn.MultiHeadAttention(4, dropout=0.1), "MultiHeadAttention(4, dropout=0.1): dropout is a layer:"
      " Sequential(MultiHeadAttention(...), Dropout(0.1))"),
     (lambda: nn.LSTM(hidden_size=8), "LSTM(hidden_size=8): hidden_size is called features here"),
-    (lambda: nn.LSTM(8, bidirectional=True), "LSTM(8, bidirectional=True): bidirectional is two layers: Parallel(LSTM(8),"
-     " LSTM(8, reverse=True), combine=...)"),
+    (lambda: nn.LSTM(8, bidirectional=True), "LSTM(8, bidirectional=True): bidirectional is a layer around it:"
+     " Bidirectional(LSTM(8))"),
+    (lambda: nn.LSTM(8, unit_forget_bias=True),
+     "LSTM(8, unit_forget_bias=True): unit_forget_bias is written as forget_bias=1.0"),
+    (lambda: nn.RNN(8, nonlinearity="relu"), "RNN(8, nonlinearity='relu'): nonlinearity is called activation here"),
+    (lambda: nn.Bidirectional(layer=nn.GRU(8), merge_mode="sum"), "Bidirectional(layer=GRU(8), merge_mode='sum'): layer is"
+     " called forward here; merge_mode is called combine here"),
     (lambda: nn.LSTM(8, return_state=True),
      "LSTM(8, return_state=True): return_state is no option: layer.run(params, x) gives the last state too"),
     (lambda: nn.MaxPool(pool_size=2), "MaxPool(pool_size=2): pool_size is called window here"),
@@ -145,7 +153,7 @@ def test_the_tables_name_layers_and_options_that_exist():
     "code", ["Dense(64)", "Sequential(Dense(8), relu)", "Conv(16, 3)", "Conv(16, 3, stride=2, padding=1)", "LayerNorm()",
              "Conv(3, 16, stride=3)", "GroupNorm(4)", "MultiHeadAttention(4)", "MultiHeadAttention(64, head_dim=4)", "LSTM(16)",
              "Sequential(*[LSTM(16) for _ in range(2)])", "MaxPool(2, 2, padding=0)", "Flatten()",
-             "Parallel(LSTM(8), LSTM(8, reverse=True), combine=max)"],
+             "Bidirectional(LSTM(8))", "LSTM(8, forget_bias=1.0)"],
 )  # fmt: skip
 def test_what_the_messages_recommend_is_accepted(code):
     assert isinstance(eval(code, {**vars(nn), "relu": relu}), nn.Layer)
@@ -153,7 +161,7 @@ def test_what_the_messages_recommend_is_accepted(code):
 
 def test_what_everyone_gives_by_position_is_accepted():
     given = [nn.Dense(8), nn.Conv(8, 3), nn.ConvTranspose(8, 3), nn.Embedding(9, 4), nn.GroupNorm(2), nn.LSTM(8), nn.GRU(8),
-             nn.MultiHeadAttention(4), nn.MaxPool(2), nn.MaxPool(3, 2), nn.AvgPool(3, 2), nn.Dropout(0.5), nn.Lambda(relu, "r"),
+             nn.RNN(8), nn.Bidirectional(nn.GRU(8)), nn.MultiHeadAttention(4), nn.MaxPool(2), nn.MaxPool(3, 2), nn.AvgPool(3, 2), nn.Dropout(0.5), nn.Lambda(relu, "r"),
              nn.Residual(relu), nn.Repeat(relu, 3), nn.Sequential(relu), nn.Parallel(relu)]  # fmt: skip
     assert repr(given[0]) == "Dense(8)"
     assert nn.Dense(features=8) == nn.Dense(8)

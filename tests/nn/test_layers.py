@@ -73,7 +73,7 @@ def test_a_sequential_is_a_sequence_of_its_layers(key):
     net = nn.Sequential(dense, jax.nn.relu, last)
     assert [*net][::2] == [dense, last]
     assert [*net][2] is net[2] is net[-1] is net["2"] is last
-    assert [repr(layer) for layer in net] == ["Dense(8)", "relu", "Dense(1)"]
+    assert [repr(layer) for _, layer in net.parts()] == ["Dense(8)", "relu", "Dense(1)"]
     assert [*reversed(net)] == [*net][::-1]
     assert len(net) == 3
     assert dense in net
@@ -595,6 +595,22 @@ def test_equal_layers_are_traced_once(key):
     assert len(traced) == 21  # where values are known, each call is a call
 
 
+def test_a_block_is_one_compiled_function_and_a_network_of_equal_layers_is_none(key):
+    block = nn.Sequential(nn.LayerNorm(), nn.Dense(4), jnp.tanh, nn.Dense(4))
+    deep, branches = nn.Sequential(*[block] * 3), nn.Parallel(nn.Dense(4), nn.Dense(4), nn.Dense(4))
+    few = nn.Sequential(nn.Dense(4), jnp.tanh, nn.Dense(4), jnp.tanh)
+    for net, names in (
+        (block, ["Sequential"]),
+        (few, ["Sequential"]),
+        (branches, ["Dense"] * 3),
+        (deep, ["Sequential"] * 3),
+    ):
+        traced = jax.jit(net).trace(net.init(key, X), X).jaxpr
+        assert [eqn.params["name"] for eqn in traced.eqns if "name" in eqn.params] == names
+        params = net.init(key, X)
+        np.testing.assert_allclose(jax.jit(net)(params, X), net(params, X), rtol=1e-6)
+
+
 def test_a_layer_may_look_at_values_where_they_are_known(key):
     @dataclasses.dataclass(frozen=True)
     class Looks(nn.Layer):
@@ -697,7 +713,8 @@ def attend(key, options=(), **given):
         (lambda k: nn.Sequential({"b": nn.Repeat(nn.Dense(5), 3)}).init(k, X),
          "at 'b', Repeat(Dense(5), 3): expected a layer whose output is like its input, f32[2,4], got f32[2,5]"),
         (lambda k: nn.Repeat(nn.Dense(4, dtype=jnp.bfloat16), 3).init(k, X),
-         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]"),
+         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]; cast the"
+         " input, or give the layers dtype=, to have one dtype throughout"),
         (lambda k: nn.Repeat(nn.Sequential(nn.Dense(4), nn.Conv(3, (3, 3))), 3).init(k, X),
          "at ':/1', Conv(3, (3, 3)): expected an input of 2 axes of space and one of features, got f32[2,4]"),
         (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 2).init(k, X), X),
