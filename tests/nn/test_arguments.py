@@ -172,7 +172,7 @@ def test_what_everyone_gives_by_position_is_accepted():
 
 REQUIRED = {
     "Dense": (8,), "Conv": (8, 3), "ConvTranspose": (8, 3), "Embedding": (9, 4), "LayerNorm": (), "RMSNorm": (), "GroupNorm": (2,),
-    "BatchNorm": (), "MultiHeadAttention": (4,), "LSTM": (8,), "GRU": (8,), "MaxPool": (2,), "AvgPool": (2,), "Dropout": (0.5,),
+    "BatchNorm": (), "MultiHeadAttention": (4,), "LSTM": (8,), "GRU": (8,), "RNN": (8,), "Bidirectional": (nn.LSTM(8),), "MaxPool": (2,), "AvgPool": (2,), "Dropout": (0.5,),
     "Flatten": (), "Lambda": (relu,), "Residual": (relu,), "Repeat": (relu, 3), "Sequential": (relu,), "Parallel": (relu,),
 }  # fmt: skip
 """The arguments by position of a call that every layer takes."""
@@ -211,6 +211,7 @@ BAD = {
     "groups": NO_SIZE, "heads": NO_SIZE, "head_dim": NO_SIZE, "kv_heads": NO_SIZE, "n": NO_SIZE, "unroll": NO_SIZE,
     "padding_idx": [0.0, "0", True, 9, -10, (1,), object()],
     "epsilon": NO_NUMBER, "momentum": [*NO_NUMBER, 1, 1.5], "rate": [*NO_NUMBER, 1, 1.5], "rotary": [*NO_NUMBER, 1, 0.5],
+    "forget_bias": ["0.1", None, True, float("nan"), float("inf"), 1j, [0.1], np.zeros(2), object()], "activation": [None, 3, "relu", [relu]],
     "param_dtype": [*NO_DTYPE, None], "dtype": [*NO_DTYPE, int, "int32", "uint8"],
     "axis": NO_AXIS, "feature_axes": NO_AXIS, "axis_name": ["", 3, (), ("a", 3), True, [None]],
     "padding": NO_PADDING, "padding_mode": ["wrap", "CIRCULAR", None, 3, (), ("zeros", 3), True],
@@ -224,7 +225,7 @@ BAD = {
 TAKEN = {
     "MaxPool": {"stride": [None]}, "AvgPool": {"stride": [None]},
     "MultiHeadAttention": {"head_dim": [None], "kv_heads": [None], "rotary": [None]},
-    "Repeat": {"unroll": [True]}, "LSTM": {"unroll": [True]}, "GRU": {"unroll": [True]},
+    "Repeat": {"unroll": [True]}, "LSTM": {"unroll": [True]}, "GRU": {"unroll": [True]}, "RNN": {"unroll": [True]},
     "ConvTranspose": {"padding": [-1]},
 }  # fmt: skip
 """Of these, the values that a layer does take."""
@@ -232,11 +233,11 @@ TAKEN = {
 
 def arguments_of(name):
     """The arguments of a layer that are checked, each with whether it goes by position."""
-    if name in ("Sequential", "Parallel", "Residual"):
+    if name in ("Sequential", "Parallel"):  # with a constructor of their own
         return []
     kind = getattr(nn, name)
-    fields = [field for field in dataclasses.fields(kind) if field.init and field.name != "layer"]
-    return [field.name for field in fields]
+    fields = [field.name for field in dataclasses.fields(kind) if field.init]
+    return [name for name in fields if name not in _argument_values.LAYERS]
 
 
 def call_with(name, argument, value):

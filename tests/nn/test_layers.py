@@ -1014,3 +1014,16 @@ def test_a_tensor_of_pytorch_is_refused_by_its_type():
 def test_float64_of_numpy_is_taken_without_a_warning():
     for name in EVERY_LAYER.keys() - {"Embedding"}:
         assert called_on(name, np.ones(INPUT)).dtype in (jnp.float32, np.float64)
+
+
+def test_a_sum_of_8_bit_floats_and_others_is_refused_by_the_container(key):
+    x = jnp.ones((2, 8), "float8_e4m3fn")
+    dense = nn.Dense(8, dtype="float32")
+    for net, got in (
+        (nn.Residual(dense), "f8_e4m3fn[2,8] and f32[2,8]"),
+        (nn.Parallel(dense, nn.Dropout(0)), "f32[2,8] and f8_e4m3fn[2,8]"),
+    ):
+        message = "expected dtypes that JAX promotes to one, or the option dtype=, such as dtype=jnp.float32, got " + got
+        with pytest.raises(pt.LayerError) as raised:
+            net(net.init(key, x.astype("float32")), x)
+        assert str(raised.value) == f"{net!r}: {message}"
