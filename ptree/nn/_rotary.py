@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TypeAlias
 
 import jax
@@ -19,7 +19,7 @@ Frequencies: TypeAlias = np.ndarray | jax.Array
 Scaling: TypeAlias = Callable[[np.ndarray], Frequencies]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rotary(FieldEquality):
     """Rotary position embedding (Su et al. 2021), for `MultiHeadAttention(rotary=...)`: turn pairs of features by the position.
 
@@ -135,6 +135,15 @@ class Rotary(FieldEquality):
         if size == x.shape[-1]:
             return turned
         return jnp.concatenate([turned, x[..., size:]], -1)
+
+    def __repr__(self) -> str:
+        """As a call of its constructor, with the options that differ from their defaults."""
+        changed: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                changed.append(f"{field.name}={value!r}")
+        return f"Rotary({', '.join(changed)})"
 
 
 def _turned_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:

@@ -196,10 +196,15 @@ def agrees_with_torch(ours, params, x, visible, bias=None):
     tensors = {path: torch.tensor(np.asarray(leaf), requires_grad=True) for path, leaf in pt.items(params)}
     x_there = torch.tensor(x, requires_grad=True)
     expected = torch_attention(tensors, x_there, visible, bias)
-    y, pulled = jax.vjp(ours, params, jnp.asarray(x))
+
+    @jax.jit
+    def with_gradients(params, x):
+        y, pulled = jax.vjp(ours, params, x)
+        return y, *pulled(2 * y)
+
+    y, grads, grad = with_gradients(params, x)
     np.testing.assert_allclose(y, expected.detach(), atol=1e-5)
     expected.square().sum().backward()
-    grads, grad = pulled(2 * y)
     np.testing.assert_allclose(grad, x_there.grad, atol=1e-4)
     for path, leaf in pt.items(grads):
         np.testing.assert_allclose(leaf, tensors[path].grad, atol=1e-4, err_msg=path)
@@ -210,26 +215,34 @@ def lower(time, places=None):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_mask_of_every_shape_that_broadcasts(causal):
+@pytest.mark.parametrize("full", [(2, 4, 5, 5), (2, 1, 1, 5), (1, 4, 5, 1)])
+def test_masks_and_biases_are_pytorchs(causal, full):
     """Random masks leave rows that see nothing, causal ones many: zeros, as in PyTorch, in values and gradients."""
     layer, x = nn.MultiHeadAttention(4, kv_heads=2, causal=causal), data(2, 5, 8)
     params = drawn(layer, x)
-    call = jax.jit(lambda params, x, mask, bias: layer(params, x, mask=mask, bias=bias))
     random = np.random.default_rng(3)
+    mask = random.random(full) < 0.4
+    mask[:1, :1, :1] = False
+    hidden = np.where(random.random(full) < 0.7, random.normal(size=full), -np.inf).astype("float32")
     order = lower(5) if causal else np.ones((5, 5), bool)
-    empty = 0
-    for at, full in enumerate(itertools.product(*[(1, size) for size in (2, 4, 5, 5)])):
-        mask = random.random(full) < 0.4
-        visible = np.broadcast_to(mask & order, (2, 4, 5, 5))
-        empty += (~visible.any(-1)).sum()
-        agrees_with_torch(lambda p, x: call(p, x, mask, None), params, x, torch.tensor(visible))
-        if at % 4:
-            continue
-        hidden = np.where(mask, random.normal(size=full), -np.inf).astype("float32")
-        bias = torch.tensor(np.broadcast_to(hidden, (2, 4, 5, 5)).copy())
-        agrees_with_torch(lambda p, x: call(p, x, None, hidden), params, x, torch.tensor(visible), bias)
-        agrees_with_torch(lambda p, x: call(p, x, mask, hidden), params, x, torch.tensor(visible), bias)
-    assert empty > 50
+    visible = torch.tensor(np.broadcast_to(mask & order, (2, 4, 5, 5)))
+    bias = torch.tensor(np.broadcast_to(hidden, (2, 4, 5, 5)).copy())
+    assert not visible.any(-1).all()
+    agrees_with_torch(lambda p, x: layer(p, x, mask=mask), params, x, visible)
+    agrees_with_torch(lambda p, x: layer(p, x, mask=mask, bias=hidden), params, x, visible, bias)
+    agrees_with_torch(lambda p, x: layer(p, x, bias=hidden), params, x, torch.tensor(order).expand(2, 4, 5, 5), bias)
+
+
+def test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one():
+    layer, x = nn.MultiHeadAttention(4, kv_heads=2, causal=True), data(2, 5, 8)
+    params = drawn(layer, x)
+    call = jax.jit(lambda mask, bias: layer(params, x, mask=mask, bias=bias))
+    random = np.random.default_rng(3)
+    whole = (2, 4, 5, 5)
+    for shape in itertools.product(*[(1, size) for size in whole]):
+        mask, bias = random.random(shape) < 0.6, random.normal(size=shape).astype("float32")
+        expected = call(np.broadcast_to(mask, whole), np.broadcast_to(bias, whole))
+        np.testing.assert_allclose(layer(params, x, mask=mask, bias=bias), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("options", grid(causal=[False, True], window=[None, 2], cached=[False, True]), ids=shown)
@@ -269,10 +282,11 @@ def test_no_bias_lets_a_causal_place_see_the_future(low):
     bias = np.zeros((1, 1, 5, 5), "float32")
     bias[:, :, :, :3] = low
     changed = np.concatenate([x[:, :3], x[:, 3:] + 5], 1)
-    y, z = (layer(params, inputs, bias=bias) for inputs in (x, changed))
+    call = jax.jit(lambda x: layer(params, x, bias=bias))
+    y, z = call(x), call(changed)
     np.testing.assert_array_equal(y[:, :3], z[:, :3])
     assert jnp.isfinite(y).all()
-    grad = jax.grad(lambda bias: layer(params, x, bias=bias).sum())(bias)
+    grad = jax.jit(jax.grad(lambda bias: layer(params, x, bias=bias).sum()))(bias)
     assert jnp.isfinite(grad).all()
 
 
@@ -336,9 +350,9 @@ def test_scale_and_soft_cap(options):
         weights = jax.nn.softmax(scores, where=lower(4))
         return jnp.einsum("bhts,bshd,hdo->bto", weights, v, p["o"]["kernel"]) + p["o"]["bias"]
 
-    got, wanted = (jax.vjp(f, params, x) for f in (layer, expected))
-    np.testing.assert_allclose(got[0], wanted[0], atol=1e-5)
-    np.testing.assert_allclose(got[1](got[0])[1], wanted[1](got[0])[1], atol=1e-4)
+    with_gradient = lambda f: jax.jit(lambda p, x: jax.vjp(lambda x: f(p, x), x)[1](jnp.ones_like(x)) + (f(p, x),))
+    for got, wanted in zip(with_gradient(layer)(params, x), with_gradient(expected)(params, x)):
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
 
 
 def test_qk_norm_is_that_of_flax_and_shares_nothing_between_queries_and_keys():
@@ -393,7 +407,8 @@ def test_dropout_of_weights_is_that_of_flax_bit_for_bit():
         return jnp.einsum("bthd,hdo->bto", y, params["o/kernel"]) + params["o/bias"]
 
     np.testing.assert_allclose(layer(params, x, key=key, train=True), flax(x), atol=1e-5)
-    got, wanted = (jax.grad(lambda x: f(x).sum())(x) for f in (lambda x: layer(params, x, key=key), flax))
+    ours = lambda x: layer(params, x, key=key)
+    got, wanted = (jax.jit(jax.grad(lambda x, f=f: f(x).sum()))(x) for f in (ours, flax))
     np.testing.assert_allclose(got, wanted, atol=1e-4)
     np.testing.assert_array_equal(layer(params, x), nn.MultiHeadAttention(2, causal=True)(params, x))
     says(
