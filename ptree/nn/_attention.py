@@ -99,9 +99,8 @@ class MultiHeadAttention(Layer):
         if not (_is_size(self.heads) and _is_size(self._kv_heads)) or self.heads % self._kv_heads:
             got = f"{self.heads!r} and {self.kv_heads!r}"
             raise LayerError(f"MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got {got}")
-        if isinstance(self.rotary, bool):
-            raise LayerError(f"MultiHeadAttention: expected a Rotary or its base, such as 1e4, got {self.rotary}")
-        self._rotary  # raises for a base that does not fit
+        if self.rotary is not None and not isinstance(self.rotary, Rotary):
+            Rotary(self.rotary)  # raises for a base that does not fit
         if self.window is not None and not (_is_size(self.window) and self.causal):
             expected = "a window of at least 1 in a causal layer"
             raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.window!r} and causal={self.causal}")
@@ -191,7 +190,7 @@ class MultiHeadAttention(Layer):
         written and read.
 
         Raises:
-            LayerError: no `head_dim`, or another one than the layer's.
+            LayerError: no `head_dim`, another one than the layer's, or a dtype that is not of floats.
         """
         size = head_dim or self.head_dim
         if size is None:
@@ -199,7 +198,10 @@ class MultiHeadAttention(Layer):
         if self.head_dim not in (None, size):
             raise LayerError(f"{self!r}: expected head_dim={self.head_dim} for the cache, got {size}")
         # The dtype in which keys and values are computed, unless the input is wider than the parameters.
-        return empty_cache((batch, length, self._kv_heads, size), dtype or self.dtype or self.param_dtype)
+        stored = jnp.dtype(dtype or self.dtype or self.param_dtype)
+        if not jnp.issubdtype(stored, jnp.floating):  # keys would be cut off to whole numbers
+            raise LayerError(f"{self!r}: expected a dtype of floats for the cache, got {stored}")
+        return empty_cache((batch, length, self._kv_heads, size), stored)
 
     def parts(self) -> Iterator[tuple[str, PyTree]]:
         if self.qk_norm is not None:
@@ -316,6 +318,8 @@ class MultiHeadAttention(Layer):
         bias: jax.Array | None,
         key: jax.Array | None,
     ) -> jax.Array:
+        if jnp.iscomplexobj(q):  # a softmax of complex scores is not defined
+            raise misfit(self, "queries and keys of real numbers", describe(q))
         # In the dtype of the queries: a cache may be of another one.
         q, k, v = cast(self.dtype or q.dtype, q, k, v)
         scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
@@ -332,4 +336,4 @@ class MultiHeadAttention(Layer):
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1

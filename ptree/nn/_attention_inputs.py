@@ -27,12 +27,12 @@ def check_mask(layer: Layer, mask: PyTree, full: tuple[int, int, int, int]) -> N
     """Check a mask, bool of four axes that broadcast to (batch, heads, time, places)."""
     if mask is None:
         return
-    dtype = _dtype_of(mask)
-    if dtype == bool and _broadcasts(mask, full):
+    is_bool = _is_bool(mask)
+    if is_bool and _broadcasts(mask, full):
         return
     expected = f"a mask that broadcasts to bool{[*full]}, of four axes"
     # A mask of floats is refused: in PyTorch it is added to the scores, in Flax and Keras it is 0 and 1.
-    fix = "" if dtype == bool else "; write mask != 0 for one of 0 and 1, bias= for what is added to the scores"
+    fix = "" if is_bool else "; write mask != 0 for one of 0 and 1, bias= for what is added to the scores"
     raise misfit(layer, expected, f"{describe(mask)}{fix}{_four_axes('mask', mask, full)}")
 
 
@@ -45,7 +45,7 @@ def check_bias(layer: Layer, bias: PyTree, full: tuple[int, int, int, int]) -> N
     if is_float and _broadcasts(bias, full):
         return
     expected = f"a bias that broadcasts to f32{[*full]}, of four axes"
-    fix = "; write mask= for it" if dtype == bool else ""
+    fix = "; write mask= for it" if _is_bool(bias) else ""
     raise misfit(layer, expected, f"{describe(bias)}{fix}{_four_axes('bias', bias, full)}")
 
 
@@ -55,7 +55,9 @@ def check_positions(layer: Layer, x: jax.Array, positions: PyTree) -> None:
         return
     batch, time, _ = x.shape
     dtype = _dtype_of(positions)
-    is_number = dtype is not None and jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+    is_number = (
+        dtype is not None and jnp.issubdtype(dtype, jnp.number) and not jnp.issubdtype(dtype, jnp.complexfloating)
+    )
     if is_number and np.shape(positions) in ((1, time), (batch, time)):
         return
     expected = f"positions i32[{batch},{time}]" if batch == 1 else f"positions i32[{batch},{time}] or i32[1,{time}]"
@@ -94,6 +96,11 @@ def _check_room(layer: Layer, cache: Cache, time: int) -> None:
 def _dtype_of(array: PyTree) -> np.dtype | None:
     """The dtype of an array; None for anything else."""
     return array.dtype if hasattr(array, "dtype") and hasattr(array, "shape") else None
+
+
+def _is_bool(array: PyTree) -> bool:
+    dtype = _dtype_of(array)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.bool)
 
 
 def _broadcasts(array: PyTree, full: tuple[int, ...]) -> bool:

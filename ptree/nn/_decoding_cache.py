@@ -8,13 +8,15 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 Cache: TypeAlias = Mapping[str, jax.Array]
 """Keys `k` and values `v` f[batch, places, kv_heads, head_dim], and `length`, how many places are filled: i32[] or, where it
 differs from row to row, i32[batch]."""
 
 
-def empty_cache(shape: tuple[int, int, int, int], dtype: jnp.dtype) -> dict[str, jax.Array]:
+def empty_cache(shape: tuple[int, int, int, int], dtype: DTypeLike) -> dict[str, jax.Array]:
+    """A cache without any place filled, of keys and values of this shape."""
     return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype), "length": jnp.zeros((), jnp.int32)}
 
 
@@ -26,14 +28,14 @@ def known_length(cache: Cache) -> int | None:
 
 def next_places(cache: Cache, time: int) -> jax.Array:
     """The next places after those that are filled, i32[batch or 1, time]."""
-    length = jnp.asarray(cache["length"])
-    return length.reshape(-1, 1) + jnp.arange(time, dtype=length.dtype)
+    length = jnp.asarray(cache["length"], jnp.int32)
+    return length.reshape(-1, 1) + jnp.arange(time, dtype=jnp.int32)
 
 
 def filled_after(cache: Cache, time: int) -> jax.Array:
     """Which places are filled once the next ones are written, bool[batch or 1, 1, 1, places]."""
-    length = jnp.asarray(cache["length"]).reshape(-1, 1, 1, 1)
-    return jnp.arange(cache["k"].shape[1], dtype=length.dtype) < length + time
+    length = jnp.asarray(cache["length"], jnp.int32).reshape(-1, 1, 1, 1)
+    return jnp.arange(cache["k"].shape[1], dtype=jnp.int32) < length + time
 
 
 def extended(cache: Cache, k: jax.Array, v: jax.Array) -> dict[str, jax.Array]:
@@ -65,8 +67,7 @@ def _written_from(old: jax.Array, new: jax.Array, start: jax.Array, axis: int) -
     time = new.shape[axis]
     # JAX moves a block that does not fit back to the last start at which it does, over places that are filled. These get
     # the values that they have; a block takes less time than a scatter, and is written in place.
-    last_start = old.shape[axis] - time
-    first = jnp.minimum(start, last_start)
+    first = jnp.minimum(start, old.shape[axis] - time)
     shift = start - first
     filled = jax.lax.dynamic_slice_in_dim(old, first, time, axis)
     moved = new

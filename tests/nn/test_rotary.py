@@ -43,7 +43,9 @@ def test_pairs_halves_and_a_part_of_the_head(options):
     expected = torch.cat([turned, there[..., size:]], -1)
     y = jax.jit(rotary.rotate)(x, positions)
     assert y.dtype == dtype
-    np.testing.assert_allclose(y.astype("float32"), expected, atol={"float32": 5e-5, "float16": 2e-3, "bfloat16": 2e-2}[dtype])
+    np.testing.assert_allclose(
+        y.astype("float32"), expected, atol={"float32": 5e-5, "float16": 2e-3, "bfloat16": 2e-2}[dtype]
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"pairs": True}, {"fraction": 0.5}, {"pairs": True, "fraction": 0.5}])
@@ -104,7 +106,9 @@ def yarn(base, size, factor, context, slow, fast):
     return scaled
 
 
-@pytest.mark.parametrize("options", grid(base=[1e4, 5e5], size=[64, 128], factor=[1, 4, 8.0], context=[2048, 8192]), ids=shown)
+@pytest.mark.parametrize(
+    "options", grid(base=[1e4, 5e5], size=[64, 128], factor=[1, 4, 8.0], context=[2048, 8192]), ids=shown
+)
 def test_scaled_frequencies(options):
     base, size, factor, context = options.values()
     rotary = nn.Rotary(base)
