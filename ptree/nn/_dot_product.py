@@ -13,7 +13,8 @@ def scores_of(q: jax.Array, k: jax.Array, scale: float) -> jax.Array:
     """Scores f32[batch, heads, time, places] of queries f[batch, time, heads, size] and keys f[batch, places, kv_heads, size]."""
     batch, time, heads, size = q.shape
     kv_heads = k.shape[2]
-    grouped = q.reshape(batch, time, kv_heads, heads // kv_heads, size)
+    # Queries in the order of the scores: otherwise XLA transposes the scores, which takes 1.3 times as long on a CPU.
+    grouped = q.swapaxes(1, 2).reshape(batch, kv_heads, heads // kv_heads, time, size)
     scores = _product(grouped, k).reshape(batch, heads, time, k.shape[1])
     return scores * jnp.asarray(scale, scores.dtype)
 
@@ -61,7 +62,8 @@ def weighted_sum(weights: jax.Array, v: jax.Array) -> jax.Array:
     batch, heads, time, places = weights.shape
     kv_heads, size = v.shape[2:]
     grouped = weights.astype(v.dtype).reshape(batch, kv_heads, heads // kv_heads, time, places)
-    return jnp.einsum("bkgts,bskd->btkgd", grouped, v).reshape(batch, time, heads, size)
+    y = jnp.einsum("bkgts,bskd->bkgtd", grouped, v)
+    return y.reshape(batch, heads, time, size).swapaxes(1, 2)
 
 
 def attended_by_cudnn(
@@ -121,4 +123,4 @@ def _product(q: jax.Array, k: jax.Array) -> jax.Array:
 
 def _einsum(q: jax.Array, k: jax.Array, algorithm: DotAlgorithmPreset | None) -> jax.Array:
     wide = jnp.promote_types(q.dtype, jnp.float32)
-    return jnp.einsum("btkgd,bskd->bkgts", q, k, precision=algorithm, preferred_element_type=wide)
+    return jnp.einsum("bkgtd,bskd->bkgts", q, k, precision=algorithm, preferred_element_type=wide)

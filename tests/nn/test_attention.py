@@ -509,7 +509,7 @@ def test_options_that_do_not_fit_are_refused():
         (f"{layer!r}: expected a dtype of floats for the cache, got int8", lambda: layer.cache(2, 6, dtype="int8")),
         (f"{layer!r}: expected values for 3 places, as there are keys, got f32[2,4,8]", lambda: call(values=jnp.ones((2, 4, 8)))),
         (f"{layer!r}: expected positions i32[2,3] or i32[1,3], got bool[2,3]", lambda: call(positions=jnp.ones((2, 3), bool))),
-        (f"{layer!r}: expected what cache(...) or the last call gave, got (1, 2)", lambda: call(cache=(1, 2))),
+        (f"{layer!r}: expected what cache(...) or the last call gave, got tuple", lambda: call(cache=(1, 2))),
         (f"{layer!r}: expected a cache with k of the shape (2, places, 2, 4), got f32[3,2,6,2,4]",
          lambda: call(cache=jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), cache))),
         (f"{layer!r}: expected the length of a cache, i32[] or i32[2], got i32[3]", lambda: call(cache=cache | {"length": jnp.ones(3, int)})),
