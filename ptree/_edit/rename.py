@@ -21,7 +21,7 @@ from .._tree import (
     structure,
     with_items,
 )
-from .._words import lines, quoted
+from .._words import describe, lines, quoted
 from .selectors import unused_in_braces, why_unmatched
 
 T = TypeVar("T")
@@ -70,11 +70,16 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
 
 def _check_table(tree: PyTree, table: Mapping[OldName, str]) -> None:
     if not isinstance(table, Mapping):
-        raise PatternError("the names to change are a dict, a pattern or a compiled regex -> a path")
+        raise PatternError(
+            f"the names to change are a dict, a pattern or a compiled regex -> a path; got {describe(table)}"
+        )
     for old, new in table.items():
         text = old.pattern if isinstance(old, re.Pattern) else old
         if not isinstance(text, str) or not isinstance(new, str):
-            raise PatternError("the names to change are a dict, a pattern or a compiled regex -> a path")
+            raise PatternError(
+                "the names to change are a dict, a pattern or a compiled regex -> a path; got"
+                f" {quoted(old)}: {describe(new)}"
+            )
     if opened(tree) is None:
         raise StructureError("cannot rename: the tree is a single leaf, which has no name")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .._errors import PatternError
-from .._tree import MISSING, PyTree, aliases, leaves, map_leaves, replace_leaves
+from .._tree import MISSING, BareTree, PyTree, aliases, leaves, map_leaves, replace_leaves
 from .._words import describe, lines, listed, name_of, quoted, table
 from .pattern_walk import Selected
 from .selectors import LayerNumbers, Selector, choose, is_everything, layer_numbers, match, parse, single_layers
@@ -74,6 +74,13 @@ class _Rule:
         return all(is_everything(part) and not part.takes_away for part in parse(self.selector))
 
 
+def _check_are_rules(rules: object) -> None:
+    if not isinstance(rules, Mapping):
+        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    if isinstance(rules, BareTree):
+        raise PatternError("rules are a dict, selector -> value; got a Tree. The tree comes first, and then the rules")
+
+
 def explain(tree: PyTree, rules: Rules) -> Explanation:
     """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
 
@@ -91,8 +98,7 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
     Raises:
         PatternError: a malformed pattern, or rules that are no dict.
     """
-    if not isinstance(rules, Mapping):
-        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    _check_are_rules(rules)
     matched: dict[str, list[_Rule]] = {path: [] for path, _ in leaves(tree)}
     dead: dict[str, str] = {}
     names: list[str] = []
@@ -221,8 +227,7 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
     Raises:
         PatternError: a malformed rule, or with `strict` one that takes nothing.
     """
-    if not isinstance(rules, Mapping):
-        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    _check_are_rules(rules)
     taken: dict[str, set[LayerNumbers]] = {}
     values: list[tuple[Selected, Any]] = []
     by_alias: list[tuple[str, str, str]] = []

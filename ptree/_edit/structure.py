@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._errors import PathError, PatternError, StructureError, TieError
-from .._paths import STACKED, compile, split
+from .._paths import STACKED, compile, join, split
 from .._tree import (
     MISSING,
     BareTree,
@@ -145,16 +145,22 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
         what = describe(node) if place.tie is None else "an alias"
         where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
         raise PathError(f"{attempt}: {where}, not a node.{' Drop it first' if at else ''}")
-    if is_stack(inside.names) and layer_number(segments[used]) is not None:
+    if is_stack(inside.names):
         count = min(layer_counts(read(place), stacked_axes(at)), default=0)
-        raise StructureError(
-            f"{attempt}: {quoted(at)} is a stack of {count} layers. To add a layer use ptree.stacks.unstack first"
-        )
+        raise StructureError(f"{attempt}: {quoted(at)} is a stack of {count} layers. {_way_into(at, segments[used:])}")
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
             f"{attempt}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
         )
+
+
+def _way_into(stack: str, segments: Sequence[str]) -> str:
+    """How to add what was to be put beside the `:` of a stack."""
+    if layer_number(segments[0]) is not None:
+        return "To add a layer use ptree.stacks.unstack first"
+    inside = join(stack, "/".join([STACKED, *segments]))
+    return f"A leaf of all its layers is at {inside!r}, with an axis for the layers in front"
 
 
 def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, attempt: str) -> None:

@@ -11,7 +11,7 @@ import jax
 from .._edit import Selector, choose_names, names_of_leaves, unused_in_braces, why_unmatched
 from .._errors import PatternError, TieError
 from .._paths import Pattern, compile, fill_in, split
-from .._tree import PyTree, Structure, Tie, Tree, aliases, assemble, copied, entries, locate, structure
+from .._tree import BareTree, PyTree, Structure, Tie, Tree, aliases, assemble, copied, entries, locate, structure
 from .._words import describe, listed, quoted, with_fixes
 from .equal_leaves import same_objects
 from .misfits import Misfits, Problem
@@ -55,8 +55,7 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     tree = Tree(tree)
     if table is None:
         table = same_objects(tree)
-    if not isinstance(table, Mapping):
-        raise TieError(f"the ties are a dict, alias -> source; got {describe(table)}")
+    _check_is_table(table)
     written = _written_out(tree, table)
     misfits = Misfits(tree)
     problems = [*written.problems]
@@ -65,6 +64,21 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     if problems:
         raise TieError(with_fixes([problem.text for problem in problems], [problem.fix for problem in problems]))
     return _with_ties(structure(tree), written.pairs) if written.pairs else tree
+
+
+def _check_is_table(table: object) -> None:
+    if not isinstance(table, Mapping):
+        raise TieError(f"the ties are a dict, alias -> source; got {describe(table)}")
+    if isinstance(table, BareTree):
+        raise TieError("the ties are a dict, alias -> source; got a Tree. The tree comes first, and then the ties")
+    problems: list[str] = []
+    for alias, source in table.items():
+        if not isinstance(source, Tie | str | int):
+            problems.append(
+                f"cannot tie {quoted(alias)}: expected the path of its source, or ptree.transposed(path), got {describe(source)}"
+            )
+    if problems:
+        raise TieError(with_fixes(problems, ["The order is tie(tree, table)"]))
 
 
 def _with_ties(before: Structure, pairs: Mapping[str, Tie]) -> Tree:

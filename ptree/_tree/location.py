@@ -5,13 +5,14 @@ Also the error for a path that is not there: where the path stops, and the neare
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
 
 from .._errors import PathError
-from .._paths import STACKED, natural
+from .._paths import DEEPEST, STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
@@ -372,10 +373,22 @@ def no_path(tree: PyTree, segments: Sequence[str]) -> PathError:
     """The error for a path that is not there."""
     path = "/".join(segments)
     message = f"no path {quoted(path)}: {where_it_stops(tree, segments)}"
+    other = _in_other_spelling(tree, path)
+    if other:
+        return PathError(f"no path {quoted(path)}: its segments are joined by '/'. Did you mean {quoted(other)}?")
     if any(character in path for character in "*?{"):
         message = message.rstrip(".")
         message += ". It looks like a pattern: ptree.items reads, and ptree.update writes, what a pattern matches."
     return PathError(message)
+
+
+def _in_other_spelling(tree: PyTree, path: str) -> str:
+    """The path of the tree that is spelt with dots, as in PyTorch, or with brackets, as JAX prints its own; else empty."""
+    segments = re.findall(r"[^.\[\]'\"/]+", path)[: DEEPEST + 1]
+    spelt = "/".join(segments)
+    if not segments or spelt == path or len(segments) > DEEPEST or locate(tree, segments) is None:
+        return ""
+    return spelt
 
 
 def where_it_stops(tree: PyTree, segments: Sequence[str], otherwise: str = "it is there") -> str:

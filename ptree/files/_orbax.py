@@ -45,7 +45,11 @@ def orbax() -> ModuleType:
 
 
 def begin_save(
-    saver: AsyncCheckpointer, path: Path, leaves: Mapping[str, UnsavedLeaf], facts: Facts
+    saver: AsyncCheckpointer,
+    path: Path,
+    leaves: Mapping[str, UnsavedLeaf],
+    facts: Facts,
+    about_step: Mapping[str, str],
 ) -> Callable[[], None]:
     """Begin to save with Orbax; call the result to wait for the end. Arrays sharded over several hosts get no checksum.
 
@@ -59,7 +63,7 @@ def begin_save(
     sums = {name: digest(leaf.bytes()) for name, leaf in leaves.items() if leaf.is_here}
     stored = [replace(leaf.stored, checksum=sums.get(name, "")) for name, leaf in leaves.items()]
     about = replace(facts.about(stored), dtypes={})  # Orbax has all dtypes
-    metadata = {"ptree": about.to_json(), "empty": json.dumps(empty)}
+    metadata = {**about_step, "ptree": about.to_json(), "empty": json.dumps(empty)}
     not_empty = {name: array for name, array in arrays.items() if name not in empty}
     state = asdict(unflatten(not_empty or {"_": np.uint8(0)}))  # it refuses a tree without arrays too
     saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=metadata, force=True)
@@ -101,6 +105,7 @@ class OrbaxCheckpoint(SavedTree):
     def _read_metadata(self) -> None:
         about = self._reader.metadata(self.path)
         self.facts = Facts.from_json(about.custom_metadata["ptree"])
+        self.metadata = {name: text for name, text in about.custom_metadata.items() if type(text) is str}
         for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
             self._empty[name] = np.zeros(shape, dtype_named(dtype))
         arrays = {**dict(items(about.item_metadata.tree)), **self._empty}

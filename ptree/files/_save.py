@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from .._errors import FileError
 from .._paths import DEEPEST
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
+from ._background import Background
 from ._facts import Facts
 from ._kinds import UnsavedLeaf, empty_name, unsaved
-from ._locations import checked_path, file_path
+from ._locations import checked_path, refuse_other_kinds, save_path
+from ._turns import Turn
 from ._writer import Content, write_tree
 
 _RESERVED = ("ptree", "ptree_sum", "total_size")
@@ -35,21 +36,24 @@ class Saved:
     (True, <saved 'mlp.safetensors', 328 bytes>)
     """
 
-    def __init__(self, name: str, size: Future[int]):
+    def __init__(self, name: str, size: int | Background[int]):
         self._name, self._size = name, size
 
     def result(self, timeout: float | None = None) -> None:
         """Wait until all is on the disk; raises what went wrong, or TimeoutError after so many seconds."""
-        self._size.result(timeout)
+        if isinstance(self._size, Background):
+            self._size.result(timeout)
 
     def done(self) -> bool:
         """Whether it has come to an end, well or not."""
-        return self._size.done()
+        return not isinstance(self._size, Background) or self._size.done()
 
     def __repr__(self) -> str:
+        if isinstance(self._size, int):
+            return f"<saved {self._name!r}, {_readable(self._size)}>"
         if not self.done():
             return f"<saving {self._name!r}>"
-        error = self._size.exception()
+        error = self._size.error()
         if error is not None:
             return f"<{self._name!r} was not saved: {type(error).__name__}>"
         return f"<saved {self._name!r}, {_readable(self._size.result())}>"
@@ -95,6 +99,10 @@ def save(
     the new one. Leaves come from their devices one after the other. Any safetensors reader can read it. On a
     terminal, a bar shows what takes more than a second, unless it is in the background.
 
+    Of several saves to one path in this process, the last that was called wins, in the background or not. New files have
+    the permissions of those that they replace. A link at the path is replaced by the file, and its target stays; a link to
+    a folder on the way is followed.
+
     Windows has no file locks of this kind: two processes that save shards to one path at the same time may leave some of
     their shards over there, and a file that is open or mapped cannot be replaced.
 
@@ -107,25 +115,22 @@ def save(
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
         background: write in another thread. All is taken as it is now, and arrays may be donated at once; what is
-            on a GPU or spread over devices is copied to the host first.
+            on a GPU or spread over devices is copied to the host first. When the program ends, Python waits until all is
+            written; if something is not and nobody has called `result()`, it says so and ends with an error (exit code
+            120; 1 in a child by multiprocessing). A process that is killed, or calls `os._exit`, leaves the old file.
 
     Returns:
         A handle: `result()` waits until all is on the disk and raises what went wrong, `done()` says whether it has
         come to an end. Without `background` it is done.
 
     Raises:
-        FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
+        FileError: leaves that a file cannot hold; it lists all of them, and nothing is written. Or at the path is a folder,
+            device, FIFO or socket.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
-    plan = planned(path, tree, metadata, expand_ties, max_shard_size)
-    if background:
-        plan = plan.snapshot()
-        pool = ThreadPoolExecutor(1, "ptree.save")
-        size = pool.submit(plan.write, show_bar=False)
-        pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
-    else:
-        size = Future[int]()
-        size.set_result(plan.write(show_bar=True))
+    file = save_path(checked_path(path, "save(path, tree)"))
+    plan = planned(file, tree, metadata, expand_ties, max_shard_size)
+    size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(plan.file.name, size)
 
 
@@ -144,20 +149,29 @@ class SavePlan:
         return replace(self, content=replace(self.content, leaves=leaves))
 
     def write(self, show_bar: bool) -> int:
-        """Write it; the number of bytes on the disk."""
-        return write_tree(self.content, self.file, self.limit, show_bar)
+        """Write it when all earlier saves to this file have ended; the number of bytes on the disk."""
+        return self._write_in(Turn(self.file), show_bar)
+
+    def begin(self) -> Background[int]:
+        """Begin to write it, with the values as they are now, in another thread."""
+        plan = self.snapshot()
+        turn = Turn(self.file)
+        return Background(str(self.file), lambda: plan._write_in(turn, show_bar=False))
+
+    def _write_in(self, turn: Turn, show_bar: bool) -> int:
+        with turn:
+            return write_tree(self.content, self.file, self.limit, show_bar)
 
 
 def planned(
-    path: str | os.PathLike[str],
+    file: Path,
     tree: PyTree,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
 ) -> SavePlan:
     """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
-    file = file_path(checked_path(path, "save(path, tree)"))
-    file = Path(os.path.realpath(file))  # write through a link, not over it
+    refuse_other_kinds(file)
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
     leaves, facts = described(tree, expand_ties)
     return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)

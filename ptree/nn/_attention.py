@@ -9,7 +9,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from .. import initializers
@@ -17,7 +16,7 @@ from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
 from ._attention_inputs import check_bias, check_cache, check_context, check_mask, check_positions
-from ._container import as_layer, call_part
+from ._container import as_layer, call_part, check_part
 from ._decoding_cache import Cache, empty_cache, extended, filled_after, known_length, nan_after_the_end, next_places
 from ._dense import Dense
 from ._dot_product import attended_by_cudnn, capped, causal_order, dropped, scores_of, softmax_of_seen, weighted_sum
@@ -82,7 +81,7 @@ class MultiHeadAttention(Layer):
     causal: bool = False
     window: int | None = None
     rotary: float | Rotary | None = None
-    qk_norm: Layer | None = None
+    qk_norm: PyTree = None
     scale: float | None = None
     soft_cap: float | None = None
     dropout: float = 0.0
@@ -94,26 +93,15 @@ class MultiHeadAttention(Layer):
     implementation: Literal["xla", "cudnn"] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.qk_norm is not None:
-            object.__setattr__(self, "qk_norm", as_layer("MultiHeadAttention", self.qk_norm))
-        if not (_is_size(self.heads) and _is_size(self._kv_heads)) or self.heads % self._kv_heads:
-            got = f"{self.heads!r} and {self.kv_heads!r}"
-            raise LayerError(f"MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got {got}")
-        if self.rotary is not None and not isinstance(self.rotary, Rotary):
-            Rotary(self.rotary)  # raises for a base that does not fit
-        if self.window is not None and not (_is_size(self.window) and self.causal):
-            expected = "a window of at least 1 in a causal layer"
-            raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.window!r} and causal={self.causal}")
-        if not 0 <= self.dropout < 1:
-            expected = "a dropout of at least 0 and below 1"
-            raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.dropout!r}")
-        if self.soft_cap is not None and not self.soft_cap > 0:
-            raise LayerError(f"MultiHeadAttention: expected a soft_cap above 0, got {self.soft_cap!r}")
-        if self.implementation not in (None, "xla", "cudnn"):
-            expected = "the implementation None, 'xla' or 'cudnn'"
-            raise LayerError(f"MultiHeadAttention: expected {expected}, got {self.implementation!r}")
+            check_part("MultiHeadAttention", self.qk_norm)
+        if self.heads % self._kv_heads:
+            raise LayerError(f"{self!r}: expected heads that kv_heads divide, got {self.heads} and {self.kv_heads}")
+        if self.window is not None and not self.causal:
+            raise LayerError(f"{self!r}: expected causal=True with a window, got causal=False")
         if self.implementation == "cudnn" and (self.dropout or self.soft_cap is not None):
-            raise LayerError("MultiHeadAttention: expected no dropout= or soft_cap= with cuDNN, got one")
+            raise LayerError(f"{self!r}: expected no dropout= or soft_cap= with cuDNN, got one")
 
     def declare(self, x: PyTree, context: PyTree = None, values: PyTree = None) -> dict[str, Tree]:
         head_dim = self._head_dim(x)
@@ -203,11 +191,12 @@ class MultiHeadAttention(Layer):
             raise LayerError(f"{self!r}: expected a dtype of floats for the cache, got {stored}")
         return empty_cache((batch, length, self._kv_heads, size), stored)
 
-    def parts(self) -> Iterator[tuple[str, PyTree]]:
+    def parts(self) -> Iterator[tuple[str, Layer]]:
         if self.qk_norm is not None:
             # Two objects, as queries and keys have parameters of their own.
-            yield "q_norm", copy(self.qk_norm)
-            yield "k_norm", copy(self.qk_norm)
+            norm = as_layer(self.qk_norm)
+            yield "q_norm", copy(norm)
+            yield "k_norm", copy(norm)
 
     def call_options(self) -> frozenset[str]:
         names = super().call_options()
@@ -321,7 +310,7 @@ class MultiHeadAttention(Layer):
         if jnp.iscomplexobj(q):  # a softmax of complex scores is not defined
             raise misfit(self, "queries and keys of real numbers", describe(q))
         # In the dtype of the queries: a cache may be of another one.
-        q, k, v = cast(self.dtype or q.dtype, q, k, v)
+        q, k, v = cast(self, self.dtype or q.dtype, q, k, v)
         scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
         if self.implementation == "cudnn":
             is_causal = self.causal and self.window is None and q.shape[1] == k.shape[1]
@@ -333,7 +322,3 @@ class MultiHeadAttention(Layer):
         if self.dropout and key is not None:
             weights = dropped(weights, self.dropout, key)
         return weighted_sum(weights, v)
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= 1

@@ -22,10 +22,7 @@ from ._window import (
     Sizes,
     before_and_after,
     check_not_empty,
-    check_padding,
-    check_sizes,
     for_each_axis,
-    lists_as_tuples,
     spatial_rank,
 )
 
@@ -48,12 +45,7 @@ class _Convolution(Layer):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        # With a list in a field the layer would have no hash.
-        for option in ("kernel_size", "stride", "padding", "dilation"):
-            object.__setattr__(self, option, lists_as_tuples(getattr(self, option)))
-        sizes = {"features": self.features, "groups": self.groups, "kernel_size": self.kernel_size}
-        check_sizes(type(self).__name__, {**sizes, "stride": self.stride, "dilation": self.dilation})
-        check_padding(type(self).__name__, self.padding)
+        super().__post_init__()
         if self.features % self.groups:
             raise LayerError(f"{self!r}: expected features that {self.groups} groups divide, got {self.features}")
 
@@ -71,9 +63,9 @@ class _Convolution(Layer):
         kernel = self._kernel(params, x)
         if self.use_bias:
             bias = parameter(params, "bias", self, (self.features,))
-            x, kernel, bias = cast(self.dtype, x, kernel, bias)
+            x, kernel, bias = cast(self, self.dtype, x, kernel, bias)
         else:
-            x, kernel = cast(self.dtype, x, kernel)
+            x, kernel = cast(self, self.dtype, x, kernel)
             bias = None
         # JAX's convolution takes exactly one batch axis: the axes before space, also none, are reshaped to one and back.
         batch_axes = x.ndim - (kernel.ndim - 1)

@@ -13,7 +13,7 @@ from .. import initializers
 from .._draw import Param
 from .._tree import PyTree
 from .._words import describe
-from ._inputs import cast, floats, misfit, parameter
+from ._inputs import cast, floats_or_complex, misfit, parameter
 from ._layer import Initializer, Layer, Params
 
 
@@ -48,7 +48,7 @@ class Embedding(Layer):
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
             raise misfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
-        (table,) = cast(self.dtype, jnp.asarray(self._table(params)))
+        (table,) = cast(self, self.dtype, jnp.asarray(self._table(params)))
         # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.
         return table.at[x].get(mode="fill", wrap_negative_indices=False)
 
@@ -60,9 +60,9 @@ class Embedding(Layer):
         Raises:
             LayerError: an input with another number of features, or of whole numbers.
         """
-        if floats(self, x).shape[-1] != self.features:
+        if floats_or_complex(self, x).shape[-1] != self.features:
             raise misfit(self, f"{self.features} features to attend with", f"the input {describe(x)}")
-        x, table = cast(self.dtype, x, self._table(params))
+        x, table = cast(self, self.dtype, x, self._table(params))
         return x @ table.T
 
     def _table(self, params: Params) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from .._errors import LayerError
 from .._tree import PyTree
-from .._words import describe
+from .._words import describe, short_dtype
 from ._layer import Layer, Params
 
 
@@ -24,12 +24,22 @@ def misfit(layer: Layer, expected: str, got: str) -> LayerError:
 
 
 def floats(layer: Layer, x: PyTree) -> jax.Array:
-    """The input, checked to be an array of floats with at least one axis."""
+    """The input, checked to be an array of real floats with at least one axis."""
+    return _of_kind(layer, x, jnp.floating, "floats")
+
+
+def floats_or_complex(layer: Layer, x: PyTree) -> jax.Array:
+    """The input, checked to be an array of real or complex floats with at least one axis."""
+    return _of_kind(layer, x, jnp.inexact, "floats")
+
+
+def _of_kind(layer: Layer, x: PyTree, kind: type, numbers: str) -> jax.Array:
     # By attributes, as arrays, tracers and `jax.ShapeDtypeStruct` have no class in common.
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise misfit(layer, "an array", f"a {type(x).__name__}")
-    if not x.shape or not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise misfit(layer, "an input of floats with at least one axis", describe(x))
+    if not x.shape or not jnp.issubdtype(x.dtype, kind):
+        real = "real " if jnp.issubdtype(x.dtype, jnp.complexfloating) else ""
+        raise misfit(layer, f"an input of {real}{numbers} with at least one axis", describe(x))
     return x
 
 
@@ -61,10 +71,29 @@ def _child(params: Params, name: str, layer: Layer) -> PyTree:
         raise MissingParameterError(f"{expected}, got parameters {there}") from None
 
 
-def cast(dtype: DTypeLike | None, *arrays: jax.Array) -> list[jax.Array]:
+def cast(layer: Layer, dtype: DTypeLike | None, *arrays: jax.Array) -> list[jax.Array]:
     """Cast arrays, the input and parameters of a layer, to one dtype; None for the one that JAX promotes them to."""
-    dtype = jnp.result_type(*arrays) if dtype is None else dtype
+    dtype = common_dtype(layer, dtype, *arrays)
     return [array.astype(dtype) for array in arrays]
+
+
+def common_dtype(layer: Layer, dtype: DTypeLike | None, *arrays: jax.Array) -> DTypeLike:
+    """The dtype that a layer computes in: this one, or by default the one that JAX promotes the arrays to.
+
+    Raises:
+        LayerError: dtypes that JAX does not promote, such as 8-bit floats, or complex numbers and a real dtype.
+    """
+    if dtype is None:
+        try:
+            return jnp.result_type(*arrays)
+        except (TypeError, ValueError):  # ValueError: under `jax.numpy_dtype_promotion("strict")`
+            expected = "dtypes that JAX promotes to one, or the option dtype=, such as dtype=jnp.float32"
+            raise misfit(layer, expected, " and ".join(map(describe, arrays))) from None
+    is_real = not jnp.issubdtype(dtype, jnp.complexfloating)
+    # The cast would drop the imaginary part.
+    if is_real and any(jnp.iscomplexobj(array) for array in arrays):
+        raise misfit(layer, f"real numbers for dtype={short_dtype(dtype)}", " and ".join(map(describe, arrays)))
+    return dtype
 
 
 def shapes_of(x: PyTree) -> PyTree:

@@ -12,10 +12,9 @@ from jax.typing import DTypeLike
 from .. import initializers
 from .._draw import Param
 from .._edit import update
-from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
-from ._inputs import cast, floats, misfit, parameter
+from ._inputs import cast, common_dtype, floats_or_complex, misfit, parameter
 from ._layer import Layer, P, Params
 
 
@@ -30,7 +29,7 @@ class _Norm(Layer):
     dtype: DTypeLike | None = None
 
     def declare(self, x: PyTree) -> dict[str, Param]:
-        features = floats(self, x).shape[-1]
+        features = floats_or_complex(self, x).shape[-1]
         leaves = {"scale": Param((features,), self.param_dtype, initializers.ones)}
         if self.use_bias:
             leaves["bias"] = Param((features,), self.param_dtype, initializers.zeros)
@@ -38,7 +37,7 @@ class _Norm(Layer):
 
     def _check(self, params: Params, x: PyTree) -> None:
         """Raise unless the scale, bias and statistics have the size of the input's last axis."""
-        features = floats(self, x).shape[-1]
+        features = floats_or_complex(self, x).shape[-1]
         scale = parameter(params, "scale", self)
         # The usual mistake, another number of features in, gets a message that names both numbers.
         if scale.ndim == 1 and features != scale.shape[0]:
@@ -51,8 +50,8 @@ class _Norm(Layer):
     def _scaled(self, params: Params, normed: jax.Array, x: jax.Array) -> jax.Array:
         """Scale and shift a normalised input, in the dtype of the output."""
         # From the input, not from `normed`, which is in float32: a bfloat16 network stays in bfloat16.
-        dtype = self.dtype or jnp.result_type(x, params["scale"])
-        normed, scale = cast(dtype, normed, params["scale"])
+        dtype = common_dtype(self, self.dtype, x, params["scale"])
+        normed, scale = cast(self, dtype, normed, params["scale"])
         return self._shifted(params, normed * scale)
 
     def _shifted(self, params: Params, y: jax.Array) -> jax.Array:
@@ -124,8 +123,8 @@ class GroupNorm(_Norm):
     groups: int
 
     def declare(self, x: PyTree) -> dict[str, Param]:
-        features = floats(self, x).shape[-1]
-        if self.groups < 1 or features % self.groups:
+        features = floats_or_complex(self, x).shape[-1]
+        if features % self.groups:
             raise misfit(self, f"features that {self.groups} groups divide", f"the input {describe(x)}")
         return super().declare(x)
 
@@ -172,12 +171,8 @@ class BatchNorm(_Norm):
     _: KW_ONLY
     momentum: float = 0.9
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:  # with 1 the statistics would never change
-            raise LayerError(f"BatchNorm: expected a momentum of at least 0 and below 1, got {self.momentum}")
-
     def declare(self, x: PyTree) -> dict[str, Param]:
-        features = floats(self, x).shape[-1]
+        features = floats_or_complex(self, x).shape[-1]
         # In float32 even if parameters are bfloat16, whose rounding would stop 0.9 * old + 0.1 * new from changing.
         wide = jnp.promote_types(self.param_dtype, jnp.float32)
         mean = Param((features,), wide, initializers.zeros, trainable=False)
@@ -208,7 +203,7 @@ class BatchNorm(_Norm):
         return update(params, name, moved)
 
     def _normed(self, params: Params, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
-        dtype = self.dtype or jnp.result_type(x, params["scale"])
+        dtype = common_dtype(self, self.dtype, x, params["scale"])
         factor = (
             jax.lax.rsqrt(var + self.epsilon) * params["scale"]
         )  # one per feature, so that each place costs one product

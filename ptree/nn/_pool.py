@@ -12,17 +12,14 @@ import numpy as np
 
 from .._errors import LayerError
 from .._tree import PyTree
-from ._inputs import floats
+from ._inputs import floats, floats_or_complex
 from ._layer import Layer, Params
 from ._window import (
     Padding,
     Sizes,
     before_and_after,
     check_not_empty,
-    check_padding,
-    check_sizes,
     for_each_axis,
-    lists_as_tuples,
     spatial_rank,
 )
 
@@ -37,11 +34,7 @@ class _Pool(Layer):
     padding: Padding = "VALID"
 
     def __post_init__(self) -> None:
-        # With a list in a field the layer would have no hash.
-        for option in ("window", "stride", "padding"):
-            object.__setattr__(self, option, lists_as_tuples(getattr(self, option)))
-        check_sizes(type(self).__name__, {"window": self.window, "stride": self.stride})
-        check_padding(type(self).__name__, self.padding)
+        super().__post_init__()
         if not isinstance(self.padding, str):
             self._check_padding_below_window(self.padding)
 
@@ -111,7 +104,7 @@ class AvgPool(_Pool):
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         # Sum in float32 at least: in bfloat16 a sum of ones stops growing at 256.
-        wide = floats(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = floats_or_complex(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
         zero = np.zeros((), wide.dtype)
         total = self._reduced(wide, zero, jax.lax.add)
         if self.count_padding:

@@ -7,10 +7,9 @@ from typing import TypeAlias
 
 import jax
 
-from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
-from ._inputs import floats, misfit
+from ._inputs import floats_or_complex, misfit
 from ._layer import Layer
 
 Sizes: TypeAlias = int | tuple[int, ...]
@@ -19,56 +18,13 @@ Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
 """`"SAME"`, `"VALID"`, a number for both sides of all axes, or for each axis a number or (before, after)."""
 
 
-def check_sizes(kind: str, options: Mapping[str, Sizes | None]) -> None:
-    """Check sizes: they are whole numbers from 1 on, or tuples of them."""
-    for name, sizes in options.items():
-        if sizes is None:  # an option that is left out
-            continue
-        numbers = sizes if isinstance(sizes, tuple) else (sizes,)
-        if not all(map(_is_positive, numbers)):
-            raise LayerError(f"{kind}: expected {name} of at least 1, got {sizes!r}")
-
-
-def _is_positive(number: PyTree) -> bool:
-    return isinstance(number, int) and number >= 1
-
-
-def check_padding(kind: str, padding: Padding) -> None:
-    """Check a padding: it is `"SAME"`, `"VALID"`, a number, or for each axis a number or (before, after)."""
-    if isinstance(padding, str):
-        fits = padding in ("SAME", "VALID")
-    elif isinstance(padding, tuple):
-        fits = bool(padding) and all(map(_is_side, padding))  # () has the length of no input, so it is refused here
-    else:
-        fits = isinstance(padding, int)
-    if not fits:
-        raise LayerError(
-            f"{kind}: expected the padding 'SAME', 'VALID', a number, or for each axis a number or (before, after),"
-            f" got {padding!r}"
-        )
-
-
-def _is_side(side: PyTree) -> bool:
-    """Whether a value is the padding of one axis: a number, or (before, after)."""
-    if isinstance(side, tuple):
-        return len(side) == 2 and all(isinstance(number, int) for number in side)
-    return isinstance(side, int)
-
-
-def lists_as_tuples(value: PyTree) -> PyTree:
-    """Turn lists in the sizes and padding of a window into tuples, which have a hash."""
-    if isinstance(value, (list, tuple)):
-        return tuple(map(lists_as_tuples, value))
-    return value
-
-
 def spatial_rank(layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, Sizes | Padding | None]) -> int:
     """The number of axes of space in an input: as many as sizes of a window, else all between the first and the last.
 
     Args:
         per_axis: options of the window that, as tuples, need a number for each axis of space.
     """
-    axes = len(floats(layer, x).shape)
+    axes = len(floats_or_complex(layer, x).shape)
     # One size for all axes does not say how many there are: then the input has exactly one axis of batch.
     rank = len(window) if isinstance(window, tuple) else axes - 2
     is_supported = 1 <= rank <= 3  # the axes of space are depth, height and width

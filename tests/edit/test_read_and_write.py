@@ -107,7 +107,7 @@ def test_everything_of_a_tree_without_leaves_is_nothing():
 
 def test_a_regex_of_bytes_is_refused():
     says(pt.PatternError, "the regex b'a' is of bytes, and paths are strings", pt.items, {"a": 1}, re.compile(b"a"))
-    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path; got re.compile(b'a'): 'b'",
          pt.rename, {"a": 1}, {re.compile(b"a"): "b"})  # fmt: skip
 
 
@@ -160,9 +160,9 @@ def test_set_refuses_another_shape_dtype_or_structure_and_lists_all(params):
     fix = " Use ptree.put to replace it by something"
     says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got f32[7].{fix} of another shape or dtype.",
          pt.set, params, "0/bias", jnp.ones(7))  # fmt: skip
-    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8].{fix} of another shape or dtype.",
+    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8]. Cast the value with .astype('float32').{fix} of another shape or dtype.",
          pt.set, params, "4/bias", jnp.ones(8, jnp.int32))  # fmt: skip
-    says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got 0.0.{fix} of another shape or dtype.",
+    says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got 0.0. For an array of this number write jnp.full((8,), 0.0, 'float32').{fix} of another shape or dtype.",
          pt.set, params, "0/bias", 0.0)  # fmt: skip
     error = says(
         pt.StructureError,

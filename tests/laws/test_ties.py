@@ -424,7 +424,7 @@ FUNCTIONS = {
     "asdict": lambda m, _: (pt.tie(pt.asdict(m.tied), pt.ties(m.tied)), m.once),
     "label": lambda m, _: tuple(pt.label(t, {lambda path, leaf: leaf.ndim > 1: 1.0}, default=0.0) for t in (m.tied, m.once)),
     "init": lambda m, _: tuple(pt.init(pt.abstract(t), key(), {"**": I.normal(1.0)}) for t in (m.tied, m.once)),
-    "reinit": lambda m, _: tuple(pt.reinit(t, key(), {"**": I.uniform(1.0)}) for t in (m.tied, m.once)),
+    "reinit": lambda m, _: tuple(pt.reinit(t, key(), {"**": I.uniform(0.0, 1.0)}) for t in (m.tied, m.once)),
     "abstract": lambda m, _: tuple(pt.abstract(t) for t in (m.tied, m.once)),
     "keys": lambda m, _: tuple(jax.tree.map(jax.random.key_data, pt.random.keys(t, key())) for t in (m.tied, m.once)),
     "tie": lambda m, _: (pt.tie(m.tied, pt.ties(m.tied)), m.once),

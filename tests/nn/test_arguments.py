@@ -29,12 +29,12 @@ BY_POSITION = [
     (lambda: nn.Dense(8, "relu"), "Dense(8, 'relu'): put the activation after it: Sequential(Dense(8), jax.nn.relu)"),
     (lambda: nn.Dense(4, 8, relu), "Dense(4, 8, relu): put the activation after it: Sequential(Dense(8), relu)"),
     (lambda: nn.Conv(3, 16, 3), f"Conv(3, 16, 3): Conv {CONV}: Conv(16, 3) from PyTorch's order, Conv(3, 16, stride=3) from"
-     " Keras' and Flax'"),
+     " Keras' and Flax' order"),
     (lambda: nn.Conv(3, 16, (3, 3), 2), f"Conv(3, 16, (3, 3), 2): Conv {CONV}: Conv(16, (3, 3), stride=2)"),
     (lambda: nn.Conv(3, 16, 3, 2, 1), f"Conv(3, 16, 3, 2, 1): Conv {CONV}: Conv(16, 3, stride=2, padding=1)"),
     (lambda: nn.Conv(16, 3, relu), "Conv(16, 3, relu): put the activation after it: Sequential(Conv(16, 3), relu)"),
     (lambda: nn.ConvTranspose(3, 16, 4), f"ConvTranspose(3, 16, 4): ConvTranspose {CONV}: ConvTranspose(16, 4) from PyTorch's"
-     " order, ConvTranspose(3, 16, stride=4) from Keras' and Flax'"),
+     " order, ConvTranspose(3, 16, stride=4) from Keras' and Flax' order"),
     (lambda: nn.Embedding(50, 8, 0), "Embedding(50, 8, 0): Embedding takes num_embeddings and features; options go by"
      " keyword: table_init, param_dtype, dtype"),
     (lambda: nn.LayerNorm(8), f"LayerNorm(8): LayerNorm {NORM}: LayerNorm()"),
@@ -48,10 +48,13 @@ BY_POSITION = [
     (lambda: nn.GroupNorm(8, 4), "GroupNorm(8, 4): GroupNorm takes the number of groups only; the width comes from the"
      " input: GroupNorm(4)"),
     (lambda: nn.MultiHeadAttention(64, 4), f"MultiHeadAttention(64, 4): {HEADS}: MultiHeadAttention(4) from PyTorch's order,"
-     " MultiHeadAttention(64, head_dim=4) from Keras'"),
+     " MultiHeadAttention(64, head_dim=4) from Keras' order"),
     (lambda: nn.LSTM(8, 16), f"LSTM(8, 16): LSTM {STATE}: LSTM(16)"),
     (lambda: nn.LSTM(8, 16, 2), f"LSTM(8, 16, 2): LSTM {STATE}: Sequential(*[LSTM(16) for _ in range(2)])"),
     (lambda: nn.GRU(8, 16), f"GRU(8, 16): GRU {STATE}: GRU(16)"),
+    (lambda: nn.RNN(8, 16), f"RNN(8, 16): RNN {STATE}: RNN(16)"),
+    (lambda: nn.Bidirectional(nn.GRU(8), nn.GRU(8, reverse=True), relu), "Bidirectional(GRU(8), GRU(8, reverse=True), relu):"
+     " Bidirectional takes one or two recurrent layers; options go by keyword: combine"),
     (lambda: nn.MaxPool(2, 2, 0), "MaxPool(2, 2, 0): MaxPool takes window and stride: MaxPool(2, 2, padding=0)"),
     (lambda: nn.AvgPool(2, 2, "SAME"), "AvgPool(2, 2, 'SAME'): AvgPool takes window and stride; options go by keyword:"
      " padding, count_padding"),
@@ -71,17 +74,17 @@ BY_KEYWORD = [
     (lambda: nn.Dense(in_features=4, out_features=8), "Dense(in_features=4, out_features=8): in_features comes from the"
      " input: leave it out; out_features is called features here"),
     (lambda: nn.Dense(8, activation=relu),
-     "Dense(activation=relu): activation goes after the layer: Sequential(Dense(...), jax.nn.relu)"),
-    (lambda: nn.Dense(8, bias=False), "Dense(bias=False): bias is called use_bias here"),
-    (lambda: nn.Dense(8, name="out"), "Dense(name='out'): name comes from the container: Sequential({'name': Dense(...)})"),
-    (lambda: nn.Dense(8, rngs=0), "Dense(rngs=0): rngs is given to init: layer.init(jax.random.key(0), x)"),
-    (lambda: nn.Dense(8, use_bais=False), "Dense(use_bais=False): no option 'use_bais'. Did you mean 'use_bias'?"),
-    (lambda: nn.Dropout(0.1, x=1), "Dropout(x=1): no option 'x'; there are ['rate']"),
+     "Dense(8, activation=relu): activation goes after the layer: Sequential(Dense(...), jax.nn.relu)"),
+    (lambda: nn.Dense(8, bias=False), "Dense(8, bias=False): bias is called use_bias here"),
+    (lambda: nn.Dense(8, name="out"), "Dense(8, name='out'): name comes from the container: Sequential({'name': Dense(...)})"),
+    (lambda: nn.Dense(8, rngs=0), "Dense(8, rngs=0): rngs is given to init: layer.init(jax.random.key(0), x)"),
+    (lambda: nn.Dense(8, use_bais=False), "Dense(8, use_bais=False): no option 'use_bais'. Did you mean 'use_bias'?"),
+    (lambda: nn.Dropout(0.1, x=1), "Dropout(0.1, x=1): no option 'x'; there are ['rate']"),
     (lambda: nn.Conv(filters=16, kernel_size=3, strides=2),
-     "Conv(filters=16, strides=2): filters is called features here; strides is called stride here"),
-    (lambda: nn.Conv(16, 3, in_channels=3), "Conv(in_channels=3): in_channels comes from the input: leave it out"),
+     "Conv(filters=16, kernel_size=3, strides=2): filters is called features here; strides is called stride here"),
+    (lambda: nn.Conv(16, 3, in_channels=3), "Conv(16, 3, in_channels=3): in_channels comes from the input: leave it out"),
     (lambda: nn.Conv(16, 3, data_format="channels_last"),
-     "Conv(data_format='channels_last'): data_format is no option: features are the last axis"),
+     "Conv(16, 3, data_format='channels_last'): data_format is no option: features are the last axis"),
     (lambda: nn.Embedding(input_dim=5, output_dim=3), "Embedding(input_dim=5, output_dim=3): input_dim is called"
      " num_embeddings here; output_dim is called features here"),
     (lambda: nn.LayerNorm(eps=1e-6), "LayerNorm(eps=1e-06): eps is called epsilon here"),
@@ -95,21 +98,27 @@ BY_KEYWORD = [
     (lambda: nn.GroupNorm(num_groups=4), "GroupNorm(num_groups=4): num_groups is called groups here"),
     (lambda: nn.MultiHeadAttention(num_heads=4, embed_dim=64), "MultiHeadAttention(num_heads=4, embed_dim=64): num_heads is"
      " called heads here; embed_dim comes from the input: leave it out"),
-    (lambda: nn.MultiHeadAttention(4, key_dim=16), "MultiHeadAttention(key_dim=16): key_dim is called head_dim here"),
-    (lambda: nn.LSTM(4, dropout=0.1), "LSTM(dropout=0.1): dropout is a layer: Sequential(LSTM(...), Dropout(0.1))"),
-    (lambda: nn.MultiHeadAttention(4, dropout_rate=0.1), "MultiHeadAttention(dropout_rate=0.1): dropout_rate is called dropout here"),
+    (lambda: nn.MultiHeadAttention(4, key_dim=16), "MultiHeadAttention(4, key_dim=16): key_dim is called head_dim here"),
+    (lambda: nn.LSTM(4, dropout=0.1), "LSTM(4, dropout=0.1): dropout is a layer: Sequential(LSTM(...), Dropout(0.1))"),
+    (lambda: nn.MultiHeadAttention(4, dropout_rate=0.1),
+     "MultiHeadAttention(4, dropout_rate=0.1): dropout_rate is called dropout here"),
     (lambda: nn.LSTM(hidden_size=8), "LSTM(hidden_size=8): hidden_size is called features here"),
-    (lambda: nn.LSTM(8, bidirectional=True), "LSTM(bidirectional=True): bidirectional is two layers: Parallel(LSTM(8),"
-     " LSTM(8, reverse=True), combine=...)"),
+    (lambda: nn.LSTM(8, bidirectional=True), "LSTM(8, bidirectional=True): bidirectional is a layer around it:"
+     " Bidirectional(LSTM(8))"),
+    (lambda: nn.LSTM(8, unit_forget_bias=True),
+     "LSTM(8, unit_forget_bias=True): unit_forget_bias is written as forget_bias=1.0"),
+    (lambda: nn.RNN(8, nonlinearity="relu"), "RNN(8, nonlinearity='relu'): nonlinearity is called activation here"),
+    (lambda: nn.Bidirectional(layer=nn.GRU(8), merge_mode="sum"), "Bidirectional(layer=GRU(8), merge_mode='sum'): layer is"
+     " called forward here; merge_mode is called combine here"),
     (lambda: nn.LSTM(8, return_state=True),
-     "LSTM(return_state=True): return_state is no option: layer.run(params, x) gives the last state too"),
+     "LSTM(8, return_state=True): return_state is no option: layer.run(params, x) gives the last state too"),
     (lambda: nn.MaxPool(pool_size=2), "MaxPool(pool_size=2): pool_size is called window here"),
     (lambda: nn.MaxPool(kernel_size=2), "MaxPool(kernel_size=2): kernel_size is called window here"),
     (lambda: nn.Dropout(p=0.5), "Dropout(p=0.5): p is called rate here"),
-    (lambda: nn.Repeat(nn.Dense(8), times=3), "Repeat(times=3): times is called n here"),
-    (lambda: nn.Parallel(nn.Dense(8), combin=max), "Parallel(combin=max): no option 'combin'. Did you mean 'combine'?"),
+    (lambda: nn.Repeat(nn.Dense(8), times=3), "Repeat(Dense(8), times=3): times is called n here"),
+    (lambda: nn.Parallel(nn.Dense(8), combin=max), "Parallel(Dense(8), combin=max): no option 'combin'. Did you mean 'combine'?"),
     (lambda: nn.Sequential(nn.Dense(8), name="net"),
-     "Sequential(name='net'): name comes from the container: Sequential({'name': Sequential(...)})"),
+     "Sequential(Dense(8), name='net'): name comes from the container: Sequential({'name': Sequential(...)})"),
 ]  # fmt: skip
 
 
@@ -136,7 +145,7 @@ def test_the_tables_name_layers_and_options_that_exist():
     "code", ["Dense(64)", "Sequential(Dense(8), relu)", "Conv(16, 3)", "Conv(16, 3, stride=2, padding=1)", "LayerNorm()",
              "Conv(3, 16, stride=3)", "GroupNorm(4)", "MultiHeadAttention(4)", "MultiHeadAttention(64, head_dim=4)", "LSTM(16)",
              "Sequential(*[LSTM(16) for _ in range(2)])", "MaxPool(2, 2, padding=0)", "Flatten()",
-             "Parallel(LSTM(8), LSTM(8, reverse=True), combine=max)"],
+             "Bidirectional(LSTM(8))", "LSTM(8, forget_bias=1.0)"],
 )  # fmt: skip
 def test_what_the_messages_recommend_is_accepted(code):
     assert isinstance(eval(code, {**vars(nn), "relu": relu}), nn.Layer)
@@ -144,7 +153,7 @@ def test_what_the_messages_recommend_is_accepted(code):
 
 def test_what_everyone_gives_by_position_is_accepted():
     given = [nn.Dense(8), nn.Conv(8, 3), nn.ConvTranspose(8, 3), nn.Embedding(9, 4), nn.GroupNorm(2), nn.LSTM(8), nn.GRU(8),
-             nn.MultiHeadAttention(4), nn.MaxPool(2), nn.MaxPool(3, 2), nn.AvgPool(3, 2), nn.Dropout(0.5), nn.Lambda(relu, "r"),
+             nn.RNN(8), nn.Bidirectional(nn.GRU(8)), nn.MultiHeadAttention(4), nn.MaxPool(2), nn.MaxPool(3, 2), nn.AvgPool(3, 2), nn.Dropout(0.5), nn.Lambda(relu, "r"),
              nn.Residual(relu), nn.Repeat(relu, 3), nn.Sequential(relu), nn.Parallel(relu)]  # fmt: skip
     assert repr(given[0]) == "Dense(8)"
     assert nn.Dense(features=8) == nn.Dense(8)

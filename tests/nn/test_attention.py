@@ -489,7 +489,12 @@ def test_float64_is_float64(recwarn):
 def test_complex_numbers_are_refused(where):
     layer = nn.MultiHeadAttention(2, **({"param_dtype": "complex64"} if where == "param_dtype" else {}))
     x = jnp.ones((1, 3, 4), "complex64" if where == "input" else "float32")
-    text = f"{layer!r}: expected queries and keys of real numbers, got c64[1,3,2,2]"
+    text = (
+        "queries and keys of real numbers, got c64[1,3,2,2]"
+        if where == "param_dtype"
+        else ("an input of real floats with at least one axis, got c64[1,3,4]")
+    )
+    text = f"{layer!r}: expected {text}"
     says(pt.LayerError, text, lambda: layer(layer.init(jax.random.key(0), x), x))
 
 
@@ -497,13 +502,17 @@ def test_options_that_do_not_fit_are_refused():
     layer, x = nn.MultiHeadAttention(2, head_dim=4), jnp.ones((2, 3, 8))
     params, cache = drawn(layer, x), layer.cache(2, 6)
     call = lambda **options: layer(params, x, **options)
-    kind = "MultiHeadAttention: expected"
     for text, refused in [
-        (f"{kind} a window of at least 1 in a causal layer, got 3 and causal=False", lambda: nn.MultiHeadAttention(2, window=3)),
-        (f"{kind} a dropout of at least 0 and below 1, got 1.0", lambda: nn.MultiHeadAttention(2, dropout=1.0)),
-        (f"{kind} a soft_cap above 0, got 0", lambda: nn.MultiHeadAttention(2, soft_cap=0)),
-        (f"{kind} no dropout= or soft_cap= with cuDNN, got one", lambda: nn.MultiHeadAttention(2, dropout=0.1, implementation="cudnn")),
-        (f"{kind} heads of at least 1 that kv_heads divide, got 2.0 and None", lambda: nn.MultiHeadAttention(2.0)),
+        ("MultiHeadAttention(2, window=3): expected causal=True with a window, got causal=False",
+         lambda: nn.MultiHeadAttention(2, window=3)),
+        ("MultiHeadAttention(2, dropout=1.0): expected dropout to be a finite number of at least 0 and below 1, got 1.0",
+         lambda: nn.MultiHeadAttention(2, dropout=1.0)),
+        ("MultiHeadAttention(2, soft_cap=0): expected soft_cap to be a finite number above 0, or None, got 0",
+         lambda: nn.MultiHeadAttention(2, soft_cap=0)),
+        ("MultiHeadAttention(2, dropout=0.1, implementation='cudnn'): expected no dropout= or soft_cap= with cuDNN, got one",
+         lambda: nn.MultiHeadAttention(2, dropout=0.1, implementation="cudnn")),
+        ("MultiHeadAttention(2, window=0): expected window to be a whole number of at least 1, or None, got 0",
+         lambda: nn.MultiHeadAttention(2, causal=True, window=0)),
         ("MultiHeadAttention: expected a layer or a function, got 3", lambda: nn.MultiHeadAttention(2, qk_norm=3)),
         (f"{layer!r}: expected head_dim=4 for the cache, got 8", lambda: layer.cache(2, 6, 8)),
         (f"{layer!r}: expected a dtype of floats for the cache, got int8", lambda: layer.cache(2, 6, dtype="int8")),

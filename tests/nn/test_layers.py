@@ -72,7 +72,7 @@ def test_a_sequential_is_a_sequence_of_its_layers(key):
     net = nn.Sequential(dense, jax.nn.relu, last)
     assert [*net][::2] == [dense, last]
     assert [*net][2] is net[2] is net[-1] is net["2"] is last
-    assert [repr(layer) for layer in net] == ["Dense(8)", "relu", "Dense(1)"]
+    assert [repr(layer) for _, layer in net.parts()] == ["Dense(8)", "relu", "Dense(1)"]
     assert [*reversed(net)] == [*net][::-1]
     assert len(net) == 3
     assert dense in net
@@ -180,7 +180,12 @@ def test_dropout_needs_a_key_and_each_has_its_own(key):
     inner = nn.Sequential(nn.Dropout(0.5))
     deep = nn.Sequential({"b": inner})({}, x, key=key)
     assert (deep == inner({}, x, key=pt.random.child_key(key, "b"))).all()
-    says(pt.LayerError, "Dropout: expected a rate of at least 0 and below 1, got 1.5", nn.Dropout, 1.5)
+    says(
+        pt.LayerError,
+        "Dropout(1.5): expected rate to be a finite number of at least 0 and below 1, got 1.5",
+        nn.Dropout,
+        1.5,
+    )
 
 
 def test_parameters_may_be_of_another_dtype(key):
@@ -235,7 +240,7 @@ def test_sharing_is_part_of_what_makes_two_nets_equal(key):
     ("call", "message"),
     [
         (lambda: nn.Sequential({0: nn.Dense(2), "0": nn.Dense(3)}), "two layers of one name in Sequential: ['0', '0']"),
-        (lambda: nn.Dense(-1), "Dense: expected a number of features of at least 1, got -1"),
+        (lambda: nn.Dense(-1), "Dense(-1): expected features to be a whole number of at least 1, or a tuple of them, got -1"),
         (lambda: nn.Dense(2).spec([[1.0]]), "Dense(2): expected an array, got a list"),
         (lambda: nn.Dense(2).spec(jnp.ones((2, 3), int)),
          "Dense(2): expected an input of floats with at least one axis, got i32[2,3]"),
@@ -589,6 +594,22 @@ def test_equal_layers_are_traced_once(key):
     assert len(traced) == 21  # where values are known, each call is a call
 
 
+def test_a_block_is_one_compiled_function_and_a_network_of_equal_layers_is_none(key):
+    block = nn.Sequential(nn.LayerNorm(), nn.Dense(4), jnp.tanh, nn.Dense(4))
+    deep, branches = nn.Sequential(*[block] * 3), nn.Parallel(nn.Dense(4), nn.Dense(4), nn.Dense(4))
+    few = nn.Sequential(nn.Dense(4), jnp.tanh, nn.Dense(4), jnp.tanh)
+    for net, names in (
+        (block, ["Sequential"]),
+        (few, ["Sequential"]),
+        (branches, ["Dense"] * 3),
+        (deep, ["Sequential"] * 3),
+    ):
+        traced = jax.jit(net).trace(net.init(key, X), X).jaxpr
+        assert [eqn.params["name"] for eqn in traced.eqns if "name" in eqn.params] == names
+        params = net.init(key, X)
+        np.testing.assert_allclose(jax.jit(net)(params, X), net(params, X), rtol=1e-6)
+
+
 def test_a_layer_may_look_at_values_where_they_are_known(key):
     @dataclasses.dataclass(frozen=True)
     class Looks(nn.Layer):
@@ -691,7 +712,8 @@ def attend(key, options=(), **given):
         (lambda k: nn.Sequential({"b": nn.Repeat(nn.Dense(5), 3)}).init(k, X),
          "at 'b', Repeat(Dense(5), 3): expected a layer whose output is like its input, f32[2,4], got f32[2,5]"),
         (lambda k: nn.Repeat(nn.Dense(4, dtype=jnp.bfloat16), 3).init(k, X),
-         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]"),
+         "Repeat(Dense(4, dtype=bfloat16), 3): expected a layer whose output is like its input, f32[2,4], got bf16[2,4]; cast the"
+         " input, or give the layers dtype=, to have one dtype throughout"),
         (lambda k: nn.Repeat(nn.Sequential(nn.Dense(4), nn.Conv(3, (3, 3))), 3).init(k, X),
          "at ':/1', Conv(3, (3, 3)): expected an input of 2 axes of space and one of features, got f32[2,4]"),
         (lambda k: nn.Repeat(nn.Dense(4), 3)(nn.Repeat(nn.Dense(4), 2).init(k, X), X),
@@ -702,7 +724,7 @@ def attend(key, options=(), **given):
         (lambda k: nn.Sequential({"a": nn.MultiHeadAttention(3)}).init(k, jnp.ones((2, 5, 8))),
          "at 'a', MultiHeadAttention(3): expected features that 3 heads divide, or head_dim=, got the input f32[2,5,8]"),
         (lambda k: nn.MultiHeadAttention(4, kv_heads=3),
-         "MultiHeadAttention: expected heads of at least 1 that kv_heads divide, got 4 and 3"),
+         "MultiHeadAttention(4, kv_heads=3): expected heads that kv_heads divide, got 4 and 3"),
         (lambda k: nn.MultiHeadAttention(4, rotary=1e4).init(k, jnp.ones((2, 5, 12))),
          "MultiHeadAttention(4, rotary=10000.0): expected an even number of features in each head for rotary positions, got 3"),
         (lambda k: nn.MultiHeadAttention(2).init(k, jnp.ones((5, 8))),
@@ -714,10 +736,11 @@ def attend(key, options=(), **given):
          "Conv(8, 3, groups=3): expected features that 3 groups divide, got 8"),
         (lambda k: nn.Conv(8, 3)(nn.Conv(8, 3).init(k, jnp.ones((1, 9, 4))), jnp.ones((1, 9, 5))),
          "Conv(8, 3): expected 4 features for the kernel f32[3,4,8], got the input f32[1,9,5]"),
-        (lambda k: nn.Conv(8, 0), "Conv: expected kernel_size of at least 1, got 0"),
-        (lambda k: nn.Conv(8, 3, padding="same"), "Conv: expected the padding 'SAME', 'VALID', a number, or for each axis a number or (before, after), got 'same'"),
+        (lambda k: nn.Conv(8, 0), "Conv(8, 0): expected kernel_size to be a whole number of at least 1, or a tuple of them, got 0"),
+        (lambda k: nn.Conv(8, 3, padding="same"), "Conv(8, 3, padding='same'): expected padding to be 'SAME', 'VALID', a number of at least 0, or for each axis one of these or"
+         " (before, after), got 'same': write 'SAME'"),
         (lambda k: nn.LSTM(4).init(k, jnp.ones(4)), "LSTM(4): expected an input of an axis of time and one of features, got f32[4]"),
-        (lambda k: nn.Dense(4, axis=(0, -1)), "Dense: expected the last axes, such as -1 or (-2, -1), got axis=(0, -1)"),
+        (lambda k: nn.Dense(4, axis=(0, -1)), "Dense(4, axis=(0, -1)): expected axis to be the last axes, such as -1 or (-2, -1), got (0, -1)"),
         (lambda k: nn.Dense(4, axis=(-2, -1)).init(k, jnp.ones(4)), "Dense(4, axis=(-2, -1)): expected an input of at least 2 axes, got f32[4]"),
         (lambda k: nn.Parallel(nn.Dense(4), nn.Dense(3)).init(k, X),
          "Parallel: expected outputs of one shape to add up, or combine=, got f32[2,4], f32[2,3]"),
@@ -726,9 +749,9 @@ def attend(key, options=(), **given):
          "Conv(6, 9, padding='VALID'): expected an input that holds the window at least once, got f32[2,8,4]"),
         (lambda k: nn.Conv(6, 3, stride=(1, 2)).init(k, jnp.ones((2, 8, 4))),
          "Conv(6, 3, stride=(1, 2)): expected a stride of 1 numbers, for the axes of space, got (1, 2)"),
-        (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv: expected the padding 'SAME', 'VALID', a number, or for each"
-         " axis a number or (before, after), got ((1, 2, 3),)"),
-        (lambda k: nn.MaxPool(2, stride=0), "MaxPool: expected stride of at least 1, got 0"),
+        (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv(6, 3, padding=((1, 2, 3),)): expected padding to be 'SAME', 'VALID', a number"
+         " of at least 0, or for each axis one of these or (before, after), got ((1, 2, 3),)"),
+        (lambda k: nn.MaxPool(2, stride=0), "MaxPool(2, stride=0): expected stride to be a whole number of at least 1, or a tuple of them, or None, got 0"),
         (lambda k: nn.MaxPool(2, padding=3),
          "MaxPool(2, padding=3): expected a padding below the window, which would else hold nothing"),
         (lambda k: nn.ConvTranspose(4, 3, padding=9)(nn.ConvTranspose(4, 3).init(k, jnp.ones((2, 8, 4))), jnp.ones((2, 8, 4))),
@@ -758,13 +781,13 @@ def attend(key, options=(), **given):
         (lambda k: attend(k, {"causal": True}, context=jnp.ones((2, 5, 4))), "MultiHeadAttention(2, causal=True): expected no"
          " cache, causal= or rotary= with a context, whose places have no order, got both"),
         (lambda k: nn.MultiHeadAttention(2, rotary=True),
-         "Rotary: expected a base above 1, such as 1e4, got True"),
+         "MultiHeadAttention(2, rotary=True): expected rotary to be a finite number above 1, such as 1e4, a Rotary, or None, got True"),
         (lambda k: nn.MultiHeadAttention(2, implementation="foo"),
-         "MultiHeadAttention: expected the implementation None, 'xla' or 'cudnn', got 'foo'"),
+         "MultiHeadAttention(2, implementation='foo'): expected implementation to be None, 'xla' or 'cudnn', got 'foo'"),
         (lambda k: nn.Parallel({0: nn.Dense(4), "0": nn.Dense(4)}), "two layers of one name in Parallel: ['0', '0']"),
         (lambda k: nn.Parallel(nn.Dense(4), combine="concat"), "Parallel: expected a function of all outputs as combine, got 'concat'"),
         (lambda k: nn.Residual(nn.Dense), "Residual: expected a layer, got the class Dense; call it first"),
-        (lambda k: nn.Repeat(nn.Dense(4), 2.0), "Repeat: expected a number of layers of at least 1, got 2.0"),
+        (lambda k: nn.Repeat(nn.Dense(4), 2.0), "Repeat(Dense(4), 2.0): expected n to be a whole number of at least 1, got 2.0: write 2"),
         (lambda k: nn.Repeat(3, 3), "Repeat: expected a layer or a function, got 3"),
     ],
 )  # fmt: skip
