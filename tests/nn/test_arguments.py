@@ -108,8 +108,9 @@ BY_KEYWORD = [
     (lambda: nn.MultiHeadAttention(num_heads=4, embed_dim=64), "MultiHeadAttention(num_heads=4, embed_dim=64): num_heads is"
      " called heads here; embed_dim comes from the input: leave it out"),
     (lambda: nn.MultiHeadAttention(4, key_dim=16), "MultiHeadAttention(4, key_dim=16): key_dim is called head_dim here"),
-    (lambda: nn.MultiHeadAttention(4, dropout=0.1), "MultiHeadAttention(4, dropout=0.1): dropout is a layer:"
-     " Sequential(MultiHeadAttention(...), Dropout(0.1))"),
+    (lambda: nn.LSTM(4, dropout=0.1), "LSTM(4, dropout=0.1): dropout is a layer: Sequential(LSTM(...), Dropout(0.1))"),
+    (lambda: nn.MultiHeadAttention(4, dropout_rate=0.1),
+     "MultiHeadAttention(4, dropout_rate=0.1): dropout_rate is called dropout here"),
     (lambda: nn.LSTM(hidden_size=8), "LSTM(hidden_size=8): hidden_size is called features here"),
     (lambda: nn.LSTM(8, bidirectional=True), "LSTM(8, bidirectional=True): bidirectional is a layer around it:"
      " Bidirectional(LSTM(8))"),
@@ -141,7 +142,7 @@ def test_keywords_of_other_libraries_are_refused_with_ours(call, message):
 
 
 def test_the_tables_name_layers_and_options_that_exist():
-    layers = {name: getattr(nn, name) for name in nn.__all__ if name != "Layer"}
+    layers = {name: getattr(nn, name) for name in nn.__all__ if name not in ("Layer", "Rotary")}
     assert {*layers} == {*_arguments.POSITIONS}
     options = {option for layer in layers.values() for option in inspect.signature(layer).parameters}
     assert {*_arguments.RENAMED} <= options
