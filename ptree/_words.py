@@ -49,7 +49,7 @@ def quoted(given: object) -> str:
     # The repr of an array waits for its values, and an error must not print them.
     if getattr(given, "shape", ()) != ():
         return describe(given)
-    if isinstance(given, Mapping) and not isinstance(given, dict):  # a Tree, which would fill the screen
+    if isinstance(given, Mapping) or _holds_arrays(given):
         return f"a {type(given).__name__}"
     try:
         return shortened(repr(given), _MOST_QUOTED)
@@ -57,6 +57,12 @@ def quoted(given: object) -> str:
         if isinstance(given, int):
             return f"a number of {given.bit_length()} bits"
         return type(given).__name__
+
+
+def _holds_arrays(given: object) -> bool:
+    return isinstance(given, tuple | list) and any(
+        hasattr(item, "shape") or isinstance(item, Mapping) or _holds_arrays(item) for item in given
+    )
 
 
 def name_of(function: object) -> str:
@@ -88,6 +94,8 @@ def describe(leaf: object) -> str:
     >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
     ('f32[4,8]', 'True', "'frozen'", 'object')
     """
+    if isinstance(leaf, type):  # np.float32 has the attributes of an array
+        return leaf.__name__
     shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)  # an array of any library
     if shape is not None and dtype is not None:
         return f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"
@@ -96,6 +104,27 @@ def describe(leaf: object) -> str:
         if len(text) <= _MOST_LITERAL:
             return text
     return type(leaf).__name__
+
+
+def describe_apart(expected: object, got: object) -> tuple[str, str]:
+    """Describe two leaves that differ: with the kinds of the arrays, where shape and dtype read the same.
+
+    >>> import numpy as np
+    >>> from ptree import Param
+    >>> describe_apart(np.zeros(3), np.zeros(4)), describe_apart(np.zeros(2, "float32"), Param((2,)))
+    (('f64[3]', 'f64[4]'), ('f32[2] (numpy.ndarray)', 'f32[2] (ptree.Param)'))
+    """
+    before, after = describe(expected), describe(got)
+    if before != after:
+        return before, after
+    return f"{before} ({_kind(expected)})", f"{after} ({_kind(got)})"
+
+
+def _kind(leaf: object) -> str:
+    """The type of a leaf as its users write it."""
+    if type(leaf).__name__ == "ArrayImpl":
+        return "jax.Array"
+    return f"{type(leaf).__module__.split('.')[0]}.{type(leaf).__name__}"
 
 
 def _is_literal(leaf: object) -> bool:

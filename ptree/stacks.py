@@ -268,6 +268,8 @@ def scan(
     Raises:
         StructureError: no layers, or `xs` for another number of them.
     """
+    if not callable(function):
+        raise StructureError(f"cannot scan with {quoted(function)}: the order is scan(function, carry, layers)")
     names = names_in(layers) or []
     if is_stack(names):
         whole = child_named(layers, STACKED)

@@ -22,7 +22,7 @@ def declared(n=6, **more):
     block = {
         "q": {"kernel": pt.Param((4, 6), init=I.normal(1.0)), "bias": pt.Param((6,), init=I.zeros)},
         "o": {
-            "kernel": pt.Param((6, 4), jnp.bfloat16, init=I.uniform(0.5)),
+            "kernel": pt.Param((6, 4), jnp.bfloat16, init=I.uniform(0.5, 1.0)),
             "turn": pt.Param((4, 4), init=I.orthogonal()),
         },
     }

@@ -30,7 +30,7 @@ from .._tree import MISSING, Leaf, PyTree, Tree
 from .._words import describe, lines, listed, quoted
 from ..stacks import layer_shape, stack_sizes
 from .keys import refuse_swapped
-from .param import Param
+from .param import Param, holds_numbers
 from .programs import Job, draw
 from .shardings import Shardings, constrained, placement, shardings_for
 
@@ -57,8 +57,8 @@ def init(
       enc/bias    f32[8]
     )
 
-    A rule overrides what the spec declares. Leaves of the spec that are arrays already stay as they are,
-    the same objects; ties stay. The value at a path depends on the key and the path, not on what else is in
+    A rule overrides what the spec declares. Arrays beside the Params stay as they are, the same objects, where no rule
+    takes them; a spec of arrays alone is refused, as `reinit` draws those again. Ties stay. The value at a path depends on the key and the path, not on what else is in
     the spec, nor on the shardings: a spec can be drawn piece by piece, `init(select(spec, piece), key)`.
 
     What a rule says of a leaf in a stack it says of one layer: an initialiser sees the layer's shape, and a
@@ -83,7 +83,8 @@ def init(
     Raises:
         PatternError: a rule that takes no leaf, a parameter without a sharding.
         InitError: parameters without an initialiser, or one that fails, or that returns NaN or another shape
-            or dtype; a sharding that does not fit its parameter; a spec and a key in the wrong order.
+            or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter; a spec and a
+            key in the wrong order.
     """
     refuse_swapped(spec, key, "init(spec, key)")
     refuse_swapped(rules, key, "init(spec, key, rules)", order=(spec, key, rules))
@@ -93,6 +94,12 @@ def init(
     spec = Tree(spec)
     declared = dict(leaves(spec))
     initializers = _chosen_initializers(spec, declared, rules, strict)
+    changes_nothing = not initializers and not rules and shardings is None
+    if declared and changes_nothing:
+        raise InitError(
+            f"init draws the Params of a spec and keeps its arrays, and here all {len(declared)} leaves are arrays already:"
+            " draw them again with reinit(params, key, rules)"
+        )
     if shardings is None:  # a ShapeDtypeStruct may say where it is to live
         placed = _placements(declared, initializers)
     else:
@@ -246,19 +253,24 @@ def _jobs(
 ) -> dict[str, Job]:
     """Make the job to draw each leaf, of its initialiser, shape, dtype and sharding: path -> job."""
     jobs: dict[str, Job] = {}
-    shapeless: list[str] = []
+    problems: list[str] = []
     for path, initializer in initializers.items():
         leaf = leaf_at[path]
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):  # an array of any library, or a Param
-            shapeless.append(f"cannot draw {quoted(path)}: {describe(leaf)} has no shape and dtype")
+            problems.append(f"cannot draw {quoted(path)}: {describe(leaf)} has no shape and dtype")
+            continue
+        if not holds_numbers(leaf.dtype):
+            problems.append(
+                f"cannot draw {quoted(path)}: {describe(leaf)} is no array of numbers or bools of JAX or NumPy"
+            )
             continue
         scheme = _as_scheme(initializer)
         if scheme is not None:
             initializer = _of_scheme(scheme, tree, path, leaf)
         shape = layer_shape(path, leaf)
         jobs[path] = Job(initializer, shape, leaf.dtype, placed.get(path), stack_sizes(path, leaf))
-    if shapeless:
-        raise InitError(lines(shapeless))
+    if problems:
+        raise InitError(lines(problems))
     return jobs
 
 

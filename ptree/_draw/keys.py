@@ -3,6 +3,10 @@
 From the root key, `fold_in` the hash of each segment in turn: the first 64 bits of its SHA-256 as two
 big-endian words. This is version 1 and never changes. So a subtree draws the same values alone as inside
 a larger tree, and adding a layer changes no other value.
+
+Where `fold_in` does not hash the key together with the number, the order of the segments would not count, and
+`a/b` would have the key of `b/a`. Keys of `unsafe_rbg`, whose `fold_in` is an exclusive or, are therefore derived with
+that of `rbg`; an implementation that is not JAX's gets numbers that are hashed with the words of the key first.
 """
 
 from __future__ import annotations
@@ -22,24 +26,24 @@ from .._paths import STACKED, split
 from .._tree import PyTree
 from .._words import describe, quoted
 from ..stacks import stack_sizes
-from .threefry import threefry
+from .threefry import Implementation, threefry
 
 Words: TypeAlias = np.ndarray | jax.Array
 """The uint32 words of keys, as an array of NumPy, or of JAX inside of `jit`."""
 
 
 class KeyRows(NamedTuple):
-    """PRNG keys as rows of key words, and the name of their implementation, such as 'threefry2x32'."""
+    """PRNG keys as rows of key words, and their implementation, such as 'threefry2x32'."""
 
     words: Words
-    impl: str
+    impl: Implementation
 
 
 class LayerKeys(NamedTuple):
-    """The PRNG keys of each leaf's layers, path -> rows of key words, and the name of their implementation."""
+    """The PRNG keys of each leaf's layers, path -> rows of key words, and their implementation."""
 
     words: dict[str, Words]
-    impl: str
+    impl: Implementation
 
     @property
     def inside_jit(self) -> bool:
@@ -69,7 +73,7 @@ def keys(tree: PyTree, key: jax.Array) -> PyTree:
     rows, impl = layer_keys(key, layers)
     made: dict[str, jax.Array] = {}
     for path, sizes in layers.items():
-        words = rows[path].reshape(*sizes, rows[path].shape[-1])
+        words = rows[path].reshape(*sizes, *rows[path].shape[1:])
         made[path] = _typed_like(key, words, impl)
     return replace_leaves(tree, made)
 
@@ -93,7 +97,7 @@ def child_key(key: jax.Array, path: str | int) -> jax.Array:
     return _typed_like(key, rows[0], impl)
 
 
-def _typed_like(key: jax.Array, words: Words, impl: str) -> jax.Array:
+def _typed_like(key: jax.Array, words: Words, impl: Implementation) -> jax.Array:
     """Make keys of key words, typed or raw (as of `jax.random.PRNGKey`) like the root key."""
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return jnp.asarray(words)
@@ -182,13 +186,13 @@ def _words_of(key: jax.Array) -> KeyRows:
     return KeyRows(jnp.asarray(key), impl)
 
 
-def implementation(key: object) -> str | None:
-    """The name of the implementation of a single PRNG key, typed or raw; None for everything else."""
+def implementation(key: object) -> Implementation | None:
+    """The implementation of a single PRNG key, typed or raw, by its name if JAX knows one; None for everything else."""
     if not isinstance(key, (jax.Array, np.ndarray)):
         return None
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         is_single = key.ndim == 0
-        return str(jax.random.key_impl(key)) if is_single else None
+        return jax.random.key_impl(key) if is_single else None
     is_raw = key.dtype == np.uint32 and key.ndim == 1
     return _implementation_with(key.shape[0]) if is_raw else None
 
@@ -228,21 +232,36 @@ def _fold_on_host(data: np.ndarray, words: np.ndarray) -> np.ndarray:
     return np.stack([a, b], axis=1)
 
 
+_HASHING = frozenset({"threefry2x32", "threefry4x32", "philox2x32", "philox4x32", "rbg"})
+"""JAX's implementations whose `fold_in` hashes the key together with the number."""
+
+
 @partial(jax.jit, static_argnums=2)
-def _fold(data: jax.Array, words: jax.Array, impl: str) -> jax.Array:
+def _fold(data: jax.Array, words: jax.Array, impl: Implementation) -> jax.Array:
     """Derive one row of key words for each path: all paths go down one level at a time."""
+    if impl == "unsafe_rbg":  # its keys have the same words as those of rbg
+        impl = "rbg"
 
-    def one_by_one(keys: jax.Array, words: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda pair: jax.random.fold_in(*pair), (keys, words))
+    def child(key_words: jax.Array, level: jax.Array) -> jax.Array:
+        first, second, has_segment = level
+        if impl not in _HASHING:
+            first, second = _hashed_with(key_words, first, second)
+        key = jax.random.wrap_key_data(key_words, impl=impl)
+        folded = jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, first), second))
+        return jnp.where(has_segment == 1, folded, key_words)
 
-    # vmap changes what unsafe_rbg draws: then a key would depend on how many others are made with it
-    fold_each = one_by_one if impl == "unsafe_rbg" else jax.vmap(jax.random.fold_in)
-
-    def one_level_down(rows: jax.Array, level: jax.Array) -> tuple[jax.Array, None]:
-        keys = jax.random.wrap_key_data(rows, impl=impl)
-        keys = fold_each(fold_each(keys, level[:, 0]), level[:, 1])
-        has_segment = level[:, 2:] == 1
-        return jnp.where(has_segment, jax.random.key_data(keys), rows), None
+    def children(rows: jax.Array, level: jax.Array) -> jax.Array:
+        if impl in _HASHING:
+            return jax.vmap(child)(rows, level)
+        # vmap may change what another generator draws: then a key would depend on how many others are made with it
+        return jax.lax.map(lambda pair: child(*pair), (rows, level))
 
     rows = jnp.broadcast_to(data, (words.shape[1], *data.shape))
-    return jax.lax.scan(one_level_down, rows, words)[0]
+    return jax.lax.scan(lambda rows, level: (children(rows, level), None), rows, words)[0]
+
+
+def _hashed_with(key_words: jax.Array, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Hash the two words of a segment together with the words of a key."""
+    for word in key_words.ravel():
+        first, second = threefry(first, second, word)
+    return first, second

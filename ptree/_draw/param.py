@@ -92,15 +92,18 @@ def _is_size(size: int) -> bool:
 
 def _checked_dtype(dtype: DTypeLike) -> np.dtype:
     problem = f"bad dtype {dtype!r}: use jnp.float32, 'bfloat16' or another dtype of numbers or bools"
-    if dtype is None:  # NumPy reads it as float64
+    if dtype is None or not holds_numbers(dtype):  # NumPy reads None as float64
         raise InitError(problem)
+    return jnp.dtype(dtype)
+
+
+def holds_numbers(dtype: DTypeLike) -> bool:
+    """Whether this is a dtype of numbers or bools; those of PRNG keys, strings and other libraries are not."""
     try:
         checked = jnp.dtype(dtype)
     except TypeError:
-        raise InitError(problem) from None
-    if not (jnp.issubdtype(checked, np.number) or checked.kind == "b"):
-        raise InitError(problem)
-    return checked
+        return False
+    return jnp.issubdtype(checked, np.number) or checked.kind == "b"
 
 
 def not_an_initializer(value: object) -> str:

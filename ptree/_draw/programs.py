@@ -1,4 +1,4 @@
-"""Compile programs that draw leaves, one for each distinct job (initialiser, shape, dtype, sharding), run and check them.
+"""Draw leaves by programs, one for each distinct job (initialiser, shape, dtype, sharding), and check what they draw.
 
 The programs are compiled side by side, and the largest arrays are drawn first: the memory that a program needs
 beside its result is then needed while few results are there.
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from inspect import isfunction
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -23,15 +22,16 @@ from jax.typing import DTypeLike
 
 from .._errors import InitError
 from .._words import describe, lines, name_of, quoted
+from .compilers import Kind, MisfitError, compiled
 from .keys import LayerKeys, Words, layer_keys
 from .param import not_an_initializer
 from .shardings import constrained, placement
 from .threefry import Implementation, fused
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
-    from ..initializers import Initializer, Recipe
+    from ..initializers import Initializer
 
-Draw: TypeAlias = Callable[[jax.Array], jax.Array]
+FromWords: TypeAlias = Callable[[jax.Array], jax.Array]
 """From the words of one key to the array."""
 
 
@@ -56,6 +56,10 @@ class Job:
             sharding = sharding.update(spec=PartitionSpec(*sharding.spec[len(self.layers) :]))
         return replace(self, sharding=sharding, layers=())
 
+    def kind(self, impl: Implementation) -> Kind:
+        """The kind of leaf that one layer is, with keys of this implementation."""
+        return Kind(self.shape, jnp.dtype(self.dtype), impl, self.sharding)
+
     def __str__(self) -> str:
         return f"{describe(jax.ShapeDtypeStruct(self.shape, self.dtype))}, with {name_of(self.initializer)}"
 
@@ -77,13 +81,10 @@ class _Batch:
 class _Program:
     """A program: a function that draws one leaf of a batch, and the part of it that XLA has to compile yet."""
 
-    draw: Draw
+    draw: FromWords
+    compiled: jax.stages.Wrapped | None = None
+    """The compiled function that it calls, which programs that differ only in numbers share."""
     lowered: jax.stages.Lowered | None = None
-
-    def compile(self) -> None:
-        """Compile it. JAX remembers the result, so that `draw` does not compile again."""
-        if self.lowered is not None:
-            self.lowered.compile()
 
 
 def draw(jobs: Mapping[str, Job], key: jax.Array) -> dict[str, jax.Array]:
@@ -104,7 +105,7 @@ def draw(jobs: Mapping[str, Job], key: jax.Array) -> dict[str, jax.Array]:
             for path in batch.paths:
                 values[path] = _draw_leaf(path, jobs[path], program, keys.words[path])
     # ptree's own initialisers make no NaN that was not asked for
-    _refuse_nan({path: value for path, value in values.items() if not _recipe(jobs[path].initializer).built_in})
+    _refuse_nan({path: value for path, value in values.items() if not _is_built_in(jobs[path].initializer)})
     return {path: values[path] for path in jobs}
 
 
@@ -116,7 +117,7 @@ def _near_the_key(jobs: Mapping[str, Job], key: jax.Array) -> Mapping[str, Job]:
     return {path: replace(job, sharding=job.sharding or sharding) for path, job in jobs.items()}
 
 
-def _draw_leaf(path: str, job: Job, program: Draw, words: Words) -> jax.Array:
+def _draw_leaf(path: str, job: Job, program: FromWords, words: Words) -> jax.Array:
     """Run the program that draws a leaf, once for each layer if it is in stacks."""
     rows = jax.device_put(list(words))  # an explicit transfer, which `jax.transfer_guard` lets pass
     with _failure_of(path, job):
@@ -169,13 +170,11 @@ def _without_mesh() -> AbstractContextManager[object]:
 # --------------------------------------------------------------------- what initialisers are
 
 
-def _recipe(initializer: Initializer) -> Recipe:
-    """The initialiser of a job as a Recipe, which knows how to draw faster; any other function is wrapped in one."""
+def _is_built_in(initializer: Initializer) -> bool:
+    """Whether it runs ptree's functions alone, which work with keys of any implementation."""
     from ..initializers import Recipe  # a sixth of the time of `import ptree`, which draws nothing
 
-    if isinstance(initializer, Recipe):
-        return initializer
-    return Recipe(name_of(initializer), initializer, parts=(initializer,))
+    return isinstance(initializer, Recipe) and initializer.built_in
 
 
 def _is_hashable(initializer: Initializer) -> bool:
@@ -188,7 +187,11 @@ def _is_hashable(initializer: Initializer) -> bool:
 
 
 def _is_compilable(initializer: Initializer) -> bool:
-    return _is_hashable(initializer) and not _recipe(initializer).holds_array
+    from ..initializers import Recipe
+
+    if isinstance(initializer, Recipe) and initializer.holds_array:
+        return False
+    return _is_hashable(initializer)
 
 
 # --------------------------------------------------------------------------- programs
@@ -198,7 +201,7 @@ _NEEDS_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConve
 """What JAX raises for an initialiser that looks at values, so that it cannot be compiled."""
 
 
-def _compiled_programs(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[Draw]:
+def _compiled_programs(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[FromWords]:
     """Compile the programs of all batches side by side, and yield each in turn as soon as it is compiled."""
     from concurrent.futures import ThreadPoolExecutor  # not needed to import ptree
 
@@ -207,63 +210,71 @@ def _compiled_programs(batches: Sequence[_Batch], keys: LayerKeys) -> Iterator[D
         first = batch.paths[0]
         with _failure_of(first, batch.job):
             programs.append(_program(batch.job, keys.impl, keys.words[first][0]))
+    # one of those that share a compiled function; JAX remembers the result, so that no other compiles again
+    lowered = {program.compiled: program.lowered for program in programs if program.lowered is not None}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # XLA compiles without Python's lock
-        compiling = [pool.submit(program.compile) for program in programs]
-        for batch, program, compiled in zip(batches, programs, compiling, strict=True):
-            with _failure_of(batch.paths[0], batch.job):
-                compiled.result()
+        compiling = {compiled: pool.submit(lowered[compiled].compile) for compiled in lowered}
+        for batch, program in zip(batches, programs, strict=True):
+            if program.compiled is not None:
+                with _failure_of(batch.paths[0], batch.job):
+                    compiling[program.compiled].result()
             yield program.draw
 
 
-def _program(job: Job, impl: str, words: Words) -> _Program:
+def _program(job: Job, impl: Implementation, words: Words) -> _Program:
     """Choose the cheapest program that draws a job: copy an array, compile the initialiser, or call it as it is."""
-    recipe = _recipe(job.initializer)
-    filled = recipe.filled(job.shape, job.dtype)
-    if filled is not None and job.sharding is None:
+    filled = _filled(job)
+    if filled is not None:
         return _Program(lambda _: jax.device_put(filled.copy()))
     uncompiled = _Program(partial(_draw_eagerly, job, impl))
     if not _is_compilable(job.initializer):
         return uncompiled
     on_cpu = jax.default_backend() == "cpu"
     # 0.2 to 0.3 of the time and a quarter of the memory, measured for 16 M normal and uniform numbers
-    key_kind = fused(impl) if on_cpu and recipe.built_in else impl
-    jitted = _jitted(job.sharding)
+    key_kind = fused(impl) if on_cpu and _is_built_in(job.initializer) else impl
+    found = compiled(job.initializer, job.kind(key_kind))
+    numbers = jax.device_put(found.numbers)  # an explicit transfer, which `jax.transfer_guard` lets pass
     try:
-        return _Program(partial(jitted, job, key_kind), jitted.lower(job, key_kind, words))
+        lowered = found.function.lower(words, numbers)
     except _NEEDS_VALUES:
         return uncompiled
+    return _Program(lambda words: found.function(words, numbers), found.function, lowered)
 
 
-@lru_cache(maxsize=1024)
-def _jitted(sharding: Sharding | None) -> jax.stages.Wrapped:
-    """Compile `_draw`, with its result placed by the sharding."""
-    if sharding is None:
-        return jax.jit(_draw, static_argnums=(0, 1))
-    return jax.jit(_draw, static_argnums=(0, 1), out_shardings=sharding)
+def _filled(job: Job) -> np.ndarray | None:
+    """The array of a job, made on the host, if it is small and one number fills it; None otherwise."""
+    from ..initializers import Recipe
+
+    if job.sharding is not None or not isinstance(job.initializer, Recipe):
+        return None
+    return job.initializer.filled(job.shape, job.dtype)
 
 
-def _trace(job: Job, impl: str, words: jax.Array) -> jax.Array:
-    program = _jitted(None) if _is_compilable(job.initializer) else _draw  # traced once for all leaves of a kind
-    try:
-        value = program(job, impl, words)
-    except _NEEDS_VALUES:
-        value = _draw(job, impl, words)
+def _trace(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:
+    """Draw one layer as a part of the program that JAX is tracing."""
+    value = _traced(job, impl, words)
     return value if job.sharding is None else constrained(value, job.sharding)
 
 
-def _draw_eagerly(job: Job, impl: str, words: jax.Array) -> jax.Array:
+def _traced(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:
+    if not _is_compilable(job.initializer):
+        return _draw(job, impl, words)
+    try:
+        found = compiled(job.initializer, replace(job, sharding=None).kind(impl))
+        return found.function(words, found.numbers)  # traced once for all leaves of a kind
+    except _NEEDS_VALUES:
+        return _draw(job, impl, words)
+
+
+def _draw_eagerly(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:
     return jax.device_put(_draw(job, impl, words), job.sharding)
 
 
 def _draw(job: Job, impl: Implementation, words: jax.Array) -> jax.Array:
-    """Draw one layer: call the initialiser with the key of these words, and check its shape and dtype."""
-    value = job.initializer(jax.random.wrap_key_data(words, impl=impl), job.shape, job.dtype)
-    if callable(value):
-        raise _MisfitError(f"it returned a function; call it first: {name_of(job.initializer)}()")
-    value = value if hasattr(value, "dtype") else jnp.asarray(value)  # a number, or a list of them
-    if value.shape != job.shape or value.dtype != job.dtype:
-        raise _MisfitError(f"it returned {describe(value)}")
-    return jax.lax.convert_element_type(value, job.dtype)  # a weak type would make a train step compile twice
+    """Draw one layer without compiling the initialiser."""
+    from ..initializers import draw_of
+
+    return job.kind(impl).draw(draw_of(job.initializer, job.shape, job.dtype), words)
 
 
 # ---------------------------------------------------------------------- what can go wrong
@@ -282,12 +293,13 @@ def _refuse_impossible(jobs: Mapping[str, Job]) -> None:
 
 def _why_impossible(job: Job) -> str | None:
     """Say why no program can draw a job, as far as that is visible before running it; None if it may be possible."""
+    from ..initializers import called_first, is_factory
+
     if not callable(job.initializer):
         return not_an_initializer(job.initializer)
     # `normal` without its call is callable too, and would take the key for `stddev`
-    if isfunction(job.initializer) and str(job.initializer.__module__).startswith("ptree.initializers."):
-        name = job.initializer.__name__
-        return f"{name} is called first, with its options: initializers.{name}()"
+    if is_factory(job.initializer):
+        return called_first(job.initializer)
     what = describe(jax.ShapeDtypeStruct(job.shape, job.dtype))
     if any(size < 0 for size in job.shape):
         return f"{what} has a negative size"
@@ -305,16 +317,12 @@ def _why_impossible(job: Job) -> str | None:
     return None
 
 
-class _MisfitError(Exception):
-    """The result of a job's initialiser does not fit its shape or dtype; `_failure_of` adds the path."""
-
-
 @contextmanager
 def _failure_of(path: str, job: Job) -> Iterator[None]:
     """Raise errors of a job as an InitError that names the leaf to draw."""
     try:
         yield
-    except _MisfitError as misfit:
+    except MisfitError as misfit:
         raise InitError(f"cannot draw {quoted(path)}, {job}: {misfit}") from None
     except Exception as error:
         raise InitError(f"cannot draw {quoted(path)}, {job}: {error}") from error

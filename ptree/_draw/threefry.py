@@ -22,7 +22,7 @@ Implementation: TypeAlias = Hashable
 _ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 
 
-def fused(impl: str) -> Implementation:
+def fused(impl: Implementation) -> Implementation:
     """An implementation of keys with the same bits, in one pass for threefry2x32; any other stays as it is."""
     partitionable = jax.config.jax_threefry_partitionable  # pyright: ignore[reportAttributeAccessIssue]
     return _implementation() if impl == "threefry2x32" and partitionable else impl

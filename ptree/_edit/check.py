@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .._errors import StructureError
 from .._paths import natural
 from .._tree import Leaf, PyTree, Tie, entries, leaves, shape_only, signature
-from .._words import SHOWN, describe, lines, listed, quoted
+from .._words import SHOWN, describe_apart, lines, listed, quoted
 
 
 def check(tree: PyTree, like: PyTree) -> None:
@@ -141,8 +141,8 @@ def _unfit_lines(
     problems: list[str] = []
     for path in unfit[:SHOWN]:
         name = quoted(prefix + path) if prefix + path else "the root"
-        before, after = describe(expected[path]) + sides[0], describe(got[path]) + sides[1]
-        problems.append(f"{name}: expected {before}, got {after}")
+        before, after = describe_apart(expected[path], got[path])
+        problems.append(f"{name}: expected {before}{sides[0]}, got {after}{sides[1]}")
     if len(unfit) > SHOWN:
         problems.append(f"and {len(unfit) - SHOWN} more of another shape or dtype")
     return problems

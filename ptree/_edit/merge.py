@@ -16,8 +16,10 @@ from .._tree import (
     Tree,
     assemble,
     has_slashes,
+    has_string_keys,
     locate,
     opened,
+    own_items,
     remade,
     structure,
     write,
@@ -161,24 +163,32 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
             continue
         if type(there) is not type(node):
             raise _unlike(path, there, node)
-        if _has_slashes(path, there, node):
-            # by name, as 1 and "1" are one; assembly then knows all the keys that hold slashes
-            by_name = {str(key): (key, value) for key, value in (*node.items(), *there.items())}
+        if _has_keys_to_know(path, there, node):
+            # by name, as 1 and "1" are one; assembly then knows all the keys
+            by_name = {
+                str(key): (key, value) for items in map(own_items, (node, there)) for key, value in items.items()
+            }
             merged[path] = remade(there, dict(by_name.values()))
     return merged
 
 
-def _has_slashes(path: str, there: PyTree, node: PyTree) -> bool:
-    """Whether two containers of one type have keys that hold slashes; raises where they have names of their own that differ."""
+def _has_keys_to_know(path: str, there: PyTree, node: PyTree) -> bool:
+    """Whether two containers of one type have keys that their names do not tell, as they hold slashes or are no strings.
+
+    Raises where they have names of their own that differ.
+    """
     if type(there) is not dict:  # most are, and take any name
         left, right = opened(there), opened(node)
         assert left is not None
         assert right is not None
-        if not left.is_mapping and list(left.names) != list(right.names):
+        is_mapping = left.is_mapping
+        if not is_mapping and list(left.names) != list(right.names):
             raise _unlike(path, there, node)
-        if not left.is_mapping:
+        if not is_mapping:
             return False
-    return has_slashes(there) or has_slashes(node)
+    if has_slashes(there) or has_slashes(node):
+        return True
+    return not (has_string_keys(there) and has_string_keys(node))
 
 
 def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:

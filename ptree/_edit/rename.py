@@ -18,10 +18,11 @@ from .._tree import (
     distinct,
     entries,
     opened,
+    own_items,
     structure,
     with_items,
 )
-from .._words import lines, quoted
+from .._words import describe, lines, quoted
 from .hints import Hints
 from .structure import nodes_above
 
@@ -58,7 +59,7 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
     new = {name: name if rule is None else _renamed(name, rule, table[rule]) for name, rule in rules.items()}
     _check_clashes(new, is_flat=flat is not None)
     if flat is not None:
-        values = {str(key): value for key, value in tree.items()}  # pyright: ignore[reportAttributeAccessIssue]
+        values = {str(key): value for key, value in own_items(tree).items()}
         return with_items(tree, {new[name]: value for name, value in values.items()}, "cannot rename")
     before = structure(tree)
     containers = _moved_containers(before, new)
@@ -71,22 +72,28 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
 
 def _check_table(tree: PyTree, table: Mapping[OldName, str]) -> None:
     if not isinstance(table, Mapping):
-        raise PatternError("the names to change are a dict, a pattern or a compiled regex -> a path")
+        raise PatternError(
+            f"the names to change are a dict, a pattern or a compiled regex -> a path; got {describe(table)}"
+        )
     for old, new in table.items():
         text = old.pattern if isinstance(old, re.Pattern) else old
         if not isinstance(text, str) or not isinstance(new, str):
-            raise PatternError("the names to change are a dict, a pattern or a compiled regex -> a path")
+            raise PatternError(
+                "the names to change are a dict, a pattern or a compiled regex -> a path; got"
+                f" {quoted(old)}: {describe(new)}"
+            )
     if opened(tree) is None:
         raise StructureError("cannot rename: the tree is a single leaf, which has no name")
 
 
 def _flat_names(tree: PyTree) -> list[str] | None:
     """The keys of a plain mapping of leaves, which stays flat whatever its names hold; None for any other tree."""
-    if not isinstance(tree, Mapping) or isinstance(tree, BareTree):
+    inside = opened(tree)
+    if inside is None or not inside.is_mapping or isinstance(tree, BareTree):
         return None
-    if any(opened(value) is not None for value in tree.values()):
+    if any(opened(value) is not None for value in inside.values):
         return None
-    return [name for name, _ in distinct([(str(key), value) for key, value in tree.items()])]
+    return [name for name, _ in distinct([(str(key), value) for key, value in own_items(tree).items()])]
 
 
 # ------------------------------------------------------------------------------------- new names

@@ -83,6 +83,13 @@ class _Rule:
         return all(is_everything(part) and not part.takes_away for part in parse(self.selector))
 
 
+def _check_are_rules(rules: object) -> None:
+    if not isinstance(rules, Mapping):
+        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    if isinstance(rules, BareTree):
+        raise PatternError("rules are a dict, selector -> value; got a Tree. The tree comes first, and then the rules")
+
+
 def explain(tree: PyTree, rules: Rules) -> Explanation:
     """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
 
@@ -100,8 +107,7 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
     Raises:
         PatternError: a malformed pattern, or rules that are no dict.
     """
-    if not isinstance(rules, Mapping):
-        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    _check_are_rules(rules)
     matched: dict[str, list[_Rule]] = {path: [] for path, _ in leaves(tree)}
     dead: dict[str, str] = {}
     hints = Hints(tree)
@@ -231,8 +237,7 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
     Raises:
         PatternError: a malformed rule, or with `strict` one that takes nothing.
     """
-    if not isinstance(rules, Mapping):
-        raise PatternError(f"rules are a dict, selector -> value; got {describe(rules)}")
+    _check_are_rules(rules)
     taken: dict[str, set[LayerNumbers]] = {}
     values: list[tuple[Selected, Any]] = []
     by_alias: list[tuple[str, str, str]] = []

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from .._errors import PathError, PatternError, StructureError, TieError
-from .._paths import STACKED, compile, split
+from .._paths import STACKED, compile, join, split
 from .._tree import (
     MISSING,
     BareTree,
@@ -24,6 +24,7 @@ from .._tree import (
     Tree,
     assemble,
     check_one_reading,
+    child_named,
     emptied,
     entries,
     is_stack,
@@ -33,6 +34,7 @@ from .._tree import (
     leaves,
     locate,
     make,
+    names_in,
     new_key_length,
     opened,
     read,
@@ -93,6 +95,9 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     return write(place, _with_new_child(place.kept, segments, used, value, attempt))
 
 
+BareTree._put = put
+
+
 def _deepest(tree: PyTree, segments: Sequence[str]) -> tuple[Place, int]:
     """The longest beginning of a path that is there, and how many segments it has."""
     for used in range(len(segments), 0, -1):
@@ -147,15 +152,23 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
         what = describe(node) if place.tie is None else "an alias"
         where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
         raise PathError(f"{attempt}: {where}, not a node.{' Drop it first' if at else ''}")
-    if is_stack(inside.names) and layer_number(segments[used]) is not None:
+    if is_stack(inside.names):
         count = layer_count(node, stacked_axes(at))
         size = "" if count is None else f" of {count} layers"
-        raise StructureError(f"{attempt}: {quoted(at)} is a stack{size}. To add a layer use ptree.stacks.unstack first")
+        raise StructureError(f"{attempt}: {quoted(at)} is a stack{size}. {_way_into(at, segments[used:])}")
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
             f"{attempt}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
         )
+
+
+def _way_into(stack: str, segments: Sequence[str]) -> str:
+    """How to add what was to be put beside the `:` of a stack."""
+    if layer_number(segments[0]) is not None:
+        return "To add a layer use ptree.stacks.unstack first"
+    inside = join(stack, "/".join([STACKED, *segments]))
+    return f"A leaf of all its layers is at {inside!r}, with an axis for the layers in front"
 
 
 def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, attempt: str) -> None:
@@ -223,7 +236,7 @@ def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyT
         value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, attempt)
     inside = opened(node)
     assert inside is not None
-    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, attempt)
+    return with_items(node, {**dict(zip(inside.names, inside.values, strict=True)), key: value}, attempt)
 
 
 def _put_by_entries(tree: PyTree, path: str, value: PyTree, attempt: str) -> PyTree:
@@ -288,8 +301,7 @@ def with_heirs(before: Structure, after: Mapping[str, PyTree], tied: str | None 
             found[alias] = tie.read(_kept_before(before, tie.source))
         else:
             heir, first = heirs[tie.source]
-            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
-            found[alias] = back.then(tie.via)
+            found[alias] = first.back(heir).then(tie.via)
     return found
 
 
@@ -526,13 +538,19 @@ def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
 
 
 def asdict(tree: PyTree) -> dict[str, PyTree]:
-    """The tree as nested plain dicts; tied paths hold the same object. No leaf is copied.
+    """The tree as nested plain dicts; tied paths hold the same object, and the dicts no ties. No leaf is copied.
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
+
+    For what takes only dicts, such as linen's `apply` and `nnx.merge`.
 
     Raises:
         StructureError, PathError: as `Tree`, for what is none yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
-    return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}
+    found: dict[str, PyTree] = {}
+    for name in names_in(tree) or ():
+        value = child_named(tree, name)
+        found[name] = asdict(value) if type(value) is Tree else value
+    return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 import jax
+import numpy as np
 from jax.core import Tracer
 
 from .._errors import StructureError, TieError
@@ -35,7 +36,7 @@ from .._tree import (
     signature,
     write,
 )
-from .._words import describe, listed, quoted, with_fixes
+from .._words import describe, describe_apart, listed, quoted, with_fixes
 from .check import differences, readings, structure_error
 from .elements import Elements, written_at
 from .read import get
@@ -131,15 +132,33 @@ def _check_leaf(verb: str, path: str, old: Leaf, new: Leaf, *, is_layer: bool = 
     if signature(old) == signature(new):
         return
     found = differences({path: old}, {path: new})
-    if is_layer:
+    before, after = describe_apart(old, new)
+    fix = _fix_of_value(verb, old, new)
+    if not fix and is_layer:
         fix = "One layer of a stack cannot have a shape or dtype of its own: ptree.stacks.unstack it first."
-    else:
-        fix = "Use ptree.put to replace it by something of another shape or dtype."
+    elif not is_layer:
+        fix = f"{fix} Use ptree.put to replace it by something of another shape or dtype.".strip()
     raise StructureError(
-        f"cannot {verb} {path!r}: expected {describe(old)}, got {describe(new)}. {fix}",
+        f"cannot {verb} {path!r}: expected {before}, got {after}. {fix}",
         misshapen=found.misshapen,
         mistyped=found.mistyped,
     )
+
+
+def _fix_of_value(verb: str, old: Leaf, new: Leaf) -> str:
+    """How to make the value fit an array: cast, convert or fill; empty where there is no simple way."""
+    if not hasattr(old, "__array__") or not hasattr(old, "dtype"):
+        return ""
+    if isinstance(new, bool | int | float | complex):
+        return f"For an array of this number write jnp.full({tuple(old.shape)}, {new!r}, {old.dtype.name!r})."
+    if isinstance(new, list | tuple):
+        return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."
+    if not hasattr(new, "__array__") or tuple(new.shape) != tuple(old.shape):
+        return ""
+    if not isinstance(new, np.ndarray | jax.Array):
+        return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."
+    what = "the result" if verb == "update" else "the value"
+    return f"Cast {what} with .astype({old.dtype.name!r})."
 
 
 def _written(place: Place, shown: str, old: PyTree, new: PyTree) -> PyTree:
@@ -285,9 +304,10 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
             with a note that names the path.
     """
     if not callable(function):
-        raise StructureError(
-            f"update takes a function of a leaf, got {describe(function)}; to set a value use ptree.set"
+        order = (
+            "the order is update(tree, selector, function)" if callable(selector) else "to set a value use ptree.set"
         )
+        raise StructureError(f"update takes a function of a leaf, got {describe(function)}; {order}")
     new: dict[str, Leaf] = {}
     seen_otherwise: list[str] = []
     for one in choose_layers(tree, selector):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 
@@ -52,11 +53,24 @@ def _text_of(path: object) -> str:
         number = None
     # True is an int in Python; as a path it is a mistake rather than the name "1".
     if number is None or isinstance(path, bool):
-        raise PathError(f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int")
+        message = f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int"
+        raise PathError(message + _meant_by(path))
     try:
         return str(number)
     except ValueError:  # Python prints at most 4,300 digits
         raise PathError("no path can be a number of more digits than Python prints") from None
+
+
+def _meant_by(path: object) -> str:
+    """What may have been meant by something that is no path: keys one by one, or the arguments in another order."""
+    if isinstance(path, Mapping) or hasattr(path, "shape"):
+        return ". The tree comes first, and then the path"
+    if not isinstance(path, tuple | list):
+        return ""
+    keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))) for key in path]  # JAX's keys too
+    if not all(isinstance(key, str | int) for key in keys):
+        return ""
+    return f". Write {'/'.join(map(str, keys))!r}"
 
 
 def join(above: str, below: str) -> str:

@@ -1,5 +1,7 @@
 """The tree: Tree and its ties, and what reads any pytree as nodes, leaves and entries."""
 
+from . import exported as exported
+from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
 from .assembly import new_key_length as new_key_length
@@ -51,6 +53,7 @@ from .nodes import LEAF_TYPES as LEAF_TYPES
 from .nodes import Node as Node
 from .nodes import child_named as child_named
 from .nodes import has_slashes as has_slashes
+from .nodes import has_string_keys as has_string_keys
 from .nodes import leads_on as leads_on
 from .nodes import levels_below as levels_below
 from .nodes import listed_keys as listed_keys
@@ -58,6 +61,7 @@ from .nodes import named_children as named_children
 from .nodes import names_in as names_in
 from .nodes import new_key as new_key
 from .nodes import opened as opened
+from .nodes import own_items as own_items
 from .nodes import remade as remade
 from .nodes import with_items as with_items
 from .tie import Tie as Tie

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import InitError
-from .._words import describe
-from ._dtypes import drawn_in
-from ._options import Axes, Number, axes_of, called, from_front, number, unless_default
-from ._recipe import Recipe
+from .._words import quoted
+from ._distributions import plan_normal, plan_truncated
+from ._dtypes import Bounds, Scalar, drawn_in, half_open, is_complex, scalar, sqrt
+from ._options import Axes, Number, axes_of, called, factory, from_front, number, real, scale, unless_default, whole
+from ._recipe import Draw, Recipe
 
 Mode: TypeAlias = Literal["fan_in", "fan_out", "fan_avg"]
 Distribution: TypeAlias = Literal["normal", "truncated_normal", "uniform"]
@@ -35,8 +35,7 @@ class Fan:
         # tuples, so that equal fans are equal; a frozen dataclass can be changed in no other way
         for role in ("in_axis", "out_axis", "batch_axis"):
             object.__setattr__(self, role, axes_of(getattr(self, role), role))
-        if not isinstance(self.groups, int) or self.groups < 1:
-            raise InitError(f"groups must be a whole number of at least 1, got {describe(self.groups)}")
+        object.__setattr__(self, "groups", whole("groups", self.groups, 1))
 
     def of(self, shape: Sequence[int]) -> tuple[float, float]:
         """Compute fan_in and fan_out of a shape.
@@ -84,6 +83,7 @@ def _one_or_all(axes: Axes) -> Axes:
     return axes
 
 
+@factory
 def variance_scaling(
     scale: Number, mode: Mode = "fan_in", distribution: Distribution = "truncated_normal", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
@@ -110,39 +110,55 @@ def _scaling(text: str, scale: Number, mode: Mode, distribution: Distribution, f
             "mode must be 'fan_in', 'fan_out' or 'fan_avg', and distribution 'normal', 'truncated_normal' or"
             f" 'uniform'; got {mode!r} and {distribution!r}"
         )
-    return Recipe(text, _draw_scaled, (number("scale", scale, 0), mode, distribution, fan))
+    return Recipe(text, _plan_scaled, (number("scale", scale, 0), mode, distribution, fan))
 
 
-def _draw_scaled(
-    key: jax.Array,
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    scale: Number,
-    mode: Mode,
-    distribution: Distribution,
-    fan: Fan,
-) -> jax.Array:
-    draw = jax.nn.initializers.variance_scaling(
-        _scale_without_groups(scale, mode, fan, shape), mode, distribution,
-        in_axis=fan.in_axis, out_axis=fan.out_axis, batch_axis=fan.batch_axis,
-    )  # fmt: skip
-    # 8-bit floats are drawn in float32 and rounded, so that the variance is right
-    return draw(key, shape, drawn_in(dtype)).astype(dtype)
+_CUT_STDDEV = 0.87962566103423978
+"""The standard deviation of a unit Gaussian that is cut at two standard deviations."""
 
 
-def _scale_without_groups(scale: Number, mode: Mode, fan: Fan, shape: tuple[int, ...]) -> Number:
-    """The scale by which JAX's variance_scaling, which knows no groups, gives a grouped kernel its variance.
+def _plan_scaled(
+    shape: tuple[int, ...], dtype: DTypeLike, scale: Number, mode: Mode, distribution: Distribution, fan: Fan
+) -> Draw:
+    """Plan to draw numbers with this distribution and the variance `scale / fan`."""
+    wide = drawn_in(dtype)
+    variance = scalar(scale / _fan_of_mode(mode, fan, shape), wide)
+    if is_complex(wide):
+        return Draw(_draw_complex, (variance,), (distribution,))
+    # in the dtype that is drawn in, as JAX does
+    if distribution == "uniform":
+        bound = sqrt(3 * variance)
+        return Draw(_draw_symmetric, (bound, half_open(-bound, bound, dtype)))
+    stddev = sqrt(variance)
+    if distribution == "normal":
+        return plan_normal(shape, dtype, stddev)
+    return plan_truncated(shape, dtype, stddev / scalar(_CUT_STDDEV, wide), 0.0, -2.0, 2.0)
 
-    JAX takes a fan_out that is too large by the number of groups, and this makes up for it.
-    """
+
+def _fan_of_mode(mode: Mode, fan: Fan, shape: tuple[int, ...]) -> float:
+    """The fan of a shape that a mode means; 1 for a shape without elements."""
     fan_in, fan_out = fan.of(shape)
-    if fan.groups == 1 or mode == "fan_in":
-        return scale
-    if mode == "fan_out":
-        return scale * fan.groups
-    return scale * ((fan_in + fan_out * fan.groups) / (fan_in + fan_out))
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    return fans[mode] or 1.0
 
 
+def _draw_symmetric(
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, bound: Scalar, bounds: Bounds
+) -> jax.Array:
+    """Draw numbers uniform in [-bound, bound)."""
+    return bounds.round(jax.random.uniform(key, shape, drawn_in(dtype), -1) * bound, dtype)
+
+
+def _draw_complex(
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, variance: Scalar, distribution: Distribution
+) -> jax.Array:
+    """Draw complex numbers with this variance, as JAX does: uniform in a disk, or Gaussian, perhaps cut at a disk."""
+    every_axis = range(len(shape))  # of the batch, so that both fans are 1
+    draw = jax.nn.initializers.variance_scaling(variance, "fan_in", distribution, (), (), every_axis)
+    return draw(key, shape, dtype)
+
+
+@factory
 def xavier_uniform(
     gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:
@@ -154,6 +170,7 @@ def xavier_uniform(
     return _xavier("xavier_uniform", gain, "uniform", Fan(in_axis, out_axis, batch_axis, groups))
 
 
+@factory
 def xavier_normal(
     gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:
@@ -171,6 +188,7 @@ def _xavier(name: str, gain: Number, distribution: Distribution, fan: Fan) -> Re
     return _scaling(text, gain**2, "fan_avg", distribution, fan)
 
 
+@factory
 def kaiming_uniform(
     negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
@@ -183,6 +201,7 @@ def kaiming_uniform(
     return _kaiming("kaiming_uniform", negative_slope, mode, "uniform", Fan(in_axis, out_axis, batch_axis, groups))
 
 
+@factory
 def kaiming_normal(
     negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
@@ -202,6 +221,7 @@ def _kaiming(name: str, negative_slope: Number, mode: Mode, distribution: Distri
     return _scaling(text, 2.0 / (1 + slope**2), mode, distribution, fan)
 
 
+@factory
 def lecun_uniform(
     *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:  # fmt: skip
@@ -210,6 +230,7 @@ def lecun_uniform(
     return _scaling(called("lecun_uniform", **fan.shown()), 1.0, "fan_in", "uniform", fan)
 
 
+@factory
 def lecun_normal(
     *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:  # fmt: skip
@@ -222,6 +243,7 @@ glorot_uniform, glorot_normal = xavier_uniform, xavier_normal
 he_uniform, he_normal = kaiming_uniform, kaiming_normal
 
 
+@factory
 def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     """The gain by which Xavier or orthogonal kernels keep the variance before a nonlinearity, as `torch.nn.init.calculate_gain`.
 
@@ -231,15 +253,17 @@ def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
     Raises:
         InitError: a nonlinearity that is not linear, sigmoid, tanh, relu, leaky_relu or selu.
     """
+    negative_slope = real("negative_slope", negative_slope)
     gains = {
         "linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4,
         "leaky_relu": math.sqrt(2 / (1 + negative_slope**2)),
     }  # fmt: skip
-    if nonlinearity not in gains:
-        raise InitError(f"no gain is known for {nonlinearity!r}, only for {sorted(gains)}")
+    if not isinstance(nonlinearity, str) or nonlinearity not in gains:
+        raise InitError(f"no gain is known for {quoted(nonlinearity)}, only for {sorted(gains)}")
     return gains[nonlinearity]
 
 
+@factory
 def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()) -> Recipe:
     """Orthogonal kernel: `gain` times a matrix with orthonormal rows or columns, between `out_axis` and all others (Saxe et al. 2013).
 
@@ -252,32 +276,36 @@ def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
     Raises:
         InitError: no axis beside those of `out_axis` and the batch, when it draws.
     """
-    gain = number("gain", gain)
+    gain = scale("gain", gain)
     options = {"out_axis": (out_axis, -1), "batch_axis": (batch_axis, ())}
     text = called("orthogonal", *unless_default(gain, 1), **options)
-    return Recipe(text, _draw_orthogonal, (gain, axes_of(out_axis, "out_axis"), axes_of(batch_axis, "batch_axis")))
+    return Recipe(text, _plan_orthogonal, (gain, axes_of(out_axis, "out_axis"), axes_of(batch_axis, "batch_axis")))
+
+
+def _plan_orthogonal(
+    shape: tuple[int, ...], dtype: DTypeLike, gain: Number, out_axis: tuple[int, ...], batch_axis: tuple[int, ...]
+) -> Draw:
+    batch = from_front(batch_axis, len(shape), "batch_axis")
+    out = from_front(out_axis, len(shape), "out_axis")
+    rest = [axis for axis in range(len(shape)) if axis not in batch and axis not in out]
+    if not rest or set(batch) & set(out):
+        raise InitError(f"orthogonal needs an axis in and an axis out beside those of the batch; the shape is {shape}")
+    return Draw(_draw_orthogonal, (scalar(gain, drawn_in(dtype)),), (tuple(rest), tuple(out), tuple(batch)))
 
 
 def _draw_orthogonal(
     key: jax.Array,
     shape: tuple[int, ...],
     dtype: DTypeLike,
-    gain: Number,
-    out_axis: tuple[int, ...],
-    batch_axis: tuple[int, ...],
+    gain: Scalar,
+    rest: tuple[int, ...],
+    out: tuple[int, ...],
+    batch: tuple[int, ...],
 ) -> jax.Array:
-    batch = from_front(batch_axis, len(shape), "batch_axis")
-    out = from_front(out_axis, len(shape), "out_axis")
-    rest = [axis for axis in range(len(shape)) if axis not in batch and axis not in out]
-    if not rest or set(batch) & set(out):
-        raise InitError(f"orthogonal needs an axis in and an axis out beside those of the batch; the shape is {shape}")
     matrix_shape = math.prod(shape[axis] for axis in rest), math.prod(shape[axis] for axis in out)
-    wide = drawn_in(dtype)
-    if wide.itemsize < 4:  # no QR decomposition in 16 bits
-        wide = jnp.dtype(jnp.float32)
 
     def draw_matrix(key: jax.Array) -> jax.Array:
-        return jax.nn.initializers.orthogonal(gain)(key, matrix_shape, wide).astype(dtype)
+        return jax.nn.initializers.orthogonal(gain)(key, matrix_shape, drawn_in(dtype)).astype(dtype)
 
     if batch:  # not one matrix for all: each expert or ensemble member is orthogonal by itself
         count = math.prod(shape[axis] for axis in batch)

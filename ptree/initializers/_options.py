@@ -2,23 +2,75 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
-from numbers import Number as AnyNumber
-from numbers import Real
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from numbers import Integral, Real
+from typing import ParamSpec, SupportsInt, TypeAlias, TypeGuard, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._errors import InitError
-from .._words import describe
+from .._words import describe, quoted
 
 Number: TypeAlias = complex | jax.Array | np.ndarray
 """A number of Python, NumPy or JAX, or an array that is broadcast against the shape."""
 
+RealNumber: TypeAlias = float | jax.Array | np.ndarray
+"""A number or array as `Number`, but real."""
+
 Axes: TypeAlias = int | Sequence[int]
 """One axis or several, from the front or, negative, from the end."""
+
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_TWO_CALLS = "call it with its options first: normal(0.02)(key, shape, dtype)"
+
+
+def factory(make: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorate a function that makes an initialiser of options, so that a wrong call says which options there are."""
+
+    @wraps(make)
+    def checked(*given: Parameters.args, **options: Parameters.kwargs) -> Result:
+        try:
+            return make(*given, **options)
+        except TypeError as error:
+            raise InitError(_misuse(make, given, options) or f"{make.__name__}: {error}") from error
+
+    return checked
+
+
+def _misuse(make: Callable[..., object], given: Sequence[object], options: Mapping[str, object]) -> str | None:
+    """Say why a call does not fit the options of a function; None if it does."""
+    signature = inspect.signature(make)
+    try:
+        signature.bind(*given, **options)
+    except TypeError as error:
+        shown = [*map(describe, given), *(f"{name}={describe(value)}" for name, value in options.items())]
+        return f"{make.__name__} takes the options {[*signature.parameters]}, got ({', '.join(shown)}): {error}"
+    return None
+
+
+def is_factory(value: object) -> TypeGuard[Callable[..., object]]:
+    """Whether this is a function that makes an initialiser, such as `normal`, given in place of one, `normal(0.02)`."""
+    return inspect.isfunction(value) and value.__module__.startswith(f"{__package__}.")
+
+
+def refuse_factory(value: object) -> None:
+    """Raise an InitError if a function that makes initialisers is given in place of one."""
+    if is_factory(value):
+        raise InitError(called_first(value))
+
+
+def called_first(make: Callable[..., object]) -> str:
+    """Say that a function that makes an initialiser is called first."""
+    return f"{make.__name__} is called first, with its options: initializers.{make.__name__}()"
 
 
 def is_array(value: object) -> bool:
@@ -45,24 +97,55 @@ def unless_default(value: object, default: object) -> list[object]:
     >>> called("identity", *unless_default(1, 1)), called("identity", *unless_default(2, 1))
     ('identity()', 'identity(2)')
     """
-    return [] if value == default else [value]
+    return [value] if is_array(value) or value != default else []
 
 
 def _shown(value: object) -> str:
     return describe(value) if is_array(value) else repr(value)
 
 
-def number(name: str, value: Number, least: float = -math.inf) -> Number:
-    """Check an option that is a number: one of Python if it is real; arrays are taken as they are.
+def number(name: str, value: Number, least: float = -math.inf) -> RealNumber:
+    """Check an option that is a real number or an array of them; a number is given back as a float or int of Python.
 
     Raises:
         InitError: it is no number, not finite, or below the least that makes sense.
     """
-    if isinstance(value, Real):
-        return real(name, value, least)
-    if is_array(value) or isinstance(value, AnyNumber):  # an array may be a tracer, whose value is not known
+    if isinstance(value, (jax.Array, np.ndarray)):
+        _check_array(name, value, least)
         return value
-    raise InitError(f"{name} must be a number, got {describe(value)}")
+    return real(name, value, least)
+
+
+def _check_array(name: str, value: jax.Array | np.ndarray, least: float) -> None:
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        raise InitError(f"{name} must be a number, got a PRNG key, {describe(value)}; {_TWO_CALLS}")
+    if not (jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)):
+        raise InitError(f"{name} must be a number, got {describe(value)}")
+    if isinstance(value, Tracer):  # its values are not known
+        return
+    values = np.asarray(jax.device_get(value), np.float64)
+    if not (np.isfinite(values) & (values >= least)).all():
+        raise InitError(f"{name} must be finite numbers{_bound(least)}, got {describe(value)} with another")
+
+
+def scale(name: str, value: Number) -> Number:
+    """Check an option that multiplies what is drawn: a real or complex number, or an array.
+
+    Raises:
+        InitError: it is no number, or not finite.
+    """
+    if isinstance(value, (complex, np.complexfloating)):
+        real(f"the real part of {name}", value.real)
+        real(f"the imaginary part of {name}", value.imag)
+        return complex(value)
+    return number(name, value)
+
+
+def real_part(value: Number) -> RealNumber:
+    """The real part of an option."""
+    if isinstance(value, jax.Array):
+        return jnp.real(value)
+    return np.real(value) if isinstance(value, np.ndarray) else value.real
 
 
 def real(name: str, value: object, least: float = -math.inf) -> float:
@@ -71,14 +154,37 @@ def real(name: str, value: object, least: float = -math.inf) -> float:
     Raises:
         InitError: it is no real number, not finite, or below the least that makes sense.
     """
-    if not isinstance(value, Real):
+    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
         raise InitError(f"{name} must be a number, got {describe(value)}")
-    plain = value if isinstance(value, (int, float)) else float(value)
+    try:
+        plain = float(value)
+    except OverflowError:  # an int of more than 1,024 bits
+        plain = math.inf
     # `not <=` also catches NaN; -inf is the `least` of options without a bound, so it is refused apart
     if not least <= plain < math.inf or plain == -math.inf:
-        bound = "" if least == -math.inf else f" of at least {least:g}"
-        raise InitError(f"{name} must be a finite number{bound}, got {value}")
-    return plain
+        raise InitError(f"{name} must be a finite number{_bound(least)}, got {quoted(value)}")
+    return value if isinstance(value, int) else plain
+
+
+def _bound(least: float) -> str:
+    return "" if least == -math.inf else f" of at least {least:g}"
+
+
+def whole(name: str, value: object, least: int | None = None) -> int:
+    """Check an option that is a whole number, of Python or NumPy.
+
+    Raises:
+        InitError: it is none, or below the least that makes sense.
+    """
+    bound = "" if least is None else f" of at least {least}"
+    if not is_whole(value) or (least is not None and int(value) < least):
+        raise InitError(f"{name} must be a whole number{bound}, got {describe(value)}")
+    return int(value)
+
+
+def is_whole(value: object) -> TypeGuard[SupportsInt]:
+    """Whether this is an int of Python or NumPy, of 64 bits at most; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value).bit_length() < 64
 
 
 def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
@@ -88,9 +194,9 @@ def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
         InitError: what is no whole number.
     """
     several = tuple(axes) if isinstance(axes, Sequence) else (axes,)
-    if not all(isinstance(axis, int) for axis in several):
+    if isinstance(axes, bytes) or not all(map(is_whole, several)):  # bytes are a sequence of ints
         raise InitError(f"{name} must be an axis, as a whole number, or a tuple of them, got {describe(axes)}")
-    return several
+    return tuple(int(axis) for axis in several)
 
 
 def from_front(axes: tuple[int, ...], ndim: int, name: str) -> list[int]:

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from .._errors import InitError
-from .._words import describe
-from ._distributions import draw_normal, draw_uniform, normal, uniform
+from .._words import quoted
+from ._distributions import normal, plan_normal, plan_uniform, uniform
 from ._fans import Fan, glorot_uniform, lecun_normal
-from ._options import Axes, Number, called, number, real
-from ._recipe import Recipe
+from ._options import Axes, Number, RealNumber, called, factory, number, real, whole
+from ._recipe import Draw, Recipe
 from ._scheme import Preset, Scheme, Site
 from ._values import zeros
 
@@ -40,10 +40,10 @@ def _torch_linear(
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     if fan_in is None:
-        kernel = _dense("torch_linear", "give it torch_linear(fan_in=...)", fan, _draw_torch, None, fan)
+        kernel = _dense("torch_linear", "give it torch_linear(fan_in=...)", fan, _plan_torch, None, fan)
     else:
         fan_in = real("fan_in", fan_in, 1)
-        kernel = Recipe("torch_linear", _draw_torch, (fan_in, fan))
+        kernel = Recipe("torch_linear", _plan_torch, (fan_in, fan))
     return Scheme(kernel, _TorchBias(fan, fan_in))
 
 
@@ -55,14 +55,14 @@ def _torch_conv(fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes 
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     fan_in = None if fan_in is None else real("fan_in", fan_in, 1)
-    return Scheme(Recipe("torch_conv", _draw_torch, (fan_in, fan)), _TorchBias(fan, fan_in))
+    return Scheme(Recipe("torch_conv", _plan_torch, (fan_in, fan)), _TorchBias(fan, fan_in))
 
 
-def _draw_torch(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, fan_in: float | None, fan: Fan) -> jax.Array:
+def _plan_torch(shape: tuple[int, ...], dtype: DTypeLike, fan_in: float | None, fan: Fan) -> Draw:
     if fan_in is None and len(shape) < 2:
         raise InitError(f"{_LONE_BIAS}; give it torch_conv(fan_in=...)")
     bound = 1 / math.sqrt(fan.of(shape)[0] if fan_in is None else fan_in)
-    return draw_uniform(key, shape, dtype, -bound, bound)
+    return plan_uniform(shape, dtype, -bound, bound)
 
 
 @dataclass(frozen=True)
@@ -77,22 +77,29 @@ class _TorchBias:
         if fan_in is None:
             assert site.kernel is not None  # a scheme asks for the bias beside a kernel only
             fan_in = max(int(self.fan.of(site.kernel)[0]), 1)
-        return Recipe(called("torch_linear", fan_in=(fan_in, None)), _draw_torch, (fan_in, Fan()))
+        return Recipe(called("torch_linear", fan_in=(fan_in, None)), _plan_torch, (fan_in, Fan()))
 
 
 def _torch_embedding(padding_idx: int | None = None) -> Scheme:
     """PyTorch's `Embedding`: Gaussian with the standard deviation 1; the row `padding_idx`, if given, is 0."""
-    return Scheme(Recipe("torch_embedding", _draw_torch_table, (padding_idx,)))
+    row = None if padding_idx is None else whole("padding_idx", padding_idx)
+    return Scheme(Recipe("torch_embedding", _plan_torch_table, (row,)))
 
 
-def _draw_torch_table(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, padding_idx: int | None) -> jax.Array:
-    table = draw_normal(key, shape, dtype, 1.0)
+def _plan_torch_table(shape: tuple[int, ...], dtype: DTypeLike, padding_idx: int | None) -> Draw:
+    gaussian = plan_normal(shape, dtype, 1.0)
     if padding_idx is None:
-        return table
+        return gaussian
     if not -shape[0] <= padding_idx < shape[0]:
         raise InitError(f"padding_idx={padding_idx} is no row of a table of {shape[0]}")
+    return Draw(_draw_torch_table, (gaussian,), (padding_idx,))
+
+
+def _draw_torch_table(
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, gaussian: Draw, padding_idx: int
+) -> jax.Array:
     # only the start: PyTorch also keeps this row out of training, which no initialiser can
-    return table.at[padding_idx].set(jnp.zeros((), dtype))
+    return gaussian(key, shape, dtype).at[padding_idx].set(jnp.zeros((), dtype))
 
 
 # ------------------------------------------------------------------- Keras, Flax and MXNet
@@ -107,7 +114,7 @@ def _keras_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ())
     """Keras' `Dense`: `glorot_uniform`; a bias beside a kernel is 0."""
     fan = Fan(in_axis, out_axis, batch_axis)
     draw = glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
-    return Scheme(_dense("keras_dense", _RULE_OF_ITS_OWN, fan, draw), _zero_bias)
+    return Scheme(_dense("keras_dense", _RULE_OF_ITS_OWN, fan, _plan_of, draw), _zero_bias)
 
 
 def _keras_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
@@ -127,7 +134,7 @@ def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) 
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     draw = lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
-    return Scheme(_dense("flax_dense", _RULE_OF_ITS_OWN, fan, draw), _zero_bias)
+    return Scheme(_dense("flax_dense", _RULE_OF_ITS_OWN, fan, _plan_of, draw), _zero_bias)
 
 
 def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
@@ -137,27 +144,27 @@ def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -
 
 def _mxnet_default(scale: Number = 0.07) -> Scheme:
     """MXNet's and Gluon's default: uniform in [-0.07, 0.07); a bias beside a kernel is 0."""
-    return Scheme(uniform(-number("scale", scale), scale), _zero_bias)
+    scale = number("scale", scale, 0)
+    return Scheme(uniform(-scale, scale), _zero_bias)
 
 
 # ----------------------------------------------------------------------- dense kernels
 
 
-def _dense(name: str, lone_bias_fix: str, fan: Fan, draw: Callable[..., jax.Array], *options: object) -> Recipe:
+def _dense(name: str, lone_bias_fix: str, fan: Fan, plan: Callable[..., Draw], *options: object) -> Recipe:
     """A recipe for dense kernels, all of whose axes are in, out or batch: Dense and Linear have no spatial axis."""
-    return Recipe(name, _draw_dense, (name, lone_bias_fix, fan, draw, *options))
+    return Recipe(name, _plan_dense, (name, lone_bias_fix, fan, plan, *options))
 
 
-def _draw_dense(
-    key: jax.Array,
+def _plan_dense(
     shape: tuple[int, ...],
     dtype: DTypeLike,
     name: str,
     lone_bias_fix: str,
     fan: Fan,
-    draw: Callable[..., jax.Array],
+    plan: Callable[..., Draw],
     *options: object,
-) -> jax.Array:
+) -> Draw:
     if len(shape) < 2:
         raise InitError(f"{_LONE_BIAS}; {lone_bias_fix}")
     # a dense preset on the kernel of a convolution would take the wrong fan in silence
@@ -168,7 +175,11 @@ def _draw_dense(
             f"{name} takes every axis as in, out or batch, and the shape {shape} has more: name them all in in_axis,"
             f" out_axis and batch_axis, or take {framework}_conv"
         )
-    return draw(key, shape, dtype, *options)
+    return plan(shape, dtype, *options)
+
+
+def _plan_of(shape: tuple[int, ...], dtype: DTypeLike, recipe: Recipe) -> Draw:
+    return recipe.at(shape, dtype)
 
 
 torch_linear = Preset(_torch_linear)
@@ -185,6 +196,7 @@ mxnet_default = Preset(_mxnet_default)
 # --------------------------------------------------------------------------- from papers
 
 
+@factory
 def gpt2_residual(layers: int, stddev: Number = 0.02) -> Recipe:
     """GPT-2's projections into the residual stream: `normal(stddev / sqrt(2 * layers))` (Radford et al. 2019, 2.3).
 
@@ -196,17 +208,17 @@ def gpt2_residual(layers: int, stddev: Number = 0.02) -> Recipe:
     Raises:
         InitError: fewer than 1 layer, or a negative `stddev`.
     """
-    if not isinstance(layers, int) or layers < 1:
-        raise InitError(f"layers must be a whole number of at least 1, got {describe(layers)}")
+    layers = whole("layers", layers, 1)
     text = called("gpt2_residual", layers, stddev=(stddev, 0.02))
     scaled = normal(number("stddev", stddev, 0) / math.sqrt(2 * layers))
     # the options of `normal`, and the text of this call: it prints as it was written
-    return Recipe(text, draw_normal, scaled.options)
+    return Recipe(text, plan_normal, scaled.options)
 
 
 Role: TypeAlias = Literal["hidden", "output", "input"]
 
 
+@factory
 def mup(
     base_width: float, stddev: Number = 0.02, role: Role = "hidden", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (),
@@ -224,17 +236,17 @@ def mup(
         InitError: another role, or a `base_width` below 1.
     """
     if role not in get_args(Role):
-        raise InitError(f"mup takes a role of {[*get_args(Role)]}, got {role!r}")
+        raise InitError(f"mup takes a role of {[*get_args(Role)]}, got {quoted(role)}")
     fan = Fan(in_axis, out_axis, batch_axis)
     text = called("mup", base_width, stddev=(stddev, 0.02), role=(role, "hidden"), **fan.shown())
-    return Recipe(text, _draw_mup, (real("base_width", base_width, 1), number("stddev", stddev, 0), role, fan))
+    return Recipe(text, _plan_mup, (real("base_width", base_width, 1), number("stddev", stddev, 0), role, fan))
 
 
-def _draw_mup(
-    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, base_width: float, stddev: Number, role: Role, fan: Fan
-) -> jax.Array:
+def _plan_mup(
+    shape: tuple[int, ...], dtype: DTypeLike, base_width: float, stddev: RealNumber, role: Role, fan: Fan
+) -> Draw:
     if role == "input":
-        return draw_normal(key, shape, dtype, stddev)
+        return plan_normal(shape, dtype, stddev)
     width_ratio = fan.of(shape)[0] / base_width
     power = 0.5 if role == "hidden" else 1.0
-    return draw_normal(key, shape, dtype, stddev / width_ratio**power)
+    return plan_normal(shape, dtype, stddev / width_ratio**power)

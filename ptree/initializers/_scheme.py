@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax.typing import DTypeLike
 
 from .._errors import InitError
 from .._words import describe, name_of
-from ._options import called
+from ._options import called, refuse_factory
 from ._recipe import Initializer, Recipe
 
 
@@ -68,6 +69,7 @@ class Scheme:
             raise InitError(f"kernel must be an initialiser, (key, shape, dtype) -> array, got {describe(self.kernel)}")
         if self.bias is not None and not callable(self.bias):
             raise InitError(f"bias must be a function from a site to an initialiser, got {describe(self.bias)}")
+        refuse_factory(self.kernel)
 
     def __call__(self, key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         """Draw a kernel, as any initialiser does."""
@@ -111,8 +113,8 @@ class Preset(Scheme):
 
     def __call__(self, *given: Any, **options: Any) -> Any:
         """Draw a kernel, given a key, a shape and perhaps a dtype; otherwise the preset with these options."""
-        # `torch_linear(784, -2)` gives options, `torch_linear(key, (4, 8))` draws: a key is no int
-        gives_key = len(given) > 1 and not isinstance(given[0], int)
+        # `torch_linear(784, -2)` gives options, `torch_linear(key, (4, 8))` draws: a key is no number
+        gives_key = len(given) > 1 and not isinstance(given[0], Real)
         if gives_key or "shape" in options:
             return super().__call__(*given, **options)
         return Preset(self._make, {**self._options, **self._named(given, options)})

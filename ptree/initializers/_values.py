@@ -11,24 +11,29 @@ from jax.typing import ArrayLike, DTypeLike
 
 from .._errors import InitError
 from .._words import describe
-from ._dtypes import exact
-from ._options import Axes, Number, axes_of, called, from_front, number, unless_default
-from ._recipe import Recipe
+from ._dtypes import Scalar, exact, is_inexact
+from ._options import Axes, Number, axes_of, called, factory, from_front, scale, unless_default, whole
+from ._recipe import Draw, Recipe
 
 
-def _fill(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, value: ArrayLike) -> jax.Array:
+def _plan_fill(shape: tuple[int, ...], dtype: DTypeLike, value: ArrayLike) -> Draw:
     # an array of JAX may be a tracer, whose values cannot be checked
     cast = jnp.asarray(value, dtype) if isinstance(value, jax.Array) else exact(value, dtype)
-    return jnp.broadcast_to(cast, shape)
+    return Draw(_fill, (cast,))
 
 
-zeros = Recipe("zeros", _fill, (0,), fill=0)
+def _fill(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, value: Scalar) -> jax.Array:
+    return jnp.broadcast_to(value, shape)
+
+
+zeros = Recipe("zeros", _plan_fill, (0,), fill=0)
 """All 0, as it stands: `{"**/bias": zeros}`."""
 
-ones = Recipe("ones", _fill, (1,), fill=1)
+ones = Recipe("ones", _plan_fill, (1,), fill=1)
 """All 1, as it stands: `{"**/scale": ones}`."""
 
 
+@factory
 def constant(value: Any) -> Recipe:
     """Constant values: every element is the same; an array is broadcast to the shape.
 
@@ -41,14 +46,18 @@ def constant(value: Any) -> Recipe:
         InitError: a value that is neither a number nor an array of numbers.
     """
     if isinstance(value, (bool, int, float, complex)):
-        return Recipe(called("constant", value), _fill, (value,), fill=value)
-    array = value if isinstance(value, jax.Array) else np.asarray(value)
-    if array.dtype.kind in "OSUMm":  # objects, strings and dates
+        return Recipe(called("constant", value), _plan_fill, (value,), fill=value)
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise InitError(f"constant takes a number or an array of numbers: {error}") from error
+    if not (is_inexact(array.dtype) or array.dtype.kind in "biuV"):  # V: the small integers of ml_dtypes
         raise InitError(f"constant takes a number or an array of numbers, got {describe(value)}")
     # as an option and not as `fill`: an array is not put into a compiled program
-    return Recipe(called("constant", array), _fill, (array,))
+    return Recipe(called("constant", array), _plan_fill, (array,))
 
 
+@factory
 def identity(gain: Number = 1.0, batch_axis: Axes = ()) -> Recipe:
     """`gain` on the diagonal of an (in, out) kernel, else 0.
 
@@ -59,21 +68,28 @@ def identity(gain: Number = 1.0, batch_axis: Axes = ()) -> Recipe:
         InitError: other than 2 axes beside those of the batch, when it draws.
     """
     text = called("identity", *unless_default(gain, 1), batch_axis=(batch_axis, ()))
-    return Recipe(text, _draw_identity, (number("gain", gain), axes_of(batch_axis, "batch_axis")))
+    return Recipe(text, _plan_identity, (scale("gain", gain), axes_of(batch_axis, "batch_axis")))
+
+
+def _plan_identity(shape: tuple[int, ...], dtype: DTypeLike, gain: Number, batch_axis: tuple[int, ...]) -> Draw:
+    # known only now: a recipe is made before it sees a shape
+    batch = from_front(batch_axis, len(shape), "batch_axis")
+    axes = len(shape) - len(batch)
+    if axes != 2:
+        raise InitError(f"identity needs 2 axes, (in, out); the shape has {axes}")
+    cast = gain.astype(dtype) if isinstance(gain, jax.Array) else exact(gain, dtype)
+    return Draw(_draw_identity, (cast,), (tuple(batch),))
 
 
 def _draw_identity(
-    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, gain: Number, batch_axis: tuple[int, ...]
+    key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, gain: Scalar, batch: tuple[int, ...]
 ) -> jax.Array:
-    # known only now: a recipe is made before it sees a shape
-    batch = from_front(batch_axis, len(shape), "batch_axis")
     sides = [size for axis, size in enumerate(shape) if axis not in batch]
-    if len(sides) != 2:
-        raise InitError(f"identity needs 2 axes, (in, out); the shape has {len(sides)}")
-    eye = jnp.asarray(exact(gain, dtype)) * jnp.eye(*sides, dtype=dtype)
+    eye = gain * jnp.eye(*sides, dtype=dtype)
     return jnp.broadcast_to(jnp.expand_dims(eye, batch), shape)
 
 
+@factory
 def dirac(groups: int = 1) -> Recipe:
     """A convolution that passes its channels through: 1 at the centre for input i, output i of each group, else 0.
 
@@ -85,15 +101,21 @@ def dirac(groups: int = 1) -> Recipe:
     Raises:
         InitError: fewer than 3 axes, or an `out` that the groups do not divide, when it draws.
     """
-    return Recipe(called("dirac", groups=(groups, 1)), _draw_dirac, (groups,))
+    groups = whole("groups", groups, 1)
+    return Recipe(called("dirac", groups=(groups, 1)), _plan_dirac, (groups,))
+
+
+def _plan_dirac(shape: tuple[int, ...], dtype: DTypeLike, groups: int) -> Draw:
+    if len(shape) < 3:
+        raise InitError(f"dirac needs 3 axes or more, (spatial..., in, out); the shape has {len(shape)}")
+    outputs = shape[-1]
+    if outputs % groups:
+        raise InitError(f"{groups} groups do not divide {outputs} outputs")
+    return Draw(_draw_dirac, fixed=(groups,))
 
 
 def _draw_dirac(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, groups: int) -> jax.Array:
-    if len(shape) < 3:
-        raise InitError(f"dirac needs 3 axes or more, (spatial..., in, out); the shape has {len(shape)}")
     *spatial, inputs, outputs = shape
-    if groups < 1 or outputs % groups:
-        raise InitError(f"{groups} groups do not divide {outputs} outputs")
     kernel = np.zeros(shape, dtype)
     outputs_per_group = outputs // groups
     # where a group has more inputs than outputs, the last inputs are not passed on

@@ -68,7 +68,7 @@ def test_put_and_rename_see_the_same_ambiguities_as_get():
     with pytest.raises(pt.PathError, match="is ambiguous"):
         pt.rename({0: 1, "0": 2}, {"0": "x"})
     says(pt.StructureError, "cannot put '01': the keys beside '01' are whole numbers", pt.put, {0: 1, 1: 9}, "01", 5)
-    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path",
+    says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path; got list",
          pt.rename, {"a": 1}, [("a", "b")])  # fmt: skip
     says(pt.PatternError, "the pattern 'enc/k' renames nothing: earlier rules take all that it matches",
          pt.rename, pt.Tree({"enc": {"k": 1}}), {"**/k": "**/kk", "enc/k": "x"})  # fmt: skip

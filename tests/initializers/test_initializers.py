@@ -74,8 +74,8 @@ def test_orthogonal_and_identity():
         (I.kaiming_normal(mode="fan_out", groups=256), (3, 3, 1, 256), math.sqrt(2 / 9)),  # depthwise
         (I.xavier_normal(groups=4), (3, 16, 128), math.sqrt(2 / (3 * 16 + 3 * 32))),  # grouped
         (I.lecun_uniform(in_axis=-1, out_axis=-2), (300, 100), 1 / 10),  # (out, in), as PyTorch and Equinox
-        (I.trunc_normal(0.1), SHAPE, 0.1),
-        (I.trunc_normal(0.1, mean=1.0, lower=-1.0, upper=3.0), SHAPE, 0.1),
+        (I.rescaled_truncated_normal(0.1), SHAPE, 0.1),
+        (I.rescaled_truncated_normal(0.1, mean=1.0, lower=-1.0, upper=3.0), SHAPE, 0.1),
         (I.gpt2_residual(12), SHAPE, 0.02 / math.sqrt(24)),
         (I.mup(100), SHAPE, 0.01),
         (I.mup(100, role="output"), SHAPE, 0.005),
@@ -132,9 +132,9 @@ def test_a_preset_on_a_bias_draws_by_the_kernel_beside_it():
 
 
 @pytest.mark.parametrize("make", [
-    lambda: I.normal(-1.0), lambda: I.normal(float("nan")), lambda: I.uniform(2, 1), lambda: I.trunc_normal(1.0, lower=2.0),
+    lambda: I.normal(-1.0), lambda: I.normal(float("nan")), lambda: I.uniform(2, 1), lambda: I.rescaled_truncated_normal(1.0, lower=2.0),
     lambda: I.normal(1.0, float("nan")), lambda: I.identity(float("nan")), lambda: I.uniform(0.0, np.float32("nan")),
-    lambda: I.variance_scaling(np.float32(-1)), lambda: I.normal(np.float32(-2)), lambda: I.trunc_normal(1.0, 0.0, 5, 6),
+    lambda: I.variance_scaling(np.float32(-1)), lambda: I.normal(np.float32(-2)), lambda: I.rescaled_truncated_normal(1.0, 0.0, 5, 6),
     lambda: I.uniform(np.float32(2), np.float32(1)), lambda: I.truncated_normal(1.0, lower=8, upper=9), lambda: I.mixture(I.zeros),
     lambda: I.sparse(1.5), lambda: I.mup(0), lambda: I.gpt2_residual(0), lambda: I.variance_scaling(1.0, "fan"),
     lambda: I.lecun_normal(groups=0), lambda: I.gain("mish"),
@@ -256,7 +256,7 @@ def test_presets_are_values():
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: I.normal("a"), "stddev must be a number, got 'a'"),
-    (lambda: I.uniform(0, None), "high must be a number, got None"),
+    (lambda: I.uniform(0, "1"), "high must be a number, got '1'"),
     (lambda: I.xavier_uniform(in_axis="a"), "in_axis must be an axis, as a whole number, or a tuple of them, got 'a'"),
     (lambda: I.xavier_uniform(groups=1.5), "groups must be a whole number of at least 1, got 1.5"),
     (lambda: I.constant("x"), "constant takes a number or an array of numbers, got 'x'"),

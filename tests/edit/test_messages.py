@@ -1,0 +1,133 @@
+"""What a mistaken call says: another order of arguments, other spellings of a path, values of another kind; what it recommends works."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from errors import says
+
+import ptree as pt
+
+PARAMS = {"enc": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3)}}
+BOTH = pytest.mark.parametrize("tree", [pt.Tree(PARAMS), PARAMS], ids=["Tree", "dict"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda tree: pt.get("enc/kernel", tree),
+        lambda tree: pt.set("enc/kernel", tree, 1),
+        lambda tree: pt.put("enc/kernel", tree, 1),
+        lambda tree: pt.stacks.stack("enc", tree),
+        lambda tree: pt.set(tree, jnp.zeros(3), "enc/bias"),
+        lambda tree: pt.items("**", tree),
+        lambda tree: pt.select("**", tree),
+        lambda tree: pt.mask("**", tree),
+        lambda tree: pt.drop("**", tree),
+        lambda tree: pt.update("enc/kernel", tree, abs),
+    ],
+)
+def test_arguments_in_another_order_are_called_so(tree, call):
+    with pytest.raises(pt.PtreeError, match=r"[Tt]he tree comes first, and then the (path|selector)"):
+        call(tree)
+
+
+def test_a_tree_in_the_place_of_rules_or_ties_is_called_so():
+    tree = pt.Tree(PARAMS)
+    says(pt.PatternError, "rules are a dict, selector -> value; got a Tree. The tree comes first, and then the rules",
+         pt.label, {"**": 1}, tree)  # fmt: skip
+    says(pt.PatternError, "rules are a dict, selector -> value; got a Tree. The tree comes first, and then the rules",
+         pt.explain, {"**": 1}, tree)  # fmt: skip
+    says(pt.TieError, "the ties are a dict, alias -> source; got a Tree. The tree comes first, and then the ties",
+         pt.tie, {"a": "b"}, tree)  # fmt: skip
+    says(pt.TieError, "cannot tie 'w': expected the path of its source, or ptree.transposed(path), got f32[2]."
+         " The order is tie(tree, table)", pt.tie, {"a": "b"}, {"w": jnp.ones(2)})  # fmt: skip
+    says(pt.StructureError, "update takes a function of a leaf, got 'enc/kernel'; the order is update(tree, selector, function)",
+         pt.update, tree, abs, "enc/kernel")  # fmt: skip
+    says(pt.StructureError, "cannot scan with a Tree: the order is scan(function, carry, layers)",
+         pt.stacks.scan, tree, lambda carry, layer: (carry, None), 1)  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "path", ["enc.kernel", "['enc']['kernel']", "enc['kernel']", "enc[kernel]", '["enc"]["kernel"]', ".enc.kernel"]
+)
+def test_another_spelling_of_a_path_suggests_it(tree, path):
+    says(
+        pt.PathError,
+        f"no path {path!r}: its segments are joined by '/'. Did you mean 'enc/kernel'?",
+        pt.get,
+        tree,
+        path,
+    )
+
+
+@BOTH
+def test_a_path_as_a_sequence_of_keys_is_written_out(tree):
+    (keys, _), *_ = jax.tree_util.tree_flatten_with_path(tree)[0]
+    for path in [("enc", "bias"), ["enc", "bias"], keys]:
+        with pytest.raises(
+            pt.PathError, match=r"a path is a string such as 'blocks/3/kernel', or an int. Write 'enc/bias'"
+        ):
+            pt.get(tree, path)
+    with pytest.raises(pt.PathError, match=r"Write 'blocks/3/w'"):
+        pt.set(tree, ("blocks", 3, "w"), 1)
+
+
+def test_names_with_dots_and_brackets_are_still_names():
+    assert pt.get({"enc.kernel": 1, "layer[0]": 2}, "layer[0]") == 2
+    says(pt.PathError, "no path 'enc.bais': at the root there are ['enc.bias']. Did you mean 'enc.bias'?",
+         pt.get, {"enc.bias": 1}, "enc.bais")  # fmt: skip
+
+
+def test_no_message_prints_an_array():
+    for path in [PARAMS, [jnp.ones(3)], (np.ones(3), "a"), {"a": [jnp.ones(2)]}]:
+        with pytest.raises(pt.PathError) as raised:
+            pt.get(pt.Tree(PARAMS), path)
+        assert "1." not in str(raised.value)
+
+
+VALUES = {
+    "another dtype": (np.zeros(3), "Cast the value with .astype('float32').", lambda value: value.astype("float32")),
+    "an int array": (jnp.arange(3), "Cast the value with .astype('float32').", lambda value: value.astype("float32")),
+    "a number": (1.0, "For an array of this number write jnp.full((3,), 1.0, 'float32').", lambda value: jnp.full((3,), 1.0, "float32")),
+    "a bool": (True, "For an array of this number write jnp.full((3,), True, 'float32').", lambda value: jnp.full((3,), True, "float32")),
+    "a list": ([1, 2, 3], "Convert it with jnp.asarray(value, 'float32').", lambda value: jnp.asarray(value, "float32")),
+}  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize("case", VALUES.values(), ids=VALUES)
+def test_a_value_of_another_kind_says_how_to_convert_it_and_that_works(tree, case):
+    value, advice, convert = case
+    with pytest.raises(pt.StructureError) as raised:
+        pt.set(tree, "enc/bias", value)
+    assert f". {advice} Use ptree.put to replace it" in str(raised.value)
+    assert pt.get(pt.set(tree, "enc/bias", convert(value)), "enc/bias").dtype == jnp.float32
+
+
+@BOTH
+def test_arrays_that_read_the_same_say_of_which_library_they_are(tree):
+    torch = pytest.importorskip("torch")
+    says(pt.StructureError, "cannot set 'enc/bias': expected f32[3] (jax.Array), got f32[3] (torch.Tensor)."
+         " Convert it with jnp.asarray(value, 'float32'). Use ptree.put to replace it by something of another shape or dtype.",
+         pt.set, tree, "enc/bias", torch.zeros(3))  # fmt: skip
+    other = pt.put(tree, "enc/bias", torch.zeros(3))
+    says(pt.StructureError, "the tree is not like `like`: 'enc/bias': expected f32[3] (torch.Tensor) in `like`,"
+         " got f32[3] (jax.Array) in the tree.", pt.check, tree, other)  # fmt: skip
+    assert (pt.set(tree, "enc/bias", jnp.asarray(torch.ones(3), "float32"))["enc"]["bias"] == 1).all()
+
+
+@BOTH
+def test_update_that_changes_the_dtype_says_to_cast_the_result(tree):
+    says(pt.StructureError, "cannot update 'enc/bias': expected f32[3], got bf16[3]. Cast the result with .astype('float32')."
+         " Use ptree.put to replace it by something of another shape or dtype.",
+         pt.update, tree, "enc/bias", lambda b: b.astype(jnp.bfloat16))  # fmt: skip
+
+
+def test_a_new_name_beside_the_layers_of_a_stack_is_refused():
+    tree = pt.stacks.stack(pt.Tree({"blocks": [{"w": jnp.ones(2)}] * 3}), "blocks")
+    says(pt.StructureError, "cannot put 'blocks/a': 'blocks' is a stack of 3 layers. A leaf of all its layers is at 'blocks/:/a',"
+         " with an axis for the layers in front", pt.put, tree, "blocks/a", jnp.ones(3))  # fmt: skip
+    assert pt.put(tree, "blocks/:/a", jnp.ones(3))["blocks/1/a"] == 1
