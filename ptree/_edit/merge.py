@@ -15,7 +15,7 @@ from .._tree import (
     Tie,
     Tree,
     assemble,
-    leaves,
+    has_slashes,
     locate,
     opened,
     own_items,
@@ -58,12 +58,9 @@ def merge(*trees: PyTree) -> PyTree:
     merged = _merged_entries(parts)
     _check_not_twice(merged)
     try:
-        whole = assemble(merged.entries, containers)
+        return assemble(merged.entries, containers)
     except (PathError, StructureError) as error:
         raise type(error)(f"cannot merge: {error}") from None
-    if not isinstance(whole, BareTree):
-        leaves(whole)  # raises where two leaves now have one path
-    return whole
 
 
 # --------------------------------------------------------------------------------------- entries
@@ -166,7 +163,9 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
         if type(there) is not type(node):
             raise _unlike(path, there, node)
         if _has_keys_to_know(path, there, node):
-            merged[path] = remade(there, {**own_items(node), **own_items(there)})  # assembly then knows all keys
+            # by name, as 1 and "1" are one; assembly then knows all the keys
+            by_name = {str(key): (key, value) for key, value in (*own_items(node).items(), *own_items(there).items())}
+            merged[path] = remade(there, dict(by_name.values()))
     return merged
 
 
@@ -175,14 +174,15 @@ def _has_keys_to_know(path: str, there: PyTree, node: PyTree) -> bool:
 
     Raises where they have names of their own that differ.
     """
-    left, right = opened(there), opened(node)
-    assert left is not None
-    assert right is not None
-    if not left.is_mapping:
-        if list(left.names) != list(right.names):
+    if type(there) is not dict:  # most are, and take any name
+        left, right = opened(there), opened(node)
+        assert left is not None
+        assert right is not None
+        if not left.is_mapping and list(left.names) != list(right.names):
             raise _unlike(path, there, node)
-        return False
-    if any("/" in name for name in (*left.names, *right.names)):
+        if not left.is_mapping:
+            return False
+    if has_slashes(there) or has_slashes(node):
         return True
     return not all(isinstance(key, str) for key in (*there, *node))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 
-from .._edit import Selector, choose_names, names_of_leaves, unused_in_braces, why_unmatched
+from .._edit import Hints, Selector, choose_names, names_of_leaves
 from .._errors import PatternError, TieError
 from .._paths import Pattern, compile, fill_in, split
 from .._tree import (
@@ -144,9 +144,10 @@ def _written_out(tree: Tree, table: Mapping[str, str | Tie]) -> _WrittenOut:
     pairs: dict[str, Tie] = {}
     keys: dict[str, str] = {}
     problems: list[Problem] = []
+    hints = Hints(tree)
     for key, value in table.items():
         source = value if isinstance(value, Tie) else Tie("/".join(split(value)))
-        matched = _matched(tree, key, source)
+        matched = _matched(tree, key, source, hints)
         problems += matched.problems
         for alias, tie in matched.pairs.items():
             first = keys.setdefault(alias, key)
@@ -173,7 +174,7 @@ def _nested_aliases(pairs: Mapping[str, Tie]) -> list[Problem]:
     return problems
 
 
-def _matched(tree: Tree, key: str, source: Tie) -> _WrittenOut:
+def _matched(tree: Tree, key: str, source: Tie, hints: Hints) -> _WrittenOut:
     """The ties that one name in the table stands for. A name that is in the tree is no pattern."""
     segments = split(key)
     if locate(tree, segments) is not None:
@@ -185,14 +186,14 @@ def _matched(tree: Tree, key: str, source: Tie) -> _WrittenOut:
     names = list(entries(tree))
     matches = _matches(pattern, names, attempt, source)
     if not matches:
-        return _WrittenOut({}, [Problem(f"{attempt}: {why_unmatched(pattern, tree)}", "")])
+        return _WrittenOut({}, [Problem(f"{attempt}: {hints.why_unmatched(pattern)}", "")])
     pairs: dict[str, Tie] = {}
     is_one = _holds_no_wildcard(tree, source.source)
     for alias, matched in matches.items():
         pairs[alias] = _unescaped(tree, source) if is_one else _filled(pattern, matched, source, attempt)
     # a pattern may match its own source
     others = {alias: tie for alias, tie in pairs.items() if alias != tie.source}
-    unused = unused_in_braces(pattern, [name for name in names if pattern.matches(name)], tree)
+    unused = hints.unused_in_braces(pattern, [name for name in names if pattern.matches(name)])
     return _WrittenOut(others or pairs, [Problem(f"{attempt}: {line}", "") for line in unused])
 
 

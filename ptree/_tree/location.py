@@ -16,7 +16,18 @@ from .._paths import DEEPEST, STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .entries import structure
-from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
+from .layers import (
+    ALL_LAYERS,
+    Index,
+    has_layer,
+    is_stack,
+    layer_count,
+    layer_counts,
+    layer_number,
+    layers_of,
+    trimmed,
+    with_layer,
+)
 from .layout import MISSING, Aliases, BareTree, Layout, make, source_of, unflatten_node
 from .leaf import PyTree
 from .nodes import Key, child_named, listed_keys, names_in, opened, with_child
@@ -116,10 +127,17 @@ class _Walk:
         if self._has_name(segment):
             return segment
         number = layer_number(segment)
-        if number is None or not is_stack(self._names()):
+        if number is None or not is_stack(self._names()) or not self._has_layer(number):
             return segment
         self.layers.append(number)
         return STACKED
+
+    def _has_layer(self, number: int) -> bool:
+        """Whether the stack at which the walk is may have a layer of this number."""
+        if not isinstance(self.node, BareTree):
+            return True  # of aliases: what they lead to is looked at in the end
+        count = layer_count(self.node._node[0], len(self.layers))
+        return count is None or number < count
 
     def _has_name(self, segment: str) -> bool:
         if isinstance(self.node, BareTree):
@@ -203,6 +221,9 @@ class _Walk:
         number = layer_number(segments[0])
         if number is None or not is_stack(inside.names):
             return 0
+        count = layer_count(inside.values[0], len(self.layers))
+        if count is not None and number >= count:
+            return 0
         self._enter([STACKED], keys[0], inside.values[0])
         self.layers[-1] = number
         return 1
@@ -222,8 +243,9 @@ def _simple_key(node: dict[Key, PyTree], segments: Sequence[str]) -> tuple[Key, 
     Spares listing the keys: reading one leaf of a dict with 1,000 keys takes a hundredth of the time.
     """
     found: list[tuple[Key, int]] = []
-    for count in range(1, len(segments) + 1):
-        key = "/".join(segments[:count])
+    key = ""
+    for count, segment in enumerate(segments, start=1):
+        key = f"{key}/{segment}" if key else segment
         if key in node:
             found.append((key, count))
     number = layer_number(segments[0])
@@ -244,6 +266,9 @@ def check_one_reading(place: Place, segments: Sequence[str]) -> None:
     """Raise where a new path could go on from more than one key on the way to a place: keys that hold slashes."""
     rest = segments
     for step in place.steps:
+        if isinstance(step.node, BareTree):  # the keys of Trees hold no slashes
+            rest = rest[1:]
+            continue
         inside = opened(step.node)
         assert inside is not None
         found = _children_named(inside.names, rest)

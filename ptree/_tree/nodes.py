@@ -104,6 +104,27 @@ def _opened_dict(node: dict[Key, PyTree]) -> Node:
     return Node([str(key) for key in keys], [node[key] for key in keys], rebuild, lambda: True)
 
 
+def named_children(node: PyTree) -> Sequence[tuple[str, PyTree]] | None:
+    """The children of a container that is no Tree, each with its name; None for a leaf.
+
+    For walks that rebuild nothing: of a dict it takes half the time of `opened`.
+    """
+    if type(node) is dict:
+        return [(str(key), node[key]) for key in listed_keys(node)]
+    inside = opened(node)
+    return None if inside is None else list(zip(inside.names, inside.values, strict=True))
+
+
+def has_slashes(node: PyTree) -> bool:
+    """Whether a mapping that is no Tree has a key that holds a slash, so that the key is more than one segment."""
+    if not isinstance(node, Mapping) or isinstance(node, BareTree):
+        return False
+    try:
+        return "/" in "".join(node)
+    except TypeError:  # keys that are no strings
+        return any("/" in str(key) for key in node)
+
+
 def _opened_registered(node: PyTree) -> Node:
     children, structure = tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
     names = [keystr(path, simple=True, separator="/") for path, _ in children]
@@ -218,6 +239,23 @@ def child_named(node: PyTree, name: str) -> PyTree:
     inside = opened(node)
     assert inside is not None
     return inside.values[list(inside.names).index(name)]
+
+
+def leads_on(node: dict[Key, PyTree], segments: Sequence[str]) -> bool:
+    """Whether a path goes on in a dict to the key that is its first segment, and cannot go on to another one.
+
+    Another one may be a number, or hold slashes. No key is listed: of 1,000 keys that takes a hundredth of the time.
+    """
+    key = segments[0]
+    if key not in node:
+        return False
+    if key.isdecimal() and len(key) < 10 and int(key) in node:
+        return False
+    for segment in segments[1:]:
+        key = f"{key}/{segment}"
+        if key in node:
+            return False
+    return True
 
 
 def with_child(node: PyTree, key: Key, value: PyTree) -> PyTree:

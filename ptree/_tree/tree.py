@@ -24,6 +24,7 @@ from .layers import is_stack, layer_counts
 from .layout import Aliases, BareTree, Layout, TiedName, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
 from .location import Place, locate, no_path, read
+from .nodes import leads_on
 from .pairs import mapping_of
 from .tie import Tie
 
@@ -85,10 +86,13 @@ class Tree(BareTree, Mapping[str, Any]):
 
     def __getitem__(self, path: str | int) -> PyTree:
         children, layout = self._node
-        if type(path) is str and path not in layout.aliases:
-            position = layout.index.get(path)
-            if position is not None:
-                return children[position]
+        if type(path) is str:
+            if path in layout.aliases:
+                filled = getattr(self, "_filled", None)
+                if filled is not None and path in filled:
+                    return filled[path]
+            elif path in layout.index:
+                return children[layout.index[path]]
         segments = split(path)
         value = plain_child(self, segments)
         if value is not NOT_PLAIN:
@@ -219,10 +223,14 @@ NOT_PLAIN = object()
 
 
 def plain_child(node: PyTree, segments: Sequence[str]) -> PyTree:
-    """What is at these segments where only Trees, and at the end at most a plain tie, are on the way; else `NOT_PLAIN`.
+    """What is at these segments where only Trees, and at the end at most a plain tie, or only dicts are on the way.
+
+    Else `NOT_PLAIN`.
 
     The fast path of reading: a third of the time of `locate`.
     """
+    if type(node) is dict:
+        return _child_of_dicts(node, segments)
     above = node
     for segment in segments:
         if type(node) is not Tree:
@@ -234,6 +242,14 @@ def plain_child(node: PyTree, segments: Sequence[str]) -> PyTree:
         if position is None:
             return NOT_PLAIN
         node = children[position]
+    return node
+
+
+def _child_of_dicts(node: PyTree, segments: Sequence[str]) -> PyTree:
+    for used, segment in enumerate(segments):
+        if type(node) is not dict or not leads_on(node, segments[used:]):
+            return NOT_PLAIN
+        node = node[segment]
     return node
 
 
