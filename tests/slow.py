@@ -2,7 +2,6 @@
 
 SLOW = {
     # every optimiser, layer and option, beside what is written by hand or by others
-    "test_8_bit_floats_are_rounded_from_float32",
     "test_a_mask_with_a_cache_is_of_the_caches_places",
     "test_a_residual_network_of_all_kinds",
     "test_a_shared_repeat_has_the_layers_own_parameters",
@@ -20,6 +19,7 @@ SLOW = {
     "test_draws_have_the_distribution_of_the_frameworks_own",
     "test_draws_in_one_pass_have_jaxs_own_bits",
     "test_every_optimiser_sees_one_leaf",
+    "test_functions_that_are_equal_share_a_program_and_few_are_kept",
     "test_grouped_attention",
     "test_gru",
     "test_initialisers_have_the_mean_spread_and_range_of_torchs",
