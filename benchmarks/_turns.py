@@ -1,6 +1,7 @@
 """One measurement by many, each in a process of its own, which take turns in an order that changes at random."""
 
 import argparse
+import difflib
 import json
 import os
 import platform
@@ -11,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -51,17 +53,20 @@ def run(
     the ratios of one round or one turn.
     """
     arguments = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    arguments.add_argument("--rounds", type=int, default=rounds, help="how often all are made")
-    arguments.add_argument("--turns", type=int, default=turns, help="how often all run in each round")
-    arguments.add_argument("--sizes", type=int, nargs="+", default=list(sizes))
-    arguments.add_argument("--who", nargs="+", default=list(who))
-    arguments.add_argument("--json", help="a file for all the numbers")
+    arguments.add_argument("--rounds", type=_positive, default=rounds, help="how often all are made")
+    arguments.add_argument("--turns", type=_positive, default=turns, help="how often all run in each round")
+    arguments.add_argument("--sizes", type=_positive, nargs="+", default=list(sizes))
+    arguments.add_argument("--who", nargs="+", default=list(who), metavar="NAME", help=", ".join(who))
+    arguments.add_argument("--json", type=_writable, help="a file for all the numbers")
     arguments.add_argument(
         "--child", nargs=2, metavar=("WHO", "SIZE"), help="one process: a turn for each line of input"
     )
     given = arguments.parse_args()
     if given.child:
-        return _serve(*make(given.child[0], int(given.child[1])))
+        return _serve(make, given.child[0], int(given.child[1]))
+    unknown = [_unknown(name, who) for name in given.who if name not in who]
+    if unknown:
+        arguments.error(f"{'; '.join(unknown)} (there are {', '.join(map(repr, who))})")
     random.seed(0)
     machine = _machine(packages)
     print(machine, flush=True)
@@ -80,6 +85,27 @@ def run(
         with open(given.json, "w") as file:
             json.dump({"machine": machine, "runs": found}, file, indent=1)
     return None
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
+    return number
+
+
+def _writable(text: str) -> str:
+    """The path of a file in a folder that is there: checked before the measurements, which may take hours."""
+    if not Path(text).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
+    return text
+
+
+def _unknown(name: str, who: Sequence[str]) -> str:
+    """The message for a name that nobody has, with those that were likely meant: one may be a part of theirs."""
+    holding = [there for there in who if name.lower() in there.lower()]
+    near = holding or difflib.get_close_matches(name, who, n=1)
+    return f"nobody is called {name!r}" + (f", did you mean {' or '.join(map(repr, near))}?" if near else "")
 
 
 def _round(script: Sequence[str], size: int, turns: int, found: dict[str, list[Facts]]) -> None:
@@ -109,7 +135,11 @@ def _answer(child: "subprocess.Popen[str]", name: str) -> Facts:
     raise SystemExit(f"{name} stopped: see above")
 
 
-def _serve(facts: Facts, turn: Callable[[], Facts]) -> None:
+def _serve(make: Callable[[str, int], Made], who: str, size: int) -> None:
+    try:
+        facts, turn = make(who, size)
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{who} needs the package {error.name!r}, which is not installed") from None
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         taken = turn()
@@ -143,6 +173,13 @@ def _cell(column: Column, ours: list[Facts], runs: list[Facts]) -> str:
 
 
 def _machine(packages: Sequence[str]) -> str:
-    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "jaxlib", *packages))
+    versions = ", ".join(map(_version, ("jax", "jaxlib", *packages)))
     kind = jax.devices()[0].device_kind
     return f"{platform.machine()}, {os.cpu_count()} cores, {kind}, Python {platform.python_version()}, {versions}"
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # whoever needs it says so
+        return f"no {package}"

@@ -47,6 +47,7 @@ from . import random as random  # the key of each path
 from ._ties import tie as tie  # two names for one leaf
 from ._ties import untie as untie  # a leaf for each name
 from ._ties import ties as ties  # alias -> source
+from ._ties import prefix as prefix  # one value for all below a path: axes of vmap, labels
 from ._tree import transposed as transposed  # a tie through a transpose
 from . import sharing as sharing  # equal leaves, transforms of your own, the gradient of each use
 
@@ -103,6 +104,6 @@ def __dir__() -> list[str]:
 __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
-    "label", "load", "load_report", "mask", "merge", "nn", "open", "partition", "paths", "put", "random", "reinit", "rename", "save", "select", "set",
+    "label", "load", "load_report", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
     "sharing", "stacks", "summary", "tie", "ties", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from .._tree import (
     leaves,
     locate,
     opened,
+    own_items,
     remade,
     structure,
     write,
@@ -164,13 +165,16 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
             continue
         if type(there) is not type(node):
             raise _unlike(path, there, node)
-        if _has_slashes(path, there, node):
-            merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
+        if _has_keys_to_know(path, there, node):
+            merged[path] = remade(there, {**own_items(node), **own_items(there)})  # assembly then knows all keys
     return merged
 
 
-def _has_slashes(path: str, there: PyTree, node: PyTree) -> bool:
-    """Whether two containers of one type have keys that hold slashes; raises where they have names of their own that differ."""
+def _has_keys_to_know(path: str, there: PyTree, node: PyTree) -> bool:
+    """Whether two containers of one type have keys that their names do not tell, as they hold slashes or are no strings.
+
+    Raises where they have names of their own that differ.
+    """
     left, right = opened(there), opened(node)
     assert left is not None
     assert right is not None
@@ -178,7 +182,9 @@ def _has_slashes(path: str, there: PyTree, node: PyTree) -> bool:
         if list(left.names) != list(right.names):
             raise _unlike(path, there, node)
         return False
-    return any("/" in name for name in (*left.names, *right.names))
+    if any("/" in name for name in (*left.names, *right.names)):
+        return True
+    return not all(isinstance(key, str) for key in (*there, *node))
 
 
 def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:

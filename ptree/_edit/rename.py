@@ -18,6 +18,7 @@ from .._tree import (
     distinct,
     entries,
     opened,
+    own_items,
     structure,
     with_items,
 )
@@ -57,7 +58,7 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
     new = {name: name if rule is None else _renamed(name, rule, table[rule]) for name, rule in rules.items()}
     _check_clashes(new, is_flat=flat is not None)
     if flat is not None:
-        values = {str(key): value for key, value in tree.items()}  # pyright: ignore[reportAttributeAccessIssue]
+        values = {str(key): value for key, value in own_items(tree).items()}
         return with_items(tree, {new[name]: value for name, value in values.items()}, "cannot rename")
     before = structure(tree)
     containers = _moved_containers(before, new)
@@ -86,11 +87,12 @@ def _check_table(tree: PyTree, table: Mapping[OldName, str]) -> None:
 
 def _flat_names(tree: PyTree) -> list[str] | None:
     """The keys of a plain mapping of leaves, which stays flat whatever its names hold; None for any other tree."""
-    if not isinstance(tree, Mapping) or isinstance(tree, BareTree):
+    inside = opened(tree)
+    if inside is None or not inside.is_mapping or isinstance(tree, BareTree):
         return None
-    if any(opened(value) is not None for value in tree.values()):
+    if any(opened(value) is not None for value in inside.values):
         return None
-    return [name for name, _ in distinct([(str(key), value) for key, value in tree.items()])]
+    return [name for name, _ in distinct([(str(key), value) for key, value in own_items(tree).items()])]
 
 
 # ------------------------------------------------------------------------------------- new names

@@ -23,6 +23,7 @@ from .._tree import (
     Tree,
     assemble,
     check_one_reading,
+    child_named,
     emptied,
     entries,
     is_stack,
@@ -31,6 +32,7 @@ from .._tree import (
     leaves,
     locate,
     make,
+    names_in,
     new_key_length,
     opened,
     read,
@@ -89,6 +91,9 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     if used == len(segments):
         return write(place, _as_child(place.steps[-1].node, value))
     return write(place, _with_new_child(place.kept, segments, used, value, attempt))
+
+
+BareTree._put = put
 
 
 def _deepest(tree: PyTree, segments: Sequence[str]) -> tuple[Place, int]:
@@ -218,7 +223,7 @@ def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyT
         value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, attempt)
     inside = opened(node)
     assert inside is not None
-    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, attempt)
+    return with_items(node, {**dict(zip(inside.names, inside.values, strict=True)), key: value}, attempt)
 
 
 def _put_by_entries(tree: PyTree, path: str, value: PyTree, attempt: str) -> PyTree:
@@ -283,8 +288,7 @@ def with_heirs(before: Structure, after: Mapping[str, PyTree], tied: str | None 
             found[alias] = tie.read(_kept_before(before, tie.source))
         else:
             heir, first = heirs[tie.source]
-            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
-            found[alias] = back.then(tie.via)
+            found[alias] = first.back(heir).then(tie.via)
     return found
 
 
@@ -472,13 +476,19 @@ def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
 
 
 def asdict(tree: PyTree) -> dict[str, PyTree]:
-    """The tree as nested plain dicts; tied paths hold the same object. No leaf is copied.
+    """The tree as nested plain dicts; tied paths hold the same object, and the dicts no ties. No leaf is copied.
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
+
+    For what takes only dicts, such as linen's `apply` and `nnx.merge`.
 
     Raises:
         StructureError, PathError: as `Tree`, for what is none yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
-    return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}
+    found: dict[str, PyTree] = {}
+    for name in names_in(tree) or ():
+        value = child_named(tree, name)
+        found[name] = asdict(value) if type(value) is Tree else value
+    return found

@@ -23,6 +23,7 @@ from .._tree import (
     entries,
     largest_difference,
     locate,
+    names_in,
     read,
     shape_only,
     signature,
@@ -88,7 +89,7 @@ class Misfits:
 
     @cached_property
     def _names(self) -> list[str]:
-        return [*self.tree, *entries(self.tree)]
+        return [*(names_in(self.tree) or ()), *entries(self.tree)]
 
     def _of_ends(self, alias: str, source: Tie) -> Sequence[Problem]:
         a, b = self._end(split(alias)), self._end(split(source.source))

@@ -11,7 +11,20 @@ import jax
 from .._edit import Selector, choose_names, names_of_leaves, unused_in_braces, why_unmatched
 from .._errors import PatternError, TieError
 from .._paths import Pattern, compile, fill_in, split
-from .._tree import BareTree, PyTree, Structure, Tie, Tree, aliases, assemble, copied, entries, locate, structure
+from .._tree import (
+    BareTree,
+    PyTree,
+    Structure,
+    Tie,
+    Tree,
+    aliases,
+    assemble,
+    copied,
+    entries,
+    locate,
+    opened,
+    structure,
+)
 from .._words import describe, listed, quoted, with_fixes
 from .equal_leaves import same_objects
 from .misfits import Misfits, Problem
@@ -45,6 +58,8 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
 
     Works on specs, parameters, masks and plain mappings. The source's values stay, the alias's go, and nothing is
     copied. A chain of ties collapses to its first source. JAX, optax and `save` then see one leaf; reading sees both.
+    A module of Equinox or nnx cannot hold ties: give `ptree.flatten(module)`, of which
+    `ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=module)` makes the module again.
 
     Raises:
         TieError: an end that is missing, other structure, shapes or dtypes, one end inside the other, a
@@ -52,7 +67,7 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
             fit; it lists all and changes nothing.
         PatternError: a pattern that is malformed, or with another number of wildcards on the right.
     """
-    tree = Tree(tree)
+    tree = _as_tree(tree)
     if table is None:
         table = same_objects(tree)
     _check_is_table(table)
@@ -64,6 +79,17 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     if problems:
         raise TieError(with_fixes([problem.text for problem in problems], [problem.fix for problem in problems]))
     return _with_ties(structure(tree), written.pairs) if written.pairs else tree
+
+
+def _as_tree(tree: PyTree) -> Tree:
+    """The Tree of a mapping or a list; raises with the way there and back for a container that cannot become one."""
+    is_other = not isinstance(tree, Mapping) and type(tree) not in (list, tuple) and opened(tree) is not None
+    if is_other:
+        raise TieError(
+            f"cannot tie inside of a {type(tree).__name__}: only a Tree holds ties. tied = ptree.tie(ptree.flatten(it), table)"
+            " has its leaves by path, and ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=it) is it again"
+        )
+    return Tree(tree)
 
 
 def _check_is_table(table: object) -> None:

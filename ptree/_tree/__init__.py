@@ -1,5 +1,7 @@
 """The tree: Tree and its ties, and what reads any pytree as nodes, leaves and entries."""
 
+from . import exported as exported
+from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
 from .assembly import new_key_length as new_key_length
@@ -53,6 +55,7 @@ from .nodes import listed_keys as listed_keys
 from .nodes import names_in as names_in
 from .nodes import new_key as new_key
 from .nodes import opened as opened
+from .nodes import own_items as own_items
 from .nodes import remade as remade
 from .nodes import with_items as with_items
 from .tie import Tie as Tie

@@ -6,26 +6,33 @@ ends; then the nodes are made, from the leaves up, and those that come out as th
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import is_
 from types import MappingProxyType
 from typing import Any
+
+import jax
 
 from .._errors import PathError, StructureError, TieError
 from .._paths import DEEPEST, in_order, split
 from .._words import describe, lines, listed, quoted, suggestion
 from .entries import structure
-from .layout import MISSING, BareTree, Layout, make
+from .layout import MISSING, BareTree, Layout, TiedName, make
 from .leaf import PyTree
-from .nodes import levels_below, opened, remade, with_items
+from .nodes import Node, has_string_keys, levels_below, opened, remade, with_items
 from .tie import Tie
+from .unpacked import unpacked_ties
 
 Containers = Mapping[str, PyTree]
 """Path -> the node whose kind, and declared order, the new node there gets; kept itself where nothing in it is new."""
 
 MOST_TIES = 100_000
 """How many leaves ties may stand for: each tie of a node to one with ties doubles them, in a hostile file."""
+MOST_LEVELS = 3_000_000
+"""How many segments the paths of these leaves may have together."""
 
 
 class Branch(dict[str, PyTree]):
@@ -56,14 +63,26 @@ def assemble(entries: Mapping[str, PyTree], containers: Containers = MappingProx
 def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = True) -> PyTree:
     """The Tree of a mapping, a list or a tuple, whose keys are paths; `sort` lists sorted names as people count."""
     if not isinstance(mapping, Mapping) and type(mapping) not in (list, tuple):
-        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}")
+        hint = ". ptree.Tree(ptree.flatten(it)) holds its leaves by path" if opened(mapping) is not None else ""
+        raise StructureError(f"a Tree is made of a mapping, a list or a tuple; got {describe(mapping)}{hint}")
     planting = _Planting(sort)
     root = Branch()
     planting.plant_all(root, mapping, "")
     planting.check_nothing_below_none(root)
     tree = _grown(root, planting.containers, _Keys(planting.containers))
     _check_transforms(tree, planting.ties)
+    if planting.lost:
+        _warn_of_lost_ties(planting.lost)
     return tree
+
+
+def _warn_of_lost_ties(lost: Mapping[str, Tie]) -> None:
+    shown = listed(f"{alias} = {tie.shown()}" for alias, tie in lost.items())
+    warnings.warn(
+        f"a dict that was made of a tied Tree does not hold the same at the two ends of {shown}: they are leaves of their"
+        " own now. tree | {...}, ptree.put and ptree.set keep ties; ptree.untie ends them without this warning",
+        stacklevel=4,
+    )
 
 
 def _grown(root: Branch, containers: Containers, keys: _Keys) -> PyTree:
@@ -78,7 +97,8 @@ def emptied(tree: PyTree) -> PyTree:
     """The same kind of mapping without anything in it; None for a container that cannot be empty."""
     if isinstance(tree, BareTree):
         return make(Layout.of((), ()), ())
-    return remade(tree, {}) if isinstance(tree, Mapping) else None
+    inside = opened(tree)
+    return remade(tree, {}) if inside is not None and inside.is_mapping else None
 
 
 # ---------------------------------------------------------------------------------- paths to keys
@@ -205,16 +225,27 @@ class _Planting:
         """The ties with a transform that were written as values."""
         self.nones: list[list[str]] = []
         """The segments of the paths at which None was given."""
+        self.lost: dict[str, Tie] = {}
+        """The ties that names of a tied Tree know, and that their values do not hold."""
 
     def plant_all(self, root: Branch, mapping: Mapping[Any, PyTree] | Sequence[PyTree], prefix: str) -> None:
         if not isinstance(mapping, Mapping):
             mapping = {str(position): value for position, value in enumerate(mapping)}
         for key in self._listed(mapping):
             self._plant_one(root, _key_segments(key, prefix), mapping[key], prefix)
+        if TiedName in {*map(type, mapping)}:
+            self._tie_unpacked(root, mapping, prefix)
+
+    def _tie_unpacked(self, root: Branch, names: Iterable[object], prefix: str) -> None:
+        """Tie what was tied in the Tree that was unpacked into this mapping."""
+        found = unpacked_ties(names, partial(_value_at, root))
+        for alias, tie in found.kept.items():
+            _set_at(root, tuple(alias.split("/")), Tie(prefix + tie.source, tie.via))
+        self.lost.update({prefix + alias: Tie(prefix + tie.source, tie.via) for alias, tie in found.lost.items()})
 
     def _listed(self, mapping: Mapping[Any, PyTree]) -> Sequence[object]:
         keys = tuple(mapping)
-        if self.sort and type(mapping) is dict and all(type(key) is str for key in keys):
+        if self.sort and type(mapping) is dict and has_string_keys(mapping):
             return in_order(keys)  # pyright: ignore[reportArgumentType]
         return keys
 
@@ -316,25 +347,50 @@ TiesByHome = dict[Segments, list[tuple[str, Tie]]]
 
 def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHome:
     """Resolve chains of ties to their leaf, and split the tie of a node into one for each leaf in it."""
-    homes: TiesByHome = {}
     waiting = list(_ties_in(root))[::-1]
-    count = len(waiting)
+    count, levels = len(waiting), 0
+    begun: set[Segments] = set()
+    settled: set[Segments] = set()
     while waiting:
         alias, tie = waiting.pop()
-        tie, end = _Chain(root, containers, keys, alias, tie).followed()
-        if type(end) is Branch:
-            below = _image_of(end, tie, containers)
-            count += len(below)
-            if count > MOST_TIES:
-                raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
-            _set_at(root, alias, Branch())
-            for path, inner in below.items():
-                _plant(root, [*alias, *path], inner, "")
-            waiting += [((*alias, *path), inner) for path, inner in below.items() if type(inner) is Tie][::-1]
+        if alias in settled:
             continue
-        _set_at(root, alias, tie)
+        met = _tie_on_the_way(root, keys.of(tie.source))
+        if met is not None and met[0] not in settled:
+            # the tie that this one leads to comes first: followed from every end, a long chain of ties would take hours
+            if met[0] not in begun:
+                begun.add(alias)
+                waiting += [(alias, tie), met]
+                continue
+            alias, tie = met  # they go in a circle, of which the chain from here on is the error
+        settled.add(alias)
+        tie, end = _Chain(root, containers, keys, alias, tie).followed()
+        if type(end) is not Branch:
+            _set_at(root, alias, tie)
+            continue
+        below = _image_of(end, tie, containers)
+        count += len(below)
+        levels += sum(2 * len(path) + len(alias) for path in below)
+        if count > MOST_TIES or levels > MOST_LEVELS:
+            raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves, or {MOST_LEVELS:,} levels of them")
+        _set_at(root, alias, Branch())
+        for path, inner in below.items():
+            _plant(root, [*alias, *path], inner, "")
+        waiting += [((*alias, *path), inner) for path, inner in below.items() if type(inner) is Tie][::-1]
+    homes: TiesByHome = {}
+    for alias, tie in _ties_in(root):
         _add_to_home(homes, alias, tie, keys.of(tie.source))
     return homes
+
+
+def _tie_on_the_way(root: Branch, source: Sequence[str]) -> tuple[Segments, Tie] | None:
+    """The first alias that the path of a source leads to, and its tie."""
+    node: PyTree = root
+    for depth, segment in enumerate(source):
+        node = node.get(segment) if type(node) is Branch else None
+        if type(node) is Tie:
+            return tuple(source[: depth + 1]), node
+    return None
 
 
 def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie, source: Sequence[str]) -> None:
@@ -381,6 +437,14 @@ def _is_foreign(path: str, containers: Containers) -> bool:
     """Whether a container that is no Tree is at this path."""
     container = containers.get(path, MISSING)
     return container is not MISSING and not isinstance(container, BareTree)
+
+
+def _value_at(root: Branch, path: str) -> PyTree:
+    """The leaf, the tie or the branch at a path, `MISSING` where there is none."""
+    node: PyTree = root
+    for segment in path.split("/"):
+        node = node.get(segment, MISSING) if type(node) is Branch else MISSING
+    return node
 
 
 def _set_at(root: Branch, path: Segments, value: PyTree) -> None:
@@ -517,19 +581,30 @@ class _Grower:
         if values.keys() == {*inside.names}:
             new = [values[name] for name in inside.names]
             if not all(map(is_, new, inside.values)):
-                return self._rebuilt(like, inside.rebuild, new, place)
+                return self._rebuilt(like, inside, new, place)
             if [*values] == [*inside.names]:
                 return like
         if not inside.is_mapping:
             raise StructureError(f"{place}: a {type(like).__name__} keeps its own names, {listed(inside.names)}")
         return with_items(like, values, place)
 
-    def _rebuilt(self, like: PyTree, rebuild: object, values: list[PyTree], place: str) -> PyTree:
+    def _rebuilt(self, like: PyTree, inside: Node, values: list[PyTree], place: str) -> PyTree:
         try:
-            return rebuild(values)  # pyright: ignore[reportCallIssue]
-        except Exception as error:
+            return inside.rebuild(values)
+        except StructureError as error:
+            why = error.__cause__
+        # some need the nodes that are empty now, as a Partial its tuple of arguments: with None for each leaf
+        hollow = [_hollowed(old) if new is None else new for old, new in zip(inside.values, values, strict=True)]
+        try:
+            return inside.rebuild(hollow)
+        except StructureError:
             kind = type(like).__name__
-            raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {error}") from error
+            raise StructureError(f"{place}: a {kind} cannot have None in the place of a child: {why}") from why
+
+
+def _hollowed(node: PyTree) -> PyTree:
+    """The node with None in the place of each leaf."""
+    return jax.tree.map(lambda leaf: None, node)
 
 
 def _paths_beside_gaps(value: PyTree, name: str) -> list[str]:

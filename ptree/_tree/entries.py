@@ -205,6 +205,8 @@ class _StructureWalk:
                 return
             if isinstance(hit, dict):
                 below.append(_SharedInside(inside.prefix, hit))
+        if below and child is not MISSING and not isinstance(child, BareTree):
+            below = []  # another value in the place of the node, as in a prefix tree: no alias is in it
         if not below and (child is MISSING or type(child) in LEAF_TYPES):
             self.pairs.append((prefix[:-1], child))
         else:

@@ -1,14 +1,13 @@
-"""Checkpoints: a folder with the last states of a training run, saved in the background, to resume from after a crash."""
+"""Checkpoints: a folder with the last or best states of a training run, saved in the background, to resume from after a crash."""
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 import re
-import shutil
 import warnings
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,21 +16,21 @@ import jax
 from .._errors import FileError
 from .._tree import PyTree
 from .._words import describe, lines, quoted
-from ._drafts import sweep
+from ._background import Background
 from ._load import load
-from ._locations import INDEX_SUFFIX, index_path, is_orbax
+from ._locations import is_orbax
+from ._metrics import NAME, Mode, checked_best, checked_metrics, metrics_text
+from ._operating_system import status_of
 from ._orbax import begin_save, orbax
 from ._save import described, planned
-from ._shards import remove_tree, sweep_shards
+from ._steps import LAST_STEP, SavedStep, read_metrics, remove_step, saved_steps, sweep_folder
+from ._turns import Turn
 
 if TYPE_CHECKING:
     from orbax.checkpoint import AsyncCheckpointer
 
-_FILE = rf"\.safetensors({re.escape(INDEX_SUFFIX)})?"
-# no leading zeros: each step has one name
-_STEP = re.compile(rf"step_(0|[1-9]\d*)({_FILE})?")
-# what a crash leaves: drafts of ptree, and temporary folders of Orbax
-_DRAFT = re.compile(rf"\.?(step_\d+)({_FILE}\.[0-9a-f]{{32}}\.tmp|\.orbax-checkpoint-tmp.*)")
+_TRIES = 100
+"""How often to look for a step to load while another process removes those that were found."""
 
 
 class Checkpoints:
@@ -47,22 +46,34 @@ class Checkpoints:
     ...             key, noise = jax.random.split(state["key"])
     ...             state = {"params": {"w": state["params"]["w"] + jax.random.normal(noise, 2)}, "key": key}
     ...             step += 1
-    ...             checkpoints.save(step, state)
+    ...             checkpoints.save(step, state, always=step == last)
     ...     return state, checkpoints.steps()
     >>> train(25)[1]
-    [10, 20]
-    >>> _, steps = train(40)         # goes on from step 20, with the same numbers as without the interruption
+    [20, 25]
+    >>> _, steps = train(40)         # goes on from step 25, with the same numbers as without the interruption
     >>> steps
     [30, 40]
 
     A state is any tree: parameters, the optimiser's state, statistics, PRNG keys, the position in the data. A step is in
     the folder as a whole or not at all, whenever the process is killed. If the newest step is damaged, `load` warns and
-    takes the one before. Use it in `with`, or close it: that waits for the last step.
+    takes the one before. Use it in `with`, or close it: that waits for the last step, and warns if the run has ended with
+    steps that `every` passed over.
+
+    With `best`, the best steps by a metric stay instead of the newest, and the newest one beside them, to go on from:
+
+    >>> with pt.Checkpoints(tempfile.mkdtemp(), keep=2, best=("loss", "min")) as checkpoints:
+    ...     for step, loss in enumerate([0.5, 0.2, 0.3, 0.4, float("nan")]):
+    ...         _ = checkpoints.save(step, {"w": jnp.full(2, loss)}, metrics={"loss": loss})
+    >>> checkpoints.steps(), checkpoints.load(step="best")[0], checkpoints.metrics(1)
+    ([1, 2, 4], 1, {'loss': 0.2})
 
     Args:
         folder: for this run alone; it is made with the first step.
-        keep: how many of the newest steps stay; None keeps all.
-        every: which steps `save` writes; it passes over the others.
+        keep: how many of the newest steps stay, or of the best ones; None keeps all.
+        every: which steps `save` writes; it passes over the others. With every=100, a run of 1,050 steps loses the last
+            50, unless the last one is saved with `always=True`.
+        best: a metric, and whether its "min" or "max" is best. A step without the metric, or with NaN, is worse than all
+            with a number; of equal ones the later is better. Metrics are kept in the files: a run that goes on knows them.
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
             `"orbax"` writes a folder `step_100` with Orbax, for arrays that are sharded over several hosts; all
             processes call `save` and `load`. It needs `pip install 'ptree-jax[orbax]'`, and arrays sharded over several
@@ -81,6 +92,7 @@ class Checkpoints:
         *,
         keep: int | None = 3,
         every: int = 1,
+        best: tuple[str, Mode] | None = None,
         backend: Literal["ptree", "orbax"] = "ptree",
         max_shard_size: int | str | None = None,
     ):
@@ -92,31 +104,42 @@ class Checkpoints:
         if re.match(r"\w+://", os.fspath(folder)):
             raise FileError(f"{quoted(folder)} is no folder of this machine: mount it")
         self.folder, self.keep, self.every = Path(folder), keep, every
+        self._folder = Path(os.path.abspath(folder))  # the program may change its working folder
+        self._best = checked_best(best)
         self._max_shard_size = max_shard_size
-        self._passed_over: set[int] = set()
+        self._damaged: set[int] = set()  # steps that `load` has passed over
+        self._metrics: dict[SavedStep, dict[str, float]] = {}  # read before
+        self._skipped: int | None = None  # the last step, if `every` passed over it
         self._closed = False
         self._saver: AsyncCheckpointer | None = None
         if backend == "orbax":
             self._saver = orbax().AsyncCheckpointer(orbax().StandardCheckpointHandler())
-        # one thread: steps are written one after the other
-        self._pool = ThreadPoolExecutor(1, "ptree.checkpoints")
-        self._pending: Future[None] | None = None
+        self._pending: Background[None] | None = None
 
     def steps(self) -> list[int]:
         """The steps in the folder, the newest last; a step that is being written is not one of them."""
-        if not self.folder.is_dir():  # it is made with the first step
-            return []
-        found: set[int] = set()  # a step may be there as a file and as a folder by Orbax
-        for name in os.listdir(self.folder):
-            step = _STEP.fullmatch(name)
-            if step is None:
-                continue
-            is_file = step[2] is not None
-            if is_file or is_orbax(self.folder / name):
-                found.add(int(step[1]))
-        return sorted(found)
+        return sorted({saved.number for saved in saved_steps(self._folder)})
 
-    def save(self, step: int, tree: PyTree, *, always: bool = False) -> bool:
+    def metrics(self, step: int) -> dict[str, float]:
+        """The metrics that a step was saved with; {} if it was saved without.
+
+        Raises:
+            FileError: the step is not there.
+        """
+        self.wait()
+        return self._metrics_of(self._existing(step)[0]) or {}
+
+    def best_step(self) -> int | None:
+        """The best step in the folder by the metric of `best`; None if no step has it.
+
+        Raises:
+            FileError: these Checkpoints have no `best`.
+        """
+        self.wait()
+        ranked = self._best_first()
+        return ranked[0].number if ranked else None
+
+    def save(self, step: int, tree: PyTree, *, metrics: Mapping[str, Any] | None = None, always: bool = False) -> bool:
         """Write a state in the background, if `every` divides the step; the tree is taken as it is now, and may be donated.
 
         It waits until the step before is written.
@@ -124,46 +147,73 @@ class Checkpoints:
         Args:
             step: how many steps of training are done.
             tree: any tree that `ptree.save` takes.
-            always: write it whatever `every` says, as after the last step.
+            metrics: numbers by name, such as `{"loss": 0.3}`, kept with the step.
+            always: write it whatever `every` says, as after the last step: `always=step == last`.
 
         Returns:
             Whether it is written.
 
         Raises:
-            FileError: leaves that a file cannot hold; the folder has later steps, which `load` would take for the newest; or
-                these Checkpoints are closed.
-            TypeError: a step that is not a whole number.
+            FileError: a step that is no whole number from 0 on; leaves that a file cannot hold; metrics that are no numbers,
+                or lack that of `best`; the folder has later steps, which `load` would take for the newest; or these
+                Checkpoints are closed.
             OSError: what went wrong when the step before was written.
         """
-        step = _checked_step(step)
+        step = _checked_step(step, tree)
         if self._closed:
             raise FileError(f"cannot save step {step}: these Checkpoints are closed")
         if step % self.every and not always:
+            self._skipped = step
             return False
+        metadata = {"step": str(step), **self._metrics_metadata(step, metrics)}
         self.wait()
-        self._refuse_later_steps(step)
-        if not jax.process_index():  # of several processes the first one alone makes and sweeps the folder
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-        write = self._begin(step, tree)
-        self._pending = self._pool.submit(self._finish, step, write)
+        # other Checkpoints of this process may be writing to the same folder
+        turn = Turn(Path(os.path.realpath(self._folder)))
+        try:
+            turn.wait()
+            self._prepare_folder(step)
+            write = self._begin(step, tree, metadata)
+        except BaseException:
+            turn.end()
+            raise
+        self._skipped = None
+        self._pending = Background(str(self._path_by_backend(step)), lambda: self._finish(step, write, turn))
         return True
 
-    def _refuse_later_steps(self, step: int) -> None:
-        """Raise FileError for undamaged later steps: the next `load` would take one of those for the newest."""
-        later = [saved for saved in self._undamaged_steps() if saved > step]
+    def _metrics_metadata(self, step: int, metrics: Mapping[str, Any] | None) -> dict[str, str]:
+        """Check metrics, and encode them for the metadata of the step's file."""
+        if metrics is None:
+            return {}
+        try:
+            checked = checked_metrics(metrics)
+            if self._best is not None:
+                self._best.refuse_without_metric(checked)
+        except FileError as error:
+            raise FileError(f"cannot save step {step}: {error}") from None
+        return {NAME: metrics_text(checked)}
+
+    def _prepare_folder(self, step: int) -> None:
+        """Raise FileError for undamaged later steps, of which the next `load` would take one for the newest; make the folder."""
+        later = [number for number in self.steps() if number > step and number not in self._damaged]
         if later:
             raise FileError(
                 f"cannot save step {step} in {str(self.folder)!r}: it has later ones, {_joined(later)}."
                 " Remove them with Checkpoints.remove(step), or use another folder"
             )
+        if not jax.process_index():  # of several processes the first one alone makes and sweeps the folder
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sweep_folder(self._folder)
 
-    def load(self, like: PyTree = None, *, step: int | None = None, **options: Any) -> tuple[int, PyTree]:
+    def load(
+        self, like: PyTree = None, *, step: int | Literal["best"] | None = None, **options: Any
+    ) -> tuple[int, PyTree]:
         """Load the newest step: its number and its tree.
+
+        Another process may train meanwhile, and remove old steps.
 
         Args:
             like: the template, as in `ptree.load`; arrays go where those of `like` are.
-            step: load this step, and no other.
+            step: load this step, and no other; "best" for the best one by the metric of `best`.
             **options: more of `ptree.load`'s.
 
         Returns:
@@ -175,23 +225,44 @@ class Checkpoints:
             StructureError: leaves that do not fit `like`.
         """
         self.wait()
-        steps = self.steps() if step is None else [self._existing(step)]
-        if not steps:
-            raise FileError(f"no step in {str(self.folder)!r}")
-        candidates = [(saved, path) for saved in reversed(steps) for path in self._paths(saved)]
-        for saved, path in candidates[:-1]:
+        for _ in range(_TRIES):
+            loaded = self._first_whole(self._candidates(step), like, options)
+            if loaded is not None:
+                return loaded
+        raise FileError(f"the steps in {str(self.folder)!r} are removed by another process before they can be read")
+
+    def _candidates(self, step: int | str | None) -> list[SavedStep]:
+        """The steps to try to load, the first choice first; at least one."""
+        if step == "best":
+            found = self._best_first()
+        elif step is None:
+            found = saved_steps(self._folder)
+        else:
+            found = self._existing(step)
+        if found:
+            return found
+        with_metric = "" if self._best is None or step is None else f" with the metric {self._best.metric!r}"
+        raise FileError(f"no step{with_metric} in {str(self.folder)!r}")
+
+    def _first_whole(
+        self, candidates: list[SavedStep], like: PyTree, options: Mapping[str, Any]
+    ) -> tuple[int, PyTree] | None:
+        """Load the first of these steps that is not damaged; None if one of them has been removed meanwhile."""
+        for saved in candidates:
             try:
-                tree = load(path, like, **options)
-                self._passed_over.discard(saved)
-                return saved, tree
-            except FileError as error:
-                if not error.is_damage:  # an older step would hide that ptree or Orbax is too old or missing
+                tree = load(saved.path, like, **options)
+            except (FileError, OSError) as error:
+                if saved.has_gone():
+                    return None
+                # an older step would hide that ptree or Orbax is too old or missing; for the last there is no older one
+                if not _is_damage(error) or saved is candidates[-1]:
                     raise
-                self._passed_over.add(saved)
-                warnings.warn(f"step {saved} is passed over: {error}", stacklevel=2)
-        # the last one raises its error: there is nothing older to fall back on
-        saved, path = candidates[-1]
-        return saved, load(path, like, **options)
+                self._damaged.add(saved.number)
+                warnings.warn(f"step {saved.number} is passed over: {error}", stacklevel=3)
+                continue
+            self._damaged.discard(saved.number)
+            return saved.number, tree
+        return None
 
     def remove(self, step: int) -> None:
         """Remove one step.
@@ -200,126 +271,180 @@ class Checkpoints:
             FileError: it is not there.
         """
         self.wait()
-        for path in self._paths(self._existing(step)):
-            _remove(path)
+        for saved in self._existing(step):
+            remove_step(saved.path)
 
     def wait(self) -> None:
         """Wait until all is written; raises what went wrong."""
         pending, self._pending = self._pending, None  # an error is raised once
-        if pending is not None:
+        if pending is not None and pending.is_of_this_process:
             pending.result()
 
     def close(self) -> None:
-        """Wait until all is written, and end the thread; nothing more can be saved."""
+        """Wait until all is written; nothing more can be saved. Warns if `every` passed over the last steps: see `always`."""
+        self._end()
+        self._warn_of_skipped()
+
+    def _end(self) -> None:
         self._closed = True
         try:
             self.wait()
         finally:
-            self._pool.shutdown()
             if self._saver is not None:
                 self._saver.close()
+
+    def _warn_of_skipped(self) -> None:
+        if self._skipped is not None:
+            newest = self.steps()[-1:]
+            warnings.warn(
+                f"step {self._skipped} is not saved, as every={self.every} passes over it; the newest that is:"
+                f" {_joined(newest) or 'none'}. Save the last step with save(step, tree, always=True)",
+                stacklevel=3,
+            )
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end()
+        if kind is None:  # a run that an exception ends tells that alone
+            self._warn_of_skipped()
 
     def __repr__(self) -> str:
         return f"Checkpoints({str(self.folder)!r}, keep={self.keep}, every={self.every})"
 
-    def _undamaged_steps(self) -> list[int]:
-        """The steps without those that `load` has passed over."""
-        return [step for step in self.steps() if step not in self._passed_over]
+    def _existing(self, step: int | str) -> list[SavedStep]:
+        """A step in each of its forms, the newest first; raises FileError if it is not there."""
+        saved = saved_steps(self._folder)
+        number = _whole_number(step)
+        found = [one for one in saved if one.number == number]
+        if not found:
+            others = sorted({one.number for one in saved})
+            raise FileError(f"no step {quoted(step)} in {str(self.folder)!r}: it has {_joined(others) or 'none'}")
+        return found
 
-    def _existing(self, step: int) -> int:
-        if step not in self.steps():
-            raise FileError(f"no step {quoted(step)} in {str(self.folder)!r}: it has {_joined(self.steps()) or 'none'}")
-        return int(step)
+    def _metrics_of(self, saved: SavedStep) -> dict[str, float] | None:
+        """The metrics of a step, read once; None if they cannot be read."""
+        if saved not in self._metrics:
+            found = read_metrics(saved)
+            if found is None:
+                return None
+            self._metrics[saved] = found
+        return self._metrics[saved]
 
-    def _paths(self, step: int) -> list[Path]:
-        """The paths of a step, the newest first: of its file, which may be in shards, and of its folder by Orbax."""
-        file, folder = self.folder / f"step_{step}.safetensors", self.folder / f"step_{step}"
-        file_times = [_modified(path) for path in (file, index_path(file)) if path.exists()]
-        times: dict[Path, int] = {}
-        if file_times:
-            times[file] = max(file_times)
-        if is_orbax(folder):
-            times[folder] = _modified(folder)
-        return sorted(times, key=lambda path: -times[path])
+    def _best_first(self) -> list[SavedStep]:
+        """The steps that have the metric of `best`, the best first."""
+        if self._best is None:
+            raise FileError("the best step is of Checkpoints(folder, best=('loss', 'min')), with a metric of yours")
+        ranked = self._ranked(saved_steps(self._folder))  # in each of its forms, to have another if one is damaged
+        return [saved for saved in ranked if self._best.has_score(self._metrics_of(saved) or {})]
+
+    def _ranked(self, steps: Iterable[SavedStep]) -> list[SavedStep]:
+        """Sort steps: the best first, or the newest where there is no `best`."""
+        newest_first = sorted(steps, key=lambda saved: -saved.number)
+        best = self._best
+        if best is None:
+            return newest_first
+        # sorted() keeps the order of equal ones
+        return sorted(newest_first, key=lambda saved: best.rank(self._metrics_of(saved) or {}), reverse=True)
 
     def _path_by_backend(self, step: int) -> Path:
         """The path that this backend writes a step to."""
         name = f"step_{step}" if self._saver else f"step_{step}.safetensors"
-        return self.folder / name
+        return self._folder / name
 
-    def _begin(self, step: int, tree: PyTree) -> Callable[[], object]:
+    def _begin(self, step: int, tree: PyTree, metadata: Mapping[str, str]) -> Callable[[], object]:
         """Check the tree and take its values as they are now; return a function that writes them."""
         path = self._path_by_backend(step)
         if self._saver is not None:
+            if status_of(path) is not None and not is_orbax(path):
+                raise FileError(
+                    f"cannot save {str(path)!r}: what is there is no checkpoint by Orbax, and is not replaced"
+                )
             leaves, facts = described(tree, may_be_spread=True)
-            return begin_save(self._saver, path, leaves, facts)
+            return begin_save(self._saver, path, leaves, facts, metadata)
         if jax.process_index():  # the backend "ptree" writes from the first process alone
             return lambda: None
-        plan = planned(path, tree, {"step": str(step)}, max_shard_size=self._max_shard_size).snapshot()
+        plan = planned(path, tree, metadata, max_shard_size=self._max_shard_size).snapshot()
         return lambda: plan.write(show_bar=False)
 
-    def _finish(self, step: int, write: Callable[[], object]) -> None:
+    def _finish(self, step: int, write: Callable[[], object], turn: Turn) -> None:
         """Write a step, then remove what it replaces and steps that are too old; runs in the thread."""
-        write()  # first: a crash must not leave fewer steps than before
-        self._passed_over.discard(step)
-        if jax.process_index():
-            return
-        replaced = [path for path in self._paths(step) if path != self._path_by_backend(step)]
-        for path in [*replaced, *self._expired()]:
-            _remove(path)
+        with turn:
+            write()  # first: a crash must not leave fewer steps than before
+            self._damaged.discard(step)
+            if jax.process_index():
+                return
+            saved = saved_steps(self._folder)
+            written = self._path_by_backend(step)
+            replaced = [one for one in saved if one.number == step and one.path != written]
+            kept = [one for one in saved if one not in replaced]
+            for one in [*replaced, *self._expired(kept)]:
+                remove_step(one.path)
 
-    def _expired(self) -> list[Path]:
-        """The paths of steps that are older than the newest `keep`; damaged ones do not count for these."""
+    def _expired(self, saved: list[SavedStep]) -> list[SavedStep]:
+        """The steps that are neither the newest nor among the best `keep`; damaged ones do not count for these.
+
+        A damaged step goes when it is older than all that stay. One whose metrics cannot be read now stays.
+        """
         if self.keep is None:
             return []
-        oldest = self._undamaged_steps()[-self.keep :][0]
-        return [path for step in self.steps() if step < oldest for path in self._paths(step)]
+        whole = _one_form_each(one for one in saved if one.number not in self._damaged)
+        newest = max(one.number for one in whole)
+        if self._best is not None:
+            whole = [one for one in whole if self._metrics_of(one) is not None]
+        staying = {one.number for one in self._ranked(whole)[: self.keep]}
+        staying.add(newest)
+        expired = {one.number for one in whole if one.number not in staying}
+        expired |= {number for number in self._damaged if number < min(staying)}
+        return [one for one in saved if one.number in expired]
 
-    def _sweep(self) -> None:
-        """Remove drafts and temporary folders that crashes have left; no other process writes to this folder."""
-        for name in os.listdir(self.folder):
-            left = _DRAFT.fullmatch(name)
-            if left is None:
-                continue
-            if left[2].startswith(".orbax"):
-                shutil.rmtree(self.folder / name)
-                continue
-            file = self.folder / f"{left[1]}.safetensors"
-            sweep(file)
-            sweep_shards(file)
+
+def _one_form_each(saved: Iterable[SavedStep]) -> list[SavedStep]:
+    """Each step once, in the form that is first."""
+    first: dict[int, SavedStep] = {}
+    for one in saved:
+        first.setdefault(one.number, one)
+    return [*first.values()]
+
+
+class _StepTypeError(FileError, TypeError):
+    """Error for a step that is no number; a caller may expect a TypeError, as of any argument of a wrong type."""
+
+
+def _whole_number(value: object) -> int | None:
+    """A whole number, also of NumPy or as an array of JAX; None for anything else, True and False too."""
+    # the other libraries refuse to make an index of a bool
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
+        return None
+    try:
+        return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        return None
 
 
 def _check_count(name: str, count: int) -> None:
-    # `__index__`: NumPy's integers too, but no floats
-    if not hasattr(count, "__index__") or operator.index(count) < 1:
+    number = _whole_number(count)
+    if number is None or number < 1:
         raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(count)}")
 
 
-def _checked_step(step: int) -> int:
-    # a tree in the place of the step: the arguments are swapped; a float or str gets the TypeError of `index`
-    if not hasattr(step, "__index__") and not isinstance(step, (float, str)):
-        raise FileError(f"Checkpoints.save(step, tree): the step comes first, a whole number; got {describe(step)}")
-    step = operator.index(step)
-    if step < 0:
-        raise FileError(f"cannot save step {step}: expected one from 0 on")
-    return step
+def _checked_step(step: int, tree: PyTree) -> int:
+    number = _whole_number(step)
+    if number is None:
+        fix = ". The two are swapped" if _whole_number(tree) is not None else ""
+        given = quoted(step) if isinstance(step, (str, float, bool)) else describe(step)
+        raise _StepTypeError(f"Checkpoints.save(step, tree): the step comes first, a whole number; got {given}{fix}")
+    if number < 0:
+        raise FileError(f"cannot save step {quoted(number)}: expected one from 0 on")
+    if number > LAST_STEP:
+        raise FileError(f"cannot save step {quoted(number)}: expected one up to {LAST_STEP:,}")
+    return number
 
 
-def _remove(path: Path) -> None:
-    if is_orbax(path):
-        shutil.rmtree(path)
-    else:
-        remove_tree(path)
-
-
-def _modified(path: Path) -> int:
-    return path.stat().st_mtime_ns
+def _is_damage(error: FileError | OSError) -> bool:
+    """Whether an error says that what was saved has changed since, or that the disk is broken there."""
+    return error.is_damage if isinstance(error, FileError) else error.errno == errno.EIO
 
 
 def _joined(steps: list[int]) -> str:

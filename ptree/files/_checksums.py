@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from contextlib import suppress
 
 import numpy as np
 import xxhash
@@ -30,7 +31,9 @@ def digest_of_runs(runs: Iterable[np.ndarray]) -> str:
 def digest_in_thread(pool: Executor, data: np.ndarray) -> Callable[[], str]:
     """Begin to compute a checksum, in another thread where that is worth it; call the result to have it."""
     if data.nbytes >= WORTH_A_THREAD:
-        # xxhash releases Python's lock, so that the next leaf is read or written meanwhile
-        return pool.submit(digest, data).result
+        # at exit, when a save in the background goes on, Python begins no new threads
+        with suppress(RuntimeError):
+            # xxhash releases Python's lock, so that the next leaf is read or written meanwhile
+            return pool.submit(digest, data).result
     found = digest(data)
     return lambda: found

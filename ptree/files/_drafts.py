@@ -11,27 +11,35 @@ from uuid import uuid4
 
 from ._operating_system import (
     HAS_LOCKS,
-    copy_permissions,
+    close_locked,
     create,
     flush_folder,
     is_abandoned,
+    is_regular,
     lock,
+    mark_abandoned,
     open_to_read,
+    put_back,
+    status_of,
+    target_status,
 )
 
 
 @contextmanager
-def draft(path: Path) -> Iterator[int]:
+def draft(path: Path, mode: int | None = None) -> Iterator[int]:
     """Open a draft, which replaces the old file if the block succeeds, and is removed if it fails.
 
     It is locked while it is written, so that the next process that saves can tell it from what a crash left behind.
+
+    Args:
+        path: the file that it will be; a link of this name is replaced, and its target stays.
+        mode: its permissions; None for those of a new file.
     """
     with _errors_named(path):
-        place, file = _create_locked(path)
+        place, file = _create_locked(path, mode)
         with ExitStack() as opened:
-            opened.callback(os.close, file)
+            opened.callback(close_locked, file)
             try:
-                copy_permissions(path, file)
                 yield file
                 # before the new name is on the disk: otherwise a crash of the machine could leave an empty file
                 os.fsync(file)
@@ -70,10 +78,12 @@ def new_draft_name(path: Path) -> Path:
 
 def drafts_of(path: Path) -> list[Path]:
     """List the drafts of a file: one for each process that writes it now, or that was killed while it wrote."""
-    if not path.parent.is_dir():
+    if target_status(path.parent) is None:
         return []
     names = _draft_names(path)
-    return [place for place in path.parent.iterdir() if names.fullmatch(place.name)]
+    found = [place for place in path.parent.iterdir() if names.fullmatch(place.name)]
+    # a link, a FIFO or a folder of such a name is no draft, and to open a FIFO would wait for ever
+    return [place for place in found if is_regular(status_of(place))]
 
 
 def _draft_names(path: Path) -> re.Pattern[str]:
@@ -83,7 +93,8 @@ def _draft_names(path: Path) -> re.Pattern[str]:
 def sweep(path: Path, before_removal: Callable[[int], None] | None = None) -> None:
     """Sweep up the drafts of a file that crashes left behind; `before_removal` is called with each draft, open, first."""
     for place in drafts_of(path):
-        with suppress(OSError):  # another process was faster, or it belongs to another user
+        # another process was faster, or the draft or a shard cannot be removed: the next save tries again
+        with suppress(OSError):
             _sweep_one(place, before_removal)
 
 
@@ -93,6 +104,11 @@ def _sweep_one(place: Path, before_removal: Callable[[int], None] | None) -> Non
         opened.callback(os.close, file)
         if not is_abandoned(file):
             return
+        if not HAS_LOCKS:
+            opened.close()
+            place = _claimed(place)
+            file = open_to_read(place)
+            opened.callback(os.close, file)
         if before_removal is not None:
             before_removal(file)
         if not HAS_LOCKS:
@@ -100,17 +116,56 @@ def _sweep_one(place: Path, before_removal: Callable[[int], None] | None) -> Non
         place.unlink(missing_ok=True)
 
 
-def _create_locked(path: Path) -> tuple[Path, int]:
+def _claimed(place: Path) -> Path:
+    """Rename a draft, which Windows refuses while a process has it open; that process may not have written for long."""
+    target = _draft_target(place)
+    claimed = new_draft_name(target)
+    place.rename(claimed)
+    mark_abandoned(claimed)
+    return claimed
+
+
+def _draft_target(place: Path) -> Path:
+    """The file that a draft was to become."""
+    return place.with_name(place.name[1:].rsplit(".", 2)[0])
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Inode and mtime of a file, or of a link itself, which change when it is replaced; None if nothing is there."""
+    status = status_of(path)
+    return None if status is None else (status.st_ino, status.st_mtime_ns)
+
+
+def set_aside(path: Path, expected: tuple[int, int] | None) -> Path | None:
+    """Rename a file to the name of a draft, if it is still the expected one; return that name, or None.
+
+    Between looking at a file and removing it, another process may replace it. A rename takes what is there at that moment:
+    if that is not the expected file after all, it gets its name back.
+    """
+    if expected is None or file_id(path) != expected:
+        return None
+    aside = new_draft_name(path)
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return None
+    if file_id(aside) == expected:
+        return aside
+    put_back(aside, path)
+    return None
+
+
+def _create_locked(path: Path, mode: int | None) -> tuple[Path, int]:
     while True:
         place = new_draft_name(path)
-        file = create(place)
+        file = create(place, mode)
         try:
             lock(file)
         except BaseException:  # an interrupt
-            os.close(file)
+            close_locked(file)
             place.unlink(missing_ok=True)
             raise
         # between `create` and `lock` another process may have taken this draft for abandoned and removed it
         if os.fstat(file).st_nlink:
             return place, file
-        os.close(file)
+        close_locked(file)

@@ -1,12 +1,14 @@
-"""Check the path of a call, and find what is there: the file, the path of its index, or an Orbax checkpoint."""
+"""Check the path of a call, and find the file that it names, the path of its index, or an Orbax checkpoint."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from .._errors import FileError
-from .._words import describe
+from .._words import describe, quoted
+from ._operating_system import is_regular, target_status
 
 INDEX_SUFFIX = ".index.json"
 # a file that each checkpoint of Orbax has, whatever it holds
@@ -26,7 +28,17 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
     text = os.fspath(path)
     if not text:  # pathlib would take it for the current folder
         raise FileError("expected the path of a file, got ''")
+    if not isinstance(text, str) or "\0" in text or not _can_be_encoded(text):
+        raise FileError(f"{call}: {quoted(text)} cannot be the path of a file")
     return text
+
+
+def _can_be_encoded(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_path(path: str) -> Path:
@@ -44,4 +56,30 @@ def index_path(file: Path) -> Path:
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:
     """Whether an Orbax checkpoint, which is a folder, is at this path."""
-    return os.path.exists(os.path.join(path, _ORBAX_METADATA))
+    return target_status(os.path.join(path, _ORBAX_METADATA)) is not None
+
+
+def save_path(path: str) -> Path:
+    """Find the file that `save` writes: its folder without links, so that each file has one path, but a link as it is."""
+    file = file_path(path)
+    return Path(os.path.realpath(file.parent)) / file.name
+
+
+def refuse_other_kinds(file: Path) -> None:
+    """Raise FileError unless what is there, and where the index of shards goes, is a file, a link to one, or nothing."""
+    for place in (file, index_path(file)):
+        status = target_status(place)
+        if status is not None and not is_regular(status):
+            kind = _kind_of_file(status.st_mode)
+            raise FileError(f"cannot save {str(file)!r}: {str(place)!r} is {kind}, and only files are replaced")
+
+
+def _kind_of_file(mode: int) -> str:
+    """Say what is at a path that is no regular file."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a FIFO"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a device"

@@ -7,12 +7,13 @@ then; shards of one of the two may be left over. Windows also refuses to replace
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -31,6 +32,8 @@ _MOST_AT_ONCE = 1 << 26
 """Bytes of one call to the system: some take no more than 2 GB."""
 _ABANDONED = 3600
 """Seconds without a write after which a draft counts as left behind, where there are no locks."""
+_locked: set[int] = set()
+"""Descriptors of files that this process may hold a lock on."""
 _seeking = Lock()
 """Held between moving a file's position and using it, where the system cannot read or write at an offset."""
 
@@ -40,10 +43,60 @@ def open_to_read(path: str | os.PathLike[str]) -> int:
     return os.open(path, os.O_RDONLY | _BINARY)
 
 
-def create(path: str | os.PathLike[str]) -> int:
-    """Create a file and return its descriptor; FileExistsError if it is there already."""
-    # O_EXCL: two processes never write into one draft; 0o666 leaves the permissions to the umask
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+def status_of(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """The status of what is at a path, of a link itself and not of its target; None if nothing is there.
+
+    Raises:
+        OSError: it cannot be told, as in a folder that may not be searched, or on a broken disk.
+    """
+    try:
+        return os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def target_status(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """The status of what a path leads to, through links; None if nothing is there, or links go round in a circle."""
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+
+
+def is_regular(status: os.stat_result | None) -> bool:
+    """Whether a status is that of a regular file: no folder, link, device, FIFO or socket, and not None."""
+    return status is not None and stat.S_ISREG(status.st_mode)
+
+
+def is_folder(status: os.stat_result | None) -> bool:
+    """Whether a status is that of a folder, and not of a link to one."""
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def create(path: str | os.PathLike[str], mode: int | None = None) -> int:
+    """Create a file and return its descriptor; FileExistsError if it is there already.
+
+    Args:
+        path: the new file.
+        mode: its permissions, where the system can set them; None leaves them to the umask.
+    """
+    # until the mode is set nobody else may open the file, which could be meant for few
+    allowed = 0o666 if mode is None else 0o600
+    # O_EXCL: two processes never write into one draft
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, allowed)
+    if mode is None or not _CHANGES_OPEN_FILES:
+        return file
+    try:
+        os.chmod(file, mode)
+    except BaseException:
+        os.close(file)
+        os.unlink(path)
+        raise
+    return file
 
 
 def read_into(file: int, view: memoryview, offset: int) -> int:
@@ -94,23 +147,55 @@ def _write_some(file: int, data: memoryview, offset: int) -> int:
 
 
 def lock(file: int) -> None:
-    """Lock an open file for this process alone until the file is closed, and wait for that; without file locks, do nothing."""
+    """Lock an open file for this process alone until `close_locked`, and wait for that; without file locks, do nothing."""
     if fcntl is None:
         return
-    try:
+    _locked.add(file)  # first: a process that is forked in between must close it
+    with suppress(OSError):  # some network file systems have no locks
         fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:
-        return  # some network file systems have no locks
+
+
+def close_locked(file: int) -> None:
+    """Close a file that `lock` was called with, and give up its lock."""
+    try:
+        if fcntl is not None:
+            with suppress(OSError):
+                # closing is not enough where a forked process has the same file open
+                fcntl.flock(file, fcntl.LOCK_UN)
+    finally:
+        _locked.discard(file)
+        os.close(file)
+
+
+def call_in_forked_child(function: Callable[[], None]) -> None:
+    """Let a function be called in each process that is forked from this one; Windows has no such processes."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+
+
+def _close_locks_of_parent() -> None:
+    """In a forked process, close the files that its parent has locked: it would hold the locks as long as it runs."""
+    while _locked:
+        os.close(_locked.pop())
+
+
+call_in_forked_child(_close_locks_of_parent)
 
 
 def is_abandoned(file: int) -> bool:
-    """Whether no process writes to an open draft any more: none holds its lock; without file locks, it is an hour old."""
+    """Whether no process writes to an open draft any more.
+
+    With file locks, none holds its lock; without, it is an hour old. On a disk without locks, only `mark_abandoned` tells.
+    """
+    status = os.fstat(file)
     if fcntl is None:
-        return time.time() - os.fstat(file).st_mtime > _ABANDONED
+        return time.time() - status.st_mtime > _ABANDONED
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False  # another process holds it
     except OSError:
-        return False  # another process holds it, or the file system has no locks
+        return status.st_mtime == 0
     return True
 
 
@@ -130,7 +215,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         lock(file)
         yield
     finally:
-        os.close(file)
+        close_locked(file)
 
 
 def flush_folder(folder: Path) -> None:
@@ -144,7 +229,14 @@ def flush_folder(folder: Path) -> None:
         os.close(file)
 
 
-def copy_permissions(old: Path, file: int) -> None:
-    """Copy the permissions of an old file to the open file that will replace it, if the system can do that."""
-    if _CHANGES_OPEN_FILES and old.exists():
-        os.chmod(file, stat.S_IMODE(old.stat().st_mode))
+def put_back(aside: Path, path: Path) -> None:
+    """Give a file its name again, unless that is taken by now: then the file is removed."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a disk without hard links
+        if status_of(path) is None:
+            os.rename(aside, path)
+            return
+    os.unlink(aside)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +13,12 @@ from .._errors import FileError
 from .._paths import DEEPEST
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
+from ._background import Background
 from ._facts import Facts
-from ._kinds import UnsavedLeaf, empty_name, unsaved
-from ._locations import checked_path, file_path
+from ._header import is_unicode, levels_problem
+from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
+from ._locations import checked_path, refuse_other_kinds, save_path
+from ._turns import Turn
 from ._writer import Content, write_tree
 
 _RESERVED = ("ptree", "ptree_sum", "total_size")
@@ -35,21 +37,24 @@ class Saved:
     (True, <saved 'mlp.safetensors', 328 bytes>)
     """
 
-    def __init__(self, name: str, size: Future[int]):
+    def __init__(self, name: str, size: int | Background[int]):
         self._name, self._size = name, size
 
     def result(self, timeout: float | None = None) -> None:
         """Wait until all is on the disk; raises what went wrong, or TimeoutError after so many seconds."""
-        self._size.result(timeout)
+        if isinstance(self._size, Background):
+            self._size.result(timeout)
 
     def done(self) -> bool:
         """Whether it has come to an end, well or not."""
-        return self._size.done()
+        return not isinstance(self._size, Background) or self._size.done()
 
     def __repr__(self) -> str:
+        if isinstance(self._size, int):
+            return f"<saved {self._name!r}, {_readable(self._size)}>"
         if not self.done():
             return f"<saving {self._name!r}>"
-        error = self._size.exception()
+        error = self._size.error()
         if error is not None:
             return f"<{self._name!r} was not saved: {type(error).__name__}>"
         return f"<saved {self._name!r}, {_readable(self._size.result())}>"
@@ -74,6 +79,7 @@ def save(
     *,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
+    only_arrays: bool = False,
     max_shard_size: int | str | None = None,
     background: bool = False,
 ) -> Saved:
@@ -95,6 +101,10 @@ def save(
     the new one. Leaves come from their devices one after the other. Any safetensors reader can read it. On a
     terminal, a bar shows what takes more than a second, unless it is in the background.
 
+    Of several saves to one path in this process, the last that was called wins, in the background or not. New files have
+    the permissions of those that they replace. A link at the path is replaced by the file, and its target stays; a link to
+    a folder on the way is followed.
+
     Windows has no file locks of this kind: two processes that save shards to one path at the same time may leave some of
     their shards over there, and a file that is open or mapped cannot be replaced.
 
@@ -103,29 +113,28 @@ def save(
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.
+        only_arrays: leave out what is no array and no number, such as the activation function of a module; `load(path, like=module)`
+            keeps that of the module.
         max_shard_size: bytes, or text such as "5GB": a larger tree is written as Hugging Face does it, in files
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
         background: write in another thread. All is taken as it is now, and arrays may be donated at once; what is
-            on a GPU or spread over devices is copied to the host first.
+            on a GPU or spread over devices is copied to the host first. When the program ends, Python waits until all is
+            written; if something is not and nobody has called `result()`, it says so and ends with an error (exit code
+            120; 1 in a child by multiprocessing). A process that is killed, or calls `os._exit`, leaves the old file.
 
     Returns:
         A handle: `result()` waits until all is on the disk and raises what went wrong, `done()` says whether it has
         come to an end. Without `background` it is done.
 
     Raises:
-        FileError: leaves that a file cannot hold; it lists all of them, and nothing is written.
+        FileError: leaves that a file cannot hold; it lists all of them, and nothing is written. Or at the path is a folder,
+            device, FIFO or socket.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
-    plan = planned(path, tree, metadata, expand_ties, max_shard_size)
-    if background:
-        plan = plan.snapshot()
-        pool = ThreadPoolExecutor(1, "ptree.save")
-        size = pool.submit(plan.write, show_bar=False)
-        pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
-    else:
-        size = Future[int]()
-        size.set_result(plan.write(show_bar=True))
+    file = save_path(checked_path(path, "save(path, tree)"))
+    plan = planned(file, tree, metadata, expand_ties, max_shard_size, only_arrays)
+    size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(plan.file.name, size)
 
 
@@ -144,22 +153,32 @@ class SavePlan:
         return replace(self, content=replace(self.content, leaves=leaves))
 
     def write(self, show_bar: bool) -> int:
-        """Write it; the number of bytes on the disk."""
-        return write_tree(self.content, self.file, self.limit, show_bar)
+        """Write it when all earlier saves to this file have ended; the number of bytes on the disk."""
+        return self._write_in(Turn(self.file), show_bar)
+
+    def begin(self) -> Background[int]:
+        """Begin to write it, with the values as they are now, in another thread."""
+        plan = self.snapshot()
+        turn = Turn(self.file)
+        return Background(str(self.file), lambda: plan._write_in(turn, show_bar=False))
+
+    def _write_in(self, turn: Turn, show_bar: bool) -> int:
+        with turn:
+            return write_tree(self.content, self.file, self.limit, show_bar)
 
 
 def planned(
-    path: str | os.PathLike[str],
+    file: Path,
     tree: PyTree,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
+    only_arrays: bool = False,
 ) -> SavePlan:
     """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
-    file = file_path(checked_path(path, "save(path, tree)"))
-    file = Path(os.path.realpath(file))  # write through a link, not over it
+    refuse_other_kinds(file)
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
-    leaves, facts = described(tree, expand_ties)
+    leaves, facts = described(tree, expand_ties, only_arrays=only_arrays)
     return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)
 
 
@@ -181,7 +200,7 @@ def bytes_of(size: int | str) -> int:
 
 
 def described(
-    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False
+    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False, only_arrays: bool = False
 ) -> tuple[dict[str, UnsavedLeaf], Facts]:
     """Describe the leaves and the structure of a tree to save.
 
@@ -189,13 +208,17 @@ def described(
         tree: any pytree.
         expand_ties: describe the aliases as leaves too.
         may_be_spread: whether leaves may have parts in other processes.
+        only_arrays: leave out what is no array and no number.
 
     Raises:
         FileError: leaves that a file cannot hold; it lists all of them.
     """
-    values = entries(tree)
+    values = _without_static(entries(tree)) if only_arrays else entries(tree)
     if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
         raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
+    levels = levels_problem(values)
+    if levels:
+        raise FileError(f"cannot save {describe(tree)}: {levels}")
     names = {path: _name_problem(path) for path in values}
     problems = {path: problem for path, problem in names.items() if problem}
     leaves: dict[str, UnsavedLeaf] = {}
@@ -217,9 +240,25 @@ def described(
             problems[path] = f"{path!r} is {leaf}"
     if problems:
         shown = lines([problems[path] for path in values if path in problems], "\n  ")
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
+        has_static = any(is_static(values[path]) for path in problems)
+        fix = "\nsave(..., only_arrays=True) leaves out what is no array and no number." if has_static else ""
+        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}{fix}")
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
     return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
+
+
+def _without_static(values: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The entries of a tree without the leaves that no file holds, such as functions, and without their aliases."""
+    static = {path for path, value in values.items() if _is_leaf(value) and is_static(value)}
+    return {path: value for path, value in values.items() if path not in static and _source_of(value) not in static}
+
+
+def _is_leaf(value: PyTree) -> bool:
+    return not isinstance(value, Tie) and not empty_name(value)
+
+
+def _source_of(value: PyTree) -> str:
+    return value.source if isinstance(value, Tie) else ""
 
 
 def _name_problem(path: str) -> str:
@@ -230,12 +269,6 @@ def _name_problem(path: str) -> str:
     if len(segments) > DEEPEST or not all(segments) or not is_unicode(path):
         return f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"
     return ""
-
-
-def is_unicode(text: str) -> bool:
-    """Whether `save` can write a name or metadata as UTF-8: a string of Python may hold lone surrogates."""
-    # `isprintable` is much faster than the loop, and true of nearly all names
-    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _containers(tree: PyTree) -> dict[str, str]:

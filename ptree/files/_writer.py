@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._checksums import NO_CHECKSUM, WORTH_A_THREAD, digest
-from ._drafts import draft, sweep
+from ._checksums import NO_CHECKSUM, digest_in_thread
+from ._drafts import draft, file_id, sweep
 from ._facts import Facts
 from ._header import header_bytes, laid_out, seal_of
 from ._hf_index import index_bytes
@@ -19,12 +20,13 @@ from ._operating_system import create, flush_folder, locked_folder, write_all
 from ._progress import Progress
 from ._shards import (
     free_names,
-    identity,
     remove_shards,
     remove_unchanged,
     remove_unchanged_index,
+    replaced_mode,
     replaced_shards,
     sweep_shards,
+    tagged_names,
 )
 from ._stored_leaf import StoredLeaf
 
@@ -87,8 +89,9 @@ class _Writer:
     def write_one(self, file: Path) -> int:
         sweep(file)
         # remembered now, so that an index which another process writes meanwhile is not removed
-        index_before = identity(index_path(file))
-        with draft(file) as descriptor:
+        index_before = file_id(index_path(file))
+        mode = replaced_mode(file, replaced_shards(file))
+        with draft(file, mode) as descriptor:
             written = self._fill(descriptor, [*self.content.leaves], self.content.facts)
         remove_unchanged_index(file, index_before)
         return written.size
@@ -96,25 +99,38 @@ class _Writer:
     def write_shards(self, file: Path, groups: Sequence[Sequence[str]]) -> int:
         """Write a file for each group, and their index, which then takes the place of what was there."""
         with locked_folder(file.parent):
+            sweep(file)
             sweep_shards(file)
-            file_before = identity(file)  # as above: only this file is removed, not a newer one
-            names = free_names(file, len(groups))
-            facts = replace(self.content.facts, replaced=replaced_shards(file))
-            written: dict[str, _WrittenFile] = {}
             try:
-                with draft(index_path(file)) as descriptor:
-                    # the index is written first, so that the next save after a crash knows which shards to remove
-                    write_all(descriptor, self._index(names, groups, facts, {}), 0)
-                    for name, group in zip(names, groups):
-                        written[name] = self._write_shard(file.with_name(name), group, index_path(file).name)
-                    flush_folder(file.parent)  # the names of the shards are on the disk before an index names them
-                    index = self._index(names, groups, facts, written)
-                    write_all(descriptor, index, 0)
-            except BaseException:
+                return self._write_shards_as(free_names(file, len(groups)), file, groups)
+            except FileExistsError:  # without file locks another process may have chosen the same names meanwhile
+                return self._write_shards_as(tagged_names(file, len(groups)), file, groups)
+
+    def _write_shards_as(self, names: Sequence[str], file: Path, groups: Sequence[Sequence[str]]) -> int:
+        file_before = file_id(file)  # as above: only this file is removed, not a newer one
+        facts = replace(self.content.facts, replaced=replaced_shards(file))
+        mode = replaced_mode(file, facts.replaced)
+        written: dict[str, _WrittenFile] = {}
+        try:
+            with draft(index_path(file), mode) as descriptor:
+                # the index is written first, so that the next save after a crash knows which shards to remove
+                write_all(descriptor, self._index(names, groups, facts, {}), 0)
+                for name, group in zip(names, groups):
+                    path = file.with_name(name)
+                    written[name] = self._write_shard(path, mode, group, index_path(file).name)
+                flush_folder(file.parent)  # the names of the shards are on the disk before an index names them
+                index = self._index(names, groups, facts, written)
+                write_all(descriptor, index, 0)
+        except BaseException:
+            # an error after the new index took its place leaves its shards
+            with suppress(OSError):
                 remove_shards(file, written)
-                raise
-            # only now does the index lead to the new tree: what it replaces may go
-            remove_unchanged(file, file_before)
+            raise
+        # only now does the index lead to the new tree: what it replaces may go
+        remove_unchanged(file, file_before)
+        with suppress(
+            OSError
+        ):  # a shard that cannot be removed is in the new index as replaced: the next save tries again
             remove_shards(file, facts.replaced)
         return len(index) + sum(shard.size for shard in written.values())
 
@@ -128,8 +144,8 @@ class _Writer:
             files, sum(self.content.sizes.values()), replace(facts, shards=shards), self.content.metadata
         )
 
-    def _write_shard(self, path: Path, group: Sequence[str], index: str) -> _WrittenFile:
-        descriptor = create(path)
+    def _write_shard(self, path: Path, mode: int | None, group: Sequence[str], index: str) -> _WrittenFile:
+        descriptor = create(path, mode)
         try:
             written = self._fill(descriptor, group, Facts(order=[*group], index=index))
             os.fsync(descriptor)
@@ -152,10 +168,9 @@ class _Writer:
         sums: dict[str, str] = {}
         for leaf in layout:
             data = self.content.leaves[leaf.name].bytes()
-            is_large = data.nbytes >= WORTH_A_THREAD
-            pending = self.pool.submit(digest, data) if is_large else None  # hashed while it is written
+            find_sum = digest_in_thread(self.pool, data)  # hashed while it is written
             write_all(descriptor, data, len(start) + leaf.start, self.progress.callback)
-            sums[leaf.name] = pending.result() if pending else digest(data)
+            sums[leaf.name] = find_sum()
         summed: list[StoredLeaf] = [replace(leaf, checksum=sums[name]) for name, leaf in stored.items()]
         header = header_bytes(layout, facts.about(summed), self.content.metadata)
         write_all(descriptor, header, 0)

@@ -1,9 +1,9 @@
 """Layers: frozen dataclasses with `spec(x)`, a Tree of `Param`, and a pure call `layer(params, x)`."""
 
 __all__ = [
-    "GRU", "LSTM", "AvgPool", "BatchNorm", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding", "Flatten", "GroupNorm",
-    "Lambda", "Layer", "LayerNorm", "MaxPool", "MultiHeadAttention", "Parallel", "RMSNorm", "Repeat", "Residual",
-    "Sequential",
+    "GRU", "LSTM", "RNN", "AvgPool", "BatchNorm", "Bidirectional", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding",
+    "Flatten", "GroupNorm", "Lambda", "Layer", "LayerNorm", "MaxPool", "MultiHeadAttention", "Parallel", "RMSNorm",
+    "Repeat", "Residual", "Rotary", "Sequential",
 ]  # fmt: skip
 
 # the base of all layers
@@ -19,8 +19,11 @@ from ._norm import RMSNorm as RMSNorm
 from ._norm import GroupNorm as GroupNorm
 from ._norm import BatchNorm as BatchNorm
 from ._attention import MultiHeadAttention as MultiHeadAttention
+from ._rotary import Rotary as Rotary
 from ._recurrent import LSTM as LSTM
 from ._recurrent import GRU as GRU
+from ._recurrent import RNN as RNN
+from ._bidirectional import Bidirectional as Bidirectional
 
 # layers without
 from ._pool import MaxPool as MaxPool

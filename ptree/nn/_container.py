@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 import jax
@@ -12,6 +13,8 @@ from .._edit import set
 from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
+from ._compiled import compile_key
+from ._foreign_modules import has_parameters, missing_methods, module_misfit
 from ._inputs import MissingParameterError, misfit
 from ._lambda import Lambda
 from ._layer import Layer, P, Params, adapted, is_layer
@@ -49,6 +52,22 @@ class Container(Layer):
         check_options(self, options)
         return self.run(params, x, _updates(key, options))
 
+    def _is_one_function(self) -> bool:
+        return not self._holds_equal_layers
+
+    @cached_property
+    def _holds_equal_layers(self) -> bool:
+        """Whether it holds the same few layers three times each or more, as a whole network does and a block does not.
+
+        Each of these is compiled once for all its uses. One more function around them would save nothing, and JAX would
+        take what is inside through each of its transforms twice: a tenth of the trace of an MLP of 4 to 32 layers.
+        """
+        keys = [compile_key(layer) for _, layer in self.parts() if not isinstance(layer, Lambda)]
+        try:
+            return bool(keys) and len(keys) >= 3 * len({*keys})
+        except TypeError:  # a field without a hash
+            return False
+
 
 def _calls(options: Options) -> CallPart:
     """Call parts outside of training; the parameters stay as they are."""
@@ -66,7 +85,7 @@ def _updates(key: jax.Array | None, options: Options) -> CallPart:
         taken = options_for(layer, name, options)
         if key is not None:
             taken["key"] = child_key(key, name)
-        y, new = _called_with(layer.updated, name, layer, params, x, taken)
+        y, new = call_in_part(layer.updated, name, layer, params, x, taken)
         # Most layers have no statistics: without a copy the parameters stay the same objects.
         if not new or new is _params_of(name, params):
             return y, params
@@ -100,10 +119,10 @@ def options_for(layer: Layer, name: str, options: Options) -> dict[str, PyTree]:
 
 def call_part(name: str, layer: Layer, params: Params, x: PyTree, options: Options) -> PyTree:
     """Call a part of a container with its parameters and options."""
-    return _called_with(layer, name, layer, params, x, options_for(layer, name, options))
+    return call_in_part(layer, name, layer, params, x, options_for(layer, name, options))
 
 
-def _called_with(
+def call_in_part(
     function: Callable[..., PyTree], name: str, layer: Layer, params: Params, x: PyTree, options: Options
 ) -> PyTree:
     """Call a part's function with the part's parameters; an error gets the name of the part in its path."""
@@ -142,8 +161,8 @@ def located(error: LayerError, name: str) -> LayerError:
 
 def named_layers(
     kind: str, given: Sequence[PyTree], pairs: Sequence[tuple[str, PyTree]] | None
-) -> tuple[tuple[str, Layer], ...]:
-    """The named parts of a container, from layers one by one, one dict, or pairs (name, layer)."""
+) -> tuple[tuple[str, PyTree], ...]:
+    """The named parts of a container as they are given, layers and functions one by one, one dict, or pairs (name, part)."""
     if pairs is not None:
         if given:  # it would not be clear which come first
             raise LayerError(f"{kind}: expected layers one by one or as layers=, got both")
@@ -157,34 +176,45 @@ def named_layers(
     return _checked(kind, [*enumerate(given)])
 
 
-def _checked(kind: str, pairs: Sequence[tuple[str | int, PyTree]]) -> tuple[tuple[str, Layer], ...]:
-    """Check the names of a container's parts, which differ and have no `/`, and make a layer of each part."""
-    layers: dict[str, Layer] = {}
-    for given, layer in pairs:
+def _checked(kind: str, pairs: Sequence[tuple[str | int, PyTree]]) -> tuple[tuple[str, PyTree], ...]:
+    """Check the parts of a container, and their names, which differ and have no `/`."""
+    parts: dict[str, PyTree] = {}
+    for given, part in pairs:
         name = str(given) if isinstance(given, int) else given
         # A name is one segment of the paths below it.
         if not isinstance(name, str) or not name or "/" in name:
             raise LayerError(f"bad name {name!r} in {kind}: expected a string without '/'")
-        if name in layers:
+        if name in parts:
             raise LayerError(f"two layers of one name in {kind}: {[str(name) for name, _ in pairs]}")
-        layers[name] = as_layer(f"at {name!r}, {kind}", layer)
-    return tuple(layers.items())
+        check_part(f"at {name!r}, {kind}", part)
+        parts[name] = part
+    return tuple(parts.items())
 
 
-def as_layer(where: str, layer: PyTree) -> Layer:
-    """Make a layer of a container's part: a function becomes a Lambda, a layer of another class gets an adapter."""
+def as_layers(parts: Sequence[tuple[str, PyTree]]) -> tuple[tuple[str, Layer], ...]:
+    """The named parts of a container as layers."""
+    return tuple((name, as_layer(part)) for name, part in parts)
+
+
+def as_layer(part: PyTree) -> Layer:
+    """A layer of a container's part: a function becomes a Lambda, a layer of another class gets an adapter."""
+    return adapted(part) if is_layer(part) else Lambda(part)
+
+
+def check_part(where: str, part: PyTree) -> None:
+    """Raise for what is neither a layer nor a function, with what to write instead."""
     # Classes first: `Dense` in the place of `Dense(8)` is callable and would pass as a function.
-    if isinstance(layer, type):
-        raise LayerError(f"{where}: expected a layer, got the class {layer.__name__}; call it first")
-    if is_layer(layer):
-        return adapted(layer)
-    if isinstance(layer, (list, tuple)):
-        raise LayerError(
-            f"{where}: expected a layer or a function, got a {type(layer).__name__}; several are one layer as Sequential(*layers)"
-        )
-    if not callable(layer):
-        raise LayerError(f"{where}: expected a layer or a function, got {describe(layer)}")
-    return Lambda(layer)
+    if isinstance(part, type):
+        raise LayerError(f"{where}: expected a layer, got the class {part.__name__}; call it first")
+    if is_layer(part):
+        return
+    expected = f"{where}: expected a layer or a function, got"
+    if isinstance(part, (list, tuple)):
+        raise LayerError(f"{expected} a {type(part).__name__}; several are one layer as Sequential(*layers)")
+    if not callable(part):
+        raise LayerError(f"{expected} {describe(part)}{missing_methods(part)}")
+    if has_parameters(part):
+        raise LayerError(f"{expected} {module_misfit(part)}")
 
 
 def drawn_in_lines(kind: str, layers: Sequence[tuple[str, Layer]]) -> str:

@@ -11,10 +11,9 @@ from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
-from ._inputs import cast, floats, misfit, parameter
+from ._inputs import cast, floats_or_complex, misfit, parameter
 from ._layer import Initializer, Layer, Params
 
 # Made once: specs of equal layers then hold the same function.
@@ -57,14 +56,6 @@ class Dense(Layer):
     dtype: DTypeLike | None = None
     axis: int | tuple[int, ...] = -1
 
-    def __post_init__(self) -> None:
-        if isinstance(self.features, list):  # a list has no hash
-            object.__setattr__(self, "features", tuple(self.features))
-        if not self._output_axes or min(self._output_axes) < 1:
-            raise LayerError(f"Dense: expected a number of features of at least 1, got {self.features}")
-        if self._summed_axes != tuple(range(-len(self._summed_axes), 0)):
-            raise LayerError(f"Dense: expected the last axes, such as -1 or (-2, -1), got axis={self.axis}")
-
     def declare(self, x: PyTree) -> dict[str, Param]:
         shape = self._kernel_shape(x)
         leaves = {"kernel": Param(shape, self.param_dtype, self.kernel_init or self._default_init(len(shape)))}
@@ -76,9 +67,9 @@ class Dense(Layer):
         kernel = self._kernel(params, x)
         if self.use_bias:
             bias = parameter(params, "bias", self, self._output_axes)
-            x, kernel, bias = cast(self.dtype, x, kernel, bias)
+            x, kernel, bias = cast(self, self.dtype, x, kernel, bias)
         else:
-            x, kernel = cast(self.dtype, x, kernel)
+            x, kernel = cast(self, self.dtype, x, kernel)
             bias = None
         batch = x.shape[: x.ndim - len(self._summed_axes)]
         # A product of two matrices: XLA compiles it faster, and with fewer copies, than one over several axes.
@@ -93,14 +84,14 @@ class Dense(Layer):
         kernel = parameter(params, "kernel", self)
         axes_in = kernel.ndim - len(self._output_axes)
         # The usual mistake, another number of features in, gets a message that names both numbers.
-        if axes_in == 1 and floats(self, x).shape[-1] != kernel.shape[0]:
+        if axes_in == 1 and floats_or_complex(self, x).shape[-1] != kernel.shape[0]:
             expected = f"{kernel.shape[0]} features for the kernel {describe(kernel)}"
             raise misfit(self, expected, f"the input {describe(x)}")
         return parameter(params, "kernel", self, self._kernel_shape(x))
 
     def _kernel_shape(self, x: PyTree) -> tuple[int, ...]:
         count = len(self._summed_axes)
-        if len(floats(self, x).shape) < count:
+        if len(floats_or_complex(self, x).shape) < count:
             raise misfit(self, f"an input of at least {count} axes", describe(x))
         return (*x.shape[len(x.shape) - count :], *self._output_axes)
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from .._errors import LayerError
 from .._tree import PyTree
-from ._inputs import floats, misfit
+from ._inputs import floats_or_complex, misfit
 from ._layer import Layer, Params
 
 
@@ -34,18 +33,15 @@ class Dropout(Layer):
 
     rate: float
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
-            raise LayerError(f"Dropout: expected a rate of at least 0 and below 1, got {self.rate!r}")
-
     def apply(self, params: Params, x: PyTree, *, key: jax.Array | None = None, train: bool = False) -> PyTree:
         if self.rate == 0:
             return x
         # Otherwise a forgotten key would silently mean training without dropout.
         if key is None and train:
             raise misfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
-        floats(self, x)  # also without a key, so that evaluation refuses what training would
+        floats_or_complex(self, x)  # also without a key, so that evaluation refuses what training would
         if key is None:
             return x
+        x = jnp.asarray(x)
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)

@@ -103,4 +103,17 @@ def _is_constant(value: object) -> bool:
     if isinstance(value, FieldEquality):
         identity = identity_of(value)
         return identity is not None and identity.is_constant
-    return True
+    return not _may_change(value)
+
+
+_LIBRARIES = ("builtins", "functools", "jax", "jaxlib", "numpy")
+"""Packages whose functions are objects with attributes of their own, which nobody sets."""
+
+
+def _may_change(value: object) -> bool:
+    """Whether an object that is called, a layer of another class or a function, has attributes that may be set later."""
+    if not callable(value) or isinstance(value, type):
+        return False
+    if type(value).__module__.partition(".")[0] in _LIBRARIES or not hasattr(value, "__dict__"):
+        return False
+    return not _keeps_only_fields(value)

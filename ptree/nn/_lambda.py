@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .._errors import LayerError
 from .._tree import PyTree
 from .._words import name_of
+from ._foreign_modules import has_parameters, module_misfit
 from ._layer import Layer, Params
 
 
@@ -19,10 +21,21 @@ class Lambda(Layer):
     >>> import jax
     >>> Lambda(jax.nn.relu)                                   # without a name it is shown as the function
     relu
+
+    Raises:
+        LayerError: something that is no function: a layer, which needs no Lambda, or a module of another library.
     """
 
     function: Callable[[PyTree], PyTree]
     name: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = self.function if isinstance(self.function, type) else type(self.function)
+        if issubclass(kind, Layer):  # it would be called as a function of the input alone
+            raise LayerError(f"Lambda: expected a function, got the layer {kind.__name__}, which needs no Lambda")
+        if has_parameters(self.function):
+            raise LayerError(f"Lambda: expected a function, got {module_misfit(self.function)}")
 
     def apply(self, params: Params, x: PyTree) -> PyTree:
         return self.function(x)

@@ -10,16 +10,20 @@ from functools import cached_property, lru_cache
 from typing import ClassVar, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import jax
+import numpy as np
 
-from .._draw import init
-from .._edit import Rules
+from .._draw import Param, init
+from .._edit import Rules, leaves
 from .._errors import LayerError, TieError
 from .._paths import join
 from .._ties import tie
 from .._tree import PyTree, Tree
-from ._arguments import check_arguments
+from .._words import describe, lines, name_of
+from ..initializers import Recipe
+from ._arguments import check_arguments, check_values
 from ._compiled import call
 from ._equality import FieldEquality, fields_of
+from ._foreign_modules import has_parameters, missing_methods, module_misfit
 
 Params: TypeAlias = Mapping[str, PyTree]
 """A layer's parameters: a Tree, or nested dicts."""
@@ -79,23 +83,29 @@ class Layer(FieldEquality):
         check_arguments(cls, given, options)
         return super().__new__(cls)
 
+    def __post_init__(self) -> None:
+        """Check the values of the arguments of this package's layers, and make Python's numbers of NumPy's."""
+        check_values(self)
+
     def declare(self, x: PyTree, /) -> Mapping[str, PyTree]:
         """For layers to define: the parameters for an input like `x`, by name. By default none."""
         return {}
 
     def apply(self, params: Params, x: PyTree, /) -> PyTree:
         """For layers to define: compute the output from parameters and an input. Must be pure."""
-        raise NotImplementedError(f"{type(self).__name__} has no `apply(self, params, x)`")
+        name = type(self).__name__
+        raise LayerError(
+            f"{name}: expected a method apply(self, params, x), which gives the output{missing_methods(self)}"
+        )
 
     def spec(self, *inputs: PyTree) -> Tree:
         """The parameters that the layer needs for an input like this, as a Tree of `Param`. Nothing is computed.
 
         Raises:
-            LayerError: the input does not fit the layer.
+            LayerError: the input does not fit the layer, or `declare` gives something other than parameters.
             TieError: one layer object at two places that need parameters of other shapes.
         """
-        declare: Callable[..., Mapping[str, PyTree]] = self.declare
-        tree = Tree(declare(*inputs))
+        tree = _declared(self, inputs)
         table: dict[str, str] = {}
         for again, first in self._sharing().items():
             # A layer without parameters has no node to tie.
@@ -114,6 +124,8 @@ class Layer(FieldEquality):
         Raises:
             LayerError: the input or the parameters do not fit the layer.
         """
+        if not self._is_one_function():
+            return type(self).apply(self, params, *inputs, **options)
         return call(type(self).apply, self, (params, *inputs), options, always=self.is_loop)
 
     def init(self, key: jax.Array, x: PyTree, rules: Rules | None = None) -> Tree:
@@ -170,6 +182,10 @@ class Layer(FieldEquality):
         """The places of layer objects that are shared: path -> path of the object's first place."""
         return _shared_places(self)
 
+    def _is_one_function(self) -> bool:
+        """Whether a call is a compiled function as a whole, rather than those of the layers inside."""
+        return True
+
     def _object(self) -> object:
         """The object that has one set of parameters in all of its places: the layer, or the one in an adapter."""
         return self
@@ -187,7 +203,7 @@ class Layer(FieldEquality):
             text = value.__name__ if isinstance(value, type) else repr(value)
             if field.default is dataclasses.MISSING:  # such fields come first, by position
                 parts.append(text)
-            elif value != field.default:
+            elif value != field.default or isinstance(value, bool) is not isinstance(field.default, bool):  # True == 1
                 parts.append(f"{field.name}={text}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -242,6 +258,76 @@ class Foreign(Layer):
         return repr(self.layer)
 
 
+def _declared(layer: Layer, inputs: tuple[PyTree, ...]) -> Tree:
+    """What a layer declares, checked to be parameters."""
+    declare: Callable[..., Mapping[str, PyTree]] = layer.declare
+    try:
+        given = declare(*inputs)
+    except AttributeError as error:
+        problem = _field_misfit(layer, error)
+        if problem is None:
+            raise
+        raise LayerError(f"{type(layer).__name__}: {problem}") from None
+    expected = f"{type(layer).__name__}: expected parameters from declare, Param by name"
+    if not isinstance(given, (Mapping, list, tuple)):
+        hint = "; is there a `return`?" if given is None else ""
+        raise LayerError(f"{expected}, got {type(given).__name__}{hint}")
+    tree = Tree(given)
+    problems = [f"at {path!r} {_not_a_param(leaf)}" for path, leaf in leaves(tree) if not _may_be_declared(leaf)]
+    if problems:
+        raise LayerError(f"{expected}, got {lines(problems, '; ')}")
+    return tree
+
+
+def _field_misfit(layer: Layer, error: AttributeError) -> str | None:
+    """The problem of a field that holds no layer, where `declare` calls its `spec`; None for an error of another kind."""
+    if isinstance(error.obj, Layer):
+        return None
+    values = {field.name: getattr(layer, field.name) for field in fields_of(layer)}
+    if error.name == "declare":  # the `spec` of a class: its `self` is the input
+        names = [name for name, value in values.items() if isinstance(value, type)]
+        return f"expected a layer in the field {names[0]!r}, got {_not_a_layer(values[names[0]])}" if names else None
+    if error.name != "spec":
+        return None
+    names = [name for name, value in values.items() if value is error.obj]
+    where = f"in the field {names[0]!r}" if names else "where declare calls its spec"
+    return f"expected a layer {where}, got {_not_a_layer(error.obj)}"
+
+
+def _may_be_declared(leaf: PyTree) -> bool:
+    """Whether a leaf may be in a spec: a Param, an array that is drawn already, or None."""
+    return leaf is None or isinstance(leaf, (Param, jax.Array, np.ndarray, np.generic))
+
+
+def _not_a_param(leaf: PyTree) -> str:
+    """What `declare` gives in the place of a parameter, and what to write instead."""
+    if isinstance(leaf, type):
+        return f"the class {leaf.__name__}: call it first"
+    if is_layer(leaf):
+        return f"the layer {leaf!r}: write its spec(x)"
+    if inspect.ismethod(leaf):
+        return f"the method {name_of(leaf)}: call it, {name_of(leaf)}(x)"
+    if isinstance(leaf, Recipe):
+        return f"the initialiser {leaf!r}: write Param(shape, init={leaf!r})"
+    if callable(leaf):
+        return f"the function {name_of(leaf)}: it has no parameters, leave it out"
+    return f"{describe(leaf)}: write Param(shape, dtype, init=...)"
+
+
+def _not_a_layer(value: PyTree) -> str:
+    """What a field holds in the place of a layer, and what to write instead."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}: call it first"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__}: write Sequential(*layers), or declare each of them"
+    if not callable(value):
+        return f"{describe(value)}{missing_methods(value)}"
+    if has_parameters(value):
+        return module_misfit(value)
+    name = name_of(value)
+    return f"the function {name}: give nn.Lambda({name}), or call it in apply and declare nothing for it"
+
+
 def layers_in(layer: Layer) -> Iterator[tuple[str, Layer]]:
     """The layers inside a layer, with the paths that `parts` yields; layers of other classes in an adapter, no functions."""
     for path, part in layer.parts():
@@ -251,9 +337,12 @@ def layers_in(layer: Layer) -> Iterator[tuple[str, Layer]]:
 
 def is_layer(value: PyTree) -> bool:
     """Whether an object is a layer, of this or another class. A class itself is not, although it has the methods."""
-    if isinstance(value, Layer):  # a fast path: 0.1 us, where the check of a Protocol takes 4
+    if isinstance(value, Layer):  # a fast path: 0.1 us, where the check of a Protocol takes 4 to 100
         return True
-    return isinstance(value, LayerLike) and not isinstance(value, type)
+    # Most fields are numbers, flags and None; this was a tenth of the first trace of a small model.
+    if not callable(value) or isinstance(value, type):
+        return False
+    return isinstance(value, LayerLike)
 
 
 def adapted(value: LayerLike) -> Layer:

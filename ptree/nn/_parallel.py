@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 
 from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
-from ._container import CallPart, Container, declared, drawn_in_lines, named_layers
-from ._inputs import shapes_of
+from ._container import CallPart, Container, as_layers, declared, drawn_in_lines, named_layers
+from ._inputs import common_dtype, shapes_of
 from ._layer import Layer, P
 
 
@@ -35,7 +36,7 @@ class Parallel(Container):
         LayerError: no layers, or outputs that cannot be added up.
     """
 
-    layers: tuple[tuple[str, Layer], ...]
+    layers: tuple[tuple[str, PyTree], ...]
     combine: Callable[..., PyTree] | None
 
     def __init__(
@@ -51,14 +52,18 @@ class Parallel(Container):
         if not self.layers:  # there would be no output
             raise LayerError("Parallel: expected at least one layer")
 
+    @cached_property
+    def _layers(self) -> tuple[tuple[str, Layer], ...]:
+        return as_layers(self.layers)
+
     def parts(self) -> Iterator[tuple[str, Layer]]:
-        return iter(self.layers)
+        return iter(self._layers)
 
     def declare(self, x: PyTree) -> dict[str, Tree]:
         x = shapes_of(x)
         specs: dict[str, Tree] = {}
         outputs: list[PyTree] = []
-        for name, layer in self.layers:
+        for name, layer in self._layers:
             spec, y = declared(name, layer, x)
             outputs.append(y)
             if len(spec):
@@ -68,7 +73,7 @@ class Parallel(Container):
 
     def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         outputs: list[PyTree] = []
-        for name, layer in self.layers:
+        for name, layer in self._layers:
             y, params = call(name, layer, x, params)
             outputs.append(y)
         return self._combined(*outputs), params
@@ -80,8 +85,9 @@ class Parallel(Container):
         if len({y.shape for y in outputs}) > 1:
             got = ", ".join(map(describe, outputs))
             raise LayerError(f"Parallel: expected outputs of one shape to add up, or combine=, got {got}")
+        common_dtype(self, None, *outputs)  # raises where JAX adds no such dtypes, with the path of the layer
         first, *others = outputs  # from the first, as 0 + x could change the dtype
         return sum(others, first)
 
     def __repr__(self) -> str:
-        return drawn_in_lines("Parallel", self.layers)
+        return drawn_in_lines("Parallel", self._layers)

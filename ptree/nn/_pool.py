@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import jax
@@ -12,17 +12,15 @@ import numpy as np
 
 from .._errors import LayerError
 from .._tree import PyTree
-from ._inputs import floats
+from ._inputs import floats, floats_or_complex, widened
 from ._layer import Layer, Params
 from ._window import (
     Padding,
     Sizes,
     before_and_after,
     check_not_empty,
-    check_padding,
-    check_sizes,
     for_each_axis,
-    lists_as_tuples,
+    padding_for_each_axis,
     spatial_rank,
 )
 
@@ -37,20 +35,15 @@ class _Pool(Layer):
     padding: Padding = "VALID"
 
     def __post_init__(self) -> None:
-        # With a list in a field the layer would have no hash.
-        for option in ("window", "stride", "padding"):
-            object.__setattr__(self, option, lists_as_tuples(getattr(self, option)))
-        check_sizes(type(self).__name__, {"window": self.window, "stride": self.stride})
-        check_padding(type(self).__name__, self.padding)
-        if not isinstance(self.padding, str):
-            self._check_padding_below_window(self.padding)
+        super().__post_init__()
+        self._check_padding_below_window()
 
-    def _check_padding_below_window(self, padding: int | Sequence[int | tuple[int, int]]) -> None:
+    def _check_padding_below_window(self) -> None:
         # A window of padding only has no largest value, and its mean would be 0 / 0.
-        given = [len(option) for option in (self.window, padding) if isinstance(option, tuple)]
+        given = [len(option) for option in (self.window, self.padding) if isinstance(option, tuple)]
         rank = min(given, default=1)  # one number for all axes: one comparison is enough
-        for (before, after), size in zip(before_and_after(padding, rank), for_each_axis(self.window, rank)):
-            if max(before, after) >= size:
+        for padding, size in zip(padding_for_each_axis(self.padding, rank), for_each_axis(self.window, rank)):
+            if not isinstance(padding, str) and max(before_and_after(padding, size, size - 1, 1)) >= size:
                 raise LayerError(f"{self!r}: expected a padding below the window, which would else hold nothing")
 
     def _reduced(self, x: jax.Array, start: np.ndarray, function: Callable[..., jax.Array]) -> jax.Array:
@@ -65,7 +58,9 @@ class _Pool(Layer):
         batch = (1,) * (x.ndim - rank - 1)
         padding = self.padding
         if not isinstance(padding, str):  # JAX takes a pair for every axis, batch and features included
-            padding = [*((0, 0) for _ in batch), *before_and_after(padding, rank), (0, 0)]
+            axes = zip(padding_for_each_axis(padding, rank), x.shape[-rank - 1 : -1], window, stride)
+            sides = [before_and_after(one, places, size - 1, step) for one, places, size, step in axes]
+            padding = [*((0, 0) for _ in batch), *sides, (0, 0)]
         y = jax.lax.reduce_window(x, start, function, (*batch, *window, 1), (*batch, *stride, 1), padding)
         check_not_empty(self, x, y)
         return y
@@ -89,7 +84,10 @@ class MaxPool(_Pool):
     """
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        lowest = np.asarray(-np.inf, floats(self, x).dtype)
+        x = jnp.asarray(floats(self, x))
+        lowest = np.asarray(-np.inf, x.dtype)
+        if np.isnan(lowest):  # an 8-bit float without infinity
+            lowest = np.asarray(jnp.finfo(x.dtype).min, x.dtype)
         return self._reduced(x, lowest, jax.lax.max)
 
 
@@ -110,8 +108,8 @@ class AvgPool(_Pool):
     count_padding: bool = True
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        # Sum in float32 at least: in bfloat16 a sum of ones stops growing at 256.
-        wide = floats(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = jnp.asarray(floats_or_complex(self, x))
+        wide = widened(x)  # in bfloat16 a sum of ones stops growing at 256
         zero = np.zeros((), wide.dtype)
         total = self._reduced(wide, zero, jax.lax.add)
         if self.count_padding:

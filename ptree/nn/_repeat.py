@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 
@@ -16,7 +16,7 @@ from .._tree import PyTree, Tree
 from .._words import describe
 from ..stacks import checkpointed, is_rolled, scan, stack
 from ._compiled import compile_key
-from ._container import Container, Options, as_layer, check_options, declared, located, options_for
+from ._container import Container, Options, as_layer, check_options, check_part, declared, located, options_for
 from ._inputs import misfit, shapes_of
 from ._layer import Layer, P, Params
 
@@ -57,7 +57,7 @@ class Repeat(Container):
     """
 
     is_loop = True
-    layer: Layer
+    layer: PyTree
     n: int
     _: KW_ONLY
     shared: bool = False
@@ -66,12 +66,15 @@ class Repeat(Container):
     unroll: int | bool = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layer", as_layer("Repeat", self.layer))
-        if not isinstance(self.n, int) or self.n < 1:  # a loop of no steps would pass the input on unchanged
-            raise LayerError(f"Repeat: expected a number of layers of at least 1, got {self.n!r}")
+        super().__post_init__()
+        check_part("Repeat", self.layer)
+
+    @cached_property
+    def _layer(self) -> Layer:
+        return as_layer(self.layer)
 
     def parts(self) -> Iterator[tuple[str, Layer]]:
-        return iter([(self._name, self.layer)])
+        return iter([(self._name, self._layer)])
 
     @property
     def _name(self) -> str:
@@ -80,11 +83,10 @@ class Repeat(Container):
 
     def declare(self, x: PyTree) -> Tree:
         x = shapes_of(x)
-        spec, y = declared(self._name, self.layer, x)
-        expected, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
-        # `scan` has the same condition, but its message names neither the layer nor the path.
-        if expected != got:
-            raise misfit(self, f"a layer whose output is like its input, {expected}", f"{got}")
+        spec, y = declared(self._name, self._layer, x)
+        problem = _output_problem(x, y)
+        if problem is not None:
+            raise LayerError(f"{self!r}: {problem}")
         if self.shared or not len(spec):  # nothing to stack
             return spec
         layers = Tree({str(at): spec for at in range(self.n)})
@@ -94,16 +96,16 @@ class Repeat(Container):
         check_options(self, options)
         key = options.pop("key", None)
         # `key` is accepted in any case; only a layer with dropout inside takes one.
-        takes_key = "key" in self.layer.call_options()
+        takes_key = "key" in self._layer.call_options()
         keys = self._keys(key) if takes_key else None
-        y, _ = self._loop(_Step(self.layer, _loop_key(self.layer)), params, x, keys, options)
+        y, _ = self._loop(_Step(self._layer, _loop_key(self._layer)), params, x, keys, options)
         return y
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         check_options(self, options)
         if self.shared:  # each step would give other statistics for the same leaves
             raise LayerError(f"{self!r}: running statistics of a layer that is used {self.n} times are not defined")
-        step = _UpdatingStep(self.layer, _loop_key(self.layer))
+        step = _UpdatingStep(self._layer, _loop_key(self._layer))
         y, statistics = self._loop(step, params, x, self._keys(key), options)
         for path, values in statistics.items():
             params = self._with_layers(params, path, values)
@@ -119,7 +121,7 @@ class Repeat(Container):
         self, step: Callable[..., PyTree], params: Params, x: PyTree, keys: jax.Array | None, options: Options
     ) -> tuple[PyTree, PyTree]:
         """Run the loop; return the last output, and the second results of all steps, stacked."""
-        taken = options_for(self.layer, "", options)
+        taken = options_for(self._layer, "", options)
         if taken:
             # Two partials are never equal, so JAX compiles the loop again: only with options.
             step = partial(step, options=taken)
@@ -132,6 +134,8 @@ class Repeat(Container):
                 same = checkpointed(step, self.remat, is_rolled(self.unroll))
                 return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
             return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
+        except _OutputError as error:  # of the loop itself, not of the layer at the loop's name
+            raise LayerError(f"{self!r}: {error.what}") from None
         except LayerError as error:
             raise located(error, self._name) from None
 
@@ -146,11 +150,12 @@ class Repeat(Container):
     def _check_count(self, params: Params) -> None:
         if not isinstance(params, Mapping):
             raise misfit(self, f"the parameters of {self.n} layers", describe(params))
-        count = len(params)
-        if [*params] == [STACKED]:
+        if STACKED in params:
             # `scan` checks that the sizes agree.
             sizes = [leaf.shape[0] for leaf in jax.tree.leaves(params)]
             count = sizes[0] if sizes else self.n
+        else:
+            count = len(params)
         if count != self.n:
             raise misfit(self, f"the parameters of {self.n} layers", f"those of {count}")
 
@@ -165,7 +170,9 @@ class _Step:
     def __call__(
         self, x: PyTree, params: Params, key: jax.Array | None = None, *, options: Options = Tree()
     ) -> tuple[PyTree, dict[str, PyTree]]:
-        return self.layer(params, x, **_with_key(options, key)), {}
+        y = self.layer(params, x, **_with_key(options, key))
+        _check_output(x, y)
+        return y, {}
 
 
 @dataclass(frozen=True)
@@ -179,9 +186,31 @@ class _UpdatingStep:
         self, x: PyTree, params: Params, key: jax.Array | None = None, *, options: Options = Tree()
     ) -> tuple[PyTree, dict[str, PyTree]]:
         y, new = self.layer.updated(params, x, **_with_key(options, key))
+        _check_output(x, y)
         old = dict(items(params))
         # By identity, as no values are known inside of a loop; `updated` keeps all other leaves the same objects.
         return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}
+
+
+class _OutputError(LayerError):
+    """Error for a step whose output is not like its input; the loop, which equal steps do not share, adds its own call."""
+
+
+def _output_problem(x: PyTree, y: PyTree) -> str | None:
+    """Why a step's output cannot be the next one's input; None if it can."""
+    expected, got = jax.tree.map(describe, x), jax.tree.map(describe, y)
+    if expected == got:
+        return None
+    has_same_shapes = jax.tree.map(jax.numpy.shape, x) == jax.tree.map(jax.numpy.shape, y)
+    fix = "; cast the input, or give the layers dtype=, to have one dtype throughout" if has_same_shapes else ""
+    return f"expected a layer whose output is like its input, {expected}, got {got}{fix}"
+
+
+def _check_output(x: PyTree, y: PyTree) -> None:
+    # `scan` has the same condition, but its message names neither the layer nor the path.
+    problem = _output_problem(x, y)
+    if problem is not None:
+        raise _OutputError(problem)
 
 
 def _loop_key(layer: Layer) -> Hashable:

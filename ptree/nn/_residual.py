@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
-from ._container import CallPart, Container, as_layer, declared
-from ._inputs import shapes_of
+from ._container import CallPart, Container, as_layer, check_part, declared
+from ._inputs import common_dtype, shapes_of
 from ._layer import Layer, P
 
 
@@ -31,20 +33,29 @@ class Residual(Container):
         LayerError: the inner layer changes the shape.
     """
 
-    inner: Layer
+    inner: PyTree
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inner", as_layer("Residual", self.inner))
+        super().__post_init__()
+        check_part("Residual", self.inner)
+
+    @cached_property
+    def _inner(self) -> Layer:
+        return as_layer(self.inner)
+
+    def parts(self) -> Iterator[tuple[str, Layer]]:
+        yield "inner", self._inner
 
     def declare(self, x: PyTree) -> dict[str, Tree]:
         x = shapes_of(x)
-        spec, y = declared("inner", self.inner, x)
+        spec, y = declared("inner", self._inner, x)
         _check_same_shape(x, y)
         return {"inner": spec} if len(spec) else {}  # no empty nodes, as in other containers
 
     def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
-        y, params = call("inner", self.inner, x, params)
+        y, params = call("inner", self._inner, x, params)
         _check_same_shape(x, y)
+        common_dtype(self, None, x, y)  # raises where JAX adds no such dtypes, with the path of the layer
         return x + y, params
 
 

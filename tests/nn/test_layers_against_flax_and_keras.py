@@ -317,6 +317,43 @@ def test_gru(reverse):
     check(nn.GRU(5, reverse=reverse), data(3, 6, 4), in_linen(own, gru_in_flax), theirs, tolerance=2e-5)
 
 
+def rnn_in_flax(p):
+    """The bias of Flax' cell is with the input's kernel."""
+    bias = p["input"]["bias"] + p["hidden"]["bias"]
+    return {"cell": {"i": {"kernel": p["input"]["kernel"], "bias": bias}, "h": {"kernel": p["hidden"]["kernel"]}}}
+
+
+def rnn_in_keras(p):
+    return [p["input"]["kernel"], p["hidden"]["kernel"], p["input"]["bias"] + p["hidden"]["bias"]]
+
+
+CELLS = {
+    "LSTM": (nn.LSTM, linen.OptimizedLSTMCell, lstm_in_flax, keras.layers.LSTM, rnn_in_keras),
+    "GRU": (nn.GRU, linen.GRUCell, gru_in_flax, keras.layers.GRU, gru_in_keras),
+    "RNN": (nn.RNN, linen.SimpleCell, rnn_in_flax, keras.layers.SimpleRNN, rnn_in_keras),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_bidirectional_with_lengths(kind):
+    """Flax and Keras leave other values than 0 in the padding, which is left out of the comparison."""
+    make, cell, to_flax, keras_layer, to_keras = CELLS[kind]
+    x, lengths = data(3, 6, 4), np.array([6, 1, 4])
+    valid = (np.arange(6) < lengths[:, None])[..., None]
+    flax = linen.Bidirectional(linen.RNN(cell(5)), linen.RNN(cell(5)))
+    own = lambda p: {f"{way}_rnn": to_flax(p[way]) for way in ("forward", "backward")}
+    in_flax = in_linen(flax, own, seq_lengths=lengths)
+    both = keras.layers.Bidirectional(keras_layer(5, return_sequences=True))
+    masked = in_keras(both, lambda p: [*to_keras(p["forward"]), *to_keras(p["backward"])], mask=valid[..., 0])
+    agree(
+        lambda p, x: nn.Bidirectional(make(5))(p, x, lengths=jnp.array(lengths)),
+        [lambda p, x: in_flax(p, x) * valid, lambda p, x: masked(p, x) * valid],
+        drawn(nn.Bidirectional(make(5)), x),
+        x,
+        tolerance=2e-5,
+    )
+
+
 @pytest.mark.parametrize("options", grid(causal=[False, True], head_dim=[None, 6], use_bias=[True, False]), ids=shown)
 def test_attention(options):
     causal, head_dim, bias = options.values()

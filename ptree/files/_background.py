@@ -1,0 +1,198 @@
+"""Calls in background threads, which Python waits for at exit: what failed, and nobody has asked for, makes the process fail."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from multiprocessing import parent_process, util
+from typing import Any, Generic, TypeVar
+
+from .._errors import FileError
+from ._operating_system import call_in_forked_child
+
+T = TypeVar("T")
+
+_log = logging.getLogger("ptree")
+_numbers = itertools.count()
+_lock = threading.Lock()
+_unfinished: dict[int, tuple[str, Future[Any]]] = {}
+"""Number of a call -> what it writes, and its outcome."""
+_failures: dict[int, str] = {}
+"""Number of a call that failed -> a line of text; the exception itself would hold the leaves in memory."""
+_AFTER_ALL = -100
+"""After the finalizers of multiprocessing itself, which write what is left in queues."""
+_child = 0
+"""The process in which `_at_end_of_child` is registered."""
+
+
+class Background(Generic[T]):
+    """A call in a thread of its own. If it fails and nobody calls `result`, that is logged, and told at exit."""
+
+    def __init__(self, name: str, call: Callable[[], T]):
+        self._name, self._number, self._process = name, next(_numbers), os.getpid()
+        self._is_collected = True  # until there is an outcome
+        self._outcome = _begun(call)
+        self._is_collected = False
+        _tell_at_end_of_child()
+        with _lock:
+            _unfinished[self._number] = name, self._outcome
+        number = self._number  # not `self`: the handle may go while the thread runs
+        self._outcome.add_done_callback(lambda outcome: _finish(number, name, outcome))
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether this process began it; a forked process has a copy of the handle, and no such thread."""
+        return self._process == os.getpid()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the end, at most so many seconds; raises what the call raised."""
+        if not self.done():
+            self._refuse_other_process()
+            self._outcome.exception(timeout)  # raises TimeoutError, which the call itself may do as well
+        self._is_collected = True
+        with _lock:
+            _unfinished.pop(self._number, None)
+            _failures.pop(self._number, None)
+        return self._outcome.result()
+
+    def done(self) -> bool:
+        return self._outcome.done()
+
+    def error(self) -> BaseException | None:
+        """What the call raised; None if it did not fail, or has not ended."""
+        return self._outcome.exception() if self.done() else None
+
+    def _refuse_other_process(self) -> None:
+        if not self.is_of_this_process:
+            raise FileError(f"{self._name!r} is saved by process {self._process}, which this one was forked from")
+
+    def __del__(self) -> None:
+        if not self._is_collected and self.is_of_this_process:
+            name = self._name
+            self._outcome.add_done_callback(lambda outcome: _log_failure(name, outcome))
+
+
+def _begun(call: Callable[[], T]) -> Future[T]:
+    """Begin a call in a thread; while Python shuts down, which allows no new threads, do it at once."""
+    pool = ThreadPoolExecutor(1, "ptree.save")
+    try:
+        outcome = pool.submit(call)
+    except RuntimeError:
+        outcome = Future[T]()
+        outcome.set_result(call())
+    pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
+    return outcome
+
+
+def _finish(number: int, name: str, outcome: Future[Any]) -> None:
+    error = outcome.exception()
+    with _lock:
+        is_collected = _unfinished.pop(number, None) is None
+        if error is not None and not is_collected:
+            _failures[number] = _line(name, error)
+
+
+def _log_failure(name: str, outcome: Future[Any]) -> None:
+    error = outcome.exception()
+    if error is not None:
+        _log.error("not saved in the background: %s", _line(name, error))
+
+
+def _line(name: str, error: BaseException) -> str:
+    return f"{name}: {type(error).__name__}: {error}"
+
+
+# ------------------------------------------------------------------------------- at exit
+
+
+def _lost() -> list[str]:
+    """Wait for all calls, and give a line for each that failed; an interrupt ends the waiting."""
+    waiting = list(_unfinished.values())
+    with suppress(KeyboardInterrupt):
+        wait([outcome for _, outcome in waiting])
+    with _lock:
+        lost = [f"{name}: interrupted" for name, outcome in waiting if not outcome.done()]
+        lost += _failures.values()
+        _failures.clear()
+    return lost
+
+
+def _tell(lost: list[str]) -> None:
+    if sys.stderr is None:  # as in a Windows program without a console
+        return
+    with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
+        print("ptree: not saved in the background:", *lost, sep="\n  ", file=sys.stderr)
+
+
+def _at_exit() -> None:
+    """Tell what was not saved, and let the process end with an error."""
+    lost = _lost()
+    if lost:
+        _tell(lost)
+        sys.stderr = _FailingAtExit(sys.stderr)
+
+
+class _FailingAtExit:
+    """A stderr that cannot be flushed when Python ends, so that Python exits with 120, as the page of `sys.exit` says.
+
+    An exception at exit does not change the exit code, and `os._exit` would keep others from what they do at exit.
+    """
+
+    closed = False  # Python flushes only what is open
+
+    def __init__(self, stderr: Any):
+        self._stderr = stderr
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stderr, name)
+
+    def flush(self) -> None:
+        if self._stderr is not None and not self._stderr.closed:
+            self._stderr.flush()
+        if sys.is_finalizing():
+            raise OSError("not all was saved")
+
+
+def _tell_at_end_of_child() -> None:
+    """Do the same in a child by multiprocessing, which runs nothing of `atexit`."""
+    global _child
+    if parent_process() is not None and _child != os.getpid():
+        _child = os.getpid()
+        util.Finalize(None, _at_end_of_child, exitpriority=_AFTER_ALL)
+
+
+def _at_end_of_child() -> None:
+    is_failing = sys.exc_info()[0] is not None
+    lost = _lost()
+    if not lost:
+        return
+    _tell(lost)
+    if not is_failing:  # multiprocessing shows what has ended the child, and gives it an exit code
+        sys.exit(1)
+
+
+def _forget_calls() -> None:
+    """In a forked process, the calls are those of its parent."""
+    global _lock
+    _lock = threading.Lock()
+    _unfinished.clear()
+    _failures.clear()
+
+
+def _wait_for_all() -> None:
+    wait([outcome for _, outcome in list(_unfinished.values())])
+
+
+# Before `concurrent.futures` ends its threads, after which Orbax cannot finish what it has begun. Python 3.12 begins no
+# threads at all at this point, so that there a save with Orbax may be told as lost.
+with suppress(AttributeError, RuntimeError):  # it is private; and while Python ends, it is too late
+    threading._register_atexit(_wait_for_all)  # pyright: ignore[reportAttributeAccessIssue]
+atexit.register(_at_exit)
+call_in_forked_child(_forget_calls)

@@ -1,0 +1,137 @@
+"""The steps in a folder of checkpoints: list them, read their metrics, remove one, sweep up what crashes have left."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from .._errors import FileError
+from ._drafts import sweep
+from ._locations import INDEX_SUFFIX, index_path, is_orbax
+from ._metrics import metrics_in
+from ._open import File
+from ._operating_system import is_folder, is_regular, status_of, target_status
+from ._orbax import OrbaxCheckpoint
+from ._shards import remove_tree, sweep_shards
+
+LAST_STEP = 10**18
+"""No step has a greater number; what has is no name of a step."""
+
+_FILE = rf"\.safetensors({re.escape(INDEX_SUFFIX)})?"
+# no leading zeros, no digits of other scripts: each step has one name
+_STEP = re.compile(rf"step_(0|[1-9][0-9]{{0,17}}|{LAST_STEP})({_FILE})?")
+_TRIES = 100
+"""How often to list a folder that changes while it is looked at."""
+_ORBAX_DRAFT = ".orbax-checkpoint-tmp"
+# what a crash leaves: drafts of ptree, and temporary folders of Orbax
+_DRAFT = re.compile(rf"\.?(step_[0-9]+)({_FILE}\.[0-9a-f]{{32}}\.tmp|{re.escape(_ORBAX_DRAFT)}.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SavedStep:
+    """A step in a folder, in one of its forms: it may be there as a file and as a folder by Orbax."""
+
+    number: int
+    path: Path
+    """Of its file, which may be in shards, or of its folder by Orbax."""
+    modified: int
+    """When it was written, in nanoseconds."""
+
+    def has_gone(self) -> bool:
+        """Whether nothing is there any more: another process has removed it since it was listed."""
+        return status_of(self.path) is None and status_of(index_path(self.path)) is None
+
+
+def saved_steps(folder: Path) -> list[SavedStep]:
+    """List the steps in a folder, the newest first; other processes may write and remove steps meanwhile."""
+    names = _step_names(folder)
+    for _ in range(_TRIES):
+        steps = _steps_named(folder, names)
+        names_now = _step_names(folder)
+        if names_now == names:
+            break
+        names = names_now  # otherwise, of the first list all may have gone, though at any time a step was there
+    return sorted(steps, key=lambda step: (step.number, step.modified), reverse=True)
+
+
+def _step_names(folder: Path) -> set[str]:
+    try:
+        return {name for name in os.listdir(folder) if _STEP.fullmatch(name)}
+    except FileNotFoundError:  # the folder is made with the first step
+        return set()
+
+
+def _steps_named(folder: Path, names: Iterable[str]) -> list[SavedStep]:
+    """The steps of these names that are there; a file and the index of its shards are one."""
+    modified: dict[Path, int] = {}
+    for name in names:
+        time = _time_of_step(folder / name)
+        if time is not None:
+            path = folder / name.removesuffix(INDEX_SUFFIX)
+            modified[path] = max(time, modified.get(path, time))
+    return [SavedStep(_number_of(path), path, time) for path, time in modified.items()]
+
+
+def _time_of_step(place: Path) -> int | None:
+    """When a step was written; None if what has its name is none, such as a folder with the name of a file."""
+    status = target_status(place)
+    if status is None:
+        return None
+    is_step = is_regular(status) if ".safetensors" in place.name else is_orbax(place)
+    return status.st_mtime_ns if is_step else None
+
+
+def _number_of(path: Path) -> int:
+    return int(path.name.removeprefix("step_").removesuffix(".safetensors"))
+
+
+def read_metrics(step: SavedStep) -> dict[str, float] | None:
+    """Read the metrics that a step was saved with, {} without any; None if they cannot be read, though it may be whole."""
+    try:
+        with closing(_opened(step.path)) as saved:
+            return metrics_in(saved.metadata)
+    except FileNotFoundError:
+        return {}
+    except FileError as error:
+        return {} if error.is_damage else None
+    except OSError:
+        return None
+
+
+def _opened(path: Path) -> File | OrbaxCheckpoint:
+    return OrbaxCheckpoint(str(path)) if is_orbax(path) else File(str(path))
+
+
+def remove_step(path: Path) -> None:
+    """Remove a step; of a link, the link alone."""
+    if not is_orbax(path):
+        remove_tree(path)
+    elif path.is_symlink():
+        path.unlink()
+    else:
+        # at once, so that no process that loads finds a part of it
+        aside = path.with_name(f"{path.name}{_ORBAX_DRAFT}-{uuid4().hex}")
+        path.rename(aside)
+        shutil.rmtree(aside)
+
+
+def sweep_folder(folder: Path) -> None:
+    """Remove drafts and temporary folders that crashes have left; no other process writes to this folder."""
+    for name in os.listdir(folder):
+        left = _DRAFT.fullmatch(name)
+        if left is None:
+            continue
+        if left[2].startswith(_ORBAX_DRAFT):
+            # `rmtree` would wait for ever for a FIFO; what cannot be removed must not keep the run from saving
+            if is_folder(status_of(folder / name)):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            continue
+        file = folder / f"{left[1]}.safetensors"
+        sweep(file)
+        sweep_shards(file)
