@@ -31,6 +31,8 @@ Containers = Mapping[str, PyTree]
 
 MOST_TIES = 100_000
 """How many leaves ties may stand for: each tie of a node to one with ties doubles them, in a hostile file."""
+MOST_LEVELS = 3_000_000
+"""How many segments the paths of these leaves may have together."""
 
 
 class Branch(dict[str, PyTree]):
@@ -345,25 +347,50 @@ TiesByHome = dict[Segments, list[tuple[str, Tie]]]
 
 def _ties_by_home(root: Branch, containers: Containers, keys: _Keys) -> TiesByHome:
     """Resolve chains of ties to their leaf, and split the tie of a node into one for each leaf in it."""
-    homes: TiesByHome = {}
     waiting = list(_ties_in(root))[::-1]
-    count = len(waiting)
+    count, levels = len(waiting), 0
+    begun: set[Segments] = set()
+    settled: set[Segments] = set()
     while waiting:
         alias, tie = waiting.pop()
-        tie, end = _Chain(root, containers, keys, alias, tie).followed()
-        if type(end) is Branch:
-            below = _image_of(end, tie, containers)
-            count += len(below)
-            if count > MOST_TIES:
-                raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves")
-            _set_at(root, alias, Branch())
-            for path, inner in below.items():
-                _plant(root, [*alias, *path], inner, "")
-            waiting += [((*alias, *path), inner) for path, inner in below.items() if type(inner) is Tie][::-1]
+        if alias in settled:
             continue
-        _set_at(root, alias, tie)
+        met = _tie_on_the_way(root, keys.of(tie.source))
+        if met is not None and met[0] not in settled:
+            # the tie that this one leads to comes first: followed from every end, a long chain of ties would take hours
+            if met[0] not in begun:
+                begun.add(alias)
+                waiting += [(alias, tie), met]
+                continue
+            alias, tie = met  # they go in a circle, of which the chain from here on is the error
+        settled.add(alias)
+        tie, end = _Chain(root, containers, keys, alias, tie).followed()
+        if type(end) is not Branch:
+            _set_at(root, alias, tie)
+            continue
+        below = _image_of(end, tie, containers)
+        count += len(below)
+        levels += sum(2 * len(path) + len(alias) for path in below)
+        if count > MOST_TIES or levels > MOST_LEVELS:
+            raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves, or {MOST_LEVELS:,} levels of them")
+        _set_at(root, alias, Branch())
+        for path, inner in below.items():
+            _plant(root, [*alias, *path], inner, "")
+        waiting += [((*alias, *path), inner) for path, inner in below.items() if type(inner) is Tie][::-1]
+    homes: TiesByHome = {}
+    for alias, tie in _ties_in(root):
         _add_to_home(homes, alias, tie, keys.of(tie.source))
     return homes
+
+
+def _tie_on_the_way(root: Branch, source: Sequence[str]) -> tuple[Segments, Tie] | None:
+    """The first alias that the path of a source leads to, and its tie."""
+    node: PyTree = root
+    for depth, segment in enumerate(source):
+        node = node.get(segment) if type(node) is Branch else None
+        if type(node) is Tie:
+            return tuple(source[: depth + 1]), node
+    return None
 
 
 def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie, source: Sequence[str]) -> None:

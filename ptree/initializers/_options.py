@@ -97,7 +97,7 @@ def unless_default(value: object, default: object) -> list[object]:
     >>> called("identity", *unless_default(1, 1)), called("identity", *unless_default(2, 1))
     ('identity()', 'identity(2)')
     """
-    return [] if value == default else [value]
+    return [value] if is_array(value) or value != default else []
 
 
 def _shown(value: object) -> str:

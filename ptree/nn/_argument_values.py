@@ -14,12 +14,22 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .. import initializers
-from .._words import name_of, quoted, suggestion
+from .._words import describe, name_of, quoted, suggestion
+from ._rotary import Rotary
 
 LARGEST_SIZE = 2**31 - 1
 """The largest size of an axis: the largest index in int32, the dtype of JAX's indices."""
+
+PADDING_MODES: Mapping[str, str] = {
+    "zeros": "constant",
+    "circular": "wrap",
+    "reflect": "reflect",
+    "replicate": "edge",
+}
+"""What the padding of a convolution is filled with, in PyTorch's words -> in those of `jnp.pad`."""
 
 
 class UnfitError(Exception):
@@ -118,7 +128,7 @@ def _sequence(value: object) -> list[object] | None:
     """The items of a list, tuple or array with one axis; None for anything else."""
     if isinstance(value, (list, tuple)):
         return list(value)
-    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1 and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1 and not isinstance(value, Tracer):
         return value.tolist()
     return None
 
@@ -126,15 +136,17 @@ def _sequence(value: object) -> list[object] | None:
 # ----------------------------------------------------------------------------------- padding
 
 
-def padding(names: Collection[str]) -> Check:
-    """A check of the padding of a window: one of these names, a number of at least 0, or for each axis a name, a number
-    or (before, after).
+def padding(names: Collection[str], least: int = 0) -> Check:
+    """A check of the padding of a window: one of these names, a number, or for each axis a name, a number or
+    (before, after).
 
     Args:
         names: such as "SAME" and "VALID".
+        least: the smallest number; below 0 it takes places away.
     """
     quoted_names = ", ".join(map(repr, names))
-    expected = f"{quoted_names}, a number of at least 0, or for each axis one of these or (before, after)"
+    number = "a number of at least 0" if least == 0 else "a whole number"
+    expected = f"{quoted_names}, {number}, or for each axis one of these or (before, after)"
 
     def check(value: object) -> object:
         if isinstance(value, str):
@@ -153,11 +165,11 @@ def padding(names: Collection[str]) -> Check:
         if len(pair) != 2:
             raise UnfitError(expected)
         before, after = pair
-        return _whole_from(0, before, expected), _whole_from(0, after, expected)
+        return _whole_from(least, before, expected), _whole_from(least, after, expected)
 
     def one_padding(value: object) -> object:
         if not isinstance(value, str):
-            return _whole_from(0, value, expected)
+            return _whole_from(least, value, expected)
         if value in names:
             return value
         raise UnfitError(expected, _in_capitals(value, names) or _as_whole(value))
@@ -168,6 +180,17 @@ def padding(names: Collection[str]) -> Check:
 def _in_capitals(value: str, names: Collection[str]) -> str:
     """What to write instead of the name of a padding as in PyTorch and Keras, "same"."""
     return f": write {value.upper()!r}" if value.upper() in names else ""
+
+
+def padding_mode(value: object) -> str | tuple[str, ...]:
+    """Check what padding is filled with: a name, or a tuple with one for each axis."""
+    several = _sequence(value)
+    modes = [value] if several is None else several
+    for mode in modes or [None]:
+        if not isinstance(mode, str) or mode not in PADDING_MODES:
+            names = ", ".join(map(repr, PADDING_MODES))
+            raise UnfitError(f"one of {names}, or a tuple with one for each axis", _nearest(mode, PADDING_MODES))
+    return value if isinstance(value, str) else tuple(map(str, modes))
 
 
 # ------------------------------------------------------------------------------ other numbers
@@ -202,10 +225,12 @@ def _real(value: object) -> float | None:
     """A real number of Python, NumPy or JAX as one of Python; None for anything else."""
     if isinstance(value, (bool, np.bool_)):
         return None
-    if isinstance(value, (int, float)):
-        return value if abs(value) < 1e300 else math.inf  # an int may be too large for a float
+    if isinstance(value, int):
+        return int(value) if abs(value) < 1e300 else math.inf  # it may be too large for a float
+    if isinstance(value, float):
+        return float(value)  # NumPy's float64 is one too
     # A number of NumPy or an array without axes, also of bfloat16, which is no subclass of NumPy's floats.
-    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)) and not isinstance(value, Tracer):
         is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
         return float(value) if is_real and value.ndim == 0 else None
     return None
@@ -290,6 +315,13 @@ def function(value: object) -> object:
     raise UnfitError("a function")
 
 
+def rotary(value: object) -> object:
+    """Check a `Rotary`, or the base of one."""
+    if isinstance(value, Rotary):
+        return value
+    return _ROTARY_BASE(value)
+
+
 def optional(check: Check) -> Check:
     """A check that takes None too."""
 
@@ -321,7 +353,7 @@ def _dtype_of_kind(value: object, kind: type, expected: str) -> object:
     if value is None:  # NumPy reads it as float64
         raise UnfitError(expected)
     try:
-        dtype = jnp.dtype(value)  # pyright: ignore[reportArgumentType]
+        dtype = jnp.dtype(value)  # pyright: ignore[reportArgumentType, reportCallIssue]
     except TypeError:
         raise UnfitError(expected, _nearest(value, _DTYPES)) from None
     if not jnp.issubdtype(dtype, kind):
@@ -350,7 +382,7 @@ def initializer(value: object) -> object:
 def _named_initializer(name: str) -> str:
     """What to write instead of the name of an initialiser, as in Keras: "glorot_uniform"."""
     if name in initializers.__all__:
-        call = "" if isinstance(vars(initializers)[name], initializers.Recipe) else "(...)"
+        call = "(...)" if inspect.isfunction(vars(initializers)[name]) else ""
         return f": write initializers.{name}{call}"
     return _nearest(name, initializers.__all__)
 
@@ -358,25 +390,37 @@ def _named_initializer(name: str) -> str:
 # ------------------------------------------------------------------------ the tables of checks
 
 
-_IN_A_WINDOW = ("SAME", "VALID")
+_FILLED = ("CIRCULAR", "REFLECT", "REPLICATE")
+_ROTARY_BASE = real_number(above=1, such_as=", such as 1e4, a Rotary")
 
 CHECKS: Mapping[str, Check] = {
     "features": size,
     "Dense.features": sizes,
     "Dense.axis": last_axes,
+    "axis": axes,
+    "feature_axes": optional(axes),
+    "axis_name": optional(axis_names),
     "num_embeddings": size,
+    "padding_idx": optional(index),
     "kernel_size": sizes,
     "window": sizes,
     "stride": sizes,
     "MaxPool.stride": optional(sizes),
     "AvgPool.stride": optional(sizes),
-    "padding": padding(_IN_A_WINDOW),
+    "padding": padding(("SAME", "VALID")),
+    "Conv.padding": padding(("SAME", "VALID", "CAUSAL", *_FILLED)),
+    "ConvTranspose.padding": padding(("SAME", "VALID", *_FILLED), least=-LARGEST_SIZE),
+    "padding_mode": padding_mode,
     "dilation": sizes,
     "groups": size,
     "heads": size,
     "head_dim": optional(size),
     "kv_heads": optional(size),
-    "rotary": optional(real_number(above=1, such_as=", such as 1e4")),
+    "MultiHeadAttention.window": optional(size),
+    "MultiHeadAttention.scale": optional(real_number()),
+    "rotary": optional(rotary),
+    "soft_cap": optional(real_number(above=0)),
+    "dropout": real_number(least=0, below=1),
     "implementation": one_of(None, "xla", "cudnn"),
     "n": size,
     "unroll": size_or_flag,
@@ -388,7 +432,7 @@ CHECKS: Mapping[str, Check] = {
     "activation": function,
     "function": function,
     "name": text,
-    **dict.fromkeys(("use_bias", "causal", "reverse", "shared", "scan", "count_padding"), flag),
+    **dict.fromkeys(("use_bias", "use_scale", "causal", "reverse", "shared", "scan", "count_padding"), flag),
     **dict.fromkeys(("kernel_init", "recurrent_init", "table_init"), optional(initializer)),
     "bias_init": initializer,
     "param_dtype": param_dtype,
@@ -396,8 +440,17 @@ CHECKS: Mapping[str, Check] = {
 }
 """Name of an argument -> its check; `Layer.argument` where one layer takes other values than the rest."""
 
-LAYERS = ("layer", "inner", "layers", "combine", "forward", "backward")
+LAYERS = ("layer", "inner", "layers", "combine", "forward", "backward", "qk_norm")
 """Arguments that containers check, as they make layers of them."""
+
+
+def shown(value: object) -> str:
+    """The value of an argument, for a message: an array by its shape and dtype, a function by its name."""
+    if isinstance(value, Tracer):
+        return describe(value)
+    if callable(value) and not isinstance(value, str):
+        return name_of(value)
+    return " ".join(quoted(value).split())  # on one line: a Sequential is shown on several
 
 
 def problems_with(kind: type, values: Mapping[str, object]) -> dict[str, str]:
@@ -414,8 +467,7 @@ def problems_with(kind: type, values: Mapping[str, object]) -> dict[str, str]:
 
 
 def _problem(name: str, unfit: UnfitError, value: object) -> str:
-    got = name_of(value) if inspect.isroutine(value) or isinstance(value, type) else quoted(value)
-    text = f"expected {name} to be {unfit.expected}, got {got}"
+    text = f"expected {name} to be {unfit.expected}, got {shown(value)}"
     return f"{text}{unfit.fix}"
 
 

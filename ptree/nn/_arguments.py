@@ -12,8 +12,8 @@ from functools import lru_cache
 import jax
 
 from .._errors import LayerError
-from .._words import describe, listed, name_of, shortened, suggestion
-from ._argument_values import UnfitError, checks_of, problems_with, whole_number
+from .._words import listed, name_of, shortened, suggestion
+from ._argument_values import UnfitError, checks_of, problems_with, shown, whole_number
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Instead:
     """A call to write instead of one with too many sizes by position."""
 
     call: str
-    """`{0}`, `{1}` stand for the sizes, `{least}` for the smallest, `{options}` for the options given by keyword."""
-    features: int
-    """Which of the sizes is a number here, and so cannot be a tuple."""
+    """`{0}`, `{1}` stand for the sizes, `{least}` for the smallest, `{axes}` for as many last axes as the first has sizes,
+    `{options}` for the options given by keyword."""
+    numbers: tuple[int, ...]
+    """Which of the sizes are numbers in this order of arguments: where one is a tuple, it is hardly meant."""
     order: str = ""
     """The library whose order of arguments this is, where it is not clear."""
 
@@ -38,37 +39,38 @@ class Positions:
 
 
 _WIDTH = "the input width comes from the input"
-_LAST_AXIS = "no sizes: it normalises over the last axis, whose width comes from the input"
+_LAST_AXIS = "no sizes, which come from the input: it normalises over the last axis, or those of axis="
 # PyTorch writes the input width first: of three sizes the first is either that or, in Keras and Flax, the features.
 _CONV = {
     3: (
-        Instead("{name}({1}, {2}{options})", 1, "PyTorch's"),
-        Instead("{name}({0}, {1}, stride={2}{options})", 0, "Keras' and Flax'"),
+        Instead("{name}({1}, {2}{options})", (1,), "PyTorch's"),
+        Instead("{name}({0}, {1}, stride={2}{options})", (0, 2), "Keras' and Flax'"),
     ),
-    4: (Instead("{name}({1}, {2}, stride={3}{options})", 1),),
-    5: (Instead("{name}({1}, {2}, stride={3}, padding={4}{options})", 1),),
+    4: (Instead("{name}({1}, {2}, stride={3}{options})", (1,)),),
+    5: (Instead("{name}({1}, {2}, stride={3}, padding={4}{options})", (1,)),),
 }
 _RECURRENT = {
-    2: (Instead("{name}({1}{options})", 1),),
-    3: (Instead("Sequential(*[{name}({1}{options}) for _ in range({2})])", 1),),
+    2: (Instead("{name}({1}{options})", (1,)),),
+    3: (Instead("Sequential(*[{name}({1}{options}) for _ in range({2})])", (1,)),),
 }
-_DENSE = (Instead("{name}({1}{options})", 1),)
+_DENSE = (Instead("{name}({1}{options})", (1,)),)
 _HEADS = (
-    Instead("{name}({1}{options})", 1, "PyTorch's"),
-    Instead("{name}({0}, head_dim={1}{options})", 0, "Keras'"),
+    Instead("{name}({1}{options})", (1,), "PyTorch's"),
+    Instead("{name}({0}, head_dim={1}{options})", (0,), "Keras'"),
 )
-_NO_SIZES = {1: (Instead("{name}({options})", 0),)}
-_GROUPS = (Instead("{name}({least}{options})", 0),)
-_POOL = {3: (Instead("{name}({0}, {1}, padding={2}{options})", 2),)}
-_FLATTEN = (Instead("{name}()", 0),)
+_NO_SIZES = {1: (Instead("{name}({options})", (0,)),)}
+_AXES = {1: (Instead("{name}({axes}{options})", (0,)),)}
+_GROUPS = (Instead("{name}({least}{options})", (0,)),)
+_POOL = {3: (Instead("{name}({0}, {1}, padding={2}{options})", (2,)),)}
+_FLATTEN = (Instead("{name}()", (0,)),)
 
 POSITIONS = {
     "Dense": Positions(f"the output features only; {_WIDTH}", {2: _DENSE, 3: _DENSE}),
     "Conv": Positions(f"features and kernel_size; {_WIDTH}", _CONV),
     "ConvTranspose": Positions(f"features and kernel_size; {_WIDTH}", _CONV),
     "Embedding": Positions("num_embeddings and features"),
-    "LayerNorm": Positions(_LAST_AXIS, _NO_SIZES),
-    "RMSNorm": Positions(_LAST_AXIS, _NO_SIZES),
+    "LayerNorm": Positions(_LAST_AXIS, _AXES),
+    "RMSNorm": Positions(_LAST_AXIS, _AXES),
     "BatchNorm": Positions("no sizes: the width comes from the input", _NO_SIZES),
     "GroupNorm": Positions("the number of groups only; the width comes from the input", {2: _GROUPS}),
     "MultiHeadAttention": Positions("the number of heads only; the width comes from the input", {2: _HEADS}),
@@ -93,16 +95,23 @@ RENAMED = {
                  "embedding_dim", "output_dim", "embed_dim", "out_size"),
     "num_embeddings": ("input_dim", "vocab_size"),
     "kernel_size": ("kernel_shape",),
-    "window": ("kernel_size", "pool_size", "window_shape"),
+    "window": ("kernel_size", "pool_size", "window_shape", "sliding_window", "local_window_size"),
     "stride": ("strides", "window_strides"),
     "dilation": ("dilation_rate", "kernel_dilation", "rate"),
     "groups": ("num_groups", "feature_group_count"),
     "heads": ("num_heads",),
     "head_dim": ("key_dim", "key_size"),
     "kv_heads": ("num_kv_heads", "num_key_value_heads"),
+    "dropout": ("dropout_rate", "attention_dropout", "dropout_p"),
+    "rotary": ("rope", "rope_theta", "rotary_base"),
+    "qk_norm": ("normalize_qk",),
+    "soft_cap": ("softcap", "logit_soft_cap"),
     "causal": ("is_causal", "use_causal_mask"),
     "epsilon": ("eps",),
     "use_bias": ("bias", "with_bias", "center", "create_offset"),
+    "use_scale": ("scale", "create_scale"),
+    "axis": ("reduction_axes",),
+    "axis_name": ("cross_replica_axis", "bn_cross_replica_axis_name"),
     "rate": ("p",),
     "reverse": ("go_backwards",),
     "count_padding": ("count_include_pad",),
@@ -121,13 +130,14 @@ RENAMED = {
 _FROM_INPUT = "comes from the input: leave it out"
 _IN_THE_CALL = "is an option of the call: layer(params, x, train=True)"
 _KEY = "is given to init: layer.init(jax.random.key(0), x)"
-_ALWAYS_SCALED = "is no option: there is always a scale"
+_SCALE_AND_BIAS = "is use_scale and use_bias here"
 EXPLAINED = {
     **dict.fromkeys(("in_features", "in_channels", "input_size", "input_dim", "input_shape", "in_size"), _FROM_INPUT),
-    **dict.fromkeys(("num_features", "num_channels", "normalized_shape", "embed_dim", "out_features"), _FROM_INPUT),
+    **dict.fromkeys(("num_features", "num_channels", "embed_dim", "out_features"), _FROM_INPUT),
+    "normalized_shape": "comes from the input: leave it out, or for two axes write axis=(-2, -1)",
     **dict.fromkeys(("train", "training", "deterministic", "inference", "use_running_average"), _IN_THE_CALL),
     **dict.fromkeys(("rngs", "rng", "key", "seed"), _KEY),
-    **dict.fromkeys(("affine", "elementwise_affine", "scale", "use_scale", "create_scale"), _ALWAYS_SCALED),
+    **dict.fromkeys(("affine", "elementwise_affine"), _SCALE_AND_BIAS),
     "activation": "goes after the layer: Sequential({name}(...), jax.nn.relu)",
     "dropout": "is a layer: Sequential({name}(...), Dropout(0.1))",
     "dropout_rate": "is a layer: Sequential({name}(...), Dropout(0.1))",
@@ -296,8 +306,10 @@ def _our_name(name: str, accepted: _Accepted) -> str | None:
 def _instead(kind: type, sizes: Sequence[object], options: Mapping[str, object]) -> str | None:
     """What to write instead of this number of sizes, with the options; None if it is not clear what was meant."""
     orders = _positions_of(kind).instead.get(len(sizes), ())
-    # Where a size is a tuple it is clear whose order it is: Conv(8, (3, 3), 2).
-    fitting = [order for order in orders if whole_number(sizes[order.features]) is not None] or orders
+    # Where a size is a tuple it is clear whose order it is: Conv(8, (3, 3), 2), where 8 are the features in any case.
+    tuples = {at for at, size in enumerate(sizes) if whole_number(size) is None}
+    fitting = [order for order in orders if tuples.isdisjoint(order.numbers)]
+    fitting = fitting or [order for order in orders if order.numbers[0] not in tuples] or orders
     calls = {order.order: _filled_in(order.call, kind, sizes, options) for order in fitting}
     if len(calls) < 2:
         return next(iter(calls.values()), None)
@@ -308,8 +320,15 @@ def _filled_in(template: str, kind: type, sizes: Sequence[object], options: Mapp
     """The call of `Instead.call` with the sizes and options filled in."""
     numbers = [number for number in map(whole_number, sizes) if number is not None]
     least = min(numbers, default=sizes[0])
-    shown = "".join(f", {name}={_shown(value)}" for name, value in options.items())
-    return template.format(*sizes, name=kind.__name__, least=least, options=shown).replace("(, ", "(")
+    given = "".join(f", {name}={_shown(value)}" for name, value in options.items())
+    filled = template.format(*sizes, name=kind.__name__, least=least, axes=_last_axes(sizes[0]), options=given)
+    return filled.replace("(, ", "(")
+
+
+def _last_axes(sizes: object) -> str:
+    """The option `axis` for PyTorch's `normalized_shape`; none for one size, which is the default."""
+    count = len(sizes) if isinstance(sizes, (list, tuple)) else 1
+    return f", axis={tuple(range(-count, 0))}" if count > 1 else ""
 
 
 def _unknown(kind: type, name: str, accepted: _Accepted) -> str:
@@ -346,10 +365,7 @@ def _call_by_fields(layer: object, named: Sequence[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    if not isinstance(value, (str, bytes)) and getattr(value, "shape", ()) != ():  # an array, which is not printed
-        return describe(value)
-    text = name_of(value) if callable(value) else repr(value)
-    return shortened(" ".join(text.split()), 60)  # on one line: a Sequential is shown on several
+    return shortened(shown(value), 60)
 
 
 def _is_size(value: object) -> bool:

@@ -15,16 +15,22 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
+from ._argument_values import PADDING_MODES
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._window import (
     Padding,
+    PaddingMode,
     Sizes,
     before_and_after,
     check_not_empty,
     for_each_axis,
+    padding_for_each_axis,
     spatial_rank,
 )
+
+_FILLED = frozenset({"CIRCULAR", "REFLECT", "REPLICATE"})
+"""Paddings that are filled with values of the input."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,6 +42,7 @@ class _Convolution(Layer):
     _: KW_ONLY
     stride: Sizes = 1
     padding: Padding = "SAME"
+    padding_mode: PaddingMode = "zeros"
     dilation: Sizes = 1
     groups: int = 1
     use_bias: bool = True
@@ -48,6 +55,10 @@ class _Convolution(Layer):
         super().__post_init__()
         if self.features % self.groups:
             raise LayerError(f"{self!r}: expected features that {self.groups} groups divide, got {self.features}")
+        if self.padding_mode != "zeros" and _FILLED.intersection(padding_for_each_axis(self.padding, 1)):
+            raise LayerError(
+                f"{self!r}: expected padding 'SAME', 'VALID' or numbers with a padding_mode, got {self.padding!r}"
+            )
 
     def declare(self, x: PyTree) -> dict[str, Param]:
         window = self._window(x)
@@ -91,8 +102,21 @@ class _Convolution(Layer):
     def _window(self, x: PyTree) -> tuple[int, ...]:
         """The kernel's size on each axis of space of this input."""
         per_axis = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
-        rank = spatial_rank(self, x, self.kernel_size, per_axis)
+        rank = spatial_rank(self, x, self.kernel_size, {**per_axis, "padding_mode": self.padding_mode})
+        if self.padding == "CAUSAL" and rank > 1:
+            raise misfit(
+                self, "one axis of space, or which axis is time, as in padding=('CAUSAL', 'SAME')", describe(x)
+            )
         return for_each_axis(self.kernel_size, rank)
+
+    def _fillings(self, rank: int) -> list[str]:
+        """What the padding of each axis of space is filled with, in the words of `jnp.pad`."""
+        modes = self.padding_mode if isinstance(self.padding_mode, tuple) else (self.padding_mode,) * rank
+        fillings: list[str] = []
+        for padding, mode in zip(padding_for_each_axis(self.padding, rank), modes):
+            name = padding.lower() if isinstance(padding, str) and padding in _FILLED else mode
+            fillings.append(PADDING_MODES[name])
+        return fillings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,13 +133,25 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
+    >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
+    >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
+    [7.0, 6.0, 9.0, 8.0]
+
+    Args:
+        padding: `"SAME"` (zeros, so that space is divided by the stride), `"VALID"` (none), a number for both sides, or
+            a tuple with one of these or (before, after) for each axis. `"CAUSAL"` is before a time axis only, so that no
+            output depends on later inputs. `"CIRCULAR"`, `"REFLECT"` and `"REPLICATE"` pad as Flax does, by half the kernel
+            on each side, whatever the stride.
+        padding_mode: what the padding is filled with, as in PyTorch: `"zeros"`, `"circular"`, `"reflect"` or
+            `"replicate"`, or a tuple with one for each axis.
+
     Raises:
         LayerError: an input that does not fit the kernel, or groups that do not divide its features.
     """
 
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x, padding = self._filled(x, kernel)
         rank = kernel.ndim - 2
-        padding = self.padding if isinstance(self.padding, str) else before_and_after(self.padding, rank)
         y = jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -127,6 +163,24 @@ class Conv(_Convolution):
         )
         check_not_empty(self, x, y)
         return y
+
+    def _filled(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, str | list[tuple[int, int]]]:
+        """Pad the axes that are not padded with zeros; the padding with zeros that is left for the convolution."""
+        rank = kernel.ndim - 2
+        fillings = self._fillings(rank)
+        if isinstance(self.padding, str) and self.padding in ("SAME", "VALID") and {*fillings} == {"constant"}:
+            return x, self.padding  # left to JAX, which also knows sizes that are symbols
+        left: list[tuple[int, int]] = []
+        strides, dilations = for_each_axis(self.stride, rank), for_each_axis(self.dilation, rank)
+        for axis, padding in enumerate(padding_for_each_axis(self.padding, rank)):
+            reach = dilations[axis] * (kernel.shape[axis] - 1)
+            sides = before_and_after(padding, x.shape[axis + 1], reach, strides[axis])
+            if fillings[axis] == "constant":
+                left.append(sides)
+                continue
+            x = _padded(x, axis + 1, sides, fillings[axis])
+            left.append((0, 0))
+        return x, left
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,8 +194,11 @@ class ConvTranspose(_Convolution):
 
     The kernel is (space..., in / groups, features). The padding is that of the convolution whose transpose it is:
     with `"SAME"` space grows by the stride, with `"VALID"` the size is `(n - 1) * stride + dilation * (kernel - 1) + 1`
-    as in PyTorch, from which a padding in numbers is taken. (Keras and Flax add zeros where a kernel is smaller than
-    the stride.)
+    as in PyTorch, from which a padding in numbers is taken; a number below 0 adds places, such as PyTorch's
+    `output_padding=1` with `padding=1`, which is `(1, 0)` here. (Keras and Flax add zeros where a kernel is smaller than
+    the stride.) With a padding that is not of zeros, what a convolution reads there is added to the places that it was
+    copied from: with `"CIRCULAR"` the output wraps around. (Flax's, with `transpose_kernel=True`, is the same or, for
+    some sizes, one place beside it, where it is not the gradient of Flax's own `Conv`.)
 
     Raises:
         LayerError: an input that does not fit the kernel, or groups that do not divide its features.
@@ -150,6 +207,7 @@ class ConvTranspose(_Convolution):
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         rank = kernel.ndim - 2
         strides, dilations = for_each_axis(self.stride, rank), for_each_axis(self.dilation, rank)
+        fillings = self._fillings(rank)
         # Position i of the input is added to `reach + 1` places of the output, from place `i * stride` on.
         reaches = [dilation * (size - 1) for dilation, size in zip(dilations, kernel.shape)]
         cropped = self._cropped(reaches, strides)
@@ -157,16 +215,29 @@ class ConvTranspose(_Convolution):
         sizes = [(size - 1) * stride + reach + 1 - before - after for size, stride, reach, (before, after) in axes]
         if min(sizes) < 1:  # JAX would return an empty output
             raise misfit(self, "an output of at least one place on each axis", f"{sizes} for the input {describe(x)}")
-        return jax.lax.conv_general_dilated(
+        by_jax = [sides if filling == "constant" else (0, 0) for sides, filling in zip(cropped, fillings)]
+        y = jax.lax.conv_general_dilated(
             x,
             jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
             window_strides=(1,) * rank,
-            padding=[(reach - before, reach - after) for reach, (before, after) in zip(reaches, cropped)],
+            padding=[(reach - before, reach - after) for reach, (before, after) in zip(reaches, by_jax)],
             lhs_dilation=strides,  # zeros between the positions of the input
             rhs_dilation=dilations,
             feature_group_count=self.groups,
             dimension_numbers=_features_last(rank),
         )
+        for axis, (filling, size) in enumerate(zip(fillings, sizes)):
+            if filling != "constant":
+                y = _folded(y, axis + 1, size, self._sides(axis, reaches, cropped), filling)
+        return y
+
+    def _sides(self, axis: int, reaches: list[int], cropped: list[tuple[int, int]]) -> tuple[int, int]:
+        """The padding of an axis, which is folded back: what is cropped, or with a name as in `Conv`."""
+        padding = padding_for_each_axis(self.padding, len(reaches))[axis]
+        if isinstance(padding, str) and padding in _FILLED:
+            return before_and_after(padding, 0, reaches[axis], 1)
+        before, after = cropped[axis]
+        return max(before, 0), max(after, 0)
 
     def _cropped(self, reaches: list[int], strides: tuple[int, ...]) -> list[tuple[int, int]]:
         """How many places of the whole output are cropped before and after each axis of space.
@@ -174,17 +245,42 @@ class ConvTranspose(_Convolution):
         Args:
             reaches: how far the window reaches beyond its first place, on each axis.
         """
-        if not isinstance(self.padding, str):
-            return before_and_after(self.padding, len(strides))
-        if self.padding == "VALID":
-            return [(0, 0)] * len(strides)
         cropped: list[tuple[int, int]] = []
-        for reach, stride in zip(reaches, strides):
-            # The convolution's padding; of an odd number the larger half is at the end, as in `jax.lax.padtype_to_pads`.
-            total = reach + 1 - stride
-            before = max(total // 2, 0)
-            cropped.append((before, total - before))
+        for padding, reach, stride in zip(padding_for_each_axis(self.padding, len(strides)), reaches, strides):
+            if padding == "SAME":
+                # The convolution's padding; of an odd number the larger half is at the end, as in `jax.lax.padtype_to_pads`.
+                total = reach + 1 - stride
+                before = max(total // 2, 0)
+                cropped.append((before, total - before))
+            elif isinstance(padding, str) and padding in _FILLED:
+                before, after = before_and_after(padding, 0, reach, stride)
+                cropped.append((before, after - (stride - 1)))  # so that space grows by the stride
+            else:
+                cropped.append(before_and_after(padding, reach + 1, reach, stride))
         return cropped
+
+
+def _padded(x: jax.Array, axis: int, sides: tuple[int, int], filling: str) -> jax.Array:
+    """Pad one axis with values of the array, as `jnp.pad` does in the mode `filling`."""
+    size = x.shape[axis]
+    if filling == "wrap" and max(sides) <= size:  # `jnp.pad` wraps no size that is a symbol of `jax.export`
+        before, after = sides
+        end = jax.lax.slice_in_dim(x, size - before, size, axis=axis)
+        start = jax.lax.slice_in_dim(x, 0, after, axis=axis)
+        return jnp.concatenate([end, x, start], axis)
+    return jnp.pad(x, [sides if at == axis else (0, 0) for at in range(x.ndim)], filling)
+
+
+def _folded(y: jax.Array, axis: int, size: int, sides: tuple[int, int], filling: str) -> jax.Array:
+    """The transpose of `_padded`: add the padding to the places that it is copied from, which leaves `size` places."""
+    before, after = sides
+    # A convolution with a stride may not read the last places: nothing comes back from them.
+    unread = size + before + after - y.shape[axis]
+    y = _padded(y, axis, (0, unread), "constant")
+    shape = (*y.shape[:axis], size, *y.shape[axis + 1 :])
+    pad = lambda x: _padded(x, axis, sides, filling)  # noqa: E731
+    (folded,) = jax.linear_transpose(pad, jax.ShapeDtypeStruct(shape, y.dtype))(y)
+    return folded
 
 
 def _features_last(rank: int) -> ConvDimensionNumbers:

@@ -42,5 +42,6 @@ class Dropout(Layer):
         floats_or_complex(self, x)  # also without a key, so that evaluation refuses what training would
         if key is None:
             return x
+        x = jnp.asarray(x)
         keep = jax.random.bernoulli(key, 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)

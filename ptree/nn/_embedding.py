@@ -7,13 +7,14 @@ from dataclasses import KW_ONLY, dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
 from .._tree import PyTree
 from .._words import describe
-from ._inputs import cast, floats_or_complex, misfit, parameter
+from ._inputs import cast, described, floats_or_complex, is_of_dtype, misfit, parameter
 from ._layer import Initializer, Layer, Params
 
 
@@ -27,30 +28,55 @@ class Embedding(Layer):
     (1, 3, 8)
 
     The table is (num_embeddings, features), drawn from a Gaussian with the variance 1 / features. A
-    number outside of the table reads NaN, which is noticed, unlike the last row that clamping would read.
+    number outside of the table, also a negative one, reads NaN, which is noticed, unlike the last row that clamping would
+    read; no gradient comes from it. This holds for every dtype of whole numbers, inside of `jit` too. (Without
+    `jax_enable_x64` JAX itself makes int32 of an int64 array that is passed to a jitted function, so that 2**32 is 0
+    before the layer sees it.)
+
+    Args:
+        padding_idx: the number of padding. Its row starts at 0 and gets no gradient from the lookup, as in PyTorch, so
+            that it stays what it is; in `attend` it is a row like the others. A rule of `init` for the whole table draws this
+            row too. Below 0 it counts from the end.
 
     Raises:
-        LayerError: an input that is not of whole numbers.
+        LayerError: an input that is not of whole numbers, or a `padding_idx` outside of the table.
     """
 
     num_embeddings: int
     features: int
     _: KW_ONLY
+    padding_idx: int | None = None
     table_init: Initializer | None = None
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.padding_idx is None:
+            return
+        last = self.num_embeddings - 1
+        if not -last - 1 <= self.padding_idx <= last:
+            raise misfit(self, f"a padding_idx from {-last - 1} to {last}", str(self.padding_idx))
+        object.__setattr__(self, "padding_idx", self.padding_idx % self.num_embeddings)
+
     def declare(self, x: PyTree) -> dict[str, Param]:
         # With rows of norm 1 on average, the logits of `attend` are about as large as its input.
         draw = self.table_init or initializers.normal(math.sqrt(1 / self.features))
+        if self.padding_idx is not None:
+            draw = _WithZeroRow(draw, self.padding_idx)
         return {"table": Param((self.num_embeddings, self.features), self.param_dtype, draw)}
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        if not jnp.issubdtype(getattr(x, "dtype", float), jnp.integer):
-            raise misfit(self, "whole numbers that say which rows", f"the input {describe(x)}")
+        if not is_of_dtype(x, jnp.integer):
+            raise misfit(self, "whole numbers that say which rows", f"the input {described(x)}")
         (table,) = cast(self, self.dtype, jnp.asarray(self._table(params)))
+        ids = _in_32_bits(x, self.num_embeddings)
         # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.
-        return table.at[x].get(mode="fill", wrap_negative_indices=False)
+        rows = table.at[ids].get(mode="fill", wrap_negative_indices=False)
+        if self.padding_idx is None:
+            return rows
+        is_padding = ids.astype(jnp.int32) == self.padding_idx  # an int8 cannot be compared with 300
+        return jnp.where(is_padding[..., None], jax.lax.stop_gradient(rows), rows)
 
     def attend(self, params: Params, x: PyTree) -> jax.Array:
         """The product with each row of the table: `x @ table.T`, f32[..., features] -> f32[..., num_embeddings].
@@ -67,3 +93,28 @@ class Embedding(Layer):
 
     def _table(self, params: Params) -> jax.Array:
         return parameter(params, "table", self, (self.num_embeddings, self.features))
+
+
+def _in_32_bits(ids: jax.Array, count: int) -> jax.Array | np.ndarray:
+    """Ids of 64 bits in 32, with -1 for those that are not below `count`."""
+    if ids.dtype.itemsize < 8:
+        return ids
+    # JAX indexes in 32 bits, in which 2**32 would be 0.
+    is_inside = (ids >= 0) & (ids < count)
+    if isinstance(ids, (np.ndarray, np.generic)):  # without x64 an array of JAX would have 32 bits already
+        return np.where(is_inside, ids, -1).astype(np.int32)
+    return jnp.where(is_inside, ids, -1).astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class _WithZeroRow:
+    """An initialiser of a table, of which one row is 0. Equal for equal initialisers, which share one compiled draw."""
+
+    initializer: Initializer
+    row: int
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        return self.initializer(key, shape, dtype).at[self.row].set(0)
+
+    def __repr__(self) -> str:
+        return f"{self.initializer!r}, row {self.row} is 0"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import jax
 
 from .._tree import PyTree
-from .._words import describe
-from ._inputs import misfit
+from ._inputs import described, is_foreign, misfit
 from ._layer import Layer, Params
 
 
@@ -26,7 +25,7 @@ class Flatten(Layer):
     """
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        if not getattr(x, "shape", ()):  # a Python number has no shape at all
-            raise misfit(self, "an array with at least one axis", describe(x))
+        if not getattr(x, "shape", ()) or is_foreign(x):  # a Python number has no shape at all
+            raise misfit(self, "an array with at least one axis", described(x))
         # Not -1, which NumPy and JAX cannot work out for an empty batch.
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import LayerError
@@ -37,10 +38,32 @@ def _of_kind(layer: Layer, x: PyTree, kind: type, numbers: str) -> jax.Array:
     # By attributes, as arrays, tracers and `jax.ShapeDtypeStruct` have no class in common.
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise misfit(layer, "an array", f"a {type(x).__name__}")
-    if not x.shape or not jnp.issubdtype(x.dtype, kind):
-        real = "real " if jnp.issubdtype(x.dtype, jnp.complexfloating) else ""
-        raise misfit(layer, f"an input of {real}{numbers} with at least one axis", describe(x))
+    if not x.shape or not is_of_dtype(x, kind):
+        real = "real " if is_of_dtype(x, jnp.complexfloating) else ""
+        raise misfit(layer, f"an input of {real}{numbers} with at least one axis", described(x))
     return x
+
+
+def is_of_dtype(x: PyTree, kind: type) -> bool:
+    """Whether an input is an array of JAX or NumPy of this kind of dtype, such as `jnp.floating`."""
+    try:
+        return bool(jnp.issubdtype(x.dtype, kind))
+    except (AttributeError, TypeError):  # TypeError: the dtype of another library, such as PyTorch's
+        return False
+
+
+def is_foreign(x: PyTree) -> bool:
+    """Whether an input is a tensor of another library, such as PyTorch."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        return False
+    return not is_of_dtype(x, np.generic) and not is_of_dtype(x, jax.dtypes.extended)
+
+
+def described(x: PyTree) -> str:
+    """An input for a message; a tensor of another library with its type, as its dtype may have the same name as JAX's."""
+    if is_foreign(x):
+        return f"{describe(x)} of {type(x).__module__}.{type(x).__name__}: make it a NumPy array"
+    return describe(x)
 
 
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:
@@ -96,7 +119,33 @@ def common_dtype(layer: Layer, dtype: DTypeLike | None, *arrays: jax.Array) -> D
     return dtype
 
 
+def widened(x: jax.Array) -> jax.Array:
+    """Cast an input to float32 at least: sums of many numbers in bfloat16 would be wrong."""
+    # Not by promotion, which JAX refuses for 8-bit floats.
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def axes_of_input(layer: Layer, axes: int | tuple[int, ...], x: PyTree) -> tuple[int, ...]:
+    """Axes counted from the front, in order; raise if the input does not have them."""
+    ndim = len(x.shape)
+    if axes == -1 and ndim:  # the usual axis, first for speed: 2 us
+        return (ndim - 1,)
+    several = axes if isinstance(axes, tuple) else (axes,)
+    from_front = {axis % ndim for axis in several if -ndim <= axis < ndim}
+    if len(from_front) < len(several):
+        raise misfit(layer, f"an input with the axes {axes}", describe(x))
+    return tuple(sorted(from_front))
+
+
 def shapes_of(x: PyTree) -> PyTree:
-    """The shapes and dtypes of an input, without values."""
+    """The shapes and dtypes of an input, without values.
+
+    Raises:
+        LayerError: an input that is no array, nor a number of Python, nor a tree of them.
+    """
     # `eval_shape` takes arrays of NumPy, Python numbers and nested inputs alike.
-    return jax.eval_shape(lambda x: x, x)
+    try:
+        return jax.eval_shape(lambda x: x, x)
+    except TypeError:
+        got = ", ".join(described(leaf) for leaf in jax.tree.leaves(x))
+        raise LayerError(f"expected an input of arrays, got {got}") from None

@@ -12,7 +12,7 @@ from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
 from ._container import CallPart, Container, as_layers, declared, drawn_in_lines, named_layers
-from ._inputs import shapes_of
+from ._inputs import common_dtype, shapes_of
 from ._layer import Layer, P
 
 
@@ -85,6 +85,7 @@ class Parallel(Container):
         if len({y.shape for y in outputs}) > 1:
             got = ", ".join(map(describe, outputs))
             raise LayerError(f"Parallel: expected outputs of one shape to add up, or combine=, got {got}")
+        common_dtype(self, None, *outputs)  # raises where JAX adds no such dtypes, with the path of the layer
         first, *others = outputs  # from the first, as 0 + x could change the dtype
         return sum(others, first)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from .._errors import LayerError
 from .._tree import PyTree
-from ._inputs import floats, floats_or_complex
+from ._inputs import floats, floats_or_complex, widened
 from ._layer import Layer, Params
 from ._window import (
     Padding,
@@ -20,6 +20,7 @@ from ._window import (
     before_and_after,
     check_not_empty,
     for_each_axis,
+    padding_for_each_axis,
     spatial_rank,
 )
 
@@ -35,15 +36,14 @@ class _Pool(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.padding, str):
-            self._check_padding_below_window(self.padding)
+        self._check_padding_below_window()
 
-    def _check_padding_below_window(self, padding: int | Sequence[int | tuple[int, int]]) -> None:
+    def _check_padding_below_window(self) -> None:
         # A window of padding only has no largest value, and its mean would be 0 / 0.
-        given = [len(option) for option in (self.window, padding) if isinstance(option, tuple)]
+        given = [len(option) for option in (self.window, self.padding) if isinstance(option, tuple)]
         rank = min(given, default=1)  # one number for all axes: one comparison is enough
-        for (before, after), size in zip(before_and_after(padding, rank), for_each_axis(self.window, rank)):
-            if max(before, after) >= size:
+        for padding, size in zip(padding_for_each_axis(self.padding, rank), for_each_axis(self.window, rank)):
+            if not isinstance(padding, str) and max(before_and_after(padding, size, size - 1, 1)) >= size:
                 raise LayerError(f"{self!r}: expected a padding below the window, which would else hold nothing")
 
     def _reduced(self, x: jax.Array, start: np.ndarray, function: Callable[..., jax.Array]) -> jax.Array:
@@ -58,7 +58,9 @@ class _Pool(Layer):
         batch = (1,) * (x.ndim - rank - 1)
         padding = self.padding
         if not isinstance(padding, str):  # JAX takes a pair for every axis, batch and features included
-            padding = [*((0, 0) for _ in batch), *before_and_after(padding, rank), (0, 0)]
+            axes = zip(padding_for_each_axis(padding, rank), x.shape[-rank - 1 : -1], window, stride)
+            sides = [before_and_after(one, places, size - 1, step) for one, places, size, step in axes]
+            padding = [*((0, 0) for _ in batch), *sides, (0, 0)]
         y = jax.lax.reduce_window(x, start, function, (*batch, *window, 1), (*batch, *stride, 1), padding)
         check_not_empty(self, x, y)
         return y
@@ -82,7 +84,10 @@ class MaxPool(_Pool):
     """
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        lowest = np.asarray(-np.inf, floats(self, x).dtype)
+        x = jnp.asarray(floats(self, x))
+        lowest = np.asarray(-np.inf, x.dtype)
+        if np.isnan(lowest):  # an 8-bit float without infinity
+            lowest = np.asarray(jnp.finfo(x.dtype).min, x.dtype)
         return self._reduced(x, lowest, jax.lax.max)
 
 
@@ -103,8 +108,8 @@ class AvgPool(_Pool):
     count_padding: bool = True
 
     def apply(self, params: Params, x: PyTree) -> jax.Array:
-        # Sum in float32 at least: in bfloat16 a sum of ones stops growing at 256.
-        wide = floats_or_complex(self, x).astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = jnp.asarray(floats_or_complex(self, x))
+        wide = widened(x)  # in bfloat16 a sum of ones stops growing at 256
         zero = np.zeros((), wide.dtype)
         total = self._reduced(wide, zero, jax.lax.add)
         if self.count_padding:

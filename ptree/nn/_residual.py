@@ -10,7 +10,7 @@ from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
 from ._container import CallPart, Container, as_layer, check_part, declared
-from ._inputs import shapes_of
+from ._inputs import common_dtype, shapes_of
 from ._layer import Layer, P
 
 
@@ -55,6 +55,7 @@ class Residual(Container):
     def run(self, params: P, x: PyTree, call: CallPart) -> tuple[PyTree, P]:
         y, params = call("inner", self._inner, x, params)
         _check_same_shape(x, y)
+        common_dtype(self, None, x, y)  # raises where JAX adds no such dtypes, with the path of the layer
         return x + y, params
 
 

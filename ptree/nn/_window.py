@@ -1,8 +1,8 @@
-"""Sliding windows of convolutions and pools: check their sizes and padding, and spread them over each axis of space."""
+"""Sliding windows of convolutions and pools: spread sizes and padding over each axis of space, and check that they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import jax
@@ -14,15 +14,20 @@ from ._layer import Layer
 
 Sizes: TypeAlias = int | tuple[int, ...]
 """One number for all axes of space, or a tuple with one for each."""
-Padding: TypeAlias = str | int | Sequence[int | tuple[int, int]]
-"""`"SAME"`, `"VALID"`, a number for both sides of all axes, or for each axis a number or (before, after)."""
+Padding: TypeAlias = str | int | tuple[str | int | tuple[int, int], ...]
+"""A name such as `"SAME"`, a number for both sides of all axes, or for each axis a name, a number or (before, after)."""
+
+PaddingMode: TypeAlias = str | tuple[str, ...]
+"""What padding is filled with: "zeros", "circular", "reflect" or "replicate", or a tuple with one for each axis."""
 
 
-def spatial_rank(layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, Sizes | Padding | None]) -> int:
+def spatial_rank(
+    layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, Sizes | Padding | PaddingMode | None]
+) -> int:
     """The number of axes of space in an input: as many as sizes of a window, else all between the first and the last.
 
     Args:
-        per_axis: options of the window that, as tuples, need a number for each axis of space.
+        per_axis: options of the window that, as tuples, need an entry for each axis of space.
     """
     axes = len(floats_or_complex(layer, x).shape)
     # One size for all axes does not say how many there are: then the input has exactly one axis of batch.
@@ -36,7 +41,7 @@ def spatial_rank(layer: Layer, x: PyTree, window: Sizes, per_axis: Mapping[str, 
         raise misfit(layer, "an input with places on each axis of space", describe(x))
     for option, given in per_axis.items():
         if isinstance(given, tuple) and len(given) != rank:
-            raise misfit(layer, f"a {option} of {rank} numbers, for the axes of space", f"{given}")
+            raise misfit(layer, f"a {option} of {rank} entries, for the axes of space", f"{given}")
     return rank
 
 
@@ -52,7 +57,27 @@ def for_each_axis(sizes: Sizes, rank: int) -> tuple[int, ...]:
     return sizes if isinstance(sizes, tuple) else (sizes,) * rank
 
 
-def before_and_after(padding: int | Sequence[int | tuple[int, int]], rank: int) -> list[tuple[int, int]]:
-    """Spread a padding over each axis of space, as pairs (before, after)."""
-    sides = [padding] * rank if isinstance(padding, int) else padding
-    return [(side, side) if isinstance(side, int) else side for side in sides]
+def padding_for_each_axis(padding: Padding, rank: int) -> tuple[str | int | tuple[int, int], ...]:
+    """Spread a padding over each axis of space."""
+    return padding if isinstance(padding, tuple) else (padding,) * rank
+
+
+def before_and_after(padding: str | int | tuple[int, int], size: int, reach: int, stride: int) -> tuple[int, int]:
+    """How many places the padding of one axis adds before and after it.
+
+    Args:
+        size: of the input's axis.
+        reach: how far the window reaches beyond its first place: `dilation * (kernel - 1)`.
+        stride: of the window.
+    """
+    if isinstance(padding, tuple):
+        return padding
+    if not isinstance(padding, str):
+        return padding, padding
+    if padding == "CAUSAL":
+        return reach, 0
+    if padding in ("SAME", "VALID"):
+        (sides,) = jax.lax.padtype_to_pads((size,), (reach + 1,), (stride,), padding)
+        return sides
+    # As in Flax: with the stride 1 the output is as large as the input.
+    return reach // 2, reach - reach // 2

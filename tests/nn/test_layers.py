@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import ptree as pt
 from ptree import nn
+from ptree._words import describe
 
 X = jnp.ones((2, 4))
 
@@ -748,7 +749,7 @@ def attend(key, options=(), **given):
         (lambda k: nn.Conv(6, 9, padding="VALID")(nn.Conv(6, 9).init(k, jnp.ones((2, 8, 4))), jnp.ones((2, 8, 4))),
          "Conv(6, 9, padding='VALID'): expected an input that holds the window at least once, got f32[2,8,4]"),
         (lambda k: nn.Conv(6, 3, stride=(1, 2)).init(k, jnp.ones((2, 8, 4))),
-         "Conv(6, 3, stride=(1, 2)): expected a stride of 1 numbers, for the axes of space, got (1, 2)"),
+         "Conv(6, 3, stride=(1, 2)): expected a stride of 1 entries, for the axes of space, got (1, 2)"),
         (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv(6, 3, padding=((1, 2, 3),)): expected padding to be 'SAME', 'VALID', a number"
          " of at least 0, or for each axis one of these or (before, after), got ((1, 2, 3),)"),
         (lambda k: nn.MaxPool(2, stride=0), "MaxPool(2, stride=0): expected stride to be a whole number of at least 1, or a tuple of them, or None, got 0"),
@@ -769,16 +770,19 @@ def attend(key, options=(), **given):
         (lambda k: nn.LSTM(3).run(nn.LSTM(3).init(k, jnp.ones((2, 5, 4))), jnp.ones((2, 5, 4)), (jnp.ones((1, 3)),) * 2),
          "LSTM(3): expected a state of 2 arrays of the shape (2, 3), got f32[1,3], f32[1,3]"),
         (lambda k: attend(k, mask=jnp.ones((2, 5), bool)),
-         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got bool[2,5]"),
+         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got bool[2,5]; write"
+         " mask[:, None, None] for (batch, places)"),
         (lambda k: attend(k, mask=jnp.ones((2, 1, 1, 5))),
-         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got f32[2,1,1,5]"),
+         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got f32[2,1,1,5]; write"
+         " mask != 0 for one of 0 and 1, bias= for what is added to the scores"),
         (lambda k: attend(k, context=jnp.ones((1, 5, 4))), "MultiHeadAttention(2): expected a context f32[2,places,features], got f32[1,5,4]"),
         (lambda k: attend(k, cache={}), "MultiHeadAttention(2): expected what cache(...) or the last call gave, got a cache with []"),
-        (lambda k: attend(k, positions=jnp.arange(5)), "MultiHeadAttention(2): expected positions i32[2 or 1,5], got i32[5]"),
+        (lambda k: attend(k, positions=jnp.arange(5)), "MultiHeadAttention(2): expected positions i32[2,5] or i32[1,5], got i32[5];"
+         " write positions[None]"),
         (lambda k: attend(k, {"causal": True}, context=jnp.ones((2, 5, 4))), "MultiHeadAttention(2, causal=True): expected no"
          " cache, causal= or rotary= with a context, whose places have no order, got both"),
         (lambda k: nn.MultiHeadAttention(2, rotary=True),
-         "MultiHeadAttention(2, rotary=True): expected rotary to be a finite number above 1, such as 1e4, or None, got True"),
+         "MultiHeadAttention(2, rotary=True): expected rotary to be a finite number above 1, such as 1e4, a Rotary, or None, got True"),
         (lambda k: nn.MultiHeadAttention(2, implementation="foo"),
          "MultiHeadAttention(2, implementation='foo'): expected implementation to be None, 'xla' or 'cudnn', got 'foo'"),
         (lambda k: nn.Parallel({0: nn.Dense(4), "0": nn.Dense(4)}), "two layers of one name in Parallel: ['0', '0']"),
@@ -811,7 +815,220 @@ def test_a_sequence_longer_than_the_cache_is_refused(key):
     _, cache = layer(params, x, cache=cache)
     with pytest.raises(pt.LayerError, match="expected at most 8 places in all"):
         layer(params, x, cache=cache)
-    with pytest.raises(pt.LayerError, match="expected a cache for keys"):
+    with pytest.raises(
+        pt.LayerError, match=r"expected a cache with k of the shape \(2, places, 2, 2\), got f32\[1,8,2,2\]"
+    ):
         layer(params, jnp.ones((2, 5, 4)), cache=layer.cache(1, 8, head_dim=2))
     says(pt.LayerError, "MultiHeadAttention(2): expected head_dim= for the cache, which depends on the input",
          nn.MultiHeadAttention(2).cache, 1, 8)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ ids of an embedding
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("padding_idx", [None, 250])
+def test_an_id_of_any_dtype_reads_its_row_or_nan(dtype, x64, padding_idx):
+    """Also where JAX would wrap it: 2**32 is 0 in 32 bits, 300 is 44 in uint8, 255 is -1 in int8."""
+    layer = nn.Embedding(300, 2, padding_idx=padding_idx)
+    table = np.arange(600, dtype="float32").reshape(300, 2)
+    limits = np.iinfo(dtype)
+    candidates = [
+        -(2**63),
+        -(2**32),
+        -1,
+        0,
+        44,
+        127,
+        250,
+        255,
+        299,
+        300,
+        2**16,
+        2**31,
+        2**32,
+        2**32 + 44,
+        2**63,
+        2**64 - 1,
+    ]
+    ids = [number for number in candidates if limits.min <= number <= limits.max]
+    expected = np.stack([table[number] if 0 <= number < 300 else np.full(2, np.nan) for number in ids])
+    with jax.enable_x64(x64):
+        np.testing.assert_array_equal(layer({"table": table}, np.array(ids, dtype)), expected)
+        closed = jax.jit(lambda table: layer({"table": table}, np.array(ids, dtype)))
+        np.testing.assert_array_equal(closed(table), expected)
+        for number, row in zip(ids, expected):
+            np.testing.assert_array_equal(layer({"table": table}, np.dtype(dtype).type(number)), row)
+        if x64 or limits.bits < 64:  # otherwise JAX has made 32 bits of it before the layer sees it
+            traced = jax.jit(lambda table, ids: layer({"table": table}, ids))
+            np.testing.assert_array_equal(traced(table, np.array(ids, dtype)), expected)
+            gradient = jax.grad(lambda table: jnp.nansum(layer({"table": table}, jnp.asarray(np.array(ids, dtype)))))(
+                table
+            )
+            read = [number for number in ids if 0 <= number < 300 and number != padding_idx]
+            assert sorted(read) == np.flatnonzero(gradient[:, 0]).tolist()
+
+
+@pytest.mark.parametrize("padding_idx", [0, 3, -1, np.int64(2)])
+def test_padding_has_a_row_of_zeros_and_no_gradient_as_in_pytorch(key, padding_idx):
+    torch = pytest.importorskip("torch")
+    peer = torch.nn.Embedding(6, 4, padding_idx=int(padding_idx))
+    layer, ids = nn.Embedding(6, 4, padding_idx=padding_idx), np.array([[0, 1, 3], [5, 3, 2]])
+    drawn = layer.init(key, ids)
+    row = int(padding_idx) % 6
+    assert not drawn["table"][row].any()
+    others = np.arange(6) != row
+    np.testing.assert_array_equal(drawn["table"][others], nn.Embedding(6, 4).init(key, ids)["table"][others])
+    assert not nn.Repeat(layer, 2, scan=True).layer.init(key, ids)["table"][row].any()
+    params = {"table": peer.weight.detach().numpy() + 1}  # the row is read as it is, also where it is not zero
+    weights = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    with torch.no_grad():
+        peer.weight += 1
+    theirs = peer(torch.tensor(ids))
+    (theirs * torch.tensor(weights)).sum().backward()
+    np.testing.assert_allclose(layer(params, ids), theirs.detach().numpy(), rtol=1e-6)
+    for loss in (
+        lambda p: (layer(p, ids) * weights).sum(),
+        lambda p: (jax.jit(layer)(p, jnp.asarray(ids)) * weights).sum(),
+    ):
+        np.testing.assert_allclose(jax.grad(loss)(params)["table"], peer.weight.grad.numpy(), rtol=1e-6)
+
+
+def test_a_tied_output_layer_still_trains_the_row_of_padding(key):
+    """As in PyTorch, where `padding_idx` belongs to the lookup: the head reads the row too."""
+    layer, ids = nn.Embedding(6, 4, padding_idx=0), np.array([0, 1, 3])
+    params = layer.init(key, ids)
+    gradient = jax.grad(lambda p: layer.attend(p, layer(p, ids) + 1).sum())(params)["table"]
+    assert gradient[0].all()
+
+
+def test_specs_of_equal_embeddings_with_padding_are_equal(key):
+    one, other = nn.Embedding(6, 4, padding_idx=-6), nn.Embedding(6, 4, padding_idx=0)
+    assert one == other
+    assert one.spec(jnp.arange(3)) == other.spec(jnp.arange(3))
+    assert repr(one) == "Embedding(6, 4, padding_idx=0)"
+    assert pickle.loads(pickle.dumps(one)).spec(jnp.arange(3)) == one.spec(jnp.arange(3))
+    for number in (6, -7):
+        says(pt.LayerError, f"Embedding(6, 4, padding_idx={number}): expected a padding_idx from -6 to 5, got {number}",
+             nn.Embedding, 6, 4, padding_idx=number)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ inputs of any dtype
+
+
+INPUT = (2, 6, 8)
+EVERY_LAYER = {
+    "Dense": nn.Dense(3), "Conv": nn.Conv(4, 3), "ConvTranspose": nn.ConvTranspose(4, 3), "LayerNorm": nn.LayerNorm(),
+    "RMSNorm": nn.RMSNorm(), "GroupNorm": nn.GroupNorm(2), "BatchNorm": nn.BatchNorm(), "LSTM": nn.LSTM(3), "GRU": nn.GRU(3),
+    "MultiHeadAttention": nn.MultiHeadAttention(2), "MaxPool": nn.MaxPool(2), "AvgPool": nn.AvgPool(2),
+    "Dropout": nn.Dropout(0.5), "Flatten": nn.Flatten(), "Embedding": nn.Embedding(9, 4),
+}  # fmt: skip
+TAKES_COMPLEX = {
+    "Dense",
+    "Conv",
+    "ConvTranspose",
+    "LayerNorm",
+    "RMSNorm",
+    "GroupNorm",
+    "BatchNorm",
+    "AvgPool",
+    "Dropout",
+    "Flatten",
+}
+TAKES_8_BITS = {"MaxPool", "AvgPool", "Dropout", "Flatten"}
+
+
+def called_on(name, x):
+    layer = EVERY_LAYER[name]
+    params = layer.init(
+        jax.random.key(0),
+        jnp.ones(
+            INPUT,
+            int if name == "Embedding" else "complex64" if name == "BatchNorm" and jnp.iscomplexobj(x) else "float32",
+        ),
+    )
+    options = {"key": jax.random.key(1)} if name == "Dropout" else {}
+    return layer(params, x, **options)
+
+
+@pytest.mark.parametrize("name", EVERY_LAYER)
+def test_an_input_of_another_dtype_is_computed_with_or_refused_by_name(name):
+    takes = {
+        "complex64": name in TAKES_COMPLEX,
+        "float8_e4m3fn": name in TAKES_8_BITS,
+        "float8_e5m2": name in TAKES_8_BITS,
+        "int32": name in {"Embedding", "Flatten"},
+        "uint8": name in {"Embedding", "Flatten"},
+        "bool": name == "Flatten",
+    }
+    for dtype, is_taken in takes.items():
+        x = jnp.ones(INPUT, dtype)
+        if is_taken:
+            y = called_on(name, x)
+            assert y.dtype == ("float32" if name == "Embedding" else dtype)
+            assert np.isfinite(np.asarray(y, "complex64")).all()
+            continue
+        with pytest.raises(pt.LayerError) as raised:
+            called_on(name, x)
+        assert repr(EVERY_LAYER[name]) in str(raised.value) or "at 'q', Dense" in str(raised.value)
+        assert describe(x) in str(raised.value)
+
+
+@pytest.mark.parametrize("name", EVERY_LAYER.keys() - {"Flatten", "Embedding", "MaxPool", "Dropout"})
+def test_8_bit_floats_are_computed_with_in_the_dtype_that_is_asked_for(name):
+    layer = EVERY_LAYER[name]
+    if any(field.name == "dtype" for field in dataclasses.fields(layer)):
+        layer = dataclasses.replace(layer, dtype=jnp.float32)
+    x = jax.random.normal(jax.random.key(0), INPUT).astype("float8_e5m2")
+    params = layer.init(jax.random.key(0), x.astype("float32"))
+    expected = layer(params, x.astype("float32"))
+    np.testing.assert_allclose(
+        np.asarray(layer(params, x), "float32"), expected, rtol=0.2 if name == "AvgPool" else 1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "name", sorted(TAKES_COMPLEX - {"Dropout", "Flatten", "LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm"})
+)
+def test_a_layer_that_is_linear_takes_complex_numbers_by_their_parts(name):
+    layer = EVERY_LAYER[name]
+    if any(field.name == "use_bias" for field in dataclasses.fields(layer)):
+        layer = dataclasses.replace(layer, use_bias=False)
+    re, im = np.random.default_rng(0).normal(size=(2, *INPUT)).astype("float32")
+    params = layer.init(jax.random.key(0), re)
+    y = layer(params, re + 1j * im)
+    np.testing.assert_allclose(y, layer(params, re) + 1j * layer(params, im), atol=1e-5)
+    if "dtype" in {field.name for field in dataclasses.fields(layer)}:
+        with pytest.raises(pt.LayerError, match=r"expected real numbers for dtype=f32, got c64\[2,6,8\]"):
+            dataclasses.replace(layer, dtype="float32")(params, re + 1j * im)
+
+
+def test_a_tensor_of_pytorch_is_refused_by_its_type():
+    torch = pytest.importorskip("torch")
+    got = "f32[2,6,8] of torch.Tensor: make it a NumPy array"
+    for name in ("Dense", "LayerNorm", "MaxPool", "Flatten", "Embedding", "Conv"):
+        with pytest.raises(pt.LayerError) as raised:
+            called_on(name, torch.ones(INPUT))
+        assert str(raised.value).endswith(got)
+    net = nn.Sequential(nn.Dense(3))
+    says(pt.LayerError, f"expected an input of arrays, got {got}", net.spec, torch.ones(INPUT))
+    says(pt.LayerError, "expected an input of arrays, got 'text'", net.spec, "text")
+
+
+def test_float64_of_numpy_is_taken_without_a_warning():
+    for name in EVERY_LAYER.keys() - {"Embedding"}:
+        assert called_on(name, np.ones(INPUT)).dtype in (jnp.float32, np.float64)
+
+
+def test_a_sum_of_8_bit_floats_and_others_is_refused_by_the_container(key):
+    x = jnp.ones((2, 8), "float8_e4m3fn")
+    dense = nn.Dense(8, dtype="float32")
+    for net, got in (
+        (nn.Residual(dense), "f8_e4m3fn[2,8] and f32[2,8]"),
+        (nn.Parallel(dense, nn.Dropout(0)), "f32[2,8] and f8_e4m3fn[2,8]"),
+    ):
+        message = "expected dtypes that JAX promotes to one, or the option dtype=, such as dtype=jnp.float32, got " + got
+        with pytest.raises(pt.LayerError) as raised:
+            net(net.init(key, x.astype("float32")), x)
+        assert str(raised.value) == f"{net!r}: {message}"
