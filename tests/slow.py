@@ -2,7 +2,6 @@
 
 SLOW = {
     # every optimiser, layer and option, beside what is written by hand or by others
-    "test_8_bit_floats_are_rounded_from_float32",
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",
     "test_a_mask_with_a_cache_is_of_the_caches_places",
