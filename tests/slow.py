@@ -2,7 +2,6 @@
 
 SLOW = {
     # every optimiser, layer and option, beside what is written by hand or by others
-    "test_8_bit_floats_are_rounded_from_float32",
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",
     "test_a_mask_with_a_cache_is_of_the_caches_places",
@@ -29,6 +28,7 @@ SLOW = {
     "test_dropout_of_weights_is_that_of_flax_bit_for_bit",
     "test_every_float_and_every_shape_of_a_batch",
     "test_every_optimiser_sees_one_leaf",
+    "test_functions_that_are_equal_share_a_program_and_few_are_kept",
     "test_grouped_attention",
     "test_gru",
     "test_initialisers_have_the_mean_spread_and_range_of_torchs",

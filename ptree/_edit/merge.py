@@ -165,9 +165,7 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
             raise _unlike(path, there, node)
         if _has_keys_to_know(path, there, node):
             # by name, as 1 and "1" are one; assembly then knows all the keys
-            by_name = {
-                str(key): (key, value) for items in map(own_items, (node, there)) for key, value in items.items()
-            }
+            by_name = {str(key): (key, value) for key, value in (*own_items(node).items(), *own_items(there).items())}
             merged[path] = remade(there, dict(by_name.values()))
     return merged
 

@@ -59,7 +59,8 @@ def _misuse(make: Callable[..., object], given: Sequence[object], options: Mappi
 
 def is_factory(value: object) -> TypeGuard[Callable[..., object]]:
     """Whether this is a function that makes an initialiser, such as `normal`, given in place of one, `normal(0.02)`."""
-    return inspect.isfunction(value) and value.__module__.startswith(f"{__package__}.")
+    # a function that `exec` made may have no module
+    return inspect.isfunction(value) and str(value.__module__).startswith(f"{__package__}.")
 
 
 def refuse_factory(value: object) -> None:

@@ -125,12 +125,11 @@ def _as_whole(value: object) -> str:
 
 
 def _sequence(value: object) -> list[object] | None:
-    """The items of a list, tuple or array with one axis; None for anything else."""
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    if isinstance(value, (np.ndarray, jax.Array)) and value.ndim == 1 and not isinstance(value, Tracer):
-        return value.tolist()
-    return None
+    """The items of a list, tuple or array with an axis; None for anything else."""
+    if isinstance(value, Tracer):
+        return None
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and value.ndim > 0
+    return list(value) if is_array or isinstance(value, (list, tuple)) else None  # pyright: ignore[reportArgumentType]
 
 
 # ----------------------------------------------------------------------------------- padding
@@ -439,9 +438,6 @@ CHECKS: Mapping[str, Check] = {
     "dtype": optional(compute_dtype),
 }
 """Name of an argument -> its check; `Layer.argument` where one layer takes other values than the rest."""
-
-LAYERS = ("layer", "inner", "layers", "combine", "forward", "backward", "qk_norm")
-"""Arguments that containers check, as they make layers of them."""
 
 
 def shown(value: object) -> str:

@@ -525,7 +525,7 @@ def test_swapped_arguments_are_told(tmp_path):
     says(pt.FileError, f"open(path): {expected}", pt.open, tree)
     says(
         pt.FileError,
-        "Checkpoints.save(step, tree): the step comes first, a whole number; got dict",
+        "Checkpoints.save(step, tree): the step comes first, a whole number; got dict. The two are swapped",
         lambda: pt.Checkpoints(tmp_path).save(tree, 3),
     )
     assert os.listdir(tmp_path) == []

@@ -151,6 +151,15 @@ def test_an_initialiser_that_was_not_called_is_refused_in_rules_and_declarations
         says(pt.InitError, message, pt.reinit, {"w": jnp.ones((2, 2))}, KEY, {"**": factory})
 
 
+def test_a_function_without_a_module_is_an_initialiser():
+    """What `exec` or a doctest defines has the module None."""
+    names = {}
+    exec("def draw(key, shape, dtype): return [3.0, 3.0]", {}, names)
+    assert names["draw"].__module__ is None
+    assert pt.init({"w": pt.Param((2,), init=names["draw"])}, KEY)["w"].tolist() == [3, 3]
+    assert repr(I.mixture((1.0, names["draw"]))) == "mixture((1.0, draw))"
+
+
 def test_the_ends_of_uniform_are_those_of_jax_and_pytorch():
     ours = I.uniform(high=0.1)
     assert repr(ours) == "uniform(0.0, 0.1)"

@@ -232,13 +232,17 @@ TAKEN = {
 """Of these, the values that a layer does take."""
 
 
+LAYERS = ("layer", "inner", "forward", "backward", "combine", "qk_norm")
+"""Arguments that containers check: layers, and how their outputs are combined."""
+
+
 def arguments_of(name):
     """The arguments of a layer that are checked, each with whether it goes by position."""
     if name in ("Sequential", "Parallel"):  # with a constructor of their own
         return []
     kind = getattr(nn, name)
     fields = [field.name for field in dataclasses.fields(kind) if field.init]
-    return [name for name in fields if name not in _argument_values.LAYERS]
+    return [name for name in fields if name not in LAYERS]
 
 
 def call_with(name, argument, value):
@@ -319,6 +323,7 @@ def test_real_numbers_flags_and_axes_of_numpy_are_taken_as_pythons():
     assert nn.BatchNorm(axis_name=["a", "b"]) == nn.BatchNorm(axis_name=("a", "b"))
     assert nn.MaxPool(np.int64(3), padding=np.int64(1)) == nn.MaxPool(3, padding=1)
     assert nn.Conv(8, 3, padding=[[np.int64(1), 2]]) == nn.Conv(8, 3, padding=((1, 2),))
+    assert nn.Conv(8, 3, padding=np.array([[1, 2], [0, 3]])) == nn.Conv(8, 3, padding=((1, 2), (0, 3)))
     with pytest.raises(pt.LayerError, match=r"expected features to be a whole number .* got i32\[\]"):
         jax.jit(lambda n: nn.Dense(n)({}, jnp.ones(3)))(3)
 
