@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import lru_cache
 from operator import index
 from types import FunctionType
@@ -22,17 +22,27 @@ Function: TypeAlias = Callable[[Any], Any]
 _INVERSE = "inverse of "
 
 
-@dataclass(frozen=True)
 class Transform:
-    """Two functions that undo each other, and a name: files and equality know the name alone."""
+    """Two functions that undo each other, and a name: files and equality know the name alone.
 
-    name: str
-    forward: Function = field(compare=False)
-    """Source array -> what the alias reads."""
-    inverse: Function = field(compare=False)
-    """What is written to the alias -> source array."""
-    axes: tuple[int, ...] = field(default=(), compare=False)
-    """Of a permutation: the new order of the last axes; empty for registered functions."""
+    `forward` makes of the source array what the alias reads, and `inverse` of what is written to the alias the source
+    array. A permutation has `axes`, the new order of the last axes; of registered functions they are empty.
+    """
+
+    # no dataclass, whose code is generated at import: it takes as long as three small modules
+    __slots__ = ("axes", "forward", "inverse", "name")
+
+    def __init__(self, name: str, forward: Function, inverse: Function, axes: tuple[int, ...] = ()):
+        self.name, self.forward, self.inverse, self.axes = name, forward, inverse, axes
+
+    def __repr__(self) -> str:
+        return f"Transform({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Transform) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __reduce__(self) -> tuple[Any, ...]:  # functions of a user's own cannot be pickled
         return transform_named, (self.name,)
