@@ -4,6 +4,7 @@ SLOW = {
     # every optimiser, layer and option, beside what is written by hand or by others
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",
+    "test_a_mask_over_parts_counts_values_rather_than_parts",
     "test_a_mask_with_a_cache_is_of_the_caches_places",
     "test_a_residual_network_of_all_kinds",
     "test_a_shared_repeat_has_the_layers_own_parameters",
@@ -14,6 +15,7 @@ SLOW = {
     "test_attention_with_padding_and_a_context",
     "test_bidirectional_and_stacked_are_pytorchs",
     "test_bidirectional_with_lengths",
+    "test_batch_norm_over_parts_is_that_of_the_whole_batch",
     "test_compute_dtype_is_apart_from_parameter_dtype",
     "test_conv",
     "test_conv_transpose",
