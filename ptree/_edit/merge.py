@@ -15,8 +15,8 @@ from .._tree import (
     Tie,
     Tree,
     assemble,
+    has_plain_keys,
     has_slashes,
-    has_string_keys,
     locate,
     opened,
     own_items,
@@ -171,7 +171,7 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
 
 
 def _has_keys_to_know(path: str, there: PyTree, node: PyTree) -> bool:
-    """Whether two containers of one type have keys that their names do not tell, as they hold slashes or are no strings.
+    """Whether two containers of one type have keys that their names do not tell, as they hold slashes, know ties or are no strings.
 
     Raises where they have names of their own that differ.
     """
@@ -186,7 +186,7 @@ def _has_keys_to_know(path: str, there: PyTree, node: PyTree) -> bool:
             return False
     if has_slashes(there) or has_slashes(node):
         return True
-    return not (has_string_keys(there) and has_string_keys(node))
+    return not (has_plain_keys(there) and has_plain_keys(node))
 
 
 def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:

@@ -52,8 +52,8 @@ from .location import write as write
 from .nodes import LEAF_TYPES as LEAF_TYPES
 from .nodes import Node as Node
 from .nodes import child_named as child_named
+from .nodes import has_plain_keys as has_plain_keys
 from .nodes import has_slashes as has_slashes
-from .nodes import has_string_keys as has_string_keys
 from .nodes import leads_on as leads_on
 from .nodes import levels_below as levels_below
 from .nodes import listed_keys as listed_keys

@@ -22,7 +22,18 @@ from .._words import describe, lines, listed, quoted, suggestion
 from .entries import structure
 from .layout import MISSING, BareTree, Layout, TiedName, make
 from .leaf import PyTree
-from .nodes import Key, Node, has_slashes, has_string_keys, levels_below, listed_keys, opened, remade, with_items
+from .nodes import (
+    Key,
+    Node,
+    has_plain_keys,
+    has_slashes,
+    has_string_keys,
+    levels_below,
+    listed_keys,
+    opened,
+    remade,
+    with_items,
+)
 from .tie import Tie
 from .unpacked import unpacked_ties
 
@@ -77,7 +88,7 @@ def tree_of(mapping: Mapping[Any, PyTree] | Sequence[PyTree], *, sort: bool = Tr
     root = Branch()
     planting.plant_all(root, mapping, "")
     planting.check_nothing_below_none(root)
-    tree = _grown(root, planting.containers, _Keys(planting.containers), has_ties=True)
+    tree = _grown(root, planting.containers, _Keys(planting.containers), has_ties=planting.has_ties)
     _check_transforms(tree, planting.ties)
     if planting.lost:
         _warn_of_lost_ties(planting.lost)
@@ -236,6 +247,7 @@ class _Planting:
         self.sort = sort
         self.containers: dict[str, PyTree] = {}
         """The Trees that came whole, to be kept whole."""
+        self.has_ties = False
         self.ties: dict[str, Tie] = {}
         """The ties with a transform that were written as values."""
         self.nones: list[list[str]] = []
@@ -254,6 +266,7 @@ class _Planting:
     def _tie_unpacked(self, root: Branch, names: Iterable[object], prefix: str) -> None:
         """Tie what was tied in the Tree that was unpacked into this mapping."""
         found = unpacked_ties(names, partial(_value_at, root))
+        self.has_ties = self.has_ties or bool(found.kept)
         for alias, tie in found.kept.items():
             _set_at(root, tuple(alias.split("/")), Tie(prefix + tie.source, tie.via))
         self.lost.update({prefix + alias: Tie(prefix + tie.source, tie.via) for alias, tie in found.lost.items()})
@@ -273,8 +286,10 @@ class _Planting:
             self.plant_all(below, value, f"{path}/")
         else:
             _plant(root, segments, value, prefix)
-            if type(value) is Tie and value.via:
-                self.ties[path] = value
+            if type(value) is Tie:
+                self.has_ties = True
+                if value.via:
+                    self.ties[path] = value
             if value is None:
                 self.nones.append(path.split("/"))
 
@@ -290,6 +305,7 @@ class _Planting:
             self.containers[f"{path}/{place}" if place else path] = node
         for name, value in inner.entries.items():
             if type(value) is Tie:
+                self.has_ties = True
                 value = Tie(f"{path}/{value.source}", value.via)
             _plant(below, keys.of(name, value), value, f"{path}/")
 
@@ -553,7 +569,7 @@ class _Grower:
         kept = {name: value for name, value in values.items() if value is not MISSING}
         if values and not kept:
             return MISSING
-        if type(like) is dict and {*map(type, like)} == {str}:
+        if type(like) is dict and has_plain_keys(like):
             return _plain_dict(like, kept)
         return self._container(values, kept, path, like)
 

@@ -89,6 +89,11 @@ def has_string_keys(node: dict[Key, PyTree]) -> bool:
     return {*map(type, node)} <= _STRINGS
 
 
+def has_plain_keys(node: Mapping[Key, PyTree]) -> bool:
+    """Whether every key is nothing but its name: a string, and not one that knows ties."""
+    return {*map(type, node)} <= {str}
+
+
 def listed_keys(node: dict[Key, PyTree]) -> Sequence[Key]:
     """A dict's keys in the order in which a person lists them."""
     keys = tuple(node)

@@ -219,6 +219,13 @@ def test_put_and_drop_elsewhere_keep_the_ties_of_containers():
     assert pairs == jax.tree.map(lambda pair: pair, pairs)
 
 
+def test_a_dict_of_a_tied_tree_knows_its_ties_after_an_edit():
+    unpacked = {**pt.tie({"a": Z, "b": Z, "c": Z}, {"b": "a"})}
+    for left in (pt.drop(unpacked, "c"), pt.select(unpacked, "{a,b}"), pt.merge(*pt.partition(unpacked, "c"))):
+        assert type(left) is dict
+        assert pt.ties(pt.Tree(left)) == {"b": "a"}
+
+
 def test_a_dropped_alias_is_gone_from_every_view():
     tree = pt.tie({"a": {"w": 1, "v": 1}, "b": {"w": 1, "v": 1}}, {"a/v": "a/w", "b": "a"})
     left = pt.drop(tree, "b/v")
