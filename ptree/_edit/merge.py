@@ -24,7 +24,7 @@ from .._tree import (
     write,
 )
 from .._words import listed
-from .structure import nodes_above
+from .heirs import nodes_above
 
 
 def merge(*trees: PyTree) -> PyTree:

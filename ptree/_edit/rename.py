@@ -23,8 +23,8 @@ from .._tree import (
     with_items,
 )
 from .._words import describe, lines, quoted
+from .heirs import nodes_above
 from .hints import Hints
-from .structure import nodes_above
 
 T = TypeVar("T")
 OldName: TypeAlias = "str | re.Pattern[str]"

@@ -176,7 +176,7 @@ class _OneNumber(LeafKind):
     """Base of the kinds whose leaves are one number."""
 
     def misfit(self, stored: StoredLeaf) -> str:
-        return f"has the shape {[*stored.shape]}, and is to be one number" if stored.shape else ""
+        return f"has the shape {[*stored.shape]}, and must be one number" if stored.shape else ""
 
     def array_of(self, leaf: Leaf) -> np.ndarray:
         return np.asarray(leaf)

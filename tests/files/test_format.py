@@ -157,7 +157,7 @@ def test_a_hostile_header_is_refused(file, data, why):
 @pytest.mark.parametrize(
     ("leaf", "facts", "why"),
     [
-        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and is to be one number"),
+        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and must be one number"),
         (np.arange(2), {"kinds": {"a": "key:rbg"}}, "'a' cannot be a PRNG key: JAX encountered invalid PRNG key data"),
         (np.arange(2), {"kinds": {"a": "key:own"}}, "'a' cannot be a PRNG key: unrecognized PRNG implementation"),
         (np.arange(2), {"kinds": {"a": "tensor"}}, "'a' is of the kind 'tensor', which this ptree does not know"),
