@@ -18,12 +18,12 @@ import jax
 from .._errors import PathError, PtreeError, StructureError
 from .._paths import STACKED, split
 from .._words import describe, printable, shortened, table
-from .assembly import tree_of
 from .entries import entries
 from .layers import is_stack, layer_counts
 from .layout import Aliases, BareTree, Layout, TiedName, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
 from .location import Place, locate, no_path, read
+from .mappings import tree_of
 from .nodes import leads_on
 from .pairs import mapping_of
 from .tie import Tie
