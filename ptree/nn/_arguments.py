@@ -12,8 +12,10 @@ from functools import lru_cache
 import jax
 
 from .._errors import LayerError
+from .._numbers import whole_number
 from .._words import listed, name_of, shortened, suggestion
-from ._argument_values import UnfitError, checks_of, problems_with, shown, whole_number
+from ._argument_checks import UnfitError
+from ._argument_values import checks_of, problems_with, shown
 
 
 @dataclass(frozen=True)
