@@ -1,4 +1,4 @@
-"""Param: declare a parameter by shape, dtype and initialiser, and check these; it is not drawn yet."""
+"""Param: declare a parameter by shape, dtype and initialiser, and check that its dtype holds numbers; it is not drawn yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shardings: find and check the sharding of each leaf, from a Sharding or PartitionSpec, a tree of them, or rules; placement."""
+"""Shardings: find and check the Sharding or PartitionSpec of each leaf, by rules, a tree or axes of stacks; constrain values
+inside of jit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Check one tree against another: the differences in missing, unexpected, misshapen and mistyped leaves, as one error."""
+"""Check one tree against another: readings and differences, in missing, unexpected, misshapen and mistyped leaves, a line each
+in one error."""
 
 from __future__ import annotations
 

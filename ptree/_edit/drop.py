@@ -1,4 +1,5 @@
-"""Drop the selected leaves from a tree, and the nodes that this leaves empty."""
+"""Drop the selected leaves from a tree, and nodes that this leaves empty: fixed containers (lists, tuples, dataclasses) keep
+all children or go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep ties when their sources go: the first alias of a source that is gone inherits the leaf, and the others tie to it."""
+"""Heirs of a source that is gone: its first alias takes over the leaf, and the others tie to that; the nodes above paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Merge trees into one, the inverse of partition: which entry of a path stays, which are in more than one tree."""
+"""Merge trees, the parts of one, with their entries and containers; the inverse of partition; refuse paths in more than one
+tree."""
 
 from __future__ import annotations
 

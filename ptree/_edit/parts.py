@@ -1,4 +1,4 @@
-"""Select leaves of a tree under their own paths, or partition it into two trees: the selected leaves, and the rest."""
+"""Parts of a tree: select leaves under their own paths, or partition into two trees, the selected leaves and the rest."""
 
 from __future__ import annotations
 

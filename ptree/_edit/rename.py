@@ -1,4 +1,5 @@
-"""Rename, other names for the leaves of any tree, by pattern or regex."""
+"""Rename leaves and containers of any tree by pattern or regex: the new path of each name, and the target that a whole
+container moves to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rules, an ordered table selector -> value of which the first match wins: explain which rule takes which leaf, label, assign.
+"""Rules, an ordered table selector -> value of which the first match wins: explain which rule takes which leaf, label, assign
+values, mask.
 
 Rules are strict: one that takes no leaf, as it matches nothing or as the rules before it take all that it
 matches, and, where every leaf needs a value, a leaf that none matches, are one error that lists all of them.

@@ -1,4 +1,5 @@
-"""Selectors: parse one, choose the leaves or single layers that it matches, and say why a part of it matches nothing.
+"""Selectors: parse one, match its parts, choose leaves or single layers, add and leave out overlapping layers; problems of
+what matches nothing.
 
 A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`,
 or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a sequence are applied in order;

@@ -1,4 +1,5 @@
-"""Write into any pytree by path where the structure stays: set a value, update selected leaves, check that they fit.
+"""Write values into any pytree by path, the structure as it is: set a leaf, node or layer with the value's leaves, update
+selected leaves, check the fit.
 
 Both return a new tree, or the same one where nothing changed, and share what they did not touch.
 Trees, dicts, lists, tuples, named tuples, dataclasses and other registered nodes keep their types.

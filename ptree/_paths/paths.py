@@ -1,4 +1,5 @@
-"""Paths as strings such as `"blocks/3/attn/kernel"`: split one into its segments, join two, put names in natural order."""
+"""Paths as strings such as `"blocks/3/attn/kernel"`: split one into segments, join two, names in natural order; what a bad
+path was meant by."""
 
 from __future__ import annotations
 

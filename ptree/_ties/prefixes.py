@@ -1,4 +1,5 @@
-"""Prefix trees: one value in the place of a whole node, as `jax.vmap`'s in_axes and optax's labels take them."""
+"""Prefix trees: one value in the place of a whole node, for in_axes of `jax.vmap` and labels of optax; the table path nearest
+above each leaf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gradient_by_use: the gradient with respect to each name of a tied leaf; its uses, and their contributions."""
+"""gradient_by_use: the gradient with respect to each use, a name of a tied leaf, source or alias; their contributions."""
 
 from __future__ import annotations
 

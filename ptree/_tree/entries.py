@@ -1,4 +1,5 @@
-"""Collect the entries of a pytree, path -> leaf, tie or empty node; list leaves and aliases; map or replace leaves."""
+"""Collect the structure of a pytree by path: entries (leaf, tie, empty node) and containers; list leaves and aliases; map or
+replace leaves; check depth."""
 
 from __future__ import annotations
 

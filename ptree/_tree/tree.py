@@ -1,4 +1,5 @@
-"""Tree, an immutable nested dict that JAX flattens as fast as a plain dict.
+"""Tree, an immutable nested dict that JAX flattens as fast as a plain dict: reading by path, union, equality, printing as a
+table.
 
 A Tree is the pair that JAX asks for when it flattens: the children, and a `Layout` that many Trees share: keys, declared
 order, ties. The layout is the static part, compared by identity first. So a tie is structure: only its source is a leaf.

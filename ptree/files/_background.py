@@ -1,4 +1,5 @@
-"""Calls in background threads, which Python waits for at exit: what failed, and nobody has asked for, makes the process fail."""
+"""Calls in background threads, which Python waits for at exit, also in a child process; a failure that nobody collects is
+logged and printed at the end."""
 
 from __future__ import annotations
 

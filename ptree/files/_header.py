@@ -1,4 +1,5 @@
-"""Write and parse the header of a safetensors file: the offsets of each tensor, the metadata, and the header's checksum.
+"""Write and parse the header of a safetensors file: tensors with offsets, shapes and facts, metadata in Unicode, length and
+checksum; limits of counts.
 
 FORMAT.md describes the bytes.
 """

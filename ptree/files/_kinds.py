@@ -1,4 +1,5 @@
-"""Kinds of leaves: how arrays of JAX, NumPy and PyTorch, Python numbers and PRNG keys are written to a file and read back.
+"""Kinds of leaves in files: arrays of JAX, NumPy and PyTorch, Python numbers, PRNG keys, empty nodes; find a kind, fetch
+values, make the leaf again.
 
 Each kind is a class. A new kind is a subclass of `LeafKind` in `KINDS`, with a line in FORMAT.md and a test.
 """

@@ -1,4 +1,5 @@
-"""Load a tree from a file, with a report: select and rename leaves, compare ties, read, fit and place what was selected."""
+"""Load a tree from a safetensors file, with a report: open what is saved, select and rename leaves, read, fill `like`, draw
+missing ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Metrics that a step of training is saved with: checked, as text in the metadata of its file, and steps ranked by one of them."""
+"""Metrics of a training step: check the numbers and the option `best`, write them as text in the metadata of the file, rank
+steps by one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Save a tree to a safetensors file, now or in the background: check and describe leaves, names, metadata and shard size."""
+"""Save a tree to a safetensors file, now or in the background: plan it, check and describe leaves, names, metadata and shard
+size; a Saved handle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The steps in a folder of checkpoints: list them, read their metrics, remove one, sweep up what crashes have left."""
+"""Steps saved in a folder of checkpoints: list them in each form, read their metrics, remove one, sweep up what crashes have
+left in the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Fit a file to a template, `like`: match its stacks, ties, numbers and dtypes with those of `like`, keep or cast values."""
+"""Fit a file to a template, `like`, and report: match stacks, single layers, broken ties, numbers and casts; missing, kept,
+likely renamed leaves."""
 
 from __future__ import annotations
 

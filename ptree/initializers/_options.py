@@ -1,4 +1,5 @@
-"""Check the options of an initialiser, numbers and axes, and write its call with these options as a person would."""
+"""Check the options of an initialiser, real and whole numbers, arrays and axes; a factory makes an initialiser of them; refuse
+one that is not called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Check the value of one argument: a whole or real number within bounds, a flag, a name, a function, or None; what to write instead."""
+"""Check the value of one argument: a number within bounds, a flag, a text, axis names, one of several names, a function,
+optional; what fix to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The check of each argument of each layer, by name (CHECKS), and the problems with the values that a layer is given."""
+"""The check of each argument of each layer by name (CHECKS), a rotary base included; values as shown in a message, and all
+problems with them."""
 
 from __future__ import annotations
 

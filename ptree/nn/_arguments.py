@@ -1,5 +1,5 @@
-"""Check the arguments of a layer's constructor, names and values; what PyTorch, Keras and Flax take by position or keyword is
-answered with what to write here."""
+"""Check the arguments of a layer's constructor, by position or keyword, and its field values; instead of a call in the words
+of PyTorch, Keras or Flax, show ours."""
 
 from __future__ import annotations
 

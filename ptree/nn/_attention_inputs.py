@@ -1,4 +1,5 @@
-"""Check what a call of attention is given besides its input: context, values, mask, bias, positions and cache."""
+"""Check the inputs of attention besides `x`: the context of keys and values, mask and bias of four axes (batch, heads, time,
+places), positions, cache."""
 
 from __future__ import annotations
 

@@ -227,7 +227,7 @@ BAD = {
 
 TAKEN = {
     "MaxPool": {"stride": [None]}, "AvgPool": {"stride": [None]},
-    "MultiHeadAttention": dict.fromkeys(("head_dim", "kv_heads", "window", "rotary", "soft_cap"), [None]),
+    "MultiHeadAttention": {"head_dim": [None], "kv_heads": [None], "window": [None], "rotary": [None], "soft_cap": [None]},
     "Repeat": {"unroll": [True]}, "LSTM": {"unroll": [True]}, "GRU": {"unroll": [True]}, "RNN": {"unroll": [True]},
     "ConvTranspose": {"padding": [-1]},
 }  # fmt: skip
