@@ -13,7 +13,7 @@ from .._words import SHOWN, describe_apart, lines, listed, quoted
 
 
 def check(tree: PyTree, like: PyTree) -> None:
-    """Raise one error that lists by path all in which a tree differs from another: leaves, shapes, dtypes, ties.
+    """Check a tree against another, and raise one error that lists all differences by path: leaves, shapes, dtypes, ties.
 
     >>> check({"w": 1, "b": 2}, like={"w": 1, "c": 2})
     Traceback (most recent call last):
@@ -93,7 +93,7 @@ def differences(expected: Mapping[str, Leaf], got: Mapping[str, Leaf], but: Sequ
 
 
 def readings(tree: PyTree) -> dict[str, PyTree]:
-    """What can be read anywhere in the tree, by path: leaves, the shapes that aliases show, empty nodes."""
+    """Collect all readings of a tree by path: leaves, the shapes that aliases show, empty nodes."""
     leaf_at = dict(leaves(tree))
     found: dict[str, PyTree] = {}
     for path, value in entries(tree).items():

@@ -58,7 +58,7 @@ def _is_gone(path: str, value: PyTree, before: Structure, gone: Collection[str])
 
 
 def _with_all_children(before: Structure, after: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The entries with which each list, tuple or dataclass keeps all its children, or goes as a whole.
+    """Complete the entries so that each list, tuple or dataclass keeps all its children, or goes as a whole.
 
     A mapping in it that lost all its leaves stays as an empty one. It goes if no leaf is left in it, from a mapping.
     """
@@ -120,5 +120,5 @@ def _container_above(path: str, before: Structure) -> str:
 
 
 def _is_in(path: str, nodes: Collection[str]) -> bool:
-    """Whether one of these nodes lies above a path."""
+    """Whether a path lies in any of these nodes."""
     return bool(nodes) and not nodes_above([path]).isdisjoint(nodes)

@@ -129,7 +129,7 @@ def _check_no_pattern(tree: PyTree, segments: Sequence[str], attempt: str) -> No
 
 
 def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: str) -> None:
-    """Raise where the node at a place cannot have a child of a new name."""
+    """Raise where the node at a place cannot take a child with a new name."""
     at = "/".join(segments[:used])
     node = read(place)
     inside = opened(node)

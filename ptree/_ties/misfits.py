@@ -34,7 +34,7 @@ from .equal_leaves import is_transpose
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what to do about it."""
+    """A problem with a tie, and the likely fix."""
 
     text: str
     fix: str

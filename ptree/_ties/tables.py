@@ -134,7 +134,7 @@ def _path_or_above(path: str, paths: Mapping[str, Tie]) -> str | None:
 
 
 class _WrittenOut(NamedTuple):
-    """A table without patterns, and what is wrong with it."""
+    """The ties of a table in which patterns are written out, and the problems of the table."""
 
     pairs: dict[str, Tie]
     problems: list[Problem]

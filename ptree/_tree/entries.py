@@ -94,7 +94,7 @@ def _collect_tree_leaves(node: BareTree, prefix: str, found: Leaves) -> bool:
 
 
 class Structure(NamedTuple):
-    """All of a tree by path: what edits of structure change, and `assemble` builds a tree of."""
+    """The structure of a tree by path, entries and containers: edits change it, and `assemble` makes a tree of it."""
 
     entries: dict[str, PyTree]
     """Path -> leaf, `Tie` (whose source is a path from the root), node without children, `MISSING` for a gap."""

@@ -24,7 +24,7 @@ class UnpackedTies(NamedTuple):
 
 
 def unpacked_ties(names: Iterable[object], value_at: Callable[[str], PyTree]) -> UnpackedTies:
-    """The ties that these names know, of what is in the mapping; where a source is not in it, its first alias is one."""
+    """Find the ties that these names know between values of the mapping; the first alias of a source that is not in it is one."""
     kept: dict[str, Tie] = {}
     lost: dict[str, Tie] = {}
     heirs: dict[str, tuple[str, Tie]] = {}

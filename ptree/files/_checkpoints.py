@@ -117,7 +117,7 @@ class Checkpoints:
         self._pending: Background[None] | None = None
 
     def steps(self) -> list[int]:
-        """The steps in the folder, the newest last; a step that is being written is not one of them."""
+        """The steps in the folder, the newest last; a step that is still being written is not listed."""
         return sorted({saved.number for saved in saved_steps(self._folder)})
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -247,7 +247,7 @@ class Checkpoints:
     def _first_whole(
         self, candidates: list[SavedStep], like: PyTree, options: Mapping[str, Any]
     ) -> tuple[int, PyTree] | None:
-        """Load the first of these steps that is not damaged; None if one of them has been removed meanwhile."""
+        """Load the first of these steps that is not damaged; None if another process has removed one meanwhile."""
         for saved in candidates:
             try:
                 tree = load(saved.path, like, **options)
@@ -401,7 +401,7 @@ class Checkpoints:
 
 
 def _one_form_each(saved: Iterable[SavedStep]) -> list[SavedStep]:
-    """Each step once, in the form that is first."""
+    """List each step once: of its forms (a file, a folder by Orbax) the first one."""
     first: dict[int, SavedStep] = {}
     for one in saved:
         first.setdefault(one.number, one)
@@ -432,7 +432,7 @@ def _checked_step(step: int, tree: PyTree) -> int:
 
 
 def _is_damage(error: FileError | OSError) -> bool:
-    """Whether an error says that what was saved has changed since, or that the disk is broken there."""
+    """Whether an error means damage: the saved bytes have changed since, or the disk is broken there."""
     return error.is_damage if isinstance(error, FileError) else error.errno == errno.EIO
 
 

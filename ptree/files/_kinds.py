@@ -32,7 +32,7 @@ NUMBERS = (bool, int, float, complex)
 """Python's numbers."""
 
 Array: TypeAlias = "jax.Array | np.ndarray | torch.Tensor"
-"""What has the numbers of a leaf, before they are fetched to the host."""
+"""The array of a leaf, before its numbers are fetched to the host."""
 
 
 class LeafKind(ABC):

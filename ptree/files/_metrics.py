@@ -70,7 +70,7 @@ class Best:
         return not math.isnan(metrics.get(self.metric, math.nan))
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[bool, float]:
-        """A key to sort by, the greatest for the best; the least for what has no score."""
+        """Rank metrics by a sort key: the greatest for the best step, the least for a step without a score."""
         if not self.has_score(metrics):
             return False, 0.0
         value = metrics[self.metric]

@@ -19,8 +19,8 @@ LARGEST_SIZE = 2**31 - 1
 
 
 class UnfitError(Exception):
-    """A value that does not fit its argument: what was expected, and as the end of the sentence what to write instead, if
-    that is clear."""
+    """A value that does not fit its argument: what was expected, and the fix if it is
+    clear, as the end of the sentence."""
 
     def __init__(self, expected: str, fix: str = ""):
         super().__init__(expected)
@@ -43,7 +43,7 @@ def whole_from(least: int, value: object, expected: str) -> int:
 
 
 def whole_fix(value: object) -> str:
-    """What to write instead of a text or a float that means a whole number."""
+    """The fix for a text or a float that means a whole number: the number to write instead."""
     if isinstance(value, str) and value.isdecimal() and len(value) < 10:
         return f": write {int(value)}"
     if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(value) < LARGEST_SIZE:
@@ -62,7 +62,7 @@ def sequence(value: object) -> list[object] | None:
 def real_within(
     *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf, such_as: str = ""
 ) -> Check:
-    """A check of a finite real number within these bounds."""
+    """Make a check of a finite real number within these bounds."""
     bounds: list[str] = []
     if least > -math.inf:
         bounds.append(f"of at least {least:g}")
@@ -118,7 +118,7 @@ def flag_or_function(value: object) -> object:
 
 
 def one_of(*choices: str | None) -> Check:
-    """A check of one of several names."""
+    """Make a check of an argument that is one of several names."""
     expected = " or ".join([", ".join(map(repr, choices[:-1])), repr(choices[-1])])
 
     def check(value: object) -> object:
@@ -137,7 +137,7 @@ def nearest_fix(value: object, names: Collection[str]) -> str:
 
 
 def text(value: object) -> str:
-    """Check a name."""
+    """Check a text, such as the name of a function."""
     if isinstance(value, str):
         return value
     raise UnfitError("a name")
@@ -161,7 +161,7 @@ def function(value: object) -> object:
 
 
 def optional(check: Check) -> Check:
-    """A check that takes None too."""
+    """Make a check optional: it takes None too."""
 
     def checked(value: object) -> object:
         if value is None:

@@ -87,7 +87,7 @@ CHECKS: Mapping[str, Check] = {
 
 
 def shown(value: object) -> str:
-    """The value of an argument, for a message: an array by its shape and dtype, a function by its name."""
+    """Show the value of an argument in a message: an array by its shape and dtype, a function by its name."""
     if isinstance(value, Tracer):
         return describe(value)
     if callable(value) and not isinstance(value, str):
@@ -96,7 +96,7 @@ def shown(value: object) -> str:
 
 
 def problems_with(kind: type, values: Mapping[str, object]) -> dict[str, str]:
-    """What is wrong with the values of a layer's arguments: name -> "expected ..., got ..." and what to write instead."""
+    """Find the problems with the values of a layer's arguments: name -> "expected ..., got ..." and what to write instead."""
     problems: dict[str, str] = {}
     for name, check, _ in checks_of(kind):
         if name not in values:

@@ -57,7 +57,7 @@ def index(value: object) -> int:
 
 
 def padding(names: Collection[str], least: int = 0) -> Check:
-    """A check of the padding of a window: one of these names, a number, or for each axis a name, a number or
+    """Make a check of the padding of a window: one of these names, a number, or for each axis a name, a number or
     (before, after).
 
     Args:
