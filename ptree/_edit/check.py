@@ -113,7 +113,7 @@ def structure_error(
     sides: tuple[str, str] = ("", ""),
     ties: Sequence[str] = (),
 ) -> StructureError:
-    """All that does not fit as one error: one line if there is one difference, else a line each.
+    """Make one error of all differences: one line if there is one, else a line each.
 
     `prefix` goes before each path; `sides` says behind each value where it is.
     """

@@ -12,7 +12,7 @@ from .._errors import PathError
 from .._paths import join, split
 from .._tree import Leaf, PyTree, Tie, aliases, locate, no_path, opened, read
 from .._words import listed, quoted
-from .tables import untie
+from .untie import untie
 
 
 def gradient_by_use(

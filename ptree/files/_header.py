@@ -280,7 +280,7 @@ def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) ->
             raise ValueError(f"the bytes of {quoted(tensor.name)} and of {before} {what}")
         end, last = tensor.stop, tensor
     if end != size:
-        raise ValueError(f"it is to have {end:,} bytes, and has {size:,}")
+        raise ValueError(f"its header describes {end:,} bytes, and it has {size:,}")
 
 
 def split_metadata(
