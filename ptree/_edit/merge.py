@@ -119,7 +119,7 @@ _GAP, _NONE, _EMPTY_NODE, _LEAF = range(4)
 
 
 def _precedence(value: PyTree) -> int:
-    """Which of two entries of one path stays in a merge: only two leaves, or ties, are in each other's way."""
+    """Choose which of two entries of one path stays in a merge: only two leaves, or ties, exclude each other."""
     if value is MISSING:
         return _GAP
     if value is None:

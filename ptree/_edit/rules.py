@@ -231,7 +231,7 @@ def _other_axes(tree: PyTree, by_alias: Sequence[tuple[str, str, str]]) -> list[
 
 
 def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple[Selected, Any]]:
-    """What `assign` gives for values that are meant for axes, where rules may name single layers of stacks too.
+    """Assign values by rules, as `assign` does, to leaves and to single layers of stacks; the values are for axes.
 
     Whole leaves come first, then layers.
 

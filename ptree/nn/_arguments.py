@@ -288,7 +288,7 @@ def _positions_of(kind: type) -> Positions:
 
 
 def _kept(options: Mapping[str, object], accepted: _Accepted) -> dict[str, object]:
-    """The options of a call under their names here, without those that there are not."""
+    """The options of a call that exist here, under their names here."""
     kept: dict[str, object] = {}
     for name, value in options.items():
         ours = name if name in accepted.names else _our_name(name, accepted)

@@ -17,7 +17,7 @@ from ._layer import Layer
 
 
 def check_context(layer: Layer, x: jax.Array, context: PyTree, name: str) -> None:
-    """Check what keys or values are computed from; `name` is that of the argument."""
+    """Check the context that keys or values are computed from; `name` is that of the argument."""
     if context is None:
         return
     if len(floats(layer, context).shape) != 3 or context.shape[0] != x.shape[0]:
@@ -110,7 +110,7 @@ def _broadcasts(array: PyTree, full: tuple[int, ...]) -> bool:
 
 
 def _four_axes(name: str, array: PyTree, full: tuple[int, int, int, int]) -> str:
-    """What to write for an array of fewer axes, by what its sizes may mean."""
+    """The fix for a mask or bias without four axes: the index to write, by what its sizes may mean."""
     batch, _, time, places = full
     shape = np.shape(array)
     fixes: list[str] = []
