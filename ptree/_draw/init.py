@@ -1,4 +1,5 @@
-"""Draw the parameters of a spec by initialiser and rules (init), draw some of them again (reinit), or give shapes (abstract)."""
+"""Draw the parameters of a spec by initialisers, rules and schemes (init, with jobs and placements), draw some again (reinit),
+give shapes (abstract)."""
 
 from __future__ import annotations
 

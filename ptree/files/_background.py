@@ -1,4 +1,5 @@
-"""Calls in background threads, which Python waits for at exit: what failed, and nobody has asked for, makes the process fail."""
+"""Calls in background threads, which Python waits for at exit, also in a child process; a failure that nobody collects is
+logged and printed at the end."""
 
 from __future__ import annotations
 
@@ -33,14 +34,14 @@ _child = 0
 
 
 class Background(Generic[T]):
-    """A call in a thread of its own. If it fails and nobody calls `result`, that is logged, and told at exit."""
+    """A call in a thread of its own. If it fails and nobody calls `result`, the failure is logged, and printed at exit."""
 
     def __init__(self, name: str, call: Callable[[], T]):
         self._name, self._number, self._process = name, next(_numbers), os.getpid()
         self._is_collected = True  # until there is an outcome
         self._outcome = _begun(call)
         self._is_collected = False
-        _tell_at_end_of_child()
+        _register_end_of_child()
         with _lock:
             _unfinished[self._number] = name, self._outcome
         number = self._number  # not `self`: the handle may go while the thread runs
@@ -113,7 +114,7 @@ def _line(name: str, error: BaseException) -> str:
 
 
 def _lost() -> list[str]:
-    """Wait for all calls, and give a line for each that failed; an interrupt ends the waiting."""
+    """List the lost calls: wait for all, and give a line for each that failed; an interrupt ends the waiting."""
     waiting = list(_unfinished.values())
     with suppress(KeyboardInterrupt):
         wait([outcome for _, outcome in waiting])
@@ -124,7 +125,7 @@ def _lost() -> list[str]:
     return lost
 
 
-def _tell(lost: list[str]) -> None:
+def _print_lost(lost: list[str]) -> None:
     if sys.stderr is None:  # as in a Windows program without a console
         return
     with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
@@ -132,10 +133,10 @@ def _tell(lost: list[str]) -> None:
 
 
 def _at_exit() -> None:
-    """Tell what was not saved, and let the process end with an error."""
+    """Print what was not saved, and let the process end with an error."""
     lost = _lost()
     if lost:
-        _tell(lost)
+        _print_lost(lost)
         sys.stderr = _FailingAtExit(sys.stderr)
 
 
@@ -160,8 +161,8 @@ class _FailingAtExit:
             raise OSError("not all was saved")
 
 
-def _tell_at_end_of_child() -> None:
-    """Do the same in a child by multiprocessing, which runs nothing of `atexit`."""
+def _register_end_of_child() -> None:
+    """Register the same for the end of a child by multiprocessing, which runs nothing of `atexit`."""
     global _child
     if parent_process() is not None and _child != os.getpid():
         _child = os.getpid()
@@ -173,7 +174,7 @@ def _at_end_of_child() -> None:
     lost = _lost()
     if not lost:
         return
-    _tell(lost)
+    _print_lost(lost)
     if not is_failing:  # multiprocessing shows what has ended the child, and gives it an exit code
         sys.exit(1)
 
@@ -191,7 +192,7 @@ def _wait_for_all() -> None:
 
 
 # Before `concurrent.futures` ends its threads, after which Orbax cannot finish what it has begun. Python 3.12 begins no
-# threads at all at this point, so that there a save with Orbax may be told as lost.
+# threads at all at this point, so that there a save with Orbax may be reported as lost.
 with suppress(AttributeError, RuntimeError):  # it is private; and while Python ends, it is too late
     threading._register_atexit(_wait_for_all)  # pyright: ignore[reportAttributeAccessIssue]
 atexit.register(_at_exit)

@@ -1,4 +1,5 @@
-"""Cast leaves of a file to the dtypes of a template, and find values that the new dtype does not hold."""
+"""Cast leaves of a file to the dtypes of a template: convert numbers, and find lost values that the new dtype does not hold,
+by range and extremes."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import operator
 import os
 import re
 import warnings
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 
 from .._errors import FileError
+from .._numbers import whole_number
 from .._tree import PyTree
 from .._words import describe, lines, quoted
 from ._background import Background
@@ -117,7 +117,7 @@ class Checkpoints:
         self._pending: Background[None] | None = None
 
     def steps(self) -> list[int]:
-        """The steps in the folder, the newest last; a step that is being written is not one of them."""
+        """The steps in the folder, the newest last; a step that is still being written is not listed."""
         return sorted({saved.number for saved in saved_steps(self._folder)})
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -247,7 +247,7 @@ class Checkpoints:
     def _first_whole(
         self, candidates: list[SavedStep], like: PyTree, options: Mapping[str, Any]
     ) -> tuple[int, PyTree] | None:
-        """Load the first of these steps that is not damaged; None if one of them has been removed meanwhile."""
+        """Load the first of these steps that is not damaged; None if another process has removed one meanwhile."""
         for saved in candidates:
             try:
                 tree = load(saved.path, like, **options)
@@ -316,7 +316,7 @@ class Checkpoints:
     def _existing(self, step: int | str) -> list[SavedStep]:
         """A step in each of its forms, the newest first; raises FileError if it is not there."""
         saved = saved_steps(self._folder)
-        number = _whole_number(step)
+        number = whole_number(step)
         found = [one for one in saved if one.number == number]
         if not found:
             others = sorted({one.number for one in saved})
@@ -401,7 +401,7 @@ class Checkpoints:
 
 
 def _one_form_each(saved: Iterable[SavedStep]) -> list[SavedStep]:
-    """Each step once, in the form that is first."""
+    """List each step once: of its forms (a file, a folder by Orbax) the first one."""
     first: dict[int, SavedStep] = {}
     for one in saved:
         first.setdefault(one.number, one)
@@ -412,27 +412,16 @@ class _StepTypeError(FileError, TypeError):
     """Error for a step that is no number; a caller may expect a TypeError, as of any argument of a wrong type."""
 
 
-def _whole_number(value: object) -> int | None:
-    """A whole number, also of NumPy or as an array of JAX; None for anything else, True and False too."""
-    # the other libraries refuse to make an index of a bool
-    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
-        return None
-    try:
-        return operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        return None
-
-
 def _check_count(name: str, count: int) -> None:
-    number = _whole_number(count)
+    number = whole_number(count)
     if number is None or number < 1:
         raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(count)}")
 
 
 def _checked_step(step: int, tree: PyTree) -> int:
-    number = _whole_number(step)
+    number = whole_number(step)
     if number is None:
-        fix = ". The two are swapped" if _whole_number(tree) is not None else ""
+        fix = ". The two are swapped" if whole_number(tree) is not None else ""
         given = quoted(step) if isinstance(step, (str, float, bool)) else describe(step)
         raise _StepTypeError(f"Checkpoints.save(step, tree): the step comes first, a whole number; got {given}{fix}")
     if number < 0:
@@ -443,7 +432,7 @@ def _checked_step(step: int, tree: PyTree) -> int:
 
 
 def _is_damage(error: FileError | OSError) -> bool:
-    """Whether an error says that what was saved has changed since, or that the disk is broken there."""
+    """Whether an error means damage: the saved bytes have changed since, or the disk is broken there."""
     return error.is_damage if isinstance(error, FileError) else error.errno == errno.EIO
 
 

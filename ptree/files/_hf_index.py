@@ -1,4 +1,5 @@
-"""Encode, parse and read an index (`model.safetensors.index.json`, as Hugging Face has it), and open the shards that it names."""
+"""Encode, parse and read an index of shards (`model.safetensors.index.json`, as Hugging Face has it), open them; mismatches,
+missing facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Check the path of a call, and find the file that it names, the path of its index, or an Orbax checkpoint."""
+"""Check the path of a call, and find its kind of location: the file to load or save, the path of its index, or an Orbax
+checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Metrics that a step of training is saved with: checked, as text in the metadata of its file, and steps ranked by one of them."""
+"""Metrics of a training step: check the numbers and the option `best`, write them as text in the metadata of the file, rank
+steps by one of them."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ class Best:
         return not math.isnan(metrics.get(self.metric, math.nan))
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[bool, float]:
-        """A key to sort by, the greatest for the best; the least for what has no score."""
+        """Rank metrics by a sort key: the greatest for the best step, the least for a step without a score."""
         if not self.has_score(metrics):
             return False, 0.0
         value = metrics[self.metric]

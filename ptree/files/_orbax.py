@@ -1,4 +1,5 @@
-"""Save and restore checkpoints with Orbax: folders of arrays sharded over several hosts, with ptree's facts in the metadata."""
+"""Save and restore checkpoints with Orbax, imported when needed: folders of arrays sharded over several hosts, a tree's facts
+and digest in metadata."""
 
 from __future__ import annotations
 

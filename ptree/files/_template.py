@@ -1,4 +1,5 @@
-"""Fit a file to a template, `like`: match its stacks, ties, numbers and dtypes with those of `like`, keep or cast values."""
+"""Fit a file to a template, `like`, and report: match stacks, single layers, broken ties, numbers and casts; missing, kept,
+likely renamed leaves."""
 
 from __future__ import annotations
 
@@ -352,7 +353,7 @@ def _dtypes_to_cast_to(template: Mapping[str, Leaf], values: Mapping[str, Leaf])
 
 
 def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype]) -> dict[str, str]:
-    """A sentence for each value that the dtype it is to be converted to does not hold."""
+    """Describe each lost value: a number that its new dtype does not hold."""
     sentences: dict[str, str] = {}
     for name, dtype in dtypes.items():
         lost = lost_value(values[name], dtype)

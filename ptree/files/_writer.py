@@ -33,7 +33,7 @@ from ._stored_leaf import StoredLeaf
 
 @dataclass(frozen=True)
 class Content:
-    """All that is to be written: leaves, facts and metadata."""
+    """The content to write to a file: leaves, facts and metadata."""
 
     leaves: dict[str, UnsavedLeaf]
     facts: Facts

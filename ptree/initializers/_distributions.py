@@ -1,4 +1,5 @@
-"""Initialisers that draw from one distribution for every shape: Gaussian (normal), cut (truncated), uniform, mixture, sparse."""
+"""Initialisers that draw from one distribution for every shape: Gaussian (normal), cut (truncated), uniform, mixture of
+shares, sparse; shift noise."""
 
 from __future__ import annotations
 

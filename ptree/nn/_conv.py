@@ -15,9 +15,9 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
-from ._argument_values import PADDING_MODES
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
+from ._size_checks import PADDING_MODES
 from ._window import (
     Padding,
     PaddingMode,

@@ -1,5 +1,5 @@
-"""Layer, the base class of all layers: declare, spec, init, apply, call, the layers inside its fields and the objects among
-them that are shared; and an adapter for layers of other classes."""
+"""Layer, the base class of all layers: declare, spec, init, apply, call; parts inside its fields, shared ones too; adapters
+for classes like a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recurrent layers, LSTM, GRU and the plain RNN: a state and its gates, scanned along the time axis of a sequence, also of a
+"""Recurrent layers, LSTM (with a forget bias), GRU and the plain RNN: a state and its gates, scanned along time, also of a
 padded batch with lengths."""
 
 from __future__ import annotations

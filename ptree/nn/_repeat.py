@@ -1,4 +1,5 @@
-"""Repeat: a loop over one layer n times, scanned over a stack of parameters or over steps that share the same ones."""
+"""Repeat: a loop over one layer n times, scanned over a stack of parameters or over steps that share the same ones; output
+problems of a step."""
 
 from __future__ import annotations
 

@@ -131,8 +131,8 @@ def header(table, data=b""):
         (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}}, b"123"),
          "the bytes of 'b' and of 'a' overlap"),
         (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12"), "the bytes of 'a' and of the header leave a gap"),
-        (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}, b"1"), "it is to have"),
-        (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"12"), "it is to have"),
+        (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}, b"1"), "its header describes"),
+        (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"12"), "its header describes"),
         (header({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, b"12345678"), "which does not take 8 bytes"),
         (header({"a": {"dtype": "U8", "shape": [-1, -1], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
         (header({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
@@ -157,7 +157,7 @@ def test_a_hostile_header_is_refused(file, data, why):
 @pytest.mark.parametrize(
     ("leaf", "facts", "why"),
     [
-        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and is to be one number"),
+        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and must be one number"),
         (np.arange(2), {"kinds": {"a": "key:rbg"}}, "'a' cannot be a PRNG key: JAX encountered invalid PRNG key data"),
         (np.arange(2), {"kinds": {"a": "key:own"}}, "'a' cannot be a PRNG key: unrecognized PRNG implementation"),
         (np.arange(2), {"kinds": {"a": "tensor"}}, "'a' is of the kind 'tensor', which this ptree does not know"),
