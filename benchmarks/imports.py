@@ -1,4 +1,4 @@
-"""Claim: `import ptree` costs at most 30 ms over `import jax`.
+"""Claim: `import ptree` costs at most 15 ms over `import jax`.
 
 Run it with `python benchmarks/imports.py`. Each measurement is a fresh process; the first compiles the
 bytecode and is shown apart.

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-# the tree, and a parameter that is not drawn yet
+# the tree
 from ._tree import Tree as Tree
-from ._draw import Param as Param
 
 # reading and writing, on any pytree
 from ._edit import get as get  # what is at a path
@@ -37,16 +36,11 @@ from ._edit import label as label  # a value for each leaf, by rule
 from ._edit import explain as explain  # which rule takes which leaf
 from ._edit import check as check  # one error for all in which two trees differ
 
-# drawing
-from ._draw import init as init  # every parameter of a spec
-from ._draw import reinit as reinit  # some leaves again
-from ._draw import abstract as abstract  # shapes and dtypes only
-from . import random as random  # the key of each path
-
 # sharing
 from ._ties import tie as tie  # two names for one leaf
 from ._ties import untie as untie  # a leaf for each name
 from ._ties import ties as ties  # alias -> source
+from ._ties import prefix as prefix  # one value for all below a path: axes of vmap, labels
 from ._tree import transposed as transposed  # a tie through a transpose
 from . import sharing as sharing  # equal leaves, transforms of your own, the gradient of each use
 
@@ -63,8 +57,15 @@ from ._errors import PtreeError as PtreeError
 from ._errors import StructureError as StructureError
 from ._errors import TieError as TieError
 
-# initialisers, layers, looking and keeping
 if _TYPE_CHECKING:
+    # drawing
+    from ._draw import Param as Param  # a parameter that is not drawn yet
+    from ._draw import init as init  # every parameter of a spec
+    from ._draw import reinit as reinit  # some leaves again
+    from ._draw import abstract as abstract  # shapes and dtypes only
+    from . import random as random  # the key of each path
+
+    # initialisers, layers, looking and keeping
     from . import initializers as initializers  # (key, shape, dtype) -> array
     from . import nn as nn  # layers
     from .files import Checkpoints as Checkpoints  # a run's last states, to go on from
@@ -75,6 +76,11 @@ if _TYPE_CHECKING:
     from .look import summary as summary  # every parameter, its shape and size
 
 _ROOMS = {
+    "Param": "_draw",
+    "init": "_draw",
+    "reinit": "_draw",
+    "abstract": "_draw",
+    "random": "random",
     "initializers": "initializers",
     "nn": "nn",
     "Checkpoints": "files",
@@ -103,6 +109,6 @@ def __dir__() -> list[str]:
 __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
-    "label", "load", "load_report", "mask", "merge", "nn", "open", "partition", "paths", "put", "random", "reinit", "rename", "save", "select", "set",
+    "label", "load", "load_report", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
     "sharing", "stacks", "summary", "tie", "ties", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

@@ -94,6 +94,8 @@ def describe(leaf: object) -> str:
     >>> describe(np.zeros((4, 8), "float32")), describe(True), describe("frozen"), describe(object())
     ('f32[4,8]', 'True', "'frozen'", 'object')
     """
+    if isinstance(leaf, type):  # np.float32 has the attributes of an array
+        return leaf.__name__
     shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)  # an array of any library
     if shape is not None and dtype is not None:
         return f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"

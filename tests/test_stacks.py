@@ -1,5 +1,7 @@
 """stack, unstack and scan, and what one layer of a stack is."""
 
+from itertools import product
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -124,6 +126,45 @@ def test_a_number_reads_one_layer_from_anywhere(apart, stacked):
     assert spec["blocks/2/q/kernel"] == declared()["blocks/2/q/kernel"]
     assert pt.abstract(stacked)["blocks/2/q/kernel"].shape == (4, 6)
     assert pt.mask(stacked, "**/bias")["blocks/2/q/bias"] is True
+
+
+def test_get_and_items_read_the_same_layers_of_labels():
+    mixed = pt.Tree({"b": {":": {"w": np.ones((3, 2)), "label": "x"}}})
+    for tree in (mixed, pt.asdict(mixed)):
+        for stack in (tree, pt.mask(tree, "**"), {"outer": pt.mask(tree, "**/w")}):
+            above = "outer/" if "outer" in stack else ""
+            for name, layer in product(("w", "label"), (0, 2, 3, 12)):
+                path = f"{above}b/{layer}/{name}"
+                try:
+                    [(found, value)] = pt.items(stack, path)
+                except pt.PatternError:
+                    with pytest.raises(pt.PathError):
+                        pt.get(stack, path)
+                    assert layer > 2
+                else:
+                    assert found == path
+                    np.testing.assert_array_equal(pt.get(stack, path), value)
+    assert pt.paths(pt.mask(mixed, "**"), "b/{0..2}/w") == ["b/0/w", "b/1/w", "b/2/w"]
+
+
+def test_what_a_put_replaces_does_not_count_for_the_layers_of_a_stack():
+    for kind in (pt.Tree, dict):
+        tree = kind({"b": {":": {"w": np.ones((3, 2))}}})
+        assert pt.put(tree, "b/:/w", np.ones((5, 2)))["b"][":"]["w"].shape == (5, 2)
+        assert pt.put(tree, "b/:", {"v": np.ones(4), "u": np.ones((4, 1))})["b"][":"]["v"].shape == (4,)
+        assert pt.put(tree, "b/:/w", {"v": np.ones(4)})["b"][":"]["w"]["v"].shape == (4,)
+        two = kind({"b": {":": {"w": np.ones((3, 2)), "v": np.ones(3)}}})
+        nested = kind({"b": {":": {"c": {":": {"w": np.ones((3, 2))}}}}})
+        assert pt.put(nested, "b/:/c/:/w", np.ones((5, 7)))["b"][":"]["c"][":"]["w"].shape == (5, 7)
+        for refused, path, value in (
+            (two, "b/:/w", np.ones((5, 2))),
+            (two, "b/:/u", np.ones(5)),
+            (tree, "b/:", {"v": np.ones(4), "u": np.ones(5)}),
+            (tree, "b/:/w", np.float32(1)),
+            (kind({"b": {":": {"a": np.ones(3), "c": {":": {"w": np.ones((3, 2))}}}}}), "b/:/c/:/w", np.ones((5, 7))),
+        ):
+            with pytest.raises(pt.StructureError, match="layers: its axis"):
+                pt.put(refused, path, value)
 
 
 def test_set_and_update_write_one_layer(apart, stacked):

@@ -10,6 +10,7 @@ from .check import check as check
 from .check import differences as differences
 from .check import readings as readings
 from .check import structure_error as structure_error
+from .hints import Hints as Hints
 from .leaf_names import names_of_leaves as names_of_leaves
 from .merge import merge as merge
 from .pattern_walk import Selected as Selected
@@ -31,8 +32,6 @@ from .selectors import choose as choose
 from .selectors import choose_layers as choose_layers
 from .selectors import choose_names as choose_names
 from .selectors import choose_values as choose_values
-from .selectors import unused_in_braces as unused_in_braces
-from .selectors import why_unmatched as why_unmatched
 from .structure import asdict as asdict
 from .structure import drop as drop
 from .structure import partition as partition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .._errors import StructureError
 from .._paths import natural
@@ -57,8 +57,7 @@ def _standing(path: str, entries: Mapping[str, PyTree]) -> str:
     return f"tied to {value.shown()!r}" if type(value) is Tie else "a leaf of its own"
 
 
-@dataclass(frozen=True)
-class Differences:
+class Differences(NamedTuple):
     """In what the leaves of two trees differ: lists of paths."""
 
     missing: Sequence[str] = ()
@@ -71,7 +70,7 @@ class Differences:
 
     def without(self, paths: Collection[str]) -> Differences:
         """The differences at all other paths."""
-        groups = [[path for path in group if path not in paths] for group in vars(self).values()]
+        groups = [[path for path in group if path not in paths] for group in self]
         return Differences(*groups)
 
 
@@ -122,7 +121,7 @@ def structure_error(
         *_name_lines(found, prefix, sides),
         *lines(ties).splitlines(),
     ]
-    groups = [_shown_paths(group, prefix) for group in vars(found).values()]
+    groups = [_shown_paths(group, prefix) for group in found]
     if len(problems) == 1:
         text = f"{what}: {problems[0]}."
         return StructureError(f"{text} {fix}" if fix else text, *groups)

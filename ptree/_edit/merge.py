@@ -15,9 +15,11 @@ from .._tree import (
     Tie,
     Tree,
     assemble,
-    leaves,
+    has_slashes,
+    has_string_keys,
     locate,
     opened,
+    own_items,
     remade,
     structure,
     write,
@@ -57,12 +59,9 @@ def merge(*trees: PyTree) -> PyTree:
     merged = _merged_entries(parts)
     _check_not_twice(merged)
     try:
-        whole = assemble(merged.entries, containers)
+        return assemble(merged.entries, containers)
     except (PathError, StructureError) as error:
         raise type(error)(f"cannot merge: {error}") from None
-    if not isinstance(whole, BareTree):
-        leaves(whole)  # raises where two leaves now have one path
-    return whole
 
 
 # --------------------------------------------------------------------------------------- entries
@@ -164,21 +163,30 @@ def _merged_containers(first: Mapping[str, PyTree], second: Mapping[str, PyTree]
             continue
         if type(there) is not type(node):
             raise _unlike(path, there, node)
-        if _has_slashes(path, there, node):
-            merged[path] = remade(there, {**node, **there})  # assembly then knows all the keys that hold slashes
+        if _has_keys_to_know(path, there, node):
+            # by name, as 1 and "1" are one; assembly then knows all the keys
+            by_name = {str(key): (key, value) for key, value in (*own_items(node).items(), *own_items(there).items())}
+            merged[path] = remade(there, dict(by_name.values()))
     return merged
 
 
-def _has_slashes(path: str, there: PyTree, node: PyTree) -> bool:
-    """Whether two containers of one type have keys that hold slashes; raises where they have names of their own that differ."""
-    left, right = opened(there), opened(node)
-    assert left is not None
-    assert right is not None
-    if not left.is_mapping:
-        if list(left.names) != list(right.names):
+def _has_keys_to_know(path: str, there: PyTree, node: PyTree) -> bool:
+    """Whether two containers of one type have keys that their names do not tell, as they hold slashes or are no strings.
+
+    Raises where they have names of their own that differ.
+    """
+    if type(there) is not dict:  # most are, and take any name
+        left, right = opened(there), opened(node)
+        assert left is not None
+        assert right is not None
+        is_mapping = left.is_mapping
+        if not is_mapping and list(left.names) != list(right.names):
             raise _unlike(path, there, node)
-        return False
-    return any("/" in name for name in (*left.names, *right.names))
+        if not is_mapping:
+            return False
+    if has_slashes(there) or has_slashes(node):
+        return True
+    return not (has_string_keys(there) and has_string_keys(node))
 
 
 def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:

@@ -18,9 +18,9 @@ from .._tree import (
     check_depth,
     collect_leaves,
     is_stack,
-    layer_counts,
+    layer_count,
     layer_of,
-    opened,
+    named_children,
     source_of,
     stacked_axes,
     trimmed,
@@ -117,37 +117,39 @@ class PatternWalk:
     ) -> None:
         """Visit the children of a plain dict by the only names that lead on: no other key is looked at."""
         for name in names:
-            if name in node:
-                self._visit_child(node[name], name, prefix, state, index, alias)
+            after = self.pattern.step(state, name) if name in node else None
+            if after is not None:
+                below = (*index, ALL_LAYERS) if name == STACKED else index
+                self.visit(node[name], f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
         if is_stack([*node]):
             self._visit_layers(node[STACKED], prefix, state, index, alias)
 
     def _visit_container(self, node: PyTree, prefix: str, state: State, index: Index, alias: str) -> None:
-        inside = opened(node)
-        if inside is None:
+        children = named_children(node)
+        if children is None:
             return
-        for name, child in zip(inside.names, inside.values, strict=True):
-            self._visit_child(child, name, prefix, state, index, alias)
-        if is_stack(inside.names):
-            self._visit_layers(inside.values[0], prefix, state, index, alias)
+        after_names = state.next
+        for name, child in children:
+            after = after_names[name] if name in after_names else self._after_name(state, name)
+            if after is None or (type(child) in LEAF_TYPES and not after.accepts):
+                continue  # as in `_visit_tree`
+            below = (*index, ALL_LAYERS) if name == STACKED else index
+            self.visit(child, f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
+        if is_stack([name for name, _ in children[:2]]):
+            self._visit_layers(children[0][1], prefix, state, index, alias)
 
-    def _visit_child(self, child: PyTree, name: str, prefix: str, state: State, index: Index, alias: str) -> None:
-        after = state
-        for segment in name.split("/") if "/" in name else (name,):  # a key of a foreign dict may hold a slash
-            if after.accepts:
+    def _after_name(self, state: State, name: str) -> State | None:
+        """The state after a name, which holds slashes in some foreign dicts; None where nothing below can match."""
+        after: State | None = state
+        for segment in name.split("/"):
+            if after is None or after.accepts:
                 break
-            step = self.pattern.step(after, segment)
-            if step is None:
-                return
-            after = step
-        if type(child) in LEAF_TYPES and not after.accepts:
-            return
-        below = (*index, ALL_LAYERS) if name == STACKED else index
-        self.visit(child, f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
+            after = self.pattern.step(after, segment)
+        return after
 
     def _visit_layers(self, child: PyTree, prefix: str, state: State, index: Index, alias: str) -> None:
         """Visit the single layers of a stack that the pattern names by number."""
-        count = min(layer_counts(child, len(index)), default=0)
+        count = layer_count(child, len(index))
         for number in self.pattern.layers(state, count):
             after = self.pattern.step_layer(state, number)
             if after is not None:
@@ -162,7 +164,7 @@ class PatternWalk:
                 self._visit_alias(node, name, after, below)
         if not is_stack([*node.names]) or state.accepts:
             return
-        count = min(layer_counts(node.sources(), len(index)), default=0)
+        count = layer_count(node.sources(), len(index))
         for number in self.pattern.layers(state, count):
             after = self.pattern.step_layer(state, number)
             if after is not None:
@@ -178,6 +180,9 @@ class PatternWalk:
 
     def _collect(self, node: PyTree, prefix: str, index: Index, alias: str) -> None:
         index = trimmed(index)
+        if type(node) in LEAF_TYPES and not index and not alias:
+            self.whole.append((prefix[:-1], node))
+            return
         if not index and not alias:
             collect_leaves(node, prefix, self.whole)
             return

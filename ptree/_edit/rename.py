@@ -18,11 +18,13 @@ from .._tree import (
     distinct,
     entries,
     opened,
+    own_items,
     structure,
     with_items,
 )
 from .._words import describe, lines, quoted
-from .selectors import unused_in_braces, why_unmatched
+from .hints import Hints
+from .structure import nodes_above
 
 T = TypeVar("T")
 OldName: TypeAlias = "str | re.Pattern[str]"
@@ -57,7 +59,7 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
     new = {name: name if rule is None else _renamed(name, rule, table[rule]) for name, rule in rules.items()}
     _check_clashes(new, is_flat=flat is not None)
     if flat is not None:
-        values = {str(key): value for key, value in tree.items()}  # pyright: ignore[reportAttributeAccessIssue]
+        values = {str(key): value for key, value in own_items(tree).items()}
         return with_items(tree, {new[name]: value for name, value in values.items()}, "cannot rename")
     before = structure(tree)
     containers = _moved_containers(before, new)
@@ -86,11 +88,12 @@ def _check_table(tree: PyTree, table: Mapping[OldName, str]) -> None:
 
 def _flat_names(tree: PyTree) -> list[str] | None:
     """The keys of a plain mapping of leaves, which stays flat whatever its names hold; None for any other tree."""
-    if not isinstance(tree, Mapping) or isinstance(tree, BareTree):
+    inside = opened(tree)
+    if inside is None or not inside.is_mapping or isinstance(tree, BareTree):
         return None
-    if any(opened(value) is not None for value in tree.values()):
+    if any(opened(value) is not None for value in inside.values):
         return None
-    return [name for name, _ in distinct([(str(key), value) for key, value in tree.items()])]
+    return [name for name, _ in distinct([(str(key), value) for key, value in own_items(tree).items()])]
 
 
 # ------------------------------------------------------------------------------------- new names
@@ -149,25 +152,26 @@ def _checked_path(path: str, new: str, renamed: str) -> str:
 def _check_used(table: Mapping[OldName, str], rules: Mapping[str, OldName | None], tree: PyTree) -> None:
     """Raise for each pattern that renames nothing, and each alternative in its braces that matches nothing."""
     used = {*rules.values()}
+    hints = Hints(tree)
     problems: list[str] = []
     for old in table:
         if old in used and not (isinstance(old, str) and "{" in old):
             continue
         matched = [name for name in rules if _is_matched(old, name)]
         if old not in used:
-            problems.append(_why_unused(old, matched, tree))
+            problems.append(_why_unused(old, matched, hints))
         else:
-            problems += unused_in_braces(compile(str(old)), matched, tree)
+            problems += hints.unused_in_braces(compile(str(old)), matched)
     if problems:
         raise PatternError(lines(problems))
 
 
-def _why_unused(old: OldName, matched: Sequence[str], tree: PyTree) -> str:
+def _why_unused(old: OldName, matched: Sequence[str], hints: Hints) -> str:
     if isinstance(old, re.Pattern):
         return f"the regex {quoted(old.pattern)} matches no whole path, or an earlier rule takes all that it matches"
     if matched:
         return f"the pattern {quoted(old)} renames nothing: earlier rules take all that it matches"
-    return why_unmatched(compile(old), tree)
+    return hints.why_unmatched(compile(old))
 
 
 def _check_clashes(new: Mapping[str, str], is_flat: bool) -> None:
@@ -179,15 +183,14 @@ def _check_clashes(new: Mapping[str, str], is_flat: bool) -> None:
             raise StructureError(f"cannot rename: {quoted(first)} and {quoted(path)} both land on {quoted(renamed)}")
     if is_flat:
         return
-    for renamed, path in origins.items():
-        segments = renamed.split("/")
-        for cut in range(1, len(segments)):
-            above = "/".join(segments[:cut])
-            if above in origins:
-                raise StructureError(
-                    f"cannot rename: {quoted(origins[above])} lands on {quoted(above)}, and {quoted(path)} below it,"
-                    f" on {quoted(renamed)}"
-                )
+    nodes = nodes_above(origins)
+    for above, path in origins.items():
+        if above in nodes:
+            below = next(renamed for renamed in origins if renamed.startswith(f"{above}/"))
+            raise StructureError(
+                f"cannot rename: {quoted(path)} lands on {quoted(above)}, and {quoted(origins[below])} below it,"
+                f" on {quoted(below)}"
+            )
 
 
 # ------------------------------------------------------------------------------------ new places
@@ -195,42 +198,59 @@ def _check_clashes(new: Mapping[str, str], is_flat: bool) -> None:
 
 def _moved_containers(before: Structure, new: Mapping[str, str]) -> dict[str, str]:
     """Old path -> new path of every container that keeps its kind: a mapping whose leaves part stays only where it is."""
-    below = _leaves_below(before, new)
+    whole = _whole_moves(new)
+    staying = _staying_nodes(new)
     moved: dict[str, str] = {}
     for path, node in before.containers.items():
-        target = _target(path, node, below[path], new)
-        if target is not None:
-            moved[path] = target
+        if not path:
+            _check_root(node, new)
+            moved[path] = path
+        elif path not in whole:  # it has no leaves
+            moved[path] = path
+        elif whole[path]:
+            moved[path] = whole[path]
+        elif not isinstance(node, Mapping):
+            moved[path] = _target(path, node, new)
+        elif path in staying:
+            moved[path] = path
     return moved
 
 
-def _leaves_below(before: Structure, new: Mapping[str, str]) -> dict[str, list[str]]:
-    """For each container the names below it."""
-    below: dict[str, list[str]] = {path: [] for path in before.containers}
-    for name in new:
-        above = name
-        while above:
+def _whole_moves(new: Mapping[str, str]) -> dict[str, str]:
+    """Old path -> new path of each node above the names; empty where its leaves go to different places."""
+    moves: dict[str, str] = {}
+    for old, renamed in new.items():
+        while old:
+            old, _, old_name = old.rpartition("/")
+            renamed, _, new_name = renamed.rpartition("/")
+            if old_name != new_name:
+                renamed = ""
+            first = moves.setdefault(old, renamed)
+            if first != renamed:
+                moves[old] = renamed = ""
+    return moves
+
+
+def _staying_nodes(new: Mapping[str, str]) -> set[str]:
+    """The paths of the nodes above a name that are above its new name too."""
+    staying: set[str] = set()
+    for old, renamed in new.items():
+        above = old.rpartition("/")[0]
+        while above and above not in staying:
+            if renamed.startswith(f"{above}/"):
+                staying.add(above)
             above = above.rpartition("/")[0]
-            if above in below:
-                below[above].append(name)
-    return below
+    return staying
 
 
-def _target(path: str, node: PyTree, names: Sequence[str], new: Mapping[str, str]) -> str | None:
-    """Where a container goes; None for a mapping if every entry of it moves away."""
-    if not names:
-        return path
-    if not path:
-        if not isinstance(node, Mapping) and not _children_land("", "", node, names, new):
-            raise _keeps_names("", node)
-        return path
-    ends = {name: name[len(path) :] for name in names}
-    stems = {new[name].removesuffix(end) if new[name].endswith(end) else "" for name, end in ends.items()}
-    if len(stems) == 1 and "" not in stems:
-        return stems.pop()
-    if isinstance(node, Mapping):
-        stays = any(new[name].startswith(f"{path}/") for name in names)
-        return path if stays else None
+def _check_root(node: PyTree, new: Mapping[str, str]) -> None:
+    if new and not isinstance(node, Mapping) and not _children_land("", "", node, [*new], new):
+        raise _keeps_names("", node)
+
+
+def _target(path: str, node: PyTree, new: Mapping[str, str]) -> str:
+    """Where a container goes that keeps its names, and whose leaves do not all move alike."""
+    names = [name for name in new if name.startswith(f"{path}/")]
     for target in dict.fromkeys([path, _shared_stem(node, names, new)]):
         if target and _children_land(path, target, node, names, new):
             return target

@@ -16,7 +16,7 @@ from itertools import combinations, product
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._paths import PathIndex, Pattern, compile, unused_alternatives
+from .._paths import Pattern, compile, unused_alternatives
 from .._tree import (
     BareTree,
     Index,
@@ -24,13 +24,11 @@ from .._tree import (
     Leaves,
     PyTree,
     distinct,
-    entries,
     leaves,
-    locate,
     stacked_axes,
-    where_it_stops,
 )
-from .._words import describe, lines, listed, name_of, nearest, quoted
+from .._words import describe, lines, listed, name_of, quoted
+from .hints import Hints
 from .leaf_names import LeafName, names_of_leaves
 from .pattern_walk import PatternWalk, Selected
 
@@ -165,20 +163,21 @@ def single_layers(selected: Iterable[Selected]) -> str:
     )
 
 
-def match(tree: PyTree, selector: Selector) -> Match:
-    """What a selector means in a tree, in listing order."""
+def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match:
+    """What a selector means in a tree, in listing order; `hints` are shared by several selectors of one tree."""
     parts = parse(selector)
+    hints = Hints(tree) if hints is None else hints
     begins_with_all = parts[0].takes_away
     if len(parts) == 1 and not begins_with_all:
         found = _matched(parts[0], tree)
-        return Match(_in_listing_order(tree, found), _problems(parts[0], found, tree))
+        return Match(_in_listing_order(tree, found), _problems(parts[0], found, hints))
     chosen = _Chosen(tree)
     if begins_with_all:
         chosen.add([Selected(path, leaf) for path, leaf in chosen.everything])
     problems: list[str] = []
     for part in parts:
         found = _matched(part, tree)
-        problems += _problems(part, found, tree)
+        problems += _problems(part, found, hints)
         if part.takes_away:
             chosen.take_away(found)
         else:
@@ -346,6 +345,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
         PatternError: a part of the selector is malformed or matches none of the names.
     """
     parts = parse(selector)
+    hints = Hints(tree)
     chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].takes_away else {}
     problems: list[str] = []
     for part in parts:
@@ -354,7 +354,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
         if as_layers:  # a pattern that names single layers, which have no names of their own
             problems.append(single_layers(as_layers))
         else:
-            problems += _problems_with_names(part, found, tree)
+            problems += _problems_with_names(part, found, hints)
         for name in found:
             if part.takes_away:
                 chosen.pop(name, None)
@@ -378,57 +378,23 @@ def _means_name(part: Part, name: LeafName) -> bool:
 # ----------------------------------------------------------------- what matches nothing
 
 
-def _problems(part: Part, found: Sequence[Selected], tree: PyTree) -> list[str]:
+def _problems(part: Part, found: Sequence[Selected], hints: Hints) -> list[str]:
     """Why a part, or an alternative in its braces, matches nothing."""
     if isinstance(part.test, Pattern) and "{" not in part.test.text and found:
         return []
-    return _problems_with_names(part, [one.name for one in found], tree)
+    return _problems_with_names(part, [one.name for one in found], hints)
 
 
-def _problems_with_names(part: Part, names: Sequence[str], tree: PyTree) -> list[str]:
+def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list[str]:
     """The same, given the names that the part matches."""
     if not names:
-        return [] if is_everything(part) else [_why_unmatched(part.test, tree)]
-    return unused_in_braces(part.test, names, tree) if isinstance(part.test, Pattern) else []
+        return [] if is_everything(part) else [_why_unmatched(part.test, hints)]
+    return hints.unused_in_braces(part.test, names) if isinstance(part.test, Pattern) else []
 
 
-def unused_in_braces(pattern: Pattern, names: Sequence[str], tree: PyTree) -> list[str]:
-    """A line for the alternatives of a pattern's braces that match nothing, given the names that the pattern matches."""
-    unused = unused_alternatives(pattern, names)
-    if not unused:
-        return []
-    which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
-    segments = {segment for name in entries(tree) for segment in name.split("/")}
-    near = nearest(unused[0], segments)
-    hint = "" if near is None else f" Did you mean {quoted(near)}?"
-    return [f"in the pattern {quoted(pattern.text)} the {which} nothing.{hint}"]
-
-
-def _why_unmatched(test: Pattern | re.Pattern[str] | Callable[[str, Leaf], bool], tree: PyTree) -> str:
+def _why_unmatched(test: Pattern | re.Pattern[str] | Predicate, hints: Hints) -> str:
     if isinstance(test, re.Pattern):
         return f"the regex {quoted(test.pattern)} matches the whole of no path"
     if not isinstance(test, Pattern):
         return f"the predicate {name_of(test)!r} is true of no leaf"
-    return why_unmatched(test, tree)
-
-
-def why_unmatched(pattern: Pattern, tree: PyTree) -> str:
-    """One line on why a pattern matches no leaf, with the path that was likely meant."""
-    attempt = f"the pattern {quoted(pattern.text)} matches nothing"
-    if pattern.literal is not None:
-        if locate(tree, pattern.literal) is not None:
-            return f"{attempt}: there is no leaf below it"
-        stops = where_it_stops(tree, pattern.literal)
-        if "Did you mean" in stops or len(pattern.literal) > 1:
-            return f"{attempt}: {stops}"
-        deeper = PathIndex([*entries(tree)]).suggest(pattern.text)
-        return f"{attempt}: {stops}" if deeper is None else f"{attempt}: {stops} Did you mean {quoted(deeper)}?"
-    paths = [path for path, _ in leaves(tree)]
-    meant = PathIndex([*entries(tree)]).suggest(pattern.text)
-    if meant is not None:
-        hint = f" Did you mean {quoted(meant)}?"
-    elif re.search(r"\d", pattern.text) and any(stacked_axes(path) for path in paths):
-        hint = " In a stack '*' is all layers, and a whole number or {0..5} single ones"
-    else:
-        hint = ""
-    return f"{attempt} in {len(paths)} leaves.{hint}"
+    return hints.why_unmatched(test)

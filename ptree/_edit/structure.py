@@ -16,6 +16,7 @@ from .._tree import (
     BareTree,
     Layout,
     Leaf,
+    Node,
     Place,
     PyTree,
     Structure,
@@ -23,14 +24,17 @@ from .._tree import (
     Tree,
     assemble,
     check_one_reading,
+    child_named,
     emptied,
     entries,
     is_stack,
+    layer_count,
     layer_counts,
     layer_number,
     leaves,
     locate,
     make,
+    names_in,
     new_key_length,
     opened,
     read,
@@ -91,6 +95,9 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     return write(place, _with_new_child(place.kept, segments, used, value, attempt))
 
 
+BareTree._put = put
+
+
 def _deepest(tree: PyTree, segments: Sequence[str]) -> tuple[Place, int]:
     """The longest beginning of a path that is there, and how many segments it has."""
     for used in range(len(segments), 0, -1):
@@ -146,8 +153,9 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
         where = f"{quoted(at)} is {what}" if at else f"the tree is {what}"
         raise PathError(f"{attempt}: {where}, not a node.{' Drop it first' if at else ''}")
     if is_stack(inside.names):
-        count = min(layer_counts(read(place), stacked_axes(at)), default=0)
-        raise StructureError(f"{attempt}: {quoted(at)} is a stack of {count} layers. {_way_into(at, segments[used:])}")
+        count = layer_count(node, stacked_axes(at))
+        size = "" if count is None else f" of {count} layers"
+        raise StructureError(f"{attempt}: {quoted(at)} is a stack{size}. {_way_into(at, segments[used:])}")
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
@@ -164,23 +172,33 @@ def _way_into(stack: str, segments: Sequence[str]) -> str:
 
 
 def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, attempt: str) -> None:
-    """Raise where arrays are put into a stack that have not one layer for each of its layers."""
+    """Raise where arrays are put into a stack that have not one layer for each of its layers.
+
+    The number of layers is that of the leaves that stay: what the value replaces does not count.
+    """
     axis = 0
     nodes = [*(step.node for step in place.steps), place.kept]
-    for segment, node in zip(segments[:used], nodes, strict=False):
+    for depth, (segment, node) in enumerate(zip(segments[:used], nodes, strict=False)):
         if segment != STACKED:
             continue
-        counts = layer_counts(node, axis)
+        staying = [leaf for path, leaf in leaves(node) if not _is_at_or_below(path, "/".join(segments[depth:]))]
+        counts = layer_counts(staying, axis) or layer_counts(value, axis)
         for path, leaf in leaves(value):
             shape = getattr(leaf, "shape", None)
-            if shape is None or len(counts) != 1:
+            if shape is None:
                 continue
-            if tuple(shape[axis : axis + 1]) != (*counts,):
-                leaf_name = f"{quoted(path)} is {describe(leaf)}" if path else f"it is {describe(leaf)}"
-                raise StructureError(
-                    f"{attempt}: {leaf_name}, and the stack has {min(counts)} layers: its axis {axis} is to be of that size"
-                )
+            if len(shape) > axis and shape[axis] == min(counts):
+                continue
+            leaf_name = f"{quoted(path)} is {describe(leaf)}" if path else f"it is {describe(leaf)}"
+            layers = f"{min(counts)} layers" if counts else "one or more layers"
+            raise StructureError(
+                f"{attempt}: {leaf_name}, and the stack has {layers}: its axis {axis} is to be of that size"
+            )
         axis += 1
+
+
+def _is_at_or_below(path: str, above: str) -> bool:
+    return path == above or path.startswith(f"{above}/")
 
 
 def _check_tie(tree: PyTree, place: Place, segments: Sequence[str], tie: Tie) -> None:
@@ -218,7 +236,7 @@ def _with_new_child(node: PyTree, segments: Sequence[str], used: int, value: PyT
         value = with_items(remade(node, {}) if isinstance(node, dict) else {}, {name: value}, attempt)
     inside = opened(node)
     assert inside is not None
-    return with_items(node, {**{str(name): node[name] for name in node}, key: value}, attempt)
+    return with_items(node, {**dict(zip(inside.names, inside.values, strict=True)), key: value}, attempt)
 
 
 def _put_by_entries(tree: PyTree, path: str, value: PyTree, attempt: str) -> PyTree:
@@ -283,8 +301,7 @@ def with_heirs(before: Structure, after: Mapping[str, PyTree], tied: str | None 
             found[alias] = tie.read(_kept_before(before, tie.source))
         else:
             heir, first = heirs[tie.source]
-            back = Tie(heir, tuple(step.inverted() for step in reversed(first.via)))
-            found[alias] = back.then(tie.via)
+            found[alias] = first.back(heir).then(tie.via)
     return found
 
 
@@ -337,7 +354,7 @@ def drop(tree: T, selector: Selector) -> T:
         return emptied(tree)
     before = structure(tree)
     after = {path: value for path, value in before.entries.items() if not _is_gone(path, value, before, gone)}
-    _check_no_child_lost(before, after)
+    after = _with_all_children(before, after)
     if not after:
         return emptied(tree)
     return assemble(with_heirs(before, after), before.containers)
@@ -353,22 +370,71 @@ def _is_gone(path: str, value: PyTree, before: Structure, gone: Collection[str])
     return all(path + name[len(value.source) :] in gone for name in inside)
 
 
-def _check_no_child_lost(before: Structure, after: Mapping[str, PyTree]) -> None:
-    """Raise where a list, a tuple or a dataclass would lose some of its children, or the whole tree is one that would."""
-    there = {path for path, value in after.items() if value is not MISSING}
-    nodes = nodes_above(there)
-    for path, node in before.containers.items():
-        inside = opened(node)
-        assert inside is not None
-        if inside.is_mapping or (path and path not in nodes):
+def _with_all_children(before: Structure, after: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The entries with which each list, tuple or dataclass keeps all its children, or goes as a whole.
+
+    A mapping in it that lost all its leaves stays as an empty one. It goes if no leaf is left in it, from a mapping.
+    """
+    fixed = _fixed_containers(before)
+    if not fixed:
+        return dict(after)
+    going = _emptied_containers(before, after, fixed)
+    found = {path: value for path, value in after.items() if not _is_in(path, going)}
+    nodes = nodes_above(path for path, value in found.items() if value is not MISSING)
+    for path, inside in fixed.items():
+        if path in going or _is_in(path, going):
             continue
         children = [f"{path}/{name}" if path else name for name in inside.names]
-        lost = [child for child in children if child not in there and child not in nodes]
+        gone = [child for child in children if found.get(child, MISSING) is MISSING and child not in nodes]
+        lost = [child for child in gone if child in fixed or child not in before.containers]
         if lost:
+            kind = type(before.containers[path]).__name__
             raise StructureError(
-                f"cannot drop {listed(lost)}: a {type(node).__name__} cannot lose a child."
-                " ptree.partition leaves None in its place"
+                f"cannot drop {listed(lost)}: a {kind} cannot lose a child. ptree.partition leaves None in its place"
             )
+        found.update({child: emptied(before.containers[child]) for child in gone})
+    return found
+
+
+def _fixed_containers(before: Structure) -> dict[str, Node]:
+    """The containers that keep their names, opened: lists, tuples, dataclasses."""
+    fixed: dict[str, Node] = {}
+    for path, node in before.containers.items():
+        if isinstance(node, dict | BareTree):  # most are
+            continue
+        inside = opened(node)
+        assert inside is not None
+        if not inside.is_mapping:
+            fixed[path] = inside
+    return fixed
+
+
+def _emptied_containers(before: Structure, after: Mapping[str, PyTree], fixed: Collection[str]) -> set[str]:
+    """Which of these containers lie in a mapping and lost their last leaf; what is left in them is empty nodes."""
+    touched = nodes_above(path for path in before.entries if path not in after)
+    full = nodes_above(path for path, value in after.items() if type(value) is Tie or not _is_empty(value))
+    going: set[str] = set()
+    for path in fixed:
+        if path in touched and path not in full and _container_above(path, before) not in fixed:
+            going.add(path)
+    return going
+
+
+def _is_empty(value: PyTree) -> bool:
+    """Whether an entry is no leaf: a gap, None, or another node without children."""
+    return value is MISSING or opened(value) is not None
+
+
+def _container_above(path: str, before: Structure) -> str:
+    above = path.rpartition("/")[0]
+    while above not in before.containers:
+        above = above.rpartition("/")[0]
+    return above
+
+
+def _is_in(path: str, nodes: Collection[str]) -> bool:
+    """Whether one of these nodes lies above a path."""
+    return bool(nodes) and not nodes_above([path]).isdisjoint(nodes)
 
 
 # ----------------------------------------------------------------------------------------- parts
@@ -472,13 +538,19 @@ def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
 
 
 def asdict(tree: PyTree) -> dict[str, PyTree]:
-    """The tree as nested plain dicts; tied paths hold the same object. No leaf is copied.
+    """The tree as nested plain dicts; tied paths hold the same object, and the dicts no ties. No leaf is copied.
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
+
+    For what takes only dicts, such as linen's `apply` and `nnx.merge`.
 
     Raises:
         StructureError, PathError: as `Tree`, for what is none yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
-    return {name: asdict(value) if type(value) is Tree else value for name, value in tree.items()}
+    found: dict[str, PyTree] = {}
+    for name in names_in(tree) or ():
+        value = child_named(tree, name)
+        found[name] = asdict(value) if type(value) is Tree else value
+    return found

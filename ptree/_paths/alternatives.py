@@ -45,9 +45,9 @@ def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
 
 def _count_choices(element: Element) -> int:
     match element:
-        case NumberRange(low, high):
+        case NumberRange(low=low, high=high):
             return high - low + 1
-        case Braces(alternatives):
+        case Braces(alternatives=alternatives):
             return len(alternatives)
     return 0
 

@@ -37,6 +37,12 @@ def _in_a_name(segment: Segment, name: str) -> tuple[str, ...]:
     return tuple(taken)
 
 
+@lru_cache(maxsize=256)  # a rename fills in one text for each leaf
+def _pieces(text: str) -> list[str]:
+    """The text cut up so that every second piece is a wildcard or an escaped character."""
+    return re.split(r"(\\.|\*\*|\*|\?)", text)
+
+
 def fill_in(text: str, captures: Sequence[str]) -> list[str]:
     """Fill the captures of a pattern into a new path, in order, for its wildcards `*`, `**` and `?`; return its segments.
 
@@ -46,11 +52,10 @@ def fill_in(text: str, captures: Sequence[str]) -> list[str]:
     Raises:
         PatternError: the new path has another number of wildcards.
     """
-    pieces = re.split(r"(\\.|\*\*|\*|\?)", text)  # every second piece is a wildcard or an escaped character
     left = list(captures)
     holes = 0
     filled: list[str] = []
-    for at, piece in enumerate(pieces):
+    for at, piece in enumerate(_pieces(text)):
         if at % 2 == 0:
             filled.append(piece)
         elif piece.startswith("\\"):

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, cached_property
 from typing import NoReturn
 
 from .._errors import PatternError
@@ -22,28 +21,30 @@ _MOST_DIGITS = 18  # more than any number of layers; the cost of a range grows w
 
 # --------------------------------------------------------------------------- the syntax tree
 
+# Plain classes, compared by identity: dataclasses generate their code at import, a tenth of all that `import ptree` takes.
 
-@dataclass(frozen=True)
+
 class Text:
     """The element for plain text: characters that stand for themselves."""
 
-    characters: str
+    def __init__(self, characters: str):
+        self.characters = characters
 
 
-@dataclass(frozen=True)
 class Star:
     """The element `*`: any number of characters of one segment."""
 
 
-@dataclass(frozen=True)
 class OneCharacter:
     """The element `?`, `[a-z]` or `[!a-z]`: one character in these ranges or, if negated, in none of them.
 
     The ranges are sorted and do not overlap. They stay ranges, since `[\\x00-\\U0010ffff]` is a million characters.
     """
 
-    ranges: tuple[tuple[str, str], ...]
-    negated: bool
+    def __init__(self, ranges: Sequence[tuple[str, str]], *, negated: bool):
+        self.negated = negated
+        self._lows = [low for low, _ in ranges]
+        self._highs = [high for _, high in ranges]
 
     def takes(self, character: str) -> bool:
         """Whether the element matches this character."""
@@ -52,22 +53,12 @@ class OneCharacter:
         inside = before > 0 and character <= self._highs[before - 1]
         return inside != self.negated
 
-    @cached_property
-    def _lows(self) -> list[str]:
-        return [low for low, _ in self.ranges]
 
-    @cached_property
-    def _highs(self) -> list[str]:
-        return [high for _, high in self.ranges]
-
-
-@dataclass(frozen=True, eq=False)
 class NumberRange:
     """The element `{0..11}`: a range of numbers. `width` is the number of digits if these have leading zeros, else 0."""
 
-    low: int
-    high: int
-    width: int
+    def __init__(self, low: int, high: int, width: int):
+        self.low, self.high, self.width = low, high, width
 
     @cached_property
     def bounds(self) -> tuple[tuple[str, str], ...]:
@@ -87,19 +78,18 @@ class NumberRange:
         return str(number).zfill(self.width)
 
 
-@dataclass(frozen=True, eq=False)
 class Alternative:
     """An alternative in braces: its elements, and its text. Equal texts at two places are two alternatives."""
 
-    text: str
-    elements: tuple[Element, ...]
+    def __init__(self, text: str, elements: tuple[Element, ...]):
+        self.text, self.elements = text, elements
 
 
-@dataclass(frozen=True, eq=False)
 class Braces:
     """The element `{a,b}`: braces that match one of their alternatives."""
 
-    alternatives: tuple[Alternative, ...]
+    def __init__(self, alternatives: tuple[Alternative, ...]):
+        self.alternatives = alternatives
 
     @cached_property
     def crosses(self) -> bool:
@@ -107,12 +97,10 @@ class Braces:
         return any(isinstance(element, Slash | DoubleStar) for element in inside([self]))
 
 
-@dataclass(frozen=True)
 class Slash:
     """The element `/`: the slash between two segments."""
 
 
-@dataclass(frozen=True)
 class DoubleStar:
     """The element `**`: any number of segments."""
 
@@ -163,35 +151,37 @@ def escape(path: str) -> str:
     return "\\" + escaped if escaped.startswith("!") else escaped
 
 
-_TOKEN = re.compile(
-    r"""
-    (?P<escape> \\.? )
-    | (?P<slash> / )
-    | (?P<stars> \*+ )
-    | (?P<question_mark> \? )
-    | (?P<character_class> \[ (?P<characters> (?: \\. | [^\]\\] )* ) (?P<closing> \]? ) )
-    | (?P<number_range> \{ \s* (?P<low> [0-9]+ ) \s* \.\. \s* (?P<high> [0-9]+ ) \s* \} )
-    | (?P<open> \{ \s* )
-    | (?P<comma> \s* , \s* )
-    | (?P<close> \s* \} )
-    | (?P<stray_bracket> \] )
-    | (?P<dots> \.\. )
-    | (?P<plain> [^\\/*?\[\]{},.\s]+ | \s+ | . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_CHARACTER_RANGE = re.compile(r"\\?(.)(?:-\\?(.))?", re.DOTALL)
+_TOKEN = r"""
+(?P<escape> \\.? )
+| (?P<slash> / )
+| (?P<stars> \*+ )
+| (?P<question_mark> \? )
+| (?P<character_class> \[ (?P<characters> (?: \\. | [^\]\\]++ )* ) (?P<closing> \]? ) )
+| (?P<number_range> \{ \s* (?P<low> [0-9]+ ) \s* \.\. \s* (?P<high> [0-9]+ ) \s* \} )
+| (?P<open> \{ \s* )
+| (?P<comma> \s* , \s* )
+| (?P<close> \s* \} )
+| (?P<stray_bracket> \] )
+| (?P<dots> \.\. )
+| (?P<plain> [^\\/*?\[\]{},.\s]+ | \s+ | . )
+"""
+_CHARACTER_RANGE = r"\\?(.)(?:-\\?(.))?"
 
 
-@dataclass
+@cache
+def _compiled(regex: str) -> re.Pattern[str]:
+    """A regular expression of the parser, compiled when the first pattern is parsed: `import ptree` parses none."""
+    return re.compile(regex, re.VERBOSE | re.DOTALL)
+
+
 class _OpenBraces:
-    """Open braces, whose end the parser has not reached, with the alternatives and elements so far."""
+    """Open braces, whose end the parser has not reached, with the alternatives so far and the elements before them."""
 
-    position: int
-    before: list[Element]
-    """The elements before the braces."""
-    alternative_start: int
-    alternatives: list[Alternative]
+    def __init__(self, token: re.Match[str], before: list[Element]):
+        self.position = token.start()
+        self.before = before
+        self.alternative_start = token.end()
+        self.alternatives: list[Alternative] = []
 
 
 class _Parser:
@@ -221,7 +211,7 @@ class _Parser:
             "dots": self.dots,
             "plain": self.plain,
         }
-        for token in _TOKEN.finditer(self.text):
+        for token in _compiled(_TOKEN).finditer(self.text):
             assert token.lastgroup is not None
             readers[token.lastgroup](token)
         if self.open:
@@ -267,11 +257,11 @@ class _Parser:
         ranges = self.character_ranges(characters.removeprefix("!"))
         if not ranges:
             raise self.error(f"'[]' at position {start} holds no character")
-        self.elements.append(OneCharacter(_without_overlaps(ranges), negated))
+        self.elements.append(OneCharacter(_without_overlaps(ranges), negated=negated))
 
     def character_ranges(self, characters: str) -> list[tuple[str, str]]:
         ranges: list[tuple[str, str]] = []
-        for found in _CHARACTER_RANGE.finditer(characters):
+        for found in _compiled(_CHARACTER_RANGE).finditer(characters):
             low = found[1]
             high = found[2] or low
             if low > high:
@@ -299,7 +289,7 @@ class _Parser:
         if len(self.open) == _DEEPEST_BRACES:
             raise self.error(f"braces are nested more than {_DEEPEST_BRACES} deep")
         self.note_stray_spaces(token)
-        self.open.append(_OpenBraces(token.start(), self.elements, token.end(), []))
+        self.open.append(_OpenBraces(token, self.elements))
         self.elements = []
 
     def comma(self, token: re.Match[str]) -> None:
@@ -374,7 +364,7 @@ def join_texts(elements: Iterable[Element]) -> tuple[Element, ...]:
     return tuple(joined)
 
 
-def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     # Sorted by their lower ends, a range can overlap only with the last one kept.
     merged: list[tuple[str, str]] = []
     for low, high in sorted(ranges):
@@ -383,7 +373,7 @@ def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str
             merged[-1] = (before_low, max(before_high, high))
         else:
             merged.append((low, high))
-    return tuple(merged)
+    return merged
 
 
 def _has_leading_zero(digits: str) -> bool:

@@ -25,6 +25,7 @@ the length of the pattern and of the path: nothing backtracks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -126,12 +127,18 @@ class Pattern:
             return None
         return self._state(reached)
 
-    def layers(self, state: State, count: int) -> list[int]:
-        """The single layers, of a stack of `count`, that the next segment of the pattern names."""
+    def layers(self, state: State, count: int | None) -> list[int]:
+        """The single layers, of a stack of `count`, that the next segment of the pattern names; None for any number."""
         # Usually none: then the layers need not be tried one by one.
         if not any(layer_names(part) for _, part in state.ahead):
             return []
+        if count is None:
+            count = 1 + self._largest_number()
         return [number for number in range(count) if self.step_layer(state, number) is not None]
+
+    def _largest_number(self) -> int:
+        """The largest number in the text, of those below 10,000: more layers are not listed where no leaf has them."""
+        return max((int(digits) for digits in re.findall("[0-9]+", self.text) if len(digits) < 5), default=-1)
 
     def step_layer(self, state: State, number: int) -> State | None:
         """The state after a layer of a stack that the pattern names by its number; None if the pattern does not name it."""

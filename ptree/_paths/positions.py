@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Generic, TypeVar
 
@@ -127,13 +127,13 @@ class Name(Word[Element]):
 
     def ends(self, element: Element, starts: int) -> int:
         match element:
-            case Text(characters):  # the most frequent first
+            case Text(characters=characters):  # the most frequent first
                 return self._after_text(characters, starts)
             case OneCharacter():
                 return self.after(element, starts)
             case Star():
                 return self.onwards(starts)
-            case Braces(alternatives):
+            case Braces(alternatives=alternatives):
                 return _union(self.ends_of_all(alternative.elements, starts) for alternative in alternatives)
             case NumberRange(bounds=bounds):
                 return _union(self.numbers(low, high, starts) << len(low) for low, high in bounds)
@@ -141,13 +141,13 @@ class Name(Word[Element]):
 
     def starts(self, element: Element, ends: int) -> int:
         match element:
-            case Text(characters):
+            case Text(characters=characters):
                 return self._before_text(characters, ends)
             case OneCharacter():
                 return self.before(element, ends)
             case Star():
                 return self.back(ends)
-            case Braces(alternatives):
+            case Braces(alternatives=alternatives):
                 return _union(self.starts_of_all(alternative.elements, ends) for alternative in alternatives)
             case NumberRange(bounds=bounds):
                 return _union(self.numbers(low, high, ends >> len(low)) for low, high in bounds)
@@ -203,15 +203,17 @@ def _union(sets: Iterable[int]) -> int:
     return reduce(or_, sets, 0)
 
 
-_DIGIT = OneCharacter((("0", "9"),), negated=False)
+_DIGIT = OneCharacter([("0", "9")], negated=False)
 
 
+@cache  # one object for each digit, as words keep the positions of each test that they met
 def _above(digit: str) -> OneCharacter:
-    return OneCharacter(((chr(ord(digit) + 1), "9"),), negated=False)
+    return OneCharacter([(chr(ord(digit) + 1), "9")], negated=False)
 
 
+@cache
 def _below(digit: str) -> OneCharacter:
-    return OneCharacter((("0", chr(ord(digit) - 1)),), negated=False)
+    return OneCharacter([("0", chr(ord(digit) - 1))], negated=False)
 
 
 def is_one(positions: int) -> bool:

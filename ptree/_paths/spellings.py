@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
+from typing import NamedTuple
 
 from .paths import STACKED
 from .pattern_syntax import (
@@ -26,11 +26,11 @@ from .positions import Name, Word
 _MOST_SPELLINGS = 1000  # braces multiply: a short pattern could fill the memory
 
 
-@dataclass(frozen=True, eq=False)
 class Segment:
     """A segment of a spelling that has wildcards, such as `layer_{0..11}`."""
 
-    elements: tuple[Element, ...]
+    def __init__(self, elements: tuple[Element, ...]):
+        self.elements = elements
 
     def fits(self, name: str) -> bool:
         """Whether the segment matches a whole name."""
@@ -61,8 +61,7 @@ class Segment:
                 yield whole
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """Elements of a pattern after a choice among some of its braces, and the alternatives that were chosen."""
 
     elements: tuple[Element, ...]
@@ -71,7 +70,10 @@ class Written:
     @property
     def is_stack(self) -> bool:
         """Whether the elements are just `*` or `:`, which name all layers of a stack."""
-        return self.elements in ((Star(),), (Text(STACKED),))
+        if len(self.elements) != 1:
+            return False
+        only = self.elements[0]
+        return isinstance(only, Star) or (isinstance(only, Text) and only.characters == STACKED)
 
     @property
     def has_wildcard(self) -> bool:
@@ -83,8 +85,7 @@ Part = str | Segment | DoubleStar
 """A segment of a pattern: a name without wildcards, one with wildcards, or `**`."""
 
 
-@dataclass(frozen=True)
-class Spelling:
+class Spelling(NamedTuple):
     """A spelling of a pattern: a sequence of segments, and the alternatives with a `/` that were chosen for it."""
 
     parts: tuple[Part, ...]

@@ -1,6 +1,7 @@
 """Ties: two names for one leaf."""
 
 from .equal_leaves import find_ties as find_ties
+from .prefixes import prefix as prefix
 from .tables import tie as tie
 from .tables import ties as ties
 from .tables import untie as untie

@@ -23,11 +23,12 @@ from .._tree import (
     entries,
     largest_difference,
     locate,
+    names_in,
     read,
     shape_only,
     signature,
 )
-from .._words import SHOWN, describe, suggestion
+from .._words import SHOWN, describe, quoted, suggestion
 from .equal_leaves import is_transpose
 
 
@@ -47,7 +48,7 @@ class Misfits:
 
     def problems(self, alias: str, source: Tie) -> list[Problem]:
         """Why the alias cannot be the source; nothing where it can."""
-        attempt = f"cannot tie {alias!r} to {source.source!r}"
+        attempt = f"cannot tie {quoted(alias)} to {quoted(source.source)}"
         return [Problem(f"{attempt}: {text}", fix) for text, fix in self._found(alias, source)]
 
     def _found(self, alias: str, source: Tie) -> Sequence[Problem]:
@@ -64,7 +65,7 @@ class Misfits:
         for end in (here, there):
             place = locate(self.tree, end)
             if place is not None and place.layers:
-                text = f"{'/'.join(end)!r} is one layer of {place.spelt!r}"
+                text = f"{quoted('/'.join(end))} is one layer of {quoted(place.spelt)}"
                 problems.append(Problem(text, "Tie whole stacks, or ptree.stacks.unstack them first."))
         return problems
 
@@ -81,14 +82,14 @@ class Misfits:
     def _why_missing(self, end: list[str]) -> str:
         path = "/".join(end)
         if locate(self.tree, end) is not None:
-            return f"{path!r} lies inside a container that is no Tree, which stays whole"
+            return f"{quoted(path)} lies inside a container that is no Tree, which stays whole"
         self._hints += 1
         hint = suggestion(path, self._names) if self._hints <= SHOWN else ""  # each one scans all names
-        return f"there is no {path!r}.{hint}"
+        return f"there is no {quoted(path)}.{hint}"
 
     @cached_property
     def _names(self) -> list[str]:
-        return [*self.tree, *entries(self.tree)]
+        return [*(names_in(self.tree) or ()), *entries(self.tree)]
 
     def _of_ends(self, alias: str, source: Tie) -> Sequence[Problem]:
         a, b = self._end(split(alias)), self._end(split(source.source))
@@ -112,7 +113,7 @@ def _of_paths(here: list[str], there: list[str]) -> list[Problem]:
 def _uneven(node: str, leaf: str, tree: Tree, above: str, like: str) -> str:
     name = split(like)[-1]
     meant = suggestion(name, [name] if name in tree else [], f"{above}/")
-    return f"{node!r} is a node and {leaf!r} is a leaf{'.' if meant else ''}{meant}"
+    return f"{quoted(node)} is a node and {quoted(leaf)} is a leaf{'.' if meant else ''}{meant}"
 
 
 # ----------------------------------------------------------------------------------- leaf by leaf
@@ -121,16 +122,16 @@ def _uneven(node: str, leaf: str, tree: Tree, above: str, like: str) -> str:
 def _of_nodes(alias: str, a: PyTree, source: Tie, b: PyTree) -> Iterator[Problem]:
     ours, theirs = readings(a), readings(b)
     if source.via and _has_foreign_container(b, list(theirs)):
-        text = f"no transform sees into a container that is no Tree, in {source.source!r}"
+        text = f"no transform sees into a container that is no Tree, in {quoted(source.source)}"
         yield Problem(text, "Put a Tree in its place.")
         return
     fix = "Tie the leaves that both have, one by one or by a pattern."
     for path in ours:
         if path not in theirs:
-            yield Problem(f"{join(alias, path)!r} has no {join(source.source, path)!r}", fix)
+            yield Problem(f"{quoted(join(alias, path))} has no {quoted(join(source.source, path))}", fix)
     for path in theirs:
         if path not in ours:
-            yield Problem(f"{join(source.source, path)!r} has no {join(alias, path)!r}", fix)
+            yield Problem(f"{quoted(join(source.source, path))} has no {quoted(join(alias, path))}", fix)
     for path in ours:
         if path in theirs:
             yield from _of_leaves(join(alias, path), ours[path], join(source.source, path), theirs[path], source)
@@ -156,22 +157,23 @@ def _of_leaves(alias: str, ours: Leaf, path: str, leaf: Leaf, tie: Tie) -> Itera
         if why:
             fix = "Tie them without a transform." if signature(ours) == signature(leaf) else ""
             yield Problem(
-                f"{shown!r} {why}, and {path!r} is {describe(leaf)}", fix if step.axes else "Mend its two functions."
+                f"{quoted(shown)} {why}, and {quoted(path)} is {describe(leaf)}",
+                fix if step.axes else "Mend its two functions.",
             )
             return
         seen = step.see(seen)
     if signature(ours) != signature(seen):
-        text = f"{alias!r} is {describe(ours)} and {shown!r} is {describe(seen)}"
+        text = f"{quoted(alias)} is {describe(ours)} and {quoted(shown)} is {describe(seen)}"
         yield Problem(text, _fix(ours, seen, path, tie))
     elif not tie.via and is_transpose(ours, leaf):
-        text = f"{alias!r}, {describe(ours)}, holds the transpose of {path!r}, {describe(leaf)}"
-        yield Problem(text, f"Did you mean ptree.transposed({path!r})? If not, ptree.put equal values there first.")
+        text = f"{quoted(alias)}, {describe(ours)}, holds the transpose of {quoted(path)}, {describe(leaf)}"
+        yield Problem(
+            text, f"Did you mean ptree.transposed({quoted(path)})? If not, ptree.put equal values there first."
+        )
     else:
         error = _round_trip_error(leaf, tie)
         if error:
-            text = (
-                f"the inverse of {shown!r} does not undo it: {describe(leaf)} comes back changed by up to {error:.3g}"
-            )
+            text = f"the inverse of {quoted(shown)} does not undo it: {describe(leaf)} comes back changed by up to {error:.3g}"
             yield Problem(text, "Mend its two functions.")
 
 
@@ -189,7 +191,7 @@ def _fix(ours: Leaf, seen: Leaf, path: str, tie: Tie) -> str:
     if shape == other:
         return "A tie does not cast: give both one dtype first, with ptree.put."
     if not tie.via and len(shape) > 1 and shape == (*other[:-2], *other[:-3:-1]):
-        return f"Did you mean ptree.transposed({path!r})?"
+        return f"Did you mean ptree.transposed({quoted(path)})?"
     return "A tie neither broadcasts nor reshapes: both need one shape."
 
 

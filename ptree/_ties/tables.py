@@ -8,10 +8,23 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 
-from .._edit import Selector, choose_names, names_of_leaves, unused_in_braces, why_unmatched
+from .._edit import Hints, Selector, choose_names, names_of_leaves
 from .._errors import PatternError, TieError
 from .._paths import Pattern, compile, fill_in, split
-from .._tree import BareTree, PyTree, Structure, Tie, Tree, aliases, assemble, copied, entries, locate, structure
+from .._tree import (
+    BareTree,
+    PyTree,
+    Structure,
+    Tie,
+    Tree,
+    aliases,
+    assemble,
+    copied,
+    entries,
+    locate,
+    opened,
+    structure,
+)
 from .._words import describe, listed, quoted, with_fixes
 from .equal_leaves import same_objects
 from .misfits import Misfits, Problem
@@ -45,6 +58,8 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
 
     Works on specs, parameters, masks and plain mappings. The source's values stay, the alias's go, and nothing is
     copied. A chain of ties collapses to its first source. JAX, optax and `save` then see one leaf; reading sees both.
+    A module of Equinox or nnx cannot hold ties: give `ptree.flatten(module)`, of which
+    `ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=module)` makes the module again.
 
     Raises:
         TieError: an end that is missing, other structure, shapes or dtypes, one end inside the other, a
@@ -52,7 +67,7 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
             fit; it lists all and changes nothing.
         PatternError: a pattern that is malformed, or with another number of wildcards on the right.
     """
-    tree = Tree(tree)
+    tree = _as_tree(tree)
     if table is None:
         table = same_objects(tree)
     _check_is_table(table)
@@ -64,6 +79,17 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     if problems:
         raise TieError(with_fixes([problem.text for problem in problems], [problem.fix for problem in problems]))
     return _with_ties(structure(tree), written.pairs) if written.pairs else tree
+
+
+def _as_tree(tree: PyTree) -> Tree:
+    """The Tree of a mapping or a list; raises with the way there and back for a container that cannot become one."""
+    is_other = not isinstance(tree, Mapping) and type(tree) not in (list, tuple) and opened(tree) is not None
+    if is_other:
+        raise TieError(
+            f"cannot tie inside of a {type(tree).__name__}: only a Tree holds ties. tied = ptree.tie(ptree.flatten(it), table)"
+            " has its leaves by path, and ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=it) is it again"
+        )
+    return Tree(tree)
 
 
 def _check_is_table(table: object) -> None:
@@ -118,9 +144,10 @@ def _written_out(tree: Tree, table: Mapping[str, str | Tie]) -> _WrittenOut:
     pairs: dict[str, Tie] = {}
     keys: dict[str, str] = {}
     problems: list[Problem] = []
+    hints = Hints(tree)
     for key, value in table.items():
         source = value if isinstance(value, Tie) else Tie("/".join(split(value)))
-        matched = _matched(tree, key, source)
+        matched = _matched(tree, key, source, hints)
         problems += matched.problems
         for alias, tie in matched.pairs.items():
             first = keys.setdefault(alias, key)
@@ -147,7 +174,7 @@ def _nested_aliases(pairs: Mapping[str, Tie]) -> list[Problem]:
     return problems
 
 
-def _matched(tree: Tree, key: str, source: Tie) -> _WrittenOut:
+def _matched(tree: Tree, key: str, source: Tie, hints: Hints) -> _WrittenOut:
     """The ties that one name in the table stands for. A name that is in the tree is no pattern."""
     segments = split(key)
     if locate(tree, segments) is not None:
@@ -159,14 +186,14 @@ def _matched(tree: Tree, key: str, source: Tie) -> _WrittenOut:
     names = list(entries(tree))
     matches = _matches(pattern, names, attempt, source)
     if not matches:
-        return _WrittenOut({}, [Problem(f"{attempt}: {why_unmatched(pattern, tree)}", "")])
+        return _WrittenOut({}, [Problem(f"{attempt}: {hints.why_unmatched(pattern)}", "")])
     pairs: dict[str, Tie] = {}
     is_one = _holds_no_wildcard(tree, source.source)
     for alias, matched in matches.items():
         pairs[alias] = _unescaped(tree, source) if is_one else _filled(pattern, matched, source, attempt)
     # a pattern may match its own source
     others = {alias: tie for alias, tie in pairs.items() if alias != tie.source}
-    unused = unused_in_braces(pattern, [name for name in names if pattern.matches(name)], tree)
+    unused = hints.unused_in_braces(pattern, [name for name in names if pattern.matches(name)])
     return _WrittenOut(others or pairs, [Problem(f"{attempt}: {line}", "") for line in unused])
 
 

@@ -1,5 +1,7 @@
 """The tree: Tree and its ties, and what reads any pytree as nodes, leaves and entries."""
 
+from . import exported as exported
+from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
 from .assembly import new_key_length as new_key_length
@@ -19,6 +21,7 @@ from .layers import ALL_LAYERS as ALL_LAYERS
 from .layers import Index as Index
 from .layers import is_numbered as is_numbered
 from .layers import is_stack as is_stack
+from .layers import layer_count as layer_count
 from .layers import layer_counts as layer_counts
 from .layers import layer_number as layer_number
 from .layers import layer_of as layer_of
@@ -47,12 +50,18 @@ from .location import read as read
 from .location import where_it_stops as where_it_stops
 from .location import write as write
 from .nodes import LEAF_TYPES as LEAF_TYPES
+from .nodes import Node as Node
 from .nodes import child_named as child_named
+from .nodes import has_slashes as has_slashes
+from .nodes import has_string_keys as has_string_keys
+from .nodes import leads_on as leads_on
 from .nodes import levels_below as levels_below
 from .nodes import listed_keys as listed_keys
+from .nodes import named_children as named_children
 from .nodes import names_in as names_in
 from .nodes import new_key as new_key
 from .nodes import opened as opened
+from .nodes import own_items as own_items
 from .nodes import remade as remade
 from .nodes import with_items as with_items
 from .tie import Tie as Tie

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import NamedTuple, TypeVar
 
@@ -11,7 +11,7 @@ from .._paths import DEEPEST
 from .._words import quoted
 from .layout import MISSING, Aliases, BareTree, make
 from .leaf import Leaf, PyTree
-from .nodes import LEAF_TYPES, listed_keys, opened
+from .nodes import LEAF_TYPES, named_children, opened
 from .tie import Tie
 
 T = TypeVar("T")
@@ -45,11 +45,13 @@ def distinct(pairs: Leaves) -> Leaves:
     seen: set[str] = set()
     for path, _ in pairs:
         if path in seen:
-            raise PathError(
-                f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number"
-            )
+            raise _ambiguous(path)
         seen.add(path)
     return pairs
+
+
+def _ambiguous(path: str) -> PathError:
+    return PathError(f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number")
 
 
 def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
@@ -61,15 +63,11 @@ def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
         check_depth(node, prefix)
     if isinstance(node, BareTree):
         return _collect_tree_leaves(node, prefix, found)
+    pairs = named_children(node)
+    if pairs is None:
+        found.append((prefix[:-1], node))
+        return True
     plain = True
-    if type(node) is dict:
-        pairs = [(str(key), node[key]) for key in listed_keys(node)]
-    else:
-        inside = opened(node)
-        if inside is None:
-            found.append((prefix[:-1], node))
-            return True
-        pairs = list(zip(inside.names, inside.values, strict=True))
     for name, child in pairs:
         if type(child) in LEAF_TYPES:  # most children: this spares the call, half of the time
             found.append((prefix + name, child))
@@ -138,9 +136,8 @@ def _collect_arrays(node: BareTree, prefix: str, found: dict[str, PyTree]) -> bo
 def structure(tree: PyTree) -> Structure:
     """All of a tree by path: entries, the gaps that `partition` left included, and containers."""
     walk = _StructureWalk()
-    walk.visit(tree, "", [])
-    distinct(walk.pairs)
-    return Structure(dict(walk.pairs), walk.containers)
+    walk.visit(tree, "", ())
+    return Structure(walk.entries, walk.containers)
 
 
 class _SharedInside(NamedTuple):
@@ -155,21 +152,52 @@ class _StructureWalk:
     """Collects entries in declared order. A node all of whose leaves are aliases has a place, but is no child."""
 
     def __init__(self) -> None:
-        self.pairs: Leaves = []
+        self.entries: dict[str, PyTree] = {}
         self.containers: dict[str, PyTree] = {}
 
     def visit(self, node: PyTree, prefix: str, shared: Sequence[_SharedInside]) -> None:
-        check_depth(node, prefix)
-        if isinstance(node, BareTree) or shared:
+        if len(prefix) >= _MAY_BE_TOO_DEEP:
+            check_depth(node, prefix)
+        if shared:
             self._visit_tree(node, prefix, shared)
-            return
-        inside = opened(node)
-        if inside is None or (prefix and not inside.names):
-            self.pairs.append((prefix[:-1], node))
+        elif not isinstance(node, BareTree):
+            self._visit_container(node, prefix)
+        elif node._node[1].aliases or node._node[1].gaps:
+            self._visit_tree(node, prefix, shared)
+        else:
+            self._visit_plain_tree(node, prefix)
+
+    def _visit_container(self, node: PyTree, prefix: str) -> None:
+        pairs = named_children(node)
+        if pairs is None or (prefix and not pairs):
+            self._add(prefix[:-1], node)
             return
         self._enter(node, prefix)
-        for name, child in zip(inside.names, inside.values, strict=True):
-            self.visit(child, f"{prefix}{name}/", ())
+        for name, child in pairs:
+            if type(child) in LEAF_TYPES:
+                self._add(prefix + name, child)
+            else:
+                self.visit(child, f"{prefix}{name}/", ())
+
+    def _visit_plain_tree(self, node: BareTree, prefix: str) -> None:
+        """Visit a Tree without ties: it takes a third of the time of one in which aliases may be anywhere."""
+        children, layout = node._node
+        if prefix and not children:
+            self._add(prefix[:-1], node)
+            return
+        self._enter(node, prefix)
+        for name in layout.order:
+            position = layout.index.get(name)
+            child = MISSING if position is None else children[position]
+            if child is MISSING or type(child) in LEAF_TYPES:
+                self._add(prefix + name, child)
+            else:
+                self.visit(child, f"{prefix}{name}/", ())
+
+    def _add(self, path: str, value: PyTree) -> None:
+        if path in self.entries:
+            raise _ambiguous(path)
+        self.entries[path] = value
 
     def _enter(self, node: PyTree, prefix: str) -> None:
         path = prefix[:-1]
@@ -183,7 +211,7 @@ class _StructureWalk:
         if isinstance(node, BareTree):
             values, layout = node._node
             if prefix and not shared and not layout.names():  # empty, or with gaps alone
-                self.pairs.append((prefix[:-1], node))
+                self._add(prefix[:-1], node)
                 return
             children = dict(zip(layout.keys, values, strict=True))
             names = dict.fromkeys(name for name in layout.order if "/" not in name)
@@ -201,12 +229,14 @@ class _StructureWalk:
         for inside in shared:
             hit = inside.aliases.get(name)
             if isinstance(hit, Tie) and inside.prefix is not None:
-                self.pairs.append((prefix[:-1], Tie(inside.prefix + hit.source, hit.via)))
+                self._add(prefix[:-1], Tie(inside.prefix + hit.source, hit.via))
                 return
             if isinstance(hit, dict):
                 below.append(_SharedInside(inside.prefix, hit))
+        if below and child is not MISSING and not isinstance(child, BareTree):
+            below = []  # another value in the place of the node, as in a prefix tree: no alias is in it
         if not below and (child is MISSING or type(child) in LEAF_TYPES):
-            self.pairs.append((prefix[:-1], child))
+            self._add(prefix[:-1], child)
         else:
             self.visit(child, prefix, below)
 
@@ -226,22 +256,32 @@ def replace_leaves(tree: T, new: Mapping[str, Leaf]) -> T:
 
 def map_leaves(node: T, function: Callable[[str, Leaf], Leaf], prefix: str = "") -> T:
     """The tree with each leaf replaced by `function(path, leaf)`; a node in which no leaf changes is kept."""
-    check_depth(node, prefix)
-    inside = None
+    if len(prefix) >= _MAY_BE_TOO_DEEP:
+        check_depth(node, prefix)
     if isinstance(node, BareTree):
         values, layout = node._node
-        names = layout.keys
-    else:
-        inside = opened(node)
-        if inside is None:
-            return function(prefix[:-1], node)
-        names, values = inside.names, inside.values
+        new = _mapped(zip(layout.keys, values, strict=True), function, prefix)
+        return node if all(map(is_, new, values)) else make(layout, new)  # pyright: ignore
+    if type(node) is dict:  # in its own order: it takes a third of the time of opening and rebuilding it
+        renewed: dict[object, PyTree] = {}
+        for key, value in node.items():
+            if type(value) in LEAF_TYPES:
+                renewed[key] = function(f"{prefix}{key}", value)
+            else:
+                renewed[key] = map_leaves(value, function, f"{prefix}{key}/")
+        return node if all(map(is_, renewed.values(), node.values())) else renewed  # pyright: ignore
+    inside = opened(node)
+    if inside is None:
+        return function(prefix[:-1], node)
+    new = _mapped(zip(inside.names, inside.values, strict=True), function, prefix)
+    return node if all(map(is_, new, inside.values)) else inside.rebuild(new)  # pyright: ignore
+
+
+def _mapped(children: Iterable[tuple[str, PyTree]], function: Callable[[str, Leaf], Leaf], prefix: str) -> list[PyTree]:
     new: list[PyTree] = []
-    for name, value in zip(names, values, strict=True):
+    for name, value in children:
         if type(value) in LEAF_TYPES:  # this spares the call
             new.append(function(prefix + name, value))
         else:
             new.append(map_leaves(value, function, f"{prefix}{name}/"))
-    if all(map(is_, new, values)):
-        return node
-    return make(layout, new) if inside is None else inside.rebuild(new)  # pyright: ignore
+    return new

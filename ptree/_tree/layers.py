@@ -52,6 +52,11 @@ def layer_counts(node: PyTree, axis: int) -> set[int]:
     return {shape[axis] for shape in shapes if len(shape) > axis}
 
 
+def layer_count(node: PyTree, axis: int) -> int | None:
+    """How many layers all leaves with this axis have; None where none has it, as in a mask: then any number reads."""
+    return min(layer_counts(node, axis), default=None)
+
+
 def trimmed(index: Sequence[int | slice]) -> Index:
     """An index without the stacks at its end of which all layers are taken."""
     end = len(index)

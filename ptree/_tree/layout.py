@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from jax.tree_util import DictKey
@@ -23,6 +24,26 @@ Aliases = dict[str, "Tie | Aliases"]
 """The ties of a node by the segments of their aliases' paths."""
 
 
+class TiedName(str):
+    """A name that is an alias, or has aliases in it, as iteration over the node that declares them gives it.
+
+    It is the string, and knows these ties: so they are found again in a dict that was made by `{**tree}`.
+    """
+
+    __slots__ = ("ties",)
+
+    ties: tuple[tuple[str, Tie], ...]
+
+    def __copy__(self) -> TiedName:
+        return self
+
+    def __deepcopy__(self, memo: object) -> TiedName:
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:  # a pickle of such a dict can be read without ptree
+        return str, (str(self),)
+
+
 class Layout:
     """The keys, the declared order and the ties of a node, which many Trees share.
 
@@ -31,7 +52,8 @@ class Layout:
     """
 
     __slots__ = (
-        "__weakref__", "_comparable", "_hash", "aliases", "gaps", "index", "key_entries", "keys", "listing", "order", "ties",
+        "__weakref__", "_comparable", "_hash", "aliases", "gaps", "index", "key_entries", "keys", "listing", "order", "tied_names",
+        "ties",
     )  # fmt: skip
 
     keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
@@ -43,6 +65,7 @@ class Layout:
     listing: tuple[tuple[str, int], ...]  # the children in declared order: name, position
     aliases: Aliases
     gaps: Aliases  # the paths in the order, by their segments
+    tied_names: dict[str, TiedName]
 
     def __init__(self, keys: tuple[str, ...], order: tuple[str, ...], ties: tuple[tuple[str, Tie], ...]):
         self.keys, self.order, self.ties = keys, order, ties
@@ -51,6 +74,7 @@ class Layout:
         self.listing = tuple((name, self.index[name]) for name in order if name in self.index)
         self.aliases = _nested(ties)
         self.gaps = _nested((path, Tie("")) for path in order if "/" in path)
+        self.tied_names = _tied_names(ties)
         self._comparable = (keys, frozenset(ties))
         self._hash = hash(self._comparable)
 
@@ -73,12 +97,28 @@ class Layout:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # copies and pickles, also those inside of a treedef, become the one layout of the process that reads them:
+        # another object would be found by its facts alone, and its hash holds only where it was made
+        return Layout.of, (self.order, self.keys, self.ties)
+
     def __repr__(self) -> str:  # seen in JAX's own messages about tree structures
         ties = "".join(f", {alias} = {tie.shown()}" for alias, tie in self.ties)
         return f"[{', '.join(self.keys)}{ties}]"
 
 
 _layouts: WeakValueDictionary[tuple[object, ...], Layout] = WeakValueDictionary()
+
+
+def _tied_names(ties: Iterable[tuple[str, Tie]]) -> dict[str, TiedName]:
+    found: dict[str, list[tuple[str, Tie]]] = {}
+    for alias, tie in ties:
+        found.setdefault(alias.partition("/")[0], []).append((alias, tie))
+    names: dict[str, TiedName] = {}
+    for name, its_ties in found.items():
+        names[name] = TiedName(name)
+        names[name].ties = tuple(its_ties)
+    return names
 
 
 def _nested(ties: Iterable[tuple[str, Tie]]) -> Aliases:
@@ -103,6 +143,9 @@ class BareTree:
 
     finished: type[BareTree]
     """The class that a node gets when it is made: `Tree`, which is defined on top of this module."""
+
+    _put: ClassVar[Callable[[PyTree, str | int, PyTree], PyTree]]
+    """`ptree.put`, which is defined on top of this package: `tree | mapping` is made of it."""
 
 
 def make(layout: Layout, children: Iterable[PyTree]) -> PyTree:

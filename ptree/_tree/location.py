@@ -6,7 +6,7 @@ Also the error for a path that is not there: where the path stops, and the neare
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,19 @@ from .._errors import PathError
 from .._paths import DEEPEST, STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
-from .layers import ALL_LAYERS, Index, has_layer, is_stack, layer_counts, layer_number, layers_of, trimmed, with_layer
+from .entries import structure
+from .layers import (
+    ALL_LAYERS,
+    Index,
+    has_layer,
+    is_stack,
+    layer_count,
+    layer_counts,
+    layer_number,
+    layers_of,
+    trimmed,
+    with_layer,
+)
 from .layout import MISSING, Aliases, BareTree, Layout, make, source_of, unflatten_node
 from .leaf import PyTree
 from .nodes import Key, child_named, listed_keys, names_in, opened, with_child
@@ -115,10 +127,17 @@ class _Walk:
         if self._has_name(segment):
             return segment
         number = layer_number(segment)
-        if number is None or not is_stack(self._names()):
+        if number is None or not is_stack(self._names()) or not self._has_layer(number):
             return segment
         self.layers.append(number)
         return STACKED
+
+    def _has_layer(self, number: int) -> bool:
+        """Whether the stack at which the walk is may have a layer of this number."""
+        if not isinstance(self.node, BareTree):
+            return True  # of aliases: what they lead to is looked at in the end
+        count = layer_count(self.node._node[0], len(self.layers))
+        return count is None or number < count
 
     def _has_name(self, segment: str) -> bool:
         if isinstance(self.node, BareTree):
@@ -202,6 +221,9 @@ class _Walk:
         number = layer_number(segments[0])
         if number is None or not is_stack(inside.names):
             return 0
+        count = layer_count(inside.values[0], len(self.layers))
+        if count is not None and number >= count:
+            return 0
         self._enter([STACKED], keys[0], inside.values[0])
         self.layers[-1] = number
         return 1
@@ -221,8 +243,9 @@ def _simple_key(node: dict[Key, PyTree], segments: Sequence[str]) -> tuple[Key, 
     Spares listing the keys: reading one leaf of a dict with 1,000 keys takes a hundredth of the time.
     """
     found: list[tuple[Key, int]] = []
-    for count in range(1, len(segments) + 1):
-        key = "/".join(segments[:count])
+    key = ""
+    for count, segment in enumerate(segments, start=1):
+        key = f"{key}/{segment}" if key else segment
         if key in node:
             found.append((key, count))
     number = layer_number(segments[0])
@@ -243,6 +266,9 @@ def check_one_reading(place: Place, segments: Sequence[str]) -> None:
     """Raise where a new path could go on from more than one key on the way to a place: keys that hold slashes."""
     rest = segments
     for step in place.steps:
+        if isinstance(step.node, BareTree):  # the keys of Trees hold no slashes
+            rest = rest[1:]
+            continue
         inside = opened(step.node)
         assert inside is not None
         found = _children_named(inside.names, rest)
@@ -303,6 +329,10 @@ def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:
         return _image(owner, aliases)
     if not isinstance(node, BareTree):
         return node
+    if _are_several(aliases):
+        ties = list(_tie_pairs(aliases, ""))
+        if len({tie.source for _, tie in ties}) < len(ties):
+            return _filled_with_ties(node, _entries_of_aliases(owner, ties))
     old, layout = node._node
     children = dict(zip(layout.keys, old, strict=True))
     for name, hit in aliases.items():
@@ -314,21 +344,47 @@ def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:
     return make(Layout.of(order, children, layout.ties), (children[key] for key in sorted(children)))
 
 
+def _are_several(aliases: Aliases) -> bool:
+    """Whether a node has more than one alias in it; most have one, and need no closer look."""
+    return len(aliases) > 1 or not isinstance(next(iter(aliases.values())), Tie)
+
+
+def _filled_with_ties(node: BareTree, of_aliases: Mapping[str, PyTree]) -> PyTree:
+    """The node with these entries for its aliases, some of which are tied to each other."""
+    inside = structure(node)
+    return assemble({**inside.entries, **of_aliases}, inside.containers)
+
+
+def _entries_of_aliases(owner: BareTree, ties: Sequence[tuple[str, Tie]]) -> dict[str, PyTree]:
+    """What aliases are in a node without their sources: the first of each source has the leaf, and the others are tied to it.
+
+    One that is seen through functions that may not undo each other exactly stays a leaf of its own.
+    """
+    first: dict[str, tuple[str, Tie]] = {}
+    for path, tie in sorted(ties, key=_plainness):
+        first.setdefault(tie.source, (path, tie))
+    entries: dict[str, PyTree] = {}
+    for path, tie in ties:
+        heir, seen = first[tie.source]
+        between = seen.between(tie, heir) if path != heir else None
+        entries[path] = between or tie.read(source_of(owner, tie))
+    return entries
+
+
+def _plainness(pair: tuple[str, Tie]) -> tuple[int, int]:
+    """Sorts first the aliases from which others can be seen: with the fewest functions, then the fewest permutations."""
+    _, tie = pair
+    functions = [step for step in tie.via if not step.axes]
+    return len(functions), len(tie.via)
+
+
 def _image(owner: BareTree, aliases: Aliases) -> PyTree:
     """The node that consists of these aliases: the source's own object where they are all of it."""
     ties = list(_tie_pairs(aliases, ""))
     whole = _whole_source(owner, ties)
     if whole is not None:
         return whole
-    first: dict[Tie, str] = {}
-    entries: dict[str, PyTree] = {}
-    for path, tie in ties:  # two aliases of one source are tied to each other
-        if tie in first:
-            entries[path] = Tie(first[tie])
-        else:
-            first[tie] = path
-            entries[path] = tie.read(source_of(owner, tie))
-    return assemble(entries)
+    return assemble(_entries_of_aliases(owner, ties))
 
 
 def _whole_source(owner: BareTree, ties: Sequence[tuple[str, Tie]]) -> PyTree | None:

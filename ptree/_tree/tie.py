@@ -54,6 +54,24 @@ class Tie:
                 steps.append(transform)
         return Tie(self.source, tuple(steps))
 
+    def back(self, path: str) -> Tie:
+        """The way back: the source as the alias at this path shows it."""
+        return Tie(path, tuple(step.inverted() for step in reversed(self.via)))
+
+    def between(self, other: Tie, path: str) -> Tie | None:
+        """Another alias of this source, seen from the alias of this tie at a path; None where that is not exact.
+
+        Functions that users register may undo each other only within rounding, permutations of axes do so exactly.
+        """
+        shared = 0
+        for step, same in zip(self.via, other.via, strict=False):
+            if step != same:
+                break
+            shared += 1
+        if not all(step.axes for step in self.via[shared:]):
+            return None
+        return self.back(path).then(other.via)
+
 
 jax.tree_util.register_static(Tie)
 

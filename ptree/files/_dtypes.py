@@ -28,6 +28,10 @@ def dtype_named(name: str) -> np.dtype:
 DTYPES = {code: dtype_named(name) for code, name in _NAMES.items()}
 """safetensors' name of a dtype -> the dtype."""
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+"""safetensors' dtypes of less than a byte, which NumPy cannot read as they are packed -> bits of a number."""
+UNKNOWN = np.dtype(np.void)
+"""Stands for a dtype that this ptree does not know."""
 
 
 class Storage(NamedTuple):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from .._errors import FileError
 from .._tree import Leaf, Tie, Tree, assemble, transform_named
+from .._words import listed
 from ._dtypes import LACKING
 from ._kinds import empty_node
 from ._stored_leaf import StoredLeaf
@@ -80,10 +81,10 @@ class Facts:
         """Build the tree of these leaves; raises ptree's errors, or ValueError if leaves and facts do not fit."""
         empty = {path: empty_node(name) for path, name in self.empty.items()}
         entries = {**empty, **self.ties, **leaves}
-        if sorted(entries) != sorted(self.order):
+        if len(entries) != len(self.order) or entries.keys() != {*self.order}:
             missing = {*self.order} - {*entries}
             unknown = {*entries} - {*self.order}
-            raise ValueError(f"its metadata do not fit its leaves: {sorted(missing or unknown)[:3]}")
+            raise ValueError(f"its metadata do not fit its leaves: {listed(sorted(missing or unknown)[:3])}")
         return assemble({path: entries[path] for path in self.order})
 
 

@@ -5,16 +5,21 @@ FORMAT.md describes the bytes.
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
+from operator import attrgetter
 from typing import Any, TypeAlias
 
-from .._errors import FileError, PtreeError
-from .._words import quoted
+import numpy as np
+
+from .._errors import PtreeError
+from .._words import printable, quoted, shortened
 from ._checksums import NO_CHECKSUM, digest
-from ._dtypes import CODES, DTYPES, LACKING, LACKING_BY_NAME, Storage
+from ._dtypes import BITS, CODES, DTYPES, LACKING, LACKING_BY_NAME, UNKNOWN, Storage
 from ._facts import Facts
 from ._kinds import kind_named
 from ._stored_leaf import StoredLeaf
@@ -25,6 +30,11 @@ ALIGNED = 64
 _SUM_KEY = b'"ptree_sum":"'
 _START = b'{"__metadata__":{' + _SUM_KEY
 _LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
+_LONGEST_REASON = 300  # characters of a message about a header, which may hold anything
+_SIZE_LIMIT = 1 << 64
+_MOST_AXES = 64  # of an array of NumPy
+_LEVELS_OF_A_NAME = 32  # on average
+_MORE_LEVELS = 200_000  # than that, of all names together
 
 Json: TypeAlias = Any
 """What JSON can hold; a file of another program may hold anything, and is checked."""
@@ -121,23 +131,48 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
 
     Raises:
         ValueError: the header is damaged, or does not fit the size of the file.
-        FileError: a dtype, or a version of the format, that this ptree does not know.
+        FileError: a version of the format that this ptree does not know.
         TieError: a transform that this process has not registered.
     """
+    with _garbage_collection_paused():
+        return _parsed(text, size, verify)
+
+
+def _parsed(text: bytes, size: int, verify: bool) -> Header:
     data_start = 8 + len(text)
     try:
         table = json.loads(text.decode(), object_pairs_hook=unique)
-        metadata = table.pop("__metadata__", {})
+        metadata = table.pop("__metadata__", None) or {}  # some programs write null
         _check_metadata(metadata)
-        tensors = {name: _tensor(name, about, data_start) for name, about in table.items()}
+        tensors = [_tensor(name, about, data_start) for name, about in table.items()]
     # what JSON of any other form leads to above; deep nesting is a RecursionError
     except (AttributeError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"its header is damaged: {error}") from error
-    _check_offsets(tensors.values(), data_start, size)
-    checksum = metadata.get("ptree_sum", "")
+        raise ValueError(f"its header is damaged: {_shown(error)}") from error
+    _check_offsets(tensors, data_start, size)
     facts, own_metadata = split_metadata(text, _START, metadata, verify)
-    leaves = {name: _with_facts(tensor, facts or Facts()) for name, tensor in tensors.items()}
-    return Header(leaves, facts, own_metadata, checksum)
+    problem = levels_problem(table) or levels_problem(facts.order if facts else ())
+    if problem:
+        raise ValueError(problem)
+    if facts is not None:
+        tensors = [_with_facts(tensor, facts) for tensor in tensors]
+    leaves = {tensor.name: tensor for tensor in tensors}
+    return Header(leaves, facts, own_metadata, metadata.get("ptree_sum", ""))
+
+
+@contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause Python's cyclic garbage collection: with it, 100,000 new objects of JSON take up to four times as long."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _shown(error: Exception) -> str:
+    return shortened(printable(str(error)), _LONGEST_REASON)
 
 
 def unique(pairs: Sequence[tuple[str, Json]]) -> dict[str, Json]:
@@ -160,36 +195,89 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
 
 
 def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf:
-    """Parse one tensor of the header, as a program that does not know ptree reads it."""
-    # a lone surrogate, which JSON can spell and UTF-8 cannot
-    if not name or any("\ud800" <= character <= "\udfff" for character in name):
-        raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode, and not empty")
+    """Parse one tensor of the header, as a program that does not know ptree reads it; fields of no meaning here are ignored."""
+    if not is_unicode(name):
+        raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode")
     code, shape, (start, stop) = about["dtype"], about["shape"], about["data_offsets"]
-    numbers = (*shape, start, stop)
-    # by type: to isinstance True is an int
-    if len(about) != 3 or not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"{quoted(name)} has sizes or places that are no whole numbers from 0 on")
-    if code not in DTYPES:
-        raise ValueError(f"{quoted(name)} is of the dtype {quoted(code)}, which NumPy and JAX do not have")
-    if len(shape) > 64:
-        raise ValueError(f"{quoted(name)} has {len(shape)} axes, and NumPy has at most 64")
-    dtype = DTYPES[code]
-    if dtype.itemsize * prod(shape) != stop - start:
-        raise ValueError(f"{quoted(name)} is {code}{shape}, which does not take {stop - start:,} bytes")
+    if type(code) is not str:
+        raise ValueError(f"{quoted(name)} has a dtype that is no text")
+    for number in (*shape, start, stop):
+        # by type: to isinstance True is an int
+        if type(number) is not int or not 0 <= number < _SIZE_LIMIT:
+            raise ValueError(
+                f"{quoted(name)} has sizes or places that are no whole numbers from 0 on, or are too large"
+            )
+    dtype = DTYPES.get(code)
+    places = data_start + start, data_start + stop
+    if dtype is None:
+        _check_bits(name, code, shape, stop - start)
+        unreadable = f"is of the dtype {quoted(code)}, which this ptree does not know"
+        return StoredLeaf(name, "", UNKNOWN, tuple(shape), *places, unreadable=unreadable)
+    if dtype.itemsize * _count(shape, stop) != stop - start:
+        raise ValueError(f"{quoted(name)} is {_tensor_shown(code, shape)}, which does not take {stop - start:,} bytes")
+    unreadable = _obstacle_of_shape(code, shape, dtype)
+    return StoredLeaf(name, "", dtype, tuple(shape), *places, unreadable=unreadable)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a name or metadata can be written as UTF-8: a string of Python, and JSON, may hold lone surrogates."""
+    # `isprintable` is much faster than the loop, and true of nearly all names
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_bits(name: str, code: str, shape: Sequence[int], size: int) -> None:
+    """Raise ValueError where a tensor of less than a byte for each number, which NumPy lacks, has another size in the file."""
+    bits = BITS.get(code)
+    if bits is not None and bits * _count(shape, 8 * size) != 8 * size:
+        raise ValueError(f"{quoted(name)} is {_tensor_shown(code, shape)}, which does not take {size:,} bytes")
+
+
+def _count(shape: Sequence[int], limit: int) -> int:
+    """How many numbers an array of a shape has; -1 if it has very many axes, and more numbers than the limit."""
+    if len(shape) <= _MOST_AXES:
+        return prod(shape)
+    if 0 in shape:
+        return 0
+    # one by one: the product of a million sizes has millions of digits, which takes seconds
+    count = 1
+    for size in shape:
+        count *= size
+        if count > limit:
+            return -1
+    return count
+
+
+def _obstacle_of_shape(code: str, shape: Sequence[int], dtype: np.dtype) -> str:
+    """Say why NumPy cannot have an array of this shape; "" if it can."""
+    if len(shape) > _MOST_AXES:
+        return f"has {len(shape)} axes, and NumPy has at most {_MOST_AXES}"
     # NumPy refuses such a shape although an axis of size 0 makes it take no bytes
-    if dtype.itemsize * prod(filter(None, shape)) >= 1 << 63:
-        raise ValueError(f"{quoted(name)} is {code}{shape}, longer than what NumPy can have")
-    return StoredLeaf(name, "", dtype, tuple(shape), data_start + start, data_start + stop)
+    if 0 in shape and dtype.itemsize * prod(filter(None, shape)) >= 1 << 63:
+        return f"is {_tensor_shown(code, shape)}, longer than what NumPy can have"
+    return ""
+
+
+def _tensor_shown(code: str, shape: Sequence[int]) -> str:
+    return shortened(f"{code}{[*shape[:_MOST_AXES]]}", _LONGEST_REASON)
+
+
+def levels_problem(names: Collection[str]) -> str:
+    """Say that names have so many levels that a small file would make millions of nodes; "" if they have not."""
+    levels = sum(name.count("/") for name in names)
+    if levels <= _LEVELS_OF_A_NAME * len(names) + _MORE_LEVELS:
+        return ""
+    return f"its {len(names):,} names have {levels:,} levels, more than {_LEVELS_OF_A_NAME} each"
 
 
 def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) -> None:
     """Raise ValueError unless the offsets of the tensors leave no gap and no overlap between header and end of file."""
-    end, last = data_start, "the header"
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.stop)):
+    end, last = data_start, None
+    for tensor in sorted(tensors, key=attrgetter("start", "stop")):
         if tensor.start != end:
             what = "overlap" if tensor.start < end else "leave a gap"
-            raise ValueError(f"the bytes of {quoted(tensor.name)} and of {last} {what}")
-        end, last = tensor.stop, quoted(tensor.name)
+            before = "the header" if last is None else quoted(last.name)
+            raise ValueError(f"the bytes of {quoted(tensor.name)} and of {before} {what}")
+        end, last = tensor.stop, tensor
     if end != size:
         raise ValueError(f"it is to have {end:,} bytes, and has {size:,}")
 
@@ -217,7 +305,7 @@ def split_metadata(
     except PtreeError:
         raise  # a transform that only another process knows, or a newer format
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"its metadata are damaged: {error}") from error
+        raise ValueError(f"its metadata are damaged: {_shown(error)}") from error
 
 
 def _recomputed(text: bytes, at: int) -> str:
@@ -233,11 +321,11 @@ def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
     """
     name = tensor.name
     leaf = replace(tensor, kind=facts.kinds.get(name, ""), checksum=facts.sums.get(name, ""))
-    if name in facts.dtypes:
+    if name in facts.dtypes and not leaf.unreadable:
         leaf = _as_lacking(leaf, facts.dtypes[name])
     # a kind that this ptree does not know is an error only when the leaf is read
     kind = kind_named(leaf.kind)
-    misfit = "" if kind is None else kind.misfit(leaf)
+    misfit = "" if kind is None or leaf.unreadable else kind.misfit(leaf)
     if misfit:
         raise ValueError(f"{quoted(name)} {misfit}")
     return leaf
@@ -247,7 +335,7 @@ def _as_lacking(tensor: StoredLeaf, dtype_name: str) -> StoredLeaf:
     """Read a tensor of the header as the storage of a dtype that safetensors lacks."""
     dtype = LACKING_BY_NAME.get(dtype_name)
     if dtype is None:
-        raise FileError(f"{quoted(tensor.name)} is of the dtype {quoted(dtype_name)}, which this ptree does not know")
+        return replace(tensor, unreadable=f"is of the dtype {quoted(dtype_name)}, which this ptree does not know")
     storage = LACKING[dtype]
     # a damaged file may have fewer axes than the storage adds
     shape = tensor.shape[: max(0, len(tensor.shape) - len(storage.axes))]

@@ -17,13 +17,15 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import FileError
-from .._tree import Leaf, PyTree, Tree
-from .._words import describe, lines, quoted, short_dtype
+from .._tree import Leaf, PyTree, Tree, signature
+from .._words import describe, lines, name_of, printable, quoted, short_dtype, shortened, with_fixes
 from ._dtypes import CODES, LACKING, dtype_named
 from ._stored_leaf import StoredLeaf
 
 if TYPE_CHECKING:
     import torch
+
+_LONGEST_NAME = 60  # characters of the name of a function
 
 NUMBERS = (bool, int, float, complex)
 """Python's numbers."""
@@ -234,7 +236,11 @@ class TorchTensor(LeafKind):
         return name == "torch"
 
     def obstacle(self, leaf: torch.Tensor, may_be_spread: bool) -> str:
-        if str(leaf.layout) != "torch.strided" or leaf.is_quantized or leaf.device.type == "meta":
+        if not _has_memory(leaf):
+            return f"a {type(leaf).__name__} of PyTorch, without memory of its own"
+        if leaf.is_quantized:
+            return "a quantized tensor of PyTorch: dequantize() it"
+        if str(leaf.layout) != "torch.strided" or leaf.device.type == "meta":
             return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
         return ""
 
@@ -257,9 +263,28 @@ class TorchTensor(LeafKind):
             raise FileError(
                 f"{quoted(path)} was saved from PyTorch, which is not installed: load it with `like`"
             ) from None
+        dtype = getattr(torch, array.dtype.name)
+        if not array.size:  # PyTorch views no empty memory as another dtype
+            return torch.empty(array.shape, dtype=dtype)
         # through bytes, as NumPy's bfloat16 is unknown to PyTorch; a copy, as PyTorch may write to its memory
         flat = torch.from_numpy(array.reshape(-1).view(np.uint8).copy())
-        return flat.view(getattr(torch, array.dtype.name)).reshape(array.shape)
+        return flat.view(dtype).reshape(array.shape)
+
+
+def _has_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has memory that holds its values, as fake, masked, nested, traced and uninitialized ones have not."""
+    import torch
+
+    is_wrapper = type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__  # pyright: ignore[reportAttributeAccessIssue]
+    if is_wrapper or tensor.is_nested or torch.nn.parameter.is_lazy(tensor):
+        return False
+    if str(tensor.layout) != "torch.strided":
+        return True
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # inside of torch.func.grad and torch.vmap
+        return False
+    return True
 
 
 JAX_ARRAY = JaxArray()
@@ -285,6 +310,11 @@ def kind_named(name: str) -> LeafKind | None:
         if kind.has_name(name):
             return kind
     return None
+
+
+def is_static(leaf: Leaf) -> bool:
+    """Whether a leaf is no array and no number, such as a function, a text or a dtype: no file holds it."""
+    return kind_of(leaf) is None and not isinstance(leaf, NUMBERS) and not isinstance(signature(leaf), tuple)
 
 
 def empty_name(node: PyTree) -> str:
@@ -349,7 +379,11 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
         shown = describe(leaf)
         if hasattr(leaf, "init"):  # a Param
             return f"a Param, {shown}, not drawn yet: ptree.init first"
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return f"a ShapeDtypeStruct, {shown}, which has no values: save the arrays that have this shape"
         kind_name = type(leaf).__name__
+        if callable(leaf) and shown == kind_name:
+            shown = shortened(printable(name_of(leaf)), _LONGEST_NAME)
         return shown if hasattr(leaf, "shape") or shown == kind_name else f"{shown}, a {kind_name}"
     obstacle = kind.obstacle(leaf, may_be_spread)
     if obstacle:
@@ -387,7 +421,9 @@ def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
 
     # `numpy()` refuses gradients, and conjugated or negated views
     whole = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-    return whole.reshape(-1).view(torch.uint8).numpy()
+    # PyTorch views as bytes only what has a stride of 1, which tensors of no number or one number need not have
+    flat = whole.as_strided((whole.numel(),), (1,))
+    return flat.view(torch.uint8).numpy()
 
 
 # ------------------------------------------------------------------------------- reading
@@ -395,18 +431,32 @@ def _torch_on_host(tensor: torch.Tensor) -> np.ndarray:
 
 def leaf_of(array: np.ndarray, stored: StoredLeaf) -> Leaf:
     """Make the leaf that a file holds, by its kind, of the array that was read."""
-    kind = kind_named(stored.kind)
-    if kind is None:
-        raise FileError(f"{quoted(stored.name)} is of the kind {quoted(stored.kind)}, which this ptree does not know")
+    refuse_unreadable([stored])
+    kind = kind_named(stored.kind) or NUMPY_ARRAY
     return kind.leaf_of(array, stored)
+
+
+def refuse_unreadable(leaves: Iterable[StoredLeaf]) -> None:
+    """Raise one FileError for all leaves of dtypes, shapes and kinds that this ptree cannot read."""
+    problems: list[str] = []
+    for leaf in leaves:
+        problem = leaf.unreadable
+        if not problem and kind_named(leaf.kind) is None:
+            problem = f"is of the kind {quoted(leaf.kind)}, which this ptree does not know"
+        if problem:
+            problems.append(f"{quoted(leaf.name)} {problem}")
+    if problems:
+        raise FileError(with_fixes(problems, ["select= loads the others."]))
 
 
 def for_like(stored: StoredLeaf) -> StoredLeaf:
     """The kind in which a leaf is read for a `like`: JAX's for PyTorch's, NumPy's if JAX would cut its 64 bits to 32."""
-    kind = "" if stored.kind == "torch" else stored.kind
-    if kind == "" and is_cut(stored.dtype):
-        kind = "numpy"
-    return replace(stored, kind=kind)
+    return without_cut(replace(stored, kind="")) if stored.kind == "torch" else without_cut(stored)
+
+
+def without_cut(stored: StoredLeaf) -> StoredLeaf:
+    """The kind in which a leaf is read with all its bits: NumPy's for an array of JAX's that JAX would cut to 32 bits."""
+    return replace(stored, kind="numpy") if stored.kind == "" and is_cut(stored.dtype) else stored
 
 
 def expected(leaf: Leaf) -> Leaf:

@@ -17,11 +17,12 @@ from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, PyTree, Tree, same
-from .._words import listed, with_fixes
-from ._kinds import adopted, for_like
+from .._words import listed, quoted, with_fixes
+from ._kernels import warn_of_kernels
+from ._kinds import adopted, for_like, refuse_unreadable
 from ._locations import checked_path, is_orbax
 from ._open import File
-from ._orbax import OrbaxCheckpoint
+from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
@@ -51,7 +52,8 @@ def load(
     and ties of `like`, and every leaf must be there with the same shape and dtype. Where only one of the two is
     tied: names that the file lacks are filled from their source, and names that `like` ties must be equal in the
     file. A stack loads into single layers, and the other way round. Files by other programs load too; their names
-    are the paths. Every leaf is compared with its checksum.
+    are the paths. Every leaf is compared with its checksum. A leaf that another program calls a weight and `rename` calls a
+    kernel may be transposed: a warning says so where its shape does not tell.
 
     >>> import tempfile, ptree as pt, jax, jax.numpy as jnp
     >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
@@ -60,13 +62,16 @@ def load(
     (8,)
 
     Args:
-        path: the file; a folder with `model.safetensors` or an index of shards; or what `Checkpoints` wrote with Orbax.
+        path: the file; a folder with `model.safetensors` or an index of shards; or a checkpoint by Orbax, of `Checkpoints`
+            or another program.
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
-        cast: convert floats to the floats of `like`, whole numbers to its whole numbers.
+        cast: convert floats to the floats of `like`, whole numbers to its whole numbers, complex numbers to its complex
+            ones. Rounding and underflow are not told; a value that the new dtype does not hold, such as 1e5 in float16
+            or infinity in float8_e4m3fn, is an error.
         missing: for leaves that the file does not have, "keep" the values of `like`, or draw them ("init") as its spec
-            says, with `key`.
+            says, with `key`. What no file holds, such as the activation function of a module, is always kept.
         mismatch: for leaves of another shape or dtype in the file, "keep" the values of `like`.
         key: a PRNG key, for `missing="init"`: values are bit for bit what `ptree.init` would draw.
         shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; by default each goes
@@ -81,7 +86,8 @@ def load(
         from NumPy comes back as NumPy, unless `shardings` places it.
 
     Raises:
-        FileError: no safetensors file, one that stops half-way, damaged leaves, or two values for what is tied in `like`.
+        FileError: no safetensors file, one that stops half-way, damaged leaves, leaves of dtypes that this ptree does not
+            know, two values for what is tied in `like`, or values that `cast` would lose.
         StructureError: leaves that are missing, unexpected, misshapen or mistyped; it lists all of them.
         PatternError: a selector, a rule or a name to be renamed that matches nothing.
         InitError: a sharding that does not fit its leaf.
@@ -130,20 +136,27 @@ def load_report(
     if like is None and allowed != Allowed():
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
     name = checked_path(path, "load(path, like)")
+    if isinstance(like, (str, os.PathLike)):
+        raise FileError(f"load(path, like): like= is a tree, and select= takes a pattern; got {quoted(like)}")
     compare = _compared(verify, mmap)
     with closing(_open_saved(name, verify is not False, mmap)) as saved:
         content = _content(saved, compare)
         chosen = _chosen(content.tree, select, rename)
+        with _prefixed(f"cannot load {name!r}"):
+            refuse_unreadable(leaf for _, leaf in leaves(chosen))
         targets = _targets(chosen, like, shardings, mesh)
         loaded = _read(saved, chosen, like, targets, compare)
     loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))
     attempt = f"cannot load {name!r}"
     if like is not None:
-        return _into_like(f"{attempt} into `like`", loaded, like, allowed, key, targets)
+        fitted = _into_like(f"{attempt} into `like`", loaded, like, allowed, key, targets)
+        warn_of_kernels(saved, chosen, is_fitted=True)
+        return fitted
     if loaded.damaged:
         raise saved.damage_error(loaded.damaged)
     _refuse_broken_ties(attempt, content.broken_ties)
     placed = all_placed(dict(leaves(loaded.tree)), targets)
+    warn_of_kernels(saved, chosen, is_fitted=False)
     return replace_leaves(loaded.tree, placed), Report(loaded=paths(chosen), dropped=loaded.dropped)
 
 
@@ -159,11 +172,12 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
 
 def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
     """Open the tree that is saved at a path: one file, shards, or a checkpoint by Orbax."""
-    if not is_orbax(path):
+    if not (is_orbax(path) or is_tree_of_orbax(path)):
+        refuse_folder_of_checkpoints(path)
         return File(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")
-    return OrbaxCheckpoint(path)
+    return OrbaxCheckpoint(path, verify)
 
 
 @dataclass(frozen=True)
@@ -183,6 +197,8 @@ def _content(saved: SavedTree, compare: Compare) -> _Content:
     damaged: list[str] = []
     for alias, tie in saved.facts.ties.items():
         if alias not in saved.leaves or tie.source not in saved.leaves:
+            continue
+        if saved.leaves[alias].unreadable or saved.leaves[tie.source].unreadable:
             continue
         read = saved.read([saved.leaves[alias], saved.leaves[tie.source]], compare=compare)
         if alias in read.damaged:

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from .._errors import FileError
-from .._words import describe
+from .._words import describe, quoted
 from ._operating_system import is_regular, target_status
 
 INDEX_SUFFIX = ".index.json"
@@ -28,7 +28,17 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
     text = os.fspath(path)
     if not text:  # pathlib would take it for the current folder
         raise FileError("expected the path of a file, got ''")
+    if not isinstance(text, str) or "\0" in text or not _can_be_encoded(text):
+        raise FileError(f"{call}: {quoted(text)} cannot be the path of a file")
     return text
+
+
+def _can_be_encoded(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_path(path: str) -> Path:

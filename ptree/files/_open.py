@@ -13,12 +13,14 @@ from jax.sharding import Sharding
 
 from .._edit import entries, map_leaves
 from .._errors import FileError, PathError
-from .._tree import Leaf, Tie, Tree
+from .._paths import STACKED, split
+from .._tree import Index as LayerIndex
+from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
 from ._checksums import digest_in_thread
 from ._facts import Facts
 from ._hf_index import open_shards
-from ._kinds import leaf_of, refuse_cut
+from ._kinds import leaf_of, refuse_cut, refuse_unreadable
 from ._locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
 from ._open_leaf import OpenAlias, OpenLeaf
 from ._placement import array_on_devices
@@ -45,7 +47,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
 
     `[...]` reads a leaf whole, as it was saved, and compares it with its checksum; a slice reads only the bytes that
     it lies in, which are not compared. The shape and the slices of a PRNG key are those of its key words. A tied name
-    reads as its source does through the tie.
+    reads as its source does through the tie, and `"blocks/1/w"` is one layer of the stack `"blocks/:/w"`. Numbers that JAX
+    would cut to 32 bits come as NumPy's. A leaf of a dtype that this ptree does not know is an error when it is read.
 
     Args:
         path: a file that `ptree.save` or any other program wrote.
@@ -82,6 +85,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         self._opened = _open_either_form(path, verify, mmap)
         self.path, self.metadata = self._opened.path, self._opened.metadata
         self.leaves = {name: file.header.leaves[name] for name, file in self._opened.by_leaf.items()}
+        self.is_foreign = self._opened.facts is None
         self.facts = self._opened.facts or Facts(order=self._names_by_place())
 
     def _names_by_place(self) -> list[str]:
@@ -110,16 +114,22 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     @cached_property
     def tree(self) -> Tree:
         """The whole tree, unread: an `OpenLeaf` for each leaf, ties included."""
-        return map_leaves(self.stored_tree(), lambda _, leaf: self._open_leaf(leaf.name))
+        return map_leaves(self._stored, lambda _, leaf: self._open_leaf(leaf.name))
+
+    @cached_property
+    def _stored(self) -> Tree:
+        return self.stored_tree()
 
     @cached_property
     def _names(self) -> dict[str, StoredLeaf | Tie]:
         """All names of leaves, tied names too, in declared order."""
-        everything = entries(self.stored_tree())  # empty nodes too, which have no name in the mapping
+        if self.is_foreign:  # they need not be paths
+            return {name: self.leaves[name] for name in self.facts.order}
+        everything = entries(self._stored)  # empty nodes too, which have no name in the mapping
         return {path: value for path, value in everything.items() if isinstance(value, (StoredLeaf, Tie))}
 
-    def _open_leaf(self, name: str) -> OpenLeaf:
-        return OpenLeaf(self.leaves[name], self._opened.by_leaf[name], self._verify)
+    def _open_leaf(self, name: str, layers: LayerIndex = ()) -> OpenLeaf:
+        return OpenLeaf(self.leaves[name], self._opened.by_leaf[name], self._verify, layers)
 
     # ---------------------------------------------------------------------------- a mapping
 
@@ -128,12 +138,21 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         if path in self.leaves and path not in self.facts.ties:
             return self._open_leaf(path)
         value = self._names.get(path)
-        if value is None:
-            near = suggestion(path, self._names) if isinstance(path, str) else ""
-            raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{near}")
         if isinstance(value, Tie):
             return OpenAlias(path, value, self._open_leaf(value.source))  # pyright: ignore[reportReturnType]
-        return self._open_leaf(value.name)
+        if value is not None:
+            return self._open_leaf(value.name)
+        return self._open_layer(path)
+
+    def _open_layer(self, path: str) -> OpenLeaf:
+        """Open one layer of a leaf in a stack, "blocks/1/w", of which only its own bytes are read."""
+        has_stacks = any(STACKED in name.split("/") for name in self.leaves)
+        place = locate(self._stored, split(path)) if has_stacks and isinstance(path, str) else None
+        if place is None or not isinstance(place.kept, StoredLeaf):
+            near = suggestion(path, self._names) if isinstance(path, str) else ""
+            raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{near}")
+        leaf = self._open_leaf(place.kept.name, place.layers)
+        return leaf if place.tie is None else OpenAlias(path, place.tie, leaf)  # pyright: ignore[reportReturnType]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -179,6 +198,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         leaves = sorted(leaves, key=lambda leaf: (self._opened.by_leaf[leaf.name].path, leaf.start))
         try:
             # before the first byte is read: one error for all leaves
+            refuse_unreadable(leaves)
             refuse_cut((leaf.name, leaf.dtype) for leaf in leaves if leaf.kind == "" or leaf.name in shardings)
             return self._read_in_turn(leaves, shardings, compare)
         except FileError as error:

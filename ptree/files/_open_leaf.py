@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from .._errors import FileError
-from .._tree import Leaf, Tie
+from .._tree import ALL_LAYERS, Leaf, Tie, layer_of
+from .._tree import Index as LayerIndex
 from ._checksums import digest
-from ._kinds import JAX_ARRAY, leaf_of
+from ._kinds import JAX_ARRAY, leaf_of, refuse_unreadable, without_cut
 from ._leaf_parts import Index, run_of
 from ._safetensors import SafetensorsFile
 from ._saved_tree import damage_error
@@ -18,19 +19,23 @@ from ._stored_leaf import StoredLeaf
 
 
 class OpenLeaf:
-    """A leaf in an open file; `[...]` reads it as it was saved, `[:8]` reads a part as an array."""
+    """A leaf in an open file; `[...]` reads it as it was saved, `[:8]` reads a part as an array.
 
-    def __init__(self, stored: StoredLeaf, file: SafetensorsFile, verify: bool):
-        self.stored, self._file, self._verify = stored, file, verify
-        self.name, self.shape, self.dtype, self.nbytes = stored.name, stored.shape, stored.dtype, stored.nbytes
+    With `layers`, it is one layer of a leaf in a stack, and only the bytes of that layer are read.
+    """
+
+    def __init__(self, stored: StoredLeaf, file: SafetensorsFile, verify: bool, layers: LayerIndex = ()):
+        self.stored, self._file, self._verify, self._layers = stored, file, verify, layers
+        layer = layer_of(stored, layers) if layers else stored
+        self.name, self.shape, self.dtype, self.nbytes = stored.name, layer.shape, stored.dtype, layer.nbytes
 
     def __getitem__(self, index: Index) -> Leaf:
         try:
             # the whole leaf as it was saved, a number as a number; a part is an array, which has no kind of its own
             if index is ...:
-                return leaf_of(self._array(()), self.stored)
+                return leaf_of(self._array(()), without_cut(self.stored))
             part = np.asarray(self._array(index))
-            return JAX_ARRAY.leaf_of(part, self.stored) if self.stored.kind == "" else part
+            return part if without_cut(self.stored).kind else JAX_ARRAY.leaf_of(part, self.stored)
         except FileError as error:
             if error.is_damage:
                 raise
@@ -38,10 +43,17 @@ class OpenLeaf:
 
     def _array(self, index: Index) -> np.ndarray:
         """Read a part as a NumPy array: the bytes from its first number to its last, compared if these are all of the leaf."""
-        run = run_of(index, self.shape)
+        refuse_unreadable([self.stored])
+        if ALL_LAYERS in self._layers:  # one layer of an inner stack, in all layers of an outer one
+            return self._run(self._layers)[index]
+        inner = index if isinstance(index, tuple) else (index,)
+        return self._run((*self._layers, *inner))
+
+    def _run(self, index: Index) -> np.ndarray:
+        run = run_of(index, self.stored.shape)
         flat = self._file.run(self.stored, run.first, run.count)
         checksum = self.stored.checksum if self._verify else ""
-        if checksum and flat.nbytes == self.nbytes and digest(flat.view(np.uint8)) != checksum:
+        if checksum and flat.nbytes == self.stored.nbytes and digest(flat.view(np.uint8)) != checksum:
             raise damage_error(self._file.path, [self.name])
         return flat.reshape(run.shape)[run.index]
 
@@ -52,7 +64,10 @@ class OpenLeaf:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"{self.name!r}: {self.dtype}{[*self.shape]} in {self._file.path!r}"
+        if self.stored.unreadable:
+            return f"{self.name!r} in {self._file.path!r}, which {self.stored.unreadable}"
+        layer = f", layer {', '.join(map(str, self._layers))}" if self._layers else ""
+        return f"{self.name!r}{layer}: {self.dtype}{[*self.shape]} in {self._file.path!r}"
 
 
 class OpenAlias:

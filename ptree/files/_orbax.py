@@ -14,25 +14,33 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from .._edit import asdict, items, unflatten
+from .._edit import asdict, entries, items, map_leaves, unflatten
 from .._errors import FileError, PtreeError
-from .._paths import split
-from .._tree import Leaf
-from .._words import lines, listed
+from .._paths import natural, split
+from .._tree import Leaf, PyTree
+from .._words import lines, listed, quoted
 from ._checksums import digest
-from ._dtypes import dtype_named
+from ._dtypes import UNKNOWN, dtype_named
 from ._facts import Facts
-from ._kinds import UnsavedLeaf, leaf_of, refuse_cut, unsaved
+from ._kinds import UnsavedLeaf, empty_name, leaf_of, refuse_cut, refuse_unreadable, unsaved
+from ._locations import is_orbax
 from ._saved_tree import Compare, ReadLeaves, SavedTree
 from ._stored_leaf import StoredLeaf
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from orbax.checkpoint import AsyncCheckpointer
+    from orbax.checkpoint import AsyncCheckpointer, RestoreArgs
 
 
 T = TypeVar("T")
+
+_TREE = "_METADATA"
+"""A file in the folder of each tree of Orbax."""
+_CHECKPOINT = "_CHECKPOINT_METADATA"
+"""A file in the folder of each checkpoint of Orbax."""
+_KEYS = ("ptree", "arrays", "ptree_sum")
+"""What ptree writes into the metadata of a checkpoint."""
 
 
 def orbax() -> ModuleType:
@@ -42,6 +50,24 @@ def orbax() -> ModuleType:
     except ImportError:
         raise FileError("Orbax is not installed: pip install 'ptree-jax[orbax]'") from None
     return orbax.checkpoint
+
+
+def is_tree_of_orbax(path: str) -> bool:
+    """Whether a folder holds a tree by Orbax, as an item of a checkpoint."""
+    return os.path.exists(os.path.join(path, _TREE))
+
+
+def refuse_folder_of_checkpoints(path: str) -> None:
+    """Raise FileError for a folder that holds nothing but checkpoints by Orbax, as its CheckpointManager makes it."""
+    if not os.path.isdir(path):
+        return
+    inside = sorted(os.listdir(path), key=natural)
+    checkpoints = [name for name in inside if is_orbax(os.path.join(path, name))]
+    if checkpoints and len(checkpoints) == len(inside):
+        latest = os.path.join(path, checkpoints[-1])
+        raise FileError(
+            f"cannot load {path!r}: it holds checkpoints by Orbax, {listed(checkpoints)}. Load one: {latest!r}"
+        )
 
 
 def begin_save(
@@ -58,16 +84,23 @@ def begin_save(
     """
     _refuse_joined_names(path, leaves)
     arrays = {name: _array_for_orbax(leaf) for name, leaf in leaves.items()}
-    # Orbax refuses arrays of size 0, so their dtypes and shapes are in the metadata
-    empty = {name: [array.dtype.name, array.shape] for name, array in arrays.items() if not array.size}
+    # Orbax refuses arrays of size 0, and has no checksums of dtypes and shapes, so they are in the metadata
+    about_arrays = {name: [array.dtype.name, array.shape] for name, array in arrays.items()}
     sums = {name: digest(leaf.bytes()) for name, leaf in leaves.items() if leaf.is_here}
     stored = [replace(leaf.stored, checksum=sums.get(name, "")) for name, leaf in leaves.items()]
     about = replace(facts.about(stored), dtypes={})  # Orbax has all dtypes
-    metadata = {**about_step, "ptree": about.to_json(), "empty": json.dumps(empty)}
-    not_empty = {name: array for name, array in arrays.items() if name not in empty}
+    metadata = {**about_step, "ptree": about.to_json(), "arrays": json.dumps(about_arrays)}
+    metadata["ptree_sum"] = _digest_of(metadata)
+    not_empty = {name: array for name, array in arrays.items() if array.size}
     state = asdict(unflatten(not_empty or {"_": np.uint8(0)}))  # it refuses a tree without arrays too
     saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=metadata, force=True)
     return saver.wait_until_finished
+
+
+def _digest_of(metadata: Mapping[str, str]) -> str:
+    """The checksum of the metadata of a checkpoint."""
+    others = sorted((name, text) for name, text in metadata.items() if name != "ptree_sum")
+    return digest(json.dumps(others).encode())
 
 
 def _refuse_joined_names(path: Path, names: Iterable[str]) -> None:
@@ -86,34 +119,43 @@ def _array_for_orbax(leaf: UnsavedLeaf) -> jax.Array | np.ndarray:
 
 
 class OrbaxCheckpoint(SavedTree):
-    """A checkpoint that ptree wrote with Orbax, open for reading.
+    """A checkpoint by Orbax, open for reading: one that ptree wrote, or a tree of arrays by another program.
 
     Raises:
-        FileError: another program wrote it, or it is damaged.
+        FileError: it holds no tree of arrays, or is damaged.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, verify: bool = True):
         self.path = os.path.abspath(path)
+        self._folder = _folder_of_tree(self.path)
         self._reader = orbax().Checkpointer(orbax().PyTreeCheckpointHandler())
         self._empty: dict[str, np.ndarray] = {}
         try:
-            _ask_orbax(self.path, "it is not a whole checkpoint that ptree wrote with Orbax", self._read_metadata)
+            _ask_orbax(self.path, "it is not a whole checkpoint by Orbax", lambda: self._read_metadata(verify))
         except FileError:
             self.close()  # the caller gets no object that it could close
             raise
 
-    def _read_metadata(self) -> None:
-        about = self._reader.metadata(self.path)
-        self.facts = Facts.from_json(about.custom_metadata["ptree"])
-        self.metadata = {name: text for name, text in about.custom_metadata.items() if type(text) is str}
-        for name, (dtype, shape) in json.loads(about.custom_metadata["empty"]).items():
-            self._empty[name] = np.zeros(shape, dtype_named(dtype))
-        arrays = {**dict(items(about.item_metadata.tree)), **self._empty}
-        self.leaves = {name: self._stored(name, arrays[name]) for name in self.facts.order if name in arrays}
-
-    def _stored(self, name: str, array: np.ndarray) -> StoredLeaf:
-        kind, checksum = self.facts.kinds.get(name, ""), self.facts.sums.get(name, "")
-        return StoredLeaf(name, kind, np.dtype(array.dtype), tuple(array.shape), checksum=checksum)
+    def _read_metadata(self, verify: bool) -> None:
+        metadata = _metadata_of_ptree(self.path, verify)
+        about = self._reader.metadata(self._folder).item_metadata
+        self.is_foreign = metadata is None
+        self.metadata = {name: text for name, text in (metadata or {}).items() if name not in _KEYS}
+        if about is None:
+            if self.is_foreign:
+                raise FileError("it is a checkpoint by Orbax without a tree of arrays")
+            raise ValueError("it has no tree")
+        self._tree: PyTree = about.tree
+        if metadata is None:
+            self.facts, self.leaves = _described_by_orbax(self._tree)
+            return
+        self.facts, self.leaves = _described_by_ptree(metadata)
+        found = {name: (np.dtype(array.dtype), tuple(array.shape)) for name, array in items(self._tree)}
+        for name, leaf in self.leaves.items():
+            if 0 in leaf.shape:
+                self._empty[name] = np.zeros(leaf.shape, leaf.dtype)
+            elif found.get(name) != (leaf.dtype, leaf.shape):
+                raise ValueError(f"{quoted(name)} is not the {leaf.dtype}{[*leaf.shape]} that its metadata say")
 
     def read(
         self,
@@ -123,6 +165,7 @@ class OrbaxCheckpoint(SavedTree):
     ) -> ReadLeaves:
         shardings = shardings or {}
         leaves = list(leaves)
+        refuse_unreadable(leaves)
         arrays = self._restored(leaves, shardings)
         damaged = [leaf.name for leaf in leaves if _is_damaged(arrays[leaf.name], leaf, compare)]
         values = {leaf.name: _leaf_of(arrays[leaf.name], leaf) for leaf in leaves}
@@ -136,7 +179,7 @@ class OrbaxCheckpoint(SavedTree):
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         in_jax = {leaf.name: leaf.dtype for leaf in leaves if leaf.kind == "" or leaf.name in shardings}
         refuse_cut(in_jax.items())
-        arguments = {}
+        arguments: dict[str, RestoreArgs] = {}
         for leaf in leaves:
             if leaf.name in self._empty:
                 continue
@@ -148,13 +191,82 @@ class OrbaxCheckpoint(SavedTree):
         empty = {leaf.name: self._empty[leaf.name] for leaf in leaves if leaf.name in self._empty}
         if not arguments:  # there is nothing that Orbax could read
             return {**empty}
-        nested = asdict(unflatten(arguments))
-        args = ocp.args.PyTreeRestore(item=nested, restore_args=nested, partial_restore=True)
-        restored = _ask_orbax(self.path, "Orbax cannot read it", lambda: self._reader.restore(self.path, args=args))
+        # in the containers that were saved: those of other programs may be lists, and have keys that hold slashes
+        item = map_leaves(self._tree, lambda path, _: arguments.get(path, ocp.PLACEHOLDER))
+        restore_args = map_leaves(self._tree, lambda path, _: arguments.get(path, ocp.RestoreArgs()))
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
+        restored = _ask_orbax(self.path, "Orbax cannot read it", lambda: self._reader.restore(self._folder, args=args))
         return {**empty, **dict(items(restored))}
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _folder_of_tree(path: str) -> str:
+    """The folder of a checkpoint in which its tree is: the checkpoint itself, or its one item that is a tree.
+
+    Raises:
+        FileError: it has several of them.
+    """
+    if is_tree_of_orbax(path):
+        return path
+    inside = [name for name in sorted(os.listdir(path)) if is_tree_of_orbax(os.path.join(path, name))]
+    if len(inside) > 1:
+        raise FileError(f"cannot load {path!r}: it has several trees, {listed(inside)}. Load the folder of one of them")
+    return os.path.join(path, inside[0]) if inside else path
+
+
+def _metadata_of_ptree(path: str, verify: bool) -> dict[str, str] | None:
+    """Read what ptree wrote into the metadata of a checkpoint; None if another program wrote it.
+
+    Read without Orbax, which takes metadata that are no JSON for none: a damaged checkpoint would be another program's.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    file = Path(path, _CHECKPOINT)
+    if not file.exists():  # the folder of a tree in another program's checkpoint
+        return None
+    text = file.read_text()
+    metadata = json.loads(text)["custom_metadata"] or {}
+    if not any(f'"{key}"' in text for key in _KEYS):
+        return None
+    missing = [key for key in _KEYS if type(metadata.get(key)) is not str]
+    if missing:
+        raise ValueError(f"a part of what ptree wrote is missing, {listed(missing)}")
+    if verify and _digest_of(metadata) != metadata["ptree_sum"]:
+        raise ValueError("its metadata are not what their checksum says")
+    return metadata
+
+
+def _described_by_ptree(metadata: Mapping[str, str]) -> tuple[Facts, dict[str, StoredLeaf]]:
+    """Describe the tree of a checkpoint by what ptree wrote into its metadata."""
+    facts = Facts.from_json(metadata["ptree"])
+    leaves: dict[str, StoredLeaf] = {}
+    for name, (dtype, shape) in json.loads(metadata["arrays"]).items():
+        kind, checksum = facts.kinds.get(name, ""), facts.sums.get(name, "")
+        leaves[name] = StoredLeaf(name, kind, dtype_named(dtype), tuple(shape), checksum=checksum)
+    return facts, leaves
+
+
+def _described_by_orbax(tree: PyTree) -> tuple[Facts, dict[str, StoredLeaf]]:
+    """Describe the tree of another program's checkpoint: its order and empty nodes, and its leaves."""
+    found = entries(tree)
+    empty = {path: empty_name(node) for path, node in found.items() if empty_name(node)}
+    leaves = {path: _described_leaf(path, about) for path, about in found.items() if path not in empty}
+    return Facts(order=[*found], empty=empty), leaves
+
+
+def _described_leaf(name: str, about: Leaf) -> StoredLeaf:
+    """Describe a leaf by its metadata of Orbax: an array of JAX, if it has a sharding, or of NumPy, or a number."""
+    values = orbax().metadata.value
+    if isinstance(about, values.ScalarMetadata):
+        dtype = np.dtype(about.dtype)
+        return StoredLeaf(name, "float" if dtype.kind == "f" else "int", dtype, ())
+    if isinstance(about, values.ArrayMetadata):
+        kind = "numpy" if about.sharding is None else ""
+        return StoredLeaf(name, kind, np.dtype(about.dtype), tuple(about.shape))
+    return StoredLeaf(name, "", UNKNOWN, (), unreadable=f"is a {type(about).__name__} of Orbax, and no array")
 
 
 def _ask_orbax(path: str, problem: str, ask: Callable[[], T]) -> T:

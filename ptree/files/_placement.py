@@ -16,7 +16,7 @@ from .._draw import Shardings, placement, shardings_for
 from .._edit import leaves, map_leaves
 from .._paths import STACKED
 from .._tree import Leaf, PyTree
-from ._kinds import JaxArray, abstract, is_cut, kind_named, kind_of, refuse_cut
+from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut
 from ._stored_leaf import StoredLeaf
 
 Block: TypeAlias = tuple[slice, ...]
@@ -33,7 +33,8 @@ def targets_by_rules(tree: PyTree, shardings: Shardings, mesh: Mesh | None) -> d
 
     Numbers stay numbers, and leaves of `like` that are NumPy's or PyTorch's stay so: these are not placed on devices.
     """
-    shapes = map_leaves(tree, lambda _, leaf: abstract(leaf))
+    # None is no leaf: what is no array, such as a function in a module, has no place on a device
+    shapes = map_leaves(tree, lambda _, leaf: None if is_static(leaf) else abstract(leaf))
     chosen = shardings_for(shapes, shardings, mesh)
     return {path: chosen[path] for path, leaf in leaves(tree) if _goes_to_devices(leaf)}
 
@@ -42,6 +43,8 @@ def _goes_to_devices(leaf: Leaf) -> bool:
     if isinstance(leaf, StoredLeaf):
         kind = kind_named(leaf.kind)
         return kind is not None and kind.can_be_placed
+    if is_static(leaf):
+        return False
     kind = kind_of(leaf)
     return kind is None or isinstance(kind, JaxArray)  # a Param and a ShapeDtypeStruct are of no kind
 

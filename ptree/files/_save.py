@@ -15,7 +15,8 @@ from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._background import Background
 from ._facts import Facts
-from ._kinds import UnsavedLeaf, empty_name, unsaved
+from ._header import is_unicode, levels_problem
+from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
 from ._locations import checked_path, refuse_other_kinds, save_path
 from ._turns import Turn
 from ._writer import Content, write_tree
@@ -78,6 +79,7 @@ def save(
     *,
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
+    only_arrays: bool = False,
     max_shard_size: int | str | None = None,
     background: bool = False,
 ) -> Saved:
@@ -111,6 +113,8 @@ def save(
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.
+        only_arrays: leave out what is no array and no number, such as the activation function of a module; `load(path, like=module)`
+            keeps that of the module.
         max_shard_size: bytes, or text such as "5GB": a larger tree is written as Hugging Face does it, in files
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
@@ -129,7 +133,7 @@ def save(
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
     file = save_path(checked_path(path, "save(path, tree)"))
-    plan = planned(file, tree, metadata, expand_ties, max_shard_size)
+    plan = planned(file, tree, metadata, expand_ties, max_shard_size, only_arrays)
     size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(plan.file.name, size)
 
@@ -169,11 +173,12 @@ def planned(
     metadata: Mapping[str, str] | None = None,
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
+    only_arrays: bool = False,
 ) -> SavePlan:
     """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
     refuse_other_kinds(file)
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
-    leaves, facts = described(tree, expand_ties)
+    leaves, facts = described(tree, expand_ties, only_arrays=only_arrays)
     return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)
 
 
@@ -195,7 +200,7 @@ def bytes_of(size: int | str) -> int:
 
 
 def described(
-    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False
+    tree: PyTree, expand_ties: bool = False, may_be_spread: bool = False, only_arrays: bool = False
 ) -> tuple[dict[str, UnsavedLeaf], Facts]:
     """Describe the leaves and the structure of a tree to save.
 
@@ -203,13 +208,17 @@ def described(
         tree: any pytree.
         expand_ties: describe the aliases as leaves too.
         may_be_spread: whether leaves may have parts in other processes.
+        only_arrays: leave out what is no array and no number.
 
     Raises:
         FileError: leaves that a file cannot hold; it lists all of them.
     """
-    values = entries(tree)
+    values = _without_static(entries(tree)) if only_arrays else entries(tree)
     if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
         raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
+    levels = levels_problem(values)
+    if levels:
+        raise FileError(f"cannot save {describe(tree)}: {levels}")
     names = {path: _name_problem(path) for path in values}
     problems = {path: problem for path, problem in names.items() if problem}
     leaves: dict[str, UnsavedLeaf] = {}
@@ -231,9 +240,25 @@ def described(
             problems[path] = f"{path!r} is {leaf}"
     if problems:
         shown = lines([problems[path] for path in values if path in problems], "\n  ")
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}")
+        has_static = any(is_static(values[path]) for path in problems)
+        fix = "\nsave(..., only_arrays=True) leaves out what is no array and no number." if has_static else ""
+        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}{fix}")
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
     return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
+
+
+def _without_static(values: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """The entries of a tree without the leaves that no file holds, such as functions, and without their aliases."""
+    static = {path for path, value in values.items() if _is_leaf(value) and is_static(value)}
+    return {path: value for path, value in values.items() if path not in static and _source_of(value) not in static}
+
+
+def _is_leaf(value: PyTree) -> bool:
+    return not isinstance(value, Tie) and not empty_name(value)
+
+
+def _source_of(value: PyTree) -> str:
+    return value.source if isinstance(value, Tie) else ""
 
 
 def _name_problem(path: str) -> str:
@@ -244,12 +269,6 @@ def _name_problem(path: str) -> str:
     if len(segments) > DEEPEST or not all(segments) or not is_unicode(path):
         return f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"
     return ""
-
-
-def is_unicode(text: str) -> bool:
-    """Whether `save` can write a name or metadata as UTF-8: a string of Python may hold lone surrogates."""
-    # `isprintable` is much faster than the loop, and true of nearly all names
-    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _containers(tree: PyTree) -> dict[str, str]:

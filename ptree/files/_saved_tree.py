@@ -11,9 +11,11 @@ from jax.sharding import Sharding
 
 from .._errors import FileError, PtreeError
 from .._tree import Leaf, Tree
-from .._words import listed
+from .._words import listed, shortened
 from ._facts import Facts
 from ._stored_leaf import StoredLeaf
+
+_LONGEST_REASON = 500  # characters of a message about names, which may be of any length
 
 Compare = Literal["no leaves", "whole leaves", "all leaves"]
 """Which leaves are compared with their checksums. A leaf that is spread over devices is read whole only for "all leaves"."""
@@ -33,6 +35,8 @@ class SavedTree(ABC):
     path: str
     facts: Facts
     leaves: dict[str, StoredLeaf]
+    is_foreign: bool
+    """Whether another program wrote it, and it has no facts."""
 
     @abstractmethod
     def read(
@@ -52,9 +56,14 @@ class SavedTree(ABC):
         ties = {alias: tie for alias, tie in self.facts.ties.items() if alias not in apart}
         leaves = {name: leaf for name, leaf in self.leaves.items() if name not in ties}
         try:
+            if "" in leaves:
+                raise ValueError("'' cannot be the name of a leaf")
             return replace(self.facts, ties=ties).tree_of(leaves)
         except (PtreeError, ValueError, TypeError) as error:
-            raise FileError(f"cannot load {self.path!r}: {error}", is_damage=True) from error
+            # other programs may use names that are no paths
+            fix = " ptree.open reads leaf by leaf." if self.is_foreign else ""
+            why = shortened(str(error), _LONGEST_REASON)
+            raise FileError(f"cannot load {self.path!r}: {why}.{fix}", is_damage=not self.is_foreign) from error
 
     def damage_error(self, names: list[str]) -> FileError:
         """The error for damaged leaves of this tree."""

@@ -24,10 +24,14 @@ class StoredLeaf:
     stop: int = 0
     checksum: str = ""
     """32 hexadecimal digits, or nothing where the file has none."""
+    unreadable: str = ""
+    """Why this ptree cannot read its numbers, such as "is of the dtype 'F4', which this ptree does not know"."""
 
     @property
     def nbytes(self) -> int:
         """How many bytes it takes in the file, which are as many as in memory."""
+        if self.unreadable:
+            return self.stop - self.start
         return prod(self.shape) * self.dtype.itemsize
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,9 +13,10 @@ from .._edit import Differences, aliases, differences, get_or, leaves, paths, st
 from .._errors import FileError, StructureError
 from .._paths import STACKED
 from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, same, signature
-from .._words import SHOWN, describe, lines, listed, nearest
+from .._words import SHOWN, describe, lines, listed, nearest, quoted, short_dtype
 from ..stacks import stack, unstack
-from ._kinds import NUMBERS, expected
+from ._cast import converted, is_cast_to, lost_value
+from ._kinds import NUMBERS, expected, is_static
 
 _COMPARED = 500
 """Missing names are compared with so many unexpected ones, as each pair takes time and a message should not."""
@@ -68,12 +68,12 @@ class Fit:
     expected: Mapping[str, Leaf]
     """Path -> what `like` expects in the file, for the leaves that are to come from there."""
     differences: Differences
-    broken_ties: Sequence[str]
-    """A sentence for each tie of `like` whose names have different values in the file."""
+    problems: Sequence[str]
+    """A sentence for each tie of `like` whose names have different values in the file, and for each value lost by a cast."""
 
     def error(self, attempt: str, damaged: Sequence[str]) -> StructureError | FileError | None:
         """One error that lists all problems, or None."""
-        problems = [*self.broken_ties]
+        problems = [*self.problems]
         if damaged:
             problems.append(f"damaged, their bytes are not what their checksums say: {listed(damaged)}")
         error = None
@@ -90,6 +90,10 @@ class Fit:
         return error
 
     def _likely_fix(self) -> str:
+        fixes = [self._likely_fix_of_names(), self._likely_fix_of_dtypes()]
+        return " ".join(filter(None, fixes))
+
+    def _likely_fix_of_names(self) -> str:
         missing, unexpected = self.differences.missing, self.differences.unexpected
         renamed = _likely_renamed(
             {name: signature(self.expected[name]) for name in missing[:SHOWN]},
@@ -101,6 +105,15 @@ class Fit:
             return f"Renamed? Then rename={{{', '.join([*shown, *more])}}}."
         if unexpected and not missing:
             return "select= loads a part of the file."
+        are_numbers = [isinstance(self.expected[name], NUMBERS) for name in missing]
+        if missing and not unexpected and all(are_numbers):
+            return "missing='keep' keeps the values of `like`."
+        return ""
+
+    def _likely_fix_of_dtypes(self) -> str:
+        for name in self.differences.mistyped:
+            if is_cast_to(self.values[name], self.expected[name]):
+                return "cast=True converts to the dtypes of `like`."
         return ""
 
 
@@ -121,7 +134,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
     matched = _match(got, like, template, allowed.cast)
     different = differences(matched.expected, matched.values)
     kept = _kept(template, different, allowed)
-    drawn = [*different.missing] if allowed.missing == "init" else []
+    drawn = [name for name in different.missing if name not in kept] if allowed.missing == "init" else []
     settled = {*kept, *drawn}
     report = Report(
         loaded=[name for name in template if name not in settled],
@@ -130,9 +143,10 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
         drawn=drawn,
         dropped=[*dropped, *(name for name in kept if name in matched.values)],
     )
+    lost = _without(matched.lost, settled)
     return Fit(
         _without(matched.values, settled), report, _without(matched.expected, settled),
-        different.without(settled), matched.broken_ties,
+        different.without(settled), [*matched.broken_ties, *lost.values()],
     )  # fmt: skip
 
 
@@ -143,6 +157,8 @@ class _Matched:
     values: Mapping[str, Leaf]
     expected: Mapping[str, Leaf]
     cast: Collection[str]
+    lost: Mapping[str, str]
+    """Path -> a sentence about a value that the dtype of `like` does not hold."""
     broken_ties: Sequence[str]
 
 
@@ -152,10 +168,12 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
     ties = _fit_ties(like, tree, _leaves_for(template, tree))
     shared = [name for name in template if name in ties.values]
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
-    cast = _cast(template, numbers) if may_cast else {}
+    to_cast = _dtypes_to_cast_to(template, numbers) if may_cast else {}
+    lost = _lost_values(numbers, to_cast)
+    cast = {name: converted(numbers[name], dtype) for name, dtype in to_cast.items()}
     values = {**ties.values, **numbers, **cast}
     required = {name: _required(expected(leaf), values.get(name)) for name, leaf in template.items()}
-    return _Matched(values, required, cast.keys(), ties.problems)
+    return _Matched(values, required, cast.keys(), lost, ties.problems)
 
 
 def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed) -> list[str]:
@@ -164,9 +182,8 @@ def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed
     Raises:
         FileError: there is no value to keep in `like`.
     """
-    kept: list[str] = []
-    if allowed.missing == "keep":
-        kept += different.missing
+    # what no file holds, such as the activation function of a module, is always kept
+    kept = [name for name in different.missing if allowed.missing == "keep" or is_static(template[name])]
     if allowed.mismatch == "keep":
         mismatched = {*different.misshapen, *different.mistyped}
         kept += [name for name in template if name in mismatched]
@@ -178,7 +195,7 @@ def _kept(template: Mapping[str, Leaf], different: Differences, allowed: Allowed
 
 def _has_value(leaf: Leaf) -> bool:
     """Whether a leaf of `like` has a value that can be kept, and not only a shape and dtype."""
-    return hasattr(leaf, "__array__") or isinstance(leaf, NUMBERS)
+    return hasattr(leaf, "__array__") or not isinstance(signature(leaf), tuple)
 
 
 def _without(leaves: Mapping[str, Leaf], names: Collection[str]) -> dict[str, Leaf]:
@@ -311,10 +328,9 @@ def _as_number_of(like: Leaf, value: Leaf) -> Leaf:
         return value
     if not _are_one_type(like, value):
         return value
-    array = np.asarray(value).astype(like.dtype)
-    # rounding a float is what every float32 does; an int that changes, such as 300 in int8, is an error instead
-    is_exact = isinstance(value, float) or array == value
-    return array if is_exact else value
+    array = np.asarray(value)
+    # rounding a float is what every float32 does; 300 in int8, or 1e5 in float16, is an error instead
+    return value if lost_value(array, like.dtype) else array.astype(like.dtype)
 
 
 def _required(like: Leaf, value: Leaf) -> Leaf:
@@ -325,25 +341,26 @@ def _required(like: Leaf, value: Leaf) -> Leaf:
     return like
 
 
-def _cast(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str, Leaf]:
-    """Cast values to the dtypes of `like`, for `cast=True`: floats to floats, whole numbers to whole numbers."""
-    converted: dict[str, Leaf] = {}
+def _dtypes_to_cast_to(template: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> dict[str, np.dtype]:
+    """The dtypes of `like` that values are converted to, for `cast=True`: floats to floats, whole numbers to whole numbers."""
+    dtypes: dict[str, np.dtype] = {}
     for name, value in values.items():
-        dtype = _dtype_to_cast_to(expected(template[name]), value)
-        if dtype is not None:
-            converted[name] = value.astype(dtype)
-    return converted
+        like = expected(template[name])
+        if is_cast_to(value, like):
+            dtypes[name] = np.dtype(like.dtype)
+    return dtypes
 
 
-def _dtype_to_cast_to(like: Leaf, value: Leaf) -> jax.typing.DTypeLike | None:
-    """The dtype of `like` that a value is cast to; None if it has that dtype, or one of another group."""
-    required, got = getattr(like, "dtype", None), getattr(value, "dtype", None)
-    if required is None or got is None or required == got:  # NumPy takes None for float64
-        return None
-    for group in (jnp.floating, jnp.integer, jnp.complexfloating):
-        if jnp.issubdtype(required, group) and jnp.issubdtype(got, group):
-            return required
-    return None
+def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype]) -> dict[str, str]:
+    """A sentence for each value that the dtype it is to be converted to does not hold."""
+    sentences: dict[str, str] = {}
+    for name, dtype in dtypes.items():
+        lost = lost_value(values[name], dtype)
+        if lost:
+            sentences[name] = (
+                f"{quoted(name)} has {lost} in the file, which {short_dtype(dtype)} in `like` does not hold"
+            )
+    return sentences
 
 
 # ------------------------------------------------------------------------------- renamed leaves

@@ -18,8 +18,8 @@ weights `in_axis=-1, out_axis=-2`, a kernel of 8 experts `(8, in, out)` `batch_a
 convolution `(3, 3, 1, 64)` `groups=64`: 9 and 9.
 
 Leaves of 16 bits and fewer are drawn in float32 and rounded. JAX's own initialisers draw in the dtype of the leaf: in
-bfloat16 `jax.nn.initializers.normal(1.0)` has 128 distinct values, a mean of -0.013 and nothing beyond 2.9 (here 4,000
-values, 0.000 and 5 in 4 M draws), so that a `Dense` of 4,096 positive inputs starts at -0.9 spreads. Bounds hold after
+bfloat16 `jax.nn.initializers.normal(1.0)` has 128 distinct values, a mean of -0.011 and nothing beyond 2.9 (here 4,136
+values, -0.0001 and 5.2 in 4 M draws), so that a `Dense` of 4,096 positive inputs starts at -1.1 spreads. Bounds hold after
 rounding: `uniform(low, high)` never gives `high`, and a cut Gaussian no number beyond its cut.
 """
 

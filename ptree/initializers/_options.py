@@ -59,7 +59,8 @@ def _misuse(make: Callable[..., object], given: Sequence[object], options: Mappi
 
 def is_factory(value: object) -> TypeGuard[Callable[..., object]]:
     """Whether this is a function that makes an initialiser, such as `normal`, given in place of one, `normal(0.02)`."""
-    return inspect.isfunction(value) and value.__module__.startswith(f"{__package__}.")
+    # a function that `exec` made may have no module
+    return inspect.isfunction(value) and str(value.__module__).startswith(f"{__package__}.")
 
 
 def refuse_factory(value: object) -> None:
@@ -97,7 +98,7 @@ def unless_default(value: object, default: object) -> list[object]:
     >>> called("identity", *unless_default(1, 1)), called("identity", *unless_default(2, 1))
     ('identity()', 'identity(2)')
     """
-    return [] if value == default else [value]
+    return [value] if is_array(value) or value != default else []
 
 
 def _shown(value: object) -> str:

@@ -66,8 +66,8 @@ class Recipe:
             raise InitError(
                 f"{self.text} is an initialiser as it stands: write it without (), or draw with {self.text}(key, shape, dtype)"
             )
-        sizes = _sizes(shape)
-        return self.at(sizes, dtype)(key, sizes, dtype)
+        sizes, checked = _sizes(shape), _dtype(dtype)
+        return self.at(sizes, checked)(key, sizes, checked)
 
     def at(self, shape: tuple[int, ...], dtype: DTypeLike) -> Draw:
         """Make what draws an array of this shape and dtype."""
@@ -118,3 +118,11 @@ def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
     except TypeError:
         raise InitError(f"bad shape {quoted(shape)}: a shape is a tuple of whole numbers") from None
     return sizes
+
+
+def _dtype(dtype: DTypeLike) -> np.dtype:
+    """Check a dtype, given as JAX and NumPy take it."""
+    try:
+        return jnp.dtype(dtype)
+    except TypeError:
+        raise InitError(f"bad dtype {quoted(dtype)}: use jnp.float32, 'bfloat16' or another dtype") from None

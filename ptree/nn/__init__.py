@@ -3,7 +3,7 @@
 __all__ = [
     "GRU", "LSTM", "RNN", "AvgPool", "BatchNorm", "Bidirectional", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding",
     "Flatten", "GroupNorm", "Lambda", "Layer", "LayerNorm", "MaxPool", "MultiHeadAttention", "Parallel", "RMSNorm",
-    "Repeat", "Residual", "Sequential",
+    "Repeat", "Residual", "Rotary", "Sequential",
 ]  # fmt: skip
 
 # the base of all layers
@@ -19,6 +19,7 @@ from ._norm import RMSNorm as RMSNorm
 from ._norm import GroupNorm as GroupNorm
 from ._norm import BatchNorm as BatchNorm
 from ._attention import MultiHeadAttention as MultiHeadAttention
+from ._rotary import Rotary as Rotary
 from ._recurrent import LSTM as LSTM
 from ._recurrent import GRU as GRU
 from ._recurrent import RNN as RNN

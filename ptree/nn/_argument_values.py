@@ -18,6 +18,7 @@ from jax.core import Tracer
 
 from .. import initializers
 from .._words import describe, name_of, quoted, suggestion
+from ._rotary import Rotary
 
 LARGEST_SIZE = 2**31 - 1
 """The largest size of an axis: the largest index in int32, the dtype of JAX's indices."""
@@ -313,6 +314,13 @@ def function(value: object) -> object:
     raise UnfitError("a function")
 
 
+def rotary(value: object) -> object:
+    """Check a `Rotary`, or the base of one."""
+    if isinstance(value, Rotary):
+        return value
+    return _ROTARY_BASE(value)
+
+
 def optional(check: Check) -> Check:
     """A check that takes None too."""
 
@@ -382,6 +390,7 @@ def _named_initializer(name: str) -> str:
 
 
 _FILLED = ("CIRCULAR", "REFLECT", "REPLICATE")
+_ROTARY_BASE = real_number(above=1, such_as=", such as 1e4, a Rotary")
 
 CHECKS: Mapping[str, Check] = {
     "features": size,
@@ -406,7 +415,11 @@ CHECKS: Mapping[str, Check] = {
     "heads": size,
     "head_dim": optional(size),
     "kv_heads": optional(size),
-    "rotary": optional(real_number(above=1, such_as=", such as 1e4")),
+    "MultiHeadAttention.window": optional(size),
+    "MultiHeadAttention.scale": optional(real_number()),
+    "rotary": optional(rotary),
+    "soft_cap": optional(real_number(above=0)),
+    "dropout": real_number(least=0, below=1),
     "implementation": one_of(None, "xla", "cudnn"),
     "n": size,
     "unroll": size_or_flag,

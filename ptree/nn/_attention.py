@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
-from ._container import call_part
+from ._attention_inputs import check_bias, check_cache, check_context, check_mask, check_positions
+from ._container import as_layer, call_part, check_part
+from ._decoding_cache import Cache, empty_cache, extended, filled_after, known_length, nan_after_the_end, next_places
 from ._dense import Dense
+from ._dot_product import attended_by_cudnn, capped, causal_order, dropped, scores_of, softmax_of_seen, weighted_sum
 from ._inputs import cast, floats, misfit
 from ._layer import Initializer, Layer, Params
-
-Cache: TypeAlias = Mapping[str, jax.Array]
-"""Keys `k` and values `v` f[batch, length, kv_heads, head_dim], and the number of places filled so far in `length`."""
+from ._rotary import Rotary
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,7 +45,13 @@ class MultiHeadAttention(Layer):
     >>> bool(jnp.allclose(z, layer(params, x)[:, 9:], atol=1e-5)), int(cache["length"])
     (True, 10)
 
-    It computes with `jax.nn.dot_product_attention` (Vaswani et al. 2017).
+    A sequence that is longer than the cache is an error. Inside of `jax.jit`, where the length is not known, the places
+    that fit are right, those that do not are NaN, and the cache keeps what it holds. The lengths may differ from row to
+    row, as after a padded prompt: `cache | {"length": lengths}` with i32[batch] goes on after each row's own length.
+
+    A place that may see nothing gets zeros, as in PyTorch's `scaled_dot_product_attention`, and so the bias of `o`
+    (`jax.nn.dot_product_attention`, Flax and Keras give it the mean of all places, hidden and future ones too). It
+    has no gradient. Scores are summed, and their softmax taken, in float32 at least (Vaswani et al. 2017).
 
     Args:
         heads: how many heads.
@@ -52,14 +59,19 @@ class MultiHeadAttention(Layer):
         kv_heads: how many heads of keys and values, which divide the heads: grouped-query attention, with 1
             multi-query attention (Ainslie et al. 2023).
         causal: whether a place sees only itself and the places before.
-        rotary: the base of rotary positions (Su et al. 2021), such as 10000.0, or None. Feature i of a head is paired
-            with feature i + head_dim / 2, as in Llama.
-        implementation: passed to `jax.nn.dot_product_attention`: None, "xla" or "cudnn".
+        window: of a causal layer, how many places a place sees at most, itself included (Mistral's sliding window).
+        rotary: a `Rotary`, or its base such as 10000.0, for rotary positions; None for none.
+        qk_norm: a norm of each head's queries and keys, before they are rotated, such as `RMSNorm()` (Qwen 3, Gemma 3);
+            its parameters are `q_norm` and `k_norm`.
+        scale: the factor of the scores; by default `head_dim ** -0.5`.
+        soft_cap: a bound of the scores, `soft_cap * tanh(scores / soft_cap)` (Gemma 2).
+        dropout: the share of attention weights that are set to 0 in training, as in PyTorch's and Flax's layers.
+        implementation: "cudnn" for cuDNN's flash attention through `jax.nn.dot_product_attention`; None and "xla" for XLA.
 
     Raises:
-        LayerError: heads that do not divide the features, a sequence that is longer than the cache (inside of `jax.jit`,
-            where the length is not known, places beyond the cache are NaN), an odd head with rotary positions, or an
-            input, context, mask or positions that do not fit.
+        LayerError: heads that do not divide the features, a sequence that is longer than the cache, an odd number of
+            features to rotate, training with `dropout` and without a key, or an input, context, mask, bias or positions
+            that do not fit.
     """
 
     heads: int
@@ -67,7 +79,12 @@ class MultiHeadAttention(Layer):
     head_dim: int | None = None
     kv_heads: int | None = None
     causal: bool = False
-    rotary: float | None = None
+    window: int | None = None
+    rotary: float | Rotary | None = None
+    qk_norm: PyTree = None
+    scale: float | None = None
+    soft_cap: float | None = None
+    dropout: float = 0.0
     use_bias: bool = True
     kernel_init: Initializer | None = None
     bias_init: Initializer = initializers.zeros
@@ -77,15 +94,26 @@ class MultiHeadAttention(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.qk_norm is not None:
+            check_part("MultiHeadAttention", self.qk_norm)
         if self.heads % self._kv_heads:
             raise LayerError(f"{self!r}: expected heads that kv_heads divide, got {self.heads} and {self.kv_heads}")
+        if self.window is not None and not self.causal:
+            raise LayerError(f"{self!r}: expected causal=True with a window, got causal=False")
+        if self.implementation == "cudnn" and (self.dropout or self.soft_cap is not None):
+            raise LayerError(f"{self!r}: expected no dropout= or soft_cap= with cuDNN, got one")
 
-    def declare(self, x: PyTree, context: PyTree = None) -> dict[str, Tree]:
+    def declare(self, x: PyTree, context: PyTree = None, values: PyTree = None) -> dict[str, Tree]:
         head_dim = self._head_dim(x)
         q, k, v, o = self._projections(x.shape[-1], head_dim)
         source = x if context is None else context
         attended = jax.ShapeDtypeStruct((*x.shape[:-1], self.heads, head_dim), x.dtype)
-        return {"q": q.spec(x), "k": k.spec(source), "v": v.spec(source), "o": o.spec(attended)}
+        specs = {"q": q.spec(x), "k": k.spec(source), "v": v.spec(source if values is None else values)}
+        for name, norm in self.parts():
+            spec = norm.spec(attended)
+            if len(spec):  # a function has no node
+                specs[name] = spec
+        return {**specs, "o": o.spec(attended)}
 
     def apply(
         self,
@@ -93,58 +121,97 @@ class MultiHeadAttention(Layer):
         x: PyTree,
         *,
         context: jax.Array | None = None,
+        values: jax.Array | None = None,
         mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
         positions: jax.Array | None = None,
         cache: Cache | None = None,
+        key: jax.Array | None = None,
+        train: bool = False,
     ) -> PyTree:
         """Compute the output, and with a cache the next cache.
 
         Args:
             context: what keys and values are computed from, f32[batch, places, features]; by default `x`.
+            values: what values are computed from, f32[batch, places, features]; by default the context.
             mask: bool, True where a place may be seen, of four axes that broadcast to [batch, heads, time, places];
                 for padding `(ids != pad)[:, None, None, :]`. With a cache the places are those of the cache.
+            bias: floats that are added to the scores, of the same axes as the mask, such as ALiBi's; -inf hides a place.
             positions: i32[batch or 1, time], of `x`, for rotary positions; by default 0, 1, ... after what the cache holds.
             cache: the result of `cache(...)` or of the last call; then the output is returned with the next cache.
+            key: the key of the dropout, in training.
         """
-        to_q, to_k, to_v, to_output = self._projections(x.shape[-1], self._head_dim(x))
-        # Before anything is computed: JAX's own errors would name neither the layer nor the argument.
-        self._check_cache(cache)
-        self._check_context(x, context, cache)
+        head_dim = self._head_dim(x)
         source = x if context is None else context
-        self._check_mask(x, source, mask, cache)
-        self._check_positions(x, positions)
+        # Before anything is computed: JAX's own errors would name neither the layer nor the argument.
+        self._check_source(x, context, values, cache)
+        check_cache(self, x, cache, self._kv_heads, head_dim)
+        places = source.shape[1] if cache is None else cache["k"].shape[1]
+        full = (x.shape[0], self.heads, x.shape[1], places)
+        check_mask(self, mask, full)
+        check_bias(self, bias, full)
+        check_positions(self, x, positions)
+        self._check_key(key, train)
+
+        to_q, to_k, to_v, to_output = self._projections(x.shape[-1], head_dim)
         q = call_part("q", to_q, params, x, {})
         k = call_part("k", to_k, params, source, {})
-        v = call_part("v", to_v, params, source, {})
-        if self.rotary is not None:
-            places = _positions_after(cache, x) if positions is None else positions
-            # Keys are cached as rotated, at their own positions, so a step rotates only the new ones.
-            q, k = rotated(q, places, self.rotary), rotated(k, places, self.rotary)
+        v = call_part("v", to_v, params, source if values is None else values, {})
+        q, k = self._normed(params, q, k)
+        q, k = self._rotated(q, k, positions, cache)
         if cache is None:
-            y = self._attended(q, k, v, mask, self.causal)
+            y = self._attended(q, k, v, self._order(x.shape[1], places), mask, bias, key)
             return call_part("o", to_output, params, y, {})
-        # The mask contains the causal one: `is_causal` would count places from the start of the cache.
-        grown = self._grown(cache, k, v)
-        seen = self._seen(cache, x.shape[1], mask)
-        y = self._attended(q, grown["k"], grown["v"], seen, causal=False)
-        y = _nan_after_the_end(y, cache)
-        return call_part("o", to_output, params, y, {}), grown
+        grown = extended(cache, k, v)
+        y = self._attended(q, grown["k"], grown["v"], self._order_after(cache, x.shape[1]), mask, bias, key)
+        y = call_part("o", to_output, params, y, {})
+        if known_length(cache) is None:
+            y = nan_after_the_end(y, cache)
+        return y, grown
 
     def cache(
         self, batch: int, length: int, head_dim: int | None = None, dtype: DTypeLike | None = None
     ) -> dict[str, jax.Array]:
-        """An empty cache for sequences of at most `length`; `head_dim` unless it is an option of the layer."""
+        """An empty cache for sequences of at most `length`; `head_dim` unless it is an option of the layer.
+
+        Its dtype may be smaller than that of the layer, also an 8-bit float: keys and values are converted where they are
+        written and read.
+
+        Raises:
+            LayerError: no `head_dim`, another one than the layer's, or a dtype that is not of floats.
+        """
         size = head_dim or self.head_dim
         if size is None:
             raise LayerError(f"{self!r}: expected head_dim= for the cache, which depends on the input")
-        shape = (batch, length, self._kv_heads, size)
+        if self.head_dim not in (None, size):
+            raise LayerError(f"{self!r}: expected head_dim={self.head_dim} for the cache, got {size}")
         # The dtype in which keys and values are computed, unless the input is wider than the parameters.
-        zeros = jnp.zeros(shape, dtype or self.dtype or self.param_dtype)
-        return {"k": zeros, "v": zeros, "length": jnp.zeros((), jnp.int32)}
+        stored = jnp.dtype(dtype or self.dtype or self.param_dtype)
+        if not jnp.issubdtype(stored, jnp.floating):  # keys would be cut off to whole numbers
+            raise LayerError(f"{self!r}: expected a dtype of floats for the cache, got {stored}")
+        return empty_cache((batch, length, self._kv_heads, size), stored)
+
+    def parts(self) -> Iterator[tuple[str, Layer]]:
+        if self.qk_norm is not None:
+            # Two objects, as queries and keys have parameters of their own.
+            norm = as_layer(self.qk_norm)
+            yield "q_norm", copy(norm)
+            yield "k_norm", copy(norm)
+
+    def call_options(self) -> frozenset[str]:
+        names = super().call_options()
+        # Without dropout a container need not derive keys for this layer.
+        return names if self.dropout else names - {"key", "train"}
 
     @property
     def _kv_heads(self) -> int:
         return self.heads if self.kv_heads is None else self.kv_heads
+
+    @property
+    def _rotary(self) -> Rotary | None:
+        if self.rotary is None or isinstance(self.rotary, Rotary):
+            return self.rotary
+        return Rotary(self.rotary)
 
     def _projections(self, features: int, head_dim: int) -> tuple[Dense, Dense, Dense, Dense]:
         """The Dense layers for queries, keys, values and the output of attention."""
@@ -172,104 +239,86 @@ class MultiHeadAttention(Layer):
         if self.head_dim is None and features % self.heads:
             raise misfit(self, f"features that {self.heads} heads divide, or head_dim=", f"the input {describe(x)}")
         head_dim = self.head_dim or features // self.heads
-        if self.rotary is not None and head_dim % 2:  # features are rotated in pairs
+        rotary = self._rotary
+        if rotary is None:
+            return head_dim
+        size = rotary.size(head_dim)
+        if size % 2 or not size:  # features are rotated in pairs
+            rotated = "" if rotary.fraction == 1 else f" of {head_dim}, the fraction {rotary.fraction}"
             expected = "an even number of features in each head for rotary positions"
-            raise misfit(self, expected, str(head_dim))
+            raise misfit(self, expected, f"{size}{rotated}")
         return head_dim
 
-    def _check_cache(self, cache: Cache | None) -> None:
-        if cache is not None and {*cache} != {"k", "v", "length"}:
-            raise misfit(self, "what cache(...) or the last call gave", f"a cache with {sorted(cache)}")
-
-    def _check_context(self, x: jax.Array, context: PyTree, cache: Cache | None) -> None:
-        if context is None:
+    def _check_source(self, x: jax.Array, context: PyTree, values: PyTree, cache: Cache | None) -> None:
+        if context is None and values is None:
             return
         if self.causal or self.rotary is not None or cache is not None:
-            raise misfit(self, "no cache, causal= or rotary= with a context, whose places have no order", "both")
-        if len(floats(self, context).shape) != 3 or context.shape[0] != x.shape[0]:
-            raise misfit(self, f"a context f32[{x.shape[0]},places,features]", describe(context))
+            expected = "no cache, causal= or rotary= with a context, whose places have no order"
+            raise misfit(self, expected, "both")
+        check_context(self, x, context, "a context")
+        check_context(self, x, values, "values")
+        places = x.shape[1] if context is None else context.shape[1]
+        if values is not None and values.shape[1] != places:
+            raise misfit(self, f"values for {places} places, as there are keys", describe(values))
 
-    def _check_mask(self, x: jax.Array, source: jax.Array, mask: PyTree, cache: Cache | None) -> None:
-        if mask is None:
-            return
-        places = source.shape[1] if cache is None else cache["k"].shape[1]
-        full = (x.shape[0], self.heads, x.shape[1], places)
-        # Fewer than four axes are refused: a padding mask bool[batch, places] would broadcast as [time, places].
-        is_mask = len(getattr(mask, "shape", ())) == 4 and mask.dtype == bool
-        fits = is_mask and all(size in (1, whole) for size, whole in zip(mask.shape, full))
-        if not fits:
-            raise misfit(self, f"a mask that broadcasts to bool{[*full]}, of four axes", describe(mask))
+    def _check_key(self, key: jax.Array | None, train: bool) -> None:
+        # Otherwise a forgotten key would silently mean training without dropout.
+        if self.dropout and train and key is None:
+            raise misfit(self, "a key in training, key=jax.random.fold_in(key, step)", "train=True and no key")
 
-    def _check_positions(self, x: jax.Array, positions: PyTree) -> None:
-        batch, time, _ = x.shape
-        if positions is not None and getattr(positions, "shape", None) not in ((1, time), (batch, time)):
-            raise misfit(self, f"positions i32[{batch} or 1,{time}]", describe(positions))
+    def _normed(self, params: Params, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        norms = dict(self.parts())
+        if not norms:
+            return q, k
+        q = call_part("q_norm", norms["q_norm"], params, q, {})
+        return q, call_part("k_norm", norms["k_norm"], params, k, {})
 
-    def _attended(self, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-        q, k, v = cast(self, self.dtype, q, k, v)
-        if q.dtype == jnp.float64:
-            return _attended_in_float64(q, k, v, mask, causal)
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, implementation=self.implementation)
+    def _rotated(
+        self, q: jax.Array, k: jax.Array, positions: jax.Array | None, cache: Cache | None
+    ) -> tuple[jax.Array, jax.Array]:
+        rotary = self._rotary
+        if rotary is None:
+            return q, k
+        time = q.shape[1]
+        if positions is None:
+            positions = jnp.arange(time)[None] if cache is None else next_places(cache, time)
+        # Keys are cached as rotated, at their own positions, so a step rotates only the new ones.
+        return rotary.rotate(q, positions), rotary.rotate(k, positions)
 
-    def _grown(self, cache: Cache, k: jax.Array, v: jax.Array) -> dict[str, jax.Array]:
-        """Write the keys and values of the next places into a new cache; raise if they do not fit."""
-        start, time, capacity = cache["length"], k.shape[1], cache["k"].shape[1]
-        # Inside of `jax.jit` the length has no value to compare; `_nan_after_the_end` then marks the places too many.
-        is_hidden = isinstance(start, Tracer)
-        if time > capacity or (not is_hidden and int(start) + time > capacity):
-            held = "those" if is_hidden else f"the {int(start)}"
-            expected = f"at most {capacity} places in all, the length of the cache"
-            raise misfit(self, expected, f"{time} after {held} it holds")
-        if k.shape[2:] != cache["k"].shape[2:] or k.shape[0] != cache["k"].shape[0]:
-            raise misfit(self, f"a cache for keys {describe(k)}", describe(cache["k"]))
+    def _order(self, time: int, places: int) -> jax.Array | None:
+        """Which places each place sees by their order, bool[1, 1, time, places]; None for all."""
+        if not self.causal:
+            return None
+        return causal_order(jnp.arange(time)[None], places, self.window)
 
-        # It clamps the start where the new places do not fit, and so overwrites earlier ones: hence the check and the NaN.
-        def written(name: str, new: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_update_slice_in_dim(cache[name], new.astype(cache[name].dtype), start, axis=1)
+    def _order_after(self, cache: Cache, time: int) -> jax.Array:
+        """Which places of a cache each of the next places sees, bool[batch or 1, 1, time or 1, places]."""
+        if not self.causal:
+            return filled_after(cache, time)
+        return causal_order(next_places(cache, time), cache["k"].shape[1], self.window)
 
-        return {"k": written("k", k), "v": written("v", v), "length": start + time}
-
-    def _seen(self, cache: Cache, time: int, mask: jax.Array | None) -> jax.Array:
-        """The mask of cache places that each of the next places sees: bool[batch or 1, heads or 1, time, length]."""
-        start = cache["length"]
-        # Also without `causal` places after the last written one are hidden: they are still zeros.
-        last = start + jnp.arange(time) if self.causal else jnp.full((time,), start + time - 1)
-        places = jnp.arange(cache["k"].shape[1])
-        seen = (places[None] <= last[:, None])[None, None]
-        return seen if mask is None else seen & mask
-
-
-def _positions_after(cache: Cache | None, x: jax.Array) -> jax.Array:
-    """The positions of the input after what a cache holds, i32[1, time]."""
-    first = 0 if cache is None else cache["length"]
-    return (first + jnp.arange(x.shape[1]))[None]
-
-
-def rotated(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
-    """Rotate queries or keys f32[batch, time, heads, size] by their positions: rotary embedding (Su et al. 2021)."""
-    half = x.shape[-1] // 2
-    # Angles in float32 at least: in bfloat16 positions above 256 would be rounded to their neighbours.
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    speed = base ** (-jnp.arange(half, dtype=wide) / half)
-    angle = positions[..., None].astype(wide) * speed
-    sin, cos = jnp.sin(angle)[:, :, None, :], jnp.cos(angle)[:, :, None, :]
-    a, b = x[..., :half], x[..., half:]
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
-
-
-def _nan_after_the_end(y: jax.Array, cache: Cache) -> jax.Array:
-    """Set the attention output to NaN at places after the end of the cache: inside of `jax.jit` nothing can be raised."""
-    places = cache["length"] + jnp.arange(y.shape[1])
-    has_room = places < cache["k"].shape[1]
-    return jnp.where(has_room[:, None, None], y, jnp.nan)
-
-
-def _attended_in_float64(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """Attention in float64, for checks of gradients: `jax.nn.dot_product_attention` computes in float32 inside."""
-    groups = q.shape[2] // k.shape[2]  # heads of queries that share one head of keys and values
-    k, v = jnp.repeat(k, groups, 2), jnp.repeat(v, groups, 2)
-    scores = jnp.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
-    # A finite number rather than -inf, as in JAX: a row that sees nothing is uniform rather than NaN.
-    seen = jnp.tri(*scores.shape[-2:], dtype=bool) if causal else jnp.ones((), bool)
-    scores = jnp.where(seen if mask is None else seen & mask, scores, jnp.finfo(scores.dtype).min)
-    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(scores), v)
+    def _attended(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        order: jax.Array | None,
+        mask: jax.Array | None,
+        bias: jax.Array | None,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        if jnp.iscomplexobj(q):  # a softmax of complex scores is not defined
+            raise misfit(self, "queries and keys of real numbers", describe(q))
+        # In the dtype of the queries: a cache may be of another one.
+        q, k, v = cast(self, self.dtype or q.dtype, q, k, v)
+        scale = q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        if self.implementation == "cudnn":
+            is_causal = self.causal and self.window is None and q.shape[1] == k.shape[1]
+            return attended_by_cudnn(q, k, v, order, mask, bias, scale, is_causal=is_causal)
+        scores = scores_of(q, k, scale)
+        if self.soft_cap is not None:
+            scores = capped(scores, self.soft_cap)
+        weights = softmax_of_seen(scores, order, mask, bias)
+        if self.dropout and key is not None:
+            weights = dropped(weights, self.dropout, key)
+        return weighted_sum(weights, v)

@@ -150,11 +150,12 @@ class Repeat(Container):
     def _check_count(self, params: Params) -> None:
         if not isinstance(params, Mapping):
             raise misfit(self, f"the parameters of {self.n} layers", describe(params))
-        count = len(params)
-        if [*params] == [STACKED]:
+        if STACKED in params:
             # `scan` checks that the sizes agree.
             sizes = [leaf.shape[0] for leaf in jax.tree.leaves(params)]
             count = sizes[0] if sizes else self.n
+        else:
+            count = len(params)
         if count != self.n:
             raise misfit(self, f"the parameters of {self.n} layers", f"those of {count}")
 

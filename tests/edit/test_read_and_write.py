@@ -616,7 +616,38 @@ def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence():
         with pytest.raises(pt.StructureError, match=r"expected a number that f.* can hold"):
             pt.set({"w": jnp.zeros(2, dtype)}, "w", number, at=0)
     assert pt.set(tree, "w", float("inf"), at=0)["w"][0, 0] == jnp.inf
-    with pytest.raises(pt.StructureError, match="a Partial cannot have None in the place of a child"):
-        pt.partition(jax.tree_util.Partial(max, 1, 2), "0")
     says(pt.StructureError, "the tree is not like `like`: 'a': expected int in `like`, got 1.0 in the tree.",
          pt.check, {"a": 1.0}, {"a": 10**5000})  # fmt: skip
+
+
+@jax.tree_util.register_pytree_node_class
+class Scaled:
+    """A node whose constructor looks at its children, which JAX asks nodes not to do."""
+
+    def __init__(self, scale, count):
+        self.scale, self.count, self.dtype = scale, count, scale.dtype
+
+    def tree_flatten(self):
+        return (self.scale, self.count), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def test_a_node_that_needs_its_children_is_parted_below_them_or_refused():
+    partial = jax.tree_util.Partial(max, 1, key=2)
+    positional, keywords = pt.partition(partial, "0")
+    assert (positional.args, keywords.args, keywords.keywords) == ((1,), (None,), {"key": 2})
+    assert jax.tree.structure(pt.merge(positional, keywords)) == jax.tree.structure(partial)
+    scaled = {"a": Scaled(jnp.float32(8), jnp.int32(3)), "b": jnp.ones(2)}
+    whole, rest = pt.partition(scaled, "a")
+    assert jax.tree.structure(pt.merge(whole, rest)) == jax.tree.structure(scaled)
+    with pytest.raises(
+        pt.StructureError, match="in 'a': a Scaled cannot have None in the place of a child: 'NoneType'"
+    ):
+        pt.partition(scaled, "a/0")
+    with pytest.raises(
+        pt.StructureError, match=r"a Scaled cannot be made with .* as its children: 'bool' object has no"
+    ):
+        pt.mask(scaled, "a")

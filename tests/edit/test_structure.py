@@ -135,12 +135,29 @@ def test_a_gap_is_in_nobodys_way():
 
 
 @pytest.mark.parametrize(
-    "tree", [(pt.Tree({"w": 1, "b": 2}),), Block(pt.Tree({"w": 1, "b": 2}), 3)], ids=["tuple", "dataclass"]
+    "tree", [(pt.Tree({"w": 1, "b": 2}), 3), Block(pt.Tree({"w": 1, "b": 2}), 3)], ids=["tuple", "dataclass"]
 )
-def test_a_container_loses_no_child_although_a_gap_is_left(tree):
-    part = pt.partition(tree, lambda path, leaf: not path.endswith("b"))[0]
-    with pytest.raises(pt.StructureError, match="cannot lose a child"):
-        pt.drop(part, "*/w")
+def test_a_mapping_in_a_container_that_keeps_its_names_stays_when_it_loses_its_last_leaf(tree):
+    for part in (pt.drop(tree, "*/b"), pt.partition(tree, lambda path, leaf: not path.endswith("b"))[0]):
+        left = pt.drop(part, "*/w")
+        assert type(left) is type(tree)
+        assert pt.get(left, "0" if isinstance(tree, tuple) else "kernel") == pt.Tree()
+
+
+@pytest.mark.parametrize("empty", [None, {}, (), pt.Tree()])
+def test_a_container_that_keeps_its_names_goes_with_its_last_leaf(empty):
+    for parent in (dict, pt.Tree):
+        assert pt.drop(parent({"m": Block(1, empty), "c": 2}), "m/kernel") == parent({"c": 2})
+        assert pt.drop(parent({"m": Block({"a": 1}, empty), "c": 2}), "m/kernel/a") == parent({"c": 2})
+    assert pt.drop({"m": Block({"a": 1}, {"b": 3})}, "m/kernel") == {"m": Block({}, {"b": 3})}
+    assert pt.drop({"m": Block(empty, empty), "c": 2, "d": 3}, "c") == {"m": Block(empty, empty), "d": 3}
+    for refused in ({"m": Block(1, {"b": 3})}, Block(1, empty), [Block(1, empty), 2]):
+        with pytest.raises(pt.StructureError, match="cannot lose a child"):
+            pt.drop(refused, "**/kernel")
+
+
+def test_merging_keys_of_one_name_beside_keys_with_slashes_gives_one_key():
+    assert pt.merge({"1": {"b": 0}, "a/b": {"c": 1}}, {1: {"a/b": 3}}) == {"1": {"b": 0, "a/b": 3}, "a/b": {"c": 1}}
 
 
 def test_a_mapping_that_loses_everything_stays_of_its_kind():

@@ -136,10 +136,12 @@ def header(table, data=b""):
         (header({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, b"12345678"), "which does not take 8 bytes"),
         (header({"a": {"dtype": "U8", "shape": [-1, -1], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
         (header({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
-        (header({"a": {"dtype": "Q9", "shape": [1], "data_offsets": [0, 1]}}, b"1"), "of the dtype 'Q9'"),
+        (header({"a": {"dtype": "Q9", "shape": [1], "data_offsets": [0, 1]}}, b"1"), "of the dtype 'Q9', which this ptree does not know"),
+        (header({"a": {"dtype": "F4", "shape": [3], "data_offsets": [0, 2]}}, b"12"), "'a' is F4[3], which does not take 2 bytes"),
+        (header({"a": {"dtype": "F32", "shape": [2**64], "data_offsets": [0, 0]}}), "are too large"),
         (header({"a": {"dtype": "U8", "shape": [1] * 65, "data_offsets": [0, 1]}}, b"1"), "65 axes"),
         (header({"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}), "longer than what NumPy can have"),
-        (header({"": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}), "'' cannot be a name"),
+        (header({"": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}), "'' cannot be the name of a leaf"),
         (header({"\ud800": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}), "'\\ud800' cannot be a name"),
         (header({"__metadata__": {"ptree": 5}}), "its metadata are not text"),
     ],
@@ -523,7 +525,7 @@ def test_swapped_arguments_are_told(tmp_path):
     says(pt.FileError, f"open(path): {expected}", pt.open, tree)
     says(
         pt.FileError,
-        "Checkpoints.save(step, tree): the step comes first, a whole number; got dict",
+        "Checkpoints.save(step, tree): the step comes first, a whole number; got dict. The two are swapped",
         lambda: pt.Checkpoints(tmp_path).save(tree, 3),
     )
     assert os.listdir(tmp_path) == []

@@ -129,7 +129,8 @@ def test_a_like_that_does_not_fit_is_one_error_that_lists_all(file):
         "  '0/bias': expected f32[9] in `like`, got f32[8] in the file\n"
         "  '0/kernel': expected bf16[4,8] in `like`, got f32[4,8] in the file\n"
         "  missing in the file: ['head/scale']\n"
-        "  unexpected in the file: ['2/bias', '2/kernel', '6/bias']",
+        "  unexpected in the file: ['2/bias', '2/kernel', '6/bias']\n"
+        "cast=True converts to the dtypes of `like`.",
         pt.load, file, like,
     )  # fmt: skip
     assert error.missing == ["head/scale"]
@@ -193,7 +194,8 @@ def test_leaves_that_a_file_cannot_hold_are_all_listed_and_nothing_is_written(fi
         "  'label' is 'frozen', a str\n"
         "  'spec' is a Param, f32[2], not drawn yet: ptree.init first\n"
         "  'o' is <U1[1], a dtype that safetensors does not have\n"
-        f"  'c' is {describe(np.zeros(2, 'longdouble'))}, a dtype that safetensors does not have",
+        f"  'c' is {describe(np.zeros(2, 'longdouble'))}, a dtype that safetensors does not have\n"
+        "save(..., only_arrays=True) leaves out what is no array and no number.",
         pt.save, file, tree,
     )  # fmt: skip
     assert file.read_bytes() == before

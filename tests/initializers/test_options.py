@@ -87,6 +87,25 @@ def test_an_array_is_broadcast_against_the_shape(array, dtype):
     np.testing.assert_allclose(np.abs(np.asarray(w, np.float64)).max(0), [0.2, 2, 20], rtol=0.02)
 
 
+@pytest.mark.parametrize("make", [
+    I.normal, lambda s: I.uniform(-s, s), I.truncated_normal, I.rescaled_truncated_normal, I.variance_scaling, I.orthogonal, I.identity, I.xavier_uniform,
+    lambda s: I.sparse(0.5, s), lambda s: I.mup(4, s), lambda s: I.mixture((0.5, I.normal(s)), (0.5, I.ones)), lambda s: I.truncated_normal(1.0, s, 3.0, 4.0),
+])  # fmt: skip
+def test_numbers_may_be_traced_and_have_a_derivative(make):
+    """What scales or shifts noise linearly has the derivative of a difference."""
+
+    def total(number, dtype="float32"):
+        return make(number)(KEY, (4, 4), dtype).astype("float32").sum()
+
+    numeric = (total(0.75) - total(0.25)) / 0.5
+    if make not in (I.variance_scaling,):  # it goes with the square root
+        assert float(jax.grad(total)(0.5)) == pytest.approx(float(numeric), rel=1e-3, abs=1e-4)
+    for dtype in ("float32", "bfloat16"):
+        assert float(jax.jit(total, static_argnums=1)(0.5, dtype)) == pytest.approx(
+            float(total(0.5, dtype)), rel=1e-3, abs=1e-3
+        )
+
+
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: I.zeros(), "zeros is an initialiser as it stands: write it without (), or draw with zeros(key, shape, dtype)"),
     (lambda: I.ones(KEY), "ones is an initialiser as it stands: write it without (), or draw with ones(key, shape, dtype)"),
@@ -94,6 +113,7 @@ def test_an_array_is_broadcast_against_the_shape(array, dtype):
     (lambda: I.normal(0.02)(), "normal(0.02) is an initialiser as it stands: write it without (), or draw with normal(0.02)(key, shape, dtype)"),
     (lambda: I.zeros(KEY, "ab"), "bad shape 'ab': a shape is a tuple of whole numbers"),
     (lambda: I.zeros(KEY, (2.5,)), "bad shape (2.5,): a shape is a tuple of whole numbers"),
+    (lambda: I.zeros(KEY, (3,), "floot"), "bad dtype 'floot': use jnp.float32, 'bfloat16' or another dtype"),
     (lambda: I.normal(KEY, (2, 3)), "stddev must be a number, got a PRNG key, key<fry>[]; call it with its options first: normal(0.02)(key, shape, dtype)"),
     (lambda: I.normal(KEY, (2, 3), "float32"), "normal takes the options ['stddev', 'mean'], got (key<fry>[], tuple, 'float32'): too many positional arguments"),
     (lambda: I.normal(std=0.02), "normal takes the options ['stddev', 'mean'], got (std=0.02): got an unexpected keyword argument 'std'"),
@@ -129,6 +149,15 @@ def test_an_initialiser_that_was_not_called_is_refused_in_rules_and_declarations
         says(pt.InitError, message, pt.init, {"w": pt.Param((2, 2), init=factory)}, KEY)
         says(pt.InitError, message, pt.init, {"w": pt.Param((2, 2))}, KEY, {"**": factory})
         says(pt.InitError, message, pt.reinit, {"w": jnp.ones((2, 2))}, KEY, {"**": factory})
+
+
+def test_a_function_without_a_module_is_an_initialiser():
+    """What `exec` or a doctest defines has the module None."""
+    names = {}
+    exec("def draw(key, shape, dtype): return [3.0, 3.0]", {}, names)
+    assert names["draw"].__module__ is None
+    assert pt.init({"w": pt.Param((2,), init=names["draw"])}, KEY)["w"].tolist() == [3, 3]
+    assert repr(I.mixture((1.0, names["draw"]))) == "mixture((1.0, draw))"
 
 
 def test_the_ends_of_uniform_are_those_of_jax_and_pytorch():

@@ -443,6 +443,7 @@ ASKED = {
     "explain",
     "check",
     "ties",
+    "prefix",
     "find_ties",
     "summary",
     "gradient_by_use",
@@ -480,6 +481,15 @@ def test_what_is_said_of_a_tied_tree(model):
     with pytest.raises(pt.StructureError, match="tied to"):
         pt.check(pt.untie(model.tied), like=model.tied)
     assert set(pt.paths(pt.asdict(model.tied))) == {*model.reads}
+
+
+@models
+def test_a_prefix_is_one_of_the_tied_tree(model):
+    for path in pt.paths(model.tied):
+        axes = pt.prefix(model.tied, {"": 0, path: 1})
+        spread = jax.tree.map(lambda axis, node: jax.tree.map(lambda leaf: axis, node), axes, model.tied)
+        assert {name for name, axis in pt.items(spread) if axis == 1} == {path}
+        assert jax.tree.structure(spread) == jax.tree.structure(model.tied)
 
 
 @models

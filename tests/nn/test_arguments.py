@@ -108,8 +108,9 @@ BY_KEYWORD = [
     (lambda: nn.MultiHeadAttention(num_heads=4, embed_dim=64), "MultiHeadAttention(num_heads=4, embed_dim=64): num_heads is"
      " called heads here; embed_dim comes from the input: leave it out"),
     (lambda: nn.MultiHeadAttention(4, key_dim=16), "MultiHeadAttention(4, key_dim=16): key_dim is called head_dim here"),
-    (lambda: nn.MultiHeadAttention(4, dropout=0.1), "MultiHeadAttention(4, dropout=0.1): dropout is a layer:"
-     " Sequential(MultiHeadAttention(...), Dropout(0.1))"),
+    (lambda: nn.LSTM(4, dropout=0.1), "LSTM(4, dropout=0.1): dropout is a layer: Sequential(LSTM(...), Dropout(0.1))"),
+    (lambda: nn.MultiHeadAttention(4, dropout_rate=0.1),
+     "MultiHeadAttention(4, dropout_rate=0.1): dropout_rate is called dropout here"),
     (lambda: nn.LSTM(hidden_size=8), "LSTM(hidden_size=8): hidden_size is called features here"),
     (lambda: nn.LSTM(8, bidirectional=True), "LSTM(8, bidirectional=True): bidirectional is a layer around it:"
      " Bidirectional(LSTM(8))"),
@@ -141,7 +142,7 @@ def test_keywords_of_other_libraries_are_refused_with_ours(call, message):
 
 
 def test_the_tables_name_layers_and_options_that_exist():
-    layers = {name: getattr(nn, name) for name in nn.__all__ if name != "Layer"}
+    layers = {name: getattr(nn, name) for name in nn.__all__ if name not in ("Layer", "Rotary")}
     assert {*layers} == {*_arguments.POSITIONS}
     options = {option for layer in layers.values() for option in inspect.signature(layer).parameters}
     assert {*_arguments.RENAMED} <= options
@@ -211,6 +212,7 @@ BAD = {
     "groups": NO_SIZE, "heads": NO_SIZE, "head_dim": NO_SIZE, "kv_heads": NO_SIZE, "n": NO_SIZE, "unroll": NO_SIZE,
     "padding_idx": [0.0, "0", True, 9, -10, (1,), object()],
     "epsilon": NO_NUMBER, "momentum": [*NO_NUMBER, 1, 1.5], "rate": [*NO_NUMBER, 1, 1.5], "rotary": [*NO_NUMBER, 1, 0.5],
+    "soft_cap": [*NO_NUMBER, 0], "scale": ["0.1", None, True, float("nan"), float("inf"), 1j, [0.1], np.zeros(2), object()], "dropout": [*NO_NUMBER, 1, 1.5],
     "forget_bias": ["0.1", None, True, float("nan"), float("inf"), 1j, [0.1], np.zeros(2), object()], "activation": [None, 3, "relu", [relu]],
     "param_dtype": [*NO_DTYPE, None], "dtype": [*NO_DTYPE, int, "int32", "uint8"],
     "axis": NO_AXIS, "feature_axes": NO_AXIS, "axis_name": ["", 3, (), ("a", 3), True, [None]],
@@ -224,14 +226,14 @@ BAD = {
 
 TAKEN = {
     "MaxPool": {"stride": [None]}, "AvgPool": {"stride": [None]},
-    "MultiHeadAttention": {"head_dim": [None], "kv_heads": [None], "rotary": [None]},
+    "MultiHeadAttention": dict.fromkeys(("head_dim", "kv_heads", "rotary", "window", "scale", "soft_cap"), [None]),
     "Repeat": {"unroll": [True]}, "LSTM": {"unroll": [True]}, "GRU": {"unroll": [True]}, "RNN": {"unroll": [True]},
     "ConvTranspose": {"padding": [-1]},
 }  # fmt: skip
 """Of these, the values that a layer does take."""
 
 
-LAYERS = ("layer", "inner", "forward", "backward", "combine")
+LAYERS = ("layer", "inner", "forward", "backward", "combine", "qk_norm")
 """Arguments that containers check: layers, and how their outputs are combined."""
 
 
@@ -246,7 +248,8 @@ def arguments_of(name):
 
 def call_with(name, argument, value):
     given = dict(zip(inspect.signature(getattr(nn, name)).parameters, REQUIRED[name]))
-    return getattr(nn, name)(**{**given, argument: value})
+    needed = {"causal": True} if (name, argument) == ("MultiHeadAttention", "window") else {}
+    return getattr(nn, name)(**{**given, **needed, argument: value})
 
 
 def is_taken(name, argument, value):

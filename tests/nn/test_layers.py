@@ -772,16 +772,19 @@ def attend(key, options=(), **given):
         (lambda k: nn.LSTM(3).run(nn.LSTM(3).init(k, jnp.ones((2, 5, 4))), jnp.ones((2, 5, 4)), (jnp.ones((1, 3)),) * 2),
          "LSTM(3): expected a state of 2 arrays of the shape (2, 3), got f32[1,3], f32[1,3]"),
         (lambda k: attend(k, mask=jnp.ones((2, 5), bool)),
-         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got bool[2,5]"),
+         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got bool[2,5]; write"
+         " mask[:, None, None] for (batch, places)"),
         (lambda k: attend(k, mask=jnp.ones((2, 1, 1, 5))),
-         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got f32[2,1,1,5]"),
+         "MultiHeadAttention(2): expected a mask that broadcasts to bool[2, 2, 5, 5], of four axes, got f32[2,1,1,5]; write"
+         " mask != 0 for one of 0 and 1, bias= for what is added to the scores"),
         (lambda k: attend(k, context=jnp.ones((1, 5, 4))), "MultiHeadAttention(2): expected a context f32[2,places,features], got f32[1,5,4]"),
         (lambda k: attend(k, cache={}), "MultiHeadAttention(2): expected what cache(...) or the last call gave, got a cache with []"),
-        (lambda k: attend(k, positions=jnp.arange(5)), "MultiHeadAttention(2): expected positions i32[2 or 1,5], got i32[5]"),
+        (lambda k: attend(k, positions=jnp.arange(5)), "MultiHeadAttention(2): expected positions i32[2,5] or i32[1,5], got i32[5];"
+         " write positions[None]"),
         (lambda k: attend(k, {"causal": True}, context=jnp.ones((2, 5, 4))), "MultiHeadAttention(2, causal=True): expected no"
          " cache, causal= or rotary= with a context, whose places have no order, got both"),
         (lambda k: nn.MultiHeadAttention(2, rotary=True),
-         "MultiHeadAttention(2, rotary=True): expected rotary to be a finite number above 1, such as 1e4, or None, got True"),
+         "MultiHeadAttention(2, rotary=True): expected rotary to be a finite number above 1, such as 1e4, a Rotary, or None, got True"),
         (lambda k: nn.MultiHeadAttention(2, implementation="foo"),
          "MultiHeadAttention(2, implementation='foo'): expected implementation to be None, 'xla' or 'cudnn', got 'foo'"),
         (lambda k: nn.Parallel({0: nn.Dense(4), "0": nn.Dense(4)}), "two layers of one name in Parallel: ['0', '0']"),
@@ -814,7 +817,9 @@ def test_a_sequence_longer_than_the_cache_is_refused(key):
     _, cache = layer(params, x, cache=cache)
     with pytest.raises(pt.LayerError, match="expected at most 8 places in all"):
         layer(params, x, cache=cache)
-    with pytest.raises(pt.LayerError, match="expected a cache for keys"):
+    with pytest.raises(
+        pt.LayerError, match=r"expected a cache with k of the shape \(2, places, 2, 2\), got f32\[1,8,2,2\]"
+    ):
         layer(params, jnp.ones((2, 5, 4)), cache=layer.cache(1, 8, head_dim=2))
     says(pt.LayerError, "MultiHeadAttention(2): expected head_dim= for the cache, which depends on the input",
          nn.MultiHeadAttention(2).cache, 1, 8)  # fmt: skip
@@ -972,7 +977,7 @@ def test_an_input_of_another_dtype_is_computed_with_or_refused_by_name(name):
         assert describe(x) in str(raised.value)
 
 
-@pytest.mark.parametrize("name", EVERY_LAYER.keys() - {"Flatten", "Embedding", "MaxPool", "Dropout"})
+@pytest.mark.parametrize("name", sorted(EVERY_LAYER.keys() - {"Flatten", "Embedding", "MaxPool", "Dropout"}))
 def test_8_bit_floats_are_computed_with_in_the_dtype_that_is_asked_for(name):
     layer = EVERY_LAYER[name]
     if any(field.name == "dtype" for field in dataclasses.fields(layer)):

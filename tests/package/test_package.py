@@ -130,7 +130,13 @@ def test_each_slow_test_is_there():
 
 def test_importing_starts_no_backend_and_loads_nothing_heavy():
     code = (
-        "import sys, jax; before = set(sys.modules); import ptree\n"
+        "import dataclasses, sys, jax\n"
+        "before, made, dataclass = set(sys.modules), [], dataclasses.dataclass\n"
+        "dataclasses.dataclass = lambda *args, **options: made.append(args) or dataclass(*args, **options)\n"
+        "import ptree\n"
+        "assert len(made) <= 2, 'each dataclass takes as long as three small modules'\n"
+        "lazy = {f'ptree.{name}' for name in ('_draw', 'random', 'initializers', 'nn', 'files', 'look')}\n"
+        "assert not lazy & set(sys.modules), lazy & set(sys.modules)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"

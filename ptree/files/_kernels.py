@@ -1,0 +1,64 @@
+"""Warn of kernels that may be transposed: loaded from a PyTorch weight of a shape that does not tell its layout."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Sequence
+
+from .._edit import leaves
+from .._tree import Tree, stacked_axes
+from .._words import describe, lines, quoted
+from ._saved_tree import SavedTree
+from ._stored_leaf import StoredLeaf
+
+
+def warn_of_kernels(saved: SavedTree, chosen: Tree, is_fitted: bool) -> None:
+    """Warn where a `weight` of PyTorch, (out, in, ...), is loaded as a `kernel`, (..., in, out), and its shape does not tell.
+
+    Args:
+        saved: the file.
+        chosen: what was loaded of it, by the new paths.
+        is_fitted: whether shapes were compared with a template: then only a shape that fits both layouts is in doubt.
+    """
+    doubtful: list[str] = []
+    for path, leaf in leaves(chosen):
+        shape = leaf.shape[stacked_axes(path) :]
+        if _is_weight_as_kernel(saved, leaf, path) and (_fits_both_layouts(shape) if is_fitted else len(shape) > 1):
+            doubtful.append(f"{quoted(path)}, {describe(leaf)}, from {quoted(leaf.name)}")
+    if doubtful:
+        warnings.warn(
+            f"these kernels may be transposed: {lines(doubtful, '; ')}. PyTorch's weights are (out, in, ...), kernels are"
+            " (..., in, out), and a shape that fits both does not tell. Where PyTorch wrote a matrix,"
+            " ptree.update(tree, path, lambda w: w.T) turns it",
+            stacklevel=_frames_of_ptree() + 1,
+        )
+
+
+def _frames_of_ptree() -> int:
+    """How many frames of ptree lie between the caller of this function and the program that called ptree."""
+    count = 0
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("ptree."):
+        count += 1
+        frame = frame.f_back
+    return count - 1
+
+
+def _is_weight_as_kernel(saved: SavedTree, leaf: StoredLeaf, path: str) -> bool:
+    if not path.endswith("kernel") or not (saved.is_foreign or leaf.kind == "torch"):
+        return False
+    last_name = re.split(r"[./]", leaf.name)[-1]
+    return "weight" in last_name.lower()
+
+
+def _fits_both_layouts(shape: Sequence[int]) -> bool:
+    """Whether a kernel of this shape would have the same shape in PyTorch, of a Linear, a convolution or a transposed one."""
+    if len(shape) < 2:
+        return False
+    first, second, *spatial = shape
+    layouts = [(*spatial, second, first)]
+    if spatial:
+        layouts.append((*spatial, first, second))
+    return tuple(shape) in layouts
