@@ -24,6 +24,7 @@ from ._dtypes import UNKNOWN, dtype_named
 from ._facts import Facts
 from ._kinds import UnsavedLeaf, empty_name, leaf_of, refuse_cut, refuse_unreadable, unsaved
 from ._locations import is_orbax
+from ._operating_system import is_regular, target_status
 from ._saved_tree import Compare, ReadLeaves, SavedTree
 from ._stored_leaf import StoredLeaf
 
@@ -54,7 +55,7 @@ def orbax() -> ModuleType:
 
 def is_tree_of_orbax(path: str) -> bool:
     """Whether a folder holds a tree by Orbax, as an item of a checkpoint."""
-    return os.path.exists(os.path.join(path, _TREE))
+    return is_regular(target_status(os.path.join(path, _TREE)))
 
 
 def refuse_folder_of_checkpoints(path: str) -> None:
