@@ -226,7 +226,7 @@ def _metadata_of_ptree(path: str, verify: bool) -> dict[str, str] | None:
         ValueError: it is damaged.
     """
     file = Path(path, _CHECKPOINT)
-    if not file.exists():  # the folder of a tree in another program's checkpoint
+    if not is_orbax(path):  # the folder of a tree in another program's checkpoint
         return None
     text = file.read_text()
     metadata = json.loads(text)["custom_metadata"] or {}
