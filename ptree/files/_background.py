@@ -88,9 +88,18 @@ def _begun(call: Callable[[], T]) -> Future[T]:
     try:
         outcome = pool.submit(call)
     except RuntimeError:
-        outcome = Future[T]()
-        outcome.set_result(call())
+        outcome = _called(call)
     pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
+    return outcome
+
+
+def _called(call: Callable[[], T]) -> Future[T]:
+    """Call at once, in this thread; an error is kept for `result`, as a thread keeps it."""
+    outcome = Future[T]()
+    try:
+        outcome.set_result(call())
+    except Exception as error:
+        outcome.set_exception(error)
     return outcome
 
 

@@ -59,6 +59,20 @@ CASES = {
         True,
         "",
     ),
+    "full, in a thread that outlives the script": (
+        "main = threading.main_thread()\n"
+        "def late():\n    main.join(); os.pwrite = full; pt.save(file, tree, background=True)\n"
+        "threading.Thread(target=late).start()",
+        120,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
+    "full, in atexit": (
+        "def late(): os.pwrite = full; pt.save(file, tree, background=True)\natexit.register(late)",
+        120,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
     "in atexit": ("atexit.register(lambda: pt.save(file, tree, background=True))", 0, True, ""),
     "full": (
         "os.pwrite = full; pt.save(file, tree, background=True)",
