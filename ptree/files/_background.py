@@ -10,13 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from multiprocessing import parent_process, util
 from typing import Any, Generic, TypeVar
 
 from .._errors import FileError
 from ._operating_system import call_in_forked_child
+from ._threads import thread_pool
 
 T = TypeVar("T")
 
@@ -27,6 +28,8 @@ _unfinished: dict[int, tuple[str, Future[Any]]] = {}
 """Number of a call -> what it writes, and its outcome."""
 _failures: dict[int, str] = {}
 """Number of a call that failed -> a line of text; the exception itself would hold the leaves in memory."""
+_reported: set[int] = set()
+"""Numbers of the failed calls that were logged or printed: each is reported once."""
 _AFTER_ALL = -100
 """After the finalizers of multiprocessing itself, which write what is left in queues."""
 _child = 0
@@ -76,19 +79,28 @@ class Background(Generic[T]):
 
     def __del__(self) -> None:
         if not self._is_collected and self.is_of_this_process:
-            name = self._name
-            self._outcome.add_done_callback(lambda outcome: _log_failure(name, outcome))
+            number, name = self._number, self._name
+            self._outcome.add_done_callback(lambda outcome: _log_failure(number, name, outcome))
 
 
 def _begun(call: Callable[[], T]) -> Future[T]:
     """Begin a call in a thread; while Python shuts down, which allows no new threads, do it at once."""
-    pool = ThreadPoolExecutor(1, "ptree.save")
+    pool = thread_pool("ptree.save")
     try:
         outcome = pool.submit(call)
     except RuntimeError:
-        outcome = Future[T]()
-        outcome.set_result(call())
+        outcome = _called(call)
     pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
+    return outcome
+
+
+def _called(call: Callable[[], T]) -> Future[T]:
+    """Call at once, in this thread; an error is kept for `result`, as a thread keeps it."""
+    outcome = Future[T]()
+    try:
+        outcome.set_result(call())
+    except Exception as error:
+        outcome.set_exception(error)
     return outcome
 
 
@@ -100,10 +112,18 @@ def _finish(number: int, name: str, outcome: Future[Any]) -> None:
             _failures[number] = _line(name, error)
 
 
-def _log_failure(name: str, outcome: Future[Any]) -> None:
+def _log_failure(number: int, name: str, outcome: Future[Any]) -> None:
     error = outcome.exception()
-    if error is not None:
+    if error is not None and _is_first_report(number):
         _log.error("not saved in the background: %s", _line(name, error))
+
+
+def _is_first_report(number: int) -> bool:
+    """Whether the failure of a call was not reported yet; from now on it counts as reported."""
+    with _lock:
+        is_first = number not in _reported
+        _reported.add(number)
+    return is_first
 
 
 def _line(name: str, error: BaseException) -> str:
@@ -113,23 +133,25 @@ def _line(name: str, error: BaseException) -> str:
 # ------------------------------------------------------------------------------- at exit
 
 
-def _lost() -> list[str]:
-    """List the lost calls: wait for all, and give a line for each that failed; an interrupt ends the waiting."""
-    waiting = list(_unfinished.values())
+def _lost() -> dict[int, str]:
+    """List the lost calls by their numbers: wait for all, and give a line for each that failed; an interrupt ends the waiting."""
+    waiting = dict(_unfinished)
     with suppress(KeyboardInterrupt):
-        wait([outcome for _, outcome in waiting])
+        wait([outcome for _, outcome in waiting.values()])
     with _lock:
-        lost = [f"{name}: interrupted" for name, outcome in waiting if not outcome.done()]
-        lost += _failures.values()
+        lost = {number: f"{name}: interrupted" for number, (name, outcome) in waiting.items() if not outcome.done()}
+        lost.update(_failures)
         _failures.clear()
     return lost
 
 
-def _print_lost(lost: list[str]) -> None:
-    if sys.stderr is None:  # as in a Windows program without a console
+def _print_lost(lost: dict[int, str]) -> None:
+    """Print the failures that were not logged when they happened."""
+    unreported = [line for number, line in lost.items() if _is_first_report(number)]
+    if not unreported or sys.stderr is None:  # as in a Windows program without a console
         return
     with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
-        print("ptree: not saved in the background:", *lost, sep="\n  ", file=sys.stderr)
+        print("ptree: not saved in the background:", *unreported, sep="\n  ", file=sys.stderr)
 
 
 def _at_exit() -> None:
@@ -185,6 +207,7 @@ def _forget_calls() -> None:
     _lock = threading.Lock()
     _unfinished.clear()
     _failures.clear()
+    _reported.clear()
 
 
 def _wait_for_all() -> None:

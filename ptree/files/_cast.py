@@ -26,6 +26,14 @@ def is_cast_to(value: Leaf, like: Leaf) -> bool:
     return any(jnp.issubdtype(got[1], group) and jnp.issubdtype(required[1], group) for group in _GROUPS)
 
 
+def is_of_other_kind(value: Leaf, like: Leaf) -> bool:
+    """Whether two arrays differ in the kind of their dtypes, such as float and int, which `cast=True` does not convert."""
+    got, required = signature(value), signature(like)
+    if not isinstance(got, tuple) or not isinstance(required, tuple) or got[1] == required[1]:
+        return False
+    return not is_cast_to(value, like)
+
+
 def converted(value: Leaf, dtype: np.dtype) -> Leaf:
     """Convert an array to a dtype; NumPy converts to those that JAX lacks, or would cut to 32 bits."""
     if isinstance(value, jax.Array) and (is_cut(dtype) or not JAX_ARRAY.has_dtype(dtype)):

@@ -72,8 +72,8 @@ class Checkpoints:
         keep: how many of the newest steps stay, or of the best ones; None keeps all.
         every: which steps `save` writes; it passes over the others. With every=100, a run of 1,050 steps loses the last
             50, unless the last one is saved with `always=True`.
-        best: a metric, and whether its "min" or "max" is best. A step without the metric, or with NaN, is worse than all
-            with a number; of equal ones the later is better. Metrics are kept in the files: a run that goes on knows them.
+        best: a metric, and whether its "min" or "max" is best. Each `save` must give it. A step with NaN, or an older one
+            without the metric, is worse than all with a number; of equal ones the later is better. Metrics are kept in the files: a run that goes on knows them.
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
             `"orbax"` writes a folder `step_100` with Orbax, for arrays that are sharded over several hosts; all
             processes call `save` and `load`. It needs `pip install 'ptree-jax[orbax]'`, and arrays sharded over several
@@ -130,7 +130,7 @@ class Checkpoints:
         return self._metrics_of(self._existing(step)[0]) or {}
 
     def best_step(self) -> int | None:
-        """The best step in the folder by the metric of `best`; None if no step has it.
+        """The best step in the folder by the metric of `best`; None if no step has it, or all have NaN.
 
         Raises:
             FileError: these Checkpoints have no `best`.
@@ -147,7 +147,8 @@ class Checkpoints:
         Args:
             step: how many steps of training are done.
             tree: any tree that `ptree.save` takes.
-            metrics: numbers by name, such as `{"loss": 0.3}`, kept with the step.
+            metrics: numbers by name, such as `{"loss": 0.3}`, kept with the step. With `best`, its metric must be among
+                them; give NaN where it is not measured.
             always: write it whatever `every` says, as after the last step: `always=step == last`.
 
         Returns:
@@ -182,15 +183,13 @@ class Checkpoints:
 
     def _metrics_metadata(self, step: int, metrics: Mapping[str, Any] | None) -> dict[str, str]:
         """Check metrics, and encode them for the metadata of the step's file."""
-        if metrics is None:
-            return {}
         try:
-            checked = checked_metrics(metrics)
+            checked = None if metrics is None else checked_metrics(metrics)
             if self._best is not None:
                 self._best.refuse_without_metric(checked)
         except FileError as error:
             raise FileError(f"cannot save step {step}: {error}") from None
-        return {NAME: metrics_text(checked)}
+        return {} if checked is None else {NAME: metrics_text(checked)}
 
     def _prepare_folder(self, step: int) -> None:
         """Raise FileError for undamaged later steps, of which the next `load` would take one for the newest; make the folder."""
@@ -241,8 +240,19 @@ class Checkpoints:
             found = self._existing(step)
         if found:
             return found
-        with_metric = "" if self._best is None or step is None else f" with the metric {self._best.metric!r}"
-        raise FileError(f"no step{with_metric} in {str(self.folder)!r}")
+        if self._best is None or step is None:
+            raise FileError(f"no step in {str(self.folder)!r}")
+        raise self._no_best_step(self._best.metric)
+
+    def _no_best_step(self, metric: str) -> FileError:
+        """The error for steps that all lack the metric of `best`, or have NaN for it."""
+        diverged = {saved.number for saved in saved_steps(self._folder) if metric in (self._metrics_of(saved) or {})}
+        if not diverged:
+            return FileError(f"no step with the metric {metric!r} in {str(self.folder)!r}")
+        which = "all steps" if diverged == {*self.steps()} else "all steps that have it"
+        return FileError(
+            f"no best step in {str(self.folder)!r}: the metric {metric!r} is NaN in {which}, {_joined(sorted(diverged))}"
+        )
 
     def _first_whole(
         self, candidates: list[SavedStep], like: PyTree, options: Mapping[str, Any]

@@ -241,7 +241,9 @@ class TorchTensor(LeafKind):
             return f"a {type(leaf).__name__} of PyTorch, without memory of its own"
         if leaf.is_quantized:
             return "a quantized tensor of PyTorch: dequantize() it"
-        if str(leaf.layout) != "torch.strided" or leaf.device.type == "meta":
+        if leaf.device.type == "meta":
+            return "a tensor of PyTorch on the device meta, which holds no values"
+        if str(leaf.layout) != "torch.strided":
             return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
         return ""
 

@@ -60,7 +60,12 @@ class Best:
     metric: str
     mode: Mode
 
-    def refuse_without_metric(self, metrics: Mapping[str, float]) -> None:
+    def refuse_without_metric(self, metrics: Mapping[str, float] | None) -> None:
+        if metrics is None:
+            given = f"metrics={{{self.metric!r}: ...}}"
+            raise FileError(
+                f"best= goes by the metric {quoted(self.metric)}: give {given}, float('nan') where it is not measured"
+            )
         if self.metric not in metrics:
             near = suggestion(self.metric, metrics)
             raise FileError(f"no metric {quoted(self.metric)}, which best= goes by, in {listed(metrics)}.{near}")
