@@ -301,6 +301,12 @@ MASKS = [
     ("mask", np.ones((2, 4), bool), "; write mask[:, None, None] for (batch, places)"),
     ("mask", np.ones((4, 4), bool), "; write mask[None, None] for (time, places)"),
     ("mask", np.ones((2, 4, 4), bool), "; write mask[:, None] for (batch, time, places)"),
+    ("mask", np.ones((1, 4, 4), bool), "; write mask[:, None] for (batch, time, places)"),
+    ("mask", np.ones((2, 1, 4), bool), "; write mask[:, None] for (batch, time, places)"),
+    ("mask", np.ones((1, 4), bool), "; write mask[:, None, None] for (batch, places)"),
+    ("mask", np.ones(4, bool), "; write mask[None, None, None] for (places,)"),
+    ("bias", np.zeros((1, 4, 4), "float32"), "; write bias[:, None] for (batch, time, places)"),
+    ("bias", np.zeros((3, 4, 4), "float32"), ""),
     ("mask", np.ones((2, 1, 1, 4), "int32"), "; write mask != 0 for one of 0 and 1, bias= for what is added to the scores"),
     ("mask", np.ones((2, 4), "float32"), "; write mask != 0 for one of 0 and 1, bias= for what is added to the scores;"
      " write mask[:, None, None] for (batch, places)"),
@@ -319,6 +325,16 @@ def test_a_mask_that_does_not_fit_is_refused_with_what_to_write(name, array, fix
     got = f"{short}[{','.join(map(str, array.shape))}]"
     text = f"{layer!r}: expected a {name} that broadcasts to {kind}[2, 2, 4, 4], of four axes, got {got}{fix}"
     says(pt.LayerError, text, lambda: layer(params, x, **{name: array}))
+
+
+def test_a_mask_or_bias_for_each_head_is_refused_with_what_to_write():
+    layer, x = nn.MultiHeadAttention(4), data(2, 3, 8)
+    params = drawn(layer, x)
+    text = (
+        "MultiHeadAttention(4): expected a bias that broadcasts to f32[2, 4, 3, 3], of four axes, got f32[4,3,3]; write"
+        " bias[None] for (heads, time, places)"
+    )
+    says(pt.LayerError, text, lambda: layer(params, x, bias=np.zeros((4, 3, 3), "float32")))
 
 
 # ---------------------------------------------------------------- what else changes scores and weights
