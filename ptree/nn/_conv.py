@@ -120,7 +120,6 @@ class _Convolution(Layer):
             fillings.append(PADDING_MODES[name])
         return fillings
 
-
     def _check_width(self, axis: int, sides: tuple[int, int], size: int, filling: str) -> None:
         """Check that the values of an axis of space fill its padding: as in PyTorch, no value is copied twice to one side."""
         if filling not in _MOST_FILLED or not isinstance(size, int):  # else a symbol of `jax.export`

@@ -434,6 +434,23 @@ def test_dropout_of_weights_is_that_of_flax_bit_for_bit():
     )
 
 
+def test_dropout_of_weights_over_a_context_with_mask_and_bias_is_that_of_flax():
+    layer, x, context = nn.MultiHeadAttention(4, dropout=0.3), data(2, 5, 8), data(2, 7, 8, seed=1)
+    params, key = drawn(layer, x), jax.random.key(2)
+    mask = np.random.default_rng(0).random((2, 1, 5, 7)) < 0.7
+    bias = data(1, 4, 5, 7, seed=2)
+    q, k, v = (
+        jnp.einsum("bti,ihd->bthd", source, params[n]["kernel"]) + params[n]["bias"]
+        for n, source in zip("qkv", (x, context, context), strict=True)
+    )
+    attended = linen.dot_product_attention(
+        q, k, v, bias=bias, mask=mask, dropout_rng=key, dropout_rate=0.3, broadcast_dropout=False, deterministic=False
+    )  # fmt: skip
+    expected = jnp.einsum("bthd,hdo->bto", attended, params["o/kernel"]) + params["o/bias"]
+    y = layer(params, x, context=context, mask=mask, bias=bias, key=key, train=True)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
 def test_dropout_of_weights_in_containers_has_a_key_of_each_layers_own():
     x = data(2, 4, 8)
     net = nn.Repeat(nn.Residual(nn.MultiHeadAttention(2, dropout=0.5)), 3)

@@ -139,6 +139,20 @@ def test_bidirectional_and_stacked_are_pytorchs(kind):
     close(net(params, x), full, 2e-5)
 
 
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_bidirectional_from_given_states_where_no_sequence_fills_the_time(kind):
+    layer, x, lengths = nn.Bidirectional(KINDS[kind](5)), data(4, 7, 3), [2, 5, 5, 3]
+    first = data(2, 4, 5, seed=3)
+    module = torch_module(kind, 3, 5, bidirectional=True)
+
+    def ours(p, x):
+        y, last = layer.run(p, x, ((first[0],), (first[1],)), lengths=np.array(lengths, "uint8"))
+        return y, [jnp.stack(parts) for parts in zip(*last, strict=True)]
+
+    theirs = lambda t, x: packed(module, t, x, lengths, torch.tensor(first, dtype=torch.float64))
+    same_values_and_gradients(ours, theirs, drawn(layer, x), x, {"l0": "forward", "l0_reverse": "backward"})
+
+
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu])
 def test_the_plain_rnn_is_pytorchs_with_each_of_its_activations(activation):
     layer, x = nn.RNN(5, activation=activation), data(4, 6, 3)
@@ -250,10 +264,24 @@ def test_impossible_lengths_of_one_sequence_of_many_axes_and_of_many_rows():
     expected = "GRU(2): expected lengths from 0 to 3, the time of the input"
     says(pt.LayerError, f"{expected} f32[3,1], got 9", layer, params, jnp.ones((3, 1)), lengths=9)
     given = np.array([[3, 0], [5, 1]])
-    says(pt.LayerError, f"{expected} f32[2,2,3,1], got 5 in row 1, 0", layer, params, jnp.ones((2, 2, 3, 1)), lengths=given)
+    says(
+        pt.LayerError,
+        f"{expected} f32[2,2,3,1], got 5 in row 1, 0",
+        layer,
+        params,
+        jnp.ones((2, 2, 3, 1)),
+        lengths=given,
+    )
     rows = ", ".join(f"-1 in row {row}" for row in range(10))
     many = jnp.full(64, -1)
-    says(pt.LayerError, f"{expected} f32[64,3,1], got {rows}, and 54 more", layer, params, jnp.ones((64, 3, 1)), lengths=many)
+    says(
+        pt.LayerError,
+        f"{expected} f32[64,3,1], got {rows}, and 54 more",
+        layer,
+        params,
+        jnp.ones((64, 3, 1)),
+        lengths=many,
+    )
 
 
 @pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, lambda n: nn.Bidirectional(nn.RNN(n))])
