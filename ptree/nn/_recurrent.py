@@ -242,7 +242,7 @@ class LSTM(Recurrent):
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
-            state of another shape.
+            state of another shape; a length that is known to be out of range.
     """
 
     _: KW_ONLY
@@ -291,7 +291,7 @@ class GRU(Recurrent):
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
-            state of another shape.
+            state of another shape; a length that is known to be out of range.
     """
 
     gates = 3
@@ -325,7 +325,7 @@ class RNN(Recurrent):
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
-            state of another shape.
+            state of another shape; a length that is known to be out of range.
     """
 
     _: KW_ONLY
