@@ -111,13 +111,17 @@ def _broadcasts(array: PyTree, full: tuple[int, ...]) -> bool:
 
 def _four_axes(name: str, array: PyTree, full: tuple[int, int, int, int]) -> str:
     """The fix for a mask or bias without four axes: the index to write, by what its sizes may mean."""
-    batch, _, time, places = full
+    batch, heads, time, places = full
     shape = np.shape(array)
     fixes: list[str] = []
-    if shape == (batch, places):
+    if shape == (places,):
+        fixes.append(f"{name}[None, None, None] for (places,)")
+    if shape in ((batch, places), (1, places)):
         fixes.append(f"{name}[:, None, None] for (batch, places)")
     if shape == (time, places):
         fixes.append(f"{name}[None, None] for (time, places)")
-    if shape == (batch, time, places):
+    if shape in ((batch, time, places), (1, time, places), (batch, 1, places), (1, 1, places)):
         fixes.append(f"{name}[:, None] for (batch, time, places)")
+    elif shape == (heads, time, places):
+        fixes.append(f"{name}[None] for (heads, time, places)")
     return f"; write {' or '.join(fixes)}" if fixes else ""

@@ -93,6 +93,12 @@ class Repeat(Container):
         layers = Tree({str(at): spec for at in range(self.n)})
         return stack(layers, "") if self.scan else layers
 
+    def _check_values(self, inputs: tuple[PyTree, ...], options: Options) -> None:
+        try:
+            self._layer._check_values(inputs, options)
+        except LayerError as error:
+            raise located(error, self._name) from None
+
     def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
         check_options(self, options)
         key = options.pop("key", None)
