@@ -1,5 +1,5 @@
-"""Words of messages and tables: text shortened, quoted or printable, names of functions and dtypes, a leaf described, names
-and problems listed, the nearest name suggested, columns of a table."""
+"""Words of messages and tables: describe a leaf or dtype in short, quote and list names, lines of problems with fixes, nearest
+name, column widths."""
 
 from __future__ import annotations
 

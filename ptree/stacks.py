@@ -1,4 +1,5 @@
-"""Stacks: layers of one structure kept as one subtree whose leaves have an axis more in front; stack, unstack, scan."""
+"""Stacks of layers of one structure, as one subtree with an axis in front: stack, unstack, scan with remat; layer counts,
+shapes and ranks of a stack."""
 
 from __future__ import annotations
 

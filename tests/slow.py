@@ -4,6 +4,7 @@ SLOW = {
     # every optimiser, layer and option, beside what is written by hand or by others
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",
+    "test_a_mask_over_parts_counts_values_rather_than_parts",
     "test_a_mask_with_a_cache_is_of_the_caches_places",
     "test_a_residual_network_of_all_kinds",
     "test_a_shared_repeat_has_the_layers_own_parameters",
@@ -14,6 +15,7 @@ SLOW = {
     "test_attention_with_padding_and_a_context",
     "test_bidirectional_and_stacked_are_pytorchs",
     "test_bidirectional_with_lengths",
+    "test_batch_norm_over_parts_is_that_of_the_whole_batch",
     "test_compute_dtype_is_apart_from_parameter_dtype",
     "test_conv",
     "test_conv_transpose",
@@ -77,6 +79,8 @@ SLOW = {
     "test_ten_thousand_names_that_do_not_fit_are_told_and_few_are_looked_at",
     "test_ties_of_ties_cannot_explode",
     # saves at exit, in forked processes, beside others, and in folders to which anything has happened
+    "test_a_failed_save_is_reported_once",
+    "test_a_first_save_while_python_ends_is_written",
     "test_a_folder_of_shards_has_one_whole_tree_or_none_and_takes_a_new_one",
     "test_a_forked_process_is_apart_from_the_saves_of_its_parent",
     "test_a_step_is_loaded_beside_a_trainer_that_removes_old_ones",
@@ -84,5 +88,6 @@ SLOW = {
     "test_others_do_what_they_have_to_do_at_exit",
     "test_the_newest_whole_step_is_found_and_the_run_goes_on",
     "test_what_a_killed_process_left_is_swept_although_its_child_lives",
+    "test_what_is_no_file_is_named_and_not_waited_for",
     "test_what_is_pending_at_exit_is_written_or_the_process_fails_and_says_so",
 }

@@ -210,7 +210,7 @@ def test_set_and_update_write_one_layer(apart, stacked):
         (lambda t: pt.drop(t, "blocks/2/q/bias"), pt.PatternError, "'blocks/2/q/bias' is a single layer of 'blocks/:/q/bias', one"
          " leaf for all layers: write '*' in the place of the number, or ptree.stacks.unstack first"),
         (lambda t: pt.put(t, "blocks/:/q/bias", jnp.ones((5, 6))), pt.StructureError,
-         "cannot put 'blocks/:/q/bias': it is f32[5,6], and the stack has 6 layers: its axis 0 is to be of that size"),
+         "cannot put 'blocks/:/q/bias': it is f32[5,6], and the stack has 6 layers: its axis 0 must have that size"),
         (lambda t: pt.tie(t, {"blocks/1/q/bias": "blocks/2/q/bias"}), pt.TieError,
          "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/1/q/bias' is one layer of 'blocks/:/q/bias'\n"
          "cannot tie 'blocks/1/q/bias' to 'blocks/2/q/bias': 'blocks/2/q/bias' is one layer of 'blocks/:/q/bias'\n"

@@ -1,4 +1,5 @@
-"""Draw the parameters of a spec by initialiser and rules (init), draw some of them again (reinit), or give shapes (abstract)."""
+"""Draw the parameters of a spec by initialisers, rules and schemes (init, with jobs and placements), draw some again (reinit),
+give shapes (abstract)."""
 
 from __future__ import annotations
 
@@ -97,7 +98,7 @@ def init(
     changes_nothing = not initializers and not rules and shardings is None
     if declared and changes_nothing:
         raise InitError(
-            f"init draws the Params of a spec and keeps its arrays, and here all {len(declared)} leaves are arrays already:"
+            "init draws the Params of a spec and keeps its arrays, and here every leaf is an array already:"
             " draw them again with reinit(params, key, rules)"
         )
     if shardings is None:  # a ShapeDtypeStruct may say where it is to live

@@ -1,4 +1,5 @@
-"""PRNG keys by path: derive the key of a leaf, or of each layer of a stack, from the root key and the path alone.
+"""PRNG keys by path: derive the key words of a leaf, or of each layer of a stack, by hashing segments into the root key;
+refuse swapped keys.
 
 From the root key, `fold_in` the hash of each segment in turn: the first 64 bits of its SHA-256 as two
 big-endian words. This is version 1 and never changes. So a subtree draws the same values alone as inside

@@ -1,4 +1,4 @@
-"""Param: declare a parameter by shape, dtype and initialiser, and check these; it is not drawn yet."""
+"""Param: declare a parameter by shape, dtype and initialiser, and check that its dtype holds numbers; it is not drawn yet."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import InitError
+from .._numbers import whole_number
 from .._words import describe, name_of
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
@@ -82,12 +83,9 @@ def _checked_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(map(operator.index, sizes))
 
 
-def _is_size(size: int) -> bool:
-    # by `index`: sizes of NumPy are taken, floats are not
-    try:
-        return not isinstance(size, bool) and operator.index(size) >= 0
-    except TypeError:
-        return False
+def _is_size(size: object) -> bool:
+    number = whole_number(size)
+    return number is not None and number >= 0
 
 
 def _checked_dtype(dtype: DTypeLike) -> np.dtype:

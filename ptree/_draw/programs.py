@@ -1,4 +1,5 @@
-"""Draw leaves by programs, one for each distinct job (initialiser, shape, dtype, sharding), and check what they draw.
+"""Draw leaves by compiled programs, one for each distinct job (initialiser, shape, dtype, sharding); stack drawn layers;
+refuse NaN and impossible jobs.
 
 The programs are compiled side by side, and the largest arrays are drawn first: the memory that a program needs
 beside its result is then needed while few results are there.

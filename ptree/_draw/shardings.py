@@ -1,4 +1,5 @@
-"""Shardings: find and check the sharding of each leaf, from a Sharding or PartitionSpec, a tree of them, or rules; placement."""
+"""Shardings: find and check the Sharding or PartitionSpec of each leaf, by rules, a tree or axes of stacks; constrain values
+inside of jit."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
     Shardings of other kinds are always those of the whole array.
 
     Args:
-        tree: any pytree of arrays, or of what has a shape.
+        tree: any pytree of arrays, or of leaves with a shape.
         given: one for every leaf, a tree with one at each leaf's path, or rules selector -> one.
         mesh: the mesh of the PartitionSpecs; by default that of `jax.set_mesh`.
 
@@ -99,7 +100,7 @@ def _requests(tree: PyTree, given: Shardings) -> dict[str, _Request]:
 
 
 def _is_rules(given: Shardings) -> bool:
-    """Whether this is a dict of rules, selector -> sharding, and not a tree of shardings, in which some value is a node."""
+    """Whether this is a dict of rules, selector -> sharding, rather than a tree of shardings, in which some value is a node."""
     if not isinstance(given, Mapping) or type(given) is Tree:
         return False
     has_nodes = any(opened(value) is not None for value in given.values())
@@ -140,7 +141,7 @@ def _requests_by_tree(tree: PyTree, given: PyTree) -> dict[str, _Request]:
 
 
 def _check_same_paths(expected: Sequence[str], got: Sequence[str]) -> None:
-    """Raise a PatternError unless a tree of shardings has exactly the paths of the tree that is to be placed."""
+    """Raise a PatternError unless a tree of shardings has exactly the paths of the tree to place."""
     expected_paths, got_paths = set(expected), set(got)
     missing = [path for path in expected if path not in got_paths]
     unexpected = [path for path in got if path not in expected_paths]

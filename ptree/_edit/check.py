@@ -1,4 +1,5 @@
-"""Check one tree against another: the differences in missing, unexpected, misshapen and mistyped leaves, as one error."""
+"""Check one tree against another: readings and differences, in missing, unexpected, misshapen and mistyped leaves, a line each
+in one error."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from .._words import SHOWN, describe_apart, lines, listed, quoted
 
 
 def check(tree: PyTree, like: PyTree) -> None:
-    """Raise one error that lists by path all in which a tree differs from another: leaves, shapes, dtypes, ties.
+    """Check a tree against another, and raise one error that lists all differences by path: leaves, shapes, dtypes, ties.
 
     >>> check({"w": 1, "b": 2}, like={"w": 1, "c": 2})
     Traceback (most recent call last):
@@ -92,7 +93,7 @@ def differences(expected: Mapping[str, Leaf], got: Mapping[str, Leaf], but: Sequ
 
 
 def readings(tree: PyTree) -> dict[str, PyTree]:
-    """What can be read anywhere in the tree, by path: leaves, the shapes that aliases show, empty nodes."""
+    """Collect all readings of a tree by path: leaves, the shapes that aliases show, empty nodes."""
     leaf_at = dict(leaves(tree))
     found: dict[str, PyTree] = {}
     for path, value in entries(tree).items():
@@ -112,7 +113,7 @@ def structure_error(
     sides: tuple[str, str] = ("", ""),
     ties: Sequence[str] = (),
 ) -> StructureError:
-    """All that does not fit as one error: one line if there is one difference, else a line each.
+    """Make one error of all differences: one line if there is one, else a line each.
 
     `prefix` goes before each path; `sides` says behind each value where it is.
     """

@@ -1,4 +1,5 @@
-"""Merge trees into one, the inverse of partition: which entry of a path stays, which are in more than one tree."""
+"""Merge trees, the parts of one, with their entries and containers; the inverse of partition; refuse paths in more than one
+tree."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from .._tree import (
     write,
 )
 from .._words import listed
-from .structure import nodes_above
+from .heirs import nodes_above
 
 
 def merge(*trees: PyTree) -> PyTree:
@@ -119,7 +120,7 @@ _GAP, _NONE, _EMPTY_NODE, _LEAF = range(4)
 
 
 def _precedence(value: PyTree) -> int:
-    """Which of two entries of one path stays in a merge: only two leaves, or ties, are in each other's way."""
+    """Choose which of two entries of one path stays in a merge: only two leaves, or ties, exclude each other."""
     if value is MISSING:
         return _GAP
     if value is None:

@@ -1,4 +1,5 @@
-"""Walk a pattern over a tree: visit its children, layers and aliases, and collect what the pattern matches."""
+"""Walk a pattern over a tree: visit its children, layers and nodes of aliases, and collect selected leaves with their layer
+paths."""
 
 from __future__ import annotations
 

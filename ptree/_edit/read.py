@@ -1,4 +1,5 @@
-"""Read any pytree by path: get one leaf or node, list items and paths, count numbers, flatten to one dict."""
+"""Read any pytree by path: get one leaf or node; items and paths of the selected leaves, in declaration order; count numbers;
+flatten to one flat dict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rename, other names for the leaves of any tree, by pattern or regex."""
+"""Rename leaves and containers of any tree by pattern or regex: the new path of each name, and the target that a whole
+container moves to."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ from .._tree import (
     with_items,
 )
 from .._words import describe, lines, quoted
+from .heirs import nodes_above
 from .hints import Hints
-from .structure import nodes_above
 
 T = TypeVar("T")
 OldName: TypeAlias = "str | re.Pattern[str]"
@@ -249,7 +250,7 @@ def _check_root(node: PyTree, new: Mapping[str, str]) -> None:
 
 
 def _target(path: str, node: PyTree, new: Mapping[str, str]) -> str:
-    """Where a container goes that keeps its names, and whose leaves do not all move alike."""
+    """Find the target of a container that keeps its names, though its leaves do not all move alike."""
     names = [name for name in new if name.startswith(f"{path}/")]
     for target in dict.fromkeys([path, _shared_stem(node, names, new)]):
         if target and _children_land(path, target, node, names, new):
@@ -258,7 +259,7 @@ def _target(path: str, node: PyTree, new: Mapping[str, str]) -> str:
 
 
 def _children_land(path: str, target: str, node: PyTree, names: Sequence[str], new: Mapping[str, str]) -> bool:
-    """Whether what is below each child of a container lands below the child of that name at the target."""
+    """Whether the leaves below each child of a container land below the child of that name at the target."""
     inside = opened(node)
     assert inside is not None
     for child in inside.names:

@@ -1,4 +1,5 @@
-"""Rules, an ordered table selector -> value of which the first match wins: explain which rule takes which leaf, label, assign.
+"""Rules, an ordered table selector -> value of which the first match wins: explain which rule takes which leaf, label, assign
+values, mask.
 
 Rules are strict: one that takes no leaf, as it matches nothing or as the rules before it take all that it
 matches, and, where every leaf needs a value, a leaf that none matches, are one error that lists all of them.
@@ -230,7 +231,7 @@ def _other_axes(tree: PyTree, by_alias: Sequence[tuple[str, str, str]]) -> list[
 
 
 def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple[Selected, Any]]:
-    """What `assign` gives for values that are meant for axes, where rules may name single layers of stacks too.
+    """Assign values by rules, as `assign` does, to leaves and to single layers of stacks; the values are for axes.
 
     Whole leaves come first, then layers.
 

@@ -1,4 +1,5 @@
-"""Selectors: parse one, choose the leaves or single layers that it matches, and say why a part of it matches nothing.
+"""Selectors: parse one, match its parts, choose leaves or single layers, add and leave out overlapping layers; problems of
+what matches nothing.
 
 A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`,
 or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a sequence are applied in order;
@@ -46,7 +47,7 @@ class Part(NamedTuple):
 
 
 def parse(selector: Selector) -> list[Part]:
-    """The parts of a selector, in order.
+    """Parse a selector into its parts, in order.
 
     Raises:
         PatternError: it is no selector, or a pattern in it is malformed.
@@ -164,7 +165,7 @@ def single_layers(selected: Iterable[Selected]) -> str:
 
 
 def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match:
-    """What a selector means in a tree, in listing order; `hints` are shared by several selectors of one tree."""
+    """Match a selector with a tree, and list what it selects in listing order; `hints` are shared by several selectors of one tree."""
     parts = parse(selector)
     hints = Hints(tree) if hints is None else hints
     begins_with_all = parts[0].takes_away
@@ -191,7 +192,7 @@ def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match
 
 
 class _Chosen:
-    """What the parts of a sequence have selected so far: of each leaf all, or some of its layers."""
+    """The selection of the parts of a selector so far: whole leaves, or some of their layers."""
 
     def __init__(self, tree: PyTree):
         self.everything = leaves(tree)
@@ -282,7 +283,7 @@ def _without(layers: Mapping[LayerNumbers, Selected], gone: Index) -> dict[Layer
 
 
 def _covers(outer: Index, inner: Index) -> bool:
-    """Whether an index into stacks takes in all of another one."""
+    """Whether an index into stacks covers another one: all its layers."""
     if len(outer) > len(inner):
         return False
     return all(isinstance(a, slice) or a == b for a, b in zip(outer, inner, strict=False))
@@ -339,7 +340,7 @@ def _is_true(predicate: Predicate, path: str, leaf: Leaf) -> bool:
 
 
 def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) -> list[str]:
-    """Which of these names a selector means: here each name counts by itself, not the leaf that it names.
+    """Choose the names that a selector means: here each name counts by itself, not the leaf that it names.
 
     Raises:
         PatternError: a part of the selector is malformed or matches none of the names.
@@ -386,7 +387,7 @@ def _problems(part: Part, found: Sequence[Selected], hints: Hints) -> list[str]:
 
 
 def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list[str]:
-    """The same, given the names that the part matches."""
+    """Find why a part, or an alternative in its braces, matches nothing, given the names that it matches."""
     if not names:
         return [] if is_everything(part) else [_why_unmatched(part.test, hints)]
     return hints.unused_in_braces(part.test, names) if isinstance(part.test, Pattern) else []

@@ -1,4 +1,5 @@
-"""Write into any pytree by path where the structure stays: set a value, update selected leaves, check that they fit.
+"""Write values into any pytree by path, the structure as it is: set a leaf, node or layer with the value's leaves, update
+selected leaves, check the fit.
 
 Both return a new tree, or the same one where nothing changed, and share what they did not touch.
 Trees, dicts, lists, tuples, named tuples, dataclasses and other registered nodes keep their types.
@@ -89,7 +90,7 @@ def set(tree: T, path: str | int, value: PyTree, *, at: Elements | None = None) 
 
 
 def _with_plain_leaf(tree: PyTree, segments: list[str], value: Leaf) -> PyTree:
-    """`set` where it is simple, a leaf that fits, with only Trees and dicts and no tie on the way; else `MISSING`.
+    """Set a plain leaf, the simple and frequent case: one that fits, with only Trees and dicts and no tie on the way; else `MISSING`.
 
     Without `Place` and its steps it takes a third of the time.
     """

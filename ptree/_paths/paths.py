@@ -1,14 +1,15 @@
-"""Paths as strings such as `"blocks/3/attn/kernel"`: split one into its segments, join two, put names in natural order."""
+"""Paths as strings such as `"blocks/3/attn/kernel"`: split one into segments, join two, names in natural order; what a bad
+path was meant by."""
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 
 from .._errors import PathError
+from .._numbers import whole_number
 from .._words import quoted
 
 STACKED = ":"
@@ -46,13 +47,8 @@ def _text_of(path: object) -> str:
     """Convert a path that is a whole number of any library, or a string of a subclass, to a string."""
     if isinstance(path, str):
         return path
-    try:
-        # Takes NumPy's and JAX's integers too, and refuses floats.
-        number = operator.index(path)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        number = None
-    # True is an int in Python; as a path it is a mistake rather than the name "1".
-    if number is None or isinstance(path, bool):
+    number = whole_number(path)
+    if number is None:
         message = f"no path {quoted(path)}: a path is a string such as 'blocks/3/kernel', or an int"
         raise PathError(message + _meant_by(path))
     try:

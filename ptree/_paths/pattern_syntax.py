@@ -1,5 +1,5 @@
-"""Syntax of patterns such as `blocks/*/{q,v}/kernel`: parse one into its elements (text, `*`, `**`, `?`, ranges of
-characters and numbers, braces with alternatives, slashes), escape special characters, report malformed ones."""
+"""Syntax of patterns such as `blocks/*/{q,v}/kernel`: parse one into its elements (text, `*`, double star, `?`, number ranges,
+braces), escape it."""
 
 from __future__ import annotations
 

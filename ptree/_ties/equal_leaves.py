@@ -1,4 +1,4 @@
-"""Equal leaves: one array object at several paths, or leaves of equal values, as they are or transposed."""
+"""Equal leaves: one array object at several paths, or leaves of equal known numbers, as they are or transposed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Misfits: whether the two ends of a tie fit each other, leaf by leaf; and if not, why, and what to do."""
+"""Misfits: whether the ends of a tie fit each other, leaf by leaf, and undo their transforms; each problem with why, and what
+to do about it."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ from .equal_leaves import is_transpose
 
 
 class Problem(NamedTuple):
-    """What is wrong, and what to do about it."""
+    """A problem with a tie, and the likely fix."""
 
     text: str
     fix: str

@@ -1,4 +1,5 @@
-"""Prefix trees: one value in the place of a whole node, as `jax.vmap`'s in_axes and optax's labels take them."""
+"""Prefix trees: one value in the place of a whole node, for in_axes of `jax.vmap` and labels of optax; the table path nearest
+above each leaf."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def prefix(tree: T, table: Mapping[str, Leaf]) -> T:
 
 
 def _place(tree: PyTree, path: str) -> Place:
-    """Where a path of the table leads."""
+    """The place in the tree that a path of the table leads to."""
     place = locate(tree, split(path))
     if place is None:
         raise no_path(tree, split(path))
@@ -81,7 +82,7 @@ def _of_aliases_alone(tree: PyTree, values: Mapping[str, Leaf]) -> list[str]:
 
 
 def _check_value_of_sources(tree: PyTree, path: str, values: Mapping[str, Leaf]) -> None:
-    """Raise where aliases alone are given another value than the leaves that they are."""
+    """Raise where aliases alone get another value in the table than their source."""
     for alias, tie in aliases(tree).items():
         if not _is_at_or_above(path, alias):
             continue

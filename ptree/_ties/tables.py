@@ -1,4 +1,4 @@
-"""Ties by table: tie makes two names of one leaf, untie ends ties, ties lists alias -> source."""
+"""Tie leaves and nodes of a tree by a table, alias -> source, whose patterns are written out; `ties` lists the table of a tree."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias, TypeVar
 
-import jax
-
-from .._edit import Hints, Selector, choose_names, names_of_leaves
+from .._edit import Hints
 from .._errors import PatternError, TieError
 from .._paths import Pattern, compile, fill_in, split
 from .._tree import (
@@ -19,13 +17,12 @@ from .._tree import (
     Tree,
     aliases,
     assemble,
-    copied,
     entries,
     locate,
     opened,
     structure,
 )
-from .._words import describe, listed, quoted, with_fixes
+from .._words import describe, quoted, with_fixes
 from .equal_leaves import same_objects
 from .misfits import Misfits, Problem
 
@@ -130,11 +127,8 @@ def _path_or_above(path: str, paths: Mapping[str, Tie]) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------------------- patterns in a table
-
-
 class _WrittenOut(NamedTuple):
-    """A table without patterns, and what is wrong with it."""
+    """The ties of a table in which patterns are written out, and the problems of the table."""
 
     pairs: dict[str, Tie]
     problems: list[Problem]
@@ -227,62 +221,6 @@ def _unescaped(tree: Tree, source: Tie) -> Tie:
     if "\\" not in source.source or locate(tree, split(source.source)) is not None:
         return source
     return Tie(re.sub(r"\\(.)", r"\1", source.source), source.via)
-
-
-# ------------------------------------------------------------------------------- untie, and what is tied
-
-
-def untie(tree: T, selector: Selector | None = None) -> T:
-    """A tree in which each selected alias (all, without a selector) is a leaf of its own with equal values.
-
-    >>> tree = tie({"a": 1, "b": 1}, {"b": "a"})
-    >>> untie(tree)
-    Tree(
-      a  1
-      b  1
-    )
-
-    Arrays are copied, so that both leaves can be donated. The selector's patterns match aliases' paths; a predicate
-    is given shapes and dtypes. Works on any pytree that holds Trees, such as an optax state.
-
-    Raises:
-        PatternError: the selector is malformed, or matches no alias; or the tree has no ties.
-    """
-    before = structure(tree)
-    tied = {path: value for path, value in before.entries.items() if type(value) is Tie}
-    chosen = [*tied] if selector is None else _chosen_aliases(tree, tied, selector)
-    if not chosen:
-        return tree
-    after = dict(before.entries)
-    for alias in chosen:
-        after[alias] = jax.tree.map(copied, _seen(before, tied[alias]))
-    return assemble(after, before.containers)
-
-
-def _seen(before: Structure, tie: Tie) -> PyTree:
-    """What an alias shows: of a leaf, or of a container that is tied as a whole."""
-    if tie.source in before.containers:
-        return before.containers[tie.source]
-    return tie.read(before.entries[tie.source])
-
-
-def _chosen_aliases(tree: PyTree, tied: Mapping[str, Tie], selector: Selector) -> list[str]:
-    if not tied:
-        raise PatternError("cannot untie: the tree has no ties")
-    names = [name for name in names_of_leaves(tree) if name.tie is not None]
-    if isinstance(selector, str) and not any(compile(selector.removeprefix("!")).matches(name.name) for name in names):
-        raise _no_alias(selector, tied)
-    chosen = choose_names(tree, selector, names)
-    # an alias of a container is one tie with a name for each leaf
-    return [alias for alias in tied if any(name == alias or name.startswith(f"{alias}/") for name in chosen)]
-
-
-def _no_alias(selector: str, tied: Mapping[str, Tie]) -> PatternError:
-    """The error for a pattern that matches a source, or a leaf that is not tied."""
-    aliases_of_it = [alias for alias, tie in tied.items() if tie.source == selector]
-    if aliases_of_it:
-        return PatternError(f"{quoted(selector)} is a source: name its aliases, {listed(aliases_of_it)}")
-    return PatternError(f"the pattern {quoted(selector)} matches no alias: there are {listed(tied)}")
 
 
 def ties(tree: PyTree) -> dict[str, str | Tie]:

@@ -1,4 +1,4 @@
-"""gradient_by_use: the gradient with respect to each name of a tied leaf; its uses, and their contributions."""
+"""gradient_by_use: the gradient with respect to each use, a name of a tied leaf, source or alias; their contributions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._errors import PathError
 from .._paths import join, split
 from .._tree import Leaf, PyTree, Tie, aliases, locate, no_path, opened, read
 from .._words import listed, quoted
-from .tables import untie
+from .untie import untie
 
 
 def gradient_by_use(

@@ -4,8 +4,6 @@ from . import exported as exported
 from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
-from .assembly import new_key_length as new_key_length
-from .assembly import tree_of as tree_of
 from .entries import Leaves as Leaves
 from .entries import Structure as Structure
 from .entries import aliases as aliases
@@ -49,6 +47,7 @@ from .location import no_path as no_path
 from .location import read as read
 from .location import where_it_stops as where_it_stops
 from .location import write as write
+from .mappings import tree_of as tree_of
 from .nodes import LEAF_TYPES as LEAF_TYPES
 from .nodes import Node as Node
 from .nodes import child_named as child_named
@@ -64,6 +63,7 @@ from .nodes import opened as opened
 from .nodes import own_items as own_items
 from .nodes import remade as remade
 from .nodes import with_items as with_items
+from .path_keys import new_key_length as new_key_length
 from .tie import Tie as Tie
 from .tie import register_transform as register_transform
 from .tie import transposed as transposed

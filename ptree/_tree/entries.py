@@ -1,4 +1,5 @@
-"""Collect the entries of a pytree, path -> leaf, tie or empty node; list leaves and aliases; map or replace leaves."""
+"""Collect the structure of a pytree by path: entries (leaf, tie, empty node) and containers; list leaves and aliases; map or
+replace leaves; check depth."""
 
 from __future__ import annotations
 
@@ -93,7 +94,7 @@ def _collect_tree_leaves(node: BareTree, prefix: str, found: Leaves) -> bool:
 
 
 class Structure(NamedTuple):
-    """All of a tree by path: what edits of structure change, and `assemble` builds a tree of."""
+    """The structure of a tree by path, entries and containers: edits change it, and `assemble` makes a tree of it."""
 
     entries: dict[str, PyTree]
     """Path -> leaf, `Tie` (whose source is a path from the root), node without children, `MISSING` for a gap."""

@@ -1,4 +1,5 @@
-"""Single layers of a stack: which number names one, how many there are, take one from a leaf, or replace it.
+"""Single layers of a stack by index: which segment numbers a layer, layer counts, one layer of a leaf or of all leaves, a leaf
+with another layer.
 
 A stack is a node whose one name is `:`. Its leaves have an axis more in front, one for each stack on the way to them.
 """

@@ -1,4 +1,5 @@
-"""Layout, the static part of a Tree that JAX compares: keys, declared order, ties. BareTree, a Tree without its methods."""
+"""Layout, the static part of a Tree that JAX compares: keys, declared order, ties. BareTree, a Tree without methods: make one,
+find a child or source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures of leaves, copies, equality and the largest difference of two.
+"""A leaf: its signature (shape and dtype), copies, whether two leaves hold the same values, and their largest difference.
 
 A leaf is whatever JAX does not open: an array of any library, a tracer, a `Param`, a
 `jax.ShapeDtypeStruct`, a bool, a label, a sharding.

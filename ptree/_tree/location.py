@@ -1,4 +1,5 @@
-"""Locate the place that a path leads to in any pytree, through nodes, ties and layers of stacks; read and write it there.
+"""Locate the place a path leads to, step by step through nodes, ties and layers; read it with its shared leaves (aliases)
+filled in; write it.
 
 Also the error for a path that is not there: where the path stops, and the nearest name.
 """

@@ -1,4 +1,5 @@
-"""Open a node of any pytree into its children by name, and rebuild the same kind of container with other children.
+"""Open a node of any pytree: its names, keys and children in listing order; rebuild containers and mappings of its kind with
+other items.
 
 A Tree, a dict, a list, a tuple, a named tuple, a dataclass, a module of another library: whatever JAX
 opens is a node, and JAX's key path gives the names of its children.

@@ -1,4 +1,5 @@
-"""Tie, what an alias is tied to: the path of its source, and the transforms it is seen through; transposed makes one."""
+"""Tie, what an alias is tied to: the path of its source, and the transforms it is seen through; transposed makes one;
+register_transform."""
 
 from __future__ import annotations
 

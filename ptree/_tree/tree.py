@@ -1,4 +1,5 @@
-"""Tree, an immutable nested dict that JAX flattens as fast as a plain dict.
+"""Tree, an immutable nested dict that JAX flattens as fast as a plain dict: reading by path, union, equality, printing as a
+table.
 
 A Tree is the pair that JAX asks for when it flattens: the children, and a `Layout` that many Trees share: keys, declared
 order, ties. The layout is the static part, compared by identity first. So a tie is structure: only its source is a leaf.
@@ -18,12 +19,12 @@ import jax
 from .._errors import PathError, PtreeError, StructureError
 from .._paths import STACKED, split
 from .._words import describe, printable, shortened, table
-from .assembly import tree_of
 from .entries import entries
 from .layers import is_stack, layer_counts
 from .layout import Aliases, BareTree, Layout, TiedName, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
 from .location import Place, locate, no_path, read
+from .mappings import tree_of
 from .nodes import leads_on
 from .pairs import mapping_of
 from .tie import Tie

@@ -18,13 +18,13 @@ class UnpackedTies(NamedTuple):
     """The ties that the names of a mapping know."""
 
     kept: dict[str, Tie]
-    """Those whose two ends hold the same in the mapping."""
+    """Ties whose two ends hold the same value in the mapping."""
     lost: dict[str, Tie]
-    """Those whose ends hold different values, or values that are not known."""
+    """Ties whose ends hold different values, or unknown ones (tracers)."""
 
 
 def unpacked_ties(names: Iterable[object], value_at: Callable[[str], PyTree]) -> UnpackedTies:
-    """The ties that these names know, of what is in the mapping; where a source is not in it, its first alias is one."""
+    """Find the ties that these names know. If the mapping lacks a source, its first alias becomes the source of the others."""
     kept: dict[str, Tie] = {}
     lost: dict[str, Tie] = {}
     heirs: dict[str, tuple[str, Tie]] = {}

@@ -1,4 +1,5 @@
-"""Calls in background threads, which Python waits for at exit: what failed, and nobody has asked for, makes the process fail."""
+"""Calls in background threads, which Python waits for at exit, also in a child process; a failure that nobody collects is
+logged and printed at the end."""
 
 from __future__ import annotations
 
@@ -9,13 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from multiprocessing import parent_process, util
 from typing import Any, Generic, TypeVar
 
 from .._errors import FileError
 from ._operating_system import call_in_forked_child
+from ._threads import thread_pool
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ _unfinished: dict[int, tuple[str, Future[Any]]] = {}
 """Number of a call -> what it writes, and its outcome."""
 _failures: dict[int, str] = {}
 """Number of a call that failed -> a line of text; the exception itself would hold the leaves in memory."""
+_reported: set[int] = set()
+"""Numbers of the failed calls that were logged or printed: each is reported once."""
 _AFTER_ALL = -100
 """After the finalizers of multiprocessing itself, which write what is left in queues."""
 _child = 0
@@ -33,14 +37,14 @@ _child = 0
 
 
 class Background(Generic[T]):
-    """A call in a thread of its own. If it fails and nobody calls `result`, that is logged, and told at exit."""
+    """A call in a thread of its own. If it fails and nobody calls `result`, the failure is logged, and printed at exit."""
 
     def __init__(self, name: str, call: Callable[[], T]):
         self._name, self._number, self._process = name, next(_numbers), os.getpid()
         self._is_collected = True  # until there is an outcome
         self._outcome = _begun(call)
         self._is_collected = False
-        _tell_at_end_of_child()
+        _register_end_of_child()
         with _lock:
             _unfinished[self._number] = name, self._outcome
         number = self._number  # not `self`: the handle may go while the thread runs
@@ -75,19 +79,28 @@ class Background(Generic[T]):
 
     def __del__(self) -> None:
         if not self._is_collected and self.is_of_this_process:
-            name = self._name
-            self._outcome.add_done_callback(lambda outcome: _log_failure(name, outcome))
+            number, name = self._number, self._name
+            self._outcome.add_done_callback(lambda outcome: _log_failure(number, name, outcome))
 
 
 def _begun(call: Callable[[], T]) -> Future[T]:
     """Begin a call in a thread; while Python shuts down, which allows no new threads, do it at once."""
-    pool = ThreadPoolExecutor(1, "ptree.save")
+    pool = thread_pool("ptree.save")
     try:
         outcome = pool.submit(call)
     except RuntimeError:
-        outcome = Future[T]()
-        outcome.set_result(call())
+        outcome = _called(call)
     pool.shutdown(wait=False)  # the thread ends with its work; Python waits for it at exit
+    return outcome
+
+
+def _called(call: Callable[[], T]) -> Future[T]:
+    """Call at once, in this thread; an error is kept for `result`, as a thread keeps it."""
+    outcome = Future[T]()
+    try:
+        outcome.set_result(call())
+    except Exception as error:
+        outcome.set_exception(error)
     return outcome
 
 
@@ -99,10 +112,18 @@ def _finish(number: int, name: str, outcome: Future[Any]) -> None:
             _failures[number] = _line(name, error)
 
 
-def _log_failure(name: str, outcome: Future[Any]) -> None:
+def _log_failure(number: int, name: str, outcome: Future[Any]) -> None:
     error = outcome.exception()
-    if error is not None:
+    if error is not None and _is_first_report(number):
         _log.error("not saved in the background: %s", _line(name, error))
+
+
+def _is_first_report(number: int) -> bool:
+    """Whether the failure of a call was not reported yet; from now on it counts as reported."""
+    with _lock:
+        is_first = number not in _reported
+        _reported.add(number)
+    return is_first
 
 
 def _line(name: str, error: BaseException) -> str:
@@ -112,30 +133,32 @@ def _line(name: str, error: BaseException) -> str:
 # ------------------------------------------------------------------------------- at exit
 
 
-def _lost() -> list[str]:
-    """Wait for all calls, and give a line for each that failed; an interrupt ends the waiting."""
-    waiting = list(_unfinished.values())
+def _lost() -> dict[int, str]:
+    """List the lost calls by their numbers: wait for all, and give a line for each that failed; an interrupt ends the waiting."""
+    waiting = dict(_unfinished)
     with suppress(KeyboardInterrupt):
-        wait([outcome for _, outcome in waiting])
+        wait([outcome for _, outcome in waiting.values()])
     with _lock:
-        lost = [f"{name}: interrupted" for name, outcome in waiting if not outcome.done()]
-        lost += _failures.values()
+        lost = {number: f"{name}: interrupted" for number, (name, outcome) in waiting.items() if not outcome.done()}
+        lost.update(_failures)
         _failures.clear()
     return lost
 
 
-def _tell(lost: list[str]) -> None:
-    if sys.stderr is None:  # as in a Windows program without a console
+def _print_lost(lost: dict[int, str]) -> None:
+    """Print the failures that were not logged when they happened."""
+    unreported = [line for number, line in lost.items() if _is_first_report(number)]
+    if not unreported or sys.stderr is None:  # as in a Windows program without a console
         return
     with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
-        print("ptree: not saved in the background:", *lost, sep="\n  ", file=sys.stderr)
+        print("ptree: not saved in the background:", *unreported, sep="\n  ", file=sys.stderr)
 
 
 def _at_exit() -> None:
-    """Tell what was not saved, and let the process end with an error."""
+    """Print what was not saved, and let the process end with an error."""
     lost = _lost()
     if lost:
-        _tell(lost)
+        _print_lost(lost)
         sys.stderr = _FailingAtExit(sys.stderr)
 
 
@@ -160,8 +183,8 @@ class _FailingAtExit:
             raise OSError("not all was saved")
 
 
-def _tell_at_end_of_child() -> None:
-    """Do the same in a child by multiprocessing, which runs nothing of `atexit`."""
+def _register_end_of_child() -> None:
+    """Register the same for the end of a child by multiprocessing, which runs nothing of `atexit`."""
     global _child
     if parent_process() is not None and _child != os.getpid():
         _child = os.getpid()
@@ -173,7 +196,7 @@ def _at_end_of_child() -> None:
     lost = _lost()
     if not lost:
         return
-    _tell(lost)
+    _print_lost(lost)
     if not is_failing:  # multiprocessing shows what has ended the child, and gives it an exit code
         sys.exit(1)
 
@@ -184,6 +207,7 @@ def _forget_calls() -> None:
     _lock = threading.Lock()
     _unfinished.clear()
     _failures.clear()
+    _reported.clear()
 
 
 def _wait_for_all() -> None:
@@ -191,7 +215,7 @@ def _wait_for_all() -> None:
 
 
 # Before `concurrent.futures` ends its threads, after which Orbax cannot finish what it has begun. Python 3.12 begins no
-# threads at all at this point, so that there a save with Orbax may be told as lost.
+# threads at all at this point, so that there a save with Orbax may be reported as lost.
 with suppress(AttributeError, RuntimeError):  # it is private; and while Python ends, it is too late
     threading._register_atexit(_wait_for_all)  # pyright: ignore[reportAttributeAccessIssue]
 atexit.register(_at_exit)

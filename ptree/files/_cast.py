@@ -1,4 +1,5 @@
-"""Cast leaves of a file to the dtypes of a template, and find values that the new dtype does not hold."""
+"""Cast leaves of a file to the dtypes of a template: convert numbers, and find lost values that the new dtype does not hold,
+by range and extremes."""
 
 from __future__ import annotations
 
@@ -23,6 +24,14 @@ def is_cast_to(value: Leaf, like: Leaf) -> bool:
     if not isinstance(got, tuple) or not isinstance(required, tuple) or got[1] == required[1]:
         return False
     return any(jnp.issubdtype(got[1], group) and jnp.issubdtype(required[1], group) for group in _GROUPS)
+
+
+def is_of_other_kind(value: Leaf, like: Leaf) -> bool:
+    """Whether two arrays differ in the kind of their dtypes, such as float and int, which `cast=True` does not convert."""
+    got, required = signature(value), signature(like)
+    if not isinstance(got, tuple) or not isinstance(required, tuple) or got[1] == required[1]:
+        return False
+    return not is_cast_to(value, like)
 
 
 def converted(value: Leaf, dtype: np.dtype) -> Leaf:

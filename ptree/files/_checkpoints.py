@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import operator
 import os
 import re
 import warnings
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 
 from .._errors import FileError
+from .._numbers import whole_number
 from .._tree import PyTree
 from .._words import describe, lines, quoted
 from ._background import Background
@@ -72,8 +72,8 @@ class Checkpoints:
         keep: how many of the newest steps stay, or of the best ones; None keeps all.
         every: which steps `save` writes; it passes over the others. With every=100, a run of 1,050 steps loses the last
             50, unless the last one is saved with `always=True`.
-        best: a metric, and whether its "min" or "max" is best. A step without the metric, or with NaN, is worse than all
-            with a number; of equal ones the later is better. Metrics are kept in the files: a run that goes on knows them.
+        best: a metric, and whether its "min" or "max" is best. Each `save` must give it. A step with NaN, or an older one
+            without the metric, is worse than all with a number; of equal ones the later is better. Metrics are kept in the files: a run that goes on knows them.
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
             `"orbax"` writes a folder `step_100` with Orbax, for arrays that are sharded over several hosts; all
             processes call `save` and `load`. It needs `pip install 'ptree-jax[orbax]'`, and arrays sharded over several
@@ -117,7 +117,7 @@ class Checkpoints:
         self._pending: Background[None] | None = None
 
     def steps(self) -> list[int]:
-        """The steps in the folder, the newest last; a step that is being written is not one of them."""
+        """The steps in the folder, the newest last; a step that is still being written is not listed."""
         return sorted({saved.number for saved in saved_steps(self._folder)})
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -130,7 +130,7 @@ class Checkpoints:
         return self._metrics_of(self._existing(step)[0]) or {}
 
     def best_step(self) -> int | None:
-        """The best step in the folder by the metric of `best`; None if no step has it.
+        """The best step in the folder by the metric of `best`; None if no step has it, or all have NaN.
 
         Raises:
             FileError: these Checkpoints have no `best`.
@@ -147,7 +147,8 @@ class Checkpoints:
         Args:
             step: how many steps of training are done.
             tree: any tree that `ptree.save` takes.
-            metrics: numbers by name, such as `{"loss": 0.3}`, kept with the step.
+            metrics: numbers by name, such as `{"loss": 0.3}`, kept with the step. With `best`, its metric must be among
+                them; give NaN where it is not measured.
             always: write it whatever `every` says, as after the last step: `always=step == last`.
 
         Returns:
@@ -182,15 +183,13 @@ class Checkpoints:
 
     def _metrics_metadata(self, step: int, metrics: Mapping[str, Any] | None) -> dict[str, str]:
         """Check metrics, and encode them for the metadata of the step's file."""
-        if metrics is None:
-            return {}
         try:
-            checked = checked_metrics(metrics)
+            checked = None if metrics is None else checked_metrics(metrics)
             if self._best is not None:
                 self._best.refuse_without_metric(checked)
         except FileError as error:
             raise FileError(f"cannot save step {step}: {error}") from None
-        return {NAME: metrics_text(checked)}
+        return {} if checked is None else {NAME: metrics_text(checked)}
 
     def _prepare_folder(self, step: int) -> None:
         """Raise FileError for undamaged later steps, of which the next `load` would take one for the newest; make the folder."""
@@ -241,13 +240,24 @@ class Checkpoints:
             found = self._existing(step)
         if found:
             return found
-        with_metric = "" if self._best is None or step is None else f" with the metric {self._best.metric!r}"
-        raise FileError(f"no step{with_metric} in {str(self.folder)!r}")
+        if self._best is None or step is None:
+            raise FileError(f"no step in {str(self.folder)!r}")
+        raise self._no_best_step(self._best.metric)
+
+    def _no_best_step(self, metric: str) -> FileError:
+        """The error for steps that all lack the metric of `best`, or have NaN for it."""
+        diverged = {saved.number for saved in saved_steps(self._folder) if metric in (self._metrics_of(saved) or {})}
+        if not diverged:
+            return FileError(f"no step with the metric {metric!r} in {str(self.folder)!r}")
+        which = "all steps" if diverged == {*self.steps()} else "all steps that have it"
+        return FileError(
+            f"no best step in {str(self.folder)!r}: the metric {metric!r} is NaN in {which}, {_joined(sorted(diverged))}"
+        )
 
     def _first_whole(
         self, candidates: list[SavedStep], like: PyTree, options: Mapping[str, Any]
     ) -> tuple[int, PyTree] | None:
-        """Load the first of these steps that is not damaged; None if one of them has been removed meanwhile."""
+        """Load the first of these steps that is not damaged; None if another process has removed one meanwhile."""
         for saved in candidates:
             try:
                 tree = load(saved.path, like, **options)
@@ -316,7 +326,7 @@ class Checkpoints:
     def _existing(self, step: int | str) -> list[SavedStep]:
         """A step in each of its forms, the newest first; raises FileError if it is not there."""
         saved = saved_steps(self._folder)
-        number = _whole_number(step)
+        number = whole_number(step)
         found = [one for one in saved if one.number == number]
         if not found:
             others = sorted({one.number for one in saved})
@@ -401,7 +411,7 @@ class Checkpoints:
 
 
 def _one_form_each(saved: Iterable[SavedStep]) -> list[SavedStep]:
-    """Each step once, in the form that is first."""
+    """List each step once: of its forms (a file, a folder by Orbax) the first one."""
     first: dict[int, SavedStep] = {}
     for one in saved:
         first.setdefault(one.number, one)
@@ -412,27 +422,16 @@ class _StepTypeError(FileError, TypeError):
     """Error for a step that is no number; a caller may expect a TypeError, as of any argument of a wrong type."""
 
 
-def _whole_number(value: object) -> int | None:
-    """A whole number, also of NumPy or as an array of JAX; None for anything else, True and False too."""
-    # the other libraries refuse to make an index of a bool
-    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
-        return None
-    try:
-        return operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        return None
-
-
 def _check_count(name: str, count: int) -> None:
-    number = _whole_number(count)
+    number = whole_number(count)
     if number is None or number < 1:
         raise FileError(f"expected {name} to be a whole number of at least 1, got {quoted(count)}")
 
 
 def _checked_step(step: int, tree: PyTree) -> int:
-    number = _whole_number(step)
+    number = whole_number(step)
     if number is None:
-        fix = ". The two are swapped" if _whole_number(tree) is not None else ""
+        fix = ". The two are swapped" if whole_number(tree) is not None else ""
         given = quoted(step) if isinstance(step, (str, float, bool)) else describe(step)
         raise _StepTypeError(f"Checkpoints.save(step, tree): the step comes first, a whole number; got {given}{fix}")
     if number < 0:
@@ -443,7 +442,7 @@ def _checked_step(step: int, tree: PyTree) -> int:
 
 
 def _is_damage(error: FileError | OSError) -> bool:
-    """Whether an error says that what was saved has changed since, or that the disk is broken there."""
+    """Whether an error means damage: the saved bytes have changed since, or the disk is broken there."""
     return error.is_damage if isinstance(error, FileError) else error.errno == errno.EIO
 
 

@@ -29,7 +29,7 @@ from ._operating_system import (
 def draft(path: Path, mode: int | None = None) -> Iterator[int]:
     """Open a draft, which replaces the old file if the block succeeds, and is removed if it fails.
 
-    It is locked while it is written, so that the next process that saves can tell it from what a crash left behind.
+    It is locked while it is written, so that the next process that saves can distinguish it from a draft that a crash left behind.
 
     Args:
         path: the file that it will be; a link of this name is replaced, and its target stays.

@@ -1,4 +1,5 @@
-"""Write and parse the header of a safetensors file: the offsets of each tensor, the metadata, and the header's checksum.
+"""Write and parse the header of a safetensors file: tensors with offsets, shapes and facts, metadata in Unicode, length and
+checksum; limits of counts.
 
 FORMAT.md describes the bytes.
 """
@@ -279,7 +280,7 @@ def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) ->
             raise ValueError(f"the bytes of {quoted(tensor.name)} and of {before} {what}")
         end, last = tensor.stop, tensor
     if end != size:
-        raise ValueError(f"it is to have {end:,} bytes, and has {size:,}")
+        raise ValueError(f"its header describes {end:,} bytes, and it has {size:,}")
 
 
 def split_metadata(

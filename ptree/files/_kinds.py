@@ -1,4 +1,5 @@
-"""Kinds of leaves: how arrays of JAX, NumPy and PyTorch, Python numbers and PRNG keys are written to a file and read back.
+"""Kinds of leaves in files: arrays of JAX, NumPy and PyTorch, Python numbers, PRNG keys, empty nodes; find a kind, fetch
+values, make the leaf again.
 
 Each kind is a class. A new kind is a subclass of `LeafKind` in `KINDS`, with a line in FORMAT.md and a test.
 """
@@ -31,7 +32,7 @@ NUMBERS = (bool, int, float, complex)
 """Python's numbers."""
 
 Array: TypeAlias = "jax.Array | np.ndarray | torch.Tensor"
-"""What has the numbers of a leaf, before they are fetched to the host."""
+"""The array of a leaf, before its numbers are fetched to the host."""
 
 
 class LeafKind(ABC):
@@ -176,7 +177,7 @@ class _OneNumber(LeafKind):
     """Base of the kinds whose leaves are one number."""
 
     def misfit(self, stored: StoredLeaf) -> str:
-        return f"has the shape {[*stored.shape]}, and is to be one number" if stored.shape else ""
+        return f"has the shape {[*stored.shape]}, and must be one number" if stored.shape else ""
 
     def array_of(self, leaf: Leaf) -> np.ndarray:
         return np.asarray(leaf)
@@ -240,7 +241,9 @@ class TorchTensor(LeafKind):
             return f"a {type(leaf).__name__} of PyTorch, without memory of its own"
         if leaf.is_quantized:
             return "a quantized tensor of PyTorch: dequantize() it"
-        if str(leaf.layout) != "torch.strided" or leaf.device.type == "meta":
+        if leaf.device.type == "meta":
+            return "a tensor of PyTorch on the device meta, which holds no values"
+        if str(leaf.layout) != "torch.strided":
             return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
         return ""
 

@@ -1,4 +1,5 @@
-"""Load a tree from a file, with a report: select and rename leaves, compare ties, read, fit and place what was selected."""
+"""Load a tree from a safetensors file, with a report: open what is saved, select and rename leaves, read, fill `like`, draw
+missing ones."""
 
 from __future__ import annotations
 
@@ -68,7 +69,7 @@ def load(
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
         cast: convert floats to the floats of `like`, whole numbers to its whole numbers, complex numbers to its complex
-            ones. Rounding and underflow are not told; a value that the new dtype does not hold, such as 1e5 in float16
+            ones. Rounding and underflow are not reported; a value that the new dtype does not hold, such as 1e5 in float16
             or infinity in float8_e4m3fn, is an error.
         missing: for leaves that the file does not have, "keep" the values of `like`, or draw them ("init") as its spec
             says, with `key`. What no file holds, such as the activation function of a module, is always kept.
@@ -260,7 +261,7 @@ def _refuse_broken_ties(attempt: str, broken_ties: Sequence[str]) -> None:
 
 @contextmanager
 def _prefixed(attempt: str) -> Iterator[None]:
-    """Let ptree's errors begin with what was attempt: "cannot load 'm.safetensors': ..."."""
+    """Let ptree's errors begin with the attempt: "cannot load 'm.safetensors': ..."."""
     try:
         yield
     except PtreeError as error:

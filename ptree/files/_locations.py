@@ -1,4 +1,5 @@
-"""Check the path of a call, and find the file that it names, the path of its index, or an Orbax checkpoint."""
+"""Check the path of a call, and find its kind of location: the file to load or save, the path of its index, or an Orbax
+checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from .._errors import FileError
 from .._words import describe, quoted
-from ._operating_system import is_regular, target_status
+from ._operating_system import is_regular, open_to_read, target_status
 
 INDEX_SUFFIX = ".index.json"
 # a file that each checkpoint of Orbax has, whatever it holds
@@ -56,7 +57,22 @@ def index_path(file: Path) -> Path:
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:
     """Whether an Orbax checkpoint, which is a folder, is at this path."""
-    return target_status(os.path.join(path, _ORBAX_METADATA)) is not None
+    return is_regular(target_status(os.path.join(path, _ORBAX_METADATA)))
+
+
+def open_file(path: str | os.PathLike[str]) -> int:
+    """Open a regular file, or a link to one, for reading, and return its descriptor.
+
+    Raises:
+        FileError: a folder, FIFO, socket or device is there.
+        OSError: nothing is there, or it cannot be read.
+    """
+    # first: opening a FIFO waits until somebody writes to it
+    status = target_status(path)
+    if status is not None and not is_regular(status):
+        kind = _kind_of_file(status.st_mode)
+        raise FileError(f"cannot load: {os.fspath(path)!r} is {kind}, not a file", is_damage=True)
+    return open_to_read(path)
 
 
 def save_path(path: str) -> Path:

@@ -1,4 +1,5 @@
-"""Metrics that a step of training is saved with: checked, as text in the metadata of its file, and steps ranked by one of them."""
+"""Metrics of a training step: check the numbers and the option `best`, write them as text in the metadata of the file, rank
+steps by one of them."""
 
 from __future__ import annotations
 
@@ -59,7 +60,12 @@ class Best:
     metric: str
     mode: Mode
 
-    def refuse_without_metric(self, metrics: Mapping[str, float]) -> None:
+    def refuse_without_metric(self, metrics: Mapping[str, float] | None) -> None:
+        if metrics is None:
+            given = f"metrics={{{self.metric!r}: ...}}"
+            raise FileError(
+                f"best= goes by the metric {quoted(self.metric)}: give {given}, float('nan') where it is not measured"
+            )
         if self.metric not in metrics:
             near = suggestion(self.metric, metrics)
             raise FileError(f"no metric {quoted(self.metric)}, which best= goes by, in {listed(metrics)}.{near}")
@@ -69,7 +75,7 @@ class Best:
         return not math.isnan(metrics.get(self.metric, math.nan))
 
     def rank(self, metrics: Mapping[str, float]) -> tuple[bool, float]:
-        """A key to sort by, the greatest for the best; the least for what has no score."""
+        """Rank metrics by a sort key: the greatest for the best step, the least for a step without a score."""
         if not self.has_score(metrics):
             return False, 0.0
         value = metrics[self.metric]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -27,6 +26,7 @@ from ._placement import array_on_devices
 from ._safetensors import SafetensorsFile
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error
 from ._stored_leaf import StoredLeaf
+from ._threads import thread_pool
 
 _TRIES = 10
 """How often to look for a file while others save the tree as one file and as shards in turn."""
@@ -211,7 +211,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     ) -> ReadLeaves:
         values: dict[str, Leaf] = {}
         sums: dict[str, Callable[[], str]] = {}
-        with ThreadPoolExecutor(1, "ptree.sum") as pool:
+        with thread_pool("ptree.sum") as pool:
             for leaf in leaves:
                 file, sharding = self._opened.by_leaf[leaf.name], shardings.get(leaf.name)
                 has_sum = self._verify and leaf.checksum != ""

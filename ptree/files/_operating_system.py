@@ -1,4 +1,5 @@
-"""Calls that differ between operating systems: open, create, lock, read and write the bytes of a file, flush a folder.
+"""Calls that differ between operating systems: open, lock, read and write files; status of a path; abandoned drafts; calls and
+locks in forked processes.
 
 Linux and macOS have `flock`. Windows does not: there, a draft counts as left behind by a crash when nobody has written
 to it for an hour, and nothing keeps two processes from saving shards to one path at once. What is loaded is complete even

@@ -1,4 +1,5 @@
-"""Save and restore checkpoints with Orbax: folders of arrays sharded over several hosts, with ptree's facts in the metadata."""
+"""Save and restore checkpoints with Orbax, imported when needed: folders of arrays sharded over several hosts, a tree's facts
+and digest in metadata."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from ._dtypes import UNKNOWN, dtype_named
 from ._facts import Facts
 from ._kinds import UnsavedLeaf, empty_name, leaf_of, refuse_cut, refuse_unreadable, unsaved
 from ._locations import is_orbax
+from ._operating_system import is_regular, target_status
 from ._saved_tree import Compare, ReadLeaves, SavedTree
 from ._stored_leaf import StoredLeaf
 
@@ -54,7 +56,7 @@ def orbax() -> ModuleType:
 
 def is_tree_of_orbax(path: str) -> bool:
     """Whether a folder holds a tree by Orbax, as an item of a checkpoint."""
-    return os.path.exists(os.path.join(path, _TREE))
+    return is_regular(target_status(os.path.join(path, _TREE)))
 
 
 def refuse_folder_of_checkpoints(path: str) -> None:
@@ -225,7 +227,7 @@ def _metadata_of_ptree(path: str, verify: bool) -> dict[str, str] | None:
         ValueError: it is damaged.
     """
     file = Path(path, _CHECKPOINT)
-    if not file.exists():  # the folder of a tree in another program's checkpoint
+    if not is_orbax(path):  # the folder of a tree in another program's checkpoint
         return None
     text = file.read_text()
     metadata = json.loads(text)["custom_metadata"] or {}

@@ -1,4 +1,5 @@
-"""Place loaded leaves on devices: the target sharding of each, how a stack or layer is read in parts, and moving arrays."""
+"""Place loaded leaves on devices: the target sharding of each, how a stack or its layers are grouped and read in parts, stack
+axes, moving arrays."""
 
 from __future__ import annotations
 

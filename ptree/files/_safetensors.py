@@ -12,7 +12,8 @@ from .._errors import FileError, PtreeError
 from ._checksums import digest_of_runs
 from ._header import ALIGNED, Header, header_length, parsed
 from ._leaf_parts import read_block
-from ._operating_system import open_to_read, read_into
+from ._locations import open_file
+from ._operating_system import read_into
 from ._stored_leaf import StoredLeaf
 
 _RUN = 1 << 24
@@ -23,7 +24,7 @@ class SafetensorsFile:
     """An open safetensors file; only its header is read until a leaf is asked for.
 
     Raises:
-        FileError: no whole safetensors file, or one whose header is damaged.
+        FileError: no file, no whole safetensors file, or one whose header is damaged.
         OSError: the file is not there or cannot be read.
     """
 
@@ -32,7 +33,7 @@ class SafetensorsFile:
         self.bytes_read = 0
         self._file = -1  # its descriptor, set before anything can fail: `__del__` reads it
         self._map: mmap_.mmap | None = None
-        self._file = open_to_read(path)
+        self._file = open_file(path)
         try:
             self.size = os.fstat(self._file).st_size
             self.header = self._read_header(verify)

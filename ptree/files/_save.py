@@ -1,4 +1,5 @@
-"""Save a tree to a safetensors file, now or in the background: check and describe leaves, names, metadata and shard size."""
+"""Save a tree to a safetensors file, now or in the background: plan it, check and describe leaves, names, metadata and shard
+size; a Saved handle."""
 
 from __future__ import annotations
 
@@ -214,13 +215,7 @@ def described(
         FileError: leaves that a file cannot hold; it lists all of them.
     """
     values = _without_static(entries(tree)) if only_arrays else entries(tree)
-    if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
-        raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
-    levels = levels_problem(values)
-    if levels:
-        raise FileError(f"cannot save {describe(tree)}: {levels}")
-    names = {path: _name_problem(path) for path in values}
-    problems = {path: problem for path, problem in names.items() if problem}
+    problems = _name_problems(tree, values)
     leaves: dict[str, UnsavedLeaf] = {}
     empty: dict[str, str] = {}
     for path, value in values.items():
@@ -239,12 +234,17 @@ def described(
         else:
             problems[path] = f"{path!r} is {leaf}"
     if problems:
-        shown = lines([problems[path] for path in values if path in problems], "\n  ")
-        has_static = any(is_static(values[path]) for path in problems)
-        fix = "\nsave(..., only_arrays=True) leaves out what is no array and no number." if has_static else ""
-        raise FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}{fix}")
+        raise _unsaved_error(values, problems)
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
     return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
+
+
+def _unsaved_error(values: Mapping[str, PyTree], problems: Mapping[str, str]) -> FileError:
+    """Make one error of all leaves that cannot be saved, in the order of the tree."""
+    shown = lines([problems[path] for path in values if path in problems], "\n  ")
+    has_static = any(is_static(values[path]) for path in problems)
+    fix = "\nsave(..., only_arrays=True) leaves out what is no array and no number." if has_static else ""
+    return FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}{fix}")
 
 
 def _without_static(values: Mapping[str, PyTree]) -> dict[str, PyTree]:
@@ -259,6 +259,17 @@ def _is_leaf(value: PyTree) -> bool:
 
 def _source_of(value: PyTree) -> str:
     return value.source if isinstance(value, Tie) else ""
+
+
+def _name_problems(tree: PyTree, values: Mapping[str, PyTree]) -> dict[str, str]:
+    """Find the names that `save` cannot give: path -> problem. Raises where no name or all names together are a problem."""
+    if "" in values:  # the tree is a single leaf, and safetensors allows no empty name
+        raise FileError(f"cannot save {describe(tree)}: a leaf needs a name; save Tree({{'name': leaf}})")
+    levels = levels_problem(values)
+    if levels:
+        raise FileError(f"cannot save {describe(tree)}: {levels}")
+    names = {path: _name_problem(path) for path in values}
+    return {path: problem for path, problem in names.items() if problem}
 
 
 def _name_problem(path: str) -> str:

@@ -1,4 +1,5 @@
-"""Choose names for new shards, and remove shards that a newer tree has replaced, or that crashes left behind."""
+"""Shards: choose names for new ones, and unlink those that a newer tree has replaced, or that crashes left, by the index of
+ptree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The steps in a folder of checkpoints: list them, read their metrics, remove one, sweep up what crashes have left."""
+"""Steps saved in a folder of checkpoints: list them in each form, read their metrics, remove one, sweep up what crashes have
+left in the folder."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from ._orbax import OrbaxCheckpoint
 from ._shards import remove_tree, sweep_shards
 
 LAST_STEP = 10**18
-"""No step has a greater number; what has is no name of a step."""
+"""The greatest number of a step; a file with a greater one is not a step."""
 
 _FILE = rf"\.safetensors({re.escape(INDEX_SUFFIX)})?"
 # no leading zeros, no digits of other scripts: each step has one name
@@ -79,7 +80,7 @@ def _steps_named(folder: Path, names: Iterable[str]) -> list[SavedStep]:
 
 
 def _time_of_step(place: Path) -> int | None:
-    """When a step was written; None if what has its name is none, such as a folder with the name of a file."""
+    """When a step was written; None if there is no step, such as at a folder that is named like a file."""
     status = target_status(place)
     if status is None:
         return None

@@ -1,4 +1,5 @@
-"""Fit a file to a template, `like`: match its stacks, ties, numbers and dtypes with those of `like`, keep or cast values."""
+"""Fit a file to a template, `like`, and report: match stacks, single layers, broken ties, numbers and casts; missing, kept,
+likely renamed leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from .._paths import STACKED
 from .._tree import Leaf, PyTree, Tree, copied, largest_difference, names_in, same, signature
 from .._words import SHOWN, describe, lines, listed, nearest, quoted, short_dtype
 from ..stacks import stack, unstack
-from ._cast import converted, is_cast_to, lost_value
+from ._cast import converted, is_cast_to, is_of_other_kind, lost_value
 from ._kinds import NUMBERS, expected, is_static
 
 _COMPARED = 500
@@ -70,6 +71,7 @@ class Fit:
     differences: Differences
     problems: Sequence[str]
     """A sentence for each tie of `like` whose names have different values in the file, and for each value lost by a cast."""
+    allowed: Allowed
 
     def error(self, attempt: str, damaged: Sequence[str]) -> StructureError | FileError | None:
         """One error that lists all problems, or None."""
@@ -112,8 +114,11 @@ class Fit:
 
     def _likely_fix_of_dtypes(self) -> str:
         for name in self.differences.mistyped:
-            if is_cast_to(self.values[name], self.expected[name]):
+            value, required = self.values[name], self.expected[name]
+            if is_cast_to(value, required):
                 return "cast=True converts to the dtypes of `like`."
+            if self.allowed.cast and is_of_other_kind(value, required):
+                return "cast=True changes the width of a dtype, not its kind."
         return ""
 
 
@@ -146,7 +151,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
     lost = _without(matched.lost, settled)
     return Fit(
         _without(matched.values, settled), report, _without(matched.expected, settled),
-        different.without(settled), [*matched.broken_ties, *lost.values()],
+        different.without(settled), [*matched.broken_ties, *lost.values()], allowed,
     )  # fmt: skip
 
 
@@ -169,7 +174,7 @@ def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool
     shared = [name for name in template if name in ties.values]
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
     to_cast = _dtypes_to_cast_to(template, numbers) if may_cast else {}
-    lost = _lost_values(numbers, to_cast)
+    lost = _lost_values(numbers, to_cast, got)
     cast = {name: converted(numbers[name], dtype) for name, dtype in to_cast.items()}
     values = {**ties.values, **numbers, **cast}
     required = {name: _required(expected(leaf), values.get(name)) for name, leaf in template.items()}
@@ -351,16 +356,35 @@ def _dtypes_to_cast_to(template: Mapping[str, Leaf], values: Mapping[str, Leaf])
     return dtypes
 
 
-def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype]) -> dict[str, str]:
-    """A sentence for each value that the dtype it is to be converted to does not hold."""
+def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype], got: Tree) -> dict[str, str]:
+    """Describe each lost value: a number that its new dtype does not hold."""
     sentences: dict[str, str] = {}
     for name, dtype in dtypes.items():
         lost = lost_value(values[name], dtype)
         if lost:
+            in_file = _layer_that_loses(got, name, dtype)
             sentences[name] = (
-                f"{quoted(name)} has {lost} in the file, which {short_dtype(dtype)} in `like` does not hold"
+                f"{quoted(in_file)} has {lost} in the file, which {short_dtype(dtype)} in `like` does not hold"
             )
     return sentences
+
+
+def _layer_that_loses(got: Tree, name: str, dtype: np.dtype) -> str:
+    """The path in the file of the first layer of a stack with a value that a dtype does not hold; a leaf that is no stack itself."""
+    if STACKED not in name.split("/"):
+        return name
+    for path, leaf in leaves(got):
+        if _is_layer_of(path, name) and lost_value(leaf, dtype):
+            return path
+    return name
+
+
+def _is_layer_of(path: str, stacked: str) -> bool:
+    """Whether a leaf is the leaf of a stack, or a layer of it, as "b/1/w" is of "b/:/w"."""
+    segments, pattern = path.split("/"), stacked.split("/")
+    if len(segments) != len(pattern):
+        return False
+    return all(one == other or (other == STACKED and one.isdecimal()) for one, other in zip(segments, pattern))
 
 
 # ------------------------------------------------------------------------------- renamed leaves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,11 +29,12 @@ from ._shards import (
     tagged_names,
 )
 from ._stored_leaf import StoredLeaf
+from ._threads import thread_pool
 
 
 @dataclass(frozen=True)
 class Content:
-    """All that is to be written: leaves, facts and metadata."""
+    """The content to write to a file: leaves, facts and metadata."""
 
     leaves: dict[str, UnsavedLeaf]
     facts: Facts
@@ -53,7 +54,7 @@ def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) 
     sizes = content.sizes
     groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
     progress = Progress(f"saving {file.name}", sum(sizes.values()), show_bar)
-    with progress, ThreadPoolExecutor(1, "ptree.sum") as pool:
+    with progress, thread_pool("ptree.sum") as pool:
         writer = _Writer(content, progress, pool)
         if len(groups) > 1:
             return writer.write_shards(file, groups)

@@ -1,4 +1,5 @@
-"""Initialisers that draw from one distribution for every shape: Gaussian (normal), cut (truncated), uniform, mixture, sparse."""
+"""Initialisers that draw from one distribution for every shape: Gaussian (normal), cut (truncated), uniform, mixture of
+shares, sparse; shift noise."""
 
 from __future__ import annotations
 
@@ -119,7 +120,7 @@ def _cut_moments(lower: float, upper: float) -> tuple[float, float]:
     if not (_is_cut(lower) and _is_cut(upper)):
         raise InitError(f"lower and upper must be numbers, got {describe(lower)} and {describe(upper)}")
     if not lower < upper:
-        raise InitError(f"lower must be below upper, got {lower} and {upper}")
+        raise InitError(f"lower must be below upper, got {lower} and {upper}; the order is stddev, mean, lower, upper")
     share = _share(lower, upper)
     # below a millionth, the difference of two values of `erf` has lost too many digits; `not` also catches NaN
     if not share > 1e-6:

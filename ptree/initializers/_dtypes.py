@@ -1,4 +1,5 @@
-"""Convert numbers exactly to a dtype, choose the float dtype to draw in, and round draws to a narrow dtype within bounds."""
+"""Convert numbers exactly to a dtype, complex or real; the float dtype to draw in; round draws into bounds, open or closed;
+refuse overflow."""
 
 from __future__ import annotations
 

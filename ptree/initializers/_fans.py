@@ -1,4 +1,5 @@
-"""Initialisers scaled by fan_in and fan_out: variance_scaling, Xavier (Glorot), Kaiming (He), LeCun, gain; orthogonal."""
+"""Initialisers scaled by fan_in and fan_out: variance_scaling, Xavier (Glorot), Kaiming (He), LeCun, gain; orthogonal; complex
+ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Check the options of an initialiser, numbers and axes, and write its call with these options as a person would."""
+"""Check the options of an initialiser, real and whole numbers, arrays and axes; a factory makes an initialiser of them; refuse
+one that is not called."""
 
 from __future__ import annotations
 
@@ -175,7 +176,7 @@ def whole(name: str, value: object, least: int | None = None) -> int:
     """Check an option that is a whole number, of Python or NumPy.
 
     Raises:
-        InitError: it is none, or below the least that makes sense.
+        InitError: it is no whole number, or below the least that makes sense.
     """
     bound = "" if least is None else f" of at least {least}"
     if not is_whole(value) or (least is not None and int(value) < least):

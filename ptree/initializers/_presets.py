@@ -1,4 +1,5 @@
-"""Presets of frameworks and papers: PyTorch's Linear, Conv and Embedding, Keras' and Flax's Dense and Conv, MXNet, GPT-2, muP.
+"""Presets of frameworks and papers: kernel and bias of PyTorch's, Keras' and Flax's dense, conv and embedding layers, MXNet,
+GPT-2, muP.
 
 Each draws a kernel and the bias beside it as that framework does.
 """

@@ -1,4 +1,5 @@
-"""Recipe, an initialiser as a value: what its call says, and the Draw that it makes for a shape and dtype."""
+"""Recipe, an initialiser as a value: its call and options, and the Draw, a function and its numbers, for checked sizes and a
+dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Initialisers of fixed values: constant, zeros, ones, identity matrices, and dirac, a convolution that passes channels through."""
+"""Initialisers of fixed values: constant, zeros, ones, identity (gain on the diagonal), and dirac, a convolution that passes
+channels through."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Check the arguments of a layer's constructor, names and values; what PyTorch, Keras and Flax take by position or keyword is
-answered with what to write here."""
+"""Check the arguments of a layer's constructor, by position or keyword, and its field values; instead of a call in the words
+of PyTorch, Keras or Flax, show ours."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from functools import lru_cache
 import jax
 
 from .._errors import LayerError
+from .._numbers import whole_number
 from .._words import listed, name_of, shortened, suggestion
-from ._argument_values import UnfitError, checks_of, problems_with, shown, whole_number
+from ._argument_checks import UnfitError
+from ._argument_values import checks_of, problems_with, shown
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ def _positions_of(kind: type) -> Positions:
 
 
 def _kept(options: Mapping[str, object], accepted: _Accepted) -> dict[str, object]:
-    """The options of a call under their names here, without those that there are not."""
+    """The options of a call that exist here, under their names here."""
     kept: dict[str, object] = {}
     for name, value in options.items():
         ours = name if name in accepted.names else _our_name(name, accepted)

@@ -172,7 +172,7 @@ class MultiHeadAttention(Layer):
     def cache(
         self, batch: int, length: int, head_dim: int | None = None, dtype: DTypeLike | None = None
     ) -> dict[str, jax.Array]:
-        """An empty cache for sequences of at most `length`; `head_dim` unless it is an option of the layer.
+        """Make an empty cache for sequences of at most `length`; `head_dim` unless it is an option of the layer.
 
         Its dtype may be smaller than that of the layer, also an 8-bit float: keys and values are converted where they are
         written and read.

@@ -1,4 +1,5 @@
-"""Check what a call of attention is given besides its input: context, values, mask, bias, positions and cache."""
+"""Check the inputs of attention besides `x`: the context of keys and values, mask and bias of four axes (batch, heads, time,
+places), positions, cache."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from ._layer import Layer
 
 
 def check_context(layer: Layer, x: jax.Array, context: PyTree, name: str) -> None:
-    """Check what keys or values are computed from; `name` is that of the argument."""
+    """Check the context that keys or values are computed from; `name` is that of the argument."""
     if context is None:
         return
     if len(floats(layer, context).shape) != 3 or context.shape[0] != x.shape[0]:
@@ -109,14 +110,18 @@ def _broadcasts(array: PyTree, full: tuple[int, ...]) -> bool:
 
 
 def _four_axes(name: str, array: PyTree, full: tuple[int, int, int, int]) -> str:
-    """What to write for an array of fewer axes, by what its sizes may mean."""
-    batch, _, time, places = full
+    """The fix for a mask or bias without four axes: the index to write, by what its sizes may mean."""
+    batch, heads, time, places = full
     shape = np.shape(array)
     fixes: list[str] = []
-    if shape == (batch, places):
+    if shape == (places,):
+        fixes.append(f"{name}[None, None, None] for (places,)")
+    if shape in ((batch, places), (1, places)):
         fixes.append(f"{name}[:, None, None] for (batch, places)")
     if shape == (time, places):
         fixes.append(f"{name}[None, None] for (time, places)")
-    if shape == (batch, time, places):
+    if shape in ((batch, time, places), (1, time, places), (batch, 1, places), (1, 1, places)):
         fixes.append(f"{name}[:, None] for (batch, time, places)")
+    elif shape == (heads, time, places):
+        fixes.append(f"{name}[None] for (heads, time, places)")
     return f"; write {' or '.join(fixes)}" if fixes else ""

@@ -14,7 +14,7 @@ from .._errors import LayerError
 from .._tree import PyTree, Tree
 from .._words import describe
 from ._compiled import call
-from ._container import call_in_part, declared
+from ._container import Options, call_in_part, declared, located
 from ._inputs import misfit, shapes_of
 from ._layer import Layer, Params
 from ._recurrent import Recurrent, State
@@ -108,10 +108,18 @@ class Bidirectional(Layer):
             lengths: i32[batch], the number of valid steps of each sequence, as for `LSTM.run`.
 
         Raises:
-            LayerError: an input, parameters, lengths or states that do not fit.
+            LayerError: an input, parameters, lengths or states that do not fit; lengths out of range where they are known.
         """
         options = {"state": state, "lengths": lengths}
+        self._check_values((x,), options)
         return call(type(self)._scanned, self, (params, x), options, always=True)
+
+    def _check_values(self, inputs: tuple[PyTree, ...], options: Options) -> None:
+        # The lengths of both directions are the same.
+        try:
+            self.forward._check_values(inputs, options)
+        except LayerError as error:
+            raise located(error, "forward") from None
 
     def _scanned(
         self,

@@ -1,4 +1,4 @@
-"""Compile the calls of equal layers as one inner `jax.jit` function, which is traced and lowered once."""
+"""Compile the calls of equal layers as one inner `jax.jit` program, traced and lowered once; static options are compiled in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Container, the base of layers with named parts: pass each part its parameters, options and key; name it in errors."""
+"""Container, the base of layers with named parts: check each part or wrap a function, call it with its parameters, options and
+key; name it in errors."""
 
 from __future__ import annotations
 

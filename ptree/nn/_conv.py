@@ -15,9 +15,9 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
-from ._argument_values import PADDING_MODES
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
+from ._size_checks import PADDING_MODES
 from ._window import (
     Padding,
     PaddingMode,
@@ -31,6 +31,8 @@ from ._window import (
 
 _FILLED = frozenset({"CIRCULAR", "REFLECT", "REPLICATE"})
 """Paddings that are filled with values of the input."""
+_MOST_FILLED = {"wrap": ("circular", 0), "reflect": ("reflected", 1)}
+"""The fillings with a most: its name, and how many places of the axis it leaves out. A reflection leaves out the edge."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,6 +120,17 @@ class _Convolution(Layer):
             fillings.append(PADDING_MODES[name])
         return fillings
 
+    def _check_width(self, axis: int, sides: tuple[int, int], size: int, filling: str) -> None:
+        """Check that the values of an axis of space fill its padding: as in PyTorch, no value is copied twice to one side."""
+        if filling not in _MOST_FILLED or not isinstance(size, int):  # else a symbol of `jax.export`
+            return
+        name, missing = _MOST_FILLED[filling]
+        most = size - missing
+        if max(sides) <= most:
+            return
+        expected = f"a {name} padding of at most {most} on axis {axis} of space, which has {size} places"
+        raise misfit(self, expected, f"a padding of {sides}")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Conv(_Convolution):
@@ -145,8 +158,12 @@ class Conv(_Convolution):
         padding_mode: what the padding is filled with, as in PyTorch: `"zeros"`, `"circular"`, `"reflect"` or
             `"replicate"`, or a tuple with one for each axis.
 
+    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
+    wraps or reflects again.
+
     Raises:
-        LayerError: an input that does not fit the kernel, or groups that do not divide its features.
+        LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or
+            reflected padding that is wider than the input fills.
     """
 
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -178,6 +195,7 @@ class Conv(_Convolution):
             if fillings[axis] == "constant":
                 left.append(sides)
                 continue
+            self._check_width(axis, sides, x.shape[axis + 1], fillings[axis])
             x = _padded(x, axis + 1, sides, fillings[axis])
             left.append((0, 0))
         return x, left
@@ -197,11 +215,20 @@ class ConvTranspose(_Convolution):
     as in PyTorch, from which a padding in numbers is taken; a number below 0 adds places, such as PyTorch's
     `output_padding=1` with `padding=1`, which is `(1, 0)` here. (Keras and Flax add zeros where a kernel is smaller than
     the stride.) With a padding that is not of zeros, what a convolution reads there is added to the places that it was
-    copied from: with `"CIRCULAR"` the output wraps around. (Flax's, with `transpose_kernel=True`, is the same or, for
-    some sizes, one place beside it, where it is not the gradient of Flax's own `Conv`.)
+    copied from: with `"CIRCULAR"` the output wraps around. (PyTorch's takes only zeros.)
+
+    >>> circular = ConvTranspose(1, 3, padding="CIRCULAR", use_bias=False)
+    >>> circular({"kernel": jnp.array([[[1.0]], [[2.0]], [[3.0]]])}, jnp.array([[[1.0], [0.0], [0.0], [0.0]]])).ravel().tolist()
+    [2.0, 3.0, 0.0, 1.0]
+
+    Flax's layer by default does not slide the kernel backwards, as a gradient does: its kernel is flipped on the axes of
+    space here, `jnp.flip(kernel, (0, 1))` for two. With `transpose_kernel=True` it is not flipped, and its last two axes
+    are swapped here. With `"CIRCULAR"`, Flax's output is for some sizes of kernel and stride one place beside the gradient
+    of its own `Conv`, which is computed here.
 
     Raises:
-        LayerError: an input that does not fit the kernel, or groups that do not divide its features.
+        LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or
+            reflected padding that is wider than the output fills.
     """
 
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -227,8 +254,11 @@ class ConvTranspose(_Convolution):
             dimension_numbers=_features_last(rank),
         )
         for axis, (filling, size) in enumerate(zip(fillings, sizes)):
-            if filling != "constant":
-                y = _folded(y, axis + 1, size, self._sides(axis, reaches, cropped), filling)
+            if filling == "constant":
+                continue
+            sides = self._sides(axis, reaches, cropped)
+            self._check_width(axis, sides, size, filling)
+            y = _folded(y, axis + 1, size, sides, filling)
         return y
 
     def _sides(self, axis: int, reaches: list[int], cropped: list[tuple[int, int]]) -> tuple[int, int]:
@@ -263,7 +293,7 @@ class ConvTranspose(_Convolution):
 def _padded(x: jax.Array, axis: int, sides: tuple[int, int], filling: str) -> jax.Array:
     """Pad one axis with values of the array, as `jnp.pad` does in the mode `filling`."""
     size = x.shape[axis]
-    if filling == "wrap" and max(sides) <= size:  # `jnp.pad` wraps no size that is a symbol of `jax.export`
+    if filling == "wrap":  # `jnp.pad` wraps no size that is a symbol of `jax.export`
         before, after = sides
         end = jax.lax.slice_in_dim(x, size - before, size, axis=axis)
         start = jax.lax.slice_in_dim(x, 0, after, axis=axis)

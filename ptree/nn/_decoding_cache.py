@@ -1,4 +1,4 @@
-"""The cache of keys and values for decoding: make one, write the next places into it, and mark those that do not fit."""
+"""The cache of keys and values for decoding: make one, write the next places into it, known length, NaN after the end."""
 
 from __future__ import annotations
 

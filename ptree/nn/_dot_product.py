@@ -1,4 +1,5 @@
-"""Scaled dot-product attention: scores of queries and keys, softmax over what each place may see, the weighted sum of values."""
+"""Scaled dot-product attention: scores of queries and keys, capped, in causal order, softmax over seen places, dropped
+weights; or by cuDNN."""
 
 from __future__ import annotations
 

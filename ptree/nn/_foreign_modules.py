@@ -1,4 +1,5 @@
-"""Modules of Flax, Equinox, Haiku, Keras and PyTorch, and classes without a layer's methods, in the place of a layer."""
+"""Foreign modules with parameters, of Flax, Equinox, Haiku, Keras and PyTorch, in the place of a layer, and classes without
+its methods."""
 
 from __future__ import annotations
 

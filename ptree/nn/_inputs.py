@@ -1,4 +1,5 @@
-"""Check a layer's input and parameters, arrays of the right dtype and shape; cast them; the errors for a misfit."""
+"""Check a layer's input and parameters, arrays of the right dtype and shape, none foreign; look up nodes; cast to a common
+dtype; errors for a misfit."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Layer, the base class of all layers: declare, spec, init, apply, call, the layers inside its fields and the objects among
-them that are shared; and an adapter for layers of other classes."""
+"""Layer, the base class of all layers: declare, spec, init, apply, call; parts inside its fields, shared ones too; adapters
+for classes like a layer."""
 
 from __future__ import annotations
 
@@ -126,6 +126,8 @@ class Layer(FieldEquality):
         """
         if not self._is_one_function():
             return type(self).apply(self, params, *inputs, **options)
+        if self.is_loop:
+            self._check_values(inputs, options)
         return call(type(self).apply, self, (params, *inputs), options, always=self.is_loop)
 
     def init(self, key: jax.Array, x: PyTree, rules: Rules | None = None) -> Tree:
@@ -181,6 +183,9 @@ class Layer(FieldEquality):
     def _shared_places(self) -> Mapping[str, str]:
         """The places of layer objects that are shared: path -> path of the object's first place."""
         return _shared_places(self)
+
+    def _check_values(self, inputs: tuple[PyTree, ...], options: Mapping[str, PyTree]) -> None:
+        """Check the values of a loop's options before it is compiled, when they are no longer known; by default none."""
 
     def _is_one_function(self) -> bool:
         """Whether a call is a compiled function as a whole, rather than those of the layers inside."""

@@ -1,20 +1,22 @@
-"""Recurrent layers, LSTM, GRU and the plain RNN: a state and its gates, scanned along the time axis of a sequence, also of a
+"""Recurrent layers, LSTM (with a forget bias), GRU and the plain RNN: a state and its gates, scanned along time, also of a
 padded batch with lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from .. import initializers
 from .._draw import Param
 from .._tree import PyTree
-from .._words import describe, name_of
+from .._words import describe, lines, name_of
 from ._compiled import call
 from ._inputs import cast, floats, misfit, parameter, parameters_in
 from ._layer import Initializer, Layer, Params
@@ -79,14 +81,32 @@ class Recurrent(Layer):
             state: the first state; zeros where none is given.
             lengths: i32[batch], the number of valid steps of each sequence. Outputs after them are 0; the last state is
                 that after the last valid step, and with `reverse` the first step is the last valid one. Padding does not
-                count, not even NaN. A length that is not from 0 to the time of `x` gives NaN.
+                count, not even NaN. A length that is not from 0 to the time of `x` is an error where its value is known;
+                inside of `jax.jit`, or in a block that `Repeat` repeats, it gives NaN for that sequence.
 
         Raises:
             LayerError: an input, parameters, lengths or a state that do not fit.
         """
         # As for the call of a layer, so that equal layers compile the loop once.
         options = {"state": state, "lengths": lengths}
+        self._check_values((x,), options)
         return call(type(self)._scanned, self, (params, x), options, always=True)
+
+    def _check_values(self, inputs: tuple[PyTree, ...], options: Mapping[str, PyTree]) -> None:
+        lengths = options.get("lengths")
+        if lengths is None:
+            return
+        x = self._checked(inputs[0])
+        counts = self._checked_lengths(x, lengths)
+        if isinstance(counts, Tracer):
+            return
+        time = x.shape[-2]
+        values = np.asarray(counts)
+        impossible = np.argwhere((values < 0) | (values > time))
+        if not len(impossible):
+            return
+        rows = [_row_of(values, tuple(map(int, row))) for row in impossible]
+        raise misfit(self, f"lengths from 0 to {time}, the time of the input {describe(x)}", lines(rows, ", "))
 
     def _scanned(
         self, params: Params, x: PyTree, *, state: Sequence[jax.Array] | None, lengths: ArrayLike | None
@@ -103,7 +123,7 @@ class Recurrent(Layer):
         x = jnp.where(valid[..., None], x, 0)
         ys, last = self._scan(x, first, valid, kernel, bias, recurrent, hidden_bias)
         ys = jnp.where(valid[..., None], ys, 0)
-        # Lengths are not known while JAX is tracing, so a length that is impossible cannot raise.
+        # `_check_values` has raised where lengths are known; while JAX is tracing nothing can.
         possible = (counts >= 0) & (counts <= time)
         return _nan_unless(possible[..., None], ys), tuple(_nan_unless(possible, part) for part in last)
 
@@ -182,6 +202,12 @@ class Recurrent(Layer):
         return x
 
 
+def _row_of(lengths: np.ndarray, row: tuple[int, ...]) -> str:
+    """The length of one sequence for a message, with its place in the batch."""
+    place = ", ".join(map(str, row))
+    return f"{lengths[row]} in row {place}" if place else f"{lengths[row]}"
+
+
 def _nan_unless(possible: jax.Array, values: jax.Array) -> jax.Array:
     """The values of possible sequences, and NaN for the others; both have the axes of the batch in front."""
     return jnp.where(possible[..., None], values, jnp.nan)
@@ -210,12 +236,13 @@ class LSTM(Recurrent):
         features: the size of the state.
         reverse: scan from the last step to the first; outputs stay in the order of the input.
         forget_bias: where the bias of the forget gate starts, in `input/bias`: 1.0, as Keras has it, keeps gradients over
-            more steps (Jozefowicz et al. 2015). The other gates start from `bias_init`, and all of them here.
+            more steps (Jozefowicz et al. 2015). The other gates start from `bias_init`. A rule of `init` for `input/bias`
+            draws all gates instead.
         unroll: how many steps are compiled in a row.
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
-            state of another shape.
+            state of another shape; a length that is known to be out of range.
     """
 
     _: KW_ONLY
@@ -264,7 +291,7 @@ class GRU(Recurrent):
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
-            state of another shape.
+            state of another shape; a length that is known to be out of range.
     """
 
     gates = 3
@@ -298,7 +325,7 @@ class RNN(Recurrent):
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
-            state of another shape.
+            state of another shape; a length that is known to be out of range.
     """
 
     _: KW_ONLY

@@ -1,4 +1,5 @@
-"""Repeat: a loop over one layer n times, scanned over a stack of parameters or over steps that share the same ones."""
+"""Repeat: a loop over one layer n times, scanned over a stack of parameters or over steps that share the same ones; output
+problems of a step."""
 
 from __future__ import annotations
 
@@ -91,6 +92,12 @@ class Repeat(Container):
             return spec
         layers = Tree({str(at): spec for at in range(self.n)})
         return stack(layers, "") if self.scan else layers
+
+    def _check_values(self, inputs: tuple[PyTree, ...], options: Options) -> None:
+        try:
+            self._layer._check_values(inputs, options)
+        except LayerError as error:
+            raise located(error, self._name) from None
 
     def apply(self, params: Params, x: PyTree, **options: PyTree) -> PyTree:
         check_options(self, options)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import LayerError
+from .._numbers import real_number
 from ._equality import FieldEquality
 
 Frequencies: TypeAlias = np.ndarray | jax.Array
@@ -52,11 +53,15 @@ class Rotary(FieldEquality):
     amplitude: float = 1.0
 
     def __post_init__(self) -> None:
-        # True is refused too: with the base 1 all frequencies are equal.
-        if not _is_number(self.base) or not self.base > 1:
+        base, fraction = real_number(self.base), real_number(self.fraction)
+        # With the base 1 all frequencies would be equal.
+        if base is None or not base > 1:
             raise LayerError(f"Rotary: expected a base above 1, such as 1e4, got {self.base!r}")
-        if not _is_number(self.fraction) or not 0 < self.fraction <= 1:
+        if fraction is None or not 0 < fraction <= 1:
             raise LayerError(f"Rotary: expected a fraction above 0 and at most 1, got {self.fraction!r}")
+        # Numbers of NumPy and JAX become Python's, as in layers: arrays have no hash.
+        object.__setattr__(self, "base", base)
+        object.__setattr__(self, "fraction", fraction)
         if self.scaling is not None and not callable(self.scaling):
             expected = "a function of the frequencies as scaling, such as lambda f: f / 4"
             raise LayerError(f"Rotary: expected {expected}, got {self.scaling!r}")
@@ -202,10 +207,7 @@ class _Yarn:
 
 
 def _at_least_1(method: str, factor: float) -> float:
-    if not _is_number(factor) or not factor >= 1:
+    number = real_number(factor)
+    if number is None or not number >= 1:
         raise LayerError(f"Rotary.{method}: expected a factor of at least 1, got {factor!r}")
-    return factor
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return number

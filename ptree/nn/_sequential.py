@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import overload
 
 from .._errors import LayerError
+from .._numbers import whole_number
 from .._tree import PyTree, Tree
-from ._argument_values import whole_number
 from ._container import CallPart, Container, as_layers, declared, drawn_in_lines, named_layers
 from ._inputs import shapes_of
 from ._layer import Layer, P

@@ -36,7 +36,7 @@ def expected(losses, keep, mode):
 
         def order(at):
             loss = losses[at]
-            if loss is None or math.isnan(loss):
+            if math.isnan(loss):
                 return (0, 0, at)
             return (1, loss if mode == "max" else -loss, at)
 
@@ -47,13 +47,13 @@ def expected(losses, keep, mode):
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_best_and_the_newest_stay(tmp_path, mode, keep):
-    values = [0.5, 0.5, 1.5, NAN, INF, -INF, None, 0.25]
+    values = [0.5, 0.5, 1.5, NAN, INF, -INF, NAN, 0.25]
     draw = np.random.default_rng(keep)
     for at in range(6):
         losses = [values[index] for index in draw.integers(len(values), size=8)]
         checkpoints = run(tmp_path / str(at), losses, keep=keep, best=("loss", mode))
         assert checkpoints.steps() == expected(losses, keep, mode), losses
-        with_loss = [step for step in checkpoints.steps() if losses[step] is not None and not math.isnan(losses[step])]
+        with_loss = [step for step in checkpoints.steps() if not math.isnan(losses[step])]
         if not with_loss:
             assert checkpoints.best_step() is None
             continue
@@ -127,7 +127,39 @@ def test_without_best_metrics_are_kept_and_the_newest_stay(tmp_path):
 
 
 def test_without_any_metric_the_newest_stay(tmp_path):
-    assert run(tmp_path, [None] * 6, keep=3, best=("loss", "min")).steps() == [3, 4, 5]
+    assert run(tmp_path, [NAN] * 6, keep=3, best=("loss", "min")).steps() == [3, 4, 5]
+
+
+def test_older_steps_without_metrics_are_worse_than_all_with_one(tmp_path):
+    run(tmp_path, [None] * 4, keep=None)
+    checkpoints = run(tmp_path, [0.5, NAN, 0.7], start=4, keep=3, best=("loss", "min"))
+    assert checkpoints.steps() == [4, 5, 6]
+    assert checkpoints.best_step() == 4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_without_metrics_is_refused_where_best_goes_by_one(tmp_path, backend):
+    with pt.Checkpoints(tmp_path, every=2, best=("loss", "min"), backend=backend) as checkpoints:
+        assert not checkpoints.save(1, tree(1))  # it is not written
+        message = "cannot save step 2: best= goes by the metric 'loss': give metrics={'loss': ...}, float('nan') where it is not measured"  # fmt: skip
+        says(pt.FileError, message, lambda: checkpoints.save(2, tree(2)))
+        assert checkpoints.steps() == []
+        assert checkpoints.save(2, tree(2), metrics={"loss": NAN})
+    assert checkpoints.steps() == [2]
+    assert checkpoints.best_step() is None
+
+
+def test_that_the_metric_is_nan_in_all_steps_is_told(tmp_path):
+    with pt.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, tree(0))
+    best = pt.Checkpoints(tmp_path, best=("loss", "min"))
+    says(pt.FileError, f"no step with the metric 'loss' in '{tmp_path}'", lambda: best.load(step="best"))
+    run(tmp_path, [NAN, -NAN], start=1, best=("loss", "max"))
+    message = f"no best step in '{tmp_path}': the metric 'loss' is NaN in all steps"
+    says(pt.FileError, f"{message} that have it, 1, 2", lambda: best.load(step="best"))
+    best.remove(0)
+    says(pt.FileError, f"{message}, 1, 2", lambda: best.load(step="best"))
+    assert best.best_step() is None
 
 
 @pytest.mark.parametrize(

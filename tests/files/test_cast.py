@@ -113,6 +113,9 @@ def test_numbers_of_other_groups_are_not_converted(file):
     for name, dtype in [("f", "int32"), ("i", "float32"), ("i", "bool"), ("b", "int32"), ("b", "float32"), ("c", "float32"), ("f", "complex64")]:  # fmt: skip
         with pytest.raises(pt.StructureError, match=f"'{name}': expected") as raised:
             pt.load(file, {name: jnp.zeros(2, dtype)}, select=name, cast=True)
+        assert str(raised.value).endswith(" cast=True changes the width of a dtype, not its kind.")
+        with pytest.raises(pt.StructureError) as raised:
+            pt.load(file, {name: jnp.zeros(2, dtype)}, select=name)
         assert "cast=True" not in str(raised.value)
 
 
@@ -152,10 +155,24 @@ def test_values_are_lost_in_stacks_shards_and_parts_too(file):
                 options = {} if spec is None else {"shardings": NamedSharding(mesh, spec)}
                 with pytest.raises(pt.FileError, match=r"'blocks/2/w' has 100000.0 in the file, which f16"):
                     pt.load(file, half, cast=True, **options)
-                with pytest.raises(pt.FileError, match=r"'blocks/:/w' has 100000.0 in the file, which f16"):
+                in_file = "blocks/2/w" if tree is layers else "blocks/:/w"
+                with pytest.raises(pt.FileError, match=f"'{in_file}' has 100000.0 in the file, which f16"):
                     pt.load(file, half_stacked, cast=True, **options)
                 held = pt.load(file, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), layers), cast=True, **options)
                 assert float(held["blocks/2/w"].max()) == float(jnp.bfloat16(1e5))
+
+
+@pytest.mark.parametrize("inner", ["layers", "stack"])
+def test_a_lost_value_of_a_stack_in_a_stack_is_told_by_its_path_in_the_file(file, inner):
+    values = jnp.zeros((2, 3, 4)).at[1, 2, 0].set(1e5)
+    layers = [{"b": [{"w": values[outer, at]} for at in range(3)]} for outer in range(2)]
+    if inner == "stack":
+        layers = [{"b": {":": {"w": values[outer]}}} for outer in range(2)]
+    pt.save(file, {"a": layers})
+    like = {"a": {":": {"b": {":": {"w": jnp.zeros((2, 3, 4), "float16")}}}}}
+    name = "a/1/b/2/w" if inner == "layers" else "a/1/b/:/w"
+    with pytest.raises(pt.FileError, match=f"'{name}' has 100000.0 in the file, which f16"):
+        pt.load(file, like, cast=True)
 
 
 def test_a_leaf_that_keeps_its_value_loses_none(file):

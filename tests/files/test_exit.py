@@ -59,6 +59,20 @@ CASES = {
         True,
         "",
     ),
+    "full, in a thread that outlives the script": (
+        "main = threading.main_thread()\n"
+        "def late():\n    main.join(); os.pwrite = full; pt.save(file, tree, background=True)\n"
+        "threading.Thread(target=late).start()",
+        120,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
+    "full, in atexit": (
+        "def late(): os.pwrite = full; pt.save(file, tree, background=True)\natexit.register(late)",
+        120,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
     "in atexit": ("atexit.register(lambda: pt.save(file, tree, background=True))", 0, True, ""),
     "full": (
         "os.pwrite = full; pt.save(file, tree, background=True)",
@@ -250,6 +264,50 @@ def test_the_same_in_a_script_of_its_own(tmp_path, name):
     assert done.returncode == exit_code
     assert said in done.stderr
     assert is_whole(tmp_path / "m.safetensors") == is_written
+
+
+# what the script does at its end; the rooms and threads that it needs are first loaded then
+LATE = """
+import atexit, sys, threading, numpy as np, ptree as pt
+folder, when = sys.argv[1:]
+tree = {name: np.full(200_000, 2.0) for name in "abc"}
+
+def save():
+    saved = pt.save(folder + "/m.safetensors", tree, background=True)
+    pt.save(folder + "/shards", tree, max_shard_size="2MB", background=True)
+    with pt.Checkpoints(folder + "/run") as checkpoints:
+        checkpoints.save(1, tree)
+    saved.result()
+    loaded = pt.load(folder + "/m.safetensors")["a"]
+    print(saved.done(), saved, len(checkpoints.steps()), (loaded == 2).all())
+
+def outlive():
+    main.join()
+    save()
+
+main = threading.main_thread()
+if when == "atexit":
+    atexit.register(save)
+else:
+    threading.Thread(target=outlive).start()
+"""
+
+
+@pytest.mark.parametrize("when", ["atexit", "in a thread that outlives the script"])
+def test_a_first_save_while_python_ends_is_written(tmp_path, when):
+    done = subprocess.run([sys.executable, "-c", LATE, str(tmp_path), when], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "True <saved 'm.safetensors', 4.8 MB> 1 True\n"
+    assert is_whole(tmp_path / "m.safetensors")
+    assert is_whole(tmp_path / "shards")
+    assert is_whole(tmp_path / "run" / "step_1.safetensors")
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "Errno 28" in case[3]])
+def test_a_failed_save_is_reported_once(ended, name):
+    stderr = (ended[name][1] / "stderr").read_text()
+    assert stderr.count("not saved in the background") == 1
+    assert stderr.count("Errno 28") == 1
 
 
 def test_a_failed_save_whose_handle_is_gone_is_logged_at_once(tmp_path, monkeypatch, caplog):

@@ -1,5 +1,6 @@
 """The file format: damage, dtypes, places, and reading a part; a file loads what was saved, or says what is wrong."""
 
+import itertools
 import json
 import os
 import threading
@@ -131,8 +132,8 @@ def header(table, data=b""):
         (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}, "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}}, b"123"),
          "the bytes of 'b' and of 'a' overlap"),
         (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12"), "the bytes of 'a' and of the header leave a gap"),
-        (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}, b"1"), "it is to have"),
-        (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"12"), "it is to have"),
+        (header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}, b"1"), "its header describes"),
+        (header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, b"12"), "its header describes"),
         (header({"a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 8]}}, b"12345678"), "which does not take 8 bytes"),
         (header({"a": {"dtype": "U8", "shape": [-1, -1], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
         (header({"a": {"dtype": "U8", "shape": [True], "data_offsets": [0, 1]}}, b"1"), "no whole numbers from 0 on"),
@@ -157,7 +158,7 @@ def test_a_hostile_header_is_refused(file, data, why):
 @pytest.mark.parametrize(
     ("leaf", "facts", "why"),
     [
-        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and is to be one number"),
+        (np.arange(2), {"kinds": {"a": "int"}}, "'a' has the shape [2], and must be one number"),
         (np.arange(2), {"kinds": {"a": "key:rbg"}}, "'a' cannot be a PRNG key: JAX encountered invalid PRNG key data"),
         (np.arange(2), {"kinds": {"a": "key:own"}}, "'a' cannot be a PRNG key: unrecognized PRNG implementation"),
         (np.arange(2), {"kinds": {"a": "tensor"}}, "'a' is of the kind 'tensor', which this ptree does not know"),
@@ -175,6 +176,25 @@ def test_metadata_that_cannot_be_true_of_a_leaf_are_refused(file, leaf, facts, w
         pt.load(file, verify=False)
     assert why in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+def test_a_long_chain_of_ties_loads_in_any_order(file):
+    names = [f"n{at:04}" for at in range(4001)]
+    ties = {alias: [source, []] for alias, source in itertools.pairwise(names)}
+    for order in (names, names[::-1]):
+        about = {"version": 1, "order": order, "ties": {name: ties[name] for name in order if name in ties}}
+        save_file({names[-1]: np.arange(3, dtype="float32")}, file, {"ptree": json.dumps(about)})
+        back = pt.load(file, verify=False)
+        assert pt.ties(back) == dict.fromkeys(names[:-1], names[-1])
+        assert back[names[0]].tolist() == [0, 1, 2]
+
+
+def test_ties_that_stand_for_too_many_levels_are_refused(file, monkeypatch):
+    monkeypatch.setattr("ptree._tree.assembly.MOST_LEVELS", 40)
+    about = {"version": 1, "order": ["a/x/y/z", *"bcdefgh"], "ties": {name: ["a", []] for name in "bcdefgh"}}
+    save_file({"a/x/y/z": np.arange(3.0)}, file, {"ptree": json.dumps(about)})
+    with pytest.raises(pt.FileError, match=r"ties of ties stand for more than [0-9,]+ leaves, or 40 levels of them"):
+        pt.load(file, verify=False)
 
 
 def test_names_are_names_and_never_places(file):
@@ -472,7 +492,14 @@ def test_leaves_of_pytorch_that_are_views_or_nowhere(file):
     record = np.rec.array([(1,)], dtype=[("x", int)])
     with pytest.raises(pt.FileError, match="cannot save these leaves") as raised:
         pt.save(file, {"m": torch.ones(2, device="meta"), "r": record, "i": 10**30})
-    assert all(told in str(raised.value) for told in ("on the device meta", "'r' is", "an int of more than 64 bits"))
+    assert all(
+        told in str(raised.value)
+        for told in (
+            "'m' is a tensor of PyTorch on the device meta, which holds no values",
+            "'r' is",
+            "an int of more than 64 bits",
+        )
+    )
 
 
 def test_ten_thousand_names_that_do_not_fit_are_told_and_few_are_looked_at(file, monkeypatch):

@@ -186,7 +186,7 @@ def test_arrays_alone_are_no_spec_and_the_error_names_reinit():
     spec = pt.Tree({"a": {"w": pt.Param((3,), init=I.normal(1.0))}, "b": pt.Param((2,), init=I.zeros)})
     params = pt.init(spec, KEY)
     message = (
-        "init draws the Params of a spec and keeps its arrays, and here all 2 leaves are arrays already: draw them again"
+        "init draws the Params of a spec and keeps its arrays, and here every leaf is an array already: draw them again"
         " with reinit(params, key, rules)"
     )
     for arrays in (params, pt.asdict(params), pt.update(params, "**", np.asarray)):

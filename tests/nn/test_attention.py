@@ -301,6 +301,12 @@ MASKS = [
     ("mask", np.ones((2, 4), bool), "; write mask[:, None, None] for (batch, places)"),
     ("mask", np.ones((4, 4), bool), "; write mask[None, None] for (time, places)"),
     ("mask", np.ones((2, 4, 4), bool), "; write mask[:, None] for (batch, time, places)"),
+    ("mask", np.ones((1, 4, 4), bool), "; write mask[:, None] for (batch, time, places)"),
+    ("mask", np.ones((2, 1, 4), bool), "; write mask[:, None] for (batch, time, places)"),
+    ("mask", np.ones((1, 4), bool), "; write mask[:, None, None] for (batch, places)"),
+    ("mask", np.ones(4, bool), "; write mask[None, None, None] for (places,)"),
+    ("bias", np.zeros((1, 4, 4), "float32"), "; write bias[:, None] for (batch, time, places)"),
+    ("bias", np.zeros((3, 4, 4), "float32"), ""),
     ("mask", np.ones((2, 1, 1, 4), "int32"), "; write mask != 0 for one of 0 and 1, bias= for what is added to the scores"),
     ("mask", np.ones((2, 4), "float32"), "; write mask != 0 for one of 0 and 1, bias= for what is added to the scores;"
      " write mask[:, None, None] for (batch, places)"),
@@ -319,6 +325,16 @@ def test_a_mask_that_does_not_fit_is_refused_with_what_to_write(name, array, fix
     got = f"{short}[{','.join(map(str, array.shape))}]"
     text = f"{layer!r}: expected a {name} that broadcasts to {kind}[2, 2, 4, 4], of four axes, got {got}{fix}"
     says(pt.LayerError, text, lambda: layer(params, x, **{name: array}))
+
+
+def test_a_mask_or_bias_for_each_head_is_refused_with_what_to_write():
+    layer, x = nn.MultiHeadAttention(4), data(2, 3, 8)
+    params = drawn(layer, x)
+    text = (
+        "MultiHeadAttention(4): expected a bias that broadcasts to f32[2, 4, 3, 3], of four axes, got f32[4,3,3]; write"
+        " bias[None] for (heads, time, places)"
+    )
+    says(pt.LayerError, text, lambda: layer(params, x, bias=np.zeros((4, 3, 3), "float32")))
 
 
 # ---------------------------------------------------------------- what else changes scores and weights
@@ -416,6 +432,23 @@ def test_dropout_of_weights_is_that_of_flax_bit_for_bit():
         f"{layer!r}: expected a key in training, key=jax.random.fold_in(key, step), got train=True and no key",
         lambda: layer(params, x, train=True),
     )
+
+
+def test_dropout_of_weights_over_a_context_with_mask_and_bias_is_that_of_flax():
+    layer, x, context = nn.MultiHeadAttention(4, dropout=0.3), data(2, 5, 8), data(2, 7, 8, seed=1)
+    params, key = drawn(layer, x), jax.random.key(2)
+    mask = np.random.default_rng(0).random((2, 1, 5, 7)) < 0.7
+    bias = data(1, 4, 5, 7, seed=2)
+    q, k, v = (
+        jnp.einsum("bti,ihd->bthd", source, params[n]["kernel"]) + params[n]["bias"]
+        for n, source in zip("qkv", (x, context, context), strict=True)
+    )
+    attended = linen.dot_product_attention(
+        q, k, v, bias=bias, mask=mask, dropout_rng=key, dropout_rate=0.3, broadcast_dropout=False, deterministic=False
+    )  # fmt: skip
+    expected = jnp.einsum("bthd,hdo->bto", attended, params["o/kernel"]) + params["o/bias"]
+    y = layer(params, x, context=context, mask=mask, bias=bias, key=key, train=True)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
 
 
 def test_dropout_of_weights_in_containers_has_a_key_of_each_layers_own():

@@ -738,7 +738,8 @@ def attend(key, options=(), **given):
         (lambda k: nn.Conv(8, 3)(nn.Conv(8, 3).init(k, jnp.ones((1, 9, 4))), jnp.ones((1, 9, 5))),
          "Conv(8, 3): expected 4 features for the kernel f32[3,4,8], got the input f32[1,9,5]"),
         (lambda k: nn.Conv(8, 0), "Conv(8, 0): expected kernel_size to be a whole number of at least 1, or a tuple of them, got 0"),
-        (lambda k: nn.Conv(8, 3, padding="same"), "Conv(8, 3, padding='same'): expected padding to be 'SAME', 'VALID', a number of at least 0, or for each axis one of these or"
+        (lambda k: nn.Conv(8, 3, padding="same"), "Conv(8, 3, padding='same'): expected padding to be 'SAME', 'VALID', 'CAUSAL',"
+         " 'CIRCULAR', 'REFLECT', 'REPLICATE', a number of at least 0, or for each axis one of these or"
          " (before, after), got 'same': write 'SAME'"),
         (lambda k: nn.LSTM(4).init(k, jnp.ones(4)), "LSTM(4): expected an input of an axis of time and one of features, got f32[4]"),
         (lambda k: nn.Dense(4, axis=(0, -1)), "Dense(4, axis=(0, -1)): expected axis to be the last axes, such as -1 or (-2, -1), got (0, -1)"),
@@ -750,7 +751,8 @@ def attend(key, options=(), **given):
          "Conv(6, 9, padding='VALID'): expected an input that holds the window at least once, got f32[2,8,4]"),
         (lambda k: nn.Conv(6, 3, stride=(1, 2)).init(k, jnp.ones((2, 8, 4))),
          "Conv(6, 3, stride=(1, 2)): expected a stride of 1 entries, for the axes of space, got (1, 2)"),
-        (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv(6, 3, padding=((1, 2, 3),)): expected padding to be 'SAME', 'VALID', a number"
+        (lambda k: nn.Conv(6, 3, padding=((1, 2, 3),)), "Conv(6, 3, padding=((1, 2, 3),)): expected padding to be 'SAME', 'VALID',"
+         " 'CAUSAL', 'CIRCULAR', 'REFLECT', 'REPLICATE', a number"
          " of at least 0, or for each axis one of these or (before, after), got ((1, 2, 3),)"),
         (lambda k: nn.MaxPool(2, stride=0), "MaxPool(2, stride=0): expected stride to be a whole number of at least 1, or a tuple of them, or None, got 0"),
         (lambda k: nn.MaxPool(2, padding=3),

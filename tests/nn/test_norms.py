@@ -55,7 +55,17 @@ def close(got, expected, tolerance):
 # ----------------------------------------------------------------------- over several axes
 
 
-AXES = [(-1, None), ((-2, -1), None), (1, None), ((1, 3), None), ((-3, -2, -1), -1), (-1, (-2, -1)), ((1, 2), 3)]
+AXES = [
+    (-1, None),
+    ((-2, -1), None),
+    (1, None),
+    ((1, 3), None),
+    ((-3, -2, -1), -1),
+    (-1, (-2, -1)),
+    ((1, 2), 3),
+    ((-1, -3), 1),
+    ((0, 2), (1, 3)),
+]
 
 
 @pytest.mark.parametrize("kind", ["LayerNorm", "RMSNorm"])
@@ -311,6 +321,26 @@ def test_a_mask_leaves_padding_out_as_in_flax(dtype):
         return peer.apply(own, x, mask=MASK[..., None], mutable=["batch_stats"])[0]
 
     agree(lambda p, x: layer(p, x, train=True, mask=MASK), theirs, params, x)
+
+
+def test_a_mask_over_parts_of_images_is_that_of_flax():
+    """Where each part has as many valid places: Flax takes the mean of the parts, whatever their number."""
+    parts, mask = numbers(2, 3, 4, 5, 6), np.random.default_rng(1).permuted(np.arange(60).reshape(1, 60) < 23, axis=1)
+    mask = np.stack([mask, mask[:, ::-1]]).reshape(2, 3, 4, 5, 1)
+    layer = nn.BatchNorm(axis_name="parts", momentum=0.8)
+    peer = linen.BatchNorm(use_running_average=False, axis_name="parts", momentum=0.8, epsilon=layer.epsilon)
+    params = positive_variance(drawn(layer, parts[0]))
+    own = {"params": {name: params[name] for name in ("scale", "bias")}}
+    own["batch_stats"] = {name: params[name] for name in ("mean", "var")}
+    theirs = jax.vmap(lambda x, m: peer.apply(own, x, mask=m, mutable=["batch_stats"]), axis_name="parts")
+    ours = jax.vmap(lambda x, m: layer.updated(params, x, mask=m), axis_name="parts")
+    (y, new), (expected, state) = ours(parts, mask), theirs(parts, mask)
+    close(y, expected, 2e-5)
+    statistics = state["batch_stats"]
+    close(new["mean"], statistics["mean"], 2e-5)
+    # The running variance is PyTorch's, of `n - 1` for n values, where Flax's is of n.
+    of_batch = (statistics["var"] - 0.8 * params["var"]) * 46 / 45
+    close(new["var"], 0.8 * params["var"] + of_batch, 2e-5)
 
 
 def test_statistics_with_a_mask_are_those_of_the_values_that_it_keeps():

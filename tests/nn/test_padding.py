@@ -199,6 +199,24 @@ def test_a_circular_transposed_convolution_is_that_of_flax(size, stride):
     agree(layer, theirs, drawn(layer, x), x)
 
 
+FLAX_TRANSPOSED = grid(padding=["SAME", "CIRCULAR"], size=[2, 3, 4], stride=[1, 2], dilation=[1, 2])
+
+
+@pytest.mark.parametrize("options", FLAX_TRANSPOSED, ids=shown)
+def test_a_transposed_convolution_with_the_kernel_of_flax_flipped_is_that_of_flax(options):
+    """By default, Flax's does not slide its kernel backwards; wrapped, it is a place later where it is no gradient of its Conv."""
+    padding, size, stride, dilation = options.values()
+    x = data(2, 5, 6, 3)
+    rest = {"padding": padding, "use_bias": False}
+    peer = linen.ConvTranspose(2, (size, size), (stride, stride), kernel_dilation=(dilation, dilation), **rest)
+    layer = nn.ConvTranspose(2, size, stride=stride, dilation=dilation, **rest)
+    kernel = drawn(layer, x)["kernel"]
+    y = layer({"kernel": jnp.flip(kernel, (0, 1))}, x)
+    reach = dilation * (size - 1)
+    is_beside = padding == "CIRCULAR" and stride == 2 and reach % 2 == 0
+    close(jnp.roll(y, (1, 1), (1, 2)) if is_beside else y, peer.apply({"params": {"kernel": kernel}}, x))
+
+
 @pytest.mark.parametrize("options", grid(stride=[2, 3], extra=[0, 1]), ids=shown)
 def test_padding_below_0_is_the_output_padding_of_pytorch(options):
     torch = pytest.importorskip("torch")
@@ -254,12 +272,54 @@ def test_pools_take_a_padding_for_each_axis():
     np.testing.assert_array_equal(mean({}, x), nn.AvgPool(3, 2, padding=(0, (1, 1)), count_padding=False)({}, x))
 
 
-def test_a_kernel_larger_than_a_ring_wraps_around_it_again():
-    """As `jnp.pad` and Flax do; PyTorch refuses it."""
-    x = jnp.arange(1.0, 3.0).reshape(1, 2, 1)
-    layer = nn.Conv(1, 9, padding="CIRCULAR")
-    peer = linen.Conv(1, (9,), padding="CIRCULAR")
-    agree(layer, lambda p, x: peer.apply({"params": p}, x), drawn(layer, x), x)
+@pytest.mark.parametrize("options", grid(mode=MODES, sides=[(2, 2), (3, 3), (0, 3), (4, 4), (4, 0)]), ids=shown)
+def test_padding_wider_than_the_input_is_refused_where_pytorch_refuses_it(options):
+    torch = pytest.importorskip("torch")
+    mode, (before, after) = options.values()
+    layer, x = nn.Conv(2, 3, padding=((before, after),), padding_mode=mode), data(1, 3, 1)
+    params = {"kernel": data(3, 1, 2), "bias": data(2)}
+    try:
+        padded = torch.nn.functional.pad(torch.tensor(x).movedim(-1, 1), (before, after), mode=mode).movedim(1, -1)
+    except RuntimeError:
+        name, most = ("reflected", 2) if mode == "reflect" else ("circular", 3)
+        text = (
+            f"{layer!r}: expected a {name} padding of at most {most} on axis 0 of space, which has 3 places, got a padding"
+            f" of {(before, after)}"
+        )
+        says(pt.LayerError, text, layer, params, x)
+        return
+    close(layer(params, x), nn.Conv(2, 3, padding="VALID")(params, padded.numpy()))
+
+
+X = jnp.ones((1, 4, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv(2, 5, padding="REFLECT"), "a reflected padding of at most 1 on axis 1 of space, which has 2 places, got a padding of (2, 2)"),
+        (nn.Conv(2, 3, dilation=3, padding="CIRCULAR"),
+         "a circular padding of at most 2 on axis 1 of space, which has 2 places, got a padding of (3, 3)"),
+        (nn.Conv(2, 5, padding="SAME", padding_mode="reflect"),
+         "a reflected padding of at most 1 on axis 1 of space, which has 2 places, got a padding of (2, 2)"),
+        (nn.Conv(2, 5, padding=(4, 2), padding_mode=("reflect", "circular")),
+         "a reflected padding of at most 3 on axis 0 of space, which has 4 places, got a padding of (4, 4)"),
+        (nn.ConvTranspose(2, 5, padding="REFLECT"),
+         "a reflected padding of at most 1 on axis 1 of space, which has 2 places, got a padding of (2, 2)"),
+        (nn.ConvTranspose(2, 7, padding="CIRCULAR"),
+         "a circular padding of at most 2 on axis 1 of space, which has 2 places, got a padding of (3, 3)"),
+    ],
+)  # fmt: skip
+def test_padding_wider_than_one_axis_is_refused_also_by_name_and_in_jit(layer, expected):
+    params = layer.init(jax.random.key(0), jnp.ones((1, 9, 9, 1)))
+    for call in (layer, jax.jit(lambda params, x: layer(params, x))):
+        says(pt.LayerError, f"{layer!r}: expected {expected}", call, params, X)
+
+
+def test_zeros_and_the_edge_pad_as_widely_as_one_likes():
+    for options in ({"padding": "REPLICATE"}, {"padding": 4}, {"padding": 4, "padding_mode": "replicate"}):
+        layer = nn.Conv(2, 9, **options)
+        assert layer(layer.init(jax.random.key(0), X), X).shape == (1, 4, 2, 2)
 
 
 @pytest.mark.parametrize("padding", ["SAME", "CAUSAL", "CIRCULAR", "REFLECT", "REPLICATE"])

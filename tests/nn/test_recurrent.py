@@ -139,6 +139,20 @@ def test_bidirectional_and_stacked_are_pytorchs(kind):
     close(net(params, x), full, 2e-5)
 
 
+@pytest.mark.parametrize("kind", ["GRU", "RNN"])
+def test_bidirectional_from_given_states_where_no_sequence_fills_the_time(kind):
+    layer, x, lengths = nn.Bidirectional(KINDS[kind](5)), data(4, 7, 3), [2, 5, 5, 3]
+    first = data(2, 4, 5, seed=3)
+    module = torch_module(kind, 3, 5, bidirectional=True)
+
+    def ours(p, x):
+        y, last = layer.run(p, x, ((first[0],), (first[1],)), lengths=np.array(lengths, "uint8"))
+        return y, [jnp.stack(parts) for parts in zip(*last, strict=True)]
+
+    theirs = lambda t, x: packed(module, t, x, lengths, torch.tensor(first, dtype=torch.float64))
+    same_values_and_gradients(ours, theirs, drawn(layer, x), x, {"l0": "forward", "l0_reverse": "backward"})
+
+
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu])
 def test_the_plain_rnn_is_pytorchs_with_each_of_its_activations(activation):
     layer, x = nn.RNN(5, activation=activation), data(4, 6, 3)
@@ -207,14 +221,67 @@ def test_padding_counts_neither_in_values_nor_in_gradients(filler):
             np.testing.assert_allclose(dirty, clean, atol=1e-6)
 
 
-def test_a_length_that_is_impossible_gives_nan_and_others_their_values():
+def test_a_length_that_is_impossible_gives_nan_in_jit_and_others_their_values():
     layer, x = nn.LSTM(5), data(4, 3, 4)
     params = drawn(layer, x)
+    run = jax.jit(lambda lengths: layer.run(params, x, lengths=lengths))
     for given in (jnp.array([3, 4, -1, 0]), np.array([3, 4, -1, 0], "int8")):
-        ys, last = layer.run(params, x, lengths=given)
+        ys, last = run(given)
         for leaf in (ys, *last):
             assert np.isnan(leaf).reshape(4, -1).all(-1).tolist() == [False, True, True, False]
             assert np.isfinite(leaf).reshape(4, -1).all(-1).tolist() == [True, False, False, True]
+
+
+IMPOSSIBLE = "expected lengths from 0 to 3, the time of the input f32[4,3,5], got 4 in row 1, -1 in row 2"
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (nn.LSTM(5), f"LSTM(5): {IMPOSSIBLE}"),
+        (nn.GRU(5, reverse=True), f"GRU(5, reverse=True): {IMPOSSIBLE}"),
+        (nn.Bidirectional(nn.RNN(5)), f"at 'forward', RNN(5): {IMPOSSIBLE}"),
+        (nn.Sequential({"a": nn.Dense(5), "b": nn.Bidirectional(nn.LSTM(5))}), f"at 'b/forward', LSTM(5): {IMPOSSIBLE}"),
+        (nn.Repeat(nn.GRU(5), 2), f"at ':', GRU(5): {IMPOSSIBLE}"),
+    ],
+)  # fmt: skip
+def test_a_length_that_is_impossible_is_refused_where_it_is_known(layer, text):
+    x, lengths = data(4, 3, 5), [3, 4, -1, 0]
+    params = layer.init(jax.random.key(0), x)
+    calls = [layer, jax.grad(lambda params, x, lengths: layer(params, x, lengths=lengths).sum())]
+    if not isinstance(layer, (nn.Sequential, nn.Repeat)):
+        calls.append(layer.run)
+    for given in (jnp.array(lengths), np.array(lengths, "int8"), lengths):
+        says(pt.LayerError, text, layer, params, x, lengths=given)
+        for call in calls[2:]:
+            says(pt.LayerError, text, call, params, x, lengths=given)
+    says(pt.LayerError, text, calls[1], params, x, jnp.array(lengths))
+
+
+def test_impossible_lengths_of_one_sequence_of_many_axes_and_of_many_rows():
+    layer = nn.GRU(2)
+    params = layer.init(jax.random.key(0), jnp.ones((3, 1)))
+    expected = "GRU(2): expected lengths from 0 to 3, the time of the input"
+    says(pt.LayerError, f"{expected} f32[3,1], got 9", layer, params, jnp.ones((3, 1)), lengths=9)
+    given = np.array([[3, 0], [5, 1]])
+    says(
+        pt.LayerError,
+        f"{expected} f32[2,2,3,1], got 5 in row 1, 0",
+        layer,
+        params,
+        jnp.ones((2, 2, 3, 1)),
+        lengths=given,
+    )
+    rows = ", ".join(f"-1 in row {row}" for row in range(10))
+    many = jnp.full(64, -1)
+    says(
+        pt.LayerError,
+        f"{expected} f32[64,3,1], got {rows}, and 54 more",
+        layer,
+        params,
+        jnp.ones((64, 3, 1)),
+        lengths=many,
+    )
 
 
 @pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, lambda n: nn.Bidirectional(nn.RNN(n))])

@@ -85,6 +85,7 @@ ROOMS = [
     "initializers",
     "_paths",
     "_words",
+    "_numbers",
     "_errors",
 ]
 APART = {"nn", "look", "files"}
