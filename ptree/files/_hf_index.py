@@ -13,7 +13,7 @@ from .._errors import FileError, PtreeError
 from .._words import listed, quoted
 from ._facts import Facts
 from ._header import metadata_of, sealed, split_metadata, unique
-from ._locations import open_file
+from ._locations import regular_file
 from ._safetensors import SafetensorsFile
 
 _START = b'{"metadata":{"ptree_sum":"'
@@ -76,7 +76,7 @@ def read_index(path: Path, verify: bool) -> ShardIndex:
         FileError: it is damaged, or no index.
         OSError: it cannot be read.
     """
-    with open(open_file(path), "rb") as file:
+    with open(regular_file(path), "rb") as file:
         text = file.read(_LONGEST)
     return parsed_index(str(path), text, verify)
 

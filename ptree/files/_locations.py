@@ -67,12 +67,20 @@ def open_file(path: str | os.PathLike[str]) -> int:
         FileError: a folder, FIFO, socket or device is there.
         OSError: nothing is there, or it cannot be read.
     """
-    # first: opening a FIFO waits until somebody writes to it
+    return open_to_read(regular_file(path))
+
+
+def regular_file(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Return the path if nothing but a regular file, or a link to one, is there: opening a FIFO would wait for a writer.
+
+    Raises:
+        FileError: a folder, FIFO, socket or device is there.
+    """
     status = target_status(path)
     if status is not None and not is_regular(status):
         kind = _kind_of_file(status.st_mode)
         raise FileError(f"cannot load: {os.fspath(path)!r} is {kind}, not a file", is_damage=True)
-    return open_to_read(path)
+    return path
 
 
 def save_path(path: str) -> Path:
