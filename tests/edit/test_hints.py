@@ -53,5 +53,5 @@ def test_messages_about_long_patterns_and_names_stay_short(call):
     assert len(text) <= 12
     assert max(map(len, text)) <= 3000
     with pytest.raises(pt.PtreeError) as raised:
-        CALLS[call](LONG, [f"{'{a*,*a}' * 3000}", "*?" * 100_000])
+        CALLS[call](LONG, [f"{'{a*,*a}' * 3000}", "*?" * 2_000])
     assert len(str(raised.value)) <= 3000
