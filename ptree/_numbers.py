@@ -17,8 +17,8 @@ def whole_number(value: object) -> int | None:
     >>> whole_number(np.int64(3)), whole_number(np.array(3)), whole_number(3.0), whole_number(True)
     (3, 3, None, None)
     """
-    # The bools of Python and PyTorch have an index, and would pass as the size 1; those of NumPy and JAX have none.
-    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
+    # The bools of Python, PyTorch and older NumPy have an index, and would pass as the size 1; those of JAX have none.
+    if isinstance(value, (bool, np.bool_)) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(value)  # pyright: ignore[reportArgumentType]
