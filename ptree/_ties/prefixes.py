@@ -14,6 +14,7 @@ from .._errors import PathError, StructureError
 from .._paths import split
 from .._tree import Leaf, Place, PyTree, aliases, locate, no_path
 from .._words import describe, listed, quoted
+from .tables import path_or_above
 
 T = TypeVar("T")
 
@@ -114,7 +115,4 @@ def _has_deeper(path: str, values: Mapping[str, Leaf]) -> bool:
 
 def _nearest(path: str, values: Mapping[str, Leaf]) -> str:
     """The path of the table that is this one or the nearest above it; '' where there is none but the root."""
-    above = path
-    while above and above not in values:
-        above = above.rpartition("/")[0]
-    return above
+    return path_or_above(path, values) or ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._edit import Hints
@@ -108,16 +108,16 @@ def _with_ties(before: Structure, pairs: Mapping[str, Tie]) -> Tree:
     """The tree in which each of these paths, and what is below it, gives way to a tie."""
     after: dict[str, PyTree] = {}
     for path, value in before.entries.items():
-        alias = _path_or_above(path, pairs)
+        alias = path_or_above(path, pairs)
         if alias is None:
             after[path] = value
         else:
             after[alias] = pairs[alias]
-    containers = {path: node for path, node in before.containers.items() if _path_or_above(path, pairs) is None}
+    containers = {path: node for path, node in before.containers.items() if path_or_above(path, pairs) is None}
     return assemble(after, containers)
 
 
-def _path_or_above(path: str, paths: Mapping[str, Tie]) -> str | None:
+def path_or_above(path: str, paths: Container[str]) -> str | None:
     """The path itself or the one above it that is among these paths."""
     above = path
     while above:
@@ -158,7 +158,7 @@ def _written_out(tree: Tree, table: Mapping[str, str | Tie]) -> _WrittenOut:
 def _nested_aliases(pairs: Mapping[str, Tie]) -> list[Problem]:
     problems: list[Problem] = []
     for alias, tie in pairs.items():
-        above = _path_or_above(alias.rpartition("/")[0], pairs)
+        above = path_or_above(alias.rpartition("/")[0], pairs)
         if above is not None:
             text = (
                 f"cannot tie {alias!r} to {tie.shown()!r}: the table ties {above!r}, above it, to"
