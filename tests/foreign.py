@@ -378,6 +378,13 @@ class Block(nnx.Module):
         self.named = nnx.Dict({"a": nnx.Param(ones(2)), "b": nnx.Variable(ones(1))})
 
 
+def partitioned_variables():
+    """Variables whose kernel is boxed with its sharding. The lowest Flax asks JAX for the mesh by a deprecated name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="jax.interpreters.pxla", category=DeprecationWarning)
+        return PartitionedMLP().init(KEY, X)
+
+
 def flax_trees():
     variables = LinenMLP().init(KEY, X)
     block = Block(nnx.Rngs(0))
@@ -390,7 +397,7 @@ def flax_trees():
         "FrozenDict": freeze(variables),
         "FrozenDict in a dict": {"params": freeze(plain), "extra": {"w": ones(1)}},
         "FrozenDict of one": FrozenDict(w=ones(1), v=ones(2)),
-        "linen Partitioned": PartitionedMLP().init(KEY, X),
+        "linen Partitioned": partitioned_variables(),
         "linen TrainState": train_state.TrainState.create(apply_fn=LinenMLP().apply, params=plain, tx=optax.adam(1e-3)),
         "linen TrainState, frozen": train_state.TrainState.create(apply_fn=None, params=freeze(plain), tx=optax.sgd(0.1, momentum=0.9)),
         "linen DynamicScale": dynamic_scale.DynamicScale(),
