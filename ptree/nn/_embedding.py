@@ -102,7 +102,7 @@ def _in_32_bits(ids: jax.Array, count: int) -> jax.Array | np.ndarray:
     # JAX indexes in 32 bits, in which 2**32 would be 0.
     is_inside = (ids >= 0) & (ids < count)
     if isinstance(ids, (np.ndarray, np.generic)):  # without x64 an array of JAX would have 32 bits already
-        return np.where(is_inside, ids, -1).astype(np.int32)
+        return np.where(is_inside, ids.astype(np.int32), np.int32(-1))  # -1 does not fit into a uint64
     return jnp.where(is_inside, ids, -1).astype(jnp.int32)
 
 

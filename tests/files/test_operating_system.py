@@ -14,6 +14,7 @@ sys.modules["fcntl"] = None
 for name in ("pread", "preadv", "pwrite", "pwritev", "O_DIRECTORY", "O_CLOEXEC"):
     delattr(os, name)
 os.supports_fd.discard(os.chmod)
+os.supports_dir_fd.clear()
 real_open, real_close, open_files = os.open, os.close, {}
 
 def open_file(path, *args, **options):
