@@ -16,7 +16,7 @@ from multiprocessing import parent_process, util
 from typing import Any, Generic, TypeVar
 
 from .._errors import FileError
-from ._operating_system import call_in_forked_child
+from .._stored.operating_system import call_in_forked_child
 from ._threads import thread_pool
 
 T = TypeVar("T")

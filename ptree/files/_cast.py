@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from .._stored.kinds import may_have_dtype
 from .._tree import Leaf, signature
-from ._kinds import JAX_ARRAY, is_cut
+from ._kinds import is_cut
 
 _GROUPS = (jnp.floating, jnp.integer, jnp.complexfloating)
 
@@ -36,7 +37,7 @@ def is_of_other_kind(value: Leaf, like: Leaf) -> bool:
 
 def converted(value: Leaf, dtype: np.dtype) -> Leaf:
     """Convert an array to a dtype; NumPy converts to those that JAX lacks, or would cut to 32 bits."""
-    if isinstance(value, jax.Array) and (is_cut(dtype) or not JAX_ARRAY.has_dtype(dtype)):
+    if isinstance(value, jax.Array) and (is_cut(dtype) or not may_have_dtype("", dtype)):
         value = np.asarray(value)
     with np.errstate(all="ignore"):  # NumPy would warn of lost values, too
         return value.astype(dtype)

@@ -14,13 +14,13 @@ import jax
 
 from .._errors import FileError
 from .._numbers import whole_number
+from .._stored.locations import is_orbax
+from .._stored.operating_system import status_of
 from .._tree import PyTree
 from .._words import describe, lines, quoted
 from ._background import Background
 from ._load import load
-from ._locations import is_orbax
 from ._metrics import NAME, Mode, checked_best, checked_metrics, metrics_text
-from ._operating_system import status_of
 from ._orbax import begin_save, orbax
 from ._save import described, planned
 from ._steps import LAST_STEP, SavedStep, read_metrics, remove_step, saved_steps, sweep_folder

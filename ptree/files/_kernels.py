@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 
 from .._edit import leaves
+from .._stored.stored_leaf import StoredLeaf
 from .._tree import Tree, stacked_axes
 from .._words import describe, lines, quoted
 from ._saved_tree import SavedTree
-from ._stored_leaf import StoredLeaf
 
 
 def warn_of_kernels(saved: SavedTree, chosen: Tree, is_fitted: bool) -> None:

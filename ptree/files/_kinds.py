@@ -18,13 +18,17 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import FileError
-from .._tree import Leaf, PyTree, Tree, signature
+from .._stored.dtypes import CODES, LACKING, dtype_named
+from .._stored.kinds import PYTHON_NUMBERS, may_have_dtype
+from .._stored.stored_leaf import StoredLeaf
+from .._tree import LEAF_TYPES, Leaf, PyTree, Tree, signature
 from .._words import describe, lines, name_of, printable, quoted, short_dtype, shortened, with_fixes
-from ._dtypes import CODES, LACKING, dtype_named
-from ._stored_leaf import StoredLeaf
 
 if TYPE_CHECKING:
     import torch
+
+# JAX need not be asked whether it opens one: a third of the calls of a load
+LEAF_TYPES.add(StoredLeaf)
 
 _LONGEST_NAME = 60  # characters of the name of a function
 
@@ -56,14 +60,6 @@ class LeafKind(ABC):
     def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
         """Say why this leaf cannot be saved; "" if it can. `may_be_spread`: parts of it may be in other processes."""
         return ""
-
-    def misfit(self, stored: StoredLeaf) -> str:
-        """Say what a file states about a leaf that cannot be true of this kind; "" if all can."""
-        return ""
-
-    def has_dtype(self, dtype: np.dtype) -> bool:
-        """Whether leaves of this kind can have this dtype."""
-        return True
 
     def abstract(self, stored: StoredLeaf) -> jax.ShapeDtypeStruct:
         """The shape and dtype of the leaf that a file holds."""
@@ -105,9 +101,6 @@ class JaxArray(LeafKind):
         if not (may_be_spread or leaf.is_fully_addressable or leaf.is_fully_replicated):
             return f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
         return ""
-
-    def has_dtype(self, dtype: np.dtype) -> bool:
-        return not dtype.name.startswith("float6_")  # JAX has no arrays of 6-bit floats, NumPy has (ml_dtypes)
 
     def array_of(self, leaf: jax.Array) -> jax.Array:
         return leaf
@@ -176,9 +169,6 @@ class NumpyArray(LeafKind):
 class _OneNumber(LeafKind):
     """Base of the kinds whose leaves are one number."""
 
-    def misfit(self, stored: StoredLeaf) -> str:
-        return f"has the shape {[*stored.shape]}, and must be one number" if stored.shape else ""
-
     def array_of(self, leaf: Leaf) -> np.ndarray:
         return np.asarray(leaf)
 
@@ -212,7 +202,7 @@ class PythonNumber(_OneNumber):
         return type(leaf).__name__
 
     def has_name(self, name: str) -> bool:
-        return name in ("bool", "int", "float")
+        return name in PYTHON_NUMBERS
 
     def obstacle(self, leaf: Leaf, may_be_spread: bool) -> str:
         # NumPy makes an array of objects of an int that is too long for its dtypes
@@ -246,9 +236,6 @@ class TorchTensor(LeafKind):
         if str(leaf.layout) != "torch.strided":
             return f"a tensor of PyTorch of the layout {leaf.layout} on the device {leaf.device}"
         return ""
-
-    def has_dtype(self, dtype: np.dtype) -> bool:
-        return dtype not in LACKING
 
     def array_of(self, leaf: torch.Tensor) -> torch.Tensor:
         return leaf
@@ -397,9 +384,10 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
     except (TypeError, ValueError, SyntaxError):  # one with fields, or one that only PyTorch has
         return f"{describe(leaf)}, a dtype that safetensors does not have"
     is_known = dtype in CODES or dtype in LACKING
-    if not is_known or not kind.has_dtype(dtype):
+    kind_name = kind.name_of(leaf)
+    if not is_known or not may_have_dtype(kind_name, dtype):
         return f"{describe(leaf)}, a dtype that safetensors does not have"
-    return UnsavedLeaf(StoredLeaf(name, kind.name_of(leaf), dtype, tuple(array.shape)), array)
+    return UnsavedLeaf(StoredLeaf(name, kind_name, dtype, tuple(array.shape)), array)
 
 
 def dtype_of(array: Array) -> np.dtype:

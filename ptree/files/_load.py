@@ -17,11 +17,11 @@ from .._edit import Selector, leaves, map_leaves, paths, replace_leaves
 from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
+from .._stored.locations import checked_path, is_orbax
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, quoted, with_fixes
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
-from ._locations import checked_path, is_orbax
 from ._open import File
 from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
@@ -196,7 +196,7 @@ def _content(saved: SavedTree, compare: Compare) -> _Content:
     """Compare aliases that have tensors in the file, as `expand_ties` writes them, with the leaves that they are tied to."""
     broken: dict[str, str] = {}
     damaged: list[str] = []
-    for alias, tie in saved.facts.ties.items():
+    for alias, tie in saved.ties.items():
         if alias not in saved.leaves or tie.source not in saved.leaves:
             continue
         if saved.leaves[alias].unreadable or saved.leaves[tie.source].unreadable:

@@ -11,21 +11,21 @@ import numpy as np
 from jax.sharding import Sharding
 
 from .._edit import entries, map_leaves
-from .._errors import FileError, PathError
+from .._errors import FileError, PathError, TieError
 from .._paths import STACKED, split
+from .._stored.checksums import digest_in_thread
+from .._stored.facts import Facts
+from .._stored.hf_index import open_shards
+from .._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
+from .._stored.safetensors import SafetensorsFile
+from .._stored.stored_leaf import StoredLeaf
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
-from ._checksums import digest_in_thread
-from ._facts import Facts
-from ._hf_index import open_shards
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
-from ._locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
 from ._open_leaf import OpenAlias, OpenLeaf
 from ._placement import array_on_devices
-from ._safetensors import SafetensorsFile
-from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error
-from ._stored_leaf import StoredLeaf
+from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
 
 _TRIES = 10
@@ -87,6 +87,11 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         self.leaves = {name: file.header.leaves[name] for name, file in self._opened.by_leaf.items()}
         self.is_foreign = self._opened.facts is None
         self.facts = self._opened.facts or Facts(order=self._names_by_place())
+        try:
+            self.ties = ties_of(self.facts)
+        except TieError as error:
+            self.close()
+            raise FileError(f"cannot load {self.path!r}: {error}") from error
 
     def _names_by_place(self) -> list[str]:
         """The names in a file by another program, in the order of its data."""
@@ -135,7 +140,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
 
     def __getitem__(self, path: str) -> OpenLeaf:
         # the common case needs no tree of all names
-        if path in self.leaves and path not in self.facts.ties:
+        if path in self.leaves and path not in self.ties:
             return self._open_leaf(path)
         value = self._names.get(path)
         if isinstance(value, Tie):

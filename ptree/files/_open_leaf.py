@@ -8,14 +8,14 @@ import jax
 import numpy as np
 
 from .._errors import FileError
+from .._stored.checksums import digest
+from .._stored.leaf_parts import Index, run_of
+from .._stored.safetensors import SafetensorsFile
+from .._stored.stored_leaf import StoredLeaf
 from .._tree import ALL_LAYERS, Leaf, Tie, layer_of
 from .._tree import Index as LayerIndex
-from ._checksums import digest
 from ._kinds import JAX_ARRAY, leaf_of, refuse_unreadable, without_cut
-from ._leaf_parts import Index, run_of
-from ._safetensors import SafetensorsFile
 from ._saved_tree import damage_error
-from ._stored_leaf import StoredLeaf
 
 
 class OpenLeaf:

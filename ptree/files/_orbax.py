@@ -18,16 +18,16 @@ from jax.sharding import Sharding
 from .._edit import asdict, entries, items, map_leaves, unflatten
 from .._errors import FileError, PtreeError
 from .._paths import natural, split
+from .._stored.checksums import digest
+from .._stored.dtypes import UNKNOWN, dtype_named
+from .._stored.facts import Facts
+from .._stored.locations import is_orbax
+from .._stored.operating_system import is_regular, target_status
+from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, PyTree
 from .._words import lines, listed, quoted
-from ._checksums import digest
-from ._dtypes import UNKNOWN, dtype_named
-from ._facts import Facts
 from ._kinds import UnsavedLeaf, empty_name, leaf_of, refuse_cut, refuse_unreadable, unsaved
-from ._locations import is_orbax
-from ._operating_system import is_regular, target_status
-from ._saved_tree import Compare, ReadLeaves, SavedTree
-from ._stored_leaf import StoredLeaf
+from ._saved_tree import Compare, ReadLeaves, SavedTree, ties_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -150,8 +150,10 @@ class OrbaxCheckpoint(SavedTree):
         self._tree: PyTree = about.tree
         if metadata is None:
             self.facts, self.leaves = _described_by_orbax(self._tree)
+            self.ties = {}
             return
         self.facts, self.leaves = _described_by_ptree(metadata)
+        self.ties = ties_of(self.facts)
         found = {name: (np.dtype(array.dtype), tuple(array.shape)) for name, array in items(self._tree)}
         for name, leaf in self.leaves.items():
             if 0 in leaf.shape:

@@ -16,9 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from .._draw import Shardings, placement, shardings_for
 from .._edit import leaves, map_leaves
 from .._paths import STACKED
+from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, PyTree
 from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut
-from ._stored_leaf import StoredLeaf
 
 Block: TypeAlias = tuple[slice, ...]
 Shape: TypeAlias = tuple[int, ...]

@@ -12,13 +12,14 @@ from pathlib import Path
 from .._edit import entries
 from .._errors import FileError
 from .._paths import DEEPEST
+from .._stored.facts import Facts
+from .._stored.header import is_unicode, levels_problem
+from .._stored.locations import checked_path, refuse_other_kinds, save_path
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._background import Background
-from ._facts import Facts
-from ._header import is_unicode, levels_problem
 from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
-from ._locations import checked_path, refuse_other_kinds, save_path
+from ._saved_tree import stored_ties
 from ._turns import Turn
 from ._writer import Content, write_tree
 
@@ -236,7 +237,7 @@ def described(
     if problems:
         raise _unsaved_error(values, problems)
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
-    return leaves, Facts(order=[*values], ties=ties, empty=empty, containers=_containers(tree))
+    return leaves, Facts(order=[*values], ties=stored_ties(ties), empty=empty, containers=_containers(tree))
 
 
 def _unsaved_error(values: Mapping[str, PyTree], problems: Mapping[str, str]) -> FileError:

@@ -13,11 +13,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from .._errors import FileError
+from .._stored.locations import INDEX_SUFFIX, index_path, is_orbax
+from .._stored.operating_system import is_folder, is_regular, status_of, target_status
 from ._drafts import sweep
-from ._locations import INDEX_SUFFIX, index_path, is_orbax
 from ._metrics import metrics_in
 from ._open import File
-from ._operating_system import is_folder, is_regular, status_of, target_status
 from ._orbax import OrbaxCheckpoint
 from ._shards import remove_tree, sweep_shards
 

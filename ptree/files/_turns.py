@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from threading import Event, Lock
 
-from ._operating_system import call_in_forked_child
+from .._stored.operating_system import call_in_forked_child
 
 _lock = Lock()
 _turns: dict[str, list[Turn]] = {}

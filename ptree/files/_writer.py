@@ -9,14 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._checksums import NO_CHECKSUM, digest_in_thread
+from .._stored.checksums import NO_CHECKSUM, digest_in_thread
+from .._stored.facts import Facts
+from .._stored.header import header_bytes, laid_out, seal_of
+from .._stored.hf_index import index_bytes
+from .._stored.locations import index_path
+from .._stored.operating_system import create, flush_folder, locked_folder, write_all
+from .._stored.stored_leaf import StoredLeaf
 from ._drafts import draft, file_id, sweep
-from ._facts import Facts
-from ._header import header_bytes, laid_out, seal_of
-from ._hf_index import index_bytes
 from ._kinds import UnsavedLeaf
-from ._locations import index_path
-from ._operating_system import create, flush_folder, locked_folder, write_all
 from ._progress import Progress
 from ._shards import (
     free_names,
@@ -28,7 +29,6 @@ from ._shards import (
     sweep_shards,
     tagged_names,
 )
-from ._stored_leaf import StoredLeaf
 from ._threads import thread_pool
 
 

@@ -19,7 +19,7 @@ from trees import equal
 
 import ptree as pt
 from ptree import initializers as I
-from ptree.files._safetensors import SafetensorsFile
+from ptree._stored.safetensors import SafetensorsFile
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ptree as pt
-from ptree.files._dtypes import CODES, LACKING
+from ptree._stored.dtypes import CODES, LACKING
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import xxhash
 from trees import equal, language_model
 
 import ptree as pt
+from ptree._stored.dtypes import DTYPES
 from ptree._tree.tie import Tie
-from ptree.files._dtypes import DTYPES
 
 START = len(b'{"__metadata__":{"ptree_sum":"')
 

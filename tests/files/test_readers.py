@@ -13,7 +13,7 @@ import pytest
 from trees import TREES
 
 import ptree as pt
-from ptree.files._dtypes import CODES, DTYPES
+from ptree._stored.dtypes import CODES, DTYPES
 
 CORPUS = {name: tree for name, tree in TREES.items() if name != "a bare array"} | {
     "each dtype": {code: (np.arange(12) % 2).astype(dtype).reshape(3, 4) for code, dtype in DTYPES.items()}

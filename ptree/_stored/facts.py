@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from .._errors import FileError
-from .._tree import Leaf, Tie, Tree, assemble, transform_named
-from .._words import listed
-from ._dtypes import LACKING
-from ._kinds import empty_node
-from ._stored_leaf import StoredLeaf
+from .dtypes import LACKING
+from .stored_leaf import StoredLeaf
 
 VERSION = 1
 _TABLES = ("empty", "kinds", "dtypes", "containers", "sums", "shards")
+
+
+class StoredTie(NamedTuple):
+    """A tie as a file states it: the path of the source, and the names of the transforms that the alias is seen through."""
+
+    source: str
+    transforms: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: str, transforms: Iterable[str]) -> StoredTie:
+        return cls(source, tuple(transforms))
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Facts:
     """Facts that the metadata of a file state about a tree; each field is one key of the JSON, in this order."""
 
     order: list[str] = field(default_factory=list)
-    ties: dict[str, Tie] = field(default_factory=dict)
+    ties: dict[str, StoredTie] = field(default_factory=dict)
     empty: dict[str, str] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     dtypes: dict[str, str] = field(default_factory=dict)
@@ -43,7 +52,7 @@ class Facts:
         )
 
     def to_json(self) -> str:
-        ties = {alias: [tie.source, [step.name for step in tie.via]] for alias, tie in self.ties.items()}
+        ties = {alias: [tie.source, [*tie.transforms]] for alias, tie in self.ties.items()}
         fields = {**vars(self), "ties": ties}
         # empty fields are left out, to keep the metadata of a plain tree short
         stated = {name: value for name, value in fields.items() if value}
@@ -57,7 +66,7 @@ class Facts:
         version = table.pop("version")
         if version > VERSION:
             raise FileError(f"it has version {version} of the format; this ptree reads up to {VERSION}")
-        ties = {alias: _tie(*about) for alias, about in table.pop("ties", {}).items()}
+        ties = {alias: StoredTie.of(*about) for alias, about in table.pop("ties", {}).items()}
         facts = Facts(
             order=list(table.get("order", ())),
             replaced=list(table.get("replaced", ())),
@@ -69,24 +78,12 @@ class Facts:
         return facts
 
     def _check_texts(self) -> None:
-        texts = [*self.order, *self.replaced, *(tie.source for tie in self.ties.values())]
+        texts = [*self.order, *self.replaced]
+        for tie in self.ties.values():
+            texts += [tie.source, *tie.transforms]
         for name in _TABLES:
             texts += vars(self)[name].values()
         # a file from a stranger may hold any JSON; the code behind this point relies on strings
         for text in texts:
             if type(text) is not str or not text:
                 raise TypeError("a name in its metadata is not a string, or is empty")
-
-    def tree_of(self, leaves: Mapping[str, Leaf]) -> Tree:
-        """Build the tree of these leaves; raises ptree's errors, or ValueError if leaves and facts do not fit."""
-        empty = {path: empty_node(name) for path, name in self.empty.items()}
-        entries = {**empty, **self.ties, **leaves}
-        if len(entries) != len(self.order) or entries.keys() != {*self.order}:
-            missing = {*self.order} - {*entries}
-            unknown = {*entries} - {*self.order}
-            raise ValueError(f"its metadata do not fit its leaves: {listed(sorted(missing or unknown)[:3])}")
-        return assemble({path: entries[path] for path in self.order})
-
-
-def _tie(source: str, transforms: Iterable[str]) -> Tie:
-    return Tie(source, tuple(map(transform_named, transforms)))

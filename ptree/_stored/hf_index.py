@@ -11,10 +11,10 @@ from pathlib import Path
 
 from .._errors import FileError, PtreeError
 from .._words import listed, quoted
-from ._facts import Facts
-from ._header import metadata_of, sealed, split_metadata, unique
-from ._locations import regular_file
-from ._safetensors import SafetensorsFile
+from .facts import Facts
+from .header import metadata_of, sealed, split_metadata, unique
+from .locations import regular_file
+from .safetensors import SafetensorsFile
 
 _START = b'{"metadata":{"ptree_sum":"'
 _LONGEST = 1_000_000_000  # bytes of an index that are read: more is no index, but a file of another kind

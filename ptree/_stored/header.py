@@ -19,11 +19,11 @@ import numpy as np
 
 from .._errors import PtreeError
 from .._words import printable, quoted, shortened
-from ._checksums import NO_CHECKSUM, digest
-from ._dtypes import BITS, CODES, DTYPES, LACKING, LACKING_BY_NAME, UNKNOWN, Storage
-from ._facts import Facts
-from ._kinds import kind_named
-from ._stored_leaf import StoredLeaf
+from .checksums import NO_CHECKSUM, digest
+from .dtypes import BITS, CODES, DTYPES, LACKING, LACKING_BY_NAME, UNKNOWN, Storage
+from .facts import Facts
+from .kinds import may_have_dtype, misfit_of
+from .stored_leaf import StoredLeaf
 
 ALIGNED = 64
 """Bytes: the data begin at a multiple of it, and so does every tensor whose size is one; JAX uses such memory as it is."""
@@ -325,8 +325,7 @@ def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
     if name in facts.dtypes and not leaf.unreadable:
         leaf = _as_lacking(leaf, facts.dtypes[name])
     # a kind that this ptree does not know is an error only when the leaf is read
-    kind = kind_named(leaf.kind)
-    misfit = "" if kind is None or leaf.unreadable else kind.misfit(leaf)
+    misfit = "" if leaf.unreadable else misfit_of(leaf)
     if misfit:
         raise ValueError(f"{quoted(name)} {misfit}")
     return leaf
@@ -341,8 +340,6 @@ def _as_lacking(tensor: StoredLeaf, dtype_name: str) -> StoredLeaf:
     # a damaged file may have fewer axes than the storage adds
     shape = tensor.shape[: max(0, len(tensor.shape) - len(storage.axes))]
     is_stored_so = (storage.dtype, (*shape, *storage.axes)) == (tensor.dtype, tensor.shape)
-    kind = kind_named(tensor.kind)
-    may_have_dtype = kind is None or kind.has_dtype(dtype)
-    if not (is_stored_so and may_have_dtype):
+    if not (is_stored_so and may_have_dtype(tensor.kind, dtype)):
         raise ValueError(f"{quoted(tensor.name)} is {tensor.dtype}{[*tensor.shape]}, and cannot be {dtype} too")
     return replace(tensor, dtype=dtype, shape=shape)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._errors import FileError, PtreeError
-from ._checksums import digest_of_runs
-from ._header import ALIGNED, Header, header_length, parsed
-from ._leaf_parts import read_block
-from ._locations import open_file
-from ._operating_system import read_into
-from ._stored_leaf import StoredLeaf
+from .checksums import digest_of_runs
+from .header import ALIGNED, Header, header_length, parsed
+from .leaf_parts import read_block
+from .locations import open_file
+from .operating_system import read_into
+from .stored_leaf import StoredLeaf
 
 _RUN = 1 << 24
 """Bytes that are hashed at a time, of a leaf that is not to be in memory as a whole."""

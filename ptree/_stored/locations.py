@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .._errors import FileError
 from .._words import describe, quoted
-from ._operating_system import is_regular, open_to_read, target_status
+from .operating_system import is_regular, open_to_read, target_status
 
 INDEX_SUFFIX = ".index.json"
 # a file that each checkpoint of Orbax has, whatever it holds
