@@ -2,50 +2,16 @@
 
 A model is a pure function `f(params, x)`, and `params` is an immutable nested dict that JAX flattens as
 fast as a plain one. Every public name of the package is on this page once, in reading order; the layers
-are in `ptree.nn`, the initialisers in `ptree.initializers`. The rooms at the end are opened when they are
-first used, so that `import ptree` stays quick.
+are in `ptree.nn`, the initialisers in `ptree.initializers`. Each room is opened when a name of it is first
+used: `import ptree` stays quick, and the command line looks at files without JAX.
 """
 
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from ._imports import when_imported as _when_imported
+
 __version__ = "0.1.0"
-
-# the tree
-from ._tree import Tree as Tree
-
-# reading and writing, on any pytree
-from ._edit import get as get  # what is at a path
-from ._edit import set as set  # another value at a path that exists
-from ._edit import put as put  # anything at any path
-from ._edit import update as update  # a function of each selected leaf
-from ._edit import items as items  # (path, leaf) pairs
-from ._edit import paths as paths  # the paths alone
-from ._edit import count as count  # how many numbers
-from ._edit import select as select  # the selected leaves only
-from ._edit import partition as partition  # the selected leaves, and the rest
-from ._edit import mask as mask  # True at the selected leaves
-from ._edit import merge as merge  # the inverse of partition
-from ._edit import drop as drop  # without the selected leaves
-from ._edit import rename as rename  # other names, by pattern
-from ._edit import flatten as flatten  # one flat dict, path -> leaf
-from ._edit import unflatten as unflatten  # the inverse of flatten
-from ._edit import asdict as asdict  # nested plain dicts
-
-# rules, and trees that should fit
-from ._edit import label as label  # a value for each leaf, by rule
-from ._edit import explain as explain  # which rule takes which leaf
-from ._edit import check as check  # one error for all in which two trees differ
-
-# sharing
-from ._ties import tie as tie  # two names for one leaf
-from ._ties import untie as untie  # a leaf for each name
-from ._ties import ties as ties  # alias -> source
-from ._ties import prefix as prefix  # one value for all below a path: axes of vmap, labels
-from ._tree import transposed as transposed  # a tie through a transpose
-from . import sharing as sharing  # equal leaves, transforms of your own, the gradient of each use
-
-# layers as one
-from . import stacks as stacks  # stack, unstack, scan
 
 # what can go wrong
 from ._errors import FileError as FileError
@@ -58,6 +24,43 @@ from ._errors import StructureError as StructureError
 from ._errors import TieError as TieError
 
 if _TYPE_CHECKING:
+    # the tree
+    from ._tree import Tree as Tree
+
+    # reading and writing, on any pytree
+    from ._edit import get as get  # what is at a path
+    from ._edit import set as set  # another value at a path that exists
+    from ._edit import put as put  # anything at any path
+    from ._edit import update as update  # a function of each selected leaf
+    from ._edit import items as items  # (path, leaf) pairs
+    from ._edit import paths as paths  # the paths alone
+    from ._edit import count as count  # how many numbers
+    from ._edit import select as select  # the selected leaves only
+    from ._edit import partition as partition  # the selected leaves, and the rest
+    from ._edit import mask as mask  # True at the selected leaves
+    from ._edit import merge as merge  # the inverse of partition
+    from ._edit import drop as drop  # without the selected leaves
+    from ._edit import rename as rename  # other names, by pattern
+    from ._edit import flatten as flatten  # one flat dict, path -> leaf
+    from ._edit import unflatten as unflatten  # the inverse of flatten
+    from ._edit import asdict as asdict  # nested plain dicts
+
+    # rules, and trees that should fit
+    from ._edit import label as label  # a value for each leaf, by rule
+    from ._edit import explain as explain  # which rule takes which leaf
+    from ._edit import check as check  # one error for all in which two trees differ
+
+    # sharing
+    from ._ties import tie as tie  # two names for one leaf
+    from ._ties import untie as untie  # a leaf for each name
+    from ._ties import ties as ties  # alias -> source
+    from ._ties import prefix as prefix  # one value for all below a path: axes of vmap, labels
+    from ._tree import transposed as transposed  # a tie through a transpose
+    from . import sharing as sharing  # equal leaves, transforms of your own, the gradient of each use
+
+    # layers as one
+    from . import stacks as stacks  # stack, unstack, scan
+
     # drawing
     from ._draw import Param as Param  # a parameter that is not drawn yet
     from ._draw import init as init  # every parameter of a spec
@@ -73,33 +76,35 @@ if _TYPE_CHECKING:
     from .files import load_report as load_report  # the same, and what became of each leaf
     from .files import open as open  # a file, read leaf by leaf
     from .files import save as save  # a tree to a file
+    from . import look as look  # statistics, differences, plots, reports
     from .look import summary as summary  # every parameter, its shape and size
 
 _ROOMS = {
-    "Param": "_draw",
-    "init": "_draw",
-    "reinit": "_draw",
-    "abstract": "_draw",
+    "_tree": "Tree transposed",
+    "_edit": "get set put update items paths count select partition mask merge drop rename flatten unflatten asdict label explain check",
+    "_ties": "tie untie ties prefix",
+    "sharing": "sharing",
+    "stacks": "stacks",
+    "_draw": "Param init reinit abstract",
     "random": "random",
     "initializers": "initializers",
     "nn": "nn",
-    "Checkpoints": "files",
-    "load": "files",
-    "load_report": "files",
-    "open": "files",
-    "save": "files",
-    "summary": "look",
+    "files": "Checkpoints load load_report open save",
+    "look": "look summary",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'ptree' has no attribute {name!r}")
-    from importlib import import_module
+    for room, names in _ROOMS.items():
+        if name in names.split():
+            module = _import_module(f"ptree.{room}")
+            value = globals()[name] = module if name == room else getattr(module, name)
+            return value
+    raise AttributeError(f"module 'ptree' has no attribute {name!r}")
 
-    room = import_module(f"ptree.{_ROOMS[name]}")
-    value = globals()[name] = room if name == _ROOMS[name] else getattr(room, name)
-    return value
+
+# JAX must know Trees before it reads an exported function that takes one
+_when_imported("jax", lambda _: _import_module("ptree._tree"))
 
 
 def __dir__() -> list[str]:
@@ -109,6 +114,6 @@ def __dir__() -> list[str]:
 __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
-    "label", "load", "load_report", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
+    "label", "load", "load_report", "look", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
     "sharing", "stacks", "summary", "tie", "ties", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

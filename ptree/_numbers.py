@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 import operator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 
 def whole_number(value: object) -> int | None:
@@ -34,6 +31,10 @@ def real_number(value: object) -> float | None:
         return int(value) if abs(value) < 1e300 else math.inf  # it may be too large for a float
     if isinstance(value, float):
         return float(value)  # NumPy's float64 is one too
+    import jax  # looking at a file, which imports this module, needs no JAX
+    import jax.numpy as jnp
+    from jax.core import Tracer
+
     # A number of NumPy or an array without axes, also of bfloat16, which is no subclass of NumPy's floats.
     if isinstance(value, (np.generic, np.ndarray, jax.Array)) and not isinstance(value, Tracer):
         is_real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)

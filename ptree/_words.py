@@ -14,6 +14,7 @@ _MOST_LITERAL = 32  # characters
 _MOST_CHARACTERS_COMPARED = 200
 _MOST_NAMES_COMPARED = 5000
 _NARROWEST_COLUMN = 12
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")  # powers of 1024, as memory is sized
 
 
 # ------------------------------------------------------------------------------- one name
@@ -202,6 +203,15 @@ def suggestion(wrong: str, names: Iterable[str], prefix: str = "") -> str:
     """
     near = nearest(wrong, names)
     return "" if near is None else f" Did you mean {quoted(prefix + near)}?"
+
+
+def in_bytes(count: int) -> str:
+    """A size in bytes, in the largest unit of which there is at least one: `1.5 MiB`."""
+    if count < 1024:
+        return f"{count} B"
+    # By bits, since a logarithm in floats can be off by one at a power of 1024.
+    power = min((count.bit_length() - 1) // 10, len(_UNITS) - 1)
+    return f"{count / 1024**power:.1f} {_UNITS[power]}"
 
 
 # --------------------------------------------------------------------------------- tables

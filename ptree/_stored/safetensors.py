@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap as mmap_
 import os
 from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
@@ -83,6 +84,13 @@ class SafetensorsFile:
         """A run of numbers of a leaf, counted in C order."""
         itemsize = leaf.dtype.itemsize
         return self.read(leaf.start + first * itemsize, count * itemsize).view(leaf.dtype)
+
+    def chunks(self, leaf: StoredLeaf, most: int) -> Iterator[np.ndarray]:
+        """The numbers of a leaf in C order, at most `most` bytes at a time; each is valid until the next one is read."""
+        count, itemsize = prod(leaf.shape), leaf.dtype.itemsize
+        at_once = max(1, most // itemsize)
+        for first in range(0, count, at_once):
+            yield self.run(leaf, first, min(at_once, count - first))
 
     def array(self, leaf: StoredLeaf) -> np.ndarray:
         """A whole leaf, not compared with its checksum."""

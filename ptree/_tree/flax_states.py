@@ -10,9 +10,9 @@ import jax
 from jax.tree_util import keystr
 
 from .._errors import StructureError
+from .._imports import when_imported
 from .._words import describe, lines, listed
 from .entries import aliases
-from .imports import when_imported
 from .layout import MISSING, BareTree
 from .leaf import PyTree, same, signature
 from .tree import Tree

@@ -16,6 +16,7 @@ from .._errors import FileError
 from .._numbers import whole_number
 from .._stored.locations import is_orbax
 from .._stored.operating_system import status_of
+from .._stored.steps import LAST_STEP, SavedStep, saved_steps
 from .._tree import PyTree
 from .._words import describe, lines, quoted
 from ._background import Background
@@ -23,7 +24,7 @@ from ._load import load
 from ._metrics import NAME, Mode, checked_best, checked_metrics, metrics_text
 from ._orbax import begin_save, orbax
 from ._save import described, planned
-from ._steps import LAST_STEP, SavedStep, read_metrics, remove_step, saved_steps, sweep_folder
+from ._steps import read_metrics, remove_step, sweep_folder
 from ._turns import Turn
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
@@ -15,9 +14,8 @@ from .._errors import FileError, PathError, TieError
 from .._paths import STACKED, split
 from .._stored.checksums import digest_in_thread
 from .._stored.facts import Facts
-from .._stored.hf_index import open_shards
-from .._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
-from .._stored.safetensors import SafetensorsFile
+from .._stored.locations import checked_path
+from .._stored.stored import open_stored
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
@@ -28,7 +26,6 @@ from ._placement import array_on_devices
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
 
-_TRIES = 10
 """How often to look for a file while others save the tree as one file and as shards in turn."""
 
 
@@ -66,50 +63,31 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     return File(checked_path(path, "open(path)"), verify=verify, mmap=mmap)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """The open files of a tree: one file or its shards, the metadata, and the file of each leaf."""
-
-    path: str
-    shards: list[SafetensorsFile]
-    by_leaf: dict[str, SafetensorsFile]
-    facts: Facts | None
-    metadata: dict[str, str]
-
-
 class File(SavedTree, Mapping[str, OpenLeaf]):
     """An open file: path -> leaf, in declared order; closed by `with`, or by `close`."""
 
     def __init__(self, path: str, *, verify: bool = True, mmap: bool = False):
         self._verify = verify
-        self._opened = _open_either_form(path, verify, mmap)
-        self.path, self.metadata = self._opened.path, self._opened.metadata
-        self.leaves = {name: file.header.leaves[name] for name, file in self._opened.by_leaf.items()}
-        self.is_foreign = self._opened.facts is None
-        self.facts = self._opened.facts or Facts(order=self._names_by_place())
+        self.stored = open_stored(path, verify=verify, mmap=mmap)
+        self.path, self.metadata = self.stored.path, self.stored.metadata
+        self.leaves = {name: file.header.leaves[name] for name, file in self.stored.by_leaf.items()}
+        self.is_foreign = self.stored.facts is None
+        self.facts = self.stored.facts or Facts(order=self.stored.names_by_place())
         try:
             self.ties = ties_of(self.facts)
         except TieError as error:
             self.close()
             raise FileError(f"cannot load {self.path!r}: {error}") from error
 
-    def _names_by_place(self) -> list[str]:
-        """The names in a file by another program, in the order of its data."""
-        names: list[str] = []
-        for shard in self._opened.shards:
-            inside = [name for name, file in self._opened.by_leaf.items() if file is shard]
-            names += sorted(inside, key=lambda name: self.leaves[name].start)
-        return names
-
     @property
     def size(self) -> int:
         """How many bytes it has, all shards together."""
-        return sum(shard.size for shard in self._opened.shards)
+        return sum(shard.size for shard in self.stored.shards)
 
     @property
     def bytes_read(self) -> int:
         """How many bytes were read so far, those of the header too."""
-        return sum(shard.bytes_read for shard in self._opened.shards)
+        return sum(shard.bytes_read for shard in self.stored.shards)
 
     @property
     def containers(self) -> dict[str, str]:
@@ -134,7 +112,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         return {path: value for path, value in everything.items() if isinstance(value, (StoredLeaf, Tie))}
 
     def _open_leaf(self, name: str, layers: LayerIndex = ()) -> OpenLeaf:
-        return OpenLeaf(self.leaves[name], self._opened.by_leaf[name], self._verify, layers)
+        return OpenLeaf(self.leaves[name], self.stored.by_leaf[name], self._verify, layers)
 
     # ---------------------------------------------------------------------------- a mapping
 
@@ -180,7 +158,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
 
     def close(self) -> None:
         """Close the files; arrays that use mapped memory stay."""
-        for shard in self._opened.shards:
+        for shard in self.stored.shards:
             shard.close()
 
     def __repr__(self) -> str:
@@ -200,7 +178,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         """
         shardings = shardings or {}
         # a disk reads fastest from front to back
-        leaves = sorted(leaves, key=lambda leaf: (self._opened.by_leaf[leaf.name].path, leaf.start))
+        leaves = sorted(leaves, key=lambda leaf: (self.stored.by_leaf[leaf.name].path, leaf.start))
         try:
             # before the first byte is read: one error for all leaves
             refuse_unreadable(leaves)
@@ -218,7 +196,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         sums: dict[str, Callable[[], str]] = {}
         with thread_pool("ptree.sum") as pool:
             for leaf in leaves:
-                file, sharding = self._opened.by_leaf[leaf.name], shardings.get(leaf.name)
+                file, sharding = self.stored.by_leaf[leaf.name], shardings.get(leaf.name)
                 has_sum = self._verify and leaf.checksum != ""
                 if sharding is not None and not sharding.is_fully_replicated:
                     values[leaf.name] = array_on_devices(partial(file.block, leaf), leaf.shape, sharding)
@@ -237,34 +215,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         return ReadLeaves(values, damaged)
 
     def damage_error(self, names: list[str]) -> FileError:
-        if len(self._opened.shards) == 1:
+        if len(self.stored.shards) == 1:
             return damage_error(self.path, names)
-        files = {os.path.basename(self._opened.by_leaf[name].path) for name in names}
+        files = {os.path.basename(self.stored.by_leaf[name].path) for name in names}
         return damage_error(self.path, names, f", in {listed(sorted(files))}")
-
-
-def _open_either_form(path: str, verify: bool, mmap: bool) -> _Opened:
-    """Open the one file, or the shards; another process may be about to replace the one by the other."""
-    for _ in range(_TRIES - 1):
-        try:
-            return _open_once(path, verify, mmap)
-        except FileNotFoundError:
-            continue
-    # the last try raises its error
-    return _open_once(path, verify, mmap)
-
-
-def _open_once(path: str, verify: bool, mmap: bool) -> _Opened:
-    """Open the one file if it is there, else the shards of its index."""
-    file = file_path(path)
-    has_only_index = not file.exists() and index_path(file).exists()
-    if path.endswith(INDEX_SUFFIX) or has_only_index:
-        index, shards = open_shards(index_path(file), verify=verify, mmap=mmap)
-        by_leaf = {leaf: shards[name] for leaf, name in index.files.items()}
-        return _Opened(index.path, [*shards.values()], by_leaf, index.facts, index.metadata)
-    if is_orbax(path):
-        raise FileError(f"cannot open {path!r}: Orbax wrote it, and only ptree.load reads it")
-    shown = str(file) if os.path.isdir(path) else path
-    one = SafetensorsFile(shown, verify=verify, mmap=mmap)
-    by_leaf = dict.fromkeys(one.header.leaves, one)
-    return _Opened(shown, [one], by_leaf, one.header.facts, one.header.metadata)

@@ -11,9 +11,7 @@ from .._edit import Selector, choose, entries, leaves
 from .._errors import StructureError
 from .._paths import STACKED
 from .._tree import Leaf, PyTree, Tie, shape_only, signature
-from .._words import listed, short_dtype, table
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")  # powers of 1024, as memory is sized
+from .._words import in_bytes, listed, short_dtype, table
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,13 @@ class Summary:
         # An alias takes no memory of its own, so it shows its source in the place of sizes.
         if row.tied_to is not None:
             return [row.path, shape, f"= {row.tied_to}"]
-        cells = [row.path, shape, row.dtype, f"{row.count:,}", _in_bytes(row.bytes)]
+        cells = [row.path, shape, row.dtype, f"{row.count:,}", in_bytes(row.bytes)]
         if self.trainable is not None:
             cells.append(_YES_OR_NO[row.trainable])
         return cells
 
     def _total(self) -> str:
-        text = f"total: {self.count:,} in {len(self._leaves)} leaves, {_in_bytes(self.bytes)}"
+        text = f"total: {self.count:,} in {len(self._leaves)} leaves, {in_bytes(self.bytes)}"
         tied = len(self.rows) - len(self._leaves)
         if tied:
             text += f"; {tied} tied"
@@ -171,15 +169,6 @@ def _shape_of(row: Row) -> str:
     stacks = row.path.split("/").count(STACKED)
     sizes = "".join(f"{size} x " for size in row.shape[:stacks])
     return sizes + str(row.shape[stacks:])
-
-
-def _in_bytes(count: int) -> str:
-    """The bytes cell of a row, in the largest unit of which there is at least one: `1.5 MiB`."""
-    if count < 1024:
-        return f"{count} B"
-    # By bits, since a logarithm in floats can be off by one at a power of 1024.
-    power = min((count.bit_length() - 1) // 10, len(_UNITS) - 1)
-    return f"{count / 1024**power:.1f} {_UNITS[power]}"
 
 
 def _without_middle(rows: Sequence[Sequence[str]], most: int | None) -> list[Sequence[str]]:

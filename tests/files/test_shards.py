@@ -177,7 +177,7 @@ def test_each_device_reads_its_own_bytes_of_shards(file):
     assert equal(loaded, pt.Tree(tree))
     assert len(loaded["a"].addressable_shards) == 8
     with pt.open(file) as opened:
-        shard, at = opened._opened.by_leaf["a"].path, opened.leaves["a"].start + 5
+        shard, at = opened.stored.by_leaf["a"].path, opened.leaves["a"].start + 5
     with open(shard, "r+b") as raw:
         raw.seek(at)
         byte = raw.read(1)

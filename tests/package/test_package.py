@@ -17,7 +17,7 @@ ROOT = Path(pt.__file__).parent
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-NAMESPACES = {"initializers", "nn", "random", "sharing", "stacks"}
+NAMESPACES = {"initializers", "look", "nn", "random", "sharing", "stacks"}
 
 
 def test_all_is_exactly_what_is_exported():
@@ -74,6 +74,8 @@ def imports():
 
 
 ROOMS = [
+    "__main__",
+    "_command_line",
     "nn",
     "look",
     "files",
@@ -83,13 +85,17 @@ ROOMS = [
     "_edit",
     "_tree",
     "initializers",
+    "_stored",
     "_paths",
     "_words",
     "_numbers",
     "_errors",
+    "_imports",
 ]
-APART = {"nn", "look", "files"}
-"""These do not import each other."""
+APART = {"nn", "files"}
+"""These do not import each other, and only `look` imports one of them: it looks at the files that are loaded."""
+WITHOUT_JAX = ["look", "_stored", "_paths"]
+"""Importing these does not import JAX, so that the command line looks at a file at once."""
 
 
 def test_each_room_imports_only_rooms_below_it():
@@ -136,13 +142,26 @@ def test_importing_starts_no_backend_and_loads_nothing_heavy():
         "dataclasses.dataclass = lambda *args, **options: made.append(args) or dataclass(*args, **options)\n"
         "import ptree\n"
         "assert len(made) <= 1, 'each dataclass takes as long as three small modules'\n"
-        "lazy = {f'ptree.{name}' for name in ('_draw', 'random', 'initializers', 'nn', 'files', 'look')}\n"
+        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look')}\n"
         "assert not lazy & set(sys.modules), lazy & set(sys.modules)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert new <= {'ptree'}, new"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("room", WITHOUT_JAX)
+def test_what_looks_at_files_does_not_import_jax(room):
+    code = f"import sys, ptree.{room}; assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_trees_are_registered_when_jax_is_imported_after_ptree():
+    code = "import ptree, sys; assert 'jax' not in sys.modules; import jax; assert 'ptree._tree' in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

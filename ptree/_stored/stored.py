@@ -1,0 +1,65 @@
+"""Stored: an open file of leaves, or the shards of one, without its tree; found in either form at a path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from .._errors import FileError
+from .facts import Facts
+from .hf_index import open_shards
+from .locations import INDEX_SUFFIX, file_path, index_path, is_orbax
+from .safetensors import SafetensorsFile
+
+_TRIES = 10
+"""How often to look for a file that another process replaces by shards, or the other way round."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The open files of a tree: one file or its shards, the metadata, and the file of each leaf."""
+
+    path: str
+    shards: list[SafetensorsFile]
+    by_leaf: dict[str, SafetensorsFile]
+    facts: Facts | None
+    metadata: dict[str, str]
+
+    def names_by_place(self) -> list[str]:
+        """The names in the order of the data, which is the order of a tree that another program wrote."""
+        names: list[str] = []
+        for shard in self.shards:
+            inside = [name for name, file in self.by_leaf.items() if file is shard]
+            names += sorted(inside, key=lambda name: shard.header.leaves[name].start)
+        return names
+
+    def close(self) -> None:
+        for shard in self.shards:
+            shard.close()
+
+
+def open_stored(path: str, *, verify: bool, mmap: bool) -> Stored:
+    """Open the one file, or the shards; another process may be about to replace the one by the other."""
+    for _ in range(_TRIES - 1):
+        try:
+            return _open_once(path, verify, mmap)
+        except FileNotFoundError:
+            continue
+    # the last try raises its error
+    return _open_once(path, verify, mmap)
+
+
+def _open_once(path: str, verify: bool, mmap: bool) -> Stored:
+    """Open the one file if it is there, else the shards of its index."""
+    file = file_path(path)
+    has_only_index = not file.exists() and index_path(file).exists()
+    if path.endswith(INDEX_SUFFIX) or has_only_index:
+        index, shards = open_shards(index_path(file), verify=verify, mmap=mmap)
+        by_leaf = {leaf: shards[name] for leaf, name in index.files.items()}
+        return Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata)
+    if is_orbax(path):
+        raise FileError(f"cannot open {path!r}: Orbax wrote it, and only ptree.load reads it")
+    shown = str(file) if os.path.isdir(path) else path
+    one = SafetensorsFile(shown, verify=verify, mmap=mmap)
+    by_leaf = dict.fromkeys(one.header.leaves, one)
+    return Stored(shown, [one], by_leaf, one.header.facts, one.header.metadata)
