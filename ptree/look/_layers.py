@@ -1,0 +1,114 @@
+"""Group the leaves of a model that have one name in each layer; write one number for each layer as a sparkline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+_BARS = "▁▂▃▄▅▆▇█"
+_NOT_FINITE = "!"
+
+_Family = dict[tuple[str, ...], list[tuple[int, str]]]
+"""The segments around a number -> each number that stands there, with its path."""
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Leaves that have one name in each layer, in the order of the layers."""
+
+    name: str
+    """`h/{0..11}/attn/kernel`; of a leaf that stands alone its path."""
+    paths: tuple[str, ...]
+
+
+def group_by_layer(paths: Iterable[str]) -> list[LayerGroup]:
+    """Group paths that differ in one segment alone, a number; in the order in which each group begins.
+
+    >>> [group.name for group in group_by_layer(["h/0/w", "h/0/b", "h/1/w", "h/1/b", "head"])]
+    ['h/{0..1}/w', 'h/{0..1}/b', 'head']
+
+    Where a path has several numbers, the first one groups, if other paths differ from it there, else the next.
+    """
+    paths = list(dict.fromkeys(paths))
+    left, which = paths, 0
+    group_of: dict[str, LayerGroup] = {}
+    while left:
+        families = _families(left, which)
+        for around, members in families.items():
+            if len(members) > 1:
+                group = _group(around, sorted(members))
+                group_of.update(dict.fromkeys(group.paths, group))
+        numbered = [path for members in families.values() for _, path in members]
+        left, which = [path for path in numbered if path not in group_of], which + 1
+    groups: dict[str, LayerGroup] = {}
+    for path in paths:
+        group = group_of.get(path) or LayerGroup(path, (path,))
+        groups[group.name] = group
+    return list(groups.values())
+
+
+def _families(paths: Iterable[str], which: int) -> _Family:
+    """The paths that have so many numbers, by what stands around that number."""
+    families: _Family = {}
+    for path in paths:
+        segments = path.split("/")
+        places = [place for place, segment in enumerate(segments) if segment.isdecimal() and segment.isascii()]
+        if which < len(places):
+            number = segments[places[which]]
+            segments[places[which]] = "\0"  # stands in no path that is written for people
+            families.setdefault(tuple(segments), []).append((int(number), path))
+    return families
+
+
+def _group(around: Sequence[str], members: Sequence[tuple[int, str]]) -> LayerGroup:
+    numbers = number_ranges([number for number, _ in members])
+    name = "/".join(numbers if segment == "\0" else segment for segment in around)
+    return LayerGroup(name, tuple(path for _, path in members))
+
+
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Sorted numbers as the braces of a pattern: `{0..11}`, `{0..3,5}`.
+
+    >>> number_ranges([0, 1, 2, 5])
+    '{0..2,5}'
+    """
+    parts: list[str] = []
+    first = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            low, high = numbers[first], numbers[at - 1]
+            parts.append(str(low) if low == high else f"{low}..{high}")
+            first = at
+    return "{" + ",".join(parts) + "}"
+
+
+def sparkline(values: Sequence[float], most: int = 24) -> str:
+    """One bar for each value, from the least to the largest; of many values one bar for several. `!` stands for NaN and inf.
+
+    >>> sparkline([1, 2, 3, float("nan")])
+    '▁▅█!'
+    """
+    shown = [_mean(part) for part in _parts(values, most)]
+    finite = [value for value in shown if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    return "".join(_bar(value, low, high) for value in shown)
+
+
+def _parts(values: Sequence[float], most: int) -> list[Sequence[float]]:
+    count = min(len(values), most)
+    bounds = [at * len(values) // count for at in range(count + 1)] if count else []
+    return [values[start:stop] for start, stop in pairwise(bounds)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _bar(value: float, low: float, high: float) -> str:
+    if not math.isfinite(value):
+        return _NOT_FINITE
+    if high == low:
+        return _BARS[len(_BARS) // 2 - 1]
+    return _BARS[round((value - low) / (high - low) * (len(_BARS) - 1))]
