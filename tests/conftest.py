@@ -15,7 +15,9 @@ from slow import SLOW
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # a GPU would round float32 to 10 bits, and differ in 1e-3
+os.environ.setdefault(
+    "JAX_DEFAULT_MATMUL_PRECISION", "highest"
+)  # a GPU would round float32 to 10 bits, and differ in 1e-3
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 settings.register_profile("long", max_examples=20_000, deadline=None)
