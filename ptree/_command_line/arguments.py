@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+import ptree
+
 from .._words import printable, suggestion
 from . import change, check, completion, get, look
 
@@ -32,9 +34,7 @@ def parser() -> Parser:
         description="Look at files of parameters: safetensors, shards, npz, folders of checkpoints.",
         epilog=_EXIT_CODES,
     )
-    from .. import __version__
-
-    whole.add_argument("--version", action="version", version=f"ptree {__version__}")
+    whole.add_argument("--version", action="version", version=f"ptree {ptree.__version__}")
     commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
     for module in (look, get, check, change):
         module.add_commands(commands)

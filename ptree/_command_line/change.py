@@ -48,7 +48,7 @@ def _add_target(command: argparse.ArgumentParser) -> None:
 
 
 def run_rename(given: argparse.Namespace) -> int:
-    from .. import rename
+    from .._edit import rename
 
     return _changed(given, lambda tree: rename(tree, {given.pattern: given.new}))
 
@@ -64,7 +64,7 @@ def _tied(tree: PyTree, table: Mapping[str, str | Tie]) -> PyTree:
     Raises:
         TieError: the numbers of a name differ from those of its source.
     """
-    from .. import tie, ties
+    from .._ties import tie, ties
     from .._tree import largest_difference, same
 
     tied = tie(tree, table)
@@ -81,7 +81,7 @@ def _tied(tree: PyTree, table: Mapping[str, str | Tie]) -> PyTree:
 
 
 def _tie_of(text: str) -> tuple[str, str | Tie]:
-    from .. import transposed
+    from .._tree import transposed
 
     alias, equals, source = text.partition("=")
     if not equals or not alias or not source:
@@ -97,7 +97,7 @@ def _changed(given: argparse.Namespace, change: Callable[[PyTree], PyTree]) -> i
     """Load the file, mapped, and save what the change makes of it with the metadata that it had."""
     import jax
 
-    from .. import load, open, save
+    from ..files import load, open, save
 
     target = given.file if given.in_place else given.out
     if not given.in_place and os.path.exists(target):

@@ -103,15 +103,15 @@ def run_report(given: argparse.Namespace) -> int:
 
 
 def run_plot(given: argparse.Namespace) -> int:
-    from .. import look
+    from ..look import plot_distributions, plot_kernels, plot_singular_values
 
     selector = given.patterns or None
     if given.kind == "distributions":
-        figure = look.plot_distributions(given.file, selector)
+        figure = plot_distributions(given.file, selector)
     elif given.kind == "kernels":
-        figure = look.plot_kernels(given.file, selector)
+        figure = plot_kernels(given.file, selector)
     else:
-        figure = look.plot_singular_values(given.file, selector)
+        figure = plot_singular_values(given.file, selector)
     figure.savefig(given.out)
     print(given.out)
     return 0
