@@ -48,7 +48,7 @@ def merge(*trees: PyTree) -> PyTree:
     """
     if not trees:
         raise StructureError("cannot merge: no tree was given")
-    filled = [tree for tree in trees if not _is_empty(tree)]
+    filled = [tree for tree in trees if not _has_no_children(tree)]
     if not filled:
         return next((tree for tree in trees if isinstance(tree, BareTree)), trees[-1])
     if len(filled) == 1:
@@ -111,7 +111,8 @@ def _check_not_twice(merged: _Merged) -> None:
         )
 
 
-def _is_empty(tree: PyTree) -> bool:
+def _has_no_children(tree: PyTree) -> bool:
+    """Whether this is a node without children and ties."""
     inside = opened(tree)
     return inside is not None and not inside.names and not (isinstance(tree, BareTree) and len(tree._node[1].names()))
 
@@ -125,7 +126,7 @@ def _precedence(value: PyTree) -> int:
         return _GAP
     if value is None:
         return _NONE
-    return _EMPTY_NODE if type(value) is not Tie and _is_empty(value) else _LEAF
+    return _EMPTY_NODE if type(value) is not Tie and _has_no_children(value) else _LEAF
 
 
 # ------------------------------------------------------------------------------------ containers
