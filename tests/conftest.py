@@ -14,7 +14,9 @@ from slow import SLOW
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+settings.register_profile("short", deadline=None)  # a busy machine may take any time for an example
 settings.register_profile("long", max_examples=20_000, deadline=None)
+settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(items):
