@@ -153,6 +153,22 @@ CASES = {
         False,
         "m.safetensors: interrupted",
     ),
+    "interrupted while the loss is printed": (
+        "class Stderr:\n"
+        "    closed, flush = False, sys.stderr.flush\n"
+        "    def write(self, text, real=sys.stderr):\n"
+        "        if 'interrupted' in text: os.kill(os.getpid(), signal.SIGINT)\n"
+        "        real.write(text)\n"
+        "sys.stderr = Stderr()\n"
+        "os.fsync = lambda _: time.sleep(60)\n"
+        "pt.save(file, tree, background=True)\n"
+        "def interrupt():\n"
+        "    while True: time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()",
+        None,  # the signal, or 120
+        False,
+        "m.safetensors: interrupted",
+    ),
     "forked": (
         "saved = pt.save(file, tree, background=True)\n"
         "child = os.fork()\n"
