@@ -20,7 +20,9 @@ os.environ.setdefault(
 )  # a GPU would round float32 to 10 bits, and differ in 1e-3
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+settings.register_profile("short", deadline=None)  # a busy machine may take any time for an example
 settings.register_profile("long", max_examples=20_000, deadline=None)
+settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(items):

@@ -185,7 +185,10 @@ class Tree(BareTree, Mapping[str, Any]):
             " (ptree.put adds, ptree.drop removes)"
         )
 
-    __setattr__ = __delattr__ = __setitem__ = __delitem__ = __ior__ = _immutable  # pyright: ignore
+    __setattr__ = __delattr__ = __setitem__ = __delitem__ = _immutable  # pyright: ignore
+
+    def __ior__(self, other: object) -> NoReturn:
+        raise TypeError("a Tree is immutable: use `tree = tree | other`, which gives a new tree")
 
     # other trees
 
