@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from ._guard import guard as guard
     from ._history import History as History
     from ._nonfinite import NonFinite as NonFinite
+    from ._nonfinite import NonFiniteLeaf as NonFiniteLeaf
     from ._nonfinite import nonfinite as nonfinite
     from ._observe import Observed as Observed
+    from ._observe import ObservedLeaves as ObservedLeaves
     from ._observe import observe as observe
     from ._stats import LeafStats as LeafStats
     from ._stats import Stats as Stats
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "_guard": "NonFiniteError guard",
     "_history": "History",
-    "_nonfinite": "NonFinite nonfinite",
-    "_observe": "Observed observe",
+    "_nonfinite": "NonFinite NonFiniteLeaf nonfinite",
+    "_observe": "Observed ObservedLeaves observe",
     "_stats": "LeafStats Stats stats",
     "_summary": "Row Summary summary",
     "_unused": "unused",
@@ -42,7 +44,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "History", "LeafStats", "NonFinite", "NonFiniteError", "Observed", "Row", "Stats", "Summary",
+    "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "Row", "Stats", "Summary",
     "guard", "nonfinite", "observe", "stats", "summary", "unused",
 ]  # fmt: skip
 
