@@ -100,7 +100,9 @@ def stats_part() -> None:
         )
     print_times("statistics of 124,439,808 numbers", times, "one read of memory")
     many = {f"h/{layer}/{name}": np.ones(64, np.float32) for layer in range(1000) for name in ("a", "b", "c", "d", "e")}
-    times = least_times({"stats of 5,000 small leaves": lambda: look.stats(many), "and its text": lambda: look.stats(many).text()})
+    times = least_times(
+        {"stats of 5,000 small leaves": lambda: look.stats(many), "and its text": lambda: look.stats(many).text()}
+    )
     print_times("many leaves", times, "stats of 5,000 small leaves")
 
 
@@ -110,11 +112,7 @@ def stats_part() -> None:
 def training_step(observe: Callable[..., Any], *, donate: bool = False) -> tuple[Callable[..., Any], Any, Any]:
     """A jitted step of Adam for a network of 4.2 M parameters on 1,024 tokens, the kept state, and a batch."""
     keys = jax.random.split(jax.random.key(0), 5)
-    params = {
-        "h": [
-            {"w": jax.random.normal(key, (1024, 1024)) / 32, "b": jnp.zeros(1024)} for key in keys[:4]
-        ]
-    }
+    params = {"h": [{"w": jax.random.normal(key, (1024, 1024)) / 32, "b": jnp.zeros(1024)} for key in keys[:4]]}
     optimiser = optax.adam(1e-4)
     batch = jax.random.normal(keys[4], (1024, 1024))
 
@@ -135,9 +133,7 @@ def training_step(observe: Callable[..., Any], *, donate: bool = False) -> tuple
 
 def observe_by_hand(*trees: Any) -> Any:
     """The same three numbers of each leaf, each its own output."""
-    return [
-        (leaf.sum(), jnp.vdot(leaf, leaf), jnp.abs(leaf).max()) for tree in trees for leaf in jax.tree.leaves(tree)
-    ]
+    return [(leaf.sum(), jnp.vdot(leaf, leaf), jnp.abs(leaf).max()) for tree in trees for leaf in jax.tree.leaves(tree)]
 
 
 def plain_statistics(*trees: Any) -> Any:
