@@ -7,11 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._report import report as report
     from ._summary import Row as Row
     from ._summary import Summary as Summary
     from ._summary import summary as summary
 
 _MODULES = {
+    "_report": "report",
     "_summary": "Row Summary summary",
 }
 
@@ -24,7 +26,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'ptree.look' has no attribute {name!r}")
 
 
-__all__ = ["Row", "Summary", "summary"]
+__all__ = ["Row", "Summary", "report", "summary"]
 
 
 def __dir__() -> list[str]:
