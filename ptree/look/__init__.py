@@ -7,14 +7,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._guard import NonFiniteError as NonFiniteError
+    from ._guard import guard as guard
+    from ._history import History as History
+    from ._nonfinite import NonFinite as NonFinite
+    from ._nonfinite import nonfinite as nonfinite
+    from ._observe import Observed as Observed
+    from ._observe import observe as observe
     from ._report import report as report
+    from ._stats import LeafStats as LeafStats
+    from ._stats import Stats as Stats
+    from ._stats import stats as stats
     from ._summary import Row as Row
     from ._summary import Summary as Summary
     from ._summary import summary as summary
+    from ._unused import unused as unused
 
 _MODULES = {
+    "_guard": "NonFiniteError guard",
+    "_history": "History",
+    "_nonfinite": "NonFinite nonfinite",
+    "_observe": "Observed observe",
     "_report": "report",
+    "_stats": "LeafStats Stats stats",
     "_summary": "Row Summary summary",
+    "_unused": "unused",
 }
 
 
@@ -26,7 +43,9 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'ptree.look' has no attribute {name!r}")
 
 
-__all__ = ["Row", "Summary", "report", "summary"]
+__all__ = [
+    "History", "LeafStats", "NonFinite", "NonFiniteError", "Observed", "Row", "Stats", "Summary", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:
