@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._diff import diff as diff
+    from ._diff_pairs import RenameRule as RenameRule
+    from ._diff_result import Diff as Diff
+    from ._differences import Difference as Difference
     from ._guard import NonFiniteError as NonFiniteError
     from ._guard import guard as guard
     from ._history import History as History
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from ._unused import unused as unused
 
 _MODULES = {
+    "_diff": "diff",
+    "_diff_pairs": "RenameRule",
+    "_diff_result": "Diff",
+    "_differences": "Difference",
     "_guard": "NonFiniteError guard",
     "_history": "History",
     "_nonfinite": "NonFinite nonfinite",
@@ -44,7 +52,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "History", "LeafStats", "NonFinite", "NonFiniteError", "Observed", "Row", "Stats", "Summary", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
+    "Diff", "Difference", "History", "LeafStats", "NonFinite", "NonFiniteError", "Observed", "RenameRule", "Row", "Stats", "Summary", "diff", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
 ]  # fmt: skip
 
 

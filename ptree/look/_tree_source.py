@@ -72,6 +72,9 @@ class TreeSource(Source):
             raise StructureError(f"{path!r} {self.leaves[path].problem}")
         return host_array(leaf)[index]
 
+    def value(self, path: str) -> object:
+        return self.values_by_path[path]
+
 
 def host_array(leaf: Leaf) -> np.ndarray:
     """The numbers of a leaf as an array of NumPy, without a copy where they are on the CPU; of PRNG keys their words."""
@@ -106,7 +109,12 @@ def _info(path: str, leaf: Leaf) -> LeafInfo:
     shape, dtype = about
     count = math.prod(shape)
     itemsize = getattr(dtype, "itemsize", 0)
-    return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, trainable, _problem(leaf))
+    problem = _problem(leaf)
+    is_declared = problem.startswith(_NO_NUMBERS_YET)
+    return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, trainable, problem, is_declared)
+
+
+_NO_NUMBERS_YET = "has no numbers yet"
 
 
 def _problem(leaf: Leaf) -> str:
@@ -120,7 +128,7 @@ def _problem(leaf: Leaf) -> str:
             return "is in part in other processes"
         return ""
     has_numbers = hasattr(leaf, "__array__") or type(leaf).__module__.partition(".")[0] == "torch"
-    return "" if has_numbers else f"has no numbers yet: it is a {type(leaf).__name__}"
+    return "" if has_numbers else f"{_NO_NUMBERS_YET}: it is a {type(leaf).__name__}"
 
 
 class SavedTreeSource(Source):
