@@ -13,7 +13,7 @@ from .._stored.drafts import draft
 from .._stored.locations import checked_path
 from .._stored.operating_system import write_all
 from .._words import quoted
-from ._report_data import page_data
+from ._report_data import diff_page_data, page_data
 from ._report_page import page_of
 from ._sources import Source, source_of
 
@@ -49,8 +49,11 @@ def report(
     place = _checked_place(out, thing, other)
     with ExitStack() as opened:
         source = _opened(thing, opened)
-        after = None if other is None else _opened(other, opened)
-        page = page_of(page_data(source, after, selector))
+        if other is None:
+            data = page_data(source, selector)
+        else:
+            data = diff_page_data(source, _opened(other, opened), selector)
+        page = page_of(data)
     with draft(place) as file:
         write_all(file, page.encode(), 0)
     return place

@@ -2,52 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
+from .._paths import Selector
+from ._diff import diff
 from ._sources import Source
+
+_SIZES = ("relative", "largest", "cosine")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a leaf, under its name after; of a removed leaf, under its name before."""
+    """What became of a leaf or a tied name."""
 
     kinds: tuple[str, ...]
-    """`same`, or one or several of changed, renamed, reshaped, retyped, transposed, added, removed."""
+    """The kind of the difference, and `renamed` where it has another name too."""
     before: str | None = None
-    """Its name before, where that is another."""
-    relative: float | None = None
-    """The norm of the difference, divided by the norm before."""
-    largest: float | None = None
-    cosine: float | None = None
+    """Its name before; None of what is added."""
+    sizes: Mapping[str, float | str] | None = None
+    """How large the change is: relative, largest, cosine. NaN and infinities are texts."""
     note: str = ""
 
 
-def changes_of(before: Source, after: Source) -> dict[str, Change]:
-    """The change of each leaf of two sources, by its name after, or before if it was removed."""
-    changes: dict[str, Change] = {}
-    for path in after.leaves:
-        changes[path] = _change(before, after, path) if path in before.leaves else Change(("added",))
-    for path in before.leaves:
-        if path not in after.leaves:
-            changes[path] = Change(("removed",))
-    return changes
+@dataclass(frozen=True)
+class Changes:
+    """The changes between two sources."""
+
+    by_path: Mapping[str, Change]
+    """Under the name after; of what was removed, under the name before. Leaves that are the same are not among them."""
+    rules: tuple[str, ...]
+    """Rules by which leaves were renamed, for people."""
 
 
-def _change(before: Source, after: Source, path: str) -> Change:
-    old, new = before.leaves[path], after.leaves[path]
-    if old.shape != new.shape:
-        return Change(("reshaped",), note=f"{old.shape} -> {new.shape}")
-    kinds: list[str] = [] if old.dtype == new.dtype else ["retyped"]
-    note = f"{old.dtype} -> {new.dtype}" if kinds else ""
-    if old.problem or new.problem or old.shape is None:
-        return Change(tuple(kinds) or ("same",), note=note)
-    one, other = (np.ravel(source.values(path)).astype(np.float64) for source in (before, after))
-    if np.array_equal(one, other, equal_nan=True):
-        return Change(tuple(kinds) or ("same",), note=note, relative=0.0 if kinds else None)
-    difference = other - one
-    norms = float(np.linalg.norm(one)), float(np.linalg.norm(other))
-    relative = float(np.linalg.norm(difference)) / norms[0] if norms[0] else float("inf")
-    cosine = float(one @ other) / (norms[0] * norms[1]) if norms[0] * norms[1] else float("nan")
-    return Change((*kinds, "changed"), None, relative, float(np.abs(difference).max()), cosine, note)
+def changes_of(before: Source, after: Source, selector: Selector | None) -> Changes:
+    """The changes from one source to another."""
+    found = diff(before, after, selector=selector).to_dict()
+    rules = [f"renamed {rule['before']} → {rule['after']}, {rule['count']:,} leaves" for rule in found["rules"]]
+    return Changes({row["path"]: _change(row) for row in found["rows"]}, tuple(rules))
+
+
+def _change(row: Mapping[str, Any]) -> Change:
+    kinds = [row["kind"]]
+    before = row["path_before"]
+    if before is not None and before != row["path"] and row["kind"] != "renamed":
+        kinds.append("renamed")
+    sizes = {name: row[name] for name in _SIZES if row[name] is not None}
+    return Change(tuple(kinds), before, sizes, "; ".join(filter(None, [_shapes(row), row["note"]])))
+
+
+def _shapes(row: Mapping[str, Any]) -> str:
+    """What became of the shape or the dtype."""
+    if row["kind"] in ("added", "removed"):
+        return ""
+    texts: list[str] = []
+    if row["shape_before"] != row["shape"]:
+        texts.append(f"{row['shape_before']} → {row['shape']}")
+    if row["dtype_before"] != row["dtype"]:
+        texts.append(f"{row['dtype_before']} → {row['dtype']}")
+    return ", ".join(texts)

@@ -26,7 +26,7 @@ def page_of(data: dict[str, Any]) -> str:
     parts = {
         "policy": policy,
         "version": html.escape(_version()),
-        "title": html.escape(data["title"]),
+        "title": html.escape(f"{data['title']} - ptree"),
         "style": style,
         "data": escaped_json(data),
         "script": script,

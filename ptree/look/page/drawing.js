@@ -15,7 +15,7 @@ function inBytes(count) {
 }
 
 function inPercent(part, whole) {
-  if (whole === 0) return "";
+  if (part === 0) return "";
   const percent = (100 * part) / whole;
   return percent > 0 && percent < 0.05 ? "<0.1%" : `${percent.toFixed(1)}%`;
 }

@@ -2,8 +2,8 @@
 
 // What rows can be filtered by: one bit each.
 const FLAGS = [
-  "changed", "renamed", "reshaped", "retyped", "transposed", "added", "removed", "ties", "same", "tied", "not finite",
-  "not trained", "unreadable",
+  "changed", "renamed", "reshaped", "restacked", "retyped", "transposed", "tied", "untied", "retied", "added",
+  "removed", "unread", "the same", "alias", "not finite", "not trained", "unreadable",
 ];
 
 const byId = (id) => document.getElementById(id);
@@ -30,7 +30,7 @@ function readData() {
   given.changes ??= [];
   given.before ??= [];
   given.isRemoved = (row) => given.changes[row]?.kinds[0] === "removed";
-  given.differs = (row) => Boolean(given.changes[row]) && given.changes[row].kinds[0] !== "same";
+  given.differs = (row) => Boolean(given.changes[row]);
   given.changeSize = (row) => sizeOfChange(given.changes[row]?.relative);
   given.flags = given.path.map((_, row) => flagsOf(given, row));
   return given;
@@ -48,10 +48,11 @@ function flag(name) {
 
 function flagsOf(given, row) {
   let flags = 0;
-  for (const kind of given.changes[row]?.kinds ?? []) if (FLAGS.includes(kind)) flags |= flag(kind);
+  for (const kind of given.changes[row]?.kinds ?? []) flags |= flag(kind);
+  if (given.other && !given.changes[row] && !given.sourceOf.has(row)) flags |= flag("the same");
   const [leaf, before] = [given.numbers[row], given.before[row]];
   if (leaf?.[5] || before?.[5]) flags |= flag("not finite");
-  if (given.sourceOf.has(row)) flags |= flag("tied");
+  if (given.sourceOf.has(row)) flags |= flag("alias");
   if (given.problemOf.has(row)) flags |= flag("unreadable");
   if (given.frozen[row]) flags |= flag("not trained");
   return flags;
@@ -60,9 +61,10 @@ function flagsOf(given, row) {
 // ------------------------------------------------------------------ heading and filters
 
 function showHeading() {
-  byId("title").textContent = data.other ? `${data.title} → ${data.other.title}` : data.title;
+  byId("title").textContent = data.other ? `${data.title} → ${data.other}` : data.title;
   byId("about").textContent = data.about;
   byId("totals").textContent = data.totals;
+  byId("notes").textContent = data.notes.join("; ");
   document.body.classList.toggle("is-diff", Boolean(data.other));
   document.body.classList.toggle("has-dtypes", data.dtypes.length > 1);
   if (data.other) byId("order").append(new Option("most changed first", "changed"));
@@ -280,7 +282,7 @@ function changeCell(node) {
   const change = data.changes[node.row];
   if (!change) return made;
   for (const kind of change.kinds) {
-    if (kind !== "same") made.append(element("span", `badge ${kind}`, kind));
+    made.append(element("span", `badge ${kind}`, kind));
   }
   if (typeof change.relative === "number" && change.relative > 0) made.append(shortNumber(change.relative));
   return made;
