@@ -7,6 +7,7 @@ killed saves.
 
 import os
 
+import browser
 import pytest
 from hypothesis import settings
 from slow import SLOW
@@ -15,6 +16,10 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 settings.register_profile("long", max_examples=20_000, deadline=None)
+
+
+# tests in a browser; where it must be there, as in CI, they fail without one
+collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
 
 
 def pytest_collection_modifyitems(items):

@@ -128,7 +128,9 @@ def test_relative_change_is_that_of_norms():
 def test_relative_change_may_be_to_a_file_of_another_dtype(tmp_path):
     leaf = RANDOM.standard_normal((5, 20_000)).astype(np.float32)
     pt.save(tmp_path / "half.safetensors", {"w": leaf.astype(np.float16)})
-    expected = np.linalg.norm(leaf - leaf.astype(np.float16).astype(float)) / np.linalg.norm(leaf.astype(np.float16).astype(float))
+    expected = np.linalg.norm(leaf - leaf.astype(np.float16).astype(float)) / np.linalg.norm(
+        leaf.astype(np.float16).astype(float)
+    )
     found = stats({"w": leaf}, relative_to=tmp_path / "half.safetensors")["w"].relative
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -195,7 +197,9 @@ def test_files_of_each_kind_are_read_without_jax(tmp_path):
     expected = stats(tree).to_csv()
     assert sorted(ran.stdout.split("\n\n")[0].splitlines()) == sorted(expected.splitlines())
     assert sorted(ran.stdout.split("\n\n")[1].splitlines()) == sorted(expected.splitlines())
-    assert ran.stdout.split("\n\n")[2].splitlines()[1] == [line for line in expected.splitlines() if line[:2] == "b,"][0]
+    assert (
+        ran.stdout.split("\n\n")[2].splitlines()[1] == [line for line in expected.splitlines() if line[:2] == "b,"][0]
+    )
 
 
 def test_a_damaged_leaf_is_named_and_the_others_are_read(tmp_path):

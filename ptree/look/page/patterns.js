@@ -1,5 +1,7 @@
 // Patterns of ptree in the search: * ? [abc] {a,b} {0..11} and **, matched by sets of positions, so that nothing backtracks.
 
+const SLASH = "/".codePointAt(0);
+
 class PatternError extends Error {}
 
 function fail(why) {
@@ -35,6 +37,7 @@ function parsePattern(text) {
     if (one === "[") return characterClass();
     if (one === "{") return braces(depth);
     if (one === "}" || one === "]") fail(`'${one}' closes nothing`);
+    if (depth > 0 && one === "." && characters[at + 1] === ".") fail("a range, as in {0..11}, is alone in its braces");
     at += 1;
     if (one === "/") return { slash: true };
     return one === "?" ? { any: true } : { text: one };
@@ -61,6 +64,7 @@ function parsePattern(text) {
         high = classCharacter();
       }
       if (low > high) fail("a range in '[...]' is empty");
+      if (low <= SLASH && SLASH <= high) fail("'/' cannot stand inside '[...]'");
       ranges.push([low, high]);
     }
     if (at === characters.length) fail("'[' is not closed");

@@ -10,7 +10,7 @@ const byId = (id) => document.getElementById(id);
 const [grid, rowsBox, space, panel, searchBox] = ["grid", "rows", "space", "panel", "search"].map(byId);
 
 const data = readData();
-const state = { tree: null, order: "declared", visible: [], active: null, isSearch: false, filter: 0, rowHeight: 26 };
+const state = { tree: null, order: "declared", visible: [], active: null, isSearch: false, filter: 0, rowHeight: 26, waiting: 0 };
 
 // ------------------------------------------------------------------ data
 
@@ -91,6 +91,7 @@ function toggleFilter(button, bit) {
 // ------------------------------------------------------------------ search
 
 function search() {
+  clearTimeout(state.waiting);
   const text = searchBox.value.trim();
   state.isSearch = text !== "" || state.filter !== 0;
   searchBox.removeAttribute("aria-invalid");
@@ -386,6 +387,7 @@ function addKeys() {
   searchBox.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== "ArrowDown") return;
     event.preventDefault();
+    search(); // which may still wait for more keys
     grid.focus();
     const first = state.visible.find((one) => one.node.row >= 0);
     if (first) select(first.node, event.key === "Enter");
@@ -452,11 +454,10 @@ function switchTheme() {
 }
 
 function addControls() {
-  let waiting = 0;
   searchBox.addEventListener("input", () => {
-    clearTimeout(waiting);
+    clearTimeout(state.waiting);
     // of many rows not at each key
-    waiting = setTimeout(search, data.path.length > 20000 ? 150 : 0);
+    state.waiting = setTimeout(search, data.path.length > 20000 ? 150 : 0);
   });
   byId("order").addEventListener("change", (event) => {
     state.order = event.target.value;
