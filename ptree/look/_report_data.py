@@ -116,7 +116,7 @@ def _totals(rows: Sequence[ReportRow]) -> str:
     for info in infos:
         by_dtype[info.dtype] += info.count
     words = [f"{count:,} parameters", in_bytes(nbytes), f"{len(infos):,} {'leaf' if len(infos) == 1 else 'leaves'}"]
-    for dtype, part in by_dtype.most_common(_MOST_DTYPES):
+    for dtype, part in (+by_dtype).most_common(_MOST_DTYPES):
         words.append(f"{printable(dtype)} {_share(part, count)}".strip())
     return " · ".join(words)
 

@@ -81,7 +81,7 @@ def test_layers_are_folded_and_can_be_shown_each(browser, page):
     )
     assert browser.run(shapes) == ["12 × [8, 8]", "12 × [8]"] * 3 + ["12 × [8, 32]", "12 × [32]"]
     browser.click("#layers")
-    assert browser.run(ROWS)[3:7] == ["blocks/", "0/", "attn/", "query/"]
+    assert browser.run(ROWS)[3:6] == ["blocks/", "0/", "attn/"]
 
 
 def test_only_rows_in_view_are_made(browser, tmp_path):

@@ -45,7 +45,8 @@ function nodeDetails(node) {
 
 function leafDetails(row) {
   const parts = [];
-  if (data.problemOf.has(row)) parts.push(element("p", "warning", `This leaf ${data.problemOf.get(row)}`));
+  const isFault = data.flags[row] & flag("unreadable");
+  if (data.problemOf.has(row)) parts.push(element("p", isFault ? "warning" : "quiet", problemText(row)));
   parts.push(factList(leafFacts(row)));
   const change = data.changes[row];
   if (change) parts.push(...changeDetails(change));
@@ -55,6 +56,12 @@ function leafDetails(row) {
   else if (!data.problemOf.has(row)) parts.push(element("p", "quiet", "It has no numbers to count."));
   parts.push(...layerDetails(leaf));
   return parts;
+}
+
+// Why a leaf has no numbers: a sentence about the leaf, or what went wrong when it was read.
+function problemText(row) {
+  const problem = data.problemOf.get(row);
+  return /^(has|holds|is) /.test(problem) ? `This leaf ${problem}.` : problem;
 }
 
 function leafFacts(row) {

@@ -53,7 +53,8 @@ function flagsOf(given, row) {
   const [leaf, before] = [given.numbers[row], given.before[row]];
   if (leaf?.[5] || before?.[5]) flags |= flag("not finite");
   if (given.sourceOf.has(row)) flags |= flag("alias");
-  if (given.problemOf.has(row)) flags |= flag("unreadable");
+  // what is no array has no numbers, and that is no fault
+  if (given.problemOf.has(row) && given.shapes[given.shape[row]]) flags |= flag("unreadable");
   if (given.frozen[row]) flags |= flag("not trained");
   return flags;
 }
@@ -238,10 +239,11 @@ function shareCell(node) {
   const whole = state.tree.root.count;
   const made = cell("share");
   const track = element("span", "track");
-  const bar = element("span", "bar");
-  const share = whole ? node.count / whole : 0;
-  bar.style.width = `${100 * share}%`;
-  track.append(bar);
+  if (node.count > 0) {
+    const bar = element("span", "bar");
+    bar.style.width = `${(100 * node.count) / whole}%`;
+    track.append(bar);
+  }
   made.append(element("span", "percent", inPercent(node.count, whole)), track);
   return made;
 }
