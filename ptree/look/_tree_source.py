@@ -15,7 +15,7 @@ from .._edit import entries
 from .._edit import leaves as leaves_of
 from .._errors import FileError, StructureError
 from .._tree import Leaf, PyTree, Tie, opened, shape_only, signature
-from .._words import describe, short_dtype
+from .._words import describe, quoted, short_dtype
 from ..files._open import File
 from ..files._saved_tree import SavedTree, stored_ties
 from ._file_sources import StoredSource, alias_of, info_of
@@ -69,7 +69,7 @@ class TreeSource(Source):
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         leaf = self.values_by_path[path]
         if self.leaves[path].problem:
-            raise StructureError(f"{path!r} {self.leaves[path].problem}")
+            raise StructureError(f"{quoted(path)} {self.leaves[path].problem}")
         return host_array(leaf)[index]
 
     def value(self, path: str) -> object:
