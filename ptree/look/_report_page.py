@@ -25,7 +25,6 @@ def page_of(data: dict[str, Any]) -> str:
     )
     parts = {
         "policy": policy,
-        "version": html.escape(_version()),
         "title": html.escape(f"{data['title']} - ptree"),
         "style": style,
         "data": escaped_json(data),
@@ -33,12 +32,6 @@ def page_of(data: dict[str, Any]) -> str:
     }
     # in one pass, so that a name that looks like a place to fill in stays as it is
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _read("report.html"))
-
-
-def _version() -> str:
-    from .. import __version__  # the front page of the package, which imports this room
-
-    return __version__
 
 
 def _read(name: str) -> str:

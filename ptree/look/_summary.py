@@ -12,6 +12,7 @@ from .._errors import StructureError
 from .._paths import STACKED
 from .._tree import Leaf, PyTree, Tie, shape_only, signature
 from .._words import in_bytes, listed, short_dtype, table
+from ._notebook import Column, html_table
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Summary:
 
     def __repr__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        columns = [Column("path"), Column("shape"), Column("dtype"), Column("count", True), Column("bytes", True)]
+        return html_table(columns, [self._cells(row)[: len(columns)] for row in self.rows], footer=[self._total()])
 
     def table(self, width: int = 80, most: int | None = None) -> str:
         """The table as text, at most `width` characters wide; of more than `most` rows the middle is left out."""
