@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from ._guard import guard as guard
     from ._history import History as History
     from ._nonfinite import NonFinite as NonFinite
+    from ._nonfinite import NonFiniteLeaf as NonFiniteLeaf
     from ._nonfinite import nonfinite as nonfinite
     from ._observe import Observed as Observed
+    from ._observe import ObservedLeaves as ObservedLeaves
     from ._observe import observe as observe
     from ._report import report as report
     from ._stats import LeafStats as LeafStats
@@ -34,8 +36,8 @@ _MODULES = {
     "_differences": "Difference",
     "_guard": "NonFiniteError guard",
     "_history": "History",
-    "_nonfinite": "NonFinite nonfinite",
-    "_observe": "Observed observe",
+    "_nonfinite": "NonFinite NonFiniteLeaf nonfinite",
+    "_observe": "Observed ObservedLeaves observe",
     "_report": "report",
     "_stats": "LeafStats Stats stats",
     "_summary": "Row Summary summary",
@@ -52,7 +54,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "Diff", "Difference", "History", "LeafStats", "NonFinite", "NonFiniteError", "Observed", "RenameRule", "Row", "Stats", "Summary", "diff", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
+    "Diff", "Difference", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Stats", "Summary", "diff", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
 ]  # fmt: skip
 
 
