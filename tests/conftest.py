@@ -1,4 +1,6 @@
-"""Eight virtual devices, so that shardings can be tested on a CPU, and Keras on JAX; both read this when imported.
+"""Eight virtual devices of the CPU, so that shardings can be tested anywhere, and Keras on JAX; both read this when imported.
+
+`JAX_PLATFORMS=cuda pytest tests/nn tests/draw` tests on a GPU instead: what needs several devices fails on one.
 
 `pytest -m "not slow"` leaves out those of `slow.py`, which take most of the time; what is left has tests of every room.
 `pytest --hypothesis-profile=long` is the long run: 20,000 examples for each test by hypothesis, 100,000 mutated files, 200
@@ -13,6 +15,10 @@ from hypothesis import settings
 from slow import SLOW
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "JAX_DEFAULT_MATMUL_PRECISION", "highest"
+)  # a GPU would round float32 to 10 bits, and differ in 1e-3
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 settings.register_profile("long", max_examples=20_000, deadline=None)

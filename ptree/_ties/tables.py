@@ -114,7 +114,8 @@ def _with_ties(before: Structure, pairs: Mapping[str, Tie]) -> Tree:
         else:
             after[alias] = pairs[alias]
     containers = {path: node for path, node in before.containers.items() if path_or_above(path, pairs) is None}
-    return assemble(after, containers)
+    # each alias was a leaf, so that ties stand for no more leaves than there were, however large the tree is
+    return assemble(after, containers, allowed_ties=len(before.entries))
 
 
 def path_or_above(path: str, paths: Container[str]) -> str | None:

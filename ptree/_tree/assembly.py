@@ -15,10 +15,12 @@ from .path_keys import Containers, KeySplitter
 from .tie import Tie
 
 
-def assemble(entries: Mapping[str, PyTree], containers: Containers = MappingProxyType({})) -> PyTree:
+def assemble(
+    entries: Mapping[str, PyTree], containers: Containers = MappingProxyType({}), *, allowed_ties: int = 0
+) -> PyTree:
     """Assemble the tree of entries: path -> leaf, `Tie`, node without children, or `MISSING` for a gap in the declared order.
 
-    Nodes are Trees where `containers` does not say otherwise.
+    Nodes are Trees where `containers` does not say otherwise. Ties of nodes may stand for `allowed_ties` leaves at least.
 
     Raises:
         StructureError: an entry above another, or a container that cannot have these names.
@@ -39,12 +41,14 @@ def assemble(entries: Mapping[str, PyTree], containers: Containers = MappingProx
         branch = plant(root, keys.of(path, value), value, "")
         last = None if keys.slashed else above
     ties = [value for value in entries.values() if type(value) is Tie]
-    return grown_tree(root, containers, keys, has_ties=bool(ties))
+    return grown_tree(root, containers, keys, has_ties=bool(ties), allowed_ties=allowed_ties)
 
 
-def grown_tree(root: Branch, containers: Containers, keys: KeySplitter, *, has_ties: bool) -> PyTree:
+def grown_tree(
+    root: Branch, containers: Containers, keys: KeySplitter, *, has_ties: bool, allowed_ties: int = 0
+) -> PyTree:
     """Assemble the tree of a branch: resolve its ties, if it `has_ties`, and make its nodes."""
-    homes = ties_by_home(root, containers, keys) if has_ties else {}
+    homes = ties_by_home(root, containers, keys, allowed_ties) if has_ties else {}
     tree = NodeMaker(containers, homes).node(root, "")
     if tree is not MISSING:
         return tree

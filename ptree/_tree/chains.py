@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from operator import eq
 
 from .._errors import TieError
 from .._words import quoted, suggestion
-from .branches import Branch, Segments, is_empty, paths_in, plant, set_at, ties_in
+from .branches import Branch, Segments, is_empty, leaves_of, paths_in, plant, set_at, ties_in
 from .layout import MISSING, BareTree
 from .leaf import PyTree
 from .path_keys import Containers, KeySplitter
 from .tie import Tie
 
 MOST_TIES = 100_000
-"""How many leaves ties may stand for: each tie of a node to one with ties doubles them, in a hostile file."""
-MOST_LEVELS = 3_000_000
-"""How many segments the paths of these leaves may have together."""
+"""For how many leaves ties may stand in any tree: each tie of a node to one with ties doubles them, in a hostile file."""
+MOST_TIES_OF_A_LEAF = 4
+"""In a large tree, for how many on average of each of its leaves."""
+MOST_LEVELS_OF_A_TIE = 30
+"""How many segments the paths of these leaves may have on average."""
 TiesByHome = dict[str, list[tuple[str, Tie]]]
 """Path of a node -> its ties, alias path and source relative to the node: the lowest that holds both ends."""
 
 
-def ties_by_home(root: Branch, containers: Containers, keys: KeySplitter) -> TiesByHome:
-    """Resolve chains of ties to their leaf, split the tie of a node into one for each leaf in it, and give them by home."""
+def ties_by_home(root: Branch, containers: Containers, keys: KeySplitter, allowed: int = 0) -> TiesByHome:
+    """Resolve chains of ties to their leaf, split the tie of a node into one for each leaf in it, and give them by home.
+
+    Raises:
+        TieError: a tie without a source, or in a circle; ties of nodes that stand for very many leaves, and for more than
+            are `allowed`.
+    """
     foreign = {path: node for path, node in containers.items() if not isinstance(node, BareTree)}
-    _Resolution(root, foreign, keys).resolve_all()
+    _Resolution(root, foreign, keys, allowed).resolve_all()
     homes: TiesByHome = {}
     for alias, tie in ties_in(root):
         _add_to_home(homes, alias, tie, keys.of(tie.source))
@@ -34,8 +42,8 @@ def ties_by_home(root: Branch, containers: Containers, keys: KeySplitter) -> Tie
 class _Resolution:
     """Resolves the ties in a branch, in place: each one after the tie that its source lies behind."""
 
-    def __init__(self, root: Branch, foreign: Containers, keys: KeySplitter):
-        self.root, self.foreign, self.keys = root, foreign, keys
+    def __init__(self, root: Branch, foreign: Containers, keys: KeySplitter, allowed: int):
+        self.root, self.foreign, self.keys, self.allowed = root, foreign, keys, allowed
         self.waiting = ties_in(root)[::-1]
         self.begun: set[Segments] = set()
         """Aliases that wait for another tie."""
@@ -88,8 +96,19 @@ class _Resolution:
         """Raise where ties of ties stand for too many leaves, as a small hostile file can make them."""
         self.tie_count += len(image)
         self.level_count += sum(2 * len(path) + len(alias) for path in image)
-        if self.tie_count > MOST_TIES or self.level_count > MOST_LEVELS:
-            raise TieError(f"ties of ties stand for more than {MOST_TIES:,} leaves, or {MOST_LEVELS:,} levels of them")
+        if not self._is_above(MOST_TIES):  # before the leaves of the tree are counted
+            return
+        if self._is_above(self.most_ties):
+            levels = MOST_LEVELS_OF_A_TIE * self.most_ties
+            raise TieError(f"ties of ties stand for more than {self.most_ties:,} leaves, or {levels:,} levels of them")
+
+    def _is_above(self, most_ties: int) -> bool:
+        return self.tie_count > most_ties or self.level_count > MOST_LEVELS_OF_A_TIE * most_ties
+
+    @cached_property
+    def most_ties(self) -> int:
+        leaves = sum(type(value) is not Tie for _, value in leaves_of(self.root))
+        return max(MOST_TIES, MOST_TIES_OF_A_LEAF * leaves, self.allowed)
 
 
 def _add_to_home(homes: TiesByHome, alias: Segments, tie: Tie, source: Sequence[str]) -> None:

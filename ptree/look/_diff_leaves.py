@@ -18,6 +18,8 @@ from .._words import quoted
 from ._diff_sizes import Sizes, have_equal_bytes, sizes_of
 from ._sources import CHUNK, LeafInfo, Source
 
+_NUMBERS = 1 << 16
+"""Numbers that are computed with at a time: narrow ones are converted to float32, and a cache is to hold that."""
 _TILE = 1 << 17
 """Numbers of a tile: two leaves of which one is transposed are read tile by tile."""
 _CORNER = 1 << 10
@@ -78,6 +80,11 @@ class Side:
         if expected and content.hexdigest() != expected:
             raise FileError(f"{quoted(self.path)} is damaged: its checksum does not fit", is_damage=True)
 
+    def chunks_to_compute(self) -> Iterator[np.ndarray]:
+        """Its numbers in chunks that are no larger than that as float32."""
+        itemsize = self.info.nbytes // max(1, self.info.count)
+        return self.chunks(min(CHUNK, _NUMBERS * itemsize) or CHUNK)
+
     def check(self) -> None:
         """Compare its bytes with the checksum that the file states; FileError if they differ."""
         if self.verify and self.checksum:
@@ -113,7 +120,7 @@ def are_equal(before: Side, after: Side) -> bool:
 def change_of(before: Side, after: Side) -> Sizes:
     """The sizes of the change between two leaves of as many numbers."""
     sizes = Sizes()
-    for one, other in aligned(before.chunks(), after.chunks()):
+    for one, other in aligned(before.chunks_to_compute(), after.chunks_to_compute()):
         sizes += sizes_of(one, other)
     return sizes
 

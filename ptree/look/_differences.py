@@ -211,7 +211,7 @@ def _change(before: Side, after: Side) -> tuple[Sizes, list[float]]:
     shape = after.shape or ()
     if not 0 < stacked <= len(shape):
         return change_of(before, after), []
-    layers = changes_by_layer(before.chunks(), after.chunks(), prod(shape[stacked:]))
+    layers = changes_by_layer(before.chunks_to_compute(), after.chunks_to_compute(), prod(shape[stacked:]))
     return reduce(add, layers, Sizes()), [layer.relative for layer in layers]
 
 
@@ -246,12 +246,13 @@ def _changes_of_stack(
     stack: Side, layers: Sequence[Side], shape: tuple[int, ...], is_stack_before: bool
 ) -> list[Sizes]:
     single = _one_after_the_other(layers)
-    chunks = (stack.chunks(), single) if is_stack_before else (single, stack.chunks())
+    whole = stack.chunks_to_compute()
+    chunks = (whole, single) if is_stack_before else (single, whole)
     return changes_by_layer(*chunks, prod(shape))
 
 
 def _one_after_the_other(layers: Sequence[Side]) -> Iterator[np.ndarray]:
-    return chain.from_iterable(layer.chunks() for layer in layers)
+    return chain.from_iterable(layer.chunks_to_compute() for layer in layers)
 
 
 def size_for_order(row: Difference) -> float:

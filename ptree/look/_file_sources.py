@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
@@ -130,23 +131,33 @@ def info_of(leaf: StoredLeaf) -> LeafInfo:
 
 def alias_of(path: str, tie: StoredTie, leaves: dict[str, LeafInfo]) -> Alias:
     """A tie that a file states."""
-    shown, shape = tie.source, leaves[tie.source].shape if tie.source in leaves else None
+    shown = tie.source
     for transform in tie.transforms:
         name, _, order = transform.partition("(")
         shown = f"{name}({shown}, ({order})" if order else f"{name}({shown})"
-        shape = _seen_shape(shape, transform)
-    return Alias(path, tie.source, shown, shape)
+    orders = [_order_of_axes(transform) for transform in tie.transforms]
+    axes = tuple(order for order in orders if order is not None)
+    if len(axes) < len(orders):
+        return Alias(path, tie.source, shown, None, None)
+    source = leaves.get(tie.source)
+    shape = source.shape if source is not None else None
+    for order in axes:
+        shape = _permuted(shape, order)
+    return Alias(path, tie.source, shown, shape, axes)
 
 
-def _seen_shape(shape: tuple[int, ...] | None, transform: str) -> tuple[int, ...] | None:
-    """The shape that a transposed name shows; None of a transform that is known by its name alone."""
-    if shape is None or not transform.startswith("transposed"):
+def _order_of_axes(transform: str) -> tuple[int, ...] | None:
+    """The order of axes in the name of a transposition; None of a transform that is known by its name alone."""
+    if not transform.startswith("transposed"):
         return None
     inside = transform.removeprefix("transposed").strip("()")
-    order = [int(axis) for axis in inside.split(", ")] if inside else [1, 0]
-    before = len(shape) - len(order)
-    if before < 0:
+    return tuple(int(axis) for axis in inside.split(", ")) if inside else (1, 0)
+
+
+def _permuted(shape: tuple[int, ...] | None, order: tuple[int, ...]) -> tuple[int, ...] | None:
+    if shape is None or len(shape) < len(order):
         return shape
+    before = len(shape) - len(order)
     return (*shape[:before], *(shape[before + axis] for axis in order))
 
 
@@ -207,19 +218,28 @@ class NpzSource(Source):
             _npy_header(file)
             while left:
                 count = min(left, at_once)
-                data = file.read(count * dtype.itemsize)
-                if len(data) < count * dtype.itemsize:
-                    raise FileError(f"cannot read {quoted(self.path)}: {quoted(path)} is cut short", is_damage=True)
-                yield np.frombuffer(data, dtype)
+                yield np.frombuffer(self._bytes(file, path, count * dtype.itemsize), dtype)
                 left -= count
+
+    def _bytes(self, file: IO[bytes], path: str, count: int) -> bytes:
+        try:
+            data = file.read(count)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise self._damage(path, error) from error
+        if len(data) < count:
+            raise self._damage(path, "it is cut short")
+        return data
+
+    def _damage(self, path: str, why: object) -> FileError:
+        return FileError(f"cannot read {quoted(self.path)}: {quoted(path)}: {why}", is_damage=True)
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         self._refuse_objects(path)
         try:
             with self._archive.open(self._members[path]) as file:
                 return np.lib.format.read_array(file, allow_pickle=False)[index]
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise FileError(f"cannot read {quoted(self.path)}: {quoted(path)}: {error}", is_damage=True) from error
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise self._damage(path, error) from error
 
     def _refuse_objects(self, path: str) -> None:
         if self.leaves[path].problem:

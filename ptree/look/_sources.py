@@ -47,6 +47,8 @@ class Alias:
     """The source as people write it: `wte/weight`, `transposed(wte/weight)`."""
     shape: tuple[int, ...] | None
     """None where only the function of a transform could tell."""
+    axes: tuple[tuple[int, ...], ...] | None = ()
+    """The orders of the last axes in which it is seen, one after the other; None of any other transform."""
 
 
 class Source(ABC):

@@ -91,7 +91,10 @@ def host_array(leaf: Leaf) -> np.ndarray:
 
 def _alias(path: str, tie: Tie, source: Leaf) -> Alias:
     about = signature(tie.read(shape_only(source)))
-    return Alias(path, tie.source, tie.shown(), about[0] if isinstance(about, tuple) else None)
+    shape = about[0] if isinstance(about, tuple) else None
+    has_axes_only = all(transform.axes for transform in tie.via)
+    axes = tuple(transform.axes for transform in tie.via) if has_axes_only else None
+    return Alias(path, tie.source, tie.shown(), shape, axes)
 
 
 def _is_array(leaf: Leaf) -> bool:

@@ -190,7 +190,8 @@ def test_a_long_chain_of_ties_loads_in_any_order(file):
 
 
 def test_ties_that_stand_for_too_many_levels_are_refused(file, monkeypatch):
-    monkeypatch.setattr("ptree._tree.chains.MOST_LEVELS", 40)
+    monkeypatch.setattr("ptree._tree.chains.MOST_LEVELS_OF_A_TIE", 1)
+    monkeypatch.setattr("ptree._tree.chains.MOST_TIES", 40)
     about = {"version": 1, "order": ["a/x/y/z", *"bcdefgh"], "ties": {name: ["a", []] for name in "bcdefgh"}}
     save_file({"a/x/y/z": np.arange(3.0)}, file, {"ptree": json.dumps(about)})
     with pytest.raises(pt.FileError, match=r"ties of ties stand for more than [0-9,]+ leaves, or 40 levels of them"):

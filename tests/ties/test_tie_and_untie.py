@@ -148,6 +148,16 @@ def test_ties_of_ties_cannot_explode():
         pt.Tree(bomb)
 
 
+def test_large_trees_are_tied_as_a_whole_once_or_many_times():
+    large = {f"layer_{at}": {str(leaf): leaf for leaf in range(1000)} for at in range(110)}
+    both = pt.tie(pt.Tree({"encoder": large, "decoder": large}), {"decoder": "encoder"})
+    assert len(pt.ties(both)) == 110_000
+    assert pt.Tree({"encoder": large, "decoder": type(pt.transposed("a"))("encoder")}) == both
+    tower = {str(leaf): leaf for leaf in range(2000)}
+    towers = pt.tie(pt.Tree({str(at): tower for at in range(60)}), {f"{{1..{59}}}": "0"})
+    assert len(pt.ties(towers)) == 59 * 2000
+
+
 def test_a_tied_tree_can_be_written_down_with_its_ties():
     tree = pt.Tree({**language_model(), "head": {"kernel": pt.transposed("embed/table"), "bias": arange(10)}})
     assert tree == pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table")})

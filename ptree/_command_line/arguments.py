@@ -1,0 +1,42 @@
+"""The arguments of each command, with the texts of its help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+import ptree
+
+from .._words import printable, suggestion
+from . import change, check, completion, get, look
+
+_EXIT_CODES = "exit codes: 0; 1 where files differ or are damaged; 2 for wrong use and for what cannot be read"
+
+
+class Parser(argparse.ArgumentParser):
+    """Of argparse, with messages as ptree's other messages are, and the nearest command where one is misspelt."""
+
+    def error(self, message: str) -> NoReturn:
+        end = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"ptree: {printable(message)}{end} `{self.prog} --help` says how to use it\n")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        choices = [] if action.choices is None else list(map(str, action.choices))
+        if choices and str(value) not in choices:
+            near = suggestion(str(value), choices) or f" There are {', '.join(choices)}"
+            raise argparse.ArgumentError(None, f"there is no {value!r}.{near.rstrip('.')}")
+
+
+def parser() -> Parser:
+    """The parser of the command line; a command's function is `run` of what it parses."""
+    whole = Parser(
+        prog="ptree",
+        description="Look at files of parameters: safetensors, shards, npz, folders of checkpoints.",
+        epilog=_EXIT_CODES,
+    )
+    whole.add_argument("--version", action="version", version=f"ptree {ptree.__version__}")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
+    for module in (look, get, check, change):
+        module.add_commands(commands)
+    completion.add_command(commands)
+    return whole

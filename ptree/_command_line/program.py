@@ -1,0 +1,67 @@
+"""Run one command: exit codes, messages instead of tracebacks, pipes that are closed early."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from .._errors import FileError, PtreeError
+from .._words import printable
+from .arguments import parser
+
+DIFFERENT = 1
+"""Exit code where two files differ, or a file is damaged."""
+WRONG = 2
+"""Exit code of a wrong use, and of what cannot be read or written; argparse has the same."""
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+_TRACEBACK = "PTREE_TRACEBACK"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command of the command line and return its exit code: 0, 1 (differs, damaged) or 2 (wrong use, unreadable)."""
+    # where JAX is needed, for checkpoints by Orbax and for changes, it must not take a GPU
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    _write_any_character()
+    given = parser().parse_args(arguments)
+    try:
+        code = given.run(given)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # what is left in the buffer would raise again when Python flushes it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        print(f"ptree: {message_of(error)}", file=sys.stderr)
+        is_damage = isinstance(error, FileError) and error.is_damage
+        return DIFFERENT if is_damage and given.command == "check" else WRONG
+
+
+def message_of(error: Exception) -> str:
+    """Write an error as the text that follows `ptree: `."""
+    if isinstance(error, PtreeError):
+        return _lines(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        place = f" {str(error.filename)!r}" if error.filename is not None else ""
+        return _lines(f"{error.strerror[0].lower()}{error.strerror[1:]}{place}")
+    if isinstance(error, (OSError, ImportError)):
+        return _lines(str(error))
+    return _lines(f"an error that should not happen, {type(error).__name__}: {error}. {_TRACEBACK}=1 shows where")
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def _write_any_character() -> None:
+    """Write a question mark for a bar or a letter that the terminal's encoding lacks, rather than end with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook or a test has replaced it by another kind
+            stream.reconfigure(errors="replace")
