@@ -15,6 +15,7 @@ from ._sources import Source
 BINS = 41
 _SPREADS = 5
 """The histogram ends so many standard deviations from the mean: one outlier does not press all others into one bin."""
+_BELOW_ONE = 1 - 1e-12  # keeps the largest number in the last bin, whatever the rounding
 _BY_ANOTHER_LIBRARY = 2  # as NumPy counts dtypes, such as bfloat16 and int4 of ml_dtypes
 _HELD = 1 << 20
 """Bytes: a leaf up to this size is read once, a larger one twice, in chunks."""
@@ -141,9 +142,10 @@ def _binned(chunk: np.ndarray, low: float, high: float) -> np.ndarray:
     is_finite = np.isfinite(numbers)
     if not is_finite.all():
         numbers = numbers[is_finite]
-    place = (numbers - low) * (BINS / (high - low) if high > low else 0.0)
-    # the last bin holds its upper end
-    bins = np.clip(place, 0, BINS - 1).astype(np.intp) + 1
-    bins[numbers < low] = 0
-    bins[numbers > high] = BINS + 1
-    return np.bincount(bins, minlength=BINS + 2)
+    # in place, which takes half the time: the distance in bins, counted from one bin before the first
+    numbers -= low
+    if high > low:
+        numbers *= BINS / (high - low) * _BELOW_ONE
+    numbers += 1
+    np.clip(numbers, 0, BINS + 1, out=numbers)
+    return np.bincount(numbers.astype(np.intp), minlength=BINS + 2)
