@@ -94,7 +94,7 @@ def changes_by_layer(source: Source, other: Source, path: str, layers: Layers) -
     references: list[list[Moments]] = [[] for _ in layers.paths]
     pairs = zip(_pieces(_chunks(source, path), layers), _pieces(_chunks(other, path), layers), strict=True)
     for (layer, _, numbers), (_, _, before) in pairs:
-        distances[layer].append(moments_of(_wide(numbers) - _wide(before)))
+        distances[layer].append(moments_of(_difference(numbers, before)))
         references[layer].append(moments_of(before))
     return [_relative(together(distance), together(reference)) for distance, reference in zip(distances, references)]
 
@@ -105,8 +105,17 @@ def _relative(distance: Moments, reference: Moments) -> float:
     return distance.norm / reference.norm if reference.norm else float("inf")
 
 
-def _wide(numbers: np.ndarray) -> np.ndarray:
-    return numbers.astype(np.complex128 if numbers.dtype.kind == "c" else np.float64)
+def _difference(numbers: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The difference, of two leaves in f32 or less in f32, which takes a third of the time."""
+    if _fits_f32(numbers) and _fits_f32(before):
+        return numbers.astype(np.float32, copy=False) - before.astype(np.float32, copy=False)
+    is_complex = "c" in (numbers.dtype.kind, before.dtype.kind)
+    wide = np.complex128 if is_complex else np.float64
+    return numbers.astype(wide) - before.astype(wide)
+
+
+def _fits_f32(numbers: np.ndarray) -> bool:
+    return numbers.dtype == np.float32 or (numbers.dtype.itemsize <= 2 and numbers.dtype.kind != "c")
 
 
 def _chunks(source: Source, path: str) -> Iterator[np.ndarray]:

@@ -64,6 +64,8 @@ def _of_floats(numbers: np.ndarray) -> Moments | None:
     """Moments in f32, at a third of the time of f64; None where f32 is not enough, or where a number is not finite."""
     count = numbers.size
     square = _sum_of_squares(numbers) / count
+    if square == 0 and not numbers.any():  # a bias before training, a leaf that did not change
+        return Moments(count, 0.0, 0.0, 1.0, 0.0, count, 0, -1)
     if not _LEAST_SQUARE < square < _LARGEST_SQUARE:  # False of NaN
         return None
     mean = float(np.add.reduce(numbers)) / count
