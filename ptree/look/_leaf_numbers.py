@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._layer_moments import problem_of_numbers
+from ._layer_moments import layers_of, problem_of_numbers, start_moments
 from ._moments import Moments, moments_of, together
 from ._sources import Source
 
 BINS = 41
+_MOST_LAYERS = 1000
 _SPREADS = 5
 """The histogram ends so many standard deviations from the mean: one outlier does not press all others into one bin."""
 _BELOW_ONE = 1 - 1e-12  # keeps the largest number in the last bin, whatever the rounding
@@ -49,6 +50,8 @@ class LeafNumbers:
     """The index of the first number that is not finite."""
     histogram: Histogram | None
     """None where no number is finite, or the range is wider than a float64 holds."""
+    layer_stds: tuple[float, ...] = ()
+    """Of a stack of layers the standard deviation in each."""
 
 
 def leaf_numbers(source: Source, path: str) -> LeafNumbers | None:
@@ -75,7 +78,15 @@ def leaf_numbers(source: Source, path: str) -> LeafNumbers | None:
         nonfinite=moments.nonfinite,
         first=first,
         histogram=None if ends is None else _histogram(chunks, *ends),
+        layer_stds=_layer_stds(source, path, info.shape),
     )
+
+
+def _layer_stds(source: Source, path: str, shape: tuple[int, ...]) -> tuple[float, ...]:
+    layers = layers_of(path, shape)
+    if not 1 < len(layers.paths) <= _MOST_LAYERS:
+        return ()
+    return tuple(moments.std for moments in start_moments(source, path, layers)())
 
 
 def _chunks_of(source: Source, path: str, nbytes: int) -> _Chunks | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from .._paths import Selector
 from .._words import in_bytes, printable
 from ._layers import group_by_layer
-from ._leaf_numbers import LeafNumbers
+from ._leaf_numbers import Histogram, LeafNumbers
 from ._report_changes import Change, changes_of
 from ._report_rows import ReportRow, numbers_before, removed_rows, rows_by_selector, rows_of
 from ._selection import selected
@@ -137,12 +137,18 @@ def _numbers(numbers: LeafNumbers | None) -> Json:
         return None
     row: list[Json] = [_short(value) for value in (numbers.mean, numbers.std, numbers.least, numbers.largest)]
     row += [numbers.zeros, numbers.nonfinite, numbers.first]
-    histogram = numbers.histogram
+    row += _histogram(numbers.histogram)
+    if numbers.layer_stds:
+        row.append([_short(std) for std in numbers.layer_stds])
+    return row
+
+
+def _histogram(histogram: Histogram | None) -> list[Json]:
     if histogram is None:
-        return row
+        return [None, None, 0, 0, ""]
     # a text, which is parsed only when the histogram is drawn
     counts = ",".join(map(str, histogram.counts))
-    return [*row, _short(histogram.low), _short(histogram.high), histogram.below, histogram.above, counts]
+    return [_short(histogram.low), _short(histogram.high), histogram.below, histogram.above, counts]
 
 
 def _short(value: float) -> float | str:

@@ -17,7 +17,10 @@ RANDOM = np.random.default_rng(0)
 
 
 def tree():
-    return {"enc": {"w": RANDOM.standard_normal((3, 4)).astype(np.float32)}, "z": RANDOM.standard_normal(5).astype(np.float32)}
+    return {
+        "enc": {"w": RANDOM.standard_normal((3, 4)).astype(np.float32)},
+        "z": RANDOM.standard_normal(5).astype(np.float32),
+    }
 
 
 @jax.jit
@@ -210,7 +213,9 @@ def test_csv_has_a_line_for_each_step_and_leaf(tmp_path):
     with open(tmp_path / "run.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["step"], row["path"]) for row in rows] == [(str(s), p) for s in range(3) for p in ("enc/w", "z")]
-    np.testing.assert_allclose([float(row["grads/norm"]) for row in rows], history.values("grads/norm").reshape(-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        [float(row["grads/norm"]) for row in rows], history.values("grads/norm").reshape(-1), rtol=1e-6
+    )
     assert [row["loss"] for row in rows[::2]] == ["0", "0.5", "1"]
 
 

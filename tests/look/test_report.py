@@ -165,6 +165,13 @@ def test_a_selector_takes_leaves_and_is_strict(page):
     assert data_of(page({"a": np.ones(2)}, {"b": np.zeros(2)}, selector="a"))["path"] == ["a"]
 
 
+def test_a_stack_has_the_spread_of_each_layer(page):
+    scale = np.arange(1, 6, dtype="f").reshape(5, 1, 1)
+    stack = np.random.default_rng(0).standard_normal((5, 300, 400)).astype("f") * scale
+    [row] = data_of(page({"blocks/:/w": stack}))["numbers"]
+    np.testing.assert_allclose(row[12], stack.astype(np.float64).std(axis=(1, 2)), rtol=1e-4)
+
+
 # ------------------------------------------------------------------------------ two inputs
 
 

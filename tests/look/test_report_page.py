@@ -95,6 +95,8 @@ def test_a_search_by_text(browser, page):
     browser.open(page)
     assert search(browser, "KERNEL query") == "12 of 100 rows: 768 parameters, 3.0 KiB"
     assert browser.run(ROWS)[:6] == ["blocks/{0..11}/", "attn/", "query/", "kernel", "0", "1"]
+    browser.click("#fold")
+    assert browser.run(ROWS) == ["blocks/{0..11}/"]
     assert search(browser, "qqq") == "nothing matches in 100 rows"
     assert browser.run(ROWS) == []
 

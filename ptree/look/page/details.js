@@ -154,8 +154,16 @@ function tableRow(tag, texts) {
 // The same leaf in each layer: its standard deviation and, of two inputs, its relative change.
 function layerDetails(row) {
   const group = data.groupOf.get(row);
-  if (!group) return [];
+  if (!group) return stackDrawing(row);
   return layerDrawings(group, group.indexOf(row));
+}
+
+// The layers of one stacked leaf.
+function stackDrawing(row) {
+  const stds = data.numbers[row]?.[12];
+  if (!stds || stds.filter(Number.isFinite).length < 2) return [];
+  const labels = stds.map((_, layer) => `layer ${layer}`);
+  return [element("h3", "", "Std by layer"), layersDrawing(stds, labels, -1, () => {}, "Std by layer")];
 }
 
 function layerDrawings(group, current) {

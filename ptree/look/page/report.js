@@ -20,7 +20,6 @@ function readData() {
   given.shownTie = new Map(given.ties.map(([row, , shown]) => [row, shown]));
   given.aliasesOf = new Map();
   for (const [row, source] of given.ties) {
-    if (source < 0) continue;
     if (!given.aliasesOf.has(source)) given.aliasesOf.set(source, []);
     given.aliasesOf.get(source).push(row);
   }
@@ -130,8 +129,8 @@ function matchesOf(text) {
 }
 
 function addOtherNames(matches) {
-  for (const [row, source] of data.sourceOf) if (source >= 0 && matches[row]) matches[source] = 1;
-  for (const [row, source] of data.sourceOf) if (source >= 0 && matches[source]) matches[row] = 1;
+  for (const [row, source] of data.sourceOf) if (matches[row]) matches[source] = 1;
+  for (const [row, source] of data.sourceOf) if (matches[source]) matches[row] = 1;
 }
 
 function textMatcher(text) {
@@ -254,11 +253,9 @@ function tieCell(node) {
   return made;
 }
 
-// The link from an alias to its source; text alone where the source is not on the page.
+// The link from an alias to its source.
 function tieLink(row) {
-  const source = data.sourceOf.get(row);
-  if (source < 0) return element("bdi", "", data.shownTie.get(row));
-  return linkTo(source, data.shownTie.get(row));
+  return linkTo(data.sourceOf.get(row), data.shownTie.get(row));
 }
 
 function linkTo(row, text) {
@@ -368,8 +365,7 @@ const KEYS = {
 
 function enter(node) {
   if (node.row < 0) toggle(node);
-  const source = data.sourceOf.get(node.row);
-  if (source >= 0) jump(source);
+  if (data.sourceOf.has(node.row)) jump(data.sourceOf.get(node.row));
   else showDetails(node);
 }
 

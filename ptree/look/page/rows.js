@@ -127,6 +127,7 @@ function sortTree(node, order) {
 function setOpen(node, isOpen) {
   if (node.row >= 0) return;
   node.isOpen = isOpen;
+  node.isShut = !isOpen; // in a search
   for (const child of node.children) setOpen(child, isOpen);
 }
 
