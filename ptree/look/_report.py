@@ -41,12 +41,12 @@ def report(
         out: where the page goes; a file that is there is replaced, once the new one is whole.
 
     Raises:
-        FileError: an input is not a file that ptree reads, or `out` is one of the inputs or a folder.
+        FileError: an input is not a file that ptree reads, or `out` is a folder or a file of parameters.
         PatternError: the selector is malformed, or a part of it matches nothing.
         OSError: the folder of `out` does not exist, or a file cannot be read or written.
     """
     _refuse_page(other)
-    place = _checked_place(out, thing, other)
+    place = _checked_place(out)
     with ExitStack() as opened:
         source = _opened(thing, opened)
         if other is None:
@@ -75,8 +75,8 @@ def _refuse_page(other: Any) -> None:
         )
 
 
-def _checked_place(out: str | os.PathLike[str], *inputs: Any) -> Path:
-    """The path of the page, if a page can go there and no input is lost."""
+def _checked_place(out: str | os.PathLike[str]) -> Path:
+    """The path of the page, if a page can go there and no parameters are lost."""
     place = Path(checked_path(out, "report(thing, out=path)"))
     if place.is_dir():
         raise FileError(
@@ -84,8 +84,15 @@ def _checked_place(out: str | os.PathLike[str], *inputs: Any) -> Path:
         )
     if not place.parent.is_dir():
         raise FileNotFoundError(f"cannot write the report to {str(place)!r}: there is no folder {str(place.parent)!r}")
-    for given in inputs:
-        is_path = isinstance(given, str | os.PathLike)
-        if is_path and os.path.exists(given) and place.exists() and os.path.samefile(given, place):
-            raise FileError(f"cannot write the report to {str(place)!r}: it is an input. Choose another `out`")
+    if _holds_parameters(place):
+        raise FileError(f"cannot write the report to {str(place)!r}: parameters are in this file. Choose another `out`")
     return place
+
+
+def _holds_parameters(place: Path) -> bool:
+    """Whether a file looks like safetensors or npz: a slip of the hand must not replace an input, or another checkpoint."""
+    if not place.is_file():
+        return False
+    with place.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" or start.startswith(b"PK")

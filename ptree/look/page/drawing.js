@@ -140,7 +140,9 @@ function layersDrawing(values, labels, current, follow, label) {
   ];
   const seen = values.map((_, at) => at).filter((at) => Number.isFinite(values[at]));
   svg.append(drawn("polyline", { points: seen.map((at) => place(at).join(",")).join(" "), class: "line" }));
-  for (const at of seen) {
+  // of very many layers the line alone, and the shown one
+  const marked = seen.length <= 400 ? seen : seen.filter((at) => at === current);
+  for (const at of marked) {
     const [cx, cy] = place(at);
     const point = drawn("circle", { cx, cy, r: at === current ? 5 : 3, class: at === current ? "point here" : "point" });
     point.append(drawn("title", {}, `${labels[at]}: ${shortNumber(values[at])}`));
