@@ -7,12 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._summary import Row as Row
+    from ._flops import Flops as Flops
+    from ._flops import flops as flops
+    from ._row import Row as Row
     from ._summary import Summary as Summary
+    from ._summary import Total as Total
     from ._summary import summary as summary
 
 _MODULES = {
-    "_summary": "Row Summary summary",
+    "_flops": "Flops flops",
+    "_row": "Row",
+    "_summary": "Summary Total summary",
 }
 
 
@@ -24,7 +29,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'ptree.look' has no attribute {name!r}")
 
 
-__all__ = ["Row", "Summary", "summary"]
+__all__ = ["Flops", "Row", "Summary", "Total", "flops", "summary"]
 
 
 def __dir__() -> list[str]:
