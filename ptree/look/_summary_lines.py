@@ -19,7 +19,7 @@ class Line(NamedTuple):
     label: str
     contents: str
     size: Size | None
-    """None of an alias, which has no size of its own."""
+    """None of an alias that has no operations: it has no numbers of its own."""
     output: tuple[int, ...] | None = None
     level: int = 0
 
@@ -39,7 +39,9 @@ def lines_of(blocks: Iterable[Block], dtype: str, room_for: RoomFor) -> list[Lin
 def _lines(block: Block, dtype: str, room_for: RoomFor, level: int) -> Iterator[Line]:
     label = INDENT * level + _label(block)
     if block.tied_to:
-        yield Line(label, f"= {printable(block.tied_to)}", None, None, level)
+        size = block.size if block.size.flops else None  # a tied name has work of its own, but no numbers
+        output = block.leaf.output if block.leaf is not None else None
+        yield Line(label, f"= {printable(block.tied_to)}", size, output, level)
     elif block.leaf is not None:
         yield Line(label, leaf_text(block.leaf, dtype), block.size, block.leaf.output, level)
     elif not block.children:

@@ -18,6 +18,7 @@ _GAP = 2
 _NARROWEST = 40
 _WIDE_ENOUGH_FOR_SHARES = 60
 _WIDE_ENOUGH_FOR_BYTES = 96
+_LEAST_ROOM = 32  # columns for names and contents
 _WIDEST_BAR = 20
 _NARROWEST_BAR = 8
 _LONGEST_NAME = 1000  # columns, in lines as many as it takes
@@ -95,8 +96,10 @@ class _Table:
             found.append(_Column([in_bytes(line.size.bytes) if line.size else "" for line in lines]))
         if any(line.size and line.size.flops for line in lines):
             found.append(_Column([_flops(line.size) for line in lines]))
-        if self.width >= _WIDE_ENOUGH_FOR_SHARES and summary.count:
-            found.append(_Column([_share(line.size, summary.count) for line in lines]))
+        shares = _Column([_share(line.size, summary.count) for line in lines])
+        has_room = self.width - _width_of([*found, shares]) >= _LEAST_ROOM
+        if self.width >= _WIDE_ENOUGH_FOR_SHARES and summary.count and has_room:
+            found.append(shares)
         return found
 
     def _free_in_number(self, cell: str) -> int:
@@ -182,7 +185,7 @@ def _count(size: Size | None) -> str:
 
 
 def _share(size: Size | None, whole: int) -> str:
-    return "" if size is None else f"{size.count / whole:.1%}"
+    return "" if size is None or not whole else f"{size.count / whole:.1%}"
 
 
 def _flops(size: Size | None) -> str:
@@ -255,7 +258,9 @@ def _main_dtype(by_dtype: dict[str, Total]) -> str:
 def _footer(summary: Summary) -> list[str]:
     """The totals; then the operations, the memory and the damaged leaves, where these are known."""
     leaves = len(summary.leaves)
-    texts = [f"{summary.count:,} parameters, {in_bytes(summary.bytes)}, {leaves:,} {'leaf' if leaves == 1 else 'leaves'}"]
+    texts = [
+        f"{summary.count:,} parameters, {in_bytes(summary.bytes)}, {leaves:,} {'leaf' if leaves == 1 else 'leaves'}"
+    ]
     tied = len(summary.rows) - leaves
     if tied:
         texts[0] += f", {tied:,} tied"
@@ -265,7 +270,9 @@ def _footer(summary: Summary) -> list[str]:
         is_all = summary.trainable == summary.count
         texts[0] += "; all trainable" if is_all else f"; {summary.trainable:,} trainable"
     if summary.flops is not None:
-        texts.append(f"a call: {summary.flops}")
+        without = summary.flops.total - sum(summary.flops.by_leaf.values())
+        rest = f"; {without:,} of them without parameters" if without else ""
+        texts.append(f"a call: {summary.flops}{rest}")
     if summary.memory is not None:
         parts = [f"{name} {in_bytes(size)}" for name, size in summary.memory.items()]
         texts.append(f"compile().memory_analysis(): {', '.join(parts)}")
