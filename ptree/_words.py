@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 SHOWN = 10
 """How many names a message lists before it counts the rest."""
@@ -130,13 +131,18 @@ def name_of(function: object) -> str:
 _SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
 
 
-def short_dtype(dtype: object) -> str:
+def short_dtype(dtype: Hashable) -> str:
     """The short name of a dtype, for messages: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    return _short_dtype(dtype)
+
+
+@lru_cache(maxsize=256, typed=True)  # NumPy takes 4 microseconds to write a dtype, and a tree may have 100,000 leaves
+def _short_dtype(dtype: Hashable) -> str:
     name = str(dtype).removeprefix("torch.")
     for long, short in _SHORT:
         if re.match(long + r"\d", name):
             return short + name.removeprefix(long)
-    return name
+    return printable(name)
 
 
 def describe(leaf: object) -> str:
