@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ._stats import LeafStats as LeafStats
     from ._stats import Stats as Stats
     from ._stats import stats as stats
-    from ._summary import Row as Row
     from ._summary import Summary as Summary
     from ._summary import Total as Total
     from ._summary import summary as summary
@@ -46,7 +45,7 @@ _MODULES = {
     "_report": "report",
     "_row": "Row",
     "_stats": "LeafStats Stats stats",
-    "_summary": "Row Summary Total summary",
+    "_summary": "Summary Total summary",
     "_unused": "unused",
 }
 
@@ -60,7 +59,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "Diff", "Difference", "Flops", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Row", "Stats", "Summary", "Total", "diff", "flops", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
+    "Diff", "Difference", "Flops", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Stats", "Summary", "Total", "diff", "flops", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
 ]  # fmt: skip
 
 

@@ -23,12 +23,13 @@ _LONGEST_CELL = 120
 
 # Colours come from the notebook's theme, light or dark: the table has none of its own but for bars and warnings.
 _STYLE = """<style>
-.ptree-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
+.ptree-table { color: inherit; border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 .ptree-table caption { text-align: left; font-weight: 600; padding-bottom: 4px; caption-side: top; }
-.ptree-table th, .ptree-table td { padding: 2px 10px 2px 0; text-align: left; white-space: nowrap; border: 0; background: none; }
+.ptree-table th, .ptree-table td { padding: 2px 10px 2px 0; text-align: left; white-space: pre; border: 0; background: none; }
 .ptree-table th { font-weight: 400; opacity: 0.7; border-bottom: 1px solid; }
 .ptree-table .right { text-align: right; }
 .ptree-table tfoot td { border-top: 1px solid; white-space: normal; }
+.ptree-table .bar { height: 0.7em; min-width: 1px; background: #5a93dd; border-radius: 2px; }
 .ptree-table .warning { color: #d1242f; font-weight: 600; }
 </style>"""
 
@@ -41,17 +42,30 @@ class Column:
     is_number: bool = False
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A cell that shows a share, from 0 to 1, as a bar."""
+
+    share: float
+
+
+Cell = str | Bar
+
+
 def html_table(
-    columns: Sequence[Column], rows: Sequence[Sequence[str]], *, title: str = "", footer: Iterable[str] = ()
+    columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, title: str = "", footer: Iterable[str] = ()
 ) -> str:
-    """A table of texts as HTML. Texts are escaped, long ones are cut, and of many rows the middle is left out.
+    """A table of texts as HTML. Texts are escaped, long ones are cut, of many rows the middle is left out, empty columns too.
 
     >>> html_table([Column("path")], [["<b>"]]).count("&lt;b&gt;")
     1
     """
+    said = [at for at in range(len(columns)) if at == 0 or any(at < len(row) and row[at] for row in rows)]
+    columns = [columns[at] for at in said]
+    rows = [[row[at] for at in said if at < len(row)] for row in _without_middle(rows)]
     head = "".join(_cell("th", column.title, column) for column in columns)
     caption = f"<caption>{_text(title)}</caption>" if title else ""
-    body = "".join(_row(row, columns) for row in _without_middle(rows))
+    body = "".join(_row(row, columns) for row in rows)
     foot = "".join(_foot(line, len(columns)) for line in footer)
     return (
         f'{_STYLE}<table class="ptree-table">{caption}<thead><tr>{head}</tr></thead>'
@@ -59,13 +73,15 @@ def html_table(
     )
 
 
-def _row(row: Sequence[str], columns: Sequence[Column]) -> str:
+def _row(row: Sequence[Cell], columns: Sequence[Column]) -> str:
     return f"<tr>{''.join(_cell('td', text, column) for text, column in zip(row, columns))}</tr>"
 
 
-def _cell(tag: str, text: str, column: Column) -> str:
+def _cell(tag: str, cell: Cell, column: Column) -> str:
+    if isinstance(cell, Bar):
+        return f'<{tag}><div class="bar" style="width: {8 * cell.share:.3f}em"></div></{tag}>'
     right = ' class="right"' if column.is_number else ""
-    return f"<{tag}{right}><bdi>{_text(text)}</bdi></{tag}>"
+    return f"<{tag}{right}><bdi>{_text(cell)}</bdi></{tag}>"
 
 
 def _foot(line: str, width: int) -> str:
@@ -77,7 +93,7 @@ def _text(text: str) -> str:
     return escape(shortened(printable(text), _LONGEST_CELL))
 
 
-def _without_middle(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+def _without_middle(rows: Sequence[Sequence[Cell]]) -> list[Sequence[Cell]]:
     if len(rows) <= _MOST_ROWS:
         return list(rows)
     half = _MOST_ROWS // 2

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._words import columns, in_bytes, padded, printable, quoted, shortened
 from ._fold import Block, Size, fold
+from ._notebook import Bar, Column, html_table
 from ._row import Row
 from ._summary_lines import Line, lines_of
 
@@ -304,24 +304,23 @@ def _problems(rows: Sequence[Row]) -> list[str]:
 
 
 def summary_html(summary: Summary) -> str:
-    """The table of a summary as HTML for a notebook: nodes fold in place, names are escaped."""
+    """The table of a summary as HTML for a notebook."""
     dtype = _main_dtype(summary.by_dtype)
-    rows = [_html_row(line, summary.count) for line in lines_of(blocks_of(summary), dtype, lambda size: 60)]
-    caption = f"<caption style='text-align:left'>{escape(printable(summary.title))}</caption>" if summary.title else ""
-    footer = "<br>".join(escape(text) for text in _footer(summary))
-    return (
-        f"<table style='font-family:monospace;white-space:pre;text-align:left'>{caption}<tbody>{''.join(rows)}</tbody>"
-        f"<tfoot><tr><td colspan='5' style='text-align:left'>{footer}</td></tr></tfoot></table>"
-    )
+    rows = [_html_cells(line, summary.count) for line in lines_of(blocks_of(summary), dtype, lambda size: 60)]
+    return html_table(_HTML_COLUMNS, rows, title=summary.title, footer=_footer(summary))
 
 
-def _html_row(line: Line, whole: int) -> str:
-    cells = [escape(line.label), escape(line.contents)]
-    numbers = ["", "", ""]
-    if line.size is not None:
-        share = line.size.count / whole if whole else 0.0
-        bar = f"<div style='background:#4c78a8;height:0.7em;width:{share * 8:.3f}em'></div>"
-        numbers = [f"{line.size.count:,}", f"{share:.1%}", bar]
-    left = "".join(f"<td style='text-align:left'><bdi>{cell}</bdi></td>" for cell in cells)
-    right = "".join(f"<td style='text-align:right'>{cell}</td>" for cell in numbers[:2])
-    return f"<tr>{left}{right}<td style='width:8em'>{numbers[2]}</td></tr>"
+_HTML_COLUMNS = (
+    Column("path"),
+    Column(""),
+    Column("parameters", is_number=True),
+    Column("share", is_number=True),
+    Column(""),
+)
+
+
+def _html_cells(line: Line, whole: int) -> list[str | Bar]:
+    if line.size is None:
+        return [line.label, line.contents]
+    share = line.size.count / whole if whole else 0.0
+    return [line.label, line.contents, f"{line.size.count:,}", f"{share:.1%}", Bar(share)]
