@@ -28,12 +28,12 @@ def device_moments(source: Source, path: str, layers: Layers) -> Callable[[], li
         return None
     stacks = leaf.ndim - len(layers.shape)
     shards = list(_different_shards(leaf))
-    computed = [_block_moments(shard.data, stacks) for shard in shards]  # dispatched, and not waited for
+    computed = [_block_moments(data, stacks) for _, data in shards]  # dispatched, and not waited for
 
     def fetch() -> list[Moments]:
         parts: list[list[Moments]] = [[] for _ in layers.paths]
-        for shard, blocks in zip(shards, computed):
-            place = _Place(shard.index, leaf.shape, shard.data.shape, stacks)
+        for (index, data), blocks in zip(shards, computed):
+            place = _Place(index, leaf.shape, data.shape, stacks)
             for row, values in enumerate(np.asarray(blocks, np.float64)):
                 parts[place.layer(row)] += [_moments(block, at, place) for at, block in enumerate(values)]
         return [together(part) for part in parts]
@@ -50,13 +50,13 @@ def _is_for_device(array: jax.Array) -> bool:
     return bool(jnp.issubdtype(array.dtype, jnp.floating) or is_small or array.dtype == bool)
 
 
-def _different_shards(array: jax.Array) -> Iterator[jax.Shard]:
-    """The parts of an array that this process holds, each once."""
+def _different_shards(array: jax.Array) -> Iterator[tuple[tuple[slice, ...], jax.Array]]:
+    """The parts of an array that this process holds, each once: its index and its numbers."""
     seen: set[str] = set()
     for shard in array.addressable_shards:
-        if str(shard.index) not in seen:
+        if shard.data is not None and str(shard.index) not in seen:
             seen.add(str(shard.index))
-            yield shard
+            yield shard.index, shard.data
 
 
 @partial(jax.jit, static_argnums=1)

@@ -304,6 +304,6 @@ def _part(rows: Sequence[_Row]) -> Part:
         first += len(paths)
         with np.errstate(all="ignore"):  # NaN and inf are what one looks for later
             found = (of_group[..., 0] / np.maximum(counts, 1), np.sqrt(of_group[..., 1]), of_group[..., 2])
-        numbers |= {f"{name}/{kind}": np.float32(array) for kind, array in zip(STATISTICS, found)}
+        numbers |= {f"{name}/{kind}": array.astype(np.float32) for kind, array in zip(STATISTICS, found)}
     scalars = {name: np.array([row.scalars[name] for row in rows]) for name in rows[0].scalars}
     return Part(np.array([row.step for row in rows], np.int64), rows[0].groups, numbers, scalars)

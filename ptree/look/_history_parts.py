@@ -74,8 +74,9 @@ class PartFile:
     last: int
 
     def read(self) -> Part:
-        with StoredSource(open_stored(str(self.path), verify=True, mmap=False)) as source:
-            groups = _groups_in(source.stored.metadata, self.path)
+        stored = open_stored(str(self.path), verify=True, mmap=False)
+        with StoredSource(stored) as source:
+            groups = _groups_in(stored.metadata, self.path)
             arrays = {name: source.values(name) for name in source.leaves}
         scalars = {
             name.removeprefix(f"{_SCALARS}/"): array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,11 @@ from ._moments import Moments, moments_of, together
 from ._quantiles import BitCounts
 from ._sources import LeafInfo, Source
 
-_NUMBERS = 1 << 16
+_AT_ONCE = 1 << 16
 """So many numbers are read at a time: 256 KiB of f32, which a processor's cache holds."""
+
+_DTYPES = re.compile(r"[<>]?(bf|f|i|u|c)\d\w*|bool|int|float|complex")
+"""The dtypes of numbers, in short: f32, bf16, f8_e4m3fn, i4, >f4, and those of Python."""
 
 Piece = tuple[int, int, np.ndarray]
 """A part of one layer: the number of the layer, the place of the part in it, its numbers."""
@@ -100,8 +104,8 @@ def changes_by_layer(source: Source, other: Source, path: str, layers: Layers) -
 
 
 def _relative(distance: Moments, reference: Moments) -> float:
-    if not distance.count or distance.norm == 0:
-        return 0.0 if distance.count or not distance.nonfinite else float("nan")
+    if not distance.finite or distance.norm == 0:
+        return 0.0 if distance.finite or not distance.nonfinite else float("nan")
     return distance.norm / reference.norm if reference.norm else float("inf")
 
 
@@ -120,7 +124,7 @@ def _fits_f32(numbers: np.ndarray) -> bool:
 
 def _chunks(source: Source, path: str) -> Iterator[np.ndarray]:
     """The numbers of a leaf, in every source the same count at a time."""
-    return source.chunks(path, _NUMBERS * _itemsize(source.leaves[path]))
+    return source.chunks(path, _AT_ONCE * _itemsize(source.leaves[path]))
 
 
 def _itemsize(leaf: LeafInfo) -> int:
@@ -142,6 +146,8 @@ def _pieces(chunks: Iterator[np.ndarray], layers: Layers) -> Iterator[Piece]:
 
 def problem_of_numbers(leaf: LeafInfo) -> str:
     """Why a leaf has no statistics; "" where it has."""
+    if leaf.problem:
+        return leaf.problem
     if leaf.dtype.startswith("key<"):
         return "holds PRNG keys, which have no statistics"
-    return leaf.problem
+    return "" if _DTYPES.fullmatch(leaf.dtype) else f"holds no numbers: its dtype is {leaf.dtype}"

@@ -12,11 +12,9 @@ import numpy as np
 
 from .._errors import StructureError
 from .._words import lines, printable, quoted
-from ._layer_moments import Layers, layers_of, start_moments
+from ._layer_moments import Layers, layers_of, problem_of_numbers, start_moments
 from ._moments import Moments
 from ._sources import Source, source_of
-
-_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _paths_of_numbers(source: Source) -> list[str]:
     for path, leaf in source.leaves.items():
         if leaf.problem and leaf.shape is not None:
             problems.append(f"{quoted(path)} {leaf.problem}")
-        elif not leaf.problem and not _is_whole(leaf.dtype):
+        elif not problem_of_numbers(leaf) and not _is_whole(leaf.dtype):
             paths.append(path)
     if problems:
         raise StructureError(lines(problems))
@@ -115,5 +113,5 @@ def _paths_of_numbers(source: Source) -> list[str]:
 
 
 def _is_whole(dtype: str) -> bool:
-    """Whether every number of a dtype is finite: i32, u8, bool, int, key<fry>."""
-    return dtype.startswith(("i", "u", "bool", "key<"))
+    """Whether every number of a dtype is finite: i32, u8, bool, int."""
+    return dtype.startswith(("i", "u", "bool"))

@@ -90,13 +90,14 @@ def _choices(folds: Sequence[_Fold]) -> Iterator[list[_Column]]:
     largest = _Column("|max|", lambda fold: _number(_largest(fold)))
     zeros = [_Column("zeros", _zeros)] if any(row.zeros for fold in folds for row in fold.rows) else []
     quantiles = _quantile_columns(folds)
-    numbers = [mean, std, largest, *zeros, *quantiles]
     by_layer = _by_layer_columns(folds)
-    for column in by_layer:
-        yield [*numbers, column]
-    last = by_layer[-1:] if _has_changes(folds) else []  # the change is what was looked for
-    yield [*numbers, *last]
-    yield [mean, std, largest, *quantiles, *last]
+    for numbers in ([mean, std, largest, *zeros, *quantiles], [std, largest, *quantiles]):
+        for column in by_layer:
+            yield [*numbers, column]
+        if not _has_changes(folds):  # else the change is what was looked for
+            yield numbers
+    last = by_layer[-1:] if _has_changes(folds) else []
+    yield [*quantiles, *last]
     yield [std, largest, *last]
     yield [std, *last]
 
@@ -163,7 +164,7 @@ def _quantile(fold: _Fold, share: float) -> str:
 
 
 def _largest(fold: _Fold) -> float:
-    return fold.moments.largest if fold.moments.count else math.nan
+    return fold.moments.largest if fold.moments.finite else math.nan
 
 
 def _zeros(fold: _Fold) -> str:
@@ -198,7 +199,8 @@ def _number(value: complex) -> str:
 
 def _warnings(stats: Stats, folds: Sequence[_Fold]) -> list[str]:
     found = [_not_finite(fold) for fold in folds if any(row.nonfinite for row in fold.rows)]
-    found += [f"! {printable(row.path)}: not read: {row.problem}" for row in stats.rows if row.problem]
+    unread = [row for row in stats.rows if row.problem and row.count]  # a text or a function has no numbers
+    found += [f"! {printable(row.path)}: not read: {row.problem}" for row in unread]
     more = len(found) - SHOWN
     return [*found[:SHOWN], f"! and {more:,} more"] if more > 0 else found
 

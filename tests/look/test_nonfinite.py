@@ -37,7 +37,15 @@ def test_leaves_that_are_not_finite_are_named_with_count_and_first_index():
 
 
 def test_where_all_is_well_it_is_false_and_no_error():
-    tree = {"f": np.tanh, "name": "x", "key": jax.random.key(0), "n": np.arange(3), "none": np.zeros((0, 3)), "w": 1.5}
+    tree = {
+        "f": np.tanh,
+        "name": "x",
+        "key": jax.random.key(0),
+        "n": np.arange(3),
+        "none": np.zeros((0, 3)),
+        "w": 1.5,
+        "t": np.array(["a"]),
+    }
     found = nonfinite(tree)
     assert not found
     assert len(found) == 0
@@ -111,6 +119,25 @@ def test_without_keep_donated_no_copy_is_made():
     with pytest.raises(NonFiniteError) as caught:
         step(params)
     assert caught.value.inputs.arguments["p"]["w"].is_deleted()
+
+
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_what_is_kept_stays_on_its_devices_and_in_its_shards():
+    first, *_, last = jax.devices()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("d",))
+    spread = jax.NamedSharding(mesh, jax.P("d"))
+    place = jax.jit(lambda w, key: (w / 0, key), donate_argnums=0)
+
+    def step(w, other, key):
+        return place(w, key), other + 1
+
+    w = jax.device_put(jnp.ones(len(jax.devices())), spread)
+    with pytest.raises(NonFiniteError) as caught:
+        guard(step)(w, jax.device_put(jnp.ones(2), last), jax.random.key(0))
+    assert w.is_deleted() or first == last
+    kept = caught.value.inputs.arguments
+    assert kept["w"].sharding == spread
+    assert kept["other"].devices() == {last}
 
 
 def test_what_observe_says_is_named_by_the_leaves():

@@ -89,7 +89,7 @@ def test_a_stranger_among_the_gradients_is_an_error():
     with pytest.raises(pt.StructureError, match=r"at 'w' updates have the shape \(3,\), the parameters \(2,\)"):
         observe({"w": jnp.ones(2)}, None, {"w": jnp.ones(3)})
     with pytest.raises(pt.StructureError, match="no grads were observed"):
-        observe({"w": jnp.ones(2)}).grads  # noqa: B018
+        observe({"w": jnp.ones(2)}).grads
     assert observe({}).params.paths == ()
 
 

@@ -34,7 +34,7 @@ def scanned(p):
     """The carry takes two steps to bring b to the first place, and c never gets there."""
 
     def step(carry, x):
-        first, second, third = carry
+        _, second, third = carry
         return (second + x, p["b"], third * p["c"]), third
 
     (first, _, _), _ = jax.lax.scan(step, (p["a"], X, X), jnp.ones((4, 3)))
