@@ -70,7 +70,9 @@ class Sizes:
 
 
 def have_equal_bytes(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two flat arrays of one dtype are equal byte by byte."""
+    """Whether two flat arrays of as many numbers have one dtype and are equal byte by byte."""
+    if before.dtype != after.dtype:
+        return False
     return bool((_words(before) == _words(after)).all())
 
 
@@ -203,7 +205,7 @@ def _has_numbers(dtype: np.dtype) -> bool:
 
 def _converted(flat: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if flat.dtype.kind == "c" and dtype.kind != "c":
-        return flat.real.astype(dtype)  # NumPy warns where a conversion drops the imaginary parts
+        return np.real(flat).astype(dtype)  # NumPy warns where a conversion drops the imaginary parts
     return flat.astype(dtype)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .._words import printable
+from ._diff_rules import separator_of
 from ._differences import Difference, size_for_order
 from ._layers import group_by_layer, sparkline
 
@@ -138,10 +139,14 @@ def _detail_key(row: Difference) -> object:
 
 
 def _groups(rows: Iterable[Difference]) -> list[_Group]:
+    """The rows by layer, the largest first; dots in names of other programs separate as slashes do."""
     by_path = {row.path: row for row in rows}
+    separator = separator_of(by_path)
+    row_of = {path.replace(separator, "/"): row for path, row in by_path.items()}
     groups = [
-        _Group(group.name, tuple(by_path[path] for path in group.paths)) for group in group_by_layer(by_path)
-    ]  # fmt: skip
+        _Group(group.name.replace("/", separator), tuple(row_of[path] for path in group.paths))
+        for group in group_by_layer(row_of)
+    ]
     return sorted(groups, key=lambda group: -group.size)
 
 
@@ -227,7 +232,8 @@ def _by_layer(group: _Group) -> str:
     """The relative sizes by layer as a sparkline: of the leaves of a group, or of the layers of one stack."""
     if len(group.rows) > 1:
         return sparkline([math.nan if row.relative is None else row.relative for row in group.rows])
-    return sparkline(group.rows[0].by_layer) if len(group.rows[0].by_layer) > 1 else ""
+    layers = group.rows[0].by_layer
+    return sparkline(layers) if len(layers) > 1 else ""
 
 
 def _notes(group: _Group) -> str:

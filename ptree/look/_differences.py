@@ -24,7 +24,7 @@ from ._diff_leaves import (
     changes_by_layer,
 )
 from ._diff_pairs import StackPair
-from ._diff_sizes import Sizes
+from ._diff_sizes import Sizes, have_equal_bytes
 from ._sources import Source
 
 WITHIN = "within the tolerance"
@@ -93,8 +93,6 @@ def _difference(before: Side, after: Side, tolerance: float) -> Difference | Non
         return None
     if before.info.problem or after.info.problem:
         return _row("unread", before, after, note=_problem(before, after))
-    if are_equal(before, after):
-        return None
     return _difference_of_numbers(before, after, tolerance)
 
 
@@ -180,7 +178,7 @@ def _transposed(before: Side, after: Side, order: tuple[int, ...], sizes: Sizes)
 def _difference_of_dtypes(before: Side, after: Side) -> Difference:
     if before.info.problem or after.info.problem:
         return _row("retyped", before, after, note=_problem(before, after))
-    sizes = change_of(before, after)
+    sizes = change_of(before.chunks_to_compute(), after.chunks_to_compute())
     if not sizes.differing:
         note = "the same numbers"
     elif sizes.is_rounding:
@@ -191,7 +189,17 @@ def _difference_of_dtypes(before: Side, after: Side) -> Difference:
 
 
 def _difference_of_numbers(before: Side, after: Side, tolerance: float) -> Difference | None:
-    sizes, by_layer = _change(before, after)
+    if before.is_small and after.is_small:
+        # read once, where a large leaf is read again from its start if it is not the same: half the time of 100,000 leaves
+        one, other = before.read(), after.read()
+        if have_equal_bytes(one, other):
+            return None
+        chunks = iter([one]), iter([other])
+    elif are_equal(before, after):
+        return None
+    else:
+        chunks = before.chunks_to_compute(), after.chunks_to_compute()
+    sizes, by_layer = _change(*chunks, after)
     if not sizes.differing:
         return None
     if sizes.is_within(tolerance):
@@ -205,13 +213,13 @@ def _difference_of_numbers(before: Side, after: Side, tolerance: float) -> Diffe
     return _row("changed", before, after, sizes, by_layer=by_layer)
 
 
-def _change(before: Side, after: Side) -> tuple[Sizes, list[float]]:
+def _change(before: Iterator[np.ndarray], after: Iterator[np.ndarray], leaf: Side) -> tuple[Sizes, list[float]]:
     """The sizes of a change, and the relative size in each layer of a stack."""
-    stacked = after.path.split("/").count(STACKED)
-    shape = after.shape or ()
+    stacked = leaf.path.split("/").count(STACKED)
+    shape = leaf.shape or ()
     if not 0 < stacked <= len(shape):
         return change_of(before, after), []
-    layers = changes_by_layer(before.chunks_to_compute(), after.chunks_to_compute(), prod(shape[stacked:]))
+    layers = changes_by_layer(before, after, prod(shape[stacked:]))
     return reduce(add, layers, Sizes()), [layer.relative for layer in layers]
 
 
