@@ -14,7 +14,7 @@ from ._diff_pairs import Pairing, paired
 from ._diff_result import Diff
 from ._diff_text import KINDS
 from ._diff_ties import TieChanges, tie_changes
-from ._differences import WITHIN, Difference, difference_of, difference_of_stack, size_for_order
+from ._differences import WITHIN, Difference, difference_of, difference_of_stack, order_by_size
 from ._selection import selected
 from ._sources import Source, source_of
 
@@ -173,9 +173,9 @@ class _Comparison:
                 )
 
 
-def _place(row: Difference) -> tuple[int, float]:
+def _place(row: Difference) -> tuple[int, bool, float]:
     """Where a difference stands: by kind, then by size."""
-    return KINDS.index(row.kind), -size_for_order(row)
+    return KINDS.index(row.kind), *order_by_size(row)
 
 
 def _is_spec(source: Source) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .._words import printable
 from ._diff_rules import separator_of
-from ._differences import Difference, size_for_order
+from ._differences import Difference, order_by_size
 from ._layers import group_by_layer, sparkline
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class _Group:
     rows: tuple[Difference, ...]
 
     @property
-    def size(self) -> float:
-        return max(map(size_for_order, self.rows))
+    def order(self) -> tuple[bool, float]:
+        return min(map(order_by_size, self.rows))
 
 
 def diff_text(diff: Diff, width: int, *, color: bool, most: int | None) -> str:
@@ -147,7 +147,7 @@ def _groups(rows: Iterable[Difference]) -> list[_Group]:
         _Group(group.name.replace("/", separator), tuple(row_of[path] for path in group.paths))
         for group in group_by_layer(row_of)
     ]
-    return sorted(groups, key=lambda group: -group.size)
+    return sorted(groups, key=lambda group: group.order)
 
 
 def _name(name: str, row: Difference) -> str:
@@ -199,7 +199,7 @@ def _changed(rows: Sequence[Difference], width: int, most: int | None) -> list[s
     columns = [at for at in range(len(_HEADER)) if at == 0 or any(row[at] for row in cells)]
     widths = {at: max(len(row[at]) for row in table) for at in columns}
     if sum(widths.values()) + 2 * len(widths) - 2 > width:
-        lines = [line for row, note in zip(cells, notes) for line in _below_each_other(row, note)]
+        lines = [line for row, note in zip(cells, notes) for line in _below_each_other(row, note, width)]
     else:
         padded = ["  ".join(row[at].ljust(widths[at]) for at in columns).rstrip() for row in table]
         lines = [padded[0], *(_noted(line, note, width) for line, note in zip(padded[1:], notes))]
@@ -254,12 +254,19 @@ def _nonfinite(group: _Group) -> str:
     return f"  ! {after:,} non-finite" + (f", before {before:,}" if before else "")
 
 
-def _below_each_other(cells: Sequence[str], note: str) -> Iterator[str]:
-    """A changed leaf on two lines: its path, and its figures with their names."""
+def _below_each_other(cells: Sequence[str], note: str, width: int) -> Iterator[str]:
+    """A changed leaf on two or more lines: its path, and below it as many of its figures as fit."""
     yield cells[0]
     figures = [f"{title} {cell}" for title, cell in zip(_HEADER[2:], cells[2:]) if cell]
-    parts = ([cells[1]] if cells[1] else []) + [", ".join(figures)] + ([note] if note else [])
-    yield "  " + "  ".join(part for part in parts if part)
+    line = ""
+    for part in [cells[1], *figures, note]:
+        longer = f"{line}  {part}".rstrip() if line else f"  {part}"
+        if part and line and len(longer) > width:
+            yield line
+            longer = f"  {part}"
+        line = longer if part else line
+    if line:
+        yield line
 
 
 # -------------------------------------------------------------------------------- numbers
