@@ -31,7 +31,7 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
     >>> found = diff(before, after)
     >>> print(found)
     1 the same, 1 changed, 1 reshaped
-    renamed     enc/** -> encoder/**   2 leaves
+    renamed     enc/** -> encoder/**  2 leaves
     changed     path       relative  largest  cosine
                 encoder/b  0.1       0.5      0.998
     reshaped    head  [2, 3] -> [4, 3]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -26,6 +25,7 @@ from ._diff_leaves import (
 )
 from ._diff_pairs import StackPair
 from ._diff_sizes import Sizes, have_equal_bytes
+from ._layers import group_by_layer
 from ._sources import Source
 
 WITHIN = "within the tolerance"
@@ -235,7 +235,10 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     stack = Side(of_stack, pair.stack, verify)
     layers = [Side(of_layers, path, verify) for path in pair.layers]
     sides = (stack, layers[0]) if pair.is_before else (layers[0], stack)
-    row = replace(_row("restacked", *sides), note=f"{len(layers)} layers")
+    groups = group_by_layer(pair.layers)
+    single = groups[0].name if len(groups) == 1 else pair.layers[0]
+    names = (pair.stack, single) if pair.is_before else (single, pair.stack)
+    row = replace(_row("restacked", *sides), path_before=names[0], path=names[1], note=f"{len(layers)} layers")
     wanted = (stack.shape or ())[stack.path.split("/").count(STACKED) :]
     misfits = [layer for layer in layers if layer.shape != wanted]
     if misfits:
@@ -267,6 +270,6 @@ def _one_after_the_other(layers: Sequence[Side]) -> Iterator[np.ndarray]:
 
 
 def order_by_size(row: Difference) -> tuple[bool, float]:
-    """The key by which differences are sorted: new NaN or inf first, then the largest relative size."""
-    size = math.inf if row.relative is None or math.isnan(row.relative) else row.relative
+    """The key by which differences are sorted: new NaN or inf first, then the largest relative size; last those without."""
+    size = -1.0 if row.relative is None else row.relative
     return row.nonfinite <= row.nonfinite_before, -size

@@ -434,5 +434,5 @@ def test_names_are_inert_in_text_and_html():
 def test_100_000_rows_are_cut_to_a_page():
     before = {f"leaf{'abcdefghij'[i % 10]}{i}x": np.ones(1) * i for i in range(300)}
     text = diff(before, {path: leaf + 1 for path, leaf in before.items()}).text()
-    assert text.splitlines()[-1].strip() == "... and 250 leaves more"
+    assert text.splitlines()[-1].strip() == "... and 250 more"
     assert len(diff(before, {}).text(most=None).splitlines()) == 301
