@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._words import printable
+from .._words import printable, shortened
 from ._diff_rules import separator_of
 from ._differences import Difference, order_by_size
 from ._layers import group_by_layer, sparkline
@@ -19,6 +19,7 @@ _LABEL = 12
 """Columns of the kind in front of the lines of a section."""
 _NARROW = 60
 """Below so many columns the kind has a line of its own."""
+_LONGEST = 200  # characters of a name or a note
 _COLORS = {"renamed": 36, "added": 32, "removed": 31, "unread": 35}
 _CHANGE_COLOR = 33
 _HEADER = ["path", "by layer", "relative", "largest", "cosine"]
@@ -93,13 +94,15 @@ def _within(diff: Diff) -> str:
 
 def _renames(diff: Diff, width: int, most: int | None) -> list[str]:
     """The rules, and the leaves that are renamed by none."""
-    entries = [
-        _Entry(f"{printable(rule.before)} -> {printable(rule.after)}", [_leaves(rule.count)]) for rule in diff.rules
-    ]
+    entries = [_Entry(f"{_shown(rule.before)} -> {_shown(rule.after)}", [_leaves(rule.count)]) for rule in diff.rules]
     for row in diff.rows:
         if row.kind == "renamed" and row.path_before not in diff.ruled:
             entries.append(_Entry(_name(row.path, row), []))
     return _lines(entries, width, most)
+
+
+def _shown(text: str) -> str:
+    return shortened(printable(text), _LONGEST)
 
 
 def _leaves(count: int) -> str:
@@ -194,9 +197,9 @@ def _groups(rows: Iterable[Difference]) -> list[_Group]:
 
 def _name(name: str, row: Difference) -> str:
     """The name of a group; with the name before, where that is another and no rule says it."""
-    shown = printable(name)
+    shown = _shown(name)
     if row.kind in ("renamed", "restacked") and row.path_before is not None:
-        return f"{printable(row.path_before)} -> {shown}"
+        return f"{_shown(row.path_before)} -> {shown}"
     return shown
 
 
@@ -214,7 +217,7 @@ def _details(group: _Group) -> list[str]:
     if row.by_layer and any(row.by_layer):
         parts.append(sparkline(row.by_layer))
     if row.note:
-        parts.append(printable(row.note))
+        parts.append(_shown(row.note))
     return [part.strip() for part in [*parts, _nonfinite(group)] if part.strip()]
 
 
@@ -256,11 +259,11 @@ def _figures(group: _Group) -> _Entry:
 def _cells(group: _Group) -> list[str]:
     relative = [row.relative for row in group.rows]
     if all(value is None for value in relative):
-        return [printable(group.name), "", "", "", ""]
+        return [_shown(group.name), "", "", "", ""]
     numbers = [row.largest for row in group.rows if row.largest is not None]
     cosines = [row.cosine for row in group.rows if row.cosine is not None]
     return [
-        printable(group.name),
+        _shown(group.name),
         _by_layer(group),
         _range(relative),
         _number(max(numbers, default=0.0)),
@@ -279,8 +282,8 @@ def _by_layer(group: _Group) -> str:
 def _notes(group: _Group) -> list[str]:
     """What else there is to say of changed leaves."""
     row = group.rows[0]
-    parts = [printable(row.note)]
-    if row.relative is None and row.differing is not None:
+    parts = [_shown(row.note)]
+    if not row.relative and row.differing:  # no size, or one of finite numbers alone
         parts.append(f"{sum(row.differing or 0 for row in group.rows):,} differ")
     return [part for part in [*parts, _nonfinite(group)] if part]
 

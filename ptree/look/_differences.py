@@ -22,6 +22,7 @@ from ._diff_leaves import (
     change_through,
     changes_by_layer,
     have_equal_checksums,
+    is_key,
 )
 from ._diff_pairs import StackPair
 from ._diff_sizes import Sizes, have_equal_bytes
@@ -131,7 +132,7 @@ def _row(
 
 def with_sizes(row: Difference, sizes: Sizes) -> Difference:
     """The row with the sizes of a change."""
-    has_size = not row.dtype.startswith("key<")  # of PRNG keys a size would say nothing
+    has_size = not is_key(row.dtype)  # of PRNG keys a size would say nothing
     return replace(
         row,
         differing=sizes.differing,
@@ -152,7 +153,8 @@ def _difference_of_objects(before: Side, after: Side) -> Difference | None:
         one, other = before.source.value(before.path), after.source.value(after.path)
         if one is other or _are_equal_objects(one, other):
             return None
-        return _row("changed", before, after, note=f"{describe(one)} -> {describe(other)}")
+        shown, its = describe(one), describe(other)
+        return _row("changed", before, after, note=f"another {its}" if shown == its else f"{shown} -> {its}")
     return _row("retyped", before, after)
 
 
@@ -179,6 +181,8 @@ def _transposed(before: Side, after: Side, order: tuple[int, ...], sizes: Sizes)
 def _difference_of_dtypes(before: Side, after: Side) -> Difference:
     if before.info.problem or after.info.problem:
         return _row("retyped", before, after, note=_problem(before, after))
+    if before.is_key or after.is_key:
+        return _row("retyped", before, after)
     sizes = change_of(before.chunks_to_compute(), after.chunks_to_compute())
     if not sizes.differing:
         note = "the same numbers"
@@ -252,6 +256,8 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     except UNREADABLE as error:
         return replace(row, kind="unread", note=_reason(error))
     whole = reduce(add, sizes, Sizes())
+    if not whole.differing:
+        row = replace(row, note=f"{row.note}, the same numbers")
     by_layer = () if whole.is_within(tolerance) else tuple(size.relative for size in sizes)
     return replace(with_sizes(row, whole), by_layer=by_layer)
 

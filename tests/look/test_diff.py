@@ -414,6 +414,31 @@ def test_the_text_fits_the_page_and_folds_layers(width):
     assert "▁▃▄▅▆█" in joined
 
 
+def test_leaves_that_are_no_numbers_or_of_other_kinds_are_compared_as_what_they_are():
+    class Odd:
+        def __eq__(self, other):
+            raise RuntimeError
+
+    times = np.array(["2020", "2021"], "M8[D]")
+    before = {"t": times, "s": np.array(["x", "y"]), "o": np.array([None]), "odd": Odd(), "key": jax.random.key(0)}
+    after = {
+        "t": times + 1,
+        "s": np.array(["x", "y"]),
+        "o": np.array([1]),
+        "odd": Odd(),
+        "key": jax.random.key(0, impl="rbg"),
+    }
+    after["o"] = after["o"].astype(object)
+    assert kinds(diff(before, after)) == {"t": "changed", "o": "unread", "odd": "changed", "key": "retyped"}
+    same = {"w": np.arange(6.0).reshape(2, 3), "big": np.arange(4, dtype=">f4")}
+    assert kinds(diff(same, {"w": np.asfortranarray(same["w"]), "big": np.arange(4, dtype="f4")})) == {"big": "retyped"}
+
+
+def test_numbers_too_large_for_their_difference_are_sorted_first():
+    found = diff({"x": np.full(9, 1e308), "y": np.ones(3)}, {"x": np.full(9, -1e308), "y": np.zeros(3)})
+    assert [(row.path, row.relative) for row in found.rows] == [("x", np.inf), ("y", 1.0)]
+
+
 def test_data_are_plain():
     found = changed_model()
     table = json.loads(json.dumps(found.to_dict(), allow_nan=False))
