@@ -275,7 +275,7 @@ def _by_layer(group: _Group) -> str:
     """The relative sizes by layer as a sparkline: of the leaves of a group, or of the layers of one stack."""
     if len(group.rows) > 1:
         return sparkline([math.nan if row.relative is None else row.relative for row in group.rows])
-    layers = group.rows[0].by_layer
+    layers = next(iter(group.rows)).by_layer
     return sparkline(layers) if len(layers) > 1 else ""
 
 

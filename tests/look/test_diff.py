@@ -288,6 +288,25 @@ def test_a_tie_against_an_equal_copy_and_against_another_leaf():
     assert (row.kind, row.path, row.note) == ("removed", "head", "= wte")
 
 
+def test_a_copy_that_another_program_left_out_is_called_a_copy():
+    table = np.random.default_rng(0).standard_normal((5, 4))
+    both = {"wte.weight": table, "lm_head.weight": table.copy(), "a.bias": np.zeros(4), "b.bias": np.zeros(4)}
+    found = diff(both, {"wte.weight": table, "a.bias": np.zeros(4)})
+    assert {row.path: (row.kind, row.note) for row in found.rows} == {
+        "lm_head.weight": ("removed", "a copy of wte.weight"),
+        "b.bias": ("removed", ""),
+    }
+
+
+def test_a_tie_of_another_source_is_a_difference():
+    leaves = {"x": np.arange(3.0), "y": np.arange(3.0) + 1, "z": np.arange(3.0)}
+    one = pt.tie(pt.Tree(leaves), {"z": "x"})
+    other = pt.tie(pt.Tree({**leaves, "z": leaves["y"]}), {"z": "y"})
+    row = only(diff(one, other))
+    assert (row.kind, row.path, row.note) == ("retied", "z", "was = x, is = y")
+    assert only(diff({"x": leaves["x"]}, pt.drop(one, "y"))).note == "= x"
+
+
 def test_a_tie_through_a_transpose_and_in_files_under_other_names(tmp_path):
     table = np.random.default_rng(0).standard_normal((5, 4))
     tree = pt.Tree({"wte": table, "head": pt.transposed("wte")})
