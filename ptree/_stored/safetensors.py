@@ -20,14 +20,6 @@ _RUN = 1 << 24
 """Bytes that are hashed at a time, of a leaf that is not to be in memory as a whole."""
 
 
-def _aligned(count: int) -> np.ndarray:
-    """New memory of so many bytes, aligned so that JAX on a CPU uses it without a copy."""
-    memory = np.empty(count + ALIGNED, np.uint8)
-    # NumPy aligns to 16 bytes, JAX uses memory without a copy from 64 on
-    first = -memory.ctypes.data % ALIGNED
-    return memory[first : first + count]
-
-
 class SafetensorsFile:
     """An open safetensors file; only its header is read until a leaf is asked for.
 
@@ -67,7 +59,10 @@ class SafetensorsFile:
         """Read bytes into new memory, aligned so that JAX can use it without a copy; or give those of the mapped file."""
         if self._map is not None:
             return np.frombuffer(self._map, np.uint8, count, start) if count else np.empty(0, np.uint8)
-        memory = _aligned(count)
+        memory = np.empty(count + ALIGNED, np.uint8)
+        # NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on
+        first = -memory.ctypes.data % ALIGNED
+        memory = memory[first : first + count]
         self._fill(memory, start)
         return memory
 
@@ -98,7 +93,7 @@ class SafetensorsFile:
         size = leaf.stop - leaf.start
         at_once = min(max(1, most // leaf.dtype.itemsize) * leaf.dtype.itemsize, size)
         # one buffer for all chunks, which stays in the processor's cache: new memory for each takes twice as long
-        memory = None if self._map is not None else _aligned(at_once)
+        memory = None if self._map is not None else np.empty(at_once, np.uint8)
         for start in range(leaf.start, leaf.stop, max(1, at_once)):
             count = min(at_once, leaf.stop - start)
             if memory is None:

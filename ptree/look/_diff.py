@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from ._diff_leaves import Side
 from ._diff_pairs import Pairing, paired
 from ._diff_result import Diff
 from ._diff_text import KINDS
-from ._diff_ties import TieChanges, tie_changes
-from ._differences import WITHIN, Difference, difference_of, difference_of_stack, size_for_order
+from ._diff_ties import TieChange, tie_changes, twins
+from ._differences import WITHIN, Difference, difference_of, difference_of_stack, order_by_size
 from ._selection import selected
 from ._sources import Source, source_of
 
@@ -31,7 +31,7 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
     >>> found = diff(before, after)
     >>> print(found)
     1 the same, 1 changed, 1 reshaped
-    renamed     enc/** -> encoder/**   2 leaves
+    renamed     enc/** -> encoder/**  2 leaves
     changed     path       relative  largest  cosine
                 encoder/b  0.1       0.5      0.998
     reshaped    head  [2, 3] -> [4, 3]
@@ -123,10 +123,13 @@ class _Comparison:
                 same.append(its)
         for pair in self.pairing.stacks:
             rows.append(difference_of_stack(self.before, self.after, pair, self.tolerance, self.verify))
-        ties = TieChanges((), frozenset(), frozenset())
+        ties: list[TieChange] = []
         if is_whole:
             ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
-        rows += [*ties.rows, *self._added_and_removed(ties)]
+        rows += [tie.row for tie in ties]
+        explained = {tie.explained for tie in ties}
+        rows += self._added([path for path in self.pairing.added if path not in explained])
+        rows += self._removed([path for path in self.pairing.removed if path not in explained])
         return Diff(
             before=self.before.title,
             after=self.after.title,
@@ -160,22 +163,26 @@ class _Comparison:
             dtype=after.dtype,
         )
 
-    def _added_and_removed(self, ties: TieChanges) -> Iterable[Difference]:
-        for path in self.pairing.added:
-            if path not in ties.explained_after:
-                info = self.after.leaves[path]
-                yield Difference(kind="added", path=path, shape=info.shape, dtype=info.dtype)
-        for path in self.pairing.removed:
-            if path not in ties.explained_before:
-                info = self.before.leaves[path]
-                yield Difference(
-                    kind="removed", path=path, path_before=path, shape_before=info.shape, dtype_before=info.dtype
-                )
+    def _added(self, paths: Sequence[str]) -> Iterator[Difference]:
+        twin_of = twins(self.after, paths, self.verify)
+        for path in paths:
+            info = self.after.leaves[path]
+            note = f"a copy of {twin_of[path]}" if path in twin_of else ""
+            yield Difference(kind="added", path=path, shape=info.shape, dtype=info.dtype, note=note)
+
+    def _removed(self, paths: Sequence[str]) -> Iterator[Difference]:
+        twin_of = twins(self.before, paths, self.verify)
+        for path in paths:
+            info = self.before.leaves[path]
+            note = f"a copy of {twin_of[path]}" if path in twin_of else ""
+            yield Difference(
+                kind="removed", path=path, path_before=path, shape_before=info.shape, dtype_before=info.dtype, note=note
+            )
 
 
-def _place(row: Difference) -> tuple[int, float]:
+def _place(row: Difference) -> tuple[int, bool, float]:
     """Where a difference stands: by kind, then by size."""
-    return KINDS.index(row.kind), -size_for_order(row)
+    return KINDS.index(row.kind), *order_by_size(row)
 
 
 def _is_spec(source: Source) -> bool:

@@ -6,7 +6,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import permutations, product
 from math import prod
 
@@ -16,7 +15,7 @@ import xxhash
 from .._errors import FileError, StructureError
 from .._words import quoted
 from ._diff_sizes import Sizes, have_equal_bytes, sizes_of
-from ._sources import CHUNK, LeafInfo, Source
+from ._sources import CHUNK, Source
 
 _NUMBERS = 1 << 16
 """Numbers that are computed with at a time: narrow ones are converted to float32, and a cache is to hold that."""
@@ -33,37 +32,37 @@ UNREADABLE = (FileError, StructureError, OSError, zipfile.BadZipFile, zlib.error
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
-@dataclass(frozen=True)
 class Side:
     """A leaf of one of the two that are compared."""
 
-    source: Source
-    path: str
-    verify: bool
+    __slots__ = ("dtype", "info", "is_object", "path", "shape", "source", "verify")
 
-    @cached_property
-    def info(self) -> LeafInfo:
-        return self.source.leaves[self.path]
-
-    @property
-    def is_object(self) -> bool:
+    def __init__(self, source: Source, path: str, verify: bool):
+        self.source, self.path, self.verify = source, path, verify
+        self.info = source.leaves[path]
+        has_shape = self.info.shape is not None
+        self.is_object = not has_shape and not self.info.count
         """Whether it is a text, a function or another object without numbers."""
-        return self.info.shape is None and not self.info.count
+        self.shape = self.info.shape if has_shape or self.is_object else ()  # which a Python number has
+        self.dtype = _PYTHON_NUMBERS.get(self.info.dtype, self.info.dtype)
 
     @property
-    def shape(self) -> tuple[int, ...] | None:
-        if self.info.shape is None and self.info.count:
-            return ()  # of a Python number
-        return self.info.shape
-
-    @property
-    def dtype(self) -> str:
-        return _PYTHON_NUMBERS.get(self.info.dtype, self.info.dtype)
+    def is_key(self) -> bool:
+        return is_key(self.dtype)
 
     @property
     def checksum(self) -> str:
         """What its file states; "" where nothing does."""
         return self.source.checksum(self.path)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is one chunk."""
+        return self.info.nbytes <= CHUNK
+
+    def read(self) -> np.ndarray:
+        """The numbers of a small leaf, flat; they stay as they are."""
+        return next(iter([*self.chunks()]), np.empty(0))
 
     def chunks(self, most: int = CHUNK) -> Iterator[np.ndarray]:
         """Its numbers in chunks; each is valid until the next one is asked for.
@@ -72,12 +71,14 @@ class Side:
             FileError: after the last chunk, if the bytes have not the checksum that the file states.
         """
         expected = self.checksum if self.verify else ""
+        if not expected:  # the usual case, of files that ptree did not write
+            yield from map(_native, self.source.chunks(self.path, most))
+            return
         content = xxhash.xxh3_128()
         for chunk in self.source.chunks(self.path, most):
-            if expected:
-                content.update(memoryview(_bytes_of(chunk)))
+            content.update(_bytes_of(chunk))
             yield _native(chunk)
-        if expected and content.hexdigest() != expected:
+        if content.hexdigest() != expected:
             raise FileError(f"{quoted(self.path)} is damaged: its checksum does not fit", is_damage=True)
 
     def chunks_to_compute(self) -> Iterator[np.ndarray]:
@@ -95,8 +96,13 @@ class Side:
         return _native(self.source.block(self.path, tuple(index)))
 
 
-def _bytes_of(chunk: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(chunk).reshape(-1).view(np.uint8)
+def is_key(dtype: str) -> bool:
+    """Whether it is the dtype of PRNG keys."""
+    return dtype.startswith("key<")
+
+
+def _bytes_of(chunk: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
 
 
 def _native(chunk: np.ndarray) -> np.ndarray:
@@ -107,20 +113,20 @@ def _native(chunk: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------ in pairs
 
 
+def have_equal_checksums(before: Side, after: Side) -> bool:
+    """Whether two leaves are equal by the checksums that their files state, where these need not be verified."""
+    return not before.verify and before.checksum != "" and before.checksum == after.checksum
+
+
 def are_equal(before: Side, after: Side) -> bool:
     """Whether two leaves of one shape and dtype are equal byte by byte; reading stops at the first chunk that differs."""
-    if before.checksum and before.checksum == after.checksum and not (before.verify or after.verify):
-        return True
-    for one, other in aligned(before.chunks(), after.chunks()):
-        if one.dtype != other.dtype or not have_equal_bytes(one, other):
-            return False
-    return True
+    return all(have_equal_bytes(one, other) for one, other in aligned(before.chunks(), after.chunks()))
 
 
-def change_of(before: Side, after: Side) -> Sizes:
-    """The sizes of the change between two leaves of as many numbers."""
+def change_of(before: Iterator[np.ndarray], after: Iterator[np.ndarray]) -> Sizes:
+    """The sizes of the change between two leaves of as many numbers, from the chunks of both."""
     sizes = Sizes()
-    for one, other in aligned(before.chunks_to_compute(), after.chunks_to_compute()):
+    for one, other in aligned(before, after):
         sizes += sizes_of(one, other)
     return sizes
 
@@ -149,6 +155,10 @@ def aligned(before: Iterator[np.ndarray], after: Iterator[np.ndarray]) -> Pairs:
     """
     one, other = next(before, None), next(after, None)
     while one is not None and other is not None:
+        if one.size == other.size:
+            yield one, other
+            one, other = next(before, None), next(after, None)
+            continue
         count = min(one.size, other.size)
         yield one[:count], other[:count]
         # both to their ends: only there are checksums compared
@@ -238,12 +248,18 @@ def content_of(side: Side) -> Content:
     first: np.ndarray | None = None
     is_constant = True
     for chunk in side.chunks():
-        raw = _bytes_of(chunk)
-        content.update(memoryview(raw))
+        content.update(_bytes_of(chunk))
         if first is None:
             first = chunk[:1].copy()
         if is_constant:
-            is_constant = bool((raw.reshape(chunk.size, -1) == _bytes_of(first)).all())
+            is_constant = _holds_only(first, chunk)
         if stated and not is_constant:
             break
     return Content(side.dtype, side.shape or (), stated or content.hexdigest(), is_constant)
+
+
+def _holds_only(number: np.ndarray, chunk: np.ndarray) -> bool:
+    """Whether a chunk is one number again and again, byte by byte."""
+    itemsize = chunk.itemsize
+    rows = np.frombuffer(_bytes_of(chunk), np.uint8).reshape(-1, itemsize)
+    return bool((rows == np.frombuffer(_bytes_of(number), np.uint8)).all())

@@ -48,12 +48,14 @@ class Sizes:
         """|after - before| / |before|; inf where all before is 0 and something differs."""
         if self.norm_change == 0:
             return 0.0
-        return self.norm_change / self.norm_before if self.norm_before else math.inf
+        if not self.norm_before or math.isinf(self.norm_change):
+            return math.inf
+        return self.norm_change / self.norm_before
 
     @property
     def cosine(self) -> float:
         """The cosine of the angle between the two; NaN where one is all zeros."""
-        if not self.norm_before or not self.norm_after:
+        if not self.norm_before or not self.norm_after or math.isinf(self.norm_change):
             return math.nan
         # 1 - cosine = (|change|^2 - (|after| - |before|)^2) / (2 |before| |after|): exact for small angles, where a dot
         # product has lost all its digits
@@ -70,13 +72,16 @@ class Sizes:
 
 
 def have_equal_bytes(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two flat arrays of one dtype are equal byte by byte."""
+    """Whether two flat arrays of as many numbers have one dtype and are equal byte by byte."""
+    if before.dtype != after.dtype:
+        return False
     return bool((_words(before) == _words(after)).all())
 
 
 def _words(flat: np.ndarray) -> np.ndarray:
     """The bytes of a flat array, eight at a time where they can be."""
-    flat = np.ascontiguousarray(flat)
+    if not flat.flags.c_contiguous:
+        flat = np.ascontiguousarray(flat)
     return flat.view(np.uint64 if flat.nbytes % 8 == 0 else np.uint8)
 
 
@@ -203,7 +208,7 @@ def _has_numbers(dtype: np.dtype) -> bool:
 
 def _converted(flat: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if flat.dtype.kind == "c" and dtype.kind != "c":
-        return flat.real.astype(dtype)  # NumPy warns where a conversion drops the imaginary parts
+        return np.real(flat).astype(dtype)  # NumPy warns where a conversion drops the imaginary parts
     return flat.astype(dtype)
 
 

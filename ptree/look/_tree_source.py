@@ -138,6 +138,8 @@ def _problem(leaf: Leaf) -> str:
         if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
             return "is in part in other processes"
         return ""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject:
+        return "holds Python objects, which are not read"
     has_numbers = hasattr(leaf, "__array__") or type(leaf).__module__.partition(".")[0] == "torch"
     return "" if has_numbers else f"{_NO_NUMBERS_YET}: it is a {type(leaf).__name__}"
 
