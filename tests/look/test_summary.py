@@ -214,7 +214,7 @@ def test_no_path_is_cut():
 def test_names_are_inert_in_text_html_and_the_longest_are_cut():
     names = ["\x1b[2J", "a\nb", "\u202e", "\ud800", "<script>alert(1)</script>", "z" * 10_000]
     summary = pt.summary({name: np.ones(2) for name in names})
-    for text in (summary.text(40), summary.text(120), pt.summary({name: 1 for name in names}, fold=False).text()):
+    for text in (summary.text(40), summary.text(120), pt.summary(dict.fromkeys(names, 1), fold=False).text()):
         assert text.replace("\n", "").isprintable()
         assert len(text) < 3000
         assert "\\x1b[2J" in text
