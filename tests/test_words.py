@@ -54,8 +54,7 @@ def test_a_wide_character_takes_two_columns():
 def test_a_summary_of_names_with_escape_codes_shows_them():
     text = str(pt.summary({"\x1b[2J": np.ones(2, "float32"), "a\nb": np.ones(1, "float32")}))
     assert "\x1b" not in text
-    assert "\\x1b[2J  (2,)   f32        2    8 B" in text.splitlines()
-    assert "a\\nb     (1,)   f32        1    4 B" in text.splitlines()
+    assert text.splitlines()[:2] == ["\\x1b[2J  [2]  2  66.7%", "a\\nb     [1]  1  33.3%"]
 
 
 def test_a_table_has_columns_as_wide_as_their_cells_and_lines_without_spaces_at_the_end():

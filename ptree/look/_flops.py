@@ -135,7 +135,7 @@ def _counted(closed: core.ClosedJaxpr, names: Sequence[str | None]) -> Flops:
     origins = [_INPUT if name is None else _Origin(frozenset([name])) for name in names]
     count, _ = _Walk(closed.jaxpr, origins).run()
     unknown = [name if times == 1 else f"{name} ({times})" for name, times in count.unknown.items()]
-    in_order = {name: count.by_leaf[name] for name in names if name in count.by_leaf}
+    in_order = {name: count.by_leaf[name] for name in names if name is not None and name in count.by_leaf}
     return Flops(count.total, dict(count.by_primitive.most_common()), in_order, count.outputs, tuple(unknown))
 
 

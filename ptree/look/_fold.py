@@ -20,13 +20,19 @@ _Branch: TypeAlias = "dict[str, _Branch | Row]"
 _ITSELF = "\0"  # the name in a node of a leaf that has the path of the node, as it may in a file
 
 
-class Size(NamedTuple):
+@dataclass(frozen=True)
+class Size:
     """How much some leaves are together."""
 
     count: int = 0
     bytes: int = 0
     leaves: int = 0
     flops: int = 0
+
+    def __add__(self, other: Size) -> Size:
+        return Size(
+            self.count + other.count, self.bytes + other.bytes, self.leaves + other.leaves, self.flops + other.flops
+        )
 
     def times(self, number: int) -> Size:
         return Size(self.count * number, self.bytes * number, self.leaves * number, self.flops * number)
@@ -122,7 +128,7 @@ class _Folding:
 
     def _number(self, value: _Branch | Row) -> int:
         """The number of a structure: of equal ones the same."""
-        if type(value) is Row:
+        if isinstance(value, Row):
             return self._number_of_leaf(value)
         number = self._of_node.get(id(value))
         if number is None:
@@ -131,7 +137,7 @@ class _Folding:
 
     def _number_of_leaf(self, row: Row) -> int:
         tie = None if row.source is None else _tie_form(row)
-        key = (row.shape, row.dtype, row.trainable, row.problem, row.output, row.flops, tie)
+        key = (row[1:6], row[8:], tie)  # all but the names
         number = self._numbers.get(key)
         if number is None:
             size = Size(flops=row.flops or 0) if tie else Size(row.count, row.bytes, 1, row.flops or 0)
@@ -143,8 +149,7 @@ class _Folding:
         key = tuple([(name, number_of(child)) for name, child in node.items()])
         number = self._numbers.get(key)
         if number is None:
-            sizes = [self._sizes[child] for _, child in key]
-            size = Size(*map(sum, zip(*sizes)))
+            size = sum([self._sizes[child] for _, child in key], Size())
             number = self._new_number(key, size, self._tie_of_node(key))
         return number
 
@@ -177,12 +182,10 @@ class _Folding:
         number = self._number(value)
         size = self._sizes[number].times(place.times)
         tie = self._ties[number]
-        is_leaf = type(value) is Row
-        if tie is not None and (is_leaf or len(value) > 1):  # of one leaf the names of both are shown
-            leaf = value if is_leaf else None
-            return Block(group.shown, times, size, leaf, _shown_tie(tie, place))
-        if type(value) is Row:
-            return Block(group.shown, times, size, value)
+        if isinstance(value, Row):
+            return Block(group.shown, times, size, value, _shown_tie(tie, place) if tie else "")
+        if tie is not None and len(value) > 1:  # of one leaf the names of both are shown
+            return Block(group.shown, times, size, tied_to=_shown_tie(tie, place))
         if self.depth is not None and len(place.path) >= self.depth:
             return Block(group.shown, times, size)
         children = self.blocks(value, place)

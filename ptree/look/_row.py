@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class Row(NamedTuple):  # a frozen dataclass takes three times as long to make, and there may be 100,000
     """One leaf, or an alias of one: then `tied_to` says of which, and its own count and bytes are 0.
 
     >>> from ptree import summary
@@ -18,7 +18,7 @@ class Row(NamedTuple):
     """None of what is no array."""
     dtype: str
     """In short, such as f32; the name of the type of what is no array."""
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] a tuple's own `count` is not needed
     """How many numbers it has: 1 of a Python number, 0 of an alias and of what is no number."""
     bytes: int
     trainable: bool | None

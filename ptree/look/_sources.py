@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ CHUNK = 1 << 18
 """Bytes: numbers are read so many at a time, which a processor's cache holds."""
 
 
-class LeafInfo(NamedTuple):
+@dataclass(frozen=True)
+class LeafInfo:
     """What is known of one leaf without its numbers."""
 
     path: str

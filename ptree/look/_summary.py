@@ -13,7 +13,7 @@ from .._paths import Selector
 from ._row import Row
 from ._selection import Names
 from ._sources import source_of
-from ._summary_rows import rows_of
+from ._summary_rows import collections_paused, rows_of
 from ._summary_text import summary_html, summary_text
 from ._terminal import terminal_width
 
@@ -151,12 +151,12 @@ def summary(
     >>> from ptree import Param, Tree
     >>> block = {"attn": {"q": Param((4, 4)), "k": Param((4, 4))}, "norm": {"scale": Param((4,))}}
     >>> print(summary(Tree({"embed": Param((9, 4)), "blocks": [block] * 3, "head": Param((4,), "bfloat16")})))
-    embed              [9, 4]                                             36  23.7%
-    blocks/{0..2}/ x3                                                    108  71.1%
-      attn/            q [4, 4], k [4, 4]                                 96  63.2%
-      norm/scale       [4]                                                12   7.9%
-    head               [4] bf16                                            4   2.6%
-    -------------------------------------------------------------------------------
+    embed         [9, 4]              36  24.3%
+    blocks/{0..2}/ x3                108  73.0%
+      attn/       q [4, 4], k [4, 4]  96  64.9%
+      norm/scale  [4]                 12   8.1%
+    head          [4] bf16             4   2.7%
+    ---------------------------------------------------------------------
     148 parameters, 584 B, 11 leaves; f32 97.3%, bf16 2.7%; all trainable
     >>> summary({"w": [0.5, 1]}).count
     2
@@ -188,19 +188,27 @@ def summary(
         raise TypeError("flops=True and memory=True need the model and its inputs: of=(model, x)")
     if depth is not None and depth < 1:
         raise ValueError(f"depth={depth}: a table is at least 1 name deep")
+    with collections_paused():
+        found = _without_outputs(thing, selector, trainable, depth, fold)
+    if of is None:
+        return found
+    from ._outputs import with_outputs  # with JAX, which a look at a file does without
+
+    return with_outputs(found, thing, of, flops=flops, memory=memory)
+
+
+def _without_outputs(
+    thing: PyTree, selector: Selector | None, trainable: PyTree, depth: int | None, fold: bool
+) -> Summary:
     source = source_of(thing)
     try:
         rows = rows_of(source, selector, trainable)
         about = f": {source.about}" if source.about else ""
         title = f"{source.title}{about}" if source.is_file else ""
+        return Summary(tuple(rows), title, depth, fold)
     finally:
         if source is not thing:
             source.close()
-    if of is None:
-        return Summary(tuple(rows), title, depth, fold)
-    from ._outputs import with_outputs  # with JAX, which a look at a file does without
-
-    return with_outputs(Summary(tuple(rows), title, depth, fold), thing, of, flops=flops, memory=memory)
 
 
 # ------------------------------------------------------------------------------------ totals

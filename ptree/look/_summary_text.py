@@ -10,6 +10,7 @@ from ._fold import Block, Size, fold
 from ._notebook import Bar, Column, html_table
 from ._row import Row
 from ._summary_lines import Line, lines_of
+from ._summary_rows import collections_paused
 
 if TYPE_CHECKING:
     from ._summary import Summary, Total
@@ -52,9 +53,10 @@ def summary_text(summary: Summary, width: int, *, color: bool) -> str:
 
 def blocks_of(summary: Summary) -> tuple[Block, ...]:
     """The rows of a summary as blocks: folded, or one for each row."""
-    if summary.fold:
-        return fold(summary.rows, depth=summary.depth)
-    return tuple(map(_block_of_row, summary.rows))
+    with collections_paused():
+        if summary.fold:
+            return fold(summary.rows, depth=summary.depth)
+        return tuple(map(_block_of_row, summary.rows))
 
 
 def _block_of_row(row: Row) -> Block:

@@ -30,10 +30,17 @@ def tree_source(thing: PyTree) -> Source:
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     if isinstance(thing, File):
-        return StoredSource(thing.stored)
+        return OpenFileSource(thing.stored)
     if opened(thing) is None and not _is_array(thing):
         raise StructureError(f"not a tree: {_described(thing)}.{_advice(thing)}")
     return TreeSource(thing)
+
+
+class OpenFileSource(StoredSource):
+    """A file that the caller opened, and closes."""
+
+    def close(self) -> None:
+        """Leave the file open."""
 
 
 def _described(thing: Leaf) -> str:

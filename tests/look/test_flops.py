@@ -110,7 +110,7 @@ class Block(tnn.Module):
 
 
 def block(params, x, heads):
-    batch, length, width = x.shape
+    batch, length, _ = x.shape
     h = jax.nn.standardize(x) * params["ln_1"]["scale"]
     q, k, v = jnp.split((h @ params["qkv"]).reshape(batch, length, 3 * heads, -1), 3, axis=2)
     scores = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k))
