@@ -9,6 +9,7 @@ killed saves.
 
 import os
 
+import browser
 import pytest
 from hypothesis import settings
 from slow import SLOW
@@ -23,6 +24,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 settings.register_profile("short", deadline=None)  # a busy machine may take any time for an example
 settings.register_profile("long", max_examples=20_000, deadline=None)
 settings.load_profile("short")
+
+
+# tests in a browser; where it must be there, as in CI, they fail without one
+collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
 
 
 def pytest_collection_modifyitems(items):

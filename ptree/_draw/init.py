@@ -290,7 +290,7 @@ def _of_scheme(scheme: Scheme, tree: PyTree, path: str, leaf: Leaf) -> Initializ
     try:
         return scheme.at(site)
     except Exception as error:  # `bias=` may be any function of the user
-        raise InitError(f"cannot draw {quoted(path)} by {scheme!r}: {error}") from error
+        raise InitError(f"cannot draw {quoted(path)} by {quoted(scheme)}: {error}") from error
 
 
 def _kernel_beside(tree: PyTree, path: str, scheme: Scheme) -> tuple[int, ...] | None:

@@ -25,7 +25,7 @@ from .._tree import (
     structure,
     write,
 )
-from .._words import listed
+from .._words import listed, quoted
 from .heirs import nodes_above
 
 
@@ -196,6 +196,6 @@ def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:
     assert left is not None
     assert right is not None
     return StructureError(
-        f"cannot merge at {path!r}: a {type(a).__name__} with {listed(left.names)}"
+        f"cannot merge at {quoted(path)}: a {type(a).__name__} with {listed(left.names)}"
         f" and a {type(b).__name__} with {listed(right.names)}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap as mmap_
 import os
 from collections.abc import Iterator
-from math import prod
 
 import numpy as np
 
@@ -60,25 +59,29 @@ class SafetensorsFile:
         """Read bytes into new memory, aligned so that JAX can use it without a copy; or give those of the mapped file."""
         if self._map is not None:
             return np.frombuffer(self._map, np.uint8, count, start) if count else np.empty(0, np.uint8)
-        if self._file < 0:
-            raise FileError(f"{self.path!r} is closed")
         memory = np.empty(count + ALIGNED, np.uint8)
         # NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on
         first = -memory.ctypes.data % ALIGNED
         memory = memory[first : first + count]
+        self._fill(memory, start)
+        return memory
+
+    def _fill(self, memory: np.ndarray, start: int) -> None:
+        """Fill bytes of memory from a place of the file on."""
+        if self._file < 0:
+            raise FileError(f"{self.path!r} is closed")
         try:
             got = read_into(self._file, memoryview(memory), start)  # pyright: ignore[reportArgumentType]
         except OSError as error:
             error.filename = self.path  # errors of calls with a descriptor name no file
             raise
         # another program has made the file shorter since it was opened
-        if got < count:
+        if got < memory.size:
             raise FileError(
                 f"cannot load {self.path!r}: it ends at {start + got:,} bytes, and had {self.size:,} when opened",
                 is_damage=True,
             )
-        self.bytes_read += count
-        return memory
+        self.bytes_read += memory.size
 
     def run(self, leaf: StoredLeaf, first: int, count: int) -> np.ndarray:
         """A run of numbers of a leaf, counted in C order."""
@@ -87,10 +90,17 @@ class SafetensorsFile:
 
     def chunks(self, leaf: StoredLeaf, most: int) -> Iterator[np.ndarray]:
         """The numbers of a leaf in C order, at most `most` bytes at a time; each is valid until the next one is read."""
-        count, itemsize = prod(leaf.shape), leaf.dtype.itemsize
-        at_once = max(1, most // itemsize)
-        for first in range(0, count, at_once):
-            yield self.run(leaf, first, min(at_once, count - first))
+        size = leaf.stop - leaf.start
+        at_once = min(max(1, most // leaf.dtype.itemsize) * leaf.dtype.itemsize, size)
+        # one buffer for all chunks, which stays in the processor's cache: new memory for each takes twice as long
+        memory = None if self._map is not None else np.empty(at_once, np.uint8)
+        for start in range(leaf.start, leaf.stop, max(1, at_once)):
+            count = min(at_once, leaf.stop - start)
+            if memory is None:
+                yield self.read(start, count).view(leaf.dtype)
+                continue
+            self._fill(memory[:count], start)
+            yield memory[:count].view(leaf.dtype)
 
     def array(self, leaf: StoredLeaf) -> np.ndarray:
         """A whole leaf, not compared with its checksum."""

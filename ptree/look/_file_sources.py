@@ -6,6 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,8 @@ from .._words import in_bytes, printable, quoted, short_dtype, shortened, sugges
 from ._sources import CHUNK, Alias, LeafInfo, Source, in_chunks
 
 _LONGEST_METADATA = 60  # characters of a value that is shown
+_KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
+"""JAX's name of a kind of PRNG keys -> how it writes their dtype in short."""
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
@@ -99,6 +102,13 @@ class StoredSource(Source):
         file = self.stored.by_leaf[path]
         return run_of(index, leaf.shape).read(lambda first, count: file.run(leaf, first, count))
 
+    def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
+        leaf = self._readable(path)
+        return self.stored.by_leaf[path].block(leaf, index)
+
+    def checksum(self, path: str) -> str:
+        return self.stored_leaves[path].checksum
+
     def _readable(self, path: str) -> StoredLeaf:
         leaf = self.stored_leaves[path]
         if leaf.unreadable:
@@ -110,11 +120,19 @@ class StoredSource(Source):
 
 
 def info_of(leaf: StoredLeaf) -> LeafInfo:
-    """What a file states about a leaf."""
-    dtype = f"key<{leaf.kind[4:7]}>" if leaf.kind.startswith("key:") else short_dtype(leaf.dtype)
+    """What a file states about a leaf; of PRNG keys their shape without the axis of their words, as JAX has it."""
+    shape, dtype = leaf.shape, _short_name(leaf.dtype)
+    if leaf.kind.startswith("key:"):
+        name = leaf.kind.removeprefix("key:")
+        shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
     if leaf.unreadable:
         dtype = "?"
-    return LeafInfo(leaf.name, leaf.shape, dtype, prod(leaf.shape), leaf.nbytes, problem=leaf.unreadable)
+    return LeafInfo(leaf.name, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable)
+
+
+@lru_cache  # a tenth of the time: files of 100,000 leaves have a few dtypes
+def _short_name(dtype: np.dtype) -> str:
+    return short_dtype(dtype)
 
 
 def alias_of(path: str, tie: StoredTie, leaves: dict[str, LeafInfo]) -> Alias:

@@ -33,6 +33,8 @@ class LeafInfo:
     """None where nothing says it."""
     problem: str = ""
     """Why its numbers cannot be read; "" where they can."""
+    is_declared: bool = False
+    """Whether it is a leaf of a spec, with a shape and a dtype and no numbers yet."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,18 @@ class Source(ABC):
     def values(self, path: str) -> np.ndarray:
         """A whole leaf."""
         return self.part(path)
+
+    def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a leaf of which there is one slice for each axis; of a large file little more than it is read."""
+        return self.part(path, index)
+
+    def value(self, path: str) -> object:
+        """A leaf of a tree as it is; of a file its numbers."""
+        return self.part(path)
+
+    def checksum(self, path: str) -> str:
+        """The checksum of a leaf's bytes that a file states; "" where there is none."""
+        return ""
 
     def close(self) -> None:  # noqa: B027
         """Close the file; of a tree there is nothing to close."""

@@ -28,6 +28,7 @@ from ._layer_moments import (
     start_moments,
 )
 from ._moments import NONE, Moments
+from ._notebook import stats_html
 from ._selection import selected
 from ._sources import LeafInfo, Source, source_of
 from ._stats_text import stats_text
@@ -127,9 +128,7 @@ class Stats:
         return self.text(shutil.get_terminal_size((80, 24)).columns)
 
     def _repr_html_(self) -> str:
-        import html
-
-        return f"<pre>{html.escape(self.text(120))}</pre>"
+        return stats_html(self)
 
 
 def _plain(value: Any) -> Any:

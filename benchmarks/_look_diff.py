@@ -1,0 +1,196 @@
+"""The part `diff` of look.py: two files of 500 MB are compared in at most 1.5 times reading both, with 64 MiB at most."""
+
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+import ptree as pt
+
+Leaves = dict[str, np.ndarray]
+ROUNDS = 3  # of processes, and of each of them in itself
+MANY = 100_000
+
+
+class Cost(NamedTuple):
+    seconds: float
+    """Of the processor."""
+    peak: float
+    """MiB of memory."""
+
+
+def gpt2_small() -> Leaves:
+    """124,439,808 numbers in 148 leaves, 498 MB."""
+    draw = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {"wte/weight": (50257, 768), "wpe/weight": (1024, 768)}
+    kernels = {
+        "attn/c_attn": (768, 2304),
+        "attn/c_proj": (768, 768),
+        "mlp/c_fc": (768, 3072),
+        "mlp/c_proj": (3072, 768),
+    }
+    for layer in range(12):
+        for name, shape in kernels.items():
+            shapes |= {f"h/{layer}/{name}/weight": shape, f"h/{layer}/{name}/bias": shape[1:]}
+        for name in ("ln_1", "ln_2"):
+            shapes |= {f"h/{layer}/{name}/weight": (768,), f"h/{layer}/{name}/bias": (768,)}
+    shapes |= {"ln_f/weight": (768,), "ln_f/bias": (768,)}
+    return {name: 0.02 * draw.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def write_files(folder: Path) -> None:
+    """A model, the same again, one that was trained on, one of other names, one in bfloat16, and two of many leaves."""
+    from ml_dtypes import bfloat16
+
+    draw, leaves = np.random.default_rng(1), gpt2_small()
+    save_file(leaves, folder / "model.safetensors")
+    save_file(leaves, folder / "same.safetensors")
+    save_file({f"transformer/{name}": leaf for name, leaf in leaves.items()}, folder / "renamed.safetensors")
+    save_file({name: leaf.astype(bfloat16) for name, leaf in leaves.items()}, folder / "bfloat16.safetensors")
+    pt.save(folder / "with checksums.safetensors", leaves)
+    pt.save(folder / "with checksums, same.safetensors", leaves)
+    for leaf in leaves.values():
+        leaf += np.float32(2e-4) * draw.standard_normal(leaf.shape, np.float32)
+    save_file(leaves, folder / "changed.safetensors")
+    many = {f"h/{at // 100}/{at % 100}/w": draw.standard_normal((4, 8), np.float32) for at in range(MANY)}
+    save_file(many, folder / "many.safetensors")
+    save_file({name: leaf + 1 for name, leaf in many.items()}, folder / "many, changed.safetensors")
+
+
+# ------------------------------------------------------------------------ what is measured
+
+
+def read_both(a: Path, b: Path) -> None:
+    """Read all bytes of both files, into one small buffer: the least that anyone must do."""
+    buffer = bytearray(1 << 18)
+    for path in (a, b):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def load_both(a: Path, b: Path) -> None:
+    """Read both files into memory, as most programs do."""
+    load_file(a)
+    load_file(b)
+
+
+def by_hand(a: Path, b: Path) -> dict[str, float]:
+    """What one writes in NumPy: relative sizes, of files that fit in memory."""
+    before, after = load_file(a), load_file(b)
+    return {
+        name: float(np.linalg.norm(after[name] - leaf) / np.linalg.norm(leaf)) for name, leaf in before.items()
+    }  # fmt: skip
+
+
+def by_ptree(a: Path, b: Path, **options: Any) -> dict[str, float]:
+    from ptree.look import diff
+
+    return {row.path: row.relative or 0.0 for row in diff(a, b, **options).rows}
+
+
+WAYS: Mapping[str, Callable[[Path, Path], object]] = {
+    "ptree": by_ptree,
+    "ptree, verify=False": lambda a, b: by_ptree(a, b, verify=False),
+    "reading both": read_both,
+    "loading both": load_both,
+    "NumPy by hand": by_hand,
+}
+
+
+# ------------------------------------------------------------------------------- measuring
+
+
+def measured(way: str, a: Path, b: Path) -> Cost:
+    """What a way costs in a process of its own, beyond Python and its imports."""
+    command = [sys.executable, __file__, way, str(a), str(b)]
+    found = [Cost(*json.loads(subprocess.check_output(command))) for _ in range(ROUNDS)]
+    return Cost(min(cost.seconds for cost in found), min(cost.peak for cost in found))
+
+
+def child(way: str, a: str, b: str) -> None:
+    """Measure a way in this process, or write the files and check that all agree."""
+    if way == "write":
+        write_files(Path(a))
+        return check_equal(Path(a), b or None)
+    import_module("ptree.look._diff")  # what it imports is no part of the cost
+    before = memory("VmRSS")
+    seconds = float("inf")
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        WAYS[way](Path(a), Path(b))
+        seconds = min(seconds, time.process_time() - start)
+    print(json.dumps([seconds, memory("VmHWM") - before]))
+    return None
+
+
+def memory(what: str) -> float:
+    """MiB of memory that this process has, or had at most, as Linux says."""
+    found = re.search(rf"{what}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def measured_program(command: Sequence[str]) -> Cost:
+    """What a whole program costs, its interpreter and imports with it."""
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime, end.ru_maxrss / 1024)
+
+
+def check_equal(folder: Path, sft: str | None) -> None:
+    """All find the same relative sizes."""
+    a, b = folder / "model.safetensors", folder / "changed.safetensors"
+    ours, theirs = by_ptree(a, b), by_hand(a, b)
+    assert len(ours) == 148
+    np.testing.assert_allclose([ours[name] for name in theirs], [*theirs.values()], rtol=1e-3)
+    assert by_ptree(a, folder / "same.safetensors") == {}
+    if sft is not None:
+        found = json.loads(subprocess.check_output([sft, "diff", str(a), str(b), "--delta", "--json"]))["value_diffs"]
+        np.testing.assert_allclose([ours[name] for name in found], [row["rel_l2"] for row in found.values()], rtol=1e-3)
+
+
+def diff_part() -> None:
+    """Print the tables of the part `diff`; sft-cli is in them where `sft` is on the PATH."""
+    sft = shutil.which("sft")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # in a process of its own: the memory of this one counts as that of the programs that it starts
+        subprocess.run([sys.executable, __file__, "write", name, sft or ""], check=True)
+        print("\ndiff: CPU seconds and MiB beyond the interpreter and its imports, the least of several processes")
+        for a, b, ways in (
+            ("model", "same", WAYS),
+            ("model", "changed", WAYS),
+            ("model", "renamed", ("ptree", "reading both")),
+            ("model", "bfloat16", ("ptree", "reading both")),
+            ("with checksums", "with checksums, same", ("ptree", "ptree, verify=False", "reading both")),
+            ("many", "many, changed", ("ptree", "reading both")),
+        ):
+            print(f"{a} | {b}")
+            for way in ways:
+                cost = measured(way, folder / f"{a}.safetensors", folder / f"{b}.safetensors")
+                print(f"  {way:24} {cost.seconds:8.3f} s {cost.peak:9.1f} MiB")
+        print("whole programs, with the interpreter")
+        files = [str(folder / "model.safetensors"), str(folder / "changed.safetensors")]
+        programs = {"ptree diff": [sys.executable, "-m", "ptree", "diff", *files]}
+        if sft is not None:
+            programs["sft diff --delta"] = [sft, "diff", *files, "--delta"]
+        for title, command in programs.items():  # the peak of children is of all so far: the largest comes last
+            cost = measured_program(command)
+            print(f"  {title:24} {cost.seconds:8.3f} s {cost.peak:9.1f} MiB")
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:])
