@@ -4,7 +4,6 @@ name, column widths."""
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -67,6 +66,8 @@ def columns(text: str) -> int:
 
 
 def _is_wide(character: str) -> bool:
+    import unicodedata  # needed for letters beyond ASCII alone
+
     return unicodedata.east_asian_width(character) in "WF"
 
 
