@@ -117,7 +117,7 @@ def _moments_and_range(chunks: _Chunks) -> tuple[Moments, float, float]:
         part = moments_of(chunk, start)
         parts.append(part)
         start += chunk.size
-        if part.count:
+        if part.finite:
             finite = _finite(chunk) if part.nonfinite else chunk
             least = float(np.fmin(least, finite.min()))
             largest = float(np.fmax(largest, finite.max()))

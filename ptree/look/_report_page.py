@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "page"
-_SCRIPTS = ("patterns.js", "drawing.js", "rows.js", "details.js", "report.js")
+_SCRIPTS = (
+    "data.js",
+    "patterns.js",
+    "drawing.js",
+    "rows.js",
+    "view.js",
+    "search.js",
+    "details.js",
+    "keys.js",
+    "report.js",
+)
 
 
 def page_of(data: dict[str, Any]) -> str:

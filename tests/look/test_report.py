@@ -17,6 +17,7 @@ from trees import SPECS, TREES, language_model, mlp
 
 import ptree as pt
 from ptree.look import report
+from ptree.look._diff_text import KINDS
 from ptree.look._leaf_numbers import BINS, leaf_numbers
 from ptree.look._sources import source_of
 
@@ -200,6 +201,11 @@ def test_two_inputs_are_compared(page):
     assert data["before"][data["path"].index("blocks/0/w")] is None
     # what was removed does not count
     assert data["totals"].startswith(f"{48 + 7 + 4 + 4} parameters")
+
+
+def test_the_page_knows_every_kind_of_difference():
+    flags = re.search(r"const FLAGS = \[(.*?)\]", (ROOT / "look" / "page" / "data.js").read_text(), re.DOTALL)
+    assert {*KINDS} <= {*re.findall(r'"([^"]+)"', flags[1])}
 
 
 def test_a_tree_is_compared_with_its_file(tmp_path, page):
