@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain Python that JSON can hold: NaN and infinite numbers as text, complex numbers too."""
-        rows = [{name: _plain(value) for name, value in asdict(row).items()} for row in self.rows]
+        rows = [{name: _plain(value) for name, value in vars(row).items()} for row in self.rows]
         totals = {"count": self.count, "nonfinite": self.nonfinite, "unmatched": self.unmatched}
         return {"title": self.title, **totals, "rows": rows}
 
@@ -315,4 +315,4 @@ def _unread(leaf: LeafInfo, problem: str) -> LeafStats:
     """The row of a leaf without statistics."""
     shape = leaf.shape or ()
     row = _row(leaf.path, leaf, Layers((leaf.path,), shape), NONE, {}, None)
-    return LeafStats(**{**asdict(row), "count": leaf.count, "problem": printable(problem)})
+    return replace(row, count=leaf.count, problem=printable(problem))
