@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._errors import FileError, StructureError
-from .._words import lines, printable, quoted, with_fixes
+from .._errors import FileError, PathError, StructureError
+from .._words import lines, printable, quoted, suggestion, with_fixes
 from ._layer_moments import (
     Layers,
     bit_counts_by_layer,
@@ -84,7 +84,13 @@ class Stats:
     __module__ = "ptree.look"
 
     def __getitem__(self, path: str) -> LeafStats:
-        """The statistics of the leaf, or the layer of a stack, at this path."""
+        """The statistics of the leaf, or the layer of a stack, at this path.
+
+        Raises:
+            PathError: there is no such row.
+        """
+        if path not in self._by_path:
+            raise PathError(f"no statistics of {quoted(path)}.{suggestion(path, self._by_path)}".removesuffix("."))
         return self._by_path[path]
 
     @cached_property

@@ -233,6 +233,11 @@ def test_a_damaged_leaf_is_named_and_the_others_are_read(tmp_path):
     assert "! a: not read" in str(found)
 
 
+def test_a_path_without_statistics_is_an_error():
+    with pytest.raises(pt.PathError, match=r"no statistics of 'h/0/v'\. Did you mean 'h/0/w'"):
+        stats({"h": [{"w": np.ones(3)}]})["h/0/v"]
+
+
 def test_data_is_plain_python_that_json_holds():
     tree = {"w": np.array([np.nan], "float32"), "c": np.array([1 + 1j]), "s": np.ones((2, 2))}
     data = stats(tree, quantiles=[0.5]).to_dict()
