@@ -90,4 +90,7 @@ SLOW = {
     "test_what_a_killed_process_left_is_swept_although_its_child_lives",
     "test_what_is_no_file_is_named_and_not_waited_for",
     "test_what_is_pending_at_exit_is_written_or_the_process_fails_and_says_so",
+    # programs for accelerators, compiled
+    "test_arrays_over_several_devices_are_reduced_where_they_are",
+    "test_the_program_for_accelerators_agrees_with_numpy",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from math import prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from ._layer_moments import Layers
 from ._moments import Moments, together
@@ -19,6 +20,10 @@ _BLOCK = 1 << 16
 """Numbers: the counts in a block are exact in f32, and its sums lose no digits that matter."""
 
 
+_Shard = tuple[tuple[slice, ...], np.ndarray]
+"""The index of a part of an array, and the statistics of its blocks."""
+
+
 def device_moments(source: Source, path: str, layers: Layers) -> Callable[[], list[Moments]] | None:
     """Start to compute the moments of a leaf; returns a function that waits for them, or None if NumPy should read it."""
     if not isinstance(source, TreeSource):
@@ -27,18 +32,57 @@ def device_moments(source: Source, path: str, layers: Layers) -> Callable[[], li
     if not isinstance(leaf, jax.Array) or not leaf.size or not _is_for_device(leaf):
         return None
     stacks = leaf.ndim - len(layers.shape)
-    shards = list(_different_shards(leaf))
-    computed = [_block_moments(data, stacks) for _, data in shards]  # dispatched, and not waited for
+    shards = _start(leaf, stacks)
 
     def fetch() -> list[Moments]:
         parts: list[list[Moments]] = [[] for _ in layers.paths]
-        for (index, data), blocks in zip(shards, computed):
-            place = _Place(index, leaf.shape, data.shape, stacks)
-            for row, values in enumerate(np.asarray(blocks, np.float64)):
+        shape = leaf.sharding.shard_shape(leaf.shape)
+        for index, blocks in shards():
+            place = _Place(index, leaf.shape, shape, stacks)
+            for row, values in enumerate(blocks):
                 parts[place.layer(row)] += [_moments(block, at, place) for at, block in enumerate(values)]
         return [together(part) for part in parts]
 
     return fetch
+
+
+def _start(array: jax.Array, stacks: int) -> Callable[[], Iterator[_Shard]]:
+    """Dispatch the programs, and return a function that waits for the blocks of each different shard."""
+    sharding = array.sharding
+    if isinstance(sharding, jax.NamedSharding) and isinstance(sharding.mesh, Mesh) and array.is_fully_addressable:
+        of_all = _program_of_mesh(sharding.mesh, sharding.spec, stacks)(array)
+        indices = sharding.devices_indices_map(array.shape)
+        by_device = [indices[device] for device in sharding.mesh.devices.flat]
+        return lambda: _different(zip(by_device, np.asarray(of_all, np.float64)))
+    # a program for each device, of which XLA compiles as many
+    computed = [
+        (shard.index, _block_moments(shard.data, stacks))
+        for shard in array.addressable_shards
+        if shard.data is not None
+    ]
+    return lambda: _different((index, np.asarray(blocks, np.float64)) for index, blocks in computed)
+
+
+@cache
+def _program_of_mesh(mesh: Mesh, spec: jax.P, stacks: int) -> Callable[[jax.Array], jax.Array]:
+    """One program for all devices of a mesh: `[device, layer, block, statistic]` of the shard that each one has."""
+    of_shard = jax.shard_map(
+        lambda shard: _block_moments(shard, stacks)[None],
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=jax.P(mesh.axis_names),
+        check_vma=False,  # also where several devices have one shard
+    )
+    return jax.jit(of_shard)
+
+
+def _different(shards: Iterable[_Shard]) -> Iterator[_Shard]:
+    """The shards without those that other devices have too."""
+    seen: set[str] = set()
+    for index, blocks in shards:
+        if str(index) not in seen:
+            seen.add(str(index))
+            yield index, blocks
 
 
 def _is_for_device(array: jax.Array) -> bool:
@@ -48,15 +92,6 @@ def _is_for_device(array: jax.Array) -> bool:
         return False
     is_small = jnp.issubdtype(array.dtype, jnp.integer) and array.dtype.itemsize <= 2
     return bool(jnp.issubdtype(array.dtype, jnp.floating) or is_small or array.dtype == bool)
-
-
-def _different_shards(array: jax.Array) -> Iterator[tuple[tuple[slice, ...], jax.Array]]:
-    """The parts of an array that this process holds, each once: its index and its numbers."""
-    seen: set[str] = set()
-    for shard in array.addressable_shards:
-        if shard.data is not None and str(shard.index) not in seen:
-            seen.add(str(shard.index))
-            yield shard.index, shard.data
 
 
 @partial(jax.jit, static_argnums=1)

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from .._errors import FileError, PathError, StructureError
 from .._numbers import whole_number
 from .._words import describe, listed, quoted, suggestion
-from ._history_columns import Columns, leaves_of_parts, select_paths, statistic_names
+from ._history_columns import Columns, leaves_of_parts, select_paths, statistic_names, stored_for
 from ._history_parts import STATISTICS, Group, Part, add_part, drop_from, part_files, read_parts
 
 if TYPE_CHECKING:
@@ -190,27 +190,27 @@ class History:
 
     # --------------------------------------------------------------------------------- reading
 
-    def parts(self) -> Iterator[Part]:
-        """All that was recorded, by step, at most 32 MiB of it at a time."""
+    def parts(self, only: Collection[str] | None = None) -> Iterator[Part]:
+        """All that was recorded, by step, at most 32 MiB of it at a time; `only` names the statistics that are read."""
         self._fetch(most=0)
         self._wait()
-        yield from read_parts(self.folder)
+        yield from read_parts(self.folder, only)
         yield from parts_of_rows(self._rows)
 
     @property
     def steps(self) -> np.ndarray:
         """The steps that were recorded, `i64[step]`."""
-        return np.concatenate([np.zeros(0, np.int64), *(part.steps for part in self.parts())])
+        return np.concatenate([np.zeros(0, np.int64), *(part.steps for part in self.parts(()))])
 
     @property
     def paths(self) -> list[str]:
         """The paths of the leaves that were observed."""
-        return list(leaves_of_parts(self.parts()))
+        return list(leaves_of_parts(self.parts(())))
 
     @property
     def statistics(self) -> list[str]:
         """The names of what `values` gives: `grads/norm`, `updates/ratio`, `loss`."""
-        return statistic_names(self.parts())
+        return statistic_names(self.parts(()))
 
     def values(self, statistic: str, selector: Selector | None = None) -> np.ndarray:
         """A statistic at each step: `f64[step, leaf]`, or `f64[step]` of a scalar; NaN where it was not recorded.
@@ -230,9 +230,10 @@ class History:
             where = f"no statistic {quoted(statistic)} in the history in {quoted(str(self.folder))}"
             raise PathError(f"{where}: there are {listed(names)}.{suggestion(statistic, names)}".rstrip("."))
         if "/" not in statistic:
-            return np.concatenate([_scalar(part, statistic) for part in self.parts()])
-        paths = select_paths(leaves_of_parts(self.parts()), selector)
-        return np.concatenate([Columns(part).values(statistic, paths) for part in self.parts()])
+            return np.concatenate([_scalar(part, statistic) for part in self.parts(())])
+        paths = select_paths(leaves_of_parts(self.parts(())), selector)
+        parts = self.parts(stored_for(statistic))
+        return np.concatenate([Columns(part).values(statistic, paths) for part in parts])
 
     def to_csv(self, file: str | os.PathLike[str]) -> None:
         """Write a line for each step and leaf, with a column for each statistic: `step,path,params/mean,...`."""

@@ -36,6 +36,16 @@ def statistic_names(parts: Iterable[Part]) -> list[str]:
     return [*names, *ratio, *scalars]
 
 
+def stored_for(statistic: str) -> list[str]:
+    """The stored statistics from which one is found."""
+    group, _, kind = statistic.partition("/")
+    if kind == "std":
+        return [f"{group}/mean", f"{group}/norm"]
+    if kind == "ratio":
+        return ["updates/norm", "params/norm"]
+    return [statistic]
+
+
 class Columns:
     """The numbers of one part by statistic and path."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -24,7 +24,7 @@ STATISTICS = ("mean", "norm", "largest")
 _LARGEST = 32 << 20
 """Bytes of a part: so much is in memory at a time."""
 _NAME = re.compile(r"steps-(\d{12})-(\d{12})\.safetensors")
-_SCALARS = "scalars"
+_SCALARS = "scalars/"
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,17 @@ class PartFile:
     first: int
     last: int
 
-    def read(self) -> Part:
+    def read(self, only: Collection[str] | None = None) -> Part:
+        """The part; of its numbers only these statistics, such as `grads/norm`, where they are given."""
         stored = open_stored(str(self.path), verify=True, mmap=False)
         with StoredSource(stored) as source:
             groups = _groups_in(stored.metadata, self.path)
-            arrays = {name: source.values(name) for name in source.leaves}
-        scalars = {
-            name.removeprefix(f"{_SCALARS}/"): array
-            for name, array in arrays.items()
-            if name.startswith(f"{_SCALARS}/")
-        }
-        numbers = {name: arrays[name] for name in names_of_numbers(groups)}
-        return Part(arrays["step"], groups, numbers, scalars)
+            names = names_of_numbers(groups)
+            numbers = {name: source.values(name) for name in names if only is None or name in only}
+            scalars = {
+                name.removeprefix(_SCALARS): source.values(name) for name in source.leaves if name.startswith(_SCALARS)
+            }
+            return Part(source.values("step"), groups, numbers, scalars)
 
 
 def names_of_numbers(groups: Sequence[Group]) -> list[str]:
@@ -106,7 +105,7 @@ def write_part(folder: Path, part: Part) -> PartFile:
 
     first, last = int(part.steps[0]), int(part.steps[-1])
     path = folder / f"steps-{first:012d}-{last:012d}.safetensors"
-    tree = {"step": part.steps, **part.numbers, **{f"{_SCALARS}/{name}": array for name, array in part.scalars.items()}}
+    tree = {"step": part.steps, **part.numbers, **{_SCALARS + name: array for name, array in part.scalars.items()}}
     save(path, tree, metadata={"history": json.dumps(part.groups)})
     return PartFile(path, first, last)
 
@@ -158,7 +157,7 @@ def drop_from(folder: Path, step: int) -> None:
         file.path.unlink()
 
 
-def read_parts(folder: Path) -> Iterator[Part]:
+def read_parts(folder: Path, only: Collection[str] | None) -> Iterator[Part]:
     """All parts on the disk by step, one in memory at a time."""
     for file in part_files(folder):
-        yield file.read()
+        yield file.read(only)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._history_columns import Columns, leaves_of_parts, statistic_names
+from ._history_columns import Columns
 from ._history_parts import Part
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _TABLE_ROWS = 1 << 16
 
 
 def write_csv(history: History, file: str | os.PathLike[str]) -> None:
-    names = statistic_names(history.parts())
+    names = history.statistics
     with open(file, "w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(["step", "path", *names])
@@ -32,7 +32,7 @@ def write_csv(history: History, file: str | os.PathLike[str]) -> None:
 
 def _tables(history: History, names: list[str]) -> Iterator[tuple[np.ndarray, list[str], list[np.ndarray]]]:
     """Steps, paths and a column for each statistic, a row for each step and leaf; some thousand rows at a time."""
-    paths = list(leaves_of_parts(history.parts()))
+    paths = history.paths
     at_once = max(1, _TABLE_ROWS // max(len(paths), 1))
     for part in history.parts():
         columns = [_column(part, name, paths) for name in names]
@@ -54,8 +54,8 @@ def write_tensorboard(history: History, folder: str | os.PathLike[str]) -> None:
     events = _optional("tensorboard.summary.writer.event_file_writer", "tensorboard")
     protos = _optional("tensorboard.compat.proto.event_pb2", "tensorboard")
     summaries = _optional("tensorboard.compat.proto.summary_pb2", "tensorboard")
-    names = statistic_names(history.parts())
-    paths = list(leaves_of_parts(history.parts()))
+    names = history.statistics
+    paths = history.paths
     writer = events.EventFileWriter(str(folder))
     try:
         for part in history.parts():
@@ -84,7 +84,7 @@ def _series(part: Part, names: list[str], paths: list[str]) -> Iterator[tuple[st
 def write_parquet(history: History, file: str | os.PathLike[str]) -> None:
     arrow = _optional("pyarrow", "parquet")
     parquet = _optional("pyarrow.parquet", "parquet")
-    names = statistic_names(history.parts())
+    names = history.statistics
     schema = arrow.schema(
         [("step", arrow.int64()), ("path", arrow.string()), *((name, arrow.float64()) for name in names)]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 
 import numpy as np
@@ -51,6 +51,8 @@ def layers_of(path: str, shape: tuple[int, ...]) -> Layers:
     >>> layers_of("blocks/:/kernel", (2, 4, 8)).paths
     ('blocks/0/kernel', 'blocks/1/kernel')
     """
+    if STACKED not in path:  # most leaves, at a tenth of the time
+        return Layers((path,), shape)
     segments = path.split("/")
     stacks = [at for at, segment in enumerate(segments) if segment == STACKED]
     if not stacks or len(stacks) > len(shape):
@@ -150,4 +152,9 @@ def problem_of_numbers(leaf: LeafInfo) -> str:
         return leaf.problem
     if leaf.dtype.startswith("key<"):
         return "holds PRNG keys, which have no statistics"
-    return "" if _DTYPES.fullmatch(leaf.dtype) else f"holds no numbers: its dtype is {leaf.dtype}"
+    return "" if _is_of_numbers(leaf.dtype) else f"holds no numbers: its dtype is {leaf.dtype}"
+
+
+@cache
+def _is_of_numbers(dtype: str) -> bool:
+    return _DTYPES.fullmatch(dtype) is not None

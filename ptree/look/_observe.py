@@ -128,8 +128,8 @@ def observe(params: PyTree, grads: PyTree = None, updates: PyTree = None) -> Obs
     >>> round(float(observed.ratio[0]), 4)
     0.1155
 
-    Mean, norm and std follow from these three, which cost the least: a step of 1,000 tokens takes under 3 percent
-    longer. A sum of squares that is not finite says that a number is not finite, or larger than 1e19. The layers of a
+    Mean, norm and std follow from these three, which cost the least: on a CPU a step of 1,000 tokens takes about 1
+    percent longer with parameters and gradients, and 2 to 4 with updates too. A sum of squares that is not finite says that a number is not finite, or larger than 1e19. The layers of a
     stacked leaf, `blocks/:/kernel`, are observed one by one. Leaves of whole numbers, keys and texts are left out.
     Inside `jax.lax.scan` or `jax.vmap` the arrays get the axes of these in front. `History` keeps what a run observes.
 
@@ -176,7 +176,7 @@ def _refuse_strangers(name: str, found: dict[str, Leaf], params: dict[str, Leaf]
 
 def _statistics(leaf: Leaf, layers: Layers) -> jax.Array:
     """`[layer, 3]` in f32. Axes are reduced as they are: a reshape would gather an array that is sharded."""
-    # else XLA computes the leaf once more for its statistics, which takes 6 percent of a step and not 2
+    # else XLA may compute the leaf once more for its statistics, which takes longer than to keep it
     numbers = jax.lax.optimization_barrier(jnp.asarray(leaf))
     axes = tuple(range(numbers.ndim - len(layers.shape), numbers.ndim))
     if jnp.issubdtype(numbers.dtype, jnp.complexfloating):

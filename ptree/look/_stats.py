@@ -11,14 +11,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._errors import FileError, StructureError
-from .._words import lines, printable, quoted, with_fixes
+from .._errors import FileError, PathError, StructureError
+from .._words import lines, printable, quoted, suggestion, with_fixes
 from ._layer_moments import (
     Layers,
     bit_counts_by_layer,
@@ -85,7 +85,13 @@ class Stats:
     __module__ = "ptree.look"
 
     def __getitem__(self, path: str) -> LeafStats:
-        """The statistics of the leaf, or the layer of a stack, at this path."""
+        """The statistics of the leaf, or the layer of a stack, at this path.
+
+        Raises:
+            PathError: there is no such row.
+        """
+        if path not in self._by_path:
+            raise PathError(f"no statistics of {quoted(path)}.{suggestion(path, self._by_path)}".removesuffix("."))
         return self._by_path[path]
 
     @cached_property
@@ -104,7 +110,7 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain Python that JSON can hold: NaN and infinite numbers as text, complex numbers too."""
-        rows = [{name: _plain(value) for name, value in asdict(row).items()} for row in self.rows]
+        rows = [{name: _plain(value) for name, value in vars(row).items()} for row in self.rows]
         totals = {"count": self.count, "nonfinite": self.nonfinite, "unmatched": self.unmatched}
         return {"title": self.title, **totals, "rows": rows}
 
@@ -314,4 +320,4 @@ def _unread(leaf: LeafInfo, problem: str) -> LeafStats:
     """The row of a leaf without statistics."""
     shape = leaf.shape or ()
     row = _row(leaf.path, leaf, Layers((leaf.path,), shape), NONE, {}, None)
-    return LeafStats(**{**asdict(row), "count": leaf.count, "problem": printable(problem)})
+    return replace(row, count=leaf.count, problem=printable(problem))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._words import SHOWN, printable
@@ -26,7 +27,7 @@ class _Fold:
     name: str
     rows: tuple[LeafStats, ...]
 
-    @property
+    @cached_property
     def moments(self) -> Moments:
         return together([_moments_of_row(row) for row in self.rows])
 

@@ -107,17 +107,17 @@ def test_a_run_that_went_back_records_its_steps_again(tmp_path, monkeypatch, aga
 def test_parts_are_merged_so_that_there_are_few_files(tmp_path, monkeypatch):
     monkeypatch.setattr(_history, "_MOST_STEPS", 2)
     history = History(tmp_path)
-    trees = run(history, 100)
+    trees = run(history, 60)
     history.close()
     assert len(list(tmp_path.iterdir())) <= 7
-    np.testing.assert_array_equal(history.steps, range(100))
+    np.testing.assert_array_equal(history.steps, range(60))
     np.testing.assert_allclose(history.values("params/norm")[:, 0], norms(trees, 0, "enc/w"), rtol=1e-6)
     largest = max(file.stat().st_size for file in tmp_path.iterdir())
     monkeypatch.setattr(_history_parts, "_LARGEST", largest)
-    run(history, 100, start=100)
+    run(history, 60, start=60)
     history.close()
     assert max(file.stat().st_size for file in tmp_path.iterdir()) <= largest
-    np.testing.assert_array_equal(history.steps, range(200))
+    np.testing.assert_array_equal(history.steps, range(120))
 
 
 def test_a_merge_that_a_crash_cut_short_counts_no_step_twice(tmp_path, monkeypatch):

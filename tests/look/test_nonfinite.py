@@ -1,6 +1,8 @@
 """nonfinite and guard: which leaves are not finite, and the step at which they became so."""
 
 import pickle
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,9 @@ def test_what_cannot_be_read_is_an_error_and_not_well():
 def test_files_are_read(tmp_path):
     pt.save(tmp_path / "a.safetensors", {"a": np.ones(3), "b": np.array([np.nan])})
     assert nonfinite(tmp_path / "a.safetensors").paths == ["b"]
+    code = "import sys\nfrom ptree.look import nonfinite\nprint(nonfinite(sys.argv[1]).paths, 'jax' in sys.modules)"
+    command = [sys.executable, "-c", code, str(tmp_path / "a.safetensors")]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "['b'] False\n"
 
 
 # ------------------------------------------------------------------------------------- guard

@@ -233,6 +233,11 @@ def test_a_damaged_leaf_is_named_and_the_others_are_read(tmp_path):
     assert "! a: not read" in str(found)
 
 
+def test_a_path_without_statistics_is_an_error():
+    with pytest.raises(pt.PathError, match=r"no statistics of 'h/0/v'\. Did you mean 'h/0/w'"):
+        stats({"h": [{"w": np.ones(3)}]})["h/0/v"]
+
+
 def test_data_is_plain_python_that_json_holds():
     tree = {"w": np.array([np.nan], "float32"), "c": np.array([1 + 1j]), "s": np.ones((2, 2))}
     data = stats(tree, quantiles=[0.5]).to_dict()
@@ -285,17 +290,25 @@ def test_names_that_a_terminal_would_obey_are_written_inert():
     assert len(text.splitlines()) == 4
 
 
-def test_arrays_over_several_devices_are_reduced_where_they_are():
-    devices = np.array(jax.devices()[:2])
-    mesh, count = jax.sharding.Mesh(devices, ("d",)), len(devices)
-    leaf = RANDOM.standard_normal((2, 8 * count, 5000)).astype(np.float32)
+@pytest.mark.parametrize("spec", [jax.P(None, "d", "m"), jax.P("m"), jax.P(), jax.P(None, ("m", "d"))])
+def test_arrays_over_several_devices_are_reduced_where_they_are(spec):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(4, 2), ("d", "m"))
+    leaf = RANDOM.standard_normal((2, 16, 10_000)).astype(np.float32)
     leaf[1, 3, 4999] = leaf[1, 5, 1] = np.nan
-    spread = jax.device_put(leaf, jax.NamedSharding(mesh, jax.P(None, "d", None)))
-    found = stats({"x": {":": spread}})
-    expected = stats({"x": {":": leaf}})
-    for got, row in zip(found.rows, expected.rows):
+    spread = jax.device_put(leaf, jax.NamedSharding(mesh, spec))
+    agree(stats({"x": {":": spread}}).rows, stats({"x": {":": leaf}}).rows)
+
+
+def test_arrays_with_a_sharding_of_another_kind_are_too():
+    leaf = RANDOM.standard_normal((8, 1000)).astype(np.float32)
+    spread = jax.pmap(lambda row: row)(leaf)
+    agree(stats({"x": spread}).rows, stats({"x": leaf}).rows)
+
+
+def agree(found, expected):
+    for got, row in zip(found, expected, strict=True):
         assert (got.nonfinite, got.first, got.zeros, got.count) == (row.nonfinite, row.first, row.zeros, row.count)
-        np.testing.assert_allclose([got.mean, got.std, got.largest], [row.mean, row.std, row.largest], rtol=1e-5)
+        np.testing.assert_allclose([got.mean, got.std, got.largest], [row.mean, row.std, row.largest], rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "bool", "float8_e5m2"])
