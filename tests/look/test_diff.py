@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import ptree as pt
+from ptree._stored.leaf_parts import read_block
 from ptree.look import Diff, diff
 
 
@@ -480,3 +481,15 @@ def test_100_000_rows_are_cut_to_a_page():
     text = diff(before, {path: leaf + 1 for path, leaf in before.items()}).text()
     assert text.splitlines()[-1].strip() == "... and 250 more"
     assert len(diff(before, {}).text(most=None).splitlines()) == 301
+
+
+def test_a_corner_of_a_leaf_with_huge_rows_is_not_read_with_the_rows():
+    counts = []
+
+    def read_run(first, count):
+        counts.append(count)
+        return np.zeros(count, "float32")
+
+    index = (slice(0, 2), slice(0, 3), slice(0, 5))
+    assert read_block(index, (2, 1 << 20, 8), np.dtype("float32"), read_run).shape == (2, 3, 5)
+    assert max(counts) == 5
