@@ -70,8 +70,8 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         raise ValueError(f"the tolerance is a relative size from 0 on, got {tolerance}")
     with ExitStack() as opened:
         before, after = _opened(a, opened), _opened(b, opened)
-        paths, its_paths = _selected(before, after, selector)
-        pairing = paired(before, after, paths, its_paths, verify)
+        paths_before, paths_after = _selected(before, after, selector)
+        pairing = paired(before, after, paths_before, paths_after, verify)
         return _Comparison(before, after, pairing, float(tolerance), verify).diff(is_whole=selector is None)
 
 
@@ -110,17 +110,17 @@ class _Comparison:
         same: list[str] = []
         rows: list[Difference] = []
         within = 0
-        for path, its in self.pairing.pairs.items():
-            row = self._difference(path, its)
+        for path, new_path in self.pairing.pairs.items():
+            row = self._difference(path, new_path)
             if row is not None and row.kind == WITHIN:
                 within += 1
                 row = None
             if row is not None:
                 rows.append(row)
-            elif self._is_renamed(path, its):
-                rows.append(self._renamed(path, its))
+            elif self._is_renamed(path, new_path):
+                rows.append(self._renamed(path, new_path))
             else:
-                same.append(its)
+                same.append(new_path)
         for pair in self.pairing.stacks:
             rows.append(difference_of_stack(self.before, self.after, pair, self.tolerance, self.verify))
         ties: list[TieChange] = []
@@ -142,20 +142,22 @@ class _Comparison:
             has_numbers=not (_is_spec(self.before) or _is_spec(self.after)),
         )
 
-    def _difference(self, path: str, its: str) -> Difference | None:
+    def _difference(self, path: str, new_path: str) -> Difference | None:
         if path in self.pairing.equal:
             return None
-        return difference_of(Side(self.before, path, self.verify), Side(self.after, its, self.verify), self.tolerance)
+        return difference_of(
+            Side(self.before, path, self.verify), Side(self.after, new_path, self.verify), self.tolerance
+        )
 
-    def _is_renamed(self, path: str, its: str) -> bool:
+    def _is_renamed(self, path: str, new_path: str) -> bool:
         # two names of one tie are there on both sides, whichever of them has the leaf
-        return path != its and path not in self.after.aliases
+        return path != new_path and path not in self.after.aliases
 
-    def _renamed(self, path: str, its: str) -> Difference:
-        before, after = self.before.leaves[path], self.after.leaves[its]
+    def _renamed(self, path: str, new_path: str) -> Difference:
+        before, after = self.before.leaves[path], self.after.leaves[new_path]
         return Difference(
             kind="renamed",
-            path=its,
+            path=new_path,
             path_before=path,
             shape_before=before.shape,
             shape=after.shape,

@@ -106,10 +106,10 @@ def _is_one_object(before: Side, after: Side) -> bool:
 
 
 def _problem(before: Side, after: Side) -> str:
-    problem, its_problem = before.info.problem, after.info.problem
-    if problem == its_problem:
+    problem, new_problem = before.info.problem, after.info.problem
+    if problem == new_problem:
         return problem
-    parts = [f"before: {problem}" if problem else "", f"after: {its_problem}" if its_problem else ""]
+    parts = [f"before: {problem}" if problem else "", f"after: {new_problem}" if new_problem else ""]
     return "; ".join(part for part in parts if part)
 
 
@@ -153,8 +153,10 @@ def _difference_of_objects(before: Side, after: Side) -> Difference | None:
         one, other = before.source.value(before.path), after.source.value(after.path)
         if one is other or _are_equal_objects(one, other):
             return None
-        shown, its = describe(one), describe(other)
-        return _row("changed", before, after, note=f"another {its}" if shown == its else f"{shown} -> {its}")
+        shown, new_shown = describe(one), describe(other)
+        return _row(
+            "changed", before, after, note=f"another {shown}" if shown == new_shown else f"{shown} -> {new_shown}"
+        )
     return _row("retyped", before, after)
 
 
