@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 import ptree as pt
 
 Leaves = dict[str, np.ndarray]
-ROUNDS = 3  # of processes, and of each of them in itself
+ROUNDS = 2  # of processes, and of each of them in itself
 MANY = 100_000
 
 

@@ -185,7 +185,7 @@ def _difference_of_dtypes(before: Side, after: Side) -> Difference:
         return _row("retyped", before, after, note=_problem(before, after))
     if before.is_key or after.is_key:
         return _row("retyped", before, after)
-    sizes = change_of(before.chunks_to_compute(), after.chunks_to_compute())
+    sizes = change_of(before.chunks_to_compute(after), after.chunks_to_compute(before))
     if not sizes.differing:
         note = "the same numbers"
     elif sizes.is_rounding:
@@ -207,7 +207,7 @@ def _difference_of_numbers(before: Side, after: Side, tolerance: float) -> Diffe
     elif are_equal(before, after):
         return None
     else:
-        chunks = before.chunks_to_compute(), after.chunks_to_compute()
+        chunks = before.chunks_to_compute(after), after.chunks_to_compute(before)
     sizes, by_layer = _change(*chunks, after)
     if not sizes.differing:
         return None
@@ -267,14 +267,10 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
 def _changes_of_stack(
     stack: Side, layers: Sequence[Side], shape: tuple[int, ...], is_stack_before: bool
 ) -> list[Sizes]:
-    single = _one_after_the_other(layers)
-    whole = stack.chunks_to_compute()
+    single = chain.from_iterable(layer.chunks_to_compute(stack) for layer in layers)
+    whole = stack.chunks_to_compute(layers[0])
     chunks = (whole, single) if is_stack_before else (single, whole)
     return changes_by_layer(*chunks, prod(shape))
-
-
-def _one_after_the_other(layers: Sequence[Side]) -> Iterator[np.ndarray]:
-    return chain.from_iterable(layer.chunks_to_compute() for layer in layers)
 
 
 def order_by_size(row: Difference) -> tuple[bool, float]:
