@@ -49,7 +49,8 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
     Args:
         a: a tree, a spec or another pytree, the path of a file or a folder, or an open file.
         b: the same; it need not be of the same kind.
-        selector: which leaves, of both; all by default. It may match nothing in one of the two.
+        selector: which leaves, of both; all by default. It may match nothing in one of the two. With
+            a selector, ties are not compared.
         tolerance: a leaf is the same where its relative size of change, |b - a| / |a| over all its numbers, is at most
             this. A number that becomes NaN or inf is a change all the same.
         verify: read all leaves, and compare them with the checksums that files by ptree hold. If False, leaves of which

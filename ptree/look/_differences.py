@@ -171,8 +171,14 @@ def _difference_of_shapes(before: Side, after: Side, tolerance: float) -> Differ
     can_be_read = not (before.info.problem or after.info.problem)
     order = axes_between(before, after) if can_be_read else None
     if order is None:
-        return _row("reshaped", before, after)
+        is_same = can_be_read and _hold_the_same_numbers(before, after)
+        return _row("reshaped", before, after, note="the same numbers" if is_same else "")
     return _transposed(before, after, order, change_through(before, after, order))
+
+
+def _hold_the_same_numbers(before: Side, after: Side) -> bool:
+    """Whether two leaves of other shapes are equal number by number, as attention heads that are split."""
+    return before.dtype == after.dtype and before.info.count == after.info.count > 0 and are_equal(before, after)
 
 
 def _transposed(before: Side, after: Side, order: tuple[int, ...], sizes: Sizes) -> Difference:

@@ -203,6 +203,13 @@ def test_other_orders_of_axes_are_found(order):
     assert (row.kind, row.differing) == ("transposed", 1)
 
 
+def test_split_heads_are_the_same_numbers_in_another_shape():
+    kernel = np.random.default_rng(0).standard_normal((12, 8, 4))
+    row = only(diff({"q": kernel}, {"q": kernel.reshape(12, 32)}))
+    assert (row.kind, row.note) == ("reshaped", "the same numbers")
+    assert only(diff({"q": kernel}, {"q": kernel.reshape(12, 32) + 1})).note == ""
+
+
 def test_a_square_matrix_that_is_transposed_is_not_called_changed():
     before = np.random.default_rng(0).standard_normal((30, 30))
     assert only(diff({"w": before}, {"w": before.T.copy()})).kind == "transposed"
@@ -347,6 +354,18 @@ def test_a_spec_is_compared_by_shapes_and_dtypes():
     assert not found.has_numbers
     assert "shapes and dtypes alone" in str(found)
     assert diff(spec, pt.abstract(spec)).is_same
+
+
+def test_shards_and_the_latest_step_of_a_folder_are_compared_with_one_file(tmp_path):
+    tree = {f"w{at}": np.random.default_rng(at).standard_normal(3000) for at in range(4)}
+    pt.save(tmp_path / "one.safetensors", tree)
+    pt.save(tmp_path / "many.safetensors", tree, max_shard_size=30_000)
+    with pt.Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(1, {**tree, "w0": tree["w0"] + 1})
+        checkpoints.save(2, tree)
+    assert diff(tmp_path / "one.safetensors", tmp_path / "many.safetensors").is_same
+    assert diff(tmp_path / "many.safetensors", tmp_path / "run").is_same
+    assert only(diff(tmp_path / "run", {**tree, "w3": tree["w3"] * 2})).relative == pytest.approx(1)
 
 
 def test_damaged_leaves_are_named_and_all_others_compared(tmp_path):
