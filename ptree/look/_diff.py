@@ -13,7 +13,7 @@ from ._diff_leaves import Side
 from ._diff_pairs import Pairing, paired
 from ._diff_result import Diff
 from ._diff_text import KINDS
-from ._diff_ties import TieChange, tie_changes, twins
+from ._diff_ties import tie_changes, twins
 from ._differences import WITHIN, Difference, difference_of, difference_of_stack, order_by_size
 from ._selection import selected
 from ._sources import Source, source_of
@@ -49,8 +49,7 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
     Args:
         a: a tree, a spec or another pytree, the path of a file or a folder, or an open file.
         b: the same; it need not be of the same kind.
-        selector: which leaves, of both; all by default. It may match nothing in one of the two. With
-            a selector, ties are not compared.
+        selector: which leaves, of both; all by default. It may match nothing in one of the two.
         tolerance: a leaf is the same where its relative size of change, |b - a| / |a| over all its numbers, is at most
             this. A number that becomes NaN or inf is a change all the same.
         verify: read all leaves, and compare them with the checksums that files by ptree hold. If False, leaves of which
@@ -73,7 +72,7 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         before, after = _opened(a, opened), _opened(b, opened)
         paths_before, paths_after = _selected(before, after, selector)
         pairing = paired(before, after, paths_before, paths_after, verify)
-        return _Comparison(before, after, pairing, float(tolerance), verify).diff(is_whole=selector is None)
+        return _Comparison(before, after, pairing, float(tolerance), verify).diff()
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:
@@ -85,18 +84,17 @@ def _opened(thing: Any, opened: ExitStack) -> Source:
 
 
 def _selected(before: Source, after: Source, selector: Selector | None) -> tuple[list[str], list[str]]:
-    """The selected leaves of both sides; a selector may match nothing in one of them, as names may be removed."""
-    found: list[list[str]] = []
+    """The leaves of both sides that a selector selects on either: it may match nothing on one, as names may be removed."""
+    chosen: set[str] = set()
     errors: list[PatternError] = []
     for source in (before, after):
         try:
-            found.append(selected(source, selector))
+            chosen.update(selected(source, selector))
         except PatternError as error:
             errors.append(error)
-            found.append([])
     if len(errors) == 2:
         raise errors[0]
-    return found[0], found[1]
+    return [path for path in before.leaves if path in chosen], [path for path in after.leaves if path in chosen]
 
 
 class _Comparison:
@@ -106,8 +104,8 @@ class _Comparison:
         self.before, self.after, self.pairing = before, after, pairing
         self.tolerance, self.verify = tolerance, verify
 
-    def diff(self, *, is_whole: bool) -> Diff:
-        """Compare all pairs. Ties are compared where no selector leaves out some of the leaves."""
+    def diff(self) -> Diff:
+        """Compare all pairs, and the ties of their leaves."""
         same: list[str] = []
         rows: list[Difference] = []
         within = 0
@@ -124,9 +122,7 @@ class _Comparison:
                 same.append(new_path)
         for pair in self.pairing.stacks:
             rows.append(difference_of_stack(self.before, self.after, pair, self.tolerance, self.verify))
-        ties: list[TieChange] = []
-        if is_whole:
-            ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
+        ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
         rows += [tie.row for tie in ties]
         explained = {tie.explained for tie in ties}
         rows += self._added([path for path in self.pairing.added if path not in explained])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 
@@ -54,6 +55,15 @@ class Pairing:
     stacks: tuple[StackPair, ...]
     removed: tuple[str, ...]
     added: tuple[str, ...]
+
+    @cached_property
+    def compared_before(self) -> frozenset[str]:
+        """The leaves before that have a partner, or might have had one."""
+        return frozenset([*self.pairs, *self.removed])
+
+    @cached_property
+    def compared_after(self) -> frozenset[str]:
+        return frozenset([*self.pairs.values(), *self.added])
 
 
 @dataclass(frozen=True)

@@ -296,6 +296,14 @@ def test_a_tie_against_an_equal_copy_and_against_another_leaf():
     assert (row.kind, row.path, row.note) == ("removed", "head", "= wte")
 
 
+def test_a_selector_selects_on_both_sides_what_it_selects_on_one():
+    table = np.arange(12.0).reshape(3, 4)
+    tied = pt.tie(pt.Tree({"wte": table, "head": table.copy(), "b": np.ones(2)}), {"head": "wte"})
+    apart = {"wte": table, "head": table.copy(), "b": np.zeros(2)}
+    assert kinds(diff(tied, apart, selector="head")) == {"head": "untied"}
+    assert kinds(diff(tied, apart, selector="b")) == {"b": "changed"}
+
+
 def test_a_copy_that_another_program_left_out_is_called_a_copy():
     table = np.random.default_rng(0).standard_normal((5, 4))
     both = {"wte.weight": table, "lm_head.weight": table.copy(), "a.bias": np.zeros(4), "b.bias": np.zeros(4)}
