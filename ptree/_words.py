@@ -4,7 +4,8 @@ name, column widths."""
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 SHOWN = 10
 """How many names a message lists before it counts the rest."""
@@ -20,29 +21,81 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")  # powers of 1024, as memory is sized
 # ------------------------------------------------------------------------------- one name
 
 
+def printable(name: str, width: int | None = None) -> str:
+    r"""Make a name inert for terminals, messages and logs: what is invisible or obeyed becomes an escape that is read.
+
+    >>> print(printable("\x1b[31mβ 日本\n"))
+    \x1b[31mβ 日本\n
+    >>> printable("model" * 2000, width=15)
+    'modelm...lmodel'
+
+    Escaped are control characters, newlines, format characters such as right-to-left marks, lone surrogates, unassigned
+    characters, spaces other than the plain one, and letters that have no shape. Markup is left as it is: a page of HTML
+    escapes it on its own.
+
+    Args:
+        name: any text.
+        width: the most columns of a terminal; the middle of a longer name is left out.
+    """
+    if not (name.isascii() and name.isprintable()):  # nearly every name is both
+        name = "".join(map(_inert, name))
+    return name if width is None else shortened(name, width)
+
+
+# What Python calls printable and no font draws: fillers, blanks and variation selectors.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def _inert(character: str) -> str:
+    if character.isprintable() and not _INVISIBLE.match(character):
+        return character
+    return ascii(character)[1:-1]
+
+
+def columns(text: str) -> int:
+    """The columns of a terminal that a text takes: two for each wide character, such as those of Chinese and Japanese.
+
+    >>> columns("kernel"), columns("日本")
+    (6, 4)
+    """
+    if text.isascii():
+        return len(text)
+    return len(text) + sum(map(_is_wide, text))
+
+
+def _is_wide(character: str) -> bool:
+    import unicodedata  # needed for letters beyond ASCII alone
+
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Pad a text with spaces to a number of columns; `right` puts the spaces before it."""
+    spaces = " " * (width - columns(text))
+    return spaces + text if right else text + spaces
+
+
 def shortened(text: str, width: int) -> str:
-    """Cut the middle out of a text that is too long: both ends say the most.
+    """Cut the middle out of a text that takes too many columns: both ends say the most.
 
     >>> shortened("a_rather_long_name", 11)
     'a_ra...name'
     """
-    if len(text) <= width:
+    if columns(text) <= width:
         return text
-    kept = width - len("...")
+    kept = max(0, width - len("..."))
     head = kept // 2
-    tail = kept - head
-    return text[:head] + "..." + text[len(text) - tail :]
+    return _begin(text, head) + "..." + _begin(text[::-1], kept - head)[::-1]
 
 
-def printable(name: str) -> str:
-    r"""Make a name printable: control characters and escape codes as text, which a terminal shows and does not obey.
-
-    >>> print(printable("\x1b[31mβ 日本\n"))
-    \x1b[31mβ 日本\n
-    """
-    if name.isprintable():
-        return name
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
+def _begin(text: str, width: int) -> str:
+    """As much of the beginning of a text as fits into so many columns."""
+    begin = text[:width]
+    while columns(begin) > width:
+        begin = begin[:-1]
+    return begin
 
 
 def quoted(given: object) -> str:
@@ -53,7 +106,7 @@ def quoted(given: object) -> str:
     if isinstance(given, Mapping) or _holds_arrays(given):
         return f"a {type(given).__name__}"
     try:
-        return shortened(repr(given), _MOST_QUOTED)
+        return printable(repr(given), _MOST_QUOTED)
     except ValueError:  # an int of more digits than Python prints
         if isinstance(given, int):
             return f"a number of {given.bit_length()} bits"
@@ -79,13 +132,18 @@ def name_of(function: object) -> str:
 _SHORT = (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i"))
 
 
-def short_dtype(dtype: object) -> str:
+def short_dtype(dtype: Hashable) -> str:
     """The short name of a dtype, for messages: `f32` for `float32`, `bf16` for `bfloat16`, `key<fry>` for typed PRNG keys."""
+    return _short_dtype(dtype)
+
+
+@lru_cache(maxsize=256, typed=True)  # NumPy takes 4 microseconds to write a dtype, and a tree may have 100,000 leaves
+def _short_dtype(dtype: Hashable) -> str:
     name = str(dtype).removeprefix("torch.")
     for long, short in _SHORT:
         if re.match(long + r"\d", name):
             return short + name.removeprefix(long)
-    return name
+    return printable(name)
 
 
 def describe(leaf: object) -> str:
@@ -101,7 +159,7 @@ def describe(leaf: object) -> str:
     if shape is not None and dtype is not None:
         return f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"
     if _is_literal(leaf):
-        text = repr(leaf)
+        text = printable(repr(leaf))
         if len(text) <= _MOST_LITERAL:
             return text
     return type(leaf).__name__
@@ -245,22 +303,21 @@ def table(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: 
 
 
 def _line(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> str:
-    padded: list[str] = []
+    cells: list[str] = []
     for column, cell in enumerate(row):
-        if column == 0:  # the others are short, and a cell that runs over them is cut with the line
+        if column == 0 and len(row) > 1:  # the others are short, and a cell that runs over them is cut with the line
             cell = shortened(cell, widths[0])
-        align = str.rjust if column in right else str.ljust
-        padded.append(align(cell, widths[column]))
-    return "  ".join(padded).rstrip()
+        cells.append(padded(cell, widths[column], right=column in right))
+    return "  ".join(cells).rstrip()
 
 
 def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
     """The width of each column of a table: its longest cell, without a last cell that extends over other columns."""
-    columns = max(map(len, rows), default=0)
-    widths = [0] * columns
+    count = max(map(len, rows), default=0)
+    widths = [0] * count
     for row in rows:
-        is_short = len(row) < columns
+        is_short = len(row) < count
         cells = row[:-1] if is_short else row
         for column, cell in enumerate(cells):
-            widths[column] = max(widths[column], len(cell))
+            widths[column] = max(widths[column], columns(cell))
     return widths

@@ -86,7 +86,7 @@ def _whole_path(tree: PyTree, path: str | int, verb: str) -> str:
     place = locate(tree, segments)
     if place is not None and place.layers:
         raise StructureError(
-            f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {place.spelt!r}"
+            f"cannot {verb} {quoted('/'.join(segments))}: it is in one layer of a stack; name {quoted(place.spelt)}"
         )
     return "/".join(segments)
 
@@ -127,7 +127,7 @@ def _check_no_crossing_ties(tree: PyTree, attempt: str, path: str, why: str, fix
     crossing: list[str] = []
     for alias, tie in aliases(tree).items():
         if _layer_in(alias, path) != _layer_in(tie.source, path):
-            crossing.append(f"{attempt}: {alias!r} is tied to {tie.shown()!r}, and {why}")
+            crossing.append(f"{attempt}: {quoted(alias)} is tied to {quoted(tie.shown())}, and {why}")
     if crossing:
         raise TieError(with_fixes(crossing, [fix]))
 
@@ -147,7 +147,7 @@ def _misfit(values: Sequence[Leaf], path: str) -> str:
         return ""
     for number, value in enumerate(values):
         if not same(value, first):
-            return f"cannot stack: in layer {number} {path!r} is {_difference(value, first)} in layer 0"
+            return f"cannot stack: in layer {number} {quoted(path)} is {_difference(value, first)} in layer 0"
     return ""
 
 
@@ -219,7 +219,7 @@ def _layer_count(whole: PyTree, axis: int, path: str, attempt: str, size: int | 
         if len(shape) > axis:
             counts[shape[axis]] = join(path, join(STACKED, name))
     if len({*counts} | ({size} - {None})) > 1:
-        each = ", ".join(f"{count} layers in {name!r}" for count, name in counts.items())
+        each = ", ".join(f"{count} layers in {quoted(name)}" for count, name in counts.items())
         raise StructureError(f"{attempt}: {each}{'' if size is None else f', and size={size}'}")
     if size is not None:
         return size
@@ -293,7 +293,7 @@ def scan(
 def _check_xs(xs: PyTree, count: int) -> None:
     for path, leaf in leaves(xs):
         if getattr(leaf, "shape", ())[:1] != (count,):
-            where = f"{path!r} in xs" if path else "xs"
+            where = f"{quoted(path)} in xs" if path else "xs"
             raise StructureError(
                 f"cannot scan: expected {where} with an axis of {count} layers in front, got {describe(leaf)}"
             )

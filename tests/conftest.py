@@ -9,6 +9,7 @@ killed saves.
 
 import os
 
+import browser
 import pytest
 from hypothesis import settings
 from slow import SLOW
@@ -20,7 +21,13 @@ os.environ.setdefault(
 )  # a GPU would round float32 to 10 bits, and differ in 1e-3
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+settings.register_profile("short", deadline=None)  # a busy machine may take any time for an example
 settings.register_profile("long", max_examples=20_000, deadline=None)
+settings.load_profile("short")
+
+
+# tests in a browser; where it must be there, as in CI, they fail without one
+collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
 
 
 def pytest_collection_modifyitems(items):

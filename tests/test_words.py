@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ptree as pt
-from ptree._words import describe, listed, nearest, printable, quoted, shortened, table, with_fixes
+from ptree._words import columns, describe, listed, nearest, printable, quoted, shortened, table, with_fixes
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ from ptree._words import describe, listed, nearest, printable, quoted, shortened
         ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
         ("\u202egnp.exe", "\\u202egnp.exe"),
         ("\ud800", "\\ud800"),
+        ("\u2066\u200b\u2028", "\\u2066\\u200b\\u2028"),
+        ("\u3164\u2800\ufe0f", "\\u3164\\u2800\\ufe0f"),
     ],
 )
 def test_characters_that_a_terminal_would_obey_are_shown_as_escapes(name, shown):
@@ -29,15 +31,30 @@ def test_characters_that_a_terminal_would_obey_are_shown_as_escapes(name, shown)
 def test_whatever_a_name_holds_what_is_printed_is_printable(name):
     assert printable(name).isprintable()
     assert quoted(name).isprintable()
-    if name.isprintable():
+    assert printable(printable(name)) == printable(name)
+    if name.isascii() and name.isprintable():
         assert printable(name) == name
+
+
+@given(st.text(), st.integers(3, 40))
+def test_no_name_takes_more_columns_than_the_width_that_is_given(name, width):
+    shown = printable(name, width)
+    assert columns(shown) <= width
+    assert shown.isprintable()
+
+
+def test_a_wide_character_takes_two_columns():
+    assert [columns(text) for text in ("", "kernel", "日本", "ｗ", "é")] == [0, 6, 4, 2, 1]
+    rows = table([("日本", "1"), ("kernel", "22")], right={1})
+    assert rows == ["日本     1", "kernel  22"]
+    assert [columns(line) for line in rows] == [10, 10]
+    assert shortened("日本" * 10, 9) == "日...本"
 
 
 def test_a_summary_of_names_with_escape_codes_shows_them():
     text = str(pt.summary({"\x1b[2J": np.ones(2, "float32"), "a\nb": np.ones(1, "float32")}))
     assert "\x1b" not in text
-    assert "\\x1b[2J  (2,)   f32        2    8 B" in text.splitlines()
-    assert "a\\nb     (1,)   f32        1    4 B" in text.splitlines()
+    assert text.splitlines()[:2] == ["\\x1b[2J  [2]  2  66.7%", "a\\nb     [1]  1  33.3%"]
 
 
 def test_a_table_has_columns_as_wide_as_their_cells_and_lines_without_spaces_at_the_end():
@@ -56,7 +73,7 @@ def test_a_table_has_columns_as_wide_as_their_cells_and_lines_without_spaces_at_
 def test_no_line_of_a_table_is_wider_than_asked(rows, width):
     lines = table(rows, right={1}, width=width)
     assert len(lines) == len(rows)
-    assert all(len(line) <= width and line.isprintable() for line in lines)
+    assert all(columns(line) <= width and line.isprintable() for line in lines)
 
 
 def test_texts_lose_their_middle_and_lists_their_end():

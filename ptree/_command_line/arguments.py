@@ -8,8 +8,11 @@ from typing import NoReturn
 import ptree
 
 from .._words import printable, suggestion
-from . import change, check, completion, get, look
+from . import change, check, get, look
+from .output import Commands
 
+_COMPLETION = """Print a script that completes commands, options and files.
+bash: source <(ptree completion bash)   zsh: source <(ptree completion zsh)   fish: ptree completion fish | source"""
 _EXIT_CODES = "exit codes: 0; 1 where files differ or are damaged; 2 for wrong use and for what cannot be read"
 
 
@@ -38,5 +41,22 @@ def parser() -> Parser:
     commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
     for module in (look, get, check, change):
         module.add_commands(commands)
-    completion.add_command(commands)
+    _add_completion(commands)
     return whole
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="scripts for bash, zsh and fish",
+        description=_COMPLETION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(run=lambda given: _run_completion(given.shell, commands))
+
+
+def _run_completion(shell: str, commands: Commands) -> int:
+    from .completion import run_completion  # no other command needs it
+
+    return run_completion(shell, commands)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._errors import FileError, TieError
 from .._words import lines, quoted
-from .completion import Commands
+from .output import Commands
 
 if TYPE_CHECKING:
     from .._tree import PyTree, Tie

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .completion import Commands
+from .output import Commands
 
 
 def add_commands(commands: Commands) -> None:

@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-Commands: TypeAlias = "argparse._SubParsersAction[Any]"
-
-SHELLS = ("bash", "zsh", "fish")
-_HELP = """Print a script that completes commands, options and files.
-bash: source <(ptree completion bash)   zsh: source <(ptree completion zsh)   fish: ptree completion fish | source"""
 
 
 @dataclass(frozen=True)
@@ -32,17 +25,6 @@ class Command:
     options: tuple[Option, ...]
     choices: tuple[str, ...]
     """Of its first argument, where that is no file."""
-
-
-def add_command(commands: Commands) -> None:
-    completion = commands.add_parser(
-        "completion",
-        help="scripts for bash, zsh and fish",
-        description=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    completion.add_argument("shell", choices=SHELLS)
-    completion.set_defaults(run=lambda given: run_completion(given.shell, commands))
 
 
 def run_completion(shell: str, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> int:

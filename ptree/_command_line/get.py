@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .completion import Commands
+from .output import Commands
 
 _MOST_PRINTED = 1000
 

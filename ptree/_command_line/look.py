@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .completion import Commands
-from .output import add_output_arguments, write
+from .output import Commands, add_output_arguments, write
 
 _FILE = "a .safetensors or .npz file, an index of shards, a folder of either, of checkpoints, or of Orbax"
 _PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' takes away"

@@ -7,7 +7,10 @@ import json
 import os
 import shutil
 import sys
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+"""The commands of the parser, to which each module adds its own."""
 
 _NARROWEST = 20
 _WIDTH_OF_A_PIPE = 80

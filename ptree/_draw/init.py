@@ -207,7 +207,7 @@ def reinit(
     single_layers: list[str] = []
     for selected, initializer in chosen:
         leaf = selected.value()
-        if _is_empty(leaf):  # there is nothing to draw, and `draw` would refuse it
+        if _has_no_elements(leaf):  # there is nothing to draw, and `draw` would refuse it
             continue
         leaf_at[selected.path] = leaf
         initializers[selected.path] = initializer
@@ -221,7 +221,7 @@ def reinit(
     return changed
 
 
-def _is_empty(leaf: Leaf) -> bool:
+def _has_no_elements(leaf: Leaf) -> bool:
     """Whether a leaf has no elements to draw."""
     return 0 in getattr(leaf, "shape", ())
 
@@ -290,7 +290,7 @@ def _of_scheme(scheme: Scheme, tree: PyTree, path: str, leaf: Leaf) -> Initializ
     try:
         return scheme.at(site)
     except Exception as error:  # `bias=` may be any function of the user
-        raise InitError(f"cannot draw {quoted(path)} by {scheme!r}: {error}") from error
+        raise InitError(f"cannot draw {quoted(path)} by {quoted(scheme)}: {error}") from error
 
 
 def _kernel_beside(tree: PyTree, path: str, scheme: Scheme) -> tuple[int, ...] | None:

@@ -55,7 +55,7 @@ def _standing(path: str, entries: Mapping[str, PyTree]) -> str:
     if path not in entries:
         return "missing"
     value = entries[path]
-    return f"tied to {value.shown()!r}" if type(value) is Tie else "a leaf of its own"
+    return f"tied to {quoted(value.shown())}" if type(value) is Tie else "a leaf of its own"
 
 
 class Differences(NamedTuple):

@@ -99,7 +99,7 @@ def _fixed_containers(before: Structure) -> dict[str, Node]:
 def _emptied_containers(before: Structure, after: Mapping[str, PyTree], fixed: Collection[str]) -> set[str]:
     """Which of these containers lie in a mapping and lost their last leaf; what is left in them is empty nodes."""
     touched = nodes_above(path for path in before.entries if path not in after)
-    full = nodes_above(path for path, value in after.items() if type(value) is Tie or not _is_empty(value))
+    full = nodes_above(path for path, value in after.items() if type(value) is Tie or not _is_no_leaf(value))
     going: set[str] = set()
     for path in fixed:
         if path in touched and path not in full and _container_above(path, before) not in fixed:
@@ -107,7 +107,7 @@ def _emptied_containers(before: Structure, after: Mapping[str, PyTree], fixed: C
     return going
 
 
-def _is_empty(value: PyTree) -> bool:
+def _is_no_leaf(value: PyTree) -> bool:
     """Whether an entry is no leaf: a gap, None, or another node without children."""
     return value is MISSING or opened(value) is not None
 

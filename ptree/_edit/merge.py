@@ -25,7 +25,7 @@ from .._tree import (
     structure,
     write,
 )
-from .._words import listed
+from .._words import listed, quoted
 from .heirs import nodes_above
 
 
@@ -48,7 +48,7 @@ def merge(*trees: PyTree) -> PyTree:
     """
     if not trees:
         raise StructureError("cannot merge: no tree was given")
-    filled = [tree for tree in trees if not _is_empty(tree)]
+    filled = [tree for tree in trees if not _has_no_children(tree)]
     if not filled:
         return next((tree for tree in trees if isinstance(tree, BareTree)), trees[-1])
     if len(filled) == 1:
@@ -111,7 +111,8 @@ def _check_not_twice(merged: _Merged) -> None:
         )
 
 
-def _is_empty(tree: PyTree) -> bool:
+def _has_no_children(tree: PyTree) -> bool:
+    """Whether this is a node without children and ties."""
     inside = opened(tree)
     return inside is not None and not inside.names and not (isinstance(tree, BareTree) and len(tree._node[1].names()))
 
@@ -125,7 +126,7 @@ def _precedence(value: PyTree) -> int:
         return _GAP
     if value is None:
         return _NONE
-    return _EMPTY_NODE if type(value) is not Tie and _is_empty(value) else _LEAF
+    return _EMPTY_NODE if type(value) is not Tie and _has_no_children(value) else _LEAF
 
 
 # ------------------------------------------------------------------------------------ containers
@@ -195,6 +196,6 @@ def _unlike(path: str, a: PyTree, b: PyTree) -> StructureError:
     assert left is not None
     assert right is not None
     return StructureError(
-        f"cannot merge at {path!r}: a {type(a).__name__} with {listed(left.names)}"
+        f"cannot merge at {quoted(path)}: a {type(a).__name__} with {listed(left.names)}"
         f" and a {type(b).__name__} with {listed(right.names)}"
     )

@@ -144,7 +144,7 @@ def _check_new_name(place: Place, segments: Sequence[str], used: int, attempt: s
     if not inside.is_mapping:
         kind = type(node).__name__
         raise StructureError(
-            f"{attempt}: a {kind} cannot take the new name {segments[used]!r}; it has {listed(inside.names)}"
+            f"{attempt}: a {kind} cannot take the new name {quoted(segments[used])}; it has {listed(inside.names)}"
         )
 
 
@@ -153,7 +153,7 @@ def _way_into(stack: str, segments: Sequence[str]) -> str:
     if layer_number(segments[0]) is not None:
         return "To add a layer use ptree.stacks.unstack first"
     inside = join(stack, "/".join([STACKED, *segments]))
-    return f"A leaf of all its layers is at {inside!r}, with an axis for the layers in front"
+    return f"A leaf of all its layers is at {quoted(inside)}, with an axis for the layers in front"
 
 
 def _check_layer_count(place: Place, used: int, segments: Sequence[str], value: PyTree, attempt: str) -> None:
@@ -187,7 +187,7 @@ def _is_at_or_below(path: str, above: str) -> bool:
 
 
 def _check_tie(tree: PyTree, place: Place, segments: Sequence[str], tie: Tie) -> None:
-    attempt = f"cannot put {tie!r} at {quoted('/'.join(segments))}"
+    attempt = f"cannot put {quoted(tie)} at {quoted('/'.join(segments))}"
     if type(tree) is not Tree:
         raise TieError(f"{attempt}: a {type(tree).__name__} holds no ties; ptree.tie makes a Tree of it")
     if not all(isinstance(step.node, BareTree) for step in place.steps):
@@ -251,7 +251,7 @@ def _check_no_leaf_above(before: Structure, path: str, attempt: str) -> None:
         if value is MISSING or (opened(value) is not None and type(value) is not Tie):
             continue
         what = "an alias" if type(value) is Tie else describe(value)
-        raise PathError(f"{attempt}: {above!r} is {what}, not a node. Drop it first")
+        raise PathError(f"{attempt}: {quoted(above)} is {what}, not a node. Drop it first")
 
 
 def _structure_at(before: Structure, path: str, value: PyTree) -> Structure:

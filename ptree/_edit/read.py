@@ -117,13 +117,21 @@ def count(tree: PyTree, selector: Selector | None = None) -> int:
     >>> count(Tree({"enc": {"kernel": np.ones((4, 8)), "bias": np.ones(8)}}), "**/kernel")
     32
 
-    A leaf without a shape counts as one. Works on specs and abstract trees.
+    A Python number counts as one, and what is no number, such as a text or a function, does not count. Works on specs and
+    abstract trees.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
-    return sum(math.prod(getattr(leaf, "shape", ())) for _, leaf in choose_values(tree, selector))
+    return sum(_numbers_in(leaf) for _, leaf in choose_values(tree, selector))
+
+
+def _numbers_in(leaf: Leaf) -> int:
+    shape = getattr(leaf, "shape", None)
+    if shape is not None:
+        return math.prod(shape)
+    return 1 if isinstance(leaf, (bool, int, float, complex)) else 0
 
 
 def flatten(tree: PyTree, selector: Selector | None = None) -> dict[str, PyTree]:

@@ -300,7 +300,7 @@ def _moved_entries(before: Structure, new: Mapping[str, str], containers: Mappin
         if type(value) is Tie:
             source = new.get(value.source) or containers.get(value.source)
             if source is None:
-                raise StructureError(f"{path!r} is tied to {value.source!r}, whose leaves part")
+                raise StructureError(f"{quoted(path)} is tied to {quoted(value.source)}, whose leaves part")
             value = Tie(source, value.via)
         moved[new[path]] = value
     return moved

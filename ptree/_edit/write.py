@@ -140,7 +140,7 @@ def _check_leaf(verb: str, path: str, old: Leaf, new: Leaf, *, is_layer: bool = 
     elif not is_layer:
         fix = f"{fix} Use ptree.put to replace it by something of another shape or dtype.".strip()
     raise StructureError(
-        f"cannot {verb} {path!r}: expected {before}, got {after}. {fix}",
+        f"cannot {verb} {quoted(path)}: expected {before}, got {after}. {fix}",
         misshapen=found.misshapen,
         mistyped=found.mistyped,
     )
@@ -233,7 +233,7 @@ def _check_node(attempt: str, shown: str, old: PyTree, value: PyTree) -> None:
         is_partial = bool(found.missing) and not (found.unexpected or found.misshapen or found.mistyped)
         if is_partial and after:
             example = join(shown, next(iter(after)))
-            fix = f"To change some of its leaves, set each by its path, such as {example!r}."
+            fix = f"To change some of its leaves, set each by its path, such as {quoted(example)}."
         raise structure_error(attempt, found, before, after, prefix=f"{shown}/" if shown else "", fix=fix)
 
 
@@ -258,7 +258,7 @@ def _with_leaves(tree: PyTree, path: str, shown: str, attempt: str, value: PyTre
         first = writes.setdefault(name if tie is None else tie.source, new)
         if not _agree(first.kept, new.kept):
             conflicts.append(
-                f"{attempt}: {first.name!r}, {describe(first.given)}, and {new.name!r}, {describe(new.given)}, are one"
+                f"{attempt}: {quoted(first.name)}, {describe(first.given)}, and {quoted(new.name)}, {describe(new.given)}, are one"
                 f" tied leaf, and their values {_how_far(first.kept, new.kept)}"
             )
     if conflicts:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import NoReturn
 
 from .._errors import PatternError
@@ -52,6 +52,12 @@ class OneCharacter:
         before = bisect_right(self._lows, character)
         inside = before > 0 and character <= self._highs[before - 1]
         return inside != self.negated
+
+
+@lru_cache(maxsize=4096)
+def one_character(ranges: tuple[tuple[str, str], ...], *, negated: bool) -> OneCharacter:
+    """Make the element for these ranges, or return the cached one: words keep the positions of each test that they met."""
+    return OneCharacter(ranges, negated=negated)
 
 
 class NumberRange:
@@ -243,7 +249,7 @@ class _Parser:
         self.elements.append(DoubleStar() if len(stars) == 2 else Star())
 
     def question_mark(self, token: re.Match[str]) -> None:
-        self.elements.append(OneCharacter((), negated=True))  # none excluded: any character
+        self.elements.append(one_character((), negated=True))  # none excluded: any character
 
     def character_class(self, token: re.Match[str]) -> None:
         start, characters = token.start(), token["characters"]
@@ -257,7 +263,7 @@ class _Parser:
         ranges = self.character_ranges(characters.removeprefix("!"))
         if not ranges:
             raise self.error(f"'[]' at position {start} holds no character")
-        self.elements.append(OneCharacter(_without_overlaps(ranges), negated=negated))
+        self.elements.append(one_character(_without_overlaps(ranges), negated=negated))
 
     def character_ranges(self, characters: str) -> list[tuple[str, str]]:
         ranges: list[tuple[str, str]] = []
@@ -364,7 +370,7 @@ def join_texts(elements: Iterable[Element]) -> tuple[Element, ...]:
     return tuple(joined)
 
 
-def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     # Sorted by their lower ends, a range can overlap only with the last one kept.
     merged: list[tuple[str, str]] = []
     for low, high in sorted(ranges):
@@ -373,7 +379,7 @@ def _without_overlaps(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]
             merged[-1] = (before_low, max(before_high, high))
         else:
             merged.append((low, high))
-    return merged
+    return tuple(merged)
 
 
 def _has_leading_zero(digits: str) -> bool:

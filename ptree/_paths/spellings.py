@@ -116,6 +116,9 @@ class Path(Word[Part]):
         assert isinstance(test, str | Segment)
         return fits(test, letter)
 
+    def flags(self, taken: set[str]) -> str:
+        return "".join("1" if letter in taken else "0" for letter in reversed(self.letters))
+
     def ends(self, element: Part, starts: int) -> int:
         if isinstance(element, DoubleStar):
             return self.onwards(starts)

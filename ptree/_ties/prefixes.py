@@ -91,7 +91,7 @@ def _check_value_of_sources(tree: PyTree, path: str, values: Mapping[str, Leaf])
         if value is not values[path] and value != values[path]:
             raise StructureError(
                 f"the prefix has {quoted(values[path])} at {quoted(path)} and {quoted(value)} at {quoted(tie.source)}, which"
-                f" are one leaf: {alias!r} is tied to {tie.shown()!r}. Leave {quoted(path)} out"
+                f" are one leaf: {quoted(alias)} is tied to {quoted(tie.shown())}. Leave {quoted(path)} out"
             )
 
 

@@ -149,8 +149,8 @@ def _written_out(tree: Tree, table: Mapping[str, str | Tie]) -> _WrittenOut:
             first_tie = pairs.setdefault(alias, tie)
             if first_tie != tie:
                 text = (
-                    f"cannot tie {alias!r} twice: {quoted(first)} ties it to {first_tie.shown()!r},"
-                    f" {quoted(key)} to {tie.shown()!r}"
+                    f"cannot tie {quoted(alias)} twice: {quoted(first)} ties it to {quoted(first_tie.shown())},"
+                    f" {quoted(key)} to {quoted(tie.shown())}"
                 )
                 problems.append(Problem(text, "Leave one of them out."))
     return _WrittenOut(pairs, [*problems, *_nested_aliases(pairs)])
@@ -162,8 +162,8 @@ def _nested_aliases(pairs: Mapping[str, Tie]) -> list[Problem]:
         above = path_or_above(alias.rpartition("/")[0], pairs)
         if above is not None:
             text = (
-                f"cannot tie {alias!r} to {tie.shown()!r}: the table ties {above!r}, above it, to"
-                f" {pairs[above].shown()!r}"
+                f"cannot tie {quoted(alias)} to {quoted(tie.shown())}: the table ties {quoted(above)}, above it, to"
+                f" {quoted(pairs[above].shown())}"
             )
             problems.append(Problem(text, "Leave one of them out."))
     return problems

@@ -62,7 +62,7 @@ def is_empty(value: PyTree) -> bool:
 
 
 def clash(path: str, there: PyTree, new: str) -> StructureError:
-    return StructureError(f"two keys land on the path {path!r}: {_kind(there)}{new}")
+    return StructureError(f"two keys land on the path {quoted(path)}: {_kind(there)}{new}")
 
 
 def _kind(value: PyTree) -> str:

@@ -7,7 +7,7 @@ from functools import cached_property
 from operator import eq
 
 from .._errors import TieError
-from .._words import suggestion
+from .._words import quoted, suggestion
 from .branches import Branch, Segments, is_empty, leaves_of, paths_in, plant, set_at, ties_in
 from .layout import MISSING, BareTree
 from .leaf import PyTree
@@ -143,7 +143,7 @@ class _Chain:
 
     @property
     def attempt(self) -> str:
-        return f"cannot tie {self.passed[0]!r} to {self.tie.source!r}"
+        return f"cannot tie {quoted(self.passed[0])} to {quoted(self.tie.source)}"
 
     def followed(self) -> tuple[Tie, PyTree]:
         tie = self.tie
@@ -177,7 +177,9 @@ class _Chain:
             path = "/".join(source[: depth + 1])
             if type(node) is Branch and path in self.foreign:
                 if depth + 1 < len(source):
-                    raise TieError(f"{self.attempt}: {path!r} is a container that is no Tree, which is tied as a whole")
+                    raise TieError(
+                        f"{self.attempt}: {quoted(path)} is a container that is no Tree, which is tied as a whole"
+                    )
                 return len(source), self.foreign[path]
         return len(source), node
 
@@ -195,4 +197,4 @@ class _Chain:
 
     def _lost(self, source: str) -> TieError:
         hint = suggestion(source, paths_in(self.root))
-        return TieError(f"{self.attempt}: there is no {source!r}.{hint}")
+        return TieError(f"{self.attempt}: there is no {quoted(source)}.{hint}")

@@ -52,7 +52,9 @@ def distinct(pairs: Leaves) -> Leaves:
 
 
 def _ambiguous(path: str) -> PathError:
-    return PathError(f"the path {path!r} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number")
+    return PathError(
+        f"the path {quoted(path)} is ambiguous: two leaves have it. Rename a key that holds '/' or is a number"
+    )
 
 
 def collect_leaves(node: PyTree, prefix: str, found: Leaves) -> bool:
@@ -203,7 +205,7 @@ class _StructureWalk:
     def _enter(self, node: PyTree, prefix: str) -> None:
         path = prefix[:-1]
         if path in self.containers:
-            raise PathError(f"the path {path!r} is ambiguous: two nodes have it. Rename a key that holds '/'")
+            raise PathError(f"the path {quoted(path)} is ambiguous: two nodes have it. Rename a key that holds '/'")
         self.containers[path] = node
 
     def _visit_tree(self, node: PyTree, prefix: str, shared: Sequence[_SharedInside]) -> None:

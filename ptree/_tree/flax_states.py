@@ -11,7 +11,7 @@ from jax.tree_util import keystr
 
 from .._errors import StructureError
 from .._imports import when_imported
-from .._words import describe, lines, listed
+from .._words import describe, lines, listed, quoted
 from .entries import aliases
 from .layout import MISSING, BareTree
 from .leaf import PyTree, same, signature
@@ -78,7 +78,7 @@ def _misfits(children: Mapping[str, PyTree], given: Mapping[str, PyTree]) -> Ite
         value = given[path]
         if value is MISSING or _fits(child, value):
             continue
-        yield f"{path!r}: expected {describe(child)}, got {describe(value)}"
+        yield f"{quoted(path)}: expected {describe(child)}, got {describe(value)}"
 
 
 def _fits(child: PyTree, value: PyTree) -> bool:
@@ -112,7 +112,7 @@ def _unlike_source(tree: Tree, state: State, given: Mapping[str, PyTree]) -> Ite
     for alias, tie in aliases(tree).items():
         value, source = _value_at(state, alias), given.get(tie.source, MISSING)
         if value is not MISSING and source is not MISSING and not same(value, tie.read(source)):
-            yield f"{alias!r} is tied to {tie.shown()!r}, and their values differ"
+            yield f"{quoted(alias)} is tied to {quoted(tie.shown())}, and their values differ"
 
 
 def _register(serialization: ModuleType) -> None:

@@ -154,7 +154,7 @@ def _check_transforms(tree: PyTree, ties: Mapping[str, Tie]) -> None:
         why = step.misfit(leaf)
         if why:
             problems.append(
-                f"cannot tie {path!r} to {tie.source!r}: {tie.shown()!r} {why}, and {tie.source!r} is {describe(leaf)}"
+                f"cannot tie {quoted(path)} to {quoted(tie.source)}: {quoted(tie.shown())} {why}, and {quoted(tie.source)} is {describe(leaf)}"
             )
     if problems:
         raise TieError(lines(problems))

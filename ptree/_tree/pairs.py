@@ -6,7 +6,7 @@ from collections.abc import Hashable, ItemsView, Iterable, Iterator, Mapping, Se
 from typing import Any, TypeGuard
 
 from .._errors import StructureError
-from .._words import describe
+from .._words import describe, quoted
 from .leaf import PyTree
 
 Pair = tuple[Any, PyTree]
@@ -50,6 +50,8 @@ def _mapping_of_pairs(pairs: Iterable[Pair]) -> dict[Any, PyTree]:
     found: dict[Any, PyTree] = {}
     for name, value in pairs:
         if name in found:
-            raise StructureError(f"two pairs have the name {name!r}: {describe(found[name])} and {describe(value)}")
+            raise StructureError(
+                f"two pairs have the name {quoted(name)}: {describe(found[name])} and {describe(value)}"
+            )
         found[name] = value
     return found

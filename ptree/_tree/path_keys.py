@@ -69,7 +69,7 @@ def new_key_length(node: Mapping[object, PyTree], rest: Sequence[str], value: Py
     below, inside = levels_below(node), levels_below(value)
     if below is None or inside is None or below - inside > len(rest):
         raise PathError(
-            f"{attempt}keys such as {slashed[0]!r} hold '/', and"
+            f"{attempt}keys such as {quoted(slashed[0])} hold '/', and"
             " what is below them is not equally deep, so what the new key should be is not known"
         )
     return len(rest) - max(below - 1 - inside, 0)

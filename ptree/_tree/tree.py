@@ -11,7 +11,9 @@ kept leaf by leaf. A node all of whose leaves are aliases is not a child at all:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from operator import attrgetter
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -177,6 +179,12 @@ class Tree(BareTree, Mapping[str, Any]):
     def __repr__(self) -> str:
         return _shown(self)
 
+    def _repr_html_(self) -> str:
+        return _look("_summary").summary(self)._repr_html_()
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        return _look("_treescope").tree_rendering(self, path, subtree_renderer)
+
     # never writing
 
     def _immutable(self, name: object = "path", *_: object) -> NoReturn:
@@ -185,7 +193,10 @@ class Tree(BareTree, Mapping[str, Any]):
             " (ptree.put adds, ptree.drop removes)"
         )
 
-    __setattr__ = __delattr__ = __setitem__ = __delitem__ = __ior__ = _immutable  # pyright: ignore
+    __setattr__ = __delattr__ = __setitem__ = __delitem__ = _immutable  # pyright: ignore
+
+    def __ior__(self, other: object) -> NoReturn:
+        raise TypeError("a Tree is immutable: use `tree = tree | other`, which gives a new tree")
 
     # other trees
 
@@ -328,6 +339,11 @@ def _flatten_with_keys(tree: Tree) -> tuple[Any, Layout]:
 
 
 jax.tree_util.register_pytree_with_keys(Tree, _flatten_with_keys, unflatten_node, _flatten)  # pyright: ignore[reportArgumentType]
+
+
+def _look(module: str) -> ModuleType:
+    """A module of `ptree.look`, the room far above this one: opened when a notebook shows a tree."""
+    return import_module(f"ptree.look.{module}")
 
 
 def _shown(tree: Tree, most: int = 40) -> str:

@@ -7,11 +7,12 @@ import atexit
 import itertools
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process, util
 from typing import Any, Generic, TypeVar
 
@@ -133,33 +134,52 @@ def _line(name: str, error: BaseException) -> str:
 # ------------------------------------------------------------------------------- at exit
 
 
-def _lost() -> dict[int, str]:
-    """List the lost calls by their numbers: wait for all, and give a line for each that failed; an interrupt ends the waiting."""
+def _report_lost(stderr: Any) -> bool:
+    """Wait for all calls and print those that are lost; an interrupt ends the waiting. Return whether any is lost."""
     waiting = dict(_unfinished)
-    with suppress(KeyboardInterrupt):
+    try:
         wait([outcome for _, outcome in waiting.values()])
+    except KeyboardInterrupt:
+        with _interrupts_ignored():  # the next interrupt would keep the loss from being printed
+            return _print_lost(_lost(waiting), stderr)
+    return _print_lost(_lost(waiting), stderr)
+
+
+@contextmanager
+def _interrupts_ignored() -> Generator[None]:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    if handler is not None:  # None is a handler of another language
+        signal.signal(signal.SIGINT, handler)
+
+
+def _lost(waiting: dict[int, tuple[str, Future[Any]]]) -> dict[int, str]:
+    """Give a line for each call that failed or is still running, by its number, and forget them."""
     with _lock:
-        lost = {number: f"{name}: interrupted" for number, (name, outcome) in waiting.items() if not outcome.done()}
-        lost.update(_failures)
+        lost = dict(_failures)
         _failures.clear()
+        for number, (name, outcome) in waiting.items():
+            if not outcome.done():
+                lost[number] = f"{name}: interrupted"
+                _unfinished.pop(number, None)
     return lost
 
 
-def _print_lost(lost: dict[int, str]) -> None:
-    """Print the failures that were not logged when they happened."""
+def _print_lost(lost: dict[int, str], stderr: Any) -> bool:
+    """Print the failures that were not logged when they happened. Return whether there are failures."""
     unreported = [line for number, line in lost.items() if _is_first_report(number)]
-    if not unreported or sys.stderr is None:  # as in a Windows program without a console
-        return
-    with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
-        print("ptree: not saved in the background:", *unreported, sep="\n  ", file=sys.stderr)
+    if unreported and stderr is not None:  # there is none in a Windows program without a console
+        with suppress(OSError, ValueError):  # a pipe that nobody reads, or closed
+            print("ptree: not saved in the background:", *unreported, sep="\n  ", file=stderr)
+    return bool(lost)
 
 
 def _at_exit() -> None:
     """Print what was not saved, and let the process end with an error."""
-    lost = _lost()
-    if lost:
-        _print_lost(lost)
-        sys.stderr = _FailingAtExit(sys.stderr)
+    stderr = sys.stderr
+    sys.stderr = _FailingAtExit(stderr)  # before the waiting, as an interrupt can end this function anywhere
+    if not _report_lost(stderr):
+        sys.stderr = stderr
 
 
 class _FailingAtExit:
@@ -193,11 +213,7 @@ def _register_end_of_child() -> None:
 
 def _at_end_of_child() -> None:
     is_failing = sys.exc_info()[0] is not None
-    lost = _lost()
-    if not lost:
-        return
-    _print_lost(lost)
-    if not is_failing:  # multiprocessing shows what has ended the child, and gives it an exit code
+    if _report_lost(sys.stderr) and not is_failing:  # multiprocessing shows what has ended the child, and gives it an exit code
         sys.exit(1)
 
 
@@ -218,5 +234,6 @@ def _wait_for_all() -> None:
 # threads at all at this point, so that there a save with Orbax may be reported as lost.
 with suppress(AttributeError, RuntimeError):  # it is private; and while Python ends, it is too late
     threading._register_atexit(_wait_for_all)  # pyright: ignore[reportAttributeAccessIssue]
-atexit.register(_at_exit)
+for _ in range(2):  # an interrupt can end a function before its first line; where it did not, the second finds nothing
+    atexit.register(_at_exit)
 call_in_forked_child(_forget_calls)

@@ -14,6 +14,7 @@ from .._stored.safetensors import SafetensorsFile
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import ALL_LAYERS, Leaf, Tie, layer_of
 from .._tree import Index as LayerIndex
+from .._words import quoted
 from ._kinds import JAX_ARRAY, leaf_of, refuse_unreadable, without_cut
 from ._saved_tree import damage_error
 
@@ -65,9 +66,9 @@ class OpenLeaf:
 
     def __repr__(self) -> str:
         if self.stored.unreadable:
-            return f"{self.name!r} in {self._file.path!r}, which {self.stored.unreadable}"
+            return f"{quoted(self.name)} in {self._file.path!r}, which {self.stored.unreadable}"
         layer = f", layer {', '.join(map(str, self._layers))}" if self._layers else ""
-        return f"{self.name!r}{layer}: {self.dtype}{[*self.shape]} in {self._file.path!r}"
+        return f"{quoted(self.name)}{layer}: {self.dtype}{[*self.shape]} in {self._file.path!r}"
 
 
 class OpenAlias:
@@ -102,4 +103,4 @@ class OpenAlias:
         return self._abstract.dtype
 
     def __repr__(self) -> str:
-        return f"{self.name!r}: {self.tie.shown()!r} in {self.source.stored.name!r}"
+        return f"{quoted(self.name)}: {quoted(self.tie.shown())} in {quoted(self.source.stored.name)}"

@@ -233,7 +233,7 @@ def described(
         if isinstance(leaf, UnsavedLeaf):
             leaves[path] = leaf
         else:
-            problems[path] = f"{path!r} is {leaf}"
+            problems[path] = f"{quoted(path)} is {leaf}"
     if problems:
         raise _unsaved_error(values, problems)
     ties = {path: value for path, value in values.items() if isinstance(value, Tie)}
@@ -276,7 +276,7 @@ def _name_problems(tree: PyTree, values: Mapping[str, PyTree]) -> dict[str, str]
 def _name_problem(path: str) -> str:
     """Say why `save` cannot give a leaf this name; "" if it can."""
     if path == "__metadata__":
-        return f"{path!r} is the one name that safetensors keeps for itself; ptree.rename it"
+        return f"{quoted(path)} is the one name that safetensors keeps for itself; ptree.rename it"
     segments = path.split("/")
     if len(segments) > DEEPEST or not all(segments) or not is_unicode(path):
         return f"{quoted(path)}: a name is valid Unicode of at most {DEEPEST} segments, none of them empty"

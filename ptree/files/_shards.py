@@ -11,10 +11,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from .._errors import FileError
+from .._stored.drafts import drafts_of, file_id, set_aside, sweep
 from .._stored.hf_index import ShardIndex, parsed_index, read_index
 from .._stored.locations import index_path
 from .._stored.operating_system import locked_folder, mark_abandoned, read_all, status_of, target_status
-from ._drafts import drafts_of, file_id, set_aside, sweep
 
 
 def free_names(file: Path, count: int) -> list[str]:

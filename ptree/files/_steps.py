@@ -10,10 +10,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from .._errors import FileError
+from .._stored.drafts import sweep
 from .._stored.locations import is_orbax
 from .._stored.operating_system import is_folder, status_of
 from .._stored.steps import FILE_ENDING, SavedStep
-from ._drafts import sweep
 from ._metrics import metrics_in
 from ._open import File
 from ._orbax import OrbaxCheckpoint

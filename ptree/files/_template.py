@@ -296,7 +296,7 @@ def describe_broken_tie(name: str, value: Leaf, other: str, other_value: Leaf, t
         by = ": one holds NaN"
     else:
         by = f", by up to {distance:.3g}"
-    both = f"{name!r}, {describe(value)}, and {other!r}, {describe(other_value)}"
+    both = f"{quoted(name)}, {describe(value)}, and {quoted(other)}, {describe(other_value)}"
     return f"{both}, are tied in {tied_in} and differ in {differ_in}{by}"
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._stored.checksums import NO_CHECKSUM, digest_in_thread
+from .._stored.drafts import draft, file_id, sweep
 from .._stored.facts import Facts
 from .._stored.header import header_bytes, laid_out, seal_of
 from .._stored.hf_index import index_bytes
 from .._stored.locations import index_path
 from .._stored.operating_system import create, flush_folder, locked_folder, write_all
 from .._stored.stored_leaf import StoredLeaf
-from ._drafts import draft, file_id, sweep
 from ._kinds import UnsavedLeaf
 from ._progress import Progress
 from ._shards import (

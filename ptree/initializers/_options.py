@@ -7,8 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from numbers import Integral, Real
-from typing import ParamSpec, SupportsInt, TypeAlias, TypeGuard, TypeVar
+from typing import ParamSpec, TypeAlias, TypeGuard, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import InitError
+from .._numbers import real_number, whole_number
 from .._words import describe, quoted
 
 Number: TypeAlias = complex | jax.Array | np.ndarray
@@ -156,16 +156,13 @@ def real(name: str, value: object, least: float = -math.inf) -> float:
     Raises:
         InitError: it is no real number, not finite, or below the least that makes sense.
     """
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)):
+    plain = real_number(value)
+    if plain is None:
         raise InitError(f"{name} must be a number, got {describe(value)}")
-    try:
-        plain = float(value)
-    except OverflowError:  # an int of more than 1,024 bits
-        plain = math.inf
     # `not <=` also catches NaN; -inf is the `least` of options without a bound, so it is refused apart
     if not least <= plain < math.inf or plain == -math.inf:
         raise InitError(f"{name} must be a finite number{_bound(least)}, got {quoted(value)}")
-    return value if isinstance(value, int) else plain
+    return plain
 
 
 def _bound(least: float) -> str:
@@ -179,14 +176,15 @@ def whole(name: str, value: object, least: int | None = None) -> int:
         InitError: it is no whole number, or below the least that makes sense.
     """
     bound = "" if least is None else f" of at least {least}"
-    if not is_whole(value) or (least is not None and int(value) < least):
+    number = _whole_number_of_64_bits(value)
+    if number is None or (least is not None and number < least):
         raise InitError(f"{name} must be a whole number{bound}, got {describe(value)}")
-    return int(value)
+    return number
 
 
-def is_whole(value: object) -> TypeGuard[SupportsInt]:
-    """Whether this is an int of Python or NumPy, of 64 bits at most; a bool is none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value).bit_length() < 64
+def _whole_number_of_64_bits(value: object) -> int | None:
+    number = whole_number(value)
+    return None if number is None or number.bit_length() > 63 else number
 
 
 def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
@@ -195,10 +193,12 @@ def axes_of(axes: Axes, name: str) -> tuple[int, ...]:
     Raises:
         InitError: what is no whole number.
     """
-    several = tuple(axes) if isinstance(axes, Sequence) else (axes,)
-    if isinstance(axes, bytes) or not all(map(is_whole, several)):  # bytes are a sequence of ints
+    several = axes if isinstance(axes, Sequence) and not isinstance(axes, bytes) else (axes,)  # bytes hold ints
+    numbers = [_whole_number_of_64_bits(axis) for axis in several]
+    found = tuple(number for number in numbers if number is not None)
+    if len(found) < len(numbers):
         raise InitError(f"{name} must be an axis, as a whole number, or a tuple of them, got {describe(axes)}")
-    return tuple(int(axis) for axis in several)
+    return found
 
 
 def from_front(axes: tuple[int, ...], ndim: int, name: str) -> list[int]:

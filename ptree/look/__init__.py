@@ -11,16 +11,42 @@ if TYPE_CHECKING:
     from ._diff_pairs import RenameRule as RenameRule
     from ._diff_result import Diff as Diff
     from ._differences import Difference as Difference
-    from ._summary import Row as Row
+    from ._flops import Flops as Flops
+    from ._flops import flops as flops
+    from ._guard import NonFiniteError as NonFiniteError
+    from ._guard import guard as guard
+    from ._history import History as History
+    from ._nonfinite import NonFinite as NonFinite
+    from ._nonfinite import NonFiniteLeaf as NonFiniteLeaf
+    from ._nonfinite import nonfinite as nonfinite
+    from ._observe import Observed as Observed
+    from ._observe import ObservedLeaves as ObservedLeaves
+    from ._observe import observe as observe
+    from ._report import report as report
+    from ._row import Row as Row
+    from ._stats import LeafStats as LeafStats
+    from ._stats import Stats as Stats
+    from ._stats import stats as stats
     from ._summary import Summary as Summary
+    from ._summary import Total as Total
     from ._summary import summary as summary
+    from ._unused import unused as unused
 
 _MODULES = {
     "_diff": "diff",
     "_diff_pairs": "RenameRule",
     "_diff_result": "Diff",
     "_differences": "Difference",
-    "_summary": "Row Summary summary",
+    "_flops": "Flops flops",
+    "_guard": "NonFiniteError guard",
+    "_history": "History",
+    "_nonfinite": "NonFinite NonFiniteLeaf nonfinite",
+    "_observe": "Observed ObservedLeaves observe",
+    "_report": "report",
+    "_row": "Row",
+    "_stats": "LeafStats Stats stats",
+    "_summary": "Summary Total summary",
+    "_unused": "unused",
 }
 
 
@@ -32,7 +58,9 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'ptree.look' has no attribute {name!r}")
 
 
-__all__ = ["Diff", "Difference", "RenameRule", "Row", "Summary", "diff", "summary"]
+__all__ = [
+    "Diff", "Difference", "Flops", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Stats", "Summary", "Total", "diff", "flops", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 from ._diff_pairs import RenameRule
 from ._diff_text import diff_text
 from ._differences import Difference
+from ._notebook import diff_html
 
 Json = Any
 """What JSON can hold."""
@@ -102,7 +102,7 @@ class Diff:
         return self.text(_terminal_width())
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.text(100))}</pre>"
+        return diff_html(self)
 
 
 def _terminal_width() -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from .._errors import PatternError
 from .._paths import (
@@ -18,7 +19,9 @@ from .._paths import (
     unused_alternatives,
 )
 from .._words import lines, listed, name_of, quoted, suggestion
-from ._sources import LeafInfo, Source
+from ._sources import Source
+
+L = TypeVar("L")
 
 
 def selected(source: Source, selector: Selector | None = None) -> list[str]:
@@ -33,7 +36,8 @@ def selected(source: Source, selector: Selector | None = None) -> list[str]:
     if selector is None:
         return list(source.leaves)
     if source.is_file:
-        return _Names(source).selected(selector)
+        sources = {path: alias.source for path, alias in source.aliases.items()}
+        return Names(source.leaves, sources).selected(selector)
     # with JAX, which a look at a file does without
     from .._edit import choose
     from ._tree_source import TreeSource
@@ -43,19 +47,24 @@ def selected(source: Source, selector: Selector | None = None) -> list[str]:
     return [path for path, _ in choose(source.tree, selector)]
 
 
-class _Names:
-    """The names of the leaves of a file, which the parts of a selector are matched with."""
+class Names(Generic[L]):
+    """The names of leaves, which the parts of a selector are matched with; for what is no tree."""
 
-    def __init__(self, source: Source):
-        self.leaves = source.leaves
-        self.leaf_of = {path: path for path in source.leaves}
+    def __init__(self, leaves: Mapping[str, L], sources: Mapping[str, str]):
+        self.leaves = leaves
+        self.leaf_of = {path: path for path in leaves}
         """Each name, own path or alias -> the leaf's own path."""
-        for alias in source.aliases.values():
-            if alias.source in source.leaves:
-                self.leaf_of[alias.path] = alias.source
+        for alias, source in sources.items():
+            if source in leaves:
+                self.leaf_of[alias] = source
         self.index = PathIndex([*self.leaf_of])
 
     def selected(self, selector: Selector) -> list[str]:
+        """The paths of the leaves that a selector means, in order.
+
+        Raises:
+            PatternError: a part of the selector is malformed or matches nothing.
+        """
         parts = parse_selector(selector)
         chosen: set[str] = {*self.leaves} if parts[0].takes_away else set()
         problems: list[str] = []
@@ -111,11 +120,11 @@ def _shown(unused: Sequence[str]) -> str:
     return quoted(unused[0]) if len(unused) == 1 else listed(unused)
 
 
-def _is_true(predicate: Predicate, path: str, leaf: LeafInfo) -> bool:
+def _is_true(predicate: Predicate, path: str, leaf: object) -> bool:
     try:
         return bool(predicate(path, leaf))
     except Exception as error:
-        error.add_note(f"in the predicate {name_of(predicate)!r} at {quoted(path)}, {leaf.dtype}")
+        error.add_note(f"in the predicate {name_of(predicate)!r} at {quoted(path)}")
         raise
 
 

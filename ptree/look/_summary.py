@@ -1,179 +1,242 @@
-"""Summary of a tree's parameters: rows with path, shape, dtype, count and bytes, and their totals, printed as a table."""
+"""Summary of the parameters of a tree, spec or file: rows as data, totals by dtype, node and selector, JSON and CSV."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from .._edit import Selector, choose, entries, leaves
-from .._errors import StructureError
-from .._paths import STACKED
-from .._tree import Leaf, PyTree, Tie, shape_only, signature
-from .._words import in_bytes, listed, short_dtype, table
+from .._paths import Selector
+from ._row import Row
+from ._selection import Names
+from ._sources import source_of
+from ._summary_rows import collections_paused, rows_of
+from ._summary_text import summary_html, summary_text
+from ._terminal import terminal_width
+
+if TYPE_CHECKING:
+    from .._tree import PyTree
+    from ._flops import Flops
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a summary: one leaf or alias. Only an alias has `tied_to`; its count and bytes are those of its source."""
+class Total:
+    """How many numbers, bytes and leaves there are together; a tied leaf counts once."""
 
-    path: str
-    shape: tuple[int, ...] | None
-    dtype: str
     count: int
     bytes: int
-    trainable: bool | None
-    tied_to: str | None
-
-    __module__ = "ptree.look"
+    leaves: int
 
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """Rows for all parameters of a tree, and totals that count a tied leaf once. It prints as a table."""
+    """Rows for all parameters of a tree or file, and totals that count a tied leaf once. It prints as a table."""
 
     rows: tuple[Row, ...]
+    title: str = ""
+    """The name of a file and what is known of it, above the table."""
+    depth: int | None = None
+    fold: bool = True
+    memory: dict[str, int] | None = None
+    """With `memory=True`: what `compile().memory_analysis()` says of the compiled model, in bytes."""
+    flops: Flops | None = None
+    """With `flops=True`: the operations of one call of the model."""
 
-    __module__ = "ptree.look"
+    @cached_property
+    def leaves(self) -> tuple[Row, ...]:
+        """The rows without those of aliases."""
+        return tuple([row for row in self.rows if row.tied_to is None])
 
     @cached_property
     def count(self) -> int:
         """The number of parameters: all elements of all leaves."""
-        return sum(row.count for row in self._leaves)
+        return sum([row.count for row in self.rows])
 
     @cached_property
     def bytes(self) -> int:
         """The size of all parameters in bytes."""
-        return sum(row.bytes for row in self._leaves)
+        return sum([row.bytes for row in self.rows])
 
     @cached_property
     def trainable(self) -> int | None:
         """The number of trainable parameters; None if neither the tree nor a mask says which are."""
-        if all(row.trainable is None for row in self._leaves):
+        if all(row.trainable is None for row in self.leaves):
             return None
-        return sum(row.count for row in self._leaves if row.trainable)
+        return sum(row.count for row in self.leaves if row.trainable)
 
     @cached_property
-    def _leaves(self) -> list[Row]:
-        return [row for row in self.rows if row.tied_to is None]
+    def by_dtype(self) -> dict[str, Total]:
+        """The total of each dtype, the largest count first."""
+        totals = _totals((row.dtype, row) for row in self.leaves)
+        return dict(sorted(totals.items(), key=lambda item: -item[1].count))
+
+    def by_node(self, depth: int = 1) -> dict[str, Total]:
+        """The total below each node at a depth: of the top-level nodes for 1.
+
+        >>> from ptree import summary
+        >>> {path: total.count for path, total in summary({"a": {"w": [1, 2]}, "b": 3}).by_node().items()}
+        {'a': 2, 'b': 1}
+        """
+        return _totals(("/".join(row.path.split("/")[:depth]), row) for row in self.leaves)
+
+    def total(self, selector: Selector) -> Total:
+        """The total of the leaves that a selector means; a predicate gets the path and the row.
+
+        Raises:
+            PatternError: the selector is malformed, or a part of it matches nothing.
+        """
+        chosen = {*self._names.selected(selector)}
+        return _total(row for row in self.leaves if row.path in chosen)
+
+    @cached_property
+    def _names(self) -> Names[Row]:
+        sources = {row.path: row.source for row in self.rows if row.source is not None}
+        return Names({row.path: row for row in self.leaves}, sources)
+
+    # ----------------------------------------------------------------------- how it is shown
 
     def __repr__(self) -> str:
-        return self.table()
+        return self.text(terminal_width())
 
-    def table(self, width: int = 80, most: int | None = None) -> str:
-        """The table as text, at most `width` characters wide; of more than `most` rows the middle is left out."""
-        header = ["path", "shape", "dtype", "count", "bytes"]
-        if self.trainable is not None:  # for arrays the column would be empty
-            header.append("train")
-        rows = _without_middle([self._cells(row) for row in self.rows], most)
-        first, *others = table([header, *rows], right={3, 4}, width=width)
-        total = self._total()
-        longest = max(map(len, (first, *others, total)))
-        rule = "-" * min(longest, width)
-        return "\n".join([first, rule, *others, rule, total])
+    def text(self, width: int = 80, *, color: bool = False) -> str:
+        """The table as text, at most `width` columns wide, from 40 on; `color` dims what matters less with ANSI codes."""
+        return summary_text(self, width, color=color)
 
-    def _cells(self, row: Row) -> list[str]:
-        shape = _shape_of(row)
-        # An alias takes no memory of its own, so it shows its source in the place of sizes.
-        if row.tied_to is not None:
-            return [row.path, shape, f"= {row.tied_to}"]
-        cells = [row.path, shape, row.dtype, f"{row.count:,}", in_bytes(row.bytes)]
-        if self.trainable is not None:
-            cells.append(_YES_OR_NO[row.trainable])
-        return cells
+    def _repr_html_(self) -> str:
+        return summary_html(self)
 
-    def _total(self) -> str:
-        text = f"total: {self.count:,} in {len(self._leaves)} leaves, {in_bytes(self.bytes)}"
-        tied = len(self.rows) - len(self._leaves)
-        if tied:
-            text += f"; {tied} tied"
-        if self.trainable is not None:
-            text += f"; {self.trainable:,} trainable"
-        return text
+    def to_dict(self) -> dict[str, Any]:
+        """The rows and totals as plain dicts and lists, which `json.dumps` takes."""
+        shown = {
+            "title": self.title,
+            "count": self.count,
+            "bytes": self.bytes,
+            "leaves": len(self.leaves),
+            "trainable": self.trainable,
+            "by_dtype": {dtype: vars(total) for dtype, total in self.by_dtype.items()},
+            "rows": [_row_as_dict(row) for row in self.rows],
+        }
+        if self.flops is not None:
+            shown["flops"] = self.flops.to_dict()
+        if self.memory is not None:
+            shown["memory_analysis"] = dict(self.memory)
+        return shown
+
+    def to_csv(self) -> str:
+        """The rows as CSV with a header; a shape is written as `4x8`."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Row._fields)
+        for row in self.rows:
+            writer.writerow(row._replace(shape=_crosses(row.shape), output=_crosses(row.output)))
+        return text.getvalue()
 
 
-def summary(tree: PyTree, selector: Selector | None = None, *, trainable: PyTree = None) -> Summary:
+def summary(
+    thing: PyTree,
+    selector: Selector | None = None,
+    *,
+    depth: int | None = None,
+    fold: bool = True,
+    of: tuple[Any, ...] | None = None,
+    flops: bool = False,
+    memory: bool = False,
+    trainable: PyTree = None,
+) -> Summary:
     """Every parameter with its shape, dtype, count and bytes; print it for a table.
 
     >>> from ptree import Param, Tree
-    >>> print(summary(Tree({"kernel": Param((4, 8)), "bias": Param((8,))})))
-    path    shape   dtype  count  bytes  train
-    ------------------------------------------
-    kernel  (4, 8)  f32       32  128 B  yes
-    bias    (8,)    f32        8   32 B  yes
-    ------------------------------------------
-    total: 40 in 2 leaves, 160 B; 40 trainable
+    >>> block = {"attn": {"q": Param((4, 4)), "k": Param((4, 4))}, "norm": {"scale": Param((4,))}}
+    >>> print(summary(Tree({"embed": Param((9, 4)), "blocks": [block] * 3, "head": Param((4,), "bfloat16")})))
+    embed         [9, 4]              36  24.3%
+    blocks/{0..2}/ x3                108  73.0%
+      attn/       q [4, 4], k [4, 4]  96  64.9%
+      norm/scale  [4]                 12   8.1%
+    head          [4] bf16             4   2.7%
+    ---------------------------------------------------------------------
+    148 parameters, 584 B, 11 leaves; f32 97.3%, bf16 2.7%; all trainable
     >>> summary({"w": [0.5, 1]}).count
     2
 
-    It works on specs, abstract trees, parameters, gradients and any other pytree, and reads no values. Aliases have
-    rows but do not count in the totals. A leaf that is not an array counts as one number without bytes.
+    Blocks that are equal but for their names are one row with a count; one that differs has its own. It works on specs,
+    abstract trees, parameters, gradients and any other pytree, and on files, of which it reads the header alone and does
+    not import JAX. No values are read. A tied leaf counts once, and a Python number as one number without bytes.
 
     Args:
-        tree: any pytree.
+        thing: any pytree; the path of a safetensors file, its shards or index, an npz file or a folder of checkpoints; or
+            a file that `ptree.open` opened.
         selector: which leaves; all by default.
+        depth: how many names deep the table goes; nodes below are one row each.
+        fold: False for one row for each leaf.
+        of: a model and its inputs, arrays or `jax.ShapeDtypeStruct`: `of=(model, x)` adds the shape of what each leaf
+            first gives in `model(thing, x)`. Nothing is computed.
+        flops: with `of`, counts the floating-point operations of one call.
+        memory: with `of`, compiles the call and adds what `compile().memory_analysis()` says.
         trainable: a mask, such as `ptree.mask(spec, lambda path, leaf: leaf.trainable)`, for a tree whose
             leaves do not say themselves whether they are trained.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
-        StructureError: the mask does not have the tree's paths.
+        StructureError: `thing` is no tree, such as a layer; or the mask does not have the tree's paths.
+        FileError, OSError: there is no file that ptree reads.
     """
-    mask = {} if trainable is None else _mask(tree, trainable)
-    return Summary(tuple(_rows(tree, dict(choose(tree, selector)), mask)))
+    if of is None and (flops or memory):
+        raise TypeError("flops=True and memory=True need the model and its inputs: of=(model, x)")
+    if depth is not None and depth < 1:
+        raise ValueError(f"depth={depth}: a table is at least 1 name deep")
+    with collections_paused():
+        found = _without_outputs(thing, selector, trainable, depth, fold)
+    if of is None:
+        return found
+    from ._outputs import with_outputs  # with JAX, which a look at a file does without
+
+    return with_outputs(found, thing, of, flops=flops, memory=memory)
 
 
-def _mask(tree: PyTree, trainable: PyTree) -> dict[str, bool]:
-    mask = dict(leaves(trainable))
-    different = mask.keys() ^ dict(leaves(tree)).keys()
-    if different:
-        raise StructureError(f"the mask `trainable` does not have the tree's paths: {listed(sorted(different))}")
-    return mask
+def _without_outputs(
+    thing: PyTree, selector: Selector | None, trainable: PyTree, depth: int | None, fold: bool
+) -> Summary:
+    source = source_of(thing)
+    try:
+        rows = rows_of(source, selector, trainable)
+        about = f": {source.about}" if source.about else ""
+        title = f"{source.title}{about}" if source.is_file else ""
+        return Summary(tuple(rows), title, depth, fold)
+    finally:
+        if source is not thing:
+            source.close()
 
 
-def _rows(tree: PyTree, chosen: Mapping[str, Leaf], mask: Mapping[str, bool]) -> Iterator[Row]:
-    """The rows of a summary: the chosen leaves and their aliases, in the order of the tree."""
-    for path, value in entries(tree).items():
-        source = value.source if isinstance(value, Tie) else path
-        if source not in chosen:
-            continue
-        leaf = chosen[source]
-        trained = getattr(leaf, "trainable", mask.get(source))  # a Param says it itself
-        if isinstance(value, Tie):
-            # A transform, such as a transpose, may change the shape; it is traced on shapes alone.
-            yield _row(path, value.read(shape_only(leaf)), trained, value.shown())
-        else:
-            yield _row(path, leaf, trained, None)
+# ------------------------------------------------------------------------------------ totals
 
 
-def _row(path: str, leaf: Leaf, trained: bool | None, tied_to: str | None) -> Row:
-    about = signature(leaf)
-    if not isinstance(about, tuple):  # a Python number or another object: only its type is known
-        return Row(path, None, about.__name__, 1, 0, trained, tied_to)
-    shape, dtype = about
-    count = math.prod(shape)
-    return Row(path, shape, short_dtype(dtype), count, count * dtype.itemsize, trained, tied_to)
+def _total(rows: Iterable[Row]) -> Total:
+    count, nbytes, leaves = 0, 0, 0
+    for row in rows:
+        count += row.count
+        nbytes += row.bytes
+        leaves += 1
+    return Total(count, nbytes, leaves)
 
 
-# --------------------------------------------------------------------------- the table
-
-_YES_OR_NO = {True: "yes", False: "no", None: ""}
-
-
-def _shape_of(row: Row) -> str:
-    """The shape cell of a row: `12 x (4, 8)` for a leaf in a stack of 12 layers, whose shape is (4, 8) in one layer."""
-    if row.shape is None:
-        return ""
-    stacks = row.path.split("/").count(STACKED)
-    sizes = "".join(f"{size} x " for size in row.shape[:stacks])
-    return sizes + str(row.shape[stacks:])
+def _totals(named: Iterable[tuple[str, Row]]) -> dict[str, Total]:
+    """The total of the rows of each name."""
+    rows: dict[str, list[Row]] = {}
+    for name, row in named:
+        rows.setdefault(name, []).append(row)
+    return {name: _total(those) for name, those in rows.items()}
 
 
-def _without_middle(rows: Sequence[Sequence[str]], most: int | None) -> list[Sequence[str]]:
-    if most is None or len(rows) <= most:
-        return list(rows)
-    head, tail = (most + 1) // 2, most // 2
-    left_out = [f"... {len(rows) - most} more", ""]
-    return [*rows[:head], left_out, *rows[len(rows) - tail :]]
+def _row_as_dict(row: Row) -> dict[str, Any]:
+    shown = row._asdict()
+    shown["shape"] = None if row.shape is None else [*row.shape]
+    shown["output"] = None if row.output is None else [*row.output]
+    return shown
+
+
+def _crosses(shape: tuple[int, ...] | None) -> str:
+    return "" if shape is None else "x".join(map(str, shape))

@@ -14,8 +14,8 @@ from jax.core import Tracer
 from .._edit import entries
 from .._edit import leaves as leaves_of
 from .._errors import FileError, StructureError
-from .._tree import Leaf, PyTree, Tie, opened, shape_only, signature
-from .._words import describe, short_dtype
+from .._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
+from .._words import describe, quoted, short_dtype
 from ..files._open import File
 from ..files._saved_tree import SavedTree, stored_ties
 from ._file_sources import StoredSource, alias_of, info_of
@@ -30,10 +30,17 @@ def tree_source(thing: PyTree) -> Source:
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     if isinstance(thing, File):
-        return StoredSource(thing.stored)
+        return OpenFileSource(thing.stored)
     if opened(thing) is None and not _is_array(thing):
         raise StructureError(f"not a tree: {_described(thing)}.{_advice(thing)}")
     return TreeSource(thing)
+
+
+class OpenFileSource(StoredSource):
+    """A file that the caller opened, and closes."""
+
+    def close(self) -> None:
+        """Leave the file open."""
 
 
 def _described(thing: Leaf) -> str:
@@ -53,9 +60,12 @@ class TreeSource(Source):
     def __init__(self, tree: PyTree):
         self.tree = tree
         self.title = type(tree).__name__
-        self.values_by_path = dict(leaves_of(tree))
+        names = entries(tree)
+        has_arrays_alone = all(type(value) in LEAF_TYPES for value in names.values())
+        # of most trees: a second walk would take as long as all the rest
+        self.values_by_path = names if has_arrays_alone else dict(leaves_of(tree))
         self.order, self.aliases = [], {}
-        for path, value in entries(tree).items():
+        for path, value in names.items():
             if isinstance(value, Tie) and value.source in self.values_by_path:
                 self.aliases[path] = _alias(path, value, self.values_by_path[value.source])
                 self.order.append(path)
@@ -69,7 +79,7 @@ class TreeSource(Source):
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         leaf = self.values_by_path[path]
         if self.leaves[path].problem:
-            raise StructureError(f"{path!r} {self.leaves[path].problem}")
+            raise StructureError(f"{quoted(path)} {self.leaves[path].problem}")
         return host_array(leaf)[index]
 
     def value(self, path: str) -> object:
@@ -102,22 +112,27 @@ def _is_array(leaf: Leaf) -> bool:
 
 
 def _info(path: str, leaf: Leaf) -> LeafInfo:
-    trainable = getattr(leaf, "trainable", None)
-    trainable = trainable if isinstance(trainable, bool) else None
     about = signature(leaf)
     if not isinstance(about, tuple):
         is_number = isinstance(leaf, (bool, int, float, complex))
         problem = "" if is_number else f"holds no numbers: it is {describe(leaf)}"
-        return LeafInfo(path, None, type(leaf).__name__, int(is_number), 0, trainable, problem)
+        return LeafInfo(path, None, type(leaf).__name__, int(is_number), 0, None, problem)
     shape, dtype = about
     count = math.prod(shape)
     itemsize = getattr(dtype, "itemsize", 0)
     problem = _problem(leaf)
     is_declared = problem.startswith(_NO_NUMBERS_YET)
-    return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, trainable, problem, is_declared)
+    return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, _trainable(leaf), problem, is_declared)
 
 
 _NO_NUMBERS_YET = "has no numbers yet"
+
+
+def _trainable(leaf: Leaf) -> bool | None:
+    if type(leaf) in LEAF_TYPES:  # arrays, which do not say it
+        return None
+    trainable = getattr(leaf, "trainable", None)  # of a Param, and of variables of other libraries
+    return trainable if isinstance(trainable, bool) else None
 
 
 def _problem(leaf: Leaf) -> str:

@@ -364,10 +364,18 @@ class TreeMachine(RuleBasedStateMachine):
 
     def tie(self, alias, source, turned):
         """What was tied to the alias follows it to the new source."""
+        if not turned and self.holds_a_transpose(alias, source):
+            self.refused(pt.tie, self.tree, {alias: source})
+            return
         follows = [alias, *(name for name, owner in self.source_of().items() if owner == alias)]
         with_alias = [name for name in follows if name in self.model.sharers(alias)]
         self.tree = pt.tie(self.tree, {alias: pt.transposed(source) if turned else source})
         self.model.share(alias, source, turned, with_alias)
+
+    def holds_a_transpose(self, one, two):
+        """Whether a leaf holds the transpose of another and not the same, as after `untie`: a tie without a transform is refused."""
+        value, other = self.model.value(one), self.model.value(two)
+        return value.ndim == 2 and np.array_equal(value.T, other) and not np.array_equal(value, other)
 
     @rule(data=st.data())
     def tie_makes_two_nodes_one(self, data):
@@ -378,7 +386,11 @@ class TreeMachine(RuleBasedStateMachine):
         source = self.pick_node(
             data, lambda node: self.are_apart(alias, node) and self.shapes_below(node) == shapes and ":" not in node
         )
-        if source is not None:
+        if source is None:
+            return
+        if any(self.holds_a_transpose(name, source + name[len(alias) :]) for name in self.model.below(alias)):
+            self.refused(pt.tie, self.tree, {alias: source})
+        else:
             self.tree = pt.tie(self.tree, {alias: source})
             for name in self.model.below(alias):
                 self.model.share(name, source + name[len(alias) :], False, [name])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import ptree as pt
 from ptree._paths import PathIndex, compile, escape, unused_alternatives
 from ptree._paths.paths import in_order, natural, split
+from ptree._paths.positions import Name
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,15 @@ def test_a_class_of_many_characters_takes_memory_and_steps_in_proportion_to_its_
         tracemalloc.stop()
         assert steps <= 20 * len(text) + 1000
         assert peak <= 400 * len(text) + 100_000
+
+
+@pytest.mark.parametrize("piece", ["*?", "*[a-c]", "*[!x]?", "{*[ab],b*}", "*{0..5}", "*a"])
+def test_the_letters_of_a_name_are_looked_at_once_for_each_kind_of_wildcard(piece, monkeypatch):
+    looked = []
+    flags = Name.flags
+    monkeypatch.setattr(Name, "flags", lambda name, taken: looked.append(taken) or flags(name, taken))
+    compile(piece * 400).matches("ab1" * 2000)
+    assert len(looked) <= 5
 
 
 def test_no_pattern_takes_for_ever():  # by backtracking most of these would run for years; all take 0.3 s together

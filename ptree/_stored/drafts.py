@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from .._stored.operating_system import (
+from .operating_system import (
     HAS_LOCKS,
     close_locked,
     create,

@@ -1,0 +1,150 @@
+"""The part of `look.py` for summary and flops: beside torchinfo, clu and Flax's own table, where they are installed."""
+
+import contextlib
+import io
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import ptree as pt
+from ptree import look
+
+LAYERS, WIDTH, VOCABULARY = 12, 768, 50257
+
+
+def summary_part() -> None:
+    """Print what a summary takes: of a model of 100,000 leaves, and of GPT-2 small beside others."""
+    many = many_leaves()
+    assert pt.summary(many).count == sum(leaf.size for leaf in jax.tree.leaves(many))
+    _print("100,000 leaves", {"ptree: data": lambda: pt.summary(many), "ptree: table": lambda: str(pt.summary(many))})
+    params = gpt2_small()
+    assert pt.summary(params).count == 124_439_808
+    tables: dict[str, Callable[[], str]] = {"ptree": lambda: str(pt.summary(params))}
+    tables |= _clu(params) | _torchinfo() | _linen()
+    _print("GPT-2 small: a table", tables)
+    for name, table in tables.items():
+        rows = table().splitlines()
+        print(f"  {name}: {len(rows)} lines, {max(map(len, rows))} columns")
+    flops_part()
+
+
+def flops_part() -> None:
+    """Print what counting operations takes, beside PyTorch's counter, which runs the model."""
+    model = torch.nn.Sequential(*[torch.nn.Linear(256, 256) for _ in range(24)]).requires_grad_(False)
+    x = torch.zeros(8, 256)
+    spec = pt.Tree({"h": [{"kernel": jax.ShapeDtypeStruct((256, 256), "float32")}] * 24})
+
+    def of_torch() -> int:
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        return counter.get_total_flops()
+
+    def forward(params: Any, x: jax.Array) -> jax.Array:
+        for layer in params["h"].values():
+            x = x @ layer["kernel"]
+        return x
+
+    def of_ptree() -> int:
+        return look.flops(forward, spec, jax.ShapeDtypeStruct((8, 256), "float32")).total
+
+    assert of_torch() == of_ptree() == 2 * 24 * 8 * 256 * 256
+    _print("operations of 24 layers", {"ptree": of_ptree, "torch: FlopCounterMode": of_torch})
+
+
+def many_leaves() -> pt.Tree:
+    """100,000 leaves in 6,250 layers; they share their memory."""
+
+    def dense(i: int, o: int) -> dict[str, np.ndarray]:
+        return {"kernel": np.broadcast_to(np.float32(0), (i, o)), "bias": np.broadcast_to(np.float32(0), (o,))}
+
+    norm = {"scale": np.zeros(8, "float32"), "bias": np.zeros(8, "float32")}
+    attention = {name: dense(8, 8) for name in ("query", "key", "value", "out")}
+    layer = {"attention": attention, "norm": norm, "mlp": {"up": dense(8, 32), "down": dense(32, 8)}, "norm_2": norm}
+    return pt.Tree({"layers": {str(number): layer for number in range(6250)}})
+
+
+def gpt2_small() -> pt.Tree:
+    """The parameters of GPT-2 small, with the tied head."""
+
+    def dense(i: int, o: int) -> dict[str, Any]:
+        return {"kernel": zeros(i, o), "bias": zeros(o)}
+
+    def zeros(*shape: int) -> np.ndarray:
+        return np.broadcast_to(np.float32(0), shape)
+
+    norm = {"scale": zeros(WIDTH), "bias": zeros(WIDTH)}
+    block = {
+        "ln_1": norm,
+        "attn": {"c_attn": dense(WIDTH, 3 * WIDTH), "c_proj": dense(WIDTH, WIDTH)},
+        "ln_2": norm,
+        "mlp": {"c_fc": dense(WIDTH, 4 * WIDTH), "c_proj": dense(4 * WIDTH, WIDTH)},
+    }
+    table = zeros(VOCABULARY, WIDTH)
+    tree = {"wte": table, "wpe": zeros(1024, WIDTH), "h": [block] * LAYERS, "ln_f": norm, "lm_head": table}
+    return pt.tie(pt.Tree(tree), {"lm_head": "wte"})
+
+
+def _clu(params: pt.Tree) -> dict[str, Callable[[], str]]:
+    try:
+        from clu import parameter_overview  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return {}
+    plain = pt.asdict(pt.drop(params, "lm_head"))
+    overview = parameter_overview.get_parameter_overview
+    return {"clu": lambda: overview(plain, include_stats=False)}
+
+
+def _torchinfo() -> dict[str, Callable[[], str]]:
+    try:
+        import torchinfo  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return {}
+    with torch.device("meta"):
+        layers = [torch.nn.TransformerEncoderLayer(WIDTH, 12, 4 * WIDTH) for _ in range(LAYERS)]
+        model = torch.nn.Sequential(torch.nn.Embedding(VOCABULARY, WIDTH), *layers)
+    return {"torchinfo (without a call)": lambda: str(torchinfo.summary(model, verbose=0, depth=4))}
+
+
+class _Block(flax.linen.Module):
+    @flax.linen.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = flax.linen.LayerNorm()(x)
+        x = x + flax.linen.Dense(WIDTH)(flax.linen.Dense(3 * WIDTH)(y))
+        return x + flax.linen.Dense(WIDTH)(flax.linen.Dense(4 * WIDTH)(flax.linen.LayerNorm()(x)))
+
+
+class _Model(flax.linen.Module):
+    @flax.linen.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        x = flax.linen.Embed(VOCABULARY, WIDTH)(tokens)
+        for _ in range(LAYERS):
+            x = _Block()(x)
+        return flax.linen.LayerNorm()(x)
+
+
+def _linen() -> dict[str, Callable[[], str]]:
+    def table() -> str:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return _Model().tabulate(jax.random.key(0), jnp.zeros((1, 64), "int32"), console_kwargs={"width": 120})
+
+    return {"linen tabulate (traces the model)": table}
+
+
+def _print(title: str, functions: Mapping[str, Callable[[], Any]], rounds: int = 5) -> None:
+    """Seconds of the processor that each takes, the least of rounds in which all take turns."""
+    times = dict.fromkeys(functions, float("inf"))
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            times[name] = min(times[name], time.process_time() - start)
+    print(title)
+    for name, seconds in times.items():
+        print(f"  {name:36} {seconds * 1e3:10.1f} ms")
