@@ -88,7 +88,8 @@ def read_block(index: tuple[slice, ...], shape: tuple[int, ...], dtype: np.dtype
     block = np.empty(block_shape, dtype)
     if not block.size:
         return block
-    if run_count * dtype.itemsize < _SHORT_RUN:
+    row_bytes = prod(shape[1:]) * dtype.itemsize
+    if run_count * dtype.itemsize < _SHORT_RUN and row_bytes <= _ROWS_AT_ONCE:
         _fill_by_rows(block, index, ranges[0], shape, read_run)
         return block
     runs = block.reshape(-1, run_count)

@@ -13,7 +13,7 @@ from ._diff_leaves import Side
 from ._diff_pairs import Pairing, paired
 from ._diff_result import Diff
 from ._diff_text import KINDS
-from ._diff_ties import TieChange, tie_changes, twins
+from ._diff_ties import tie_changes, twins
 from ._differences import WITHIN, Difference, difference_of, difference_of_stack, order_by_size
 from ._selection import selected
 from ._sources import Source, source_of
@@ -70,9 +70,9 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         raise ValueError(f"the tolerance is a relative size from 0 on, got {tolerance}")
     with ExitStack() as opened:
         before, after = _opened(a, opened), _opened(b, opened)
-        paths, its_paths = _selected(before, after, selector)
-        pairing = paired(before, after, paths, its_paths, verify)
-        return _Comparison(before, after, pairing, float(tolerance), verify).diff(is_whole=selector is None)
+        paths_before, paths_after = _selected(before, after, selector)
+        pairing = paired(before, after, paths_before, paths_after, verify)
+        return _Comparison(before, after, pairing, float(tolerance), verify).diff()
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:
@@ -84,18 +84,17 @@ def _opened(thing: Any, opened: ExitStack) -> Source:
 
 
 def _selected(before: Source, after: Source, selector: Selector | None) -> tuple[list[str], list[str]]:
-    """The selected leaves of both sides; a selector may match nothing in one of them, as names may be removed."""
-    found: list[list[str]] = []
+    """The leaves of both sides that a selector selects on either: it may match nothing on one, as names may be removed."""
+    chosen: set[str] = set()
     errors: list[PatternError] = []
     for source in (before, after):
         try:
-            found.append(selected(source, selector))
+            chosen.update(selected(source, selector))
         except PatternError as error:
             errors.append(error)
-            found.append([])
     if len(errors) == 2:
         raise errors[0]
-    return found[0], found[1]
+    return [path for path in before.leaves if path in chosen], [path for path in after.leaves if path in chosen]
 
 
 class _Comparison:
@@ -105,27 +104,25 @@ class _Comparison:
         self.before, self.after, self.pairing = before, after, pairing
         self.tolerance, self.verify = tolerance, verify
 
-    def diff(self, *, is_whole: bool) -> Diff:
-        """Compare all pairs. Ties are compared where no selector leaves out some of the leaves."""
+    def diff(self) -> Diff:
+        """Compare all pairs, and the ties of their leaves."""
         same: list[str] = []
         rows: list[Difference] = []
         within = 0
-        for path, its in self.pairing.pairs.items():
-            row = self._difference(path, its)
+        for path, new_path in self.pairing.pairs.items():
+            row = self._difference(path, new_path)
             if row is not None and row.kind == WITHIN:
                 within += 1
                 row = None
             if row is not None:
                 rows.append(row)
-            elif self._is_renamed(path, its):
-                rows.append(self._renamed(path, its))
+            elif self._is_renamed(path, new_path):
+                rows.append(self._renamed(path, new_path))
             else:
-                same.append(its)
+                same.append(new_path)
         for pair in self.pairing.stacks:
             rows.append(difference_of_stack(self.before, self.after, pair, self.tolerance, self.verify))
-        ties: list[TieChange] = []
-        if is_whole:
-            ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
+        ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
         rows += [tie.row for tie in ties]
         explained = {tie.explained for tie in ties}
         rows += self._added([path for path in self.pairing.added if path not in explained])
@@ -142,20 +139,22 @@ class _Comparison:
             has_numbers=not (_is_spec(self.before) or _is_spec(self.after)),
         )
 
-    def _difference(self, path: str, its: str) -> Difference | None:
+    def _difference(self, path: str, new_path: str) -> Difference | None:
         if path in self.pairing.equal:
             return None
-        return difference_of(Side(self.before, path, self.verify), Side(self.after, its, self.verify), self.tolerance)
+        return difference_of(
+            Side(self.before, path, self.verify), Side(self.after, new_path, self.verify), self.tolerance
+        )
 
-    def _is_renamed(self, path: str, its: str) -> bool:
+    def _is_renamed(self, path: str, new_path: str) -> bool:
         # two names of one tie are there on both sides, whichever of them has the leaf
-        return path != its and path not in self.after.aliases
+        return path != new_path and path not in self.after.aliases
 
-    def _renamed(self, path: str, its: str) -> Difference:
-        before, after = self.before.leaves[path], self.after.leaves[its]
+    def _renamed(self, path: str, new_path: str) -> Difference:
+        before, after = self.before.leaves[path], self.after.leaves[new_path]
         return Difference(
             kind="renamed",
-            path=its,
+            path=new_path,
             path_before=path,
             shape_before=before.shape,
             shape=after.shape,

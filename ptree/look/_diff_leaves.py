@@ -17,10 +17,12 @@ from .._words import quoted
 from ._diff_sizes import Sizes, have_equal_bytes, sizes_of
 from ._sources import CHUNK, Source
 
-_NUMBERS = 1 << 16
-"""Numbers that are computed with at a time: narrow ones are converted to float32, and a cache is to hold that."""
-_TILE = 1 << 17
-"""Numbers of a tile: two leaves of which one is transposed are read tile by tile."""
+_CONVERTED = 1 << 15
+"""Numbers that are converted at a time. Twice as many take twice as long each: the system then takes back the memory of the
+converted ones after each chunk."""
+_TILE = 1 << 16  # numbers of a tile, at least
+_TILE_EDGE = 1 << 10
+"""Bytes along each of two axes of a tile: two leaves of which one is transposed are read tile by tile, in runs so long."""
 _CORNER = 1 << 10
 """Numbers of the corner by which the order of axes is found."""
 _MOST_AXES = 5  # that are tried in every order
@@ -56,6 +58,11 @@ class Side:
         return self.source.checksum(self.path)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a number, at least 1."""
+        return max(1, self.info.nbytes // max(1, self.info.count))
+
+    @property
     def is_small(self) -> bool:
         """Whether it is one chunk."""
         return self.info.nbytes <= CHUNK
@@ -81,10 +88,11 @@ class Side:
         if content.hexdigest() != expected:
             raise FileError(f"{quoted(self.path)} is damaged: its checksum does not fit", is_damage=True)
 
-    def chunks_to_compute(self) -> Iterator[np.ndarray]:
-        """Its numbers in chunks that are no larger than that as float32."""
-        itemsize = self.info.nbytes // max(1, self.info.count)
-        return self.chunks(min(CHUNK, _NUMBERS * itemsize) or CHUNK)
+    def chunks_to_compute(self, partner: Side) -> Iterator[np.ndarray]:
+        """Its numbers in chunks for computing with those of a partner: smaller ones where they must be converted."""
+        if self.dtype == partner.dtype and self.dtype in ("f32", "f64"):
+            return self.chunks()
+        return self.chunks(_CONVERTED * self.itemsize)
 
     def check(self) -> None:
         """Compare its bytes with the checksum that the file states; FileError if they differ."""
@@ -194,7 +202,7 @@ def axes_between(before: Side, after: Side) -> tuple[int, ...] | None:
 def change_through(before: Side, after: Side, order: tuple[int, ...]) -> Sizes:
     """The sizes of the change, where the axes after are those before in another order; read tile by tile."""
     shape = before.shape or ()
-    edges = _edges(shape, _TILE)
+    edges = _edges(shape, max(_TILE, (_TILE_EDGE // before.itemsize) ** 2))
     starts = [range(0, size, edge) for size, edge in zip(shape, edges)]
     sizes = Sizes()
     for corner in product(*starts):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from math import prod
 
@@ -11,7 +12,7 @@ from .._paths import STACKED
 from ._diff_leaves import UNREADABLE, Content, Side, aligned, content_of
 from ._diff_rules import Names, Renaming, pairs_by_ending, renamings_of, separator_of, words_of
 from ._diff_sizes import sizes_of
-from ._sources import LeafInfo, Source
+from ._sources import Alias, LeafInfo, Source
 
 _MOST_ALIKE_TRIED = 8
 _LEAST_COSINE = 0.5
@@ -55,42 +56,33 @@ class Pairing:
     removed: tuple[str, ...]
     added: tuple[str, ...]
 
+    @cached_property
+    def compared_before(self) -> frozenset[str]:
+        """The leaves before that have a partner, or might have had one."""
+        return frozenset([*self.pairs, *self.removed])
 
-def paired(before: Source, after: Source, paths: Collection[str], its_paths: Collection[str], verify: bool) -> Pairing:
-    """Pair the leaves of two sides.
+    @cached_property
+    def compared_after(self) -> frozenset[str]:
+        return frozenset([*self.pairs.values(), *self.added])
 
-    Args:
-        before: the one side.
-        after: the other.
-        paths: the paths of the leaves before that are compared.
-        its_paths: the same of the leaves after.
-        verify: compare what is read with checksums.
-    """
-    there = set(its_paths)
-    pairs = {path: path for path in paths if path in there}
-    pairs |= _ties_told_from_the_other_end(before, after, paths, there)
-    old, new = _left(paths, pairs), _left(its_paths, pairs.values())
-    stacks = _stacks(before, old, new, True) + _stacks(after, new, old, False)
-    taken = {path for stack in stacks for path in (stack.stack, *stack.layers)}
-    old, new = _left(old, taken), _left(new, taken)
-    if not old or not new:
-        return Pairing(pairs, frozenset(), (), (), frozenset(), stacks, tuple(old), tuple(new))
-    separators = separator_of(before.order), separator_of(after.order)
-    respelt = _by_words(old, new)
-    pairs |= respelt
-    rules = [RenameRule(*separators, len(respelt))] if respelt else []
-    old, new = _left(old, respelt), _left(new, respelt.values())
-    found = _by_content(
-        {path: Side(before, path, verify) for path in old}, {path: Side(after, path, verify) for path in new}
-    )
-    for renaming in found.renamings:
-        rules.append(RenameRule(*renaming.rule.shown(*separators), len(renaming.pairs)))
-    ruled = {path for renaming in found.renamings for path in renaming.pairs} | set(respelt)
-    pairs |= found.pairs
-    old, new = _left(old, found.pairs), _left(new, found.pairs.values())
-    return Pairing(
-        pairs, found.equal, tuple(rules), found.renamings, frozenset(ruled), stacks, tuple(old), tuple(new)
-    )  # fmt: skip
+
+@dataclass(frozen=True)
+class _Free:
+    """The paths of both sides that have no partner yet."""
+
+    before: list[str]
+    after: list[str]
+
+    def without(self, pairs: Mapping[str, str]) -> _Free:
+        return _Free(_left(self.before, pairs), _left(self.after, pairs.values()))
+
+    def without_stacks(self, stacks: Iterable[StackPair]) -> _Free:
+        before: list[str] = []
+        after: list[str] = []
+        for stack in stacks:
+            before += [stack.stack] if stack.is_before else stack.layers
+            after += stack.layers if stack.is_before else [stack.stack]
+        return _Free(_left(self.before, before), _left(self.after, after))
 
 
 def _left(paths: Iterable[str], taken: Collection[str]) -> list[str]:
@@ -98,29 +90,80 @@ def _left(paths: Iterable[str], taken: Collection[str]) -> list[str]:
     return [path for path in paths if path not in taken]
 
 
+def paired(
+    before: Source, after: Source, paths_before: Collection[str], paths_after: Collection[str], verify: bool
+) -> Pairing:
+    """Pair the leaves of two sides.
+
+    Args:
+        before: the one side.
+        after: the other.
+        paths_before: the paths of the leaves before that are compared.
+        paths_after: the same of the leaves after.
+        verify: compare what is read with checksums.
+    """
+    pairs = _by_name(before, after, paths_before, set(paths_after))
+    free = _Free([*paths_before], [*paths_after]).without(pairs)
+    stacks = _stacks(before, free.before, free.after, True) + _stacks(after, free.after, free.before, False)
+    free = free.without_stacks(stacks)
+    respelt = _by_words(free.before, free.after)
+    free = free.without(respelt)
+    sides = (
+        {path: Side(before, path, verify) for path in free.before},
+        {path: Side(after, path, verify) for path in free.after},
+    )
+    found = _by_content(*sides)
+    free = free.without(found.pairs)
+    return Pairing(
+        pairs=pairs | respelt | found.pairs,
+        equal=found.equal,
+        rules=_rules(before, after, respelt, found.renamings),
+        renamings=found.renamings,
+        ruled=frozenset(respelt).union(*(renaming.pairs for renaming in found.renamings)),
+        stacks=stacks,
+        removed=tuple(free.before),
+        added=tuple(free.after),
+    )
+
+
+def _rules(
+    before: Source, after: Source, respelt: Collection[str], renamings: Iterable[Renaming]
+) -> tuple[RenameRule, ...]:
+    """The rules as people write them, with the separators of each side."""
+    separators = separator_of(before.order), separator_of(after.order)
+    rules = [RenameRule(*separators, len(respelt))] if respelt else []
+    for renaming in renamings:
+        rules.append(RenameRule(*renaming.rule.shown(*separators), len(renaming.pairs)))
+    return tuple(rules)
+
+
 # --------------------------------------------------------------------------------- by name
 
 
-def _ties_told_from_the_other_end(
-    before: Source, after: Source, paths: Iterable[str], there: Collection[str]
+def _by_name(
+    before: Source, after: Source, paths_before: Iterable[str], paths_after: Collection[str]
 ) -> dict[str, str]:
-    """Pairs of leaves of which each is tied to the other's name: the same two names, of which the other one has the leaf."""
+    """Pairs of one name; and of two names that are tied on both sides, of which the other one has the leaf after."""
     pairs: dict[str, str] = {}
-    for path in paths:
+    for path in paths_before:
         alias = after.aliases.get(path)
-        if alias is None or alias.shown != alias.source or alias.source not in there:
-            continue
-        back = before.aliases.get(alias.source)
-        if back is not None and back.shown == path:
+        if path in paths_after:
+            pairs[path] = path
+        elif alias is not None and _is_swapped(path, alias, before) and alias.source in paths_after:
             pairs[path] = alias.source
     return pairs
 
 
+def _is_swapped(path: str, alias: Alias, before: Source) -> bool:
+    """Whether the source that the path is tied to after was tied to the path before."""
+    back = before.aliases.get(alias.source)
+    return alias.shown == alias.source and back is not None and back.shown == path
+
+
 def _by_words(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
     """Pairs of paths that differ only in dots and slashes."""
-    theirs = Names(new)
-    ours = Names(old)
-    return {path: theirs.path_of[words] for words, path in ours.path_of.items() if words in theirs.path_of}
+    names, new_names = Names(old), Names(new)
+    return {path: new_names.path_of[words] for words, path in names.path_of.items() if words in new_names.path_of}
 
 
 def _stacks(source: Source, paths: Iterable[str], others: Iterable[str], is_before: bool) -> tuple[StackPair, ...]:
@@ -166,17 +209,18 @@ class _Found:
 def _by_content(old: Mapping[str, Side], new: Mapping[str, Side]) -> _Found:
     """Pairs of leaves whose content is on each side once, and those that follow a rule of these."""
     kinds = {_kind(side) for side in old.values()} & {_kind(side) for side in new.values()}
-    contents, its_contents = _contents(old, kinds), _contents(new, kinds)
-    sure, weak = _unique_pairs(contents, its_contents)
+    contents, new_contents = _contents(old, kinds), _contents(new, kinds)
+    sure, weak = _unique_pairs(contents, new_contents)
     renamings = renamings_of(sure, old, new)
     pairs = _all_pairs(renamings)
     renamings += _by_names(_without(old, pairs), _without(new, pairs.values()))
     pairs = _all_pairs(renamings)
     # what follows no rule, and is there once all the same
-    for path, its in (*sure.items(), *weak.items()):
-        if path not in pairs and its not in pairs.values():
-            pairs[path] = its
-    equal = [path for path, its in pairs.items() if path in contents and contents[path] == its_contents.get(its)]
+    taken = set(pairs.values())
+    for path, partner in (*sure.items(), *weak.items()):
+        if path not in pairs and partner not in taken:
+            pairs[path] = partner
+    equal = [path for path in pairs if path in contents and contents[path] == new_contents.get(pairs[path])]
     return _Found(pairs, frozenset(equal), tuple(renamings))
 
 
@@ -185,7 +229,7 @@ def _kind(side: Side) -> tuple[str, tuple[int, ...] | None]:
 
 
 def _all_pairs(renamings: Iterable[Renaming]) -> dict[str, str]:
-    return {path: its for renaming in renamings for path, its in renaming.pairs.items()}
+    return {path: partner for renaming in renamings for path, partner in renaming.pairs.items()}
 
 
 def _without(sides: Mapping[str, Side], paths: Collection[str]) -> dict[str, Side]:
@@ -208,15 +252,15 @@ def _contents(sides: Mapping[str, Side], kinds: Collection[object]) -> dict[str,
 
 def _unique_pairs(old: Mapping[str, Content], new: Mapping[str, Content]) -> tuple[dict[str, str], dict[str, str]]:
     """Pairs of leaves whose content is on each side once, and apart those of one number all over, which may be chance."""
-    owners, its_owners = _owners(old), _owners(new)
+    owners, new_owners = _owners(old), _owners(new)
     sure: dict[str, str] = {}
     weak: dict[str, str] = {}
     for content, paths in owners.items():
-        theirs = its_owners.get(content, [])
-        if len(paths) == 1 and len(theirs) == 1:
+        partners = new_owners.get(content, [])
+        if len(paths) == 1 and len(partners) == 1:
             pairs = weak if content.is_constant else sure
-            pairs[paths[0]] = theirs[0]
-    return sure, {path: its for path, its in weak.items() if _has_several_numbers(old[path])}
+            pairs[paths[0]] = partners[0]
+    return sure, {path: partner for path, partner in weak.items() if _has_several_numbers(old[path])}
 
 
 def _owners(contents: Mapping[str, Content]) -> dict[Content, list[str]]:
@@ -233,15 +277,15 @@ def _has_several_numbers(content: Content) -> bool:
 def _by_names(old: Mapping[str, Side], new: Mapping[str, Side]) -> list[Renaming]:
     """What rules of names rename, where nothing has its content any more: both sides must still look alike."""
     shapes = {path: side.shape for path, side in old.items()}
-    its_shapes = {path: side.shape for path, side in new.items()}
-    renamings = renamings_of(pairs_by_ending(shapes, its_shapes), old, new)
+    new_shapes = {path: side.shape for path, side in new.items()}
+    renamings = renamings_of(pairs_by_ending(shapes, new_shapes), old, new)
     return [renaming for renaming in renamings if _look_alike(renaming, old, new)]
 
 
 def _look_alike(renaming: Renaming, old: Mapping[str, Side], new: Mapping[str, Side]) -> bool:
     """Whether the first chunks of most of the larger leaves point in one direction."""
     by_size = sorted(renaming.pairs.items(), key=lambda pair: -old[pair[0]].info.count)
-    alike = [_is_alike(old[path], new[its]) for path, its in by_size[:_MOST_ALIKE_TRIED]]
+    alike = [_is_alike(old[path], new[partner]) for path, partner in by_size[:_MOST_ALIKE_TRIED]]
     return 2 * sum(alike) > len(alike)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import shutil
-import sys
 from collections import Counter
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,6 +14,7 @@ from ._diff_pairs import RenameRule
 from ._diff_text import diff_text
 from ._differences import Difference
 from ._notebook import diff_html
+from ._terminal import terminal_width
 
 Json = Any
 """What JSON can hold."""
@@ -99,14 +98,10 @@ class Diff:
         return diff_text(self, width, color=color, most=most)
 
     def __repr__(self) -> str:
-        return self.text(_terminal_width())
+        return self.text(terminal_width())
 
     def _repr_html_(self) -> str:
         return diff_html(self)
-
-
-def _terminal_width() -> int:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 80
 
 
 def _plain_row(row: Difference) -> dict[str, Json]:

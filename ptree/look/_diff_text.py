@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .._words import printable, shortened
+from .._words import columns, printable, shortened
 from ._diff_rules import separator_of
 from ._differences import Difference, order_by_size
 from ._layers import group_by_layer, sparkline
@@ -124,7 +124,7 @@ def _lines(entries: Sequence[_Entry], width: int, most: int | None) -> list[str]
     lines: list[str] = []
     for entry in shown:
         whole = f"{entry.name}  {entry.between.join(entry.parts)}".rstrip()
-        if len(whole) <= width:
+        if columns(whole) <= width:
             lines.append(whole)
         else:
             lines += _broken(entry.name, width)
@@ -140,7 +140,7 @@ def _packed(parts: Sequence[str], width: int, between: str) -> list[str]:
     line = ""
     for part in parts:
         longer = f"{line}{between}{part}" if line else part
-        if line and len(longer) > width:
+        if line and columns(longer) > width:
             lines += _broken(line + between.rstrip(), width)
             longer = part
         line = longer
@@ -235,18 +235,22 @@ def _changed(rows: Sequence[Difference], width: int, most: int | None) -> list[s
     if not shown:
         return []
     cells = [_cells(group) for group in shown]
-    columns = [at for at in range(len(_HEADER)) if at == 0 or any(row[at] for row in cells)]
-    table = [[row[at] for at in columns] for row in (_HEADER, *cells)]
-    widths = [max(map(len, column)) for column in zip(*table)]
+    shown_columns = [at for at in range(len(_HEADER)) if at == 0 or any(row[at] for row in cells)]
+    table = [[row[at] for at in shown_columns] for row in (_HEADER, *cells)]
+    widths = [max(map(columns, column)) for column in zip(*table)]
     if sum(widths) + 2 * len(widths) - 2 > width:
         return _lines([_figures(group) for group in groups], width, most)
-    padded = ["  ".join(cell.ljust(size) for cell, size in zip(row, widths)).rstrip() for row in table]
+    padded = ["  ".join(_padded(cell, size) for cell, size in zip(row, widths)).rstrip() for row in table]
     lines = [padded[0]]
     for line, group in zip(padded[1:], shown):
         lines += _lines([_Entry(line, _notes(group), "  ")], width, None)
     if len(groups) > len(shown):
         lines.append(f"... and {len(groups) - len(shown):,} more")
     return lines
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - columns(cell))
 
 
 def _figures(group: _Group) -> _Entry:

@@ -26,14 +26,17 @@ class TieChange:
 def tie_changes(before: Source, after: Source, pairing: Pairing, tolerance: float, verify: bool) -> list[TieChange]:
     """The ties that one side has and the other has not."""
     names = Names(after.order)
-    names_after = {alias.path: _name_after(alias.path, names, pairing) for alias in _whole_ties(before)}
+    names_after = {
+        alias.path: _name_after(alias.path, names, pairing) for alias in _ties_of(before, pairing.compared_before)
+    }
     lost = _lost_ties(before, after, pairing, names_after, tolerance, verify)
     gained = _gained_ties(before, after, pairing, {*names_after.values()}, tolerance, verify)
     return [*lost, *gained]
 
 
-def _whole_ties(source: Source) -> list[Alias]:
-    return [alias for alias in source.aliases.values() if alias.source in source.leaves]
+def _ties_of(source: Source, compared: Collection[str]) -> list[Alias]:
+    """The ties to leaves that are compared."""
+    return [alias for alias in source.aliases.values() if alias.source in compared]
 
 
 def _lost_ties(
@@ -69,7 +72,7 @@ def _gained_ties(
 ) -> Iterator[TieChange]:
     """The ties after that are new: of names that were leaves, or were not there."""
     removed = Names(pairing.removed)
-    for alias in _whole_ties(after):
+    for alias in _ties_of(after, pairing.compared_after):
         # the leaf of a name may have another name of the same tie now
         if alias.path in seen or alias.path in pairing.pairs:
             continue

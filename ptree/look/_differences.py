@@ -106,10 +106,10 @@ def _is_one_object(before: Side, after: Side) -> bool:
 
 
 def _problem(before: Side, after: Side) -> str:
-    problem, its_problem = before.info.problem, after.info.problem
-    if problem == its_problem:
+    problem, new_problem = before.info.problem, after.info.problem
+    if problem == new_problem:
         return problem
-    parts = [f"before: {problem}" if problem else "", f"after: {its_problem}" if its_problem else ""]
+    parts = [f"before: {problem}" if problem else "", f"after: {new_problem}" if new_problem else ""]
     return "; ".join(part for part in parts if part)
 
 
@@ -153,8 +153,10 @@ def _difference_of_objects(before: Side, after: Side) -> Difference | None:
         one, other = before.source.value(before.path), after.source.value(after.path)
         if one is other or _are_equal_objects(one, other):
             return None
-        shown, its = describe(one), describe(other)
-        return _row("changed", before, after, note=f"another {its}" if shown == its else f"{shown} -> {its}")
+        shown, new_shown = describe(one), describe(other)
+        return _row(
+            "changed", before, after, note=f"another {shown}" if shown == new_shown else f"{shown} -> {new_shown}"
+        )
     return _row("retyped", before, after)
 
 
@@ -169,8 +171,14 @@ def _difference_of_shapes(before: Side, after: Side, tolerance: float) -> Differ
     can_be_read = not (before.info.problem or after.info.problem)
     order = axes_between(before, after) if can_be_read else None
     if order is None:
-        return _row("reshaped", before, after)
+        is_same = can_be_read and _hold_the_same_numbers(before, after)
+        return _row("reshaped", before, after, note="the same numbers" if is_same else "")
     return _transposed(before, after, order, change_through(before, after, order))
+
+
+def _hold_the_same_numbers(before: Side, after: Side) -> bool:
+    """Whether two leaves of other shapes are equal number by number, as attention heads that are split."""
+    return before.dtype == after.dtype and before.info.count == after.info.count > 0 and are_equal(before, after)
 
 
 def _transposed(before: Side, after: Side, order: tuple[int, ...], sizes: Sizes) -> Difference:
@@ -183,7 +191,7 @@ def _difference_of_dtypes(before: Side, after: Side) -> Difference:
         return _row("retyped", before, after, note=_problem(before, after))
     if before.is_key or after.is_key:
         return _row("retyped", before, after)
-    sizes = change_of(before.chunks_to_compute(), after.chunks_to_compute())
+    sizes = change_of(before.chunks_to_compute(after), after.chunks_to_compute(before))
     if not sizes.differing:
         note = "the same numbers"
     elif sizes.is_rounding:
@@ -205,7 +213,7 @@ def _difference_of_numbers(before: Side, after: Side, tolerance: float) -> Diffe
     elif are_equal(before, after):
         return None
     else:
-        chunks = before.chunks_to_compute(), after.chunks_to_compute()
+        chunks = before.chunks_to_compute(after), after.chunks_to_compute(before)
     sizes, by_layer = _change(*chunks, after)
     if not sizes.differing:
         return None
@@ -265,14 +273,10 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
 def _changes_of_stack(
     stack: Side, layers: Sequence[Side], shape: tuple[int, ...], is_stack_before: bool
 ) -> list[Sizes]:
-    single = _one_after_the_other(layers)
-    whole = stack.chunks_to_compute()
+    single = chain.from_iterable(layer.chunks_to_compute(stack) for layer in layers)
+    whole = stack.chunks_to_compute(layers[0])
     chunks = (whole, single) if is_stack_before else (single, whole)
     return changes_by_layer(*chunks, prod(shape))
-
-
-def _one_after_the_other(layers: Sequence[Side]) -> Iterator[np.ndarray]:
-    return chain.from_iterable(layer.chunks_to_compute() for layer in layers)
 
 
 def order_by_size(row: Difference) -> tuple[bool, float]:

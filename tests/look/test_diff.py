@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import ptree as pt
+from ptree._stored.leaf_parts import read_block
 from ptree.look import Diff, diff
 
 
@@ -202,6 +203,13 @@ def test_other_orders_of_axes_are_found(order):
     assert (row.kind, row.differing) == ("transposed", 1)
 
 
+def test_split_heads_are_the_same_numbers_in_another_shape():
+    kernel = np.random.default_rng(0).standard_normal((12, 8, 4))
+    row = only(diff({"q": kernel}, {"q": kernel.reshape(12, 32)}))
+    assert (row.kind, row.note) == ("reshaped", "the same numbers")
+    assert only(diff({"q": kernel}, {"q": kernel.reshape(12, 32) + 1})).note == ""
+
+
 def test_a_square_matrix_that_is_transposed_is_not_called_changed():
     before = np.random.default_rng(0).standard_normal((30, 30))
     assert only(diff({"w": before}, {"w": before.T.copy()})).kind == "transposed"
@@ -288,6 +296,14 @@ def test_a_tie_against_an_equal_copy_and_against_another_leaf():
     assert (row.kind, row.path, row.note) == ("removed", "head", "= wte")
 
 
+def test_a_selector_selects_on_both_sides_what_it_selects_on_one():
+    table = np.arange(12.0).reshape(3, 4)
+    tied = pt.tie(pt.Tree({"wte": table, "head": table.copy(), "b": np.ones(2)}), {"head": "wte"})
+    apart = {"wte": table, "head": table.copy(), "b": np.zeros(2)}
+    assert kinds(diff(tied, apart, selector="head")) == {"head": "untied"}
+    assert kinds(diff(tied, apart, selector="b")) == {"b": "changed"}
+
+
 def test_a_copy_that_another_program_left_out_is_called_a_copy():
     table = np.random.default_rng(0).standard_normal((5, 4))
     both = {"wte.weight": table, "lm_head.weight": table.copy(), "a.bias": np.zeros(4), "b.bias": np.zeros(4)}
@@ -346,6 +362,18 @@ def test_a_spec_is_compared_by_shapes_and_dtypes():
     assert not found.has_numbers
     assert "shapes and dtypes alone" in str(found)
     assert diff(spec, pt.abstract(spec)).is_same
+
+
+def test_shards_and_the_latest_step_of_a_folder_are_compared_with_one_file(tmp_path):
+    tree = {f"w{at}": np.random.default_rng(at).standard_normal(3000) for at in range(4)}
+    pt.save(tmp_path / "one.safetensors", tree)
+    pt.save(tmp_path / "many.safetensors", tree, max_shard_size=30_000)
+    with pt.Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save(1, {**tree, "w0": tree["w0"] + 1})
+        checkpoints.save(2, tree)
+    assert diff(tmp_path / "one.safetensors", tmp_path / "many.safetensors").is_same
+    assert diff(tmp_path / "many.safetensors", tmp_path / "run").is_same
+    assert only(diff(tmp_path / "run", {**tree, "w3": tree["w3"] * 2})).relative == pytest.approx(1)
 
 
 def test_damaged_leaves_are_named_and_all_others_compared(tmp_path):
@@ -480,3 +508,15 @@ def test_100_000_rows_are_cut_to_a_page():
     text = diff(before, {path: leaf + 1 for path, leaf in before.items()}).text()
     assert text.splitlines()[-1].strip() == "... and 250 more"
     assert len(diff(before, {}).text(most=None).splitlines()) == 301
+
+
+def test_a_corner_of_a_leaf_with_huge_rows_is_not_read_with_the_rows():
+    counts = []
+
+    def read_run(first, count):
+        counts.append(count)
+        return np.zeros(count, "float32")
+
+    index = (slice(0, 2), slice(0, 3), slice(0, 5))
+    assert read_block(index, (2, 1 << 20, 8), np.dtype("float32"), read_run).shape == (2, 3, 5)
+    assert max(counts) == 5
