@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from .._errors import PatternError
+from .._paths import is_everything, parse_selector
 from .._tree import (
     LEAF_TYPES,
     MISSING,
@@ -28,7 +29,7 @@ from .._tree import (
 from .._words import describe, lines, listed, name_of, quoted, table
 from .hints import Hints
 from .pattern_walk import Selected
-from .selectors import LayerNumbers, Selector, choose, is_everything, layer_numbers, match, parse, single_layers
+from .selectors import LayerNumbers, Selector, choose, layer_numbers, match, single_layers
 
 Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
@@ -81,7 +82,7 @@ class _Rule:
         """Own path -> the alias by which the leaf is matched, of each leaf that the rule matches."""
 
     def may_take_nothing(self) -> bool:
-        return all(is_everything(part) and not part.takes_away for part in parse(self.selector))
+        return all(is_everything(part) and not part.takes_away for part in parse_selector(self.selector))
 
 
 def _check_are_rules(rules: object) -> None:

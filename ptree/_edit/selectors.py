@@ -1,4 +1,4 @@
-"""Selectors: parse one, match its parts, choose leaves or single layers, add and leave out overlapping layers; problems of
+"""Selectors: match their parts with a tree, choose leaves or single layers, add and leave out overlapping layers; problems of
 what matches nothing.
 
 A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`,
@@ -12,12 +12,12 @@ once for each leaf, with its own path. In a stack `*` and `:` are all layers, an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._paths import Pattern, compile, unused_alternatives
+from .._paths import Part, Pattern, Predicate, Selector, compile, is_everything, parse_selector, unused_alternatives
 from .._tree import (
     BareTree,
     Index,
@@ -34,47 +34,6 @@ from .leaf_names import LeafName, names_of_leaves
 from .pattern_walk import PatternWalk, Selected
 
 K = TypeVar("K")
-
-Predicate: TypeAlias = Callable[[str, Leaf], bool]
-Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector]"
-
-
-class Part(NamedTuple):
-    """One part of a selector: what it matches, and whether that is taken away."""
-
-    test: Pattern | re.Pattern[str] | Predicate
-    takes_away: bool
-
-
-def parse(selector: Selector) -> list[Part]:
-    """Parse a selector into its parts, in order.
-
-    Raises:
-        PatternError: it is no selector, or a pattern in it is malformed.
-    """
-    if isinstance(selector, str):
-        if selector.startswith("!"):
-            return [Part(compile(selector[1:]), takes_away=True)]
-        return [Part(compile(selector), takes_away=False)]
-    if isinstance(selector, re.Pattern) and isinstance(selector.pattern, bytes):
-        raise PatternError(f"the regex {quoted(selector.pattern)} is of bytes, and paths are strings")
-    if isinstance(selector, re.Pattern) or callable(selector):
-        return [Part(selector, takes_away=False)]
-    if isinstance(selector, Sequence) and len(selector) and not isinstance(selector, bytes):
-        return [part for inner in selector for part in parse(inner)]
-    if isinstance(selector, BareTree | Mapping):
-        raise PatternError(f"not a selector: a {type(selector).__name__}; the tree comes first, and then the selector")
-    given = describe(selector) if hasattr(selector, "shape") else quoted(selector)
-    raise PatternError(
-        f"not a selector: {given}; a selector is a pattern such as"
-        " '**/bias', a compiled regex, a function (path, leaf) -> bool, or a sequence of these"
-    )
-
-
-def is_everything(part: Part) -> bool:
-    """Whether a part of a selector is `**`, which means everything, also where there is nothing."""
-    return isinstance(part.test, Pattern) and {*part.test.text.split("/")} == {"**"}
-
 
 # ------------------------------------------------------------------------------- what is selected
 
@@ -166,7 +125,7 @@ def single_layers(selected: Iterable[Selected]) -> str:
 
 def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match:
     """Match a selector with a tree, and list what it selects in listing order; `hints` are shared by several selectors of one tree."""
-    parts = parse(selector)
+    parts = parse_selector(selector)
     hints = Hints(tree) if hints is None else hints
     begins_with_all = parts[0].takes_away
     if len(parts) == 1 and not begins_with_all:
@@ -345,7 +304,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
     Raises:
         PatternError: a part of the selector is malformed or matches none of the names.
     """
-    parts = parse(selector)
+    parts = parse_selector(selector)
     hints = Hints(tree)
     chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].takes_away else {}
     problems: list[str] = []

@@ -13,3 +13,8 @@ from .pattern_syntax import escape as escape
 from .patterns import Pattern as Pattern
 from .patterns import State as State
 from .patterns import compile as compile
+from .selector_parts import Part as Part
+from .selector_parts import Predicate as Predicate
+from .selector_parts import Selector as Selector
+from .selector_parts import is_everything as is_everything
+from .selector_parts import parse_selector as parse_selector
