@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -227,7 +227,7 @@ def _common_path(one: str, other: str) -> str:
     return "/".join(shared)
 
 
-def _mapped(function, names: Names) -> Names:  # noqa: ANN001
+def _mapped(function: Callable[[str], str], names: Names) -> Names:
     return np.array([function(name) for name in names.flat], object).reshape(names.shape)
 
 
