@@ -76,25 +76,24 @@ def readable_paths(source: Source, selector: Selector | None) -> list[str]:
         StructureError: no leaf, or a leaf that the selector names, has numbers.
     """
     chosen = selected(source, selector)
-    readable = [path for path in chosen if _has_numbers(source.leaves[path])]
+    readable = [path for path in chosen if not problem_of(source.leaves[path])]
     if readable:
         return readable
-    problems = [f"{quoted(path)} {_problem(source.leaves[path])}" for path in chosen]
+    problems = [f"{quoted(path)} {problem_of(source.leaves[path])}" for path in chosen]
     if not problems:
         problems = [f"{source.title} has no leaves"]
     raise StructureError(f"there are no numbers to draw: {lines(problems)}")
 
 
-def _has_numbers(leaf: LeafInfo) -> bool:
-    return not leaf.problem and leaf.count > 0 and not leaf.dtype.startswith("key<")
-
-
-def _problem(leaf: LeafInfo) -> str:
+def problem_of(leaf: LeafInfo) -> str:
+    """Why a leaf has no numbers to draw, with what to do about it; "" where it has."""
     if leaf.problem.startswith("has no numbers yet"):
         return f"{leaf.problem}. Draw it first: ptree.init(spec, key)"
+    if leaf.problem:
+        return leaf.problem
     if leaf.dtype.startswith("key<"):
         return "is a PRNG key"
-    return leaf.problem or "has no elements"
+    return "" if leaf.count else f"has no elements: its shape is {leaf.shape}"
 
 
 def layers_of_leaves(source: Source, paths: Iterable[str]) -> list[LayerOfLeaf]:
