@@ -9,11 +9,10 @@ from itertools import product
 import numpy as np
 
 from .._errors import StructureError
-from .._paths import STACKED
+from .._paths import STACKED, Selector
 from .._words import lines, quoted
 from ._moments import Moments, moments_of, together
 from ._quantiles import BitCounts, _bins_in_order
-from .._paths import Selector
 from ._selection import selected
 from ._sources import CHUNK, LeafInfo, Source, in_chunks
 

@@ -81,7 +81,9 @@ def _layer_image(numbers: np.ndarray, shape: Sequence[int]) -> KernelImage:
         return _vector_image(numbers.reshape(-1), shape)
     if len(shape) == 2:
         pixels = _thinned(numbers, _MOST_PIXELS)
-        return KernelImage(np.ma.masked_array(pixels), f"axis 0, {shape[0]:,}", f"axis 1, {shape[1]:,}", _about(shape, pixels))
+        return KernelImage(
+            np.ma.masked_array(pixels), f"axis 0, {shape[0]:,}", f"axis 1, {shape[1]:,}", _about(shape, pixels)
+        )
     if len(shape) == 3:
         return _tiled_matrices(numbers, shape)
     return _filter_grid(numbers, shape)
@@ -106,7 +108,9 @@ def _tiled_matrices(numbers: np.ndarray, shape: Sequence[int]) -> KernelImage:
     columns = math.ceil(math.sqrt(len(tiles) * tiles[0].shape[0] / tiles[0].shape[1]))
     pixels = _montage(tiles, max(1, min(columns, len(tiles))))
     what = f"{len(shown)} of {shape[0]} matrices" if len(shown) < shape[0] else f"{shape[0]} matrices"
-    return KernelImage(pixels, f"axis 1, {shape[1]:,}", f"axis 2, {shape[2]:,}", f"{_shown(shape)}: {what} along axis 0")
+    return KernelImage(
+        pixels, f"axis 1, {shape[1]:,}", f"axis 2, {shape[2]:,}", f"{_shown(shape)}: {what} along axis 0"
+    )
 
 
 def _filter_grid(numbers: np.ndarray, shape: Sequence[int]) -> KernelImage:

@@ -14,28 +14,14 @@ from .._tree import PyTree
 from ..initializers._spread import Spread
 from ._declared import declared_spreads
 from ._distributions import Distribution, distribution_of, layers_of_leaves, readable_paths
-from ._layers import group_by_layer
-from ._plots_figure import (
-    BAD,
-    DATA,
-    DATA_BANDS,
-    DECLARED,
-    PALE,
-    figure_for,
-    grid,
-    label,
-    legend_of,
-    note,
-    panels,
-    tidy,
-)
+from ._plots_figure import BAD, DATA, DATA_BANDS, DECLARED, PALE, figure_for, grid, label, legend_of, note, panels, tidy
+from ._plots_groups import largest_groups, layer_groups, left_out, name_layers, short_names
 from ._sources import source_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-_MOST_PANELS = 16
 _MOST_HISTOGRAMS = 12
 """Layers: of more, bands of quantiles are drawn along the layers."""
 _BINS = 80
@@ -92,8 +78,8 @@ def plot_distributions(
     with source_of(thing) as source:
         paths = readable_paths(source, selector)
         layers = {layer.name: layer for layer in layers_of_leaves(source, paths)}
-        groups = _groups([*layers], in_one=ax is not None)
-        shown = _largest(groups, {name: math.prod(layer.shape) for name, layer in layers.items()})
+        groups = layer_groups([*layers], in_one=ax is not None)
+        shown = largest_groups(groups, {name: math.prod(layer.shape) for name, layer in layers.items()})
         distributions = {name: distribution_of(source, layers[name]) for group in shown.values() for name in group}
     declared = {} if spec is None else declared_spreads(spec)
     drawn = [_panel(title, names, distributions, declared) for title, names in shown.items()]
@@ -104,25 +90,8 @@ def plot_distributions(
         _draw_panel(panel_axes, panel)
     if ax is None:
         legend_of(target, axes)
-        note(target, _left_out(len(groups) - len(shown)))
+        note(target, left_out(len(groups) - len(shown)))
     return target
-
-
-def _groups(names: Sequence[str], *, in_one: bool) -> dict[str, tuple[str, ...]]:
-    if in_one:
-        return {"": tuple(names)}
-    return {group.name: group.paths for group in group_by_layer(names)}
-
-
-def _largest(groups: Mapping[str, tuple[str, ...]], counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
-    """The groups with the most numbers, in their order."""
-    size = {title: sum(counts[name] for name in names) for title, names in groups.items()}
-    kept = sorted(groups, key=lambda title: -size[title])[:_MOST_PANELS]
-    return {title: names for title, names in groups.items() if title in kept}
-
-
-def _left_out(count: int) -> str:
-    return f"{count} smaller groups of leaves are not drawn: give a selector" if count else ""
 
 
 def _panel(
@@ -130,7 +99,7 @@ def _panel(
 ) -> _Panel:
     layers = tuple(distributions[name] for name in names)
     spreads = tuple(_declared_for(layer, declared) for layer in layers)
-    return _Panel(title, _short_names(names), layers, spreads)
+    return _Panel(title, short_names(names), layers, spreads)
 
 
 def _declared_for(distribution: Distribution, declared: Mapping[str, Spread]) -> Spread | None:
@@ -145,17 +114,6 @@ def _declared_for(distribution: Distribution, declared: Mapping[str, Spread]) ->
         if segment.isdecimal() and stacked in declared:
             return declared[stacked]
     return None
-
-
-def _short_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The segment in which the names differ, or the whole names."""
-    segments = [name.split("/") for name in names]
-    if len(names) == 1 or len({len(parts) for parts in segments}) > 1:
-        return tuple(names)
-    different = [place for place, column in enumerate(zip(*segments)) if len({*column}) > 1]
-    if len(different) != 1:
-        return tuple(names)
-    return tuple(parts[different[0]] for parts in segments)
 
 
 # ------------------------------------------------------------------------------ one panel
@@ -248,11 +206,9 @@ def _draw_bands(ax: Axes, panel: _Panel) -> None:
     bad = [place for place, layer in enumerate(panel.layers) if layer.moments.nonfinite]
     if bad:
         places = [0.03] * len(bad)
-        ax.plot(
-            bad, places, "x", color=BAD, label="NaN or inf", transform=ax.get_xaxis_transform(), markersize=5
-        )
+        ax.plot(bad, places, "x", color=BAD, label="NaN or inf", transform=ax.get_xaxis_transform(), markersize=5)
     ax.set_xlim(0, max(len(at) - 1, 1))
-    _name_layers(ax, panel.names)
+    name_layers(ax, panel.names)
 
 
 def _draw_declared_lines(ax: Axes, at: np.ndarray, declared: Sequence[Spread | None]) -> None:
@@ -269,12 +225,3 @@ def _draw_declared_lines(ax: Axes, at: np.ndarray, declared: Sequence[Spread | N
         for side in (0, 1):
             if np.isfinite(ends[:, side]).any():
                 ax.plot(at, ends[:, side], color=DECLARED, linewidth=1.2, linestyle=style, label=text)
-
-
-def _name_layers(ax: Axes, names: Sequence[str]) -> None:
-    """Write some of the names of the layers below the axis, so many as there is room for."""
-    is_numbered = all(name.isdecimal() for name in names)
-    every = max(1, math.ceil(len(names) / (8 if is_numbered else 4)))
-    places = list(range(0, len(names), every))
-    ax.set_xticks(places, [label(names[place], 16) for place in places])
-

@@ -22,9 +22,7 @@ _MOST_COLUMNS = 4
 _LONGEST_TITLE = 44
 
 
-def figure_for(
-    ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float]
-) -> tuple[Any, list[Axes]]:
+def figure_for(ax: Axes | None, figure: Figure | SubFigure | None, size: tuple[float, float]) -> tuple[Any, list[Axes]]:
     """The figure to draw in, and its axes if the caller gave them: those of `ax`, `figure`, or a new one of this size in inches.
 
     Raises:
@@ -72,7 +70,7 @@ def label(name: str, width: int = _LONGEST_TITLE) -> str:
 def tidy(ax: Axes, title: str = "") -> None:
     """Take away what says nothing from axes, and write small."""
     ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
+    ax.tick_params(which="both", labelsize=8)
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_offset_text().set_fontsize(8)
     if title:

@@ -100,4 +100,3 @@ def _extend(pixels: np.ma.MaskedArray, limit: float) -> Any:
 def _aspect(image: KernelImage) -> Any:
     height, width = image.pixels.shape
     return "equal" if 1 / 8 < height / width < 2 else "auto"
-

@@ -223,9 +223,7 @@ def _first_names(item: Call | Loop) -> np.ndarray:
 
 
 def _name(call: Call, index: tuple[int | slice, ...]) -> str:
-    places = [
-        at if isinstance(at, int) and size > 1 else 0 for at, size in zip(index, call.names.shape)
-    ]
+    places = [at if isinstance(at, int) and size > 1 else 0 for at, size in zip(index, call.names.shape)]
     return str(call.names[tuple(places)])
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from ._distributions import LayerOfLeaf, chunks_of
 from ._sources import Source
 
-LARGEST_SIDE = 4096
+LARGEST_SIDE = 2048
 """The shorter side of a matrix up to which all singular values are computed; of a larger one, the first ones."""
 MOST_VALUES = 256
 """Singular values of a matrix both of whose sides are larger."""
 
-_ROWS_AT_ONCE = 1 << 20  # numbers
+_NUMBERS_AT_ONCE = 1 << 20
 _ITERATIONS = 4
 
 
@@ -37,7 +37,7 @@ def singular_values(source: Source, layer: LayerOfLeaf) -> np.ndarray:
     """The singular values of a layer, the largest first; empty where a number is not finite or is complex.
 
     They are the roots of the eigenvalues of the smaller of the products `A' A` and `A A'`, added up in float64 from
-    blocks of rows: values below 1e-8 of the largest are rounding errors. Where both sides have more than 4,096 numbers, the
+    blocks of rows: values below 1e-8 of the largest are rounding errors. Where both sides have more than 2,048 numbers, the
     largest 256 come from four steps of subspace iteration with random vectors (Halko, Martinsson and Tropp 2011, 4.4),
     which are a little too small where the values fall slowly.
 
@@ -62,14 +62,14 @@ def largest_singular_vectors(source: Source, layer: LayerOfLeaf, count: int) -> 
         gram = _gram(blocks, columns)
         return _roots(gram, min(rows, columns), count)
     if rows <= LARGEST_SIDE and not count:
-        gram = _gram_of_rows(blocks, rows)
+        gram = _gram_of_rows(source, layer, rows)
         return _roots(gram, min(rows, columns), 0)
     return _by_subspace_iteration(blocks, columns, count)
 
 
 def _row_blocks(source: Source, layer: LayerOfLeaf, columns: int) -> Iterator[np.ndarray]:
     """Blocks of whole rows in float64, of bounded size."""
-    at_once = max(1, _ROWS_AT_ONCE // columns) * columns
+    at_once = max(1, _NUMBERS_AT_ONCE // columns) * columns
     parts: list[np.ndarray] = []
     size = 0
     for chunk in chunks_of(source, layer):
@@ -99,11 +99,16 @@ def _gram(blocks: Callable[[], Iterator[np.ndarray]], columns: int) -> np.ndarra
     return gram
 
 
-def _gram_of_rows(blocks: Callable[[], Iterator[np.ndarray]], rows: int) -> np.ndarray:
-    """The products of all rows with each other, of a matrix that has few rows; so it fits twice in memory."""
+def _gram_of_rows(source: Source, layer: LayerOfLeaf, rows: int) -> np.ndarray:
+    """The products of all rows with each other, of a matrix of few long rows, which is held in its own dtype."""
+    matrix = np.concatenate([chunk.copy() for chunk in chunks_of(source, layer)]).reshape(rows, -1)
+    gram = np.zeros((rows, rows))
+    at_once = max(1, _NUMBERS_AT_ONCE // rows)
     with np.errstate(all="ignore"):
-        matrix = np.concatenate(list(blocks()))
-        return matrix @ matrix.T
+        for first in range(0, matrix.shape[1], at_once):
+            block = _as_floats(matrix[:, first : first + at_once])
+            gram += block @ block.T
+    return gram
 
 
 def _roots(gram: np.ndarray, most: int, count: int) -> tuple[np.ndarray, np.ndarray]:
