@@ -81,11 +81,14 @@ def _layers_with_overlap(names: Sequence[str]) -> set[str]:
 def _left_out(found: Similarity, groups: int) -> str:
     parts: list[str] = []
     if found.only_one:
-        parts.append(f"{len(found.only_one)} leaves are only in one of the two")
+        parts.append(f"leaves in one of the two alone: {len(found.only_one)}")
     if found.other_shape:
-        parts.append(f"{len(found.other_shape)} have another shape")
+        parts.append(f"leaves of another shape: {len(found.other_shape)}")
+    unknown = sum(math.isnan(layer.relative) for layer in found.layers)
+    if unknown:
+        parts.append(f"layers with NaN or inf, not drawn: {unknown}")
     if groups:
-        parts.append(f"{groups} smaller groups are not drawn: give a selector")
+        parts.append(f"smaller groups that are not drawn: {groups}; give a selector")
     return "; ".join(parts)
 
 
@@ -117,6 +120,7 @@ def _draw(
         if alone and lines:
             ax.axvline(longest - 1 + step / 2, color="#cccccc", linewidth=0.8)
         _set_ticks(ax, longest, places, alone)
+        ax.set_xlim(-0.5 * step, longest - 1 + step * (len(alone) + 1))
         ax.grid(axis="y", color="#eeeeee")
     _set_scales(axes, [_value(layer, "relative change") for layer in layers.values()])
     for ax in axes[:-1]:
@@ -150,5 +154,6 @@ def _set_scales(axes: Sequence[Axes], changes: Sequence[float]) -> None:
     if positive and max(positive) > 30 * min(positive):
         # linear below the least change, so that layers that did not change are there
         axes[1].set_yscale("symlog", linthresh=min(positive))
-    axes[1].set_ylim(bottom=0)
+    largest = max((change for change in changes if math.isfinite(change)), default=0.0)
+    axes[1].set_ylim(0, 1.3 * largest or 1)
     axes[2].set_ylim(0, 1.05)

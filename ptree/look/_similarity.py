@@ -30,7 +30,7 @@ class LayerSimilarity:
     relative: float
     """|b - a| / |a|; infinite where a is zero and b is not."""
     overlap: float
-    """Of the subspaces of the 8 largest singular values, on the side of the last axis: the mean of the squared cosines of
+    """Of the subspaces of the 8 largest singular values (half of all, if there are fewer than 16), on the side of the last axis: the mean of the squared cosines of
     the principal angles, 1 where they are the same and about 8 / n where they are random. NaN where it is not computed."""
 
 
@@ -62,7 +62,7 @@ def similarity_of(
     others = tuple(path for path in common if path not in {*same})
     only_one = [path for path in paths if path not in there]
     if selector is None:
-        only_one += [path for path in b.leaves if path in there and path not in {*paths}]
+        only_one += sorted(there - {*paths})
     if not same:
         raise StructureError(
             f"the two have no leaf of the same path and shape: {listed(a.leaves)} and {listed(b.leaves)}."
@@ -131,7 +131,7 @@ def _ratio(change: float, length: float) -> float:
 
 def _overlap(a: Source, b: Source, layer: LayerOfLeaf) -> float:
     rows, columns = matrix_shape(layer)
-    count = min(_DIRECTIONS, rows, columns)
+    count = min(_DIRECTIONS, max(min(rows, columns) // 2, 1))  # all directions together are always the same space
     one, _ = largest_singular_vectors(a, layer, count)
     other, _ = largest_singular_vectors(b, layer, count)
     if not one.size or not other.size:
