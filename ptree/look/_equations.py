@@ -29,7 +29,21 @@ class Step:
     equation: JaxprEqn
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    body: Program | None = None
+    scope: int
+    """The number of the call that it is in, such as the compiled call of one layer; 0 outside of calls."""
+    scan: Scan | None = None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A loop: its body, whose inputs are the same in each iteration, then carried on, then one for each iteration."""
+
+    body: Program
+    same: int
+    carried: int
+    length: int
+    is_whole: bool = True
+    """Whether no input and no output of the equation is left out."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +56,8 @@ class Program:
     constants: Mapping[int, Any]
     shapes: Mapping[int, Any]
     """Number of a value -> its shape and dtype."""
-
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Compute the outputs, equation by equation."""
-        values = self.start(inputs)
-        for step in self.steps:
-            values.update(zip(step.outputs, run_step(step, [values[at] for at in step.inputs])))
-        return [values[at] for at in self.outputs]
+    scopes: Mapping[int, Sequence[int]]
+    """Number of a call that is inlined -> the numbers of its inputs."""
 
     def start(self, inputs: Sequence[Any]) -> dict[int, Any]:
         """The values that are there before the first equation."""
@@ -61,7 +70,7 @@ def program_of(closed: ClosedJaxpr) -> Program:
 
 
 def run_step(step: Step, inputs: Sequence[Any]) -> list[Any]:
-    """Compute one equation that is not a scan."""
+    """Compute one equation, as it was traced."""
     equation = step.equation
     bound: Any = equation.primitive.get_bind_params(equation.params)
     # before JAX 0.10 the functions of an equation, such as those of jax.custom_jvp, are given apart
@@ -70,20 +79,14 @@ def run_step(step: Step, inputs: Sequence[Any]) -> list[Any]:
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
-def scan_sizes(step: Step) -> tuple[int, int, int]:
-    """Of a scan: how many inputs are the same in each iteration, how many are carried on, and the number of iterations."""
-    options = step.equation.params
-    return options["num_consts"], options["num_carry"], options["length"]
-
-
 # ------------------------------------------------------------------------------ flattening
 
 
 def _program(jaxpr: Jaxpr, constants: Sequence[Any]) -> Program:
     lister = _Lister()
     inputs = lister.new_values(jaxpr.invars)
-    outputs = lister.list_equations(jaxpr, constants, inputs)
-    return Program(tuple(inputs), tuple(outputs), tuple(lister.steps), lister.constants, lister.shapes)
+    outputs = lister.list_equations(jaxpr, constants, inputs, 0)
+    return Program(tuple(inputs), tuple(outputs), tuple(lister.steps), lister.constants, lister.shapes, lister.scopes)
 
 
 @dataclass
@@ -93,6 +96,7 @@ class _Lister:
     steps: list[Step] = field(default_factory=list)
     constants: dict[int, Any] = field(default_factory=dict)
     shapes: dict[int, Any] = field(default_factory=dict)
+    scopes: dict[int, list[int]] = field(default_factory=dict)
 
     def new_values(self, variables: Sequence[Any]) -> list[int]:
         numbers: list[int] = []
@@ -101,7 +105,7 @@ class _Lister:
             self.shapes[numbers[-1]] = variable.aval
         return numbers
 
-    def list_equations(self, jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[int]) -> list[int]:
+    def list_equations(self, jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[int], scope: int) -> list[int]:
         """Add the equations of a function that is called with these values; return the numbers of its outputs."""
         number_of = dict(zip(jaxpr.invars, inputs))
         for variable, constant in zip(jaxpr.constvars, constants):
@@ -110,7 +114,7 @@ class _Lister:
             number_of[variable] = number
         for equation in jaxpr.eqns:
             arguments = [self._number(variable, number_of) for variable in equation.invars]
-            number_of.update(zip(equation.outvars, self._list_equation(equation, arguments)))
+            number_of.update(zip(equation.outvars, self._list_equation(equation, arguments, scope)))
         return [self._number(variable, number_of) for variable in jaxpr.outvars]
 
     def _number(self, variable: Any, number_of: Mapping[Any, int]) -> int:
@@ -120,15 +124,23 @@ class _Lister:
         self.constants[number] = variable.val
         return number
 
-    def _list_equation(self, equation: JaxprEqn, arguments: list[int]) -> list[int]:
+    def _list_equation(self, equation: JaxprEqn, arguments: list[int], scope: int) -> list[int]:
         name = equation.primitive.name
         if name in _CALLS:
             inner, constants = _opened(equation.params[_CALLS[name]])
-            return self.list_equations(inner, constants, arguments)
-        body = _program(*_opened(equation.params["jaxpr"])) if name == "scan" else None
+            own_scope = len(self.scopes) + 1
+            self.scopes[own_scope] = arguments
+            return self.list_equations(inner, constants, arguments, own_scope)
         outputs = self.new_values(equation.outvars)
-        self.steps.append(Step(equation, tuple(arguments), tuple(outputs), body))
+        scan = _scan_of(equation) if name == "scan" else None
+        self.steps.append(Step(equation, tuple(arguments), tuple(outputs), scope, scan))
         return outputs
+
+
+def _scan_of(equation: JaxprEqn) -> Scan:
+    options = equation.params
+    body = _program(*_opened(options["jaxpr"]))
+    return Scan(body, options["num_consts"], options["num_carry"], options["length"])
 
 
 def _opened(function: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, Sequence[Any]]:
@@ -147,19 +159,35 @@ def _live(program: Program) -> Program:
     for step in reversed(program.steps):
         if needed.isdisjoint(step.outputs):
             continue
-        kept = step if step.body is None else _live_scan(step, step.body, needed)
+        kept = step if step.scan is None else _live_scan(step, step.scan, needed)
         needed.update(kept.inputs)
         steps.append(kept)
     return replace(program, steps=tuple(reversed(steps)))
 
 
-def _live_scan(step: Step, body: Program, needed: set[int]) -> Step:
-    """A scan without the stacked outputs that nothing uses; what it carries on may be used by the next iteration."""
-    _, carried, _ = scan_sizes(step)
-    kept = [at for at, number in enumerate(step.outputs) if at < carried or number in needed]
-    outputs = tuple(step.outputs[at] for at in kept)
-    live_body = _live(replace(body, outputs=tuple(body.outputs[at] for at in kept)))
-    return replace(step, outputs=outputs, body=live_body)
+def _live_scan(step: Step, scan: Scan, needed: set[int]) -> Step:
+    """A scan without the inputs that nothing in it uses, and without the stacked outputs that nothing uses.
+
+    What it carries on may be used by the next iteration. Without the inputs go, say, the keys of a dropout that is off.
+    """
+    outputs = [at for at, number in enumerate(step.outputs) if at < scan.carried or number in needed]
+    body = _live(replace(scan.body, outputs=tuple(scan.body.outputs[at] for at in outputs)))
+    used = {number for inner in body.steps for number in inner.inputs} | {*body.outputs}
+    carry = range(scan.same, scan.same + scan.carried)
+    inputs = [at for at, number in enumerate(body.inputs) if number in used or at in carry]
+    live = Scan(
+        replace(body, inputs=tuple(body.inputs[at] for at in inputs)),
+        sum(at < scan.same for at in inputs),
+        scan.carried,
+        scan.length,
+        is_whole=len(inputs) == len(step.inputs) and len(outputs) == len(step.outputs),
+    )
+    return replace(
+        step,
+        inputs=tuple(step.inputs[at] for at in inputs),
+        outputs=tuple(step.outputs[at] for at in outputs),
+        scan=live,
+    )
 
 
 def is_float(shape: Any) -> bool:

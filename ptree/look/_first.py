@@ -52,7 +52,7 @@ def first(
     >>> x = jax.random.normal(jax.random.key(1), (32, 64))
     >>> start = first(nn.Sequential(*layers), x, jax.random.key(0))
     >>> start.verdicts[0]
-    'activations shrink from 0.0801 to 1.05e-10 over 9 layers: vanishing'
+    'activations shrink from 0.079... to ...e-10 over 9 layers: vanishing'
 
     The parameters are drawn as `ptree.init` does, and one batch runs forward and backward, as in training if the model
     has `updated`. Layers are found in what JAX traces: a layer is a node whose leaves are used one after the other,
@@ -105,7 +105,9 @@ def _refuse_without_values(x: PyTree) -> None:
 def _spec(model: Callable[..., PyTree], x: PyTree, params: PyTree) -> PyTree:
     if params is not None:
         return params
-    if isinstance(model, type) or not isinstance(model, _Layer):
+    if isinstance(model, type):
+        raise LayerError(f"expected a layer, got the class {model.__name__}: call it first, {model.__name__}(...)")
+    if not isinstance(model, _Layer):
         raise LayerError(
             f"expected a layer with spec(x), got {describe(model)}."
             " Of a function f(params, x) give the parameters: first(f, x, key, params=params)"

@@ -7,13 +7,14 @@ import io
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from .._words import printable, table
+from ._layers import LayerGroup, group_by_layer, sparkline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -70,7 +71,7 @@ class FirstLeaf:
     def problem(self) -> str:
         """What is wrong with the leaf: numbers that are not finite, or a spread that is not the declared one; "" if nothing is."""
         if self.nonfinite:
-            return f"{self.nonfinite:,} numbers are NaN or inf"
+            return f"NaN or inf in {self.nonfinite:,} of {math.prod(self.shape):,} numbers"
         if self.declared_std is None or not self.count:
             return ""
         # of a Gaussian; of other distributions without long tails it is less
@@ -96,7 +97,7 @@ class First:
         activations = [layer.source for layer in self.layers[1:] if layer.source is not None]
         gradients = [layer.gradient for layer in reversed(self.layers[:-1])]
         problems = [f"{leaf.path}: {leaf.problem}" for leaf in self.leaves if leaf.problem]
-        return (_verdict("activations", activations), _verdict("gradients, backward,", gradients), *problems)
+        return (_verdict("activations", activations), _verdict("gradients", gradients, "backward "), *problems)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain Python that JSON can hold: NaN and infinite numbers as text."""
@@ -123,8 +124,8 @@ class First:
             color: with ANSI codes: what is wrong is red.
         """
         verdicts = [_colored(line, color and _is_bad(line)) for line in self.verdicts]
-        layers = _fitting(self._layer_cells(), [1, 2, 3], width)
-        leaves = _fitting(self._leaf_cells(), [1, 2, 3], width)
+        layers = _fitting(self._layer_table(), width)
+        leaves = _fitting(self._leaf_table(), width)
         return "\n".join([*verdicts, "", *layers, "", *leaves])
 
     def __repr__(self) -> str:
@@ -136,7 +137,7 @@ class First:
             f'<div style="color:{"#c62828" if _is_bad(line) else "inherit"}">{escape(printable(line))}</div>'
             for line in self.verdicts
         )
-        return verdicts + _html_table(self._layer_cells()) + _html_table(self._leaf_cells())
+        return verdicts + _html_table(self._layer_table()) + _html_table(self._leaf_table())
 
     def plot(self, *, figure: Figure | SubFigure | None = None) -> Figure:
         """Draw activations and gradients along the layers, on a scale of powers of ten.
@@ -148,38 +149,44 @@ class First:
 
         return plot_first(self.layers, self.verdicts[:2], figure)
 
-    def _layer_cells(self) -> list[list[str]]:
-        rows = [["layer", "in", "out", "gradient"]]
-        for layer in self.layers:
-            rows.append([layer.path, _number(layer.source), _number(layer.output), _number(layer.gradient)])
-        return rows
+    def _layer_table(self) -> list[list[str]]:
+        columns = {
+            "in": [layer.source for layer in self.layers],
+            "out": [layer.output for layer in self.layers],
+            "gradient": [layer.gradient for layer in self.layers],
+        }
+        return _rows("layer", [layer.path for layer in self.layers], columns, bars=("in", "gradient"))
 
-    def _leaf_cells(self) -> list[list[str]]:
-        rows = [["leaf", "declared std", "std", "gradient", "bounds"]]
-        for leaf in self.leaves:
-            numbers = [_number(leaf.declared_std), _number(leaf.std), _number(leaf.gradient)]
-            rows.append([leaf.path, *numbers, _bounds(leaf.bounds)])
-        return rows
+    def _leaf_table(self) -> list[list[str]]:
+        columns: dict[str, list[float | None]] = {}
+        if any(leaf.declared_std is not None for leaf in self.leaves):
+            columns["declared"] = [leaf.declared_std for leaf in self.leaves]
+        columns |= {
+            "std": [leaf.std for leaf in self.leaves],
+            "gradient": [leaf.gradient for leaf in self.leaves],
+        }
+        return _rows("leaf", [leaf.path for leaf in self.leaves], columns, bars=("std",))
 
 
 # ------------------------------------------------------------------------------ verdicts
 
 
-def _verdict(what: str, values: Sequence[float]) -> str:
+def _verdict(what: str, values: Sequence[float], direction: str = "") -> str:
     """Say how the size of a signal changes from its first layer to its last."""
     if len(values) < 2:
         return f"{what} flow through too few layers to compare"
+    count = len(values)
     broken = next((at for at, value in enumerate(values) if not math.isfinite(value)), None)
     if broken is not None:
-        return f"{what} are NaN or inf from layer {broken + 1} of {len(values)} on: exploding"
+        return f"{what} are NaN or inf {direction}from layer {broken + 1} of {count} on"
     start, end = values[0], values[-1]
     if start == 0 or end == 0:
         zero = next(at for at, value in enumerate(values) if value == 0)
-        return f"{what} are 0 from layer {zero + 1} of {len(values)} on: nothing flows"
-    between = f"from {start:.3g} to {end:.3g} over {len(values)} layers"
+        return f"{what} are 0 {direction}from layer {zero + 1} of {count} on: nothing flows"
+    between = f"from {start:.3g} to {end:.3g} {direction}over {count} layers"
     ratio = end / start
     if 1 / _STEADY <= ratio <= _STEADY:
-        return f"{what} stay near {start:.3g}, {end:.3g} after {len(values)} layers: steady"
+        return f"{what} go {between}: steady"
     if ratio < 1:
         return f"{what} shrink {between}{': vanishing' if ratio < _VANISHING else ''}"
     return f"{what} grow {between}{': exploding' if ratio > _EXPLODING else ''}"
@@ -199,26 +206,62 @@ def _number(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.3g}"
 
 
-def _bounds(bounds: tuple[float, float] | None) -> str:
-    if bounds is None or not any(map(math.isfinite, bounds)):
+def _rows(
+    head: str, names: Sequence[str], columns: Mapping[str, Sequence[float | None]], bars: Sequence[str]
+) -> list[list[str]]:
+    """A row for each name; of many names one for each group of layers, with the first and the last number and bars by layer."""
+    place_of = {name: at for at, name in enumerate(names)}
+    groups = [LayerGroup(name, (name,)) for name in names]
+    if len(names) > _MOST_ROWS:
+        groups = group_by_layer(names)
+    has_bars = any(len(group.paths) > 1 for group in groups)
+    rows = [[head, *columns, *(f"{bar} by layer" for bar in bars if has_bars)]]
+    for group in groups:
+        values = {name: [column[place_of[path]] for path in group.paths] for name, column in columns.items()}
+        cells = [_first_and_last(column) for column in values.values()]
+        lines = [_logarithmic_bars(values[bar]) for bar in bars if has_bars]
+        rows.append([group.name, *cells, *lines])
+    return rows
+
+
+def _first_and_last(values: Sequence[float | None]) -> str:
+    first, last = _number(values[0]), _number(values[-1])
+    return first if first == last else f"{first}..{last}"
+
+
+def _logarithmic_bars(values: Sequence[float | None]) -> str:
+    """Bars of the logarithms; a steady signal has bars of one height."""
+    positive = [value for value in values if value is not None and 0 < value < math.inf]
+    if len(values) < 2 or not positive:
         return ""
-    return f"{bounds[0]:.3g}..{bounds[1]:.3g}"
+    if max(positive) < _STEADY * min(positive):
+        return sparkline([1.0] * len(positive))
+    lowest = math.log10(min(positive))
+    return sparkline([_log10(value, lowest) for value in values])
 
 
-def _fitting(rows: list[list[str]], right: Sequence[int], width: int) -> list[str]:
-    """A table, without its last columns where they leave no room for names, and without its middle where it is long."""
-    while len(rows[0]) > 3 and _width(rows) > width:
-        rows = [row[:-1] for row in rows]
+def _log10(value: float | None, lowest: float) -> float:
+    if value is None or not math.isfinite(value):
+        return math.nan
+    return math.log10(value) if value > 0 else lowest
+
+
+def _fitting(rows: list[list[str]], width: int) -> list[str]:
+    """A table without its last columns where they leave no room for names, and without its middle where it is long."""
     header, *others = rows
     if len(others) > _MOST_ROWS:
         head, tail = others[: _MOST_ROWS // 2], others[-_MOST_ROWS // 2 :]
         others = [*head, [f"... {len(others) - _MOST_ROWS} more"] + [""] * (len(header) - 1), *tail]
-    return table([header, *others], right=right, width=width)
+    rows = [header, *others]
+    while len(rows[0]) > 3 and _width(rows) > width:
+        rows = [row[:-1] for row in rows]
+    return table(rows, right=range(1, 4), width=width)
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
-    columns = zip(*rows)
-    return sum(min(max(map(len, column)), 40) + 2 for column in columns) - 2
+    """The width of a table whose names may be shortened to 24 characters."""
+    longest = [max(map(len, column)) for column in zip(*rows)]
+    return min(longest[0], 24) + sum(longest[1:]) + 2 * len(longest[1:])
 
 
 def _colored(line: str, is_red: bool) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .._paths import STACKED
-from ._equations import Program, Step, is_float, scan_sizes
+from ._equations import Program, Scan, Step, is_float
 
 _SHAPE_ONLY = {"reshape", "convert_element_type", "transpose", "squeeze", "broadcast_in_dim", "expand_dims", "copy"}
 """Primitives after which a value is still the output of the layer before: they change its shape or dtype alone."""
@@ -53,9 +53,9 @@ class Calls:
         ordered: list[Call | Loop] = []
         for at, step in enumerate(program.steps):
             ordered += self.ends.get(at, [])
-            if at in self.loops and step.body is not None:
-                inner = self.loops[at].in_order(step.body)
-                ordered.append(Loop(inner, scan_sizes(step)[2]))
+            if at in self.loops and step.scan is not None:
+                inner = self.loops[at].in_order(step.scan.body)
+                ordered.append(Loop(inner, step.scan.length))
         return tuple(ordered)
 
 
@@ -84,6 +84,8 @@ class _Use:
     source: int
     output: int
     end: int
+    scope: int
+    """The call of a function that all of it is in; 0 if there is none."""
 
 
 class _Finder:
@@ -112,8 +114,8 @@ class _Finder:
                 self.leaves.update(dict.fromkeys(step.outputs, leaves))
             return
         self.flowing.update(step.outputs)
-        if step.body is not None:
-            self._go_into(at, step, step.body)
+        if step.scan is not None:
+            self._go_into(at, step, step.scan)
         elif leaves:
             self._add_use(at, step, leaves)
         else:
@@ -134,14 +136,15 @@ class _Finder:
         outputs = [number for number in step.outputs if is_float(shapes[number])]
         if not outputs:
             return
-        sources = [number for number in step.inputs if number in self.flowing]
+        source = self._floating([number for number in step.inputs if number in self.flowing])
         node = _node(leaves)
-        before = self.use_of.get(sources[0])
+        before = self.use_of.get(source)
         if before is not None and _is_same(before.node, node):
             before.output, before.end = outputs[0], at
+            before.scope = step.scope if step.scope == before.scope else 0
             self.use_of[outputs[0]] = before
             return
-        use = _Use(node, _common(leaves), sources[0], outputs[0], at)
+        use = _Use(node, _common(leaves), source, outputs[0], at, step.scope)
         self.uses.append(use)
         self.use_of[outputs[0]] = use
 
@@ -149,10 +152,27 @@ class _Finder:
         is_alone = all(_is_same(other.leaf, use.leaf) for other in self.uses if _is_same(other.node, use.node))
         # the leaves of the root have no node with a name
         has_name = all(use.node.flat)
-        return Call(self.counter.next(), use.node if is_alone and has_name else use.leaf, use.source, use.output)
+        names = use.node if is_alone and has_name else use.leaf
+        return Call(self.counter.next(), names, self._source(use), use.output)
 
-    def _go_into(self, at: int, step: Step, body: Program) -> None:
-        same, carried, length = scan_sizes(step)
+    def _source(self, use: _Use) -> int:
+        """What flows in: into the compiled call that is this layer's alone, or else into its first equation.
+
+        The first equation with a leaf of a norm comes after it has divided by the spread of what flows in.
+        """
+        is_shared = any(other.scope == use.scope for other in self.uses if other is not use)
+        if not use.scope or is_shared:
+            return use.source
+        flowing = [number for number in self.program.scopes[use.scope] if number in self.flowing]
+        return self._floating(flowing) if flowing else use.source
+
+    def _floating(self, numbers: Sequence[int]) -> int:
+        """The first value of floats, rather than tokens or a mask; the first value where there is none."""
+        floats = [number for number in numbers if is_float(self.program.shapes[number])]
+        return (floats or numbers)[0]
+
+    def _go_into(self, at: int, step: Step, scan: Scan) -> None:
+        body, same, carried, length = scan.body, scan.same, scan.carried, scan.length
         leaves: dict[int, tuple[Names, ...]] = {}
         flowing: set[int] = set()
         for place, (outside, inside) in enumerate(zip(step.inputs, body.inputs)):

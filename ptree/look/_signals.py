@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._tree import PyTree
-from ._equations import Program, Step, is_float, program_of, run_step, scan_sizes
+from ._equations import Program, Scan, Step, is_float, program_of, run_step
 from ._layer_calls import Call, Calls, Loop, find_calls
+
+_MOST_COMPILED = 300
+"""Equations that are compiled as one program. Of more, each is run for itself: of 1,200, a sixth of the time."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,6 @@ def signals_of(
     outputs = jax.tree.structure(jax.eval_shape(function, leaves, x))
     floats = [path for path in paths if jnp.issubdtype(jnp.result_type(leaves[path]), jnp.floating)]
 
-    # not compiled as a whole: of 300 layers that takes three times as long as this, equation by equation
     def run(trained: Mapping[str, Any], slots: _Slots, leaves: Mapping[str, Any], x: PyTree) -> tuple[jax.Array, Any]:
         every = {**leaves, **trained}
         inputs = [every[path] for path in paths] + jax.tree.leaves(x)
@@ -75,7 +77,8 @@ def signals_of(
         sizes = {path: _measure(value) for path, value in of_leaves.items() if value.size}
         return measured, of_slots, sizes
 
-    measured, of_slots, of_leaves = jax.device_get(measure(dict(leaves), x))
+    compute = jax.jit(measure) if len(program.steps) <= _MOST_COMPILED else measure
+    measured, of_slots, of_leaves = jax.device_get(compute(dict(leaves), x))
     reader = _Reader(measured, of_slots)
     gradients = {path: _size(numbers) for path, numbers in of_leaves.items()}
     return Signals(tuple(_with_counts(reader.read(ordered, ()))), gradients)
@@ -105,13 +108,11 @@ def _run_measured(program: Program, calls: Calls, inputs: Sequence[Any], slots: 
     measured: _Measured = {}
     for at, step in enumerate(program.steps):
         arguments = [values[number] for number in step.inputs]
-        if at in calls.loops and step.body is not None:
-            outputs, inner = _run_scan(step, step.body, calls.loops[at], arguments, slots)
-            measured.update(inner)
-        elif step.body is not None:
-            outputs, _ = _run_scan(step, step.body, Calls(), arguments, {})
-        else:
+        if step.scan is None or (step.scan.is_whole and at not in calls.loops):
             outputs = run_step(step, arguments)
+        else:
+            outputs, inner = _run_scan(step, step.scan, calls.loops.get(at, Calls()), arguments, slots)
+            measured.update(inner)
         values.update(zip(step.outputs, outputs))
         for call in calls.ends.get(at, []):
             output = values[call.output]
@@ -123,23 +124,23 @@ def _run_measured(program: Program, calls: Calls, inputs: Sequence[Any], slots: 
 
 
 def _run_scan(
-    step: Step, body: Program, calls: Calls, inputs: Sequence[Any], slots: _Slots
+    step: Step, scan: Scan, calls: Calls, inputs: Sequence[Any], slots: _Slots
 ) -> tuple[list[Any], _Measured]:
     """A scan with the slots of its calls among what it scans over, and with what they measure among what it stacks."""
-    same, carried, length = scan_sizes(step)
+    same, carried = scan.same, scan.carried
     options = step.equation.params
     inside = {number: slots[number] for number in _numbers(calls)}
 
     def one(carry: list[Any], scanned: tuple[list[Any], _Slots]) -> tuple[list[Any], tuple[list[Any], _Measured]]:
         parts, own_slots = scanned
-        outputs, measured = _run_measured(body, calls, [*inputs[:same], *carry, *parts], own_slots)
+        outputs, measured = _run_measured(scan.body, calls, [*inputs[:same], *carry, *parts], own_slots)
         return outputs[:carried], (outputs[carried:], measured)
 
     carry, (stacked, measured) = jax.lax.scan(
         one,
         list(inputs[same : same + carried]),
         (list(inputs[same + carried :]), inside),
-        length,
+        scan.length,
         reverse=options["reverse"],
         unroll=options["unroll"],
     )
