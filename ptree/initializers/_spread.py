@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from . import _distributions, _fans, _values
@@ -41,7 +42,7 @@ def spread_of(initializer: Initializer, shape: tuple[int, ...], dtype: DTypeLike
 
 def _of_draw(draw: Draw, shape: tuple[int, ...]) -> Spread | None:
     formula = _FORMULAS.get(draw.function)
-    if formula is None or any(isinstance(number, jax.core.Tracer) for number in draw.numbers):
+    if formula is None or any(isinstance(number, Tracer) for number in draw.numbers):
         return None
     return formula(draw, shape)
 

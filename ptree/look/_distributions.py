@@ -12,7 +12,7 @@ from .._errors import StructureError
 from .._paths import STACKED, Selector
 from .._words import lines, quoted
 from ._moments import Moments, moments_of, together
-from ._quantiles import BitCounts, _bins_in_order
+from ._quantiles import BitCounts, _bins_in_order, _nearer_to_zero
 from ._selection import selected
 from ._sources import CHUNK, LeafInfo, Source, in_chunks
 
@@ -48,7 +48,8 @@ class Distribution:
     @property
     def is_constant(self) -> bool:
         """Whether all finite numbers are the same, such as the zeros of a bias at the start."""
-        return self.moments.count > 0 and self.moments.squares == 0
+        rounding = 1e-7 * abs(self.moments.mean)
+        return self.moments.finite > 0 and self.moments.std <= rounding
 
     @property
     def is_complex(self) -> bool:
@@ -60,9 +61,9 @@ class Distribution:
         The numbers are known to 0.8 percent, so bins that are narrower than that share have gaps.
         """
         if self.is_constant:
-            return np.histogram(self.quantiles([0.5]), edges)[0] * self.moments.count
+            return np.histogram(self.quantiles([0.5]), edges)[0] * self.moments.finite
         order, low, high = _bins_in_order()
-        middles = low if self.counts.is_exact else (low + high) / 2
+        middles = _nearer_to_zero(low, high) if self.counts.is_exact else (low + high) / 2
         histogram, _ = np.histogram(middles, edges, weights=self.counts.counts[order])
         return histogram
 

@@ -179,7 +179,7 @@ def _leaf_row(path: str, leaf: Any, declared: Spread | None, signals: Signals) -
         float(np.real(moments.mean)),
         moments.std,
         moments.largest,
-        moments.count,
+        moments.finite,
         moments.nonfinite,
         None if gradient is None else gradient.rms,
     )

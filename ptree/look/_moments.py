@@ -19,8 +19,8 @@ _LARGEST_SQUARE = 1e37
 class Moments(NamedTuple):
     """Moments of some numbers of a leaf. Mean, spread and largest are those of the finite numbers."""
 
-    count: int
-    """How many are finite."""
+    finite: int
+    """How many are."""
     mean: complex
     squares: float
     """The squared distances from the mean, added up, in units of `scale ** 2`: squares of large numbers would overflow."""
@@ -34,13 +34,13 @@ class Moments(NamedTuple):
     @property
     def std(self) -> float:
         """The standard deviation of all numbers, not of a sample of them; NaN where no number is finite."""
-        return self.scale * math.sqrt(self.squares / self.count) if self.count else math.nan
+        return self.scale * math.sqrt(self.squares / self.finite) if self.finite else math.nan
 
     @property
     def norm(self) -> float:
         """The square root of the sum of squares."""
         share = abs(self.mean) / self.scale
-        return self.scale * math.sqrt(self.squares + self.count * share * share)
+        return self.scale * math.sqrt(self.squares + self.finite * share * share)
 
 
 NONE = Moments(0, math.nan, 0.0, 1.0, 0.0, 0, 0, -1)
@@ -64,6 +64,8 @@ def _of_floats(numbers: np.ndarray) -> Moments | None:
     """Moments in f32, at a third of the time of f64; None where f32 is not enough, or where a number is not finite."""
     count = numbers.size
     square = _sum_of_squares(numbers) / count
+    if square == 0 and not numbers.any():  # a bias before training, a leaf that did not change
+        return Moments(count, 0.0, 0.0, 1.0, 0.0, count, 0, -1)
     if not _LEAST_SQUARE < square < _LARGEST_SQUARE:  # False of NaN
         return None
     mean = float(np.add.reduce(numbers)) / count
@@ -94,12 +96,11 @@ def _of_any(numbers: np.ndarray, start: int) -> Moments:
         numbers = numbers[is_finite]
     if not count:
         return NONE._replace(nonfinite=nonfinite, first=first)
-    sizes = np.maximum(np.abs(numbers.real), np.abs(numbers.imag))
-    scale = _power_of_two(float(sizes.max()))
+    scale = _power_of_two(float(max(np.abs(np.real(numbers)).max(), np.abs(np.imag(numbers)).max())))
     numbers = numbers / scale
     share = numbers.mean()
     distances = numbers - share
-    squares = float(np.square(distances.real).sum() + np.square(distances.imag).sum())
+    squares = float(np.square(np.real(distances)).sum() + np.square(np.imag(distances)).sum())
     largest = float(np.abs(numbers).max()) * scale
     zeros = int(np.count_nonzero(numbers == 0))
     return Moments(count, share.item() * scale, squares, scale, largest, zeros, nonfinite, first)
@@ -139,10 +140,10 @@ def together(parts: Sequence[Moments]) -> Moments:
         return parts[0]
     nonfinite = sum(part.nonfinite for part in parts)
     first = min((part.first for part in parts if part.first >= 0), default=-1)
-    parts = [part for part in parts if part.count]
+    parts = [part for part in parts if part.finite]
     if not parts:
         return NONE._replace(nonfinite=nonfinite, first=first)
-    count = sum(part.count for part in parts)
+    count = sum(part.finite for part in parts)
     scale = max(part.scale for part in parts)
     mean = _mean(parts, count, scale)
     squares = math.fsum(_squares_about(mean, part, scale) for part in parts)
@@ -153,8 +154,8 @@ def together(parts: Sequence[Moments]) -> Moments:
 
 def _mean(parts: Sequence[Moments], count: int, scale: float) -> complex:
     """The mean of all parts; their means are added in units of the scale, as their sum may be too large for a float."""
-    real = scale * (math.fsum(part.mean.real / scale * part.count for part in parts) / count)
-    imaginary = scale * (math.fsum(part.mean.imag / scale * part.count for part in parts) / count)
+    real = scale * (math.fsum(part.mean.real / scale * part.finite for part in parts) / count)
+    imaginary = scale * (math.fsum(part.mean.imag / scale * part.finite for part in parts) / count)
     return complex(real, imaginary) if imaginary else real
 
 
@@ -162,4 +163,4 @@ def _squares_about(mean: complex, part: Moments, scale: float) -> float:
     """The squared distances of a part from another mean, in units of another scale."""
     ratio = part.scale / scale
     moved = abs(part.mean / scale - mean / scale)
-    return part.squares * ratio * ratio + part.count * moved * moved
+    return part.squares * ratio * ratio + part.finite * moved * moved

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._paths import STACKED, Selector
-from .._tree import PyTree
-from ..initializers._spread import Spread
-from ._declared import declared_spreads
 from ._distributions import Distribution, distribution_of, layers_of_leaves, readable_paths
 from ._plots_figure import BAD, DATA, DATA_BANDS, DECLARED, PALE, figure_for, grid, label, legend_of, note, panels, tidy
 from ._plots_groups import largest_groups, layer_groups, left_out, name_layers, short_names
@@ -21,6 +18,9 @@ from ._sources import source_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+    from .._tree import PyTree
+    from ..initializers._spread import Spread
 
 _MOST_HISTOGRAMS = 12
 """Layers: of more, bands of quantiles are drawn along the layers."""
@@ -81,7 +81,7 @@ def plot_distributions(
         groups = layer_groups([*layers], in_one=ax is not None)
         shown = largest_groups(groups, {name: math.prod(layer.shape) for name, layer in layers.items()})
         distributions = {name: distribution_of(source, layers[name]) for group in shown.values() for name in group}
-    declared = {} if spec is None else declared_spreads(spec)
+    declared = {} if spec is None else _declared(spec)
     drawn = [_panel(title, names, distributions, declared) for title, names in shown.items()]
     rows, columns = grid(len(drawn))
     target, axes = figure_for(ax, figure, (max(4.2 * columns, 6.4), max(2.6 * rows, 3.6)))
@@ -92,6 +92,12 @@ def plot_distributions(
         legend_of(target, axes)
         note(target, left_out(len(groups) - len(shown)))
     return target
+
+
+def _declared(spec: PyTree) -> dict[str, Spread]:
+    from ._declared import declared_spreads  # with JAX, which a plot of a file does without
+
+    return declared_spreads(spec)
 
 
 def _panel(
@@ -188,7 +194,7 @@ def _range(panel: _Panel) -> tuple[float, float]:
 
 def _ends_without_outliers(layer: Distribution) -> list[float]:
     least, low, high, largest = layer.quantiles([0, 0.001, 0.999, 1])
-    if layer.moments.count < 1000:  # there the quantiles are the ends, or next to them
+    if layer.moments.finite < 1000:  # there the quantiles are the ends, or next to them
         return [least, largest]
     width = high - low
     return [max(least, low - width), min(largest, high + width)]
@@ -214,13 +220,11 @@ def _draw_bands(ax: Axes, panel: _Panel) -> None:
 def _draw_declared_lines(ax: Axes, at: np.ndarray, declared: Sequence[Spread | None]) -> None:
     if not any(declared):
         return
-    lines: dict[str, list[tuple[float, float]]] = {"declared mean ± std": [], "declared bounds": []}
-    for spread in declared:
-        spread = spread or Spread(math.nan, math.nan, math.nan, math.nan)
-        lines["declared mean ± std"].append((spread.mean - spread.std, spread.mean + spread.std))
-        lines["declared bounds"].append((spread.low, spread.high))
-    for text, style in (("declared mean ± std", "--"), ("declared bounds", ":")):
-        ends = np.array(lines[text])
+    nothing = (math.nan, math.nan)
+    around_mean = [nothing if one is None else (one.mean - one.std, one.mean + one.std) for one in declared]
+    bounds = [nothing if one is None else (one.low, one.high) for one in declared]
+    for text, style, both in (("declared mean ± std", "--", around_mean), ("declared bounds", ":", bounds)):
+        ends = np.array(both)
         ends[~np.isfinite(ends)] = math.nan
         for side in (0, 1):
             if np.isfinite(ends[:, side]).any():

@@ -209,6 +209,8 @@ def _largest_of_runs(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray,
 
 
 def _draw(figure: Any, ax: Axes, track: _Track) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     tidy(ax, track.statistic)
     if not len(track.steps):
         ax.text(0.5, 0.5, "no steps", fontsize=8, ha="center", color=PALE, transform=ax.transAxes)
@@ -216,7 +218,7 @@ def _draw(figure: Any, ax: Axes, track: _Track) -> None:
         _draw_lines(ax, track)
     else:
         _draw_rows(figure, ax, _by_group(track))
-    ax.xaxis.get_major_locator().set_params(integer=True)  # a step is a whole number
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
 
 
 def _by_group(track: _Track) -> _Track:

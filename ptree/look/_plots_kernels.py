@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._tree import PyTree
 from ._kernel_image import KernelImage, kernel_image
 from ._plots_figure import BAD, figure_for, label
 from ._sources import source_of
@@ -14,6 +13,8 @@ from ._sources import source_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+    from .._tree import PyTree
 
 _CUT = 0.999
 """The share of the numbers that the scale of colours covers; a few outliers would make all others pale."""

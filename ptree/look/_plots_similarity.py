@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._paths import Selector
-from .._tree import PyTree
 from ._layers import LayerGroup, group_by_layer
 from ._plots_figure import figure_for, label, note, panels, tidy
 from ._plots_groups import evenly_spread
@@ -19,6 +18,8 @@ from ._sources import source_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+    from .._tree import PyTree
 
 _MOST_LINES = 12
 _MOST_ALONE = 8

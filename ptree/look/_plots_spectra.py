@@ -10,7 +10,6 @@ import numpy as np
 
 from .._errors import StructureError
 from .._paths import Selector
-from .._tree import PyTree
 from .._words import listed
 from ._distributions import LayerOfLeaf, layers_of_leaves, readable_paths
 from ._plots_figure import BAD, figure_for, grid, label, note, panels, tidy
@@ -21,6 +20,8 @@ from ._spectra import is_matrix, singular_values
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
+
+    from .._tree import PyTree
 
 MOST_LAYERS = 32
 """Lines in a panel: of more layers evenly spread ones are computed and drawn."""
