@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_LINES = 12
 _MOST_ALONE = 8
-_MOST_OVERLAPS = 32
+_MOST_OVERLAPS = 8
 """Layers of a group whose singular directions are compared."""
 
 
@@ -43,7 +43,7 @@ def plot_similarity(
     overlap of the subspaces of the 8 largest singular values, the mean of the squared cosines of their principal
     angles (Björck and Golub 1973), 1 where they are the same. Only weights are compared: what the two compute may be
     the same where the weights are not. Leaves that stand in no group are at the right. The overlap is computed for
-    matrices of at most 1,024 columns, in at most 32 layers of a group.
+    matrices of at most 1,024 columns and 4 million numbers, in at most 8 layers of a group.
 
     Args:
         a: a tree, an open file, or the path of a file or of a folder of checkpoints.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .._tree import PyTree
 
-MOST_LAYERS = 32
+MOST_LAYERS = 16
 """Lines in a panel: of more layers evenly spread ones are computed and drawn."""
 _MOST_IN_LEGEND = 8
 _ROUNDING = 1e-8
@@ -55,7 +55,7 @@ def plot_singular_values(
 
     A kernel of a convolution is the matrix of its last axis against all others. The values come from the product of the
     matrix with itself, so those below 1e-8 of the largest are rounding errors, and are not drawn. Where both sides are longer than
-    2,048, the largest 256 are computed with random vectors. Of more than 32 layers in a group evenly spread ones are
+    2,048, the largest 256 are computed with random vectors. Of more than 16 layers in a group evenly spread ones are
     drawn, and 16 groups, those with the most numbers.
 
     Args:

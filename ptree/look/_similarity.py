@@ -16,6 +16,7 @@ from ._sources import Source
 from ._spectra import is_matrix, largest_singular_vectors, matrix_shape
 
 _MOST_COLUMNS = 1024
+_MOST_NUMBERS = 1 << 22
 _DIRECTIONS = 8
 
 
@@ -69,14 +70,15 @@ def similarity_of(
             " Rename one of them first: ptree.rename(tree, rules)"
         )
     layers = layers_of_leaves(a, same)
-    chosen = with_overlap([layer.name for layer in layers if _has_few_columns(layer)])
+    chosen = with_overlap([layer.name for layer in layers if _is_cheap(layer)])
     compared = tuple(_compare(a, b, layer, layer.name in chosen) for layer in layers)
     return Similarity(compared, tuple(only_one), others)
 
 
-def _has_few_columns(layer: LayerOfLeaf) -> bool:
-    _, columns = matrix_shape(layer)
-    return is_matrix(layer) and columns <= _MOST_COLUMNS
+def _is_cheap(layer: LayerOfLeaf) -> bool:
+    """Whether the singular directions of a layer take about a second or less."""
+    rows, columns = matrix_shape(layer)
+    return is_matrix(layer) and columns <= _MOST_COLUMNS and rows * columns <= _MOST_NUMBERS
 
 
 def _compare(a: Source, b: Source, layer: LayerOfLeaf, has_overlap: bool) -> LayerSimilarity:
