@@ -13,7 +13,7 @@ from .._paths import Selector
 from .._words import listed
 from ._distributions import LayerOfLeaf, chunks_of, layers_of_leaves, readable_paths
 from ._sources import Source
-from ._spectra import is_matrix, largest_singular_vectors, matrix_shape
+from ._spectra import is_matrix, largest_directions, matrix_shape
 
 _MOST_COLUMNS = 1024
 _MOST_NUMBERS = 1 << 22
@@ -134,8 +134,8 @@ def _ratio(change: float, length: float) -> float:
 def _overlap(a: Source, b: Source, layer: LayerOfLeaf) -> float:
     rows, columns = matrix_shape(layer)
     count = min(_DIRECTIONS, max(min(rows, columns) // 2, 1))  # all directions together are always the same space
-    one, _ = largest_singular_vectors(a, layer, count)
-    other, _ = largest_singular_vectors(b, layer, count)
+    one = largest_directions(a, layer, count)
+    other = largest_directions(b, layer, count)
     if not one.size or not other.size:
         return math.nan
     return float(np.sum(np.square(one.T @ other)) / count)

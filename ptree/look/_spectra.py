@@ -44,27 +44,38 @@ def singular_values(source: Source, layer: LayerOfLeaf) -> np.ndarray:
     Raises:
         FileError: the numbers cannot be read.
     """
-    _, values = largest_singular_vectors(source, layer, 0)
-    return values
-
-
-def largest_singular_vectors(source: Source, layer: LayerOfLeaf, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right singular vectors of so many largest singular values, as columns, and all singular values that are computed.
-
-    The vectors lie on the side of the columns, which has the outputs of a kernel.
-    """
     rows, columns = matrix_shape(layer)
 
     def blocks() -> Iterator[np.ndarray]:
         return _row_blocks(source, layer, columns)
 
     if columns <= LARGEST_SIDE:
-        gram = _gram(blocks, columns)
-        return _roots(gram, min(rows, columns), count)
-    if rows <= LARGEST_SIDE and not count:
-        gram = _gram_of_rows(source, layer, rows)
-        return _roots(gram, min(rows, columns), 0)
-    return _by_subspace_iteration(blocks, columns, count)
+        return _roots(_gram(blocks, columns), min(rows, columns))
+    if rows <= LARGEST_SIDE:
+        return _roots(_gram_of_rows(source, layer, rows), min(rows, columns))
+    return _by_subspace_iteration(blocks, columns)
+
+
+def largest_directions(source: Source, layer: LayerOfLeaf, count: int) -> np.ndarray:
+    """Right singular vectors of so many largest singular values, as columns, on the side of the outputs of a kernel.
+
+    Empty where a number is not finite or is complex. Above 256 columns they come from subspace iteration with the eighth
+    power of `A' A`, which takes a tenth of the time of all eigenvectors.
+    """
+    _, columns = matrix_shape(layer)
+    gram = _gram(lambda: _row_blocks(source, layer, columns), columns)
+    if not np.isfinite(gram).all():
+        return np.zeros((columns, 0))
+    if columns <= 256:
+        return np.linalg.eigh(gram)[1][:, ::-1][:, :count]
+    for _ in range(3):
+        gram /= np.trace(gram) or 1.0  # so that no power overflows
+        gram = gram @ gram
+    basis = np.random.default_rng(0).standard_normal((columns, count + 24))
+    for _ in range(30):
+        basis = np.linalg.qr(gram @ basis)[0]
+    vectors, _, _ = np.linalg.svd(basis.T @ gram @ basis)
+    return (basis @ vectors)[:, :count]
 
 
 def _row_blocks(source: Source, layer: LayerOfLeaf, columns: int) -> Iterator[np.ndarray]:
@@ -111,29 +122,24 @@ def _gram_of_rows(source: Source, layer: LayerOfLeaf, rows: int) -> np.ndarray:
     return gram
 
 
-def _roots(gram: np.ndarray, most: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _roots(gram: np.ndarray, most: int) -> np.ndarray:
     if not np.isfinite(gram).all():
-        return np.zeros((len(gram), 0)), np.zeros(0)
-    if not count:
-        squares = np.linalg.eigvalsh(gram)[::-1][:most]
-        return np.zeros((len(gram), 0)), np.sqrt(np.maximum(squares, 0))
-    squares, vectors = np.linalg.eigh(gram)
-    return vectors[:, ::-1][:, :count], np.sqrt(np.maximum(squares[::-1][:most], 0))
+        return np.zeros(0)
+    squares = np.linalg.eigvalsh(gram)[::-1][:most]
+    return np.sqrt(np.maximum(squares, 0))
 
 
-def _by_subspace_iteration(
-    blocks: Callable[[], Iterator[np.ndarray]], columns: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _by_subspace_iteration(blocks: Callable[[], Iterator[np.ndarray]], columns: int) -> np.ndarray:
     random = np.random.default_rng(0)  # so that the same matrix has the same values each time
     basis = np.linalg.qr(random.standard_normal((columns, MOST_VALUES + 16)))[0]
-    products = basis
+    triangle = np.eye(basis.shape[1])
     for _ in range(_ITERATIONS):
         products = np.zeros_like(basis)
         with np.errstate(all="ignore"):
             for block in blocks():
                 products += block.T @ (block @ basis)
         if not np.isfinite(products).all():
-            return np.zeros((columns, 0)), np.zeros(0)
+            return np.zeros(0)
         basis, triangle = np.linalg.qr(products)
-    left, squares, _ = np.linalg.svd(triangle)
-    return (basis @ left)[:, :count], np.sqrt(squares[:MOST_VALUES])
+    squares = np.linalg.svd(triangle, compute_uv=False)
+    return np.sqrt(squares[:MOST_VALUES])

@@ -270,6 +270,18 @@ def test_similarity_is_that_by_hand():
     np.testing.assert_allclose(overlap, [np.mean(angles**2), 1, 1], rtol=1e-6)
 
 
+def test_the_largest_directions_of_a_wide_matrix_are_those_of_the_svd():
+    from ptree.look._distributions import layers_of_leaves
+    from ptree.look._sources import source_of
+    from ptree.look._spectra import largest_directions
+
+    matrix = RANDOM.normal(size=(400, 300))
+    source = source_of({"w": matrix})
+    found = largest_directions(source, layers_of_leaves(source, ["w"])[0], 8)
+    expected = np.linalg.svd(matrix)[2][:8].T
+    assert np.sum((found.T @ expected) ** 2) / 8 == pytest.approx(1, abs=1e-3)
+
+
 def test_a_checkpoint_and_a_tree_with_other_leaves(tmp_path):
     a = {"h": [{"w": np.full((40, 50), at + 1.0, "f4")} for at in range(3)], "x": np.ones(2), "old": np.ones(3)}
     b = {"h": [{"w": np.full((40, 50), 2.0, "f4")} for _ in range(3)], "x": np.ones(3), "new": np.ones(4)}
