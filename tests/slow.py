@@ -1,6 +1,15 @@
 """The names of tests that take seconds, which `pytest -m "not slow"` leaves out, with all that they are parametrised by."""
 
 SLOW = {
+    # looking at a model before training, and drawing, each with many compilations or pictures
+    "test_a_layer_that_is_used_twice_has_two_rows_and_tokens_have_no_size",
+    "test_a_model_runs_as_in_training",
+    "test_a_stack_and_separate_layers_have_the_same_rows",
+    "test_gradients_far_below_the_squares_of_float32_are_measured",
+    "test_leaves_of_all_kinds_are_drawn_or_left_out",
+    "test_many_layers_are_folded_and_names_are_inert",
+    "test_the_declared_spread_is_that_of_many_draws",
+    "test_values_are_those_of_pytorch_with_hooks",
     # every optimiser, layer and option, beside what is written by hand or by others
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",

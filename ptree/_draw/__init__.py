@@ -1,6 +1,7 @@
 """Draw parameters: Param and init, PRNG keys by path, shardings by rules."""
 
 from .init import abstract as abstract
+from .init import declared_jobs as declared_jobs
 from .init import init as init
 from .init import reinit as reinit
 from .keys import child_key as child_key

@@ -109,6 +109,19 @@ def init(
     return replace_leaves(spec, {**drawn, **_placed_arrays(declared, placed, drawn)})
 
 
+def declared_jobs(spec: PyTree, rules: Rules | None = None) -> dict[str, Job]:
+    """What `init` would draw with these rules, path -> job, without drawing; of leaves that have an initialiser alone.
+
+    Raises:
+        PatternError: a rule that takes no leaf.
+        InitError: a leaf without shape and dtype that a rule takes.
+    """
+    ruled = assign(spec, rules, for_axes=True) if rules else {}
+    declared = dict(leaves(spec))
+    own = {path: leaf.init for path, leaf in declared.items() if _declares_initializer(leaf)}
+    return _jobs(spec, declared, {**own, **ruled}, {})
+
+
 def _chosen_initializers(
     spec: Tree, declared: Mapping[str, Leaf], rules: Rules | None, strict: bool
 ) -> dict[str, Initializer]:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ._diff_pairs import RenameRule as RenameRule
     from ._diff_result import Diff as Diff
     from ._differences import Difference as Difference
+    from ._first import first as first
+    from ._first_rows import First as First
+    from ._first_rows import FirstLayer as FirstLayer
+    from ._first_rows import FirstLeaf as FirstLeaf
     from ._flops import Flops as Flops
     from ._flops import flops as flops
     from ._guard import NonFiniteError as NonFiniteError
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
     from ._observe import Observed as Observed
     from ._observe import ObservedLeaves as ObservedLeaves
     from ._observe import observe as observe
+    from ._plots_distributions import plot_distributions as plot_distributions
+    from ._plots_history import plot_history as plot_history
+    from ._plots_kernels import plot_kernels as plot_kernels
+    from ._plots_similarity import plot_similarity as plot_similarity
+    from ._plots_spectra import plot_singular_values as plot_singular_values
     from ._report import report as report
     from ._row import Row as Row
     from ._stats import LeafStats as LeafStats
@@ -37,11 +46,18 @@ _MODULES = {
     "_diff_pairs": "RenameRule",
     "_diff_result": "Diff",
     "_differences": "Difference",
+    "_first": "first",
+    "_first_rows": "First FirstLayer FirstLeaf",
     "_flops": "Flops flops",
     "_guard": "NonFiniteError guard",
     "_history": "History",
     "_nonfinite": "NonFinite NonFiniteLeaf nonfinite",
     "_observe": "Observed ObservedLeaves observe",
+    "_plots_distributions": "plot_distributions",
+    "_plots_history": "plot_history",
+    "_plots_kernels": "plot_kernels",
+    "_plots_similarity": "plot_similarity",
+    "_plots_spectra": "plot_singular_values",
     "_report": "report",
     "_row": "Row",
     "_stats": "LeafStats Stats stats",
@@ -59,7 +75,7 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
-    "Diff", "Difference", "Flops", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Stats", "Summary", "Total", "diff", "flops", "guard", "nonfinite", "observe", "report", "stats", "summary", "unused",
+    "Diff", "Difference", "First", "FirstLayer", "FirstLeaf", "Flops", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Stats", "Summary", "Total", "diff", "first", "flops", "guard", "nonfinite", "observe", "plot_distributions", "plot_history", "plot_kernels", "plot_similarity", "plot_singular_values", "report", "stats", "summary", "unused",
 ]  # fmt: skip
 
 
