@@ -213,7 +213,9 @@ def _register_end_of_child() -> None:
 
 def _at_end_of_child() -> None:
     is_failing = sys.exc_info()[0] is not None
-    if _report_lost(sys.stderr) and not is_failing:  # multiprocessing shows what has ended the child, and gives it an exit code
+    if (
+        _report_lost(sys.stderr) and not is_failing
+    ):  # multiprocessing shows what has ended the child, and gives it an exit code
         sys.exit(1)
 
 
