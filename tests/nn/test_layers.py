@@ -624,24 +624,24 @@ def test_a_layer_may_look_at_values_where_they_are_known(key):
         jax.jit(net)(params, X)
 
 
-def transformer(width=8, **options):
+def transformer(width=8, layers=3, **options):
     attention = nn.MultiHeadAttention(2, causal=True)
     mlp = nn.Sequential(nn.Dense(16), jax.nn.gelu, nn.Dense(width))
     one = nn.Sequential(
         nn.Residual(nn.Sequential(nn.LayerNorm(), attention)), nn.Residual(nn.Sequential(nn.RMSNorm(), mlp))
     )
-    return nn.Repeat(one, 3, **options)
+    return nn.Repeat(one, layers, **options)
 
 
 @pytest.mark.parametrize("scan", [True, False])
 def test_nothing_is_given_up_for_compiled_calls(key, scan):
     """Forward and reverse mode, twice, over batches, with remat, on devices, in 64 bits: as of the plain function."""
-    net = transformer(scan=scan)
+    net = transformer(layers=2, scan=scan)
     x = jax.random.normal(key, (2, 4, 8))
     params = net.init(key, x)
 
     def plain(params, x):  # the same by hand, so that no call is a compiled function of its own
-        for at in range(3):
+        for at in range(2):
             own = params[at] if scan is False else params[":"]
             own = own if scan is False else jax.tree.map(lambda leaf, at=at: leaf[at], own)
             with jax.disable_jit():
