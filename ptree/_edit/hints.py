@@ -63,7 +63,7 @@ class Hints:
         if locate(self.tree, segments) is not None:
             return "there is no leaf below it"
         stops = where_it_stops(self.tree, segments)
-        if "Did you mean" in stops or len(segments) > 1:
+        if "Did you mean" in stops:
             return stops
         deeper = self._index.suggest(text)
         return stops if deeper is None else f"{stops} Did you mean {quoted(deeper)}?"

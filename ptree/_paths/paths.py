@@ -59,6 +59,12 @@ def _text_of(path: object) -> str:
 
 def _meant_by(path: object) -> str:
     """What may have been meant by something that is no path: keys one by one, or the arguments in another order."""
+    if str(getattr(path, "dtype", "")).startswith(("int", "uint")) and getattr(path, "shape", None) == ():
+        # whole numbers whose value is there are paths
+        return (
+            ". A number that JAX traces has no value yet: [':'] gives all layers of a stack, whose leaves take it as an"
+            " index, and ptree.stacks.scan runs over them"
+        )
     if isinstance(path, Mapping) or hasattr(path, "shape"):
         return ". The tree comes first, and then the path"
     if not isinstance(path, tuple | list):

@@ -14,7 +14,7 @@ import jax
 
 from .._errors import FileError
 from .._numbers import whole_number
-from .._stored.locations import is_orbax
+from .._stored.locations import checked_path, is_orbax
 from .._stored.operating_system import status_of
 from .._stored.steps import LAST_STEP, SavedStep, saved_steps
 from .._tree import PyTree
@@ -80,6 +80,7 @@ class Checkpoints:
             processes call `save` and `load`. It needs `pip install 'ptree-jax[orbax]'`, and arrays sharded over several
             hosts get no checksum. Each backend loads what the other wrote.
         max_shard_size: as in `ptree.save`.
+        only_arrays: leave out what is no array and no number, as in `ptree.save`; `load(like=state)` keeps those of `like`.
 
     Raises:
         FileError: an option that cannot be, or a folder that is not on this machine.
@@ -96,18 +97,21 @@ class Checkpoints:
         best: tuple[str, Mode] | None = None,
         backend: Literal["ptree", "orbax"] = "ptree",
         max_shard_size: int | str | None = None,
+        only_arrays: bool = False,
     ):
+        folder = checked_path(folder, "Checkpoints(folder)")
         if backend not in ("ptree", "orbax"):
             raise FileError(f"expected backend 'ptree' or 'orbax', got {quoted(backend)}")
         _check_count("keep", 1 if keep is None else keep)
         _check_count("every", every)
         # pathlib would make a local folder "gs:" of "gs://bucket/run"
-        if re.match(r"\w+://", os.fspath(folder)):
+        if re.match(r"\w+://", folder):
             raise FileError(f"{quoted(folder)} is no folder of this machine: mount it")
         self.folder, self.keep, self.every = Path(folder), keep, every
         self._folder = Path(os.path.abspath(folder))  # the program may change its working folder
         self._best = checked_best(best)
         self._max_shard_size = max_shard_size
+        self._only_arrays = only_arrays
         self._damaged: set[int] = set()  # steps that `load` has passed over
         self._metrics: dict[SavedStep, dict[str, float]] = {}  # read before
         self._skipped: int | None = None  # the last step, if `every` passed over it
@@ -372,11 +376,13 @@ class Checkpoints:
                 raise FileError(
                     f"cannot save {str(path)!r}: what is there is no checkpoint by Orbax, and is not replaced"
                 )
-            leaves, facts = described(tree, may_be_spread=True)
+            leaves, facts = described(tree, may_be_spread=True, only_arrays=self._only_arrays)
             return begin_save(self._saver, path, leaves, facts, metadata)
         if jax.process_index():  # the backend "ptree" writes from the first process alone
             return lambda: None
-        plan = planned(path, tree, metadata, max_shard_size=self._max_shard_size).snapshot()
+        plan = planned(
+            path, tree, metadata, max_shard_size=self._max_shard_size, only_arrays=self._only_arrays
+        ).snapshot()
         return lambda: plan.write(show_bar=False)
 
     def _finish(self, step: int, write: Callable[[], object], turn: Turn) -> None:

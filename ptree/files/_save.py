@@ -244,7 +244,7 @@ def _unsaved_error(values: Mapping[str, PyTree], problems: Mapping[str, str]) ->
     """Make one error of all leaves that cannot be saved, in the order of the tree."""
     shown = lines([problems[path] for path in values if path in problems], "\n  ")
     has_static = any(is_static(values[path]) for path in problems)
-    fix = "\nsave(..., only_arrays=True) leaves out what is no array and no number." if has_static else ""
+    fix = "\nThe option only_arrays=True leaves out what is no array and no number." if has_static else ""
     return FileError(f"cannot save these leaves, a file holds arrays, numbers and PRNG keys:\n  {shown}{fix}")
 
 

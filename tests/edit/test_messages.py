@@ -131,3 +131,22 @@ def test_a_new_name_beside_the_layers_of_a_stack_is_refused():
     says(pt.StructureError, "cannot put 'blocks/a': 'blocks' is a stack of 3 layers. A leaf of all its layers is at 'blocks/:/a',"
          " with an axis for the layers in front", pt.put, tree, "blocks/a", jnp.ones(3))  # fmt: skip
     assert pt.put(tree, "blocks/:/a", jnp.ones(3))["blocks/1/a"] == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("kernel", "**/kernel"),
+        ("attn/q", "**/attn/q"),
+        ("attn/q/kernel", "**/attn/q/kernel"),
+        ("atn/q/kernel", "**/attn/q/kernel"),
+        ("attn/q/kernal", "**/attn/q/kernel"),
+        ("attn/{q,k}", "**/attn/{q,k}"),
+    ],
+)
+def test_a_pattern_that_begins_in_the_middle_of_a_path_is_told_its_beginning(pattern, meant):
+    tree = pt.Tree({"blocks": [{"attn": {"q": {"kernel": 1}, "k": {"kernel": 2}}}]})
+    with pytest.raises(pt.PatternError) as raised:
+        pt.items(tree, pattern)
+    assert f"Did you mean '{meant}'?" in str(raised.value)
+    assert pt.items(tree, meant)

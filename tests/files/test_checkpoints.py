@@ -348,3 +348,9 @@ def test_numbers_that_became_arrays_come_back(tmp_path):
         )
         with pytest.raises(pt.StructureError, match="'epoch'"):
             checkpoints.load(like={"epoch": 0.0, "best": 0.0, "on": True})
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "\0", b"run", "", 3, {"w": 1}])
+def test_what_cannot_be_a_folder_is_refused_at_once(folder):
+    with pytest.raises(pt.FileError, match="path"):
+        pt.Checkpoints(folder)

@@ -69,7 +69,7 @@ def test_an_equinox_module_is_saved_without_its_functions_and_loads_into_another
         "  'layers/layers/1/fn' is add, a partial\n"
         "  'kind' is 'x', a str\n"
         "  'dtype' is bfloat16, a _ScalarMeta\n"
-        "save(..., only_arrays=True) leaves out what is no array and no number.",
+        "The option only_arrays=True leaves out what is no array and no number.",
         lambda: pt.save(file, net),
     )
     pt.save(file, net, only_arrays=True, max_shard_size=shard_size)
@@ -174,3 +174,17 @@ def test_any_value_of_like_is_kept(file):
     spec = {"w": pt.Param((2,)), "s": jax.ShapeDtypeStruct((2,), "float32"), "p": pt.Param((2,))}
     says(pt.FileError, f"cannot load {str(file)!r} into `like`: there is no value to keep in `like` for ['s', 'p']",
          lambda: pt.load(file, spec, missing="keep"))  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["ptree", "orbax"])
+def test_a_run_whose_state_has_functions_is_kept_without_them(tmp_path, backend):
+    net, other = Net(jax.random.key(0)), Net(jax.random.key(1))
+    with pt.Checkpoints(tmp_path / "run", backend=backend) as checkpoints:
+        with pytest.raises(pt.FileError, match="The option only_arrays=True leaves out"):
+            checkpoints.save(1, net)
+        assert checkpoints.steps() == []
+    with pt.Checkpoints(tmp_path / "run", backend=backend, only_arrays=True) as checkpoints:
+        checkpoints.save(1, net)
+        step, back = checkpoints.load(like=other)
+    assert step == 1
+    assert is_equal(back, net)

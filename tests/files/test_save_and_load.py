@@ -195,7 +195,7 @@ def test_leaves_that_a_file_cannot_hold_are_all_listed_and_nothing_is_written(fi
         "  'spec' is a Param, f32[2], not drawn yet: ptree.init first\n"
         "  'o' is <U1[1], a dtype that safetensors does not have\n"
         f"  'c' is {describe(np.zeros(2, 'longdouble'))}, a dtype that safetensors does not have\n"
-        "save(..., only_arrays=True) leaves out what is no array and no number.",
+        "The option only_arrays=True leaves out what is no array and no number.",
         pt.save, file, tree,
     )  # fmt: skip
     assert file.read_bytes() == before

@@ -225,7 +225,7 @@ def mapped(how, layer):
         y, new = layer.updated(params, x[0])
         return y[None], new
 
-    return jax.shard_map(one, mesh=mesh, **specs)
+    return jax.jit(jax.shard_map(one, mesh=mesh, **specs))  # operation by operation, each is compiled
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pmap
@@ -378,7 +378,7 @@ def test_a_mask_over_parts_counts_values_rather_than_parts(how):
         else:
             both = jax.P("parts")
             one = lambda x, m: layer.updated(params, x[0], mask=m[0])
-            run = jax.shard_map(one, mesh=mesh_of_two(), in_specs=(both, both), out_specs=(both, jax.P()))
+            run = jax.jit(jax.shard_map(one, mesh=mesh_of_two(), in_specs=(both, both), out_specs=(both, jax.P())))
         y, new = run(parts, jnp.asarray(mask))
         close(y.reshape(parts.shape)[mask], expected, 2e-5)
         for name in ("mean", "var"):

@@ -137,3 +137,12 @@ def test_ties_into_a_stack_are_in_each_layer():
     assert [layer["w"].tolist() for layer in tree["dec/blocks"].values()] == [
         block["w"].tolist() for block in blocks(3)
     ]
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, jax.vmap])
+def test_a_traced_number_is_no_path_and_what_works_is_said(wrap):
+    stack = pt.stacks.stack(pt.Tree({"blocks": [{"w": jnp.full(2, at)} for at in range(3)]}), "blocks")["blocks"]
+    with pytest.raises(pt.PathError, match=r"traces has no value yet: \[':'\] gives all layers.*ptree\.stacks\.scan"):
+        wrap(lambda at: stack[at]["w"])(jnp.arange(3) if wrap is jax.vmap else 1)
+    picked = wrap(lambda at: stack[":"]["w"][at])(jnp.arange(3) if wrap is jax.vmap else 1)
+    assert picked.tolist() == ([[0, 0], [1, 1], [2, 2]] if wrap is jax.vmap else [1, 1])
