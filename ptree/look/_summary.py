@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .._errors import StructureError
 from .._paths import Selector
 from ._row import Row
 from ._selection import Names
@@ -30,6 +31,8 @@ class Total:
     bytes: int
     leaves: int
 
+    __module__ = "ptree.look"
+
 
 @dataclass(frozen=True, repr=False)
 class Summary:
@@ -44,6 +47,8 @@ class Summary:
     """With `memory=True`: what `compile().memory_analysis()` says of the compiled model, in bytes."""
     flops: Flops | None = None
     """With `flops=True`: the operations of one call of the model."""
+
+    __module__ = "ptree.look"
 
     @cached_property
     def leaves(self) -> tuple[Row, ...]:
@@ -192,6 +197,8 @@ def summary(
         found = _without_outputs(thing, selector, trainable, depth, fold)
     if of is None:
         return found
+    if found.title:
+        raise StructureError("of= takes the parameters as a tree, not as a file: ptree.load it first")
     from ._outputs import with_outputs  # with JAX, which a look at a file does without
 
     return with_outputs(found, thing, of, flops=flops, memory=memory)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import pickle
 import subprocess
 import sys
 
@@ -308,6 +309,19 @@ def test_a_file_is_what_was_saved(tmp_path):
         assert pt.summary(file).rows == in_memory.rows
         assert float(file["head/bias"][0]) == float(tree["head/bias"][0])  # it is still open
     assert [row.path for row in pt.summary(tmp_path / "m.safetensors", "embed").rows] == ["embed/table", "head/kernel"]
+
+
+def test_a_file_has_no_outputs(tmp_path):
+    pt.save(tmp_path / "m.safetensors", {"w": np.ones(2)})
+    with pytest.raises(pt.StructureError, match=r"ptree.load it first"):
+        pt.summary(tmp_path / "m.safetensors", of=(lambda p, x: x, np.ones(2)))
+
+
+def test_rows_and_summaries_pickle():
+    summary = pt.summary(mlp())
+    again = pickle.loads(pickle.dumps(summary))
+    assert again == summary
+    assert repr(type(again.rows[0])) == "<class 'ptree.look.Row'>"
 
 
 def test_npz_and_a_folder_of_checkpoints(tmp_path):
