@@ -15,7 +15,7 @@ from ._row import Row
 from ._selection import Names
 from ._sources import source_of
 from ._summary_rows import collections_paused, rows_of
-from ._summary_text import summary_html, summary_text
+from ._summary_text import summary_text
 from ._terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class Summary:
         return summary_text(self, width, color=color)
 
     def _repr_html_(self) -> str:
+        from ._summary_html import summary_html  # for notebooks alone
+
         return summary_html(self)
 
     def to_dict(self) -> dict[str, Any]:
