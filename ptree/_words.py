@@ -66,15 +66,15 @@ def columns(text: str) -> int:
 
 
 def _is_wide(character: str) -> bool:
-    import unicodedata  # needed for letters beyond ASCII alone
+    import unicodedata  # a library of its own to load, and most names are ASCII
 
     return unicodedata.east_asian_width(character) in "WF"
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
     """Pad a text with spaces to a number of columns; `right` puts the spaces before it."""
-    spaces = " " * (width - columns(text))
-    return spaces + text if right else text + spaces
+    width -= columns(text) - len(text)
+    return text.rjust(width) if right else text.ljust(width)
 
 
 def shortened(text: str, width: int) -> str:

@@ -29,6 +29,8 @@ class Flops:
     unknown: tuple[str, ...]
     """What is not counted, since its work is not known before it runs: loops with a condition, kernels, callbacks."""
 
+    __module__ = "ptree.look"
+
     def __repr__(self) -> str:
         parts = [f"{name} {count:,}" for name, count in self.by_primitive.items()]
         text = f"{self.total:,} FLOP"

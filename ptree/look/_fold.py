@@ -17,7 +17,7 @@ _NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,8})(\D*)", re.DOTALL)
 
 _Branch: TypeAlias = "dict[str, _Branch | Row]"
 """The names below a node."""
-_ITSELF = "\0"  # the name in a node of a leaf that has the path of the node, as it may in a file
+_ITSELF = "\0 itself"  # the name in a node of a leaf that has the path of the node, as it may in a file
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def fold(rows: Iterable[Row], *, depth: int | None = None) -> tuple[Block, ...]:
 def _nested(rows: Iterable[Row]) -> _Branch:
     """The rows by the names of their paths."""
     root: _Branch = {}
-    nodes = {"": root}
+    nodes: dict[str, _Branch] = {}
     for row in rows:
-        above, _, name = row.path.rpartition("/")
-        node = nodes.get(above)
+        above, slash, name = row.path.rpartition("/")
+        node = nodes.get(above) if slash else root
         if node is None:
             node = nodes[above] = _node_at(root, above)
         there = node.get(name)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from .._draw import abstract
-from .._errors import StructureError
 from .._ties import untie
 from .._tree import PyTree
-from .._words import describe, quoted
+from .._words import describe
 from ._flops import Flops
 from ._flops import flops as flops_of
 from ._row import Row
@@ -34,11 +33,8 @@ def with_outputs(summary: Summary, params: PyTree, of: Sequence[Any], *, flops: 
 
     Raises:
         TypeError: `of` is no tuple of a model and its inputs.
-        StructureError: the parameters are a file, which is no tree that a model takes.
     """
     model, inputs = _model_and_inputs(of)
-    if isinstance(params, str) or hasattr(params, "__fspath__"):
-        raise StructureError(f"of= needs the parameters as a tree: ptree.load({quoted(params)}) first")
     names_apart = untie(abstract(params)) if _has_ties(summary) else params
     count = flops_of(model, names_apart, *inputs)
     rows = tuple(_with_output(row, count, flops) for row in summary.rows)

@@ -33,3 +33,6 @@ class Row(NamedTuple):  # a frozen dataclass takes three times as long to make, 
     """With `of=`: the shape of what the leaf first gives together with the inputs."""
     flops: int | None = None
     """With `flops=`: the floating-point operations in which it is a factor."""
+
+
+Row.__module__ = "ptree.look"  # the body of a NamedTuple takes no other attributes

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .._errors import StructureError
 from .._paths import Selector
 from ._row import Row
 from ._selection import Names
 from ._sources import source_of
 from ._summary_rows import collections_paused, rows_of
-from ._summary_text import summary_html, summary_text
+from ._summary_text import summary_text
 from ._terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Total:
     bytes: int
     leaves: int
 
+    __module__ = "ptree.look"
+
 
 @dataclass(frozen=True, repr=False)
 class Summary:
@@ -44,6 +47,8 @@ class Summary:
     """With `memory=True`: what `compile().memory_analysis()` says of the compiled model, in bytes."""
     flops: Flops | None = None
     """With `flops=True`: the operations of one call of the model."""
+
+    __module__ = "ptree.look"
 
     @cached_property
     def leaves(self) -> tuple[Row, ...]:
@@ -106,6 +111,8 @@ class Summary:
         return summary_text(self, width, color=color)
 
     def _repr_html_(self) -> str:
+        from ._summary_html import summary_html  # for notebooks alone
+
         return summary_html(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,6 +199,8 @@ def summary(
         found = _without_outputs(thing, selector, trainable, depth, fold)
     if of is None:
         return found
+    if found.title:
+        raise StructureError("of= takes the parameters as a tree, not as a file: ptree.load it first")
     from ._outputs import with_outputs  # with JAX, which a look at a file does without
 
     return with_outputs(found, thing, of, flops=flops, memory=memory)

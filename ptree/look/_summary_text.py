@@ -1,13 +1,12 @@
-"""Lay out a summary as text of a given width, and as a table of HTML: columns that fit, bars of shares, totals below."""
+"""Lay out a summary as text of a given width: columns that fit, bars of shares, totals below."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .._words import columns, in_bytes, padded, printable, quoted, shortened
 from ._fold import Block, Size, fold
-from ._notebook import Bar, Column, html_table
 from ._row import Row
 from ._summary_lines import Line, lines_of
 from ._summary_rows import collections_paused
@@ -28,27 +27,28 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
-class _Column(NamedTuple):
-    """A column of numbers at the right: its cells, one for each line."""
+class _Column:
+    """A column of numbers at the right: its cells, one for each line, and the width of the widest."""
 
-    cells: Sequence[str]
+    def __init__(self, cells: Sequence[str]):
+        self.cells = cells
+        self.width = max(map(columns, cells), default=0)
 
-    @property
-    def width(self) -> int:
-        return max(map(columns, self.cells), default=0)
+    def free_beside(self, cell: str) -> int:
+        """The columns that a cell leaves free."""
+        return self.width - columns(cell)
 
 
 def summary_text(summary: Summary, width: int, *, color: bool) -> str:
     """The table of a summary, at most `width` columns wide."""
     width = max(width, _NARROWEST)
-    dtype = _main_dtype(summary.by_dtype)
-    table = _Table(summary, dtype, width, color)
+    body = _Table(summary, width).text_lines()
     title = _wrapped(printable(summary.title), width)
-    footer = [part for text in _footer(summary) for part in _wrapped(text, width)]
-    body = table.text_lines()
-    widest = max(map(columns, [*table.plain_lines, *footer]), default=0)
+    footer = [part for text in footer_of(summary) for part in _wrapped(text, width)]
+    widest = max(map(columns, [*(text for text, _ in body), *footer]), default=0)
     rule = "-" * min(widest, width)
-    return "\n".join([*title, *body, rule, *footer])
+    shown = [_colored(text, line) if color else text for text, line in body]
+    return "\n".join([*title, *shown, rule, *footer])
 
 
 def blocks_of(summary: Summary) -> tuple[Block, ...]:
@@ -68,16 +68,9 @@ def _block_of_row(row: Row) -> Block:
 class _Table:
     """The body of the table: a column of names, one of contents, and numbers at the right."""
 
-    def __init__(self, summary: Summary, dtype: str, width: int, color: bool):
-        self.summary, self.width, self.color = summary, width, color
-        blocks = blocks_of(summary)
-        # First with as much in a line as there is, to learn how wide the names are; then with what has room beside them.
-        lines = lines_of(blocks, dtype, lambda size: width)
-        self.numbers = self._numbers(lines)
-        room = width - _width_of(self.numbers)
-        beside = room - _widest_label(lines) - 1
-        longest = beside if beside >= room // 3 else room // 2
-        self.lines = lines_of(blocks, dtype, lambda size: longest + self._free_in_number(_count(size)))
+    def __init__(self, summary: Summary, width: int):
+        self.summary, self.width = summary, width
+        self.lines = self._lines_that_fit()
         self.numbers = self._numbers(self.lines)
         room = width - _width_of(self.numbers)
         labels, contents = _widest_label(self.lines), self._contents_width()
@@ -85,7 +78,18 @@ class _Table:
         self.labels = min(labels, max(room - contents - self.gap, room // 3))
         self.contents = min(contents, room - self.labels - self.gap)
         self.bar = self._bar_width(room - self.labels - self.gap - self.contents - 1)
-        self.plain_lines: list[str] = []
+
+    def _lines_that_fit(self) -> list[Line]:
+        """The lines, in which a node has its leaves beside its name where there is room."""
+        blocks, dtype = blocks_of(self.summary), main_dtype(self.summary.by_dtype)
+        # with as much in a line as there is, which shows how wide names and numbers are
+        lines = lines_of(blocks, dtype, lambda size: self.width)
+        numbers = self._numbers(lines)
+        room = self.width - _width_of(numbers)
+        beside_names = room - _widest_label(lines) - 1
+        longest = beside_names if beside_names >= room // 3 else room // 2
+        # contents may run into the first column of numbers, as far as that is free
+        return lines_of(blocks, dtype, lambda size: longest + numbers[0].free_beside(_count(size)))
 
     def _numbers(self, lines: Sequence[Line]) -> list[_Column]:
         """The columns of numbers that the width has room for and that say something."""
@@ -104,36 +108,30 @@ class _Table:
             found.append(shares)
         return found
 
-    def _free_in_number(self, cell: str) -> int:
-        """The columns that a cell of the first column of numbers leaves free, into which contents may run."""
-        return self.numbers[0].width - columns(cell)
-
     def _contents_width(self) -> int:
         """The columns that the contents need beside the numbers."""
         widest = 0
         for line, number in zip(self.lines, self.numbers[0].cells):
             if line.size is not None:
-                widest = max(widest, columns(line.contents) - self._free_in_number(number))
+                widest = max(widest, columns(line.contents) - self.numbers[0].free_beside(number))
         return widest
 
     def _bar_width(self, left: int) -> int:
         has_shares = self.width >= _WIDE_ENOUGH_FOR_BYTES and self.summary.count > 0
         return min(left, _WIDEST_BAR) if has_shares and left >= _NARROWEST_BAR else 0
 
-    def text_lines(self) -> list[str]:
-        """The lines of the body; those without colour are kept in `plain_lines`."""
-        found: list[str] = []
+    def text_lines(self) -> list[tuple[str, Line]]:
+        """The lines of the body as text, each with what it is of."""
+        found: list[tuple[str, Line]] = []
         for at, line in enumerate(self.lines):
-            for plain in self._plain(at, line):
-                self.plain_lines.append(plain)
-                found.append(self._colored(plain, line) if self.color else plain)
+            found += [(text, line) for text in self._plain(at, line)]
         return found
 
     def _plain(self, at: int, line: Line) -> list[str]:
         above, label = self._label(line)
         if line.size is None:
             return [*above, *_run_over(label, self.labels + self.gap, line.contents, self.width)]
-        free = self._free_in_number(self.numbers[0].cells[at])
+        free = self.numbers[0].free_beside(self.numbers[0].cells[at])
         more, contents = _fitted(line.contents, self.contents + free)
         text = self._beginning(label, contents)
         stop = self.labels + self.gap + self.contents
@@ -157,13 +155,14 @@ class _Table:
             return [], line.label
         return _wrapped(line.label, self.width), ""
 
-    def _colored(self, plain: str, line: Line) -> str:
-        if line.size is None:
-            return f"{_DIM}{plain}{_PLAIN}"
-        if line.level == 0:
-            label, rest = plain[: len(line.label)], plain[len(line.label) :]
-            return f"{_BOLD}{label}{_PLAIN}{rest}" if plain.startswith(line.label) else plain
-        return plain
+
+def _colored(text: str, line: Line) -> str:
+    """A line with ANSI codes: ties dimmed, the names of the outermost nodes bold."""
+    if line.size is None:
+        return f"{_DIM}{text}{_PLAIN}"
+    if line.level == 0 and text.startswith(line.label):
+        return f"{_BOLD}{line.label}{_PLAIN}{text[len(line.label) :]}"
+    return text
 
 
 # -------------------------------------------------------------------------------- cells
@@ -253,11 +252,12 @@ def _run_over(label: str, labels: int, contents: str, width: int) -> list[str]:
 # ------------------------------------------------------------------------------- totals
 
 
-def _main_dtype(by_dtype: dict[str, Total]) -> str:
+def main_dtype(by_dtype: dict[str, Total]) -> str:
+    """The dtype of most numbers, which is not written at each leaf."""
     return next(iter(by_dtype), "")
 
 
-def _footer(summary: Summary) -> list[str]:
+def footer_of(summary: Summary) -> list[str]:
     """The totals; then the operations, the memory and the damaged leaves, where these are known."""
     leaves = len(summary.leaves)
     texts = [
@@ -300,29 +300,3 @@ def _problems(rows: Sequence[Row]) -> list[str]:
     if more > 0:
         texts.append(f"! and {more:,} more")
     return texts
-
-
-# --------------------------------------------------------------------------------- HTML
-
-
-def summary_html(summary: Summary) -> str:
-    """The table of a summary as HTML for a notebook."""
-    dtype = _main_dtype(summary.by_dtype)
-    rows = [_html_cells(line, summary.count) for line in lines_of(blocks_of(summary), dtype, lambda size: 60)]
-    return html_table(_HTML_COLUMNS, rows, title=summary.title, footer=_footer(summary))
-
-
-_HTML_COLUMNS = (
-    Column("path"),
-    Column(""),
-    Column("parameters", is_number=True),
-    Column("share", is_number=True),
-    Column(""),
-)
-
-
-def _html_cells(line: Line, whole: int) -> list[str | Bar]:
-    if line.size is None:
-        return [line.label, line.contents]
-    share = line.size.count / whole if whole else 0.0
-    return [line.label, line.contents, f"{line.size.count:,}", f"{share:.1%}", Bar(share)]

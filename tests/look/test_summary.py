@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import pickle
 import subprocess
 import sys
 
@@ -12,12 +14,15 @@ import numpy as np
 import optax
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from trees import TREES, Pair, language_model, mlp
 
 import ptree as pt
 from ptree import nn
 from ptree._words import columns
-from ptree.look import Total
+from ptree.look import Row, Summary, Total
+from ptree.look._fold import fold
 
 
 def lines(text):
@@ -86,16 +91,14 @@ def test_any_pytree_has_a_summary_that_counts_its_numbers(name):
         np.size(leaf) if "key" not in str(leaf.dtype) else leaf.size for leaf in jax.tree.leaves(tree)
     )
     for width in (40, 80, 120):
-        for fold in (True, False):
-            text = pt.summary(tree, fold=fold).text(width)
+        for is_folded in (True, False):
+            text = pt.summary(tree, fold=is_folded).text(width)
             assert max(map(columns, text.splitlines())) <= width
     assert json.loads(json.dumps(summary.to_dict()))["count"] == summary.count
 
 
 @pytest.mark.parametrize("name", TREES)
 def test_what_is_folded_adds_up_to_the_whole(name):
-    from ptree.look._fold import fold
-
     summary = pt.summary(TREES[name])
     for depth in (None, 1, 2):
         blocks = fold(summary.rows, depth=depth)
@@ -308,6 +311,19 @@ def test_a_file_is_what_was_saved(tmp_path):
     assert [row.path for row in pt.summary(tmp_path / "m.safetensors", "embed").rows] == ["embed/table", "head/kernel"]
 
 
+def test_a_file_has_no_outputs(tmp_path):
+    pt.save(tmp_path / "m.safetensors", {"w": np.ones(2)})
+    with pytest.raises(pt.StructureError, match=r"ptree.load it first"):
+        pt.summary(tmp_path / "m.safetensors", of=(lambda p, x: x, np.ones(2)))
+
+
+def test_rows_and_summaries_pickle():
+    summary = pt.summary(mlp())
+    again = pickle.loads(pickle.dumps(summary))
+    assert again == summary
+    assert repr(type(again.rows[0])) == "<class 'ptree.look.Row'>"
+
+
 def test_npz_and_a_folder_of_checkpoints(tmp_path):
     np.savez(tmp_path / "m.npz", **{"a/w": np.ones((2, 3)), "b": np.ones(4, "int8")})
     assert pt.summary(tmp_path / "m.npz").by_dtype == {"f64": Total(6, 48, 1), "i8": Total(4, 4, 1)}
@@ -379,3 +395,34 @@ def test_memory_is_what_the_compiler_says():
         pt.summary({"w": w}, flops=True)
     with pytest.raises(TypeError, match="a tuple of the model and its inputs"):
         pt.summary({"w": w}, of=lambda p, x: x)
+
+
+# ------------------------------------------------------------------------------------ any names
+
+NAMES = st.one_of(
+    st.sampled_from(["a", "b", "a1", "a2", "0", "1", "10", "01", ":", "", "\0", "日本", "x" * 60]), st.text(max_size=6)
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+LEAVES = st.dictionaries(PATHS, st.lists(st.integers(0, 5), max_size=3).map(tuple), max_size=12)
+
+
+@given(LEAVES, st.integers(40, 130), st.sampled_from([None, 1, 2]))
+def test_names_of_any_file_fold_to_the_same_total_and_fit(shapes, width, depth):
+    rows = tuple(
+        Row(path, shape, "f32", math.prod(shape), 4 * math.prod(shape), None, None) for path, shape in shapes.items()
+    )
+    blocks = fold(rows, depth=depth)
+    assert sum(block.size.count for block in blocks) == sum(math.prod(shape) for shape in shapes.values())
+    assert sum(block.size.leaves for block in blocks) == len(shapes)
+    for summary in (Summary(rows, "a file", depth), Summary(rows, fold=False)):
+        text = summary.text(width)
+        assert max(map(columns, text.splitlines())) <= width
+        assert text.replace("\n", "").isprintable()
+        assert summary._repr_html_().isprintable()
+
+
+def test_a_leaf_and_a_node_of_one_path_are_both_shown():
+    rows = [Row(path, (2,), "f32", 2, 8, None, None) for path in ("a", "a/b", "a/b/c", "d/e", "d")]
+    assert sum(block.size.count for block in fold(rows)) == 10
+    text = Summary(tuple(rows)).text()
+    assert "5 leaves" in text

@@ -44,7 +44,7 @@ def test_the_whole_session(tmp_path, capsys):
     print(pt.summary(p))
     shown = capsys.readouterr().out
     assert "    block 1: Sequential(\n      0: Dense(8)\n" in shown
-    assert "total: 309 in 18 leaves" in shown
+    assert "309 parameters, 1.2 KiB, 18 leaves" in shown
     assert p["0/block 1/0/bias"] is p[0]["block 1"][0]["bias"]
 
     # initialisers: by rule, when first drawn or again later
