@@ -54,8 +54,8 @@ def _part_of(text: str) -> Any:
 
 
 def run_get(given: argparse.Namespace) -> int:
-    from ..look._reading import read_path
-    from ..look._sources import source_of
+    from ..look._sources.reading import read_path
+    from ..look._sources.source import source_of
 
     with source_of(given.file) as source:
         part = read_path(source, given.path, given.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .._errors import PathError
 from .output import Commands, add_output_arguments, write
 
 _FILE = "a .safetensors or .npz file, an index of shards, a folder of either, of checkpoints, or of Orbax"
@@ -104,13 +105,14 @@ def run_report(given: argparse.Namespace) -> int:
 def run_plot(given: argparse.Namespace) -> int:
     from ..look import plot_distributions, plot_kernels, plot_singular_values
 
-    selector = given.patterns or None
-    if given.kind == "distributions":
-        figure = plot_distributions(given.file, selector)
-    elif given.kind == "kernels":
-        figure = plot_kernels(given.file, selector)
+    if given.kind == "kernels":
+        if len(given.patterns) != 1:
+            raise PathError("a picture of kernels is of one leaf: ptree plot FILE PATH --kind kernels")
+        figure = plot_kernels(given.file, given.patterns[0])
+    elif given.kind == "singular-values":
+        figure = plot_singular_values(given.file, given.patterns or None)
     else:
-        figure = plot_singular_values(given.file, selector)
+        figure = plot_distributions(given.file, given.patterns or None)
     figure.savefig(given.out)
     print(given.out)
     return 0

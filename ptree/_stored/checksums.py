@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor  # which imports logging
 
 NO_CHECKSUM = "0" * 32
 """What a header holds in the place of a checksum before it is known."""

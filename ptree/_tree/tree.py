@@ -180,10 +180,10 @@ class Tree(BareTree, Mapping[str, Any]):
         return _shown(self)
 
     def _repr_html_(self) -> str:
-        return _look("_summary").summary(self)._repr_html_()
+        return _look("_summary.summary").summary(self)._repr_html_()
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        return _look("_treescope").tree_rendering(self, path, subtree_renderer)
+        return _look("_notebook.treescope_tree").tree_rendering(self, path, subtree_renderer)
 
     # never writing
 

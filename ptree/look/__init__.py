@@ -7,62 +7,62 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._diff import diff as diff
-    from ._diff_pairs import RenameRule as RenameRule
-    from ._diff_result import Diff as Diff
-    from ._differences import Difference as Difference
-    from ._first import first as first
-    from ._first_rows import First as First
-    from ._first_rows import FirstLayer as FirstLayer
-    from ._first_rows import FirstLeaf as FirstLeaf
-    from ._flops import Flops as Flops
-    from ._flops import flops as flops
-    from ._guard import NonFiniteError as NonFiniteError
-    from ._guard import guard as guard
-    from ._history import History as History
-    from ._nonfinite import NonFinite as NonFinite
-    from ._nonfinite import NonFiniteLeaf as NonFiniteLeaf
-    from ._nonfinite import nonfinite as nonfinite
-    from ._observe import Observed as Observed
-    from ._observe import ObservedLeaves as ObservedLeaves
-    from ._observe import observe as observe
-    from ._plots_distributions import plot_distributions as plot_distributions
-    from ._plots_history import plot_history as plot_history
-    from ._plots_kernels import plot_kernels as plot_kernels
-    from ._plots_similarity import plot_similarity as plot_similarity
-    from ._plots_spectra import plot_singular_values as plot_singular_values
-    from ._report import report as report
-    from ._row import Row as Row
-    from ._stats import LeafStats as LeafStats
-    from ._stats import Stats as Stats
-    from ._stats import stats as stats
-    from ._summary import Summary as Summary
-    from ._summary import Total as Total
-    from ._summary import summary as summary
-    from ._unused import unused as unused
+    from ._diff.diff import diff as diff
+    from ._diff.differences import Difference as Difference
+    from ._diff.pairs import RenameRule as RenameRule
+    from ._diff.result import Diff as Diff
+    from ._first.first import first as first
+    from ._first.rows import First as First
+    from ._first.rows import FirstLayer as FirstLayer
+    from ._first.rows import FirstLeaf as FirstLeaf
+    from ._flops.flops import Flops as Flops
+    from ._flops.flops import flops as flops
+    from ._plots.plot_distributions import plot_distributions as plot_distributions
+    from ._plots.plot_history import plot_history as plot_history
+    from ._plots.plot_kernels import plot_kernels as plot_kernels
+    from ._plots.plot_similarity import plot_similarity as plot_similarity
+    from ._plots.plot_spectra import plot_singular_values as plot_singular_values
+    from ._report.report import report as report
+    from ._stats.nonfinite import NonFinite as NonFinite
+    from ._stats.nonfinite import NonFiniteLeaf as NonFiniteLeaf
+    from ._stats.nonfinite import nonfinite as nonfinite
+    from ._stats.stats import LeafStats as LeafStats
+    from ._stats.stats import Stats as Stats
+    from ._stats.stats import stats as stats
+    from ._summary.row import Row as Row
+    from ._summary.summary import Summary as Summary
+    from ._summary.summary import Total as Total
+    from ._summary.summary import summary as summary
+    from ._training.guard import NonFiniteError as NonFiniteError
+    from ._training.guard import guard as guard
+    from ._training.history import History as History
+    from ._training.observe import Observed as Observed
+    from ._training.observe import ObservedLeaves as ObservedLeaves
+    from ._training.observe import observe as observe
+    from ._training.unused import unused as unused
 
 _MODULES = {
-    "_diff": "diff",
-    "_diff_pairs": "RenameRule",
-    "_diff_result": "Diff",
-    "_differences": "Difference",
-    "_first": "first",
-    "_first_rows": "First FirstLayer FirstLeaf",
-    "_flops": "Flops flops",
-    "_guard": "NonFiniteError guard",
-    "_history": "History",
-    "_nonfinite": "NonFinite NonFiniteLeaf nonfinite",
-    "_observe": "Observed ObservedLeaves observe",
-    "_plots_distributions": "plot_distributions",
-    "_plots_history": "plot_history",
-    "_plots_kernels": "plot_kernels",
-    "_plots_similarity": "plot_similarity",
-    "_plots_spectra": "plot_singular_values",
-    "_report": "report",
-    "_row": "Row",
-    "_stats": "LeafStats Stats stats",
-    "_summary": "Summary Total summary",
-    "_unused": "unused",
+    "_diff.diff": "diff",
+    "_diff.pairs": "RenameRule",
+    "_diff.result": "Diff",
+    "_diff.differences": "Difference",
+    "_first.first": "first",
+    "_first.rows": "First FirstLayer FirstLeaf",
+    "_flops.flops": "Flops flops",
+    "_training.guard": "NonFiniteError guard",
+    "_training.history": "History",
+    "_stats.nonfinite": "NonFinite NonFiniteLeaf nonfinite",
+    "_training.observe": "Observed ObservedLeaves observe",
+    "_plots.plot_distributions": "plot_distributions",
+    "_plots.plot_history": "plot_history",
+    "_plots.plot_kernels": "plot_kernels",
+    "_plots.plot_similarity": "plot_similarity",
+    "_plots.plot_spectra": "plot_singular_values",
+    "_report.report": "report",
+    "_summary.row": "Row",
+    "_stats.stats": "LeafStats Stats stats",
+    "_summary.summary": "Summary Total summary",
+    "_training.unused": "unused",
 }
 
 

@@ -11,7 +11,7 @@ from trees import SPECS, TREES, language_model
 
 import ptree as pt
 from ptree.look import diff, stats
-from ptree.look._notebook import Column, html_table
+from ptree.look._notebook.tables import Column, html_table
 
 
 class Table(HTMLParser):

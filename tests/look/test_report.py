@@ -17,9 +17,9 @@ from trees import SPECS, TREES, language_model, mlp
 
 import ptree as pt
 from ptree.look import report
-from ptree.look._diff_text import KINDS
-from ptree.look._leaf_numbers import BINS, leaf_numbers
-from ptree.look._sources import source_of
+from ptree.look._diff.text import KINDS
+from ptree.look._report.leaf_numbers import BINS, leaf_numbers
+from ptree.look._sources.source import source_of
 
 ROOT = Path(pt.__file__).parent
 
@@ -204,7 +204,9 @@ def test_two_inputs_are_compared(page):
 
 
 def test_the_page_knows_every_kind_of_difference():
-    flags = re.search(r"const FLAGS = \[(.*?)\]", (ROOT / "look" / "page" / "data.js").read_text(), re.DOTALL)
+    flags = re.search(
+        r"const FLAGS = \[(.*?)\]", (ROOT / "look" / "_report" / "page_files" / "data.js").read_text(), re.DOTALL
+    )
     assert {*KINDS} <= {*re.findall(r'"([^"]+)"', flags[1])}
 
 
@@ -233,7 +235,7 @@ def test_a_failed_report_leaves_the_old_page_and_no_draft(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ptree.look._report.write_all", full)
+    monkeypatch.setattr("ptree.look._report.report.write_all", full)
     with pytest.raises(OSError, match="No space left"):
         report({"w": np.ones(2)}, out=path)
     assert path.read_text() == "old"
@@ -324,6 +326,6 @@ def test_the_policy_allows_this_page_and_nothing_else(page):
 
 def test_the_files_of_the_page_are_in_the_package():
     globs = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ptree"]
-    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "look" / "page").iterdir()]
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "look" / "_report" / "page_files").iterdir()]
     assert len(files) >= 3
     assert all(any(fnmatch(file, glob) for glob in globs) for file in files)

@@ -12,7 +12,7 @@ import ptree as pt
 from ptree._paths import compile
 from ptree.look import report
 
-PATTERNS_SCRIPT = Path(pt.__file__).parent / "look" / "page" / "patterns.js"
+PATTERNS_SCRIPT = Path(pt.__file__).parent / "look" / "_report" / "page_files" / "patterns.js"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 
 import ptree as pt
 from ptree.look import stats
-from ptree.look._moments import moments_of, together
+from ptree.look._stats.moments import moments_of, together
 
 RANDOM = np.random.default_rng(0)
 DTYPES = [
@@ -313,9 +313,9 @@ def agree(found, expected):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "bool", "float8_e5m2"])
 def test_the_program_for_accelerators_agrees_with_numpy(dtype):
-    from ptree.look import _device_moments as device
-    from ptree.look._layer_moments import layers_of
-    from ptree.look._sources import source_of
+    from ptree.look._sources.source import source_of
+    from ptree.look._stats import device_moments as device
+    from ptree.look._stats.layer_moments import layers_of
 
     leaf = jnp.asarray(numbers(dtype, 3 * 70_001).reshape(3, 70_001))
     if dtype in ("float32", "bfloat16"):

@@ -22,7 +22,7 @@ import ptree as pt
 from ptree import nn
 from ptree._words import columns
 from ptree.look import Row, Summary, Total
-from ptree.look._fold import fold
+from ptree.look._summary.fold import fold
 
 
 def lines(text):

@@ -1,0 +1,301 @@
+"""Find which leaf of one side is which of the other: by name, by content where the name is another, by rules, and layers by stack."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+from ..._paths import STACKED
+from .._sources.source import Alias, LeafInfo, Source
+from .leaves import UNREADABLE, Content, Side, aligned, content_of
+from .rules import Names, Renaming, pairs_by_ending, renamings_of, separator_of, words_of
+from .sizes import sizes_of
+
+_MOST_ALIKE_TRIED = 8
+_LEAST_COSINE = 0.5
+"""Of leaves that pair by the ends of their names: fine-tuned weights are above 0.9, unrelated ones near 0."""
+
+
+@dataclass(frozen=True)
+class RenameRule:
+    """A rule by which leaves are renamed, as two patterns; `.` and `/` alone where only the separators differ."""
+
+    before: str
+    after: str
+    count: int
+    """How many leaves it renames."""
+
+    __module__ = "ptree.look"
+
+
+@dataclass(frozen=True)
+class StackPair:
+    """A stack on one side, and its layers on the other, in their order."""
+
+    stack: str
+    layers: tuple[str, ...]
+    is_before: bool
+    """Whether the stack is on the side before."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Which leaves are the same leaf: path before -> path after."""
+
+    pairs: dict[str, str]
+    equal: frozenset[str]
+    """Paths before of pairs that are known to be equal by their content."""
+    rules: tuple[RenameRule, ...]
+    renamings: tuple[Renaming, ...]
+    ruled: frozenset[str]
+    """Paths before of the pairs that a rule of `rules` covers."""
+    stacks: tuple[StackPair, ...]
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+    @cached_property
+    def compared_before(self) -> frozenset[str]:
+        """The leaves before that have a partner, or might have had one."""
+        return frozenset([*self.pairs, *self.removed])
+
+    @cached_property
+    def compared_after(self) -> frozenset[str]:
+        return frozenset([*self.pairs.values(), *self.added])
+
+
+@dataclass(frozen=True)
+class _Free:
+    """The paths of both sides that have no partner yet."""
+
+    before: list[str]
+    after: list[str]
+
+    def without(self, pairs: Mapping[str, str]) -> _Free:
+        return _Free(_left(self.before, pairs), _left(self.after, pairs.values()))
+
+    def without_stacks(self, stacks: Iterable[StackPair]) -> _Free:
+        before: list[str] = []
+        after: list[str] = []
+        for stack in stacks:
+            before += [stack.stack] if stack.is_before else stack.layers
+            after += stack.layers if stack.is_before else [stack.stack]
+        return _Free(_left(self.before, before), _left(self.after, after))
+
+
+def _left(paths: Iterable[str], taken: Collection[str]) -> list[str]:
+    taken = set(taken)
+    return [path for path in paths if path not in taken]
+
+
+def paired(
+    before: Source, after: Source, paths_before: Collection[str], paths_after: Collection[str], verify: bool
+) -> Pairing:
+    """Pair the leaves of two sides.
+
+    Args:
+        before: the one side.
+        after: the other.
+        paths_before: the paths of the leaves before that are compared.
+        paths_after: the same of the leaves after.
+        verify: compare what is read with checksums.
+    """
+    pairs = _by_name(before, after, paths_before, set(paths_after))
+    free = _Free([*paths_before], [*paths_after]).without(pairs)
+    stacks = _stacks(before, free.before, free.after, True) + _stacks(after, free.after, free.before, False)
+    free = free.without_stacks(stacks)
+    respelt = _by_words(free.before, free.after)
+    free = free.without(respelt)
+    sides = (
+        {path: Side(before, path, verify) for path in free.before},
+        {path: Side(after, path, verify) for path in free.after},
+    )
+    found = _by_content(*sides)
+    free = free.without(found.pairs)
+    return Pairing(
+        pairs=pairs | respelt | found.pairs,
+        equal=found.equal,
+        rules=_rules(before, after, respelt, found.renamings),
+        renamings=found.renamings,
+        ruled=frozenset(respelt).union(*(renaming.pairs for renaming in found.renamings)),
+        stacks=stacks,
+        removed=tuple(free.before),
+        added=tuple(free.after),
+    )
+
+
+def _rules(
+    before: Source, after: Source, respelt: Collection[str], renamings: Iterable[Renaming]
+) -> tuple[RenameRule, ...]:
+    """The rules as people write them, with the separators of each side."""
+    separators = separator_of(before.order), separator_of(after.order)
+    rules = [RenameRule(*separators, len(respelt))] if respelt else []
+    for renaming in renamings:
+        rules.append(RenameRule(*renaming.rule.shown(*separators), len(renaming.pairs)))
+    return tuple(rules)
+
+
+# --------------------------------------------------------------------------------- by name
+
+
+def _by_name(
+    before: Source, after: Source, paths_before: Iterable[str], paths_after: Collection[str]
+) -> dict[str, str]:
+    """Pairs of one name; and of two names that are tied on both sides, of which the other one has the leaf after."""
+    pairs: dict[str, str] = {}
+    for path in paths_before:
+        alias = after.aliases.get(path)
+        if path in paths_after:
+            pairs[path] = path
+        elif alias is not None and _is_swapped(path, alias, before) and alias.source in paths_after:
+            pairs[path] = alias.source
+    return pairs
+
+
+def _is_swapped(path: str, alias: Alias, before: Source) -> bool:
+    """Whether the source that the path is tied to after was tied to the path before."""
+    back = before.aliases.get(alias.source)
+    return alias.shown == alias.source and back is not None and back.shown == path
+
+
+def _by_words(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
+    """Pairs of paths that differ only in dots and slashes."""
+    names, new_names = Names(old), Names(new)
+    return {path: new_names.path_of[words] for words, path in names.path_of.items() if words in new_names.path_of}
+
+
+def _stacks(source: Source, paths: Iterable[str], others: Iterable[str], is_before: bool) -> tuple[StackPair, ...]:
+    """The stacks whose layers all lie on the other side, each under a name of its own."""
+    names = Names(others)
+    found: list[StackPair] = []
+    for path in paths:
+        if STACKED in path:
+            layers = _layers(words_of(path), source.leaves[path], names)
+            if layers:
+                found.append(StackPair(path, layers, is_before))
+    return tuple(found)
+
+
+def _layers(words: tuple[str, ...], info: LeafInfo, names: Names) -> tuple[str, ...]:
+    """The names of a stack's layers on the other side; none if one of them is not there."""
+    places = [place for place, word in enumerate(words) if word == STACKED]
+    sizes = (info.shape or ())[: len(places)]
+    if not places or len(sizes) < len(places) or not 0 < prod(sizes) <= len(names.words):
+        return ()
+    layers: list[str] = []
+    for indices in product(*map(range, sizes)):
+        name = list(words)
+        for place, index in zip(places, indices):
+            name[place] = str(index)
+        layer = names.path_of.get(tuple(name))
+        if layer is None:
+            return ()
+        layers.append(layer)
+    return tuple(layers)
+
+
+# ------------------------------------------------------------------------------ by content
+
+
+@dataclass(frozen=True)
+class _Found:
+    pairs: dict[str, str]
+    equal: frozenset[str]
+    renamings: tuple[Renaming, ...]
+
+
+def _by_content(old: Mapping[str, Side], new: Mapping[str, Side]) -> _Found:
+    """Pairs of leaves whose content is on each side once, and those that follow a rule of these."""
+    kinds = {_kind(side) for side in old.values()} & {_kind(side) for side in new.values()}
+    contents, new_contents = _contents(old, kinds), _contents(new, kinds)
+    sure, weak = _unique_pairs(contents, new_contents)
+    renamings = renamings_of(sure, old, new)
+    pairs = _all_pairs(renamings)
+    renamings += _by_names(_without(old, pairs), _without(new, pairs.values()))
+    pairs = _all_pairs(renamings)
+    # what follows no rule, and is there once all the same
+    taken = set(pairs.values())
+    for path, partner in (*sure.items(), *weak.items()):
+        if path not in pairs and partner not in taken:
+            pairs[path] = partner
+    equal = [path for path in pairs if path in contents and contents[path] == new_contents.get(pairs[path])]
+    return _Found(pairs, frozenset(equal), tuple(renamings))
+
+
+def _kind(side: Side) -> tuple[str, tuple[int, ...] | None]:
+    return side.dtype, side.shape
+
+
+def _all_pairs(renamings: Iterable[Renaming]) -> dict[str, str]:
+    return {path: partner for renaming in renamings for path, partner in renaming.pairs.items()}
+
+
+def _without(sides: Mapping[str, Side], paths: Collection[str]) -> dict[str, Side]:
+    taken = set(paths)
+    return {path: side for path, side in sides.items() if path not in taken}
+
+
+def _contents(sides: Mapping[str, Side], kinds: Collection[object]) -> dict[str, Content]:
+    """The content of each leaf that can be read, and whose dtype and shape the other side has too."""
+    found: dict[str, Content] = {}
+    for path, side in sides.items():
+        if side.info.problem or side.is_object or _kind(side) not in kinds:
+            continue
+        try:
+            found[path] = content_of(side)
+        except UNREADABLE:
+            continue  # a rule may name its partner; the comparison then says what is wrong
+    return found
+
+
+def _unique_pairs(old: Mapping[str, Content], new: Mapping[str, Content]) -> tuple[dict[str, str], dict[str, str]]:
+    """Pairs of leaves whose content is on each side once, and apart those of one number all over, which may be chance."""
+    owners, new_owners = _owners(old), _owners(new)
+    sure: dict[str, str] = {}
+    weak: dict[str, str] = {}
+    for content, paths in owners.items():
+        partners = new_owners.get(content, [])
+        if len(paths) == 1 and len(partners) == 1:
+            pairs = weak if content.is_constant else sure
+            pairs[paths[0]] = partners[0]
+    return sure, {path: partner for path, partner in weak.items() if _has_several_numbers(old[path])}
+
+
+def _owners(contents: Mapping[str, Content]) -> dict[Content, list[str]]:
+    owners: dict[Content, list[str]] = {}
+    for path, content in contents.items():
+        owners.setdefault(content, []).append(path)
+    return owners
+
+
+def _has_several_numbers(content: Content) -> bool:
+    return prod(content.shape) > 1
+
+
+def _by_names(old: Mapping[str, Side], new: Mapping[str, Side]) -> list[Renaming]:
+    """What rules of names rename, where nothing has its content any more: both sides must still look alike."""
+    shapes = {path: side.shape for path, side in old.items()}
+    new_shapes = {path: side.shape for path, side in new.items()}
+    renamings = renamings_of(pairs_by_ending(shapes, new_shapes), old, new)
+    return [renaming for renaming in renamings if _look_alike(renaming, old, new)]
+
+
+def _look_alike(renaming: Renaming, old: Mapping[str, Side], new: Mapping[str, Side]) -> bool:
+    """Whether the first chunks of most of the larger leaves point in one direction."""
+    by_size = sorted(renaming.pairs.items(), key=lambda pair: -old[pair[0]].info.count)
+    alike = [_is_alike(old[path], new[partner]) for path, partner in by_size[:_MOST_ALIKE_TRIED]]
+    return 2 * sum(alike) > len(alike)
+
+
+def _is_alike(before: Side, after: Side) -> bool:
+    if before.info.is_declared or after.info.is_declared:
+        return True
+    if before.info.problem or after.info.problem or before.shape != after.shape:
+        return False
+    try:
+        first = next(aligned(before.chunks(), after.chunks()), None)
+    except UNREADABLE:
+        return False
+    return first is not None and sizes_of(*first).cosine > _LEAST_COSINE

@@ -1,0 +1,122 @@
+"""Diff: what differs between two trees or files, as rows, counts, dict, CSV, and an exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from .._notebook.tables import diff_html
+from .._terminal import terminal_width
+from .differences import Difference
+from .pairs import RenameRule
+from .text import diff_text
+
+Json = Any
+"""What JSON can hold."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Diff:
+    """Differences between two trees or files, largest first; true where there are any. It prints as a table."""
+
+    before: str
+    """The name of the one: of a file its name, of a tree its type."""
+    after: str
+    rows: tuple[Difference, ...]
+    """The differences, sorted by kind and size."""
+    same: tuple[str, ...]
+    """The paths of the leaves that are the same under the same name."""
+    rules: tuple[RenameRule, ...] = ()
+    """Rules that leaves are renamed by."""
+    ruled: frozenset[str] = frozenset()
+    """The paths before of the leaves that a rule renames."""
+    tolerance: float = 0.0
+    within: int = 0
+    """How many of `same` differ, by no more than the tolerance."""
+    has_numbers: bool = True
+    """False where one side is a spec: only shapes and dtypes were compared."""
+
+    __module__ = "ptree.look"
+
+    @property
+    def is_same(self) -> bool:
+        """Whether there is no difference, and everything could be read."""
+        return not self.rows
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all is the same, 1 where something differs or cannot be read, as of the program `diff`."""
+        return 0 if self.is_same else 1
+
+    def __bool__(self) -> bool:
+        return not self.is_same
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many leaves are of each kind; `same` are those under the same name, `renamed` those under another."""
+        return {"same": len(self.same), **Counter(row.kind for row in self.rows)}
+
+    def to_dict(self) -> dict[str, Json]:
+        """All of it as dicts, lists, texts and numbers, for JSON; NaN and inf are the texts "nan" and "inf"."""
+        return {
+            "before": self.before,
+            "after": self.after,
+            "is_same": self.is_same,
+            "tolerance": self.tolerance,
+            "within_tolerance": self.within,
+            "numbers_compared": self.has_numbers,
+            "counts": self.counts,
+            "rules": [vars(rule) for rule in self.rules],
+            "rows": [_plain_row(row) for row in self.rows],
+        }
+
+    def to_csv(self) -> str:
+        """The differences as CSV, a row each under a header."""
+        names = [field.name for field in fields(Difference)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(names)
+        for row in self.rows:
+            writer.writerow([_cell(getattr(row, name)) for name in names])
+        return text.getvalue()
+
+    def text(self, width: int = 80, *, color: bool = False, most: int | None = 50) -> str:
+        """The differences as text of lines of at most `width` characters.
+
+        Leaves that have one name in each layer share a line, with the relative size by layer as a sparkline.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+            color: mark kinds with the colours of a terminal.
+            most: how many lines of one kind are shown, and then a count; None for all.
+        """
+        return diff_text(self, width, color=color, most=most)
+
+    def __repr__(self) -> str:
+        return self.text(terminal_width())
+
+    def _repr_html_(self) -> str:
+        return diff_html(self)
+
+
+def _plain_row(row: Difference) -> dict[str, Json]:
+    return {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
+
+
+def _plain(value: object) -> Json:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "" if value is None else value

@@ -1,0 +1,1 @@
+"""How trees and results show in notebooks: tables of HTML, and in treescope."""

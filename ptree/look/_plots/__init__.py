@@ -1,0 +1,1 @@
+"""Plots with matplotlib: distributions, kernels, histories, singular values, similarity."""

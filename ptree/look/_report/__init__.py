@@ -1,0 +1,1 @@
+"""The report: one HTML page of a file, or of the differences of two."""

@@ -1,0 +1,98 @@
+"""report: an HTML page of one tree or file, or of the differences of two, that opens without a network."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ..._errors import FileError
+from ..._paths import Selector
+from ..._stored.drafts import draft
+from ..._stored.locations import checked_path
+from ..._stored.operating_system import write_all
+from ..._words import quoted
+from .._sources.source import Source, source_of
+from .data import diff_page_data, page_data
+from .page import page_of
+
+
+def report(
+    thing: Any, other: Any = None, *, selector: Selector | None = None, out: str | os.PathLike[str] = "report.html"
+) -> Path:
+    """Write an HTML page of a tree or file, or of the differences of two; return its path.
+
+    >>> import numpy as np, tempfile
+    >>> params = {"enc": {"kernel": np.ones((4, 8), "f"), "bias": np.zeros(8, "f")}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = report(params, out=f"{folder}/enc.html")
+    ...     page.name, "enc/kernel" in page.read_text()
+    ('enc.html', True)
+
+    The page is one file, which loads nothing: rows that fold, sizes as bars, a search by text or by pattern
+    (`**/{query,key}/*`), ties as links, and for each leaf statistics and a histogram. All numbers of the selected
+    leaves are read once or twice when the page is written; of a spec there are none. Files are read without JAX, in chunks.
+
+    Args:
+        thing: a tree, a spec or another pytree, the path of a file or of a folder of checkpoints, or an open file.
+        other: what it is compared with, as the state after: the page shows what changed.
+        selector: which leaves; all by default.
+        out: where the page goes; a file that is there is replaced, once the new one is whole.
+
+    Raises:
+        FileError: an input is not a file that ptree reads, or `out` is a folder or a file of parameters.
+        PatternError: the selector is malformed, or a part of it matches nothing.
+        OSError: the folder of `out` does not exist, or a file cannot be read or written.
+    """
+    _refuse_page(other)
+    place = _checked_place(out)
+    with ExitStack() as opened:
+        source = _opened(thing, opened)
+        if other is None:
+            data = page_data(source, selector)
+        else:
+            data = diff_page_data(source, _opened(other, opened), selector)
+        page = page_of(data)
+    with draft(place) as file:
+        write_all(file, page.encode(), 0)
+    return place
+
+
+def _opened(thing: Any, opened: ExitStack) -> Source:
+    """The source of an input; it is closed in the end only if it was opened here."""
+    source = source_of(thing)
+    if isinstance(thing, str | os.PathLike):
+        opened.callback(source.close)
+    return source
+
+
+def _refuse_page(other: Any) -> None:
+    if isinstance(other, str | os.PathLike) and os.fspath(other).endswith((".html", ".htm")):
+        raise FileError(
+            f"the second argument is what is compared, and {quoted(os.fspath(other))} is a page."
+            f" Write report(thing, out={os.fspath(other)!r})"
+        )
+
+
+def _checked_place(out: str | os.PathLike[str]) -> Path:
+    """The path of the page, if a page can go there and no parameters are lost."""
+    place = Path(checked_path(out, "report(thing, out=path)"))
+    if place.is_dir():
+        raise FileError(
+            f"cannot write the report to {str(place)!r}: it is a folder. Write out={str(place / 'report.html')!r}"
+        )
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"cannot write the report to {str(place)!r}: there is no folder {str(place.parent)!r}")
+    if _holds_parameters(place):
+        raise FileError(f"cannot write the report to {str(place)!r}: parameters are in this file. Choose another `out`")
+    return place
+
+
+def _holds_parameters(place: Path) -> bool:
+    """Whether a file looks like safetensors or npz: a slip of the hand must not replace an input, or another checkpoint."""
+    if not place.is_file():
+        return False
+    with place.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" or start.startswith(b"PK")

@@ -1,0 +1,84 @@
+"""Rows of a report: leaves with their numbers, aliases, and leaves that were removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..._errors import PatternError
+from ..._paths import Selector
+from .._diff.leaves import UNREADABLE
+from .._sources.selection import selected
+from .._sources.source import LeafInfo, Source
+from .changes import Change
+from .leaf_numbers import LeafNumbers, leaf_numbers
+
+_OTHER_NUMBERS = {"changed", "reshaped", "retyped", "transposed"}
+"""Kinds of changes after which a leaf has other numbers, or others at a place."""
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """A row of the page: a leaf, or an alias with the sizes of its leaf."""
+
+    path: str
+    info: LeafInfo
+    shape: tuple[int, ...] | None
+    numbers: LeafNumbers | None = None
+    source: str | None = None
+    """Of an alias the path of its leaf."""
+    shown: str = ""
+    """Of an alias its source as people write it."""
+    problem: str = ""
+    """Why its numbers cannot be read."""
+
+    @property
+    def is_alias(self) -> bool:
+        return self.source is not None
+
+
+def rows_of(source: Source, paths: Iterable[str]) -> list[ReportRow]:
+    """The rows of leaves, and of all their aliases, in the order of the source."""
+    chosen = set(paths)
+    rows: list[ReportRow] = []
+    for name in source.order:
+        alias = source.aliases.get(name)
+        if alias is None and name in chosen:
+            rows.append(_leaf_row(source, name))
+        elif alias is not None and alias.source in chosen:
+            info = source.leaves[alias.source]
+            rows.append(ReportRow(name, info, alias.shape, source=alias.source, shown=alias.shown))
+    return rows
+
+
+def rows_by_selector(source: Source, selector: Selector | None) -> list[ReportRow]:
+    """The rows of the selected leaves; none where the selector matches nothing here, as it may in one of two inputs."""
+    try:
+        return rows_of(source, selected(source, selector))
+    except PatternError:
+        return []
+
+
+def removed_rows(before: Source, changes: Iterable[tuple[str, Change]]) -> list[ReportRow]:
+    """The rows of leaves that are only in the source before."""
+    removed = [path for path, change in changes if "removed" in change.kinds]
+    return [_leaf_row(before, path) for path in removed if path in before.leaves]
+
+
+def _leaf_row(source: Source, path: str) -> ReportRow:
+    info = source.leaves[path]
+    problem = "" if info.is_declared else info.problem
+    try:
+        return ReportRow(path, info, info.shape, leaf_numbers(source, path), problem=problem)
+    except UNREADABLE as error:
+        return ReportRow(path, info, info.shape, problem=str(error) or type(error).__name__)
+
+
+def numbers_before(before: Source, change: Change | None) -> LeafNumbers | None:
+    """The numbers that a leaf had, where it has others now."""
+    if change is None or change.before not in before.leaves or not _OTHER_NUMBERS & {*change.kinds}:
+        return None
+    try:
+        return leaf_numbers(before, change.before)
+    except UNREADABLE:
+        return None

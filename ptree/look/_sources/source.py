@@ -1,0 +1,131 @@
+"""Source: what is looked at, a tree, a spec or a file, as named leaves whose numbers are read in chunks of bounded size.
+
+Nothing here imports JAX: only a source of a tree, or of a checkpoint by Orbax, does.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+CHUNK = 1 << 18
+"""Bytes: numbers are read so many at a time, which a processor's cache holds."""
+
+
+@dataclass(frozen=True)
+class LeafInfo:
+    """What is known of one leaf without its numbers."""
+
+    path: str
+    shape: tuple[int, ...] | None
+    """None of what is no array: a Python number, a text, a function."""
+    dtype: str
+    """In short, such as f32, bf16, i4 and key<fry>; the name of the type of what is no array."""
+    count: int
+    """How many numbers it has; 0 of what is no array and no number."""
+    nbytes: int
+    trainable: bool | None = None
+    """None where nothing says it."""
+    problem: str = ""
+    """Why its numbers cannot be read; "" where they can."""
+    is_declared: bool = False
+    """Whether it is a leaf of a spec, with a shape and a dtype and no numbers yet."""
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A tied name: it shows the leaf of its source."""
+
+    path: str
+    source: str
+    shown: str
+    """The source as people write it: `wte/weight`, `transposed(wte/weight)`."""
+    shape: tuple[int, ...] | None
+    """None where only the function of a transform could tell."""
+    axes: tuple[tuple[int, ...], ...] | None = ()
+    """The orders of the last axes in which it is seen, one after the other; None of any other transform."""
+
+
+class Source(ABC):
+    """A tree, a spec or an open file as named leaves; use it in `with`, or close it."""
+
+    title: str
+    """Its name for people: the name of a file, or `Tree`, `dict`, `TrainState`."""
+    about: str = ""
+    """What else is known: the format of a file, its size, its metadata."""
+    leaves: dict[str, LeafInfo]
+    """Under their own paths, in declared order."""
+    aliases: dict[str, Alias]
+    order: list[str]
+    """All names, own paths and aliases, in declared order."""
+    is_file: bool = False
+
+    @abstractmethod
+    def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        """The numbers of a leaf in C order, as flat arrays of at most `most` bytes.
+
+        An array is valid until the next one is asked for: its memory may be used again.
+
+        Raises:
+            FileError: they cannot be read.
+        """
+
+    @abstractmethod
+    def part(self, path: str, index: Any = ...) -> np.ndarray:
+        """A part of a leaf, as NumPy indexes an array; of a file only the bytes around the part are read."""
+
+    def values(self, path: str) -> np.ndarray:
+        """A whole leaf."""
+        return self.part(path)
+
+    def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a leaf of which there is one slice for each axis; of a large file little more than it is read."""
+        return self.part(path, index)
+
+    def value(self, path: str) -> object:
+        """A leaf of a tree as it is; of a file its numbers."""
+        return self.part(path)
+
+    def checksum(self, path: str) -> str:
+        """The checksum of a leaf's bytes that a file states; "" where there is none."""
+        return ""
+
+    def close(self) -> None:  # noqa: B027
+        """Close the file; of a tree there is nothing to close."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def source_of(thing: Any) -> Source:
+    """The source of a tree, a spec or another pytree, the path of a file or of a folder of checkpoints, or an open file.
+
+    Raises:
+        FileError: it is a path, and there is no file that ptree reads.
+        OSError: there is nothing at the path, or it cannot be read.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    if isinstance(thing, Source):
+        return thing
+    if isinstance(thing, (str, os.PathLike)):
+        from .file_source import file_source
+
+        return file_source(thing)
+    from .tree_source import tree_source
+
+    return tree_source(thing)
+
+
+def in_chunks(flat: np.ndarray, most: int) -> Iterator[np.ndarray]:
+    """A flat array in parts of at most `most` bytes, as views."""
+    at_once = max(1, most // max(1, flat.itemsize))
+    for first in range(0, flat.size, at_once):
+        yield flat[first : first + at_once]

@@ -1,0 +1,135 @@
+"""StoredSource: a safetensors file, or its shards, read in chunks; the leaves and ties that it states."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..._errors import FileError
+from ..._stored.facts import StoredTie
+from ..._stored.leaf_parts import run_of
+from ..._stored.stored import Stored
+from ..._stored.stored_leaf import StoredLeaf
+from ..._words import in_bytes, printable, quoted, short_dtype, shortened
+from .dotted_names import paths_of_names
+from .source import CHUNK, Alias, LeafInfo, Source
+
+_LONGEST_METADATA = 60  # characters of a value that is shown
+_KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
+"""JAX's name of a kind of PRNG keys -> how it writes their dtype in short."""
+
+
+class StoredSource(Source):
+    """A safetensors file, or its shards."""
+
+    is_file = True
+
+    def __init__(self, stored: Stored):
+        self.stored = stored
+        self.title = os.path.basename(stored.path)
+        self.about = _about_stored(stored)
+        facts = stored.facts
+        if facts is None:
+            names = paths_of_names(stored.names_by_place())
+            ties, order = {}, [*names]
+        else:
+            names = {name: name for name in stored.by_leaf if name not in facts.ties}
+            ties, order = facts.ties, facts.order
+        self._file_of = {path: stored.by_leaf[name] for path, name in names.items()}
+        self.stored_leaves = {path: self._file_of[path].header.leaves[name] for path, name in names.items()}
+        self.order = [path for path in order if path in names or path in ties]
+        self.leaves = {path: info_of(path, self.stored_leaves[path]) for path in self.order if path in names}
+        self.aliases = {path: alias_of(path, ties[path], self.leaves) for path in self.order if path in ties}
+
+    def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        leaf = self._readable(path)
+        return self._file_of[path].chunks(leaf, most)
+
+    def part(self, path: str, index: Any = ...) -> np.ndarray:
+        leaf = self._readable(path)
+        file = self._file_of[path]
+        return run_of(index, leaf.shape).read(lambda first, count: file.run(leaf, first, count))
+
+    def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
+        leaf = self._readable(path)
+        return self._file_of[path].block(leaf, index)
+
+    def checksum(self, path: str) -> str:
+        return self.stored_leaves[path].checksum
+
+    def is_whole(self, path: str) -> bool:
+        """Whether the bytes of a leaf are what its checksum says; 16 MiB are in memory at a time."""
+        leaf = self.stored_leaves[path]
+        return self._file_of[path].digest_by_runs(leaf) == leaf.checksum
+
+    def _readable(self, path: str) -> StoredLeaf:
+        leaf = self.stored_leaves[path]
+        if leaf.unreadable:
+            raise FileError(f"{quoted(path)} {leaf.unreadable}")
+        return leaf
+
+    def close(self) -> None:
+        self.stored.close()
+
+
+def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:
+    """What a file states about a leaf; of PRNG keys their shape without the axis of their words, as JAX has it."""
+    shape, dtype = leaf.shape, _short_name(leaf.dtype)
+    if leaf.kind.startswith("key:"):
+        name = leaf.kind.removeprefix("key:")
+        shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
+    if leaf.unreadable:
+        dtype = "?"
+    return LeafInfo(path, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable)
+
+
+@lru_cache  # a tenth of the time: files of 100,000 leaves have a few dtypes
+def _short_name(dtype: np.dtype) -> str:
+    return short_dtype(dtype)
+
+
+def alias_of(path: str, tie: StoredTie, leaves: dict[str, LeafInfo]) -> Alias:
+    """A tie that a file states."""
+    shown = tie.source
+    for transform in tie.transforms:
+        name, _, order = transform.partition("(")
+        shown = f"{name}({shown}, ({order})" if order else f"{name}({shown})"
+    orders = [_order_of_axes(transform) for transform in tie.transforms]
+    axes = tuple(order for order in orders if order is not None)
+    if len(axes) < len(orders):
+        return Alias(path, tie.source, shown, None, None)
+    source = leaves.get(tie.source)
+    shape = source.shape if source is not None else None
+    for order in axes:
+        shape = _permuted(shape, order)
+    return Alias(path, tie.source, shown, shape, axes)
+
+
+def _order_of_axes(transform: str) -> tuple[int, ...] | None:
+    """The order of axes in the name of a transposition; None of a transform that is known by its name alone."""
+    if not transform.startswith("transposed"):
+        return None
+    inside = transform.removeprefix("transposed").strip("()")
+    return tuple(int(axis) for axis in inside.split(", ")) if inside else (1, 0)
+
+
+def _permuted(shape: tuple[int, ...] | None, order: tuple[int, ...]) -> tuple[int, ...] | None:
+    if shape is None or len(shape) < len(order):
+        return shape
+    before = len(shape) - len(order)
+    return (*shape[:before], *(shape[before + axis] for axis in order))
+
+
+def _about_stored(stored: Stored) -> str:
+    size = sum(shard.size for shard in stored.shards)
+    words = ["safetensors", in_bytes(size)]
+    if len(stored.shards) > 1:
+        words.append(f"{len(stored.shards)} shards")
+    for name, value in stored.metadata.items():
+        words.append(shortened(printable(f"{name}={value}"), _LONGEST_METADATA))
+    return ", ".join(words)

@@ -1,0 +1,176 @@
+"""Sources of trees, specs and other pytrees, of files that `ptree.open` gave, and of checkpoints by Orbax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..._edit import entries
+from ..._edit import leaves as leaves_of
+from ..._errors import FileError, StructureError
+from ..._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
+from ..._words import describe, quoted, short_dtype
+from ...files._open import File
+from ...files._saved_tree import SavedTree, stored_ties
+from .source import CHUNK, Alias, LeafInfo, Source, in_chunks
+from .stored_source import StoredSource, alias_of, info_of
+
+
+def tree_source(thing: PyTree) -> Source:
+    """The source of a pytree, or of a file that `ptree.open` gave.
+
+    Raises:
+        StructureError: it is no tree: a layer, a function, a text.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    if isinstance(thing, File):
+        return OpenFileSource(thing.stored)
+    if opened(thing) is None and not _is_array(thing):
+        raise StructureError(f"not a tree: {_described(thing)}.{_advice(thing)}")
+    return TreeSource(thing)
+
+
+class OpenFileSource(StoredSource):
+    """A file that the caller opened, and closes."""
+
+    def close(self) -> None:
+        """Leave the file open."""
+
+
+def _described(thing: Leaf) -> str:
+    shown, kind = describe(thing), type(thing).__name__
+    return shown if kind in shown else f"{shown}, a {kind}"
+
+
+def _advice(thing: Leaf) -> str:
+    if hasattr(thing, "spec"):
+        return " Give the parameters of the layer, or layer.spec(x)"
+    return " Give a dict of arrays, a Tree, or the path of a file"
+
+
+class TreeSource(Source):
+    """A pytree: its arrays are read where they are."""
+
+    def __init__(self, tree: PyTree):
+        self.tree = tree
+        self.title = type(tree).__name__
+        names = entries(tree)
+        has_arrays_alone = all(type(value) in LEAF_TYPES for value in names.values())
+        # of most trees: a second walk would take as long as all the rest
+        self.values_by_path = names if has_arrays_alone else dict(leaves_of(tree))
+        self.order, self.aliases = [], {}
+        for path, value in names.items():
+            if isinstance(value, Tie) and value.source in self.values_by_path:
+                self.aliases[path] = _alias(path, value, self.values_by_path[value.source])
+                self.order.append(path)
+            elif path in self.values_by_path:
+                self.order.append(path)
+        self.leaves = {path: _info(path, leaf) for path, leaf in self.values_by_path.items()}
+
+    def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        return in_chunks(self.part(path).reshape(-1), most)
+
+    def part(self, path: str, index: Any = ...) -> np.ndarray:
+        leaf = self.values_by_path[path]
+        if self.leaves[path].problem:
+            raise StructureError(f"{quoted(path)} {self.leaves[path].problem}")
+        return host_array(leaf)[index]
+
+    def value(self, path: str) -> object:
+        return self.values_by_path[path]
+
+
+def host_array(leaf: Leaf) -> np.ndarray:
+    """The numbers of a leaf as an array of NumPy, without a copy where they are on the CPU; of PRNG keys their words."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    if type(leaf).__module__.partition(".")[0] == "torch":
+        from ...files._kinds import UnsavedLeaf, unsaved  # which knows how PyTorch keeps bfloat16
+
+        found = unsaved("", leaf)
+        if isinstance(found, UnsavedLeaf):
+            return found.host_array()
+    return np.asarray(leaf)
+
+
+def _alias(path: str, tie: Tie, source: Leaf) -> Alias:
+    about = signature(tie.read(shape_only(source)))
+    shape = about[0] if isinstance(about, tuple) else None
+    has_axes_only = all(transform.axes for transform in tie.via)
+    axes = tuple(transform.axes for transform in tie.via) if has_axes_only else None
+    return Alias(path, tie.source, tie.shown(), shape, axes)
+
+
+def _is_array(leaf: Leaf) -> bool:
+    return isinstance(signature(leaf), tuple) or isinstance(leaf, (bool, int, float, complex))
+
+
+def _info(path: str, leaf: Leaf) -> LeafInfo:
+    about = signature(leaf)
+    if not isinstance(about, tuple):
+        is_number = isinstance(leaf, (bool, int, float, complex))
+        problem = "" if is_number else f"holds no numbers: it is {describe(leaf)}"
+        return LeafInfo(path, None, type(leaf).__name__, int(is_number), 0, None, problem)
+    shape, dtype = about
+    count = math.prod(shape)
+    itemsize = getattr(dtype, "itemsize", 0)
+    problem = _problem(leaf)
+    is_declared = problem.startswith(_NO_NUMBERS_YET)
+    return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, _trainable(leaf), problem, is_declared)
+
+
+_NO_NUMBERS_YET = "has no numbers yet"
+
+
+def _trainable(leaf: Leaf) -> bool | None:
+    if type(leaf) in LEAF_TYPES:  # arrays, which do not say it
+        return None
+    trainable = getattr(leaf, "trainable", None)  # of a Param, and of variables of other libraries
+    return trainable if isinstance(trainable, bool) else None
+
+
+def _problem(leaf: Leaf) -> str:
+    """Why a leaf has no numbers that can be read; "" where it has."""
+    if isinstance(leaf, Tracer):
+        return "is a tracer: look at it outside of jax.jit"
+    if isinstance(leaf, jax.Array):
+        if leaf.is_deleted():
+            return "is deleted: it was donated to a jitted function"
+        if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+            return "is in part in other processes"
+        return ""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.hasobject:
+        return "holds Python objects, which are not read"
+    has_numbers = hasattr(leaf, "__array__") or type(leaf).__module__.partition(".")[0] == "torch"
+    return "" if has_numbers else f"{_NO_NUMBERS_YET}: it is a {type(leaf).__name__}"
+
+
+class SavedTreeSource(Source):
+    """A checkpoint by Orbax, which is read leaf by leaf."""
+
+    is_file = True
+
+    def __init__(self, saved: SavedTree, title: str, about: str):
+        self.saved, self.title, self.about = saved, title, about
+        ties = stored_ties(saved.ties)
+        self.order = [name for name in saved.facts.order if name in saved.leaves or name in ties]
+        self.leaves = {name: info_of(name, saved.leaves[name]) for name in self.order if name not in ties}
+        self.aliases = {name: alias_of(name, ties[name], self.leaves) for name in self.order if name in ties}
+
+    def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        return in_chunks(self.part(path).reshape(-1), most)
+
+    def part(self, path: str, index: Any = ...) -> np.ndarray:
+        read = self.saved.read([self.saved.leaves[path]])
+        if read.damaged:
+            raise FileError(str(self.saved.damage_error(read.damaged)), is_damage=True)
+        return host_array(read.values[path])[index]
+
+    def close(self) -> None:
+        self.saved.close()

@@ -1,0 +1,1 @@
+"""Statistics of each leaf: moments, quantiles, numbers that are not finite."""

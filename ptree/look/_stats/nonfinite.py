@@ -1,0 +1,117 @@
+"""Find the leaves of a tree or a file that hold NaN or infinite numbers: how many, and the first index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..._errors import StructureError
+from ..._words import lines, printable, quoted
+from .._sources.source import Source, source_of
+from .layer_moments import Layers, layers_of, problem_of_numbers, start_moments
+from .moments import Moments
+
+
+@dataclass(frozen=True)
+class NonFiniteLeaf:
+    """A leaf, or a layer of a stack, that holds numbers which are not finite."""
+
+    path: str
+    nonfinite: int
+    count: int
+    """How many numbers it has in all."""
+    first: tuple[int, ...]
+
+    __module__ = "ptree.look"
+
+    def __str__(self) -> str:
+        where = f", first at {self.first}" if self.first else ""
+        return f"{quoted(printable(self.path))}: {self.nonfinite:,} of {self.count:,} are not finite{where}"
+
+
+@dataclass(frozen=True, repr=False)
+class NonFinite:
+    """Leaves that hold NaN or infinite numbers, in the order of the tree. It is false where there are none."""
+
+    rows: tuple[NonFiniteLeaf, ...]
+
+    __module__ = "ptree.look"
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def paths(self) -> list[str]:
+        return [row.path for row in self.rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain Python that JSON can hold."""
+        return {"rows": [{**asdict(row), "first": list(row.first)} for row in self.rows]}
+
+    def __repr__(self) -> str:
+        return lines([str(row) for row in self.rows]) or "all numbers are finite"
+
+
+def nonfinite(tree: Any) -> NonFinite:
+    """Which leaves of a tree or a file hold NaN or infinite numbers: how many, and the index of the first one.
+
+    >>> import numpy as np
+    >>> nonfinite({"enc": {"w": np.ones((2, 3))}, "dec": {"w": np.float32([[1, np.nan], [np.inf, 2]])}})
+    'dec/w': 2 of 4 are not finite, first at (0, 1)
+    >>> if nonfinite({"w": np.ones(3)}):
+    ...     print("never")
+
+    Integers, texts and functions are always finite. The layers of a stacked leaf are named one by one.
+
+    Raises:
+        FileError, OSError: a file, or a leaf of it, cannot be read.
+        StructureError: it is no tree, or a leaf has no numbers now: a tracer, a donated array, a `Param`.
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
+    """
+    with ExitStack() as opened:
+        source = source_of(tree)
+        if isinstance(tree, (str, os.PathLike)):
+            opened.enter_context(source)
+        with np.errstate(all="ignore"):
+            return NonFinite(tuple(_found(source)))
+
+
+def _found(source: Source) -> list[NonFiniteLeaf]:
+    paths = _paths_of_numbers(source)
+    started: list[tuple[Layers, Callable[[], list[Moments]]]] = []
+    for path in paths:
+        layers = layers_of(path, source.leaves[path].shape or ())
+        started.append((layers, start_moments(source, path, layers)))
+    rows: list[NonFiniteLeaf] = []
+    for layers, moments in started:
+        for path, found in zip(layers.paths, moments()):
+            if found.nonfinite:
+                rows.append(NonFiniteLeaf(path, found.nonfinite, layers.size, layers.index(found.first) or ()))
+    return rows
+
+
+def _paths_of_numbers(source: Source) -> list[str]:
+    """The leaves that may hold what is not finite; an error where that cannot be known."""
+    problems: list[str] = []
+    paths: list[str] = []
+    for path, leaf in source.leaves.items():
+        if leaf.problem and leaf.shape is not None:
+            problems.append(f"{quoted(path)} {leaf.problem}")
+        elif not problem_of_numbers(leaf) and not _is_whole(leaf.dtype):
+            paths.append(path)
+    if problems:
+        raise StructureError(lines(problems))
+    return paths
+
+
+def _is_whole(dtype: str) -> bool:
+    """Whether every number of a dtype is finite: i32, u8, bool, int."""
+    return dtype.startswith(("i", "u", "bool"))

@@ -1,0 +1,1 @@
+"""The summary: rows of parameters, folded, as text, data and HTML; output shapes of the layers."""

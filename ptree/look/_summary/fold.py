@@ -1,0 +1,296 @@
+"""Fold rows of a summary into blocks: repeated layers and equal siblings become one block with a count, chains one name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from ..._paths import DEEPEST, STACKED
+from ..._words import printable
+from .._layers import number_ranges
+from .row import Row
+
+_LONGEST_BRACES = 36  # characters: more siblings go into a further block
+_NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,8})(\D*)", re.DOTALL)
+
+_Branch: TypeAlias = "dict[str, _Branch | Row]"
+"""The names below a node."""
+_ITSELF = "\0 itself"  # the name in a node of a leaf that has the path of the node, as it may in a file
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much some leaves are together."""
+
+    count: int = 0
+    bytes: int = 0
+    leaves: int = 0
+    flops: int = 0
+
+    def __add__(self, other: Size) -> Size:
+        return Size(
+            self.count + other.count, self.bytes + other.bytes, self.leaves + other.leaves, self.flops + other.flops
+        )
+
+    def times(self, number: int) -> Size:
+        return Size(self.count * number, self.bytes * number, self.leaves * number, self.flops * number)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A leaf or node of a summary, or several that are equal but for their names."""
+
+    name: str
+    """Below the block that it is in: `h/{0..11}`, `pooler/dense`; inert."""
+    times: int
+    """How many nodes were folded; layers of a stack count too."""
+    size: Size
+    """Of all that were folded."""
+    leaf: Row | None = None
+    """The first of the leaves that were folded."""
+    tied_to: str = ""
+    """What a tied name shows: `wte/weight`."""
+    children: tuple[Block, ...] = ()
+    """Empty of a leaf, of a tied node, and of a node below the greatest depth."""
+
+
+class _TieForm(NamedTuple):
+    """A tie relative to its alias, which is equal in layers that are tied in the same way."""
+
+    levels_up: int
+    below: tuple[str, ...]
+    begin: str
+    """Transforms as they are written: `transposed(`."""
+    end: str
+
+
+def fold(rows: Iterable[Row], *, depth: int | None = None) -> tuple[Block, ...]:
+    """Fold rows into blocks, at most `depth` names deep."""
+    return tuple(_Folding(depth).blocks(_nested(rows), _Place((), (), 1)))
+
+
+def _nested(rows: Iterable[Row]) -> _Branch:
+    """The rows by the names of their paths."""
+    root: _Branch = {}
+    nodes: dict[str, _Branch] = {}
+    for row in rows:
+        above, slash, name = row.path.rpartition("/")
+        node = nodes.get(above) if slash else root
+        if node is None:
+            node = nodes[above] = _node_at(root, above)
+        there = node.get(name)
+        if there is None:
+            node[name] = row
+        else:  # a node has the path of a leaf, as it may in a file
+            _node_at(root, row.path)[_ITSELF] = row
+    return root
+
+
+def _node_at(root: _Branch, path: str) -> _Branch:
+    """The node at a path, which is made where it is not there; a leaf at its path goes into it."""
+    node = root
+    for name in path.split("/", DEEPEST):
+        child = node.get(name)
+        if type(child) is not dict:
+            child = node[name] = {} if child is None else {_ITSELF: child}
+        node = child
+    return node
+
+
+class _Place(NamedTuple):
+    """Where a node is: its path, the same as it is shown, and how many nodes like it there are."""
+
+    path: tuple[str, ...]
+    shown: tuple[str, ...]
+    times: int
+
+
+class _Group(NamedTuple):
+    """Siblings that are equal but for their names."""
+
+    names: tuple[str, ...]
+    shown: str
+
+
+class _Folding:
+    """Numbers each different structure, so that equal ones have one number; builds blocks of the first of equal ones."""
+
+    def __init__(self, depth: int | None):
+        self.depth = depth
+        self._numbers: dict[object, int] = {}
+        self._of_node: dict[int, int] = {}
+        self._sizes: list[Size] = []
+        self._ties: list[_TieForm | None] = []
+
+    # -------------------------------------------------------------------- equal structures
+
+    def _number(self, value: _Branch | Row) -> int:
+        """The number of a structure: of equal ones the same."""
+        if isinstance(value, Row):
+            return self._number_of_leaf(value)
+        number = self._of_node.get(id(value))
+        if number is None:
+            number = self._of_node[id(value)] = self._number_of_node(value)
+        return number
+
+    def _number_of_leaf(self, row: Row) -> int:
+        tie = None if row.source is None else _tie_form(row)
+        key = (row[1:6], row[8:], tie)  # all but the names
+        number = self._numbers.get(key)
+        if number is None:
+            size = Size(flops=row.flops or 0) if tie else Size(row.count, row.bytes, 1, row.flops or 0)
+            number = self._new_number(key, size, tie)
+        return number
+
+    def _number_of_node(self, node: _Branch) -> int:
+        number_of = self._number
+        key = tuple([(name, number_of(child)) for name, child in node.items()])
+        number = self._numbers.get(key)
+        if number is None:
+            size = sum([self._sizes[child] for _, child in key], Size())
+            number = self._new_number(key, size, self._tie_of_node(key))
+        return number
+
+    def _new_number(self, key: object, size: Size, tie: _TieForm | None) -> int:
+        number = self._numbers[key] = len(self._sizes)
+        self._sizes.append(size)
+        self._ties.append(tie)
+        return number
+
+    def _tie_of_node(self, children: Sequence[tuple[str, int]]) -> _TieForm | None:
+        """The tie of a node, all of whose leaves are tied to those of one other node."""
+        forms: set[_TieForm] = set()
+        for name, child in children:
+            tie = self._ties[child]
+            if tie is None or tie.begin or tie.levels_up < 2 or tie.below[-1:] != (name,):
+                return None
+            forms.add(tie._replace(levels_up=tie.levels_up - 1, below=tie.below[:-1]))
+        return forms.pop() if len(forms) == 1 else None
+
+    # ------------------------------------------------------------------------------ blocks
+
+    def blocks(self, node: _Branch, place: _Place) -> list[Block]:
+        return [self._block(node[group.names[0]], group, place) for group in self._groups(node)]
+
+    def _block(self, value: _Branch | Row, group: _Group, above: _Place) -> Block:
+        name = group.names[0]
+        layers = _layers_of(value, above.path.count(STACKED)) if name == STACKED else 1
+        times = len(group.names) * layers
+        place = _Place((*above.path, name), (*above.shown, group.shown), above.times * len(group.names))
+        number = self._number(value)
+        size = self._sizes[number].times(place.times)
+        tie = self._ties[number]
+        if isinstance(value, Row):
+            return Block(group.shown, times, size, value, _shown_tie(tie, place) if tie else "")
+        if tie is not None and len(value) > 1:  # of one leaf the names of both are shown
+            return Block(group.shown, times, size, tied_to=_shown_tie(tie, place))
+        if self.depth is not None and len(place.path) >= self.depth:
+            return Block(group.shown, times, size)
+        children = self.blocks(value, place)
+        if len(children) == 1:
+            return _joined(group.shown, times, children[0])
+        return Block(group.shown, times, size, children=tuple(children))
+
+    def _groups(self, node: _Branch) -> list[_Group]:
+        """The names in a node, equal siblings together: layers by their numbers, other nodes by their names."""
+        families: dict[object, list[str]] = {}
+        for name, value in node.items():
+            families.setdefault(self._family(name, value), []).append(name)
+        groups: list[_Group] = []
+        for family in families.values():
+            if len(family) == 1:
+                groups.append(_Group((family[0],), _shown_name(family[0])))
+            elif _NUMBERED.fullmatch(family[0]):
+                groups.append(_numbered_group(family))
+            else:
+                groups += _named_groups(family)
+        return groups
+
+    def _family(self, name: str, value: _Branch | Row) -> object:
+        """What names that are folded have in common."""
+        numbered = _NUMBERED.fullmatch(name)
+        if numbered:
+            return numbered[1], numbered[3], self._number(value)
+        if type(value) is Row or name == STACKED:
+            return name
+        return self._number(value)
+
+
+def _shown_name(name: str) -> str:
+    return "" if name == _ITSELF else printable(name) or "''"
+
+
+def _layers_of(value: _Branch | Row, stacks_above: int) -> int:
+    """The layers of a stack: the axis of its first leaf that comes after those of the stacks it is in."""
+    while type(value) is dict:
+        value = next(iter(value.values()))
+    if not isinstance(value, Row) or value.shape is None or len(value.shape) <= stacks_above:
+        return 1
+    return value.shape[stacks_above]
+
+
+def _tie_form(row: Row) -> _TieForm:
+    path, source = row.path.split("/"), (row.source or "").split("/")
+    shared = 0
+    for name, other in zip(path, source):
+        if name != other:
+            break
+        shared += 1
+    begin, _, end = (row.tied_to or "").partition(row.source or "")
+    return _TieForm(len(path) - shared, tuple(source[shared:]), begin, end)
+
+
+def _shown_tie(tie: _TieForm, place: _Place) -> str:
+    """The source of a tie, with the braces of the layers that both are in."""
+    kept = place.shown[: len(place.shown) - tie.levels_up]
+    below = [printable(name) for name in tie.below]
+    return f"{tie.begin}{'/'.join([*kept, *below])}{tie.end}"
+
+
+def _joined(name: str, times: int, child: Block) -> Block:
+    """A node with one child, as one block: `pooler/dense`."""
+    joined = f"{name}/{child.name}"
+    return Block(joined, times * child.times, child.size, child.leaf, child.tied_to, child.children)
+
+
+def _numbered_group(names: Sequence[str]) -> _Group:
+    """Names that differ by a number alone, as one: `layer_{0..11}`."""
+    by_number: Mapping[int, str] = {int(_part(name, 2)): name for name in names}
+    numbers = sorted(by_number)
+    begin, end = printable(_part(names[0], 1)), printable(_part(names[0], 3))
+    in_order = tuple(by_number[number] for number in numbers)
+    return _Group(in_order, f"{begin}{_short_ranges(numbers)}{end}")
+
+
+def _part(name: str, which: int) -> str:
+    found = _NUMBERED.fullmatch(name)
+    return found[which] if found else ""
+
+
+def _short_ranges(numbers: Sequence[int]) -> str:
+    """Numbers as ranges; of very many that leave others out the first and the last: `{0,2,4,..,46}`."""
+    shown = number_ranges(numbers)
+    if len(shown) <= _LONGEST_BRACES:
+        return shown
+    parts = shown.strip("{}").split(",")
+    return "{" + ",".join([*parts[:3], "..", parts[-1]]) + "}"
+
+
+def _named_groups(names: Sequence[str]) -> list[_Group]:
+    """Siblings with names, as many in one group as are read at a glance: `{key,query,value}`."""
+    groups: list[_Group] = []
+    waiting: list[str] = []
+    for name in names:
+        if waiting and len(_braces([*waiting, name])) > _LONGEST_BRACES:
+            groups.append(_Group(tuple(waiting), _braces(waiting)))
+            waiting = []
+        waiting.append(name)
+    groups.append(_Group(tuple(waiting), _braces(waiting)))
+    return groups
+
+
+def _braces(names: Sequence[str]) -> str:
+    shown = ",".join(map(printable, names))
+    return shown if len(names) == 1 else "{" + shown + "}"

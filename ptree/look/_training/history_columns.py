@@ -1,0 +1,103 @@
+"""Columns of a history: statistics of chosen leaves from a part, those that follow from others too; the leaves of all parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._sources.selection import selected
+from .._sources.source import CHUNK, LeafInfo, Source
+from .history_parts import STATISTICS, Part
+
+if TYPE_CHECKING:
+    from ..._paths import Selector
+
+
+def leaves_of_parts(parts: Iterable[Part]) -> dict[str, int]:
+    """The paths of all leaves of all parts, with how many numbers each has."""
+    leaves: dict[str, int] = {}
+    for part in parts:
+        for _, paths, counts in part.groups:
+            leaves.update(zip(paths, counts))
+    return leaves
+
+
+def statistic_names(parts: Iterable[Part]) -> list[str]:
+    """What a history gives: statistics of each group, the ratio of updates to parameters, and scalars."""
+    groups: dict[str, None] = {}
+    scalars: dict[str, None] = {}
+    for part in parts:
+        groups.update(dict.fromkeys(name for name, _, _ in part.groups))
+        scalars.update(dict.fromkeys(part.scalars))
+    names = [f"{group}/{statistic}" for group in groups for statistic in (*STATISTICS, "std")]
+    ratio = ["updates/ratio"] if "updates" in groups else []
+    return [*names, *ratio, *scalars]
+
+
+def stored_for(statistic: str) -> list[str]:
+    """The stored statistics from which one is found."""
+    group, _, kind = statistic.partition("/")
+    if kind == "std":
+        return [f"{group}/mean", f"{group}/norm"]
+    if kind == "ratio":
+        return ["updates/norm", "params/norm"]
+    return [statistic]
+
+
+class Columns:
+    """The numbers of one part by statistic and path."""
+
+    def __init__(self, part: Part):
+        self.part = part
+        self._groups = {
+            name: ({path: at for at, path in enumerate(paths)}, counts) for name, paths, counts in part.groups
+        }
+
+    def values(self, statistic: str, paths: Sequence[str]) -> np.ndarray:
+        """`f64[step, leaf]`; NaN where a leaf was not observed."""
+        group, _, kind = statistic.partition("/")
+        with np.errstate(all="ignore"):
+            if kind == "std":
+                return self._std(group, paths)
+            if kind == "ratio":
+                return self._stored("updates", "norm", paths) / self._stored("params", "norm", paths)
+            return self._stored(group, kind, paths)
+
+    def _stored(self, group: str, kind: str, paths: Sequence[str]) -> np.ndarray:
+        found = np.full((len(self.part.steps), len(paths)), np.nan)
+        places, _ = self._groups.get(group, ({}, ()))
+        there = [at for at, path in enumerate(paths) if path in places]
+        if there:
+            columns = [places[paths[at]] for at in there]
+            found[:, there] = self.part.numbers[f"{group}/{kind}"][:, columns]
+        return found
+
+    def _std(self, group: str, paths: Sequence[str]) -> np.ndarray:
+        places, counts = self._groups.get(group, ({}, ()))
+        count = np.array([counts[places[path]] if path in places else 1 for path in paths])
+        mean, norm = self._stored(group, "mean", paths), self._stored(group, "norm", paths)
+        return np.sqrt(np.maximum(norm**2 / np.maximum(count, 1) - mean**2, 0))
+
+
+def select_paths(leaves: Mapping[str, int], selector: Selector | None) -> list[str]:
+    """The paths that a selector means, with its errors where it matches nothing."""
+    return selected(_Names(leaves), selector)
+
+
+class _Names(Source):
+    """The names of leaves alone, to select from."""
+
+    is_file = True
+    title = "history"
+
+    def __init__(self, leaves: Mapping[str, int]):
+        self.leaves = {path: LeafInfo(path, None, "", count, 0) for path, count in leaves.items()}
+        self.order, self.aliases = [*leaves], {}
+
+    def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        raise TypeError(f"a name holds no numbers: {path!r}")
+
+    def part(self, path: str, index: Any = ...) -> np.ndarray:
+        raise TypeError(f"a name holds no numbers: {path!r}")
