@@ -329,7 +329,7 @@ def test_a_tie_through_a_transpose_and_in_files_under_other_names(tmp_path):
     pt.save(tmp_path / "a.safetensors", tree)
     save_file({"m.wte": table, "m.head": table.T.copy()}, tmp_path / "b.safetensors")
     found = diff(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    assert kinds(found) == {"m.wte": "renamed", "m.head": "untied"}
+    assert kinds(found) == {"m/wte": "renamed", "m/head": "untied"}
     assert found.rows[1].note == "was = transposed(wte), is an equal copy"
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import ptree as pt
-from ptree.look import History, _history, _history_parts, observe
+from ptree.look import History, observe
+from ptree.look._training import history as _history
+from ptree.look._training import history_parts as _history_parts
 
 RANDOM = np.random.default_rng(0)
 

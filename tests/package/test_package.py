@@ -90,6 +90,7 @@ ROOMS = [
     "_words",
     "_numbers",
     "_errors",
+    "_garbage_collection",
     "_imports",
 ]
 APART = {"nn", "files"}

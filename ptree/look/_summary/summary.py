@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import StructureError
+from ..._garbage_collection import collection_paused
 from .._sources.source import source_of
 from .._terminal import terminal_width
 from .row import Row
-from .rows import collections_paused, rows_of
+from .rows import rows_of
 from .text import summary_text
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def summary(
         raise TypeError("flops=True and memory=True need the model and its inputs: of=(model, x)")
     if depth is not None and depth < 1:
         raise ValueError(f"depth={depth}: a table is at least 1 name deep")
-    with collections_paused():
+    with collection_paused():
         found = _without_outputs(thing, selector, trainable, depth, fold)
     if of is None:
         return found

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ..._garbage_collection import collection_paused
 from ..._words import columns, in_bytes, padded, printable, quoted, shortened
 from .fold import Block, Size, fold
 from .lines import Line, lines_of
 from .row import Row
-from .rows import collections_paused
 
 if TYPE_CHECKING:
     from .summary import Summary, Total
@@ -53,7 +53,7 @@ def summary_text(summary: Summary, width: int, *, color: bool) -> str:
 
 def blocks_of(summary: Summary) -> tuple[Block, ...]:
     """The rows of a summary as blocks: folded, or one for each row."""
-    with collections_paused():
+    with collection_paused():
         if summary.fold:
             return fold(summary.rows, depth=summary.depth)
         return tuple(map(_block_of_row, summary.rows))
