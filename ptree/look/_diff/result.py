@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import Counter
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from .._notebook.tables import diff_html
+from .._plain_values import csv_value, json_value
 from .._terminal import terminal_width
 from .differences import Difference
 from .pairs import RenameRule
@@ -82,7 +82,7 @@ class Diff:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(names)
         for row in self.rows:
-            writer.writerow([_cell(getattr(row, name)) for name in names])
+            writer.writerow([csv_value(getattr(row, name)) for name in names])
         return text.getvalue()
 
     def text(self, width: int = 80, *, color: bool = False, most: int | None = 50) -> str:
@@ -105,18 +105,4 @@ class Diff:
 
 
 def _plain_row(row: Difference) -> dict[str, Json]:
-    return {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
-
-
-def _plain(value: object) -> Json:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return "" if value is None else value
+    return {field.name: json_value(getattr(row, field.name)) for field in fields(row)}

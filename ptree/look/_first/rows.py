@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._words import printable, table
 from .._layers import LayerGroup, group_by_layer, sparkline
+from .._plain_values import json_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -103,8 +104,8 @@ class First:
         """All of it as plain Python that JSON can hold: NaN and infinite numbers as text."""
         return {
             "verdicts": list(self.verdicts),
-            "layers": [_plain(asdict(layer)) for layer in self.layers],
-            "leaves": [_plain(asdict(leaf)) for leaf in self.leaves],
+            "layers": [json_value(asdict(layer)) for layer in self.layers],
+            "leaves": [json_value(asdict(leaf)) for leaf in self.leaves],
         }
 
     def to_csv(self) -> str:
@@ -279,14 +280,3 @@ def _html_table(rows: Sequence[Sequence[str]]) -> str:
 def _html_row(row: Sequence[str]) -> str:
     name, *numbers = (escape(printable(cell)) for cell in row)
     return f'<tr><td style="text-align:left">{name}</td>{"".join(f"<td>{cell}</td>" for cell in numbers)}</tr>'
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can hold it."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

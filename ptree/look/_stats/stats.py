@@ -20,6 +20,7 @@ import numpy as np
 from ..._errors import FileError, PathError, StructureError
 from ..._words import lines, printable, quoted, suggestion, with_fixes
 from .._notebook.tables import stats_html
+from .._plain_values import csv_value, json_value
 from .._sources.selection import selected
 from .._sources.source import LeafInfo, Source, source_of
 from .layer_moments import (
@@ -110,7 +111,7 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain Python that JSON can hold: NaN and infinite numbers as text, complex numbers too."""
-        rows = [{name: _plain(value) for name, value in vars(row).items()} for row in self.rows]
+        rows = [{name: json_value(value) for name, value in vars(row).items()} for row in self.rows]
         totals = {"count": self.count, "nonfinite": self.nonfinite, "unmatched": self.unmatched}
         return {"title": self.title, **totals, "rows": rows}
 
@@ -122,7 +123,7 @@ class Stats:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, *(f"q{share:g}" for share in shares)])
         for row in self.rows:
-            cells = [_cell(getattr(row, name)) for name in names]
+            cells = [csv_value(getattr(row, name)) for name in names]
             writer.writerow([*cells, *(row.quantiles.get(share, "") for share in shares)])
         return file.getvalue()
 
@@ -135,24 +136,6 @@ class Stats:
 
     def _repr_html_(self) -> str:
         return stats_html(self)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
-        return str(value)
-    return value
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return value
 
 
 # --------------------------------------------------------------------------------- reading
