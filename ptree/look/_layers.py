@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+LONGEST_BRACES = 36
+"""Characters of what stands in braces for several names."""
 _BARS = "▁▂▃▄▅▆▇█"
 _NOT_FINITE = "!"
 
@@ -45,7 +47,7 @@ def group_by_layer(paths: Iterable[str]) -> list[LayerGroup]:
     groups: dict[str, LayerGroup] = {}
     for path in paths:
         group = group_of.get(path) or LayerGroup(path, (path,))
-        groups[group.name] = group
+        groups[group.paths[0]] = group  # two names may be the same: of many numbers some are left out
     return list(groups.values())
 
 
@@ -63,7 +65,7 @@ def _families(paths: Iterable[str], which: int) -> _Family:
 
 
 def _group(around: Sequence[str], members: Sequence[tuple[int, str]]) -> LayerGroup:
-    numbers = number_ranges([number for number, _ in members])
+    numbers = short_ranges([number for number, _ in members])
     name = "/".join(numbers if segment == "\0" else segment for segment in around)
     return LayerGroup(name, tuple(path for _, path in members))
 
@@ -82,6 +84,19 @@ def number_ranges(numbers: Sequence[int]) -> str:
             parts.append(str(low) if low == high else f"{low}..{high}")
             first = at
     return "{" + ",".join(parts) + "}"
+
+
+def short_ranges(numbers: Sequence[int]) -> str:
+    """Sorted numbers as ranges; of very many that leave others out the first and the last.
+
+    >>> short_ranges(range(0, 47, 2))
+    '{0,2,4,..,46}'
+    """
+    shown = number_ranges(numbers)
+    if len(shown) <= LONGEST_BRACES:
+        return shown
+    parts = shown.strip("{}").split(",")
+    return "{" + ",".join([*parts[:3], "..", parts[-1]]) + "}"
 
 
 def sparkline(values: Sequence[float], most: int = 24) -> str:

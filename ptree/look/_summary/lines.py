@@ -93,5 +93,5 @@ def leaf_text(row: Row, dtype: str) -> str:
     if row.trainable is False:
         words.append("frozen")
     if row.problem:
-        words.append("(damaged)")
+        words.append("(unreadable)")
     return " ".join(words)
