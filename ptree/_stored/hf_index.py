@@ -81,14 +81,17 @@ def read_index(path: Path, verify: bool) -> ShardIndex:
     return parsed_index(str(path), text, verify)
 
 
-def open_shards(path: Path, *, verify: bool, mmap: bool) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
+def open_shards(
+    path: Path, *, verify: bool, mmap: bool, may_be_cut: bool = False
+) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
     """Open the shards that an index names, and check that they fit the index."""
     while True:
         index = read_index(path, verify)
         shards: dict[str, SafetensorsFile] = {}
         try:
             for name in _names_of_shards(index):
-                shards[name] = SafetensorsFile(_path_of_shard(path, name), verify=verify, mmap=mmap)
+                file = _path_of_shard(path, name)
+                shards[name] = SafetensorsFile(file, verify=verify, mmap=mmap, may_be_cut=may_be_cut)
             problem = _mismatch(index, shards, verify)
         except FileNotFoundError:
             problem = f"these shards are not beside it: {listed(_missing(index, shards, path))}"

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..._errors import FileError
+from ..._stored.dtypes import UNKNOWN
 from ..._stored.facts import StoredTie
 from ..._stored.leaf_parts import run_of
 from ..._stored.stored import Stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
 from .dotted_names import paths_of_names
-from .source import CHUNK, Alias, LeafInfo, Source
+from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source
 
 _LONGEST_METADATA = 60  # characters of a value that is shown
 _KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
@@ -40,6 +41,8 @@ class StoredSource(Source):
         else:
             names = {name: name for name in stored.by_leaf if name not in facts.ties}
             ties, order = facts.ties, facts.order
+        self.names = names
+        """Path -> name in the file, of the leaves."""
         self._file_of = {path: stored.by_leaf[name] for path, name in names.items()}
         self.stored_leaves = {path: self._file_of[path].header.leaves[name] for path, name in names.items()}
         self.order = [path for path in order if path in names or path in ties]
@@ -64,7 +67,7 @@ class StoredSource(Source):
 
     def is_whole(self, path: str) -> bool:
         """Whether the bytes of a leaf are what its checksum says; 16 MiB are in memory at a time."""
-        leaf = self.stored_leaves[path]
+        leaf = self._readable(path)
         return self._file_of[path].digest_by_runs(leaf) == leaf.checksum
 
     def _readable(self, path: str) -> StoredLeaf:
@@ -83,8 +86,8 @@ def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:
     if leaf.kind.startswith("key:"):
         name = leaf.kind.removeprefix("key:")
         shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
-    if leaf.unreadable:
-        dtype = "?"
+    if leaf.dtype == UNKNOWN:
+        dtype = UNKNOWN_DTYPE
     return LeafInfo(path, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable)
 
 
