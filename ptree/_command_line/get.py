@@ -48,7 +48,7 @@ def _part_of(text: str) -> Any:
         numbers = []
     if len(numbers) == 1 and numbers[0] is not None:
         return numbers[0]
-    if len(numbers) in (2, 3):
+    if len(numbers) == 2 or (len(numbers) == 3 and numbers[2] != 0):
         return slice(*numbers)
     raise argparse.ArgumentTypeError(f"{text!r} is no part of an index: a whole number, a slice such as 0:10, or '...'")
 
