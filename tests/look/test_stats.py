@@ -285,6 +285,18 @@ def test_a_table_fits_its_width_and_cuts_no_path(width, relative_to):
     assert "transformer/blocks/{0..11}/mlp/c_fc/weight" in joined
 
 
+def test_layers_of_flax_fold_and_what_is_no_layer_does_not():
+    layer = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
+    text = stats({"Dense_0": layer, "Dense_1": layer, "Norm_0": layer, "1" * 5000: np.ones(1)}).text(80)
+    assert "Dense_{0..1}/kernel" in text
+    assert "Norm_0/kernel" in text
+
+
+def test_a_whole_number_beyond_all_floats_is_named():
+    text = stats({"a": 10**400, "w": np.ones(2)}).text(200)
+    assert "! a: not read: is a whole number of 1329 bits" in text
+
+
 def test_wide_very_long_and_empty_names_are_laid_out(tmp_path):
     text = stats({"日本語": np.ones(2), "w": np.ones(2), "x" * 10_000: np.ones(2)}).text(60)
     rows = text.splitlines()
