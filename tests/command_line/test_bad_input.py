@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -184,6 +185,22 @@ def test_wrong_arguments_say_what_is_right(capsys, arguments, why):
 def test_an_index_may_begin_with_a_minus(capsys):
     save_file({"w": TABLE}, "m.safetensors")
     assert run(capsys, "get", "m.safetensors", "w", "-1,0") == (0, "9.\n", "")
+
+
+def test_numbers_of_dtypes_that_npy_lacks_stay_what_they_are(capsys):
+    numbers = {"bf": ml_dtypes.bfloat16, "f8": ml_dtypes.float8_e4m3fn, "i4": ml_dtypes.int4, "u4": ml_dtypes.uint4}
+    pt.save("m.safetensors", pt.Tree({name: np.arange(4).astype(dtype) for name, dtype in numbers.items()}))
+    for name in numbers:
+        assert run(capsys, "get", "m.safetensors", name, "-o", "part.npy")[0] == 0
+        part = np.load("part.npy")
+        assert part.dtype.kind in "fiu"
+        np.testing.assert_array_equal(part, np.arange(4))
+
+
+def test_a_node_is_no_leaf_and_its_leaves_are_named(capsys):
+    save_file({"h.0.w": TABLE, "h.0.b": TABLE}, "m.safetensors")
+    for path in ("h/0", "h.0"):
+        assert "Name a leaf in it: ['h/0/" in refused(capsys, "get", "m.safetensors", path)
 
 
 def test_texts_are_not_drawn(capsys):
