@@ -297,6 +297,11 @@ def test_a_whole_number_beyond_all_floats_is_named():
     assert "! a: not read: is a whole number of 1329 bits" in text
 
 
+def test_a_text_is_no_leaf_that_lacks_a_counterpart():
+    tree = {"w": np.ones(2), "name": "x"}
+    assert stats(tree, relative_to=tree).unmatched == 0
+
+
 def test_wide_very_long_and_empty_names_are_laid_out(tmp_path):
     text = stats({"日本語": np.ones(2), "w": np.ones(2), "x" * 10_000: np.ones(2)}).text(60)
     rows = text.splitlines()

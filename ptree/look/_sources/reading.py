@@ -36,11 +36,11 @@ def _layers_named(name: str, path: str) -> tuple[int, ...] | None:
     """The layers of stacks by which a path names a leaf; None if it is not its name. `:` is all layers."""
     if name == path:
         return ()
-    segments, wanted = name.split("/"), path.split("/")
-    if STACKED not in segments or len(segments) != len(wanted):
+    segments, given = name.split("/"), path.split("/")
+    if STACKED not in segments or len(segments) != len(given):
         return None
     layers: list[int] = []
-    for segment, number in zip(segments, wanted):
+    for segment, number in zip(segments, given):
         if segment == STACKED and number.isdecimal() and number.isascii():
             layers.append(int(number))
         elif segment != number:
