@@ -130,6 +130,31 @@ def test_of_a_file_that_is_cut_off_the_rest_is_shown_and_what_is_lost_is_named(f
         pt.load("cut.safetensors")
 
 
+@pytest.mark.parametrize("by_ptree", [True, False])
+def test_of_shards_of_which_one_is_missing_the_others_are_shown(folder, capsys, by_ptree):
+    if by_ptree:
+        pt.save("m", pt.Tree({"a": TABLE, "b": TABLE}), max_shard_size=TABLE.nbytes)
+    else:
+        save_file({"a": TABLE}, "m-1.safetensors")
+        save_file({"b": TABLE}, "m-2.safetensors")
+        files = {"a": "m-1.safetensors", "b": "m-2.safetensors"}
+        (folder / "m.index.json").write_text(json.dumps({"weight_map": files}))
+    shards = json.loads((folder / "m.index.json").read_text())["weight_map"]
+    (folder / shards["b"]).unlink()
+    code, out, _ = run(capsys, "show", "m")
+    assert code == 0
+    assert "a  [4, 3]" in out
+    assert f"! 'b' is in '{shards['b']}', which is not there" in out
+    assert "a  " in run(capsys, "stats", "m")[1]
+    assert run(capsys, "check", "m")[0] == 1
+    assert run(capsys, "diff", "m", "m")[0] in (0, 1)
+    assert "which is not there" in refused(capsys, "get", "m", "b")
+    with pytest.raises(pt.FileError, match="not beside it"):
+        pt.load("m")
+    (folder / shards["a"]).unlink()
+    assert "not beside it" in run(capsys, "show", "m")[2]
+
+
 def test_a_damaged_member_of_an_archive_is_named_and_the_others_are_read(folder, capsys):
     np.savez("m.npz", good=TABLE, bad=TABLE)
     with zipfile.ZipFile("m.npz") as archive:
