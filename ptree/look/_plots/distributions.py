@@ -90,6 +90,8 @@ def problem_of(leaf: LeafInfo) -> str:
     """Why a leaf has no numbers to draw, with what to do about it; "" where it has."""
     if leaf.problem.startswith("has no numbers yet"):
         return f"{leaf.problem}. Draw it first: ptree.init(spec, key)"
+    if leaf.dtype.startswith("key<"):
+        return "is a PRNG key"
     problem = problem_of_numbers(leaf)
     if problem:
         return problem
