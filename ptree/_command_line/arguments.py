@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+import re
+from typing import Any, NoReturn
 
 import ptree
 
@@ -18,6 +19,11 @@ _EXIT_CODES = "exit codes: 0; 1 where files differ or are damaged; 2 for wrong u
 
 class Parser(argparse.ArgumentParser):
     """Of argparse, with messages as ptree's other messages are, and the nearest command where one is misspelt."""
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        # an index such as "-1,0" is no option; argparse alone knows that of "-1"
+        self._negative_number_matcher = re.compile(r"-[0-9]")
 
     def error(self, message: str) -> NoReturn:
         end = "" if message.endswith((".", "?")) else "."

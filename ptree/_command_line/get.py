@@ -23,7 +23,7 @@ def add_commands(commands: Commands) -> None:
     get.add_argument(
         "index", metavar="INDEX", nargs="?", default=(), type=index_of, help="as in NumPy: 3, 0:10, ':,5', '...,-1'"
     )
-    get.add_argument("-o", "--out", metavar="FILE.npy", help="write an npy file instead")
+    get.add_argument("-o", "--out", metavar="FILE.npy", help="write an npy file instead: bf16 and f8 as f32, i4 as i8")
     get.set_defaults(run=run_get)
 
 
@@ -48,9 +48,21 @@ def _part_of(text: str) -> Any:
         numbers = []
     if len(numbers) == 1 and numbers[0] is not None:
         return numbers[0]
-    if len(numbers) in (2, 3):
+    if len(numbers) == 2 or (len(numbers) == 3 and numbers[2] != 0):
         return slice(*numbers)
     raise argparse.ArgumentTypeError(f"{text!r} is no part of an index: a whole number, a slice such as 0:10, or '...'")
+
+
+def _of_numpy(part: np.ndarray) -> np.ndarray:
+    """An array of a dtype that npy has: others would be read again as bytes without a meaning. Each number stays what it is."""
+    is_of_ml_dtypes = part.dtype.kind == "V" and part.dtype.type is not np.void
+    if not is_of_ml_dtypes:
+        return part
+    if part.dtype.name.startswith("int"):
+        return part.astype(np.int8)
+    if part.dtype.name.startswith("uint"):
+        return part.astype(np.uint8)
+    return part.astype(np.float32)
 
 
 def run_get(given: argparse.Namespace) -> int:
@@ -61,7 +73,7 @@ def run_get(given: argparse.Namespace) -> int:
         part = read_path(source, given.path, given.index)
     if given.out is not None:
         with open(given.out, "wb") as file:
-            np.save(file, part, allow_pickle=False)
+            np.save(file, _of_numpy(part), allow_pickle=False)
         return 0
     print(np.array2string(np.asarray(part), threshold=_MOST_PRINTED, separator=", "))
     return 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 
-from .._errors import PathError
+from .._errors import FileError, PathError
+from .._words import printable, quoted
 from .output import Commands, add_output_arguments, write
 
 _FILE = "a .safetensors or .npz file, an index of shards, a folder of either, of checkpoints, or of Orbax"
@@ -18,7 +21,7 @@ def add_commands(commands: Commands) -> None:
         description="Show each parameter of a file: names, shapes, sizes. Blocks that repeat are one row.",
     )
     _add_file_and_patterns(show)
-    show.add_argument("--depth", type=int, metavar="LEVELS", help="show so many levels, and add up what is below")
+    show.add_argument("--depth", type=depth_of, metavar="LEVELS", help="show so many levels, and add up what is below")
     show.add_argument("--no-fold", action="store_true", help="a row for each leaf")
     add_output_arguments(show)
     show.set_defaults(run=run_show)
@@ -38,8 +41,8 @@ def add_commands(commands: Commands) -> None:
     )
     diff.add_argument("before", metavar="A", help=_FILE)
     diff.add_argument("after", metavar="B", help=_FILE)
-    diff.add_argument("patterns", nargs="*", metavar="PATTERN", help=_PATTERNS)
-    diff.add_argument("--tolerance", type=float, default=0.0, help="the relative change that counts as none")
+    diff.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=_PATTERNS)
+    diff.add_argument("--tolerance", type=tolerance_of, default=0.0, help="the relative change that counts as none")
     add_output_arguments(diff)
     diff.set_defaults(run=run_diff)
 
@@ -66,7 +69,33 @@ def add_commands(commands: Commands) -> None:
 
 def _add_file_and_patterns(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help=_FILE)
-    command.add_argument("patterns", nargs="*", metavar="PATTERN", help=_PATTERNS)
+    command.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=_PATTERNS)
+
+
+def depth_of(text: str) -> int:
+    """Parse a number of levels.
+
+    Raises:
+        ArgumentTypeError: it is no whole number of 1 or more.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of levels: a whole number from 1 on")
+    return int(text)
+
+
+def tolerance_of(text: str) -> float:
+    """Parse a relative change.
+
+    Raises:
+        ArgumentTypeError: it is no finite number from 0 on.
+    """
+    try:
+        tolerance = float(text)
+    except ValueError:
+        tolerance = math.nan
+    if not 0 <= tolerance < math.inf:  # False of NaN
+        raise argparse.ArgumentTypeError(f"{text!r} is no tolerance: a number from 0 on, such as 1e-3")
+    return tolerance
 
 
 # argparse has imported nothing for the other commands: each takes 10 to 100 ms
@@ -98,7 +127,7 @@ def run_report(given: argparse.Namespace) -> int:
     from ..look import report
 
     page = report(given.file, given.other, out=given.out)
-    print(page)
+    print(printable(str(page)))
     return 0
 
 
@@ -113,6 +142,9 @@ def run_plot(given: argparse.Namespace) -> int:
         figure = plot_singular_values(given.file, given.patterns or None)
     else:
         figure = plot_distributions(given.file, given.patterns or None)
+    endings = figure.canvas.get_supported_filetypes()
+    if os.path.splitext(given.out)[1].lstrip(".").lower() not in endings:
+        raise FileError(f"cannot draw {quoted(given.out)}: the ending of a picture is one of {', '.join(endings)}")
     figure.savefig(given.out)
-    print(given.out)
+    print(printable(given.out))
     return 0

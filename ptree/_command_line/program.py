@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from .._errors import FileError, PtreeError
 from .._words import printable
@@ -24,10 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command of the command line and return its exit code: 0, 1 (differs, damaged) or 2 (wrong use, unreadable)."""
     # where JAX is needed, for checkpoints by Orbax and for changes, it must not take a GPU
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    _open_closed_streams()
     _write_any_character()
     given = parser().parse_args(arguments)
     try:
-        code = given.run(given)
+        with _quiet():
+            code = given.run(given)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -58,6 +63,29 @@ def message_of(error: Exception) -> str:
 
 def _lines(text: str) -> str:
     return "\n".join(map(printable, text.splitlines()))
+
+
+def _open_closed_streams() -> None:
+    """Let what is written vanish where a shell has closed the output, `>&-`: Python has None for it."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the program ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings of other libraries, and tracebacks of threads of Orbax, out of what a command writes."""
+    if os.environ.get(_TRACEBACK):
+        yield
+        return
+    before = logging.root.manager.disable
+    excepthook = threading.excepthook
+    logging.disable(logging.WARNING)
+    threading.excepthook = lambda _: None
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        threading.excepthook = excepthook
 
 
 def _write_any_character() -> None:

@@ -126,8 +126,10 @@ def header_length(first: bytes, size: int) -> int:
     return length
 
 
-def parsed(text: bytes, size: int, verify: bool) -> Header:
+def parsed(text: bytes, size: int, verify: bool, *, may_be_cut: bool = False) -> Header:
     """Parse a header, and check the offsets of each tensor.
+
+    With `may_be_cut`, a file that is shorter than its header describes is no error: what is not there is unreadable.
 
     Raises:
         ValueError: the header is damaged, or does not fit the size of the file.
@@ -135,26 +137,34 @@ def parsed(text: bytes, size: int, verify: bool) -> Header:
         TieError: a transform that this process has not registered.
     """
     with collection_paused():
-        return _parsed(text, size, verify)
+        return _parsed(text, size, verify, may_be_cut)
 
 
-def _parsed(text: bytes, size: int, verify: bool) -> Header:
+def _parsed(text: bytes, size: int, verify: bool, may_be_cut: bool) -> Header:
     data_start = 8 + len(text)
     try:
         table = json.loads(text.decode(), object_pairs_hook=unique)
         metadata = table.pop("__metadata__", None) or {}  # some programs write null
         _check_metadata(metadata)
         tensors = [_tensor(name, about, data_start) for name, about in table.items()]
-    # what JSON of any other form leads to above; deep nesting is a RecursionError
-    except (AttributeError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
+    # what JSON of any other form leads to above
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(
+            "its header is damaged: it is not a table of names, each with a dtype, a shape and two data_offsets"
+        ) from error
+    except (UnicodeDecodeError, RecursionError) as error:  # of deep nesting
         raise ValueError(f"its header is damaged: {_shown(error)}") from error
-    _check_offsets(tensors, data_start, size)
+    end = _checked_end(tensors, data_start)
+    if end < size or (end > size and not may_be_cut):
+        raise ValueError(f"its header describes {end:,} bytes, and it has {size:,}")
     facts, own_metadata = split_metadata(text, _START, metadata, verify)
     problem = levels_problem(table) or levels_problem(facts.order if facts else ())
     if problem:
         raise ValueError(problem)
     if facts is not None:
         tensors = [_with_facts(tensor, facts) for tensor in tensors]
+    if end > size:
+        tensors = [_without_what_is_cut(tensor, size) for tensor in tensors]
     leaves = {tensor.name: tensor for tensor in tensors}
     return Header(leaves, facts, own_metadata, metadata.get("ptree_sum", ""))
 
@@ -257,8 +267,8 @@ def levels_problem(names: Collection[str]) -> str:
     return f"its {len(names):,} names have {levels:,} levels, more than {_LEVELS_OF_A_NAME} each"
 
 
-def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) -> None:
-    """Raise ValueError unless the offsets of the tensors leave no gap and no overlap between header and end of file."""
+def _checked_end(tensors: Iterable[StoredLeaf], data_start: int) -> int:
+    """Where the last tensor ends; ValueError unless the tensors follow the header without a gap and without an overlap."""
     end, last = data_start, None
     for tensor in sorted(tensors, key=attrgetter("start", "stop")):
         if tensor.start != end:
@@ -266,8 +276,14 @@ def _check_offsets(tensors: Iterable[StoredLeaf], data_start: int, size: int) ->
             before = "the header" if last is None else quoted(last.name)
             raise ValueError(f"the bytes of {quoted(tensor.name)} and of {before} {what}")
         end, last = tensor.stop, tensor
-    if end != size:
-        raise ValueError(f"its header describes {end:,} bytes, and it has {size:,}")
+    return end
+
+
+def _without_what_is_cut(tensor: StoredLeaf, size: int) -> StoredLeaf:
+    """A tensor of a file that ends too early: unreadable where its bytes are not all there."""
+    if tensor.stop <= size or tensor.unreadable:
+        return tensor
+    return replace(tensor, unreadable=f"is cut off: its last byte is number {tensor.stop:,}, and the file has {size:,}")
 
 
 def split_metadata(
@@ -286,7 +302,7 @@ def split_metadata(
         raise ValueError("its header is damaged: half of what ptree wrote is missing")
     if verify and (not text.startswith(start) or _recomputed(text, len(start)) != checksum):
         raise ValueError(
-            "its header is damaged: it is not what its checksum says. If another program wrote it anew, verify=False loads it"
+            "its header is damaged: it is not what its checksum says. If another program wrote it anew, load(path, verify=False) loads it"
         )
     try:
         return Facts.from_json(stated), others

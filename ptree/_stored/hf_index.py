@@ -81,18 +81,26 @@ def read_index(path: Path, verify: bool) -> ShardIndex:
     return parsed_index(str(path), text, verify)
 
 
-def open_shards(path: Path, *, verify: bool, mmap: bool) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
+def open_shards(
+    path: Path, *, verify: bool, mmap: bool, may_be_cut: bool = False
+) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
     """Open the shards that an index names, and check that they fit the index."""
     while True:
         index = read_index(path, verify)
         shards: dict[str, SafetensorsFile] = {}
         try:
             for name in _names_of_shards(index):
-                shards[name] = SafetensorsFile(_path_of_shard(path, name), verify=verify, mmap=mmap)
+                file = _path_of_shard(path, name)
+                if may_be_cut and not os.path.exists(file):
+                    continue
+                shards[name] = SafetensorsFile(file, verify=verify, mmap=mmap, may_be_cut=may_be_cut)
             problem = _mismatch(index, shards, verify)
         except FileNotFoundError:
-            problem = f"these shards are not beside it: {listed(_missing(index, shards, path))}"
-        if not problem:
+            problem = _lacking(index, shards, path)
+        if not problem and index.files and not shards:
+            problem = _lacking(index, shards, path)
+        has_all = len(shards) == len(_names_of_shards(index))
+        if not problem and (has_all or read_index(path, verify) == index):
             return index, shards
         for shard in shards.values():
             shard.close()
@@ -112,6 +120,10 @@ def _path_of_shard(index: Path, name: str) -> str:
     return str(beside)
 
 
+def _lacking(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Path) -> str:
+    return f"these shards are not beside it: {listed(_missing(index, shards, path))}"
+
+
 def _missing(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Path) -> list[str]:
     unopened = [name for name in _names_of_shards(index) if name not in shards]
     return [name for name in unopened if not (path.parent / name).exists()]
@@ -119,7 +131,7 @@ def _missing(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Pat
 
 def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: bool) -> str:
     """Say how shards do not fit the index that names them; "" if they do."""
-    lost = [name for name, file in index.files.items() if name not in shards[file].header.leaves]
+    lost = [name for name, file in index.files.items() if file in shards and name not in shards[file].header.leaves]
     if lost:
         return f"its shards do not have what it says they have: {listed(lost)}"
     if not verify:
@@ -128,7 +140,8 @@ def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: 
         return _missing_facts(shards.values())
     # an interrupted save, or one copied in part, can mix shards of two trees: each header has its own checksum
     found = {name: shard.header.checksum for name, shard in shards.items()}
-    others = sorted({name for name, _ in found.items() ^ index.facts.shards.items()})
+    stated = {name: checksum for name, checksum in index.facts.shards.items() if name in shards}
+    others = sorted({name for name, _ in found.items() ^ stated.items()})
     if others:
         return f"these shards were not saved together with it: {listed(others)}"
     return ""

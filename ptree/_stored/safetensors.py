@@ -28,7 +28,7 @@ class SafetensorsFile:
         OSError: the file is not there or cannot be read.
     """
 
-    def __init__(self, path: str, *, verify: bool, mmap: bool):
+    def __init__(self, path: str, *, verify: bool, mmap: bool, may_be_cut: bool = False):
         self.path = path
         self.bytes_read = 0
         self._file = -1  # its descriptor, set before anything can fail: `__del__` reads it
@@ -36,17 +36,17 @@ class SafetensorsFile:
         self._file = open_file(path)
         try:
             self.size = os.fstat(self._file).st_size
-            self.header = self._read_header(verify)
+            self.header = self._read_header(verify, may_be_cut)
             if mmap and self.size:  # the system refuses to map an empty file
                 self._map = mmap_.mmap(self._file, 0, access=mmap_.ACCESS_READ)
         except BaseException:
             self.close()
             raise
 
-    def _read_header(self, verify: bool) -> Header:
+    def _read_header(self, verify: bool, may_be_cut: bool) -> Header:
         try:
             length = header_length(self.read(0, min(8, self.size)).tobytes(), self.size)
-            return parsed(self.read(8, length).tobytes(), self.size, verify)
+            return parsed(self.read(8, length).tobytes(), self.size, verify, may_be_cut=may_be_cut)
         except PtreeError as error:  # a transform that this process does not know, or a newer format
             raise FileError(f"cannot load {self.path!r}: {error}") from error
         except (ValueError, OverflowError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .._errors import FileError
 from .facts import Facts
@@ -24,6 +24,8 @@ class Stored:
     by_leaf: dict[str, SafetensorsFile]
     facts: Facts | None
     metadata: dict[str, str]
+    missing: dict[str, str] = field(default_factory=dict)
+    """Leaf -> its shard, of the shards that are not there."""
 
     def names_by_place(self) -> list[str]:
         """The names in the order of the data, which is the order of a tree that another program wrote."""
@@ -38,28 +40,33 @@ class Stored:
             shard.close()
 
 
-def open_stored(path: str, *, verify: bool, mmap: bool) -> Stored:
-    """Open the one file, or the shards; another process may be about to replace the one by the other."""
+def open_stored(path: str, *, verify: bool, mmap: bool, may_be_cut: bool = False) -> Stored:
+    """Open the one file, or the shards; another process may be about to replace the one by the other.
+
+    With `may_be_cut`, of a file that ends too early, or of shards of which some are missing, the leaves that are there
+    can be read.
+    """
     for _ in range(_TRIES - 1):
         try:
-            return _open_once(path, verify, mmap)
+            return _open_once(path, verify, mmap, may_be_cut)
         except FileNotFoundError:
             continue
     # the last try raises its error
-    return _open_once(path, verify, mmap)
+    return _open_once(path, verify, mmap, may_be_cut)
 
 
-def _open_once(path: str, verify: bool, mmap: bool) -> Stored:
+def _open_once(path: str, verify: bool, mmap: bool, may_be_cut: bool) -> Stored:
     """Open the one file if it is there, else the shards of its index."""
     file = file_path(path)
     has_only_index = not file.exists() and index_path(file).exists()
     if path.endswith(INDEX_SUFFIX) or has_only_index:
-        index, shards = open_shards(index_path(file), verify=verify, mmap=mmap)
-        by_leaf = {leaf: shards[name] for leaf, name in index.files.items()}
-        return Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata)
+        index, shards = open_shards(index_path(file), verify=verify, mmap=mmap, may_be_cut=may_be_cut)
+        by_leaf = {leaf: shards[name] for leaf, name in index.files.items() if name in shards}
+        missing = {leaf: name for leaf, name in index.files.items() if name not in shards}
+        return Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, missing)
     if is_orbax(path):
         raise FileError(f"cannot open {path!r}: Orbax wrote it, and only ptree.load reads it")
     shown = str(file) if os.path.isdir(path) else path
-    one = SafetensorsFile(shown, verify=verify, mmap=mmap)
+    one = SafetensorsFile(shown, verify=verify, mmap=mmap, may_be_cut=may_be_cut)
     by_leaf = dict.fromkeys(one.header.leaves, one)
     return Stored(shown, [one], by_leaf, one.header.facts, one.header.metadata)

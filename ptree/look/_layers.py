@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+LONGEST_BRACES = 36
+"""Characters of what stands in braces for several names."""
 _BARS = "▁▂▃▄▅▆▇█"
 _NOT_FINITE = "!"
+_NUMBERED = re.compile(r"(|.*_)([0-9]{1,9})", re.DOTALL)
+_NUMBER = "\0"
 
 _Family = dict[tuple[str, ...], list[tuple[int, str]]]
 """The segments around a number -> each number that stands there, with its path."""
@@ -24,10 +29,13 @@ class LayerGroup:
 
 
 def group_by_layer(paths: Iterable[str]) -> list[LayerGroup]:
-    """Group paths that differ in one segment alone, a number; in the order in which each group begins.
+    """Group paths that differ in the number of one segment alone, `3` or `Dense_3`; in the order in which each group begins.
 
     >>> [group.name for group in group_by_layer(["h/0/w", "h/0/b", "h/1/w", "h/1/b", "head"])]
     ['h/{0..1}/w', 'h/{0..1}/b', 'head']
+
+    >>> [group.name for group in group_by_layer(["Dense_0/kernel", "Dense_1/kernel", "Norm_0/scale"])]
+    ['Dense_{0..1}/kernel', 'Norm_0/scale']
 
     Where a path has several numbers, the first one groups, if other paths differ from it there, else the next.
     """
@@ -45,7 +53,7 @@ def group_by_layer(paths: Iterable[str]) -> list[LayerGroup]:
     groups: dict[str, LayerGroup] = {}
     for path in paths:
         group = group_of.get(path) or LayerGroup(path, (path,))
-        groups[group.name] = group
+        groups[group.paths[0]] = group  # two names may be the same: of many numbers some are left out
     return list(groups.values())
 
 
@@ -54,17 +62,18 @@ def _families(paths: Iterable[str], which: int) -> _Family:
     families: _Family = {}
     for path in paths:
         segments = path.split("/")
-        places = [place for place, segment in enumerate(segments) if segment.isdecimal() and segment.isascii()]
+        numbered = [(place, _NUMBERED.fullmatch(segment)) for place, segment in enumerate(segments)]
+        places = [(place, found) for place, found in numbered if found is not None]
         if which < len(places):
-            number = segments[places[which]]
-            segments[places[which]] = "\0"  # stands in no path that is written for people
-            families.setdefault(tuple(segments), []).append((int(number), path))
+            place, found = places[which]
+            segments[place] = found[1] + _NUMBER  # stands in no path that is written for people
+            families.setdefault(tuple(segments), []).append((int(found[2]), path))
     return families
 
 
 def _group(around: Sequence[str], members: Sequence[tuple[int, str]]) -> LayerGroup:
-    numbers = number_ranges([number for number, _ in members])
-    name = "/".join(numbers if segment == "\0" else segment for segment in around)
+    numbers = short_ranges([number for number, _ in members])
+    name = "/".join(around).replace(_NUMBER, numbers)
     return LayerGroup(name, tuple(path for _, path in members))
 
 
@@ -82,6 +91,19 @@ def number_ranges(numbers: Sequence[int]) -> str:
             parts.append(str(low) if low == high else f"{low}..{high}")
             first = at
     return "{" + ",".join(parts) + "}"
+
+
+def short_ranges(numbers: Sequence[int]) -> str:
+    """Sorted numbers as ranges; of very many that leave others out the first and the last.
+
+    >>> short_ranges(range(0, 47, 2))
+    '{0,2,4,..,46}'
+    """
+    shown = number_ranges(numbers)
+    if len(shown) <= LONGEST_BRACES:
+        return shown
+    parts = shown.strip("{}").split(",")
+    return "{" + ",".join([*parts[:3], "..", parts[-1]]) + "}"
 
 
 def sparkline(values: Sequence[float], most: int = 24) -> str:

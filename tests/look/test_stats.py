@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import ptree as pt
+from ptree._words import columns
 from ptree.look import stats
 from ptree.look._stats.moments import moments_of, together
 
@@ -282,6 +283,37 @@ def test_a_table_fits_its_width_and_cuts_no_path(width, relative_to):
     joined = "".join(line.strip().split(" ")[0] for line in text.splitlines())
     assert f"x/{name}/{name}" in joined
     assert "transformer/blocks/{0..11}/mlp/c_fc/weight" in joined
+
+
+def test_layers_of_flax_fold_and_what_is_no_layer_does_not():
+    layer = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
+    text = stats({"Dense_0": layer, "Dense_1": layer, "Norm_0": layer, "1" * 5000: np.ones(1)}).text(80)
+    assert "Dense_{0..1}/kernel" in text
+    assert "Norm_0/kernel" in text
+
+
+def test_a_whole_number_beyond_all_floats_is_named():
+    text = stats({"a": 10**400, "w": np.ones(2)}).text(200)
+    assert "! a: not read: is a whole number of 1329 bits" in text
+
+
+def test_a_text_is_no_leaf_that_lacks_a_counterpart():
+    tree = {"w": np.ones(2), "name": "x"}
+    assert stats(tree, relative_to=tree).unmatched == 0
+
+
+def test_wide_very_long_and_empty_names_are_laid_out(tmp_path):
+    text = stats({"日本語": np.ones(2), "w": np.ones(2), "x" * 10_000: np.ones(2)}).text(60)
+    rows = text.splitlines()
+    assert columns(rows[1]) == columns(rows[2]) == len(rows[0])
+    assert len(rows) < 30
+    assert "(root)" in stats(np.ones(3)).text(60)
+
+
+def test_layers_that_leave_very_many_out_have_a_short_name():
+    text = stats({"h": {str(at): {f"w{at % 2}": np.ones(1)} for at in range(100)}}).text(80)
+    assert "h/{0,2,4,..,98}/w0" in text
+    assert "h/{1,3,5,..,99}/w1" in text
 
 
 def test_names_that_a_terminal_would_obey_are_written_inert():

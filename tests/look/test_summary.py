@@ -343,6 +343,12 @@ def test_a_file_is_looked_at_without_jax(tmp_path):
     assert text[-1] == "False"
 
 
+def test_the_order_of_leaves_does_not_split_a_fold():
+    first = {"ln": np.ones(2, "float32"), "w": np.ones((2, 2), "float32")}
+    other = {"w": first["w"], "ln": first["ln"]}  # as where a layer is in two shards
+    assert shown({"h": [first, other, first]})[0].startswith("h/{0..2}/ x3")
+
+
 def test_a_leaf_that_cannot_be_read_is_named(tmp_path):
     leaves = {
         "good": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
@@ -352,7 +358,7 @@ def test_a_leaf_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(20))
     text = pt.summary(tmp_path / "m.safetensors").text()
     assert "good     [3]" in text
-    assert "strange  [2] ? (damaged)" in text
+    assert "strange  [2] ? (unreadable)" in text
     assert "! 'strange' " in text
 
 

@@ -251,8 +251,8 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     single = groups[0].name if len(groups) == 1 else pair.layers[0]
     names = (pair.stack, single) if pair.is_before else (single, pair.stack)
     row = replace(_row("restacked", *sides), path_before=names[0], path=names[1], note=f"{len(layers)} layers")
-    wanted = (stack.shape or ())[stack.path.split("/").count(STACKED) :]
-    misfits = [layer for layer in layers if layer.shape != wanted]
+    layer_shape = (stack.shape or ())[stack.path.split("/").count(STACKED) :]
+    misfits = [layer for layer in layers if layer.shape != layer_shape]
     if misfits:
         return replace(row, note=f"another shape in {len(misfits)} of {len(layers)} layers")
     problems = [side.info.problem for side in (stack, *layers) if side.info.problem]
@@ -260,7 +260,7 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
         is_declared = any(side.info.is_declared for side in (stack, *layers))
         return row if is_declared else replace(row, kind="unread", note=problems[0])
     try:
-        sizes = _changes_of_stack(stack, layers, wanted, pair.is_before)
+        sizes = _changes_of_stack(stack, layers, layer_shape, pair.is_before)
     except UNREADABLE as error:
         return replace(row, kind="unread", note=_reason(error))
     whole = reduce(add, sizes, Sizes())

@@ -184,13 +184,13 @@ def axes_between(before: Side, after: Side) -> tuple[int, ...] | None:
 
     Axes that are in their order do not count: two leaves of one shape may be equal as they are.
     """
-    shape, wanted = before.shape or (), after.shape or ()
-    if sorted(shape) != sorted(wanted) or not 1 < len(shape) <= _MOST_AXES or not prod(shape):
+    shape, other_shape = before.shape or (), after.shape or ()
+    if sorted(shape) != sorted(other_shape) or not 1 < len(shape) <= _MOST_AXES or not prod(shape):
         return None
     best, least = None, 1.0
     for order in permutations(range(len(shape))):
         moved = tuple(shape[axis] for axis in order)
-        if order == tuple(range(len(shape))) or moved != wanted:
+        if order == tuple(range(len(shape))) or moved != other_shape:
             continue
         corner = [slice(0, size) for size in _edges(shape, _CORNER)]
         sizes = _tile(before, after, order, corner)

@@ -173,7 +173,7 @@ def _best_rule(left: Mapping[str, str], evidence: Mapping[str, str], after: Name
     for old, new in _spread(left):
         support.update(dict.fromkeys(candidates(words_of(old), words_of(new)), 1))
     checked = list(_spread(evidence))
-    for rule, _ in support.most_common():  # in the order they came, where equal
+    for rule, _ in support.most_common():  # where equal, in the order of the leaves
         if not any(_contradicts(rule, old, new, after) for old, new in checked):
             return rule
     return None

@@ -149,9 +149,9 @@ def _run_scan(
 
 def _numbers(calls: Calls) -> list[int]:
     """The numbers of all calls, those in inner loops included."""
-    own = [call.number for ending in calls.ends.values() for call in ending]
+    outermost = [call.number for ending in calls.ends.values() for call in ending]
     inner = [number for loop in calls.loops.values() for number in _numbers(loop)]
-    return own + inner
+    return outermost + inner
 
 
 @jax.custom_vjp

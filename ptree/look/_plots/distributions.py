@@ -13,6 +13,7 @@ from ..._paths import STACKED, Selector
 from ..._words import lines, quoted
 from .._sources.selection import selected
 from .._sources.source import CHUNK, LeafInfo, Source, in_chunks
+from .._stats.layer_moments import problem_of_numbers
 from .._stats.moments import Moments, moments_of, together
 from .._stats.quantiles import BitCounts, _bins_in_order, _nearer_to_zero
 
@@ -89,10 +90,11 @@ def problem_of(leaf: LeafInfo) -> str:
     """Why a leaf has no numbers to draw, with what to do about it; "" where it has."""
     if leaf.problem.startswith("has no numbers yet"):
         return f"{leaf.problem}. Draw it first: ptree.init(spec, key)"
-    if leaf.problem:
-        return leaf.problem
     if leaf.dtype.startswith("key<"):
         return "is a PRNG key"
+    problem = problem_of_numbers(leaf)
+    if problem:
+        return problem
     return "" if leaf.count else f"has no elements: its shape is {leaf.shape}"
 
 

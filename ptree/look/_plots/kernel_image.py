@@ -55,13 +55,13 @@ def kernel_image(source: Source, path: str) -> KernelImage:
 def _found(source: Source, path: str) -> LayerOfLeaf:
     if not isinstance(path, str):
         raise TypeError(f"expected the path of one leaf, such as 'encoder/0/kernel', got {quoted(path)}")
-    own = source.aliases[path].source if path in source.aliases else path
-    if own in source.leaves:
-        shape = source.leaves[own].shape or ()
-        stacked = own.split("/").count(":")
-        return LayerOfLeaf(path, own, shape[stacked:])
+    leaf_path = source.aliases[path].source if path in source.aliases else path
+    if leaf_path in source.leaves:
+        shape = source.leaves[leaf_path].shape or ()
+        stacked = leaf_path.split("/").count(":")
+        return LayerOfLeaf(path, leaf_path, shape[stacked:])
     for layer in layers_of_leaves(source, source.leaves):
-        if layer.name == own:
+        if layer.name == leaf_path:
             return layer
     near = PathIndex([*source.leaves, *source.aliases]).suggest(path)
     hint = "" if near is None else f" Did you mean {quoted(near)}?"

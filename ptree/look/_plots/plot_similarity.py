@@ -111,10 +111,10 @@ def _draw(
         ax.set_ylabel(measure, fontsize=8)
         for group, color in zip(lines, colors):
             values = np.array([_value(layers[path], measure) for path in group.paths])
-            known = np.isfinite(values)
+            is_finite = np.isfinite(values)
             at = np.arange(len(values))
             marker = "." if longest <= 40 else ""
-            ax.plot(at[known], values[known], color=color, linewidth=1, marker=marker, label=label(group.name))
+            ax.plot(at[is_finite], values[is_finite], color=color, linewidth=1, marker=marker, label=label(group.name))
         step = max(longest / 24, 1)
         places = [longest + step * (number + 0.5) for number in range(len(alone))]
         ax.plot(places, [_value(layers[group.name], measure) for group in alone], "D", color="#555555", markersize=4)

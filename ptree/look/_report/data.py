@@ -34,7 +34,7 @@ def diff_page_data(before: Source, after: Source, selector: Selector | None) -> 
     rows = rows_by_selector(after, selector)
     totals = _totals(rows)
     rows += removed_rows(before, changes.by_path.items())
-    own = [changes.by_path.get(row.path) for row in rows]
+    change_of_row = [changes.by_path.get(row.path) for row in rows]
     abouts = [printable(source.about) for source in (before, after) if source.about]
     return _columns(rows, after) | {
         "title": printable(before.title),
@@ -42,8 +42,8 @@ def diff_page_data(before: Source, after: Source, selector: Selector | None) -> 
         "about": " → ".join(abouts),
         "notes": [printable(rule) for rule in changes.rules],
         "totals": totals,
-        "changes": [_change(row, change) for row, change in zip(rows, own)],
-        "before": [_numbers(numbers_before(before, change)) for change in own],
+        "changes": [_change(row, change) for row, change in zip(rows, change_of_row)],
+        "before": [_numbers(numbers_before(before, change)) for change in change_of_row],
     }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_DOT = re.compile(r"(?<!\.)\.(?!\.)")
 
 
 def paths_of_names(names: Iterable[str]) -> dict[str, str]:
@@ -20,3 +23,12 @@ def paths_of_names(names: Iterable[str]) -> dict[str, str]:
     if has_empty_segment or len(paths) < len(names):
         return as_they_are
     return paths
+
+
+def with_slashes(text: str) -> str:
+    """A name with dots, or a pattern of such names, as a path.
+
+    >>> with_slashes("h.{0..3}.attn"), with_slashes("h/0/a.b")
+    ('h/{0..3}/attn', 'h/0/a.b')
+    """
+    return text if "/" in text else _DOT.sub("/", text)

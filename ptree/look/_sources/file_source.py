@@ -6,42 +6,75 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..._stored.locations import checked_path, is_orbax
+from ..._errors import FileError
+from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
-from ..._words import quoted, suggestion
+from ..._words import listed, quoted, suggestion
+from .file_kinds import kind_of_file
 from .source import Source
 from .stored_source import StoredSource
 
-_ZIP = b"PK\x03\x04"
+_NOTHING_READ = "holds no parameters that ptree reads: a .safetensors or .npz file, model.safetensors or its index, step_N of Checkpoints, a checkpoint by Orbax"
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
     """Open what is at a path: a file, shards by their index or folder, or the latest step of a folder of checkpoints."""
     text = checked_path(path, "look at a file")
     if not os.path.exists(text) and not os.path.exists(f"{text}.index.json"):
-        raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
-    steps = saved_steps(Path(text)) if os.path.isdir(text) else []
+        raise FileNotFoundError(_nothing_there(text))
+    if os.path.isdir(text):
+        return _of_folder(text)
+    if os.path.isfile(text):
+        return _of_file(text)
+    return _of_safetensors(text)  # the name of a file that is kept in shards
+
+
+def _of_folder(folder: str) -> Source:
+    steps = saved_steps(Path(folder))
     if steps:
         return _of_step(steps[0], steps)
-    if is_orbax(text):
-        return _of_orbax(text)
-    if _begins_like_a_zip(text):
+    if is_orbax(folder):
+        return _of_orbax(folder)
+    file = file_path(folder)
+    if file.exists() or index_path(file).exists():
+        return _of_safetensors(folder)
+    inside = sorted(os.listdir(folder))
+    files = [name for name in inside if name.endswith(INDEX_SUFFIX)]
+    if len(files) != 1:  # an index stands for its shards
+        files = [name for name in inside if name.endswith((".safetensors", INDEX_SUFFIX, ".npz"))]
+    if len(files) == 1:
+        return file_source(os.path.join(folder, files[0]))
+    if files:
+        raise FileError(f"the folder {quoted(folder)} holds several files, name one of them: {listed(files)}")
+    raise FileError(f"the folder {quoted(folder)} {_NOTHING_READ}; it has {listed(inside)}")
+
+
+def _of_file(path: str) -> Source:
+    kind = kind_of_file(path)
+    if kind == "npz":
         from .npz_source import NpzSource  # which takes a tenth of the time of a table of another file to import
 
-        return NpzSource(text)
-    return StoredSource(open_stored(text, verify=True, mmap=False))
+        return NpzSource(path)
+    if kind != "safetensors":
+        raise FileError(f"cannot read {quoted(path)}: {kind}")
+    return _of_safetensors(path)
+
+
+def _of_safetensors(path: str) -> StoredSource:
+    return StoredSource(open_stored(path, verify=True, mmap=False, may_be_cut=True))
 
 
 def _of_step(step: SavedStep, steps: list[SavedStep]) -> Source:
     """The latest step of a folder of checkpoints."""
     is_by_orbax = is_orbax(step.path)
-    source = (
-        _of_orbax(str(step.path)) if is_by_orbax else StoredSource(open_stored(str(step.path), verify=True, mmap=False))
-    )
+    source = _of_orbax(str(step.path)) if is_by_orbax else _of_safetensors(str(step.path))
     numbers = sorted({saved.number for saved in steps})
+    which = (
+        f"the latest of {len(numbers)} steps, {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else "the only step"
+    )
     source.title = f"{step.path.parent.name}/{step.path.name}"
-    source.about = f"the latest of {len(numbers)} steps, {numbers[0]} to {numbers[-1]}; {source.about}"
+    source.about = f"{which}; {source.about}"
     return source
 
 
@@ -53,11 +86,10 @@ def _of_orbax(path: str) -> Source:
     return SavedTreeSource(OrbaxCheckpoint(path), os.path.basename(os.path.abspath(path)), "checkpoint by Orbax")
 
 
-def _begins_like_a_zip(path: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(_ZIP)) == _ZIP
+def _nothing_there(path: str) -> str:
+    if os.path.islink(path):
+        return f"the link {quoted(path)} leads to {quoted(os.readlink(path))}, where there is no file"
+    return f"no file {quoted(path)}.{_nearest_file(path)}"
 
 
 def _nearest_file(path: str) -> str:

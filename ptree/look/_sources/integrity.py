@@ -20,12 +20,13 @@ class Damage:
     problems: tuple[str, ...]
 
     def verdict(self) -> str:
+        leaves = "1 leaf" if self.leaves == 1 else f"{self.leaves:,} leaves"
         if self.problems:
-            return f"{self.title}: {len(self.problems)} of {self.leaves} leaves are damaged or cannot be read"
+            return f"{self.title}: of {leaves}, damaged or unreadable: {len(self.problems):,}"
         if self.with_checksum == self.leaves:
-            return f"{self.title}: whole, {self.leaves} leaves are what their checksums say"
+            return f"{self.title}: whole, {leaves} with the right checksum"
         without = self.leaves - self.with_checksum
-        return f"{self.title}: {self.leaves} leaves can be read; {without} of them have no checksum, so changed numbers would not show"
+        return f"{self.title}: {leaves} can be read; without a checksum, so that changed numbers would not show: {without:,}"
 
 
 def damage_of(source: Source) -> Damage:
@@ -36,10 +37,13 @@ def damage_of(source: Source) -> Damage:
         has_checksum = isinstance(source, StoredSource) and source.checksum(path) != ""
         with_checksum += has_checksum
         try:
-            if isinstance(source, StoredSource) and has_checksum:
+            if source.leaves[path].problem:
+                problem = f"{quoted(path)} {source.leaves[path].problem}"
+            elif isinstance(source, StoredSource) and has_checksum:
                 problem = _mismatch(source, path)
             else:
-                problem = _read_through(source, path)
+                _read_through(source, path)
+                problem = ""
         except (FileError, OSError) as error:
             problem = str(error)
         if problem:
@@ -51,10 +55,7 @@ def _mismatch(source: StoredSource, path: str) -> str:
     return "" if source.is_whole(path) else f"{quoted(path)} is damaged: its bytes are not what its checksum says"
 
 
-def _read_through(source: Source, path: str) -> str:
+def _read_through(source: Source, path: str) -> None:
     """Read a leaf without a checksum to its end; the checksums of an archive and of Orbax are compared by the reader."""
-    if source.leaves[path].problem:
-        return f"{quoted(path)} {source.leaves[path].problem}"
     for _ in source.chunks(path):
         pass
-    return ""

@@ -15,7 +15,10 @@ from ..._errors import FileError
 from ..._stored.locations import regular_file
 from ..._words import in_bytes, quoted, short_dtype
 from .dotted_names import paths_of_names
-from .source import CHUNK, LeafInfo, Source, in_chunks
+from .source import CHUNK, UNKNOWN_DTYPE, LeafInfo, Source, in_chunks
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
+"""Errors of a damaged archive, and of a compression that Python does not know."""
 
 
 class NpzSource(Source):
@@ -31,7 +34,6 @@ class NpzSource(Source):
             members = [member for member in self._archive.namelist() if member.endswith(".npy")]
             names = {member.removesuffix(".npy"): member for member in members}
             self._members = {path: names[name] for path, name in paths_of_names(names).items()}
-            self._headers = {name: self._header(member) for name, member in self._members.items()}
         except (zipfile.BadZipFile, ValueError, EOFError) as error:
             raise FileError(
                 f"cannot read {quoted(path)}: it is not a whole npz file: {error}", is_damage=True
@@ -41,19 +43,25 @@ class NpzSource(Source):
         self.leaves = {name: self._info(name) for name in self.order}
         self.aliases = {}
 
-    def _header(self, member: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-        with self._archive.open(member) as file:
-            return _npy_header(file)
+    def _header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+        try:
+            with self._archive.open(self._members[name]) as file:
+                return _npy_header(file)
+        except _DAMAGE as error:
+            raise self._damage(name, error) from error
 
     def _info(self, name: str) -> LeafInfo:
-        shape, _, dtype = self._headers[name]
+        try:
+            shape, _, dtype = self._header(name)
+        except FileError as error:  # the others can be read
+            return LeafInfo(name, None, UNKNOWN_DTYPE, 0, 0, problem=f"is damaged: {error.__cause__}")
         problem = "holds Python objects, which are not read" if dtype.hasobject else ""
         count = prod(shape)
         return LeafInfo(name, shape, short_dtype(dtype), count, count * dtype.itemsize, problem=problem)
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
-        self._refuse_objects(path)
-        shape, is_fortran, dtype = self._headers[path]
+        self._refuse_unreadable(path)
+        shape, is_fortran, dtype = self._header(path)
         if is_fortran and len(shape) > 1:
             flat = self.part(path).reshape(-1)
             yield from in_chunks(flat, most)
@@ -69,7 +77,7 @@ class NpzSource(Source):
     def _bytes(self, file: IO[bytes], path: str, count: int) -> bytes:
         try:
             data = file.read(count)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _DAMAGE as error:
             raise self._damage(path, error) from error
         if len(data) < count:
             raise self._damage(path, "it is cut short")
@@ -79,14 +87,14 @@ class NpzSource(Source):
         return FileError(f"cannot read {quoted(self.path)}: {quoted(path)}: {why}", is_damage=True)
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
-        self._refuse_objects(path)
+        self._refuse_unreadable(path)
         try:
             with self._archive.open(self._members[path]) as file:
                 return np.lib.format.read_array(file, allow_pickle=False)[index]
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGE as error:
             raise self._damage(path, error) from error
 
-    def _refuse_objects(self, path: str) -> None:
+    def _refuse_unreadable(self, path: str) -> None:
         if self.leaves[path].problem:
             raise FileError(f"{quoted(path)} {self.leaves[path].problem}")
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..._errors import FileError, PathError
 from ..._paths import STACKED
-from ..._words import quoted, suggestion
+from ..._words import listed, quoted, suggestion
+from .dotted_names import with_slashes
 from .source import Alias, Source
 
 
@@ -20,11 +21,14 @@ def read_path(source: Source, path: str, index: tuple[Any, ...] = ()) -> np.ndar
         FileError: its numbers cannot be read; a tie has a transform that only a program knows.
         IndexError: the index does not fit its shape.
     """
-    for spelled in (path, path.replace(".", "/")):  # the names of PyTorch's modules have dots
+    for spelled in (path, with_slashes(path)):  # the names of PyTorch's modules have dots
         for name in source.order:
             layers = _layers_named(name, spelled)
             if layers is not None:
                 return _read(source, name, (*layers, *index))
+    inside = [name for name in source.order if name.startswith(f"{with_slashes(path)}/")]
+    if inside:
+        raise PathError(f"{quoted(path)} is no leaf of {source.title}, but a node. Name a leaf in it: {listed(inside)}")
     raise PathError(f"no leaf {quoted(path)} in {source.title}.{suggestion(path, source.order)}")
 
 
@@ -32,11 +36,11 @@ def _layers_named(name: str, path: str) -> tuple[int, ...] | None:
     """The layers of stacks by which a path names a leaf; None if it is not its name. `:` is all layers."""
     if name == path:
         return ()
-    segments, wanted = name.split("/"), path.split("/")
-    if STACKED not in segments or len(segments) != len(wanted):
+    segments, given = name.split("/"), path.split("/")
+    if STACKED not in segments or len(segments) != len(given):
         return None
     layers: list[int] = []
-    for segment, number in zip(segments, wanted):
+    for segment, number in zip(segments, given):
         if segment == STACKED and number.isdecimal() and number.isascii():
             layers.append(int(number))
         elif segment != number:

@@ -19,6 +19,7 @@ from ..._paths import (
     unused_alternatives,
 )
 from ..._words import lines, listed, name_of, quoted, suggestion
+from .dotted_names import with_slashes
 from .source import Source
 
 L = TypeVar("L")
@@ -104,12 +105,20 @@ class Names(Generic[L]):
         match = "matches" if len(unused) == 1 else "match"
         return [f"in the pattern {quoted(test.text)} the {are} {_shown(unused)} {match} nothing.{hint}"]
 
+    def _with_slashes(self, text: str) -> str | None:
+        """A pattern of names with dots as one of paths, if that matches."""
+        spelled = with_slashes(text)
+        if spelled == text:
+            return None
+        parts = parse_selector(spelled)
+        return spelled if any(self._matched(part) for part in parts) else None
+
     def _why_unmatched(self, test: Pattern | re.Pattern[str] | Predicate) -> str:
         if isinstance(test, re.Pattern):
             return f"the regex {quoted(test.pattern)} matches the whole of no path"
         if not isinstance(test, Pattern):
             return f"the predicate {name_of(test)!r} is true of no leaf"
-        near = self.index.suggest(test.text)
+        near = self._with_slashes(test.text) or self.index.suggest(test.text)
         hint = "" if near is None else f" Did you mean {quoted(near)}?"
         if near is None and re.search(r"\d", test.text) and _has_stacks(self.leaf_of):
             hint = " In a stack '*' is all layers; a single layer cannot be selected in a file"

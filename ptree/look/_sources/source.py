@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+UNKNOWN_DTYPE = "?"
+"""Of a leaf in a file that cannot be read."""
 CHUNK = 1 << 18
 """Bytes: numbers are read so many at a time, which a processor's cache holds."""
 

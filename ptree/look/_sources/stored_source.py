@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..._errors import FileError
+from ..._stored.dtypes import UNKNOWN
 from ..._stored.facts import StoredTie
 from ..._stored.leaf_parts import run_of
 from ..._stored.stored import Stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
 from .dotted_names import paths_of_names
-from .source import CHUNK, Alias, LeafInfo, Source
+from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source
 
 _LONGEST_METADATA = 60  # characters of a value that is shown
 _KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
@@ -35,16 +36,25 @@ class StoredSource(Source):
         self.about = _about_stored(stored)
         facts = stored.facts
         if facts is None:
-            names = paths_of_names(stored.names_by_place())
+            names = paths_of_names([*stored.names_by_place(), *stored.missing])
             ties, order = {}, [*names]
         else:
-            names = {name: name for name in stored.by_leaf if name not in facts.ties}
+            names = {name: name for name in [*stored.by_leaf, *stored.missing] if name not in facts.ties}
             ties, order = facts.ties, facts.order
-        self._file_of = {path: stored.by_leaf[name] for path, name in names.items()}
-        self.stored_leaves = {path: self._file_of[path].header.leaves[name] for path, name in names.items()}
+        self.names = names
+        """Path -> name in the file, of the leaves."""
+        self._file_of = {path: stored.by_leaf[name] for path, name in names.items() if name in stored.by_leaf}
+        self.stored_leaves = {path: file.header.leaves[names[path]] for path, file in self._file_of.items()}
         self.order = [path for path in order if path in names or path in ties]
-        self.leaves = {path: info_of(path, self.stored_leaves[path]) for path in self.order if path in names}
+        self.leaves = {path: self._info(path) for path in self.order if path in names}
         self.aliases = {path: alias_of(path, ties[path], self.leaves) for path in self.order if path in ties}
+
+    def _info(self, path: str) -> LeafInfo:
+        leaf = self.stored_leaves.get(path)
+        if leaf is not None:
+            return info_of(path, leaf)
+        shard = self.stored.missing[self.names[path]]
+        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=f"is in {quoted(shard)}, which is not there")
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
         leaf = self._readable(path)
@@ -60,18 +70,19 @@ class StoredSource(Source):
         return self._file_of[path].block(leaf, index)
 
     def checksum(self, path: str) -> str:
-        return self.stored_leaves[path].checksum
+        leaf = self.stored_leaves.get(path)
+        return "" if leaf is None else leaf.checksum
 
     def is_whole(self, path: str) -> bool:
         """Whether the bytes of a leaf are what its checksum says; 16 MiB are in memory at a time."""
-        leaf = self.stored_leaves[path]
+        leaf = self._readable(path)
         return self._file_of[path].digest_by_runs(leaf) == leaf.checksum
 
     def _readable(self, path: str) -> StoredLeaf:
-        leaf = self.stored_leaves[path]
-        if leaf.unreadable:
-            raise FileError(f"{quoted(path)} {leaf.unreadable}")
-        return leaf
+        problem = self.leaves[path].problem
+        if problem:
+            raise FileError(f"{quoted(path)} {problem}")
+        return self.stored_leaves[path]
 
     def close(self) -> None:
         self.stored.close()
@@ -83,8 +94,8 @@ def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:
     if leaf.kind.startswith("key:"):
         name = leaf.kind.removeprefix("key:")
         shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
-    if leaf.unreadable:
-        dtype = "?"
+    if leaf.dtype == UNKNOWN:
+        dtype = UNKNOWN_DTYPE
     return LeafInfo(path, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable)
 
 

@@ -116,6 +116,8 @@ def _info(path: str, leaf: Leaf) -> LeafInfo:
     if not isinstance(about, tuple):
         is_number = isinstance(leaf, (bool, int, float, complex))
         problem = "" if is_number else f"holds no numbers: it is {describe(leaf)}"
+        if isinstance(leaf, int) and leaf.bit_length() > _MOST_BITS:
+            problem = f"is a whole number of {leaf.bit_length()} bits, too large for a floating-point number"
         return LeafInfo(path, None, type(leaf).__name__, int(is_number), 0, None, problem)
     shape, dtype = about
     count = math.prod(shape)
@@ -125,6 +127,8 @@ def _info(path: str, leaf: Leaf) -> LeafInfo:
     return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, _trainable(leaf), problem, is_declared)
 
 
+_MOST_BITS = 1023
+"""Of a whole number that is still less than the largest floating-point number."""
 _NO_NUMBERS_YET = "has no numbers yet"
 
 

@@ -47,6 +47,7 @@ NONE = Moments(0, math.nan, 0.0, 1.0, 0.0, 0, 0, -1)
 """The moments of no numbers."""
 
 
+@np.errstate(all="ignore")  # numbers that are not finite, or whose squares overflow, are counted
 def moments_of(numbers: np.ndarray, start: int = 0) -> Moments:
     """The moments of a flat array of any dtype; `start` is the place of its first number in the leaf."""
     if not numbers.size:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._errors import StructureError
 from ..._words import lines, printable, quoted
-from .._sources.source import Source, source_of
+from .._sources.source import UNKNOWN_DTYPE, Source, source_of
 from .layer_moments import Layers, layers_of, problem_of_numbers, start_moments
 from .moments import Moments
 
@@ -103,7 +103,7 @@ def _paths_of_numbers(source: Source) -> list[str]:
     problems: list[str] = []
     paths: list[str] = []
     for path, leaf in source.leaves.items():
-        if leaf.problem and leaf.shape is not None:
+        if leaf.problem and (leaf.shape is not None or leaf.dtype == UNKNOWN_DTYPE):
             problems.append(f"{quoted(path)} {leaf.problem}")
         elif not problem_of_numbers(leaf) and not _is_whole(leaf.dtype):
             paths.append(path)

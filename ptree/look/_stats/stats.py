@@ -221,6 +221,7 @@ class _Reader:
 
     def _unmatched(self, paths: Sequence[str]) -> int:
         """How many leaves cannot be compared; an error if none can."""
+        paths = [path for path in paths if not problem_of_numbers(self.source.leaves[path])]
         unmatched = [path for path in paths if not self._is_in_other(path)]
         if self.other is None or not paths or len(unmatched) < len(paths):
             return len(unmatched)

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..._words import SHOWN, printable
+from ..._words import SHOWN, columns, padded, printable, shortened
 from .._layers import group_by_layer, sparkline
+from .._sources.source import UNKNOWN_DTYPE
 from .moments import Moments, together
 
 if TYPE_CHECKING:
     from .stats import LeafStats, Stats
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+_LONGEST_NAME = 1000  # columns: of a longer one the middle is left out
 _PATH_SHARE = 0.45
 """Of the width: so much is left for long paths, which then go on in the next line, before columns are left out."""
 
@@ -63,11 +65,11 @@ def stats_text(stats: Stats, width: int, *, color: bool) -> str:
 
 
 def _table(folds: Sequence[_Fold], width: int) -> Iterator[str]:
-    names = [printable(fold.name) for fold in folds]
-    longest = max(map(len, names))
+    names = [_name(fold) for fold in folds]
+    longest = max(map(columns, names))
     needed = min(longest, int(width * _PATH_SHARE))
-    for columns in _choices(folds):
-        cells = [[column.title, *(column.cell(fold) for fold in folds)] for column in columns]
+    for chosen in _choices(folds):
+        cells = [[column.title, *(column.cell(fold) for fold in folds)] for column in chosen]
         widths = [max(map(len, column)) for column in cells]
         left = width - sum(widths) - len(widths)
         if left >= needed:
@@ -75,9 +77,13 @@ def _table(folds: Sequence[_Fold], width: int) -> Iterator[str]:
     left = max(min(left, max(longest, len("path"))), 1)
     for at, name in enumerate(["path", *names]):
         first, *others = wrapped(name, left)
-        row = [_aligned(column[at], size, kind) for column, size, kind in zip(cells, widths, columns)]
-        yield " ".join([first.ljust(left), *row]).rstrip()
+        row = [_aligned(column[at], size, kind) for column, size, kind in zip(cells, widths, chosen)]
+        yield " ".join([padded(first, left), *row]).rstrip()
         yield from others
+
+
+def _name(fold: _Fold) -> str:
+    return shortened(printable(fold.name), _LONGEST_NAME) or "(root)"
 
 
 def _aligned(cell: str, width: int, column: _Column) -> str:
@@ -200,7 +206,8 @@ def _number(value: complex) -> str:
 
 def _warnings(stats: Stats, folds: Sequence[_Fold]) -> list[str]:
     found = [_not_finite(fold) for fold in folds if any(row.nonfinite for row in fold.rows)]
-    unread = [row for row in stats.rows if row.problem and row.count]  # a text or a function has no numbers
+    # a text or a function has no numbers; of a damaged leaf of an archive nothing is known
+    unread = [row for row in stats.rows if row.problem and (row.count or row.dtype == UNKNOWN_DTYPE)]
     found += [f"! {printable(row.path)}: not read: {row.problem}" for row in unread]
     more = len(found) - SHOWN
     return [*found[:SHOWN], f"! and {more:,} more"] if more > 0 else found
@@ -223,8 +230,10 @@ def wrapped(text: str, width: int) -> list[str]:
     """
     found: list[str] = []
     indent = ""
-    while len(indent) + len(text) > width:
+    while len(indent) + columns(text) > width:
         room = max(width - len(indent), 1)
+        while columns(text[:room]) > max(width - len(indent), 2):
+            room -= 1
         stop = max(text.rfind("/", 0, room), text.rfind(" ", 0, room)) + 1 or room
         found.append((indent + text[:stop]).rstrip())
         text, indent = text[stop:], "  "

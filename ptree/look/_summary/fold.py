@@ -9,10 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 from ..._paths import DEEPEST, STACKED
 from ..._words import printable
-from .._layers import number_ranges
+from .._layers import LONGEST_BRACES, short_ranges
 from .row import Row
 
-_LONGEST_BRACES = 36  # characters: more siblings go into a further block
 _NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,8})(\D*)", re.DOTALL)
 
 _Branch: TypeAlias = "dict[str, _Branch | Row]"
@@ -146,7 +145,8 @@ class _Folding:
 
     def _number_of_node(self, node: _Branch) -> int:
         number_of = self._number
-        key = tuple([(name, number_of(child)) for name, child in node.items()])
+        # in one order: shards, and files that sort by dtype, list the same leaves of two layers in another order
+        key = tuple(sorted([(name, number_of(child)) for name, child in node.items()]))
         number = self._numbers.get(key)
         if number is None:
             size = sum([self._sizes[child] for _, child in key], Size())
@@ -261,7 +261,7 @@ def _numbered_group(names: Sequence[str]) -> _Group:
     numbers = sorted(by_number)
     begin, end = printable(_part(names[0], 1)), printable(_part(names[0], 3))
     in_order = tuple(by_number[number] for number in numbers)
-    return _Group(in_order, f"{begin}{_short_ranges(numbers)}{end}")
+    return _Group(in_order, f"{begin}{short_ranges(numbers)}{end}")
 
 
 def _part(name: str, which: int) -> str:
@@ -269,21 +269,12 @@ def _part(name: str, which: int) -> str:
     return found[which] if found else ""
 
 
-def _short_ranges(numbers: Sequence[int]) -> str:
-    """Numbers as ranges; of very many that leave others out the first and the last: `{0,2,4,..,46}`."""
-    shown = number_ranges(numbers)
-    if len(shown) <= _LONGEST_BRACES:
-        return shown
-    parts = shown.strip("{}").split(",")
-    return "{" + ",".join([*parts[:3], "..", parts[-1]]) + "}"
-
-
 def _named_groups(names: Sequence[str]) -> list[_Group]:
     """Siblings with names, as many in one group as are read at a glance: `{key,query,value}`."""
     groups: list[_Group] = []
     waiting: list[str] = []
     for name in names:
-        if waiting and len(_braces([*waiting, name])) > _LONGEST_BRACES:
+        if waiting and len(_braces([*waiting, name])) > LONGEST_BRACES:
             groups.append(_Group(tuple(waiting), _braces(waiting)))
             waiting = []
         waiting.append(name)

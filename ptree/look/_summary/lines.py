@@ -78,8 +78,8 @@ def _leaves_in_one_line(children: Sequence[Block], dtype: str) -> str:
 
 def _last_output(children: Sequence[Block]) -> tuple[int, ...] | None:
     outputs = [child.leaf.output for child in children if child.leaf is not None]
-    known = [output for output in outputs if output is not None]
-    return known[-1] if known else None
+    found = [output for output in outputs if output is not None]
+    return found[-1] if found else None
 
 
 def leaf_text(row: Row, dtype: str) -> str:
@@ -93,5 +93,5 @@ def leaf_text(row: Row, dtype: str) -> str:
     if row.trainable is False:
         words.append("frozen")
     if row.problem:
-        words.append("(damaged)")
+        words.append("(unreadable)")
     return " ".join(words)

@@ -260,9 +260,9 @@ def main_dtype(by_dtype: dict[str, Total]) -> str:
 def footer_of(summary: Summary) -> list[str]:
     """The totals; then the operations, the memory and the damaged leaves, where these are known."""
     leaves = len(summary.leaves)
-    texts = [
-        f"{summary.count:,} parameters, {in_bytes(summary.bytes)}, {leaves:,} {'leaf' if leaves == 1 else 'leaves'}"
-    ]
+    parameters = "1 parameter" if summary.count == 1 else f"{summary.count:,} parameters"
+    in_leaves = "1 leaf" if leaves == 1 else f"{leaves:,} leaves"
+    texts = [f"{parameters}, {in_bytes(summary.bytes)}, {in_leaves}"]
     tied = len(summary.rows) - leaves
     if tied:
         texts[0] += f", {tied:,} tied"
