@@ -18,6 +18,7 @@ folder = sys.argv[1]
 file = folder + "/m.safetensors"
 tree = {name: np.full(200_000, 2.0) for name in "abc"}
 real_write = os.pwrite
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in its background ignore it
 
 def slow(*args):
     time.sleep(0.05)
