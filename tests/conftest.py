@@ -30,6 +30,11 @@ settings.load_profile("short")
 collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
 
 
+def pytest_configure(config):
+    # old versions of matplotlib use names that pyparsing has deprecated since
+    config.addinivalue_line("filterwarnings", "ignore:'[a-zA-Z]+' (argument is )?deprecated:DeprecationWarning")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if isinstance(item, pytest.Function) and item.originalname in SLOW:

@@ -92,7 +92,8 @@ def test_a_mean_over_a_billion_numbers_loses_no_digits():
     repeats = (1 << 30) // part.size
     whole = together([moments_of(part)] * repeats)
     assert whole.finite == 1 << 30
-    assert whole.mean == pytest.approx((float(np.float32(0.1)) + float(np.float32(0.3))) / 2, rel=1e-7)
+    # as exact as the sum of one chunk in f32, however many chunks there are
+    assert whole.mean == pytest.approx((float(np.float32(0.1)) + float(np.float32(0.3))) / 2, rel=2**-22)
     assert whole.std == pytest.approx(0.1, rel=1e-6)  # in f32 alone it is 0.099998
 
 
