@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from _look_times import least_times
 from torch.utils.flop_counter import FlopCounterMode
 
 import ptree as pt
@@ -138,13 +138,7 @@ def _linen() -> dict[str, Callable[[], str]]:
 
 
 def _print(title: str, functions: Mapping[str, Callable[[], Any]], rounds: int = 5) -> None:
-    """Seconds of the processor that each takes, the least of rounds in which all take turns."""
-    times = dict.fromkeys(functions, float("inf"))
-    for _ in range(rounds):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            times[name] = min(times[name], time.process_time() - start)
+    times = least_times(functions, rounds)
     print(title)
     for name, seconds in times.items():
         print(f"  {name:36} {seconds * 1e3:10.1f} ms")

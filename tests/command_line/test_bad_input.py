@@ -10,10 +10,10 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
+from commands import ended
 from safetensors.numpy import load_file, save_file
 
 import ptree as pt
-from ptree._command_line import main
 
 TABLE = np.arange(12, dtype="float32").reshape(4, 3)
 
@@ -25,11 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run(capsys, *arguments):
-    try:
-        code = main(arguments)
-    except SystemExit as ended:
-        code = ended.code
-    out, err = capsys.readouterr()
+    code, out, err = ended(capsys, *arguments)
     assert "Traceback" not in out + err
     assert "should not happen" not in err
     return code, out, err

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+from commands import ended
 from safetensors.numpy import save_file
 
 import ptree as pt
-from ptree._command_line import main
 from ptree._command_line.get import index_of
 
 RNG = np.random.default_rng(0)
@@ -31,18 +31,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(capsys, *arguments):
-    """The exit code, and what was written to stdout and stderr."""
-    try:
-        code = main(arguments)
-    except SystemExit as ended:
-        code = ended.code
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 def refused(capsys, *arguments):
-    code, out, err = run(capsys, *arguments)
+    code, out, err = ended(capsys, *arguments)
     assert code == 2
     assert out == ""
     assert err.startswith("ptree: ")
@@ -67,9 +57,9 @@ def refused(capsys, *arguments):
 def test_get_reads_a_leaf_an_alias_a_layer_or_a_part(folder, capsys, file, path, index, value):
     if file == ".":
         shutil.copy("m.safetensors", "model.safetensors")
-    assert run(capsys, "get", file, path, *index, "--out", "part.npy") == (0, "", "")
+    assert ended(capsys, "get", file, path, *index, "--out", "part.npy") == (0, "", "")
     np.testing.assert_array_equal(np.load("part.npy"), value)
-    code, out, _ = run(capsys, "get", file, path, *index)
+    code, out, _ = ended(capsys, "get", file, path, *index)
     assert code == 0
     assert out.startswith("[")
 
@@ -90,7 +80,7 @@ def test_an_index_is_numpys():
 
 
 def test_check_compares_each_leaf_with_its_checksum(folder, capsys):
-    assert run(capsys, "check", "m.safetensors")[:2] == (
+    assert ended(capsys, "check", "m.safetensors")[:2] == (
         0,
         "m.safetensors: whole, 7 leaves with the right checksum\n",
     )
@@ -98,7 +88,7 @@ def test_check_compares_each_leaf_with_its_checksum(folder, capsys):
     for path in ("h/1/w", "wte"):
         data[pt.open("m.safetensors").leaves[path].start] ^= 1
     (folder / "m.safetensors").write_bytes(data)
-    code, out, err = run(capsys, "check", "m.safetensors")
+    code, out, err = ended(capsys, "check", "m.safetensors")
     assert (code, err) == (1, "")
     assert "'h/1/w' is damaged" in out
     assert "'wte' is damaged" in out
@@ -106,7 +96,7 @@ def test_check_compares_each_leaf_with_its_checksum(folder, capsys):
 
 
 def test_check_says_which_files_have_no_checksums(folder, capsys):
-    code, out, _ = run(capsys, "check", "foreign.safetensors")
+    code, out, _ = ended(capsys, "check", "foreign.safetensors")
     assert code == 0
     assert "3 leaves can be read; without a checksum, so that changed numbers would not show: 3" in out
 
@@ -117,14 +107,14 @@ def test_check_of_a_damaged_header_or_archive_is_1(folder, capsys):
     data[200] ^= 1
     (folder / "broken.npz").write_bytes(data)
     for name in ("junk.safetensors", "broken.npz"):
-        code, out, err = run(capsys, "check", name)
+        code, out, err = ended(capsys, "check", name)
         assert code == 1
         assert name in out + err
         assert "Traceback" not in err
 
 
 def test_rename_writes_other_names_and_keeps_the_metadata(folder, capsys):
-    assert run(capsys, "rename", "m.safetensors", "h/*/**", "blocks/*/**", "-o", "new.safetensors") == (
+    assert ended(capsys, "rename", "m.safetensors", "h/*/**", "blocks/*/**", "-o", "new.safetensors") == (
         0,
         "new.safetensors\n",
         "",
@@ -142,12 +132,12 @@ def test_rename_writes_other_names_and_keeps_the_metadata(folder, capsys):
 
 
 def test_tie_makes_one_leaf_of_equal_ones_of_any_dtype(folder, capsys):
-    assert run(capsys, "tie", "foreign.safetensors", "b.w=a.w", "--in-place")[0] == 0
+    assert ended(capsys, "tie", "foreign.safetensors", "b.w=a.w", "--in-place")[0] == 0
     assert pt.open("foreign.safetensors")["ids"][...].dtype == np.int64
     assert (folder / "foreign.safetensors").stat().st_size < 1.7 * TABLE.nbytes
     save_file({"w": TABLE, "t": TABLE.T.copy(), "u": TABLE + 1}, "other.safetensors")
-    assert run(capsys, "tie", "other.safetensors", "t=transposed(w)", "-o", "tied.safetensors")[0] == 0
-    assert run(capsys, "get", "tied.safetensors", "t", "-o", "t.npy")[0] == 0
+    assert ended(capsys, "tie", "other.safetensors", "t=transposed(w)", "-o", "tied.safetensors")[0] == 0
+    assert ended(capsys, "get", "tied.safetensors", "t", "-o", "t.npy")[0] == 0
     np.testing.assert_array_equal(np.load("t.npy"), TABLE.T)
     for wrong, why in (("u=w", "not equal"), ("t=nothing", "there is no 'nothing'"), ("t", "expected ALIAS=SOURCE")):
         assert why in refused(capsys, "tie", "other.safetensors", wrong, "-o", "no.safetensors")
@@ -171,13 +161,13 @@ def test_wrong_uses_say_the_right_one(capsys):
     assert "there is no 'shw'. Did you mean 'show'?" in refused(capsys, "shw", "x")
     assert "the following arguments are required: FILE" in refused(capsys, "show")
     assert "20 on" in refused(capsys, "show", "x", "--width", "7")
-    assert run(capsys, "--version") == (0, f"ptree {pt.__version__}\n", "")
+    assert ended(capsys, "--version") == (0, f"ptree {pt.__version__}\n", "")
 
 
 def test_a_name_cannot_write_to_the_terminal(folder, capsys):
     save_file({"a\x1b[31mb\nc\u202e": TABLE}, "odd.safetensors")
     for arguments in (["show"], ["stats"], ["check"], ["diff", "m.safetensors"]):
-        _, out, err = run(capsys, arguments[0], "odd.safetensors", *arguments[1:])
+        _, out, err = ended(capsys, arguments[0], "odd.safetensors", *arguments[1:])
         assert "\x1b" not in out + err
         assert "\u202e" not in out + err
         assert "\\x1b[31mb" in out or arguments == ["check"]
@@ -218,7 +208,7 @@ def test_an_encoding_without_bars_is_no_error(folder):
     ("shell", "checks"), [("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "-n"])]
 )
 def test_completion_is_a_script_with_all_commands(tmp_path, capsys, shell, checks):
-    code, script, _ = run(capsys, "completion", shell)
+    code, script, _ = ended(capsys, "completion", shell)
     assert code == 0
     for word in ("show", "diff", "relative-to", "singular-values", "completion"):
         assert word in script
@@ -229,7 +219,7 @@ def test_completion_is_a_script_with_all_commands(tmp_path, capsys, shell, check
 
 
 def test_bash_completes_commands_options_and_choices(tmp_path, capsys):
-    (tmp_path / "script").write_text(run(capsys, "completion", "bash")[1])
+    (tmp_path / "script").write_text(ended(capsys, "completion", "bash")[1])
 
     def completed(*words):
         line = " ".join(f"'{word}'" for word in words)
@@ -248,5 +238,5 @@ def test_json_is_json(folder, capsys):
         ["stats", "m.safetensors"],
         ["diff", "m.safetensors", "stacked.safetensors"],
     ):
-        _, out, _ = run(capsys, *command, "--json")
+        _, out, _ = ended(capsys, *command, "--json")
         assert isinstance(json.loads(out), dict)

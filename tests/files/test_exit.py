@@ -31,6 +31,12 @@ def full(*args):
 os.pwrite = slow
 """
 
+INTERRUPT_AGAIN_AND_AGAIN = """
+def interrupt():
+    while True: time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+"""
+
 # name -> (script, exit code, whether the new tree is there, what stderr has to say)
 CASES = {
     "ends": ("pt.save(file, tree, background=True)", 0, True, ""),
@@ -145,11 +151,7 @@ CASES = {
     ),
     "os._exit": ("pt.save(file, tree, background=True); os._exit(0)", 0, False, ""),
     "interrupted at exit": (
-        "os.fsync = lambda _: time.sleep(60)\n"
-        "pt.save(file, tree, background=True)\n"
-        "def interrupt():\n"
-        "    while True: time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)\n"
-        "threading.Thread(target=interrupt, daemon=True).start()",
+        "os.fsync = lambda _: time.sleep(60)\npt.save(file, tree, background=True)\n" + INTERRUPT_AGAIN_AND_AGAIN,
         None,  # the signal, or 120
         False,
         "m.safetensors: interrupted",
@@ -162,10 +164,7 @@ CASES = {
         "        real.write(text)\n"
         "sys.stderr = Stderr()\n"
         "os.fsync = lambda _: time.sleep(60)\n"
-        "pt.save(file, tree, background=True)\n"
-        "def interrupt():\n"
-        "    while True: time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)\n"
-        "threading.Thread(target=interrupt, daemon=True).start()",
+        "pt.save(file, tree, background=True)\n" + INTERRUPT_AGAIN_AND_AGAIN,
         None,  # the signal, or 120
         False,
         "m.safetensors: interrupted",
