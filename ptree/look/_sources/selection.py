@@ -19,7 +19,7 @@ from ..._paths import (
     unused_alternatives,
 )
 from ..._words import lines, listed, name_of, quoted, suggestion
-from .dotted_names import with_slashes
+from ..._paths.dotted_names import with_slashes
 from .source import Source
 
 L = TypeVar("L")
