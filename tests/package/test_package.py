@@ -170,3 +170,28 @@ def test_trees_are_registered_when_jax_is_imported_after_ptree():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'ptree' has no attribute 'lod'"):
         pt.lod  # pyright: ignore
+
+
+def test_tests_need_no_more_than_the_extra_they_are_installed_with():
+    """The README's test command installs `.[test]`: a module that imports more when it is collected would end the run."""
+    others = {
+        "torch",
+        "torchcrepe",
+        "transformers",
+        "tensorflow",
+        "mxnet",
+        "onnx",
+        "onnxruntime",
+        "tensorboard",
+        "pyarrow",
+    }
+    found = []
+    for file in (ROOT.parent / "tests").rglob("*.py"):
+        after_check = False
+        for node in ast.parse(file.read_text()).body:
+            after_check = after_check or "importorskip" in ast.unparse(node)
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if not after_check and any(name.partition(".")[0] in others for name in names):
+                found.append(f"{file.name}: {ast.unparse(node)}")
+    assert not found
