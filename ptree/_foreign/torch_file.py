@@ -122,13 +122,11 @@ class TorchFile(ForeignFile):
     def _view(self, tensor: TensorInfo, data: mmap.mmap) -> np.ndarray:
         """The numbers of a tensor as they are in the file: nothing is copied."""
         storage, dtype = tensor.storage, tensor.dtype.numpy
-        count = _span(tensor)
-        if storage is None or not count:
+        if storage is None or 0 in tensor.shape:
             return np.empty(tensor.shape, dtype)
         start = self._storages.start(storage.key) + storage.start + tensor.offset * dtype.itemsize
-        flat = np.frombuffer(data, dtype, count, start)
         steps = tuple(step * dtype.itemsize for step in tensor.strides)
-        return np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False)
+        return np.ndarray(tensor.shape, dtype, data, start, steps)
 
     def _with_bits(self, view: np.ndarray, tensor: TensorInfo) -> np.ndarray:
         """The numbers in this machine's order of bytes, conjugated and negated as the tensor says: then it is a copy."""
