@@ -125,7 +125,8 @@ class TorchFile(ForeignFile):
         if storage is None or 0 in tensor.shape:
             return np.empty(tensor.shape, dtype)
         start = self._storages.start(storage.key) + storage.start + tensor.offset * dtype.itemsize
-        steps = tuple(step * dtype.itemsize for step in tensor.strides)
+        # the stride along an axis of one is of no account, and may be any number
+        steps = tuple(step * dtype.itemsize if size > 1 else 0 for size, step in zip(tensor.shape, tensor.strides))
         return np.ndarray(tensor.shape, dtype, data, start, steps)
 
     def _with_bits(self, view: np.ndarray, tensor: TensorInfo) -> np.ndarray:
