@@ -90,6 +90,11 @@ _OTHERS = (
         )
         for protocol in (2, 3, 4, 5)
     ],
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "it is an HDF5 file, such as Keras writes: read it with h5py, and save a dict of its arrays",
+    ),
+    (b"GGUF", "it is a GGUF file of llama.cpp: read it with the package gguf, and save a dict of its arrays"),
     (b"PK", "it is a zip archive that is cut short or damaged, or of no program that ptree knows"),
     (b"\x93NUMPY", "it is an .npy file with a single array: open it with numpy.load"),
     (b"version https://git-lfs", "it is a pointer of Git LFS, in the place of the file: `git lfs pull` fetches that"),
@@ -123,17 +128,18 @@ def open_foreign(path: str | os.PathLike[str]) -> ForeignFile:
         return form.open(text)
     if not os.path.exists(text):
         raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
-    raise FileError(f"cannot read {quoted(text)}: {why_not_read(candidate)}")
+    problem = why_not_read(candidate) or "it is of no format that ptree reads"
+    raise FileError(f"cannot read {quoted(text)}: {problem}")
 
 
 def why_not_read(candidate: Candidate) -> str:
-    """Say of what kind a file is that no reader matches, and what to do with it."""
+    """Say of what kind a file is that no reader matches, and what to do with it; "" where its first bytes do not tell."""
     for mark, problem in _OTHERS:
         if candidate.first_bytes.startswith(mark):
             return problem
     if os.path.isfile(candidate.path) and not candidate.first_bytes:
         return "it is empty"
-    return "it is of no format that ptree reads"
+    return ""
 
 
 def _nearest_file(path: str) -> str:
