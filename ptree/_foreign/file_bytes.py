@@ -47,15 +47,22 @@ class FileBytes:
             FileError: the file ends before them.
         """
         self.check_range(start, count, what)
+        memory = aligned_memory(count)
+        self.fill(memory, start, what)
+        return memory
+
+    def fill(self, memory: np.ndarray, start: int, what: str) -> None:
+        """Read as many bytes as the memory has into it.
+
+        Raises:
+            FileError: the file ends before them.
+        """
+        self.check_range(start, memory.size, what)
         if self._file < 0:
             raise FileError(f"{quoted(self.path)} is closed")
-        memory = np.empty(count + ALIGNED, np.uint8)
-        first = -memory.ctypes.data % ALIGNED
-        memory = memory[first : first + count]
         got = read_into(self._file, memoryview(memory), start)  # pyright: ignore[reportArgumentType]
-        if got < count:  # another program has made it shorter
+        if got < memory.size:  # another program has made it shorter
             raise self.damage(f"it ends at {start + got:,} bytes, and had {self.size:,} when it was opened")
-        return memory
 
     def bytes(self, start: int, count: int, what: str) -> bytes:
         """Read bytes that are no array: a header, a name.
@@ -72,6 +79,13 @@ class FileBytes:
 
     def __del__(self) -> None:
         self.close()
+
+
+def aligned_memory(count: int) -> np.ndarray:
+    """New memory of so many bytes, at an address that JAX can use without a copy."""
+    memory = np.empty(count + ALIGNED, np.uint8)
+    first = -memory.ctypes.data % ALIGNED
+    return memory[first : first + count]
 
 
 class Cursor:

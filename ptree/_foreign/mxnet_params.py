@@ -54,6 +54,10 @@ class _Entry:
     start: int
     problem: str = ""
 
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True)
 class _Sparse:
@@ -96,8 +100,8 @@ def _opened(file: FileBytes) -> PlacedFile:
     names = _names(cursor, count)
     described = dict(zip(names, entries))
     arrays = {name: ForeignArray(name, entry.shape, entry.dtype, entry.problem) for name, entry in described.items()}
-    places = {name: Place(file, entry.start) for name, entry in described.items()}
-    return PlacedFile(file.path, "MXNet params", arrays, places, {})
+    places = {name: [Place(file, entry.start, entry.nbytes)] for name, entry in described.items()}
+    return PlacedFile(file.path, "MXNet params", arrays, places, files=[file])
 
 
 def _names(cursor: Cursor, count: int) -> list[str]:

@@ -85,6 +85,7 @@ ROOMS = [
     "_edit",
     "_tree",
     "initializers",
+    "_foreign",
     "_stored",
     "_paths",
     "_words",
@@ -95,7 +96,7 @@ ROOMS = [
 ]
 APART = {"nn", "files"}
 """These do not import each other, and only `look` imports one of them: it looks at the files that are loaded."""
-WITHOUT_JAX = ["look", "_stored", "_paths"]
+WITHOUT_JAX = ["look", "_foreign", "_stored", "_paths"]
 """Importing these does not import JAX, so that the command line looks at a file at once."""
 
 
