@@ -82,14 +82,15 @@ class NpzFile(ForeignFile):
             return ForeignArray(name, (), np.dtype(np.void), f"is damaged: {error}")
         self._headers[name] = header
         problem = "holds Python objects, which are not read" if header.dtype.hasobject else ""
-        return ForeignArray(name, header.shape, header.dtype, problem)
+        return ForeignArray(name, header.shape, header.dtype.newbyteorder("="), problem)
 
     def _read(self, array: ForeignArray) -> np.ndarray:
         try:
             with self._archive.open(self._members[array.name]) as file:
-                return np.lib.format.read_array(file, allow_pickle=False)
+                numbers = np.lib.format.read_array(file, allow_pickle=False)
         except _DAMAGE as error:
             raise self._damage(array.name, error) from error
+        return numbers.astype(array.dtype, copy=False)
 
     def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
         header, member = self._headers[array.name], self._members[array.name]
@@ -103,7 +104,7 @@ class NpzFile(ForeignFile):
         def read_run(first: int, count: int) -> np.ndarray:
             itemsize = header.dtype.itemsize
             memory = outer.memory(start + first * itemsize, count * itemsize, f"the array {quoted(array.name)}")
-            return memory.view(header.dtype)
+            return memory.view(header.dtype).astype(array.dtype, copy=False)
 
         return run_of(index, header.shape).read(read_run)
 
@@ -125,7 +126,8 @@ class NpzFile(ForeignFile):
             file.read(header.length)
             while left:
                 count = min(left, at_once)
-                yield np.frombuffer(self._next_bytes(file, name, count * header.dtype.itemsize), header.dtype)
+                data = self._next_bytes(file, name, count * header.dtype.itemsize)
+                yield np.frombuffer(data, header.dtype).astype(array.dtype, copy=False)
                 left -= count
 
     def _next_bytes(self, file: IO[bytes], name: str, count: int) -> bytes:
