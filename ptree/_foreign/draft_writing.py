@@ -13,7 +13,7 @@ from .._errors import FileError
 from .._stored.drafts import draft
 from .._stored.locations import checked_path, refuse_other_kinds
 from .._stored.operating_system import write_all
-from .._words import listed, quoted, short_dtype
+from .._words import listed, short_dtype
 
 
 class DraftWriter:

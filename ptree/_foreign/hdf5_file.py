@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from .._errors import FileError, PtreeError
+from .._stored.leaf_parts import run_of
 from .._words import printable, quoted
 from .foreign_file import ForeignArray, ForeignFile, Index
 
@@ -24,7 +25,17 @@ Group: TypeAlias = Any
 _BOMB_FLOOR = 1 << 28
 _MOST_EXPANSION = 1000
 """A dataset of more than 256 MiB may not be more than 1000 times what is stored of it."""
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, OverflowError, MemoryError)
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
 """Errors of h5py, and of NumPy below it, that a damaged file can cause."""
 
 
@@ -72,25 +83,15 @@ class Hdf5File(ForeignFile):
         return self._numbers(array, ())
 
     def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
-        first, *rest = index if isinstance(index, tuple) else (index,)
-        is_rows = isinstance(first, slice) and len(array.shape) > 0
-        if not is_rows:
-            return self._part_of_place(array, first, rest)
-        rows = range(array.shape[0])[first]
-        if not rows:
-            return np.empty(array.shape, array.dtype)[(slice(0, 0), *rest)] if rest else self._numbers(array, np.s_[0:0])
-        low, high = min(rows), max(rows) + 1
-        block = self._numbers(array, np.s_[low:high])
-        step = slice(None, None, first.step)
-        return block[(step, *rest)]
-
-    def _part_of_place(self, array: ForeignArray, first: Index, rest: list[Index]) -> np.ndarray:
-        """A part at one place of the first axis; any other index is left to NumPy."""
-        is_place = isinstance(first, (int, np.integer)) and not isinstance(first, bool) and len(array.shape) > 0
-        if not is_place or not -array.shape[0] <= first < array.shape[0]:
-            return self._read(array)[(first, *rest)]
-        at = int(first) % array.shape[0]
-        return self._numbers(array, np.s_[at : at + 1])[(0, *rest)]
+        if prod(array.shape) == 0:
+            return self._read(array)[index]
+        run = run_of(index, array.shape)
+        if run.count == 0:
+            return np.empty(run.shape, array.dtype)[run.index]
+        # the run as a slice along each axis: whole from the one on that the index cuts
+        starts = np.unravel_index(run.first, array.shape)
+        selection = tuple(slice(int(start), int(start) + size) for start, size in zip(starts, run.shape))
+        return self._numbers(array, selection)[run.index]
 
     def _numbers(self, array: ForeignArray, selection: Any) -> np.ndarray:
         dataset = self._datasets[array.name]

@@ -175,10 +175,12 @@ def _unpacked(path: str, archive: zipfile.ZipFile) -> IO[bytes] | MemberFile:
         raise FileError(f"cannot read {quoted(path)}: it has no {WEIGHTS_MEMBER}, the weights of a Keras model")
     member = archive.getinfo(WEIGHTS_MEMBER)
     if member.file_size > _MOST_EXPANSION * max(member.compress_size, 1):
-        raise FileError(f"cannot read {quoted(path)}: {member.file_size:,} bytes of weights in {member.compress_size:,}")
+        raise FileError(
+            f"cannot read {quoted(path)}: {member.file_size:,} bytes of weights in {member.compress_size:,}"
+        )
     if is_stored(member):
         return _in_place(path, member)
-    copy = TemporaryFile()
+    copy = TemporaryFile()  # noqa: SIM115  # closed with the HDF5 file, which reads it
     with archive.open(member) as packed:
         shutil.copyfileobj(packed, copy)
     copy.seek(0)

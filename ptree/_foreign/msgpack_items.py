@@ -29,7 +29,7 @@ class Binary:
     length: int
 
 
-Value: TypeAlias = "None | bool | int | float | str | Binary | Extension"
+Value: TypeAlias = "bool | int | float | str | Binary | Extension | None"
 
 _WIDTHS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 """Marks of integers: those from 0xD0 on have a sign."""

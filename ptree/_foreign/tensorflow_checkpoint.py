@@ -75,7 +75,8 @@ class TensorflowFile(PlacedFile):
         stored = numbers.byteswap() if is_big_endian else numbers
         if masked_crc32c(stored) != self.checksums[array.name]:
             raise FileError(
-                f"cannot read {quoted(array.name)} in {quoted(self.path)}: it does not have its checksum", is_damage=True
+                f"cannot read {quoted(array.name)} in {quoted(self.path)}: it does not have its checksum",
+                is_damage=True,
             )
         return numbers
 
@@ -224,7 +225,9 @@ def _shard_path(beginning: str, shard: int, count: int) -> str:
 def _described(index: str, name: str, entry: _Entry, file: FileBytes) -> ForeignArray:
     dtype = _DTYPES.get(entry.dtype, _NO_NUMBERS)
     if entry.is_in_slices:
-        return ForeignArray(name, entry.shape, dtype, "is stored in slices (a partitioned variable), which are not joined")
+        return ForeignArray(
+            name, entry.shape, dtype, "is stored in slices (a partitioned variable), which are not joined"
+        )
     if entry.dtype not in _DTYPES:
         return ForeignArray(name, entry.shape, dtype, _unknown_dtype(entry.dtype))
     problem = shape_problem(entry.shape, dtype)

@@ -11,8 +11,8 @@ import numpy as np
 for name, kind in (("bool", bool), ("int", int), ("float", float), ("object", object)):
     setattr(np, name, kind)
 
-import mxnet as mx
-from mxnet.gluon import nn
+import mxnet as mx  # noqa: E402
+from mxnet.gluon import nn  # noqa: E402
 
 HERE = Path(__file__).parent
 mx.random.seed(0)

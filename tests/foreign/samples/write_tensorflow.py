@@ -78,7 +78,20 @@ shutil.rmtree(HERE / "saved_model")
 
 # -------------------------------------------------------------------- checkpoints of all kinds
 
-KINDS = ("float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+KINDS = (
+    "float32",
+    "float64",
+    "float16",
+    "bfloat16",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
 variables = {kind: tf.Variable(tf.cast(tf.reshape(tf.range(6), (2, 3)), kind)) for kind in KINDS}
 variables |= {kind: tf.Variable(tf.constant([[1 + 2j, -3j]], kind)) for kind in ("complex64", "complex128")}
 variables["bool"] = tf.Variable([True, False])
