@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import IO, Any
 
 import numpy as np
 
-from .._errors import FileError
+from .._errors import FileError, PtreeError
 from .._stored.locations import regular_file
 from .._words import listed, quoted
 from .file_bytes import FileBytes
 from .hdf5_file import Dataset, Group, Hdf5File, all_datasets, damage_as_file_error, open_h5, parent
 from .keras_layers import Config, LayerGroup, layer_groups
-from .stored_member import MemberFile, is_stored, member_start
+from .stored_member import ZIP_DAMAGE, MemberFile, is_stored, member_start, open_archive
 
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
 _MOST_CONFIG = 1 << 27
 _MOST_EXPANSION = 100
 """Keras stores weights uncompressed: a member that grows more than this is refused."""
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError)
 _OPTIMIZER = ("optimizer", "optimizer_weights")
 
 
@@ -151,14 +150,9 @@ def open_keras(path: str) -> Hdf5File:
     Raises:
         FileError: h5py is not installed, or the file is damaged, or has no weights.
     """
-    try:
-        with zipfile.ZipFile(regular_file(path)) as archive:
-            content = _unpacked(path, archive)
-            config = _config(path, archive)
-    except _ZIP_DAMAGE as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"cannot read {quoted(path)}: it is no whole .keras file: {error}", is_damage=True) from error
+    with open_archive(path, ".keras file") as archive, _damage_of_archive(path):
+        config = _config(path, archive)
+        content = _unpacked(path, archive)
     file = open_h5(path, content)
     try:
         with damage_as_file_error(path):
@@ -167,6 +161,16 @@ def open_keras(path: str) -> Hdf5File:
     except BaseException:
         file.close()
         raise
+
+
+@contextmanager
+def _damage_of_archive(path: str) -> Iterator[None]:
+    try:
+        yield
+    except PtreeError:
+        raise
+    except ZIP_DAMAGE as error:
+        raise FileError(f"cannot read {quoted(path)}: it is not a whole .keras file: {error}", is_damage=True) from error
 
 
 def _unpacked(path: str, archive: zipfile.ZipFile) -> IO[bytes] | MemberFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -15,16 +14,13 @@ import numpy as np
 from .._errors import FileError
 from .._stored.drafts import draft
 from .._stored.leaf_parts import run_of
-from .._stored.locations import regular_file
 from .._words import quoted
 from .draft_writing import check_arrays, target_path
 from .file_bytes import FileBytes
 from .foreign_file import ForeignArray, ForeignFile, Index
 from .placed_arrays import shape_problem
-from .stored_member import is_stored, member_start
+from .stored_member import ZIP_DAMAGE, is_stored, member_start, open_archive
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OverflowError)
-"""Errors of a damaged or encrypted archive, and of a compression that Python does not know."""
 _MOST_EXPANSION = 1100
 """The compression of zip, deflate, makes data 1032 times smaller at most."""
 _WRITTEN = [
@@ -61,12 +57,7 @@ class NpzFile(ForeignFile):
     def __init__(self, path: str):
         self.path = path
         self.aliases, self.metadata = {}, {}
-        try:
-            self._archive = zipfile.ZipFile(regular_file(path))
-        except _DAMAGE as error:
-            raise FileError(
-                f"cannot read {quoted(path)}: it is not a whole npz file: {error}", is_damage=True
-            ) from error
+        self._archive = open_archive(path, "npz file")
         members = [member for member in self._archive.infolist() if member.filename.endswith(".npy")]
         self._members = {member.filename.removesuffix(".npy"): member for member in members}
         self._headers: dict[str, _Header] = {}
@@ -78,7 +69,7 @@ class NpzFile(ForeignFile):
             with self._archive.open(self._members[name]) as file:
                 header = _npy_header(file)
             _check_size(self._members[name], header)
-        except _DAMAGE as error:  # the others can be read
+        except ZIP_DAMAGE as error:  # the others can be read
             return ForeignArray(name, (), np.dtype(np.void), f"is damaged: {error}")
         self._headers[name] = header
         problem = "holds Python objects, which are not read" if header.dtype.hasobject else ""
@@ -88,7 +79,7 @@ class NpzFile(ForeignFile):
         try:
             with self._archive.open(self._members[array.name]) as file:
                 numbers = np.lib.format.read_array(file, allow_pickle=False)
-        except _DAMAGE as error:
+        except ZIP_DAMAGE as error:
             raise self._damage(array.name, error) from error
         return numbers.astype(array.dtype, copy=False)
 
@@ -133,7 +124,7 @@ class NpzFile(ForeignFile):
     def _next_bytes(self, file: IO[bytes], name: str, count: int) -> bytes:
         try:
             data = file.read(count)
-        except _DAMAGE as error:
+        except ZIP_DAMAGE as error:
             raise self._damage(name, error) from error
         if len(data) < count:
             raise self._damage(name, "it is cut short")

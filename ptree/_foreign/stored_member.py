@@ -1,15 +1,46 @@
-"""Members of a zip archive that are stored uncompressed: where their bytes lie in the archive, and one as a file of its own."""
+"""Zip archives: opened with errors that name the file; members that are stored uncompressed, by their place in the archive."""
 
 from __future__ import annotations
 
 import io
 import os
 import zipfile
+import zlib
 
+from .._errors import FileError
+from .._stored.locations import regular_file
+from .._words import quoted
 from .file_bytes import FileBytes
+
+ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    OSError,
+)
+"""Errors of Python's zipfile for an archive that is damaged or encrypted, or compressed in a way that Python does not know."""
 
 _LOCAL_HEADER = 30
 """Bytes in front of the name of a member; the lengths of the name and of what follows it are in its last four."""
+
+
+def open_archive(path: str, kind: str) -> zipfile.ZipFile:
+    """Open a zip archive; `kind` is what it should be, for the message: "npz file".
+
+    Raises:
+        FileError: it is no whole archive.
+        OSError: the file is not there or cannot be read.
+    """
+    with open(regular_file(path), "rb"):  # first: its errors are not those of a damaged archive
+        pass
+    try:
+        return zipfile.ZipFile(path)
+    except ZIP_DAMAGE as error:
+        raise FileError(f"cannot read {quoted(path)}: it is not a whole {kind}: {error}", is_damage=True) from error
 
 
 def member_start(file: FileBytes, member: zipfile.ZipInfo) -> int:
