@@ -9,21 +9,10 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
-from ..._errors import FileError
-from ..._paths.dotted_names import paths_of_names
-from ..._stored.locations import regular_file
-from ..._words import in_bytes, quoted, short_dtype
-from .source import CHUNK, UNKNOWN_DTYPE, LeafInfo, Source, in_chunks
-
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
-"""Errors of a damaged archive, and of a compression that Python does not know."""
-=======
 from ..._foreign.npz_file import NpzFile
+from ..._paths.dotted_names import paths_of_names
 from ..._words import in_bytes, short_dtype
-from .dotted_names import paths_of_names
 from .source import CHUNK, UNKNOWN_DTYPE, LeafInfo, Source
->>>>>>> a2
 
 
 class NpzSource(Source):
