@@ -104,7 +104,7 @@ class Matches:
         """The names of the arrays whose numbers no row takes, under any of their names."""
         covered = self._covered()
         return tuple(
-            array.name for path, array in self._arrays.by_path.items() if path not in covered and not _is_layer(array)
+            array.name for path, array in self._arrays.by_path.items() if path not in covered and not array.is_layer
         )
 
     def _covered(self) -> set[str]:
@@ -112,7 +112,7 @@ class Matches:
         covered = set(self._taken)
         layers: dict[str, list[str]] = {}
         for path, array in self._arrays.by_path.items():
-            if _is_layer(array):
+            if array.is_layer:
                 layers.setdefault(array.same_as, []).append(path)
             elif array.same_as and (path in covered or array.same_as in covered):
                 covered |= {path, array.same_as}
@@ -120,11 +120,6 @@ class Matches:
             if all(layer in self._taken for layer in single):
                 covered.add(whole)
         return covered
-
-
-def _is_layer(array: NamedArray) -> bool:
-    """Whether this is one layer of a stacked array."""
-    return STACKED in array.same_as.split("/") and STACKED not in array.path.split("/")
 
 
 def _is_literal(row: Row) -> bool:
