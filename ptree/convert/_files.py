@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .._edit import unflatten
 from .._errors import FileError
 from .._foreign.foreign_file import ForeignFile
 from .._foreign.formats import format_of, open_foreign
@@ -66,7 +67,9 @@ def _values(arrays: NamedArrays, attempt: str) -> dict[str, np.ndarray]:
     return {array.name: array.fetch() for array in whole}
 
 
-def write(path: str | os.PathLike[str], arrays: PyTree, *, to: str | None = None) -> None:
+def write(
+    path: str | os.PathLike[str], arrays: PyTree, *, to: str | None = None, template: str | os.PathLike[str] | None = None
+) -> None:
     """Write named arrays as a file of another framework, which replaces an old one at once.
 
     Names and layouts stay as they are, but for dots between segments where the framework has them, and slashes where it has
@@ -75,22 +78,26 @@ def write(path: str | os.PathLike[str], arrays: PyTree, *, to: str | None = None
     Args:
         path: the file.
         arrays: a flat dict, a tree, a state dict or another source of `Table.apply`.
-        to: "torch" (`.pt`), "hf" (safetensors as transformers reads it), "keras" (Keras 3's `.weights.h5`), "keras2" (`.h5`),
-            "flax" (`.msgpack`), "mxnet" (`.params`), "tensorflow" (a checkpoint), "npz" or "gguf"; by default what the name of
-            the file ends in says.
+        to: "torch" (`.pt`), "hf" (safetensors as transformers reads it), "ptree" (safetensors with paths), "keras" (Keras 3's
+            `.weights.h5`), "keras2" (`.h5`), "flax" (`.msgpack`), "mxnet" (`.params`), "tensorflow" (a checkpoint), "npz" or
+            "gguf"; by default what the name of the file ends in says, and of `.safetensors` whether names have dots.
+        template: a file of Keras of which a copy is written with these arrays, by the names that `read` gives: what is not
+            among them stays, the architecture too. A `.keras` can be written in no other way.
 
     Raises:
         FileError: a name, dtype or array that the format lacks, or a name of a file that says no format.
         OSError: the file cannot be written.
     """
     text = checked_path(path, "write(path, arrays)")
-    form = to or _format_of_name(text)
-    if form not in WRITERS:
+    if to is not None and to not in WRITERS:
         raise FileError(f"cannot write {quoted(text)}: expected to= one of {listed(sorted(WRITERS))}, got {quoted(to)}")
-    separator, writer = WRITERS[form]
     with opened_arrays(arrays) as source:
         whole = [array for array in source.by_path.values() if not array.is_layer]
         values = _values(source, f"cannot write {quoted(text)}")
+    if template is not None:
+        _write_keras_copy(text, template, values)
+        return
+    separator, writer = WRITERS[to or _format_of_name(text, is_dotted=source.is_dotted)]
     names = {array.name: array.path.replace("/", separator) for array in whole}
     _refuse_clashes(text, names)
     aliases = _aliases(whole, values)
@@ -98,7 +105,9 @@ def write(path: str | os.PathLike[str], arrays: PyTree, *, to: str | None = None
     writer(text, own, {names[alias]: names[name] for alias, name in aliases.items()})
 
 
-def _format_of_name(path: str) -> str:
+def _format_of_name(path: str, *, is_dotted: bool) -> str:
+    if path.endswith(".safetensors"):
+        return "hf" if is_dotted else "ptree"
     for ending, form in _ENDINGS.items():
         if path.endswith(ending):
             return form
@@ -142,6 +151,16 @@ def _write_torch(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[s
 def _write_hf(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     # transformers refuses a file whose metadata do not say the framework
     save(path, _with_copies(arrays, aliases), metadata={"format": "pt"})
+
+
+def _write_ptree(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
+    save(path, unflatten(_with_copies(arrays, aliases)))
+
+
+def _write_keras_copy(path: str, template: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    from .._foreign.keras_writing import update_keras
+
+    update_keras(path, template, arrays)
 
 
 def _write_keras(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
@@ -194,6 +213,7 @@ def _with_copies(arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -
 WRITERS: dict[str, tuple[str, Writer]] = {
     "torch": (".", _write_torch),
     "hf": (".", _write_hf),
+    "ptree": ("/", _write_ptree),
     "keras": ("/", _write_keras),
     "keras2": ("/", _write_keras2),
     "flax": ("/", _write_flax),
@@ -204,7 +224,7 @@ WRITERS: dict[str, tuple[str, Writer]] = {
 }
 """Format -> what stands between the segments of its names, and what writes it."""
 _ENDINGS = {
-    ".pt": "torch", ".pth": "torch", ".bin": "torch", ".safetensors": "hf", ".weights.h5": "keras", ".h5": "keras2",
+    ".pt": "torch", ".pth": "torch", ".bin": "torch", ".weights.h5": "keras", ".h5": "keras2",
     ".hdf5": "keras2", ".msgpack": "flax", ".params": "mxnet", ".npz": "npz", ".gguf": "gguf", ".ckpt": "tensorflow",
     ".index": "tensorflow",
 }  # fmt: skip
