@@ -133,7 +133,7 @@ def _changed(given: argparse.Namespace, change: Callable[[PyTree, Mapping[str, s
 
     from ..files import load, save
     from ..look._sources.integrity import damage_of
-    from ..look._sources.source import source_of
+    from ..look._sources.source_of import source_of
     from ..look._sources.stored_source import StoredSource
 
     target = given.file if given.in_place else given.out

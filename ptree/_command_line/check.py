@@ -20,7 +20,7 @@ def add_commands(commands: Commands) -> None:
 def run_check(given: argparse.Namespace) -> int:
     from .._words import printable
     from ..look._sources.integrity import damage_of
-    from ..look._sources.source import source_of
+    from ..look._sources.source_of import source_of
 
     with source_of(given.file) as source:
         found = damage_of(source)

@@ -67,7 +67,7 @@ def _of_numpy(part: np.ndarray) -> np.ndarray:
 
 def run_get(given: argparse.Namespace) -> int:
     from ..look._sources.reading import read_path
-    from ..look._sources.source import source_of
+    from ..look._sources.source_of import source_of
 
     with source_of(given.file) as source:
         part = read_path(source, given.path, given.index)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..._words import columns, printable, shortened
 from .._layers import group_by_layer, sparkline
 from .differences import Difference, order_by_size
+from .rows import DiffData
 from .rules import separator_of
-
-if TYPE_CHECKING:
-    from .result import Diff
 
 _LABEL = 12
 """Columns of the kind in front of the lines of a section."""
@@ -41,7 +38,7 @@ class _Group:
         return min(map(order_by_size, self.rows))
 
 
-def diff_text(diff: Diff, width: int, *, color: bool, most: int | None) -> str:
+def diff_text(diff: DiffData, width: int, *, color: bool, most: int | None) -> str:
     """The text of a diff; see `Diff.text`."""
     width = max(width, 20)
     lines = _packed(_counts(diff), width, ", ")
@@ -76,7 +73,7 @@ def _labelled(kind: str, section: Sequence[str], width: int, color: bool) -> Ite
 # --------------------------------------------------------------------------------- counts
 
 
-def _counts(diff: Diff) -> list[str]:
+def _counts(diff: DiffData) -> list[str]:
     counts = diff.counts
     same = counts["same"] + counts.get("renamed", 0)
     parts = [f"{same:,} the same{_within(diff)}"]
@@ -86,13 +83,13 @@ def _counts(diff: Diff) -> list[str]:
     return parts
 
 
-def _within(diff: Diff) -> str:
+def _within(diff: DiffData) -> str:
     if not diff.within:
         return ""
     return f" ({diff.within:,} of them within the tolerance {diff.tolerance:g})"
 
 
-def _renames(diff: Diff, width: int, most: int | None) -> list[str]:
+def _renames(diff: DiffData, width: int, most: int | None) -> list[str]:
     """The rules, and the leaves that are renamed by none."""
     entries = [_Entry(f"{_shown(rule.before)} -> {_shown(rule.after)}", [_leaves(rule.count)]) for rule in diff.rules]
     for row in diff.rows:

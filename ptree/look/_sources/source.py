@@ -5,7 +5,6 @@ Nothing here imports JAX: only a source of a tree, or of a checkpoint by Orbax, 
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,25 +104,6 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def source_of(thing: Any) -> Source:
-    """The source of a tree, a spec or another pytree, the path of a file or of a folder of checkpoints, or an open file.
-
-    Raises:
-        FileError: it is a path, and there is no file that ptree reads.
-        OSError: there is nothing at the path, or it cannot be read.
-        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
-    """
-    if isinstance(thing, Source):
-        return thing
-    if isinstance(thing, (str, os.PathLike)):
-        from .file_source import file_source
-
-        return file_source(thing)
-    from .tree_source import tree_source
-
-    return tree_source(thing)
 
 
 def in_chunks(flat: np.ndarray, most: int) -> Iterator[np.ndarray]:

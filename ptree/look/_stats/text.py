@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..._words import SHOWN, columns, padded, printable, shortened
 from .._layers import group_by_layer, sparkline
 from .._sources.source import UNKNOWN_DTYPE
 from .moments import Moments, together
-
-if TYPE_CHECKING:
-    from .stats import LeafStats, Stats
+from .rows import LeafStats, StatsData
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 _LONGEST_NAME = 1000  # columns: of a longer one the middle is left out
@@ -47,7 +45,7 @@ class _Column(NamedTuple):
     is_text: bool = False
 
 
-def stats_text(stats: Stats, width: int, *, color: bool) -> str:
+def stats_text(stats: StatsData, width: int, *, color: bool) -> str:
     """The table of statistics, at most `width` characters wide from 40 on."""
     read = {row.path: row for row in stats.rows if not row.problem}
     folds = [_Fold(group.name, tuple(read[path] for path in group.paths)) for group in group_by_layer(read)]
@@ -204,7 +202,7 @@ def _number(value: complex) -> str:
 # ------------------------------------------------------------------------- lines below the table
 
 
-def _warnings(stats: Stats, folds: Sequence[_Fold]) -> list[str]:
+def _warnings(stats: StatsData, folds: Sequence[_Fold]) -> list[str]:
     found = [_not_finite(fold) for fold in folds if any(row.nonfinite for row in fold.rows)]
     # a text or a function has no numbers; of a damaged leaf of an archive nothing is known
     unread = [row for row in stats.rows if row.problem and (row.count or row.dtype == UNKNOWN_DTYPE)]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ..._garbage_collection import collection_paused
 from ..._words import columns, in_bytes, padded, printable, quoted, shortened
 from .fold import Block, Size, fold
 from .lines import Line, lines_of
 from .row import Row
-
-if TYPE_CHECKING:
-    from .summary import Summary, Total
+from .totals import SummaryData, Total
 
 _GAP = 2
 _NARROWEST = 40
@@ -39,7 +36,7 @@ class _Column:
         return self.width - columns(cell)
 
 
-def summary_text(summary: Summary, width: int, *, color: bool) -> str:
+def summary_text(summary: SummaryData, width: int, *, color: bool) -> str:
     """The table of a summary, at most `width` columns wide."""
     width = max(width, _NARROWEST)
     body = _Table(summary, width).text_lines()
@@ -51,7 +48,7 @@ def summary_text(summary: Summary, width: int, *, color: bool) -> str:
     return "\n".join([*title, *shown, rule, *footer])
 
 
-def blocks_of(summary: Summary) -> tuple[Block, ...]:
+def blocks_of(summary: SummaryData) -> tuple[Block, ...]:
     """The rows of a summary as blocks: folded, or one for each row."""
     with collection_paused():
         if summary.fold:
@@ -68,7 +65,7 @@ def _block_of_row(row: Row) -> Block:
 class _Table:
     """The body of the table: a column of names, one of contents, and numbers at the right."""
 
-    def __init__(self, summary: Summary, width: int):
+    def __init__(self, summary: SummaryData, width: int):
         self.summary, self.width = summary, width
         self.lines = self._lines_that_fit()
         self.numbers = self._numbers(self.lines)
@@ -257,7 +254,7 @@ def main_dtype(by_dtype: dict[str, Total]) -> str:
     return next(iter(by_dtype), "")
 
 
-def footer_of(summary: Summary) -> list[str]:
+def footer_of(summary: SummaryData) -> list[str]:
     """The totals; then the operations, the memory and the damaged leaves, where these are known."""
     leaves = len(summary.leaves)
     parameters = "1 parameter" if summary.count == 1 else f"{summary.count:,} parameters"
@@ -281,7 +278,7 @@ def footer_of(summary: Summary) -> list[str]:
     return [*texts, *_problems(summary.leaves)]
 
 
-def _dtypes(summary: Summary) -> str:
+def _dtypes(summary: SummaryData) -> str:
     """Each dtype with its share, or with its count where that is less than a thousandth; one alone by its name."""
     if len(summary.by_dtype) == 1:
         return printable(next(iter(summary.by_dtype)))
