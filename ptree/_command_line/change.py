@@ -1,4 +1,4 @@
-"""Commands that write a changed file: rename and tie."""
+"""Run the commands that write a changed file: rename and tie."""
 
 from __future__ import annotations
 
@@ -6,45 +6,21 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
+import jax
+
+from .._edit import leaves, rename, unflatten
 from .._errors import FileError, TieError
+from .._ties import tie, ties
+from .._tree import PyTree, Tie, largest_difference, same, transposed
 from .._words import lines, printable, quoted
-from .output import Commands
-
-if TYPE_CHECKING:
-    from .._tree import PyTree, Tie
+from ..files import load, save
+from ..look._sources.dotted_names import with_slashes
+from ..look._sources.integrity import damage_of
+from ..look._sources.source_of import source_of
+from ..look._sources.stored_source import StoredSource
 
 _CALL = re.compile(r"transposed\((?P<path>[^(),]+)(, *\((?P<axes>[0-9, ]+)\))?\)")
-
-
-def add_commands(commands: Commands) -> None:
-    rename = commands.add_parser(
-        "rename",
-        help="other names, by pattern",
-        description="Write a file whose leaves have other names: ptree rename a.safetensors 'h/*/**' 'blocks/*/**' -o b.safetensors",
-    )
-    rename.add_argument("file", metavar="FILE")
-    rename.add_argument("pattern", metavar="PATTERN", help="each wildcard of it is one of NEW")
-    rename.add_argument("new", metavar="NEW")
-    _add_target(rename)
-    rename.set_defaults(run=run_rename)
-
-    tie = commands.add_parser(
-        "tie",
-        help="two names for one leaf",
-        description="Write a file in which names with equal numbers are one leaf: ptree tie a.safetensors lm_head/weight=wte/weight -o b.safetensors",
-    )
-    tie.add_argument("file", metavar="FILE")
-    tie.add_argument("ties", metavar="ALIAS=SOURCE", nargs="+", help="SOURCE may be transposed(wte/weight)")
-    _add_target(tie)
-    tie.set_defaults(run=run_tie)
-
-
-def _add_target(command: argparse.ArgumentParser) -> None:
-    target = command.add_mutually_exclusive_group(required=True)
-    target.add_argument("-o", "--out", metavar="FILE", help="the file to write")
-    target.add_argument("--in-place", action="store_true", help="replace the file itself")
 
 
 def run_rename(given: argparse.Namespace) -> int:
@@ -58,9 +34,6 @@ def run_tie(given: argparse.Namespace) -> int:
 
 def _renamed(tree: PyTree, names: Mapping[str, str], pattern: str, new: str) -> PyTree:
     """Rename leaves by pattern; names with dots are renamed as the paths that they are shown as, and get their dots again."""
-    from .._edit import leaves, rename, unflatten
-    from ..look._sources.dotted_names import with_slashes
-
     if not _have_dots(names):
         return rename(tree, {pattern: new})
     by_name = dict(leaves(tree))
@@ -91,9 +64,6 @@ def _tied(tree: PyTree, table: Mapping[str, str | Tie]) -> PyTree:
     Raises:
         TieError: the numbers of a name differ from those of its source.
     """
-    from .._ties import tie, ties
-    from .._tree import largest_difference, same
-
     tied = tie(tree, table)
     problems: list[str] = []
     for alias, source in ties(tied).items():
@@ -115,8 +85,6 @@ def _pair_of(text: str) -> tuple[str, str]:
 
 
 def _source_of(source: str, names: Mapping[str, str]) -> str | Tie:
-    from .._tree import transposed
-
     call = _CALL.fullmatch(source)
     if call is None:
         return _name_of(source, names)
@@ -129,13 +97,6 @@ def _changed(given: argparse.Namespace, change: Callable[[PyTree, Mapping[str, s
 
     The change gets the tree, and the name in the file of each path.
     """
-    import jax
-
-    from ..files import load, save
-    from ..look._sources.integrity import damage_of
-    from ..look._sources.source_of import source_of
-    from ..look._sources.stored_source import StoredSource
-
     target = given.file if given.in_place else given.out
     if not given.in_place and os.path.exists(target):
         raise FileError(f"there is {quoted(target)} already: remove it first, or name another file")

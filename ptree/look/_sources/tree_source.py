@@ -16,6 +16,7 @@ from ..._edit import leaves as leaves_of
 from ..._errors import FileError, StructureError
 from ..._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
 from ..._words import describe, quoted, short_dtype
+from ...files._kinds import UnsavedLeaf, unsaved
 from ...files._open import File
 from ...files._saved_tree import SavedTree, stored_ties
 from .source import CHUNK, Alias, LeafInfo, Source, in_chunks
@@ -91,9 +92,7 @@ def host_array(leaf: Leaf) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if type(leaf).__module__.partition(".")[0] == "torch":
-        from ...files._kinds import UnsavedLeaf, unsaved  # which knows how PyTorch keeps bfloat16
-
-        found = unsaved("", leaf)
+        found = unsaved("", leaf)  # which knows how PyTorch keeps bfloat16
         if isinstance(found, UnsavedLeaf):
             return found.host_array()
     return np.asarray(leaf)
