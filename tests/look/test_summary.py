@@ -209,8 +209,8 @@ def test_depth_and_no_fold():
 def test_no_path_is_cut():
     long = "/".join(["a_rather_long_name_of_a_module"] * 4)
     text = pt.summary(pt.Tree({long: pt.Param((12, 34)), "日本/" + "x" * 100: pt.Param((2,))})).text(40)
-    assert long in text.replace("\n", "")
-    assert "x" * 100 in text.replace("\n", "")
+    assert long in text.replace("\n  ", "")  # where a line ends the name goes on in the next, below the first
+    assert "x" * 100 in text.replace("\n  ", "")
     assert "..." not in text
 
 
@@ -221,7 +221,7 @@ def test_names_are_inert_in_text_html_and_the_longest_are_cut():
         assert text.replace("\n", "").isprintable()
         assert len(text) < 3000
         assert "\\x1b[2J" in text
-        assert "(10,000 characters)" in text
+        assert "(10,000 characters)" in " ".join(text.split())
     html = summary._repr_html_()
     assert "<script" not in html
     assert "&lt;script&gt;" in html

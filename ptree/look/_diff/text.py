@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..._words import columns, printable, shortened
 from .._layers import group_by_layer, sparkline
+from .._wrapping import wrapped
 from .differences import Difference, order_by_size
 from .rows import DiffData
 from .rules import separator_of
@@ -124,7 +125,7 @@ def _lines(entries: Sequence[_Entry], width: int, most: int | None) -> list[str]
         if columns(whole) <= width:
             lines.append(whole)
         else:
-            lines += _broken(entry.name, width)
+            lines += wrapped(entry.name, width)
             lines += [f"  {line}" for line in _packed(entry.parts, width - 2, entry.between)]
     if len(entries) > len(shown):
         lines.append(f"... and {len(entries) - len(shown):,} more")
@@ -138,21 +139,10 @@ def _packed(parts: Sequence[str], width: int, between: str) -> list[str]:
     for part in parts:
         longer = f"{line}{between}{part}" if line else part
         if line and columns(longer) > width:
-            lines += _broken(line + between.rstrip(), width)
+            lines += wrapped(line + between.rstrip(), width)
             longer = part
         line = longer
-    return lines + (_broken(line, width) if line else [])
-
-
-def _broken(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many characters, broken behind a space or a slash where there is one."""
-    lines: list[str] = []
-    while len(text) > width:
-        at = max(text.rfind(character, width // 2, width) for character in " /.") + 1
-        at = at if at > 0 else width
-        lines.append(text[:at].rstrip())
-        text = "  " + text[at:].lstrip()
-    return [*lines, text]
+    return lines + (wrapped(line, width) if line else [])
 
 
 # ------------------------------------------------------------------------------- sections

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..._words import SHOWN, columns, padded, printable, shortened
 from .._layers import group_by_layer, sparkline
 from .._sources.source import UNKNOWN_DTYPE
+from .._wrapping import wrapped
 from .moments import Moments, together
 from .rows import LeafStats, StatsData
 
@@ -218,21 +219,3 @@ def _not_finite(fold: _Fold) -> str:
         return f"! {printable(bad[0].path)}: {count}, first at {bad[0].first}"
     layers = f"{len(bad)} of {len(fold.rows)} layers"
     return f"! {printable(fold.name)}: {count} in {layers}, first in {printable(bad[0].path)} at {bad[0].first}"
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """Break a text into lines after "/" and " ", and inside of a word where it must; the next lines begin with two spaces.
-
-    >>> wrapped("encoder/layer/0/weight", 12)
-    ['encoder/', '  layer/0/', '  weight']
-    """
-    found: list[str] = []
-    indent = ""
-    while len(indent) + columns(text) > width:
-        room = max(width - len(indent), 1)
-        while columns(text[:room]) > max(width - len(indent), 2):
-            room -= 1
-        stop = max(text.rfind("/", 0, room), text.rfind(" ", 0, room)) + 1 or room
-        found.append((indent + text[:stop]).rstrip())
-        text, indent = text[stop:], "  "
-    return [*found, indent + text]

@@ -95,12 +95,8 @@ class SummaryData:
 
 
 def _total(rows: Iterable[Row]) -> Total:
-    count, nbytes, leaves = 0, 0, 0
-    for row in rows:
-        count += row.count
-        nbytes += row.bytes
-        leaves += 1
-    return Total(count, nbytes, leaves)
+    rows = list(rows)
+    return Total(sum([row.count for row in rows]), sum([row.bytes for row in rows]), len(rows))
 
 
 def _totals(named: Iterable[tuple[str, Row]]) -> dict[str, Total]:
