@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+from pathlib import Path
 
 import numpy as np
 
+from .._stored.drafts import draft
 from ..look._sources.reading import read_path
 from ..look._sources.source_of import source_of
+from .output import refuse_existing
 
 _MOST_PRINTED = 1000
 
@@ -28,8 +33,23 @@ def run_get(given: argparse.Namespace) -> int:
     with source_of(given.file) as source:
         part = read_path(source, given.path, given.index)
     if given.out is not None:
-        with open(given.out, "wb") as file:
-            np.save(file, _of_numpy(part), allow_pickle=False)
+        _write_npy(given.out, _of_numpy(part))
         return 0
     print(np.array2string(np.asarray(part), threshold=_MOST_PRINTED, separator=", "))
     return 0
+
+
+def _write_npy(path: str, part: np.ndarray) -> None:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "wb") as device:  # such as /dev/stdout
+            device.write(_npy_bytes(part))
+        return
+    refuse_existing(path)
+    with draft(Path(path)) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        np.save(file, part, allow_pickle=False)
+
+
+def _npy_bytes(part: np.ndarray) -> bytes:
+    file = io.BytesIO()  # a pipe has no places, which np.save asks for
+    np.save(file, part, allow_pickle=False)
+    return file.getvalue()

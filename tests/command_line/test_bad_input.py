@@ -212,8 +212,8 @@ def test_numbers_of_dtypes_that_npy_lacks_stay_what_they_are(capsys):
     numbers = {"bf": ml_dtypes.bfloat16, "f8": ml_dtypes.float8_e4m3fn, "i4": ml_dtypes.int4, "u4": ml_dtypes.uint4}
     pt.save("m.safetensors", pt.Tree({name: np.arange(4).astype(dtype) for name, dtype in numbers.items()}))
     for name in numbers:
-        assert run(capsys, "get", "m.safetensors", name, "-o", "part.npy")[0] == 0
-        part = np.load("part.npy")
+        assert run(capsys, "get", "m.safetensors", name, "-o", f"{name}.npy")[0] == 0
+        part = np.load(f"{name}.npy")
         assert part.dtype.kind in "fiu"
         np.testing.assert_array_equal(part, np.arange(4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from typing import IO
 
@@ -37,6 +38,22 @@ def kind_of_file(path: str) -> str:
         if first.startswith(mark):
             return problem
     return "safetensors"
+
+
+def begins_as_safetensors(path: str) -> bool:
+    """Whether a regular file, or a link to one, begins with the header of a safetensors file."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            first = file.read(_LENGTH + 1)
+    except OSError:
+        return False
+    return (
+        first.endswith(b"{")
+        and len(first) > _LENGTH
+        and int.from_bytes(first[:_LENGTH], "little") < os.path.getsize(path)
+    )
 
 
 def _kind_of_archive(file: IO[bytes]) -> str:

@@ -11,7 +11,7 @@ from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_pa
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
 from ..._words import listed, quoted, suggestion
-from .file_kinds import kind_of_file
+from .file_kinds import begins_as_safetensors, kind_of_file
 from .source import Source
 from .stored_source import StoredSource
 
@@ -43,6 +43,8 @@ def _of_folder(folder: str) -> Source:
     files = [name for name in inside if name.endswith(INDEX_SUFFIX)]
     if len(files) != 1:  # an index stands for its shards
         files = [name for name in inside if name.endswith((".safetensors", INDEX_SUFFIX, ".npz"))]
+    if not files:  # such as `weights`, without an ending
+        files = [name for name in inside if begins_as_safetensors(os.path.join(folder, name))]
     if len(files) == 1:
         return file_source(os.path.join(folder, files[0]))
     if files:
