@@ -23,6 +23,7 @@ from ..look._sources.dotted_names import with_slashes
 from ..look._sources.integrity import damage_of
 from ..look._sources.source_of import source_of
 from ..look._sources.stored_source import StoredSource
+from .interrupts import interrupts_raised
 from .output import refuse_existing
 
 _CALL = re.compile(r"transposed\((?P<path>[^(),]+)(, *\((?P<axes>[0-9, ]+)\))?\)")
@@ -166,7 +167,8 @@ def _saved(file: _ChangedFile, tree: PyTree, given: argparse.Namespace) -> int:
     if file.has_dots:
         tree = _with_dots(tree)
     target = file.path if given.in_place else given.out
-    save(target, tree, metadata=file.metadata, max_shard_size=file.shard_size)
+    with interrupts_raised():
+        save(target, tree, metadata=file.metadata, max_shard_size=file.shard_size)
     print(printable(given.file if given.in_place else target))
     left = [path for path in file.shards if given.in_place and path != target and os.path.exists(path)]
     if left:  # `save` removes no files of other programs

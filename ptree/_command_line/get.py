@@ -12,6 +12,7 @@ import numpy as np
 from .._stored.drafts import draft
 from ..look._sources.reading import read_path
 from ..look._sources.source_of import source_of
+from .interrupts import interrupts_raised
 from .output import refuse_existing
 
 _MOST_PRINTED = 1000
@@ -45,7 +46,7 @@ def _write_npy(path: str, part: np.ndarray) -> None:
             device.write(_npy_bytes(part))
         return
     refuse_existing(path)
-    with draft(Path(path)) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with interrupts_raised(), draft(Path(path)) as descriptor, open(descriptor, "wb", closefd=False) as file:
         np.save(file, part, allow_pickle=False)
 
 

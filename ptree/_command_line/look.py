@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 
 from .. import look
 from .._errors import FileError, PathError
+from .._stored.drafts import draft
 from .._words import printable, quoted
+from .interrupts import interrupts_raised
 from .output import write
 
 
@@ -28,7 +31,9 @@ def run_diff(given: argparse.Namespace) -> int:
 
 
 def run_report(given: argparse.Namespace) -> int:
-    page = look.report(given.file, given.other, out=given.out)
+    report = look.report  # imported outside of the block
+    with interrupts_raised():
+        page = report(given.file, given.other, out=given.out)
     print(printable(str(page)))
     return 0
 
@@ -43,8 +48,10 @@ def run_plot(given: argparse.Namespace) -> int:
     else:
         figure = look.plot_distributions(given.file, given.patterns or None)
     endings = figure.canvas.get_supported_filetypes()
-    if os.path.splitext(given.out)[1].lstrip(".").lower() not in endings:
+    ending = os.path.splitext(given.out)[1].lstrip(".").lower()
+    if ending not in endings:
         raise FileError(f"cannot draw {quoted(given.out)}: the ending of a picture is one of {', '.join(endings)}")
-    figure.savefig(given.out)
+    with interrupts_raised(), draft(Path(given.out)) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        figure.savefig(file, format=ending)
     print(printable(given.out))
     return 0
