@@ -3,8 +3,9 @@
 Opened when it is used, so that looking at a file does not import JAX.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .._imports import late_names
 
 if TYPE_CHECKING:
     from ._diff.diff import diff as diff
@@ -70,13 +71,7 @@ _MODULES = {
     "_training.unused": "unused",
 }
 
-
-def __getattr__(name: str) -> object:
-    for module, names in _MODULES.items():
-        if name in names.split():
-            value = globals()[name] = getattr(import_module(f"ptree.look.{module}"), name)
-            return value
-    raise AttributeError(f"module 'ptree.look' has no attribute {name!r}")
+__getattr__ = late_names("ptree.look", _MODULES)
 
 
 __all__ = [

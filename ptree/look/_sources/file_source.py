@@ -27,6 +27,8 @@ def file_source(path: str | os.PathLike[str]) -> Source:
         return _of_folder(text)
     if os.path.isfile(text):
         return _of_file(text)
+    if os.path.exists(text):
+        raise FileError(f"cannot read {quoted(text)}: it is a FIFO, a socket or a device, not a file")
     return _of_safetensors(text)  # the name of a file that is kept in shards
 
 

@@ -55,8 +55,8 @@ class StoredSource(Source):
         leaf = self.stored_leaves.get(path)
         if leaf is not None:
             return info_of(path, leaf)
-        shard = self.stored.missing[self.names[path]]
-        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=f"is in {quoted(shard)}, which is not there")
+        problem = self.stored.missing[self.names[path]]
+        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=problem)
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
         leaf = self._readable(path)

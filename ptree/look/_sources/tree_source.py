@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
+from types import FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -16,12 +18,14 @@ from ..._edit import entries
 from ..._edit import leaves as leaves_of
 from ..._errors import FileError, StructureError
 from ..._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
-from ..._words import describe, quoted, short_dtype
+from ..._words import describe, printable, quoted, short_dtype
 from ...files._kinds import UnsavedLeaf, unsaved
 from ...files._open import File
 from ...files._saved_tree import SavedTree, stored_ties
 from .source import CHUNK, Alias, LeafInfo, Source, in_chunks
 from .stored_source import StoredSource, alias_of, info_of
+
+_NAMED = {ModuleType: "module", type: "class", FunctionType: "function"}
 
 
 def tree_source(thing: PyTree) -> Source:
@@ -46,12 +50,19 @@ class OpenFileSource(StoredSource):
 
 
 def _described(thing: Leaf) -> str:
+    for kind, name in _NAMED.items():
+        if isinstance(thing, kind):
+            return f"the {name} {printable(thing.__name__)}"
     shown, kind = describe(thing), type(thing).__name__
     return shown if kind in shown else f"{shown}, a {kind}"
 
 
 def _advice(thing: Leaf) -> str:
-    if hasattr(thing, "spec"):
+    if isinstance(thing, io.IOBase):
+        return " Give the path of the file, or open it with ptree.open"
+    if isinstance(thing, Iterator):
+        return " Give a dict or a list of the arrays that it yields"
+    if hasattr(thing, "spec") and not isinstance(thing, type):
         return " Give the parameters of the layer, or layer.spec(x)"
     return " Give a dict of arrays, a Tree, or the path of a file"
 

@@ -163,7 +163,7 @@ class _Folding:
     def _number_of_node(self, node: _Branch) -> int:
         pairs: list[tuple[str, int]] = []
         for name, child in node.items():
-            number = self._number(child) if type(child) is dict else self._numbers.get(child[1:])
+            number = self._numbers.get(child[1:]) if isinstance(child, Row) else self._number(child)
             pairs.append((name, self._number(child) if number is None else number))
         # in one order: shards, and files that sort by dtype, list the same leaves of two layers in another order
         pairs.sort()
