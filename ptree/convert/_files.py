@@ -68,7 +68,11 @@ def _values(arrays: NamedArrays, attempt: str) -> dict[str, np.ndarray]:
 
 
 def write(
-    path: str | os.PathLike[str], arrays: PyTree, *, to: str | None = None, template: str | os.PathLike[str] | None = None
+    path: str | os.PathLike[str],
+    arrays: PyTree,
+    *,
+    to: str | None = None,
+    template: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write named arrays as a file of another framework, which replaces an old one at once.
 
