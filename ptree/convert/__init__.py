@@ -1,0 +1,7 @@
+"""In from other frameworks, out to other software: proof by numbers, exports.
+
+This room stands on `files`, which writes weights, and on `look`, which knows the width of a terminal.
+"""
+
+from ._stablehlo.to_stablehlo import StableHlo as StableHlo  # what to_stablehlo wrote
+from ._stablehlo.to_stablehlo import to_stablehlo as to_stablehlo  # a function for any process with JAX
