@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ def _identity(leaf: Leaf) -> Leaf:
     return leaf
 
 
-def is_key(dtype: object) -> bool:
+def is_key(dtype: Any) -> bool:
     """Whether a dtype is that of typed PRNG keys."""
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 

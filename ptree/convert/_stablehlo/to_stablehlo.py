@@ -236,6 +236,8 @@ def _serialized(
         raise _cannot(file, _about_sizes(error)) from error
     except KeyError as error:  # JAX looks the dtype up in a table
         raise _cannot(file, f"jax.export cannot write {error.args[0]!r} of an input or output. Cast it in f") from error
+    except NotImplementedError as error:
+        raise _cannot(file, f"{error}. Choose among platforms={platforms}, or compute it in another way") from error
     except ValueError as error:
         raise _cannot(file, _about_export(error)) from error
 
