@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,9 @@ def batches_of(inputs: Any) -> list[Batch]:
     if not isinstance(inputs, list):
         return [_batch(inputs)]
     if not inputs:
-        raise StructureError("verify(f_source, f_ours, inputs): inputs is an empty list, so there is nothing to compare")
+        raise StructureError(
+            "verify(f_source, f_ours, inputs): inputs is an empty list, so there is nothing to compare"
+        )
     return [_batch(batch) for batch in inputs]
 
 
@@ -94,7 +97,24 @@ def _returned_by_torch(function: Callable[..., Any], module: Any, batch: Batch) 
         return torch.from_numpy(np.array(array)).to(device)
 
     tensors = jax.tree.map(tensor, batch)
-    with torch.no_grad():
+    with torch.no_grad(), _buffers_kept(module):
         if isinstance(tensors, Mapping):
             return function(**tensors)
         return function(*tensors)
+
+
+@contextmanager
+def _buffers_kept(module: Any) -> Iterator[None]:
+    """Put the buffers of a module back after a call: in training mode it changes running statistics."""
+    buffers = list(module.buffers()) if is_training(module) else []
+    before = [(buffer, buffer.clone()) for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+def is_training(module: Any) -> bool:
+    """Whether a module of PyTorch, or one in it, is in training mode."""
+    return any(inner.training for inner in module.modules())

@@ -150,4 +150,3 @@ def _epsilon(norm: _Norm, y: np.ndarray, tolerance: float) -> float:
     if residuals[best] > tolerance or min(others) < 2 * residuals[best]:
         return 0.0
     return best
-

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .calls import torch_module
+from .calls import is_training, torch_module
 
 CHECKLIST: tuple[str, ...] = (
     "epsilon: LayerNorm 1e-5 in PyTorch, Haiku, Equinox, Gluon, 1e-6 in Flax, 1e-3 in Keras, 1e-12 in BERT; BatchNorm 1e-5"
@@ -29,7 +29,7 @@ def facts(f_source: Callable[..., Any], f_ours: Callable[..., Any]) -> tuple[str
     found: list[str] = []
     for side, function in (("source", f_source), ("ours", f_ours)):
         module = torch_module(function)
-        if module is not None and any(inner.training for inner in module.modules()):
+        if module is not None and is_training(module):
             found.append(f"the {side} is a module of PyTorch in training mode: call .eval() on it")
     precision = jax.config.jax_default_matmul_precision or "default"  # pyright: ignore[reportAttributeAccessIssue]
     found.append(

@@ -8,6 +8,7 @@ import numpy as np
 
 _MOST_AXES = 6
 _LONGEST_AXIS = 65536
+_LONGEST_SHIFT = 8
 
 
 def shape_pattern(source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
@@ -70,8 +71,13 @@ def _along(source: np.ndarray, ours: np.ndarray, axis: int, tolerance: float) ->
     size = source.shape[axis]
     if not 2 <= size <= _LONGEST_AXIS:
         return ""
+    shift = _shift(np.moveaxis(source, axis, 0), np.moveaxis(ours, axis, 0), tolerance)
+    if shift:
+        return f"ours is the source shifted by {shift} along axis {axis}: padding at one end rather than the other, or a causal mask"
     if _close(np.flip(source, axis), ours, tolerance):
-        return f"ours is the source in reverse along axis {axis}: a kernel that is not flipped, or a sequence in reverse"
+        return (
+            f"ours is the source in reverse along axis {axis}: a kernel that is not flipped, or a sequence in reverse"
+        )
     a = np.moveaxis(source, axis, 0).reshape(size, -1)
     b = np.moveaxis(ours, axis, 0).reshape(size, -1)
     order = _row_order(a, b)
@@ -82,6 +88,16 @@ def _along(source: np.ndarray, ours: np.ndarray, axis: int, tolerance: float) ->
         return f"ours is the source with {len(parts)} equal parts of axis {axis} in the order {parts}: gates, or fused kernels"
     shown = f"{order[:8].tolist()}{'...' if size > 8 else ''}"
     return f"ours is the source in another order along axis {axis}, {shown}: heads, channels or groups in another order"
+
+
+def _shift(a: np.ndarray, b: np.ndarray, tolerance: float) -> int:
+    """By how many positions of the first axis `b` is behind `a`; 0 if it is not `a` shifted."""
+    for step in range(1, min(_LONGEST_SHIFT, len(a) // 2) + 1):
+        if _close(a[:-step], b[step:], tolerance):
+            return step
+        if _close(a[step:], b[:-step], tolerance):
+            return -step
+    return 0
 
 
 def _row_order(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -70,7 +70,9 @@ def _offset(source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
     offset = (ours - source).mean()
     if not _explains(source + offset, source, ours, tolerance):
         return ""
-    return f"ours is the source plus {_number(offset)}: a bias, an offset of a norm's scale (1 + scale), or a gate's bias"
+    return (
+        f"ours is the source plus {_number(offset)}: a bias, an offset of a norm's scale (1 + scale), or a gate's bias"
+    )
 
 
 # ---------------------------------------------------------------------------------- places
@@ -153,7 +155,9 @@ def _lines_of_channels(a: np.ndarray, b: np.ndarray, axis: int, tolerance: float
         return f"an offset for each channel of axis {axis}: a bias that is missing or another one"
     centred = a - mean_a
     square = (centred**2).sum(1, keepdims=True)
-    slope = np.divide((centred * (b - mean_b)).sum(1, keepdims=True), square, out=np.ones_like(square), where=square > 0)
+    slope = np.divide(
+        (centred * (b - mean_b)).sum(1, keepdims=True), square, out=np.ones_like(square), where=square > 0
+    )
     if not _explains(slope * centred + mean_b, a, b, tolerance):
         return ""
     span = f"{_near_one(slope.min())} to {_near_one(slope.max())}"
@@ -175,7 +179,9 @@ def _by_position(source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
     if np.iscomplexobj(factor) or not _explains(factor * source, source, ours, tolerance):
         return ""
     span = f"{_near_one(factor.min())} to {_near_one(factor.max())}"
-    return f"a factor for each position, {span}: the epsilon of a norm over the last axis, or how weights are normalised"
+    return (
+        f"a factor for each position, {span}: the epsilon of a norm over the last axis, or how weights are normalised"
+    )
 
 
 # ------------------------------------------------------------------------------------ size
@@ -193,7 +199,8 @@ def _by_size(source: np.ndarray, ours: np.ndarray) -> str:
     if cosine > 0.9:
         return f"alike but not the same (cosine {cosine:.3f}): a part that is missing or applied twice, or another activation"
     return (
-        f"unlike (cosine {cosine:.3f}): a kernel in another layout (transposed, heads, gates), other weights, or another input"
+        f"unlike (cosine {cosine:.3f}): a kernel in another layout (transposed, heads, gates), other weights, another input,"
+        " or the padding of a window with a stride"
     )
 
 

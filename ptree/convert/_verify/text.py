@@ -35,7 +35,7 @@ def verification_text(verification: Verification, width: int, most: int | None) 
     if verification.first is not None:
         lines += _first_difference(verification, verification.first, width)
     if verification.checklist:
-        lines += ["", "What is no weight, and may differ:"]
+        lines += ["", *_wrapped("What is no weight, and may differ:", width)]
         for item in verification.checklist:
             lines += _wrapped(item, width, first="- ", rest="  ")
     return "\n".join(lines)
@@ -178,7 +178,10 @@ def _nonfinite_on_both(rows: Sequence[Comparison], width: int) -> list[str]:
 
 def _first_difference(verification: Verification, row: Comparison, width: int) -> list[str]:
     order = " in the order of computation" if len(verification.worst) > 1 else ""
-    lines = ["", *_wrapped(f"The first that differs{order}: {quoted(row.name)}{_place(row, verification.batches)}", width)]
+    lines = [
+        "",
+        *_wrapped(f"The first that differs{order}: {quoted(row.name)}{_place(row, verification.batches)}", width),
+    ]
     for text in (row.problem, *row.hints):
         if text:
             lines += _wrapped(text, width, first="  ", rest="    ")

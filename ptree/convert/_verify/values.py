@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
@@ -27,9 +29,12 @@ class Values:
     problems: Mapping[str, str]
     """Name -> what is there in the place of an array."""
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         return [*self.arrays, *self.problems]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.arrays or name in self.problems
 
 
 def values_of(returned: Any) -> Values:
@@ -90,12 +95,12 @@ def to_numpy(value: Any) -> np.ndarray:
     Raises:
         TypeError, ValueError, AttributeError: it is no array of numbers.
     """
+    if isinstance(value, jax.Array):
+        return _jax_to_numpy(value)
     if hasattr(value, "detach"):  # PyTorch
         return _torch_to_numpy(value)
     if hasattr(value, "asnumpy"):  # MXNet
         return value.asnumpy()
-    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
     if hasattr(value, "numpy") and not hasattr(value, "__array__"):  # some of TensorFlow
         value = value.numpy()
     array = np.asarray(value)
@@ -110,6 +115,12 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 def _is_small_float(dtype: np.dtype) -> bool:
     """Whether a dtype is one of ml_dtypes, which NumPy takes for raw bytes."""
     return dtype.type.__module__.startswith("ml_dtypes")
+
+
+def _jax_to_numpy(array: jax.Array) -> np.ndarray:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return np.asarray(jax.random.key_data(array))
+    return np.asarray(array)
 
 
 def _torch_to_numpy(tensor: Any) -> np.ndarray:

@@ -118,7 +118,7 @@ class _Pairing:
 def _paired(source: Values, ours: Values, names: Mapping[str, str]) -> _Pairing:
     """Pair the values by the given names, then by equal names, then outputs without names by their order."""
     _check_names(source, ours, names)
-    partner = {name: name for name in source.names if name in ours.names}
+    partner = {name: name for name in source.names if name in ours}
     partner.update(names)
     taken = set(partner.values())
     left = [name for name in source.names if name not in partner]
@@ -139,7 +139,7 @@ def _order(source: Values, names: Mapping[str, str]) -> list[str]:
     """The names of the source in the order of computation: those of `names` first if it lists all intermediate values."""
     intermediate = [name for name in source.names if name not in source.outputs]
     given = [name for name in names if name in intermediate]
-    rest = [name for name in source.names if name not in given]
+    rest = [name for name in source.names if name not in names or name in source.outputs]
     if len(given) == len(intermediate):  # a jitted function returns them sorted
         return given + rest
     return source.names
@@ -154,12 +154,14 @@ def _are_unnamed(names: Sequence[str]) -> bool:
 def _check_names(source: Values, ours: Values, names: Mapping[str, str]) -> None:
     problems: list[str] = []
     for name, name_ours in names.items():
-        if name not in source.names:
+        if name not in source:
             problems.append(f"{quoted(name)} is no value of the source.{suggestion(name, source.names)}")
-        if name_ours not in ours.names:
+        if name_ours not in ours:
             problems.append(f"{quoted(name_ours)} is no value of ours.{suggestion(name_ours, ours.names)}")
     if problems:
-        raise StructureError(f"verify: `names` do not fit what the functions returned:\n  {lines(problems, chr(10) + '  ')}")
+        raise StructureError(
+            f"verify: `names` do not fit what the functions returned:\n  {lines(problems, chr(10) + '  ')}"
+        )
 
 
 # -------------------------------------------------------------------------------- comparing
