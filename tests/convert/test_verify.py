@@ -128,6 +128,23 @@ def test_a_square_kernel_that_is_not_transposed_is_found_and_named():
     assert "a square kernel of 8x8 is transposed" in lone.first.hints[0]
 
 
+def test_outputs_of_submodules_are_taken_by_their_names():
+    source, net, params = mlp()
+    source = torch.nn.Sequential(*source, torch.nn.ReLU(inplace=True))  # which writes into the output before it
+    run = layers_of(net, params)
+
+    def ours(x):
+        y, named = run(x)
+        return jax.nn.relu(y), named
+
+    found = verify(source, ours, torch.from_numpy(floats(7, 6)), names=NAMES)
+    assert found.ok
+    assert [row.name for row in found.rows] == ["0", "1", "2", "3", "4", "output"]
+    assert not any(layer._forward_hooks for layer in source)
+    found = verify(source, layers_of(replaced(net, 3, nn.LayerNorm(epsilon=1e-3)), params), floats(7, 6), names=NAMES)
+    assert found.first.name == "3"
+
+
 def test_the_epsilon_of_a_norm_is_found_and_named():
     source, net, params = mlp()
     net = replaced(net, 3, nn.LayerNorm(epsilon=1e-3))
@@ -292,6 +309,19 @@ def test_sizes():
     assert "unlike (cosine" in hint(rows, floats(30, 8))
 
 
+def test_one_side_that_is_zero_everywhere():
+    assert "ours is 0 everywhere: weights that are still zero" in hint(BASE, np.zeros_like(BASE))
+    assert "the source is 2 everywhere" in hint(np.full_like(BASE, 2), BASE)
+
+
+def test_large_arrays_are_described_by_a_part():
+    large = floats(12, 400_000)
+    other = large.copy()
+    other[7] *= 2
+    assert "at [7] of 12 along axis 0" in hint(large, other)
+    assert "in reverse along axis 1" in hint(large, large[:, ::-1])
+
+
 def test_products_that_are_rounded_to_bfloat16_are_close_everywhere():
     kernel = floats(64, 32)
 
@@ -304,14 +334,6 @@ def test_products_that_are_rounded_to_bfloat16_are_close_everywhere():
 
 
 def test_an_error_that_grows_gradually_is_told_from_one_wrong_layer():
-    def growing(step):
-        def run(x):
-            return x, {f"h{at}": x * np.float32(1 + step * RNG.normal() * 3**at) for at in range(9)}
-
-        return run
-
-    found = verify(growing(0), growing(2e-8), floats(200), tolerance=1e-5)
-    assert found.first is None or "grew gradually" in " ".join(found.first.hints)
     h = floats(200)
     noise = floats(200)
     source = lambda x: {f"h{at}": h for at in range(9)}
@@ -452,7 +474,7 @@ def test_exceptions_of_either_side_are_in_the_report_with_their_batch():
     assert [row.batch for row in found.rows] == [0, 2]
     assert [(failure.side, failure.batch) for failure in found.failures] == [("ours", 1)]
     text = found.text()
-    assert "not verified: 1 calls failed" in text or "not the same" in text
+    assert text.startswith("not verified: a call failed")
     assert "! ours raised on batch 1: ValueError: wants two axes" in text
     with pytest.raises(VerificationError) as caught:
         found.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from ..._errors import StructureError
-from .values import Values, values_of
+from .values import Values, to_numpy, values_of
 
 Batch = tuple[Any, ...] | Mapping[str, Any]
 """The arguments of one call: in order, or by keyword."""
@@ -49,26 +49,37 @@ def _batch(inputs: Any) -> Batch:
     return (inputs,)
 
 
-def called(function: Callable[..., Any], side: str, number: int, batch: Batch) -> Values | Failure:
-    """What a function returns for a batch, as NumPy arrays, or the exception that it raised."""
+def called(
+    function: Callable[..., Any], side: str, number: int, batch: Batch, names: Iterable[str] = ()
+) -> Values | Failure:
+    """What a function returns for a batch, as NumPy arrays, or the exception that it raised.
+
+    Args:
+        function: a function or a module of PyTorch.
+        side, number: "source" or "ours", and which batch it is, for the exception.
+        batch: the arguments.
+        names: of intermediate values; of a module, the outputs of the submodules with these names are taken.
+    """
     try:
-        return values_of(_returned(function, batch))
+        return values_of(_returned(function, batch, names))
     except Exception as error:
         return Failure(side, number, error)
 
 
-def _returned(function: Callable[..., Any], batch: Batch) -> Any:
+def _returned(function: Callable[..., Any], batch: Batch, names: Iterable[str]) -> Any:
     # a function that writes into its input must not change what the other one gets
     batch = jax.tree.map(_copied, batch)
     module = torch_module(function)
     if module is not None:
-        return _returned_by_torch(function, module, batch)
+        return _returned_by_torch(function, module, batch, names)
     if isinstance(batch, Mapping):
         return function(**batch)
     return function(*batch)
 
 
 def _copied(leaf: Any) -> Any:
+    if hasattr(leaf, "detach"):  # a tensor, which JAX does not take
+        leaf = to_numpy(leaf)
     return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
 
 
@@ -83,7 +94,7 @@ def torch_module(function: Any) -> Any:
     return None
 
 
-def _returned_by_torch(function: Callable[..., Any], module: Any, batch: Batch) -> Any:
+def _returned_by_torch(function: Callable[..., Any], module: Any, batch: Batch, names: Iterable[str]) -> Any:
     torch = sys.modules["torch"]
     parameter = next(module.parameters(), None)
     device = "cpu" if parameter is None else parameter.device
@@ -97,10 +108,33 @@ def _returned_by_torch(function: Callable[..., Any], module: Any, batch: Batch) 
         return torch.from_numpy(np.array(array)).to(device)
 
     tensors = jax.tree.map(tensor, batch)
-    with torch.no_grad(), _buffers_kept(module):
-        if isinstance(tensors, Mapping):
-            return function(**tensors)
-        return function(*tensors)
+    with torch.no_grad(), _buffers_kept(module), _submodule_outputs(module, names) as outputs:
+        returned = function(**tensors) if isinstance(tensors, Mapping) else function(*tensors)
+    return (returned, outputs) if outputs else returned
+
+
+@contextmanager
+def _submodule_outputs(module: Any, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Name -> output of each submodule with one of these names, in the order of the calls; of several calls the first."""
+    submodules = dict(module.named_modules())
+    outputs: dict[str, Any] = {}
+    handles: list[Any] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            if name not in outputs:
+                outputs[name] = jax.tree.map(_copied, output)  # a layer after it may write into it
+
+        return keep
+
+    try:
+        for name in names:
+            if name in submodules and name:
+                handles.append(submodules[name].register_forward_hook(hook(name)))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
+from .comparison import as_double
+
 _Function = Callable[[np.ndarray], np.ndarray]
 _EPSILONS = (1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _MOST_ROWS = 4096
@@ -25,9 +27,10 @@ def cause(inputs: Sequence[np.ndarray], source: np.ndarray, ours: np.ndarray, to
     """
     if np.iscomplexobj(source) or not source.size or source.size > _MOST_NUMBERS:
         return ""
-    for x in reversed(inputs):
-        if x.shape != source.shape or np.iscomplexobj(x):
+    for array in reversed(inputs):
+        if array.shape != source.shape or np.iscomplexobj(array) or not np.isfinite(as_double(array)).all():
             continue
+        x = as_double(array)
         found = (
             _activations(x, source, ours, tolerance)
             or _transposed_kernel(x, source, ours, tolerance)

@@ -19,13 +19,24 @@ _MOST_SHOWN = 8
 def size_pattern(source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
     """Describe the error; some description fits every error."""
     found = (
-        _factor(source, ours, tolerance)
+        _constant(source, ours)
+        or _factor(source, ours, tolerance)
         or _offset(source, ours, tolerance)
         or _places(source, ours, tolerance)
         or _by_channel(source, ours, tolerance)
         or _by_position(source, ours, tolerance)
     )
     return found or _by_size(source, ours)
+
+
+def _constant(source: np.ndarray, ours: np.ndarray) -> str:
+    """Say that one side is the same number everywhere: a layer whose weights are not there yet."""
+    if source.size < 2:
+        return ""
+    for side, array, other in (("ours", ours, source), ("the source", source, ours)):
+        if np.ptp(array) == 0 != np.ptp(other):
+            return f"{side} is {_number(array.flat[0])} everywhere: weights that are still zero, or an input that is not used"
+    return ""
 
 
 def _explains(fit: np.ndarray, source: np.ndarray, ours: np.ndarray, tolerance: float) -> bool:
@@ -101,7 +112,8 @@ def _on_axis(differs: np.ndarray, axis: int) -> str:
     if len(places) == size or size < 3:
         return ""
     low, high = _run(places), size - _run(size - 1 - places[::-1])
-    if len(places) == low + size - high and low + size - high < size:
+    has_windows = axis > 0 or differs.ndim == 1  # the first axis is that of a batch
+    if has_windows and len(places) == low + size - high:
         return f"at the border of axis {axis} ({_counted(low, size - high)} of {size})"
     shown = ", ".join(map(str, places[:_MOST_SHOWN]))
     more = ", ..." if len(places) > _MOST_SHOWN else ""

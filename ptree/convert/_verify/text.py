@@ -65,7 +65,8 @@ def _verdict(verification: Verification) -> str:
     if differing:
         return f"not the same: {differing:,} of {_counted(len(rows))}{batches} differ"
     if verification.failures:
-        return f"not verified: {len(verification.failures):,} calls failed"
+        failed = len(verification.failures)
+        return f"not verified: {'a call' if failed == 1 else f'{failed:,} calls'} failed"
     return f"not verified: {_counted(len(rows))} without any numbers, so nothing was compared"
 
 
