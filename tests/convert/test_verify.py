@@ -314,8 +314,9 @@ def test_one_side_that_is_zero_everywhere():
     assert "the source is 2 everywhere" in hint(np.full_like(BASE, 2), BASE)
 
 
-def test_large_arrays_are_described_by_a_part():
-    large = floats(12, 400_000)
+def test_large_arrays_are_described_by_a_part(monkeypatch):
+    monkeypatch.setattr("ptree.convert._verify.hints._MOST_NUMBERS", 100)
+    large = floats(12, 30)
     other = large.copy()
     other[7] *= 2
     assert "at [7] of 12 along axis 0" in hint(large, other)
@@ -331,6 +332,28 @@ def test_products_that_are_rounded_to_bfloat16_are_close_everywhere():
     found = verify(lambda x: x @ kernel, rounded, floats(100, 64))
     assert "the precision of products" in found.first.hints[0]
     assert any("jax_default_matmul_precision" in item for item in found.checklist)
+
+
+def test_a_rotation_the_other_way_is_suggested():
+    angles = np.arange(1, 7)[:, None] * np.float32(0.3)
+
+    def rotated(sign):
+        def run(x):
+            a, b = np.split(x, 2, -1)
+            cos, sin = np.cos(angles), sign * np.sin(angles)
+            return np.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
+
+        return run
+
+    found = verify(rotated(1), rotated(-1), floats(6, 8))
+    assert "or a rotation goes the other way" in found.first.hints[0]
+
+
+def test_no_cause_is_named_for_errors_by_chance():
+    for _ in range(30):
+        x, y = floats(4, 6), floats(4, 6)
+        found = verify(lambda x, y=y: y, lambda x, y=y: y + floats(4, 6), x)
+        assert not re.search("kernel of|epsilon of|order|shifted|factor for|offset for", found.first.hints[0])
 
 
 def test_an_error_that_grows_gradually_is_told_from_one_wrong_layer():

@@ -122,9 +122,7 @@ def to_stablehlo(
     refuse_other_kinds(file)
     _check_platforms(platforms)
     arrays = {name: leaf for name, leaf in leaves(params) if is_array(leaf)}
-    problems = [problem for name, leaf in arrays.items() if (problem := dtype_problem(name, leaf))]
-    if problems:
-        raise _cannot(file, lines(problems, between="; "))
+    _check_dtypes(file, arrays)
     input_specs = _input_specs(file, inputs)
     save_plan: SavePlan | None = None
     if weights is None:
@@ -135,10 +133,7 @@ def to_stablehlo(
     made_of = {name: weight_of(leaf, stored[name]) for name, leaf in arrays.items()}
     specs = replace_leaves(params, {name: weight.spec for name, weight in made_of.items()})
     closed, outputs = _traced(file, f, specs, input_specs)
-    most = 0 if max_constants == 0 else bytes_of(max_constants)
-    for problem in (callback_problem(closed), capture_problem(closed, arrays, most)):
-        if problem:
-            raise _cannot(file, problem)
+    _check_traced(file, closed, arrays, 0 if max_constants == 0 else bytes_of(max_constants))
     taken = argument_specs(stored)
     plain_inputs = in_plain_containers(input_specs)
     program = _program(closed, made_of, input_specs, outputs)
@@ -147,6 +142,9 @@ def to_stablehlo(
         save_plan.write(show_bar=True)
     _write(file, data)
     return StableHlo(str(file), str(weights_file), len(data), tuple(platforms), taken, plain_inputs, outputs)
+
+
+# -------------------------------------------------------------------------------- checks
 
 
 def _weights_file(file: Path) -> Path:
@@ -166,14 +164,29 @@ def _check_platforms(platforms: Sequence[str]) -> None:
         raise FileError(f"{expected}; got {listed(map(str, platforms))}")
 
 
+def _check_dtypes(file: Path, arrays: Mapping[str, Leaf]) -> None:
+    problems = [dtype_problem(name, leaf) for name, leaf in arrays.items()]
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise _cannot(file, lines(problems, between="; "))
+
+
+def _check_traced(file: Path, closed: ClosedJaxpr, arrays: Mapping[str, Leaf], most_constants: int) -> None:
+    """Refuse what no program can hold, or should not."""
+    problems = (callback_problem(closed), capture_problem(closed, arrays, most_constants))
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise _cannot(file, lines(problems, between="; "))
+
+
 def _cannot(file: Path, problem: str) -> FileError:
     return FileError(f"cannot write the program {str(file)!r}: {problem}")
 
 
 def _input_specs(file: Path, inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-    static = [path for path, leaf in leaves(inputs) if not is_array(leaf)]
+    static = {path: leaf for path, leaf in leaves(inputs) if not is_array(leaf)}
     if static:
-        shown = listed(f"{path}: {describe(dict(leaves(inputs))[path])}" for path in static)
+        shown = listed(f"{path}: {describe(leaf)}" for path, leaf in static.items())
         raise _cannot(
             file, f"inputs are arrays, and these are none: {shown}. Capture them in f, as functools.partial does"
         )

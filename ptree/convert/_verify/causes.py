@@ -101,8 +101,12 @@ def _transposed_kernel(x: np.ndarray, source: np.ndarray, ours: np.ndarray, tole
         product = np.abs((rows * error).sum(1))
         lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(error, axis=1)
         rounding = np.linalg.norm(rows, axis=1) * tolerance
-        if lengths.max() and np.all(product <= _BY_CHANCE * lengths + rounding):
-            return f"a square kernel of {size}x{size} is transposed on one side: the error is orthogonal to the input everywhere"
+        has_error = lengths > rounding
+        if np.count_nonzero(has_error) >= 3 and np.all(product <= _BY_CHANCE * lengths + rounding):
+            return (
+                f"a square kernel of {size}x{size} is transposed on one side, or a rotation goes the other way: the error is"
+                " orthogonal to the input everywhere"
+            )
     return ""
 
 
