@@ -102,4 +102,8 @@ SLOW = {
     # programs for accelerators, compiled
     "test_arrays_over_several_devices_are_reduced_where_they_are",
     "test_the_program_for_accelerators_agrees_with_numpy",
+    # programs that are run in another process
+    "test_a_program_runs_where_ptree_cannot_be_imported",
+    "test_a_users_own_export_over_trees_is_read_in_a_new_process_with_ptree",
+    "test_a_function_of_linen",
 }

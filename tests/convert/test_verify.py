@@ -9,11 +9,12 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 import ptree as pt
 from ptree import convert, nn
 from ptree.convert import VerificationError, verify
+
+torch = pytest.importorskip("torch")
 
 RNG = np.random.default_rng(0)
 
