@@ -29,6 +29,9 @@ settings.load_profile("short")
 # tests in a browser; where it must be there, as in CI, they fail without one
 collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
 
+# scripts that wrote the samples, with frameworks that are not installed here
+collect_ignore_glob = ["foreign/samples/*"]
+
 
 def pytest_configure(config):
     # old versions of matplotlib use names that pyparsing has deprecated since
