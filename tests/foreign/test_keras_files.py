@@ -148,7 +148,7 @@ def test_bfloat16_both_ways(tmp_path):
     kernel = arrays["layers/dense/vars/0"]
     assert kernel.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(kernel, np.asarray(small.weights[0].value))
-    doubled = {name: array * 2 for name, array in arrays.items()}
+    doubled = {name: (array * 2).astype(array.dtype) for name, array in arrays.items()}
     write_keras_weights(tmp_path / "b.weights.h5", doubled)
     update_keras(tmp_path / "c.weights.h5", tmp_path / "a.weights.h5", doubled)
     for file in ("b.weights.h5", "c.weights.h5"):
