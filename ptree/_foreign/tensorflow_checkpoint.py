@@ -81,6 +81,8 @@ class TensorflowFile(PlacedFile):
 
     def _read(self, array: ForeignArray) -> np.ndarray:
         numbers = super()._read(array)
+        if not self.verify:
+            return numbers
         is_big_endian = any(place.is_big_endian for place in self._places[array.name])
         stored = numbers.byteswap() if is_big_endian else numbers
         if masked_crc32c(stored) != self._checksums[array.name]:
