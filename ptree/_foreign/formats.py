@@ -218,7 +218,8 @@ def open_foreign(path: str | os.PathLike[str], *, verify: bool = True) -> Foreig
         return file
     if not os.path.exists(text):
         raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
-    raise FileError(f"cannot read {quoted(text)}: {why_not_read(candidate)}")
+    problem = why_not_read(candidate) or "it is of no format that ptree reads"
+    raise FileError(f"cannot read {quoted(text)}: {problem}")
 
 
 def why_not_read(candidate: Candidate) -> str:
@@ -230,7 +231,7 @@ def why_not_read(candidate: Candidate) -> str:
             return problem
     if os.path.isfile(candidate.path) and not candidate.first_bytes:
         return "it is empty"
-    return "it is of no format that ptree reads"
+    return ""
 
 
 def _nearest_file(path: str) -> str:

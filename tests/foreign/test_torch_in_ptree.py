@@ -10,7 +10,7 @@ import pytest
 
 import ptree as pt
 from ptree._command_line import main
-from ptree.look._sources.source import source_of
+from ptree.look._sources.source_of import source_of
 
 torch = pytest.importorskip("torch")
 
