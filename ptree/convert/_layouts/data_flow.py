@@ -82,10 +82,10 @@ class DataFlow:
         if shape is None or after is None:
             return _Layout(False)
         before = self._layouts.get(id(x), _Layout(len(shape) >= 4))
-        if isinstance(layer, Container):  # as its last part left it
-            return self._layouts.get(id(y), before)
-        if isinstance(layer, _OVER_SPACE):
-            return _Layout(True)
+        if isinstance(layer, Container) and id(y) in self._layouts:  # what its last part gives
+            return self._layouts[id(y)]
+        if _holds_convolution(layer):
+            return _Layout(len(after) > 2)
         if isinstance(layer, nn.Flatten):
             has_order = before.has_space and len(shape) > 2 and math.prod(shape[1:-1]) > 1 and shape[-1] > 1
             return _Layout(False, shape[1:] if has_order else None)
@@ -95,6 +95,11 @@ class DataFlow:
             self.flattened[id(layer)] = before.flattened
         is_kept = isinstance(layer, _KEEP_ORDER) and shape == after
         return before if is_kept else _Layout(False)
+
+
+def _holds_convolution(layer: Layer) -> bool:
+    """Whether this layer, or one inside of it, goes over axes of space."""
+    return isinstance(layer, _OVER_SPACE) or any(_holds_convolution(part) for _, part in layers_in(layer))
 
 
 def _of_first_repetition(params: Params) -> Params:

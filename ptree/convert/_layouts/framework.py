@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..._words import lines, quoted
 from ...nn import Layer
 from .._operations.operation import Operation
 from .._operations.public import as_is
@@ -100,6 +101,12 @@ def rows_of_leaves(place: Place, leaves: Renamed, collection: str = "") -> list[
         if leaf in place.leaves:
             rows.append(LayerRow((name,), (leaf,), operation, collection))
     return rows
+
+
+def quoted_names(names: Iterable[str]) -> str:
+    """Names for a message: `'q/kernel', 'k/kernel'`; the first ten of many."""
+    shown = [quoted(name) for name in names]
+    return lines(shown, ", ")
 
 
 def joined(*segments: str) -> str:

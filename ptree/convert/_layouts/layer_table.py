@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from ..._errors import LayerError
 from ..._tree import PyTree
-from ..._words import describe, lines, listed, quoted, suggestion
+from ..._words import describe, lines, quoted, suggestion
 from ...nn._layer import adapted, is_layer
 from .._table.names import NamePattern
 from .._table.row import Row, Source, Target
 from .._table.table import Table
 from .data_flow import DataFlow
 from .equinox_layers import EQUINOX
-from .framework import Framework
+from .framework import Framework, quoted_names
 from .gluon_layers import GLUON
 from .haiku_layers import HAIKU
 from .keras_layers import KERAS
@@ -120,7 +120,7 @@ def _framework_named(name: str) -> Framework:
     if name == "flax":
         raise ValueError('layer_table: Flax has two kinds of modules: framework="linen" or framework="nnx"')
     raise ValueError(
-        f"layer_table: no framework {quoted(name)}, only {listed([*FRAMEWORKS])}.{suggestion(str(name), FRAMEWORKS)}"
+        f"layer_table: no framework {quoted(name)}, only {quoted_names(FRAMEWORKS)}.{suggestion(str(name), FRAMEWORKS)}"
     )
 
 
@@ -132,6 +132,6 @@ def _given_twice(rows: Iterable[Row]) -> list[str]:
         for source in row.sources:
             other = first.setdefault(source, row)
             if other is not row:
-                shown = " and ".join(listed([target.text for target in each.targets]) for each in (other, row))
+                shown = " and ".join(quoted_names(target.text for target in each.targets) for each in (other, row))
                 problems.append(f"{source!r} would be {shown}: give them modules of their own in names=")
     return problems

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from ..._edit import get, paths
 from ..._paths import STACKED, escape, join
 from ..._tree import Tree, aliases
-from ..._words import listed, quoted
+from ..._words import quoted
 from ...nn import Layer, Repeat
 from ...nn._layer import layers_in
 from .._table.names import NamePattern
 from .._table.row import Row
 from .data_flow import DataFlow
-from .framework import PARAMETERS, Framework, LayerRow, NoEqualError, Place, Shape
+from .framework import PARAMETERS, Framework, LayerRow, NoEqualError, Place, Shape, quoted_names
 from .layer_forms import LayerForms
 from .module_names import ModuleNames
 
@@ -117,8 +117,8 @@ class Walk:
             yield Row(_literals(names), _literals(targets), row.operation)
         elif len(covered) < len(targets):
             yield (
-                f"own has a row for {listed(covered)}, and {listed(names)} gives {listed(targets)} together: write rows for"
-                " all of them"
+                f"own has a row for {quoted_names(covered)}, and {quoted_names(names)} gives {quoted_names(targets)} together:"
+                " write rows for all of them"
             )
 
     def _is_covered(self, path: str) -> bool:
@@ -132,7 +132,7 @@ class Walk:
             unknown -= inside.paths
         unknown = {path for path in unknown if not self._is_covered(join(visit.path, path))}
         if unknown:
-            shown = listed(sorted(join(visit.path, path) for path in unknown))
+            shown = quoted_names(sorted(join(visit.path, path) for path in unknown))
             yield (
                 f"{_described(visit)}: the layout of {shown} in {self.framework.title} is not known: say it in"
                 " own={name there: path, or (path, operation)}"
