@@ -146,7 +146,7 @@ class _OfEquinoxPair(FrameworkState):
         return found
 
     def filled(self, values: Mapping[str, Leaf]) -> PyTree:
-        state = self._state
+        state = _copied(self._state)
         for path, index in _indices_in(self._module):
             value = jax.tree_util.tree_map_with_path(
                 lambda inside, leaf, path=path: values.get(_name((*path, *inside)), leaf), state.get(index)
@@ -158,6 +158,12 @@ class _OfEquinoxPair(FrameworkState):
 def _is_equinox_pair(value: PyTree, equinox: Any) -> bool:
     is_pair = isinstance(value, tuple) and len(value) == 2
     return is_pair and isinstance(value[0], equinox.Module) and isinstance(value[1], equinox.nn.State)
+
+
+def _copied(state: equinox.nn.State) -> equinox.nn.State:
+    """The same state in an object of its own: `set` makes the object that it is called on unusable."""
+    leaves, structure = jax.tree_util.tree_flatten(state)
+    return jax.tree_util.tree_unflatten(structure, leaves)
 
 
 def _arrays_in(module: equinox.Module) -> Iterator[tuple[str, Leaf]]:

@@ -89,7 +89,7 @@ def test_running_statistics_are_in_a_state_beside_the_module():
     def run(module, state, x):
         return jax.vmap(module, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
 
-    for seed in range(2):
+    for seed in range(2):  # `set` of a state makes the one before unusable
         _, state = run(module, state, draws(4, 4, seed=seed))
     module = eqx.nn.inference_mode(module)
     net = nn.Sequential({"a": nn.BatchNorm(), "linear": nn.Dense(4), "z": nn.BatchNorm()})
