@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -65,7 +65,7 @@ class DataFlow:
         if isinstance(layer, nn.Repeat):
             # each repetition has an input of the same shape, so the first one tells all
             ((_, inner),) = layers_in(layer)
-            return self._called(inner, _of_first_repetition(params), x)
+            return self._called(inner, params if layer.shared else _of_first_repetition(params), x)
         if isinstance(layer, Container):
             y, _ = layer.run(params, x, self._call_of())
             return y
@@ -105,8 +105,7 @@ def _holds_convolution(layer: Layer) -> bool:
 def _of_first_repetition(params: Params) -> Params:
     if STACKED in params:
         return jax.tree.map(lambda leaf: leaf[0], params[STACKED])
-    numbered: Mapping[str, PyTree] = params
-    return numbered.get("0", params)
+    return params.get("0", Tree())  # without parameters there is no node
 
 
 def _shape(x: PyTree) -> Shape | None:

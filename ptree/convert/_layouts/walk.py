@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ..._edit import get, paths
 from ..._paths import STACKED, escape, join
@@ -17,6 +18,7 @@ from .data_flow import DataFlow
 from .framework import PARAMETERS, Framework, LayerRow, NoEqualError, Place, Shape, quoted_names
 from .layer_forms import LayerForms
 from .module_names import ModuleNames
+from .repeated_rows import folded
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,19 @@ class Walk:
 
     def _rows_of_parts(self, visit: _Visit, rest: _Leaves) -> Iterator[Row | str]:
         """The rows of the layers inside, and a sentence for leaves that no layer inside has."""
-        unknown = {*rest}
-        for inside in self._parts(visit, rest):
-            yield from self._rows_of(inside.visit)
-            unknown -= inside.paths
-        unknown = {path for path in unknown if not self._is_covered(join(visit.path, path))}
+        inside = [*self._parts(visit, rest)]
+        rows = [[*self._rows_of(part.visit)] for part in inside]
+        if isinstance(visit.layer, Repeat):
+            yield from folded(rows)
+        else:
+            yield from chain.from_iterable(rows)
+        of_parts = {path for part in inside for path in part.paths}
+        unknown = [join(visit.path, leaf) for leaf in rest if leaf not in of_parts]
+        unknown = [path for path in unknown if not self._is_covered(path)]
         if unknown:
-            shown = quoted_names(sorted(join(visit.path, path) for path in unknown))
             yield (
-                f"{_described(visit)}: the layout of {shown} in {self.framework.title} is not known: say it in"
-                " own={name there: path, or (path, operation)}"
+                f"{_described(visit)}: the layout of {quoted_names(sorted(unknown))} in {self.framework.title} is not known: say it"
+                " in own={name there: path, or (path, operation)}"
             )
 
     def _parts(self, visit: _Visit, rest: _Leaves) -> Iterator[_Inside]:
