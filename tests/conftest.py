@@ -30,9 +30,6 @@ settings.load_profile("short")
 collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
 collect_ignore_glob = ["foreign/samples/*.py"]  # run with frameworks that are not installed here, to write the samples
 
-# scripts that wrote the samples, with frameworks that are not installed here
-collect_ignore_glob = ["foreign/samples/*"]
-
 
 def pytest_configure(config):
     # old versions of matplotlib use names that pyparsing has deprecated since
