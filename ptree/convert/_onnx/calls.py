@@ -5,20 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .translation import Rule, Translation, constant_value, rule
+from .translation import CALLS, Rule, Translation, constant_value, rule
 from .values import Value
-
-_CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
-"""Primitive -> the parameter of its equations that has the function."""
 
 
 def _call(parameter: str) -> Rule:
@@ -28,7 +16,7 @@ def _call(parameter: str) -> Rule:
     return translate
 
 
-for _primitive, _parameter in _CALLS.items():
+for _primitive, _parameter in CALLS.items():
     rule(_primitive)(_call(_parameter))
 
 

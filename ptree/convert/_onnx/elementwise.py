@@ -45,6 +45,10 @@ _SAME_MEANING = {
     "le": "LessOrEqual",
     "gt": "Greater",
     "ge": "GreaterOrEqual",
+    # in the total order, which differs for NaN alone
+    "eq_to": "Equal",
+    "lt_to": "Less",
+    "le_to": "LessOrEqual",
 }
 """Primitive -> the ONNX operation that computes the same."""
 _LOGIC = {"and": ("And", "BitwiseAnd"), "or": ("Or", "BitwiseOr"), "xor": ("Xor", "BitwiseXor"), "not": ("Not", "BitwiseNot")}

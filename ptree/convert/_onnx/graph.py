@@ -107,6 +107,11 @@ class Graph:
             if name not in self._reserved:
                 return name
 
+    def prune(self) -> None:
+        """Leave out nodes and constants that no output of the whole graph depends on."""
+        used = _prune(self.main)
+        self.constants = {name: array for name, array in self.constants.items() if name in used}
+
     # ------------------------------------------------------------------------------- bodies
 
     @contextmanager
@@ -253,6 +258,22 @@ class Graph:
         if not axes:
             return tensor
         return self.add("Slice", tensor, self.sizes(starts), self.sizes(ends), self.numbers(axes), self.numbers(steps))
+
+
+def _prune(body: Body) -> set[str]:
+    """Leave out nodes of a body that nothing uses; returns the tensors that are used inside."""
+    used = {output.name for output in body.outputs}
+    kept: list[Node] = []
+    for node in reversed(body.nodes):
+        if used.isdisjoint(node.outputs):
+            continue
+        kept.append(node)
+        used.update(node.inputs)
+        for attribute in node.attributes.values():
+            if isinstance(attribute, Body):
+                used |= _prune(attribute)
+    body.nodes = kept[::-1]
+    return used
 
 
 def _short_form(old: Shape, new: Shape) -> list[int] | None:

@@ -52,6 +52,20 @@ def _concatenate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> lis
     return [t.graph.value(t.graph.add("Concat", *tensors, axis=int(equation.params["dimension"])), aval)]
 
 
+@rule("stack")
+def _stack(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    aval, axis = equation.outvars[0].aval, int(equation.params["axis"])
+    rows = [t.graph.unsqueeze(t.graph.full(x), [axis]) for x in inputs]
+    return [t.graph.value(t.graph.add("Concat", *rows, axis=axis), aval)]
+
+
+@rule("unstack")
+def _unstack(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    avals, axis = [variable.aval for variable in equation.outvars], int(equation.params["axis"])
+    rows = t.graph.add_many("Split", len(avals), t.graph.full(inputs[0]), t.graph.numbers([1] * len(avals)), axis=axis)
+    return [t.graph.value(t.graph.add("Squeeze", row, t.graph.numbers([axis])), aval) for row, aval in zip(rows, avals)]
+
+
 @rule("split")
 def _split(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     avals = [variable.aval for variable in equation.outvars]

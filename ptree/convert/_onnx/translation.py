@@ -21,9 +21,19 @@ RULES: dict[str, Rule] = {}
 
 _LARGEST_FOLDED = 1 << 16
 """Bytes: larger constants are computed by the ONNX runtime, and take no space in the file."""
-_NOT_FOLDED = {"broadcast_in_dim", "jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call",
-               "custom_vjp_call", "platform_index", "dim_as_value", "debug_callback"}  # fmt: skip
-"""Primitives that are translated also where all inputs are constants: calls of functions, whose equations are folded."""
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+"""Primitives that call a function -> the parameter of the equation that has its equations."""
+_NOT_FOLDED = {"broadcast_in_dim", "platform_index", "dim_as_value"}
+"""Primitives that are translated also where all inputs are constants."""
 
 
 def rule(*primitives: str) -> Callable[[Rule], Rule]:
@@ -62,6 +72,8 @@ class Translation:
         self.problems: list[Problem] = []
         self._parameters = parameters
         self._last_parameter = ""
+        self._calls: list[JaxprEqn] = []
+        """The equations that are being translated, each inside of the one before."""
 
     def run(self, jaxpr: Jaxpr, constants: Sequence[Array], inputs: Sequence[Value]) -> list[Value]:
         """Translate the equations of a function that is called with these values; returns its outputs."""
@@ -88,11 +100,15 @@ class Translation:
         translate = RULES.get(name)
         if translate is None:
             return self._refuse(equation, "")
+        self._calls.append(equation)
         try:
-            _check_dtypes(equation, inputs)
+            if name not in CALLS:
+                _check_dtypes(equation, inputs)
             return translate(self, equation, inputs)
         except NoOnnxForm as problem:
             return self._refuse(equation, str(problem))
+        finally:
+            self._calls.pop()
 
     def _note_parameter(self, inputs: Sequence[Value]) -> None:
         for value in inputs:
@@ -101,7 +117,10 @@ class Translation:
 
     def _refuse(self, equation: JaxprEqn, reason: str) -> list[Value]:
         """Note a problem, and go on with outputs that nothing computes, so that all problems are found."""
-        problem = Problem(equation.primitive.name, reason, source_of(equation), self._last_parameter)
+        # what JAX has traced before, such as its own functions, does not know where it is called from
+        sources = [source_of(inside) for inside in (equation, *reversed(self._calls))]
+        source = next(filter(None, sources), "")
+        problem = Problem(equation.primitive.name, reason, source, self._last_parameter)
         if problem not in self.problems:
             self.problems.append(problem)
         return [Value(v.aval.shape, v.aval.dtype, self.graph.new_name("none"), v.aval.shape) for v in equation.outvars]
@@ -131,7 +150,8 @@ def _check_dtypes(equation: JaxprEqn, inputs: Sequence[Value]) -> None:
 
 def _can_be_folded(equation: JaxprEqn, inputs: Sequence[Value]) -> bool:
     """Whether JAX itself can compute an equation now: all inputs are constants, and the outputs are small."""
-    if equation.primitive.name in _NOT_FOLDED or equation.effects:
+    name = equation.primitive.name
+    if name in CALLS or name in _NOT_FOLDED or equation.effects:
         return False
     if any(value.constant is None or not is_static(value.shape) for value in inputs):
         return False
