@@ -150,6 +150,8 @@ class Graph:
         """The name of a tensor with the value's whole shape."""
         if value.is_broadcast:
             return self.tensor(value)
+        if any(same_size(size, 0) for size in value.shape):  # ONNX Runtime expands 1 to 0 places as to 1
+            return self.cast(self.add("ConstantOfShape", self.sizes(value.shape)), value.dtype)
         return self.add("Expand", self.tensor(value), self.sizes(value.shape))
 
     def value(self, tensor: str, aval: Any) -> Value:

@@ -6,7 +6,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from .translation import Translation, constant_value, rule
-from .values import Shape, Size, Value, is_static
+from .values import Shape, Size, Value, is_static, same_size
 
 
 @rule("reshape", "squeeze", "expand_dims")
@@ -45,11 +45,11 @@ def _transpose(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[
 
 @rule("concatenate")
 def _concatenate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-    aval = equation.outvars[0].aval
-    tensors = [t.graph.full(x) for x in inputs]
-    if len(tensors) == 1:
-        return inputs
-    return [t.graph.value(t.graph.add("Concat", *tensors, axis=int(equation.params["dimension"])), aval)]
+    aval, axis = equation.outvars[0].aval, int(equation.params["dimension"])
+    parts = [x for x in inputs if not same_size(x.shape[axis], 0)]
+    if len(parts) == 1:
+        return parts
+    return [t.graph.value(t.graph.add("Concat", *map(t.graph.full, parts), axis=axis), aval)]
 
 
 @rule("stack")

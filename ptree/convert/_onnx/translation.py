@@ -96,6 +96,8 @@ class Translation:
         self._note_parameter(inputs)
         if _can_be_folded(equation, inputs):
             return [constant_value(output) for output in _computed(equation, inputs)]
+        if _is_empty(equation):
+            return [constant_value(np.zeros(v.aval.shape, v.aval.dtype)) for v in equation.outvars]
         name = equation.primitive.name
         translate = RULES.get(name)
         if translate is None:
@@ -159,6 +161,12 @@ def _can_be_folded(equation: JaxprEqn, inputs: Sequence[Value]) -> bool:
     if not all(is_static(aval.shape) for aval in outputs):
         return False
     return sum(_bytes_of(aval) for aval in (*inputs, *outputs)) <= _LARGEST_FOLDED
+
+
+def _is_empty(equation: JaxprEqn) -> bool:
+    """Whether an equation computes nothing but arrays without elements, for which ONNX Runtime has few operations."""
+    shapes = [variable.aval.shape for variable in equation.outvars]
+    return bool(shapes) and all(is_static(shape) and 0 in shape for shape in shapes)
 
 
 def _bytes_of(array: Any) -> int:
