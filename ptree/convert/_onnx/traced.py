@@ -15,7 +15,7 @@ from jax.interpreters import partial_eval
 
 from ..._draw import Param
 from ..._errors import FileError
-from ..._tree import Leaf, PyTree, leaves, map_leaves
+from ..._tree import Leaf, PyTree, map_leaves
 from ..._words import describe, listed, quoted
 from .sizes import expression_of, symbols_in
 from .values import Shape, is_static
@@ -150,8 +150,8 @@ def _default_names(f: Callable[..., PyTree], inputs: Sequence[PyTree]) -> list[s
         stems[number] = name
     names: list[str] = []
     for stem, given in zip(stems, inputs):
-        for path, _ in leaves(given):
-            names.append(f"{stem}/{path}" if path else stem)
+        for leaf in jax.tree.leaves(map_leaves(given, _Marked)):  # in JAX's order, which sorts the keys of a dict
+            names.append(f"{stem}/{leaf.path}" if leaf.path else stem)
     return names
 
 
