@@ -54,7 +54,8 @@ class Graph:
     all iterations of a loop is computed once, before the loop.
     """
 
-    def __init__(self, reserved: Collection[str]):
+    def __init__(self, opset: int, reserved: Collection[str]):
+        self.opset = opset
         self.main = Body()
         self.constants: dict[str, np.ndarray] = {}
         self.symbols: dict[str, str] = {}

@@ -55,8 +55,8 @@ def dtype_code(onnx: Any, dtype: np.dtype) -> int:
     return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def write_model(onnx: Any, model: Model, path: str) -> int:
-    """Write a model atomically; returns how many bytes of weights are in the file, or in the one beside it.
+def write_model(onnx: Any, model: Model, path: str) -> None:
+    """Write a model atomically; weights that are too large for one file go into a second one beside it.
 
     Args:
         onnx: the package.
@@ -77,7 +77,6 @@ def write_model(onnx: Any, model: Model, path: str) -> int:
         for name, about in {**model.external, **described}.items():
             message.graph.initializer.append(_external_tensor(onnx, name, *about))
         _write_message(onnx, file, message, layout.inside)
-    return sum(_size(leaf, dtype) for leaf, dtype in all_weights.values())
 
 
 def _about(weight: tuple[Leaf, np.dtype]) -> tuple[tuple[int, ...], np.dtype]:

@@ -14,6 +14,7 @@ from .translation import NoOnnxForm, Translation, rule
 from .values import Shape, Size, Value, is_static
 
 _MOST_AXES = 3
+_FIRST_WITH_DILATED_MEANS = 19
 
 
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
@@ -64,6 +65,10 @@ def _pooled(
         return graph.typed("Neg", dtype, dtype, graph.typed("MaxPool", dtype, dtype, negative, kernel_shape=window, **options))
     if dtype.kind in "iub":
         raise NoOnnxForm("sums of integers; ONNX has means of floats")
+    if set(options["dilations"]) == {1}:
+        options = {name: option for name, option in options.items() if name != "dilations"}
+    elif graph.opset < _FIRST_WITH_DILATED_MEANS:
+        raise NoOnnxForm(f"dilated windows of sums, which ONNX has from opset {_FIRST_WITH_DILATED_MEANS} on")
     mean = graph.add("AveragePool", tensor, kernel_shape=window, count_include_pad=1, **options)
     return graph.add("Mul", mean, graph.number(math.prod(window), dtype))
 

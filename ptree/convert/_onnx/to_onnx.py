@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class OnnxFile:
     """Name -> dtype and shape, such as `i32[batch,length]`."""
     outputs: dict[str, str]
     weights_inside: int
-    """Bytes of weights in the ONNX file; above 2 GB in `<path>.data` beside it."""
+    """Bytes of parameters in the ONNX file; above 2 GB in `<path>.data` beside it."""
     weights_outside: int
     """Bytes of weights that are read from the file of `weights=`."""
     notes: tuple[str, ...]
@@ -120,7 +121,7 @@ def to_onnx(
     _check_opset(onnx, opset)
     traced = trace(f, params, inputs, input_names, output_names)
     external, notes = _external(traced, weights, place)
-    graph, problems = _translated(traced)
+    graph, problems = _translated(traced, opset)
     if problems:
         raise FileError(_refusal(place, problems))
     tied = {alias: tie.source for alias, tie in aliases(params).items()}
@@ -133,7 +134,8 @@ def to_onnx(
         metadata={f"ptree.tie:{alias}": source for alias, source in tied.items()},
         version=_version(),
     )
-    count = write_model(onnx, model, place)
+    write_model(onnx, model, place)
+    count = sum(math.prod(parameter.shape) * parameter.dtype.itemsize for parameter in inside)
     outside = sum(part.count for part in external.values())
     return OnnxFile(
         place, _shown(graph.main.inputs), _shown(graph.main.outputs), count, outside,
@@ -164,10 +166,10 @@ def _check_opset(onnx: Any, opset: int) -> None:
 # ----------------------------------------------------------------------------- translation
 
 
-def _translated(traced: Traced) -> tuple[Graph, list[Problem]]:
+def _translated(traced: Traced, opset: int) -> tuple[Graph, list[Problem]]:
     name_of = {id(parameter.leaf): parameter.name for parameter in reversed(traced.parameters)}
     names = {parameter.name for parameter in traced.parameters}
-    graph = Graph({*names, *(given.name for given in traced.inputs), *traced.outputs})
+    graph = Graph(opset, {*names, *(given.name for given in traced.inputs), *traced.outputs})
     values: list[Value] = []
     for parameter in traced.parameters:
         # one array at two places is written once
@@ -197,8 +199,9 @@ def _input_value(graph: Graph, given: Input) -> Value:
 
 
 def _refusal(path: str, problems: Sequence[Problem]) -> str:
-    count = "an operation has" if len(problems) == 1 else f"{len(problems)} operations have"
-    return f"cannot write {path!r}: {count} no ONNX form here\n{lines([_line(problem) for problem in problems])}"
+    different = list(dict.fromkeys(map(_line, problems)))
+    count = "an operation has" if len(different) == 1 else f"{len(different)} operations have"
+    return f"cannot write {path!r}: {count} no ONNX form here\n{lines(different)}"
 
 
 def _line(problem: Problem) -> str:
@@ -206,7 +209,7 @@ def _line(problem: Problem) -> str:
     if problem.reason:
         text += f" ({problem.reason})"
     if problem.source:
-        text += f", at {problem.source}"
+        text += f", {problem.source}"
     if problem.parameter:
         text += f", after the parameter {quoted(problem.parameter)}"
     return text

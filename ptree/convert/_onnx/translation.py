@@ -21,6 +21,7 @@ RULES: dict[str, Rule] = {}
 
 _LARGEST_FOLDED = 1 << 16
 """Bytes: larger constants are computed by the ONNX runtime, and take no space in the file."""
+_RANDOM = "give dropout no key, as in inference"
 CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -59,7 +60,7 @@ class Problem:
     reason: str
     """Empty where the primitive has no rule."""
     source: str
-    """The line of the user's code."""
+    """The line of the user's code, and the layer."""
     parameter: str
     """The parameter that was read last before it, which tells the layer."""
 
@@ -74,6 +75,8 @@ class Translation:
         self._last_parameter = ""
         self._calls: list[JaxprEqn] = []
         """The equations that are being translated, each inside of the one before."""
+        self._random: set[str] = set()
+        """Random bits and what is computed from them, which is refused once."""
 
     def run(self, jaxpr: Jaxpr, constants: Sequence[Array], inputs: Sequence[Value]) -> list[Value]:
         """Translate the equations of a function that is called with these values; returns its outputs."""
@@ -100,32 +103,45 @@ class Translation:
             return [constant_value(np.zeros(v.aval.shape, v.aval.dtype)) for v in equation.outvars]
         name = equation.primitive.name
         translate = RULES.get(name)
+        if name.startswith("random_"):
+            return self._refuse(equation, inputs, _RANDOM)
         if translate is None:
-            return self._refuse(equation, "")
+            return self._refuse(equation, inputs, "")
         self._calls.append(equation)
         try:
             if name not in CALLS:
                 _check_dtypes(equation, inputs)
-            return translate(self, equation, inputs)
+            outputs = translate(self, equation, inputs)
         except NoOnnxForm as problem:
-            return self._refuse(equation, str(problem))
+            return self._refuse(equation, inputs, str(problem))
         finally:
             self._calls.pop()
+        if self._are_random(inputs):
+            self._random.update(value.tensor for value in outputs if value.dtype.kind == "u")
+        return outputs
 
     def _note_parameter(self, inputs: Sequence[Value]) -> None:
         for value in inputs:
             if value.tensor in self._parameters:
                 self._last_parameter = value.tensor
 
-    def _refuse(self, equation: JaxprEqn, reason: str) -> list[Value]:
+    def _refuse(self, equation: JaxprEqn, inputs: Sequence[Value], reason: str) -> list[Value]:
         """Note a problem, and go on with outputs that nothing computes, so that all problems are found."""
-        # what JAX has traced before, such as its own functions, does not know where it is called from
-        sources = [source_of(inside) for inside in (equation, *reversed(self._calls))]
-        source = next(filter(None, sources), "")
-        problem = Problem(equation.primitive.name, reason, source, self._last_parameter)
-        if problem not in self.problems:
-            self.problems.append(problem)
-        return [Value(v.aval.shape, v.aval.dtype, self.graph.new_name("none"), v.aval.shape) for v in equation.outvars]
+        outputs: list[Value] = []
+        for variable in equation.outvars:
+            aval = variable.aval
+            outputs.append(Value(aval.shape, aval.dtype, self.graph.new_name("none"), aval.shape))
+        follows = self._are_random(inputs)
+        if follows or reason == _RANDOM:
+            self._random.update(value.tensor for value in outputs)
+        if not follows:  # else the problem is what made the random numbers
+            name = "random numbers" if reason == _RANDOM else equation.primitive.name
+            source = source_of((equation, *reversed(self._calls)))
+            self.problems.append(Problem(name, reason, source, self._last_parameter))
+        return outputs
+
+    def _are_random(self, values: Sequence[Value]) -> bool:
+        return any(value.tensor in self._random for value in values)
 
 
 def constant_value(array: Array) -> Value:
@@ -145,7 +161,7 @@ def _check_dtypes(equation: JaxprEqn, inputs: Sequence[Value]) -> None:
     for value in (*inputs, *(variable.aval for variable in equation.outvars)):
         dtype = value.dtype
         if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-            raise NoOnnxForm("random numbers; give dropout no key, as in inference")
+            raise NoOnnxForm(_RANDOM)
         if jax.dtypes.issubdtype(dtype, np.complexfloating):
             raise NoOnnxForm("complex numbers")
 
