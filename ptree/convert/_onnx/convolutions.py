@@ -95,7 +95,9 @@ def _ordinary(graph: Graph, c: _Convolution) -> str:
 
 
 def _convolved(graph: Graph, op: str, x: str, kernel: str, dtype: np.dtype, options: dict[str, Any]) -> str:
-    plain = {name: value if isinstance(value, int) else [int(number) for number in value] for name, value in options.items()}
+    plain = {
+        name: value if isinstance(value, int) else [int(number) for number in value] for name, value in options.items()
+    }
     return graph.typed(op, dtype, dtype, x, kernel, **plain)
 
 
@@ -128,5 +130,3 @@ def _without_space(graph: Graph, c: _Convolution) -> str:
     x, kernel = graph.unsqueeze(c.x, [2]), graph.unsqueeze(c.kernel, [2])
     y = _convolved(graph, "Conv", x, kernel, c.dtype, {"group": c.groups})
     return graph.add("Squeeze", y, graph.numbers([2]))
-
-

@@ -51,7 +51,12 @@ _SAME_MEANING = {
     "le_to": "LessOrEqual",
 }
 """Primitive -> the ONNX operation that computes the same."""
-_LOGIC = {"and": ("And", "BitwiseAnd"), "or": ("Or", "BitwiseOr"), "xor": ("Xor", "BitwiseXor"), "not": ("Not", "BitwiseNot")}
+_LOGIC = {
+    "and": ("And", "BitwiseAnd"),
+    "or": ("Or", "BitwiseOr"),
+    "xor": ("Xor", "BitwiseXor"),
+    "not": ("Not", "BitwiseNot"),
+}
 """Primitive -> the ONNX operation for truth values, and the one for the bits of integers."""
 _IDENTITIES = (
     "copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "layout_constraint", "name", "pvary",
@@ -119,7 +124,11 @@ def _integer_power(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> l
     if power == -1:
         return [t.graph.map(x, aval, "Reciprocal")]
     exponent = t.graph.number(power, x.dtype)
-    return [Value(aval.shape, aval.dtype, t.graph.typed("Pow", x.dtype, x.dtype, t.graph.tensor(x), exponent), x.tensor_shape)]
+    return [
+        Value(
+            aval.shape, aval.dtype, t.graph.typed("Pow", x.dtype, x.dtype, t.graph.tensor(x), exponent), x.tensor_shape
+        )
+    ]
 
 
 @rule("rem")
@@ -147,7 +156,9 @@ def _round(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Valu
     below = graph.add("Floor", size)
     is_half = graph.add("GreaterOrEqual", graph.add("Sub", size, below), graph.number(0.5, x.dtype))
     rounded = graph.add("Add", below, graph.cast(is_half, x.dtype))
-    return [Value(aval.shape, aval.dtype, graph.add("Mul", graph.add("Sign", graph.tensor(x)), rounded), x.tensor_shape)]
+    return [
+        Value(aval.shape, aval.dtype, graph.add("Mul", graph.add("Sign", graph.tensor(x)), rounded), x.tensor_shape)
+    ]
 
 
 @rule("convert_element_type")

@@ -33,7 +33,11 @@ def _gather(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Val
         valid = t.graph.unsqueeze(places.valid, sorted(offsets))
         filling = t.graph.number(_filling(options["fill_value"], aval.dtype), aval.dtype)
         if aval.dtype == np.bool_:
-            is_set = t.graph.add("And", valid, tensor) if not options["fill_value"] else t.graph.add("Or", t.graph.add("Not", valid), tensor)
+            is_set = (
+                t.graph.add("And", valid, tensor)
+                if not options["fill_value"]
+                else t.graph.add("Or", t.graph.add("Not", valid), tensor)
+            )
             return [t.graph.value(is_set, aval)]
         tensor = t.graph.typed("Where", aval.dtype, aval.dtype, valid, tensor, filling, uncast=(valid,))
     return [t.graph.value(tensor, aval)]

@@ -257,7 +257,9 @@ class Graph:
     def unsqueeze(self, tensor: str, axes: Sequence[int]) -> str:
         return self.add("Unsqueeze", tensor, self.numbers(axes)) if axes else tensor
 
-    def slice(self, tensor: str, starts: Sequence[Size], ends: Sequence[Size], axes: Sequence[int], steps: Sequence[int]) -> str:
+    def slice(
+        self, tensor: str, starts: Sequence[Size], ends: Sequence[Size], axes: Sequence[int], steps: Sequence[int]
+    ) -> str:
         if not axes:
             return tensor
         return self.add("Slice", tensor, self.sizes(starts), self.sizes(ends), self.numbers(axes), self.numbers(steps))
@@ -292,5 +294,3 @@ def _short_form(old: Shape, new: Shape) -> list[int] | None:
         else:
             sizes.append(-1)
     return sizes if sizes.count(-1) <= 1 else None
-
-

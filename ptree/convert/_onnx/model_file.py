@@ -61,7 +61,10 @@ def write_model(onnx: Any, model: Model, path: str) -> None:
     Args:
         onnx: the package.
     """
-    all_weights = {**dict(model.weights), **{name: (array, array.dtype) for name, array in model.graph.constants.items()}}
+    all_weights = {
+        **dict(model.weights),
+        **{name: (array, array.dtype) for name, array in model.graph.constants.items()},
+    }
     layout = _layout(all_weights)
     message = _message(onnx, model)
     place = Path(path)
@@ -216,5 +219,3 @@ def _external_tensor(onnx: Any, name: str, place: External, shape: Sequence[int]
         entry = tensor.external_data.add()
         entry.key, entry.value = key, str(value)
     return tensor
-
-

@@ -62,7 +62,9 @@ def _pooled(
         return graph.typed("MaxPool", dtype, dtype, tensor, kernel_shape=window, **options)
     if kind == "min":
         negative = graph.typed("Neg", dtype, dtype, tensor)
-        return graph.typed("Neg", dtype, dtype, graph.typed("MaxPool", dtype, dtype, negative, kernel_shape=window, **options))
+        return graph.typed(
+            "Neg", dtype, dtype, graph.typed("MaxPool", dtype, dtype, negative, kernel_shape=window, **options)
+        )
     if dtype.kind in "iub":
         raise NoOnnxForm("sums of integers; ONNX has means of floats")
     if set(options["dilations"]) == {1}:
@@ -84,7 +86,10 @@ def _neutral(kind: str, dtype: np.dtype) -> float:
 
 def _by_the_pool(padding: Sequence[tuple[Size, Size]], window: Sequence[int]) -> list[tuple[Size, Size]]:
     """The padding that ONNX's operation adds: numbers below the window."""
-    return [pair if is_static(pair) and 0 <= min(pair) and max(pair) < size else (0, 0) for pair, size in zip(padding, window)]
+    return [
+        pair if is_static(pair) and 0 <= min(pair) and max(pair) < size else (0, 0)
+        for pair, size in zip(padding, window)
+    ]
 
 
 def _left_to_pad(padding: Sequence[tuple[Size, Size]], window: Sequence[int]) -> list[tuple[Size, Size]]:

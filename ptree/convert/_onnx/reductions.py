@@ -73,7 +73,9 @@ def _cumulative(op: str) -> Rule:
             graph.add_body_output(new)
         directions = {"scan_input_directions": [reverse], "scan_output_directions": [reverse]}
         axes = {"scan_input_axes": [axis], "scan_output_axes": [axis]}
-        _, all_totals = graph.add_many("Scan", 2, start, graph.full(x), body=body, num_scan_inputs=1, **directions, **axes)
+        _, all_totals = graph.add_many(
+            "Scan", 2, start, graph.full(x), body=body, num_scan_inputs=1, **directions, **axes
+        )
         return [graph.value(all_totals, equation.outvars[0].aval)]
 
     return translate

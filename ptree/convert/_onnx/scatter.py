@@ -80,4 +80,3 @@ def _scattered(t: Translation, old: str, new: str, places: Places, reduction: st
 
 for _primitive, _reduction in _REDUCTIONS.items():
     rule(_primitive)(_scatter(_reduction))
-

@@ -108,5 +108,3 @@ def _size_as_value(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> l
     if is_static((size,)):
         return [constant_value(np.asarray(size, aval.dtype))]
     return [t.graph.value(t.graph.cast(t.graph.scalar(size), aval.dtype), aval)]
-
-

@@ -10,7 +10,6 @@ from .translation import Translation, rule
 from .values import Value
 
 
-
 @rule("sort")
 def _sort(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     axis = int(equation.params["dimension"])
