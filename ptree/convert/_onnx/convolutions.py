@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import Graph
 from .slices import padded, reversed_along, spread
-from .translation import NoOnnxForm, Translation, rule
+from .translation import Equation, NoOnnxFormError, Translation, rule
 from .values import Shape, Size, Value, is_static
 
 _MOST_AXES = 3
@@ -40,14 +39,14 @@ class _Convolution:
 
 
 @rule("conv_general_dilated")
-def _convolve(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _convolve(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     x, kernel = inputs
-    aval, options, graph = equation.outvars[0].aval, equation.params, t.graph
+    aval, options, graph = equation.outputs[0], equation.options, t.graph
     numbers = options["dimension_numbers"]
     if options["batch_group_count"] != 1:
-        raise NoOnnxForm("groups of a batch, as in the gradient of a convolution")
+        raise NoOnnxFormError("groups of a batch, as in the gradient of a convolution")
     if len(x.shape) - 2 > _MOST_AXES:
-        raise NoOnnxForm(f"{len(x.shape) - 2} axes of space; ONNX Runtime has 1 to {_MOST_AXES}")
+        raise NoOnnxFormError(f"{len(x.shape) - 2} axes of space; ONNX Runtime has 1 to {_MOST_AXES}")
     convolution = _Convolution(
         x=_in(graph, x, aval.dtype, numbers.lhs_spec),
         shape=tuple(x.shape[axis] for axis in numbers.lhs_spec),

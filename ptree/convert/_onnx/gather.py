@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .indices import Places, axis_index, index_tensor, places_of
-from .translation import Translation, rule
+from .translation import Equation, Translation, rule
 from .values import Value
 
 
 @rule("gather")
-def _gather(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _gather(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     array, indices = inputs
-    aval, options = equation.outvars[0].aval, equation.params
+    aval, options = equation.outputs[0], equation.options
     numbers = options["dimension_numbers"]
     batch_axes = dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims))
     collapsed = numbers.collapsed_slice_dims

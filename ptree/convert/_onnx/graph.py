@@ -11,7 +11,7 @@ import numpy as np
 
 from .kernels import computed_dtype
 from .sizes import evaluate, expression_of
-from .values import Array, Shape, Size, Value, broadcast_shape, is_static, same_size
+from .values import Array, Shape, Shaped, Size, Value, broadcast_shape, is_static, same_size
 
 Attribute: TypeAlias = "int | float | str | Sequence[int] | np.dtype | Body"
 END = 2**62
@@ -155,15 +155,15 @@ class Graph:
             return self.cast(self.add("ConstantOfShape", self.sizes(value.shape)), value.dtype)
         return self.add("Expand", self.tensor(value), self.sizes(value.shape))
 
-    def value(self, tensor: str, aval: Any) -> Value:
+    def value(self, tensor: str, result: Shaped) -> Value:
         """A tensor that has the whole shape of a variable of the traced function."""
-        return Value(aval.shape, aval.dtype, tensor, aval.shape)
+        return Value(result.shape, result.dtype, tensor, result.shape)
 
-    def elementwise(self, op: str, aval: Any, *values: Value, **attributes: Attribute) -> Value:
-        """An operation that broadcasts its operands; `aval` is its result."""
+    def elementwise(self, op: str, result: Shaped, *values: Value, **attributes: Attribute) -> Value:
+        """An operation that broadcasts its operands; `result` is its shape and dtype."""
         tensors = [self.tensor(value) for value in values]
-        result = self.typed(op, values[0].dtype, aval.dtype, *tensors, **attributes)
-        return Value(aval.shape, aval.dtype, result, broadcast_shape([value.tensor_shape for value in values]))
+        tensor = self.typed(op, values[0].dtype, result.dtype, *tensors, **attributes)
+        return Value(result.shape, result.dtype, tensor, broadcast_shape([value.tensor_shape for value in values]))
 
     def typed(
         self,
@@ -190,12 +190,12 @@ class Graph:
     def cast(self, tensor: str, dtype: np.dtype | type) -> str:
         return self.add("Cast", tensor, to=np.dtype(dtype))
 
-    def map(self, value: Value, aval: Any, *ops: str) -> Value:
+    def map(self, value: Value, result: Shaped, *ops: str) -> Value:
         """Operations on one operand, one after the other."""
         tensor = self.tensor(value)
         for op in ops:
             tensor = self.add(op, tensor)
-        return Value(aval.shape, aval.dtype, tensor, value.tensor_shape)
+        return Value(result.shape, result.dtype, tensor, value.tensor_shape)
 
     # ---------------------------------------------------------------------------- constants
 

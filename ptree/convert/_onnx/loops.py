@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr
 
 from .slices import reversed_along
-from .translation import Translation, constant_value, rule
+from .translation import Equation, Translation, constant_value, rule
 from .values import Size, Value, same_size
 
 _BOOL = np.dtype(bool)
@@ -16,11 +16,11 @@ _INT = np.dtype(np.int64)
 
 
 @rule("scan")
-def _scan(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-    options = equation.params
+def _scan(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    options = equation.options
     same, carried = options["num_consts"], options["num_carry"]
     fixed, first, rows = inputs[:same], inputs[same : same + carried], inputs[same + carried :]
-    avals = [variable.aval for variable in equation.outvars]
+    avals = equation.outputs
     if same_size(options["length"], 0):
         return [*first, *(constant_value(np.zeros(aval.shape, aval.dtype)) for aval in avals[carried:])]
     if not rows:
@@ -67,8 +67,8 @@ def _counted_loop(
 
 
 @rule("while")
-def _while(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-    options, graph = equation.params, t.graph
+def _while(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    options, graph = equation.options, t.graph
     for_condition, for_body = options["cond_nconsts"], options["body_nconsts"]
     of_condition, of_body = inputs[:for_condition], inputs[for_condition : for_condition + for_body]
     first = inputs[for_condition + for_body :]
@@ -83,13 +83,13 @@ def _while(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Valu
             graph.add_body_output(value)
     operands = ["", graph.full(starts), *map(graph.full, first)]  # no bound of the number of iterations
     outputs = graph.add_many("Loop", len(first), *operands, body=body)
-    return [graph.value(output, variable.aval) for output, variable in zip(outputs, equation.outvars)]
+    return [graph.value(output, about) for output, about in zip(outputs, equation.outputs)]
 
 
 @rule("cond")
-def _branch(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _branch(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     index, *operands = inputs
-    branches = equation.params["branches"]
+    branches = equation.options["branches"]
     if index.constant is not None:
         chosen = min(max(int(index.constant), 0), len(branches) - 1)
         return t.run_closed(branches[chosen], operands)

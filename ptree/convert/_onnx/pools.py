@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import Graph
 from .slices import padded, spread
-from .translation import NoOnnxForm, Translation, rule
+from .translation import Equation, NoOnnxFormError, Translation, rule
 from .values import Shape, Size, Value, is_static
 
 _MOST_AXES = 3
@@ -18,10 +17,10 @@ _FIRST_WITH_DILATED_MEANS = 19
 
 
 @rule("reduce_window_max", "reduce_window_min", "reduce_window_sum")
-def _reduce_window(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _reduce_window(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    graph, options, aval = t.graph, equation.params, equation.outvars[0].aval
-    kind = equation.primitive.name.removeprefix("reduce_window_")
+    graph, options, aval = t.graph, equation.options, equation.outputs[0]
+    kind = equation.name.removeprefix("reduce_window_")
     window, strides = options["window_dimensions"], options["window_strides"]
     dilation, between, padding = options["window_dilation"], options["base_dilation"], options["padding"]
     plain = (1, 1, 1, (0, 0))
@@ -29,7 +28,7 @@ def _reduce_window(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> l
     if not axes:
         return [x]
     if len(axes) > _MOST_AXES:
-        raise NoOnnxForm(f"windows over {len(axes)} axes; ONNX Runtime has 1 to {_MOST_AXES}")
+        raise NoOnnxFormError(f"windows over {len(axes)} axes; ONNX Runtime has 1 to {_MOST_AXES}")
     others = [at for at in range(len(x.shape)) if at not in axes]
     neutral = graph.number(_neutral(kind, x.dtype), x.dtype)
 
@@ -66,11 +65,11 @@ def _pooled(
             "Neg", dtype, dtype, graph.typed("MaxPool", dtype, dtype, negative, kernel_shape=window, **options)
         )
     if dtype.kind in "iub":
-        raise NoOnnxForm("sums of integers; ONNX has means of floats")
+        raise NoOnnxFormError("sums of integers; ONNX has means of floats")
     if set(options["dilations"]) == {1}:
         options = {name: option for name, option in options.items() if name != "dilations"}
     elif graph.opset < _FIRST_WITH_DILATED_MEANS:
-        raise NoOnnxForm(f"dilated windows of sums, which ONNX has from opset {_FIRST_WITH_DILATED_MEANS} on")
+        raise NoOnnxFormError(f"dilated windows of sums, which ONNX has from opset {_FIRST_WITH_DILATED_MEANS} on")
     mean = graph.add("AveragePool", tensor, kernel_shape=window, count_include_pad=1, **options)
     return graph.add("Mul", mean, graph.number(math.prod(window), dtype))
 
@@ -87,7 +86,7 @@ def _neutral(kind: str, dtype: np.dtype) -> float:
 def _by_the_pool(padding: Sequence[tuple[Size, Size]], window: Sequence[int]) -> list[tuple[Size, Size]]:
     """The padding that ONNX's operation adds: numbers below the window."""
     return [
-        pair if is_static(pair) and 0 <= min(pair) and max(pair) < size else (0, 0)
+        pair if is_static(pair) and min(pair) >= 0 and max(pair) < size else (0, 0)
         for pair, size in zip(padding, window)
     ]
 

@@ -6,18 +6,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import Graph
-from .translation import Translation, rule
+from .translation import Equation, Translation, rule
 from .values import Shape, Value
 
 
 @rule("dot_general")
-def _product(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _product(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     left, right = inputs
-    aval, graph = equation.outvars[0].aval, t.graph
-    (left_summed, right_summed), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    aval, graph = equation.outputs[0], t.graph
+    (left_summed, right_summed), (left_batch, right_batch) = equation.options["dimension_numbers"]
     left_free = _others(left, left_summed, left_batch)
     right_free = _others(right, right_summed, right_batch)
     dtype = _computed(left, right, aval)

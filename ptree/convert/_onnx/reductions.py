@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
-from .translation import NoOnnxForm, Rule, Translation, rule
+from .translation import Equation, NoOnnxFormError, Rule, Translation, rule
 from .values import Value
 
 _REDUCTIONS = {
@@ -20,14 +19,14 @@ _CUMULATIVE = {"cumprod": "Mul", "cummax": "Max", "cummin": "Min"}
 
 
 def _reduction(op: str) -> Rule:
-    def translate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    def translate(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
-        aval = equation.outvars[0].aval
-        axes = equation.params["axes"]
+        aval = equation.outputs[0]
+        axes = equation.options["axes"]
         if not axes:  # to ONNX no axes are all
             return [x]
-        if x.dtype != np.bool_ and equation.primitive.name in ("reduce_and", "reduce_or"):
-            raise NoOnnxForm("the bits of integers")
+        if x.dtype != np.bool_ and equation.name in ("reduce_and", "reduce_or"):
+            raise NoOnnxFormError("the bits of integers")
         along = t.graph.numbers(axes)
         reduced = t.graph.typed(op, x.dtype, x.dtype, t.graph.full(x), along, uncast=(along,), keepdims=0)
         return [t.graph.value(reduced, aval)]
@@ -40,28 +39,28 @@ for _primitive, _op in _REDUCTIONS.items():
 
 
 @rule("argmax", "argmin")
-def _place_of_extreme(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _place_of_extreme(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    aval = equation.outvars[0].aval
-    op = "ArgMax" if equation.primitive.name == "argmax" else "ArgMin"
-    (axis,) = equation.params["axes"]
+    aval = equation.outputs[0]
+    op = "ArgMax" if equation.name == "argmax" else "ArgMin"
+    (axis,) = equation.options["axes"]
     place = t.graph.typed(op, x.dtype, np.dtype(np.int64), t.graph.full(x), axis=int(axis), keepdims=0)
     return [t.graph.value(t.graph.cast(place, aval.dtype), aval)]
 
 
 @rule("cumsum")
-def _cumulative_sum(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _cumulative_sum(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    axis = t.graph.number(equation.params["axis"], np.int64)
-    reverse = int(equation.params["reverse"])
+    axis = t.graph.number(equation.options["axis"], np.int64)
+    reverse = int(equation.options["reverse"])
     total = t.graph.typed("CumSum", x.dtype, x.dtype, t.graph.full(x), axis, uncast=(axis,), reverse=reverse)
-    return [t.graph.value(total, equation.outvars[0].aval)]
+    return [t.graph.value(total, equation.outputs[0])]
 
 
 def _cumulative(op: str) -> Rule:
-    def translate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    def translate(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
-        axis, reverse = equation.params["axis"], int(equation.params["reverse"])
+        axis, reverse = equation.options["axis"], int(equation.options["reverse"])
         graph = t.graph
         row_shape = x.shape[:axis] + x.shape[axis + 1 :]
         start = graph.add("Expand", graph.number(_neutral(op, x.dtype), x.dtype), graph.sizes(row_shape))
@@ -76,7 +75,7 @@ def _cumulative(op: str) -> Rule:
         _, all_totals = graph.add_many(
             "Scan", 2, start, graph.full(x), body=body, num_scan_inputs=1, **directions, **axes
         )
-        return [graph.value(all_totals, equation.outvars[0].aval)]
+        return [graph.value(all_totals, equation.outputs[0])]
 
     return translate
 

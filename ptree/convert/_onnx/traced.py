@@ -9,6 +9,7 @@ from itertools import compress
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.interpreters import partial_eval
@@ -135,7 +136,7 @@ def _named_inputs(
     for name, given in zip(names, flat):
         if not isinstance(given, jax.ShapeDtypeStruct) and not _is_array(given):
             given = np.asarray(given)
-        if not jax.dtypes.issubdtype(given.dtype, np.number) and given.dtype != np.bool_:
+        if not jnp.issubdtype(given.dtype, np.number) and given.dtype != np.bool_:
             problems.append(f"{name}: {describe(given)}")
         named.append(Input(name, tuple(given.shape), given.dtype))
     if problems:
