@@ -41,23 +41,23 @@ class _Convolution:
 @rule("conv_general_dilated")
 def _convolve(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     x, kernel = inputs
-    aval, options, graph = equation.outputs[0], equation.options, t.graph
+    result, options, graph = equation.outputs[0], equation.options, t.graph
     numbers = options["dimension_numbers"]
     if options["batch_group_count"] != 1:
         raise NoOnnxFormError("groups of a batch, as in the gradient of a convolution")
     if len(x.shape) - 2 > _MOST_AXES:
         raise NoOnnxFormError(f"{len(x.shape) - 2} axes of space; ONNX Runtime has 1 to {_MOST_AXES}")
     convolution = _Convolution(
-        x=_in(graph, x, aval.dtype, numbers.lhs_spec),
+        x=_in(graph, x, result.dtype, numbers.lhs_spec),
         shape=tuple(x.shape[axis] for axis in numbers.lhs_spec),
-        kernel=_in(graph, kernel, aval.dtype, numbers.rhs_spec),
+        kernel=_in(graph, kernel, result.dtype, numbers.rhs_spec),
         kernel_shape=tuple(kernel.shape[axis] for axis in numbers.rhs_spec),
         strides=options["window_strides"],
         padding=options["padding"],
         between=options["lhs_dilation"],
         dilation=options["rhs_dilation"],
         groups=options["feature_group_count"],
-        dtype=aval.dtype,
+        dtype=result.dtype,
     )
     is_spread = any(distance != 1 for distance in convolution.between)
     has_numbers = is_static([width for sides in convolution.padding for width in sides])
@@ -67,7 +67,7 @@ def _convolve(t: Translation, equation: Equation, inputs: list[Value]) -> list[V
         y = _transposed(graph, convolution)
     else:
         y = _ordinary(graph, convolution)
-    return [graph.value(graph.transpose(y, np.argsort(numbers.out_spec).tolist()), aval)]
+    return [graph.value(graph.transpose(y, np.argsort(numbers.out_spec).tolist()), result)]
 
 
 def _in(graph: Graph, value: Value, dtype: np.dtype, axes: Sequence[int]) -> str:
@@ -97,7 +97,7 @@ def _convolved(graph: Graph, op: str, x: str, kernel: str, dtype: np.dtype, opti
     plain = {
         name: value if isinstance(value, int) else [int(number) for number in value] for name, value in options.items()
     }
-    return graph.typed(op, dtype, dtype, x, kernel, **plain)
+    return graph.typed(op, dtype, dtype, x, kernel, attributes=plain)
 
 
 def _transposed(graph: Graph, c: _Convolution) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -155,15 +156,15 @@ class Graph:
             return self.cast(self.add("ConstantOfShape", self.sizes(value.shape)), value.dtype)
         return self.add("Expand", self.tensor(value), self.sizes(value.shape))
 
-    def value(self, tensor: str, result: Shaped) -> Value:
-        """A tensor that has the whole shape of a variable of the traced function."""
-        return Value(result.shape, result.dtype, tensor, result.shape)
+    def value(self, tensor: str, result: Shaped, tensor_shape: Shape | None = None) -> Value:
+        """A tensor as a value of this shape and dtype; `tensor_shape` where the tensor is not broadcast yet."""
+        return Value(result.shape, result.dtype, tensor, result.shape if tensor_shape is None else tensor_shape)
 
     def elementwise(self, op: str, result: Shaped, *values: Value, **attributes: Attribute) -> Value:
         """An operation that broadcasts its operands; `result` is its shape and dtype."""
         tensors = [self.tensor(value) for value in values]
-        tensor = self.typed(op, values[0].dtype, result.dtype, *tensors, **attributes)
-        return Value(result.shape, result.dtype, tensor, broadcast_shape([value.tensor_shape for value in values]))
+        tensor = self.typed(op, values[0].dtype, result.dtype, *tensors, attributes=attributes)
+        return self.value(tensor, result, broadcast_shape([value.tensor_shape for value in values]))
 
     def typed(
         self,
@@ -172,7 +173,7 @@ class Graph:
         result: np.dtype,
         *tensors: str,
         uncast: Collection[str] = (),
-        **attributes: Attribute,
+        attributes: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> str:
         """An operation on tensors of one dtype, computed in a wider one where that of the tensors has no kernel.
 
@@ -195,7 +196,7 @@ class Graph:
         tensor = self.tensor(value)
         for op in ops:
             tensor = self.add(op, tensor)
-        return Value(result.shape, result.dtype, tensor, value.tensor_shape)
+        return self.value(tensor, result, value.tensor_shape)
 
     # ---------------------------------------------------------------------------- constants
 

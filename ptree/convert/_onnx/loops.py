@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr
 
 from .slices import reversed_along
 from .translation import Equation, Translation, constant_value, rule
-from .values import Size, Value, same_size
+from .values import Shaped, Size, Value, same_size
 
 _BOOL = np.dtype(bool)
 _INT = np.dtype(np.int64)
@@ -20,11 +20,11 @@ def _scan(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value
     options = equation.options
     same, carried = options["num_consts"], options["num_carry"]
     fixed, first, rows = inputs[:same], inputs[same : same + carried], inputs[same + carried :]
-    avals = equation.outputs
+    results = equation.outputs
     if same_size(options["length"], 0):
-        return [*first, *(constant_value(np.zeros(aval.shape, aval.dtype)) for aval in avals[carried:])]
+        return [*first, *(constant_value(np.zeros(result.shape, result.dtype)) for result in results[carried:])]
     if not rows:
-        return _counted_loop(t, options["jaxpr"], fixed, first, options["length"], avals, bool(options["reverse"]))
+        return _counted_loop(t, options["jaxpr"], fixed, first, options["length"], results, bool(options["reverse"]))
     graph = t.graph
     with graph.body() as body:
         states = [graph.add_body_input("state", value.shape, value.dtype) for value in first]
@@ -33,11 +33,11 @@ def _scan(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value
             graph.add_body_output(value)
     direction = int(options["reverse"])
     directions = {"scan_input_directions": [direction] * len(rows)}
-    if len(avals) > carried:
-        directions["scan_output_directions"] = [direction] * (len(avals) - carried)
+    if len(results) > carried:
+        directions["scan_output_directions"] = [direction] * (len(results) - carried)
     operands = [graph.full(value) for value in (*first, *rows)]
-    outputs = graph.add_many("Scan", len(avals), *operands, body=body, num_scan_inputs=len(rows), **directions)
-    return [graph.value(output, aval) for output, aval in zip(outputs, avals)]
+    outputs = graph.add_many("Scan", len(results), *operands, body=body, num_scan_inputs=len(rows), **directions)
+    return [graph.value(output, result) for output, result in zip(outputs, results)]
 
 
 def _counted_loop(
@@ -46,7 +46,7 @@ def _counted_loop(
     fixed: Sequence[Value],
     first: Sequence[Value],
     length: Size,
-    avals: Sequence[Value],
+    results: Sequence[Shaped],
     is_reversed: bool,
 ) -> list[Value]:
     """A scan over nothing, which repeats its body."""
@@ -59,11 +59,11 @@ def _counted_loop(
         for value in t.run_closed(step, [*fixed, *states]):
             graph.add_body_output(value)
     operands = [graph.scalar(length), graph.number(True, bool), *map(graph.full, first)]
-    outputs = list(graph.add_many("Loop", len(avals), *operands, body=body))
+    outputs = list(graph.add_many("Loop", len(results), *operands, body=body))
     if is_reversed:
         stacked = [reversed_along(graph, output, [0]) for output in outputs[len(first) :]]
         outputs = outputs[: len(first)] + stacked
-    return [graph.value(output, aval) for output, aval in zip(outputs, avals)]
+    return [graph.value(output, result) for output, result in zip(outputs, results)]
 
 
 @rule("while")
@@ -110,6 +110,6 @@ def _switch(
     with graph.body(is_branch=True) as others:
         for value in _switch(t, index, branches, number + 1, operands):
             graph.add_body_output(value)
-    avals = branches[number].out_avals
-    outputs = graph.add_many("If", len(avals), is_this, then_branch=this, else_branch=others)
-    return [graph.value(output, aval) for output, aval in zip(outputs, avals)]
+    results = branches[number].out_avals
+    outputs = graph.add_many("If", len(results), is_this, then_branch=this, else_branch=others)
+    return [graph.value(output, result) for output, result in zip(outputs, results)]

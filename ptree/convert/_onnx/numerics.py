@@ -65,7 +65,7 @@ def _cube_root(t: Translation, equation: Equation, inputs: list[Value]) -> list[
 @rule("atan2")
 def _angle(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     graph, (y, x) = t.graph, map(t.graph.tensor, inputs)
-    dtype, aval = inputs[0].dtype, equation.outputs[0]
+    dtype, result = inputs[0].dtype, equation.outputs[0]
     zero, pi = graph.number(0, dtype), graph.number(np.pi, dtype)
     angle = graph.add("Atan", graph.add("Div", y, x))
     turned = graph.add("Add", angle, _signed(graph, y, pi, zero))
@@ -74,7 +74,7 @@ def _angle(t: Translation, equation: Equation, inputs: list[Value]) -> list[Valu
     on_axis = graph.add("Where", graph.add("Equal", y, zero), zero, upright)
     angle = graph.add("Where", graph.add("Equal", x, zero), on_axis, angle)
     shape = broadcast_shape([value.tensor_shape for value in inputs])
-    return [Value(aval.shape, aval.dtype, angle, shape)]
+    return [graph.value(angle, result, shape)]
 
 
 def _signed(graph: Graph, y: str, size: str, zero: str) -> str:

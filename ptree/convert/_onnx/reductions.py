@@ -21,15 +21,17 @@ _CUMULATIVE = {"cumprod": "Mul", "cummax": "Max", "cummin": "Min"}
 def _reduction(op: str) -> Rule:
     def translate(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
-        aval = equation.outputs[0]
+        result = equation.outputs[0]
         axes = equation.options["axes"]
         if not axes:  # to ONNX no axes are all
             return [x]
         if x.dtype != np.bool_ and equation.name in ("reduce_and", "reduce_or"):
             raise NoOnnxFormError("the bits of integers")
         along = t.graph.numbers(axes)
-        reduced = t.graph.typed(op, x.dtype, x.dtype, t.graph.full(x), along, uncast=(along,), keepdims=0)
-        return [t.graph.value(reduced, aval)]
+        reduced = t.graph.typed(
+            op, x.dtype, x.dtype, t.graph.full(x), along, uncast=(along,), attributes={"keepdims": 0}
+        )
+        return [t.graph.value(reduced, result)]
 
     return translate
 
@@ -41,11 +43,13 @@ for _primitive, _op in _REDUCTIONS.items():
 @rule("argmax", "argmin")
 def _place_of_extreme(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    aval = equation.outputs[0]
+    result = equation.outputs[0]
     op = "ArgMax" if equation.name == "argmax" else "ArgMin"
     (axis,) = equation.options["axes"]
-    place = t.graph.typed(op, x.dtype, np.dtype(np.int64), t.graph.full(x), axis=int(axis), keepdims=0)
-    return [t.graph.value(t.graph.cast(place, aval.dtype), aval)]
+    place = t.graph.typed(
+        op, x.dtype, np.dtype(np.int64), t.graph.full(x), attributes={"axis": int(axis), "keepdims": 0}
+    )
+    return [t.graph.value(t.graph.cast(place, result.dtype), result)]
 
 
 @rule("cumsum")
@@ -53,7 +57,9 @@ def _cumulative_sum(t: Translation, equation: Equation, inputs: list[Value]) -> 
     (x,) = inputs
     axis = t.graph.number(equation.options["axis"], np.int64)
     reverse = int(equation.options["reverse"])
-    total = t.graph.typed("CumSum", x.dtype, x.dtype, t.graph.full(x), axis, uncast=(axis,), reverse=reverse)
+    total = t.graph.typed(
+        "CumSum", x.dtype, x.dtype, t.graph.full(x), axis, uncast=(axis,), attributes={"reverse": reverse}
+    )
     return [t.graph.value(total, equation.outputs[0])]
 
 

@@ -16,14 +16,13 @@ def _slice(t: Translation, equation: Equation, inputs: list[Value]) -> list[Valu
     (x,) = inputs
     starts, ends = equation.options["start_indices"], equation.options["limit_indices"]
     steps = equation.options["strides"] or (1,) * len(starts)
-    axes: list[int] = []
+    parts: list[tuple[Size, Size, int, int]] = []
     for axis, size in enumerate(x.shape):
-        is_whole = same_size(starts[axis], 0) and same_size(ends[axis], size) and steps[axis] == 1
-        if not is_whole:
-            axes.append(axis)
-    ends = [END if same_size(end, size) else end for end, size in zip(ends, x.shape)]
-    chosen = ([values[axis] for axis in axes] for values in (starts, ends))
-    sliced = t.graph.slice(t.graph.full(x), *chosen, axes, [steps[axis] for axis in axes])
+        start, step = starts[axis], steps[axis]
+        end = END if same_size(ends[axis], size) else ends[axis]
+        if not (same_size(start, 0) and end == END and step == 1):
+            parts.append((start, end, axis, step))
+    sliced = t.graph.slice(t.graph.full(x), *zip(*parts)) if parts else t.graph.full(x)
     return [t.graph.value(sliced, equation.outputs[0])]
 
 

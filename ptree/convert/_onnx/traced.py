@@ -114,7 +114,8 @@ def _is_array(leaf: Leaf) -> bool:
 
 
 def _computed_dtype(dtype: Any) -> np.dtype:
-    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    canonical: Any = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    return canonical
 
 
 def _spec(array: Any) -> jax.ShapeDtypeStruct:

@@ -62,8 +62,10 @@ class Equation:
 
     @staticmethod
     def of(traced: JaxprEqn) -> Equation:
-        avals: list[Any] = [variable.aval for variable in traced.outvars]
-        outputs = [ArrayType(aval.shape, aval.dtype) for aval in avals]
+        outputs: list[ArrayType] = []
+        for variable in traced.outvars:
+            about: Any = variable.aval
+            outputs.append(ArrayType(about.shape, about.dtype))
         return Equation(traced.primitive.name, traced.params, outputs, traced)
 
 
@@ -171,7 +173,8 @@ def constant_value(array: Array) -> Value:
 
 def _read(variable: Any, value_of: dict[Any, Value]) -> Value:
     if isinstance(variable, Literal):
-        return constant_value(np.asarray(variable.val, variable.aval.dtype))
+        about: Any = variable.aval
+        return constant_value(np.asarray(variable.val, about.dtype))
     return value_of[variable]
 
 
