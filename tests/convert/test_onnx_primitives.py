@@ -440,6 +440,14 @@ def test_other_loops(tmp_path):
     check_function(tmp_path, f, POSITIVE, np.int32(3))
 
 
+def test_a_while_loop_under_vmap_goes_on_row_by_row(tmp_path):
+    def doubled(row, is_on):
+        return lax.while_loop(lambda state: state[0].sum() < 10, lambda state: (2 * state[0], ~state[1]), (row, is_on))
+
+    rows = np.array([[1, 1], [3, 0.5], [20, 1]], "float32")
+    check_function(tmp_path, jax.vmap(doubled), rows, np.array([True, False, True]))
+
+
 def test_branches(tmp_path):
     def f(x, at):
         chosen = lax.cond(x.sum() > 0, lambda a: a + 1, lambda a: a * 2, x)

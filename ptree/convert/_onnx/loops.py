@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from .graph import Graph
 from .slices import reversed_along
 from .translation import Equation, Translation, constant_value, rule
-from .values import Shaped, Size, Value, same_size
+from .values import ArrayType, Shaped, Size, Value, same_size
 
 _BOOL = np.dtype(bool)
 _INT = np.dtype(np.int64)
@@ -78,12 +79,37 @@ def _while(t: Translation, equation: Equation, inputs: list[Value]) -> list[Valu
         graph.add_body_input("goes_on", (), _BOOL)
         states = [graph.add_body_input("state", value.shape, value.dtype) for value in first]
         new = t.run_closed(options["body_jaxpr"], [*of_body, *states])
+        if starts.shape:  # of a loop under `vmap`: each row goes on by itself
+            (goes_on,) = t.run_closed(options["cond_jaxpr"], [*of_condition, *states])
+            new = [_where_rows(graph, goes_on, value, old) for value, old in zip(new, states)]
         (goes_on,) = t.run_closed(options["cond_jaxpr"], [*of_condition, *new])
-        for value in (goes_on, *new):
+        graph.add_body_output(_any(graph, goes_on))
+        for value in new:
             graph.add_body_output(value)
-    operands = ["", graph.full(starts), *map(graph.full, first)]  # no bound of the number of iterations
+    operands = ["", graph.full(_any(graph, starts)), *map(graph.full, first)]  # no bound of the number of iterations
     outputs = graph.add_many("Loop", len(first), *operands, body=body)
     return [graph.value(output, about) for output, about in zip(outputs, equation.outputs)]
+
+
+def _any(graph: Graph, truth: Value) -> Value:
+    """Whether any row goes on."""
+    if not truth.shape:
+        return truth
+    axes = graph.numbers(range(len(truth.shape)))
+    reduced = graph.typed(
+        "ReduceMax", _BOOL, _BOOL, graph.full(truth), axes, uncast=(axes,), attributes={"keepdims": 0}
+    )
+    return graph.value(reduced, ArrayType((), _BOOL))
+
+
+def _where_rows(graph: Graph, truth: Value, new: Value, old: Value) -> Value:
+    """The new value in rows that go on, and the old one in the others."""
+    rows = graph.unsqueeze(graph.full(truth), list(range(len(truth.shape), len(new.shape))))
+    if new.dtype == _BOOL:
+        kept = graph.add("And", graph.add("Not", rows), graph.full(old))
+        return graph.value(graph.add("Or", graph.add("And", rows, graph.full(new)), kept), new)
+    chosen = graph.typed("Where", new.dtype, new.dtype, rows, graph.full(new), graph.full(old), uncast=(rows,))
+    return graph.value(chosen, new)
 
 
 @rule("cond")
