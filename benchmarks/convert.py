@@ -166,7 +166,9 @@ def main() -> None:
     arguments.add_argument("parts", nargs="*", help=", ".join(PARTS))
     arguments.add_argument("--turns", type=int, default=5)
     arguments.add_argument("--megabytes", type=int, default=500)
-    arguments.add_argument("--jax2onnx", default=sys.executable, metavar="PYTHON", help="an interpreter that has jax2onnx")
+    arguments.add_argument(
+        "--jax2onnx", default=sys.executable, metavar="PYTHON", help="an interpreter that has jax2onnx"
+    )
     arguments.add_argument("--memory", nargs=2, metavar=("WAY", "PATH"), help="one way, in a process of its own")
     given = arguments.parse_args()
     if given.memory:

@@ -69,6 +69,11 @@ class _Marked:
     leaf: Leaf
 
 
+def _marked_leaves(tree: PyTree) -> list[_Marked]:
+    """The leaves with their paths in JAX's order, which sorts the keys of a dict; None is no leaf to JAX."""
+    return [marked for marked in jax.tree.leaves(map_leaves(tree, _Marked)) if marked.leaf is not None]
+
+
 def trace(
     f: Callable[..., PyTree],
     params: PyTree,
@@ -136,7 +141,8 @@ def _named_inputs(
     problems: list[str] = []
     for name, given in zip(names, flat):
         if not isinstance(given, jax.ShapeDtypeStruct) and not _is_array(given):
-            given = np.asarray(given)
+            given = np.asarray(given)  # a number of Python, which has no dtype of its own
+            given = given.astype(_computed_dtype(given.dtype))
         if not jnp.issubdtype(given.dtype, np.number) and given.dtype != np.bool_:
             problems.append(f"{name}: {describe(given)}")
         named.append(Input(name, tuple(given.shape), given.dtype))
@@ -152,7 +158,7 @@ def _default_names(f: Callable[..., PyTree], inputs: Sequence[PyTree]) -> list[s
         stems[number] = name
     names: list[str] = []
     for stem, given in zip(stems, inputs):
-        for leaf in jax.tree.leaves(map_leaves(given, _Marked)):  # in JAX's order, which sorts the keys of a dict
+        for leaf in _marked_leaves(given):
             names.append(f"{stem}/{leaf.path}" if leaf.path else stem)
     return names
 
@@ -173,9 +179,8 @@ def _output_names(results: PyTree, names: Sequence[str] | None) -> list[str]:
         if len(names) != count:
             raise FileError(f"expected a name for each of the {count} outputs in output_names, got {listed(names)}")
         return list(names)
-    marked = jax.tree.leaves(map_leaves(results, _Marked))
     named: list[str] = []
-    for leaf in marked:
+    for leaf in _marked_leaves(results):
         starts_with_number = leaf.path[:1].isdigit()
         named.append(f"output_{leaf.path}" if starts_with_number else leaf.path or "output")
     return named
