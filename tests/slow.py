@@ -102,4 +102,15 @@ SLOW = {
     # programs for accelerators, compiled
     "test_arrays_over_several_devices_are_reduced_where_they_are",
     "test_the_program_for_accelerators_agrees_with_numpy",
+    # functions exported as ONNX, each run in onnxruntime and compiled by JAX
+    "test_a_gpt_with_a_tied_head",
+    "test_a_sentence_encoder",
+    "test_decoding_with_a_cache",
+    "test_equinox",
+    "test_flax_linen",
+    "test_flax_nnx",
+    "test_haiku",
+    "test_layers_with_open_sizes",
+    "test_repeated_blocks",
+    "test_sequences_of_different_lengths",
 }

@@ -233,6 +233,39 @@ def test_symbols_whose_value_no_input_has(tmp_path):
     assert "an axis of the size 'batch' itself" in text
 
 
+def test_integers_of_which_onnx_has_no_windows(tmp_path):
+    whole = np.ones((1, 4, 1), "int32")
+    unsigned = whole.astype("uint8")
+
+    def f(params, a, b):
+        window = (1, 2, 1)
+        convolved = jax.lax.conv_general_dilated(
+            a, a[0, :2, :, None], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        total = jax.lax.reduce_window(a, 0, jax.lax.add, window, window, "VALID")
+        return convolved, total, jax.lax.reduce_window(b, np.uint8(255), jax.lax.min, window, window, "VALID")
+
+    text = refusal(f, {}, whole, unsigned, path=tmp_path / "f.onnx")
+    assert "conv_general_dilated (integers; ONNX has convolutions of floats), at test_onnx_files.py" in text
+    assert "reduce_window_sum (sums of integers; ONNX has means of floats)" in text
+    assert "reduce_window_min (windows of uint8; ONNX has those of floats, and float64 does not hold them)" in text
+
+
+def test_numbers_of_less_than_a_byte_are_refused_by_name(tmp_path):
+    f = lambda params, x: x * params["q"].astype("float32")
+    text = refusal(f, {"q": np.ones((2, 4), ml_dtypes.int4)}, X, path=tmp_path / "f.onnx")
+    assert "'q' is of int4; cast it" in text
+    (tmp_path / "f8.onnx").touch()
+    check(tmp_path / "f8.onnx", f, {"q": X.astype(ml_dtypes.float8_e4m3fn)}, (X,))
+
+
+def test_a_function_without_inputs_or_outputs(tmp_path):
+    check(tmp_path / "f.onnx", lambda params: params["w"] * 2, {"w": X}, ())
+    assert "a function that returns arrays, got none" in refusal(
+        lambda params, x: None, {}, X, path=tmp_path / "g.onnx"
+    )
+
+
 def test_without_the_package(tmp_path, monkeypatch):
     import sys
 

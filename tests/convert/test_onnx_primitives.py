@@ -309,6 +309,12 @@ def test_updates_at_places(tmp_path):
     check_function(tmp_path, f, X, ROWS, X[::-1].copy(), np.int32(2))
 
 
+def test_updates_of_the_whole_array(tmp_path):
+    check_function(
+        tmp_path, lambda a, b: (a.at[:].set(b), a.at[...].add(b), a.at[:].max(2 * b), a.at[:, :].set(3.0)), X, X[::-1]
+    )
+
+
 def test_updates_outside_of_the_array_are_dropped(tmp_path):
     def f(a, rows, new):
         rows_of_4 = a.at[:, rows].add(new.swapaxes(0, 1)[:3], mode="drop")

@@ -43,6 +43,8 @@ def _convolve(t: Translation, equation: Equation, inputs: list[Value]) -> list[V
     x, kernel = inputs
     result, options, graph = equation.outputs[0], equation.options, t.graph
     numbers = options["dimension_numbers"]
+    if result.dtype.kind in "iub":
+        raise NoOnnxFormError("integers; ONNX has convolutions of floats")
     if options["batch_group_count"] != 1:
         raise NoOnnxFormError("groups of a batch, as in the gradient of a convolution")
     if len(x.shape) - 2 > _MOST_AXES:

@@ -68,12 +68,14 @@ def write_model(onnx: Any, model: Model, path: str) -> None:
     layout = _layout(all_weights)
     message = _message(onnx, model)
     place = Path(path)
-    sweep(place)
+    data_place = place.with_name(place.name + ".data")
+    for old in (place, data_place):
+        sweep(old)
     with ExitStack() as opened:
         file = opened.enter_context(draft(place))
-        beside = _beside(layout.beside, place.name + ".data")
+        beside = _beside(layout.beside, data_place.name)
         if beside:
-            data_file = opened.enter_context(draft(place.with_name(place.name + ".data")))
+            data_file = opened.enter_context(draft(data_place))
             for name, (leaf, dtype) in layout.beside.items():
                 write_all(data_file, _bytes_of(leaf, dtype), beside[name].start)
         described = {name: (place, *_about(layout.beside[name])) for name, place in beside.items()}

@@ -67,6 +67,7 @@ def _reduce_window(t: Translation, equation: Equation, inputs: list[Value]) -> l
     (x,) = inputs
     graph, result = t.graph, equation.outputs[0]
     kind = equation.name.removeprefix("reduce_window_")
+    _check_integers(kind, x.dtype)
     windows = _Windows.of(equation.options)
     axes = windows.axes
     if not axes:
@@ -86,6 +87,15 @@ def _reduce_window(t: Translation, equation: Equation, inputs: list[Value]) -> l
     pooled = graph.reshape(pooled, (flat, 1, *new_space), (*batch, *new_space))
     back = np.argsort([*others, *axes]).tolist()
     return [graph.value(graph.transpose(pooled, back), result)]
+
+
+def _check_integers(kind: str, dtype: np.dtype) -> None:
+    if dtype.kind not in "iub":
+        return
+    if kind == "sum":
+        raise NoOnnxFormError("sums of integers; ONNX has means of floats")
+    if dtype.itemsize == 8 or (kind == "min" and dtype.kind != "i"):
+        raise NoOnnxFormError(f"windows of {dtype}; ONNX has those of floats, and float64 does not hold them")
 
 
 def _prepared(graph: Graph, x: Value, windows: _Windows, kind: str) -> tuple[str, Shape]:
@@ -121,8 +131,6 @@ def _pooled(graph: Graph, kind: str, tensor: str, dtype: np.dtype, windows: _Win
 
 def _summed(graph: Graph, tensor: str, dtype: np.dtype, options: dict[str, Any]) -> str:
     """Sums of windows, from their means."""
-    if dtype.kind in "iub":
-        raise NoOnnxFormError("sums of integers; ONNX has means of floats")
     if set(options["dilations"]) == {1}:
         options = {name: option for name, option in options.items() if name != "dilations"}
     elif graph.opset < _FIRST_WITH_DILATED_MEANS:

@@ -1,4 +1,7 @@
-"""Rules for reductions: sums, products, extremes, truth of all or any, places of extremes, cumulative forms."""
+"""Rules for reductions: sums, products, extremes, truth of all or any, places of extremes, cumulative forms.
+
+ONNX leaves open whether the maximum of NaN and numbers is NaN, as it is in JAX; in ONNX Runtime over an axis it is not.
+"""
 
 from __future__ import annotations
 

@@ -49,13 +49,27 @@ def _written(t: Translation, equation: Equation, inputs: list[Value], reduction:
     place_of = dict(zip(block_axes, in_updates))
     order = [*batch_in_updates, *(place_of[axis] for axis in (*places.windows, *places.whole))]
     new = graph.transpose(graph.full(updates), order)
-    if not places.indexed:  # the whole array is replaced
-        raise NoOnnxFormError("a block of the size of the array")
+    if not places.indexed:
+        return [_combined_whole(t, array, new, places, reduction)]
     permutation = (*places.indexed, *places.whole)
     old = graph.transpose(graph.full(array), permutation)
     result = _scattered(t, old, new, places, reduction, array.dtype)
     back = graph.transpose(result, np.argsort(permutation).tolist())
     return [graph.value(back, equation.outputs[0])]
+
+
+def _combined_whole(t: Translation, array: Value, new: str, places: Places, reduction: str) -> Value:
+    """The whole array combined with one block of its size, as `x.at[:].add(y)` writes it."""
+    if places.batch:
+        raise NoOnnxFormError("several blocks of the size of the array")
+    graph = t.graph
+    tensor = new
+    if reduction != "none":
+        tensor = graph.typed(reduction.capitalize(), array.dtype, array.dtype, graph.full(array), new)
+    if places.valid:
+        valid = places.valid
+        tensor = graph.typed("Where", array.dtype, array.dtype, valid, tensor, graph.full(array), uncast=(valid,))
+    return graph.value(tensor, array)
 
 
 def _scattered(t: Translation, old: str, new: str, places: Places, reduction: str, dtype: np.dtype) -> str:

@@ -131,7 +131,7 @@ def _obstacle(place: _Place | None, parameter: Parameter) -> str:
 
 
 def _is_equal(place: _Place, parameter: Parameter) -> bool:
-    numbers = np.ascontiguousarray(parameter.leaf).reshape(-1).view(np.uint8)
+    numbers = np.ascontiguousarray(parameter.leaf, parameter.dtype).reshape(-1).view(np.uint8)
     if place.leaf.checksum and place.layer is None:
         return digest(numbers) == place.leaf.checksum
     return np.array_equal(place.array().reshape(-1).view(np.uint8), numbers)

@@ -105,6 +105,8 @@ def trace(
     used_arrays = compress(arrays, used[: len(arrays)])
     parameters = [Parameter(leaf.path, leaf.leaf, _computed_dtype(leaf.leaf.dtype)) for leaf in used_arrays]
     outputs = _output_names(results, output_names)
+    if not outputs:
+        raise FileError("expected a function that returns arrays, got none")
     _check_names(parameters, all_inputs, outputs)
     return Traced(_closed(live, closed), parameters, all_inputs, outputs)
 

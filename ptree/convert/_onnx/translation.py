@@ -124,7 +124,7 @@ class Translation:
             return [constant_value(np.zeros(about.shape, about.dtype)) for about in equation.outputs]
         name = equation.name
         translate = RULES.get(name)
-        if name.startswith("random_"):
+        if name.startswith("random_") or name == "threefry2x32":
             return self._refuse(equation, inputs, _RANDOM)
         if translate is None:
             return self._refuse(equation, inputs, "")
@@ -138,7 +138,7 @@ class Translation:
         finally:
             self._calls.pop()
         if self._are_random(inputs):
-            self._random.update(value.tensor for value in outputs if value.dtype.kind == "u")
+            self._random.update(value.tensor for value in outputs if _may_be_random_bits(value))
         return outputs
 
     def _note_parameter(self, inputs: Sequence[Value]) -> None:
@@ -176,6 +176,10 @@ def _read(variable: Any, value_of: dict[Any, Value]) -> Value:
         about: Any = variable.aval
         return constant_value(np.asarray(variable.val, about.dtype))
     return value_of[variable]
+
+
+def _may_be_random_bits(value: Value) -> bool:
+    return jnp.issubdtype(value.dtype, np.unsignedinteger) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _check_dtypes(equation: Equation, inputs: Sequence[Value]) -> None:
