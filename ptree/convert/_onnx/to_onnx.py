@@ -156,9 +156,9 @@ def _package() -> Any:
 
 
 def _version() -> str:
-    from ... import __version__  # of the package, which imports this module
+    import ptree  # which imports this module
 
-    return __version__
+    return ptree.__version__
 
 
 def _check_opset(onnx: Any, opset: int) -> None:
