@@ -12,6 +12,7 @@ import numpy as np
 from .._stored.drafts import draft
 from ..look._sources.reading import read_path
 from ..look._sources.source_of import source_of
+from .damage import code_of_files
 from .interrupts import interrupts_raised
 from .output import refuse_existing
 
@@ -33,11 +34,12 @@ def _of_numpy(part: np.ndarray) -> np.ndarray:
 def run_get(given: argparse.Namespace) -> int:
     with source_of(given.file) as source:
         part = read_path(source, given.path, given.index)
+        code = code_of_files(source)
     if given.out is not None:
         _write_npy(given.out, _of_numpy(part))
-        return 0
+        return code
     print(np.array2string(np.asarray(part), threshold=_MOST_PRINTED, separator=", "))
-    return 0
+    return code
 
 
 def _write_npy(path: str, part: np.ndarray) -> None:

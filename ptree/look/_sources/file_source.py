@@ -66,7 +66,7 @@ def _of_file(path: str) -> Source:
 
 
 def _of_safetensors(path: str) -> StoredSource:
-    return StoredSource(open_stored(path, verify=True, mmap=False, may_be_cut=True))
+    return StoredSource(open_stored(path, verify=True, mmap=False, may_be_damaged=True))
 
 
 def _of_step(step: SavedStep, steps: list[SavedStep]) -> Source:

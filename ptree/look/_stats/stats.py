@@ -151,7 +151,7 @@ class _Reader:
         try:
             return self._read(leaf, layers, moments())
         except _DAMAGE as error:
-            return [_unread(leaf, str(error))]
+            return [_unread(leaf, str(error).removeprefix(f"{quoted(path)} "))]
 
     def _read(self, leaf: LeafInfo, layers: Layers, moments: list[Moments]) -> list[LeafStats]:
         quantiles = self._quantiles(leaf.path, layers)
