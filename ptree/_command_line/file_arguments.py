@@ -20,7 +20,7 @@ def _add_get(commands: Commands) -> None:
     get = commands.add_parser(
         "get",
         help="the numbers of one leaf",
-        description="Print a leaf of a file, or a part of it; of which only the bytes around it are read.",
+        description="Print a leaf of a file, or a part of it. Of a part only the bytes around it are read; a whole leaf is compared with its checksum.",
     )
     get.add_argument("file", metavar="FILE")
     get.add_argument("path", metavar="PATH", help="of a leaf, a tied name, or one layer of a stack")

@@ -19,8 +19,11 @@ from .output import refuse_existing
 _MOST_PRINTED = 1000
 
 
-def _of_numpy(part: np.ndarray) -> np.ndarray:
-    """An array of a dtype that npy has: others would be read again as bytes without a meaning. Each number stays what it is."""
+def _with_npy_dtype(part: np.ndarray) -> np.ndarray:
+    """Convert numbers of a dtype that npy files lack, such as bf16, to one that they have and that holds them exactly.
+
+    NumPy writes them as raw bytes, and reads those without their meaning.
+    """
     is_of_ml_dtypes = part.dtype.kind == "V" and part.dtype.type is not np.void
     if not is_of_ml_dtypes:
         return part
@@ -36,7 +39,7 @@ def run_get(given: argparse.Namespace) -> int:
         part = read_path(source, given.path, given.index)
         code = code_of_files(source)
     if given.out is not None:
-        _write_npy(given.out, _of_numpy(part))
+        _write_npy(given.out, _with_npy_dtype(part))
         return code
     print(np.array2string(np.asarray(part), threshold=_MOST_PRINTED, separator=", "))
     return code
