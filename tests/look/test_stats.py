@@ -311,7 +311,7 @@ def test_wide_very_long_and_empty_names_are_laid_out(tmp_path):
     rows = text.splitlines()
     assert columns(rows[1]) == columns(rows[2]) == len(rows[0])
     assert len(rows) < 30
-    assert "(root)" in stats(np.ones(3)).text(60)
+    assert "\n''  " in stats(np.ones(3)).text(60)
 
 
 def test_layers_that_leave_very_many_out_have_a_short_name():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import PatternError
+from .._arguments import checked_tolerance
 from .._sources.selection import selected
 from .._sources.source import Source
 from .._sources.source_of import source_of
@@ -65,15 +65,15 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         OSError: there is nothing at a path, or it cannot be read.
         PatternError: the selector is malformed, or matches nothing in both.
         StructureError: one of them is no tree.
-        ValueError: the tolerance is negative or NaN.
+        TypeError: the tolerance is no number.
+        ValueError: it is negative, infinite or NaN.
     """
-    if not tolerance >= 0 or math.isinf(tolerance):
-        raise ValueError(f"the tolerance is a relative size from 0 on, got {tolerance}")
+    tolerance = checked_tolerance(tolerance)
     with ExitStack() as opened:
         before, after = _opened(a, opened), _opened(b, opened)
         paths_before, paths_after = _selected(before, after, selector)
         pairing = paired(before, after, paths_before, paths_after, verify)
-        return _Comparison(before, after, pairing, float(tolerance), verify).diff()
+        return _Comparison(before, after, pairing, tolerance, verify).diff()
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:

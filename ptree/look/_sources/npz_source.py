@@ -33,7 +33,7 @@ class NpzSource(Source):
     def _info(self, path: str) -> LeafInfo:
         array = self._file.arrays[self._names[path]]
         if array.problem and not array.dtype.hasobject:  # damaged
-            return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=array.problem)
+            return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=array.problem, is_damaged=True)
         count = prod(array.shape)
         return LeafInfo(
             path, array.shape, short_dtype(array.dtype), count, count * array.dtype.itemsize, problem=array.problem

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Any
 
+from .._plain_values import csv_text
 from .._terminal import terminal_width
 from .html import summary_html
 from .row import Row
@@ -49,12 +48,7 @@ class Summary(SummaryData):
 
     def to_csv(self) -> str:
         """The rows as CSV with a header; a shape is written as `4x8`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Row._fields)
-        for row in self.rows:
-            writer.writerow(row._replace(shape=_crosses(row.shape), output=_crosses(row.output)))
-        return text.getvalue()
+        return csv_text(Row._fields, self.rows)
 
 
 def _row_as_dict(row: Row) -> dict[str, Any]:
@@ -62,7 +56,3 @@ def _row_as_dict(row: Row) -> dict[str, Any]:
     shown["shape"] = None if row.shape is None else [*row.shape]
     shown["output"] = None if row.output is None else [*row.output]
     return shown
-
-
-def _crosses(shape: tuple[int, ...] | None) -> str:
-    return "" if shape is None else "x".join(map(str, shape))
