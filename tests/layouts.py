@@ -45,7 +45,7 @@ def same_arrays(one, other, exact=True):
         if not hasattr(leaf, "dtype"):  # an option of a module
             assert got == leaf
             continue
-        if jax.dtypes.issubdtype(got.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             got, leaf = jax.random.key_data(got), jax.random.key_data(leaf)
         got, leaf = np.asarray(got), np.asarray(leaf)
         assert got.dtype == leaf.dtype
