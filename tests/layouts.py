@@ -56,13 +56,13 @@ def same_arrays(one, other, exact=True):
 
 
 def with_noise(tree, seed=0):
-    """A tree of JAX with other numbers: variances above 0, all leaves of floats different."""
+    """A tree of JAX, or of shapes alone, with other numbers: variances above 0, all leaves of floats different."""
     generator = np.random.default_rng(seed)
 
     def noisy(path, leaf):
-        if not np.issubdtype(np.asarray(leaf).dtype, np.floating):
+        if not np.issubdtype(leaf.dtype, np.floating):
             return leaf
-        values = (0.5 * generator.normal(size=np.shape(leaf))).astype("f4")
+        values = (0.5 * generator.normal(size=leaf.shape)).astype("f4")
         is_variance = "var" in jax.tree_util.keystr(path)
         return jax.numpy.asarray(np.abs(values) + 0.5 if is_variance else values)
 
