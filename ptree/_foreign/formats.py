@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ from .._errors import FileError
 from .._stored.locations import checked_path
 from .._words import quoted, suggestion
 from .foreign_file import ForeignFile
+from .zip_directory import member_names
 
 _FIRST_BYTES = 64
 
@@ -35,11 +36,8 @@ class Candidate:
         """The names in a zip archive; empty if it is none, or a damaged one."""
         if not self.first_bytes.startswith(b"PK"):
             return ()
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return tuple(archive.namelist())
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            return ()
+        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return member_names(data)
 
 
 @dataclass(frozen=True)
@@ -54,33 +52,186 @@ class Format:
     open: Callable[[str], ForeignFile]
 
 
-FORMATS: tuple[Format, ...] = ()
+def _open_torch_zip(path: str) -> ForeignFile:
+    from .torch_zip import open_torch_zip
+
+    return open_torch_zip(path)
+
+
+def _open_torch_legacy(path: str) -> ForeignFile:
+    from .torch_legacy import open_torch_legacy
+
+    return open_torch_legacy(path)
+
+
+def _is_torch_zip(candidate: Candidate) -> bool:
+    return any(f"/{name}".endswith("/data.pkl") for name in candidate.zip_members)
+
+
+def _is_torch_legacy(candidate: Candidate) -> bool:
+    """Whether it begins with a pickle of the magic number of torch.save, 0x1950a86a20f9469cfc6c."""
+    first = candidate.first_bytes
+    return first.startswith(b"\x80") and b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in first[:32]
+
+
+# ------------------------------------------------------------------- arrays by name, without code
+
+
+def _is_mxnet(candidate: Candidate) -> bool:
+    return candidate.first_bytes.startswith(b"\x12\x01" + bytes(14))  # 0x112 and 0, in 8 bytes each
+
+
+def _open_mxnet(path: str) -> ForeignFile:
+    from .mxnet_params import open_mxnet
+
+    return open_mxnet(path)
+
+
+def _is_hdf5(candidate: Candidate) -> bool:
+    return candidate.first_bytes.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+def _open_hdf5(path: str) -> ForeignFile:
+    from .keras_files import open_h5_file
+
+    return open_h5_file(path)
+
+
+def _is_keras(candidate: Candidate) -> bool:
+    return {"config.json", "metadata.json"} <= set(candidate.zip_members)
+
+
+def _open_keras(path: str) -> ForeignFile:
+    from .keras_files import open_keras
+
+    return open_keras(path)
+
+
+def _is_npz(candidate: Candidate) -> bool:
+    return candidate.path.endswith(".npz") or any(name.endswith(".npy") for name in candidate.zip_members)
+
+
+def _open_npz(path: str) -> ForeignFile:
+    from .npz_file import NpzFile
+
+    return NpzFile(path)
+
+
+def _is_gguf(candidate: Candidate) -> bool:
+    return candidate.first_bytes.startswith(b"GGUF")
+
+
+def _open_gguf(path: str) -> ForeignFile:
+    from .gguf_file import open_gguf
+
+    return open_gguf(path)
+
+
+def _is_tensorflow(candidate: Candidate) -> bool:
+    from .tensorflow_checkpoint import checkpoint_index
+
+    return checkpoint_index(candidate.path) is not None
+
+
+def _open_tensorflow(path: str) -> ForeignFile:
+    from .tensorflow_checkpoint import open_tensorflow
+
+    return open_tensorflow(path)
+
+
+def _is_msgpack(candidate: Candidate) -> bool:
+    """A file of Flax begins with a map, whose first key is a text; a safetensors file may begin with any bytes."""
+    first = candidate.first_bytes
+    if not first or first[8:9] == b"{":
+        return False
+    header = {0xDE: 3, 0xDF: 5}.get(first[0], 1 if 0x81 <= first[0] <= 0x8F else 0)
+    key = first[header : header + 1]
+    return header > 0 and key != b"" and (0xA0 <= key[0] <= 0xBF or key[0] in (0xD9, 0xDA, 0xDB))
+
+
+def _open_msgpack(path: str) -> ForeignFile:
+    from .flax_msgpack import open_msgpack
+
+    return open_msgpack(path)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("PyTorch (zip)", _is_torch_zip, _open_torch_zip),
+    Format("PyTorch (legacy)", _is_torch_legacy, _open_torch_legacy),
+    Format("MXNet params", _is_mxnet, _open_mxnet),
+    Format("HDF5", _is_hdf5, _open_hdf5),
+    Format("Keras", _is_keras, _open_keras),
+    Format("NumPy npz", _is_npz, _open_npz),
+    Format("GGUF", _is_gguf, _open_gguf),
+    Format("TensorFlow checkpoint", _is_tensorflow, _open_tensorflow),
+    Format("Flax msgpack", _is_msgpack, _open_msgpack),
+)
 """Asked in this order; the first that matches opens the file."""
+
+
+_OTHERS = (
+    *[
+        (
+            bytes([0x80, protocol]),
+            "it is a pickle that torch.save did not write, and which can run any code: where it was written, load it with"
+            " pickle.load, and save a dict of its arrays",
+        )
+        for protocol in (2, 3, 4, 5)
+    ],
+    (b"PK", "it is a zip archive that is empty, cut short or damaged"),
+    (b"\x93NUMPY", "it is an .npy file with a single array: open it with numpy.load"),
+    (b"version https://git-lfs", "it is a pointer of Git LFS, in the place of the file: `git lfs pull` fetches that"),
+    (b"<!DOCTYPE html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
+    (b"<html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
+    (b"\x1f\x8b", "it is compressed with gzip: unpack it first"),
+)
+"""The first bytes of files that are not read, and what to do with them."""
 
 
 def format_of(path: str) -> Format | None:
     """Find the format of what is at a path; None if it is none of another framework."""
-    candidate = Candidate(path)
+    return _matching(Candidate(path))
+
+
+def _matching(candidate: Candidate) -> Format | None:
     return next((form for form in FORMATS if form.matches(candidate)), None)
 
 
-def open_foreign(path: str | os.PathLike[str]) -> ForeignFile:
+def open_foreign(path: str | os.PathLike[str], *, verify: bool = True) -> ForeignFile:
     """Open a file of another framework; names, shapes and dtypes are there at once, and numbers are read when asked for.
+
+    Args:
+        path: the file.
+        verify: compare arrays that are read whole with checksums, where the format has them: at 4 GB a second it takes twice
+            as long as to copy them.
 
     Raises:
         FileError: a format that is not read, or a damaged file.
         OSError: the file is not there or cannot be read.
     """
     text = checked_path(path, "read(path)")
-    form = format_of(text)
+    candidate = Candidate(text)
+    form = _matching(candidate)
     if form is not None:
-        return form.open(text)
+        file = form.open(text)
+        file.verify = verify
+        return file
     if not os.path.exists(text):
         raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
-    raise FileError(f"cannot read {quoted(text)}: {_NOT_READ}")
+    problem = why_not_read(candidate) or "it is of no format that ptree reads"
+    raise FileError(f"cannot read {quoted(text)}: {problem}")
 
 
-_NOT_READ = "it is of no format that ptree reads"
+def why_not_read(candidate: Candidate) -> str:
+    """Say of what kind a file is that no reader matches, and what to do with it; "" where its first bytes do not tell."""
+    if candidate.zip_members:
+        return "it is a zip archive without an array of NumPy or a tensor of PyTorch in it"
+    for mark, problem in _OTHERS:
+        if candidate.first_bytes.startswith(mark):
+            return problem
+    if os.path.isfile(candidate.path) and not candidate.first_bytes:
+        return "it is empty"
+    return ""
 
 
 def _nearest_file(path: str) -> str:

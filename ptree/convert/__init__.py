@@ -1,8 +1,14 @@
 """In from other frameworks, out to other software: tables of names and operations, files, proof by numbers, exports.
 
-This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks.
+This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks,
+and on `look`, which writes results to terminals and JSON.
 """
 
+# files of other frameworks
+from ._files import read as read  # all arrays of a file, by name
+from ._files import write as write  # named arrays as a file
+
+# isort: split
 # a conversion, planned, applied and inverted
 from ._layouts.layer_table import layer_table as layer_table  # the table of a model of layers and another framework
 from ._table.plan import Plan as Plan  # what a table would do
@@ -42,3 +48,14 @@ from ._operations.public import unsummed as unsummed  # an array, and zeros whos
 from ._operations.public import weight_norm as weight_norm  # g * v / ||v||; one way
 from ._operations.public import zero_fill as zero_fill  # an array, and zeros of its shape
 from ._operations.public import zero_part as zero_part  # a further part of zeros along an axis
+
+# isort: split
+# proof by numbers, and out to other software
+from ._onnx.to_onnx import OnnxFile as OnnxFile  # what to_onnx wrote
+from ._onnx.to_onnx import to_onnx as to_onnx  # a function for any software that runs ONNX
+from ._stablehlo.to_stablehlo import StableHlo as StableHlo  # what to_stablehlo wrote
+from ._stablehlo.to_stablehlo import to_stablehlo as to_stablehlo  # a function for any process with JAX
+from ._verify.comparison import Comparison as Comparison  # one value of the source beside ours
+from ._verify.verification import Verification as Verification  # what verify found
+from ._verify.verification import VerificationError as VerificationError  # the error of Verification.check
+from ._verify.verify import verify as verify  # both functions on the same inputs

@@ -20,6 +20,7 @@ from .._errors import FileError, PtreeError
 from .._stored.locations import checked_path, is_orbax
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, quoted, with_fixes
+from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._open import File
@@ -63,8 +64,8 @@ def load(
     (8,)
 
     Args:
-        path: the file; a folder with `model.safetensors` or an index of shards; or a checkpoint by Orbax, of `Checkpoints`
-            or another program.
+        path: the file; a folder with `model.safetensors` or an index of shards; a checkpoint by Orbax, of `Checkpoints`
+            or another program; or a file of another framework, such as PyTorch's `.pt`, which is read without it.
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
@@ -140,7 +141,7 @@ def load_report(
     if isinstance(like, (str, os.PathLike)):
         raise FileError(f"load(path, like): like= is a tree, and select= takes a pattern; got {quoted(like)}")
     compare = _compared(verify, mmap)
-    with closing(_open_saved(name, verify is not False, mmap)) as saved:
+    with closing(_open_saved(name, verify is not False, mmap, compare)) as saved:
         content = _content(saved, compare)
         chosen = _chosen(content.tree, select, rename)
         with _prefixed(f"cannot load {name!r}"):
@@ -171,10 +172,12 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
     return "whole leaves"
 
 
-def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
-    """Open the tree that is saved at a path: one file, shards, or a checkpoint by Orbax."""
+def _open_saved(path: str, verify: bool, mmap: bool, compare: Compare) -> SavedTree:
+    """Open the tree that is saved at a path: one file, shards, a file of another framework, or a checkpoint by Orbax."""
     if not (is_orbax(path) or is_tree_of_orbax(path)):
         refuse_folder_of_checkpoints(path)
+        if is_foreign_file(path):
+            return ForeignTree(path, verify=compare != "no leaves", mmap=mmap)
         return File(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")

@@ -1,5 +1,5 @@
-"""Open what is at a path as a source: safetensors, shards, npz, folders of checkpoints by ptree and by Orbax. Only for Orbax JAX is
-imported."""
+"""Open what is at a path as a source: safetensors, shards, npz, files of other frameworks, folders of checkpoints by ptree and by
+Orbax. Only for Orbax JAX is imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_pa
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
 from ..._words import listed, quoted, suggestion
-from .file_kinds import kind_of_file
+from .file_kinds import begins_as_safetensors, kind_of_file
 from .source import Source
 from .stored_source import StoredSource
 
-_NOTHING_READ = "holds no parameters that ptree reads: a .safetensors or .npz file, model.safetensors or its index, step_N of Checkpoints, a checkpoint by Orbax"
+_NOTHING_READ = "holds no parameters that ptree reads: a .safetensors, .npz or .pt file, model.safetensors or its index, step_N of Checkpoints, a checkpoint by Orbax"
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
@@ -27,6 +27,8 @@ def file_source(path: str | os.PathLike[str]) -> Source:
         return _of_folder(text)
     if os.path.isfile(text):
         return _of_file(text)
+    if os.path.exists(text):
+        raise FileError(f"cannot read {quoted(text)}: it is a FIFO, a socket or a device, not a file")
     return _of_safetensors(text)  # the name of a file that is kept in shards
 
 
@@ -43,6 +45,8 @@ def _of_folder(folder: str) -> Source:
     files = [name for name in inside if name.endswith(INDEX_SUFFIX)]
     if len(files) != 1:  # an index stands for its shards
         files = [name for name in inside if name.endswith((".safetensors", INDEX_SUFFIX, ".npz"))]
+    if not files:  # such as `weights`, without an ending
+        files = [name for name in inside if begins_as_safetensors(os.path.join(folder, name))]
     if len(files) == 1:
         return file_source(os.path.join(folder, files[0]))
     if files:
@@ -56,6 +60,10 @@ def _of_file(path: str) -> Source:
         from .npz_source import NpzSource  # which takes a tenth of the time of a table of another file to import
 
         return NpzSource(path)
+    if kind == "foreign":
+        from .foreign_source import ForeignSource  # with the reader of this format
+
+        return ForeignSource(path)
     if kind != "safetensors":
         raise FileError(f"cannot read {quoted(path)}: {kind}")
     return _of_safetensors(path)
