@@ -216,6 +216,11 @@ def test_features_that_are_flattened_have_the_channels_last_here():
         return m["1"]["1"]((x + inner(x)).flatten(1)).detach().numpy()
 
     check(net, module, steps, expected=expected)
+    by_function = nn.Sequential(nn.Conv(4, 3, padding=1), lambda x: x.reshape(len(x), -1), jnp.tanh, nn.Dense(4))
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.Flatten(), torch.nn.Tanh(), torch.nn.Linear(64, 4)
+    )
+    check(by_function, module, x, expected=lambda m: called(m, first(x)), tolerance=1e-4)
     of_time = nn.Sequential(nn.Dense(4), nn.Flatten(), nn.Dense(4))
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Flatten(), torch.nn.Linear(16, 4))
     check(of_time, module, steps)
