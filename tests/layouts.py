@@ -45,7 +45,7 @@ def same_arrays(one, other, exact=True):
         if not hasattr(leaf, "dtype"):  # an option of a module
             assert got == leaf
             continue
-        if jax.dtypes.issubdtype(got.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             got, leaf = jax.random.key_data(got), jax.random.key_data(leaf)
         got, leaf = np.asarray(got), np.asarray(leaf)
         assert got.dtype == leaf.dtype
@@ -56,13 +56,13 @@ def same_arrays(one, other, exact=True):
 
 
 def with_noise(tree, seed=0):
-    """A tree of JAX with other numbers: variances above 0, all leaves of floats different."""
+    """A tree of JAX, or of shapes alone, with other numbers: variances above 0, all leaves of floats different."""
     generator = np.random.default_rng(seed)
 
     def noisy(path, leaf):
-        if not np.issubdtype(np.asarray(leaf).dtype, np.floating):
+        if not np.issubdtype(leaf.dtype, np.floating):
             return leaf
-        values = (0.5 * generator.normal(size=np.shape(leaf))).astype("f4")
+        values = (0.5 * generator.normal(size=leaf.shape)).astype("f4")
         is_variance = "var" in jax.tree_util.keystr(path)
         return jax.numpy.asarray(np.abs(values) + 0.5 if is_variance else values)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import jax
 import numpy as np
 
 from .._edit import names_of_leaves
@@ -178,6 +179,9 @@ def _layers_of(leaf: _NamedLeaf, whole: NamedArray) -> dict[str, NamedArray]:
 
 def _layer(leaf: Leaf, whole: NamedArray, layers: tuple[int, ...]) -> np.ndarray:
     if isinstance(leaf, OpenLeaf):  # only the bytes of the layer are read
+        return np.asarray(leaf[layers])
+    is_plain = isinstance(leaf, jax.Array) and whole.described is not None and leaf.dtype == whole.described.dtype
+    if is_plain:  # one layer is copied from its device, not the whole stack
         return np.asarray(leaf[layers])
     return whole.fetch()[layers]
 

@@ -11,6 +11,7 @@ from ptree import convert, nn
 
 keras = pytest.importorskip("keras")
 L = keras.layers
+ZEROS = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # which are made sooner than draws
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,10 @@ def test_convolutions_and_their_transposes(rank):
     x = draws(2, *(5, 6, 7)[:rank], 4)
     conv, transposed = getattr(L, f"Conv{rank}D"), getattr(L, f"Conv{rank}DTranspose")
     net = nn.Sequential(nn.Conv(4, (4,) * rank, groups=2), nn.ConvTranspose(4, (4,) * rank, stride=2))
-    layers = [conv(4, 4, padding="same", groups=2, name="0"), transposed(4, 4, 2, padding="same", name="1")]
+    layers = [
+        conv(4, 4, padding="same", groups=2, kernel_initializer="zeros", name="0"),
+        transposed(4, 4, 2, padding="same", kernel_initializer="zeros", name="1"),
+    ]
     check(net, model_of(*layers, shape=x.shape[1:]), x)
 
 
@@ -117,8 +121,8 @@ def test_a_norm_over_several_axes_has_them_in_the_same_order():
 def test_recurrent_layers_have_one_bias_or_one_array_of_two():
     x = draws(2, 5, 4)
     layers = [
-        L.LSTM(4, return_sequences=True, name="0"), L.GRU(4, return_sequences=True, name="1"),
-        L.SimpleRNN(4, return_sequences=True, name="2"),
+        L.LSTM(4, return_sequences=True, **ZEROS, name="0"), L.GRU(4, return_sequences=True, **ZEROS, name="1"),
+        L.SimpleRNN(4, return_sequences=True, **ZEROS, name="2"),
     ]  # fmt: skip
     model = model_of(*layers, shape=(5, 4))
     net = nn.Sequential(nn.LSTM(4), nn.GRU(4), nn.RNN(4))
@@ -142,10 +146,10 @@ def test_a_gru_with_the_reset_gate_before_the_product_has_no_equal():
 
 def test_both_directions():
     x = draws(2, 5, 4)
-    both = L.Bidirectional(L.LSTM(4, return_sequences=True, name="lstm"), name="0")
+    both = L.Bidirectional(L.LSTM(4, return_sequences=True, **ZEROS, name="lstm"), name="0")
     net = nn.Sequential(nn.Bidirectional(nn.LSTM(4)))
     check(net, model_of(both, shape=(5, 4)), x)
-    other = L.Bidirectional(L.GRU(4, return_sequences=True, name="mine"), name="0")
+    other = L.Bidirectional(L.GRU(4, return_sequences=True, **ZEROS, name="mine"), name="0")
     names = {"": "model", "0/forward": "model/0/forward_mine", "0/backward": "model/0/backward_mine"}
     check(nn.Sequential(nn.Bidirectional(nn.GRU(4))), model_of(other, shape=(5, 4)), x, names=names)
 

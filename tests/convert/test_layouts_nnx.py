@@ -37,6 +37,10 @@ def check(net, module, *inputs, **options):
     return params, table
 
 
+ZEROS = {"kernel_init": nnx.initializers.zeros, "recurrent_kernel_init": nnx.initializers.zeros}
+"""Made sooner than draws."""
+
+
 @pytest.fixture
 def rngs():
     return nnx.Rngs(0)
@@ -78,7 +82,7 @@ def test_embeddings_norms_and_their_statistics(rngs):
 def test_recurrent_layers_in_both_forms(rngs):
     x = draws(2, 5, 4)
     cells = [nnx.OptimizedLSTMCell, nnx.LSTMCell, nnx.GRUCell, nnx.SimpleCell]
-    module = nnx.Sequential(*(nnx.RNN(cell(4, 4, rngs=rngs), rngs=rngs) for cell in cells))
+    module = nnx.Sequential(*(nnx.RNN(cell(4, 4, **ZEROS, rngs=rngs), rngs=rngs) for cell in cells))
     net = nn.Sequential(nn.LSTM(4), nn.LSTM(4), nn.GRU(4), nn.RNN(4))
     params, table = check(net, module, x, forms={"1": "LSTMCell"})
     summed = pt.update(params, "{0,1,3}/{input,hidden}/bias", lambda bias: bias + 0.3)
@@ -90,7 +94,7 @@ def test_recurrent_layers_in_both_forms(rngs):
 def test_a_hidden_bias_of_a_gru_that_nnx_has_no_place_for_is_refused(rngs):
     x = draws(2, 5, 4)
     net = nn.GRU(4)
-    module = nnx.RNN(nnx.GRUCell(4, 4, rngs=rngs), rngs=rngs)
+    module = nnx.RNN(nnx.GRUCell(4, 4, **ZEROS, rngs=rngs), rngs=rngs)
     params, table = check(net, module, x)
     trained = pt.update(params, "hidden/bias", lambda bias: bias.at[-1].set(0.5))
     with pytest.raises(
@@ -101,7 +105,7 @@ def test_a_hidden_bias_of_a_gru_that_nnx_has_no_place_for_is_refused(rngs):
 
 def test_both_directions(rngs):
     x = draws(2, 5, 4)
-    directions = [nnx.RNN(nnx.OptimizedLSTMCell(4, 4, rngs=rngs), rngs=rngs) for _ in range(2)]
+    directions = [nnx.RNN(nnx.OptimizedLSTMCell(4, 4, **ZEROS, rngs=rngs), rngs=rngs) for _ in range(2)]
     check(nn.Bidirectional(nn.LSTM(4)), nnx.Bidirectional(*directions, rngs=rngs), x)
 
 

@@ -216,6 +216,11 @@ def test_features_that_are_flattened_have_the_channels_last_here():
         return m["1"]["1"]((x + inner(x)).flatten(1)).detach().numpy()
 
     check(net, module, steps, expected=expected)
+    by_function = nn.Sequential(nn.Conv(4, 3, padding=1), lambda x: x.reshape(len(x), -1), jnp.tanh, nn.Dense(4))
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.Flatten(), torch.nn.Tanh(), torch.nn.Linear(64, 4)
+    )
+    check(by_function, module, x, expected=lambda m: called(m, first(x)), tolerance=1e-4)
     of_time = nn.Sequential(nn.Dense(4), nn.Flatten(), nn.Dense(4))
     module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Flatten(), torch.nn.Linear(16, 4))
     check(of_time, module, steps)
@@ -274,6 +279,7 @@ def test_shared_modules_have_both_names_and_fill_one_leaf():
     only_first = {name: value for name, value in module.state_dict().items() if not name.startswith("2.0")}
     table = convert.layer_table(net, x)
     assert table.plan(only_first, net.spec(x)).ok
+    assert len(convert.layer_table(net, x, names={"0": "one", "2/0": "one"})) == 4
     apart = {**module.state_dict(), "2.0.weight": torch.zeros(4, 4)}
     with pytest.raises(pt.StructureError, match="tied"):
         table.apply(apart, like=net.spec(x))
@@ -382,6 +388,8 @@ def test_bad_names_forms_and_frameworks_are_errors():
         convert.layer_table(net, x, names={"b*": "x"})
     with pytest.raises(pt.LayerError, match=r"forms: no layer 'stem' that PyTorch has in forms"):
         convert.layer_table(net, x, forms={"stem": "transpose_kernel"})
+    with pytest.raises(pt.PatternError, match="names: the module of the whole model, '', is a path; got 5"):
+        convert.layer_table(net, x, names={"": 5})
     with pytest.raises(ValueError, match='framework="linen" or framework="nnx"'):
         convert.layer_table(net, x, framework="flax")
     with pytest.raises(ValueError, match=r"no framework 'pytorch'"):
@@ -409,3 +417,33 @@ def test_names_with_special_characters_are_literal():
     for name in ("a*", "a[0]", "{b}"):
         module.add_module(name, torch.nn.Linear(4, 4))
     check(net, module, x)
+
+
+def test_bfloat16_and_stacks_that_have_batch_norm():
+    x = draws(2, 5, 4)
+    net = nn.Sequential(nn.Dense(4, param_dtype=jnp.bfloat16))
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4)).bfloat16()
+    params = convert.layer_table(net, x).apply(module, like=net.spec(x))
+    back = convert.layer_table(net, x).inverse.apply(params, like=module)
+    assert torch.equal(back["0.weight"], module.state_dict()["0.weight"])
+    net = nn.Repeat(nn.Sequential(nn.BatchNorm(), nn.Repeat(nn.Dense(4), 2)), 3)
+    layers = [
+        torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(2))))
+        for _ in range(3)
+    ]
+    _, table = check(net, torch.nn.Sequential(*layers), x[:, 0])
+    assert "'{0..2}.1.{0..1}.weight' -> '{0..2}/1/{0..1}/kernel', linear" in list(table)
+    bare = table.inverse.apply(net.init(jax.random.key(0), x[:, 0]))
+    assert bare["2.0.num_batches_tracked"] == 0
+    shared = nn.Repeat(nn.Sequential(nn.Dense(4), jnp.tanh), 3, shared=True)
+    one = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+    check(shared, one, x, expected=lambda m: called(torch.nn.Sequential(m, m, m), x))
+
+
+def test_branches():
+    x = draws(2, 4)
+    net = nn.Parallel({"a": nn.Dense(4), "b": nn.Sequential(nn.Dense(4), jnp.tanh)})
+    module = torch.nn.ModuleDict(
+        {"a": torch.nn.Linear(4, 4), "b": torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())}
+    )
+    check(net, module, x, expected=lambda m: called(m["a"], x) + called(m["b"], x))

@@ -86,7 +86,7 @@ class DataFlow:
             return self._layouts[id(y)]
         if _holds_convolution(layer):
             return _Layout(len(after) > 2)
-        if isinstance(layer, nn.Flatten):
+        if _flattens(layer, shape, after):
             has_order = before.has_space and len(shape) > 2 and math.prod(shape[1:-1]) > 1 and shape[-1] > 1
             return _Layout(False, shape[1:] if has_order else None)
         if before.flattened is None:
@@ -95,6 +95,12 @@ class DataFlow:
             self.flattened[id(layer)] = before.flattened
         is_kept = isinstance(layer, _KEEP_ORDER) and shape == after
         return before if is_kept else _Layout(False)
+
+
+def _flattens(layer: Layer, before: Shape, after: Shape) -> bool:
+    """Whether a layer, or a function in its place, makes one axis of all but the first."""
+    is_flat = len(before) > 2 and after == (before[0], math.prod(before[1:]))
+    return is_flat and isinstance(layer, (nn.Flatten, nn.Lambda))
 
 
 def _holds_convolution(layer: Layer) -> bool:

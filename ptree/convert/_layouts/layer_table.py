@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..._errors import LayerError
-from ..._tree import PyTree
+from ..._tree import PyTree, Tree, aliases
 from ..._words import describe, lines, quoted, suggestion
 from ...nn._layer import adapted, is_layer
 from .._table.names import NamePattern
@@ -106,7 +106,7 @@ def layer_table(
     is_pair = chosen.keeps_statistics_apart and layer._keeps_statistics()
     walk = Walk(chosen, module_names, layer_forms, DataFlow(layer, spec, inputs), covered, is_pair)
     found = [*walk.rows(layer, spec)]
-    rows = [row for row in found if isinstance(row, Row)]
+    rows = _without_again([row for row in found if isinstance(row, Row)], spec)
     problems = [problem for problem in found if isinstance(problem, str)]
     problems += [*module_names.problems(), *layer_forms.problems(), *_given_twice(rows)]
     if problems:
@@ -115,13 +115,27 @@ def layer_table(
 
 
 def _framework_named(name: str) -> Framework:
-    if name in FRAMEWORKS:
+    if isinstance(name, str) and name in FRAMEWORKS:
         return FRAMEWORKS[name]
     if name == "flax":
         raise ValueError('layer_table: Flax has two kinds of modules: framework="linen" or framework="nnx"')
     raise ValueError(
         f"layer_table: no framework {quoted(name)}, only {quoted_names(FRAMEWORKS)}.{suggestion(str(name), FRAMEWORKS)}"
     )
+
+
+def _without_again(rows: Sequence[Row], spec: Tree) -> list[Row]:
+    """The rows but for those of a shared layer's further places, where `names` gives all of its places one module."""
+    again = {*aliases(spec)}
+    taken: set[NamePattern] = set()
+    kept: list[Row] = []
+    for row in rows:
+        is_again = bool(row.targets) and all(target.path in again for target in row.targets)
+        if is_again and taken.issuperset(row.sources):
+            continue
+        taken.update(row.sources)
+        kept.append(row)
+    return kept
 
 
 def _given_twice(rows: Iterable[Row]) -> list[str]:

@@ -18,7 +18,10 @@ class ModuleNames:
                 f"names is a dict, paths of layers -> paths of modules, such as {{'0': 'encoder.dense'}}; got {describe(names)}"
             )
         given = dict(names or {})
-        self.root: str = given.pop("", "").replace(".", "/")
+        root = given.pop("", "")
+        if not isinstance(root, str):
+            raise PatternError(f"names: the module of the whole model, '', is a path; got {describe(root)}")
+        self.root = root.replace(".", "/")
         """The path of the whole model's module."""
         self._rows: dict[str, Row] = _parsed(given)
         self._used: set[str] = set()
