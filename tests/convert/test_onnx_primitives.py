@@ -277,6 +277,16 @@ def test_look_ups(tmp_path):
     check_function(tmp_path, f, X, ROWS, np.int32(2))
 
 
+def test_look_ups_along_axes_without_an_index(tmp_path):
+    def f(a, rows):
+        numbers = lax.GatherDimensionNumbers(offset_dims=(1,), collapsed_slice_dims=(0, 2), start_index_map=(1,))
+        part = lax.gather(a[:1, :, :1], rows[:, None], numbers, (1, 2, 1))
+        numbers = lax.GatherDimensionNumbers(offset_dims=(1, 2, 3), collapsed_slice_dims=(), start_index_map=())
+        return part, lax.gather(a, rows[:, None][:, :0], numbers, (2, 4, 3))
+
+    check_function(tmp_path, f, X, ROWS)
+
+
 def test_look_ups_outside_of_the_array(tmp_path):
     def f(a, rows):
         options = {"mode": "fill", "wrap_negative_indices": False}
