@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from grids import data
-from onnx_sessions import check, initializers, nodes, spec, symbols
+from onnx_runs import check, initializers, nodes, spec, symbols
 
 import ptree as pt
 from ptree import convert, nn

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from onnx_sessions import check, nodes, spec, symbols
+from onnx_runs import check, nodes, spec, symbols
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(3, 4, 5)).astype("float32")
