@@ -77,6 +77,7 @@ if _TYPE_CHECKING:
     from .files import open as open  # a file, read leaf by leaf
     from .files import save as save  # a tree to a file
     from . import look as look  # statistics, differences, plots, reports
+    from . import convert as convert  # in from other frameworks, out to other software
     from .look import summary as summary  # every parameter, its shape and size
 
 _ROOMS = {
@@ -91,6 +92,7 @@ _ROOMS = {
     "nn": "nn",
     "files": "Checkpoints load load_report open save",
     "look": "look summary",
+    "convert": "convert",
 }
 
 
@@ -113,7 +115,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
-    "TieError", "Tree", "abstract", "asdict", "check", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
+    "TieError", "Tree", "abstract", "asdict", "check", "convert", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
     "label", "load", "load_report", "look", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
     "sharing", "stacks", "summary", "tie", "ties", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

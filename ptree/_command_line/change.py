@@ -59,7 +59,7 @@ def run_tie(given: argparse.Namespace) -> int:
 def _renamed(tree: PyTree, names: Mapping[str, str], pattern: str, new: str) -> PyTree:
     """Rename leaves by pattern; names with dots are renamed as the paths that they are shown as, and get their dots again."""
     from .._edit import leaves, rename, unflatten
-    from ..look._sources.dotted_names import with_slashes
+    from .._paths.dotted_names import with_slashes
 
     if not _have_dots(names):
         return rename(tree, {pattern: new})

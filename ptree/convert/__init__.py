@@ -1,4 +1,44 @@
-"""Convert parameters from other frameworks, and functions into the formats of other software."""
+"""In from other frameworks, out to other software: tables of names and operations, files, proof by numbers, exports.
 
-from ._onnx.to_onnx import OnnxFile as OnnxFile
-from ._onnx.to_onnx import to_onnx as to_onnx
+This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks.
+"""
+
+# a conversion, planned, applied and inverted
+from ._table.plan import Plan as Plan  # what a table would do
+from ._table.table import Table as Table  # names of a source -> names of a target
+
+# isort: split
+# the operations of a table
+from ._operations.public import add as add  # a constant added
+from ._operations.public import as_is as as_is  # no change, said
+from ._operations.public import carry as carry  # kept, to be written back
+from ._operations.public import cast as cast  # another dtype
+from ._operations.public import concatenate as concatenate  # several arrays as one
+from ._operations.public import conv as conv  # (out, in, *window) -> (*window, in, out)
+from ._operations.public import conv_transpose as conv_transpose  # (in, out, *window) -> (*window, in, out)
+from ._operations.public import depthwise as depthwise  # (*window, in, multiplier) -> (*window, 1, in * multiplier)
+from ._operations.public import expand as expand  # a further axis of size 1
+from ._operations.public import fill as fill  # left out, and a constant on the way back
+from ._operations.public import flatten_order as flatten_order  # rows that read flattened features, in another order
+from ._operations.public import flip as flip  # numbers along axes in reverse
+from ._operations.public import gates as gates  # equal parts of an axis in another order
+from ._operations.public import heads as heads  # (..., heads * size) -> (..., heads, size)
+from ._operations.public import linear as linear  # (out, in) <-> (in, out)
+from ._operations.public import merge_axes as merge_axes  # several axes as one
+from ._operations.public import permute as permute  # axes in another order
+from ._operations.public import repeat as repeat  # each number several times
+from ._operations.public import reshape as reshape  # another shape, both said
+from ._operations.public import split as split  # one array as several
+from ._operations.public import split_axis as split_axis  # one axis as several
+from ._operations.public import squeeze as squeeze  # without an axis of size 1
+from ._operations.public import stack as stack  # arrays of one shape along a new axis
+from ._operations.public import summed as summed  # the sum of several arrays; one way
+from ._operations.public import swap as swap  # two axes in each other's place
+from ._operations.public import unstack as unstack  # the inverse of stack
+from ._operations.public import weight_norm as weight_norm  # g * v / ||v||; one way
+from ._operations.public import zero_fill as zero_fill  # an array, and zeros of its shape
+
+# isort: split
+# to other software
+from ._onnx.to_onnx import OnnxFile as OnnxFile  # what to_onnx wrote
+from ._onnx.to_onnx import to_onnx as to_onnx  # a function as an ONNX file

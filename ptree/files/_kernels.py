@@ -25,7 +25,7 @@ def warn_of_kernels(saved: SavedTree, chosen: Tree, is_fitted: bool) -> None:
     doubtful: list[str] = []
     for path, leaf in leaves(chosen):
         shape = leaf.shape[stacked_axes(path) :]
-        if _is_weight_as_kernel(saved, leaf, path) and (_fits_both_layouts(shape) if is_fitted else len(shape) > 1):
+        if _is_weight_as_kernel(saved, leaf, path) and (fits_both_layouts(shape) if is_fitted else len(shape) > 1):
             doubtful.append(f"{quoted(path)}, {describe(leaf)}, from {quoted(leaf.name)}")
     if doubtful:
         warnings.warn(
@@ -53,7 +53,7 @@ def _is_weight_as_kernel(saved: SavedTree, leaf: StoredLeaf, path: str) -> bool:
     return "weight" in last_name.lower()
 
 
-def _fits_both_layouts(shape: Sequence[int]) -> bool:
+def fits_both_layouts(shape: Sequence[int]) -> bool:
     """Whether a kernel of this shape would have the same shape in PyTorch, of a Linear, a convolution or a transposed one."""
     if len(shape) < 2:
         return False

@@ -18,8 +18,8 @@ from ..._paths import (
     parse_selector,
     unused_alternatives,
 )
+from ..._paths.dotted_names import with_slashes
 from ..._words import lines, listed, name_of, quoted, suggestion
-from .dotted_names import with_slashes
 from .source import Source
 
 L = TypeVar("L")

@@ -1,0 +1,1 @@
+"""The closed set of operations that a conversion may apply to arrays; each knows its inverse."""

@@ -1,0 +1,322 @@
+"""Operations on the axes of an array: permutations, the layouts of kernels, flips, splits and merges of axes, reshapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ..._errors import PatternError
+from .operation import EachArray, MisfitError, Operation, axis_of, require_axes
+
+
+@dataclass(frozen=True, repr=False)
+class Linear(EachArray):
+    """A matrix the other way round: `(out, in)` of PyTorch, Equinox and Gluon <-> `(in, out)`. Axes before the last two stay."""
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "linear")
+        return np.swapaxes(array, -1, -2)
+
+    @property
+    def inverse(self) -> Operation:
+        return self
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(EachArray):
+    """The kernel of a convolution: `(out, in, *window)` -> `(*window, in, out)`."""
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "conv")
+        return np.moveaxis(array, (0, 1), (-1, -2))
+
+    @property
+    def inverse(self) -> Operation:
+        return ConvBack()
+
+
+@dataclass(frozen=True, repr=False)
+class ConvBack(EachArray):
+    """The inverse of `conv`: `(*window, in, out)` -> `(out, in, *window)`."""
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "conv_back")
+        return np.moveaxis(array, (-1, -2), (0, 1))
+
+    @property
+    def inverse(self) -> Operation:
+        return Conv()
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTranspose(EachArray):
+    """The kernel of a transposed convolution: `(in, out / groups, *window)` -> `(*window, in / groups, out)`.
+
+    PyTorch numbers the groups along the first axis, ptree along the last one.
+    """
+
+    groups: int = 1
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "conv_transpose")
+        features_in, out_of_group = array.shape[:2]
+        _require_divisor(features_in, self.groups, array.shape)
+        by_group = array.reshape(self.groups, features_in // self.groups, out_of_group, *array.shape[2:])
+        # (groups, in, out, *window) -> (*window, in, groups, out)
+        turned = np.moveaxis(by_group, (1, 0, 2), (-3, -2, -1))
+        return turned.reshape(*turned.shape[:-2], self.groups * out_of_group)
+
+    @property
+    def inverse(self) -> Operation:
+        return ConvTransposeBack(self.groups)
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTransposeBack(EachArray):
+    """The inverse of `conv_transpose`: `(*window, in / groups, out)` -> `(in, out / groups, *window)`."""
+
+    groups: int = 1
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "conv_transpose_back")
+        in_of_group, features_out = array.shape[-2:]
+        _require_divisor(features_out, self.groups, array.shape)
+        by_group = array.reshape(*array.shape[:-1], self.groups, features_out // self.groups)
+        turned = np.moveaxis(by_group, (-2, -3, -1), (0, 1, 2))
+        return turned.reshape(self.groups * in_of_group, *turned.shape[2:])
+
+    @property
+    def inverse(self) -> Operation:
+        return ConvTranspose(self.groups)
+
+
+def _require_divisor(size: int, groups: int, shape: tuple[int, ...]) -> None:
+    if groups < 1 or size % groups:
+        raise MisfitError(f"{size} channels are not divided by {groups} groups: the array has the shape {[*shape]}")
+
+
+@dataclass(frozen=True, repr=False)
+class Permute(EachArray):
+    """The axes in another order, as `numpy.transpose` takes it: `permute((2, 3, 1, 0))`."""
+
+    order: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sorted(self.order) != list(range(len(self.order))):
+            raise PatternError(f"permute{self.order}: the order names each axis from 0 to {len(self.order) - 1} once")
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        if array.ndim != len(self.order):
+            raise MisfitError(f"permute needs {len(self.order)} axes, and the array has the shape {[*array.shape]}")
+        return array.transpose(self.order)
+
+    @property
+    def inverse(self) -> Operation:
+        return Permute(tuple(int(axis) for axis in np.argsort(self.order)))
+
+
+@dataclass(frozen=True, repr=False)
+class Swap(EachArray):
+    """Two axes in each other's place: `swap(-1, -2)`."""
+
+    first: int
+    second: int
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        return np.swapaxes(array, axis_of(array, self.first, "swap"), axis_of(array, self.second, "swap"))
+
+    @property
+    def inverse(self) -> Operation:
+        return self
+
+
+@dataclass(frozen=True, repr=False)
+class Flip(EachArray):
+    """The numbers along these axes in reverse, as of a kernel that one framework mirrors: `flip((0, 1))`."""
+
+    axes: tuple[int, ...]
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        return np.flip(array, tuple(axis_of(array, axis, "flip") for axis in self.axes))
+
+    @property
+    def inverse(self) -> Operation:
+        return self
+
+
+@dataclass(frozen=True, repr=False)
+class Squeeze(EachArray):
+    """Without an axis of size 1: the kernel of a `Conv2d` whose window is 1 wide, for a 1-D convolution."""
+
+    axis: int
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        axis = axis_of(array, self.axis, "squeeze")
+        if array.shape[axis] != 1:
+            raise MisfitError(f"squeeze needs size 1 at axis {self.axis}, and the array has the shape {[*array.shape]}")
+        return array.squeeze(axis)
+
+    @property
+    def inverse(self) -> Operation:
+        return Expand(self.axis)
+
+
+@dataclass(frozen=True, repr=False)
+class Expand(EachArray):
+    """With a further axis of size 1, which is axis `axis` of the result."""
+
+    axis: int
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        if not -array.ndim - 1 <= self.axis <= array.ndim:
+            raise MisfitError(f"expand cannot make axis {self.axis} of an array of the shape {[*array.shape]}")
+        return np.expand_dims(array, self.axis)
+
+    @property
+    def inverse(self) -> Operation:
+        return Squeeze(self.axis)
+
+
+@dataclass(frozen=True, repr=False)
+class SplitAxis(EachArray):
+    """One axis as several: `split_axis(-1, (12, 64))` of `(768, 768)` is `(768, 12, 64)`. One size may be -1."""
+
+    axis: int
+    sizes: tuple[int, ...]
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        axis = axis_of(array, self.axis, "split_axis")
+        sizes = _whole_sizes(array.shape[axis], self.sizes, array.shape)
+        return array.reshape(*array.shape[:axis], *sizes, *array.shape[axis + 1 :])
+
+    @property
+    def inverse(self) -> Operation:
+        # counted from the end, the merged axes begin earlier by the axes that were added
+        first = self.axis if self.axis >= 0 else self.axis - len(self.sizes) + 1
+        return MergeAxes(first, self.sizes)
+
+
+@dataclass(frozen=True, repr=False)
+class MergeAxes(EachArray):
+    """Several axes as one: `merge_axes(1, (12, 64))` of `(768, 12, 64)` is `(768, 768)`. The sizes are those of the axes."""
+
+    first: int
+    sizes: tuple[int, ...]
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        first = axis_of(array, self.first, "merge_axes")
+        last = first + len(self.sizes)
+        merged = array.shape[first:last]
+        if len(merged) < len(self.sizes) or _whole_sizes(prod(merged), self.sizes, array.shape) != merged:
+            raise MisfitError(
+                f"merge_axes needs {[*self.sizes]} from axis {self.first} on, and the array has the shape {[*array.shape]}"
+            )
+        return array.reshape(*array.shape[:first], prod(merged), *array.shape[last:])
+
+    @property
+    def inverse(self) -> Operation:
+        axis = self.first if self.first >= 0 else self.first + len(self.sizes) - 1
+        return SplitAxis(axis, self.sizes)
+
+
+def _whole_sizes(size: int, sizes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes into which an axis is split, with the one that is left out as -1 filled in."""
+    given = [part for part in sizes if part != -1]
+    rest = size // prod(given) if prod(given) else 0
+    whole = tuple(rest if part == -1 else part for part in sizes)
+    if len(sizes) - len(given) > 1 or prod(whole) != size:
+        raise MisfitError(f"an axis of size {size} is not {[*sizes]}: the array has the shape {[*shape]}")
+    return whole
+
+
+@dataclass(frozen=True, repr=False)
+class Depthwise(EachArray):
+    """The depthwise kernel of Keras: `(*window, in, multiplier)` -> `(*window, 1, in * multiplier)`."""
+
+    multiplier: int = 1
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "depthwise")
+        if array.shape[-1] != self.multiplier:
+            raise MisfitError(
+                f"depthwise({self.multiplier}) needs this size at the end, and the shape is {[*array.shape]}"
+            )
+        return array.reshape(*array.shape[:-2], 1, array.shape[-2] * self.multiplier)
+
+    @property
+    def inverse(self) -> Operation:
+        return DepthwiseBack(self.multiplier)
+
+
+@dataclass(frozen=True, repr=False)
+class DepthwiseBack(EachArray):
+    """The inverse of `depthwise`: `(*window, 1, in * multiplier)` -> `(*window, in, multiplier)`."""
+
+    multiplier: int = 1
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        require_axes(array, 2, "depthwise_back")
+        if array.shape[-2] != 1 or self.multiplier < 1 or array.shape[-1] % self.multiplier:
+            raise MisfitError(
+                f"depthwise_back({self.multiplier}) needs (*window, 1, in * multiplier), not {[*array.shape]}"
+            )
+        return array.reshape(*array.shape[:-2], array.shape[-1] // self.multiplier, self.multiplier)
+
+    @property
+    def inverse(self) -> Operation:
+        return Depthwise(self.multiplier)
+
+
+@dataclass(frozen=True, repr=False)
+class FlattenOrder(EachArray):
+    """The rows of a matrix that reads flattened features, for another order of their axes.
+
+    `flatten_order((64, 7, 7), (1, 2, 0), axis=0)`: features that one framework flattened as (channels, height, width), and
+    the other flattens as (height, width, channels). `axis` is the matrix' axis of features in.
+    """
+
+    sizes: tuple[int, ...]
+    order: tuple[int, ...]
+    axis: int = 0
+
+    def __post_init__(self) -> None:
+        if sorted(self.order) != list(range(len(self.sizes))):
+            raise PatternError(
+                f"flatten_order: the order {self.order} does not name each of {len(self.sizes)} axes once"
+            )
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        axis = axis_of(array, self.axis, "flatten_order")
+        apart = SplitAxis(axis, self.sizes).change(array)
+        before, after = range(axis), range(axis + len(self.sizes), apart.ndim)
+        turned = apart.transpose(*before, *(axis + moved for moved in self.order), *after)
+        return turned.reshape(array.shape)
+
+    @property
+    def inverse(self) -> Operation:
+        sizes = tuple(self.sizes[moved] for moved in self.order)
+        back = tuple(int(moved) for moved in np.argsort(self.order))
+        return FlattenOrder(sizes, back, self.axis)
+
+
+@dataclass(frozen=True, repr=False)
+class Reshape(EachArray):
+    """Another shape of the same numbers in C order. Both shapes are said, so that nothing is reshaped by accident."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if prod(self.before) != prod(self.after):
+            raise PatternError(f"reshape: {[*self.before]} and {[*self.after]} have another number of elements")
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        if array.shape != self.before:
+            raise MisfitError(f"reshape needs the shape {[*self.before]}, and the array has {[*array.shape]}")
+        return array.reshape(self.after)
+
+    @property
+    def inverse(self) -> Operation:
+        return Reshape(self.after, self.before)

@@ -1,0 +1,174 @@
+"""Operation, the base class: a change of arrays and of their shapes, with an inverse; chains of operations."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Described(NamedTuple):
+    """The shape and dtype of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class MisfitError(ValueError):
+    """Error for arrays to which an operation cannot be applied; a plan collects them."""
+
+
+class Operation(ABC):
+    """A change of one or several arrays that can be undone: `inverse` is the operation of the way back.
+
+    Operations are frozen: equal when their options are. `a >> b` applies `a`, then `b`. What changes one array is applied to
+    each array that it is given.
+    """
+
+    @abstractmethod
+    def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The changed arrays: views of the given ones where NumPy can, else copies. Nothing is written into an argument.
+
+        Raises:
+            MisfitError: the operation cannot be applied to arrays of these shapes, or of these values.
+        """
+
+    def outcome(self, arrays: Sequence[Described]) -> list[Described]:
+        """The shapes and dtypes that `apply` gives for arrays of these.
+
+        Raises:
+            MisfitError: the operation cannot be applied to them.
+        """
+        # Arrays without memory of their own: one number, repeated with strides of 0. Operations that copy override this.
+        stand_ins = [np.broadcast_to(np.zeros((), dtype), shape) for shape, dtype in arrays]
+        return [Described(changed.shape, changed.dtype) for changed in self.apply(stand_ins)]
+
+    @property
+    @abstractmethod
+    def inverse(self) -> Operation:
+        """The operation that undoes this one; for a one-way operation the nearest one."""
+
+    @property
+    def is_one_way(self) -> bool:
+        """Whether the arrays that it is given cannot be got back from those that it gives."""
+        return False
+
+    @property
+    def arity(self) -> tuple[int, int] | None:
+        """How many arrays it takes and how many it gives; None if it is applied to each array by itself."""
+        return None
+
+    def __rshift__(self, after: Operation) -> Operation:
+        return chain(self, after)
+
+    def __repr__(self) -> str:
+        """The operation as it is written: `linear`, `split(3)`, `split(3, axis=1)`."""
+        options: list[str] = []
+        for field in fields(self):  # pyright: ignore[reportArgumentType]  # each operation is a dataclass
+            value = getattr(self, field.name)
+            if field.default is MISSING:
+                options.append(repr(value))
+            elif value != field.default:
+                options.append(f"{field.name}={value!r}")
+        name = NAMES[type(self)]
+        return f"{name}({', '.join(options)})" if fields(self) else name  # pyright: ignore[reportArgumentType]
+
+
+NAMES: dict[type[Operation], str] = {}
+"""Each class of operations -> its public name."""
+
+
+class EachArray(Operation):
+    """Base class of the operations that change one array at a time."""
+
+    @abstractmethod
+    def change(self, array: np.ndarray) -> np.ndarray:
+        """The changed array."""
+
+    def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self.change(array) for array in arrays]
+
+
+@dataclass(frozen=True, repr=False)
+class AsIs(EachArray):
+    """No change: says of a square kernel that it is not to be transposed."""
+
+    def change(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    @property
+    def inverse(self) -> Operation:
+        return self
+
+
+@dataclass(frozen=True, repr=False)
+class Chain(Operation):
+    """Operations one after the other: `linear >> heads(12)`."""
+
+    steps: tuple[Operation, ...]
+
+    def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        changed = [*arrays]
+        for step in self.steps:
+            changed = step.apply(changed)
+        return changed
+
+    def outcome(self, arrays: Sequence[Described]) -> list[Described]:
+        changed = [*arrays]
+        for step in self.steps:
+            changed = step.outcome(changed)
+        return changed
+
+    @property
+    def inverse(self) -> Operation:
+        return Chain(tuple(step.inverse for step in reversed(self.steps)))
+
+    @property
+    def is_one_way(self) -> bool:
+        return any(step.is_one_way for step in self.steps)
+
+    @property
+    def arity(self) -> tuple[int, int] | None:
+        counts = [step.arity for step in self.steps]
+        counted = [arity for arity in counts if arity is not None]
+        if not counted:
+            return None
+        return counted[0][0], counted[-1][1]
+
+    def __repr__(self) -> str:
+        return " >> ".join(map(repr, self.steps))
+
+
+def chain(*operations: Operation) -> Operation:
+    """Operations one after the other, as one; `as_is` is left out."""
+    steps: list[Operation] = []
+    for operation in operations:
+        if isinstance(operation, Chain):
+            steps += operation.steps
+        elif not isinstance(operation, AsIs):
+            steps.append(operation)
+    if not steps:
+        return AsIs()
+    return steps[0] if len(steps) == 1 else Chain(tuple(steps))
+
+
+def shown(array: Described) -> str:
+    """A shape and dtype for a message: `float32[3, 4]`."""
+    return f"{array.dtype}{[*array.shape]}"
+
+
+def require_axes(array: np.ndarray, least: int, name: str) -> None:
+    """Refuse an array of fewer axes than an operation needs."""
+    if array.ndim < least:
+        raise MisfitError(f"{name} needs {least} axes or more, and the array has the shape {[*array.shape]}")
+
+
+def axis_of(array: np.ndarray | Described, axis: int, name: str) -> int:
+    """An axis counted from the front; refuses one that the array does not have."""
+    rank = len(array.shape)
+    if not -rank <= axis < rank:
+        raise MisfitError(f"{name} needs axis {axis}, and the array has the shape {[*array.shape]}")
+    return axis % rank

@@ -1,0 +1,231 @@
+"""Plan: what a table would do with a source, array by array, what is left over on either side, and why it cannot be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import jax
+import numpy as np
+
+from ..._edit import Differences, structure_error, unflatten
+from ..._errors import PathError, PtreeError, StructureError
+from ..._tree import PyTree, Tree
+from ..._words import describe_apart, listed, printable, quoted
+from ...files._kernels import fits_both_layouts
+from ...files._kinds import dtype_of, unsaved
+from ...files._template import Allowed, fit
+from .._named_arrays import NamedArrays
+from .._operations.operation import Described, MisfitError
+from .._operations.values import Carry, WriteBack
+from .matches import Match, Matches
+from .plan_text import step_lines
+from .row import Row
+from .step import Step
+from .target_names import TargetNames
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a table would do with a source. Nothing is read or converted yet.
+
+    `print(plan)` shows each array: its name and shape, the name and shape it gets, and the operation; then what is left over.
+    """
+
+    steps: tuple[Step, ...]
+    title: str
+    """The source for messages."""
+    carried: tuple[str, ...] = ()
+    """Names in the source that are kept to be written back."""
+    unused: tuple[str, ...] = ()
+    """Names in the source for which no row is there."""
+    missing: tuple[str, ...] = ()
+    """Leaves of `like` that no array fills."""
+    problems: tuple[str, ...] = ()
+    """Why the plan cannot be carried out, a sentence each, beside unused and missing names and misfits."""
+    differences: Differences = field(default=Differences(), repr=False)
+    """In what the results differ from `like`."""
+    expected: Mapping[str, object] = field(default_factory=dict, repr=False)
+    got: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    __module__ = "ptree.convert"
+
+    @property
+    def ok(self) -> bool:
+        """Whether `apply` would convert the source; only values may still not fit, such as of two names that are tied."""
+        return not (self.unused or self.problems or self.differences)
+
+    def text(self, width: int = 80) -> str:
+        """The plan for people: a line for each array, folded where a row does the same to several; then what is left over."""
+        return "\n".join([*step_lines(self.steps, width), *self._leftovers()])
+
+    def _leftovers(self) -> list[str]:
+        """Lines for what is left over on either side, and for what cannot be done."""
+        lines: list[str] = []
+        for title, names in (
+            ("kept to be written back", self.carried),
+            ("left over in the source", self.unused),
+            ("missing for `like`", self.missing),
+            ("not in `like`", self.differences.unexpected),
+        ):
+            if names:
+                lines.append(f"{title}, {len(names)}: {listed(names)}")
+        for path in (*self.differences.misshapen, *self.differences.mistyped):
+            expected, got = describe_apart(self.expected[path], self.got[path])
+            lines.append(f"{printable(path)}: expected {expected} in `like`, got {got}")
+        return [*lines, *map(printable, self.problems)]
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def error(self) -> StructureError | None:
+        """One error that lists all problems; None if there is none."""
+        if self.ok:
+            return None
+        problems = [f"no row takes {quoted(name)} of the source" for name in self.unused]
+        fix = ""
+        if self.unused:
+            fix = "A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out."
+        return structure_error(
+            f"cannot convert {self.title}", self.differences, self.expected, self.got,
+            sides=(" in `like`", " from the source"), ties=[*self.problems, *problems], fix=fix,
+        )  # fmt: skip
+
+
+def planned(
+    rows: Sequence[Row],
+    arrays: NamedArrays,
+    like: PyTree,
+    carried: Mapping[str, np.ndarray] = {},
+    *,
+    cast: bool = False,
+) -> Plan:
+    """Plan the conversion of a source by rows, into `like` if that is given."""
+    names = TargetNames(rows, like)
+    matches = Matches(rows, arrays)
+    drafts = [*_steps_of_sources(matches, names), *_steps_without_source(rows, names, carried)]
+    steps = tuple(draft for draft in drafts if isinstance(draft, Step))
+    problems = [draft for draft in drafts if isinstance(draft, str)]
+    problems += _clashes(steps)
+    problems += [problem for step in steps for problem in _square_kernels(step)]
+    carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
+    plan = Plan(steps, arrays.title, carried_names, matches.unused(), (), tuple(problems))
+    return plan if like is None else _compared(plan, like, cast)
+
+
+def _steps_of_sources(matches: Matches, names: TargetNames) -> list[Step | str]:
+    """A step for each match of a row with arrays of the source; or a sentence why there is none."""
+    return [_step(match, names) for match in matches.complete()] + list(matches.problems())
+
+
+def _step(match: Match, names: TargetNames) -> Step | str:
+    row = match.row
+    shown = ", ".join(quoted(source.name) for source in match.sources)
+    unreadable = [source for source in match.sources if source.described is None]
+    if unreadable:
+        return f"{quoted(unreadable[0].name)} {unreadable[0].problem}"
+    targets: list[str] = []
+    for pattern in row.targets:
+        path = pattern.write(row.sources[0].translate(match.captures, pattern))
+        if path is None:
+            return f"{shown}: the row {row.text} gives no name that {pattern!r} matches"
+        targets.append(names.name_of(path))
+    described = [source.described for source in match.sources if source.described is not None]
+    try:
+        outcome = row.operation.outcome(described)
+    except MisfitError as misfit:
+        return f"{shown}, by the row {row.text}: {misfit}"
+    return Step(row, match.sources, tuple(targets), tuple(outcome))
+
+
+def _steps_without_source(
+    rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray]
+) -> list[Step | str]:
+    """The steps of rows that take no array: constants, and arrays that were carried."""
+    steps: list[Step | str] = []
+    for row in rows:
+        if row.sources:
+            continue
+        (pattern,) = row.targets
+        if isinstance(row.operation, WriteBack):
+            for path, (name, array) in names.matching(pattern, carried).items():
+                saved = unsaved(name, array)
+                if isinstance(saved, str):
+                    steps.append(f"carried {quoted(path)} is {saved}")
+                    continue
+                host = saved.host_array()
+                steps.append(Step(row, (), (name,), (Described(host.shape, dtype_of(host)),), host))
+            continue
+        for name in names.required(pattern):
+            steps.append(Step(row, (), (name,), tuple(row.operation.outcome(()))))
+    return steps
+
+
+def _clashes(steps: Sequence[Step]) -> list[str]:
+    """A sentence for each name that two steps would give."""
+    first: dict[str, Step] = {}
+    problems: list[str] = []
+    for step in steps:
+        for target in step.targets:
+            other = first.setdefault(target, step)
+            if other is not step:
+                problems.append(f"{_shown_sources(other)} and {_shown_sources(step)} both become {quoted(target)}")
+    return problems
+
+
+def _shown_sources(step: Step) -> str:
+    return ", ".join(quoted(source.name) for source in step.sources) or f"the row {step.row.text}"
+
+
+def _square_kernels(step: Step) -> list[str]:
+    """A sentence for a weight that becomes a kernel as it is, where its shape does not tell whether that is right."""
+    if step.row.says_operation or len(step.sources) != 1:
+        return []
+    (source,), (target,), (outcome,) = step.sources, step.targets, step.outcome
+    last_names = (source.path.rpartition("/")[2], target.replace(".", "/").rpartition("/")[2])
+    is_between_layouts = ("weight" in last_names[0] and last_names[1] == "kernel") or (
+        last_names[0] == "kernel" and "weight" in last_names[1]
+    )
+    if not is_between_layouts or not fits_both_layouts(outcome.shape):
+        return []
+    return [
+        f"{quoted(source.name)} {[*outcome.shape]} becomes {quoted(target)}, and its shape does not tell whether it is to be"
+        " transposed: say `linear` or `conv` in its row, or `as_is`"
+    ]
+
+
+def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
+    """The plan with what its results lack and differ in beside `like`."""
+    flat: dict[str, jax.ShapeDtypeStruct] = {}
+    for step in plan.steps:
+        for target, (shape, dtype) in zip(step.targets, step.outcome, strict=False):
+            flat[target] = jax.ShapeDtypeStruct(shape, dtype)
+    got = tree_of_results(flat)
+    if isinstance(got, str):
+        return replace(plan, problems=(*plan.problems, got))
+    try:
+        fitted = fit(got, like, Allowed(), origin="the source")
+    except PtreeError as error:
+        return replace(plan, problems=(*plan.problems, str(error)))
+    different = fitted.differences
+    if cast:  # what a cast makes equal, `apply` finds out
+        different = different._replace(mistyped=())
+    problems = (*plan.problems, *(problem for problem in fitted.problems if not cast))
+    return replace(
+        plan,
+        problems=problems,
+        missing=tuple(different.missing),
+        differences=different,
+        expected=fitted.expected,
+        got=fitted.values,
+    )
+
+
+def tree_of_results(flat: Mapping[str, PyTree]) -> Tree | str:
+    """The tree of a flat dict of results; or a sentence why it is none."""
+    if not flat:
+        return Tree()
+    try:
+        return unflatten(flat)
+    except (PathError, StructureError) as error:
+        return str(error)

@@ -1,0 +1,29 @@
+"""Step: one step of a plan, arrays of the source that an operation turns into named arrays of the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._named_arrays import NamedArray
+from .._operations.operation import Described, Operation
+from .row import Row
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan: arrays of the source, an operation, and the names that the results get."""
+
+    row: Row
+    sources: tuple[NamedArray, ...]
+    targets: tuple[str, ...]
+    """Names in the target."""
+    outcome: tuple[Described, ...]
+    """The shapes and dtypes of the results."""
+    kept: np.ndarray | None = None
+    """The array that is written back, in a step of `carry`'s inverse."""
+
+    @property
+    def operation(self) -> Operation:
+        return self.row.operation

@@ -1,0 +1,48 @@
+"""TargetNames: how paths are written as names of the target, with dots or slashes, and which names of `like` a pattern matches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from ..._edit import paths
+from ..._paths.dotted_names import paths_of_names
+from ..._tree import PyTree
+from .names import NamePattern
+from .row import Row
+
+T = TypeVar("T")
+
+
+class TargetNames:
+    """The names of the target: those of `like`, or else written as the patterns of the rows are."""
+
+    def __init__(self, rows: Sequence[Row], like: PyTree):
+        self._names: dict[str, str] = {}
+        """Path -> name, of all names in `like`."""
+        if like is not None:
+            self._names = paths_of_names(paths(like, aliases=True))
+        by_like = any(path != name for path, name in self._names.items())
+        by_rows = any(pattern.is_dotted for row in rows for pattern in row.targets)
+        self._is_dotted = by_like if like is not None else by_rows
+
+    def name_of(self, path: str) -> str:
+        """The name of a path in the target."""
+        if path in self._names:
+            return self._names[path]
+        return path.replace("/", ".") if self._is_dotted else path
+
+    def required(self, pattern: NamePattern) -> list[str]:
+        """The names that a constant is written to: those of `like` that a pattern matches; without `like` a plain name."""
+        if self._names:
+            return [name for path, name in self._names.items() if pattern.read(path) is not None]
+        literal = pattern.compiled.literal
+        return [] if literal is None else [self.name_of("/".join(literal))]
+
+    def matching(self, pattern: NamePattern, values: Mapping[str, T]) -> dict[str, tuple[str, T]]:
+        """The values whose names a pattern matches: their name as it is given -> the name in the target, and the value."""
+        found: dict[str, tuple[str, T]] = {}
+        for path, name in paths_of_names(values).items():
+            if pattern.read(path) is not None:
+                found[name] = (self.name_of(path), values[name])
+        return found
