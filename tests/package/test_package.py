@@ -182,8 +182,6 @@ def test_tests_need_no_more_than_the_extra_they_are_installed_with():
         "transformers",
         "tensorflow",
         "mxnet",
-        "onnx",
-        "onnxruntime",
         "tensorboard",
         "pyarrow",
     }
