@@ -14,7 +14,7 @@ import onnx
 import pytest
 from errors import says
 from grids import data, drawn
-from onnx_sessions import assert_equal, check, initializers, nodes, run, session, spec, symbols
+from onnx_runs import assert_equal, check, initializers, nodes, run, session, spec, symbols
 
 import ptree as pt
 from ptree import FileError, convert, nn

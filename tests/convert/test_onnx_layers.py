@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from grids import data, drawn
-from onnx_sessions import check, nodes, spec, symbols
+from onnx_runs import check, nodes, spec, symbols
 
 from ptree import nn
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from grids import data
-from onnx_sessions import check, initializers, nodes, spec, symbols
+from onnx_runs import check, initializers, nodes, spec, symbols
 
 import ptree as pt
 from ptree import convert, nn
@@ -71,7 +71,7 @@ def test_a_gpt_with_a_tied_head(tmp_path, scan):
     stored = initializers(tmp_path / "gpt.onnx")
     weights = {name for name in stored if not name.startswith("constant")}
     assert weights == set(pt.paths(params)) - {"head"}
-    assert ("blocks/:/0/layer/1/q/kernel" if scan else "blocks/2/0/layer/1/q/kernel") in weights
+    assert ("blocks/:/0/inner/1/q/kernel" if scan else "blocks/2/0/inner/1/q/kernel") in weights
     assert Counter(nodes(tmp_path / "gpt.onnx"))["Scan"] == scan
     assert not {"Bernoulli", "RandomUniform", "RandomUniformLike"} & set(nodes(tmp_path / "gpt.onnx"))
 

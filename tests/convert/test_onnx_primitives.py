@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from onnx_sessions import check, nodes, spec, symbols
+from onnx_runs import check, nodes, spec, symbols
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(3, 4, 5)).astype("float32")
@@ -275,6 +275,16 @@ def test_look_ups(tmp_path):
         return by_rows, windows, batched, mapped, single
 
     check_function(tmp_path, f, X, ROWS, np.int32(2))
+
+
+def test_look_ups_along_axes_without_an_index(tmp_path):
+    def f(a, rows):
+        numbers = lax.GatherDimensionNumbers(offset_dims=(1,), collapsed_slice_dims=(0, 2), start_index_map=(1,))
+        part = lax.gather(a[:1, :, :1], rows[:, None], numbers, (1, 2, 1))
+        numbers = lax.GatherDimensionNumbers(offset_dims=(1, 2, 3), collapsed_slice_dims=(), start_index_map=())
+        return part, lax.gather(a, rows[:, None][:, :0], numbers, (2, 4, 3))
+
+    check_function(tmp_path, f, X, ROWS)
 
 
 def test_look_ups_outside_of_the_array(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -117,7 +117,7 @@ class Graph:
     # ------------------------------------------------------------------------------- bodies
 
     @contextmanager
-    def body(self, *, is_branch: bool = False):
+    def body(self, *, is_branch: bool = False) -> Iterator[Body]:
         """Enter the body of a loop or a branch: nodes are put there while the block runs."""
         inner = Body(is_branch)
         self._bodies.append(inner)

@@ -29,7 +29,7 @@ class Places:
     sizes: Mapping[int, Size]
     """Axis -> the size of its part of a block."""
     starts: Mapping[int, str]
-    """Axis -> where the block begins, a tensor i64 of the shape `batch`, moved into the array; no entry for 0."""
+    """Axis with an index -> where the block begins, a tensor i64 that broadcasts to `batch`, moved into the array."""
     valid: str
     """The tensor of truth values, of the shape `batch`, whether a block lies inside; empty where that does not matter."""
 
@@ -84,12 +84,15 @@ def places_of(
     for axis, along in batch_axes.items():
         numbers = counting(t, batch[along])
         starts[axis] = graph.unsqueeze(numbers, list(range(1, len(batch) - along)))
-    points = [axis for axis in (*batch_axes, *map(int, index_axes)) if axis in batch_axes or axis in collapsed]
+    points = [*batch_axes, *map(int, collapsed)]
     windows: list[int] = []
     for axis, size in sizes.items():
         is_whole = same_size(size, shape[axis])
         if axis not in points and not is_whole:
             windows.append(axis)
+    for axis in (*points, *windows):
+        if axis not in starts:  # no number counts along it: blocks begin at 0
+            starts[axis] = graph.add("Expand", graph.number(0, np.int64), graph.sizes(batch))
     valid = reduce(lambda a, b: graph.add("And", a, b), inside) if inside else ""
     return Places(shape, batch, tuple(points), tuple(windows), sizes, starts, valid)
 
@@ -119,15 +122,12 @@ def axis_index(t: Translation, places: Places, axis: int, starts: Mapping[int, s
     """The index of each place along one axis; broadcasts to [batch..., windows...]."""
     graph = t.graph
     count = len(places.windows)
-    start = starts.get(axis)
-    if start is not None:
-        start = _with_axes_behind(graph, start, count)
+    start = _with_axes_behind(graph, starts[axis], count)
     if axis not in places.windows:
-        assert start is not None  # an axis with a single place has an index
         return start
     behind = count - 1 - places.windows.index(axis)
     offsets = _with_axes_behind(graph, counting(t, places.sizes[axis]), behind)
-    return offsets if start is None else graph.add("Add", start, offsets)
+    return graph.add("Add", start, offsets)
 
 
 def _with_axes_behind(graph: Graph, tensor: str, count: int) -> str:

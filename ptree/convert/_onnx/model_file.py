@@ -39,7 +39,6 @@ class Model:
     """Name -> place in another file, shape and dtype."""
     opset: int
     metadata: Mapping[str, str]
-    version: str
 
 
 @dataclass
@@ -184,7 +183,6 @@ def _message(onnx: Any, model: Model) -> Any:
         graph,
         opset_imports=opsets,
         producer_name="ptree",
-        producer_version=model.version,
         ir_version=onnx.helper.find_min_ir_version_for(opsets),
     )
     onnx.helper.set_model_props(message, dict(model.metadata))

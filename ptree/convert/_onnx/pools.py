@@ -1,4 +1,7 @@
-"""Rules for windows of maxima, minima and sums (pooling): MaxPool and AveragePool over the axes that have a window."""
+"""Rules for windows of maxima, minima and sums (pooling): MaxPool and AveragePool over the axes that have a window.
+
+ONNX Runtime's MaxPool gives the lowest number rather than -inf where a window holds nothing but -inf.
+"""
 
 from __future__ import annotations
 

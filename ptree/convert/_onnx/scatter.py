@@ -83,7 +83,7 @@ def _scattered(t: Translation, old: str, new: str, places: Places, reduction: st
         sides = graph.sizes([0] * len(places.shape) + [extra] + [0] * (len(places.shape) - 1))
         old = graph.typed("Pad", dtype, dtype, old, sides, graph.number(0, dtype), uncast=(sides,))
         size = graph.reshape(graph.size(places.shape[first]), (1,), ())
-        starts[first] = graph.add("Where", places.valid, starts.get(first, graph.number(0, np.int64)), size)
+        starts[first] = graph.add("Where", places.valid, starts[first], size)
     attributes = {} if reduction == "none" else {"reduction": reduction}
     result = graph.add("ScatterND", old, index_tensor(t, places, starts), new, **attributes)
     if not drops:

@@ -136,7 +136,6 @@ def to_onnx(
         external=_described(traced.parameters, external),
         opset=opset,
         metadata={f"ptree.tie:{alias}": source for alias, source in tied.items()},
-        version=_version(),
     )
     write_model(onnx, model, place)
     count = sum(math.prod(parameter.shape) * parameter.dtype.itemsize for parameter in inside)
@@ -153,12 +152,6 @@ def _package() -> Any:
     except ImportError as error:
         raise ImportError("to_onnx needs onnx: pip install 'ptree-jax[onnx]'") from error
     return onnx
-
-
-def _version() -> str:
-    import ptree  # which imports this module
-
-    return ptree.__version__
 
 
 def _check_opset(onnx: Any, opset: int) -> None:
