@@ -122,7 +122,7 @@ class Fit:
         return ""
 
 
-def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()) -> Fit:
+def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = (), *, origin: str = "the file") -> Fit:
     """Plan how the leaves of a file fill `like`.
 
     Args:
@@ -130,13 +130,14 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
         like: the template.
         allowed: how the two may differ.
         dropped: leaves of the file that were not read, for the report.
+        origin: what the leaves are from, for messages.
 
     Raises:
         StructureError: single layers that cannot be stacked as they are in `like`.
         FileError: a leaf that is to keep its value in `like` and has none there.
     """
     template = dict(leaves(like))
-    matched = _match(got, like, template, allowed.cast)
+    matched = _match(got, like, template, allowed.cast, origin)
     different = differences(matched.expected, matched.values)
     kept = _kept(template, different, allowed)
     drawn = [name for name in different.missing if name not in kept] if allowed.missing == "init" else []
@@ -167,14 +168,14 @@ class _Matched:
     broken_ties: Sequence[str]
 
 
-def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool) -> _Matched:
+def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool, origin: str) -> _Matched:
     """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
     tree = _restacked(got, like)
-    ties = _fit_ties(like, tree, _leaves_for(template, tree))
+    ties = _fit_ties(like, tree, _leaves_for(template, tree), origin)
     shared = [name for name in template if name in ties.values]
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
     to_cast = _dtypes_to_cast_to(template, numbers) if may_cast else {}
-    lost = _lost_values(numbers, to_cast, got)
+    lost = _lost_values(numbers, to_cast, got, origin)
     cast = {name: converted(numbers[name], dtype) for name, dtype in to_cast.items()}
     values = {**ties.values, **numbers, **cast}
     required = {name: _required(expected(leaf), values.get(name)) for name, leaf in template.items()}
@@ -267,7 +268,7 @@ class _FittedTies:
     problems: list[str]
 
 
-def _fit_ties(like: PyTree, tree: Tree, values: Mapping[str, Leaf]) -> _FittedTies:
+def _fit_ties(like: PyTree, tree: Tree, values: Mapping[str, Leaf], origin: str) -> _FittedTies:
     """Match the ties of `like`: make one leaf of names that it ties, if their values in the file are equal."""
     in_file, left = aliases(tree), dict(values)
     problems: list[str] = []
@@ -280,7 +281,7 @@ def _fit_ties(like: PyTree, tree: Tree, values: Mapping[str, Leaf]) -> _FittedTi
             expected_value = tie.read(left[tie.source])
             if not same(expected_value, tree[alias]):
                 other = found_under.get(tie.source, tie.shown())
-                problems.append(describe_broken_tie(alias, tree[alias], other, expected_value, "`like`", "the file"))
+                problems.append(describe_broken_tie(alias, tree[alias], other, expected_value, "`like`", origin))
         elif alias in left:  # the file has the value under the alias alone, and `like` under the source
             found_under[tie.source] = alias
             left[tie.source] = tie.write(left.pop(alias))
@@ -356,7 +357,7 @@ def _dtypes_to_cast_to(template: Mapping[str, Leaf], values: Mapping[str, Leaf])
     return dtypes
 
 
-def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype], got: Tree) -> dict[str, str]:
+def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype], got: Tree, origin: str) -> dict[str, str]:
     """Describe each lost value: a number that its new dtype does not hold."""
     sentences: dict[str, str] = {}
     for name, dtype in dtypes.items():
@@ -364,7 +365,7 @@ def _lost_values(values: Mapping[str, Leaf], dtypes: Mapping[str, np.dtype], got
         if lost:
             in_file = _layer_that_loses(got, name, dtype)
             sentences[name] = (
-                f"{quoted(in_file)} has {lost} in the file, which {short_dtype(dtype)} in `like` does not hold"
+                f"{quoted(in_file)} has {lost} in {origin}, which {short_dtype(dtype)} in `like` does not hold"
             )
     return sentences
 

@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from torch import nn as tnn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 import ptree as pt
 from ptree import nn
 from ptree.look import flops
+
+torch = pytest.importorskip("torch")
+tnn = torch.nn
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 
 def of_torch(model, x, *, backward=False):

@@ -17,7 +17,7 @@ ROOT = Path(pt.__file__).parent
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-NAMESPACES = {"initializers", "look", "nn", "random", "sharing", "stacks"}
+NAMESPACES = {"convert", "initializers", "look", "nn", "random", "sharing", "stacks"}
 
 
 def test_all_is_exactly_what_is_exported():
@@ -76,6 +76,7 @@ def imports():
 ROOMS = [
     "__main__",
     "_command_line",
+    "convert",
     "nn",
     "look",
     "files",
@@ -85,6 +86,7 @@ ROOMS = [
     "_edit",
     "_tree",
     "initializers",
+    "_foreign",
     "_stored",
     "_paths",
     "_words",
@@ -95,7 +97,7 @@ ROOMS = [
 ]
 APART = {"nn", "files"}
 """These do not import each other, and only `look` imports one of them: it looks at the files that are loaded."""
-WITHOUT_JAX = ["look", "_stored", "_paths"]
+WITHOUT_JAX = ["look", "_foreign", "_stored", "_paths"]
 """Importing these does not import JAX, so that the command line looks at a file at once."""
 
 
@@ -143,7 +145,7 @@ def test_importing_starts_no_backend_and_loads_nothing_heavy():
         "dataclasses.dataclass = lambda *args, **options: made.append(args) or dataclass(*args, **options)\n"
         "import ptree\n"
         "assert len(made) <= 1, 'each dataclass takes as long as three small modules'\n"
-        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look')}\n"
+        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look', 'convert')}\n"
         "assert not lazy & set(sys.modules), lazy & set(sys.modules)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
@@ -170,3 +172,28 @@ def test_trees_are_registered_when_jax_is_imported_after_ptree():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'ptree' has no attribute 'lod'"):
         pt.lod  # pyright: ignore
+
+
+def test_tests_need_no_more_than_the_extra_they_are_installed_with():
+    """The README's test command installs `.[test]`: a module that imports more when it is collected would end the run."""
+    others = {
+        "torch",
+        "torchcrepe",
+        "transformers",
+        "tensorflow",
+        "mxnet",
+        "onnx",
+        "onnxruntime",
+        "tensorboard",
+        "pyarrow",
+    }
+    found = []
+    for file in (ROOT.parent / "tests").rglob("*.py"):
+        after_check = False
+        for node in ast.parse(file.read_text()).body:
+            after_check = after_check or "importorskip" in ast.unparse(node)
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if not after_check and any(name.partition(".")[0] in others for name in names):
+                found.append(f"{file.name}: {ast.unparse(node)}")
+    assert not found

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from ..._errors import PatternError
 from .operation import EachArray, MisfitError, Operation, axis_of, require_axes
 
 
@@ -104,7 +105,7 @@ class Permute(EachArray):
 
     def __post_init__(self) -> None:
         if sorted(self.order) != list(range(len(self.order))):
-            raise ValueError(f"permute{self.order}: the order names each axis from 0 to {len(self.order) - 1} once")
+            raise PatternError(f"permute{self.order}: the order names each axis from 0 to {len(self.order) - 1} once")
 
     def change(self, array: np.ndarray) -> np.ndarray:
         if array.ndim != len(self.order):
@@ -282,7 +283,9 @@ class FlattenOrder(EachArray):
 
     def __post_init__(self) -> None:
         if sorted(self.order) != list(range(len(self.sizes))):
-            raise ValueError(f"flatten_order: the order {self.order} does not name each of {len(self.sizes)} axes once")
+            raise PatternError(
+                f"flatten_order: the order {self.order} does not name each of {len(self.sizes)} axes once"
+            )
 
     def change(self, array: np.ndarray) -> np.ndarray:
         axis = axis_of(array, self.axis, "flatten_order")
@@ -307,7 +310,7 @@ class Reshape(EachArray):
 
     def __post_init__(self) -> None:
         if prod(self.before) != prod(self.after):
-            raise ValueError(f"reshape: {[*self.before]} and {[*self.after]} have another number of elements")
+            raise PatternError(f"reshape: {[*self.before]} and {[*self.after]} have another number of elements")
 
     def change(self, array: np.ndarray) -> np.ndarray:
         if array.shape != self.before:

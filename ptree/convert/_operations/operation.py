@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -65,15 +65,16 @@ class Operation(ABC):
         return chain(self, after)
 
     def __repr__(self) -> str:
-        """The operation as it is written: `linear`, `heads(12)`, `split(3, axis=0)`."""
+        """The operation as it is written: `linear`, `split(3)`, `split(3, axis=1)`."""
         options: list[str] = []
         for field in fields(self):  # pyright: ignore[reportArgumentType]  # each operation is a dataclass
             value = getattr(self, field.name)
-            if field.kw_only and value == field.default:
-                continue
-            options.append(f"{field.name}={value!r}" if field.kw_only else repr(value))
+            if field.default is MISSING:
+                options.append(repr(value))
+            elif value != field.default:
+                options.append(f"{field.name}={value!r}")
         name = NAMES[type(self)]
-        return f"{name}({', '.join(options)})" if options else name
+        return f"{name}({', '.join(options)})" if fields(self) else name  # pyright: ignore[reportArgumentType]
 
 
 NAMES: dict[type[Operation], str] = {}

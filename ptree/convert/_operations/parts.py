@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from ..._errors import PatternError
 from .operation import Described, EachArray, MisfitError, Operation, axis_of, require_axes
 
 
@@ -96,7 +97,7 @@ class Gates(EachArray):
 
     def __post_init__(self) -> None:
         if sorted(self.before) != sorted(self.after) or len({*self.before}) < len(self.before):
-            raise ValueError(f"gates({self.before!r}, {self.after!r}): expected the same letters, each once")
+            raise PatternError(f"gates({self.before!r}, {self.after!r}): expected the same letters, each once")
 
     def change(self, array: np.ndarray) -> np.ndarray:
         parts = Split(len(self.before), self.axis).apply([array])

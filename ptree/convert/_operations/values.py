@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
+from ..._errors import PatternError
+from ..._stored.dtypes import dtype_named
 from .operation import Described, EachArray, MisfitError, Operation, axis_of
 from .parts import Split
 
@@ -74,8 +77,6 @@ class Cast(EachArray):
 
     @property
     def is_one_way(self) -> bool:
-        import ml_dtypes
-
         # A dtype holds all numbers of another if nothing changes in `before -> after -> before`: floats by their digits and range.
         before, after = _dtype(self.before), _dtype(self.after)
         try:
@@ -86,12 +87,10 @@ class Cast(EachArray):
 
 
 def _dtype(name: str) -> np.dtype:
-    import ml_dtypes
-
     try:
-        return np.dtype(getattr(ml_dtypes, name, name))
+        return dtype_named(name)
     except TypeError:
-        raise ValueError(f"cast: {name!r} is no dtype") from None
+        raise PatternError(f"cast: {name!r} is no dtype") from None
 
 
 @dataclass(frozen=True, repr=False)

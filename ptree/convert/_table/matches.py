@@ -83,8 +83,14 @@ class Matches:
                 continue
             there = ", ".join(quoted(array.name) for array in sources.values())
             lacking = [row.sources[position] for position in range(len(row.sources)) if position not in sources]
-            names = [pattern.write(row.sources[0].translate(captures, pattern)) or pattern.text for pattern in lacking]
+            names = [self._name_of(pattern.write(row.sources[0].translate(captures, pattern))) for pattern in lacking]
             yield f"the row {row.text} takes {there} together with {', '.join(map(quoted, names))}, which the source lacks"
+
+    def _name_of(self, path: str | None) -> str:
+        """A path as the source would write it."""
+        if path is None:
+            return "an array of another name"
+        return path.replace("/", ".") if self._arrays.is_dotted else path
 
     def unused(self) -> tuple[str, ...]:
         """The names of the arrays whose numbers no row takes, under any of their names."""

@@ -88,7 +88,7 @@ class Plan:
             fix = "A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out."
         return structure_error(
             f"cannot convert {self.title}", self.differences, self.expected, self.got,
-            sides=(" in `like`", " of the source"), ties=[*self.problems, *problems], fix=fix,
+            sides=(" in `like`", " from the source"), ties=[*self.problems, *problems], fix=fix,
         )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     if isinstance(got, str):
         return replace(plan, problems=(*plan.problems, got))
     try:
-        fitted = fit(got, like, Allowed())
+        fitted = fit(got, like, Allowed(), origin="the source")
     except PtreeError as error:
         return replace(plan, problems=(*plan.problems, str(error)))
     different = fitted.differences

@@ -12,9 +12,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..._errors import FileError
+from ..._paths.dotted_names import paths_of_names
 from ..._stored.locations import regular_file
 from ..._words import in_bytes, quoted, short_dtype
-from ..._paths.dotted_names import paths_of_names
 from .source import CHUNK, UNKNOWN_DTYPE, LeafInfo, Source, in_chunks
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)

@@ -8,8 +8,8 @@ import numpy as np
 
 from ..._errors import FileError, PathError
 from ..._paths import STACKED
-from ..._words import listed, quoted, suggestion
 from ..._paths.dotted_names import with_slashes
+from ..._words import listed, quoted, suggestion
 from .source import Alias, Source
 
 

@@ -18,8 +18,8 @@ from ..._paths import (
     parse_selector,
     unused_alternatives,
 )
-from ..._words import lines, listed, name_of, quoted, suggestion
 from ..._paths.dotted_names import with_slashes
+from ..._words import lines, listed, name_of, quoted, suggestion
 from .source import Source
 
 L = TypeVar("L")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..._errors import FileError
+from ..._paths.dotted_names import paths_of_names
 from ..._stored.dtypes import UNKNOWN
 from ..._stored.facts import StoredTie
 from ..._stored.leaf_parts import run_of
 from ..._stored.stored import Stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
-from ..._paths.dotted_names import paths_of_names
 from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source
 
 _LONGEST_METADATA = 60  # characters of a value that is shown

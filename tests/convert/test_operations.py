@@ -1,0 +1,181 @@
+"""The operations of tables: each undoes its inverse, says its shapes beforehand, and is written and read as text."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from errors import says
+
+import ptree as pt
+from ptree import convert as c
+from ptree.convert._operations.operation import Described, MisfitError
+from ptree.convert._operations.text import parse_operation
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def numbers(*shape, dtype="float32"):
+    return np.arange(1, 1 + np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+
+
+CASES = {
+    "as_is": (c.as_is, [numbers(3, 3)]),
+    "linear": (c.linear, [numbers(2, 3)]),
+    "linear of layers": (c.linear, [numbers(4, 2, 3)]),
+    "conv 1d": (c.conv, [numbers(2, 3, 5)]),
+    "conv 3d": (c.conv, [numbers(2, 3, 5, 6, 7)]),
+    "conv_transpose": (c.conv_transpose(), [numbers(4, 3, 5, 6)]),
+    "conv_transpose in groups": (c.conv_transpose(2), [numbers(4, 3, 5)]),
+    "permute": (c.permute((2, 0, 1)), [numbers(2, 3, 5)]),
+    "swap": (c.swap(-1, 0), [numbers(2, 3, 5)]),
+    "flip": (c.flip((0, -1)), [numbers(2, 3, 5)]),
+    "squeeze": (c.squeeze(-1), [numbers(2, 3, 1)]),
+    "expand": (c.expand(1), [numbers(2, 3)]),
+    "heads": (c.heads(3), [numbers(4, 6)]),
+    "heads of a bias": (c.heads(3), [numbers(6)]),
+    "heads in front": (c.heads(2, axis=0), [numbers(4, 6)]),
+    "split_axis": (c.split_axis(0, (-1, 2)), [numbers(4, 6)]),
+    "merge_axes": (c.merge_axes(1, (3, 2)), [numbers(4, 3, 2, 5)]),
+    "merge_axes from the end": (c.merge_axes(-2, (3, 2)), [numbers(4, 3, 2)]),
+    "depthwise": (c.depthwise(2), [numbers(3, 3, 4, 2)]),
+    "flatten_order": (c.flatten_order((2, 3, 4), (1, 2, 0), axis=1), [numbers(5, 24)]),
+    "reshape": (c.reshape((2, 6), (3, 4)), [numbers(2, 6)]),
+    "split": (c.split(3), [numbers(6, 2)]),
+    "split by sizes": (c.split((4, 1, 1), axis=-1), [numbers(2, 6)]),
+    "concatenate": (c.concatenate(2), [numbers(2, 3), numbers(2, 3)]),
+    "concatenate by sizes": (c.concatenate((1, 3), axis=1), [numbers(2, 1), numbers(2, 3)]),
+    "stack": (c.stack(2, axis=-1), [numbers(2, 3), numbers(2, 3)]),
+    "unstack": (c.unstack(2, axis=1), [numbers(3, 2)]),
+    "gates": (c.gates("zrn", "rzn"), [numbers(2, 6)]),
+    "gates in front": (c.gates("ifgo", "igfo", axis=0), [numbers(8, 2)]),
+    "repeat": (c.repeat(3), [numbers(2)]),
+    "add": (c.add(1.0), [numbers(4)]),
+    "add to a part": (c.add(1.0, (1, 4)), [numbers(3, 8)]),
+    "cast": (c.cast("float16", "float32"), [numbers(4, dtype="float16")]),
+    "cast up": (c.cast("bfloat16", "float32"), [numbers(4, dtype=BF16)]),
+    "zero_fill": (c.zero_fill(), [numbers(4)]),
+    "chain": (c.split(3) >> c.linear >> c.heads(2), [numbers(12, 5)]),
+    "chain that joins": (c.linear >> c.concatenate(2, axis=-1), [numbers(3, 2), numbers(3, 2)]),
+}
+
+
+@pytest.mark.parametrize(("operation", "arrays"), CASES.values(), ids=CASES)
+def test_an_operation_is_undone_by_its_inverse_and_knows_its_shapes(operation, arrays):
+    before = [array.copy() for array in arrays]
+    changed = operation.apply(arrays)
+    described = [Described(array.shape, array.dtype) for array in arrays]
+    assert operation.outcome(described) == [(array.shape, array.dtype) for array in changed]
+    back = operation.inverse.apply(changed)
+    assert len(back) == len(before)
+    for one, other, given in zip(back, before, arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(given, other)  # nothing was written into an argument
+        assert one.dtype == other.dtype
+    assert operation.inverse.inverse == operation
+    assert not operation.is_one_way
+
+
+@pytest.mark.parametrize("operation", [case[0] for case in CASES.values()], ids=CASES)
+def test_an_operation_is_read_as_it_is_written(operation):
+    assert parse_operation(repr(operation)) == operation
+    assert parse_operation(repr(operation.inverse)) == operation.inverse
+    assert hash(parse_operation(repr(operation))) == hash(operation)
+
+
+def test_kernels_are_those_of_the_frameworks():
+    kernel = numbers(6, 4, 3, 2)  # (out, in, height, width)
+    (turned,) = c.conv.apply([kernel])
+    assert turned.shape == (3, 2, 4, 6)
+    assert turned[2, 1, 3, 5] == kernel[5, 3, 2, 1]
+    kernel = numbers(4, 3, 5)  # (in, out of a group, window) in two groups
+    (turned,) = c.conv_transpose(2).apply([kernel])
+    assert turned.shape == (5, 2, 6)  # (window, in of a group, out)
+    for group in range(2):
+        np.testing.assert_array_equal(
+            turned[:, :, 3 * group : 3 * group + 3], kernel[2 * group : 2 * group + 2].transpose(2, 0, 1)
+        )
+
+
+def test_rows_of_flattened_features_take_their_new_places():
+    features = numbers(2, 3, 4)  # (channels, height, width)
+    matrix = np.random.default_rng(0).normal(size=(24, 5))
+    (turned,) = c.flatten_order((2, 3, 4), (1, 2, 0)).apply([matrix])
+    np.testing.assert_allclose(features.transpose(1, 2, 0).reshape(-1) @ turned, features.reshape(-1) @ matrix)
+
+
+def test_one_way_operations_say_so_and_give_back_what_is_equivalent():
+    one, other = numbers(4), numbers(4) * 2
+    (total,) = c.summed().apply([one, other])
+    np.testing.assert_array_equal(total, one + other)
+    np.testing.assert_array_equal(sum(c.summed().inverse.apply([total])), one + other)
+    assert c.summed().is_one_way
+    assert (c.linear >> c.weight_norm()).is_one_way
+    assert c.fill(0).is_one_way
+    assert c.cast("float32", "bfloat16").is_one_way
+    assert c.cast("float32", "float16").is_one_way
+    assert c.cast("float16", "bfloat16").is_one_way  # which has fewer digits
+    assert c.cast("int64", "int32").is_one_way
+    assert not c.cast("int32", "int64").is_one_way
+
+
+def test_a_weight_of_magnitude_and_direction_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 4, 5))
+    state = {name: value.detach().numpy() for name, value in layer.state_dict().items()}
+    magnitude, direction = (state[f"parametrizations.weight.original{number}"] * 2 for number in range(2))
+    (weight,) = c.weight_norm().apply([magnitude, direction])
+    np.testing.assert_allclose(weight, 2 * layer.weight.detach().numpy(), rtol=1e-6)
+    again = c.weight_norm().apply(c.weight_norm().inverse.apply([weight]))
+    np.testing.assert_allclose(again[0], weight, rtol=1e-6)
+
+
+MISFITS = {
+    "linear needs 2 axes or more, and the array has the shape [3]": (c.linear, [numbers(3)]),
+    "an axis of size 6 is not [4, -1]: the array has the shape [2, 6]": (c.heads(4), [numbers(2, 6)]),
+    "squeeze needs size 1 at axis 0, and the array has the shape [2, 1]": (c.squeeze(0), [numbers(2, 1)]),
+    "squeeze needs axis 3, and the array has the shape [2]": (c.squeeze(3), [numbers(2)]),
+    "axis 0 is not divided into 3 parts: the array has the shape [4, 2]": (c.split(3), [numbers(4, 2)]),
+    "split needs 5 at axis 0, and the array has the shape [4, 2]": (c.split((3, 2)), [numbers(4, 2)]),
+    "4 channels are not divided by 3 groups: the array has the shape [4, 3, 5]": (c.conv_transpose(3), [numbers(4, 3, 5)]),
+    "reshape needs the shape [2, 3], and the array has [3, 2]": (c.reshape((2, 3), (6,)), [numbers(3, 2)]),
+    "concatenate needs arrays of one dtype, and they are float32 and float64": (
+        c.concatenate(2), [numbers(2, 2), numbers(2, 2, dtype="float64")],
+    ),
+    "concatenate needs arrays that differ in axis 0 alone, and they are [2, 2], [2, 3]": (
+        c.concatenate(2), [numbers(2, 2), numbers(2, 3)],
+    ),
+    "array 1 of 2 is not zero, and the other side has no place for it": (c.zero_fill().inverse, [numbers(2), numbers(2)]),
+    "the numbers of a group of 2 differ, and the other side has one number for a group": (c.repeat(2).inverse, [numbers(4)]),
+    "cast is from float16, and the array is float32": (c.cast("float16", "float32"), [numbers(2)]),
+    "cast to float16 would make 1 numbers infinite": (c.cast("float32", "float16"), [np.array([1e6, 1], "float32")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "case"), MISFITS.items(), ids=MISFITS)
+def test_arrays_that_do_not_fit_are_refused(message, case):
+    operation, arrays = case
+    says(MisfitError, message, operation.apply, arrays)
+
+
+def test_nothing_is_run_of_a_text():
+    for text in (
+        "__import__('os').system('true')",
+        "linear.change",
+        "(lambda: 1)()",
+        "heads(print(1))",
+        "linear >",
+        "",
+        "1",
+    ):
+        with pytest.raises(pt.PatternError):
+            parse_operation(text)
+    says(pt.PatternError, "in 'linaer': no operation 'linaer'. Did you mean 'linear'?", parse_operation, "linaer")
+    says(pt.PatternError, "in 'heads': heads takes options, write heads(...)", parse_operation, "heads")
+
+
+def test_options_that_make_no_sense_are_refused():
+    for make in (
+        lambda: c.permute((0, 2)), lambda: c.gates("ab", "ac"), lambda: c.reshape((2,), (3,)), lambda: c.cast("f99", "float32"),
+        lambda: c.flatten_order((2, 3), (0, 0)),
+    ):  # fmt: skip
+        with pytest.raises(pt.PatternError):
+            make().apply([numbers(2)])

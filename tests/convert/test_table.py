@@ -1,0 +1,401 @@
+"""Tables: rows that run both ways, plans that say everything, trees that are filled or left alone."""
+
+import chex
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from errors import says
+from flax import nnx
+
+import ptree as pt
+from ptree import convert as c
+from ptree.convert import Table
+
+
+def numbers(*shape, dtype="float32", start=0):
+    return np.arange(start, start + np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+
+
+BLOCKS = Table({"layers.*.weight": ("blocks/*/kernel", c.linear), "layers.*.bias": "blocks/*/bias"})
+
+
+def pytorch_like(count=3, features=4):
+    source = {}
+    for at in range(count):
+        source[f"layers.{at}.weight"] = numbers(features, features, start=100 * at)
+        source[f"layers.{at}.bias"] = numbers(features, start=1000 * at)
+    return source
+
+
+def spec_of_blocks(count=3, features=4):
+    block = {"kernel": pt.Param((features, features)), "bias": pt.Param((features,))}
+    return pt.Tree({"blocks": {str(at): block for at in range(count)}})
+
+
+def same_arrays(one, other):
+    assert list(one) == list(other) or sorted(one) == sorted(other)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+        assert array.dtype == other[name].dtype
+
+
+# ------------------------------------------------------------------------------- both ways
+
+
+def test_a_table_fills_a_tree_and_its_inverse_writes_the_names_back():
+    source = pytorch_like()
+    params = BLOCKS.apply(source, like=spec_of_blocks())
+    assert isinstance(params, pt.Tree)
+    assert isinstance(params["blocks/1/kernel"], jax.Array)
+    np.testing.assert_array_equal(params["blocks/1/kernel"], source["layers.1.weight"].T)
+    same_arrays(BLOCKS.inverse.apply(params), source)
+    assert BLOCKS.inverse.inverse == BLOCKS
+
+
+def test_the_same_table_fills_a_stack_and_reads_one():
+    source = pytorch_like()
+    stacked = pt.stacks.stack(spec_of_blocks(), "blocks")
+    params = BLOCKS.apply(source, like=stacked)
+    chex.assert_trees_all_equal(params, pt.stacks.stack(BLOCKS.apply(source, like=spec_of_blocks()), "blocks"))
+    same_arrays(BLOCKS.inverse.apply(params), source)
+
+
+def test_a_pattern_that_spells_the_stack_takes_it_whole():
+    stacked = pt.stacks.stack(BLOCKS.apply(pytorch_like(), like=spec_of_blocks()), "blocks")
+    table = Table({"blocks/:/kernel": ("all.weight", c.linear), "blocks/:/bias": "all.bias"})
+    written = table.apply(stacked)
+    assert {name: array.shape for name, array in written.items()} == {
+        "all.weight": (3, 4, 4), "all.bias": (3, 4)
+    }  # fmt: skip
+    chex.assert_trees_all_equal(table.inverse.apply(written, like=stacked), stacked)
+
+
+def test_a_fused_array_is_split_and_joined():
+    table = Table(
+        {
+            "attn.in_proj_weight": (
+                "attn/q/kernel",
+                "attn/k/kernel",
+                "attn/v/kernel",
+                c.split(3) >> c.linear >> c.heads(2),
+            )
+        }
+    )
+    source = {"attn.in_proj_weight": numbers(12, 4)}
+    params = table.apply(source)
+    assert {name: array.shape for name, array in params.items()} == dict.fromkeys(
+        ["attn/q/kernel", "attn/k/kernel", "attn/v/kernel"], (4, 2, 2)
+    )
+    np.testing.assert_array_equal(params["attn/k/kernel"].reshape(4, 4), source["attn.in_proj_weight"][4:8].T)
+    same_arrays(table.inverse.apply(params), source)
+
+
+def test_braces_of_as_many_choices_correspond_by_position():
+    table = Table({"{query,key,value}.{weight,bias}": "{q,k,v}/{w,b}", "h.{0..2}.x": "layers/{1..3}/x"})
+    source = {"key.weight": numbers(2), "value.bias": numbers(3), "h.0.x": numbers(1), "h.2.x": numbers(4)}
+    params = table.apply(source)
+    assert [*params] == ["k/w", "v/b", "layers/1/x", "layers/3/x"]
+    same_arrays(table.inverse.apply(params), source)
+
+
+def test_several_segments_correspond_to_several():
+    table = Table({"model.**.weight": "params/**/w"})
+    source = {"model.a.b.weight": numbers(2), "model.weight": numbers(3)}
+    assert [*table.apply(source)] == ["params/a/b/w", "params/w"]
+    same_arrays(table.inverse.apply(table.apply(source)), source)
+
+
+def test_the_first_row_that_matches_takes_a_name():
+    table = Table({"a.special": "b/first", "a.*": "b/*", "*.special": "other/*"})
+    assert [*table.apply({"a.plain": numbers(1), "a.special": numbers(1), "c.special": numbers(1)})] == [
+        "b/plain", "b/first", "other/c"
+    ]  # fmt: skip
+
+
+def test_names_with_slashes_and_dots_keep_their_dots():
+    table = Table({"params/layers_0.x/kernel": "a/b.c"})
+    source = {"params/layers_0.x/kernel": numbers(2)}
+    params = table.apply(source)
+    assert [*params] == ["a/b.c"]
+    same_arrays(table.inverse.apply(params), source)
+
+
+# ---------------------------------------------------------------------- what is on one side alone
+
+
+def test_what_is_carried_is_written_back():
+    table = BLOCKS | Table({"pooler.**": c.carry, "*.position_ids": c.carry})
+    source = {
+        **pytorch_like(),
+        "pooler.dense.weight": numbers(2, 2),
+        "embeddings.position_ids": numbers(1, 8, dtype="int64"),
+    }
+    params = table.apply(source, like=spec_of_blocks())
+    carried = table.carried(source)
+    assert [*carried] == ["pooler.dense.weight", "embeddings.position_ids"]
+    same_arrays(table.inverse.apply(params, carried=carried), source)
+    same_arrays(table.inverse.apply(params), pytorch_like())
+
+
+def test_a_constant_is_left_out_and_written_again():
+    table = Table({"*.running_mean": "*/mean", "*.num_batches_tracked": c.fill(0, "int64")})
+    source = {"bn.running_mean": numbers(4), "bn.num_batches_tracked": np.array(7)}
+    params = table.apply(source)
+    assert [*params] == ["bn/mean"]
+    back = table.inverse.apply(params, like={"bn.running_mean": numbers(4), "bn.num_batches_tracked": np.array(1)})
+    assert back["bn.num_batches_tracked"] == 0
+
+
+def test_what_goes_one_way_is_marked_in_the_plan():
+    table = Table({("a.bias_ih", "a.bias_hh"): ("a/bias", c.summed())})
+    plan = table.plan({"a.bias_ih": numbers(4), "a.bias_hh": numbers(4)})
+    assert str(plan) == "a.bias_ih  f32[4]  ->  a/bias  f32[4]  summed()  (one way)\na.bias_hh  f32[4]  ->"
+    written = table.inverse.apply({"a/bias": numbers(4)})
+    same_arrays(written, {"a.bias_ih": numbers(4), "a.bias_hh": np.zeros(4, "f4")})
+
+
+# ---------------------------------------------------------------------------------- ties
+
+
+def tied_spec():
+    tree = pt.Tree({"wte": {"table": pt.Param((5, 3))}, "head": {"kernel": pt.Param((3, 5))}})
+    return pt.tie(tree, {"head/kernel": pt.transposed("wte/table")})
+
+
+HEAD = Table({"wte.weight": "wte/table", "head.weight": ("head/kernel", c.linear)})
+
+
+def test_a_tied_head_may_be_absent_or_equal():
+    table = numbers(5, 3)
+    for source in ({"wte.weight": table}, {"wte.weight": table, "head.weight": table}, {"head.weight": table}):
+        params = HEAD.apply(source, like=tied_spec())
+        np.testing.assert_array_equal(params["wte/table"], table)
+        assert pt.ties(params) == pt.ties(tied_spec())
+    same_arrays(HEAD.inverse.apply(params), {"wte.weight": table, "head.weight": table})
+
+
+def test_tied_names_with_different_values_are_one_error():
+    source = {"wte.weight": numbers(5, 3), "head.weight": numbers(5, 3, start=1)}
+    says(
+        pt.StructureError,
+        "cannot convert a dict: 'head/kernel', f32[3,5], and 'transposed(wte/table)', f32[3,5], are tied in `like` and"
+        " differ in the source, by up to 1",
+        HEAD.apply, source, like=tied_spec(),
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- plans and errors
+
+
+def test_a_plan_shows_everything_before_anything_is_done():
+    table = Table({
+        "layers.*.weight": ("blocks/*/kernel", c.linear), "layers.*.bias": "blocks/*/bias", "norm.weight": "norm/scale",
+        "pooler.*": c.carry,
+    })  # fmt: skip
+    source = {**pytorch_like(12), "norm.weight": numbers(4), "pooler.bias": numbers(2), "extra": numbers(1)}
+    like = pt.merge(spec_of_blocks(12), pt.Tree({"norm": {"scale": pt.Param((5,)), "bias": pt.Param((5,))}}))
+    plan = table.plan(source, like)
+    assert not plan.ok
+    assert plan.text(80).splitlines() == [
+        "layers.*.weight  f32[4,4]  ->  blocks/*/kernel  f32[4,4]  linear  x12",
+        "layers.*.bias    f32[4]    ->  blocks/*/bias    f32[4]    x12",
+        "norm.weight      f32[4]    ->  norm/scale       f32[4]",
+        "pooler.bias      f32[2]    ->                             carry",
+        "kept to be written back, 1: ['pooler.bias']",
+        "left over in the source, 1: ['extra']",
+        "missing for `like`, 1: ['norm/bias']",
+        "norm/scale: expected f32[5] in `like`, got f32[4]",
+    ]
+    assert max(map(len, plan.text(40).splitlines())) <= 52  # a line holds at least a name and a shape
+
+
+def test_all_problems_are_one_error_and_nothing_is_changed():
+    like = spec_of_blocks(2)
+    source = {"layers.0.weight": numbers(4, 5), "layers.0.bias": numbers(4, dtype="float64"), "other": numbers(1)}
+    says(
+        pt.StructureError,
+        "cannot convert a dict:\n"
+        "  'blocks/0/bias': expected f32[4] in `like`, got f64[4] from the source\n"
+        "  'blocks/0/kernel': expected f32[4,4] in `like`, got f32[5,4] from the source\n"
+        "  missing from the source: ['blocks/1/bias', 'blocks/1/kernel']\n"
+        "  no row takes 'other' of the source\n"
+        "A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out.",
+        BLOCKS.apply, source, like=like,
+    )  # fmt: skip
+
+
+def test_a_square_kernel_is_not_taken_as_it_is_in_silence():
+    silent = Table({"a.weight": "a/kernel"})
+    source = {"a.weight": numbers(4, 4)}
+    says(
+        pt.StructureError,
+        "cannot convert a dict: 'a.weight' [4, 4] becomes 'a/kernel', and its shape does not tell whether it is to be"
+        " transposed: say `linear` or `conv` in its row, or `as_is`.",
+        silent.apply, source,
+    )  # fmt: skip
+    with pytest.raises(pt.StructureError, match="does not tell"):
+        silent.inverse.apply({"a/kernel": numbers(4, 4)})
+    said = Table({"a.weight": ("a/kernel", c.as_is)})
+    np.testing.assert_array_equal(said.apply(source)["a/kernel"], source["a.weight"])
+    assert silent.apply({"a.weight": numbers(4)})["a/kernel"].shape == (4,)
+    for shape in ((3, 3, 3, 3), (1, 1, 1, 1)):  # kernels of convolutions whose shape fits both
+        with pytest.raises(pt.StructureError, match=r"does not tell|expected"):
+            silent.apply({"a.weight": numbers(*shape)}, like={"a": {"kernel": pt.Param(shape)}})
+
+
+def test_two_names_that_become_one_are_refused():
+    table = Table({"a.x": "t/x", "b.*": "t/*"})
+    says(
+        pt.StructureError,
+        "cannot convert a dict: 'a.x' and 'b.x' both become 't/x'.",
+        table.apply, {"a.x": numbers(1), "b.x": numbers(1)},
+    )  # fmt: skip
+
+
+def test_a_part_of_what_a_row_joins_is_refused():
+    table = Table({("*.q", "*.k"): ("*/qk", c.concatenate(2))})
+    assert table.apply({"0.q": numbers(2), "0.k": numbers(2)})["0/qk"].shape == (4,)
+    says(
+        pt.StructureError,
+        "cannot convert a dict: the row '*.q', '*.k' -> '*/qk', concatenate(2) takes '0.q' together with '0.k', which the"
+        " source lacks.",
+        table.apply, {"0.q": numbers(2)},
+    )  # fmt: skip
+
+
+def test_values_that_do_not_fit_an_operation_are_refused_together():
+    table = Table({"*.bias": ("*.b_ih", "*.b_hh", c.zero_fill())}).inverse
+    ones = {"0.b_ih": numbers(2), "0.b_hh": np.ones(2), "1.b_ih": numbers(2), "1.b_hh": np.ones(2)}
+    ones = {name: array.astype("f4") for name, array in ones.items()}
+    with pytest.raises(pt.StructureError) as raised:
+        table.apply(ones)
+    assert str(raised.value).count("is not zero") == 2
+
+
+def test_casts_are_said():
+    table = Table({"w": "w"})
+    like = {"w": pt.Param((3,), "bfloat16")}
+    with pytest.raises(pt.StructureError, match="expected bf16"):
+        table.apply({"w": numbers(3)}, like=like)
+    assert table.apply({"w": numbers(3)}, like=like, cast=True)["w"].dtype == jnp.bfloat16
+    with pytest.raises(pt.StructureError, match=r"1.00000002"):
+        table.apply({"w": np.array([1e20, 0, 0], "f4")}, like={"w": pt.Param((3,), "float16")}, cast=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"a.*": "b/c"}, "the wildcards of 'b/c' do not correspond to those of 'a.*' one to one, in order"),
+        ({"a.**": "b/*"}, "the wildcards of 'b/*' do not correspond to those of 'a.**'"),
+        (
+            {"a": ("b", "c")},
+            "as_is changes one array, and the row has 1 name on the left and 2 on the right: say one that splits",
+        ),
+        ({"a": ("b", c.split(3))}, "split(3) takes 1 name on the left and 3 on the right, and the row has 1"),
+        ({"a": (c.linear, "b")}, "expected patterns, then at most one operation"),
+        ({"a": 3}, "expected patterns, then at most one operation"),
+        ({"a[": "b"}, "bad pattern 'a['"),
+        ({"a/{b/c,d}": "a/{b/c,d}"}, "braces that hold a whole path cannot be written back"),
+        ("a -> b", "a table is a dict, names of the source -> names of the target; got 'a -> b'"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(rows, message):
+    with pytest.raises(pt.PatternError) as raised:
+        Table(rows)
+    assert message in str(raised.value)
+
+
+def test_all_rows_that_make_no_sense_are_listed():
+    with pytest.raises(pt.PatternError) as raised:
+        Table({"a.*": "b", "c": ("d", "e"), "fine": "fine"})
+    assert len(str(raised.value).splitlines()) == 2
+
+
+# ---------------------------------------------------------------------------- sources of all kinds
+
+
+class Net(eqx.Module):
+    layers: list
+    activation: object = jax.nn.relu
+
+
+def test_modules_and_states_of_other_frameworks_are_sources_and_targets():
+    net = Net([eqx.nn.Linear(4, 4, key=jax.random.key(0)), eqx.nn.Linear(4, 4, key=jax.random.key(1))])
+    params = BLOCKS_OF_LAYERS.apply(net, like=spec_of_blocks(2))
+    np.testing.assert_array_equal(params["blocks/1/kernel"], net.layers[1].weight.T)
+    again = BLOCKS_OF_LAYERS.inverse.apply(params, like=net)
+    assert isinstance(again, Net)
+    assert again.activation is net.activation
+    chex.assert_trees_all_equal(eqx.filter(again, eqx.is_array), eqx.filter(net, eqx.is_array))
+
+    layer = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    state = nnx.state(layer)
+    table = Table({"kernel": ("a/kernel", c.as_is), "bias": "a/bias"})
+    params = table.apply(nnx.to_pure_dict(state))
+    np.testing.assert_array_equal(params["a/kernel"], layer.kernel[...])
+
+
+BLOCKS_OF_LAYERS = Table({"layers/*/weight": ("blocks/*/kernel", c.linear), "layers/*/bias": "blocks/*/bias"})
+
+
+def test_modules_and_state_dicts_of_pytorch_are_sources_and_targets():
+    torch = pytest.importorskip("torch")
+    net = torch.nn.ModuleDict({"layers": torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))})
+    for source in (net, net.state_dict()):
+        params = BLOCKS.apply(source, like=spec_of_blocks())
+        np.testing.assert_array_equal(params["blocks/2/kernel"], net["layers"][2].weight.detach().numpy().T)
+    doubled = jax.tree.map(lambda leaf: 2 * leaf, params)
+    state = BLOCKS.inverse.apply(doubled, like=net.state_dict())
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    before = net["layers"][2].weight.detach().clone()
+    net.load_state_dict(state)
+    assert torch.equal(net["layers"][2].weight, 2 * before)
+
+
+def test_tensors_of_narrow_dtypes_come_through():
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int8, torch.bool, torch.complex64):
+        source = {"w": torch.ones(2, 3).to(dtype)}
+        table = Table({"w": ("v", c.linear)})
+        back = table.inverse.apply(table.apply(source), like=source)
+        assert torch.equal(back["w"].view(torch.uint8), source["w"].contiguous().view(torch.uint8))
+
+
+def test_files_are_sources(tmp_path):
+    pt.save(tmp_path / "m.safetensors", pytorch_like())
+    params = BLOCKS.apply(tmp_path / "m.safetensors", like=spec_of_blocks())
+    chex.assert_trees_all_equal(params, BLOCKS.apply(pytorch_like(), like=spec_of_blocks()))
+    with pt.open(tmp_path / "m.safetensors") as file:
+        assert BLOCKS.plan(file).ok
+    with pytest.raises(FileNotFoundError):
+        BLOCKS.apply(tmp_path / "none.safetensors")
+    pt.save(tmp_path / "stacked.safetensors", pt.stacks.stack(params, "blocks"))
+    same_arrays(BLOCKS.inverse.apply(tmp_path / "stacked.safetensors"), pytorch_like())
+
+
+def test_a_spec_can_be_planned_but_not_converted():
+    table = BLOCKS.inverse
+    assert table.plan(spec_of_blocks()).ok
+    with pytest.raises(pt.FileError, match="not drawn yet"):
+        table.apply(spec_of_blocks())
+
+
+@pytest.mark.parametrize("source", [{}, 3.0, jax.nn.relu, {"f": jax.nn.relu}, None, []])
+def test_what_holds_no_array_is_no_source(source):
+    with pytest.raises(pt.PtreeError):
+        BLOCKS.apply(source)
+
+
+def test_arrays_are_not_copied_where_nothing_changes_them():
+    source = {"w": numbers(4)}
+    assert Table({"w": "v"}).apply(source)["v"] is source["w"]
+
+
+def test_a_table_prints_itself():
+    assert repr(BLOCKS) == (
+        "Table(\n  'layers.*.weight' -> 'blocks/*/kernel', linear\n  'layers.*.bias' -> 'blocks/*/bias'\n)"
+    )
+    assert len(BLOCKS) == 2
+    assert hash(BLOCKS) == hash(BLOCKS.inverse.inverse)
