@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +12,7 @@ from .._errors import FileError
 from .._stored.locations import checked_path
 from .._words import quoted, suggestion
 from .foreign_file import ForeignFile
+from .zip_directory import member_names
 
 _FIRST_BYTES = 64
 
@@ -35,11 +36,8 @@ class Candidate:
         """The names in a zip archive; empty if it is none, or a damaged one."""
         if not self.first_bytes.startswith(b"PK"):
             return ()
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return tuple(archive.namelist())
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            return ()
+        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return member_names(data)
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,60 @@ class Format:
     open: Callable[[str], ForeignFile]
 
 
-FORMATS: tuple[Format, ...] = ()
+def _open_torch_zip(path: str) -> ForeignFile:
+    from .torch_zip import open_torch_zip
+
+    return open_torch_zip(path)
+
+
+def _open_torch_legacy(path: str) -> ForeignFile:
+    from .torch_legacy import open_torch_legacy
+
+    return open_torch_legacy(path)
+
+
+def _is_torch_zip(candidate: Candidate) -> bool:
+    return any(f"/{name}".endswith("/data.pkl") for name in candidate.zip_members)
+
+
+def _is_torch_legacy(candidate: Candidate) -> bool:
+    """Whether it begins with a pickle of the magic number of torch.save, 0x1950a86a20f9469cfc6c."""
+    first = candidate.first_bytes
+    return first.startswith(b"\x80") and b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in first[:32]
+
+
+FORMATS: tuple[Format, ...] = (
+    Format("PyTorch (zip)", _is_torch_zip, _open_torch_zip),
+    Format("PyTorch (legacy)", _is_torch_legacy, _open_torch_legacy),
+)
 """Asked in this order; the first that matches opens the file."""
+
+
+_OTHERS = (
+    *[
+        (
+            bytes([0x80, protocol]),
+            "it is a pickle that torch.save did not write, and which can run any code: where it was written, load it with"
+            " pickle.load, and save a dict of its arrays",
+        )
+        for protocol in (2, 3, 4, 5)
+    ],
+    (b"PK", "it is a zip archive that is cut short or damaged, or of no program that ptree knows"),
+    (b"\x93NUMPY", "it is an .npy file with a single array: open it with numpy.load"),
+    (b"version https://git-lfs", "it is a pointer of Git LFS, in the place of the file: `git lfs pull` fetches that"),
+    (b"<!DOCTYPE html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
+    (b"<html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
+    (b"\x1f\x8b", "it is compressed with gzip: unpack it first"),
+)
+"""The first bytes of files that are not read, and what to do with them."""
 
 
 def format_of(path: str) -> Format | None:
     """Find the format of what is at a path; None if it is none of another framework."""
-    candidate = Candidate(path)
+    return _matching(Candidate(path))
+
+
+def _matching(candidate: Candidate) -> Format | None:
     return next((form for form in FORMATS if form.matches(candidate)), None)
 
 
@@ -72,15 +117,23 @@ def open_foreign(path: str | os.PathLike[str]) -> ForeignFile:
         OSError: the file is not there or cannot be read.
     """
     text = checked_path(path, "read(path)")
-    form = format_of(text)
+    candidate = Candidate(text)
+    form = _matching(candidate)
     if form is not None:
         return form.open(text)
     if not os.path.exists(text):
         raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
-    raise FileError(f"cannot read {quoted(text)}: {_NOT_READ}")
+    raise FileError(f"cannot read {quoted(text)}: {why_not_read(candidate)}")
 
 
-_NOT_READ = "it is of no format that ptree reads"
+def why_not_read(candidate: Candidate) -> str:
+    """Say of what kind a file is that no reader matches, and what to do with it."""
+    for mark, problem in _OTHERS:
+        if candidate.first_bytes.startswith(mark):
+            return problem
+    if os.path.isfile(candidate.path) and not candidate.first_bytes:
+        return "it is empty"
+    return "it is of no format that ptree reads"
 
 
 def _nearest_file(path: str) -> str:
