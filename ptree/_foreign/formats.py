@@ -74,9 +74,97 @@ def _is_torch_legacy(candidate: Candidate) -> bool:
     return first.startswith(b"\x80") and b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19" in first[:32]
 
 
+# ------------------------------------------------------------------- arrays by name, without code
+
+
+def _is_mxnet(candidate: Candidate) -> bool:
+    return candidate.first_bytes.startswith(b"\x12\x01" + bytes(14))  # 0x112 and 0, in 8 bytes each
+
+
+def _open_mxnet(path: str) -> ForeignFile:
+    from .mxnet_params import open_mxnet
+
+    return open_mxnet(path)
+
+
+def _is_hdf5(candidate: Candidate) -> bool:
+    return candidate.first_bytes.startswith(b"\x89HDF\r\n\x1a\n")
+
+
+def _open_hdf5(path: str) -> ForeignFile:
+    from .keras_files import open_h5_file
+
+    return open_h5_file(path)
+
+
+def _is_keras(candidate: Candidate) -> bool:
+    return {"config.json", "metadata.json"} <= set(candidate.zip_members)
+
+
+def _open_keras(path: str) -> ForeignFile:
+    from .keras_files import open_keras
+
+    return open_keras(path)
+
+
+def _is_npz(candidate: Candidate) -> bool:
+    return candidate.path.endswith(".npz") or any(name.endswith(".npy") for name in candidate.zip_members)
+
+
+def _open_npz(path: str) -> ForeignFile:
+    from .npz_file import NpzFile
+
+    return NpzFile(path)
+
+
+def _is_gguf(candidate: Candidate) -> bool:
+    return candidate.first_bytes.startswith(b"GGUF")
+
+
+def _open_gguf(path: str) -> ForeignFile:
+    from .gguf_file import open_gguf
+
+    return open_gguf(path)
+
+
+def _is_tensorflow(candidate: Candidate) -> bool:
+    from .tensorflow_checkpoint import checkpoint_index
+
+    return checkpoint_index(candidate.path) is not None
+
+
+def _open_tensorflow(path: str) -> ForeignFile:
+    from .tensorflow_checkpoint import open_tensorflow
+
+    return open_tensorflow(path)
+
+
+def _is_msgpack(candidate: Candidate) -> bool:
+    """A file of Flax begins with a map, whose first key is a text; a safetensors file may begin with any bytes."""
+    first = candidate.first_bytes
+    if not first or first[8:9] == b"{":
+        return False
+    header = {0xDE: 3, 0xDF: 5}.get(first[0], 1 if 0x81 <= first[0] <= 0x8F else 0)
+    key = first[header : header + 1]
+    return header > 0 and key != b"" and (0xA0 <= key[0] <= 0xBF or key[0] in (0xD9, 0xDA, 0xDB))
+
+
+def _open_msgpack(path: str) -> ForeignFile:
+    from .flax_msgpack import open_msgpack
+
+    return open_msgpack(path)
+
+
 FORMATS: tuple[Format, ...] = (
     Format("PyTorch (zip)", _is_torch_zip, _open_torch_zip),
     Format("PyTorch (legacy)", _is_torch_legacy, _open_torch_legacy),
+    Format("MXNet params", _is_mxnet, _open_mxnet),
+    Format("HDF5", _is_hdf5, _open_hdf5),
+    Format("Keras", _is_keras, _open_keras),
+    Format("NumPy npz", _is_npz, _open_npz),
+    Format("GGUF", _is_gguf, _open_gguf),
+    Format("TensorFlow checkpoint", _is_tensorflow, _open_tensorflow),
+    Format("Flax msgpack", _is_msgpack, _open_msgpack),
 )
 """Asked in this order; the first that matches opens the file."""
 

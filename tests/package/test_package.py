@@ -121,7 +121,15 @@ def test_what_is_imported_is_what_is_required():
     required = {distribution(requirement) for requirement in PROJECT["dependencies"]}
     assert {name for name, inner in foreign if not inner} <= required
     assert required <= {name for name, _ in foreign}
-    assert {name for name, _ in foreign} - required == {"matplotlib", "optax", "orbax", "torch", "treescope"}
+    assert {name for name, _ in foreign} - required == {
+        "gguf",
+        "h5py",
+        "matplotlib",
+        "optax",
+        "orbax",
+        "torch",
+        "treescope",
+    }
 
 
 def test_messages_name_extras_that_there_are():
