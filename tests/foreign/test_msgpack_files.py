@@ -51,7 +51,11 @@ def test_every_dtype_is_read(tmp_path, tree):
         for name, array in expected.items():
             found = file.read(name)
             np.testing.assert_array_equal(found, array)
-            assert (found.dtype, found.shape) == (array.dtype, array.shape) == (file.arrays[name].dtype, file.arrays[name].shape)
+            assert (
+                (found.dtype, found.shape)
+                == (array.dtype, array.shape)
+                == (file.arrays[name].dtype, file.arrays[name].shape)
+            )
 
 
 def test_numbers_of_python_and_numpy_texts_and_nothing(tmp_path):
@@ -122,7 +126,9 @@ def test_other_messages_are_refused(tmp_path):
 def test_arrays_without_numbers_are_named(tmp_path):
     file = tmp_path / "a.msgpack"
     odd = msgpack.packb(([2], "datetime64", b"0" * 16))
-    file.write_bytes(msgpack.packb({"date": msgpack.ExtType(1, odd), "other": msgpack.ExtType(9, b"x"), "raw": b"xyz", "n": 1}))
+    file.write_bytes(
+        msgpack.packb({"date": msgpack.ExtType(1, odd), "other": msgpack.ExtType(9, b"x"), "raw": b"xyz", "n": 1})
+    )
     with open_msgpack(str(file)) as opened:
         assert {name: array.problem for name, array in opened.arrays.items()} == {
             "date": "has the dtype 'datetime64', which is not known",
@@ -134,7 +140,12 @@ def test_arrays_without_numbers_are_named(tmp_path):
 
 def test_damaged_files(tmp_path, monkeypatch):
     monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 16)
-    tree = {"p": {"w": np.arange(6.0).reshape(2, 3), "b": np.ones(2, ml_dtypes.bfloat16)}, "n": 5, "c": 1j, "s": np.int8(3)}
+    tree = {
+        "p": {"w": np.arange(6.0).reshape(2, 3), "b": np.ones(2, ml_dtypes.bfloat16)},
+        "n": 5,
+        "c": 1j,
+        "s": np.int8(3),
+    }
     data = saved(tmp_path, tree).read_bytes()
     refused, count = check_damaged(open_msgpack, tmp_path / "b", cut(data))
     assert refused == count == len(data)

