@@ -107,4 +107,8 @@ SLOW = {
     "test_every_changed_byte_is_an_error_or_of_no_account",
     "test_hostile_files_need_little_memory",
     "test_torchscript_is_refused",
+    # programs that are run in another process
+    "test_a_program_runs_where_ptree_cannot_be_imported",
+    "test_a_users_own_export_over_trees_is_read_in_a_new_process_with_ptree",
+    "test_a_function_of_linen",
 }

@@ -1,6 +1,7 @@
 """In from other frameworks, out to other software: tables of names and operations, files, proof by numbers, exports.
 
-This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks.
+This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks,
+and on `look`, which writes results to terminals and JSON.
 """
 
 # a conversion, planned, applied and inverted
@@ -37,3 +38,12 @@ from ._operations.public import swap as swap  # two axes in each other's place
 from ._operations.public import unstack as unstack  # the inverse of stack
 from ._operations.public import weight_norm as weight_norm  # g * v / ||v||; one way
 from ._operations.public import zero_fill as zero_fill  # an array, and zeros of its shape
+
+# isort: split
+# proof by numbers, and out to other software
+from ._stablehlo.to_stablehlo import StableHlo as StableHlo  # what to_stablehlo wrote
+from ._stablehlo.to_stablehlo import to_stablehlo as to_stablehlo  # a function for any process with JAX
+from ._verify.comparison import Comparison as Comparison  # one value of the source beside ours
+from ._verify.verification import Verification as Verification  # what verify found
+from ._verify.verification import VerificationError as VerificationError  # the error of Verification.check
+from ._verify.verify import verify as verify  # both functions on the same inputs
