@@ -41,6 +41,8 @@ from ._operations.public import zero_fill as zero_fill  # an array, and zeros of
 
 # isort: split
 # proof by numbers, and out to other software
+from ._onnx.to_onnx import OnnxFile as OnnxFile  # what to_onnx wrote
+from ._onnx.to_onnx import to_onnx as to_onnx  # a function for ONNX Runtime and other software
 from ._stablehlo.to_stablehlo import StableHlo as StableHlo  # what to_stablehlo wrote
 from ._stablehlo.to_stablehlo import to_stablehlo as to_stablehlo  # a function for any process with JAX
 from ._verify.comparison import Comparison as Comparison  # one value of the source beside ours
