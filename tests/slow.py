@@ -108,6 +108,7 @@ SLOW = {
     "test_hostile_files_need_little_memory",
     "test_torchscript_is_refused",
     # programs that are run in another process
+    "test_what_the_example_writes_for_pytorch_gives_the_same_logits",
     "test_a_program_runs_where_ptree_cannot_be_imported",
     "test_a_users_own_export_over_trees_is_read_in_a_new_process_with_ptree",
     "test_a_function_of_linen",
