@@ -40,7 +40,7 @@ def parser() -> Parser:
     """The parser of the command line; a command's function is `run` of what it parses."""
     whole = Parser(
         prog="ptree",
-        description="Look at files of parameters: safetensors, shards, npz, folders of checkpoints.",
+        description="Look at files of parameters: safetensors, shards, npz, PyTorch, folders of checkpoints.",
         epilog=_EXIT_CODES,
     )
     whole.add_argument("--version", action="version", version=f"ptree {ptree.__version__}")

@@ -10,7 +10,7 @@ from .._errors import FileError, PathError
 from .._words import printable, quoted
 from .output import Commands, add_output_arguments, write
 
-_FILE = "a .safetensors or .npz file, an index of shards, a folder of either, of checkpoints, or of Orbax"
+_FILE = "a .safetensors, .npz or .pt file, an index of shards, a folder of either, of checkpoints, or of Orbax"
 _PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' takes away"
 
 

@@ -72,6 +72,8 @@ class Hdf5File(ForeignFile):
     ):
         self.path, self.format = path, format
         self.aliases, self.metadata = {}, dict(metadata)
+        self.around: IO[bytes] | RawIOBase | None = None
+        """The open file that the HDF5 file is read from, where it is not opened by its path."""
         self._file, self._datasets = file, dict(datasets)
         self.arrays = {name: described(name, dataset) for name, dataset in self._datasets.items()}
 
@@ -101,6 +103,8 @@ class Hdf5File(ForeignFile):
 
     def close(self) -> None:
         self._file.close()
+        if self.around is not None:
+            self.around.close()
 
 
 def described(name: str, dataset: Dataset) -> ForeignArray:

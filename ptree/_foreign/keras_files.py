@@ -6,7 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -25,6 +25,8 @@ CONFIG_MEMBER = "config.json"
 _MOST_CONFIG = 1 << 27
 _MOST_EXPANSION = 100
 """Keras stores weights uncompressed: a member that grows more than this is refused."""
+_TOP_LEVEL = "top_level_model_weights"
+"""The group of Keras 2 for variables that belong to no layer."""
 _OPTIMIZER = ("optimizer", "optimizer_weights")
 
 
@@ -100,8 +102,8 @@ def _texts(values: Any) -> list[str]:
 
 def _legacy(path: str, file: Group, weights: Group) -> Hdf5File:
     layers = attribute_names(weights, "layer_names") or []
-    if "top_level_model_weights" in weights:
-        layers = [*layers, "top_level_model_weights"]
+    if _TOP_LEVEL in weights:
+        layers = [*layers, _TOP_LEVEL]
     datasets: dict[str, Dataset] = {}
     for layer in layers:
         datasets = _merged(path, datasets, _legacy_layer(weights[layer], layer))
@@ -115,17 +117,20 @@ def _legacy(path: str, file: Group, weights: Group) -> Hdf5File:
 
 
 def _legacy_layer(group: Group, layer: str) -> dict[str, Dataset]:
-    """The weights of a layer: the first part of their names repeats that of the layer, unless the layer is a model."""
     datasets: dict[str, Dataset] = {}
     for weight in attribute_names(group, "weight_names") or []:
-        plain = _plain(weight)
-        if layer == "top_level_model_weights" or plain.startswith(f"{layer}/"):
-            name = plain
-        else:
-            name = f"{layer}/{plain}"
+        name = _legacy_name(layer, _plain(weight))
         # a name that another weight has already keeps its number: `kernel:1`
         datasets[weight if name in datasets else name] = group[weight]
     return datasets
+
+
+def _legacy_name(layer: str, weight: str) -> str:
+    """The name of a weight from that of its layer on, which it may repeat: `net/hidden/kernel` in `hidden` is `hidden/kernel`."""
+    if layer == _TOP_LEVEL:
+        return weight
+    _, is_repeated, inside = f"/{weight}".partition(f"/{layer}/")
+    return f"{layer}/{inside if is_repeated else weight}"
 
 
 def _plain(name: str) -> str:
@@ -153,14 +158,16 @@ def open_keras(path: str) -> Hdf5File:
     with open_archive(path, ".keras file") as archive, _damage_of_archive(path):
         config = _config(path, archive)
         content = _unpacked(path, archive)
-    file = open_h5(path, content)
-    try:
+    with ExitStack() as opened:
+        opened.callback(content.close)
+        file = open_h5(path, content)
+        opened.callback(file.close)
         with damage_as_file_error(path):
             datasets = named_by_layers(all_datasets(file), config)
-            return Hdf5File(path, "Keras", file, _optimizer_last(datasets), _versions(config))
-    except BaseException:
-        file.close()
-        raise
+            keras_file = Hdf5File(path, "Keras", file, _optimizer_last(datasets), _versions(config))
+        opened.pop_all()
+    keras_file.around = content
+    return keras_file
 
 
 @contextmanager
@@ -186,7 +193,7 @@ def _unpacked(path: str, archive: zipfile.ZipFile) -> IO[bytes] | MemberFile:
         )
     if is_stored(member):
         return _in_place(path, member)
-    copy = TemporaryFile()  # noqa: SIM115  # closed with the HDF5 file, which reads it
+    copy = TemporaryFile()  # noqa: SIM115  # closed with the file of Keras, which reads it
     with archive.open(member) as packed:
         shutil.copyfileobj(packed, copy)
     copy.seek(0)

@@ -25,6 +25,22 @@ def paths_of_names(names: Iterable[str]) -> dict[str, str]:
     return paths
 
 
+def paths_of_nested_names(names: Iterable[str]) -> dict[str, str]:
+    """The path of each name of a file in which names with dots lie in dicts, joined with slashes: both are slashes.
+
+    >>> paths_of_nested_names(["model/h.0.w", "optimizer/lr"])
+    {'model/h/0/w': 'model/h.0.w', 'optimizer/lr': 'optimizer/lr'}
+    """
+    names = list(names)
+    dotted = {name.replace("/", "."): name for name in names}
+    if len(dotted) < len(names):
+        return {name: name for name in names}
+    paths = paths_of_names(dotted)
+    if any("/" not in path and "." in path for path in paths):  # some name is no path
+        return {name: name for name in names}
+    return {path: dotted[name] for path, name in paths.items()}
+
+
 def with_slashes(text: str) -> str:
     """A name with dots, or a pattern of such names, as a path.
 

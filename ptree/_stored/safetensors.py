@@ -20,6 +20,13 @@ _RUN = 1 << 24
 """Bytes that are hashed at a time, of a leaf that is not to be in memory as a whole."""
 
 
+def aligned_memory(count: int) -> np.ndarray:
+    """New memory of so many bytes: NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on."""
+    memory = np.empty(count + ALIGNED, np.uint8)
+    first = -memory.ctypes.data % ALIGNED
+    return memory[first : first + count]
+
+
 class SafetensorsFile:
     """An open safetensors file; only its header is read until a leaf is asked for.
 
@@ -59,10 +66,7 @@ class SafetensorsFile:
         """Read bytes into new memory, aligned so that JAX can use it without a copy; or give those of the mapped file."""
         if self._map is not None:
             return np.frombuffer(self._map, np.uint8, count, start) if count else np.empty(0, np.uint8)
-        memory = np.empty(count + ALIGNED, np.uint8)
-        # NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on
-        first = -memory.ctypes.data % ALIGNED
-        memory = memory[first : first + count]
+        memory = aligned_memory(count)
         self._fill(memory, start)
         return memory
 

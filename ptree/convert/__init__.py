@@ -4,6 +4,11 @@ This room stands on `files`, whose readers and kinds of leaves it uses, and on `
 and on `look`, which writes results to terminals and JSON.
 """
 
+# files of other frameworks
+from ._files import read as read  # all arrays of a file, by name
+from ._files import write as write  # named arrays as a file
+
+# isort: split
 # a conversion, planned, applied and inverted
 from ._table.plan import Plan as Plan  # what a table would do
 from ._table.table import Table as Table  # names of a source -> names of a target

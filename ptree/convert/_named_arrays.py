@@ -45,6 +45,11 @@ class NamedArray:
     same_as: str = ""
     """The path of the array that has the very same numbers: the source of a tie, the whole of a layer; empty for no other."""
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether this is one layer of a stacked array."""
+        return STACKED in self.same_as.split("/") and STACKED not in self.path.split("/")
+
 
 class NamedArrays:
     """The arrays of a source by path, in its order."""

@@ -20,6 +20,7 @@ from .._errors import FileError, PtreeError
 from .._stored.locations import checked_path, is_orbax
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, quoted, with_fixes
+from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._open import File
@@ -63,8 +64,8 @@ def load(
     (8,)
 
     Args:
-        path: the file; a folder with `model.safetensors` or an index of shards; or a checkpoint by Orbax, of `Checkpoints`
-            or another program.
+        path: the file; a folder with `model.safetensors` or an index of shards; a checkpoint by Orbax, of `Checkpoints`
+            or another program; or a file of another framework, such as PyTorch's `.pt`, which is read without it.
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
@@ -172,9 +173,11 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
 
 
 def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
-    """Open the tree that is saved at a path: one file, shards, or a checkpoint by Orbax."""
+    """Open the tree that is saved at a path: one file, shards, a file of another framework, or a checkpoint by Orbax."""
     if not (is_orbax(path) or is_tree_of_orbax(path)):
         refuse_folder_of_checkpoints(path)
+        if is_foreign_file(path):
+            return ForeignTree(path, mmap=mmap)
         return File(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")

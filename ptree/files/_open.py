@@ -20,6 +20,7 @@ from .._stored.stored_leaf import StoredLeaf
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
+from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
 from ._open_leaf import OpenAlias, OpenLeaf
 from ._placement import array_on_devices
@@ -29,7 +30,7 @@ from ._threads import thread_pool
 """How often to look for a file while others save the tree as one file and as shards in turn."""
 
 
-def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False) -> File:
+def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False) -> File | ForeignTree:
     """Open a file: names, shapes, sizes and metadata are known at once, and data are read when asked for.
 
     >>> import tempfile, ptree as pt, numpy as np
@@ -48,7 +49,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     would cut to 32 bits come as NumPy's. A leaf of a dtype that this ptree does not know is an error when it is read.
 
     Args:
-        path: a file that `ptree.save` or any other program wrote.
+        path: a file that `ptree.save` or any other program wrote; also one of another framework, such as PyTorch's `.pt`,
+            whose names are the framework's, and whose leaves are compared with checksums where its format has them.
         verify: compare what is read with the checksums.
         mmap: map the file instead of reading it: arrays use its memory, and need none of their own. `save` to the
             same path leaves them as they are; a program that writes into the file changes them.
@@ -60,7 +62,10 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
         FileError: no whole safetensors file, or one whose header is damaged.
         OSError: the file is not there or cannot be read.
     """
-    return File(checked_path(path, "open(path)"), verify=verify, mmap=mmap)
+    text = checked_path(path, "open(path)")
+    if is_foreign_file(text):
+        return ForeignTree(text, mmap=mmap)
+    return File(text, verify=verify, mmap=mmap)
 
 
 class File(SavedTree, Mapping[str, OpenLeaf]):

@@ -399,3 +399,20 @@ def test_a_table_prints_itself():
     )
     assert len(BLOCKS) == 2
     assert hash(BLOCKS) == hash(BLOCKS.inverse.inverse)
+
+
+def test_what_is_filled_shares_no_memory_with_the_source():
+    torch = pytest.importorskip("torch")  # whose memory is aligned so that JAX would use it
+    table = Table({"w": "w", "v": ("v", c.linear)})
+    source = {"w": torch.zeros(4096), "v": torch.zeros(64, 64)}
+    for like in (
+        {"w": pt.Param((4096,)), "v": pt.Param((64, 64))},
+        {"w": np.zeros(4096, "f4"), "v": np.zeros((64, 64), "f4")},
+    ):
+        params = table.apply(source, like=like)
+        source["w"] += 1
+        source["v"] += 1
+        assert not np.asarray(params["w"]).any()
+        assert not np.asarray(params["v"]).any()
+        source["w"] -= 1
+        source["v"] -= 1

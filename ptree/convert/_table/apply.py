@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..._edit import leaves, replace_leaves
 from ..._errors import FileError, StructureError
-from ..._tree import PyTree
+from ..._tree import Leaf, PyTree
 from ..._words import lines, quoted
-from ...files._kinds import adopted
+from ...files._kinds import JAX_ARRAY, adopted, kind_of, refuse_cut
 from ...files._placement import all_placed, targets_of_like
 from ...files._template import Allowed, Fit, fit
 from .._named_arrays import NamedArrays
@@ -81,6 +82,18 @@ def _filled(plan: Plan, like: PyTree, results: Mapping[str, np.ndarray], cast: b
     if error is not None:
         raise StructureError(str(error))
     template = dict(leaves(like))
-    filled = {path: adopted(value, template[path], path) for path, value in fitted.values.items()}
+    filled = {path: _adopted(value, template[path], path) for path, value in fitted.values.items()}
     kept = {path: template[path] for path in fitted.report.kept}
     return replace_leaves(like, all_placed({**filled, **kept}, targets_of_like(like)))
+
+
+def _adopted(value: Leaf, like: Leaf, path: str) -> Leaf:
+    """A result as a leaf of the kind of `like`, in memory of its own: the source's may be changed, or be a mapped file."""
+    if not isinstance(value, np.ndarray):
+        return adopted(value, like, path)
+    if isinstance(like, np.ndarray):
+        return value.copy()
+    if kind_of(like) in (None, JAX_ARRAY):
+        refuse_cut({path: value.dtype}.items())
+        return jnp.array(value)  # `device_put` would use NumPy's memory, also with may_alias=False
+    return adopted(value, like, path)

@@ -28,7 +28,7 @@ class Matches:
     def __init__(self, rows: Sequence[Row], arrays: NamedArrays):
         self._rows, self._arrays = rows, arrays
         self._literal = _literal_rows(rows)
-        self._wild = [number for number, row in enumerate(rows) if not _is_literal(row)]
+        self._by_ending = _rows_by_ending(rows)
         self._taken: set[str] = set()
         # (row, captures) -> the arrays at the places of the row's patterns
         self._groups: dict[tuple[int, Captures], dict[int, NamedArray]] = {}
@@ -49,13 +49,21 @@ class Matches:
     def _place_of(self, path: str) -> tuple[int, int, Captures] | None:
         """The first row that matches a name: its number, which of its patterns, and what the wildcards stand for."""
         literal = self._literal.get(path)
-        for number in self._wild:
+        for number in self._rows_to_try(path):
             if literal is not None and literal[0] < number:
                 break
             found = self._in_row(number, path)
             if found is not None:
                 return found
         return None if literal is None else (*literal, ())
+
+    def _rows_to_try(self, path: str) -> list[int]:
+        """The rows with wildcards that may take a name, by its last two segments: few of the many rows of a large table."""
+        segments = path.split("/")
+        numbers: set[int] = set()
+        for length in range(3):
+            numbers.update(self._by_ending.get(tuple(segments[-length:] if length else ()), ()))
+        return sorted(numbers)
 
     def _in_row(self, number: int, path: str) -> tuple[int, int, Captures] | None:
         patterns = self._rows[number].sources
@@ -96,7 +104,7 @@ class Matches:
         """The names of the arrays whose numbers no row takes, under any of their names."""
         covered = self._covered()
         return tuple(
-            array.name for path, array in self._arrays.by_path.items() if path not in covered and not _is_layer(array)
+            array.name for path, array in self._arrays.by_path.items() if path not in covered and not array.is_layer
         )
 
     def _covered(self) -> set[str]:
@@ -104,7 +112,7 @@ class Matches:
         covered = set(self._taken)
         layers: dict[str, list[str]] = {}
         for path, array in self._arrays.by_path.items():
-            if _is_layer(array):
+            if array.is_layer:
                 layers.setdefault(array.same_as, []).append(path)
             elif array.same_as and (path in covered or array.same_as in covered):
                 covered |= {path, array.same_as}
@@ -114,14 +122,19 @@ class Matches:
         return covered
 
 
-def _is_layer(array: NamedArray) -> bool:
-    """Whether this is one layer of a stacked array."""
-    return STACKED in array.same_as.split("/") and STACKED not in array.path.split("/")
-
-
 def _is_literal(row: Row) -> bool:
     """Whether a row has no wildcards, so that its names can be looked up."""
     return all(pattern.compiled.literal is not None for pattern in row.sources)
+
+
+def _rows_by_ending(rows: Sequence[Row]) -> dict[tuple[str, ...], list[int]]:
+    """The last plain segments of a pattern -> the rows with wildcards that have such a pattern."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        if not _is_literal(row):
+            for pattern in row.sources:
+                found.setdefault(pattern.ending, []).append(number)
+    return found
 
 
 def _literal_rows(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:

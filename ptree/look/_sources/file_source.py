@@ -1,5 +1,5 @@
-"""Open what is at a path as a source: safetensors, shards, npz, folders of checkpoints by ptree and by Orbax. Only for Orbax JAX is
-imported."""
+"""Open what is at a path as a source: safetensors, shards, npz, files of other frameworks, folders of checkpoints by ptree and by
+Orbax. Only for Orbax JAX is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .file_kinds import kind_of_file
 from .source import Source
 from .stored_source import StoredSource
 
-_NOTHING_READ = "holds no parameters that ptree reads: a .safetensors or .npz file, model.safetensors or its index, step_N of Checkpoints, a checkpoint by Orbax"
+_NOTHING_READ = "holds no parameters that ptree reads: a .safetensors, .npz or .pt file, model.safetensors or its index, step_N of Checkpoints, a checkpoint by Orbax"
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
@@ -56,6 +56,10 @@ def _of_file(path: str) -> Source:
         from .npz_source import NpzSource  # which takes a tenth of the time of a table of another file to import
 
         return NpzSource(path)
+    if kind == "foreign":
+        from .foreign_source import ForeignSource  # with the reader of this format
+
+        return ForeignSource(path)
     if kind != "safetensors":
         raise FileError(f"cannot read {quoted(path)}: {kind}")
     return _of_safetensors(path)
