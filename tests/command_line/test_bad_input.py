@@ -53,9 +53,9 @@ def other_archive(path):
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (torch_archive, "a pickle, such as PyTorch writes"),
+        (torch_archive, "its pickle is cut short"),
         (other_archive, "a zip archive without an array of NumPy"),
-        (lambda path: path.write_bytes(pickle.dumps({"w": 1}, protocol=2)), "a pickle, such as PyTorch writes"),
+        (lambda path: path.write_bytes(pickle.dumps({"w": 1}, protocol=2)), "a pickle that torch.save did not write"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "an HDF5 file"),
         (lambda path: path.write_bytes(b"GGUF" + bytes(100)), "a GGUF file"),
         (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00" + bytes(100)), "an .npy file"),

@@ -297,7 +297,7 @@ def test_members_that_overlap_or_share_a_name_are_refused(tmp_path):
     ("content", "problem"),
     [
         (b"", "it is empty"),
-        (b"PK\x03\x04" + bytes(100), "zip archive that is cut short or damaged"),
+        (b"PK\x03\x04" + bytes(100), "zip archive that is empty, cut short or damaged"),
         (pickle.dumps([1]), "a pickle that torch.save did not write"),
         (b"<!DOCTYPE html><html>", "a page of HTML"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
