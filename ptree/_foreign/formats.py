@@ -231,7 +231,7 @@ def why_not_read(candidate: Candidate) -> str:
             return problem
     if os.path.isfile(candidate.path) and not candidate.first_bytes:
         return "it is empty"
-    return "it is of no format that ptree reads"
+    return ""
 
 
 def _nearest_file(path: str) -> str:
