@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         # back: the same file again, with the names and layouts of PyTorch
         written = Path(directory) / "model.safetensors"
-        pt.save(written, TABLE.inverse.apply(params, carried=TABLE.carried(file)), metadata={"format": "pt"})
+        convert.write(written, TABLE.inverse.apply(params, carried=TABLE.carried(file)))
         with pt.open(file) as before, pt.open(written) as after:
             assert all(np.array_equal(before[name], after[name]) for name in before)
             print(f"\nwritten back: all {len(after)} arrays are the same")

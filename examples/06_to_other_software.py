@@ -129,7 +129,7 @@ np.save(folder / "by_pytorch.npy", net(images).detach().numpy())
 
 
 def write_for_pytorch(params: pt.Tree, folder: Path) -> None:
-    pt.save(folder / "digits_pytorch.safetensors", FROM_PYTORCH.inverse.apply(params), metadata={"format": "pt"})
+    convert.write(folder / "digits_pytorch.safetensors", FROM_PYTORCH.inverse.apply(params))
 
 
 def logits_by_pytorch(params: pt.Tree, folder: Path) -> np.ndarray:

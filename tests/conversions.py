@@ -3,13 +3,6 @@
 import numpy as np
 
 import ptree as pt
-from ptree._foreign import open_foreign
-
-
-def arrays_of(path):
-    """All arrays of a file of another framework, by name."""
-    with open_foreign(path) as file:
-        return {name: file.read(name) for name in [*file.arrays, *file.aliases]}
 
 
 def assert_own_inverse(table, source, like):

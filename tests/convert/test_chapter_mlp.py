@@ -9,15 +9,11 @@ import jax
 import keras
 import numpy as np
 import pytest
-from conversions import arrays_of, assert_own_inverse, assert_same_arrays, assert_same_trees
+from conversions import assert_own_inverse, assert_same_arrays, assert_same_trees
 
 import ptree as pt
 from ptree import convert, nn
 from ptree import initializers as I
-from ptree._foreign.keras_writing import write_keras_h5, write_keras_weights
-from ptree._foreign.mxnet_params import write_mxnet
-from ptree._foreign.tensorflow_checkpoint import write_tensorflow
-from ptree._foreign.torch_write import write_torch
 from ptree.convert import carry, linear
 
 SAMPLES = Path(__file__).parent.parent / "foreign" / "samples"
@@ -78,7 +74,7 @@ def test_pytorch_in(torch, peer, tmp_path, where):
 def test_pytorch_out_and_in_again(torch, peer, tmp_path):
     assert_own_inverse(TORCH, peer.state_dict(), SPEC)
     params = net.init(jax.random.key(0), X, {"**": I.normal(0.5)})  # biases too
-    write_torch(tmp_path / "mlp.pt", TORCH.inverse.apply(params))
+    convert.write(tmp_path / "mlp.pt", TORCH.inverse.apply(params))
     state = torch.load(tmp_path / "mlp.pt", weights_only=True)
     peer.load_state_dict(state, strict=True)
     np.testing.assert_allclose(of_torch(torch, peer), net(params, X), atol=1e-6)
@@ -109,8 +105,8 @@ def test_mxnet_in():
 def test_mxnet_out_is_the_file_that_mxnet_wrote_byte_for_byte(tmp_path):
     sample = SAMPLES / "mxnet_shared_mlp.params"
     params = MXNET.apply(sample, like=SPEC)
-    assert_own_inverse(MXNET, arrays_of(sample), SPEC)
-    write_mxnet(tmp_path / "mlp.params", MXNET.inverse.apply(params))
+    assert_own_inverse(MXNET, convert.read(sample), SPEC)
+    convert.write(tmp_path / "mlp.params", MXNET.inverse.apply(params))
     assert (tmp_path / "mlp.params").read_bytes() == sample.read_bytes()
 
 
@@ -129,7 +125,7 @@ def test_keras_in(name, table):
     inputs, outputs = of_sample("tensorflow", name.split(".")[0])
     params = table.apply(SAMPLES / name, like=SPEC)
     np.testing.assert_allclose(net(params, inputs), outputs, atol=1e-6)
-    assert_own_inverse(table, arrays_of(SAMPLES / name), SPEC)
+    assert_own_inverse(table, convert.read(SAMPLES / name), SPEC)
 
 
 def keras_mlp():
@@ -140,17 +136,26 @@ def keras_mlp():
     return keras.Model(inputs, layers.Dense(1, name="output")(hidden))
 
 
-@pytest.mark.parametrize(
-    ("name", "table", "write"),
-    [("mlp.h5", KERAS, write_keras_h5), ("mlp.weights.h5", KERAS_WEIGHTS, write_keras_weights)],
-)
-def test_keras_out(tmp_path, name, table, write):
+@pytest.mark.parametrize(("name", "table"), [("mlp.h5", KERAS), ("mlp.weights.h5", KERAS_WEIGHTS)])
+def test_keras_out(tmp_path, name, table):
     params = net.init(jax.random.key(0), X, {"**": I.normal(0.5)})  # biases too
-    write(tmp_path / name, table.inverse.apply(params))
+    convert.write(tmp_path / name, table.inverse.apply(params))
     model = keras_mlp()
     model.load_weights(tmp_path / name)
     np.testing.assert_allclose(np.asarray(model(X)), net(params, X), atol=1e-6)
     assert_same_trees(KERAS.apply(model, like=SPEC), params)
+
+
+def test_a_layer_that_is_tied_stays_in_its_place_among_the_others(tmp_path):
+    """Keras assigns weights by the order of the layers in a file."""
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((4,)), *(layers.Dense(8) for _ in range(3)), layers.Dense(1)])
+    params = net.init(jax.random.key(0), X, {"**": I.normal(0.5)})
+    table = convert.Table({"layer_{0,1,2,3}/{kernel,bias}": "{0,2,4,6}/{kernel,bias}"})
+    convert.write(tmp_path / "mlp.h5", table.inverse.apply(params))
+    model.load_weights(tmp_path / "mlp.h5")
+    for path, layer in zip(("0", "2", "4", "6"), model.layers):
+        np.testing.assert_array_equal(np.asarray(layer.kernel.value), params[f"{path}/kernel"])
 
 
 def test_tensorflow_in_and_out(tmp_path):
@@ -158,8 +163,8 @@ def test_tensorflow_in_and_out(tmp_path):
     params = TENSORFLOW.apply(sample, like=PLAIN_SPEC)
     inputs, outputs = of_sample("tensorflow", "tensorflow_mlp")
     np.testing.assert_allclose(plain(params, inputs), outputs, atol=1e-6)
-    source = arrays_of(sample)
+    source = convert.read(sample)
     assert_own_inverse(TENSORFLOW, source, PLAIN_SPEC)
     back = TENSORFLOW.inverse.apply(params, carried=TENSORFLOW.carried(sample))
-    write_tensorflow(tmp_path / "mlp", back)
-    assert_same_arrays(arrays_of(tmp_path / "mlp"), source)
+    convert.write(tmp_path / "mlp", back, to="tensorflow")
+    assert_same_arrays(convert.read(tmp_path / "mlp"), source)

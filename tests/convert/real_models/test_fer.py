@@ -12,12 +12,11 @@ import jax
 import keras
 import numpy as np
 import pytest
-from conversions import arrays_of, assert_own_inverse, assert_same_trees
+from conversions import assert_own_inverse, assert_same_trees
 from published_models import file_of
 
 import ptree as pt
 from ptree import convert, nn
-from ptree._foreign.keras_writing import update_keras
 from ptree.convert import carry, depthwise
 
 FILE = file_of("fer", "data/emotion_model.hdf5")
@@ -154,7 +153,7 @@ def test_the_file_and_the_model_in_memory_give_the_same(peer):
 
 
 def test_the_tables_are_their_own_inverses(peer):
-    assert_own_inverse(OF_FILE, arrays_of(FILE), spec())
+    assert_own_inverse(OF_FILE, convert.read(FILE), spec())
     assert_own_inverse(OF_MODEL, {variable.path: np.asarray(variable.value) for variable in peer.variables}, spec())
 
 
@@ -162,7 +161,7 @@ def test_written_back_into_a_file_keras_runs_it(peer, images, tmp_path):
     params = OF_FILE.apply(FILE, like=spec())
     trained = pt.update(params, "**/bias", lambda bias: bias + 0.05)
     path = tmp_path / "emotions.h5"
-    update_keras(path, FILE, OF_FILE.inverse.apply(trained))
+    convert.write(path, OF_FILE.inverse.apply(trained), template=FILE)
     try:
         peer.load_weights(path)
         theirs = outputs_of(peer, images)

@@ -13,7 +13,6 @@ from published_models import file_of
 
 import ptree as pt
 from ptree import convert, nn
-from ptree._foreign.npz_file import write_npz
 from ptree.convert import linear
 
 FILE = file_of("g2p_en", "checkpoint20.npz")
@@ -158,7 +157,7 @@ def test_the_table_is_its_own_inverse():
 
 def test_written_back_its_own_code_runs_it(g2p, params, tmp_path):
     trained = pt.update(params, "head/bias", lambda bias: bias.at[END].set(-100.0))  # so that no word ends
-    write_npz(tmp_path / "checkpoint.npz", TABLE.inverse.apply(trained))
+    convert.write(tmp_path / "checkpoint.npz", TABLE.inverse.apply(trained))
     names = dict(np.load(tmp_path / "checkpoint.npz"))
     before = {name: getattr(g2p, name) for name in names}
     try:

@@ -123,7 +123,7 @@ def test_a_head_with_other_numbers_than_the_embedding_is_refused(peer):
 def test_written_back_transformers_loads_it_and_gives_the_same_logits(peer, folder, tmp_path, stacked):
     params = TABLE.apply(folder / "model.safetensors", like=model(stacked).spec())
     trained = pt.update(params, "**/{bias,scale}", lambda leaf: leaf * 1.5 + 0.1)
-    pt.save(tmp_path / "model.safetensors", TABLE.inverse.apply(trained), metadata={"format": "pt"})
+    convert.write(tmp_path / "model.safetensors", TABLE.inverse.apply(trained))
     peer.config.save_pretrained(tmp_path)
     loaded, report = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]

