@@ -3,6 +3,8 @@
 torch: a `.pt` of 500 MB is read into JAX arrays in at most the time of torch.load and jnp.asarray, with one leaf of extra memory,
 where numbers are not compared with checksums, as PyTorch compares none. The comparison takes the time of two copies.
 
+gpt2: the table that splits the fused kernels of GPT-2 small takes at most 1.5 times plain copies, and into a stack no more than by hand.
+
 Times are CPU time, since the machine may be busy, the least of several turns that the ways take one after the other; the numbers are
 compared first. Memory is what a process of its own needed at most beyond the arrays that it ends with.
 """
@@ -143,10 +145,23 @@ def most_memory() -> int:
     return int(found[1]) * 1024
 
 
+# --------------------------------------------------------------------------------- GPT-2 small by a table
+
+
+def gpt2_part(turns: int, megabytes: int) -> None:
+    """Always 498 MB."""
+    from _convert_gpt2 import ways
+
+    times = least_times({name: lambda way=way: jax.block_until_ready(way()) for name, way in ways().items()}, turns)
+    print("| GPT-2 small, 148 arrays, 498 MB | CPU s | of plain copies |\n| --- | ---: | ---: |")
+    for name, taken in times.items():
+        print(f"| {name} | {taken:.3f} | {taken / times['plain copies']:.2f} |", flush=True)
+
+
 # --------------------------------------------------------------------------------- all parts
 
 
-PARTS: dict[str, Callable[[int, int], None]] = {"torch": torch_part}
+PARTS: dict[str, Callable[[int, int], None]] = {"torch": torch_part, "gpt2": gpt2_part}
 """By name: measure so many turns with so many megabytes, and print a table."""
 
 

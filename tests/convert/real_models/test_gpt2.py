@@ -15,34 +15,14 @@ from safetensors.numpy import load_file
 
 import ptree as pt
 from ptree import convert
-from ptree.convert import as_is, carry, heads, linear, split
+from ptree.convert import as_is, carry, linear
 
 gpt = example("07_gpt")
 WIDTH, HEADS, LAYERS, VOCABULARY, CONTEXT = 64, 4, 3, 97, 32
 PREFIX = "transformer."  # transformers writes it; in OpenAI's file names begin with `h.0`
 
 
-def names_of(count, prefix=PREFIX):
-    """The table of GPT-2 with `count` heads."""
-
-    def attention(leaf):
-        return tuple(f"blocks/*/attn/{part}/{leaf}" for part in "qkv")
-
-    return convert.Table({
-        f"{prefix}{{wte,wpe}}.weight": "{wte,wpe}",
-        f"{prefix}h.*.ln_{{1,2}}.weight": "blocks/*/ln_{1,2}/scale",
-        f"{prefix}h.*.ln_{{1,2}}.bias": "blocks/*/ln_{1,2}/bias",
-        f"{prefix}h.*.attn.c_attn.weight": (*attention("kernel"), split(3, axis=1) >> heads(count)),
-        f"{prefix}h.*.attn.c_attn.bias": (*attention("bias"), split(3) >> heads(count)),
-        f"{prefix}h.*.attn.c_proj.weight": ("blocks/*/attn/o/kernel", heads(count, axis=0)),
-        f"{prefix}h.*.attn.c_proj.bias": "blocks/*/attn/o/bias",
-        f"{prefix}h.*.mlp.{{c_fc,c_proj}}.weight": ("blocks/*/{up,down}/kernel", as_is),
-        f"{prefix}h.*.mlp.{{c_fc,c_proj}}.bias": "blocks/*/{up,down}/bias",
-        f"{prefix}ln_f.{{weight,bias}}": "ln_f/{scale,bias}",
-    })  # fmt: skip
-
-
-TABLE = names_of(HEADS)
+TABLE = gpt.published_names(HEADS, PREFIX)
 WITH_HEAD = TABLE | convert.Table({"lm_head.weight": ("head", linear)})
 
 
@@ -142,9 +122,9 @@ def test_openais_file_with_its_masks_converts_and_is_written_back(peer):
     }
     mask = np.tril(np.ones((1, 1, CONTEXT, CONTEXT), "float32"))
     published = state | {f"h.{layer}.attn.bias": mask for layer in range(LAYERS)}
-    table = names_of(HEADS, prefix="") | convert.Table({"h.*.attn.bias": carry})
+    table = gpt.published_names(HEADS) | convert.Table({"h.*.attn.bias": carry})
     with pytest.raises(pt.StructureError, match=r"no row takes 'h\.0\.attn\.bias'"):
-        names_of(HEADS, prefix="").apply(published, like=model().spec())
+        gpt.published_names(HEADS).apply(published, like=model().spec())
     assert_own_inverse(table, published, model().spec())
     assert_same_trees(table.apply(published, like=model().spec()), WITH_HEAD.apply(peer, like=model().spec()))
 
@@ -171,10 +151,10 @@ def test_the_published_sizes_are_planned_without_their_numbers():
         if name != "lm_head.weight"
     }
     assert len(shapes) == 148
-    plan = names_of(12).plan(shapes, gpt.GPT().spec())
+    plan = gpt.published_names(12, PREFIX).plan(shapes, gpt.GPT().spec())
     assert plan.ok, plan
     assert not plan.unused
     assert not plan.missing
     assert "x12" in str(plan)
-    back = names_of(12).inverse.plan(gpt.GPT().spec(), shapes)
+    back = gpt.published_names(12, PREFIX).inverse.plan(gpt.GPT().spec(), shapes)
     assert back.ok, back
