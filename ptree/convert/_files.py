@@ -11,7 +11,7 @@ import numpy as np
 from .._edit import unflatten
 from .._errors import FileError
 from .._foreign.foreign_file import ForeignFile
-from .._foreign.formats import format_of, open_foreign
+from .._foreign.formats import Candidate, format_of, open_foreign, why_not_read
 from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
@@ -33,7 +33,14 @@ def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
     text = checked_path(path, "read(path)")
     if format_of(text) is not None:
         return open_foreign(text)
-    return File(text, mmap=True)
+    try:
+        return File(text, mmap=True)
+    except FileError as error:
+        # a page of HTML, a pointer of Git LFS, half a zip: its first 8 bytes as a length would say nothing
+        problem = why_not_read(Candidate(text)) if error.is_damage else ""
+        if not problem:
+            raise
+        raise FileError(f"cannot read {quoted(text)}: {problem}", is_damage=True) from error
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
