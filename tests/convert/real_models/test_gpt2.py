@@ -4,6 +4,8 @@ Its kernels are fused and not transposed (`Conv1D` is `(in, out)`), those of att
 the file, and OpenAI's file holds the causal masks.
 """
 
+import copy
+
 import jax
 import numpy as np
 import pytest
@@ -112,6 +114,89 @@ def test_written_back_transformers_loads_it_and_gives_the_same_logits(peer, fold
     ours, _ = jax.jit(model(stacked))(trained, IDS)
     np.testing.assert_allclose(ours, logits_of(loaded.eval()), atol=5e-5)
     assert np.abs(logits_of(loaded) - logits_of(peer)).max() > 0.1
+
+
+def test_every_file_that_holds_the_model_gives_the_same(peer, folder, tmp_path):
+    expected = TABLE.apply(folder / "model.safetensors", like=model().spec())
+    peer.save_pretrained(tmp_path / "shards", max_shard_size="100KB")
+    assert len([*(tmp_path / "shards").glob("model-*.safetensors")]) > 5
+    torch.save(peer.state_dict(), tmp_path / "pytorch_model.bin")
+    torch.save(peer.state_dict(), tmp_path / "legacy.bin", _use_new_zipfile_serialization=False)
+    shards = tmp_path / "shards"
+    for source in (shards, shards / "model.safetensors.index.json"):
+        assert_same_trees(TABLE.apply(source, like=model().spec()), expected)
+    for source in (tmp_path / "pytorch_model.bin", tmp_path / "legacy.bin"):  # these name the head too
+        assert_same_trees(WITH_HEAD.apply(source, like=model().spec()), expected)
+
+
+def test_a_model_in_bfloat16_is_cast_if_that_is_said(peer, tmp_path):
+    half = copy.deepcopy(peer).to(torch.bfloat16)
+    half.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    with pytest.raises(
+        pt.StructureError, match=r"'blocks/0/attn/k/bias': expected f32\[4,16\] in `like`, got bf16\[4,16\]"
+    ):
+        TABLE.apply(file, like=model().spec())
+    params = TABLE.apply(file, like=model().spec(), cast=True)
+    ours, _ = jax.jit(model())(params, IDS)
+    np.testing.assert_allclose(ours, logits_of(half.to(torch.float32)), atol=2e-5)
+    assert_own_inverse(TABLE, load_file(file), None)  # without `like`, bfloat16 stays
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["unrolled", "stacked"])
+@pytest.mark.parametrize("layers", [LAYERS - 1, LAYERS + 1])
+def test_more_or_fewer_layers_are_one_report_and_nothing_is_converted(folder, layers, stacked):
+    other = gpt.GPT(VOCABULARY, CONTEXT, WIDTH, layers, HEADS, stacked)
+    with pytest.raises(pt.StructureError) as caught:
+        TABLE.apply(folder / "model.safetensors", like=other.spec())
+    if stacked:
+        assert f"'blocks/:/attn/k/bias': expected f32[{layers},4,16] in `like`, got f32[{LAYERS},4,16]" in str(
+            caught.value
+        )
+    else:
+        side = "missing" if layers > LAYERS else "unexpected"
+        assert f"{side} from the source: ['blocks/{min(layers, LAYERS)}/attn/k/bias'" in str(caught.value)
+
+
+def test_what_is_missing_and_what_is_transposed_is_one_report(peer):
+    state = {name: tensor for name, tensor in peer.state_dict().items() if name != "lm_head.weight"}
+    del state["transformer.h.1.attn.c_attn.weight"]
+    state["transformer.h.0.mlp.c_fc.weight"] = state["transformer.h.0.mlp.c_fc.weight"].T  # as of a Linear
+    with pytest.raises(pt.StructureError) as caught:
+        TABLE.apply(state, like=model().spec())
+    assert "'blocks/0/up/kernel': expected f32[64,256] in `like`, got f32[256,64]" in str(caught.value)
+    assert "['blocks/1/attn/k/kernel', 'blocks/1/attn/q/kernel', 'blocks/1/attn/v/kernel']" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "problem"),
+    [
+        (8, r"'blocks/0/attn/k/bias': expected f32\[4,16\] in `like`, got f32\[8,8\]"),
+        (7, r"an axis of size 64 is not \[7, -1\]"),
+    ],
+)
+def test_another_number_of_heads_is_refused(folder, count, problem):
+    with pytest.raises(pt.StructureError, match=problem):
+        gpt.published_names(count, PREFIX).apply(folder / "model.safetensors", like=model().spec())
+
+
+def test_files_that_hold_no_arrays_say_what_they_are(peer, folder, tmp_path):
+    torch.save(peer, tmp_path / "module.bin")
+    with pytest.raises(
+        pt.FileError, match=r"it is a whole object of the class transformers.*GPT2LMHeadModel.*which is not run"
+    ):
+        TABLE.apply(tmp_path / "module.bin")
+    torch.save(peer.state_dict(), tmp_path / "model.bin")
+    (tmp_path / "cut.bin").write_bytes((tmp_path / "model.bin").read_bytes()[:-1000])
+    with pytest.raises(pt.FileError, match="it is a zip archive that is empty, cut short or damaged"):
+        TABLE.apply(tmp_path / "cut.bin")
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(pt.FileError, match="it is a pointer of Git LFS"):
+        TABLE.apply(tmp_path / "model.safetensors")
+    whole = (folder / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(pt.FileError, match="it is not a whole safetensors file"):
+        TABLE.apply(tmp_path / "cut.safetensors")
 
 
 def test_openais_file_with_its_masks_converts_and_is_written_back(peer):
