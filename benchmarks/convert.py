@@ -6,7 +6,7 @@ where numbers are not compared with checksums, as PyTorch compares none. The com
 gpt2: the table that splits the fused kernels of GPT-2 small takes at most 1.5 times plain copies, and into a stack no more than by hand.
 
 Times are CPU time, since the machine may be busy, the least of several turns that the ways take one after the other; the numbers are
-compared first. Memory is what a process of its own needed at most beyond the arrays that it ends with.
+compared first. Memory is what a process of its own needed at most beyond the arrays that it ends with, on Linux.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def same_arrays(name: str, got: Mapping[str, Any], expected: Mapping[str, Any]) 
 
 
 def extra_memory(way: str, path: str) -> float:
-    """MB that reading needed at most beyond the size of the file, in a process of its own."""
+    """MB that reading needed at most beyond the arrays, in a process of its own."""
     run = subprocess.run([sys.executable, __file__, "--memory", way, path], capture_output=True, text=True, check=True)
     return float(run.stdout)
 
@@ -130,17 +131,20 @@ def print_extra_memory(way: str, path: str) -> None:
     import torch  # noqa: F401 - before the start, as for JAX below
 
     jnp.asarray(np.ones(3)).block_until_ready()
-    before = most_memory()
-    arrays = TORCH_WAYS[way](path)
-    jax.block_until_ready(arrays)
-    needed = most_memory() - before
-    print((needed - sum(array.nbytes for array in arrays.values())) / MEGA)
+    before = own_memory()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(lambda: jax.block_until_ready(TORCH_WAYS[way](path)))
+        most = before
+        while not reading.done():
+            most = max(most, own_memory())
+            time.sleep(0.001)
+    total = sum(array.nbytes for array in reading.result().values())
+    print((most - before - total) / MEGA)
 
 
-def most_memory() -> int:
-    """Bytes of its own memory, and of mapped files, that this process had at most; on Linux."""
-    # not by getrusage, which counts the memory of the process that started this one
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def own_memory() -> int:
+    """Bytes of memory of this process, without the pages of mapped files, which the system takes back when it needs them."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) * 1024
 

@@ -9,6 +9,7 @@ used: `import ptree` stays quick, and the command line looks at files without JA
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from ._imports import late_names as _late_names
 from ._imports import when_imported as _when_imported
 
 __version__ = "0.1.0"
@@ -95,15 +96,7 @@ _ROOMS = {
     "convert": "convert",
 }
 
-
-def __getattr__(name: str) -> object:
-    for room, names in _ROOMS.items():
-        if name in names.split():
-            module = _import_module(f"ptree.{room}")
-            value = globals()[name] = module if name == room else getattr(module, name)
-            return value
-    raise AttributeError(f"module 'ptree' has no attribute {name!r}")
-
+__getattr__ = _late_names("ptree", _ROOMS)
 
 # JAX must know Trees before it reads an exported function that takes one
 _when_imported("jax", lambda _: _import_module("ptree._tree"))

@@ -1,14 +1,35 @@
-"""Call a function once a module is imported, so that an optional library is not imported for it."""
+"""Import late: the names of a package when they are first used, and a function that waits until a library is imported."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
 _Path = Sequence[str] | None
+
+
+def late_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+    """The `__getattr__` of a package that imports its modules when a name of them is first used.
+
+    Args:
+        package: its name.
+        modules: each module of the package -> its names, with spaces between them; a module may be a name itself.
+    """
+    module_of = {name: module for module, names in modules.items() for name in names.split()}
+
+    def get(name: str) -> object:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(f"{package}.{module_of[name]}")
+        value = module if name == module_of[name] else getattr(module, name)
+        setattr(sys.modules[package], name, value)  # so that it is found without this function from now on
+        return value
+
+    return get
 
 
 def when_imported(name: str, function: Callable[[ModuleType], object]) -> None:

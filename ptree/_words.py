@@ -156,7 +156,7 @@ def describe(leaf: object) -> str:
     if isinstance(leaf, type):  # np.float32 has the attributes of an array
         return leaf.__name__
     shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)  # an array of any library
-    if shape is not None and dtype is not None:
+    if isinstance(shape, Iterable) and dtype is not None:  # the module numpy has functions of these names
         return f"{short_dtype(dtype)}[{','.join(map(str, shape))}]"
     if _is_literal(leaf):
         text = printable(repr(leaf))

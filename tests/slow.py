@@ -1,6 +1,11 @@
 """The names of tests that take seconds, which `pytest -m "not slow"` leaves out, with all that they are parametrised by."""
 
 SLOW = {
+    # files of other frameworks, which Keras builds a model for, or which are damaged in many ways
+    "test_a_whole_model_is_loaded_from_a_copy",
+    "test_changed_files",
+    "test_names_and_values_are_keras_own_for_layers_of_all_kinds",
+    "test_the_optimizer_comes_last_and_apart",
     # looking at a model before training, and drawing, each with many compilations or pictures
     "test_a_layer_that_is_used_twice_has_two_rows_and_tokens_have_no_size",
     "test_a_model_runs_as_in_training",

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import ptree
 
 from .._words import printable, suggestion
-from . import change, check, get, look
+from . import file_arguments, look_arguments
 from .output import Commands
 
 _COMPLETION = """Print a script that completes commands, options and files.
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The parser of the command line; a command's function is `run` of what it parses."""
+    """The parser of the command line. It imports nothing that a command needs to run."""
     whole = Parser(
         prog="ptree",
         description="Look at files of parameters: safetensors, shards, npz, PyTorch, folders of checkpoints.",
@@ -45,7 +45,7 @@ def parser() -> Parser:
     )
     whole.add_argument("--version", action="version", version=f"ptree {ptree.__version__}")
     commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
-    for module in (look, get, check, change):
+    for module in (look_arguments, file_arguments):
         module.add_commands(commands)
     _add_completion(commands)
     return whole
@@ -59,10 +59,4 @@ def _add_completion(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    completion.set_defaults(run=lambda given: _run_completion(given.shell, commands))
-
-
-def _run_completion(shell: str, commands: Commands) -> int:
-    from .completion import run_completion  # no other command needs it
-
-    return run_completion(shell, commands)
+    completion.set_defaults(commands=commands)

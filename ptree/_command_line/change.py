@@ -1,88 +1,125 @@
-"""Commands that write a changed file: rename and tie."""
+"""Run the commands that write a changed file: rename and tie."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+import jax
+
+from .._edit import rename
 from .._errors import FileError, TieError
-from .._words import lines, printable, quoted
-from .output import Commands
-
-if TYPE_CHECKING:
-    from .._tree import PyTree, Tie
+from .._paths.dotted_names import with_slashes
+from .._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path
+from .._stored.stored import Stored
+from .._ties import tie, ties
+from .._tree import PyTree, Tie, assemble, entries, largest_difference, same, transposed
+from .._words import lines, listed, printable, quoted
+from ..files import load, save
+from ..look._sources.integrity import damage_of
+from ..look._sources.source_of import source_of
+from ..look._sources.stored_source import StoredSource
+from .interrupts import interrupts_raised
+from .output import refuse_existing
 
 _CALL = re.compile(r"transposed\((?P<path>[^(),]+)(, *\((?P<axes>[0-9, ]+)\))?\)")
 
 
-def add_commands(commands: Commands) -> None:
-    rename = commands.add_parser(
-        "rename",
-        help="other names, by pattern",
-        description="Write a file whose leaves have other names: ptree rename a.safetensors 'h/*/**' 'blocks/*/**' -o b.safetensors",
-    )
-    rename.add_argument("file", metavar="FILE")
-    rename.add_argument("pattern", metavar="PATTERN", help="each wildcard of it is one of NEW")
-    rename.add_argument("new", metavar="NEW")
-    _add_target(rename)
-    rename.set_defaults(run=run_rename)
-
-    tie = commands.add_parser(
-        "tie",
-        help="two names for one leaf",
-        description="Write a file in which names with equal numbers are one leaf: ptree tie a.safetensors lm_head/weight=wte/weight -o b.safetensors",
-    )
-    tie.add_argument("file", metavar="FILE")
-    tie.add_argument("ties", metavar="ALIAS=SOURCE", nargs="+", help="SOURCE may be transposed(wte/weight)")
-    _add_target(tie)
-    tie.set_defaults(run=run_tie)
-
-
-def _add_target(command: argparse.ArgumentParser) -> None:
-    target = command.add_mutually_exclusive_group(required=True)
-    target.add_argument("-o", "--out", metavar="FILE", help="the file to write")
-    target.add_argument("--in-place", action="store_true", help="replace the file itself")
-
-
 def run_rename(given: argparse.Namespace) -> int:
-    return _changed(given, lambda tree, names: _renamed(tree, names, given.pattern, given.new))
+    _refuse_target(given)
+    with _opened(given.file) as file:
+        tree = rename(file.tree, {file.spelled(given.pattern): file.spelled(given.new)})
+        return _saved(file, tree, given)
 
 
 def run_tie(given: argparse.Namespace) -> int:
-    pairs = list(map(_pair_of, given.ties))
-    return _changed(given, lambda tree, names: _tied(tree, _table_of_ties(pairs, names)))
+    _refuse_target(given)
+    with _opened(given.file) as file:
+        return _saved(file, _tied(file.tree, _table_of_ties(given.ties, file)), given)
 
 
-def _renamed(tree: PyTree, names: Mapping[str, str], pattern: str, new: str) -> PyTree:
-    """Rename leaves by pattern; names with dots are renamed as the paths that they are shown as, and get their dots again."""
-    from .._edit import leaves, rename, unflatten
-    from .._paths.dotted_names import with_slashes
-
-    if not _have_dots(names):
-        return rename(tree, {pattern: new})
-    by_name = dict(leaves(tree))
-    by_path = unflatten({path: by_name[name] for path, name in names.items()})
-    renamed = dict(leaves(rename(by_path, {with_slashes(pattern): with_slashes(new)})))
-    dotted = {path.replace("/", "."): leaf for path, leaf in renamed.items()}
-    if len(dotted) < len(renamed):
-        raise FileError(f"cannot rename {quoted(pattern)} to {quoted(new)}: two leaves would have one name with dots")
-    return dotted
+def _refuse_target(given: argparse.Namespace) -> None:
+    """Refuse a file that is there, before the time is taken to read the other."""
+    if not given.in_place:
+        file = file_path(checked_path(given.out, "save(path, tree)"))
+        for place in (given.out, str(file), str(index_path(file))):
+            refuse_existing(place)
 
 
-def _have_dots(names: Mapping[str, str]) -> bool:
-    return any(path != name for path, name in names.items())
+@dataclass(frozen=True)
+class _ChangedFile:
+    """A file that is changed, as the tree of the paths that it is shown with."""
+
+    path: str
+    tree: PyTree
+    metadata: dict[str, str]
+    has_dots: bool
+    """Whether its names have dots where paths have slashes, as those of PyTorch's modules do; it keeps them."""
+    shard_size: int | None
+    """Of files in shards: the most bytes of a shard."""
+    shards: tuple[str, ...]
+    """The paths of all its files."""
+
+    def spelled(self, text: str) -> str:
+        """A name or a pattern as the paths of this file are spelled."""
+        return with_slashes(text) if self.has_dots else text
 
 
-def _table_of_ties(pairs: Iterable[tuple[str, str]], names: Mapping[str, str]) -> dict[str, str | Tie]:
-    return {_name_of(alias, names): _source_of(source, names) for alias, source in pairs}
+@contextmanager
+def _opened(path: str) -> Iterator[_ChangedFile]:
+    """Load a file, mapped, that is whole; others are refused."""
+    with source_of(path) as source:
+        if not isinstance(source, StoredSource):
+            raise FileError(f"cannot change {quoted(path)}: it is no safetensors file, and only those are changed")
+        problems = damage_of(source).problems
+        if problems:  # a new file would have the right checksums of wrong numbers
+            raise FileError(f"cannot change {quoted(path)}: {lines(problems)}")
+        stored, paths = source.stored, source.names
+    has_dots = any(shown != name for shown, name in paths.items())
+    with jax.enable_x64(True):  # otherwise numbers of 64 bits cannot be loaded
+        tree = load(stored.path, mmap=True)
+        if has_dots:
+            tree = _with_names(tree, {name: shown for shown, name in paths.items()})
+        shards = tuple(shard.path for shard in stored.shards)
+        yield _ChangedFile(stored.path, tree, dict(stored.metadata), has_dots, _shard_size(stored), shards)
 
 
-def _name_of(text: str, names: Mapping[str, str]) -> str:
-    """The name in the file of a leaf, which may be given as the path that it is shown as."""
-    return names.get(text, text)
+def _shard_size(stored: Stored) -> int | None:
+    if not stored.path.endswith(INDEX_SUFFIX):
+        return None
+    sizes = [sum(leaf.nbytes for leaf in shard.header.leaves.values()) for shard in stored.shards]
+    return max(1, *sizes)
+
+
+def _with_names(tree: PyTree, new: Mapping[str, str]) -> PyTree:
+    """The tree with other names: old -> new. Its ties follow."""
+    renamed: dict[str, PyTree] = {}
+    for name, value in entries(tree).items():
+        if isinstance(value, Tie):
+            value = Tie(new.get(value.source, value.source), value.via)
+        renamed[new.get(name, name)] = value
+    return assemble(renamed)
+
+
+def _with_dots(tree: PyTree) -> PyTree:
+    """The tree whose paths are names with dots.
+
+    Raises:
+        FileError: two leaves would have one name, or a name would no more be read as a path.
+    """
+    names = {path: path.replace("/", ".") for path in entries(tree)}
+    if len({*names.values()}) < len(names):
+        raise FileError(
+            "cannot write names with dots for slashes, as this file has them: two leaves would have one name"
+        )
+    unread = [name for name in names.values() if "" in name.split(".")]
+    if unread:
+        raise FileError(f"the names of this file have dots for slashes, and {quoted(unread[0])} would not be a path")
+    return _with_names(tree, names)
 
 
 def _tied(tree: PyTree, table: Mapping[str, str | Tie]) -> PyTree:
@@ -91,13 +128,10 @@ def _tied(tree: PyTree, table: Mapping[str, str | Tie]) -> PyTree:
     Raises:
         TieError: the numbers of a name differ from those of its source.
     """
-    from .._ties import tie, ties
-    from .._tree import largest_difference, same
-
-    tied = tie(tree, table)
+    before, tied = ties(tree), tie(tree, table)
     problems: list[str] = []
     for alias, source in ties(tied).items():
-        if alias not in ties(tree) and not same(tree[alias], tied[alias]):
+        if alias not in before and not same(tree[alias], tied[alias]):
             distance = largest_difference(tree[alias], tied[alias])
             problems.append(
                 f"cannot tie {quoted(alias)} to {quoted(source)}: they are not equal, but differ by up to {distance:.3g}"
@@ -107,49 +141,36 @@ def _tied(tree: PyTree, table: Mapping[str, str | Tie]) -> PyTree:
     return tied
 
 
-def _pair_of(text: str) -> tuple[str, str]:
+def _table_of_ties(texts: Sequence[str], file: _ChangedFile) -> dict[str, str | Tie]:
+    table: dict[str, str | Tie] = {}
+    for text in texts:
+        alias, source = _pair_of(text, file.spelled)
+        if alias in table:
+            raise TieError(f"cannot tie {quoted(alias)} twice")
+        table[alias] = source
+    return table
+
+
+def _pair_of(text: str, spelled: Callable[[str], str]) -> tuple[str, str | Tie]:
     alias, equals, source = text.partition("=")
     if not equals or not alias or not source:
         raise TieError(f"{quoted(text)} is no tie: expected ALIAS=SOURCE, such as lm_head/weight=wte/weight")
-    return alias, source
-
-
-def _source_of(source: str, names: Mapping[str, str]) -> str | Tie:
-    from .._tree import transposed
-
     call = _CALL.fullmatch(source)
     if call is None:
-        return _name_of(source, names)
+        return spelled(alias), spelled(source)
     axes = (1, 0) if call["axes"] is None else tuple(int(axis) for axis in call["axes"].split(",") if axis.strip())
-    return transposed(_name_of(call["path"], names), axes)
+    return spelled(alias), transposed(spelled(call["path"]), axes)
 
 
-def _changed(given: argparse.Namespace, change: Callable[[PyTree, Mapping[str, str]], PyTree]) -> int:
-    """Load the file, mapped, and save what the change makes of it with the metadata that it had.
-
-    The change gets the tree, and the name in the file of each path.
-    """
-    import jax
-
-    from ..files import load, save
-    from ..look._sources.integrity import damage_of
-    from ..look._sources.source import source_of
-    from ..look._sources.stored_source import StoredSource
-
-    target = given.file if given.in_place else given.out
-    if not given.in_place and os.path.exists(target):
-        raise FileError(f"there is {quoted(target)} already: remove it first, or name another file")
-    with source_of(given.file) as source:
-        if not isinstance(source, StoredSource):
-            raise FileError(
-                f"cannot change {quoted(given.file)}: it is no safetensors file, and only those are changed"
-            )
-        problems = damage_of(source).problems
-        if problems:  # a new file would have the right checksums of wrong numbers
-            raise FileError(f"cannot change {quoted(given.file)}: {lines(problems)}")
-        path, metadata, names = source.stored.path, source.stored.metadata, source.names
-    with jax.enable_x64(True):  # otherwise numbers of 64 bits cannot be loaded
-        tree = change(load(path, mmap=True), names)
-        save(path if given.in_place else target, tree, metadata=dict(metadata))
-    print(printable(target))
+def _saved(file: _ChangedFile, tree: PyTree, given: argparse.Namespace) -> int:
+    """Save a changed tree as the file was: with its metadata, its kind of names, and in shards if it is."""
+    if file.has_dots:
+        tree = _with_dots(tree)
+    target = file.path if given.in_place else given.out
+    with interrupts_raised():
+        save(target, tree, metadata=file.metadata, max_shard_size=file.shard_size)
+    print(printable(given.file if given.in_place else target))
+    left = [path for path in file.shards if given.in_place and path != target and os.path.exists(path)]
+    if left:  # `save` removes no files of other programs
+        print(f"no longer needed: {listed(left)}")
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from .output import Commands
+
 
 @dataclass(frozen=True)
 class Option:
@@ -27,11 +29,12 @@ class Command:
     """Of its first argument, where that is no file."""
 
 
-def run_completion(shell: str, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> int:
+def run_completion(given: argparse.Namespace) -> int:
+    commands: Commands = given.commands
     helps = {action.dest: action.help or "" for action in commands._choices_actions}
     listed = [_command(name, helps[name], sub) for name, sub in commands.choices.items()]
     writers = {"bash": bash_script, "zsh": zsh_script, "fish": fish_script}
-    print(writers[shell](listed), end="")
+    print(writers[given.shell](listed), end="")
     return 0
 
 

@@ -1,56 +1,21 @@
-"""The command get: the numbers of one leaf, or a part of them, as text or as an npy file."""
+"""Run the command get: the numbers of one leaf, or a part of them, as text or as an npy file."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import io
+import os
+from pathlib import Path
 
 import numpy as np
 
-from .output import Commands
+from .._stored.drafts import draft
+from ..look._sources.reading import read_path
+from ..look._sources.source_of import source_of
+from .interrupts import interrupts_raised
+from .output import refuse_existing
 
 _MOST_PRINTED = 1000
-
-
-def add_commands(commands: Commands) -> None:
-    get = commands.add_parser(
-        "get",
-        help="the numbers of one leaf",
-        description="Print a leaf of a file, or a part of it; of which only the bytes around it are read.",
-    )
-    get.add_argument("file", metavar="FILE")
-    get.add_argument("path", metavar="PATH", help="of a leaf, a tied name, or one layer of a stack")
-    get.add_argument(
-        "index", metavar="INDEX", nargs="?", default=(), type=index_of, help="as in NumPy: 3, 0:10, ':,5', '...,-1'"
-    )
-    get.add_argument("-o", "--out", metavar="FILE.npy", help="write an npy file instead: bf16 and f8 as f32, i4 as i8")
-    get.set_defaults(run=run_get)
-
-
-def index_of(text: str) -> tuple[Any, ...]:
-    """Parse an index of NumPy made of whole numbers, slices and `...`.
-
-    >>> index_of("3, 0:10:2, ...")
-    (3, slice(0, 10, 2), Ellipsis)
-
-    Raises:
-        ArgumentTypeError: it is anything else.
-    """
-    return tuple(_part_of(part.strip()) for part in text.strip("[]").split(",") if part.strip())
-
-
-def _part_of(text: str) -> Any:
-    if text == "...":
-        return ...
-    try:
-        numbers = [int(number) if number.strip() else None for number in text.split(":")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1 and numbers[0] is not None:
-        return numbers[0]
-    if len(numbers) == 2 or (len(numbers) == 3 and numbers[2] != 0):
-        return slice(*numbers)
-    raise argparse.ArgumentTypeError(f"{text!r} is no part of an index: a whole number, a slice such as 0:10, or '...'")
 
 
 def _of_numpy(part: np.ndarray) -> np.ndarray:
@@ -66,14 +31,26 @@ def _of_numpy(part: np.ndarray) -> np.ndarray:
 
 
 def run_get(given: argparse.Namespace) -> int:
-    from ..look._sources.reading import read_path
-    from ..look._sources.source import source_of
-
     with source_of(given.file) as source:
         part = read_path(source, given.path, given.index)
     if given.out is not None:
-        with open(given.out, "wb") as file:
-            np.save(file, _of_numpy(part), allow_pickle=False)
+        _write_npy(given.out, _of_numpy(part))
         return 0
     print(np.array2string(np.asarray(part), threshold=_MOST_PRINTED, separator=", "))
     return 0
+
+
+def _write_npy(path: str, part: np.ndarray) -> None:
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "wb") as device:  # such as /dev/stdout
+            device.write(_npy_bytes(part))
+        return
+    refuse_existing(path)
+    with interrupts_raised(), draft(Path(path)) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        np.save(file, part, allow_pickle=False)
+
+
+def _npy_bytes(part: np.ndarray) -> bytes:
+    file = io.BytesIO()  # a pipe has no places, which np.save asks for
+    np.save(file, part, allow_pickle=False)
+    return file.getvalue()

@@ -1,150 +1,57 @@
-"""Commands that look at files: show, stats, diff, report, plot."""
+"""Run the commands that look at files: show, stats, diff, report, plot."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
+from pathlib import Path
 
+from .. import look
 from .._errors import FileError, PathError
+from .._stored.drafts import draft
 from .._words import printable, quoted
-from .output import Commands, add_output_arguments, write
-
-_FILE = "a .safetensors, .npz or .pt file, an index of shards, a folder of either, of checkpoints, or of Orbax"
-_PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' takes away"
-
-
-def add_commands(commands: Commands) -> None:
-    show = commands.add_parser(
-        "show",
-        help="names, shapes and sizes",
-        description="Show each parameter of a file: names, shapes, sizes. Blocks that repeat are one row.",
-    )
-    _add_file_and_patterns(show)
-    show.add_argument("--depth", type=depth_of, metavar="LEVELS", help="show so many levels, and add up what is below")
-    show.add_argument("--no-fold", action="store_true", help="a row for each leaf")
-    add_output_arguments(show)
-    show.set_defaults(run=run_show)
-
-    stats = commands.add_parser(
-        "stats", help="mean, spread, zeros, NaN", description="Statistics of each parameter of a file, read in chunks."
-    )
-    _add_file_and_patterns(stats)
-    stats.add_argument("--relative-to", metavar="FILE", help="how much it has changed since this one")
-    add_output_arguments(stats)
-    stats.set_defaults(run=run_stats)
-
-    diff = commands.add_parser(
-        "diff",
-        help="what has changed from one file to another",
-        description="Compare two files: what changed, was renamed, added or removed. Exit code 1 if anything differs.",
-    )
-    diff.add_argument("before", metavar="A", help=_FILE)
-    diff.add_argument("after", metavar="B", help=_FILE)
-    diff.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=_PATTERNS)
-    diff.add_argument("--tolerance", type=tolerance_of, default=0.0, help="the relative change that counts as none")
-    add_output_arguments(diff)
-    diff.set_defaults(run=run_diff)
-
-    report = commands.add_parser(
-        "report",
-        help="a page to look at a file, or two, in a browser",
-        description="Write one HTML page that works offline.",
-    )
-    report.add_argument("file", metavar="FILE", help=_FILE)
-    report.add_argument("other", metavar="OTHER", nargs="?", help="a second file, to see what differs")
-    report.add_argument("-o", "--out", default="report.html", metavar="PAGE")
-    report.set_defaults(run=run_report)
-
-    plot = commands.add_parser(
-        "plot",
-        help="draw distributions, kernels, singular values",
-        description="Draw parameters as a picture (needs matplotlib).",
-    )
-    _add_file_and_patterns(plot)
-    plot.add_argument("--kind", choices=("distributions", "kernels", "singular-values"), default="distributions")
-    plot.add_argument("-o", "--out", default="plot.png", metavar="PICTURE", help="its ending says the format")
-    plot.set_defaults(run=run_plot)
-
-
-def _add_file_and_patterns(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", metavar="FILE", help=_FILE)
-    command.add_argument("patterns", nargs="*", default=[], metavar="PATTERN", help=_PATTERNS)
-
-
-def depth_of(text: str) -> int:
-    """Parse a number of levels.
-
-    Raises:
-        ArgumentTypeError: it is no whole number of 1 or more.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of levels: a whole number from 1 on")
-    return int(text)
-
-
-def tolerance_of(text: str) -> float:
-    """Parse a relative change.
-
-    Raises:
-        ArgumentTypeError: it is no finite number from 0 on.
-    """
-    try:
-        tolerance = float(text)
-    except ValueError:
-        tolerance = math.nan
-    if not 0 <= tolerance < math.inf:  # False of NaN
-        raise argparse.ArgumentTypeError(f"{text!r} is no tolerance: a number from 0 on, such as 1e-3")
-    return tolerance
-
-
-# argparse has imported nothing for the other commands: each takes 10 to 100 ms
+from .interrupts import interrupts_raised
+from .output import write
 
 
 def run_show(given: argparse.Namespace) -> int:
-    from ..look import summary
-
-    write(summary(given.file, given.patterns or None, depth=given.depth, fold=not given.no_fold), given)
+    write(look.summary(given.file, given.patterns or None, depth=given.depth, fold=not given.no_fold), given)
     return 0
 
 
 def run_stats(given: argparse.Namespace) -> int:
-    from ..look import stats
-
-    write(stats(given.file, given.patterns or None, relative_to=given.relative_to), given)
+    write(look.stats(given.file, given.patterns or None, relative_to=given.relative_to), given)
     return 0
 
 
 def run_diff(given: argparse.Namespace) -> int:
-    from ..look import diff
-
-    found = diff(given.before, given.after, tolerance=given.tolerance, selector=given.patterns or None)
+    found = look.diff(given.before, given.after, tolerance=given.tolerance, selector=given.patterns or None)
     write(found, given)
     return found.exit_code
 
 
 def run_report(given: argparse.Namespace) -> int:
-    from ..look import report
-
-    page = report(given.file, given.other, out=given.out)
+    report = look.report  # imported outside of the block
+    with interrupts_raised():
+        page = report(given.file, given.other, out=given.out)
     print(printable(str(page)))
     return 0
 
 
 def run_plot(given: argparse.Namespace) -> int:
-    from ..look import plot_distributions, plot_kernels, plot_singular_values
-
     if given.kind == "kernels":
         if len(given.patterns) != 1:
             raise PathError("a picture of kernels is of one leaf: ptree plot FILE PATH --kind kernels")
-        figure = plot_kernels(given.file, given.patterns[0])
+        figure = look.plot_kernels(given.file, given.patterns[0])
     elif given.kind == "singular-values":
-        figure = plot_singular_values(given.file, given.patterns or None)
+        figure = look.plot_singular_values(given.file, given.patterns or None)
     else:
-        figure = plot_distributions(given.file, given.patterns or None)
+        figure = look.plot_distributions(given.file, given.patterns or None)
     endings = figure.canvas.get_supported_filetypes()
-    if os.path.splitext(given.out)[1].lstrip(".").lower() not in endings:
+    ending = os.path.splitext(given.out)[1].lstrip(".").lower()
+    if ending not in endings:
         raise FileError(f"cannot draw {quoted(given.out)}: the ending of a picture is one of {', '.join(endings)}")
-    figure.savefig(given.out)
+    with interrupts_raised(), draft(Path(given.out)) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        figure.savefig(file, format=ending)
     print(printable(given.out))
     return 0

@@ -9,6 +9,9 @@ import shutil
 import sys
 from typing import Any, Protocol, TypeAlias
 
+from .._errors import FileError
+from .._words import quoted
+
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 """The commands of the parser, to which each module adds its own."""
 
@@ -43,6 +46,14 @@ def width_of(text: str) -> int:
     if not text.isdecimal() or int(text) < _NARROWEST:
         raise argparse.ArgumentTypeError(f"{text!r} is no width: a whole number from {_NARROWEST} on")
     return int(text)
+
+
+def refuse_existing(path: str) -> None:
+    """Raise FileError where a file or a folder is at the path: what a command writes replaces nothing in silence."""
+    if os.path.isdir(path):
+        raise FileError(f"{quoted(path)} is a folder: name the file to write")
+    if os.path.lexists(path):
+        raise FileError(f"there is {quoted(path)} already: remove it first, or name another file")
 
 
 def write(result: Result, given: argparse.Namespace) -> None:

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._errors import FileError, PtreeError
-from .._words import listed, quoted
+from .._words import lines, listed, quoted
 from .facts import Facts
 from .header import metadata_of, sealed, split_metadata, unique
 from .locations import regular_file
 from .safetensors import SafetensorsFile
 
 _START = b'{"metadata":{"ptree_sum":"'
+_NOT_THERE = "is not there"
 _LONGEST = 1_000_000_000  # bytes of an index that are read: more is no index, but a file of another kind
 
 
@@ -83,30 +84,52 @@ def read_index(path: Path, verify: bool) -> ShardIndex:
 
 def open_shards(
     path: Path, *, verify: bool, mmap: bool, may_be_cut: bool = False
-) -> tuple[ShardIndex, dict[str, SafetensorsFile]]:
-    """Open the shards that an index names, and check that they fit the index."""
+) -> tuple[ShardIndex, dict[str, SafetensorsFile], dict[str, str]]:
+    """Open the shards that an index names, and check that they fit the index.
+
+    Returns:
+        The index; the shards by name; with `may_be_cut` also why each of the others cannot be read.
+    """
     while True:
         index = read_index(path, verify)
         shards: dict[str, SafetensorsFile] = {}
+        problems: dict[str, str] = {}
         try:
             for name in _names_of_shards(index):
                 file = _path_of_shard(path, name)
-                if may_be_cut and not os.path.exists(file):
-                    continue
-                shards[name] = SafetensorsFile(file, verify=verify, mmap=mmap, may_be_cut=may_be_cut)
+                shard = (
+                    _open_shard(file, verify, mmap) if may_be_cut else SafetensorsFile(file, verify=verify, mmap=mmap)
+                )
+                if isinstance(shard, str):
+                    problems[name] = shard
+                else:
+                    shards[name] = shard
             problem = _mismatch(index, shards, verify)
         except FileNotFoundError:
             problem = _lacking(index, shards, path)
         if not problem and index.files and not shards:
-            problem = _lacking(index, shards, path)
+            is_any_missing = _NOT_THERE in problems.values()
+            problem = _lacking(index, shards, path) if is_any_missing else lines([*problems.values()])
         has_all = len(shards) == len(_names_of_shards(index))
         if not problem and (has_all or read_index(path, verify) == index):
-            return index, shards
+            return index, shards, problems
         for shard in shards.values():
             shard.close()
         # where the index has changed, another process saved a tree here meanwhile: open that
         if read_index(path, verify) == index:
             raise FileError(f"cannot load {index.path!r}: {problem}", is_damage=True)
+
+
+def _open_shard(file: str, verify: bool, mmap: bool) -> SafetensorsFile | str:
+    """A shard, which may end too early; or why it cannot be read."""
+    if not os.path.exists(file):
+        return _NOT_THERE
+    try:
+        return SafetensorsFile(file, verify=verify, mmap=mmap, may_be_cut=True)
+    except FileError as error:
+        if not error.is_damage:
+            raise
+        return f"is damaged: {error}"
 
 
 def _names_of_shards(index: ShardIndex) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from .._errors import FileError
+from .._words import quoted
 from .facts import Facts
 from .hf_index import open_shards
 from .locations import INDEX_SUFFIX, file_path, index_path, is_orbax
@@ -25,7 +26,7 @@ class Stored:
     facts: Facts | None
     metadata: dict[str, str]
     missing: dict[str, str] = field(default_factory=dict)
-    """Leaf -> its shard, of the shards that are not there."""
+    """Leaf -> why it cannot be read, of the leaves whose shard is not there or has a damaged header."""
 
     def names_by_place(self) -> list[str]:
         """The names in the order of the data, which is the order of a tree that another program wrote."""
@@ -60,9 +61,13 @@ def _open_once(path: str, verify: bool, mmap: bool, may_be_cut: bool) -> Stored:
     file = file_path(path)
     has_only_index = not file.exists() and index_path(file).exists()
     if path.endswith(INDEX_SUFFIX) or has_only_index:
-        index, shards = open_shards(index_path(file), verify=verify, mmap=mmap, may_be_cut=may_be_cut)
+        index, shards, problems = open_shards(index_path(file), verify=verify, mmap=mmap, may_be_cut=may_be_cut)
         by_leaf = {leaf: shards[name] for leaf, name in index.files.items() if name in shards}
-        missing = {leaf: name for leaf, name in index.files.items() if name not in shards}
+        missing = {
+            leaf: f"is in {quoted(name)}, which {problems[name]}"
+            for leaf, name in index.files.items()
+            if name not in shards
+        }
         return Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, missing)
     if is_orbax(path):
         raise FileError(f"cannot open {path!r}: Orbax wrote it, and only ptree.load reads it")

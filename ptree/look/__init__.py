@@ -3,8 +3,9 @@
 Opened when it is used, so that looking at a file does not import JAX.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .._imports import late_names
 
 if TYPE_CHECKING:
     from ._diff.diff import diff as diff
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ._diff.pairs import RenameRule as RenameRule
     from ._diff.result import Diff as Diff
     from ._first.first import first as first
-    from ._first.rows import First as First
+    from ._first.result import First as First
     from ._first.rows import FirstLayer as FirstLayer
     from ._first.rows import FirstLeaf as FirstLeaf
     from ._flops.flops import Flops as Flops
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from ._stats.nonfinite import NonFinite as NonFinite
     from ._stats.nonfinite import NonFiniteLeaf as NonFiniteLeaf
     from ._stats.nonfinite import nonfinite as nonfinite
-    from ._stats.stats import LeafStats as LeafStats
-    from ._stats.stats import Stats as Stats
+    from ._stats.result import Stats as Stats
+    from ._stats.rows import LeafStats as LeafStats
     from ._stats.stats import stats as stats
+    from ._summary.result import Summary as Summary
     from ._summary.row import Row as Row
-    from ._summary.summary import Summary as Summary
-    from ._summary.summary import Total as Total
     from ._summary.summary import summary as summary
+    from ._summary.totals import Total as Total
     from ._training.guard import NonFiniteError as NonFiniteError
     from ._training.guard import guard as guard
     from ._training.history import History as History
@@ -47,7 +48,8 @@ _MODULES = {
     "_diff.result": "Diff",
     "_diff.differences": "Difference",
     "_first.first": "first",
-    "_first.rows": "First FirstLayer FirstLeaf",
+    "_first.result": "First",
+    "_first.rows": "FirstLayer FirstLeaf",
     "_flops.flops": "Flops flops",
     "_training.guard": "NonFiniteError guard",
     "_training.history": "History",
@@ -60,18 +62,16 @@ _MODULES = {
     "_plots.plot_spectra": "plot_singular_values",
     "_report.report": "report",
     "_summary.row": "Row",
-    "_stats.stats": "LeafStats Stats stats",
-    "_summary.summary": "Summary Total summary",
+    "_stats.result": "Stats",
+    "_stats.rows": "LeafStats",
+    "_stats.stats": "stats",
+    "_summary.result": "Summary",
+    "_summary.summary": "summary",
+    "_summary.totals": "Total",
     "_training.unused": "unused",
 }
 
-
-def __getattr__(name: str) -> object:
-    for module, names in _MODULES.items():
-        if name in names.split():
-            value = globals()[name] = getattr(import_module(f"ptree.look.{module}"), name)
-            return value
-    raise AttributeError(f"module 'ptree.look' has no attribute {name!r}")
+__getattr__ = late_names("ptree.look", _MODULES)
 
 
 __all__ = [

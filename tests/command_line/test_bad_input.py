@@ -40,11 +40,6 @@ def refused(capsys, *arguments):
 # ----------------------------------------------------------------------------- what is no file of parameters
 
 
-def torch_archive(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/data.pkl", pickle.dumps({"w": 1}))
-
-
 def other_archive(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<w/>")
@@ -53,11 +48,10 @@ def other_archive(path):
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (torch_archive, "its pickle is cut short"),
         (other_archive, "a zip archive without an array of NumPy"),
         (lambda path: path.write_bytes(pickle.dumps({"w": 1}, protocol=2)), "a pickle that torch.save did not write"),
-        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "an HDF5 file"),
-        (lambda path: path.write_bytes(b"GGUF" + bytes(100)), "a GGUF file"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "it is no whole HDF5 file"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(100)), "version 0 of GGUF, which is not read"),
         (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00" + bytes(100)), "an .npy file"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     ],
@@ -151,6 +145,34 @@ def test_of_shards_of_which_one_is_missing_the_others_are_shown(folder, capsys, 
     assert "not beside it" in run(capsys, "show", "m")[2]
 
 
+def test_of_shards_of_which_one_has_a_damaged_header_the_others_are_shown(folder, capsys):
+    pt.save("m", pt.Tree({"a": TABLE, "b": TABLE}), max_shard_size=TABLE.nbytes)
+    shards = json.loads((folder / "m.index.json").read_text())["weight_map"]
+    data = bytearray((folder / shards["b"]).read_bytes())
+    data[20] ^= 255
+    (folder / shards["b"]).write_bytes(data)
+    code, out, _ = run(capsys, "show", "m", "--width", "400")
+    assert code == 0
+    assert "a  [4, 3]" in out
+    assert f"! 'b' is in '{shards['b']}', which is damaged: " in out
+    assert "a  " in run(capsys, "stats", "m")[1]
+    assert run(capsys, "check", "m")[0] == 1
+    assert run(capsys, "diff", "m", "m")[0] == 1
+    assert "which is damaged" in refused(capsys, "get", "m", "b")
+    with pytest.raises(pt.FileError, match="its header is damaged"):
+        pt.load("m")
+    (folder / shards["a"]).write_bytes(b"")
+    assert run(capsys, "check", "m")[0] == 1
+    assert "cannot load" in run(capsys, "show", "m")[2]
+
+
+@pytest.mark.parametrize("command", ["show", "check", "stats", "diff"])
+def test_a_fifo_is_no_file_and_not_waited_for(folder, capsys, command):
+    os.mkfifo("pipe")
+    files = ["pipe", "pipe"] if command == "diff" else ["pipe"]
+    assert "'pipe': it is a FIFO, a socket or a device, not a file" in refused(capsys, command, *files)
+
+
 def test_a_damaged_member_of_an_archive_is_named_and_the_others_are_read(folder, capsys):
     np.savez("m.npz", good=TABLE, bad=TABLE)
     with zipfile.ZipFile("m.npz") as archive:
@@ -212,8 +234,8 @@ def test_numbers_of_dtypes_that_npy_lacks_stay_what_they_are(capsys):
     numbers = {"bf": ml_dtypes.bfloat16, "f8": ml_dtypes.float8_e4m3fn, "i4": ml_dtypes.int4, "u4": ml_dtypes.uint4}
     pt.save("m.safetensors", pt.Tree({name: np.arange(4).astype(dtype) for name, dtype in numbers.items()}))
     for name in numbers:
-        assert run(capsys, "get", "m.safetensors", name, "-o", "part.npy")[0] == 0
-        part = np.load("part.npy")
+        assert run(capsys, "get", "m.safetensors", name, "-o", f"{name}.npy")[0] == 0
+        part = np.load(f"{name}.npy")
         assert part.dtype.kind in "fiu"
         np.testing.assert_array_equal(part, np.arange(4))
 

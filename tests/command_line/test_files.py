@@ -11,7 +11,7 @@ from commands import ended
 from safetensors.numpy import save_file
 
 import ptree as pt
-from ptree._command_line.get import index_of
+from ptree._command_line.file_arguments import index_of
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(50, 8)).astype("float32")

@@ -294,6 +294,16 @@ def test_ties_and_keys_of_a_file_by_ptree(tmp_path):
     close(program.call(arrays, tokens)["logits"], jax.jit(f)(params, tokens)["logits"])
 
 
+def test_shards_are_taken_as_one_file_and_specs_keep_their_ties(tmp_path):
+    net = nn.Sequential(nn.Dense(300), jax.nn.relu, nn.Dense(300))
+    spec = pt.tie(net.spec(jnp.ones((1, 300))), {"2/kernel": "0/kernel"})
+    pt.save(tmp_path / "big.safetensors", pt.init(spec, KEY), max_shard_size=200_000)
+    for name in ("big.safetensors", "big.safetensors.index.json"):
+        path = tmp_path / "net.stablehlo"
+        written = convert.to_stablehlo(net, spec, symbolic(300), path=path, weights=tmp_path / name)
+        assert sorted(written.arrays) == ["0/bias", "0/kernel", "2/bias"]
+
+
 def test_a_file_that_does_not_hold_the_weights_is_one_error(tmp_path):
     net, params, arrays = dense(tmp_path)
     params = pt.put(params, "scale", jnp.ones(2))
@@ -385,6 +395,9 @@ def test_wrong_arguments(tmp_path):
     assert "platforms=('cpu',)" in refused(tmp_path, f, symbolic(), platforms="cpu")
     assert "got []" in refused(tmp_path, f, symbolic(), platforms=())
     assert "inputs are arrays, and these are none: [\"1: 'train'\"]" in refused(tmp_path, f, symbolic(), "train")
+    assert "inputs are arrays, and these are none" in refused(tmp_path, f, np.array(["a"]))
+    message = refused(tmp_path, lambda p, x: {"y": x, "mode": "train"}, symbolic())
+    assert "f returns arrays, and these are none: [\"mode: 'train'\"]" in message
     assert "a leaf needs a name" in refused(tmp_path, f, symbolic(), params=jnp.ones(3))
     with pytest.raises(pt.FileError, match=r"its weights get this name\. Call it 'net\.stablehlo'"):
         convert.to_stablehlo(f, {"w": 1.0}, symbolic(), path=tmp_path / "net.safetensors")

@@ -1,5 +1,7 @@
 """verify: modules of PyTorch beside layers of ptree.nn, and what is said of each way in which a conversion goes wrong."""
 
+import collections
+import dataclasses
 import json
 import re
 
@@ -528,6 +530,48 @@ def test_outputs_of_other_structures():
     assert verify(lambda x: {"a": [x, (x + 1,)], "b": None}, lambda x: {"b": None, "a": (x, [x + 1])}, floats(3)).ok
     assert not verify(lambda x: "text", lambda x: "text", 0).ok
     assert verify(lambda x: pt.Tree({"a": {"b": x}}), lambda x: {"a": {"b": x}}, floats(3)).ok
+
+
+class Eager:
+    """As TensorFlow's arrays are: no type of ours, and a method `numpy`."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def numpy(self):
+        return self.array
+
+
+class Described(collections.OrderedDict):
+    """As the outputs of transformers are."""
+
+
+@dataclasses.dataclass
+class Outputs:
+    logits: object
+    hidden: object = None
+
+
+def test_outputs_of_other_libraries_types():
+    x = floats(3)
+    named = {"logits": x, "hidden": [x, x]}
+    assert verify(lambda x: Eager(x), lambda x: x, x).ok
+    assert verify(lambda x: Outputs(Eager(x), (x, x)), lambda x: named, x).ok
+    assert verify(lambda x: Described(logits=x, hidden=(x, x)), lambda x: named, x).ok
+    assert verify(lambda x: Described(logits=x, past=None), lambda x: x, x).ok
+    found = verify(lambda x: object(), lambda x: x, x)
+    assert found.first.problem.startswith("in the source it is no array: object")
+
+
+def test_numbers_of_all_sizes():
+    x = floats(5, 4).astype(np.float64)
+    found = verify(lambda x: x * 1e300, lambda x: x * 1e30, x)
+    assert found.first.cosine == pytest.approx(1)
+    assert verify(lambda x: x * 1e300, lambda x: x * 1e300, x).ok
+    assert verify(lambda x: x * 1e-300, lambda x: x * 1e-300, x).ok
+    assert not verify(lambda x: x * 1e-300, lambda x: x * 2e-300, x).ok
+    assert not verify(lambda x: np.float32(3), lambda x: jnp.float32(4), x).ok
+    assert not verify(lambda x: x, lambda x: x[:, :0], x).ok
 
 
 def test_names_that_are_in_neither_are_an_error_with_the_nearest():

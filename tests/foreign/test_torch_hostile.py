@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ptree import FileError
 from ptree._foreign import open_foreign
+
+torch = pytest.importorskip("torch")
 
 TENSORS = {
     "a.weight": torch.arange(12.0).reshape(3, 4),

@@ -279,6 +279,33 @@ def test_the_layers_of_a_stack_are_compared_with_single_layers():
     assert (row.kind, row.by_layer) == ("changed", pytest.approx((0, 1, 2, 3, 4, 5), rel=1e-5))
 
 
+@pytest.mark.parametrize("separator", ["/", "."])
+def test_a_stack_and_its_layers_under_another_name_are_one(separator):
+    layers = gpt(prefix="transformer/h", separator=separator)
+    stacked: dict[str, np.ndarray] = {"wte": layers["wte"]}
+    for name in ("attn/w", "attn/b", "mlp/w", "mlp/b"):
+        paths = [f"transformer/h/{layer}/{name}".replace("/", separator) for layer in range(3)]
+        stacked[f"blocks/:/{name}"] = np.stack([layers[path] for path in paths])
+    stacked["blocks/:/mlp/w"] = 1.01 * stacked["blocks/:/mlp/w"]
+    for before, after in ((stacked, layers), (layers, stacked)):
+        found = diff(before, after)
+        assert found.counts == {"same": 1, "restacked": 4}
+        relative = {row.relative for row in found.rows}
+        assert sorted(map(bool, relative)) == [False, True]  # of constant biases too
+        assert max(size for size in relative if size is not None) == pytest.approx(0.01, rel=0.02)
+
+
+def test_layers_that_look_otherwise_or_are_too_few_are_not_those_of_a_stack():
+    draw = np.random.default_rng(1)
+    stack = {"blocks/:/w": draw.standard_normal((3, 8, 8), "float32")}
+    same = {f"h/{layer}/w": stack["blocks/:/w"][layer] for layer in range(3)}
+    others = {path: draw.standard_normal((8, 8), "float32") for path in same}
+    for after in (others, {**same, "g/0/w": others["h/0/w"], "g/1/w": others["h/1/w"], "g/2/w": others["h/2/w"]}):
+        assert {row.kind for row in diff(stack, after).rows} == {"added", "removed"}
+    del same["h/1/w"]
+    assert {row.kind for row in diff(stack, same).rows} == {"added", "removed"}
+
+
 # ---------------------------------------------------------------------------------- ties
 
 

@@ -39,7 +39,7 @@ def titles(figure):
 
 def test_a_histogram_has_numpys_counts():
     from ptree.look._plots.distributions import distribution_of, layers_of_leaves
-    from ptree.look._sources.source import source_of
+    from ptree.look._sources.source_of import source_of
 
     numbers = RANDOM.normal(size=100_000).astype("f4")
     source = source_of({"w": numbers})
@@ -225,7 +225,7 @@ def test_singular_values_are_numpys(shape):
 def test_the_largest_values_of_a_matrix_of_two_long_sides(monkeypatch):
     from ptree.look._plots import spectra as _spectra
     from ptree.look._plots.distributions import layers_of_leaves
-    from ptree.look._sources.source import source_of
+    from ptree.look._sources.source_of import source_of
 
     monkeypatch.setattr(_spectra, "LARGEST_SIDE", 64)  # 2,048 in use, which takes seconds
     monkeypatch.setattr(_spectra, "MOST_VALUES", 40)
@@ -273,7 +273,7 @@ def test_similarity_is_that_by_hand():
 def test_the_largest_directions_of_a_wide_matrix_are_those_of_the_svd():
     from ptree.look._plots.distributions import layers_of_leaves
     from ptree.look._plots.spectra import largest_directions
-    from ptree.look._sources.source import source_of
+    from ptree.look._sources.source_of import source_of
 
     matrix = RANDOM.normal(size=(400, 300))
     source = source_of({"w": matrix})

@@ -19,7 +19,7 @@ import ptree as pt
 from ptree.look import report
 from ptree.look._diff.text import KINDS
 from ptree.look._report.leaf_numbers import BINS, leaf_numbers
-from ptree.look._sources.source import source_of
+from ptree.look._sources.source_of import source_of
 
 ROOT = Path(pt.__file__).parent
 

@@ -10,7 +10,7 @@ from trees import TREES, language_model, tied
 
 import ptree as pt
 from ptree.look._sources.selection import selected
-from ptree.look._sources.source import source_of
+from ptree.look._sources.source_of import source_of
 
 SELECTORS = [
     "**",
@@ -91,7 +91,7 @@ def test_nothing_of_an_empty_file(tmp_path):
 def test_it_does_not_import_jax(tmp_path):
     pt.save(tmp_path / "m.safetensors", {"a": np.ones(2), "b": np.ones(1)})
     code = (
-        "import sys; from ptree.look._sources.selection import selected; from ptree.look._sources.source import source_of;"
+        "import sys; from ptree.look._sources.selection import selected; from ptree.look._sources.source_of import source_of;"
         "print(selected(source_of(sys.argv[1]), ['**', '!b']), 'jax' in sys.modules)"
     )
     shown = subprocess.run(

@@ -349,9 +349,9 @@ def agree(found, expected):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "bool", "float8_e5m2"])
 def test_the_program_for_accelerators_agrees_with_numpy(dtype):
-    from ptree.look._sources.source import source_of
+    from ptree.look._sources.source_of import source_of
     from ptree.look._stats import device_moments as device
-    from ptree.look._stats.layer_moments import layers_of
+    from ptree.look._stats.stack_layers import layers_of
 
     leaf = jnp.asarray(numbers(dtype, 3 * 70_001).reshape(3, 70_001))
     if dtype in ("float32", "bfloat16"):

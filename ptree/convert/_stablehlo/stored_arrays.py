@@ -53,6 +53,8 @@ def is_array(leaf: Leaf) -> bool:
     """Whether a leaf is an array, a number, a `Param` or a `jax.ShapeDtypeStruct`; all others are static, such as functions."""
     if isinstance(leaf, _NUMBERS):
         return True
+    if isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "OSUMm":  # objects, texts and dates
+        return False
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not isinstance(leaf, type)
 
 

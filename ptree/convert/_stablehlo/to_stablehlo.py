@@ -188,13 +188,17 @@ def _cannot(file: Path, problem: str) -> FileError:
 
 
 def _input_specs(file: Path, inputs: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-    static = {path: leaf for path, leaf in leaves(inputs) if not is_array(leaf)}
+    static = _static(inputs)
     if static:
-        shown = listed(f"{path}: {describe(leaf)}" for path, leaf in static.items())
-        raise _cannot(
-            file, f"inputs are arrays, and these are none: {shown}. Capture them in f, as functools.partial does"
-        )
+        problem = f"inputs are arrays, and these are none: {static}. Capture them in f, as functools.partial does"
+        raise _cannot(file, problem)
     return jax.tree.map(traced_spec, inputs)
+
+
+def _static(tree: PyTree) -> str:
+    """List what is no array in inputs or outputs; "" if there is nothing."""
+    found = [f"{path}: {describe(leaf)}" for path, leaf in leaves(tree) if not is_array(leaf)]
+    return listed(found) if found else ""
 
 
 def _traced(
@@ -204,7 +208,11 @@ def _traced(
     arrays = {name: leaf for name, leaf in leaves(specs) if is_array(leaf)}
 
     def with_static(values: dict[str, Leaf], *inputs: PyTree) -> PyTree:
-        return in_plain_containers(f(replace_leaves(specs, values), *inputs))
+        outputs = f(replace_leaves(specs, values), *inputs)
+        static = _static(outputs)
+        if static:
+            raise _cannot(file, f"f returns arrays, and these are none: {static}. Leave them out")
+        return in_plain_containers(outputs)
 
     try:
         traced = jax.jit(with_static).trace(arrays, *inputs)

@@ -198,7 +198,8 @@ def _measured(
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:
     """The cosine of the angle between two arrays; None where one has no direction."""
-    lengths = np.linalg.norm(a.ravel()) * np.linalg.norm(b.ravel())
-    if not lengths:
+    size, size_ours = _largest(a), _largest(b)
+    if not size or not size_ours:
         return None
-    return float(np.real(np.vdot(a, b)) / lengths)
+    a, b = a / size, b / size_ours  # squares of large numbers would overflow
+    return float(np.real(np.vdot(a, b)) / (np.linalg.norm(a.ravel()) * np.linalg.norm(b.ravel())))

@@ -35,18 +35,26 @@ def hints(
     if row.nonfinite != row.nonfinite_ours:
         found.append("NaN on one side: a row that is masked everywhere, a division by zero, or float16 that overflows")
     if a.size and row.absolute is not None and row.absolute > row.tolerance:
-        part = _worst_part(row, a)
-        a_part, b_part = a[part], b[part]
-        named = cause([x[part] for x in equal_before if x.shape == a.shape], a_part, b_part, row.tolerance)
-        described = order_pattern(a_part, b_part, row.tolerance) or size_pattern(a, b, row.tolerance)
-        found += [named or described, _growth(row, before)]
+        with np.errstate(all="ignore"):  # of numbers as large as 1e300 the squares are infinite, and fit nothing
+            found += [_described(row, a, b, equal_before), _growth(row, before)]
     return tuple(hint for hint in found if hint)
 
 
-def _worst_part(row: Comparison, a: np.ndarray) -> slice:
+def _described(row: Comparison, a: np.ndarray, b: np.ndarray, equal_before: Sequence[np.ndarray]) -> str:
+    part = _worst_part(row, a)
+    a_part, b_part = a[part], b[part]
+    inputs = [array[part] for array in equal_before if array.shape == a.shape]
+    return (
+        cause(inputs, a_part, b_part, row.tolerance)
+        or order_pattern(a_part, b_part, row.tolerance)
+        or size_pattern(a, b, row.tolerance)
+    )
+
+
+def _worst_part(row: Comparison, a: np.ndarray) -> slice | tuple[()]:
     """The rows of the first axis that are looked at, those with the largest error among them."""
     if a.size <= _MOST_NUMBERS or row.at is None:
-        return slice(None)
+        return ()
     count = max(1, _MOST_NUMBERS * a.shape[0] // a.size)
     start = min(row.at[0], a.shape[0] - count)
     return slice(start, start + count)

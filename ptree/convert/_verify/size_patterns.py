@@ -17,7 +17,7 @@ _MOST_SHOWN = 8
 
 
 def size_pattern(source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
-    """Describe the error; some description fits every error."""
+    """Describe the error; "" for a single number."""
     found = (
         _constant(source, ours)
         or _factor(source, ours, tolerance)
@@ -200,6 +200,8 @@ def _by_position(source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
 
 
 def _by_size(source: np.ndarray, ours: np.ndarray) -> str:
+    if source.size < 2:  # one number has no pattern
+        return ""
     largest = np.abs(source).max()
     relative = np.abs(ours - source).max() / largest if largest else math.inf
     cosine = _cosine(source, ours)

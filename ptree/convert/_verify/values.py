@@ -44,9 +44,7 @@ def values_of(returned: Any) -> Values:
     if type(returned) is tuple and len(returned) == 2 and _has_names(returned[1]):
         output, named = returned
         intermediate = dict(_parts(named, ""))
-    prefix = "" if _has_names(output) else OUTPUT
-    if intermediate:
-        prefix = OUTPUT
+    prefix = OUTPUT if intermediate or not _has_named_parts(output) else ""
     outputs = dict(_parts(output, prefix))
     arrays: dict[str, np.ndarray] = {}
     problems: dict[str, str] = {}
@@ -60,6 +58,12 @@ def values_of(returned: Any) -> Values:
 
 def _has_names(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+def _has_named_parts(output: Any) -> bool:
+    """Whether an output is a dict, a dataclass or a named tuple, whose parts need no further name."""
+    children = _children(output)
+    return bool(children) and not any(name.isdecimal() for name, _ in children)
 
 
 def _parts(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:

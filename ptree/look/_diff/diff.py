@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..._errors import PatternError
 from .._sources.selection import selected
-from .._sources.source import Source, source_of
+from .._sources.source import Source
+from .._sources.source_of import source_of
 from .differences import WITHIN, Difference, difference_of, difference_of_stack, order_by_size
 from .leaves import Side
 from .pairs import Pairing, paired

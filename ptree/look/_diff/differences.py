@@ -26,8 +26,8 @@ from .leaves import (
     have_equal_checksums,
     is_key,
 )
-from .pairs import StackPair
 from .sizes import Sizes, have_equal_bytes
+from .stack_pairs import StackPair
 
 WITHIN = "within the tolerance"
 """The kind of a leaf that differs by no more than the tolerance, and counts as the same."""

@@ -1,22 +1,20 @@
-"""Find which leaf of one side is which of the other: by name, by content where the name is another, by rules, and layers by stack."""
+"""Find which leaf of one side is which of the other: by name, by content where the name is another, by rules."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from math import prod
+from typing import NamedTuple
 
-from ..._paths import STACKED
-from .._sources.source import Alias, LeafInfo, Source
+from .._sources.source import Alias, Source
 from .leaves import UNREADABLE, Content, Side, aligned, content_of
-from .rules import Names, Renaming, pairs_by_ending, renamings_of, separator_of, words_of
-from .sizes import sizes_of
+from .rules import Names, Renaming, pairs_by_ending, renamings_of, separator_of
+from .sizes import LEAST_COSINE, sizes_of
+from .stack_pairs import StackPair, renamed_stacks, stacks_by_name
 
 _MOST_ALIKE_TRIED = 8
-_LEAST_COSINE = 0.5
-"""Of leaves that pair by the ends of their names: fine-tuned weights are above 0.9, unrelated ones near 0."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +27,6 @@ class RenameRule:
     """How many leaves it renames."""
 
     __module__ = "ptree.look"
-
-
-@dataclass(frozen=True)
-class StackPair:
-    """A stack on one side, and its layers on the other, in their order."""
-
-    stack: str
-    layers: tuple[str, ...]
-    is_before: bool
-    """Whether the stack is on the side before."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +73,20 @@ class _Free:
         return _Free(_left(self.before, before), _left(self.after, after))
 
 
+class _Sides(NamedTuple):
+    """The leaves without a partner by path, to be read."""
+
+    before: dict[str, Side]
+    after: dict[str, Side]
+
+    @classmethod
+    def of(cls, before: Source, after: Source, free: _Free, verify: bool) -> _Sides:
+        return cls(
+            {path: Side(before, path, verify) for path in free.before},
+            {path: Side(after, path, verify) for path in free.after},
+        )
+
+
 def _left(paths: Iterable[str], taken: Collection[str]) -> list[str]:
     taken = set(taken)
     return [path for path in paths if path not in taken]
@@ -104,15 +106,17 @@ def paired(
     """
     pairs = _by_name(before, after, paths_before, set(paths_after))
     free = _Free([*paths_before], [*paths_after]).without(pairs)
-    stacks = _stacks(before, free.before, free.after, True) + _stacks(after, free.after, free.before, False)
+    stacks = stacks_by_name(before, free.before, free.after, True) + stacks_by_name(
+        after, free.after, free.before, False
+    )
     free = free.without_stacks(stacks)
     respelt = _by_words(free.before, free.after)
     free = free.without(respelt)
-    sides = (
-        {path: Side(before, path, verify) for path in free.before},
-        {path: Side(after, path, verify) for path in free.after},
-    )
-    found = _by_content(*sides)
+    sides = _Sides.of(before, after, free, verify)
+    renamed = renamed_stacks(sides.before, sides.after, True) + renamed_stacks(sides.after, sides.before, False)
+    free = free.without_stacks(renamed)
+    sides = _Sides.of(before, after, free, verify)
+    found = _by_content(sides.before, sides.after)
     free = free.without(found.pairs)
     return Pairing(
         pairs=pairs | respelt | found.pairs,
@@ -120,7 +124,7 @@ def paired(
         rules=_rules(before, after, respelt, found.renamings),
         renamings=found.renamings,
         ruled=frozenset(respelt).union(*(renaming.pairs for renaming in found.renamings)),
-        stacks=stacks,
+        stacks=stacks + renamed,
         removed=tuple(free.before),
         added=tuple(free.after),
     )
@@ -164,36 +168,6 @@ def _by_words(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
     """Pairs of paths that differ only in dots and slashes."""
     names, new_names = Names(old), Names(new)
     return {path: new_names.path_of[words] for words, path in names.path_of.items() if words in new_names.path_of}
-
-
-def _stacks(source: Source, paths: Iterable[str], others: Iterable[str], is_before: bool) -> tuple[StackPair, ...]:
-    """The stacks whose layers all lie on the other side, each under a name of its own."""
-    names = Names(others)
-    found: list[StackPair] = []
-    for path in paths:
-        if STACKED in path:
-            layers = _layers(words_of(path), source.leaves[path], names)
-            if layers:
-                found.append(StackPair(path, layers, is_before))
-    return tuple(found)
-
-
-def _layers(words: tuple[str, ...], info: LeafInfo, names: Names) -> tuple[str, ...]:
-    """The names of a stack's layers on the other side; none if one of them is not there."""
-    places = [place for place, word in enumerate(words) if word == STACKED]
-    sizes = (info.shape or ())[: len(places)]
-    if not places or len(sizes) < len(places) or not 0 < prod(sizes) <= len(names.words):
-        return ()
-    layers: list[str] = []
-    for indices in product(*map(range, sizes)):
-        name = list(words)
-        for place, index in zip(places, indices):
-            name[place] = str(index)
-        layer = names.path_of.get(tuple(name))
-        if layer is None:
-            return ()
-        layers.append(layer)
-    return tuple(layers)
 
 
 # ------------------------------------------------------------------------------ by content
@@ -298,4 +272,4 @@ def _is_alike(before: Side, after: Side) -> bool:
         first = next(aligned(before.chunks(), after.chunks()), None)
     except UNREADABLE:
         return False
-    return first is not None and sizes_of(*first).cosine > _LEAST_COSINE
+    return first is not None and sizes_of(*first).cosine > LEAST_COSINE

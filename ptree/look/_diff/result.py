@@ -1,19 +1,17 @@
-"""Diff: what differs between two trees or files, as rows, counts, dict, CSV, and an exit code."""
+"""Diff: what differs between two trees or files, as text, HTML, dict, CSV, and an exit code."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any
 
-from .._notebook.tables import diff_html
 from .._plain_values import csv_value, json_value
 from .._terminal import terminal_width
 from .differences import Difference
-from .pairs import RenameRule
+from .html import diff_html
+from .rows import DiffData
 from .text import diff_text
 
 Json = Any
@@ -21,25 +19,8 @@ Json = Any
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Diff:
+class Diff(DiffData):
     """Differences between two trees or files, largest first; true where there are any. It prints as a table."""
-
-    before: str
-    """The name of the one: of a file its name, of a tree its type."""
-    after: str
-    rows: tuple[Difference, ...]
-    """The differences, sorted by kind and size."""
-    same: tuple[str, ...]
-    """The paths of the leaves that are the same under the same name."""
-    rules: tuple[RenameRule, ...] = ()
-    """Rules that leaves are renamed by."""
-    ruled: frozenset[str] = frozenset()
-    """The paths before of the leaves that a rule renames."""
-    tolerance: float = 0.0
-    within: int = 0
-    """How many of `same` differ, by no more than the tolerance."""
-    has_numbers: bool = True
-    """False where one side is a spec: only shapes and dtypes were compared."""
 
     __module__ = "ptree.look"
 
@@ -55,11 +36,6 @@ class Diff:
 
     def __bool__(self) -> bool:
         return not self.is_same
-
-    @cached_property
-    def counts(self) -> dict[str, int]:
-        """How many leaves are of each kind; `same` are those under the same name, `renamed` those under another."""
-        return {"same": len(self.same), **Counter(row.kind for row in self.rows)}
 
     def to_dict(self) -> dict[str, Json]:
         """All of it as dicts, lists, texts and numbers, for JSON; NaN and inf are the texts "nan" and "inf"."""

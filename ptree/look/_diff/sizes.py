@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+LEAST_COSINE = 0.5
+"""Of leaves that are paired by their names in part: fine-tuned weights are above 0.9, unrelated ones near 0."""
 _LEAST_SQUARE, _LARGEST_SQUARE = 1e-28, 1e34
 """Sums of squares between these are exact enough in float32; others may have lost squares that are too small or too large."""
 

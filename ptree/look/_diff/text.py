@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..._words import columns, printable, shortened
 from .._layers import group_by_layer, sparkline
+from .._wrapping import wrapped
 from .differences import Difference, order_by_size
+from .rows import DiffData
 from .rules import separator_of
-
-if TYPE_CHECKING:
-    from .result import Diff
 
 _LABEL = 12
 """Columns of the kind in front of the lines of a section."""
@@ -41,7 +39,7 @@ class _Group:
         return min(map(order_by_size, self.rows))
 
 
-def diff_text(diff: Diff, width: int, *, color: bool, most: int | None) -> str:
+def diff_text(diff: DiffData, width: int, *, color: bool, most: int | None) -> str:
     """The text of a diff; see `Diff.text`."""
     width = max(width, 20)
     lines = _packed(_counts(diff), width, ", ")
@@ -76,7 +74,7 @@ def _labelled(kind: str, section: Sequence[str], width: int, color: bool) -> Ite
 # --------------------------------------------------------------------------------- counts
 
 
-def _counts(diff: Diff) -> list[str]:
+def _counts(diff: DiffData) -> list[str]:
     counts = diff.counts
     same = counts["same"] + counts.get("renamed", 0)
     parts = [f"{same:,} the same{_within(diff)}"]
@@ -86,13 +84,13 @@ def _counts(diff: Diff) -> list[str]:
     return parts
 
 
-def _within(diff: Diff) -> str:
+def _within(diff: DiffData) -> str:
     if not diff.within:
         return ""
     return f" ({diff.within:,} of them within the tolerance {diff.tolerance:g})"
 
 
-def _renames(diff: Diff, width: int, most: int | None) -> list[str]:
+def _renames(diff: DiffData, width: int, most: int | None) -> list[str]:
     """The rules, and the leaves that are renamed by none."""
     entries = [_Entry(f"{_shown(rule.before)} -> {_shown(rule.after)}", [_leaves(rule.count)]) for rule in diff.rules]
     for row in diff.rows:
@@ -127,7 +125,7 @@ def _lines(entries: Sequence[_Entry], width: int, most: int | None) -> list[str]
         if columns(whole) <= width:
             lines.append(whole)
         else:
-            lines += _broken(entry.name, width)
+            lines += wrapped(entry.name, width)
             lines += [f"  {line}" for line in _packed(entry.parts, width - 2, entry.between)]
     if len(entries) > len(shown):
         lines.append(f"... and {len(entries) - len(shown):,} more")
@@ -141,21 +139,10 @@ def _packed(parts: Sequence[str], width: int, between: str) -> list[str]:
     for part in parts:
         longer = f"{line}{between}{part}" if line else part
         if line and columns(longer) > width:
-            lines += _broken(line + between.rstrip(), width)
+            lines += wrapped(line + between.rstrip(), width)
             longer = part
         line = longer
-    return lines + (_broken(line, width) if line else [])
-
-
-def _broken(text: str, width: int) -> list[str]:
-    """A text in lines of at most so many characters, broken behind a space or a slash where there is one."""
-    lines: list[str] = []
-    while len(text) > width:
-        at = max(text.rfind(character, width // 2, width) for character in " /.") + 1
-        at = at if at > 0 else width
-        lines.append(text[:at].rstrip())
-        text = "  " + text[at:].lstrip()
-    return [*lines, text]
+    return lines + (wrapped(line, width) if line else [])
 
 
 # ------------------------------------------------------------------------------- sections

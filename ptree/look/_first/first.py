@@ -18,7 +18,8 @@ from ...initializers._spread import Spread
 from .._plots.declared import declared_spreads
 from .._sources.tree_source import TreeSource
 from .._stats.moments import NONE, Moments, moments_of, together
-from .rows import First, FirstLayer, FirstLeaf
+from .result import First
+from .rows import FirstLayer, FirstLeaf
 from .signals import Signal, Signals, signals_of
 
 

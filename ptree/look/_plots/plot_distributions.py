@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..._paths import STACKED, Selector
-from .._sources.source import source_of
+from .._sources.source_of import source_of
 from .distributions import Distribution, distribution_of, layers_of_leaves, readable_paths
 from .figures import BAD, DATA, DATA_BANDS, DECLARED, PALE, figure_for, grid, label, legend_of, note, panels, tidy
 from .groups import largest_groups, layer_groups, left_out, name_layers, short_names

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._sources.source import source_of
+from .._sources.source_of import source_of
 from .figures import BAD, figure_for, label
 from .kernel_image import KernelImage, kernel_image
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..._paths import Selector
 from .._layers import LayerGroup, group_by_layer
-from .._sources.source import source_of
+from .._sources.source_of import source_of
 from .figures import figure_for, label, note, panels, tidy
 from .groups import evenly_spread
 from .similarity import LayerSimilarity, Similarity, similarity_of

@@ -11,7 +11,8 @@ import numpy as np
 from ..._errors import StructureError
 from ..._paths import Selector
 from ..._words import listed
-from .._sources.source import Source, source_of
+from .._sources.source import Source
+from .._sources.source_of import source_of
 from .distributions import LayerOfLeaf, layers_of_leaves, readable_paths
 from .figures import BAD, figure_for, grid, label, note, panels, tidy
 from .groups import evenly_spread, largest_groups, layer_groups, left_out, short_names

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._sources.source import Source
-from .._stats.layer_moments import layers_of, problem_of_numbers, start_moments
+from .._stats.layer_moments import problem_of_numbers, start_moments
 from .._stats.moments import Moments, moments_of, together
+from .._stats.stack_layers import layers_of
 
 BINS = 41
 _MOST_LAYERS = 1000

@@ -13,7 +13,8 @@ from ..._stored.drafts import draft
 from ..._stored.locations import checked_path
 from ..._stored.operating_system import write_all
 from ..._words import quoted
-from .._sources.source import Source, source_of
+from .._sources.source import Source
+from .._sources.source_of import source_of
 from .data import diff_page_data, page_data
 from .page import page_of
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..._foreign.formats import Candidate, format_of, why_not_read
 
 _LENGTH = 8  # bytes in front of the header of a safetensors file
@@ -22,3 +24,19 @@ def kind_of_file(path: str) -> str:
     if not candidate.first_bytes:
         return "safetensors"
     return why_not_read(candidate) or "safetensors"
+
+
+def begins_as_safetensors(path: str) -> bool:
+    """Whether a regular file, or a link to one, begins with the header of a safetensors file."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            first = file.read(_LENGTH + 1)
+    except OSError:
+        return False
+    return (
+        first.endswith(b"{")
+        and len(first) > _LENGTH
+        and int.from_bytes(first[:_LENGTH], "little") < os.path.getsize(path)
+    )

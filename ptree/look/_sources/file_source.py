@@ -11,7 +11,7 @@ from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_pa
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
 from ..._words import listed, quoted, suggestion
-from .file_kinds import kind_of_file
+from .file_kinds import begins_as_safetensors, kind_of_file
 from .source import Source
 from .stored_source import StoredSource
 
@@ -27,6 +27,8 @@ def file_source(path: str | os.PathLike[str]) -> Source:
         return _of_folder(text)
     if os.path.isfile(text):
         return _of_file(text)
+    if os.path.exists(text):
+        raise FileError(f"cannot read {quoted(text)}: it is a FIFO, a socket or a device, not a file")
     return _of_safetensors(text)  # the name of a file that is kept in shards
 
 
@@ -43,6 +45,8 @@ def _of_folder(folder: str) -> Source:
     files = [name for name in inside if name.endswith(INDEX_SUFFIX)]
     if len(files) != 1:  # an index stands for its shards
         files = [name for name in inside if name.endswith((".safetensors", INDEX_SUFFIX, ".npz"))]
+    if not files:  # such as `weights`, without an ending
+        files = [name for name in inside if begins_as_safetensors(os.path.join(folder, name))]
     if len(files) == 1:
         return file_source(os.path.join(folder, files[0]))
     if files:

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..._errors import FileError
 from ..._foreign import ForeignFile, open_foreign
+from ..._paths.dotted_names import paths_of_nested_names
 from ..._stored.dtypes import UNKNOWN
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
-from .dotted_names import paths_of_nested_names
 from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source, in_chunks
 
 _LONGEST_METADATA = 60  # characters of a value that is shown

@@ -5,11 +5,10 @@ Nothing here imports JAX: only a source of a tree, or of a checkpoint by Orbax, 
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,7 @@ CHUNK = 1 << 18
 """Bytes: numbers are read so many at a time, which a processor's cache holds."""
 
 
-@dataclass(frozen=True)
-class LeafInfo:
+class LeafInfo(NamedTuple):  # a frozen dataclass takes three times as long to make, and there may be 100,000
     """What is known of one leaf without its numbers."""
 
     path: str
@@ -28,7 +26,7 @@ class LeafInfo:
     """None of what is no array: a Python number, a text, a function."""
     dtype: str
     """In short, such as f32, bf16, i4 and key<fry>; the name of the type of what is no array."""
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] a tuple's own `count` is not needed
     """How many numbers it has; 0 of what is no array and no number."""
     nbytes: int
     trainable: bool | None = None
@@ -105,25 +103,6 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def source_of(thing: Any) -> Source:
-    """The source of a tree, a spec or another pytree, the path of a file or of a folder of checkpoints, or an open file.
-
-    Raises:
-        FileError: it is a path, and there is no file that ptree reads.
-        OSError: there is nothing at the path, or it cannot be read.
-        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
-    """
-    if isinstance(thing, Source):
-        return thing
-    if isinstance(thing, (str, os.PathLike)):
-        from .file_source import file_source
-
-        return file_source(thing)
-    from .tree_source import tree_source
-
-    return tree_source(thing)
 
 
 def in_chunks(flat: np.ndarray, most: int) -> Iterator[np.ndarray]:

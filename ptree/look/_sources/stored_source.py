@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -34,27 +34,29 @@ class StoredSource(Source):
         self.stored = stored
         self.title = os.path.basename(stored.path)
         self.about = _about_stored(stored)
-        facts = stored.facts
-        if facts is None:
-            names = paths_of_names([*stored.names_by_place(), *stored.missing])
-            ties, order = {}, [*names]
-        else:
-            names = {name: name for name in [*stored.by_leaf, *stored.missing] if name not in facts.ties}
-            ties, order = facts.ties, facts.order
-        self.names = names
-        """Path -> name in the file, of the leaves."""
-        self._file_of = {path: stored.by_leaf[name] for path, name in names.items() if name in stored.by_leaf}
-        self.stored_leaves = {path: file.header.leaves[names[path]] for path, file in self._file_of.items()}
-        self.order = [path for path in order if path in names or path in ties]
-        self.leaves = {path: self._info(path) for path in self.order if path in names}
-        self.aliases = {path: alias_of(path, ties[path], self.leaves) for path in self.order if path in ties}
+        ties, in_order = _names_and_ties(stored)
+        paths = paths_of_names(in_order)
+        self.names = paths
+        """Path -> name in the file, of leaves and tied names."""
+        path_of = {name: path for path, name in paths.items()}
+        leaf_names = [name for name in in_order if name not in ties]
+        self._file_of = {path_of[name]: stored.by_leaf[name] for name in leaf_names if name in stored.by_leaf}
+        self.stored_leaves = {path: file.header.leaves[paths[path]] for path, file in self._file_of.items()}
+        self.order = [*paths]
+        self.leaves = {path_of[name]: self._info(path_of[name]) for name in leaf_names}
+        self.aliases: dict[str, Alias] = {}
+        for name, tie in ties.items():
+            path = path_of.get(name)
+            if path is not None:
+                tie = tie._replace(source=path_of.get(tie.source, tie.source))
+                self.aliases[path] = alias_of(path, tie, self.leaves)
 
     def _info(self, path: str) -> LeafInfo:
         leaf = self.stored_leaves.get(path)
         if leaf is not None:
             return info_of(path, leaf)
-        shard = self.stored.missing[self.names[path]]
-        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=f"is in {quoted(shard)}, which is not there")
+        problem = self.stored.missing[self.names[path]]
+        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=problem)
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
         leaf = self._readable(path)
@@ -86,6 +88,15 @@ class StoredSource(Source):
 
     def close(self) -> None:
         self.stored.close()
+
+
+def _names_and_ties(stored: Stored) -> tuple[Mapping[str, StoredTie], list[str]]:
+    """The ties of a file, alias -> source, and all names of leaves and of ties in their order."""
+    facts = stored.facts
+    if facts is None:
+        return {}, [*stored.names_by_place(), *stored.missing]
+    named = {*stored.by_leaf, *stored.missing, *facts.ties}  # the order has nodes without leaves, too
+    return facts.ties, [name for name in facts.order if name in named]
 
 
 def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:

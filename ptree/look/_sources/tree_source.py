@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from functools import lru_cache
+from types import FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -15,11 +18,14 @@ from ..._edit import entries
 from ..._edit import leaves as leaves_of
 from ..._errors import FileError, StructureError
 from ..._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
-from ..._words import describe, quoted, short_dtype
+from ..._words import describe, printable, quoted, short_dtype
+from ...files._kinds import UnsavedLeaf, unsaved
 from ...files._open import File
 from ...files._saved_tree import SavedTree, stored_ties
 from .source import CHUNK, Alias, LeafInfo, Source, in_chunks
 from .stored_source import StoredSource, alias_of, info_of
+
+_NAMED = {ModuleType: "module", type: "class", FunctionType: "function"}
 
 
 def tree_source(thing: PyTree) -> Source:
@@ -44,12 +50,19 @@ class OpenFileSource(StoredSource):
 
 
 def _described(thing: Leaf) -> str:
+    for kind, name in _NAMED.items():
+        if isinstance(thing, kind):
+            return f"the {name} {printable(thing.__name__)}"
     shown, kind = describe(thing), type(thing).__name__
     return shown if kind in shown else f"{shown}, a {kind}"
 
 
 def _advice(thing: Leaf) -> str:
-    if hasattr(thing, "spec"):
+    if isinstance(thing, io.IOBase):
+        return " Give the path of the file, or open it with ptree.open"
+    if isinstance(thing, Iterator):
+        return " Give a dict or a list of the arrays that it yields"
+    if hasattr(thing, "spec") and not isinstance(thing, type):
         return " Give the parameters of the layer, or layer.spec(x)"
     return " Give a dict of arrays, a Tree, or the path of a file"
 
@@ -64,13 +77,13 @@ class TreeSource(Source):
         has_arrays_alone = all(type(value) in LEAF_TYPES for value in names.values())
         # of most trees: a second walk would take as long as all the rest
         self.values_by_path = names if has_arrays_alone else dict(leaves_of(tree))
-        self.order, self.aliases = [], {}
-        for path, value in names.items():
-            if isinstance(value, Tie) and value.source in self.values_by_path:
-                self.aliases[path] = _alias(path, value, self.values_by_path[value.source])
-                self.order.append(path)
-            elif path in self.values_by_path:
-                self.order.append(path)
+        ties = {} if has_arrays_alone else {path: value for path, value in names.items() if isinstance(value, Tie)}
+        self.aliases = {
+            path: _alias(path, tie, self.values_by_path[tie.source])
+            for path, tie in ties.items()
+            if tie.source in self.values_by_path
+        }
+        self.order = [path for path in names if path in self.values_by_path or path in self.aliases]
         self.leaves = {path: _info(path, leaf) for path, leaf in self.values_by_path.items()}
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
@@ -91,9 +104,7 @@ def host_array(leaf: Leaf) -> np.ndarray:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     if type(leaf).__module__.partition(".")[0] == "torch":
-        from ...files._kinds import UnsavedLeaf, unsaved  # which knows how PyTorch keeps bfloat16
-
-        found = unsaved("", leaf)
+        found = unsaved("", leaf)  # which knows how PyTorch keeps bfloat16
         if isinstance(found, UnsavedLeaf):
             return found.host_array()
     return np.asarray(leaf)
@@ -114,17 +125,29 @@ def _is_array(leaf: Leaf) -> bool:
 def _info(path: str, leaf: Leaf) -> LeafInfo:
     about = signature(leaf)
     if not isinstance(about, tuple):
-        is_number = isinstance(leaf, (bool, int, float, complex))
-        problem = "" if is_number else f"holds no numbers: it is {describe(leaf)}"
-        if isinstance(leaf, int) and leaf.bit_length() > _MOST_BITS:
-            problem = f"is a whole number of {leaf.bit_length()} bits, too large for a floating-point number"
-        return LeafInfo(path, None, type(leaf).__name__, int(is_number), 0, None, problem)
+        return _info_of_no_array(path, leaf)
     shape, dtype = about
-    count = math.prod(shape)
-    itemsize = getattr(dtype, "itemsize", 0)
+    short, count, nbytes = _sizes(shape, dtype)
+    if type(leaf) is np.ndarray and not dtype.hasobject:  # most leaves, in half of the time
+        return LeafInfo(path, shape, short, count, nbytes)
     problem = _problem(leaf)
     is_declared = problem.startswith(_NO_NUMBERS_YET)
-    return LeafInfo(path, shape, short_dtype(dtype), count, count * itemsize, _trainable(leaf), problem, is_declared)
+    return LeafInfo(path, shape, short, count, nbytes, _trainable(leaf), problem, is_declared)
+
+
+@lru_cache(maxsize=1024)  # 100,000 leaves have a few shapes
+def _sizes(shape: tuple[int, ...], dtype: Hashable) -> tuple[str, int, int]:
+    """The dtype in short, how many numbers an array has, and how many bytes they take."""
+    count = math.prod(shape)
+    return short_dtype(dtype), count, count * getattr(dtype, "itemsize", 0)
+
+
+def _info_of_no_array(path: str, leaf: Leaf) -> LeafInfo:
+    is_number = isinstance(leaf, (bool, int, float, complex))
+    problem = "" if is_number else f"holds no numbers: it is {describe(leaf)}"
+    if isinstance(leaf, int) and leaf.bit_length() > _MOST_BITS:
+        problem = f"is a whole number of {leaf.bit_length()} bits, too large for a floating-point number"
+    return LeafInfo(path, None, type(leaf).__name__, int(is_number), 0, None, problem)
 
 
 _MOST_BITS = 1023

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from .._sources.source import Source
 from .._sources.tree_source import TreeSource
-from .layer_moments import Layers
 from .moments import Moments, together
+from .stack_layers import Layers
 
 _BLOCK = 1 << 16
 """Numbers: the counts in a block are exact in f32, and its sums lose no digits that matter."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
-from math import prod
 
 import numpy as np
 
-from ..._paths import STACKED
 from .._sources.source import LeafInfo, Source
 from .moments import Moments, moments_of, together
 from .quantiles import BitCounts
+from .stack_layers import Layers
 
 _AT_ONCE = 1 << 16
 """So many numbers are read at a time: 256 KiB of f32, which a processor's cache holds."""
@@ -23,46 +21,6 @@ _DTYPES = re.compile(r"[<>]?(bf|f|i|u|c)\d\w*|bool|int|float|complex")
 
 Piece = tuple[int, int, np.ndarray]
 """A part of one layer: the number of the layer, the place of the part in it, its numbers."""
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The layers of a stacked leaf, `blocks/:/kernel`; a leaf that is no stack is one layer."""
-
-    paths: tuple[str, ...]
-    """`blocks/0/kernel`, ..."""
-    shape: tuple[int, ...]
-    """Of one layer."""
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
-
-    def index(self, place: int) -> tuple[int, ...] | None:
-        """The index of a place in a layer; None where it is -1."""
-        if place < 0:
-            return None
-        return tuple(int(at) for at in np.unravel_index(place, self.shape))
-
-
-def layers_of(path: str, shape: tuple[int, ...]) -> Layers:
-    """The layers of a leaf of this path and shape.
-
-    >>> layers_of("blocks/:/kernel", (2, 4, 8)).paths
-    ('blocks/0/kernel', 'blocks/1/kernel')
-    """
-    if STACKED not in path:  # most leaves, at a tenth of the time
-        return Layers((path,), shape)
-    segments = path.split("/")
-    stacks = [at for at, segment in enumerate(segments) if segment == STACKED]
-    if not stacks or len(stacks) > len(shape):
-        return Layers((path,), shape)
-    paths: list[str] = []
-    for numbers in np.ndindex(shape[: len(stacks)]):
-        for at, number in zip(stacks, numbers):
-            segments[at] = str(number)
-        paths.append("/".join(segments))
-    return Layers(tuple(paths), shape[len(stacks) :])
 
 
 def start_moments(source: Source, path: str, layers: Layers) -> Callable[[], list[Moments]]:

@@ -12,9 +12,11 @@ import numpy as np
 
 from ..._errors import StructureError
 from ..._words import lines, printable, quoted
-from .._sources.source import UNKNOWN_DTYPE, Source, source_of
-from .layer_moments import Layers, layers_of, problem_of_numbers, start_moments
+from .._sources.source import UNKNOWN_DTYPE, Source
+from .._sources.source_of import source_of
+from .layer_moments import Layers, problem_of_numbers, start_moments
 from .moments import Moments
+from .stack_layers import layers_of
 
 
 @dataclass(frozen=True)

@@ -1,141 +1,39 @@
-"""Statistics of the numbers of a tree or a file: mean, spread, norm, largest, zeros, non-finite, quantiles, relative change."""
+"""Compute statistics of the numbers of a tree or a file: mean, spread, norm, largest, zeros, quantiles, relative change."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..._errors import FileError, PathError, StructureError
-from ..._words import lines, printable, quoted, suggestion, with_fixes
-from .._notebook.tables import stats_html
-from .._plain_values import csv_value, json_value
+from ..._errors import FileError, StructureError
+from ..._words import lines, printable, quoted, with_fixes
 from .._sources.selection import selected
-from .._sources.source import LeafInfo, Source, source_of
+from .._sources.source import LeafInfo, Source
+from .._sources.source_of import source_of
 from .layer_moments import (
-    Layers,
     bit_counts_by_layer,
     changes_by_layer,
-    layers_of,
     problem_of_numbers,
     start_moments,
 )
 from .moments import NONE, Moments
-from .text import stats_text
+from .result import Stats
+from .rows import LeafStats
+from .stack_layers import Layers, layers_of
 
 if TYPE_CHECKING:
     from ..._paths import Selector
 
 _DAMAGE = (FileError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 """What reading one leaf of a damaged file raises."""
-
-
-@dataclass(frozen=True)
-class LeafStats:
-    """Statistics of one leaf, or of one layer of a stack.
-
-    Mean, std, norm, largest and quantiles are those of the finite numbers, and NaN where there is none. The mean of a
-    complex leaf is complex; its other statistics are those of the sizes.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    count: int
-    """How many numbers it has."""
-    mean: complex
-    std: float
-    """Of all numbers, not of a sample of them: divided by the count."""
-    norm: float
-    """The square root of the sum of squares."""
-    largest: float
-    """Of the sizes."""
-    zeros: int
-    nonfinite: int
-    first: tuple[int, ...] | None
-    """The index of the first number that is not finite; None if there is none."""
-    quantiles: dict[float, float] = field(default_factory=dict)
-    relative: float | None = None
-    """|a - b| / |b|, where b is the leaf in `relative_to`; None where there is none of this path and shape."""
-    problem: str = ""
-    """Why its numbers could not be read; "" where they could."""
-
-    __module__ = "ptree.look"
-
-
-@dataclass(frozen=True, repr=False)
-class Stats:
-    """Statistics of each leaf, a row each. It prints as a table in which the layers of a model are one row."""
-
-    title: str
-    rows: tuple[LeafStats, ...]
-    unmatched: int | None = None
-    """How many leaves have no counterpart in `relative_to`; None where there was none to compare with."""
-
-    __module__ = "ptree.look"
-
-    def __getitem__(self, path: str) -> LeafStats:
-        """The statistics of the leaf, or the layer of a stack, at this path.
-
-        Raises:
-            PathError: there is no such row.
-        """
-        if path not in self._by_path:
-            raise PathError(f"no statistics of {quoted(path)}.{suggestion(path, self._by_path)}".removesuffix("."))
-        return self._by_path[path]
-
-    @cached_property
-    def _by_path(self) -> dict[str, LeafStats]:
-        return {row.path: row for row in self.rows}
-
-    @property
-    def count(self) -> int:
-        """How many numbers all leaves have."""
-        return sum(row.count for row in self.rows)
-
-    @property
-    def nonfinite(self) -> int:
-        """How many of them are not finite."""
-        return sum(row.nonfinite for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain Python that JSON can hold: NaN and infinite numbers as text, complex numbers too."""
-        rows = [{name: json_value(value) for name, value in vars(row).items()} for row in self.rows]
-        totals = {"count": self.count, "nonfinite": self.nonfinite, "unmatched": self.unmatched}
-        return {"title": self.title, **totals, "rows": rows}
-
-    def to_csv(self) -> str:
-        """A line for each row, under the names of its fields; each quantile has its own column."""
-        file = io.StringIO()
-        shares = dict.fromkeys(share for row in self.rows for share in row.quantiles)
-        names = [name for name in LeafStats.__dataclass_fields__ if name != "quantiles"]
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, *(f"q{share:g}" for share in shares)])
-        for row in self.rows:
-            cells = [csv_value(getattr(row, name)) for name in names]
-            writer.writerow([*cells, *(row.quantiles.get(share, "") for share in shares)])
-        return file.getvalue()
-
-    def text(self, width: int = 80, *, color: bool = False) -> str:
-        """The table, at most `width` characters wide."""
-        return stats_text(self, width, color=color)
-
-    def __repr__(self) -> str:
-        return self.text(shutil.get_terminal_size((80, 24)).columns)
-
-    def _repr_html_(self) -> str:
-        return stats_html(self)
 
 
 # --------------------------------------------------------------------------------- reading

@@ -6,15 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..._words import SHOWN, columns, padded, printable, shortened
 from .._layers import group_by_layer, sparkline
 from .._sources.source import UNKNOWN_DTYPE
+from .._wrapping import wrapped
 from .moments import Moments, together
-
-if TYPE_CHECKING:
-    from .stats import LeafStats, Stats
+from .rows import LeafStats, StatsData
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 _LONGEST_NAME = 1000  # columns: of a longer one the middle is left out
@@ -47,7 +46,7 @@ class _Column(NamedTuple):
     is_text: bool = False
 
 
-def stats_text(stats: Stats, width: int, *, color: bool) -> str:
+def stats_text(stats: StatsData, width: int, *, color: bool) -> str:
     """The table of statistics, at most `width` characters wide from 40 on."""
     read = {row.path: row for row in stats.rows if not row.problem}
     folds = [_Fold(group.name, tuple(read[path] for path in group.paths)) for group in group_by_layer(read)]
@@ -204,7 +203,7 @@ def _number(value: complex) -> str:
 # ------------------------------------------------------------------------- lines below the table
 
 
-def _warnings(stats: Stats, folds: Sequence[_Fold]) -> list[str]:
+def _warnings(stats: StatsData, folds: Sequence[_Fold]) -> list[str]:
     found = [_not_finite(fold) for fold in folds if any(row.nonfinite for row in fold.rows)]
     # a text or a function has no numbers; of a damaged leaf of an archive nothing is known
     unread = [row for row in stats.rows if row.problem and (row.count or row.dtype == UNKNOWN_DTYPE)]
@@ -220,21 +219,3 @@ def _not_finite(fold: _Fold) -> str:
         return f"! {printable(bad[0].path)}: {count}, first at {bad[0].first}"
     layers = f"{len(bad)} of {len(fold.rows)} layers"
     return f"! {printable(fold.name)}: {count} in {layers}, first in {printable(bad[0].path)} at {bad[0].first}"
-
-
-def wrapped(text: str, width: int) -> list[str]:
-    """Break a text into lines after "/" and " ", and inside of a word where it must; the next lines begin with two spaces.
-
-    >>> wrapped("encoder/layer/0/weight", 12)
-    ['encoder/', '  layer/0/', '  weight']
-    """
-    found: list[str] = []
-    indent = ""
-    while len(indent) + columns(text) > width:
-        room = max(width - len(indent), 1)
-        while columns(text[:room]) > max(width - len(indent), 2):
-            room -= 1
-        stop = max(text.rfind("/", 0, room), text.rfind(" ", 0, room)) + 1 or room
-        found.append((indent + text[:stop]).rstrip())
-        text, indent = text[stop:], "  "
-    return [*found, indent + text]

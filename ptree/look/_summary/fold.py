@@ -67,35 +67,48 @@ class _TieForm(NamedTuple):
 
 def fold(rows: Iterable[Row], *, depth: int | None = None) -> tuple[Block, ...]:
     """Fold rows into blocks, at most `depth` names deep."""
-    return tuple(_Folding(depth).blocks(_nested(rows), _Place((), (), 1)))
+    nesting = _Nesting()
+    nesting.add(rows)
+    return tuple(_Folding(depth).blocks(nesting.root, _Place((), (), 1)))
 
 
-def _nested(rows: Iterable[Row]) -> _Branch:
-    """The rows by the names of their paths."""
-    root: _Branch = {}
-    nodes: dict[str, _Branch] = {}
-    for row in rows:
-        above, slash, name = row.path.rpartition("/")
-        node = nodes.get(above) if slash else root
-        if node is None:
-            node = nodes[above] = _node_at(root, above)
-        there = node.get(name)
-        if there is None:
-            node[name] = row
-        else:  # a node has the path of a leaf, as it may in a file
-            _node_at(root, row.path)[_ITSELF] = row
-    return root
+class _Nesting:
+    """Nests rows by the names of their paths."""
 
+    def __init__(self) -> None:
+        self.root: _Branch = {}
+        self._nodes: dict[str, _Branch] = {}
 
-def _node_at(root: _Branch, path: str) -> _Branch:
-    """The node at a path, which is made where it is not there; a leaf at its path goes into it."""
-    node = root
-    for name in path.split("/", DEEPEST):
-        child = node.get(name)
+    def add(self, rows: Iterable[Row]) -> None:
+        """Put each row into the node that its path names."""
+        for row in rows:
+            above, slash, name = row.path.rpartition("/")
+            parent = self._node(above) if slash else self.root
+            if name in parent:  # a node has the path of a leaf, as it may in a file
+                self._node(row.path)[_ITSELF] = row
+            else:
+                parent[name] = row
+
+    def _node(self, path: str) -> _Branch:
+        """The node at a path, which is made where it is not there; a leaf at its path goes into it."""
+        node = self._nodes.get(path)
+        if node is not None:
+            return node
+        above, slash, name = _above(path)
+        parent = self._node(above) if slash else self.root
+        child = parent.get(name)
         if type(child) is not dict:
-            child = node[name] = {} if child is None else {_ITSELF: child}
-        node = child
-    return node
+            child = parent[name] = {} if child is None else {_ITSELF: child}
+        self._nodes[path] = child
+        return child
+
+
+def _above(path: str) -> tuple[str, str, str]:
+    """The path of the node above, a slash and the name; of a path of too many levels the last ones are one name."""
+    if len(path) <= DEEPEST or path.count("/") <= DEEPEST:
+        return path.rpartition("/")
+    *above, name = path.split("/", DEEPEST)
+    return "/".join(above), "/", name
 
 
 class _Place(NamedTuple):
@@ -135,8 +148,12 @@ class _Folding:
         return number
 
     def _number_of_leaf(self, row: Row) -> int:
+        number = self._numbers.get(row[1:])  # all but the path; in it are the names of an alias, which has none here
+        return self._number_of_new_leaf(row) if number is None else number
+
+    def _number_of_new_leaf(self, row: Row) -> int:
         tie = None if row.source is None else _tie_form(row)
-        key = (row[1:6], row[8:], tie)  # all but the names
+        key = row[1:] if tie is None else (row[1:6], row[8:], tie)
         number = self._numbers.get(key)
         if number is None:
             size = Size(flops=row.flops or 0) if tie else Size(row.count, row.bytes, 1, row.flops or 0)
@@ -144,9 +161,13 @@ class _Folding:
         return number
 
     def _number_of_node(self, node: _Branch) -> int:
-        number_of = self._number
+        pairs: list[tuple[str, int]] = []
+        for name, child in node.items():
+            number = self._numbers.get(child[1:]) if isinstance(child, Row) else self._number(child)
+            pairs.append((name, self._number(child) if number is None else number))
         # in one order: shards, and files that sort by dtype, list the same leaves of two layers in another order
-        key = tuple(sorted([(name, number_of(child)) for name, child in node.items()]))
+        pairs.sort()
+        key = tuple(pairs)
         number = self._numbers.get(key)
         if number is None:
             size = sum([self._sizes[child] for _, child in key], Size())

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .._notebook.tables import Bar, Column, html_table
 from .lines import Line, lines_of
 from .text import blocks_of, footer_of, main_dtype
-
-if TYPE_CHECKING:
-    from .summary import Summary
+from .totals import SummaryData
 
 _ROOM = 60  # columns for the leaves of a node in its own row
 _COLUMNS = (
@@ -21,7 +17,7 @@ _COLUMNS = (
 )
 
 
-def summary_html(summary: Summary) -> str:
+def summary_html(summary: SummaryData) -> str:
     """The table of a summary as HTML for a notebook; names are inert, and markup in them is escaped."""
     dtype = main_dtype(summary.by_dtype)
     rows = [_cells(line, summary.count) for line in lines_of(blocks_of(summary), dtype, lambda size: _ROOM)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 
@@ -14,10 +14,8 @@ from ..._tree import PyTree
 from ..._words import describe
 from .._flops.flops import Flops
 from .._flops.flops import flops as flops_of
+from .result import Summary
 from .row import Row
-
-if TYPE_CHECKING:
-    from .summary import Summary
 
 _MEMORY = {
     "arguments": "argument_size_in_bytes",

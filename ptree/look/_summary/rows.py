@@ -35,8 +35,10 @@ def rows_of(source: Source, selector: Selector | None, trainable: PyTree) -> lis
 
 
 def _row(leaf: LeafInfo, mask: Mapping[str, bool], problem: str) -> Row:
-    trained = mask.get(leaf.path) if leaf.trainable is None else leaf.trainable
-    return Row(leaf.path, leaf.shape, leaf.dtype, leaf.count, leaf.nbytes, trained, None, None, problem)
+    path, shape, dtype, count, nbytes, trained, *_ = leaf
+    if trained is None and mask:
+        trained = mask.get(path)
+    return Row(path, shape, dtype, count, nbytes, trained, None, None, problem)
 
 
 def _row_of_alias(alias: Alias, leaf: LeafInfo, mask: Mapping[str, bool]) -> Row:

@@ -1,148 +1,18 @@
-"""Summary of the parameters of a tree, spec or file: rows as data, totals by dtype, node and selector, JSON and CSV."""
+"""summary: every parameter of a tree, spec or file, with its shape, dtype, count and bytes."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import StructureError
 from ..._garbage_collection import collection_paused
-from .._sources.source import source_of
-from .._terminal import terminal_width
-from .row import Row
+from .._sources.source_of import source_of
+from .result import Summary
 from .rows import rows_of
-from .text import summary_text
 
 if TYPE_CHECKING:
     from ..._paths import Selector
     from ..._tree import PyTree
-    from .._flops.flops import Flops
-    from .._sources.selection import Names
-
-
-@dataclass(frozen=True)
-class Total:
-    """How many numbers, bytes and leaves there are together; a tied leaf counts once."""
-
-    count: int
-    bytes: int
-    leaves: int
-
-    __module__ = "ptree.look"
-
-
-@dataclass(frozen=True, repr=False)
-class Summary:
-    """Rows for all parameters of a tree or file, and totals that count a tied leaf once. It prints as a table."""
-
-    rows: tuple[Row, ...]
-    title: str = ""
-    """The name of a file and what is known of it, above the table."""
-    depth: int | None = None
-    fold: bool = True
-    memory: dict[str, int] | None = None
-    """With `memory=True`: what `compile().memory_analysis()` says of the compiled model, in bytes."""
-    flops: Flops | None = None
-    """With `flops=True`: the operations of one call of the model."""
-
-    __module__ = "ptree.look"
-
-    @cached_property
-    def leaves(self) -> tuple[Row, ...]:
-        """The rows without those of aliases."""
-        return tuple([row for row in self.rows if row.tied_to is None])
-
-    @cached_property
-    def count(self) -> int:
-        """The number of parameters: all elements of all leaves."""
-        return sum([row.count for row in self.rows])
-
-    @cached_property
-    def bytes(self) -> int:
-        """The size of all parameters in bytes."""
-        return sum([row.bytes for row in self.rows])
-
-    @cached_property
-    def trainable(self) -> int | None:
-        """The number of trainable parameters; None if neither the tree nor a mask says which are."""
-        if all(row.trainable is None for row in self.leaves):
-            return None
-        return sum(row.count for row in self.leaves if row.trainable)
-
-    @cached_property
-    def by_dtype(self) -> dict[str, Total]:
-        """The total of each dtype, the largest count first."""
-        totals = _totals((row.dtype, row) for row in self.leaves)
-        return dict(sorted(totals.items(), key=lambda item: -item[1].count))
-
-    def by_node(self, depth: int = 1) -> dict[str, Total]:
-        """The total below each node at a depth: of the top-level nodes for 1.
-
-        >>> from ptree import summary
-        >>> {path: total.count for path, total in summary({"a": {"w": [1, 2]}, "b": 3}).by_node().items()}
-        {'a': 2, 'b': 1}
-        """
-        return _totals(("/".join(row.path.split("/")[:depth]), row) for row in self.leaves)
-
-    def total(self, selector: Selector) -> Total:
-        """The total of the leaves that a selector means; a predicate gets the path and the row.
-
-        Raises:
-            PatternError: the selector is malformed, or a part of it matches nothing.
-        """
-        chosen = {*self._names.selected(selector)}
-        return _total(row for row in self.leaves if row.path in chosen)
-
-    @cached_property
-    def _names(self) -> Names[Row]:
-        sources = {row.path: row.source for row in self.rows if row.source is not None}
-        from .._sources.selection import Names  # with all of the language of patterns
-
-        return Names({row.path: row for row in self.leaves}, sources)
-
-    # ----------------------------------------------------------------------- how it is shown
-
-    def __repr__(self) -> str:
-        return self.text(terminal_width())
-
-    def text(self, width: int = 80, *, color: bool = False) -> str:
-        """The table as text, at most `width` columns wide, from 40 on; `color` dims what matters less with ANSI codes."""
-        return summary_text(self, width, color=color)
-
-    def _repr_html_(self) -> str:
-        from .html import summary_html  # for notebooks alone
-
-        return summary_html(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The rows and totals as plain dicts and lists, which `json.dumps` takes."""
-        shown = {
-            "title": self.title,
-            "count": self.count,
-            "bytes": self.bytes,
-            "leaves": len(self.leaves),
-            "trainable": self.trainable,
-            "by_dtype": {dtype: vars(total) for dtype, total in self.by_dtype.items()},
-            "rows": [_row_as_dict(row) for row in self.rows],
-        }
-        if self.flops is not None:
-            shown["flops"] = self.flops.to_dict()
-        if self.memory is not None:
-            shown["memory_analysis"] = dict(self.memory)
-        return shown
-
-    def to_csv(self) -> str:
-        """The rows as CSV with a header; a shape is written as `4x8`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Row._fields)
-        for row in self.rows:
-            writer.writerow(row._replace(shape=_crosses(row.shape), output=_crosses(row.output)))
-        return text.getvalue()
 
 
 def summary(
@@ -221,34 +91,3 @@ def _without_outputs(
     finally:
         if source is not thing:
             source.close()
-
-
-# ------------------------------------------------------------------------------------ totals
-
-
-def _total(rows: Iterable[Row]) -> Total:
-    count, nbytes, leaves = 0, 0, 0
-    for row in rows:
-        count += row.count
-        nbytes += row.bytes
-        leaves += 1
-    return Total(count, nbytes, leaves)
-
-
-def _totals(named: Iterable[tuple[str, Row]]) -> dict[str, Total]:
-    """The total of the rows of each name."""
-    rows: dict[str, list[Row]] = {}
-    for name, row in named:
-        rows.setdefault(name, []).append(row)
-    return {name: _total(those) for name, those in rows.items()}
-
-
-def _row_as_dict(row: Row) -> dict[str, Any]:
-    shown = row._asdict()
-    shown["shape"] = None if row.shape is None else [*row.shape]
-    shown["output"] = None if row.output is None else [*row.output]
-    return shown
-
-
-def _crosses(shape: tuple[int, ...] | None) -> str:
-    return "" if shape is None else "x".join(map(str, shape))

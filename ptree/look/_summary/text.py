@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ..._garbage_collection import collection_paused
 from ..._words import columns, in_bytes, padded, printable, quoted, shortened
+from .._wrapping import wrapped
 from .fold import Block, Size, fold
 from .lines import Line, lines_of
 from .row import Row
-
-if TYPE_CHECKING:
-    from .summary import Summary, Total
+from .totals import SummaryData, Total
 
 _GAP = 2
 _NARROWEST = 40
@@ -39,19 +37,19 @@ class _Column:
         return self.width - columns(cell)
 
 
-def summary_text(summary: Summary, width: int, *, color: bool) -> str:
+def summary_text(summary: SummaryData, width: int, *, color: bool) -> str:
     """The table of a summary, at most `width` columns wide."""
     width = max(width, _NARROWEST)
     body = _Table(summary, width).text_lines()
-    title = _wrapped(printable(summary.title), width)
-    footer = [part for text in footer_of(summary) for part in _wrapped(text, width)]
+    title = wrapped(_without_middle(printable(summary.title), width), width) if summary.title else []
+    footer = [part for text in footer_of(summary) for part in wrapped(_without_middle(text, width), width)]
     widest = max(map(columns, [*(text for text, _ in body), *footer]), default=0)
     rule = "-" * min(widest, width)
     shown = [_colored(text, line) if color else text for text, line in body]
     return "\n".join([*title, *shown, rule, *footer])
 
 
-def blocks_of(summary: Summary) -> tuple[Block, ...]:
+def blocks_of(summary: SummaryData) -> tuple[Block, ...]:
     """The rows of a summary as blocks: folded, or one for each row."""
     with collection_paused():
         if summary.fold:
@@ -68,7 +66,7 @@ def _block_of_row(row: Row) -> Block:
 class _Table:
     """The body of the table: a column of names, one of contents, and numbers at the right."""
 
-    def __init__(self, summary: Summary, width: int):
+    def __init__(self, summary: SummaryData, width: int):
         self.summary, self.width = summary, width
         self.lines = self._lines_that_fit()
         self.numbers = self._numbers(self.lines)
@@ -153,7 +151,7 @@ class _Table:
         room = self.labels + self.gap + self.contents if has_both_columns else self.labels
         if columns(line.label) <= room:
             return [], line.label
-        return _wrapped(line.label, self.width), ""
+        return wrapped(_without_middle(line.label, self.width), self.width), ""
 
 
 def _colored(text: str, line: Line) -> str:
@@ -208,34 +206,18 @@ def _bar(share: float, width: int) -> str:
     return "█" * whole + (_EIGHTHS[rest] if rest else "")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    """A text in as many lines as it takes. Nothing is left out, but of the middle of a name of over 1,000 columns."""
-    if columns(text) > _LONGEST_NAME:
-        text = f"{shortened(text, 3 * width)} ({len(text):,} characters)"
-    lines: list[str] = []
-    while columns(text) > width:
-        fits = _fitting(text, width)
-        lines.append(text[:fits].rstrip())
-        text = text[fits:].lstrip()
-    if text:
-        lines.append(text)
-    return lines
-
-
-def _fitting(text: str, width: int) -> int:
-    """How many characters of a text fit into a line; up to a space, where there is one that is not near the begin."""
-    fits = width
-    while columns(text[:fits]) > width:
-        fits -= 1
-    space = text.rfind(" ", width // 2, fits)
-    return fits if space < 0 else space + 1
+def _without_middle(text: str, width: int) -> str:
+    """A text as it is; of over 1,000 columns the beginning and the end, in three lines."""
+    if columns(text) <= _LONGEST_NAME:
+        return text
+    return f"{shortened(text, 3 * width)} ({len(text):,} characters)"
 
 
 def _fitted(contents: str, width: int) -> tuple[list[str], str]:
     """Contents in their column, and what of them goes into lines below."""
     if columns(contents) <= width:
         return [], contents
-    first, *more = _wrapped(contents, max(width, 1))
+    first, *more = wrapped(_without_middle(contents, width), width, indent="")
     return more, first
 
 
@@ -245,7 +227,7 @@ def _run_over(label: str, labels: int, contents: str, width: int) -> list[str]:
     if columns(line) <= width:
         return [line.rstrip()]
     indent = "    "
-    below = [indent + part for part in _wrapped(contents, width - len(indent))]
+    below = [indent + part for part in wrapped(_without_middle(contents, width), width - len(indent), indent="")]
     return [label, *below] if label else below
 
 
@@ -257,7 +239,7 @@ def main_dtype(by_dtype: dict[str, Total]) -> str:
     return next(iter(by_dtype), "")
 
 
-def footer_of(summary: Summary) -> list[str]:
+def footer_of(summary: SummaryData) -> list[str]:
     """The totals; then the operations, the memory and the damaged leaves, where these are known."""
     leaves = len(summary.leaves)
     parameters = "1 parameter" if summary.count == 1 else f"{summary.count:,} parameters"
@@ -281,7 +263,7 @@ def footer_of(summary: Summary) -> list[str]:
     return [*texts, *_problems(summary.leaves)]
 
 
-def _dtypes(summary: Summary) -> str:
+def _dtypes(summary: SummaryData) -> str:
     """Each dtype with its share, or with its count where that is less than a thousandth; one alone by its name."""
     if len(summary.by_dtype) == 1:
         return printable(next(iter(summary.by_dtype)))

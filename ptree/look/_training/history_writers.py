@@ -5,36 +5,33 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .history_columns import Columns
 from .history_parts import Part
 
-if TYPE_CHECKING:
-    from .history import History
-
 _TABLE_ROWS = 1 << 16
 
 
-def write_csv(history: History, file: str | os.PathLike[str]) -> None:
-    names = history.statistics
+def write_csv(file: str | os.PathLike[str], names: list[str], paths: list[str], parts: Iterable[Part]) -> None:
     with open(file, "w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(["step", "path", *names])
-        for steps, paths, columns in _tables(history, names):
+        for steps, names_of_leaves, columns in _tables(names, paths, parts):
             texts = [np.char.mod("%.7g", column).tolist() for column in columns]
-            writer.writerows(zip(steps.tolist(), paths, *texts))
+            writer.writerows(zip(steps.tolist(), names_of_leaves, *texts))
 
 
-def _tables(history: History, names: list[str]) -> Iterator[tuple[np.ndarray, list[str], list[np.ndarray]]]:
+def _tables(
+    names: list[str], paths: list[str], parts: Iterable[Part]
+) -> Iterator[tuple[np.ndarray, list[str], list[np.ndarray]]]:
     """Steps, paths and a column for each statistic, a row for each step and leaf; some thousand rows at a time."""
-    paths = history.paths
     at_once = max(1, _TABLE_ROWS // max(len(paths), 1))
-    for part in history.parts():
+    for part in parts:
         columns = [_column(part, name, paths) for name in names]
         for first in range(0, len(part.steps), at_once):
             steps = part.steps[first : first + at_once]
@@ -50,15 +47,15 @@ def _column(part: Part, name: str, paths: list[str]) -> np.ndarray:
     return np.repeat(scalar[:, None], len(paths), axis=1)
 
 
-def write_tensorboard(history: History, folder: str | os.PathLike[str]) -> None:
+def write_tensorboard(
+    folder: str | os.PathLike[str], names: list[str], paths: list[str], parts: Iterable[Part]
+) -> None:
     events = _optional("tensorboard.summary.writer.event_file_writer", "tensorboard")
     protos = _optional("tensorboard.compat.proto.event_pb2", "tensorboard")
     summaries = _optional("tensorboard.compat.proto.summary_pb2", "tensorboard")
-    names = history.statistics
-    paths = history.paths
     writer = events.EventFileWriter(str(folder))
     try:
-        for part in history.parts():
+        for part in parts:
             series = dict(_series(part, names, paths))
             for row, step in enumerate(part.steps.tolist()):
                 values = [
@@ -81,16 +78,15 @@ def _series(part: Part, names: list[str], paths: list[str]) -> Iterator[tuple[st
                 yield tag, column
 
 
-def write_parquet(history: History, file: str | os.PathLike[str]) -> None:
+def write_parquet(file: str | os.PathLike[str], names: list[str], paths: list[str], parts: Iterable[Part]) -> None:
     arrow = _optional("pyarrow", "parquet")
     parquet = _optional("pyarrow.parquet", "parquet")
-    names = history.statistics
     schema = arrow.schema(
         [("step", arrow.int64()), ("path", arrow.string()), *((name, arrow.float64()) for name in names)]
     )
     with parquet.ParquetWriter(str(file), schema) as writer:
-        for steps, paths, columns in _tables(history, names):
-            writer.write_table(arrow.table([steps, paths, *columns], schema=schema))
+        for steps, names_of_leaves, columns in _tables(names, paths, parts):
+            writer.write_table(arrow.table([steps, names_of_leaves, *columns], schema=schema))
 
 
 def _optional(module: str, extra: str) -> Any:

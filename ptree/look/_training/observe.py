@@ -13,7 +13,7 @@ import numpy as np
 from ..._edit import leaves as leaves_of
 from ..._errors import StructureError
 from ..._tree import Leaf, PyTree, signature
-from .._stats.layer_moments import Layers, layers_of
+from .._stats.stack_layers import Layers, layers_of
 
 Numbers: TypeAlias = Any
 """An array of JAX or NumPy, or a tracer."""
