@@ -68,7 +68,7 @@ def test_pytorch_in(torch, peer, tmp_path, where):
         torch.save(peer.state_dict(), source, _use_new_zipfile_serialization=where == "zip")
     params = TORCH.apply(source, like=SPEC)
     assert pt.ties(params) == pt.ties(SPEC)
-    np.testing.assert_allclose(net(params, X), of_torch(torch, peer), atol=1e-6)
+    np.testing.assert_allclose(net(params, X), of_torch(torch, peer), atol=5e-6)
 
 
 def test_pytorch_out_and_in_again(torch, peer, tmp_path):
@@ -77,7 +77,7 @@ def test_pytorch_out_and_in_again(torch, peer, tmp_path):
     convert.write(tmp_path / "mlp.pt", TORCH.inverse.apply(params))
     state = torch.load(tmp_path / "mlp.pt", weights_only=True)
     peer.load_state_dict(state, strict=True)
-    np.testing.assert_allclose(of_torch(torch, peer), net(params, X), atol=1e-6)
+    np.testing.assert_allclose(of_torch(torch, peer), net(params, X), atol=5e-6)
     assert_same_trees(TORCH.apply(tmp_path / "mlp.pt", like=SPEC), params)
 
 
@@ -99,7 +99,7 @@ def test_the_square_layer_is_not_taken_untransposed(peer):
 def test_mxnet_in():
     inputs, outputs = of_sample("mxnet", "shared_mlp")
     params = MXNET.apply(SAMPLES / "mxnet_shared_mlp.params", like=SPEC)
-    np.testing.assert_allclose(net(params, inputs), outputs, atol=1e-6)
+    np.testing.assert_allclose(net(params, inputs), outputs, atol=5e-6)
 
 
 def test_mxnet_out_is_the_file_that_mxnet_wrote_byte_for_byte(tmp_path):
@@ -124,7 +124,7 @@ def test_mxnet_out_is_the_file_that_mxnet_wrote_byte_for_byte(tmp_path):
 def test_keras_in(name, table):
     inputs, outputs = of_sample("tensorflow", name.split(".")[0])
     params = table.apply(SAMPLES / name, like=SPEC)
-    np.testing.assert_allclose(net(params, inputs), outputs, atol=1e-6)
+    np.testing.assert_allclose(net(params, inputs), outputs, atol=5e-6)
     assert_own_inverse(table, convert.read(SAMPLES / name), SPEC)
 
 
@@ -142,7 +142,7 @@ def test_keras_out(tmp_path, name, table):
     convert.write(tmp_path / name, table.inverse.apply(params))
     model = keras_mlp()
     model.load_weights(tmp_path / name)
-    np.testing.assert_allclose(np.asarray(model(X)), net(params, X), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(model(X)), net(params, X), atol=5e-6)
     assert_same_trees(KERAS.apply(model, like=SPEC), params)
 
 
@@ -162,7 +162,7 @@ def test_tensorflow_in_and_out(tmp_path):
     sample = SAMPLES / "tensorflow_mlp"
     params = TENSORFLOW.apply(sample, like=PLAIN_SPEC)
     inputs, outputs = of_sample("tensorflow", "tensorflow_mlp")
-    np.testing.assert_allclose(plain(params, inputs), outputs, atol=1e-6)
+    np.testing.assert_allclose(plain(params, inputs), outputs, atol=5e-6)
     source = convert.read(sample)
     assert_own_inverse(TENSORFLOW, source, PLAIN_SPEC)
     back = TENSORFLOW.inverse.apply(params, carried=TENSORFLOW.carried(sample))
