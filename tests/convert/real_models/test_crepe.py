@@ -10,13 +10,14 @@ import types
 import jax
 import numpy as np
 import pytest
-import torch
 from conversions import assert_own_inverse
 from published_models import file_of
 
 import ptree as pt
 from ptree import convert, nn
 from ptree.convert import carry, conv, linear, squeeze
+
+torch = pytest.importorskip("torch")
 
 EPSILON = 0.0010000000474974513  # 1e-3 in float32
 FEATURES = {"tiny": (128, 16, 16, 16, 32, 64), "full": (1024, 128, 128, 128, 256, 512)}

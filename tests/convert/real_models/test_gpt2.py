@@ -9,8 +9,6 @@ import copy
 import jax
 import numpy as np
 import pytest
-import torch
-import transformers
 from conversions import assert_own_inverse, assert_same_arrays, assert_same_trees
 from published_models import example
 from safetensors.numpy import load_file
@@ -18,6 +16,9 @@ from safetensors.numpy import load_file
 import ptree as pt
 from ptree import convert
 from ptree.convert import as_is, carry, linear
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 gpt = example("07_gpt")
 WIDTH, HEADS, LAYERS, VOCABULARY, CONTEXT = 64, 4, 3, 97, 32

