@@ -117,4 +117,15 @@ SLOW = {
     "test_a_program_runs_where_ptree_cannot_be_imported",
     "test_a_users_own_export_over_trees_is_read_in_a_new_process_with_ptree",
     "test_a_function_of_linen",
+    # functions exported as ONNX, each run in onnxruntime and compiled by JAX
+    "test_a_gpt_with_a_tied_head",
+    "test_a_sentence_encoder",
+    "test_decoding_with_a_cache",
+    "test_equinox",
+    "test_flax_linen",
+    "test_flax_nnx",
+    "test_haiku",
+    "test_layers_with_open_sizes",
+    "test_repeated_blocks",
+    "test_sequences_of_different_lengths",
 }

@@ -52,7 +52,7 @@ from ._operations.public import zero_part as zero_part  # a further part of zero
 # isort: split
 # proof by numbers, and out to other software
 from ._onnx.to_onnx import OnnxFile as OnnxFile  # what to_onnx wrote
-from ._onnx.to_onnx import to_onnx as to_onnx  # a function for ONNX Runtime and other software
+from ._onnx.to_onnx import to_onnx as to_onnx  # a function for any software that runs ONNX
 from ._stablehlo.to_stablehlo import StableHlo as StableHlo  # what to_stablehlo wrote
 from ._stablehlo.to_stablehlo import to_stablehlo as to_stablehlo  # a function for any process with JAX
 from ._verify.comparison import Comparison as Comparison  # one value of the source beside ours

@@ -62,11 +62,23 @@ def test_names_of_a_dict_input_are_those_of_its_values(tmp_path):
     assert_equal([got], X - 2 * (X + 1))
 
 
+def test_none_is_no_input_and_no_output(tmp_path):
+    def f(params, x, mask, scale):
+        jax.debug.print("{}", x.sum())  # changes no number, and is left out
+        return {"y": x * scale if mask is None else x, "cache": None}
+
+    written = convert.to_onnx(f, {"none": None, "rate": 0.5}, X, None, 2.0, path=tmp_path / "f.onnx")
+    assert (list(written.inputs), list(written.outputs)) == (["x", "scale"], ["y"])
+    assert_equal(session(tmp_path / "f.onnx").run(None, {"x": X, "scale": np.asarray(2, "float32")}), 2 * X)
+
+
 def test_names_that_clash_or_are_too_few(tmp_path):
     path = tmp_path / "f.onnx"
     assert "got ['x'] twice; give input_names=" in refusal(lambda p, x: p["x"] + x, {"x": X}, X, path=path)
     assert "['a'] twice" in refusal(lambda p, x, y: x + y, {}, X, X, path=path, input_names=["a", "a"])
-    assert "each of the 1 inputs in input_names, got ['a', 'b']" in refusal(NET, params_of(), X, path=path, input_names=["a", "b"])
+    assert "each of the 1 inputs in input_names, got ['a', 'b']" in refusal(
+        NET, params_of(), X, path=path, input_names=["a", "b"]
+    )
     assert "each of the 1 outputs in output_names, got []" in refusal(NET, params_of(), X, path=path, output_names=[])
     assert not os.listdir(tmp_path)
 
@@ -138,16 +150,27 @@ def test_64_bits(tmp_path):
 def test_a_bfloat16_model_is_valid(tmp_path):
     # ONNX Runtime's CPU has no kernels for it; the reference implementation of the package onnx computes it
     weight = data(4, 3).astype(ml_dtypes.bfloat16)
-    convert.to_onnx(lambda params, x: jnp.tanh(x @ params["w"]), {"w": weight}, X.astype(ml_dtypes.bfloat16), path=tmp_path / "f.onnx")
+    convert.to_onnx(
+        lambda params, x: jnp.tanh(x @ params["w"]),
+        {"w": weight},
+        X.astype(ml_dtypes.bfloat16),
+        path=tmp_path / "f.onnx",
+    )
     onnx.checker.check_model(tmp_path / "f.onnx", full_check=True)
     (tensor,) = [tensor for tensor in initializers(tmp_path / "f.onnx").values() if tensor.name == "w"]
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), weight)
 
 
-@pytest.mark.parametrize("opset", [18, 19, 20, 21, 22, 23, 24])
+@pytest.mark.parametrize("opset", [18, 19, 20, 21, 22, 23])
 def test_versions_of_the_operations(tmp_path, opset):
     net = nn.Sequential(
-        nn.Conv(4, (3, 3)), nn.BatchNorm(), nn.MaxPool((2, 2)), nn.AvgPool((2, 2)), nn.Flatten(), nn.Dense(3), jax.nn.softmax
+        nn.Conv(4, (3, 3)),
+        nn.BatchNorm(),
+        nn.MaxPool((2, 2)),
+        nn.AvgPool((2, 2)),
+        nn.Flatten(),
+        nn.Dense(3),
+        jax.nn.softmax,
     )
     x = data(2, 8, 8, 3)
     check(tmp_path / "f.onnx", net, drawn(net, x), (x,), opset=opset)
@@ -190,7 +213,9 @@ def test_all_that_has_no_onnx_form_is_named_at_once_with_its_line(tmp_path):
 
 def test_dropout_with_a_key_is_refused(tmp_path):
     net = nn.Sequential(nn.Dense(4), nn.Dropout(0.5))
-    text = refusal(lambda params, x, key: net(params, x, key=key), params_of(net), X, jax.random.key(0), path=tmp_path / "f.onnx")
+    text = refusal(
+        lambda params, x, key: net(params, x, key=key), params_of(net), X, jax.random.key(0), path=tmp_path / "f.onnx"
+    )
     assert "expected inputs of numbers, as ONNX has them, got key: key<fry>[]" in text
     f = lambda params, x: net(params["net"], x, key=params["key"])
     text = refusal(f, {"net": params_of(net), "key": jax.random.key(0)}, X, path=tmp_path / "f.onnx")
@@ -208,11 +233,52 @@ def test_symbols_whose_value_no_input_has(tmp_path):
     assert "an axis of the size 'batch' itself" in text
 
 
+def test_integers_of_which_onnx_has_no_windows(tmp_path):
+    whole = np.ones((1, 4, 1), "int32")
+    unsigned = whole.astype("uint8")
+
+    def f(params, a, b):
+        window = (1, 2, 1)
+        convolved = jax.lax.conv_general_dilated(
+            a, a[0, :2, :, None], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+        )
+        total = jax.lax.reduce_window(a, 0, jax.lax.add, window, window, "VALID")
+        return convolved, total, jax.lax.reduce_window(b, np.uint8(255), jax.lax.min, window, window, "VALID")
+
+    text = refusal(f, {}, whole, unsigned, path=tmp_path / "f.onnx")
+    assert "conv_general_dilated (integers; ONNX has convolutions of floats), at test_onnx_files.py" in text
+    assert "reduce_window_sum (sums of integers; ONNX has means of floats)" in text
+    assert "reduce_window_min (windows of uint8; ONNX has those of floats, and float64 does not hold them)" in text
+
+
+def test_numbers_of_less_than_a_byte_are_refused_by_name(tmp_path):
+    f = lambda params, x: x * params["q"].astype("float32")
+    text = refusal(f, {"q": np.ones((2, 4), ml_dtypes.int4)}, X, path=tmp_path / "f.onnx")
+    assert "'q' is of int4; cast it" in text
+    (tmp_path / "f8.onnx").touch()
+    check(tmp_path / "f8.onnx", f, {"q": X.astype(ml_dtypes.float8_e4m3fn)}, (X,))
+
+
+def test_a_function_without_inputs_or_outputs(tmp_path):
+    check(tmp_path / "f.onnx", lambda params: params["w"] * 2, {"w": X}, ())
+    assert "a function that returns arrays, got none" in refusal(
+        lambda params, x: None, {}, X, path=tmp_path / "g.onnx"
+    )
+
+
 def test_without_the_package(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "onnx", None)
-    says(ImportError, "to_onnx needs onnx: pip install 'ptree-jax[onnx]'", convert.to_onnx, NET, params_of(), X, path=tmp_path / "f")
+    says(
+        ImportError,
+        "to_onnx needs onnx: pip install 'ptree-jax[onnx]'",
+        convert.to_onnx,
+        NET,
+        params_of(),
+        X,
+        path=tmp_path / "f",
+    )
 
 
 # -------------------------------------------------------------------------------- weights outside
@@ -260,7 +326,10 @@ def test_shards_stacks_and_ties_outside(tmp_path):
     assert (written.weights_inside, written.notes) == (0, ())
     # untied in memory, tied in the file; one array in each, so both names point at the same bytes
     written = check(tmp_path / "f.onnx", f, pt.untie(params), (X,), tolerance=1e-4, **options)
-    places = {tensor.name: [entry.value for entry in tensor.external_data] for tensor in initializers(tmp_path / "f.onnx").values()}
+    places = {
+        tensor.name: [entry.value for entry in tensor.external_data]
+        for tensor in initializers(tmp_path / "f.onnx").values()
+    }
     assert places["a"] == places["b"]
 
 

@@ -17,25 +17,43 @@ from grids import data
 from onnx_sessions import check, initializers, nodes, spec, symbols
 
 import ptree as pt
+from ptree import convert, nn
 from ptree import initializers as I
-from ptree import nn
 
 BATCH, LENGTH = symbols("batch, length", "length <= 16")
 KEY = jax.random.key(0)
 IDS = np.array([[1, 5, 2, 0, 7], [3, 3, 9, 11, 0]], "int32")
 
 
+def numbers_for(shapes: Any) -> Any:
+    """Positive numbers in the place of shapes: drawing them by a library's own initialisers would compile for seconds."""
+
+    def numbers(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # of a Dropout, which reads it in training
+            return KEY
+        return np.abs(data(*leaf.shape) / 3).astype(leaf.dtype)
+
+    return jax.tree.map(numbers, shapes)
+
+
 def block(heads: int, width: int, *, causal: bool, approximate: bool) -> nn.Layer:
     gelu = nn.Lambda(lambda x: jax.nn.gelu(x, approximate=approximate))
     attention = nn.Sequential(nn.LayerNorm(), nn.MultiHeadAttention(heads, causal=causal, dropout=0.1), nn.Dropout(0.1))
-    return nn.Sequential(nn.Residual(attention), nn.Residual(nn.Sequential(nn.LayerNorm(), nn.Dense(4 * width), gelu, nn.Dense(width))))
+    return nn.Sequential(
+        nn.Residual(attention), nn.Residual(nn.Sequential(nn.LayerNorm(), nn.Dense(4 * width), gelu, nn.Dense(width)))
+    )
 
 
 @pytest.mark.parametrize("scan", [True, False], ids=["stacked", "one after the other"])
 def test_a_gpt_with_a_tied_head(tmp_path, scan):
     blocks = nn.Repeat(block(4, 16, causal=True, approximate=True), 3, scan=scan)
     x = spec(1, 8, 16)
-    declared = {"wte": pt.Param((12, 16)), "wpe": pt.Param((16, 16)), "blocks": blocks.spec(x), "ln": nn.LayerNorm().spec(x)}
+    declared = {
+        "wte": pt.Param((12, 16)),
+        "wpe": pt.Param((16, 16)),
+        "blocks": blocks.spec(x),
+        "ln": nn.LayerNorm().spec(x),
+    }
     tree = pt.tie(pt.Tree({**declared, "head": pt.Param((16, 12))}), {"head": pt.transposed("wte")})
     params = pt.init(tree, KEY, {"**": I.normal(0.3)})
 
@@ -44,12 +62,16 @@ def test_a_gpt_with_a_tied_head(tmp_path, scan):
         return nn.LayerNorm()(params["ln"], blocks(params["blocks"], x)) @ params["head"]
 
     runs = (IDS,), (IDS[:1, :2],)
-    written = check(tmp_path / "gpt.onnx", gpt, params, *runs, specs=[spec(BATCH, LENGTH, dtype="int32")], tolerance=5e-5)
-    assert repr(written).startswith(f"OnnxFile({str(tmp_path / 'gpt.onnx')!r}: ids: i32[batch,length] -> output: f32[batch,length,12]")
+    written = check(
+        tmp_path / "gpt.onnx", gpt, params, *runs, specs=[spec(BATCH, LENGTH, dtype="int32")], tolerance=5e-5
+    )
+    assert repr(written).startswith(
+        f"OnnxFile({str(tmp_path / 'gpt.onnx')!r}: ids: i32[batch,length] -> output: f32[batch,length,12]"
+    )
     stored = initializers(tmp_path / "gpt.onnx")
-    assert "wte" in stored and "head" not in stored
-    path = "blocks/:/0/layer/1/q/kernel" if scan else "blocks/2/0/layer/1/q/kernel"
-    assert {name for name in stored if not name.startswith("constant")} == set(dict(pt.items(params))) - {"head"}, path
+    weights = {name for name in stored if not name.startswith("constant")}
+    assert weights == set(pt.paths(params)) - {"head"}
+    assert ("blocks/:/0/layer/1/q/kernel" if scan else "blocks/2/0/layer/1/q/kernel") in weights
     assert Counter(nodes(tmp_path / "gpt.onnx"))["Scan"] == scan
     assert not {"Bernoulli", "RandomUniform", "RandomUniformLike"} & set(nodes(tmp_path / "gpt.onnx"))
 
@@ -98,7 +120,7 @@ class LinenNet(linen.Module):
 
 def test_flax_linen(tmp_path):
     net, x = LinenNet(), data(2, 8, 8, 3)
-    variables = jax.jit(net.init)(KEY, x)
+    variables = numbers_for(jax.eval_shape(net.init, KEY, x))
     check(tmp_path / "linen.onnx", net.apply, variables, (x,), (x[:1],), specs=[spec(BATCH, 8, 8, 3)])
     assert "params/Conv_0/kernel" in initializers(tmp_path / "linen.onnx")
 
@@ -116,7 +138,8 @@ def test_flax_nnx(tmp_path):
             x = self.embed(ids)
             return self.out(self.drop(self.norm(x + self.attention(x))))
 
-    graph, state = nnx.split(Net(nnx.Rngs(0)))
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Net(nnx.Rngs(0))))
+    state = numbers_for(shapes)
     f = lambda state, ids: nnx.merge(graph, state)(ids)
     check(tmp_path / "nnx.onnx", f, state, (IDS,), (IDS[:1, :2],), specs=[spec(BATCH, LENGTH, dtype="int32")])
 
@@ -126,14 +149,14 @@ def test_haiku(tmp_path):
     def net(x, train=False):
         x = jax.nn.relu(hk.Conv2D(4, 3, stride=2, padding="VALID")(x))
         x = hk.BatchNorm(True, True, 0.9)(x, is_training=train)
-        x = hk.max_pool(x, 2, 1, "SAME")
+        x = hk.max_pool(x, (2, 2, 1), (1, 1, 1), "SAME")
         x = hk.Conv2DTranspose(4, 3, stride=2)(x)
         x = hk.Flatten()(x).reshape(x.shape[0], -1, 16)
         x, _ = hk.dynamic_unroll(hk.GRU(5), x.swapaxes(0, 1), hk.GRU(5).initial_state(x.shape[0]))
         return hk.LayerNorm(-1, True, True)(hk.Linear(3)(x))
 
     x = data(2, 9, 9, 3)
-    params, state = jax.jit(net.init, static_argnums=2)(KEY, x, True)
+    params, state = numbers_for(jax.eval_shape(lambda: net.init(KEY, x, True)))
     f = lambda everything, x: net.apply(everything[0], everything[1], None, x)[0]
     check(tmp_path / "haiku.onnx", f, (params, state), (x,), (x[:1],), specs=[spec(BATCH, 9, 9, 3)])
 
@@ -151,22 +174,22 @@ def test_equinox(tmp_path):
             state, _ = jax.lax.scan(lambda h, row: (self.cell(row, h), None), jnp.zeros(6), x.reshape(x.shape[0], -1))
             return self.mlp(self.norm(state))
 
-    keys = jax.random.split(KEY, 3)
-    model = Net(
-        eqx.nn.Conv2d(3, 4, 3, key=keys[0]),
-        eqx.nn.MaxPool2d(2, 2),
-        eqx.nn.GRUCell(9, 6, key=keys[1]),
-        eqx.nn.MLP(6, 2, 8, 2, key=keys[2]),
-        eqx.nn.LayerNorm(6),
-    )
+    def model_of(key: Any) -> Net:
+        convolution, pool = eqx.nn.Conv2d(3, 4, 3, key=key), eqx.nn.MaxPool2d(2, 2)
+        return Net(
+            convolution, pool, eqx.nn.GRUCell(9, 6, key=key), eqx.nn.MLP(6, 2, 8, 2, key=key), eqx.nn.LayerNorm(6)
+        )
+
+    shapes, functions = eqx.partition(eqx.filter_eval_shape(model_of, KEY), lambda leaf: hasattr(leaf, "shape"))
+    model = eqx.combine(numbers_for(shapes), functions)
     x = data(2, 3, 8, 8)
     apply = lambda model, x: jax.vmap(model)(x)
     # a module as it is, with functions among its leaves, and its arrays alone
-    check_model = lambda f, params: check(tmp_path / "eqx.onnx", f, params, (x,), (x[:1],), specs=[spec(BATCH, 3, 8, 8)])
-    arrays, static = eqx.partition(model, eqx.is_array)
+    check_model = lambda f, params: check(
+        tmp_path / "eqx.onnx", f, params, (x,), (x[:1],), specs=[spec(BATCH, 3, 8, 8)]
+    )
+    arrays, static = numbers_for(shapes), functions
     check_model(lambda arrays, x: apply(eqx.combine(arrays, static), x), arrays)
     assert "mlp/layers/0/weight" in initializers(tmp_path / "eqx.onnx")
-    from ptree import convert
-
     written = convert.to_onnx(apply, model, x, path=tmp_path / "module.onnx")
     assert written.weights_inside > 0

@@ -19,7 +19,26 @@ POSITIVE = np.abs(X) + np.float32(0.1)
 WHOLE = np.arange(60, dtype="int32").reshape(3, 4, 5) - 30
 TRUTH = X > 0
 EDGES = np.array(
-    [0.0, -0.0, 1e-8, -1e-8, 1e-3, 0.5, -0.5, 1.5, 2.5, -2.5, 88.0, -88.0, 200.0, -200.0, 0.49999997, np.inf, -np.inf, np.nan],
+    [
+        0.0,
+        -0.0,
+        1e-8,
+        -1e-8,
+        1e-3,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        88.0,
+        -88.0,
+        200.0,
+        -200.0,
+        0.49999997,
+        np.inf,
+        -np.inf,
+        np.nan,
+    ],
     "float32",
 )
 
@@ -125,8 +144,21 @@ def test_activations(tmp_path):
 
 def test_shapes(tmp_path):
     def f(a):
-        views = a.reshape(12, 5), a.reshape(-1), a.T, a.swapaxes(0, 1), a[None], a[:, None].squeeze(1), jnp.tile(a, (2, 1, 1))
-        joined = jnp.concatenate([a, 2 * a], 1), jnp.stack([a, a], -1), jnp.repeat(a, 2, 1), jnp.broadcast_to(a, (2, 3, 4, 5))
+        views = (
+            a.reshape(12, 5),
+            a.reshape(-1),
+            a.T,
+            a.swapaxes(0, 1),
+            a[None],
+            a[:, None].squeeze(1),
+            jnp.tile(a, (2, 1, 1)),
+        )
+        joined = (
+            jnp.concatenate([a, 2 * a], 1),
+            jnp.stack([a, a], -1),
+            jnp.repeat(a, 2, 1),
+            jnp.broadcast_to(a, (2, 3, 4, 5)),
+        )
         parts = a[1:], a[:, 1:3, ::2], a[-1], a[..., 0], a[:, -2:], jnp.split(a, [1, 3], 2)
         turned = a[::-1], jnp.flip(a, (0, 2)), jnp.roll(a, 1, 1)
         return views, joined, parts, turned
@@ -136,8 +168,13 @@ def test_shapes(tmp_path):
 
 def test_padding_of_all_kinds(tmp_path):
     def f(a):
-        with_holes = lax.pad(a, 1.0, [(1, 2, 0), (0, 0, 2), (-1, 1, 0)]), lax.pad(a, 0.0, [(-1, 0, 1), (0, -2, 0), (2, -1, 3)])
-        return with_holes, [jnp.pad(a, ((1, 1), (0, 1), (2, 2)), mode) for mode in ("wrap", "reflect", "edge", "constant")]
+        with_holes = (
+            lax.pad(a, 1.0, [(1, 2, 0), (0, 0, 2), (-1, 1, 0)]),
+            lax.pad(a, 0.0, [(-1, 0, 1), (0, -2, 0), (2, -1, 3)]),
+        )
+        return with_holes, [
+            jnp.pad(a, ((1, 1), (0, 1), (2, 2)), mode) for mode in ("wrap", "reflect", "edge", "constant")
+        ]
 
     check_function(tmp_path, f, X)
 
@@ -186,7 +223,13 @@ def test_sorting(tmp_path):
     ties = np.round(X)
     check_function(
         tmp_path,
-        lambda a, b: (jnp.sort(a, 1), jnp.argsort(b, 2), lax.top_k(a, 3), jnp.median(a, 1), lax.sort((b, a), num_keys=2)),
+        lambda a, b: (
+            jnp.sort(a, 1),
+            jnp.argsort(b, 2),
+            lax.top_k(a, 3),
+            jnp.median(a, 1),
+            lax.sort((b, a), num_keys=2),
+        ),
         X,
         ties,
     )
@@ -223,7 +266,12 @@ def test_look_ups(tmp_path):
         windows = jax.vmap(lambda start: lax.dynamic_slice(a, (start, 1, 0), (2, 2, 5)))(rows)
         batched = jax.vmap(lambda own, start: lax.dynamic_slice(own, (start, 0), (2, 5)))(a, rows)
         mapped = jax.vmap(lambda own, at: own[:, at], (1, 0))(a, jnp.arange(4))
-        single = a[row], a[:, row, 1], lax.dynamic_index_in_dim(a, row, 1), lax.dynamic_slice(a, (row, 0, row + 3), (2, 4, 2))
+        single = (
+            a[row],
+            a[:, row, 1],
+            lax.dynamic_index_in_dim(a, row, 1),
+            lax.dynamic_slice(a, (row, 0, row + 3), (2, 4, 2)),
+        )
         return by_rows, windows, batched, mapped, single
 
     check_function(tmp_path, f, X, ROWS, np.int32(2))
@@ -232,7 +280,11 @@ def test_look_ups(tmp_path):
 def test_look_ups_outside_of_the_array(tmp_path):
     def f(a, rows):
         options = {"mode": "fill", "wrap_negative_indices": False}
-        floats = a.at[rows].get(**options), a.at[:, rows].get(**options, fill_value=7), jnp.take(a, rows, 0, mode="clip")
+        floats = (
+            a.at[rows].get(**options),
+            a.at[:, rows].get(**options, fill_value=7),
+            jnp.take(a, rows, 0, mode="clip"),
+        )
         truth = (a > 0).at[rows].get(mode="fill"), (a > 0).at[rows].get(mode="fill", fill_value=False)
         return floats, truth, a.astype(int).at[rows].get(mode="fill")
 
@@ -242,7 +294,12 @@ def test_look_ups_outside_of_the_array(tmp_path):
 def test_updates_at_places(tmp_path):
     def f(a, rows, new, row):
         columns = new.swapaxes(0, 1)[:3]
-        reduced = a.at[rows].add(new), a.at[:, rows].multiply(columns), a.at[rows].max(new), a.at[rows, rows].min(new[:, 0])
+        reduced = (
+            a.at[rows].add(new),
+            a.at[:, rows].multiply(columns),
+            a.at[rows].max(new),
+            a.at[rows, rows].min(new[:, 0]),
+        )
         written = a.at[rows].set(new), a.at[rows, 1:3].set(new[:, 1:3]), a.at[rows, :, rows].set(new[:, :, 0])
         counted = jnp.zeros(5, int).at[jnp.array([1, 1, 2])].add(rows)
         block = lax.dynamic_update_slice(a, a[:2, :1] * 0, (row, row + 1, 0)), a.at[row].set(1.0)
@@ -250,6 +307,12 @@ def test_updates_at_places(tmp_path):
         return reduced, written, counted, block, own
 
     check_function(tmp_path, f, X, ROWS, X[::-1].copy(), np.int32(2))
+
+
+def test_updates_of_the_whole_array(tmp_path):
+    check_function(
+        tmp_path, lambda a, b: (a.at[:].set(b), a.at[...].add(b), a.at[:].max(2 * b), a.at[:, :].set(3.0)), X, X[::-1]
+    )
 
 
 def test_updates_outside_of_the_array_are_dropped(tmp_path):
@@ -373,7 +436,9 @@ def test_what_is_the_same_in_all_iterations_is_computed_once(tmp_path):
 
 def test_other_loops(tmp_path):
     def f(x, count):
-        doubled = lax.while_loop(lambda state: state[0].sum() < 100, lambda state: (state[0] * 2 + x, state[1] + 1), (x, 0))
+        doubled = lax.while_loop(
+            lambda state: state[0].sum() < 100, lambda state: (state[0] * 2 + x, state[1] + 1), (x, 0)
+        )
         counted = lax.fori_loop(0, 4, lambda at, state: state.at[at].add(x[0, 0, 0]), x[0])
         none = lax.while_loop(lambda state: state[0, 0] < 0, lambda state: state - 1, x[0])
         return doubled, counted, none, lax.fori_loop(0, count, lambda at, state: state + at, x)
@@ -381,11 +446,21 @@ def test_other_loops(tmp_path):
     check_function(tmp_path, f, POSITIVE, np.int32(3))
 
 
+def test_a_while_loop_under_vmap_goes_on_row_by_row(tmp_path):
+    def doubled(row, is_on):
+        return lax.while_loop(lambda state: state[0].sum() < 10, lambda state: (2 * state[0], ~state[1]), (row, is_on))
+
+    rows = np.array([[1, 1], [3, 0.5], [20, 1]], "float32")
+    check_function(tmp_path, jax.vmap(doubled), rows, np.array([True, False, True]))
+
+
 def test_branches(tmp_path):
     def f(x, at):
         chosen = lax.cond(x.sum() > 0, lambda a: a + 1, lambda a: a * 2, x)
         switched = lax.switch(at, [lambda a: a, lambda a: a * 0, lambda a: jnp.full_like(a, 3.0)], x)
-        in_a_scan = lax.scan(lambda s, row: (lax.cond(row.sum() > 0, lambda s: s + row, lambda s: s, s), s.sum()), x[0], x)
+        in_a_scan = lax.scan(
+            lambda s, row: (lax.cond(row.sum() > 0, lambda s: s + row, lambda s: s, s), s.sum()), x[0], x
+        )
         platform = lax.platform_dependent(x, cpu=lambda a: a + 1, default=lambda a: a + 2)
         return chosen, switched, in_a_scan, platform
 

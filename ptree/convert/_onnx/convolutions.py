@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import Graph
 from .slices import padded, reversed_along, spread
-from .translation import NoOnnxForm, Translation, rule
+from .translation import Equation, NoOnnxFormError, Translation, rule
 from .values import Shape, Size, Value, is_static
 
 _MOST_AXES = 3
@@ -40,25 +39,27 @@ class _Convolution:
 
 
 @rule("conv_general_dilated")
-def _convolve(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _convolve(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     x, kernel = inputs
-    aval, options, graph = equation.outvars[0].aval, equation.params, t.graph
+    result, options, graph = equation.outputs[0], equation.options, t.graph
     numbers = options["dimension_numbers"]
+    if result.dtype.kind in "iub":
+        raise NoOnnxFormError("integers; ONNX has convolutions of floats")
     if options["batch_group_count"] != 1:
-        raise NoOnnxForm("groups of a batch, as in the gradient of a convolution")
+        raise NoOnnxFormError("groups of a batch, as in the gradient of a convolution")
     if len(x.shape) - 2 > _MOST_AXES:
-        raise NoOnnxForm(f"{len(x.shape) - 2} axes of space; ONNX Runtime has 1 to {_MOST_AXES}")
+        raise NoOnnxFormError(f"{len(x.shape) - 2} axes of space; ONNX Runtime has 1 to {_MOST_AXES}")
     convolution = _Convolution(
-        x=_in(graph, x, aval.dtype, numbers.lhs_spec),
+        x=_in(graph, x, result.dtype, numbers.lhs_spec),
         shape=tuple(x.shape[axis] for axis in numbers.lhs_spec),
-        kernel=_in(graph, kernel, aval.dtype, numbers.rhs_spec),
+        kernel=_in(graph, kernel, result.dtype, numbers.rhs_spec),
         kernel_shape=tuple(kernel.shape[axis] for axis in numbers.rhs_spec),
         strides=options["window_strides"],
         padding=options["padding"],
         between=options["lhs_dilation"],
         dilation=options["rhs_dilation"],
         groups=options["feature_group_count"],
-        dtype=aval.dtype,
+        dtype=result.dtype,
     )
     is_spread = any(distance != 1 for distance in convolution.between)
     has_numbers = is_static([width for sides in convolution.padding for width in sides])
@@ -68,7 +69,7 @@ def _convolve(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[V
         y = _transposed(graph, convolution)
     else:
         y = _ordinary(graph, convolution)
-    return [graph.value(graph.transpose(y, np.argsort(numbers.out_spec).tolist()), aval)]
+    return [graph.value(graph.transpose(y, np.argsort(numbers.out_spec).tolist()), result)]
 
 
 def _in(graph: Graph, value: Value, dtype: np.dtype, axes: Sequence[int]) -> str:
@@ -95,8 +96,10 @@ def _ordinary(graph: Graph, c: _Convolution) -> str:
 
 
 def _convolved(graph: Graph, op: str, x: str, kernel: str, dtype: np.dtype, options: dict[str, Any]) -> str:
-    plain = {name: value if isinstance(value, int) else [int(number) for number in value] for name, value in options.items()}
-    return graph.typed(op, dtype, dtype, x, kernel, **plain)
+    plain = {
+        name: value if isinstance(value, int) else [int(number) for number in value] for name, value in options.items()
+    }
+    return graph.typed(op, dtype, dtype, x, kernel, attributes=plain)
 
 
 def _transposed(graph: Graph, c: _Convolution) -> str:
@@ -128,5 +131,3 @@ def _without_space(graph: Graph, c: _Convolution) -> str:
     x, kernel = graph.unsqueeze(c.x, [2]), graph.unsqueeze(c.kernel, [2])
     y = _convolved(graph, "Conv", x, kernel, c.dtype, {"group": c.groups})
     return graph.add("Squeeze", y, graph.numbers([2]))
-
-

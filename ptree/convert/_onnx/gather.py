@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.extend.core import JaxprEqn
 
+from .graph import Graph
 from .indices import Places, axis_index, index_tensor, places_of
-from .translation import Translation, rule
+from .translation import Equation, Translation, rule
 from .values import Value
 
 
 @rule("gather")
-def _gather(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _gather(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     array, indices = inputs
-    aval, options = equation.outvars[0].aval, equation.params
+    result, options = equation.outputs[0], equation.options
     numbers = options["dimension_numbers"]
     batch_axes = dict(zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims))
     collapsed = numbers.collapsed_slice_dims
@@ -22,24 +22,21 @@ def _gather(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Val
     fills = options["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP
     places = places_of(t, array.shape, indices, numbers.start_index_map, batch_axes, collapsed, sizes, checks=fills)
 
-    tensor, order = _read(t, t.graph.full(array), places)
-    # The axes of the result: those of blocks at `offset_dims`, in the order of the array; the batch at the others.
+    tensor, order = _blocks(t, t.graph.full(array), places)
+    # The result has the axes of the blocks, in the order of the array, at `offset_dims`, and the batch at the others.
+    offsets = sorted(int(axis) for axis in numbers.offset_dims)
     block_axes = [axis for axis in range(len(array.shape)) if axis not in collapsed and axis not in batch_axes]
-    offsets = [int(axis) for axis in numbers.offset_dims]
-    rest = iter(range(len(places.batch)))
-    wanted = [block_axes[offsets.index(at)] if at in offsets else -1 - next(rest) for at in range(len(aval.shape))]
+    wanted = [-1 - at for at in range(len(places.batch))]
+    for at, axis in zip(offsets, block_axes):
+        wanted.insert(at, axis)
     tensor = t.graph.transpose(tensor, [order.index(axis) for axis in wanted])
     if places.valid:
-        valid = t.graph.unsqueeze(places.valid, sorted(offsets))
-        filling = t.graph.number(_filling(options["fill_value"], aval.dtype), aval.dtype)
-        if aval.dtype == np.bool_:
-            is_set = t.graph.add("And", valid, tensor) if not options["fill_value"] else t.graph.add("Or", t.graph.add("Not", valid), tensor)
-            return [t.graph.value(is_set, aval)]
-        tensor = t.graph.typed("Where", aval.dtype, aval.dtype, valid, tensor, filling, uncast=(valid,))
-    return [t.graph.value(tensor, aval)]
+        valid = t.graph.unsqueeze(places.valid, offsets)
+        tensor = _filled(t.graph, tensor, valid, options["fill_value"], result.dtype)
+    return [t.graph.value(tensor, result)]
 
 
-def _read(t: Translation, tensor: str, places: Places) -> tuple[str, list[int]]:
+def _blocks(t: Translation, tensor: str, places: Places) -> tuple[str, list[int]]:
     """The blocks, and what each axis is: an axis of the array, or -1 - n for the nth axis of the batch."""
     graph = t.graph
     batch = [-1 - at for at in range(len(places.batch))]
@@ -56,11 +53,17 @@ def _read(t: Translation, tensor: str, places: Places) -> tuple[str, list[int]]:
     return blocks, [*batch, *places.windows, *whole]
 
 
-def _filling(value: float | None, dtype: np.dtype) -> float:
-    """What is read outside of the array: JAX's NaN, or the most extreme integer."""
-    if value is not None:
-        return value
-    if dtype.kind in "iu":
-        about = np.iinfo(dtype)
-        return about.max if dtype.kind == "u" else about.min
-    return np.nan if dtype.kind != "b" else 1
+def _filled(graph: Graph, tensor: str, valid: str, value: float | None, dtype: np.dtype) -> str:
+    """The blocks, with a value in the place of those that lie outside of the array."""
+    if dtype == np.bool_:  # for which ONNX Runtime has no Where
+        is_true = value is None or bool(value)
+        return graph.add("Or", graph.add("Not", valid), tensor) if is_true else graph.add("And", valid, tensor)
+    filling = graph.number(_default_filling(dtype) if value is None else value, dtype)
+    return graph.typed("Where", dtype, dtype, valid, tensor, filling, uncast=(valid,))
+
+
+def _default_filling(dtype: np.dtype) -> float:
+    """What JAX reads outside of an array: NaN, or the most extreme integer."""
+    if dtype.kind == "i":
+        return np.iinfo(dtype).min
+    return np.iinfo(dtype).max if dtype.kind == "u" else np.nan

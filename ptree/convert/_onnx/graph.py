@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .kernels import computed_dtype
 from .sizes import evaluate, expression_of
-from .values import Array, Shape, Size, Value, broadcast_shape, is_static, same_size
+from .values import Array, Shape, Shaped, Size, Value, broadcast_shape, is_static, same_size
 
 Attribute: TypeAlias = "int | float | str | Sequence[int] | np.dtype | Body"
 END = 2**62
@@ -155,15 +156,15 @@ class Graph:
             return self.cast(self.add("ConstantOfShape", self.sizes(value.shape)), value.dtype)
         return self.add("Expand", self.tensor(value), self.sizes(value.shape))
 
-    def value(self, tensor: str, aval: Any) -> Value:
-        """A tensor that has the whole shape of a variable of the traced function."""
-        return Value(aval.shape, aval.dtype, tensor, aval.shape)
+    def value(self, tensor: str, result: Shaped, tensor_shape: Shape | None = None) -> Value:
+        """A tensor as a value of this shape and dtype; `tensor_shape` where the tensor is not broadcast yet."""
+        return Value(result.shape, result.dtype, tensor, result.shape if tensor_shape is None else tensor_shape)
 
-    def elementwise(self, op: str, aval: Any, *values: Value, **attributes: Attribute) -> Value:
-        """An operation that broadcasts its operands; `aval` is its result."""
+    def elementwise(self, op: str, result: Shaped, *values: Value, **attributes: Attribute) -> Value:
+        """An operation that broadcasts its operands; `result` is its shape and dtype."""
         tensors = [self.tensor(value) for value in values]
-        result = self.typed(op, values[0].dtype, aval.dtype, *tensors, **attributes)
-        return Value(aval.shape, aval.dtype, result, broadcast_shape([value.tensor_shape for value in values]))
+        tensor = self.typed(op, values[0].dtype, result.dtype, *tensors, attributes=attributes)
+        return self.value(tensor, result, broadcast_shape([value.tensor_shape for value in values]))
 
     def typed(
         self,
@@ -172,7 +173,7 @@ class Graph:
         result: np.dtype,
         *tensors: str,
         uncast: Collection[str] = (),
-        **attributes: Attribute,
+        attributes: Mapping[str, Attribute] = MappingProxyType({}),
     ) -> str:
         """An operation on tensors of one dtype, computed in a wider one where that of the tensors has no kernel.
 
@@ -190,12 +191,12 @@ class Graph:
     def cast(self, tensor: str, dtype: np.dtype | type) -> str:
         return self.add("Cast", tensor, to=np.dtype(dtype))
 
-    def map(self, value: Value, aval: Any, *ops: str) -> Value:
+    def map(self, value: Value, result: Shaped, *ops: str) -> Value:
         """Operations on one operand, one after the other."""
         tensor = self.tensor(value)
         for op in ops:
             tensor = self.add(op, tensor)
-        return Value(aval.shape, aval.dtype, tensor, value.tensor_shape)
+        return self.value(tensor, result, value.tensor_shape)
 
     # ---------------------------------------------------------------------------- constants
 
@@ -257,7 +258,9 @@ class Graph:
     def unsqueeze(self, tensor: str, axes: Sequence[int]) -> str:
         return self.add("Unsqueeze", tensor, self.numbers(axes)) if axes else tensor
 
-    def slice(self, tensor: str, starts: Sequence[Size], ends: Sequence[Size], axes: Sequence[int], steps: Sequence[int]) -> str:
+    def slice(
+        self, tensor: str, starts: Sequence[Size], ends: Sequence[Size], axes: Sequence[int], steps: Sequence[int]
+    ) -> str:
         if not axes:
             return tensor
         return self.add("Slice", tensor, self.sizes(starts), self.sizes(ends), self.numbers(axes), self.numbers(steps))
@@ -292,5 +295,3 @@ def _short_form(old: Shape, new: Shape) -> list[int] | None:
         else:
             sizes.append(-1)
     return sizes if sizes.count(-1) <= 1 else None
-
-

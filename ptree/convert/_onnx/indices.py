@@ -132,5 +132,3 @@ def axis_index(t: Translation, places: Places, axis: int, starts: Mapping[int, s
 
 def _with_axes_behind(graph: Graph, tensor: str, count: int) -> str:
     return graph.unsqueeze(tensor, list(range(-count, 0)))
-
-

@@ -24,14 +24,10 @@ _KERNELS = {
     "CumSum": {"int32", "int64"},
     "TopK": {"int32", "int64"},
     "MaxPool": set(),
-    "AveragePool": set(),
-    "Conv": set(),
-    "ConvTranspose": set(),
 }
 """Operation -> the dtypes of integers that it computes in."""
 _AS_LESS = ("Greater", "LessOrEqual", "GreaterOrEqual")
 _SMALL = {"bool", "int8", "uint8", "int16", "uint16"}
-_BY_WINDOW = {"MaxPool", "AveragePool", "Conv", "ConvTranspose"}
 
 
 def computed_dtype(op: str, dtype: np.dtype) -> np.dtype:
@@ -39,7 +35,6 @@ def computed_dtype(op: str, dtype: np.dtype) -> np.dtype:
     kernels = _KERNELS.get("Less" if op in _AS_LESS else op)
     if kernels is None or dtype.name in _FLOATS or dtype.name in kernels:
         return dtype
-    if op in _BY_WINDOW:
-        # windows are of floats only; float64 holds the sums of products of small integers
-        return np.dtype(np.float64 if op == "MaxPool" else np.float32)
+    if op == "MaxPool":
+        return np.dtype(np.float64)  # which holds all integers of 32 bits
     return np.dtype(np.int32 if dtype.name in _SMALL else np.int64)

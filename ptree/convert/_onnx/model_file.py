@@ -61,16 +61,21 @@ def write_model(onnx: Any, model: Model, path: str) -> None:
     Args:
         onnx: the package.
     """
-    all_weights = {**dict(model.weights), **{name: (array, array.dtype) for name, array in model.graph.constants.items()}}
+    all_weights = {
+        **dict(model.weights),
+        **{name: (array, array.dtype) for name, array in model.graph.constants.items()},
+    }
     layout = _layout(all_weights)
     message = _message(onnx, model)
     place = Path(path)
-    sweep(place)
+    data_place = place.with_name(place.name + ".data")
+    for old in (place, data_place):
+        sweep(old)
     with ExitStack() as opened:
         file = opened.enter_context(draft(place))
-        beside = _beside(layout.beside, place.name + ".data")
+        beside = _beside(layout.beside, data_place.name)
         if beside:
-            data_file = opened.enter_context(draft(place.with_name(place.name + ".data")))
+            data_file = opened.enter_context(draft(data_place))
             for name, (leaf, dtype) in layout.beside.items():
                 write_all(data_file, _bytes_of(leaf, dtype), beside[name].start)
         described = {name: (place, *_about(layout.beside[name])) for name, place in beside.items()}
@@ -216,5 +221,3 @@ def _external_tensor(onnx: Any, name: str, place: External, shape: Sequence[int]
         entry = tensor.external_data.add()
         entry.key, entry.value = key, str(value)
     return tensor
-
-

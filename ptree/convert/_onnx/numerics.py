@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import Graph
-from .translation import Translation, rule
+from .translation import Equation, Translation, rule
 from .values import Value, broadcast_shape
 
 
@@ -15,7 +14,7 @@ def _like(x: Value, tensor: str) -> Value:
 
 
 @rule("log1p")
-def _log1p(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _log1p(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     # log(u) x / (u - 1) with u = 1 + x as rounded (Kahan; Goldberg 1991, theorem 4); x itself where u is 1
     (value,) = inputs
     graph, x = t.graph, t.graph.tensor(value)
@@ -31,7 +30,7 @@ def _log1p(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Valu
 
 
 @rule("expm1")
-def _expm1(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _expm1(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     # tanh(x / 2) (exp(x) + 1), which loses no digits near 0 and is right at both infinities
     (value,) = inputs
     graph, x = t.graph, t.graph.tensor(value)
@@ -41,14 +40,14 @@ def _expm1(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Valu
 
 
 @rule("exp2")
-def _exp2(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _exp2(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (value,) = inputs
     two = t.graph.number(2, value.dtype)
     return [_like(value, t.graph.add("Pow", two, t.graph.tensor(value)))]
 
 
 @rule("erfc")
-def _erfc(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _erfc(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     # 1 - erf(x) loses all digits where erf is near 1; GELU multiplies it by x alone, where an absolute error counts
     (value,) = inputs
     graph, x = t.graph, t.graph.tensor(value)
@@ -56,7 +55,7 @@ def _erfc(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value
 
 
 @rule("cbrt")
-def _cube_root(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _cube_root(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (value,) = inputs
     graph, x = t.graph, t.graph.tensor(value)
     root = graph.add("Pow", graph.add("Abs", x), graph.number(1 / 3, value.dtype))
@@ -64,9 +63,9 @@ def _cube_root(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[
 
 
 @rule("atan2")
-def _angle(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _angle(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     graph, (y, x) = t.graph, map(t.graph.tensor, inputs)
-    dtype, aval = inputs[0].dtype, equation.outvars[0].aval
+    dtype, result = inputs[0].dtype, equation.outputs[0]
     zero, pi = graph.number(0, dtype), graph.number(np.pi, dtype)
     angle = graph.add("Atan", graph.add("Div", y, x))
     turned = graph.add("Add", angle, _signed(graph, y, pi, zero))
@@ -75,7 +74,7 @@ def _angle(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Valu
     on_axis = graph.add("Where", graph.add("Equal", y, zero), zero, upright)
     angle = graph.add("Where", graph.add("Equal", x, zero), on_axis, angle)
     shape = broadcast_shape([value.tensor_shape for value in inputs])
-    return [Value(aval.shape, aval.dtype, angle, shape)]
+    return [graph.value(angle, result, shape)]
 
 
 def _signed(graph: Graph, y: str, size: str, zero: str) -> str:

@@ -6,21 +6,20 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import Graph
-from .translation import Translation, rule
-from .values import Shape, Value
+from .translation import Equation, Translation, rule
+from .values import Shape, Shaped, Value
 
 
 @rule("dot_general")
-def _product(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _product(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     left, right = inputs
-    aval, graph = equation.outvars[0].aval, t.graph
-    (left_summed, right_summed), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    result, graph = equation.outputs[0], t.graph
+    (left_summed, right_summed), (left_batch, right_batch) = equation.options["dimension_numbers"]
     left_free = _others(left, left_summed, left_batch)
     right_free = _others(right, right_summed, right_batch)
-    dtype = _computed(left, right, aval)
+    dtype = _computed(left, right, result)
 
     a = _permuted(graph, left, dtype, (*left_batch, *left_free, *left_summed))
     b = _permuted(graph, right, dtype, (*right_batch, *right_summed, *right_free))
@@ -33,8 +32,8 @@ def _product(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Va
     wide = math.prod(columns)
     b = graph.reshape(b, (*batch, *_sizes(right, right_summed), *columns), (*batch, *ones, summed, wide))
     product = graph.typed("MatMul", dtype, dtype, a, b)
-    product = graph.reshape(product, (*batch, *(rows or (1,)), wide), aval.shape)
-    return [graph.value(product if dtype == aval.dtype else graph.cast(product, aval.dtype), aval)]
+    product = graph.reshape(product, (*batch, *(rows or (1,)), wide), result.shape)
+    return [graph.value(product if dtype == result.dtype else graph.cast(product, result.dtype), result)]
 
 
 def _others(value: Value, *axes: Sequence[int]) -> list[int]:
@@ -46,10 +45,10 @@ def _sizes(value: Value, axes: Sequence[int]) -> Shape:
     return tuple(value.shape[axis] for axis in axes)
 
 
-def _computed(left: Value, right: Value, aval: Value) -> np.dtype:
+def _computed(left: Value, right: Value, result: Shaped) -> np.dtype:
     """The dtype of the sums, in which ONNX wants the operands too."""
-    widest = max((left.dtype, right.dtype, aval.dtype), key=lambda dtype: dtype.itemsize)
-    return aval.dtype if widest.itemsize == aval.dtype.itemsize else widest
+    widest = max((left.dtype, right.dtype, result.dtype), key=lambda dtype: dtype.itemsize)
+    return result.dtype if widest.itemsize == result.dtype.itemsize else widest
 
 
 def _permuted(graph: Graph, value: Value, dtype: np.dtype, axes: Sequence[int]) -> str:

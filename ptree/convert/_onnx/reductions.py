@@ -1,11 +1,13 @@
-"""Rules for reductions: sums, products, extremes, truth of all or any, places of extremes, cumulative forms."""
+"""Rules for reductions: sums, products, extremes, truth of all or any, places of extremes, cumulative forms.
+
+ONNX leaves open whether the maximum of NaN and numbers is NaN, as it is in JAX; in ONNX Runtime over an axis it is not.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
-from .translation import NoOnnxForm, Rule, Translation, rule
+from .translation import Equation, NoOnnxFormError, Rule, Translation, rule
 from .values import Value
 
 _REDUCTIONS = {
@@ -20,17 +22,19 @@ _CUMULATIVE = {"cumprod": "Mul", "cummax": "Max", "cummin": "Min"}
 
 
 def _reduction(op: str) -> Rule:
-    def translate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    def translate(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
-        aval = equation.outvars[0].aval
-        axes = equation.params["axes"]
+        result = equation.outputs[0]
+        axes = equation.options["axes"]
         if not axes:  # to ONNX no axes are all
             return [x]
-        if x.dtype != np.bool_ and equation.primitive.name in ("reduce_and", "reduce_or"):
-            raise NoOnnxForm("the bits of integers")
+        if x.dtype != np.bool_ and equation.name in ("reduce_and", "reduce_or"):
+            raise NoOnnxFormError("the bits of integers")
         along = t.graph.numbers(axes)
-        reduced = t.graph.typed(op, x.dtype, x.dtype, t.graph.full(x), along, uncast=(along,), keepdims=0)
-        return [t.graph.value(reduced, aval)]
+        reduced = t.graph.typed(
+            op, x.dtype, x.dtype, t.graph.full(x), along, uncast=(along,), attributes={"keepdims": 0}
+        )
+        return [t.graph.value(reduced, result)]
 
     return translate
 
@@ -40,28 +44,32 @@ for _primitive, _op in _REDUCTIONS.items():
 
 
 @rule("argmax", "argmin")
-def _place_of_extreme(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _place_of_extreme(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    aval = equation.outvars[0].aval
-    op = "ArgMax" if equation.primitive.name == "argmax" else "ArgMin"
-    (axis,) = equation.params["axes"]
-    place = t.graph.typed(op, x.dtype, np.dtype(np.int64), t.graph.full(x), axis=int(axis), keepdims=0)
-    return [t.graph.value(t.graph.cast(place, aval.dtype), aval)]
+    result = equation.outputs[0]
+    op = "ArgMax" if equation.name == "argmax" else "ArgMin"
+    (axis,) = equation.options["axes"]
+    place = t.graph.typed(
+        op, x.dtype, np.dtype(np.int64), t.graph.full(x), attributes={"axis": int(axis), "keepdims": 0}
+    )
+    return [t.graph.value(t.graph.cast(place, result.dtype), result)]
 
 
 @rule("cumsum")
-def _cumulative_sum(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _cumulative_sum(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    axis = t.graph.number(equation.params["axis"], np.int64)
-    reverse = int(equation.params["reverse"])
-    total = t.graph.typed("CumSum", x.dtype, x.dtype, t.graph.full(x), axis, uncast=(axis,), reverse=reverse)
-    return [t.graph.value(total, equation.outvars[0].aval)]
+    axis = t.graph.number(equation.options["axis"], np.int64)
+    reverse = int(equation.options["reverse"])
+    total = t.graph.typed(
+        "CumSum", x.dtype, x.dtype, t.graph.full(x), axis, uncast=(axis,), attributes={"reverse": reverse}
+    )
+    return [t.graph.value(total, equation.outputs[0])]
 
 
 def _cumulative(op: str) -> Rule:
-    def translate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    def translate(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
         (x,) = inputs
-        axis, reverse = equation.params["axis"], int(equation.params["reverse"])
+        axis, reverse = equation.options["axis"], int(equation.options["reverse"])
         graph = t.graph
         row_shape = x.shape[:axis] + x.shape[axis + 1 :]
         start = graph.add("Expand", graph.number(_neutral(op, x.dtype), x.dtype), graph.sizes(row_shape))
@@ -73,8 +81,10 @@ def _cumulative(op: str) -> Rule:
             graph.add_body_output(new)
         directions = {"scan_input_directions": [reverse], "scan_output_directions": [reverse]}
         axes = {"scan_input_axes": [axis], "scan_output_axes": [axis]}
-        _, all_totals = graph.add_many("Scan", 2, start, graph.full(x), body=body, num_scan_inputs=1, **directions, **axes)
-        return [graph.value(all_totals, equation.outvars[0].aval)]
+        _, all_totals = graph.add_many(
+            "Scan", 2, start, graph.full(x), body=body, num_scan_inputs=1, **directions, **axes
+        )
+        return [graph.value(all_totals, equation.outputs[0])]
 
     return translate
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .indices import Places, index_tensor, places_of
-from .translation import NoOnnxForm, Rule, Translation, rule
+from .translation import Equation, NoOnnxFormError, Rule, Translation, rule
 from .values import Size, Value
 
 _REDUCTIONS = {
@@ -24,18 +23,18 @@ _REDUCTIONS = {
 
 
 def _scatter(reduction: str) -> Rule:
-    def translate(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+    def translate(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
         return _written(t, equation, inputs, reduction)
 
     return translate
 
 
-def _written(t: Translation, equation: JaxprEqn, inputs: list[Value], reduction: str) -> list[Value]:
+def _written(t: Translation, equation: Equation, inputs: list[Value], reduction: str) -> list[Value]:
     array, indices, updates = inputs
-    graph, options = t.graph, equation.params
+    graph, options = t.graph, equation.options
     numbers = options["dimension_numbers"]
     if reduction == "none" and options.get("update_jaxpr") is not None:
-        raise NoOnnxForm("a function that combines old and new values")
+        raise NoOnnxFormError("a function that combines old and new values")
     batch_axes = dict(zip(map(int, numbers.operand_batching_dims), map(int, numbers.scatter_indices_batching_dims)))
     collapsed = [int(axis) for axis in numbers.inserted_window_dims]
     block_axes = [axis for axis in range(len(array.shape)) if axis not in collapsed and axis not in batch_axes]
@@ -50,13 +49,27 @@ def _written(t: Translation, equation: JaxprEqn, inputs: list[Value], reduction:
     place_of = dict(zip(block_axes, in_updates))
     order = [*batch_in_updates, *(place_of[axis] for axis in (*places.windows, *places.whole))]
     new = graph.transpose(graph.full(updates), order)
-    if not places.indexed:  # the whole array is replaced
-        raise NoOnnxForm("a block of the size of the array")
+    if not places.indexed:
+        return [_combined_whole(t, array, new, places, reduction)]
     permutation = (*places.indexed, *places.whole)
     old = graph.transpose(graph.full(array), permutation)
     result = _scattered(t, old, new, places, reduction, array.dtype)
     back = graph.transpose(result, np.argsort(permutation).tolist())
-    return [graph.value(back, equation.outvars[0].aval)]
+    return [graph.value(back, equation.outputs[0])]
+
+
+def _combined_whole(t: Translation, array: Value, new: str, places: Places, reduction: str) -> Value:
+    """The whole array combined with one block of its size, as `x.at[:].add(y)` writes it."""
+    if places.batch:
+        raise NoOnnxFormError("several blocks of the size of the array")
+    graph = t.graph
+    tensor = new
+    if reduction != "none":
+        tensor = graph.typed(reduction.capitalize(), array.dtype, array.dtype, graph.full(array), new)
+    if places.valid:
+        valid = places.valid
+        tensor = graph.typed("Where", array.dtype, array.dtype, valid, tensor, graph.full(array), uncast=(valid,))
+    return graph.value(tensor, array)
 
 
 def _scattered(t: Translation, old: str, new: str, places: Places, reduction: str, dtype: np.dtype) -> str:
@@ -80,4 +93,3 @@ def _scattered(t: Translation, old: str, new: str, places: Places, reduction: st
 
 for _primitive, _reduction in _REDUCTIONS.items():
     rule(_primitive)(_scatter(_reduction))
-

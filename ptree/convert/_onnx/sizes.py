@@ -54,7 +54,9 @@ def _parsed(node: ast.expr) -> Expression:
     raise ValueError(f"the symbolic size {ast.unparse(node)!r}, which is no sum, product, quotient, maximum or minimum")
 
 
-def evaluate(expression: Expression, number: Callable[[int], str], symbol: Callable[[str], str], add: Callable[..., str]) -> str:
+def evaluate(
+    expression: Expression, number: Callable[[int], str], symbol: Callable[[str], str], add: Callable[..., str]
+) -> str:
     """Compute a size by ONNX operations; returns the tensor's name.
 
     Args:

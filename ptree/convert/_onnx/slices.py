@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .graph import END, Graph
-from .translation import Translation, rule
+from .translation import Equation, Translation, rule
 from .values import Shape, Size, Value, is_static, same_size
 
 
 @rule("slice")
-def _slice(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _slice(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    starts, ends = equation.params["start_indices"], equation.params["limit_indices"]
-    steps = equation.params["strides"] or (1,) * len(starts)
-    axes: list[int] = []
+    starts, ends = equation.options["start_indices"], equation.options["limit_indices"]
+    steps = equation.options["strides"] or (1,) * len(starts)
+    parts: list[tuple[Size, Size, int, int]] = []
     for axis, size in enumerate(x.shape):
-        is_whole = same_size(starts[axis], 0) and same_size(ends[axis], size) and steps[axis] == 1
-        if not is_whole:
-            axes.append(axis)
-    ends = [END if same_size(end, size) else end for end, size in zip(ends, x.shape)]
-    chosen = ([values[axis] for axis in axes] for values in (starts, ends))
-    sliced = t.graph.slice(t.graph.full(x), *chosen, axes, [steps[axis] for axis in axes])
-    return [t.graph.value(sliced, equation.outvars[0].aval)]
+        start, step = starts[axis], steps[axis]
+        end = END if same_size(ends[axis], size) else ends[axis]
+        if not (same_size(start, 0) and end == END and step == 1):
+            parts.append((start, end, axis, step))
+    sliced = t.graph.slice(t.graph.full(x), *zip(*parts)) if parts else t.graph.full(x)
+    return [t.graph.value(sliced, equation.outputs[0])]
 
 
 @rule("rev")
-def _reverse(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-    axes = [int(axis) for axis in equation.params["dimensions"]]
-    return [t.graph.value(reversed_along(t.graph, t.graph.full(inputs[0]), axes), equation.outvars[0].aval)]
+def _reverse(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    axes = [int(axis) for axis in equation.options["dimensions"]]
+    return [t.graph.value(reversed_along(t.graph, t.graph.full(inputs[0]), axes), equation.outputs[0])]
 
 
 def reversed_along(graph: Graph, tensor: str, axes: Sequence[int]) -> str:
@@ -44,16 +42,16 @@ def reversed_along(graph: Graph, tensor: str, axes: Sequence[int]) -> str:
 
 
 @rule("pad")
-def _pad(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _pad(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     x, filling = inputs
-    widths = equation.params["padding_config"]
+    widths = equation.options["padding_config"]
     graph, shape = t.graph, x.shape
     tensor, value = graph.full(x), graph.tensor(filling)
     for axis, (_, _, between) in enumerate(widths):
         if not same_size(between, 0):
             tensor, shape = spread(graph, tensor, shape, axis, between, value, x.dtype)
     sides = [(before, after) for before, after, _ in widths]
-    return [graph.value(padded(graph, tensor, sides, value, x.dtype), equation.outvars[0].aval)]
+    return [graph.value(padded(graph, tensor, sides, value, x.dtype), equation.outputs[0])]
 
 
 def padded(graph: Graph, tensor: str, sides: Sequence[tuple[Size, Size]], value: str, dtype: np.dtype) -> str:
@@ -85,9 +83,9 @@ def spread(
 
 
 @rule("dynamic_slice")
-def _dynamic_slice(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _dynamic_slice(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     x, *starts = inputs
-    sizes = equation.params["slice_sizes"]
+    sizes = equation.options["slice_sizes"]
     graph = t.graph
     axes = [axis for axis, size in enumerate(sizes) if not same_size(size, x.shape[axis])]
     tensor = graph.full(x)
@@ -96,17 +94,17 @@ def _dynamic_slice(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> l
         start = graph.add("Concat", *first, axis=0) if len(first) > 1 else first[0]
         end = graph.add("Add", start, graph.sizes([sizes[axis] for axis in axes]))
         tensor = graph.add("Slice", tensor, start, end, graph.numbers(axes))
-    return [graph.value(tensor, equation.outvars[0].aval)]
+    return [graph.value(tensor, equation.outputs[0])]
 
 
 @rule("dynamic_update_slice")
-def _dynamic_update_slice(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _dynamic_update_slice(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     x, new, *starts = inputs
     graph = t.graph
     axes = [axis for axis, size in enumerate(new.shape) if not same_size(size, x.shape[axis])]
     first = {axis: clamped_start(graph, starts[axis], x.shape[axis], new.shape[axis]) for axis in axes}
     updated = _with_block(graph, graph.full(x), graph.full(new), new.shape, first)
-    return [graph.value(updated, equation.outvars[0].aval)]
+    return [graph.value(updated, equation.outputs[0])]
 
 
 def _with_block(graph: Graph, old: str, new: str, shape: Shape, starts: dict[int, str]) -> str:

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
 from .kernels import computed_dtype
-from .translation import Translation, rule
+from .translation import Equation, Translation, rule
 from .values import Value
 
 
-
 @rule("sort")
-def _sort(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
-    axis = int(equation.params["dimension"])
+def _sort(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    axis = int(equation.options["dimension"])
     graph = t.graph
     tensors = [graph.full(value) for value in inputs]
     # TopK keeps the order of equal numbers: sorted by the last key first, then by the ones before
-    for key in reversed(range(equation.params["num_keys"])):
+    for key in reversed(range(equation.options["num_keys"])):
         dtype, size = inputs[key].dtype, graph.size(inputs[key].shape[axis])
         _, order = _top(t, tensors[key], size, dtype, axis, largest=0)
         tensors = [graph.add("GatherElements", tensor, order, axis=axis) for tensor in tensors]
-    return [graph.value(tensor, variable.aval) for tensor, variable in zip(tensors, equation.outvars)]
+    return [graph.value(tensor, about) for tensor, about in zip(tensors, equation.outputs)]
 
 
 @rule("top_k")
-def _top_k(t: Translation, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
+def _top_k(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     (x,) = inputs
-    values, places = equation.outvars
-    axis = int(equation.params.get("axis", len(x.shape) - 1))
-    largest, order = _top(t, t.graph.full(x), t.graph.size(equation.params["k"]), x.dtype, axis, largest=1)
-    place = t.graph.cast(order, places.aval.dtype)
-    return [t.graph.value(largest, values.aval), t.graph.value(place, places.aval)]
+    values, places = equation.outputs
+    axis = int(equation.options.get("axis", len(x.shape) - 1))
+    largest, order = _top(t, t.graph.full(x), t.graph.size(equation.options["k"]), x.dtype, axis, largest=1)
+    place = t.graph.cast(order, places.dtype)
+    return [t.graph.value(largest, values), t.graph.value(place, places)]
 
 
 def _top(t: Translation, tensor: str, count: str, dtype: np.dtype, axis: int, *, largest: int) -> tuple[str, str]:

@@ -60,7 +60,9 @@ class _Place:
         return self.file.read(self.start, self.count).view(self.leaf.dtype).reshape(self.shape)
 
 
-def find_stored(weights: str, parameters: Sequence[Parameter], onnx_path: str) -> tuple[dict[str, External], dict[str, str]]:
+def find_stored(
+    weights: str, parameters: Sequence[Parameter], onnx_path: str
+) -> tuple[dict[str, External], dict[str, str]]:
     """Where parameters are in a safetensors file or its shards; and why others are not read from there.
 
     Raises:
@@ -129,7 +131,7 @@ def _obstacle(place: _Place | None, parameter: Parameter) -> str:
 
 
 def _is_equal(place: _Place, parameter: Parameter) -> bool:
-    numbers = np.ascontiguousarray(parameter.leaf).reshape(-1).view(np.uint8)
+    numbers = np.ascontiguousarray(parameter.leaf, parameter.dtype).reshape(-1).view(np.uint8)
     if place.leaf.checksum and place.layer is None:
         return digest(numbers) == place.leaf.checksum
     return np.array_equal(place.array().reshape(-1).view(np.uint8), numbers)
@@ -144,5 +146,3 @@ def _relative(path: str, onnx_path: str) -> str:
             f" Write the ONNX file to {os.path.dirname(os.path.abspath(path))!r}, or save the weights to {folder!r}"
         )
     return location
-
-

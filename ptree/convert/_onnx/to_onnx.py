@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ from .values import Value, is_static
 OPSET = 21
 _LOWEST_OPSET = 18
 """From which on reductions take their axes as an input."""
+_PACKED = {"int2", "uint2", "int4", "uint4", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"}
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,14 @@ def to_onnx(
 ) -> OnnxFile:
     """Write a function as an ONNX file, for ONNX Runtime and other software without JAX.
 
-    >>> import jax, jax.numpy as jnp, ptree as pt
+    >>> import tempfile, jax, jax.numpy as jnp
     >>> from ptree import convert, nn
     >>> net = nn.Sequential(nn.Dense(16), jax.nn.relu, nn.Dense(3))
     >>> params = net.init(jax.random.key(0), jnp.ones((1, 4)))
     >>> (batch,) = jax.export.symbolic_shape("batch")
     >>> x = jax.ShapeDtypeStruct((batch, 4), "float32")
-    >>> convert.to_onnx(net, params, x, path="net.onnx")         # doctest: +SKIP
-    OnnxFile('net.onnx': input: f32[batch,4] -> output: f32[batch,3]; 524 B of weights inside)
+    >>> convert.to_onnx(net, params, x, path=tempfile.mkdtemp() + "/net.onnx")
+    OnnxFile('...net.onnx': input: f32[batch,4] -> output: f32[batch,3]; 524 B of weights inside)
 
     `f(params, *inputs)` is any function that JAX can trace: a layer of `ptree.nn`, or one of Flax, Equinox or Haiku. A size
     that is a symbol of `jax.export.symbolic_shape` is left open. Loops stay loops, equations that no output
@@ -95,7 +97,8 @@ def to_onnx(
     that is tied is written once.
 
     The dtype of an input is the one given here: tokenizers mostly give int64, which JAX without x64 cannot make, so
-    give a `jax.ShapeDtypeStruct` of int64. In bfloat16 the file is valid, but ONNX Runtime's CPU cannot run it.
+    give a `jax.ShapeDtypeStruct` of int64. In bfloat16, and with convolutions or erf in float64, the file is valid, but ONNX
+    Runtime's CPU cannot run it.
 
     Args:
         params: a Tree or any other pytree; leaves that are no arrays are constants of the function.
@@ -120,6 +123,7 @@ def to_onnx(
     place = checked_path(path, "to_onnx(f, params, *inputs, path=...)")
     _check_opset(onnx, opset)
     traced = trace(f, params, inputs, input_names, output_names)
+    _check_dtypes(place, traced)
     external, notes = _external(traced, weights, place)
     graph, problems = _translated(traced, opset)
     if problems:
@@ -152,9 +156,9 @@ def _package() -> Any:
 
 
 def _version() -> str:
-    from ... import __version__  # of the package, which imports this module
+    import ptree  # which imports this module
 
-    return __version__
+    return ptree.__version__
 
 
 def _check_opset(onnx: Any, opset: int) -> None:
@@ -178,13 +182,22 @@ def _translated(traced: Traced, opset: int) -> tuple[Graph, list[Problem]]:
     for given in traced.inputs:
         values.append(_input_value(graph, given))
     translation = Translation(graph, frozenset(names))
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # constants are computed there
+    with _on_cpu():
         outputs = translation.run(traced.jaxpr.jaxpr, traced.jaxpr.consts, values)
     if not translation.problems:
         for name, value in zip(traced.outputs, outputs):
             graph.add_output(name, value)
         graph.prune()
     return graph, translation.problems
+
+
+def _on_cpu() -> AbstractContextManager[None]:
+    """Compute constants on the CPU, where JAX has it."""
+    try:
+        devices = jax.local_devices(backend="cpu")
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return nullcontext()
+    return jax.default_device(devices[0])
 
 
 def _input_value(graph: Graph, given: Input) -> Value:
@@ -216,6 +229,16 @@ def _line(problem: Problem) -> str:
 
 
 # --------------------------------------------------------------------------------- weights
+
+
+def _check_dtypes(path: str, traced: Traced) -> None:
+    """Refuse parameters of less than a byte, which ONNX packs and NumPy does not."""
+    problems: list[str] = []
+    for parameter in traced.parameters:
+        if parameter.dtype.name in _PACKED:
+            problems.append(f"{quoted(parameter.name)} is of {parameter.dtype.name}; cast it")
+    if problems:
+        raise FileError(f"cannot write {path!r}: ONNX packs numbers of less than a byte\n{lines(problems)}")
 
 
 def _external(traced: Traced, weights: str | os.PathLike[str], path: str) -> tuple[dict[str, External], dict[str, str]]:

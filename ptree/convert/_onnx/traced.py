@@ -9,6 +9,7 @@ from itertools import compress
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.interpreters import partial_eval
@@ -68,6 +69,11 @@ class _Marked:
     leaf: Leaf
 
 
+def _marked_leaves(tree: PyTree) -> list[_Marked]:
+    """The leaves with their paths in JAX's order, which sorts the keys of a dict; None is no leaf to JAX."""
+    return [marked for marked in jax.tree.leaves(map_leaves(tree, _Marked)) if marked.leaf is not None]
+
+
 def trace(
     f: Callable[..., PyTree],
     params: PyTree,
@@ -99,6 +105,8 @@ def trace(
     used_arrays = compress(arrays, used[: len(arrays)])
     parameters = [Parameter(leaf.path, leaf.leaf, _computed_dtype(leaf.leaf.dtype)) for leaf in used_arrays]
     outputs = _output_names(results, output_names)
+    if not outputs:
+        raise FileError("expected a function that returns arrays, got none")
     _check_names(parameters, all_inputs, outputs)
     return Traced(_closed(live, closed), parameters, all_inputs, outputs)
 
@@ -113,7 +121,8 @@ def _is_array(leaf: Leaf) -> bool:
 
 
 def _computed_dtype(dtype: Any) -> np.dtype:
-    return jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    canonical: Any = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+    return canonical
 
 
 def _spec(array: Any) -> jax.ShapeDtypeStruct:
@@ -134,8 +143,9 @@ def _named_inputs(
     problems: list[str] = []
     for name, given in zip(names, flat):
         if not isinstance(given, jax.ShapeDtypeStruct) and not _is_array(given):
-            given = np.asarray(given)
-        if not jax.dtypes.issubdtype(given.dtype, np.number) and given.dtype != np.bool_:
+            given = np.asarray(given)  # a number of Python, which has no dtype of its own
+            given = given.astype(_computed_dtype(given.dtype))
+        if not jnp.issubdtype(given.dtype, np.number) and given.dtype != np.bool_:
             problems.append(f"{name}: {describe(given)}")
         named.append(Input(name, tuple(given.shape), given.dtype))
     if problems:
@@ -150,7 +160,7 @@ def _default_names(f: Callable[..., PyTree], inputs: Sequence[PyTree]) -> list[s
         stems[number] = name
     names: list[str] = []
     for stem, given in zip(stems, inputs):
-        for leaf in jax.tree.leaves(map_leaves(given, _Marked)):  # in JAX's order, which sorts the keys of a dict
+        for leaf in _marked_leaves(given):
             names.append(f"{stem}/{leaf.path}" if leaf.path else stem)
     return names
 
@@ -171,9 +181,8 @@ def _output_names(results: PyTree, names: Sequence[str] | None) -> list[str]:
         if len(names) != count:
             raise FileError(f"expected a name for each of the {count} outputs in output_names, got {listed(names)}")
         return list(names)
-    marked = jax.tree.leaves(map_leaves(results, _Marked))
     named: list[str] = []
-    for leaf in marked:
+    for leaf in _marked_leaves(results):
         starts_with_number = leaf.path[:1].isdigit()
         named.append(f"output_{leaf.path}" if starts_with_number else leaf.path or "output")
     return named

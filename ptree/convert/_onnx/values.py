@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,23 @@ Size: TypeAlias = Any
 Shape: TypeAlias = tuple[Size, ...]
 Array: TypeAlias = Any
 """An array of NumPy; of JAX where NumPy has no such dtype, as for PRNG keys."""
+
+
+class Shaped(Protocol):
+    """Anything with the shape and dtype of an array."""
+
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+@dataclass(frozen=True)
+class ArrayType:
+    """The shape and dtype of an array."""
+
+    shape: Shape
+    dtype: np.dtype
 
 
 @dataclass(frozen=True, eq=False)
