@@ -18,8 +18,8 @@ import numpy as np
 import optax
 
 import ptree as pt
+from ptree import convert, nn
 from ptree import initializers as I
-from ptree import nn
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,30 @@ class GPT:
 
         _, new = jax.lax.scan(place, (logits[:, -1], caches), jnp.arange(count))
         return jnp.concatenate([ids, new.T], 1)
+
+
+def published_names(heads: int = 12, prefix: str = "") -> convert.Table:
+    """The table from GPT-2's published names: OpenAI's begin with `h.0`, those that transformers writes with `transformer.h.0`.
+
+    >>> params = published_names().apply("gpt2/model.safetensors", like=GPT().spec())     # doctest: +SKIP
+
+    Its kernels are `(in, out)`, as here, though they are called weights. The head, which is the embedding, is not in its file.
+    """
+
+    def attention(leaf: str) -> list[str]:
+        return [f"blocks/*/attn/{part}/{leaf}" for part in "qkv"]
+
+    return convert.Table({
+        f"{prefix}{{wte,wpe}}.weight": "{wte,wpe}",
+        f"{prefix}h.*.ln_{{1,2}}.{{weight,bias}}": "blocks/*/ln_{1,2}/{scale,bias}",
+        f"{prefix}h.*.attn.c_attn.weight": (*attention("kernel"), convert.split(3, axis=1) >> convert.heads(heads)),
+        f"{prefix}h.*.attn.c_attn.bias": (*attention("bias"), convert.split(3) >> convert.heads(heads)),
+        f"{prefix}h.*.attn.c_proj.weight": ("blocks/*/attn/o/kernel", convert.heads(heads, axis=0)),
+        f"{prefix}h.*.attn.c_proj.bias": "blocks/*/attn/o/bias",
+        f"{prefix}h.*.mlp.{{c_fc,c_proj}}.weight": ("blocks/*/{up,down}/kernel", convert.as_is),
+        f"{prefix}h.*.mlp.{{c_fc,c_proj}}.bias": "blocks/*/{up,down}/bias",
+        f"{prefix}ln_f.{{weight,bias}}": "ln_f/{scale,bias}",
+    })  # fmt: skip
 
 
 # ------------------------------------------------------------------------------- on real text

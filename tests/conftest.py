@@ -10,6 +10,7 @@ killed saves.
 import os
 
 import browser
+import published_models
 import pytest
 from hypothesis import settings
 from slow import SLOW
@@ -28,6 +29,9 @@ settings.load_profile("short")
 
 # tests in a browser; where it must be there, as in CI, they fail without one
 collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
+# tests beside published models; where they must be there, as in CI, they fail without one
+if not (published_models.ARE_THERE or published_models.MUST_BE_THERE):
+    collect_ignore.append("convert/real_models")
 collect_ignore_glob = ["*/samples/*.py"]  # run with frameworks that are not installed here, to write the samples
 
 

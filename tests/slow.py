@@ -42,6 +42,7 @@ SLOW = {
     "test_draws_in_one_pass_have_jaxs_own_bits",
     "test_dropout_of_weights_in_containers_has_a_key_of_each_layers_own",
     "test_dropout_of_weights_is_that_of_flax_bit_for_bit",
+    "test_embeddings_of_200_sentences_are_those_of_transformers",
     "test_every_float_and_every_shape_of_a_batch",
     "test_every_optimiser_sees_one_leaf",
     "test_functions_that_are_equal_share_a_program_and_few_are_kept",
@@ -125,6 +126,7 @@ SLOW = {
     "test_hostile_files_need_little_memory",
     "test_torchscript_is_refused",
     # programs that are run in another process
+    "test_what_the_example_writes_for_pytorch_gives_the_same_logits",
     "test_a_program_runs_where_ptree_cannot_be_imported",
     "test_a_users_own_export_over_trees_is_read_in_a_new_process_with_ptree",
     "test_a_function_of_linen",

@@ -11,7 +11,7 @@ import numpy as np
 from .._edit import unflatten
 from .._errors import FileError
 from .._foreign.foreign_file import ForeignFile
-from .._foreign.formats import format_of, open_foreign
+from .._foreign.formats import Candidate, format_of, open_foreign, why_not_read
 from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
@@ -20,7 +20,7 @@ from ..files._save import save
 from ._named_arrays import NamedArray, NamedArrays, opened_arrays
 
 Writer: TypeAlias = "Callable[[str, Mapping[str, np.ndarray], Mapping[str, str]], object]"
-"""Writes arrays by name, and other names of the same arrays, to a path."""
+"""Writes to a path: arrays by name; and of the names that show the array of another name, name -> that name."""
 
 
 def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
@@ -33,7 +33,14 @@ def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
     text = checked_path(path, "read(path)")
     if format_of(text) is not None:
         return open_foreign(text)
-    return File(text, mmap=True)
+    try:
+        return File(text, mmap=True)
+    except FileError as error:
+        # a page of HTML, a pointer of Git LFS, half a zip: its first 8 bytes as a length would say nothing
+        problem = why_not_read(Candidate(text)) if error.is_damage else ""
+        if not problem:
+            raise
+        raise FileError(f"cannot read {quoted(text)}: {problem}", is_damage=True) from error
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -104,9 +111,9 @@ def write(
     separator, writer = WRITERS[to or _format_of_name(text, is_dotted=source.is_dotted)]
     names = {array.name: array.path.replace("/", separator) for array in whole}
     _refuse_clashes(text, names)
-    aliases = _aliases(whole, values)
-    own = {names[name]: value for name, value in values.items() if name not in aliases}
-    writer(text, own, {names[alias]: names[name] for alias, name in aliases.items()})
+    aliases = {names[alias]: names[name] for alias, name in _aliases(whole, values).items()}
+    # in the order of the source: Keras assigns weights by it
+    writer(text, {names[name]: value for name, value in values.items()}, aliases)
 
 
 def _format_of_name(path: str, *, is_dotted: bool) -> str:
@@ -149,16 +156,17 @@ def _aliases(arrays: list[NamedArray], values: Mapping[str, np.ndarray]) -> dict
 def _write_torch(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.torch_write import write_torch
 
-    write_torch(path, arrays, aliases=aliases)
+    own = {name: array for name, array in arrays.items() if name not in aliases}
+    write_torch(path, own, aliases=aliases)
 
 
 def _write_hf(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     # transformers refuses a file whose metadata do not say the framework
-    save(path, _with_copies(arrays, aliases), metadata={"format": "pt"})
+    save(path, arrays, metadata={"format": "pt"})
 
 
 def _write_ptree(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    save(path, unflatten(_with_copies(arrays, aliases)))
+    save(path, unflatten(arrays))
 
 
 def _write_keras_copy(path: str, template: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -170,48 +178,43 @@ def _write_keras_copy(path: str, template: str | os.PathLike[str], arrays: Mappi
 def _write_keras(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.keras_writing import write_keras_weights
 
-    write_keras_weights(path, _with_copies(arrays, aliases))
+    write_keras_weights(path, arrays)
 
 
 def _write_keras2(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.keras_writing import write_keras_h5
 
-    write_keras_h5(path, _with_copies(arrays, aliases))
+    write_keras_h5(path, arrays)
 
 
 def _write_flax(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.flax_msgpack import write_msgpack
 
-    write_msgpack(path, _with_copies(arrays, aliases))
+    write_msgpack(path, arrays)
 
 
 def _write_mxnet(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.mxnet_params import write_mxnet
 
-    write_mxnet(path, _with_copies(arrays, aliases))
+    write_mxnet(path, arrays)
 
 
 def _write_tensorflow(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.tensorflow_checkpoint import write_tensorflow
 
-    write_tensorflow(path, _with_copies(arrays, aliases))
+    write_tensorflow(path, arrays)
 
 
 def _write_npz(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.npz_file import write_npz
 
-    write_npz(path, _with_copies(arrays, aliases))
+    write_npz(path, arrays)
 
 
 def _write_gguf(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
     from .._foreign.gguf_file import write_gguf
 
-    write_gguf(path, _with_copies(arrays, aliases))
-
-
-def _with_copies(arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The arrays under all their names, for formats without ties."""
-    return {**arrays, **{alias: arrays[name] for alias, name in aliases.items()}}
+    write_gguf(path, arrays)
 
 
 WRITERS: dict[str, tuple[str, Writer]] = {

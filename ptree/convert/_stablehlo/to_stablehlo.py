@@ -10,7 +10,6 @@ from pathlib import Path
 
 import jax
 from jax import export
-from jax.errors import InconclusiveDimensionOperation
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ..._edit import leaves, replace_leaves
@@ -25,6 +24,11 @@ from .containers import in_containers_of, in_plain_containers
 from .refusals import callback_problem, capture_problem
 from .stored_arrays import Spec, Weight, argument_specs, dtype_problem, is_array, traced_spec, weight_of
 from .weights_file import checked_weights, planned_weights
+
+try:
+    from jax.errors import InconclusiveDimensionOperation
+except ImportError:  # JAX 0.9
+    from jax.core import InconclusiveDimensionOperation
 
 _SUFFIX = ".stablehlo"
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
