@@ -71,8 +71,10 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         raise ValueError(f"the tolerance is a relative size from 0 on, got {tolerance}")
     with ExitStack() as opened:
         before, after = _opened(a, opened), _opened(b, opened)
-        paths_before, paths_after = _selected(before, after, selector)
-        pairing = paired(before, after, paths_before, paths_after, verify)
+        chosen = _selected(before, after, selector)
+        pairing = paired(before, after, verify)  # all leaves: the partner of a chosen one may have a name that is not
+        if selector is not None:
+            pairing = pairing.restricted_to(chosen)
         return _Comparison(before, after, pairing, float(tolerance), verify).diff()
 
 
@@ -84,8 +86,8 @@ def _opened(thing: Any, opened: ExitStack) -> Source:
     return source
 
 
-def _selected(before: Source, after: Source, selector: Selector | None) -> tuple[list[str], list[str]]:
-    """The leaves of both sides that a selector selects on either: it may match nothing on one, as names may be removed."""
+def _selected(before: Source, after: Source, selector: Selector | None) -> frozenset[str]:
+    """The leaves of both sides that a selector selects: it may match nothing on one, as names may be removed."""
     chosen: set[str] = set()
     errors: list[PatternError] = []
     for source in (before, after):
@@ -95,7 +97,7 @@ def _selected(before: Source, after: Source, selector: Selector | None) -> tuple
             errors.append(error)
     if len(errors) == 2:
         raise errors[0]
-    return [path for path in before.leaves if path in chosen], [path for path in after.leaves if path in chosen]
+    return frozenset(chosen)
 
 
 class _Comparison:
