@@ -158,9 +158,37 @@ def test_quantiles_of_zeros_and_small_whole_numbers_are_exact():
     assert found["mixed"].quantiles[0.5] == pytest.approx(0, abs=1e-40)
 
 
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        np.array([1e300, 2e300]),
+        np.array([-1e-300, 3e-310, 2.0]),
+        np.linspace(-1, 1, 1001),
+        np.arange(100_000),
+        np.array([2**64 - 1, 7], "uint64"),
+        np.array([1e-42, -3e-41, 5e-44, 0], "float32"),
+        np.array([1e300, 1e30, 1e-30, 1e-300, -1e300, 0, np.nan, np.inf]),
+        RANDOM.standard_normal(1001) * 1e200 ** RANDOM.uniform(-1, 1, 1001),
+        np.array([3e4, -6e4], "float16"),
+        np.array([1.7e308, -1.7e308, 1.0]),
+    ],
+)
+def test_the_least_and_largest_quantiles_are_exact_and_others_are_of_any_size(leaf):
+    finite = leaf[np.isfinite(leaf)].astype(float)
+    least, low, largest = stats({"w": leaf}, quantiles=(0, 0.3, 1))["w"].quantiles.values()
+    assert (least, largest) == (finite.min(), finite.max())
+    # on the way from one number to the next, give or take a bin
+    ends = [np.quantile(finite, 0.3, method=side) for side in ("lower", "higher")]
+    assert ends[0] - abs(ends[0]) / 100 <= low <= ends[1] + abs(ends[1]) / 100
+
+
+def test_the_median_of_numbers_around_zero_is_zero():
+    assert stats({"w": np.linspace(-1, 1, 1001)}, quantiles=[0.5])["w"].quantiles[0.5] == 0
+
+
 def test_quantiles_leave_out_what_is_not_finite():
     leaf = np.array([np.nan, -np.inf, 1e300, 2, 3], np.float64)
-    assert stats({"w": leaf}, quantiles=[0])["w"].quantiles[0] == pytest.approx(2, rel=0.01)
+    assert stats({"w": leaf}, quantiles=[0, 1])["w"].quantiles == {0: 2, 1: 1e300}
     assert math.isnan(stats({"w": leaf[:2]}, quantiles=[0.5])["w"].quantiles[0.5])
     with pytest.raises(ValueError, match="between 0 and 1"):
         stats({"w": leaf}, quantiles=[50])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from .rules import Renaming, Rule, Words, most_supported
 
 _MOST_RULES = 64
-_MOST_TRIED = 1000
+_MOST_TRIED = 200
 _MOST_PAIRS_COUNTED = 2000
 
 
