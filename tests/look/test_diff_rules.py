@@ -36,7 +36,7 @@ moves = st.sampled_from([
     lambda path: path.replace("0", "2"),
     lambda path: path.removeprefix("a/"),
     lambda path: f"{path}/v",
-    lambda path: "/".join(path.split("/")[:1] + ["new"] + path.split("/")[1:]),
+    lambda path: "/".join([*path.split("/")[:1], "new", *path.split("/")[1:]]),
     lambda path: None,
 ])  # fmt: skip
 
