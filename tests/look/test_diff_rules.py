@@ -60,7 +60,9 @@ def test_a_rule_does_not_move_leaves_that_kept_their_name():
     assert [(rule.before, rule.after, rule.count) for rule in found.rules] == [("h/**", "x/h/**", 1)]
     check_rules(before, after)
     layers = {f"h.{layer}.{name}": matrix(2 * layer + at) for layer in range(4) for at, name in enumerate("ab")}
-    rules = diff({**layers, "wte": table}, {**{f"model.{path}": leaf for path, leaf in layers.items()}, "wte": table}).rules
+    rules = diff(
+        {**layers, "wte": table}, {**{f"model.{path}": leaf for path, leaf in layers.items()}, "wte": table}
+    ).rules
     assert [(rule.before, rule.after, rule.count) for rule in rules] == [("h.**", "model.h.**", 8)]
 
 

@@ -188,7 +188,10 @@ def test_many_siblings_are_named_in_full():
 def test_every_second_block_is_of_another_kind():
     kinds = [dense(4, 4), {"experts": [dense(4, 4)] * 3}]
     table = shown(pt.Tree({"h": [kinds[i % 2] for i in range(48)]}))
-    assert [line.split()[0] for line in table[:3]] == ["h/", "{0,2,4,..,46}/", "{1,3,5,..,47}/experts/{0..2}/"]
+    names = "".join(line.split()[0] for line in table if line)
+    even, odd = (",".join(map(str, range(start, 48, 2))) for start in (0, 1))
+    assert f"{{{even}}}/" in names
+    assert f"{{{odd}}}/experts/{{0..2}}/" in names
 
 
 def test_ties_between_and_inside_of_layers_fold():

@@ -123,11 +123,11 @@ def _has_changes(folds: Sequence[_Fold]) -> bool:
     return any(row.relative is not None for fold in folds for row in fold.rows)
 
 
-def _changes(fold: _Fold) -> list[float]:
-    return [row.relative for row in fold.rows if row.relative is not None]
+def _changes(fold: _Fold) -> list[float | None]:
+    return [row.relative for row in fold.rows]
 
 
-def _spreads(fold: _Fold) -> list[float]:
+def _spreads(fold: _Fold) -> list[float | None]:
     """The spread of each layer; of a leaf that stands alone nothing, as it has a column."""
     return [_spread(row) for row in fold.rows] if len(fold.rows) > 1 else []
 
@@ -140,16 +140,19 @@ def _spread(row: LeafStats) -> float:
 class _LayerCells:
     """Writes one number for each layer as a sparkline and its range."""
 
-    values: Callable[[_Fold], list[float]]
+    values: Callable[[_Fold], list[float | None]]
     bars: int
     has_range: bool
 
     def cell(self, fold: _Fold) -> str:
         values = self.values(fold)
-        if not values:
+        there = [value for value in values if value is not None]
+        if not there:
             return ""
         line = sparkline(values, self.bars) if self.bars and len(values) > 1 else ""
-        return f"{line} {_range(values)}".strip() if self.has_range else line
+        if not self.has_range:
+            return line
+        return f"{line} {_range(there)}" if line else _range(there)
 
 
 def _range(values: Sequence[float]) -> str:
