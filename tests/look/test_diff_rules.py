@@ -112,3 +112,35 @@ def test_a_selected_layer_finds_its_stack(selector):
         found = diff(before, after, selector=selector)
         assert {row.kind for row in found.rows} == {"restacked"}
         assert len(found.rows) == (1 if "w" in selector else 2)
+
+
+# ------------------------------------------------------------------------------ ties and copies
+
+
+def test_a_tie_that_follows_its_renamed_source_is_the_same_tie():
+    tree = pt.tie(pt.Tree({"h": {"k": np.ones((2, 3))}, "e": np.ones((3, 2))}), {"h/k": pt.transposed("e")})
+    found = diff(tree, pt.rename(tree, {"e": "emb"}))
+    assert [(row.kind, row.path) for row in found.rows] == [("renamed", "emb")]
+
+
+def test_tables_that_are_equal_in_each_layer_are_no_copies_of_each_other():
+    table = np.arange(6.0)
+    after = {f"h/{layer}/freqs": table.copy() for layer in range(4)}
+    assert {row.note for row in diff({}, after).rows} == {""}
+    assert {row.note for row in diff({"e": table}, {"e": table, **after}).rows} == {"a copy of e"}
+
+
+def test_renamed_leaves_count_as_the_same_in_data_as_in_text():
+    leaves = {f"h/{layer}": matrix(layer) for layer in range(3)}
+    found = diff(leaves, {f"x/{path}": leaf for path, leaf in leaves.items()})
+    assert (found.to_dict()["unchanged"], found.unchanged) == (3, 3)
+    assert str(found).startswith("3 the same")
+
+
+def test_csv_has_shapes_as_in_a_summary_and_inert_texts():
+    found = diff({"=cmd": np.ones((2, 3)), "\x1b[31mw": np.ones(2)}, {})
+    text = found.to_csv()
+    assert "2x3" in text
+    assert "'=cmd" in text
+    assert "\x1b" not in text
+    assert "\x1b" not in pt.summary({"\x1b[31mw": np.ones(2)}).to_csv()

@@ -95,7 +95,7 @@ def test_a_search_by_text(browser, page):
     browser.open(page)
     assert search(browser, "KERNEL query") == "12 of 100 rows: 768 parameters, 3.0 KiB"
     assert browser.run(ROWS)[:6] == ["blocks/{0..11}/", "attn/", "query/", "kernel", "0", "1"]
-    browser.click("#fold")
+    browser.click("#layers")
     assert browser.run(ROWS) == ["blocks/{0..11}/"]
     assert search(browser, "qqq") == "nothing matches in 100 rows"
     assert browser.run(ROWS) == []
@@ -175,7 +175,7 @@ def test_folding_by_mouse_and_keys(browser, page):
     browser.click(".row")
     assert browser.run(expanded) == "false"
     assert browser.run(ROWS)[:2] == ["embed/", "blocks/{0..11}/"]
-    browser.click("#fold")
+    browser.click("#layers")
     assert browser.run(ROWS) == ["embed/", "blocks/{0..11}/", "head/"]
     browser.run("document.getElementById('grid').focus()")
     browser.keys("ArrowDown", "ArrowUp", "ArrowUp", "ArrowRight")
@@ -206,7 +206,7 @@ def test_keys_lead_from_the_search_to_details_and_back(browser, page):
 
 def test_a_tie_is_a_link_that_jumps_to_its_source(browser, page):
     browser.open(page)
-    browser.click("#fold")
+    browser.click("#layers")
     search(browser, "head")
     browser.click(".row .tie a")
     assert browser.wait(ACTIVE) == "embed/table"
@@ -325,6 +325,29 @@ def test_two_inputs_show_what_changed(browser, tmp_path):
     facts = browser.run("return document.getElementById('panel').innerText")
     relative = np.linalg.norm(other - one) / np.linalg.norm(one)
     assert float(re.search(r"relative\s+(\S+)", facts)[1]) == pytest.approx(relative, rel=1e-3)
+
+
+def test_renamed_leaves_are_the_same_and_layers_stand_in_the_order_of_their_numbers(browser, tmp_path):
+    draw = np.random.default_rng(0)
+    before = {f"h/{layer}/w": draw.standard_normal((3, layer + 2)) for layer in range(12)}
+    after = {f"x/{path}": before[path] for path in sorted(before)}
+    after["x/h/11/w"] = after["x/h/11/w"] * 2
+    browser.open(report(before, after, out=tmp_path / "page.html"))
+    chips = browser.run("return [...document.querySelectorAll('.chip')].map((chip) => chip.textContent)")
+    assert chips == ["1 changed", "12 renamed", "11 the same"]
+    change = browser.run("return document.querySelector('.row .change').textContent")
+    assert change.startswith("1 differ")
+    browser.click(".chip.renamed")
+    browser.click("#layers")
+    assert browser.run(ROWS)[1:] == [f"{layer}/w" for layer in range(12)]
+
+
+def test_empty_names_are_seen_and_dtypes_left_out_are_counted(browser, tmp_path):
+    names = ["float32", "float64", "int32", "int16", "uint8", "int8"]
+    leaves = {"": np.ones(2), **{name: np.ones(3, name) for name in names}}
+    browser.open(report(leaves, out=tmp_path / "page.html"))
+    assert browser.run(ROWS)[0] == "''"
+    assert "2 more dtypes" in browser.run("return document.body.innerText")
 
 
 def test_a_spec_and_an_empty_tree_open(browser, tmp_path):

@@ -207,6 +207,17 @@ def test_noise_has_bars_of_one_height():
     assert "▄▄▄" in stats(tree).text(80)
 
 
+def test_a_leaf_of_size_0_has_dashes_and_one_of_nan_has_nan():
+    table = stats({"empty": np.ones((0, 3)), "bad": np.full(2, np.nan), "w": np.ones(2)}, quantiles=[0.5]).text(80)
+    empty, bad = (next(line for line in table.splitlines() if line.startswith(name)) for name in ("empty", "bad"))
+    assert empty.split()[1:] == ["-"] * 4
+    assert "nan" in bad
+
+
+def test_a_very_long_name_takes_few_lines():
+    assert len(stats({"x" * 10_000: np.ones(2)}).text(40).splitlines()) < 14
+
+
 def test_quantiles_leave_out_what_is_not_finite():
     leaf = np.array([np.nan, -np.inf, 1e300, 2, 3], np.float64)
     assert stats({"w": leaf}, quantiles=[0, 1])["w"].quantiles == {0: 2, 1: 1e300}

@@ -64,12 +64,12 @@ class Pairing:
 
     @cached_property
     def compared_before(self) -> frozenset[str]:
-        """The leaves before to whose ties those after are compared."""
+        """The leaves before whose ties are compared with those after."""
         return frozenset([*self.pairs, *self.removed])
 
     @cached_property
     def compared_after(self) -> frozenset[str]:
-        """The leaves after to whose ties those before are compared."""
+        """The leaves after whose ties are compared with those before."""
         return frozenset([*self.pairs.values(), *self.added])
 
     def restricted_to(self, chosen: frozenset[str]) -> Pairing:

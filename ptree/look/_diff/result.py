@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .._plain_values import csv_value, json_value
+from .._plain_values import csv_cell, json_value
 from .._terminal import terminal_width
 from .differences import Difference
 from .html import diff_html
@@ -46,6 +46,7 @@ class Diff(DiffData):
             "tolerance": self.tolerance,
             "within_tolerance": self.within,
             "numbers_compared": self.has_numbers,
+            "unchanged": self.unchanged,
             "counts": self.counts,
             "rules": [vars(rule) for rule in self.rules],
             "rows": [_plain_row(row) for row in self.rows],
@@ -58,7 +59,7 @@ class Diff(DiffData):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(names)
         for row in self.rows:
-            writer.writerow([csv_value(getattr(row, name)) for name in names])
+            writer.writerow([csv_cell(name, getattr(row, name)) for name in names])
         return text.getvalue()
 
     def text(self, width: int = 80, *, color: bool = False, most: int | None = 50) -> str:

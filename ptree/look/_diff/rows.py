@@ -33,6 +33,11 @@ class DiffData:
     declared: int = 0
     """Of how many pairs only the shapes and dtypes were compared, as one of the two has no numbers yet."""
 
+    @property
+    def unchanged(self) -> int:
+        """How many leaves are the same, under the same name or another."""
+        return self.counts["same"] + self.counts.get("renamed", 0)
+
     @cached_property
     def counts(self) -> dict[str, int]:
         """How many leaves are of each kind; `same` are those under the same name, `renamed` those under another."""

@@ -76,8 +76,7 @@ def _labelled(kind: str, section: Sequence[str], width: int, color: bool) -> Ite
 
 def _counts(diff: DiffData) -> list[str]:
     counts = diff.counts
-    same = counts["same"] + counts.get("renamed", 0)
-    parts = [f"{same:,} the same{_within(diff)}"]
+    parts = [f"{diff.unchanged:,} the same{_within(diff)}"]
     parts += [f"{counts[kind]:,} {kind}" for kind in KINDS[1:] if kind in counts]
     if not diff.has_numbers:
         parts.append("by shapes and dtypes alone, as one of the two is a spec")

@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-from .._plain_values import csv_value, json_value
+from .._plain_values import csv_cell, json_value
 from .._terminal import terminal_width
 from .html import stats_html
 from .rows import LeafStats, StatsData
@@ -34,7 +34,7 @@ class Stats(StatsData):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, *(f"q{share:g}" for share in shares)])
         for row in self.rows:
-            cells = [csv_value(getattr(row, name)) for name in names]
+            cells = [csv_cell(name, getattr(row, name)) for name in names]
             writer.writerow([*cells, *(row.quantiles.get(share, "") for share in shares)])
         return file.getvalue()
 

@@ -16,7 +16,7 @@ from .moments import Moments, together
 from .rows import LeafStats, StatsData
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
-_LONGEST_NAME = 1000  # columns: of a longer one the middle is left out
+_LONGEST_NAME = 200  # columns: of a longer one the middle is left out
 _PATH_SHARE = 0.45
 """Of the width: so much is left for long paths, which then go on in the next line, before columns are left out."""
 
@@ -91,9 +91,9 @@ def _aligned(cell: str, width: int, column: _Column) -> str:
 
 def _choices(folds: Sequence[_Fold]) -> Iterator[list[_Column]]:
     """The columns, then fewer and fewer of them for narrow tables."""
-    mean = _Column("mean", lambda fold: _number(fold.moments.mean))
-    std = _Column("std", lambda fold: _number(fold.moments.std))
-    largest = _Column("|max|", lambda fold: _number(_largest(fold)))
+    mean = _Column("mean", lambda fold: _number_of(fold, fold.moments.mean))
+    std = _Column("std", lambda fold: _number_of(fold, fold.moments.std))
+    largest = _Column("|max|", lambda fold: _number_of(fold, _largest(fold)))
     zeros = [_Column("zeros", _zeros)] if any(row.zeros for fold in folds for row in fold.rows) else []
     quantiles = _quantile_columns(folds)
     by_layer = _by_layer_columns(folds)
@@ -168,7 +168,14 @@ def _quantile_columns(folds: Sequence[_Fold]) -> list[_Column]:
     return [_Column(f"{share:.4g}", lambda fold, share=share: _quantile(fold, share)) for share in shares]
 
 
+def _number_of(fold: _Fold, value: complex) -> str:
+    """A statistic of a row; a dash where the leaf has no numbers, which is not NaN."""
+    return _number(value) if any(row.count for row in fold.rows) else "-"
+
+
 def _quantile(fold: _Fold, share: float) -> str:
+    if not any(row.count for row in fold.rows):
+        return "-"
     return _range([row.quantiles[share] for row in fold.rows])
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from ..._paths import DEEPEST, STACKED
 from ..._words import printable
 from .._layers import LONGEST_BRACES, NumberedName, numbered_name, short_ranges
+from .._tied_names import around_source
 from .row import Row
 
 _Branch: TypeAlias = "dict[str, _Branch | Row]"
@@ -256,7 +257,7 @@ def _tie_form(row: Row) -> _TieForm:
         if name != other:
             break
         shared += 1
-    begin, _, end = (row.tied_to or "").partition(row.source or "")
+    begin, end = around_source(row.tied_to or "", row.source or "")
     return _TieForm(len(path) - shared, tuple(source[shared:]), begin, end)
 
 

@@ -7,6 +7,7 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
+from .._plain_values import csv_cell
 from .._terminal import terminal_width
 from .html import summary_html
 from .row import Row
@@ -53,7 +54,7 @@ class Summary(SummaryData):
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(Row._fields)
         for row in self.rows:
-            writer.writerow(row._replace(shape=_crosses(row.shape), output=_crosses(row.output)))
+            writer.writerow([csv_cell(name, value) for name, value in row._asdict().items()])
         return text.getvalue()
 
 
@@ -62,7 +63,3 @@ def _row_as_dict(row: Row) -> dict[str, Any]:
     shown["shape"] = None if row.shape is None else [*row.shape]
     shown["output"] = None if row.output is None else [*row.output]
     return shown
-
-
-def _crosses(shape: tuple[int, ...] | None) -> str:
-    return "" if shape is None else "x".join(map(str, shape))
