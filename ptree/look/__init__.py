@@ -1,4 +1,4 @@
-"""Looking at parameters of any pytree, spec or file: the summary.
+"""Look at the parameters of any pytree, spec or file: summary, statistics, differences, plots, a report, a training run.
 
 Opened when it is used, so that looking at a file does not import JAX.
 """

@@ -86,6 +86,7 @@ def test_layers_are_folded_and_can_be_shown_each(browser, page):
 
 def test_only_rows_in_view_are_made(browser, tmp_path):
     browser.open(report({f"w{at:04}": np.zeros(1) for at in range(5000)}, out=tmp_path / "page.html"))
+    browser.click("#layers")
     assert len(browser.run(ROWS)) < 60
     browser.run("document.getElementById('grid').scrollTop = 26 * 4000")
     assert browser.wait(f"{ROWS.replace('return', 'const rows =')}; return rows.includes('w4010') && rows.length < 60")
@@ -95,7 +96,7 @@ def test_a_search_by_text(browser, page):
     browser.open(page)
     assert search(browser, "KERNEL query") == "12 of 100 rows: 768 parameters, 3.0 KiB"
     assert browser.run(ROWS)[:6] == ["blocks/{0..11}/", "attn/", "query/", "kernel", "0", "1"]
-    browser.click("#layers")
+    browser.click("#fold")
     assert browser.run(ROWS) == ["blocks/{0..11}/"]
     assert search(browser, "qqq") == "nothing matches in 100 rows"
     assert browser.run(ROWS) == []
@@ -175,7 +176,7 @@ def test_folding_by_mouse_and_keys(browser, page):
     browser.click(".row")
     assert browser.run(expanded) == "false"
     assert browser.run(ROWS)[:2] == ["embed/", "blocks/{0..11}/"]
-    browser.click("#layers")
+    browser.click("#fold")
     assert browser.run(ROWS) == ["embed/", "blocks/{0..11}/", "head/"]
     browser.run("document.getElementById('grid').focus()")
     browser.keys("ArrowDown", "ArrowUp", "ArrowUp", "ArrowRight")
@@ -206,7 +207,7 @@ def test_keys_lead_from_the_search_to_details_and_back(browser, page):
 
 def test_a_tie_is_a_link_that_jumps_to_its_source(browser, page):
     browser.open(page)
-    browser.click("#layers")
+    browser.click("#fold")
     search(browser, "head")
     browser.click(".row .tie a")
     assert browser.wait(ACTIVE) == "embed/table"

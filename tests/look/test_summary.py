@@ -450,3 +450,12 @@ def test_a_leaf_and_a_node_of_one_path_are_both_shown():
     assert sum(block.size.count for block in fold(rows)) == 10
     text = Summary(tuple(rows)).text()
     assert "5 leaves" in text
+
+
+def test_shapes_stay_in_one_line_at_40_columns_where_outputs_leave_no_room():
+    net = pt.nn.Sequential(pt.nn.Conv(8, (3, 3)), pt.nn.Conv(16, (3, 3)))
+    x = jax.ShapeDtypeStruct((1, 16, 16, 3), "float32")
+    text = pt.summary(pt.init(net.spec(x), jax.random.key(0)), of=(net, x), flops=True).text(40)
+    assert "[3, 3, 3, 8]" in text
+    assert "kFLOP" in text
+    assert max(map(len, text.splitlines())) <= 40

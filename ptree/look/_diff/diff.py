@@ -18,7 +18,7 @@ from .leaves import Side
 from .pairs import Pairing, paired
 from .result import Diff
 from .text import KINDS
-from .ties import tie_changes, twins
+from .ties import copies_of_others, tie_changes
 
 if TYPE_CHECKING:
     from ..._paths import Selector
@@ -182,14 +182,14 @@ class _Comparison:
         )
 
     def _added(self, paths: Sequence[str]) -> Iterator[Difference]:
-        twin_of = twins(self.after, paths, self.verify)
+        twin_of = copies_of_others(self.after, paths, self.verify)
         for path in paths:
             info = self.after.leaves[path]
             note = f"a copy of {twin_of[path]}" if path in twin_of else _problem_of(info)
             yield Difference(kind="added", path=path, shape=info.shape, dtype=info.dtype, note=note)
 
     def _removed(self, paths: Sequence[str]) -> Iterator[Difference]:
-        twin_of = twins(self.before, paths, self.verify)
+        twin_of = copies_of_others(self.before, paths, self.verify)
         for path in paths:
             info = self.before.leaves[path]
             note = f"a copy of {twin_of[path]}" if path in twin_of else _problem_of(info)

@@ -168,7 +168,7 @@ def _copy(compared: Difference) -> str:
 # ----------------------------------------------------------------------------------- copies
 
 
-def twins(source: Source, paths: Sequence[str], verify: bool) -> dict[str, str]:
+def copies_of_others(source: Source, paths: Sequence[str], verify: bool) -> dict[str, str]:
     """Which leaves are equal copies of another leaf of the same side: path -> path of the other.
 
     Programs that know no ties write a tied leaf twice. Copies among the leaves themselves do not count, as tables that are

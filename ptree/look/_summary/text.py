@@ -100,6 +100,8 @@ class _Table:
             found.append(_Column([in_bytes(line.size.bytes) if line.size else "" for line in lines]))
         if any(line.size and line.size.flops for line in lines):
             found.append(_Column([_flops(line.size) for line in lines]))
+        if any(line.output is not None for line in lines) and self.width - _width_of(found) < _LEAST_ROOM:
+            found = found[1:]  # names and shapes need the room that the outputs of layers would take
         shares = _Column([_share(line.size, summary.count) for line in lines])
         has_room = self.width - _width_of([*found, shares]) >= _LEAST_ROOM
         if self.width >= _WIDE_ENOUGH_FOR_SHARES and summary.count and has_room:
