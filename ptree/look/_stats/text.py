@@ -16,7 +16,8 @@ from .moments import Moments, together
 from .rows import LeafStats, StatsData
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
-_LONGEST_NAME = 200  # columns: of a longer one the middle is left out
+_LONGEST_NAME = 1000  # columns: of a longer one so many are left, without its middle:
+_SHORTENED = 100
 _PATH_SHARE = 0.45
 """Of the width: so much is left for long paths, which then go on in the next line, before columns are left out."""
 
@@ -82,7 +83,8 @@ def _table(folds: Sequence[_Fold], width: int) -> Iterator[str]:
 
 
 def _name(fold: _Fold) -> str:
-    return shortened(printable(fold.name), _LONGEST_NAME) or "(root)"
+    name = printable(fold.name)
+    return (name if columns(name) <= _LONGEST_NAME else shortened(name, _SHORTENED)) or "(root)"
 
 
 def _aligned(cell: str, width: int, column: _Column) -> str:
