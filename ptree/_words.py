@@ -42,6 +42,18 @@ def printable(name: str, width: int | None = None) -> str:
     return name if width is None else shortened(name, width)
 
 
+def printable_path(path: str) -> str:
+    """Make a path inert, and write names in it that are empty as `''`.
+
+    >>> print(printable_path(""), printable_path("enc//w"), printable_path("enc/w"))
+    '' enc/''/w enc/w
+    """
+    has_empty_name = not path or path[0] == "/" or path[-1] == "/" or "//" in path
+    if not has_empty_name:
+        return printable(path)
+    return "/".join(printable(name) or "''" for name in path.split("/"))
+
+
 # What Python calls printable and no font draws: fillers, blanks and variation selectors.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"

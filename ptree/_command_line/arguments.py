@@ -18,7 +18,7 @@ _EXIT_CODES = "exit codes: 0; 1 where files differ or are damaged; 2 for wrong u
 
 
 class Parser(argparse.ArgumentParser):
-    """Of argparse, with messages as ptree's other messages are, and the nearest command where one is misspelt."""
+    """A parser of argparse whose messages begin with `ptree:` and name the nearest command where one is misspelt."""
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)

@@ -31,14 +31,14 @@ _CALL = re.compile(r"transposed\((?P<path>[^(),]+)(, *\((?P<axes>[0-9, ]+)\))?\)
 
 def run_rename(given: argparse.Namespace) -> int:
     _refuse_target(given)
-    with _opened(given.file) as file:
+    with _opened(given.file, given.in_place) as file:
         tree = rename(file.tree, {file.spelled(given.pattern): file.spelled(given.new)})
         return _saved(file, tree, given)
 
 
 def run_tie(given: argparse.Namespace) -> int:
     _refuse_target(given)
-    with _opened(given.file) as file:
+    with _opened(given.file, given.in_place) as file:
         return _saved(file, _tied(file.tree, _table_of_ties(given.ties, file)), given)
 
 
@@ -70,8 +70,8 @@ class _ChangedFile:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[_ChangedFile]:
-    """Load a file, mapped, that is whole; others are refused."""
+def _opened(path: str, in_place: bool) -> Iterator[_ChangedFile]:
+    """Load a file, mapped, that is whole; others are refused, and a shard that is to be replaced alone."""
     with source_of(path) as source:
         if not isinstance(source, StoredSource):
             raise FileError(f"cannot change {quoted(path)}: it is no safetensors file, and only those are changed")
@@ -79,6 +79,9 @@ def _opened(path: str) -> Iterator[_ChangedFile]:
         if problems:  # a new file would have the right checksums of wrong numbers
             raise FileError(f"cannot change {quoted(path)}: {lines(problems)}")
         stored, paths = source.stored, source.names
+    index = "" if stored.facts is None else stored.facts.index
+    if index and in_place:
+        raise FileError(f"{quoted(path)} is a shard of {quoted(index)}, and fits no other: change {quoted(index)}")
     has_dots = any(shown != name for shown, name in paths.items())
     with jax.enable_x64(True):  # otherwise numbers of 64 bits cannot be loaded
         tree = load(stored.path, mmap=True)

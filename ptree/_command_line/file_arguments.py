@@ -9,10 +9,18 @@ from .output import Commands
 
 
 def add_commands(commands: Commands) -> None:
+    """Add these commands, in the order of the help."""
+    _add_get(commands)
+    _add_check(commands)
+    _add_rename(commands)
+    _add_tie(commands)
+
+
+def _add_get(commands: Commands) -> None:
     get = commands.add_parser(
         "get",
         help="the numbers of one leaf",
-        description="Print a leaf of a file, or a part of it; of which only the bytes around it are read.",
+        description="Print a leaf of a file, or a part of it. Of a part only the bytes around it are read; a whole leaf is compared with its checksum.",
     )
     get.add_argument("file", metavar="FILE")
     get.add_argument("path", metavar="PATH", help="of a leaf, a tied name, or one layer of a stack")
@@ -21,6 +29,8 @@ def add_commands(commands: Commands) -> None:
     )
     get.add_argument("-o", "--out", metavar="FILE.npy", help="write an npy file instead: bf16 and f8 as f32, i4 as i8")
 
+
+def _add_check(commands: Commands) -> None:
     check = commands.add_parser(
         "check",
         help="checksums and structure",
@@ -28,6 +38,8 @@ def add_commands(commands: Commands) -> None:
     )
     check.add_argument("file", metavar="FILE")
 
+
+def _add_rename(commands: Commands) -> None:
     rename = commands.add_parser(
         "rename",
         help="other names, by pattern",
@@ -38,6 +50,8 @@ def add_commands(commands: Commands) -> None:
     rename.add_argument("new", metavar="NEW")
     _add_target(rename)
 
+
+def _add_tie(commands: Commands) -> None:
     tie = commands.add_parser(
         "tie",
         help="two names for one leaf",

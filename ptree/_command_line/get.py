@@ -12,14 +12,18 @@ import numpy as np
 from .._stored.drafts import draft
 from ..look._sources.reading import read_path
 from ..look._sources.source_of import source_of
+from .damage import code_of_files
 from .interrupts import interrupts_raised
 from .output import refuse_existing
 
 _MOST_PRINTED = 1000
 
 
-def _of_numpy(part: np.ndarray) -> np.ndarray:
-    """An array of a dtype that npy has: others would be read again as bytes without a meaning. Each number stays what it is."""
+def _with_npy_dtype(part: np.ndarray) -> np.ndarray:
+    """Convert numbers of a dtype that npy files lack, such as bf16, to one that they have and that holds them exactly.
+
+    NumPy writes them as raw bytes, and reads those without their meaning.
+    """
     is_of_ml_dtypes = part.dtype.kind == "V" and part.dtype.type is not np.void
     if not is_of_ml_dtypes:
         return part
@@ -33,11 +37,12 @@ def _of_numpy(part: np.ndarray) -> np.ndarray:
 def run_get(given: argparse.Namespace) -> int:
     with source_of(given.file) as source:
         part = read_path(source, given.path, given.index)
+        code = code_of_files(source)
     if given.out is not None:
-        _write_npy(given.out, _of_numpy(part))
-        return 0
+        _write_npy(given.out, _with_npy_dtype(part))
+        return code
     print(np.array2string(np.asarray(part), threshold=_MOST_PRINTED, separator=", "))
-    return 0
+    return code
 
 
 def _write_npy(path: str, part: np.ndarray) -> None:

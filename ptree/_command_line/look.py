@@ -1,41 +1,45 @@
-"""Run the commands that look at files: show, stats, diff, report, plot."""
+"""Run the commands that look at files: show, diff, report, plot."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 from .. import look
 from .._errors import FileError, PathError
 from .._stored.drafts import draft
 from .._words import printable, quoted
+from ..look._sources.source_of import source_of
+from .damage import code_of_files, code_of_leaves
 from .interrupts import interrupts_raised
 from .output import write
 
 
 def run_show(given: argparse.Namespace) -> int:
-    write(look.summary(given.file, given.patterns or None, depth=given.depth, fold=not given.no_fold), given)
-    return 0
-
-
-def run_stats(given: argparse.Namespace) -> int:
-    write(look.stats(given.file, given.patterns or None, relative_to=given.relative_to), given)
-    return 0
+    with source_of(given.file) as source:
+        found = look.summary(source, given.patterns or None, depth=given.depth, fold=not given.no_fold)
+        write(found, given)
+        return code_of_files(source) or code_of_leaves(source, [row.path for row in found.rows])
 
 
 def run_diff(given: argparse.Namespace) -> int:
-    found = look.diff(given.before, given.after, tolerance=given.tolerance, selector=given.patterns or None)
-    write(found, given)
-    return found.exit_code
+    with source_of(given.before) as before, source_of(given.after) as after:
+        found = look.diff(before, after, tolerance=given.tolerance, selector=given.patterns or None)
+        write(found, given)
+        return code_of_files(before, after) or found.exit_code
 
 
 def run_report(given: argparse.Namespace) -> int:
-    report = look.report  # imported outside of the block
-    with interrupts_raised():
-        page = report(given.file, given.other, out=given.out)
-    print(printable(str(page)))
-    return 0
+    with ExitStack() as opened:
+        sources = [opened.enter_context(source_of(path)) for path in (given.file, given.other) if path is not None]
+        report = look.report  # imported outside of the block
+        with interrupts_raised():
+            page = report(*sources, out=given.out)
+        print(printable(str(page)))
+        codes = [code_of_leaves(source, source.leaves) for source in sources]
+        return code_of_files(*sources) or max(codes)
 
 
 def run_plot(given: argparse.Namespace) -> int:

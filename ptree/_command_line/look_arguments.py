@@ -12,6 +12,15 @@ _PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' takes away"
 
 
 def add_commands(commands: Commands) -> None:
+    """Add these commands, in the order of the help."""
+    _add_show(commands)
+    _add_stats(commands)
+    _add_diff(commands)
+    _add_report(commands)
+    _add_plot(commands)
+
+
+def _add_show(commands: Commands) -> None:
     show = commands.add_parser(
         "show",
         help="names, shapes and sizes",
@@ -22,6 +31,8 @@ def add_commands(commands: Commands) -> None:
     show.add_argument("--no-fold", action="store_true", help="a row for each leaf")
     add_output_arguments(show)
 
+
+def _add_stats(commands: Commands) -> None:
     stats = commands.add_parser(
         "stats", help="mean, spread, zeros, NaN", description="Statistics of each parameter of a file, read in chunks."
     )
@@ -29,6 +40,8 @@ def add_commands(commands: Commands) -> None:
     stats.add_argument("--relative-to", metavar="FILE", help="how much it has changed since this one")
     add_output_arguments(stats)
 
+
+def _add_diff(commands: Commands) -> None:
     diff = commands.add_parser(
         "diff",
         help="what has changed from one file to another",
@@ -40,6 +53,8 @@ def add_commands(commands: Commands) -> None:
     diff.add_argument("--tolerance", type=tolerance_of, default=0.0, help="the relative change that counts as none")
     add_output_arguments(diff)
 
+
+def _add_report(commands: Commands) -> None:
     report = commands.add_parser(
         "report",
         help="a page to look at a file, or two, in a browser",
@@ -49,6 +64,8 @@ def add_commands(commands: Commands) -> None:
     report.add_argument("other", metavar="OTHER", nargs="?", help="a second file, to see what differs")
     report.add_argument("-o", "--out", default="report.html", metavar="PAGE")
 
+
+def _add_plot(commands: Commands) -> None:
     plot = commands.add_parser(
         "plot",
         help="draw distributions, kernels, singular values",

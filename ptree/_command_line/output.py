@@ -19,8 +19,8 @@ _NARROWEST = 20
 _WIDTH_OF_A_PIPE = 80
 
 
-class Result(Protocol):
-    """What can be written: a Summary, Stats or a Diff."""
+class Table(Protocol):
+    """A result of `ptree.look` that can be written: a Summary, Stats or a Diff."""
 
     def text(self, width: int = 80, *, color: bool = False) -> str: ...
     def to_dict(self) -> dict[str, object]: ...
@@ -56,7 +56,7 @@ def refuse_existing(path: str) -> None:
         raise FileError(f"there is {quoted(path)} already: remove it first, or name another file")
 
 
-def write(result: Result, given: argparse.Namespace) -> None:
+def write(result: Table, given: argparse.Namespace) -> None:
     """Write a result in the form that was asked for."""
     if given.json:
         print(json.dumps(result.to_dict(), indent=1))

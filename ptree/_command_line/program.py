@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import sys
@@ -15,6 +14,7 @@ from importlib import import_module
 from .._errors import FileError, PtreeError
 from .._words import printable
 from .arguments import parser
+from .encoding import write_any_character
 
 DIFFERENT = 1
 """Exit code where two files differ, or a file is damaged."""
@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TRACEBACK = "PTREE_TRACEBACK"
 _MODULES = {
-    "show": "look", "stats": "look", "diff": "look", "report": "look", "plot": "look",
+    "show": "look", "stats": "stats", "diff": "look", "report": "look", "plot": "look",
     "get": "get", "check": "check", "rename": "change", "tie": "change", "completion": "completion",
 }  # fmt: skip
 """Command -> the module with its function `run_COMMAND`, which is imported for it alone: some take half a second."""
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # where JAX is needed, for checkpoints by Orbax and for changes, it must not take a GPU
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     _open_closed_streams()
-    _write_any_character()
+    write_any_character()
     given = parser().parse_args(arguments)
     try:
         with _quiet():
@@ -98,10 +98,3 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.disable(before)
         threading.excepthook = excepthook
-
-
-def _write_any_character() -> None:
-    """Write a question mark for a bar or a letter that the terminal's encoding lacks, rather than end with an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a notebook or a test has replaced it by another kind
-            stream.reconfigure(errors="replace")

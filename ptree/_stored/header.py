@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -28,7 +28,7 @@ ALIGNED = 64
 """Bytes: the data begin at a multiple of it, and so does every tensor whose size is one; JAX uses such memory as it is."""
 
 _SUM_KEY = b'"ptree_sum":"'
-_START = b'{"__metadata__":{' + _SUM_KEY
+START = b'{"__metadata__":{' + _SUM_KEY
 _LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
 _LONGEST_REASON = 300  # characters of a message about a header, which may hold anything
 _SIZE_LIMIT = 1 << 64
@@ -48,6 +48,10 @@ class Header:
     facts: Facts | None
     metadata: dict[str, str]
     checksum: str = ""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Name -> why nothing is known of this leaf, in a header that was salvaged."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the file beside its leaves, in a header that was salvaged."""
 
 
 # ------------------------------------------------------------------------------- writing
@@ -126,10 +130,8 @@ def header_length(first: bytes, size: int) -> int:
     return length
 
 
-def parsed(text: bytes, size: int, verify: bool, *, may_be_cut: bool = False) -> Header:
+def parsed(text: bytes, size: int, verify: bool) -> Header:
     """Parse a header, and check the offsets of each tensor.
-
-    With `may_be_cut`, a file that is shorter than its header describes is no error: what is not there is unreadable.
 
     Raises:
         ValueError: the header is damaged, or does not fit the size of the file.
@@ -137,36 +139,46 @@ def parsed(text: bytes, size: int, verify: bool, *, may_be_cut: bool = False) ->
         TieError: a transform that this process has not registered.
     """
     with collection_paused():
-        return _parsed(text, size, verify, may_be_cut)
+        return _parsed(text, size, verify)
 
 
-def _parsed(text: bytes, size: int, verify: bool, may_be_cut: bool) -> Header:
+def _parsed(text: bytes, size: int, verify: bool) -> Header:
     data_start = 8 + len(text)
     try:
-        table = json.loads(text.decode(), object_pairs_hook=unique)
-        metadata = table.pop("__metadata__", None) or {}  # some programs write null
-        _check_metadata(metadata)
-        tensors = [_tensor(name, about, data_start) for name, about in table.items()]
+        table, metadata = table_of(text)
+        tensors = [tensor_of(name, about, data_start) for name, about in table.items()]
     # what JSON of any other form leads to above
     except (AttributeError, TypeError, KeyError) as error:
         raise ValueError(
             "its header is damaged: it is not a table of names, each with a dtype, a shape and two data_offsets"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:  # of deep nesting
-        raise ValueError(f"its header is damaged: {_shown(error)}") from error
     end = _checked_end(tensors, data_start)
-    if end < size or (end > size and not may_be_cut):
+    if end != size:
         raise ValueError(f"its header describes {end:,} bytes, and it has {size:,}")
-    facts, own_metadata = split_metadata(text, _START, metadata, verify)
+    facts, own_metadata = split_metadata(text, START, metadata, verify)
     problem = levels_problem(table) or levels_problem(facts.order if facts else ())
     if problem:
         raise ValueError(problem)
     if facts is not None:
-        tensors = [_with_facts(tensor, facts) for tensor in tensors]
-    if end > size:
-        tensors = [_without_what_is_cut(tensor, size) for tensor in tensors]
+        tensors = [with_facts(tensor, facts) for tensor in tensors]
     leaves = {tensor.name: tensor for tensor in tensors}
     return Header(leaves, facts, own_metadata, metadata.get("ptree_sum", ""))
+
+
+def table_of(text: bytes) -> tuple[dict[str, Json], dict[str, str]]:
+    """Parse the JSON of a header: name -> what it says of the tensor, and the metadata.
+
+    Raises:
+        ValueError: it is damaged.
+        AttributeError, TypeError: it is JSON of another form.
+    """
+    try:
+        table = json.loads(text.decode(), object_pairs_hook=unique)
+    except (UnicodeDecodeError, RecursionError) as error:  # of deep nesting
+        raise ValueError(f"its header is damaged: {_shown(error)}") from error
+    metadata = table.pop("__metadata__", None) or {}  # some programs write null
+    _check_metadata(metadata)
+    return table, metadata
 
 
 def _shown(error: Exception) -> str:
@@ -192,7 +204,7 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
             raise ValueError("its metadata are not text")
 
 
-def _tensor(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf:
+def tensor_of(name: str, about: Mapping[str, Json], data_start: int) -> StoredLeaf:
     """Parse one tensor of the header, as a program that does not know ptree reads it; fields of no meaning here are ignored."""
     if not is_unicode(name):
         raise ValueError(f"{quoted(name)} cannot be a name: that is valid Unicode")
@@ -279,13 +291,6 @@ def _checked_end(tensors: Iterable[StoredLeaf], data_start: int) -> int:
     return end
 
 
-def _without_what_is_cut(tensor: StoredLeaf, size: int) -> StoredLeaf:
-    """A tensor of a file that ends too early: unreadable where its bytes are not all there."""
-    if tensor.stop <= size or tensor.unreadable:
-        return tensor
-    return replace(tensor, unreadable=f"is cut off: its last byte is number {tensor.stop:,}, and the file has {size:,}")
-
-
 def split_metadata(
     text: bytes, start: bytes, metadata: Mapping[str, str], verify: bool
 ) -> tuple[Facts | None, dict[str, str]]:
@@ -317,7 +322,7 @@ def _recomputed(text: bytes, at: int) -> str:
     return digest(text[:at] + NO_CHECKSUM.encode() + text[at + len(NO_CHECKSUM) :])
 
 
-def _with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
+def with_facts(tensor: StoredLeaf, facts: Facts) -> StoredLeaf:
     """Add to a tensor of the header what the facts state about it.
 
     Raises:

@@ -83,12 +83,12 @@ def read_index(path: Path, verify: bool) -> ShardIndex:
 
 
 def open_shards(
-    path: Path, *, verify: bool, mmap: bool, may_be_cut: bool = False
+    path: Path, *, verify: bool, mmap: bool, may_be_damaged: bool = False
 ) -> tuple[ShardIndex, dict[str, SafetensorsFile], dict[str, str]]:
     """Open the shards that an index names, and check that they fit the index.
 
     Returns:
-        The index; the shards by name; with `may_be_cut` also why each of the others cannot be read.
+        The index; the shards by name; with `may_be_damaged` also why each of the others cannot be read.
     """
     while True:
         index = read_index(path, verify)
@@ -98,13 +98,15 @@ def open_shards(
             for name in _names_of_shards(index):
                 file = _path_of_shard(path, name)
                 shard = (
-                    _open_shard(file, verify, mmap) if may_be_cut else SafetensorsFile(file, verify=verify, mmap=mmap)
+                    _open_shard(file, verify, mmap)
+                    if may_be_damaged
+                    else SafetensorsFile(file, verify=verify, mmap=mmap)
                 )
                 if isinstance(shard, str):
                     problems[name] = shard
                 else:
                     shards[name] = shard
-            problem = _mismatch(index, shards, verify)
+            problem = _mismatch(index, shards, verify, may_be_damaged)
         except FileNotFoundError:
             problem = _lacking(index, shards, path)
         if not problem and index.files and not shards:
@@ -125,7 +127,7 @@ def _open_shard(file: str, verify: bool, mmap: bool) -> SafetensorsFile | str:
     if not os.path.exists(file):
         return _NOT_THERE
     try:
-        return SafetensorsFile(file, verify=verify, mmap=mmap, may_be_cut=True)
+        return SafetensorsFile(file, verify=verify, mmap=mmap, may_be_damaged=True)
     except FileError as error:
         if not error.is_damage:
             raise
@@ -152,10 +154,10 @@ def _missing(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Pat
     return [name for name in unopened if not (path.parent / name).exists()]
 
 
-def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: bool) -> str:
-    """Say how shards do not fit the index that names them; "" if they do."""
+def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: bool, may_lack: bool) -> str:
+    """Say how shards do not fit the index that names them; "" if they do. With `may_lack` they may lack leaves."""
     lost = [name for name, file in index.files.items() if file in shards and name not in shards[file].header.leaves]
-    if lost:
+    if lost and not may_lack:
         return f"its shards do not have what it says they have: {listed(lost)}"
     if not verify:
         return ""

@@ -14,6 +14,7 @@ from .header import ALIGNED, Header, header_length, parsed
 from .leaf_parts import read_block
 from .locations import open_file
 from .operating_system import read_into
+from .salvage import salvaged
 from .stored_leaf import StoredLeaf
 
 _RUN = 1 << 24
@@ -23,12 +24,14 @@ _RUN = 1 << 24
 class SafetensorsFile:
     """An open safetensors file; only its header is read until a leaf is asked for.
 
+    With `may_be_damaged` a header that does not fit the file is no error, if any leaf can be read.
+
     Raises:
         FileError: no file, no whole safetensors file, or one whose header is damaged.
         OSError: the file is not there or cannot be read.
     """
 
-    def __init__(self, path: str, *, verify: bool, mmap: bool, may_be_cut: bool = False):
+    def __init__(self, path: str, *, verify: bool, mmap: bool, may_be_damaged: bool = False):
         self.path = path
         self.bytes_read = 0
         self._file = -1  # its descriptor, set before anything can fail: `__del__` reads it
@@ -36,20 +39,25 @@ class SafetensorsFile:
         self._file = open_file(path)
         try:
             self.size = os.fstat(self._file).st_size
-            self.header = self._read_header(verify, may_be_cut)
+            self.header = self._read_header(verify, may_be_damaged)
             if mmap and self.size:  # the system refuses to map an empty file
                 self._map = mmap_.mmap(self._file, 0, access=mmap_.ACCESS_READ)
         except BaseException:
             self.close()
             raise
 
-    def _read_header(self, verify: bool, may_be_cut: bool) -> Header:
+    def _read_header(self, verify: bool, may_be_damaged: bool) -> Header:
+        text = b""
         try:
             length = header_length(self.read(0, min(8, self.size)).tobytes(), self.size)
-            return parsed(self.read(8, length).tobytes(), self.size, verify, may_be_cut=may_be_cut)
+            text = self.read(8, length).tobytes()
+            return parsed(text, self.size, verify)
         except PtreeError as error:  # a transform that this process does not know, or a newer format
             raise FileError(f"cannot load {self.path!r}: {error}") from error
         except (ValueError, OverflowError) as error:
+            header = salvaged(text, self.size, verify) if may_be_damaged else None
+            if header is not None:
+                return header
             raise FileError(
                 f"cannot load {self.path!r}: it is not a whole safetensors file ({self.size:,} bytes): {error}",
                 is_damage=True,

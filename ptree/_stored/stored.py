@@ -26,7 +26,7 @@ class Stored:
     facts: Facts | None
     metadata: dict[str, str]
     missing: dict[str, str] = field(default_factory=dict)
-    """Leaf -> why it cannot be read, of the leaves whose shard is not there or has a damaged header."""
+    """Leaf -> why it cannot be read, of the leaves of which the header or the shard is not there or damaged."""
 
     def names_by_place(self) -> list[str]:
         """The names in the order of the data, which is the order of a tree that another program wrote."""
@@ -41,37 +41,42 @@ class Stored:
             shard.close()
 
 
-def open_stored(path: str, *, verify: bool, mmap: bool, may_be_cut: bool = False) -> Stored:
+def open_stored(path: str, *, verify: bool, mmap: bool, may_be_damaged: bool = False) -> Stored:
     """Open the one file, or the shards; another process may be about to replace the one by the other.
 
-    With `may_be_cut`, of a file that ends too early, or of shards of which some are missing, the leaves that are there
-    can be read.
+    With `may_be_damaged`, of a damaged file, or of shards of which some are missing, the leaves that are whole can be
+    read.
     """
     for _ in range(_TRIES - 1):
         try:
-            return _open_once(path, verify, mmap, may_be_cut)
+            return _open_once(path, verify, mmap, may_be_damaged)
         except FileNotFoundError:
             continue
     # the last try raises its error
-    return _open_once(path, verify, mmap, may_be_cut)
+    return _open_once(path, verify, mmap, may_be_damaged)
 
 
-def _open_once(path: str, verify: bool, mmap: bool, may_be_cut: bool) -> Stored:
+def _open_once(path: str, verify: bool, mmap: bool, may_be_damaged: bool) -> Stored:
     """Open the one file if it is there, else the shards of its index."""
     file = file_path(path)
     has_only_index = not file.exists() and index_path(file).exists()
     if path.endswith(INDEX_SUFFIX) or has_only_index:
-        index, shards, problems = open_shards(index_path(file), verify=verify, mmap=mmap, may_be_cut=may_be_cut)
-        by_leaf = {leaf: shards[name] for leaf, name in index.files.items() if name in shards}
-        missing = {
-            leaf: f"is in {quoted(name)}, which {problems[name]}"
-            for leaf, name in index.files.items()
-            if name not in shards
-        }
+        index, shards, problems = open_shards(index_path(file), verify=verify, mmap=mmap, may_be_damaged=may_be_damaged)
+        by_leaf: dict[str, SafetensorsFile] = {}
+        missing: dict[str, str] = {}
+        for leaf, name in index.files.items():
+            if name not in shards:
+                missing[leaf] = f"is in {quoted(name)}, which {problems[name]}"
+            elif leaf in shards[name].header.leaves:
+                by_leaf[leaf] = shards[name]
+            else:
+                missing[leaf] = shards[name].header.damaged.get(
+                    leaf, f"is not in {quoted(name)}, where the index has it"
+                )
         return Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, missing)
     if is_orbax(path):
         raise FileError(f"cannot open {path!r}: Orbax wrote it, and only ptree.load reads it")
     shown = str(file) if os.path.isdir(path) else path
-    one = SafetensorsFile(shown, verify=verify, mmap=mmap, may_be_cut=may_be_cut)
+    one = SafetensorsFile(shown, verify=verify, mmap=mmap, may_be_damaged=may_be_damaged)
     by_leaf = dict.fromkeys(one.header.leaves, one)
-    return Stored(shown, [one], by_leaf, one.header.facts, one.header.metadata)
+    return Stored(shown, [one], by_leaf, one.header.facts, one.header.metadata, one.header.damaged)

@@ -24,6 +24,8 @@ class StoredLeaf:
     """32 hexadecimal digits, or nothing where the file has none."""
     unreadable: str = ""
     """Why this ptree cannot read its numbers, such as "is of the dtype 'F4', which this ptree does not know"."""
+    is_damaged: bool = False
+    """Whether that is because the file is damaged."""
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Look at the parameters of any pytree, spec or file: summary, statistics, differences, plots, a report, a training run.
+"""Look at the parameters of any pytree, spec or file: tables, statistics, differences, plots, reports, training.
 
 Opened when it is used, so that looking at a file does not import JAX.
 """

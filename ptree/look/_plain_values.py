@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._words import printable
-
-_SHAPES = ("shape", "shape_before", "output")
-_FORMULA = ("=", "+", "-", "@")
 
 
 def json_value(value: Any) -> Any:
@@ -26,19 +26,46 @@ def json_value(value: Any) -> Any:
     return value
 
 
-def csv_cell(name: str, value: Any) -> Any:
-    """A value as a cell of CSV in the column of this name: shapes as `4x8`, other tuples apart by spaces, None as nothing.
+def csv_text(names: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV under their names; see `csv_value`.
 
-    Texts are inert: no escape codes, and a quote before what a spreadsheet would compute.
+    >>> print(csv_text(["path", "shape"], [["enc/w", (2, 3)], ["=1+2", ()]]), end="")
+    path,shape
+    enc/w,2x3
+    '=1+2,
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([csv_value(value) for value in row])
+    return file.getvalue()
 
-    >>> csv_cell("shape", (4, 8)), csv_cell("first", (0, 2)), csv_cell("path", "=1+2")
-    ('4x8', '0 2', "'=1+2")
+
+def csv_value(value: Any) -> Any:
+    """A value as a cell of CSV: a shape or an index as `2x3`, the items of another tuple apart by spaces, nothing for None.
+
+    A name is inert: what a terminal obeys is escaped. One that a spreadsheet would take for a formula, as it begins with =,
+    +, - or @ and is no number, gets the quotation mark in front that spreadsheets read as "this is text".
     """
     if value is None:
         return ""
     if isinstance(value, tuple):
-        return ("x" if name in _SHAPES else " ").join(map(str, value))
+        is_shape = all(isinstance(item, int) for item in value)
+        return ("x" if is_shape else " ").join(map(str, value))
     if isinstance(value, str):
-        shown = printable(value)
-        return f"'{shown}" if shown.startswith(_FORMULA) else shown
+        return _inert(value)
     return value
+
+
+def _inert(text: str) -> str:
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

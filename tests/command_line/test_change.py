@@ -108,6 +108,14 @@ def test_shards_of_another_program_are_named_where_they_are_left(folder, capsys)
     assert "24 parameters" in run(capsys, "show", "m.safetensors", "b/*/w")
 
 
+def test_one_shard_is_not_renamed_in_its_place(folder, capsys):
+    pt.save("m.safetensors", shards(), max_shard_size=2 * TABLE.nbytes)
+    shard = sorted(folder.glob("m-00001*"))[0].name
+    assert "is a shard of 'm.safetensors.index.json'" in refused(capsys, "rename", shard, "h", "g", "--in-place")
+    assert "8 leaves with the right checksum" in run(capsys, "check", "m.safetensors")
+    run(capsys, "rename", shard, "h", "g", "-o", "part.safetensors")
+
+
 def test_a_folder_is_read_whose_one_file_has_no_ending(folder, capsys):
     (folder / "d").mkdir()
     pt.save("d/weights", shards())

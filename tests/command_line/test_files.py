@@ -196,12 +196,16 @@ def test_a_pipe_that_closes_early_is_no_error(folder):
     assert done.stderr == ""
 
 
-def test_an_encoding_without_bars_is_no_error(folder):
+def test_an_encoding_without_bars_has_others_and_names_letters(folder):
     environment = {"PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)}
-    command = [sys.executable, "-m", "ptree", "show", "m.safetensors", "--width", "120"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert "wte" in done.stdout
+    save_file({f"β.{at}.w": TABLE * (at + 1) for at in range(3)}, "greek.safetensors")
+    for command, expected in (("show", "#####"), ("stats", "_=#")):
+        arguments = [sys.executable, "-m", "ptree", command, "greek.safetensors", "--width", "120"]
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=folder, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+        assert "\\u03b2" in done.stdout
+        assert "?" not in done.stdout
 
 
 @pytest.mark.parametrize(

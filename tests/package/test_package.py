@@ -115,7 +115,9 @@ def distribution(requirement):
 
 def test_what_is_imported_is_what_is_required():
     foreign = {(name.split(".")[0], inner) for _, name, inner in imports()}
-    foreign = {(name, inner) for name, inner in foreign if name not in sys.stdlib_module_names | {"ptree", "_ptree_command"}}
+    foreign = {
+        (name, inner) for name, inner in foreign if name not in sys.stdlib_module_names | {"ptree", "_ptree_command"}
+    }
     required = {distribution(requirement) for requirement in PROJECT["dependencies"]}
     assert {name for name, inner in foreign if not inner} <= required
     assert required <= {name for name, _ in foreign}

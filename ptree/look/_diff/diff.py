@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import PatternError
-from ..._words import describe
+from .._arguments import checked_tolerance
 from .._sources.selection import selected
 from .._sources.source import UNKNOWN_DTYPE, LeafInfo, Source
 from .._sources.source_of import source_of
@@ -69,17 +68,14 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         TypeError: the tolerance is no number.
         ValueError: it is negative, infinite or NaN.
     """
-    if not isinstance(tolerance, (int, float)):
-        raise TypeError(f"the tolerance is a number, the largest relative size of no change; got {describe(tolerance)}")
-    if not tolerance >= 0 or math.isinf(tolerance):
-        raise ValueError(f"the tolerance is a relative size from 0 on, got {tolerance}")
+    tolerance = checked_tolerance(tolerance)
     with ExitStack() as opened:
         before, after = _opened(a, opened), _opened(b, opened)
         chosen = _selected(before, after, selector)
         pairing = paired(before, after, verify)  # all leaves: the partner of a chosen one may have a name that is not
         if selector is not None:
             pairing = pairing.restricted_to(chosen)
-        return _Comparison(before, after, pairing, float(tolerance), verify).result()
+        return _Comparison(before, after, pairing, tolerance, verify).result()
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:

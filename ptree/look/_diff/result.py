@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .._plain_values import csv_cell, json_value
+from .._plain_values import csv_text, json_value
 from .._terminal import terminal_width
 from .differences import Difference
 from .html import diff_html
@@ -53,14 +51,9 @@ class Diff(DiffData):
         }
 
     def to_csv(self) -> str:
-        """The differences as CSV, a row each under a header."""
+        """The differences as CSV, a row each under a header; a shape is written as `4x8`."""
         names = [field.name for field in fields(Difference)]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        for row in self.rows:
-            writer.writerow([csv_cell(name, getattr(row, name)) for name in names])
-        return text.getvalue()
+        return csv_text(names, ([getattr(row, name) for name in names] for row in self.rows))
 
     def text(self, width: int = 80, *, color: bool = False, most: int | None = 50) -> str:
         """The differences as text of lines of at most `width` characters.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..._words import columns, printable, shortened
+from ..._words import columns, printable, printable_path, shortened
 from .._layers import group_by_layer, sparkline
 from .._wrapping import wrapped
 from .differences import Difference, order_by_size, relative_of_layer
@@ -93,7 +93,9 @@ def _within(diff: DiffData) -> str:
 
 def _renames(diff: DiffData, width: int, most: int | None) -> list[str]:
     """The rules, and the leaves that are renamed by none."""
-    entries = [_Entry(f"{_shown(rule.before)} -> {_shown(rule.after)}", [_leaves(rule.count)]) for rule in diff.rules]
+    entries = [
+        _Entry(f"{_path_shown(rule.before)} -> {_path_shown(rule.after)}", [_leaves(rule.count)]) for rule in diff.rules
+    ]
     for row in diff.rows:
         if row.kind == "renamed" and row.path_before not in diff.ruled:
             entries.append(_Entry(_name(row.path, row), []))
@@ -102,6 +104,10 @@ def _renames(diff: DiffData, width: int, most: int | None) -> list[str]:
 
 def _shown(text: str) -> str:
     return shortened(printable(text), _LONGEST)
+
+
+def _path_shown(path: str) -> str:
+    return shortened(printable_path(path), _LONGEST)
 
 
 def _leaves(count: int) -> str:
@@ -185,9 +191,9 @@ def _groups(rows: Iterable[Difference]) -> list[_Group]:
 
 def _name(name: str, row: Difference) -> str:
     """The name of a group; with the name before, where that is another and no rule says it."""
-    shown = _shown(name)
+    shown = _path_shown(name)
     if row.kind in ("renamed", "restacked") and row.path_before is not None:
-        return f"{_shown(row.path_before)} -> {shown}"
+        return f"{_path_shown(row.path_before)} -> {shown}"
     return shown
 
 
@@ -251,11 +257,11 @@ def _figures(group: _Group) -> _Entry:
 def _cells(group: _Group) -> list[str]:
     relative = [row.relative for row in group.rows]
     if all(value is None for value in relative):
-        return [_shown(group.name), "", "", "", ""]
+        return [_path_shown(group.name), "", "", "", ""]
     numbers = [row.largest for row in group.rows if row.largest is not None]
     cosines = [row.cosine for row in group.rows if row.cosine is not None]
     return [
-        _shown(group.name),
+        _path_shown(group.name),
         _by_layer(group),
         _range(relative),
         _number(max(numbers, default=0.0)),

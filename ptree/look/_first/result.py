@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._words import printable, table
 from .._layers import LayerGroup, group_by_layer, sparkline
-from .._plain_values import json_value
+from .._plain_values import csv_text, json_value
 from .._terminal import terminal_width
 from .plot_first import plot_first
 from .rows import FirstLayer, FirstLeaf
@@ -57,12 +55,8 @@ class First:
 
     def to_csv(self) -> str:
         """The layers, a line for each, under the names of their fields."""
-        file = io.StringIO()
         names = [field.name for field in fields(FirstLayer)]
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(layer) for layer in self.layers)
-        return file.getvalue()
+        return csv_text(names, (asdict(layer).values() for layer in self.layers))
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
         """The verdicts, the layers and the leaves as tables at most so many characters wide.

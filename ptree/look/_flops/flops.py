@@ -13,6 +13,7 @@ from jax.extend import core
 
 from ..._draw import abstract
 from ..._tree import Leaf, PyTree, leaves
+from .._arguments import refuse_no_function
 from .operations import OPERATIONS, UNCOUNTED
 
 
@@ -67,8 +68,10 @@ def flops(function: Any, *args: PyTree) -> Flops:
         *args: trees of arrays, of `jax.ShapeDtypeStruct` or of `Param`; other leaves are constants.
 
     Raises:
+        TypeError: it is no function.
         Whatever the function raises when it is traced.
     """
+    refuse_no_function(function, "flops(function, *args)")
     flat, treedef = jax.tree.flatten(abstract(args))
     places = [at for at, leaf in enumerate(flat) if _is_array(leaf)]
 

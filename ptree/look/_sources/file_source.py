@@ -66,7 +66,11 @@ def _of_file(path: str) -> Source:
 
 
 def _of_safetensors(path: str) -> StoredSource:
-    return StoredSource(open_stored(path, verify=True, mmap=False, may_be_cut=True))
+    try:
+        return StoredSource(open_stored(path, verify=True, mmap=False, may_be_damaged=True))
+    except FileError as error:  # nobody who looks at a file tried to load it
+        text = str(error).replace("cannot load", "cannot read", 1)
+        raise FileError(text, error.is_damage) from error
 
 
 def _of_step(step: SavedStep, steps: list[SavedStep]) -> Source:

@@ -7,22 +7,30 @@ from dataclasses import dataclass
 from ..._errors import FileError
 from ..._words import quoted
 from .source import Source
-from .stored_source import StoredSource
+from .stored_source import DAMAGED, StoredSource
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What was found in a file: a sentence for each leaf that is damaged or cannot be read."""
+    """What was found in a file: a sentence for each problem."""
 
     title: str
     leaves: int
     with_checksum: int
-    problems: tuple[str, ...]
+    of_file: tuple[str, ...]
+    """What is wrong beside the leaves."""
+    of_leaves: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self.of_file + self.of_leaves
 
     def verdict(self) -> str:
         leaves = "1 leaf" if self.leaves == 1 else f"{self.leaves:,} leaves"
-        if self.problems:
-            return f"{self.title}: of {leaves}, damaged or unreadable: {len(self.problems):,}"
+        if self.of_leaves:
+            return f"{self.title}: of {leaves}, damaged or unreadable: {len(self.of_leaves):,}"
+        if self.of_file:
+            return f"{self.title}: damaged, though {leaves} can be read"
         if self.with_checksum == self.leaves:
             return f"{self.title}: whole, {leaves} with the right checksum"
         without = self.leaves - self.with_checksum
@@ -48,11 +56,11 @@ def damage_of(source: Source) -> Damage:
             problem = str(error)
         if problem:
             problems.append(problem)
-    return Damage(source.title, len(source.leaves), with_checksum, tuple(problems))
+    return Damage(source.title, len(source.leaves), with_checksum, source.damage, tuple(problems))
 
 
 def _mismatch(source: StoredSource, path: str) -> str:
-    return "" if source.is_whole(path) else f"{quoted(path)} is damaged: its bytes are not what its checksum says"
+    return "" if source.is_whole(path) else f"{quoted(path)} {DAMAGED}"
 
 
 def _read_through(source: Source, path: str) -> None:

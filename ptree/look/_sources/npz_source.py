@@ -54,7 +54,7 @@ class NpzSource(Source):
         try:
             shape, _, dtype = self._header(name)
         except FileError as error:  # the others can be read
-            return LeafInfo(name, None, UNKNOWN_DTYPE, 0, 0, problem=f"is damaged: {error.__cause__}")
+            return LeafInfo(name, None, UNKNOWN_DTYPE, 0, 0, problem=f"is damaged: {error.__cause__}", is_damaged=True)
         problem = "holds Python objects, which are not read" if dtype.hasobject else ""
         count = prod(shape)
         return LeafInfo(name, shape, short_dtype(dtype), count, count * dtype.itemsize, problem=problem)

@@ -18,7 +18,7 @@ def read_path(source: Source, path: str, index: tuple[Any, ...] = ()) -> np.ndar
 
     Raises:
         PathError: there is no leaf of this path, or it has no such layer.
-        FileError: its numbers cannot be read; a tie has a transform that only a program knows.
+        FileError: its numbers cannot be read, or are all read and not what their checksum says; a tie has a transform that only a program knows.
         IndexError: the index does not fit its shape.
     """
     for spelled in (path, with_slashes(path)):  # the names of PyTorch's modules have dots
@@ -52,9 +52,11 @@ def _layers_named(name: str, path: str) -> tuple[int, ...] | None:
 def _read(source: Source, name: str, index: tuple[Any, ...]) -> np.ndarray:
     alias = source.aliases.get(name)
     try:
+        if alias is None and index:
+            return source.part(name, index)
+        whole = source.whole(name if alias is None else alias.source)
         if alias is None:
-            return source.part(name, index or ...)
-        whole = source.part(alias.source)
+            return whole
         return _seen(whole, alias)[index or ...]
     except IndexError as error:
         shape = alias.shape if alias is not None else source.leaves[name].shape

@@ -35,6 +35,8 @@ class LeafInfo(NamedTuple):  # a frozen dataclass takes three times as long to m
     """Why its numbers cannot be read; "" where they can."""
     is_declared: bool = False
     """Whether it is a leaf of a spec, with a shape and a dtype and no numbers yet."""
+    is_damaged: bool = False
+    """Whether its numbers cannot be read because its file is damaged."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Source(ABC):
     order: list[str]
     """All names, own paths and aliases, in declared order."""
     is_file: bool = False
+    damage: tuple[str, ...] = ()
+    """What is wrong with a file beside the leaves that cannot be read, each as a sentence."""
 
     @abstractmethod
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
@@ -79,8 +83,24 @@ class Source(ABC):
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         """A part of a leaf, as NumPy indexes an array; of a file only the bytes around the part are read."""
 
+    def checked_chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        """The chunks of a leaf, which are compared with its checksum, where the file has one, when the last was read.
+
+        Raises:
+            FileError: they cannot be read, or differ from the checksum.
+        """
+        return self.chunks(path, most)
+
     def values(self, path: str) -> np.ndarray:
         """A whole leaf."""
+        return self.part(path)
+
+    def whole(self, path: str) -> np.ndarray:
+        """A whole leaf, compared with its checksum where the file has one.
+
+        Raises:
+            FileError: it cannot be read, or differs from the checksum.
+        """
         return self.part(path)
 
     def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:

@@ -9,8 +9,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from ..._errors import FileError
+from ..._stored.checksums import digest
 from ..._stored.dtypes import UNKNOWN
 from ..._stored.facts import StoredTie
 from ..._stored.leaf_parts import run_of
@@ -20,6 +22,7 @@ from ..._words import in_bytes, printable, quoted, short_dtype, shortened
 from .dotted_names import paths_of_names
 from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source
 
+DAMAGED = "is damaged: its bytes are not what its checksum says"
 _LONGEST_METADATA = 60  # characters of a value that is shown
 _KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
 """JAX's name of a kind of PRNG keys -> how it writes their dtype in short."""
@@ -34,6 +37,7 @@ class StoredSource(Source):
         self.stored = stored
         self.title = os.path.basename(stored.path)
         self.about = _about_stored(stored)
+        self.damage = _damage_of_headers(stored)
         ties, in_order = _names_and_ties(stored)
         paths = paths_of_names(in_order)
         self.names = paths
@@ -56,11 +60,16 @@ class StoredSource(Source):
         if leaf is not None:
             return info_of(path, leaf)
         problem = self.stored.missing[self.names[path]]
-        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=problem)
+        return LeafInfo(path, None, UNKNOWN_DTYPE, 0, 0, problem=problem, is_damaged=True)
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
         leaf = self._readable(path)
         return self._file_of[path].chunks(leaf, most)
+
+    def checked_chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
+        leaf = self._readable(path)
+        chunks = self._file_of[path].chunks(leaf, most)
+        return compared_chunks(path, chunks, leaf.checksum) if leaf.checksum else chunks
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         leaf = self._readable(path)
@@ -80,6 +89,13 @@ class StoredSource(Source):
         leaf = self._readable(path)
         return self._file_of[path].digest_by_runs(leaf) == leaf.checksum
 
+    def whole(self, path: str) -> np.ndarray:
+        leaf = self._readable(path)
+        found = self._file_of[path].array(leaf)
+        if leaf.checksum and digest(found.reshape(-1).view(np.uint8)) != leaf.checksum:
+            raise _damage(path)
+        return found
+
     def _readable(self, path: str) -> StoredLeaf:
         problem = self.leaves[path].problem
         if problem:
@@ -96,7 +112,24 @@ def _names_and_ties(stored: Stored) -> tuple[Mapping[str, StoredTie], list[str]]
     if facts is None:
         return {}, [*stored.names_by_place(), *stored.missing]
     named = {*stored.by_leaf, *stored.missing, *facts.ties}  # the order has nodes without leaves, too
-    return facts.ties, [name for name in facts.order if name in named]
+    in_order = [name for name in facts.order if name in named]
+    if len(in_order) < len(named):  # of a damaged header
+        in_order += sorted(named - {*in_order})
+    return facts.ties, in_order
+
+
+def compared_chunks(path: str, chunks: Iterator[np.ndarray], checksum: str) -> Iterator[np.ndarray]:
+    """Chunks of a leaf; FileError after the last of them if all together are not what the checksum says."""
+    found = xxhash.xxh3_128()
+    for chunk in chunks:
+        found.update(memoryview(chunk.view(np.uint8)))  # pyright: ignore[reportArgumentType]
+        yield chunk
+    if found.hexdigest() != checksum:
+        raise _damage(path)
+
+
+def _damage(path: str) -> FileError:
+    return FileError(f"{quoted(path)} {DAMAGED}", is_damage=True)
 
 
 def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:
@@ -107,7 +140,7 @@ def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:
         shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
     if leaf.dtype == UNKNOWN:
         dtype = UNKNOWN_DTYPE
-    return LeafInfo(path, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable)
+    return LeafInfo(path, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable, is_damaged=leaf.is_damaged)
 
 
 @lru_cache  # a tenth of the time: files of 100,000 leaves have a few dtypes
@@ -147,11 +180,21 @@ def _permuted(shape: tuple[int, ...] | None, order: tuple[int, ...]) -> tuple[in
     return (*shape[:before], *(shape[before + axis] for axis in order))
 
 
+def _damage_of_headers(stored: Stored) -> tuple[str, ...]:
+    problems: list[str] = []
+    for shard in stored.shards:
+        name = f"{quoted(os.path.basename(shard.path))}: "
+        problems += [name + problem for problem in shard.header.problems]
+    return tuple(problems)
+
+
 def _about_stored(stored: Stored) -> str:
     size = sum(shard.size for shard in stored.shards)
     words = ["safetensors", in_bytes(size)]
     if len(stored.shards) > 1:
         words.append(f"{len(stored.shards)} shards")
+    if any(shard.header.problems for shard in stored.shards):
+        words.append("damaged")
     for name, value in stored.metadata.items():
         words.append(shortened(printable(f"{name}={value}"), _LONGEST_METADATA))
     return ", ".join(words)

@@ -39,7 +39,7 @@ def start_moments(source: Source, path: str, layers: Layers) -> Callable[[], lis
 
 def _moments_by_layer(source: Source, path: str, layers: Layers) -> list[Moments]:
     parts: list[list[Moments]] = [[] for _ in layers.paths]
-    for layer, place, numbers in _pieces(_chunks(source, path), layers):
+    for layer, place, numbers in _pieces(_checked_chunks(source, path), layers):
         parts[layer].append(moments_of(numbers, place))
     return [together(part) for part in parts]
 
@@ -56,7 +56,7 @@ def changes_by_layer(source: Source, other: Source, path: str, layers: Layers) -
     """How far each layer of a leaf is from the same one of another source: |a - b| / |b|, over the finite numbers."""
     distances: list[list[Moments]] = [[] for _ in layers.paths]
     references: list[list[Moments]] = [[] for _ in layers.paths]
-    pairs = zip(_pieces(_chunks(source, path), layers), _pieces(_chunks(other, path), layers), strict=True)
+    pairs = zip(_pieces(_chunks(source, path), layers), _pieces(_checked_chunks(other, path), layers), strict=True)
     for (layer, _, numbers), (_, _, before) in pairs:
         distances[layer].append(moments_of(_difference(numbers, before)))
         references[layer].append(moments_of(before))
@@ -85,6 +85,11 @@ def _fits_f32(numbers: np.ndarray) -> bool:
 def _chunks(source: Source, path: str) -> Iterator[np.ndarray]:
     """The numbers of a leaf, in every source the same count at a time."""
     return source.chunks(path, _AT_ONCE * _itemsize(source.leaves[path]))
+
+
+def _checked_chunks(source: Source, path: str) -> Iterator[np.ndarray]:
+    """The same, compared with the checksum of the leaf: at about 10 GB/s a small part of the time of the moments."""
+    return source.checked_chunks(path, _AT_ONCE * _itemsize(source.leaves[path]))
 
 
 def _itemsize(leaf: LeafInfo) -> int:

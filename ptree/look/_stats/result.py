@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
+from operator import add
 from typing import Any
 
-from .._plain_values import csv_cell, json_value
+from .._plain_values import csv_text, json_value
 from .._terminal import terminal_width
 from .html import stats_html
 from .rows import LeafStats, StatsData
@@ -27,16 +26,13 @@ class Stats(StatsData):
         return {"title": self.title, **totals, "rows": rows}
 
     def to_csv(self) -> str:
-        """A line for each row, under the names of its fields; each quantile has its own column."""
-        file = io.StringIO()
+        """A line for each row, under the names of its fields; each quantile has its own column; a shape is written as `4x8`."""
         shares = dict.fromkeys(share for row in self.rows for share in row.quantiles)
         names = [name for name in LeafStats.__dataclass_fields__ if name != "quantiles"]
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, *(f"q{share:g}" for share in shares)])
-        for row in self.rows:
-            cells = [csv_cell(name, getattr(row, name)) for name in names]
-            writer.writerow([*cells, *(row.quantiles.get(share, "") for share in shares)])
-        return file.getvalue()
+        columns = [*names, *(f"q{share:g}" for share in shares)]
+        numbers = [[row.quantiles.get(share) for share in shares] for row in self.rows]
+        cells = [[getattr(row, name) for name in names] for row in self.rows]
+        return csv_text(columns, map(add, cells, numbers))
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
         """The table, at most `width` characters wide."""

@@ -58,7 +58,8 @@ class StatsData:
             PathError: there is no such row.
         """
         if path not in self._by_path:
-            raise PathError(f"no statistics of {quoted(path)}.{suggestion(path, self._by_path)}".removesuffix("."))
+            near = suggestion(path, self._by_path) if isinstance(path, str) else ""
+            raise PathError(f"no statistics of {quoted(path)}.{near}".removesuffix("."))
         return self._by_path[path]
 
     @cached_property

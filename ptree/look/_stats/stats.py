@@ -15,6 +15,7 @@ import numpy as np
 
 from ..._errors import FileError, StructureError
 from ..._words import lines, printable, quoted, with_fixes
+from .._arguments import checked_shares
 from .._sources.selection import selected
 from .._sources.source import LeafInfo, Source
 from .._sources.source_of import source_of
@@ -75,18 +76,17 @@ def stats(
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
         PatternError: the selector is malformed, or a part of it matches nothing.
         StructureError: it is no tree; no leaf has numbers, as in a spec; none has a counterpart in `relative_to`.
+        TypeError: the quantiles are no numbers.
         ValueError: a quantile is not between 0 and 1.
     """
-    wrong = [share for share in quantiles if not 0 <= share <= 1]
-    if wrong:
-        raise ValueError(f"expected quantiles between 0 and 1, got {quoted(wrong)}")
+    shares = checked_shares(quantiles)
     with ExitStack() as opened:
         source = _opened(thing, opened)
         other = None if relative_to is None else _opened(relative_to, opened)
         paths = selected(source, selector)
         _refuse_without_numbers(source, paths)
         with np.errstate(all="ignore"):  # numbers that are not finite, or that overflow, are in the result
-            return _Reader(source, other, tuple(quantiles)).stats(paths)
+            return _Reader(source, other, shares).stats(paths)
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:
@@ -151,7 +151,7 @@ class _Reader:
         try:
             return self._read(leaf, layers, moments())
         except _DAMAGE as error:
-            return [_unread(leaf, str(error))]
+            return [_unread(leaf, str(error).removeprefix(f"{quoted(path)} "))]
 
     def _read(self, leaf: LeafInfo, layers: Layers, moments: list[Moments]) -> list[LeafStats]:
         quantiles = self._quantiles(leaf.path, layers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ..._words import SHOWN, columns, padded, printable, shortened
+from ..._words import SHOWN, columns, padded, printable, printable_path, shortened
 from .._layers import group_by_layer, sparkline
 from .._sources.source import UNKNOWN_DTYPE
 from .._wrapping import wrapped
@@ -83,8 +83,8 @@ def _table(folds: Sequence[_Fold], width: int) -> Iterator[str]:
 
 
 def _name(fold: _Fold) -> str:
-    name = printable(fold.name)
-    return (name if columns(name) <= _LONGEST_NAME else shortened(name, _SHORTENED)) or "(root)"
+    name = printable_path(fold.name)
+    return name if columns(name) <= _LONGEST_NAME else shortened(name, _SHORTENED)
 
 
 def _aligned(cell: str, width: int, column: _Column) -> str:
@@ -219,7 +219,7 @@ def _warnings(stats: StatsData, folds: Sequence[_Fold]) -> list[str]:
     found = [_not_finite(fold) for fold in folds if any(row.nonfinite for row in fold.rows)]
     # a text or a function has no numbers; of a damaged leaf of an archive nothing is known
     unread = [row for row in stats.rows if row.problem and (row.count or row.dtype == UNKNOWN_DTYPE)]
-    found += [f"! {printable(row.path)}: not read: {row.problem}" for row in unread]
+    found += [f"! {printable_path(row.path)}: not read: {row.problem}" for row in unread]
     more = len(found) - SHOWN
     return [*found[:SHOWN], f"! and {more:,} more"] if more > 0 else found
 
@@ -228,6 +228,8 @@ def _not_finite(fold: _Fold) -> str:
     bad = [row for row in fold.rows if row.nonfinite]
     count = f"{sum(row.nonfinite for row in bad):,} non-finite"
     if len(bad) == 1:
-        return f"! {printable(bad[0].path)}: {count}, first at {bad[0].first}"
+        return f"! {printable_path(bad[0].path)}: {count}, first at {bad[0].first}"
     layers = f"{len(bad)} of {len(fold.rows)} layers"
-    return f"! {printable(fold.name)}: {count} in {layers}, first in {printable(bad[0].path)} at {bad[0].first}"
+    return (
+        f"! {printable_path(fold.name)}: {count} in {layers}, first in {printable_path(bad[0].path)} at {bad[0].first}"
+    )

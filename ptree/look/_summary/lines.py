@@ -58,8 +58,7 @@ def _lines(block: Block, dtype: str, room_for: RoomFor, level: int) -> Iterator[
 
 
 def _label(block: Block) -> str:
-    is_root = block.leaf is not None and not block.leaf.path
-    name = "(root)" if is_root else block.name
+    name = block.name or "''"
     if block.leaf is None:
         name += "/"
     return f"{name} x{block.times}" if block.times > 1 else name

@@ -34,7 +34,11 @@ def with_outputs(summary: Summary, params: PyTree, of: Sequence[Any], *, flops: 
     """
     model, inputs = _model_and_inputs(of)
     names_apart = untie(abstract(params)) if _has_ties(summary) else params
-    count = flops_of(model, names_apart, *inputs)
+    try:
+        count = flops_of(model, names_apart, *inputs)
+    except TypeError as error:  # such as an input that is missing in `of`
+        error.add_note("in the call model(params, x, ...) that of=(model, x, ...) stands for")
+        raise
     rows = tuple(_with_output(row, count, flops) for row in summary.rows)
     return replace(
         summary,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Any
 
-from .._plain_values import csv_cell
+from .._plain_values import csv_text
 from .._terminal import terminal_width
 from .html import summary_html
 from .row import Row
@@ -50,12 +48,7 @@ class Summary(SummaryData):
 
     def to_csv(self) -> str:
         """The rows as CSV with a header; a shape is written as `4x8`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(Row._fields)
-        for row in self.rows:
-            writer.writerow([csv_cell(name, value) for name, value in row._asdict().items()])
-        return text.getvalue()
+        return csv_text(Row._fields, self.rows)
 
 
 def _row_as_dict(row: Row) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._errors import StructureError
 from ..._garbage_collection import collection_paused
+from .._arguments import checked_depth
 from .._sources.source_of import source_of
 from .result import Summary
 from .rows import rows_of
@@ -66,8 +67,7 @@ def summary(
     """
     if of is None and (flops or memory):
         raise TypeError("flops=True and memory=True need the model and its inputs: of=(model, x)")
-    if depth is not None and depth < 1:
-        raise ValueError(f"depth={depth}: a table is at least 1 name deep")
+    depth = checked_depth(depth)
     with collection_paused():
         found = _without_outputs(thing, selector, trainable, depth, fold)
     if of is None:

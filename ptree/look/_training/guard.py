@@ -17,6 +17,7 @@ from ..._errors import PtreeError, StructureError
 from ..._paths import Pattern, compile
 from ..._tree import Leaf, PyTree, signature
 from ..._words import SHOWN, name_of, quoted
+from .._arguments import refuse_no_function
 from .._stats.nonfinite import NonFinite, nonfinite
 from .observe import Observed
 
@@ -74,7 +75,9 @@ def guard(step: Callable[P, R], *, keep_donated: bool = True, ignore: Sequence[s
     Raises:
         PatternError: a pattern is malformed.
         NonFiniteError: raised by the guarded step.
+        TypeError: the step is no function.
     """
+    refuse_no_function(step, "guard(step)")
     return Guarded(step, keep_donated, [compile(pattern) for pattern in ignore])
 
 

@@ -78,6 +78,8 @@ class History:
     __module__ = "ptree.look"
 
     def __init__(self, folder: str | os.PathLike[str]):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise FileError(f"expected a folder for a history, got {describe(folder)}")
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise FileError(f"expected a folder for a history, got a file: {quoted(str(folder))}")
@@ -95,12 +97,19 @@ class History:
         """Keep what was observed at a step, with numbers such as the loss, on the device or not.
 
         Raises:
-            StructureError: the step is no whole number from 0 on; what was observed has more axes than `[leaf, 3]`.
+            StructureError: the step is no whole number from 0 on; `observed` is not what `observe` returns, or has more axes than `[leaf, 3]`.
             FileError, OSError: the steps before could not be written.
         """
         number = whole_number(step)
         if number is None or number < 0:
             raise StructureError(f"expected a step, a whole number from 0 on, got {quoted(step)}")
+        from .observe import Observed  # with JAX, which reading a history does without
+
+        if not isinstance(observed, Observed):
+            raise StructureError(
+                f"expected what ptree.look.observe(params, ...) returns, got {describe(observed)}."
+                " Numbers such as the loss are given by name: record(step, observed, loss=loss)"
+            )
         if len(observed.numbers.shape) != 2:
             raise StructureError(
                 f"expected what one step observed, got an array of {describe(observed.numbers)}."

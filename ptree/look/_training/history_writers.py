@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._plain_values import csv_value
 from .history_columns import Columns
 from .history_parts import Part
 
@@ -21,9 +22,10 @@ def write_csv(file: str | os.PathLike[str], names: list[str], paths: list[str], 
     with open(file, "w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(["step", "path", *names])
+        shown = {path: csv_value(path) for path in paths}
         for steps, names_of_leaves, columns in _tables(names, paths, parts):
             texts = [np.char.mod("%.7g", column).tolist() for column in columns]
-            writer.writerows(zip(steps.tolist(), names_of_leaves, *texts))
+            writer.writerows(zip(steps.tolist(), map(shown.__getitem__, names_of_leaves), *texts))
 
 
 def _tables(

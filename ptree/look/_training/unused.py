@@ -15,6 +15,7 @@ from ..._edit import replace_leaves
 from ..._errors import StructureError
 from ..._tree import Leaf, PyTree, shape_only, signature
 from ..._words import describe, name_of
+from .._arguments import refuse_no_function
 
 Used = list[bool]
 """For each input or output of a program, whether the loss depends on it."""
@@ -37,7 +38,9 @@ def unused(loss: Callable[..., Any], params: PyTree, *batch: PyTree) -> list[str
     Raises:
         StructureError: the loss returns no single number.
         PathError: two leaves of the parameters have one path, or they have more than 256 levels.
+        TypeError: the loss is no function.
     """
+    refuse_no_function(loss, "unused(loss, params, *batch)")
     arrays = {path: _abstract(leaf) for path, leaf in leaves_of(params) if isinstance(signature(leaf), tuple)}
     batch_leaves, batch_tree = jax.tree.flatten(batch)
     places = [at for at, leaf in enumerate(batch_leaves) if isinstance(signature(leaf), tuple)]
