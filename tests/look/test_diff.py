@@ -490,7 +490,7 @@ def test_numbers_that_became_nan_have_no_size_of_change():
 
 
 def test_a_tolerance_that_is_no_number_is_refused():
-    with pytest.raises(TypeError, match="the tolerance is a number"):
+    with pytest.raises(TypeError, match="expected a number as tolerance"):
         diff({}, {}, tolerance="x")  # pyright: ignore[reportArgumentType]
 
 
