@@ -7,16 +7,40 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 LONGEST_BRACES = 36
 """Characters of what stands in braces for several names."""
+_LONGEST_NUMBERS = 120
+"""Characters of numbers in braces that cannot be written as a few ranges, as of every second layer."""
 _BARS = "▁▂▃▄▅▆▇█"
 _NOT_FINITE = "!"
-_NUMBERED = re.compile(r"(|.*_)([0-9]{1,9})", re.DOTALL)
+_MISSING = " "
+_LEAST_SPAN = 0.01
+"""Of the largest value: bars of values that differ by less would show rounding and noise as mountains."""
+_NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,8})(\D*)", re.DOTALL)
 _NUMBER = "\0"
 
 _Family = dict[tuple[str, ...], list[tuple[int, str]]]
 """The segments around a number -> each number that stands there, with its path."""
+
+
+class NumberedName(NamedTuple):
+    """A name with a number in it, which names a layer: `3`, `layer_3`, `Dense_3`, `conv3x`."""
+
+    before: str
+    number: int
+    after: str
+
+
+def numbered_name(name: str) -> NumberedName | None:
+    """The name cut up around its last number; None where it has none that a range of a pattern writes as it is.
+
+    >>> numbered_name("conv2d_3")
+    NumberedName(before='conv2d_', number=3, after='')
+    """
+    found = _NUMBERED.fullmatch(name)
+    return None if found is None else NumberedName(found[1], int(found[2]), found[3])
 
 
 @dataclass(frozen=True)
@@ -29,7 +53,7 @@ class LayerGroup:
 
 
 def group_by_layer(paths: Iterable[str]) -> list[LayerGroup]:
-    """Group paths that differ in the number of one segment alone, `3` or `Dense_3`; in the order in which each group begins.
+    """Group paths that differ in the number of one segment alone, `3` or `Dense_3`, in the order in which groups begin.
 
     >>> [group.name for group in group_by_layer(["h/0/w", "h/0/b", "h/1/w", "h/1/b", "head"])]
     ['h/{0..1}/w', 'h/{0..1}/b', 'head']
@@ -53,7 +77,7 @@ def group_by_layer(paths: Iterable[str]) -> list[LayerGroup]:
     groups: dict[str, LayerGroup] = {}
     for path in paths:
         group = group_of.get(path) or LayerGroup(path, (path,))
-        groups[group.paths[0]] = group  # two names may be the same: of many numbers some are left out
+        groups[group.paths[0]] = group  # two names may be the same, with `*` for many numbers
     return list(groups.values())
 
 
@@ -62,12 +86,12 @@ def _families(paths: Iterable[str], which: int) -> _Family:
     families: _Family = {}
     for path in paths:
         segments = path.split("/")
-        numbered = [(place, _NUMBERED.fullmatch(segment)) for place, segment in enumerate(segments)]
+        numbered = [(place, numbered_name(segment)) for place, segment in enumerate(segments)]
         places = [(place, found) for place, found in numbered if found is not None]
         if which < len(places):
             place, found = places[which]
-            segments[place] = found[1] + _NUMBER  # stands in no path that is written for people
-            families.setdefault(tuple(segments), []).append((int(found[2]), path))
+            segments[place] = found.before + _NUMBER + found.after  # stands in no path that is written for people
+            families.setdefault(tuple(segments), []).append((found.number, path))
     return families
 
 
@@ -94,41 +118,47 @@ def number_ranges(numbers: Sequence[int]) -> str:
 
 
 def short_ranges(numbers: Sequence[int]) -> str:
-    """Sorted numbers as ranges; of very many that leave others out the first and the last.
+    """Sorted numbers as the braces of a pattern; `*` where these would be very long.
 
-    >>> short_ranges(range(0, 47, 2))
-    '{0,2,4,..,46}'
+    >>> short_ranges(range(0, 10, 2))
+    '{0,2,4,6,8}'
     """
     shown = number_ranges(numbers)
-    if len(shown) <= LONGEST_BRACES:
-        return shown
-    parts = shown.strip("{}").split(",")
-    return "{" + ",".join([*parts[:3], "..", parts[-1]]) + "}"
+    return shown if len(shown) <= _LONGEST_NUMBERS else "*"
 
 
-def sparkline(values: Sequence[float], most: int = 24) -> str:
-    """One bar for each value, from the least to the largest; of many values one bar for several. `!` stands for NaN and inf.
+def sparkline(values: Sequence[float | None], most: int = 24) -> str:
+    """One bar for each value, from the least to the largest; of many values one bar for several.
 
-    >>> sparkline([1, 2, 3, float("nan")])
-    '▁▅█!'
+    >>> sparkline([1, 2, None, 3, float("nan")])
+    '▁▅ █!'
+
+    `!` stands for NaN and inf, a space for None: nothing is known of this layer. Values that are equal but for one percent
+    have bars of one height.
     """
     shown = [_mean(part) for part in _parts(values, most)]
-    finite = [value for value in shown if math.isfinite(value)]
+    finite = [value for value in shown if value is not None and math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
+    if high - low < _LEAST_SPAN * max(abs(low), abs(high)):
+        low = high
     return "".join(_bar(value, low, high) for value in shown)
 
 
-def _parts(values: Sequence[float], most: int) -> list[Sequence[float]]:
+def _parts(values: Sequence[float | None], most: int) -> list[Sequence[float | None]]:
     count = min(len(values), most)
     bounds = [at * len(values) // count for at in range(count + 1)] if count else []
     return [values[start:stop] for start, stop in pairwise(bounds)]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are there; None if none is."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
 
 
-def _bar(value: float, low: float, high: float) -> str:
+def _bar(value: float | None, low: float, high: float) -> str:
+    if value is None:
+        return _MISSING
     if not math.isfinite(value):
         return _NOT_FINITE
     if high == low:

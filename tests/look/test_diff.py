@@ -306,6 +306,43 @@ def test_layers_that_look_otherwise_or_are_too_few_are_not_those_of_a_stack():
     assert {row.kind for row in diff(stack, same).rows} == {"added", "removed"}
 
 
+def stacks_of_stacks():
+    draw = np.random.default_rng(2)
+    whole = draw.standard_normal((4, 3, 2, 5)).astype("float32")
+    layers = {f"B/{i}/m/{j}/w": whole[i, j] for i in range(4) for j in range(3)}
+    inner = {f"B/{i}/m/:/w": whole[i] for i in range(4)}
+    outer = {f"B/:/m/{j}/w": whole[:, j].copy() for j in range(3)}
+    return whole, layers, inner, outer
+
+
+@pytest.mark.parametrize(
+    ("which", "name", "count"),
+    [(1, "B/{0..3}/m/{0..2}/w", 12), (2, "B/{0..3}/m/:/w", 4), (3, "B/:/m/{0..2}/w", 3)],
+)
+def test_a_stack_of_stacks_is_compared_with_layers_of_any_of_its_axes(which, name, count, tmp_path):
+    whole, *others = stacks_of_stacks()
+    layers = others[which - 1]
+    changed = whole.copy()
+    changed[2, 1] *= 3
+    pt.save(tmp_path / "a.safetensors", pt.Tree(pt.unflatten(layers)))
+    for before in (layers, tmp_path / "a.safetensors"):
+        row = only(diff(before, {"B/:/m/:/w": whole}))
+        assert (row.kind, row.path_before, row.path, row.differing) == ("restacked", name, "B/:/m/:/w", 0)
+        assert row.note == f"{count} layers, the same numbers"
+        row = only(diff(before, {"B/:/m/:/w": changed}))
+        assert row.differing == 10
+        assert row.by_layer == pytest.approx([2 if at == 7 else 0 for at in range(12)])
+    back = only(diff({"B/:/m/:/w": changed}, layers))
+    assert (back.path, back.path_before, back.differing) == (name, "B/:/m/:/w", 10)
+
+
+def test_a_tree_in_which_layers_of_stacks_are_stacked_again():
+    inner = pt.Tree(pt.unflatten(stacks_of_stacks()[1]))
+    for layer in range(4):
+        inner = pt.stacks.stack(inner, f"B/{layer}/m")
+    assert only(diff(inner, pt.stacks.stack(inner, "B"))).kind == "restacked"
+
+
 # ---------------------------------------------------------------------------------- ties
 
 
@@ -416,6 +453,45 @@ def test_damaged_leaves_are_named_and_all_others_compared(tmp_path):
     assert kinds(found) == {"z": "changed", "y": "unread"}
     assert "'y' is damaged" in next(row.note for row in found.rows if row.kind == "unread")
     assert kinds(diff(a, b, verify=False)) == {"z": "changed"}
+
+
+def test_leaves_of_a_missing_shard_are_unread(tmp_path):
+    tree = pt.Tree({str(layer): {"w": np.full(64, layer, "float32")} for layer in range(6)})
+    (tmp_path / "all").mkdir()
+    pt.save(f"{tmp_path}/all/", tree, max_shard_size=600)
+    pt.save(tmp_path / "one.safetensors", tree)
+    shards = sorted((tmp_path / "all").glob("*.safetensors"))
+    assert len(shards) > 1
+    shards[0].unlink()
+    for sides in ((tmp_path / "one.safetensors", tmp_path / "all"), (tmp_path / "all", tmp_path / "one.safetensors")):
+        found = diff(*sides)
+        assert {row.kind for row in found.rows} == {"unread"}
+        assert all(shards[0].name in row.note for row in found.rows)
+    added = diff({}, tmp_path / "all").rows
+    assert {row.note for row in added if row.dtype == "?"} == {found.rows[0].note.removeprefix("before: ")}
+
+
+def test_a_leaf_without_numbers_does_not_make_a_tree_a_spec():
+    before = {"w": np.ones(3), "v": np.ones(2)}
+    found = diff(before, {"w": np.full(3, 2.0), "v": jax.ShapeDtypeStruct((2,), "float64")})
+    assert (found.has_numbers, found.declared, found.counts["changed"]) == (True, 1, 1)
+    assert "1 of all by shape and dtype alone, without numbers yet" in str(found)
+    assert not diff(
+        before, {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in before.items()}
+    ).has_numbers
+
+
+def test_numbers_that_became_nan_have_no_size_of_change():
+    row = only(diff({"w": np.ones(3)}, {"w": np.array([1, np.nan, 1])}))
+    assert (row.differing, row.nonfinite, row.relative, row.largest, row.cosine) == (1, 1, None, None, None)
+    text = str(diff({"w": np.ones(3)}, {"w": np.array([1, np.nan, 1])}))
+    assert "1 differ" in text
+    assert "1.000" not in text
+
+
+def test_a_tolerance_that_is_no_number_is_refused():
+    with pytest.raises(TypeError, match="expected a number as tolerance"):
+        diff({}, {}, tolerance="x")  # pyright: ignore[reportArgumentType]
 
 
 def test_equal_checksums_spare_reading_where_they_are_not_verified(tmp_path):
@@ -531,7 +607,8 @@ def test_names_are_inert_in_text_and_html():
 
 
 def test_100_000_rows_are_cut_to_a_page():
-    before = {f"leaf{'abcdefghij'[i % 10]}{i}x": np.ones(1) * i for i in range(300)}
+    names = ["leaf" + "".join("abcdefghij"[int(digit)] for digit in str(i)) for i in range(300)]
+    before = {name: np.ones(1) * i for i, name in enumerate(names)}
     text = diff(before, {path: leaf + 1 for path, leaf in before.items()}).text()
     assert text.splitlines()[-1].strip() == "... and 250 more"
     assert len(diff(before, {}).text(most=None).splitlines()) == 301

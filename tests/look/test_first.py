@@ -346,3 +346,9 @@ def test_a_model_without_parameters_has_no_rows():
     assert (start.layers, start.leaves) == ((), ())
     assert start.verdicts[0] == "activations flow through too few layers to compare"
     start.plot().draw_without_rendering()
+
+
+def test_inputs_of_nan_are_named_however_few_the_layers():
+    net = nn.Sequential(nn.Dense(8), nn.Dense(8))
+    found = first(net, X * jnp.nan, KEY)
+    assert found.verdicts[0] == "activations are NaN or inf from layer 1 of 1 on"

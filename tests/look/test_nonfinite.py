@@ -190,3 +190,11 @@ def test_a_guard_inside_jit_says_where_it_belongs():
         guard(lambda x: x)(float("nan"))
     with pytest.raises(TypeError):
         guard(lambda x: x)()
+
+
+def test_one_leaf_without_numbers_does_not_hide_the_others():
+    found = nonfinite({"w": np.array([np.nan, 1]), "o": np.array([None]), "s": jax.ShapeDtypeStruct((2,), "float32")})
+    assert found.paths == ["w"]
+    assert [*found.unread] == ["o", "s"]
+    assert [line.split()[0] for line in repr(found).splitlines() if line] == ["'w':", "'o'", "'s'"]
+    assert "all numbers are finite" not in repr(nonfinite({"w": np.ones(2), "o": np.array([None])}))

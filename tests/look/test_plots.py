@@ -72,6 +72,29 @@ def test_a_few_layers_are_histograms_with_the_declared_spread():
     assert ends == {"declared mean ± std": {-0.2887, 0.2887}, "declared bounds": {-0.5, 0.5}}
 
 
+def test_updates_of_0_to_a_leaf_of_0_have_the_ratio_0(tmp_path):
+    steps = {
+        "params": {"b": np.zeros(2, "f4"), "w": np.ones(2, "f4")},
+        "updates": {"b": np.zeros(2, "f4"), "w": np.ones(2, "f4")},
+    }
+    history = pt.look.History(tmp_path)
+    for step in range(3):
+        history.record(step, jax.jit(lambda steps: pt.look.observe(steps["params"], updates=steps["updates"]))(steps))
+    figure = drawn(plot_history(history))
+    assert "NaN or inf" not in [line.get_label() for ax in figure.axes for line in ax.lines]
+
+
+def test_numbers_beyond_the_range_of_f32_are_drawn_where_they_are():
+    figure = drawn(plot_distributions({"w": np.linspace(-3e300, 2e300, 1000), "v": np.array([1.7e308, -1.7e308, 0])}))
+    assert figure.axes[0].get_xlim() == pytest.approx((-3.15e300, 2.15e300))
+    assert np.isfinite(figure.axes[1].get_xlim()).all()
+
+
+def test_sizes_of_complex_numbers_are_called_so():
+    figure = drawn(plot_distributions({"w": np.array([3 + 4j, -5]), "v": np.ones(3, "f4")}))
+    assert sorted(titles(figure)) == ["sizes |z| of w", "v"]
+
+
 def test_many_layers_are_bands_between_their_quantiles():
     tree = stack_of(300, (32, 32))
     tree["h"][7]["w"] = np.full((32, 32), np.nan, "f4")
@@ -131,7 +154,7 @@ ODD = {
 def test_leaves_of_all_kinds_are_drawn_or_left_out():
     figure = drawn(plot_distributions(ODD))
     shown = titles(figure)
-    assert {"scalar", "nan", "zero", "bf16", "i8", "i4", "fp8", "complex", "bool", "huge"} <= {*shown}
+    assert {"scalar", "nan", "zero", "bf16", "i{4,8}", "fp8", "sizes |z| of complex", "bool", "huge"} <= {*shown}
     assert not {"empty", "text", "function", "key"} & {*shown}
     assert r"\x1b[31m\n" in shown
     by_title = dict(zip(shown, figure.axes))

@@ -86,6 +86,7 @@ def test_layers_are_folded_and_can_be_shown_each(browser, page):
 
 def test_only_rows_in_view_are_made(browser, tmp_path):
     browser.open(report({f"w{at:04}": np.zeros(1) for at in range(5000)}, out=tmp_path / "page.html"))
+    browser.click("#layers")
     assert len(browser.run(ROWS)) < 60
     browser.run("document.getElementById('grid').scrollTop = 26 * 4000")
     assert browser.wait(f"{ROWS.replace('return', 'const rows =')}; return rows.includes('w4010') && rows.length < 60")
@@ -325,6 +326,29 @@ def test_two_inputs_show_what_changed(browser, tmp_path):
     facts = browser.run("return document.getElementById('panel').innerText")
     relative = np.linalg.norm(other - one) / np.linalg.norm(one)
     assert float(re.search(r"relative\s+(\S+)", facts)[1]) == pytest.approx(relative, rel=1e-3)
+
+
+def test_renamed_leaves_are_the_same_and_layers_stand_in_the_order_of_their_numbers(browser, tmp_path):
+    draw = np.random.default_rng(0)
+    before = {f"h/{layer}/w": draw.standard_normal((3, layer + 2)) for layer in range(12)}
+    after = {f"x/{path}": before[path] for path in sorted(before)}
+    after["x/h/11/w"] = after["x/h/11/w"] * 2
+    browser.open(report(before, after, out=tmp_path / "page.html"))
+    chips = browser.run("return [...document.querySelectorAll('.chip')].map((chip) => chip.textContent)")
+    assert chips == ["1 changed", "12 renamed", "11 the same"]
+    change = browser.run("return document.querySelector('.row .change').textContent")
+    assert change.startswith("1 differ")
+    browser.click(".chip.renamed")
+    browser.click("#layers")
+    assert browser.run(ROWS)[1:] == [f"{layer}/w" for layer in range(12)]
+
+
+def test_empty_names_are_seen_and_dtypes_left_out_are_counted(browser, tmp_path):
+    names = ["float32", "float64", "int32", "int16", "uint8", "int8"]
+    leaves = {"": np.ones(2), **{name: np.ones(3, name) for name in names}}
+    browser.open(report(leaves, out=tmp_path / "page.html"))
+    assert browser.run(ROWS)[0] == "''"
+    assert "2 more dtypes" in browser.run("return document.body.innerText")
 
 
 def test_a_spec_and_an_empty_tree_open(browser, tmp_path):

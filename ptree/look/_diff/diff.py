@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ..._errors import PatternError
 from .._arguments import checked_tolerance
 from .._sources.selection import selected
-from .._sources.source import Source
+from .._sources.source import UNKNOWN_DTYPE, LeafInfo, Source
 from .._sources.source_of import source_of
 from .differences import WITHIN, Difference, difference_of, difference_of_stack, order_by_size
 from .leaves import Side
 from .pairs import Pairing, paired
 from .result import Diff
 from .text import KINDS
-from .ties import tie_changes, twins
+from .ties import copies_of_others, tie_changes
 
 if TYPE_CHECKING:
     from ..._paths import Selector
@@ -45,7 +45,7 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
 
     Files are read in chunks and never as a whole, in any format that `ptree` reads, without JAX (but for Orbax); beside
     them a few megabytes are used. A leaf that cannot be read is a row of the kind `unread`, and all else is compared.
-    A spec is compared by shapes and dtypes alone.
+    The leaves of a spec are compared by shapes and dtypes alone.
 
     Args:
         a: a tree, a spec or another pytree, the path of a file or a folder, or an open file.
@@ -71,9 +71,11 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
     tolerance = checked_tolerance(tolerance)
     with ExitStack() as opened:
         before, after = _opened(a, opened), _opened(b, opened)
-        paths_before, paths_after = _selected(before, after, selector)
-        pairing = paired(before, after, paths_before, paths_after, verify)
-        return _Comparison(before, after, pairing, tolerance, verify).diff()
+        chosen = _selected(before, after, selector)
+        pairing = paired(before, after, verify)  # all leaves: the partner of a chosen one may have a name that is not
+        if selector is not None:
+            pairing = pairing.restricted_to(chosen)
+        return _Comparison(before, after, pairing, tolerance, verify).result()
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:
@@ -84,8 +86,8 @@ def _opened(thing: Any, opened: ExitStack) -> Source:
     return source
 
 
-def _selected(before: Source, after: Source, selector: Selector | None) -> tuple[list[str], list[str]]:
-    """The leaves of both sides that a selector selects on either: it may match nothing on one, as names may be removed."""
+def _selected(before: Source, after: Source, selector: Selector | None) -> frozenset[str]:
+    """The leaves of both sides that a selector selects: it may match nothing on one, as names may be removed."""
     chosen: set[str] = set()
     errors: list[PatternError] = []
     for source in (before, after):
@@ -95,49 +97,31 @@ def _selected(before: Source, after: Source, selector: Selector | None) -> tuple
             errors.append(error)
     if len(errors) == 2:
         raise errors[0]
-    return [path for path in before.leaves if path in chosen], [path for path in after.leaves if path in chosen]
+    return frozenset(chosen)
 
 
 class _Comparison:
-    """The comparison of two sides whose leaves are paired."""
+    """Compares two sides whose leaves are paired."""
 
     def __init__(self, before: Source, after: Source, pairing: Pairing, tolerance: float, verify: bool):
         self.before, self.after, self.pairing = before, after, pairing
         self.tolerance, self.verify = tolerance, verify
 
-    def diff(self) -> Diff:
-        """Compare all pairs, and the ties of their leaves."""
-        same: list[str] = []
-        rows: list[Difference] = []
-        within = 0
-        for path, new_path in self.pairing.pairs.items():
-            row = self._difference(path, new_path)
-            if row is not None and row.kind == WITHIN:
-                within += 1
-                row = None
-            if row is not None:
-                rows.append(row)
-            elif self._is_renamed(path, new_path):
-                rows.append(self._renamed(path, new_path))
-            else:
-                same.append(new_path)
-        for pair in self.pairing.stacks:
-            rows.append(difference_of_stack(self.before, self.after, pair, self.tolerance, self.verify))
-        ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
-        rows += [tie.row for tie in ties]
-        explained = {tie.explained for tie in ties}
-        rows += self._added([path for path in self.pairing.added if path not in explained])
-        rows += self._removed([path for path in self.pairing.removed if path not in explained])
+    def result(self) -> Diff:
+        found = {new_path: self._difference(path, new_path) for path, new_path in self.pairing.pairs.items()}
+        rows = [*self._rows_of_pairs(found), *self._rows_of_stacks(), *self._rows_of_ties_and_single_leaves()]
+        within = sum(row is not None and row.kind == WITHIN for row in found.values())
         return Diff(
             before=self.before.title,
             after=self.after.title,
-            rows=tuple(sorted(rows, key=_place)),
-            same=tuple(same),
+            rows=tuple(sorted(rows, key=_kind_and_size)),
+            same=tuple(self._same(found)),
             rules=self.pairing.rules,
             ruled=self.pairing.ruled,
             tolerance=self.tolerance,
             within=within,
             has_numbers=not (_is_spec(self.before) or _is_spec(self.after)),
+            declared=sum(self._is_declared(path, new_path) for path, new_path in self.pairing.pairs.items()),
         )
 
     def _difference(self, path: str, new_path: str) -> Difference | None:
@@ -147,9 +131,39 @@ class _Comparison:
             Side(self.before, path, self.verify), Side(self.after, new_path, self.verify), self.tolerance
         )
 
+    def _rows_of_pairs(self, found: Mapping[str, Difference | None]) -> Iterator[Difference]:
+        """The differences of pairs, and the leaves that differ in their name alone."""
+        for path, new_path in self.pairing.pairs.items():
+            row = found[new_path]
+            if row is not None and row.kind != WITHIN:
+                yield row
+            elif self._is_renamed(path, new_path):
+                yield self._renamed(path, new_path)
+
+    def _same(self, found: Mapping[str, Difference | None]) -> Iterator[str]:
+        for path, new_path in self.pairing.pairs.items():
+            row = found[new_path]
+            if (row is None or row.kind == WITHIN) and not self._is_renamed(path, new_path):
+                yield new_path
+
     def _is_renamed(self, path: str, new_path: str) -> bool:
         # two names of one tie are there on both sides, whichever of them has the leaf
         return path != new_path and path not in self.after.aliases
+
+    def _is_declared(self, path: str, new_path: str) -> bool:
+        return self.before.leaves[path].is_declared or self.after.leaves[new_path].is_declared
+
+    def _rows_of_stacks(self) -> Iterator[Difference]:
+        for pair in self.pairing.stacks:
+            yield difference_of_stack(self.before, self.after, pair, self.tolerance, self.verify)
+
+    def _rows_of_ties_and_single_leaves(self) -> Iterator[Difference]:
+        """Ties that differ, and leaves that are added or removed, but for those that are tied names on the other side."""
+        ties = tie_changes(self.before, self.after, self.pairing, self.tolerance, self.verify)
+        explained = {tie.explained for tie in ties}
+        yield from (tie.row for tie in ties)
+        yield from self._added([path for path in self.pairing.added if path not in explained])
+        yield from self._removed([path for path in self.pairing.removed if path not in explained])
 
     def _renamed(self, path: str, new_path: str) -> Difference:
         before, after = self.before.leaves[path], self.after.leaves[new_path]
@@ -164,26 +178,33 @@ class _Comparison:
         )
 
     def _added(self, paths: Sequence[str]) -> Iterator[Difference]:
-        twin_of = twins(self.after, paths, self.verify)
+        twin_of = copies_of_others(self.after, paths, self.verify)
         for path in paths:
             info = self.after.leaves[path]
-            note = f"a copy of {twin_of[path]}" if path in twin_of else ""
+            note = f"a copy of {twin_of[path]}" if path in twin_of else _problem_of(info)
             yield Difference(kind="added", path=path, shape=info.shape, dtype=info.dtype, note=note)
 
     def _removed(self, paths: Sequence[str]) -> Iterator[Difference]:
-        twin_of = twins(self.before, paths, self.verify)
+        twin_of = copies_of_others(self.before, paths, self.verify)
         for path in paths:
             info = self.before.leaves[path]
-            note = f"a copy of {twin_of[path]}" if path in twin_of else ""
+            note = f"a copy of {twin_of[path]}" if path in twin_of else _problem_of(info)
             yield Difference(
                 kind="removed", path=path, path_before=path, shape_before=info.shape, dtype_before=info.dtype, note=note
             )
 
 
-def _place(row: Difference) -> tuple[int, bool, float]:
-    """Where a difference stands: by kind, then by size."""
+def _kind_and_size(row: Difference) -> tuple[int, bool, float]:
+    """The key by which differences are sorted: by kind, then by size."""
     return KINDS.index(row.kind), *order_by_size(row)
 
 
 def _is_spec(source: Source) -> bool:
-    return any(leaf.is_declared for leaf in source.leaves.values())
+    """Whether no leaf has numbers, and some have a shape and a dtype."""
+    leaves = source.leaves.values()
+    return any(leaf.is_declared for leaf in leaves) and not any(leaf.count and not leaf.is_declared for leaf in leaves)
+
+
+def _problem_of(info: LeafInfo) -> str:
+    """Why nothing is known of a leaf that is added or removed."""
+    return info.problem if info.dtype == UNKNOWN_DTYPE else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain
@@ -13,8 +14,7 @@ import numpy as np
 
 from ..._paths import STACKED
 from ..._words import describe
-from .._layers import group_by_layer
-from .._sources.source import Source
+from .._sources.source import UNKNOWN_DTYPE, Source
 from .leaves import (
     UNREADABLE,
     Side,
@@ -82,6 +82,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _difference(before: Side, after: Side, tolerance: float) -> Difference | None:
+    if UNKNOWN_DTYPE in (before.dtype, after.dtype):  # of a missing shard, a damaged leaf of an archive
+        return _row("unread", before, after, note=_problem(before, after))
     if before.is_object or after.is_object:
         return _difference_of_objects(before, after)
     if before.shape != after.shape:
@@ -132,7 +134,8 @@ def _row(
 
 def with_sizes(row: Difference, sizes: Sizes) -> Difference:
     """The row with the sizes of a change."""
-    has_size = not is_key(row.dtype)  # of PRNG keys a size would say nothing
+    # of PRNG keys a size would say nothing, and where a number became NaN or inf the others may not have changed at all
+    has_size = not is_key(row.dtype) and not (sizes.is_broken and not sizes.norm_change)
     return replace(
         row,
         differing=sizes.differing,
@@ -245,22 +248,24 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     """The difference between a stack and its layers, each of which is a leaf."""
     of_stack, of_layers = (before, after) if pair.is_before else (after, before)
     stack = Side(of_stack, pair.stack, verify)
-    layers = [Side(of_layers, path, verify) for path in pair.layers]
-    sides = (stack, layers[0]) if pair.is_before else (layers[0], stack)
-    groups = group_by_layer(pair.layers)
-    single = groups[0].name if len(groups) == 1 else pair.layers[0]
-    names = (pair.stack, single) if pair.is_before else (single, pair.stack)
+    layers = {path: Side(of_layers, path, verify) for path in pair.layers}
+    first = layers[pair.layers[0]]
+    sides = (stack, first) if pair.is_before else (first, stack)
+    names = (pair.stack, pair.name) if pair.is_before else (pair.name, pair.stack)
     row = replace(_row("restacked", *sides), path_before=names[0], path=names[1], note=f"{len(layers)} layers")
-    layer_shape = (stack.shape or ())[stack.path.split("/").count(STACKED) :]
-    misfits = [layer for layer in layers if layer.shape != layer_shape]
+    layer_shape = tuple(size for axis, size in enumerate(stack.shape or ()) if axis not in pair.axes)
+    problems = [side.info.problem for side in (stack, *layers.values()) if side.info.problem]
+    if _are_declared(stack, *layers.values()):
+        problems = []
+    misfits = [layer for layer in layers.values() if layer.shape != layer_shape and not layer.info.problem]
     if misfits:
         return replace(row, note=f"another shape in {len(misfits)} of {len(layers)} layers")
-    problems = [side.info.problem for side in (stack, *layers) if side.info.problem]
     if problems:
-        is_declared = any(side.info.is_declared for side in (stack, *layers))
-        return row if is_declared else replace(row, kind="unread", note=problems[0])
+        return replace(row, kind="unread", note=problems[0])
+    if _are_declared(stack, *layers.values()):
+        return row
     try:
-        sizes = _changes_of_stack(stack, layers, layer_shape, pair.is_before)
+        sizes = _changes_of_stack(stack, layers, pair)
     except UNREADABLE as error:
         return replace(row, kind="unread", note=_reason(error))
     whole = reduce(add, sizes, Sizes())
@@ -270,13 +275,37 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     return replace(with_sizes(row, whole), by_layer=by_layer)
 
 
-def _changes_of_stack(
-    stack: Side, layers: Sequence[Side], shape: tuple[int, ...], is_stack_before: bool
-) -> list[Sizes]:
-    single = chain.from_iterable(layer.chunks_to_compute(stack) for layer in layers)
-    whole = stack.chunks_to_compute(layers[0])
-    chunks = (whole, single) if is_stack_before else (single, whole)
-    return changes_by_layer(*chunks, prod(shape))
+def _are_declared(*sides: Side) -> bool:
+    return any(side.info.is_declared for side in sides)
+
+
+def _changes_of_stack(stack: Side, layers: Mapping[str, Side], pair: StackPair) -> list[Sizes]:
+    shape = stack.shape or ()
+    stacked = stack.path.split("/").count(STACKED)
+    single = chain.from_iterable(
+        _chunks_of_layer(layers[path], index, stack) for path, index in pair.in_order(shape[:stacked])
+    )
+    whole = stack.chunks_to_compute(next(iter(layers.values())))
+    chunks = (whole, single) if pair.is_before else (single, whole)
+    sizes = changes_by_layer(*chunks, prod(shape[stacked:]))
+    for layer in layers.values():
+        if stacked > len(pair.axes):
+            layer.check()  # apart, as its parts are not read in the order of the bytes
+    return sizes
+
+
+def _chunks_of_layer(layer: Side, index: tuple[int, ...], stack: Side) -> Iterator[np.ndarray]:
+    """The numbers of a layer, or of a part of it where the layer is a stack itself."""
+    if not index:
+        return layer.chunks_to_compute(stack)
+    rest = [slice(size) for size in (layer.shape or ())[len(index) :]]
+    return iter([layer.block([*(slice(at, at + 1) for at in index), *rest]).reshape(-1)])
+
+
+def relative_of_layer(row: Difference) -> float | None:
+    """The relative size of a change as a bar shows it: NaN where only NaN or inf came, None where it is not known."""
+    is_nonfinite = row.relative is None and row.nonfinite > row.nonfinite_before
+    return math.nan if is_nonfinite else row.relative
 
 
 def order_by_size(row: Difference) -> tuple[bool, float]:

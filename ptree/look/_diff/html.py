@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from .._layers import group_by_layer, sparkline
 from .._notebook.tables import Column, html_table, number_range
-from .differences import Difference
+from .differences import Difference, relative_of_layer
 from .rows import DiffData
 
 
@@ -34,7 +34,7 @@ def _rows_of_kind(kind: str, rows: Sequence[Difference]) -> list[list[str]]:
 def _diff_row(kind: str, name: str, rows: Sequence[Difference]) -> list[str]:
     relative = _there(row.relative for row in rows)
     sizes = number_range(relative)
-    bars = sparkline(relative) if ".." in sizes else ""  # of equal sizes the bars would show rounding
+    bars = sparkline([relative_of_layer(row) for row in rows]) if ".." in sizes else ""
     largest = _there(row.largest for row in rows)
     cosine = _there(row.cosine for row in rows)
     return [kind, name, bars, sizes, number_range(largest), number_range(cosine), _note(rows[0])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from .leaves import UNREADABLE, Content, Side, aligned, content_of
 from .rules import Names, Renaming, pairs_by_ending, renamings_of, separator_of
 from .sizes import LEAST_COSINE, sizes_of
 from .stack_pairs import StackPair, renamed_stacks, stacks_by_name
+from .true_rules import true_renamings
 
 _MOST_ALIKE_TRIED = 8
 
@@ -36,22 +37,58 @@ class Pairing:
     pairs: dict[str, str]
     equal: frozenset[str]
     """Paths before of pairs that are known to be equal by their content."""
-    rules: tuple[RenameRule, ...]
+    respelt: frozenset[str]
+    """Paths before of pairs that differ only in dots and slashes."""
     renamings: tuple[Renaming, ...]
-    ruled: frozenset[str]
-    """Paths before of the pairs that a rule of `rules` covers."""
+    """By which partners were found: they may apply to other leaves too."""
+    true_renamings: tuple[Renaming, ...]
+    """Which say what is renamed."""
+    separators: tuple[str, str]
+    """What separates the words of the names before, and of those after."""
     stacks: tuple[StackPair, ...]
     removed: tuple[str, ...]
     added: tuple[str, ...]
 
     @cached_property
+    def rules(self) -> tuple[RenameRule, ...]:
+        """The rules as people write them, with the separators of each side."""
+        rules = [RenameRule(*self.separators, len(self.respelt))] if self.respelt else []
+        for renaming in self.true_renamings:
+            rules.append(RenameRule(*renaming.rule.shown(*self.separators), len(renaming.pairs)))
+        return tuple(rules)
+
+    @cached_property
+    def ruled(self) -> frozenset[str]:
+        """Paths before of the pairs that a rule of `rules` covers."""
+        return self.respelt.union(*(renaming.pairs for renaming in self.true_renamings))
+
+    @cached_property
     def compared_before(self) -> frozenset[str]:
-        """The leaves before that have a partner, or might have had one."""
+        """The leaves before whose ties are compared with those after."""
         return frozenset([*self.pairs, *self.removed])
 
     @cached_property
     def compared_after(self) -> frozenset[str]:
+        """The leaves after whose ties are compared with those before."""
         return frozenset([*self.pairs.values(), *self.added])
+
+    def restricted_to(self, chosen: frozenset[str]) -> Pairing:
+        """The pairs, stacks and single leaves of which one name, before or after, is chosen."""
+        pairs = _chosen_pairs(self.pairs, chosen)
+        renamings = [Renaming(item.rule, _chosen_pairs(item.pairs, chosen)) for item in self.true_renamings]
+        return replace(
+            self,
+            pairs=pairs,
+            respelt=self.respelt.intersection(pairs),
+            true_renamings=tuple(renaming for renaming in renamings if renaming.pairs),
+            stacks=tuple(pair for pair in self.stacks if not chosen.isdisjoint([pair.stack, *pair.layers])),
+            removed=tuple(path for path in self.removed if path in chosen),
+            added=tuple(path for path in self.added if path in chosen),
+        )
+
+
+def _chosen_pairs(pairs: Mapping[str, str], chosen: Collection[str]) -> dict[str, str]:
+    return {path: new for path, new in pairs.items() if path in chosen or new in chosen}
 
 
 @dataclass(frozen=True)
@@ -92,20 +129,10 @@ def _left(paths: Iterable[str], taken: Collection[str]) -> list[str]:
     return [path for path in paths if path not in taken]
 
 
-def paired(
-    before: Source, after: Source, paths_before: Collection[str], paths_after: Collection[str], verify: bool
-) -> Pairing:
-    """Pair the leaves of two sides.
-
-    Args:
-        before: the one side.
-        after: the other.
-        paths_before: the paths of the leaves before that are compared.
-        paths_after: the same of the leaves after.
-        verify: compare what is read with checksums.
-    """
-    pairs = _by_name(before, after, paths_before, set(paths_after))
-    free = _Free([*paths_before], [*paths_after]).without(pairs)
+def paired(before: Source, after: Source, verify: bool) -> Pairing:
+    """Pair the leaves of two sides; with `verify`, what is read is compared with checksums."""
+    pairs = _by_name(before, after)
+    free = _Free([*before.leaves], [*after.leaves]).without(pairs)
     stacks = stacks_by_name(before, free.before, free.after, True) + stacks_by_name(
         after, free.after, free.before, False
     )
@@ -118,42 +145,43 @@ def paired(
     sides = _Sides.of(before, after, free, verify)
     found = _by_content(sides.before, sides.after)
     free = free.without(found.pairs)
+    separators = separator_of(before.order), separator_of(after.order)
     return Pairing(
         pairs=pairs | respelt | found.pairs,
         equal=found.equal,
-        rules=_rules(before, after, respelt, found.renamings),
+        respelt=frozenset(respelt),
         renamings=found.renamings,
-        ruled=frozenset(respelt).union(*(renaming.pairs for renaming in found.renamings)),
+        true_renamings=_true_renamings(before, after, pairs | respelt, found.pairs, separators),
+        separators=separators,
         stacks=stacks + renamed,
         removed=tuple(free.before),
         added=tuple(free.after),
     )
 
 
-def _rules(
-    before: Source, after: Source, respelt: Collection[str], renamings: Iterable[Renaming]
-) -> tuple[RenameRule, ...]:
-    """The rules as people write them, with the separators of each side."""
-    separators = separator_of(before.order), separator_of(after.order)
-    rules = [RenameRule(*separators, len(respelt))] if respelt else []
-    for renaming in renamings:
-        rules.append(RenameRule(*renaming.rule.shown(*separators), len(renaming.pairs)))
-    return tuple(rules)
+def _true_renamings(
+    before: Source, after: Source, kept: Mapping[str, str], renamed: Mapping[str, str], separators: tuple[str, str]
+) -> tuple[Renaming, ...]:
+    """The rules that say which leaves are renamed; none of them renames a leaf or a tied name that kept its name."""
+    if not renamed:
+        return ()
+    names_after = {*after.order}
+    kept_ties = {path: path for path in before.aliases if path in names_after}
+    partners = {**kept_ties, **kept, **renamed}
+    return tuple(true_renamings(renamed, partners, [*before.leaves, *kept_ties], names_after, separators))
 
 
 # --------------------------------------------------------------------------------- by name
 
 
-def _by_name(
-    before: Source, after: Source, paths_before: Iterable[str], paths_after: Collection[str]
-) -> dict[str, str]:
+def _by_name(before: Source, after: Source) -> dict[str, str]:
     """Pairs of one name; and of two names that are tied on both sides, of which the other one has the leaf after."""
     pairs: dict[str, str] = {}
-    for path in paths_before:
+    for path in before.leaves:
         alias = after.aliases.get(path)
-        if path in paths_after:
+        if path in after.leaves:
             pairs[path] = path
-        elif alias is not None and _is_swapped(path, alias, before) and alias.source in paths_after:
+        elif alias is not None and _is_swapped(path, alias, before) and alias.source in after.leaves:
             pairs[path] = alias.source
     return pairs
 

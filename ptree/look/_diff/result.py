@@ -44,6 +44,7 @@ class Diff(DiffData):
             "tolerance": self.tolerance,
             "within_tolerance": self.within,
             "numbers_compared": self.has_numbers,
+            "unchanged": self.unchanged,
             "counts": self.counts,
             "rules": [vars(rule) for rule in self.rules],
             "rows": [_plain_row(row) for row in self.rows],

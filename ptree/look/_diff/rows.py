@@ -30,6 +30,13 @@ class DiffData:
     """How many of `same` differ, by no more than the tolerance."""
     has_numbers: bool = True
     """False where one side is a spec: only shapes and dtypes were compared."""
+    declared: int = 0
+    """Of how many pairs only the shapes and dtypes were compared, as one of the two has no numbers yet."""
+
+    @property
+    def unchanged(self) -> int:
+        """How many leaves are the same, under the same name or another."""
+        return self.counts["same"] + self.counts.get("renamed", 0)
 
     @cached_property
     def counts(self) -> dict[str, int]:

@@ -8,9 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ..._paths import escape
+
 _MOST_RULES = 64
 _MOST_PAIRS_TRIED = 2000
-_ANY_NUMBER, _ANY = "*", "**"
+_MOST_SHARED_WORDS = 8
+"""Words after the renamed ones that a rule may name, so that it does not apply to other leaves."""
+_ANY_WORD, _ANY = "*", "**"
 
 Words = tuple[str, ...]
 """The names between the separators of a path."""
@@ -29,14 +33,17 @@ def separator_of(paths: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule of renamed leaves: words that are replaced by others. `*` among them is a number, the same on both sides."""
+    """A rule of renamed leaves: words that are replaced by others. `*` among them is any word, the same on both sides.
+
+    It means what `ptree.rename` makes of its two patterns.
+    """
 
     old: Words
     new: Words
     is_after_any: bool
     """Whether any words may come before them: `**/old`."""
     is_before_any: bool
-    """Whether any words may come after them: `old/**`."""
+    """Whether it is written with any words after them, `old/**`; `old` alone renames what is below it too."""
 
     def image(self, words: Words) -> Words | None:
         """The new name of a leaf; None if the rule does not apply to it."""
@@ -44,61 +51,73 @@ class Rule:
         if at is None:
             return None
         end = at + len(self.old)
-        numbers = iter([word for word, part in zip(words[at:end], self.old) if part == _ANY_NUMBER])
-        filled = [next(numbers) if part == _ANY_NUMBER else part for part in self.new]
+        captured = iter([word for word, part in zip(words[at:end], self.old) if part == _ANY_WORD])
+        filled = [next(captured) if part == _ANY_WORD else part for part in self.new]
         return (*words[:at], *filled, *words[end:])
 
     def _place(self, words: Words) -> int | None:
-        """Where the old words stand in a name: the first such place."""
-        last = len(words) - len(self.old)
-        if not self.is_before_any:
-            places = range(last, last + 1) if self.is_after_any or last == 0 else range(0)
-        else:
-            places = range(last + 1 if self.is_after_any else 1)
-        for at in places:
-            if at >= 0 and _fits(self.old, words[at : at + len(self.old)]):
+        """Where the old words begin in a name: at the first such place."""
+        last = len(words) - len(self.old) if self.is_after_any else 0
+        for at in range(last + 1):
+            if _fits(self.old, words[at : at + len(self.old)]):
                 return at
         return None
 
+    @property
+    def has_wildcards(self) -> bool:
+        return self.is_after_any or self.is_before_any or _ANY_WORD in self.old
+
     def shown(self, before: str, after: str) -> tuple[str, str]:
         """Both patterns, with these separators."""
+        return before.join(self._pattern(self.old)), after.join(self._pattern(self.new))
+
+    def _pattern(self, words: Words) -> Words:
         start = (_ANY,) if self.is_after_any else ()
         end = (_ANY,) if self.is_before_any else ()
-        return before.join(start + self.old + end), after.join(start + self.new + end)
+        return start + tuple(word if word == _ANY_WORD else escape(word) for word in words) + end
 
 
 def _fits(core: Words, words: Words) -> bool:
     if len(core) != len(words):
         return False
-    return all(part == word or (part == _ANY_NUMBER and word.isdecimal()) for part, word in zip(core, words))
+    return all(part in (word, _ANY_WORD) for part, word in zip(core, words))
 
 
 # ---------------------------------------------------------------------------- candidates
 
 
-def candidates(before: Words, after: Words) -> Iterator[Rule]:
+def candidates(before: Words, after: Words) -> list[Rule]:
     """The rules that a pair of names may follow, the most general ones first.
 
     >>> for rule in candidates(("h", "0", "w"), ("blocks", "0", "w")):
     ...     print(*rule.shown("/", "/"), sep=" -> ")
     h/** -> blocks/**
+    h/*/** -> blocks/*/**
+    h/0/** -> blocks/0/**
     h/*/w -> blocks/*/w
     """
-    if any("*" in word for word in before + after):
-        return  # it would read as a wildcard
+    if any(_ANY_WORD in word or not word for word in before + after):
+        return []  # such a word would read as a wildcard, or is in no pattern
     head = _common(before, after)
     tail = _common(before[head:][::-1], after[head:][::-1])
     old, new = before[head : len(before) - tail], after[head : len(after) - tail]
-    wild_old, wild_new = _with_wild_numbers(new, old), _with_wild_numbers(old, new)
-    # without old words between two `**` it would not say where the new ones go
-    if (head or tail) and (old or not (head and tail)):
-        yield Rule(wild_old, wild_new, head > 0, tail > 0)
-    if head and tail:
-        kept = _with_wild_numbers(before[:head], before[:head])
-        yield Rule(kept + wild_old, kept + wild_new, False, True)
-    whole, new_whole = _with_wild_numbers(after, before), _with_wild_numbers(before, after)
-    if _ANY_NUMBER in whole:
-        yield Rule(whole, new_whole, False, False)
+    found: dict[Rule, None] = {}
+    for size in range(min(tail, _MOST_SHARED_WORDS) + 1):
+        shared = before[len(before) - tail : len(before) - tail + size]
+        for start in ((), before[:head]):
+            is_after_any = head > 0 and not start
+            for one, other in _with_and_without_numbers((*start, *old, *shared), (*start, *new, *shared)):
+                rule = Rule(one, other, is_after_any, size < tail)
+                # without words between two `**` it would not say where the new ones go
+                if rule.has_wildcards and (one or not (is_after_any and size < tail)):
+                    found[rule] = None
+    return [*found]
+
+
+def _with_and_without_numbers(old: Words, new: Words) -> Iterator[tuple[Words, Words]]:
+    """Both with `*` for their numbers, and both as they are."""
+    yield _with_wild_numbers(new, old), _with_wild_numbers(old, new)
+    yield old, new
 
 
 def _common(one: Words, other: Words) -> int:
@@ -116,7 +135,7 @@ def _with_wild_numbers(model: Words, words: Words) -> Words:
     numbers = [word for word in words if word.isdecimal()]
     if numbers != [word for word in model if word.isdecimal()]:
         return words
-    return tuple(_ANY_NUMBER if word.isdecimal() else word for word in words)
+    return tuple(_ANY_WORD if word.isdecimal() else word for word in words)
 
 
 # --------------------------------------------------------------------------------- search
@@ -169,14 +188,19 @@ def renamings_of(evidence: Mapping[str, str], before: Iterable[str], after: Iter
 
 def _best_rule(left: Mapping[str, str], evidence: Mapping[str, str], after: Names) -> Rule | None:
     """The rule that most of the pairs follow and none contradicts; of equal ones the most general."""
-    support: Counter[Rule] = Counter()
-    for old, new in _spread(left):
-        support.update(dict.fromkeys(candidates(words_of(old), words_of(new)), 1))
     checked = list(_spread(evidence))
-    for rule, _ in support.most_common():  # where equal, in the order of the leaves
+    for rule in most_supported((words_of(old), words_of(new)) for old, new in _spread(left)):
         if not any(_contradicts(rule, old, new, after) for old, new in checked):
             return rule
     return None
+
+
+def most_supported(pairs: Iterable[tuple[Words, Words]]) -> list[Rule]:
+    """The rules that pairs of names may follow, that of most pairs first; where equal, in the order of the pairs."""
+    support: Counter[Rule] = Counter()
+    for old, new in pairs:
+        support.update(candidates(old, new))
+    return [rule for rule, _ in support.most_common()]
 
 
 def _spread(pairs: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from math import prod
 
 from ..._paths import STACKED
+from .._layers import number_ranges
 from .._sources.source import LeafInfo, Source
 from .leaves import UNREADABLE, Side
-from .rules import Names, Words, words_of
+from .rules import Names, Words, separator_of, words_of
 from .sizes import LEAST_COSINE, sizes_of
 
 _MOST_COMPARED = 8
+_MOST_STACKED = 6  # axes of stacks in stacks, some of which may be layers on the other side
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,21 @@ class StackPair:
     layers: tuple[str, ...]
     is_before: bool
     """Whether the stack is on the side before."""
+    name: str
+    """The layers as one name: `blocks/{0..5}/w`."""
+    axes: tuple[int, ...] = (0,)
+    """The axes of the stack along which its layers lie; along others that it has, each layer is a stack itself."""
+
+    def in_order(self, sizes: Sequence[int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """The layers, and an index of each, in the order of the stack's numbers: () where a layer is there as a whole.
+
+        Args:
+            sizes: of the stacked axes.
+        """
+        path_of = dict(zip(product(*(range(sizes[axis]) for axis in self.axes)), self.layers))
+        for place in product(*map(range, sizes[: self.axes[-1] + 1])):
+            index = [at for axis, at in enumerate(place) if axis not in self.axes]
+            yield path_of[tuple(place[axis] for axis in self.axes)], tuple(index)
 
 
 def stacks_by_name(
@@ -34,28 +51,54 @@ def stacks_by_name(
     found: list[StackPair] = []
     for path in paths:
         if STACKED in path:
-            layers = _layers(words_of(path), source.leaves[path], names)
-            if layers:
-                found.append(StackPair(path, layers, is_before))
+            pair = _pair_by_name(path, source.leaves[path], names, is_before)
+            if pair is not None:
+                found.append(pair)
     return tuple(found)
 
 
-def _layers(words: tuple[str, ...], info: LeafInfo, names: Names) -> tuple[str, ...]:
-    """The names of a stack's layers on the other side; none if one of them is not there."""
+def _pair_by_name(path: str, info: LeafInfo, names: Names, is_before: bool) -> StackPair | None:
+    """A stack and its layers on the other side; None if one of them is not there.
+
+    Of a stack of stacks all axes are layers there, or some of them, so that each layer is a stack.
+    """
+    words = words_of(path)
     places = [place for place, word in enumerate(words) if word == STACKED]
-    sizes = (info.shape or ())[: len(places)]
-    if not places or len(sizes) < len(places) or not 0 < prod(sizes) <= len(names.words):
+    if not 0 < len(places) <= min(len(info.shape or ()), _MOST_STACKED):
+        return None
+    for count in range(len(places), 0, -1):
+        for axes in combinations(range(len(places)), count):
+            sizes = {places[axis]: (info.shape or ())[axis] for axis in axes}
+            layers = _layers(words, sizes, names)
+            if layers:
+                return StackPair(path, layers, is_before, _name_of_layers(words, sizes, layers), axes)
+    return None
+
+
+def _layers(words: Words, sizes: Mapping[int, int], names: Names) -> tuple[str, ...]:
+    """The paths of all layers, whose numbers are the words at these places; none if one of them is not there."""
+    if not 0 < prod(sizes.values()) <= len(names.words):
         return ()
     layers: list[str] = []
-    for indices in product(*map(range, sizes)):
+    for indices in product(*map(range, sizes.values())):
         name = list(words)
-        for place, index in zip(places, indices):
+        for place, index in zip(sizes, indices):
             name[place] = str(index)
         layer = names.path_of.get(tuple(name))
         if layer is None:
             return ()
         layers.append(layer)
     return tuple(layers)
+
+
+def _name_of_layers(words: Words, sizes: Mapping[int, int], layers: Sequence[str]) -> str:
+    """All layers as one name; of one layer its path."""
+    if len(layers) == 1:
+        return layers[0]
+    name = list(words)
+    for place, size in sizes.items():
+        name[place] = number_ranges(range(size)) if size > 1 else "0"
+    return separator_of(layers).join(name)
 
 
 # -------------------------------------------------------------------------------- renamed
@@ -80,7 +123,10 @@ def renamed_stacks(stacks: Mapping[str, Side], others: Mapping[str, Side], is_be
         ]
         if len(fitting) == 1:
             layers = families[ending][fitting[0]]
-            pair = StackPair(path, tuple(layers[number] for number in range(len(layers))), is_before)
+            in_order = tuple(layers[number] for number in range(len(layers)))
+            sizes = {len(fitting[0]): len(in_order)}
+            words = (*fitting[0], STACKED, *ending)
+            pair = StackPair(path, in_order, is_before, _name_of_layers(words, sizes, in_order))
             pairs_by_name.setdefault((name, fitting[0]), []).append(pair)
     return tuple(pair for pairs in pairs_by_name.values() if _look_alike(pairs, stacks, others) for pair in pairs)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..._words import columns, printable, printable_path, shortened
 from .._layers import group_by_layer, sparkline
 from .._wrapping import wrapped
-from .differences import Difference, order_by_size
+from .differences import Difference, order_by_size, relative_of_layer
 from .rows import DiffData
 from .rules import separator_of
 
@@ -76,11 +76,12 @@ def _labelled(kind: str, section: Sequence[str], width: int, color: bool) -> Ite
 
 def _counts(diff: DiffData) -> list[str]:
     counts = diff.counts
-    same = counts["same"] + counts.get("renamed", 0)
-    parts = [f"{same:,} the same{_within(diff)}"]
+    parts = [f"{diff.unchanged:,} the same{_within(diff)}"]
     parts += [f"{counts[kind]:,} {kind}" for kind in KINDS[1:] if kind in counts]
     if not diff.has_numbers:
         parts.append("by shapes and dtypes alone, as one of the two is a spec")
+    elif diff.declared:
+        parts.append(f"{diff.declared:,} of all by shape and dtype alone, without numbers yet")
     return parts
 
 
@@ -271,7 +272,7 @@ def _cells(group: _Group) -> list[str]:
 def _by_layer(group: _Group) -> str:
     """The relative sizes by layer as a sparkline: of the leaves of a group, or of the layers of one stack."""
     if len(group.rows) > 1:
-        return sparkline([math.nan if row.relative is None else row.relative for row in group.rows])
+        return sparkline([relative_of_layer(row) for row in group.rows])
     layers = next(iter(group.rows)).by_layer
     return sparkline(layers) if len(layers) > 1 else ""
 

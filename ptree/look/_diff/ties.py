@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .._sources.source import Alias, Source
+from .._tied_names import around_source
 from .differences import WITHIN, Difference, difference_of
 from .leaves import UNREADABLE, Side, are_equal, axes_between, change_through, content_of
 from .pairs import Pairing
@@ -47,7 +48,7 @@ def _lost_ties(
     tolerance: float,
     verify: bool,
 ) -> Iterator[TieChange]:
-    """The ties before that are no more, or are others."""
+    """The rows of ties that are gone after, or have another source or transform."""
     partners = set(pairing.pairs.values())
     for path, name in names_after.items():
         alias = before.aliases[path]
@@ -127,7 +128,7 @@ def _new_name(alias: Alias) -> Difference:
 def _changed_tie(before: Alias, after: Alias, pairing: Pairing) -> list[Difference]:
     """The row of a tie that has another source or another transform; none where it is the same tie."""
     source = pairing.pairs.get(before.source, before.source)
-    if before.shown.replace(before.source, source) == after.shown:
+    if source.join(around_source(before.shown, before.source)) == after.shown:
         return []
     note = f"was = {before.shown}, is = {after.shown}"
     return [Difference(kind="retied", path=after.path, path_before=before.path, note=note)]
@@ -167,27 +168,29 @@ def _copy(compared: Difference) -> str:
 # ----------------------------------------------------------------------------------- copies
 
 
-def twins(source: Source, paths: Sequence[str], verify: bool) -> dict[str, str]:
-    """The leaves of the same side that some leaves are equal copies of, as ties of other programs are: path -> that path.
+def copies_of_others(source: Source, paths: Sequence[str], verify: bool) -> dict[str, str]:
+    """Which leaves are equal copies of another leaf of the same side: path -> path of the other.
 
-    Leaves of one number all over are not searched, nor are more than 100.
+    Programs that know no ties write a tied leaf twice. Copies among the leaves themselves do not count, as tables that are
+    the same in each layer, nor do leaves of one number all over. More than 100 leaves are not searched.
     """
     if len(paths) > _MOST_TWINS_TRIED:
         return {}
     found: dict[str, str] = {}
     for path in paths:
-        twin = _twin(source, Side(source, path, verify), verify)
+        twin = _twin(source, Side(source, path, verify), {*paths}, verify)
         if twin:
             found[path] = twin
     return found
 
 
-def _twin(source: Source, side: Side, verify: bool) -> str:
+def _twin(source: Source, side: Side, left_out: Collection[str], verify: bool) -> str:
+    """The first leaf that is an equal copy; "" if there is none."""
     info = side.info
     if info.problem or info.count < 2:
         return ""
     alike = [path for path, other in source.leaves.items() if (other.shape, other.dtype) == (info.shape, info.dtype)]
-    others = [Side(source, path, verify) for path in alike[:_MOST_TWINS_TRIED] if path != side.path]
+    others = [Side(source, path, verify) for path in alike[:_MOST_TWINS_TRIED] if path not in left_out]
     try:
         for other in others:
             if not other.info.problem and are_equal(side, other):

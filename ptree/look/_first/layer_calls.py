@@ -100,13 +100,13 @@ class _Finder:
 
     def found(self) -> Calls:
         for at, step in enumerate(self.program.steps):
-            self._go_through(at, step)
+            self._visit_step(at, step)
         ends: dict[int, list[Call]] = {}
         for use in self.uses:
             ends.setdefault(use.end, []).append(self._call(use))
         return Calls(ends, self.loops)
 
-    def _go_through(self, at: int, step: Step) -> None:
+    def _visit_step(self, at: int, step: Step) -> None:
         flows = any(number in self.flowing for number in step.inputs)
         leaves = _merged(self.leaves.get(number, ()) for number in step.inputs)
         if not flows:
@@ -115,13 +115,13 @@ class _Finder:
             return
         self.flowing.update(step.outputs)
         if step.scan is not None:
-            self._go_into(at, step, step.scan)
+            self._visit_inner_program(at, step, step.scan)
         elif leaves:
             self._add_use(at, step, leaves)
         else:
-            self._pass_on(step)
+            self._carry_signals(step)
 
-    def _pass_on(self, step: Step) -> None:
+    def _carry_signals(self, step: Step) -> None:
         """Keep a value as the output of a use through equations that may stand inside of a layer."""
         name = step.equation.primitive.name
         uses = [self.use_of[number] for number in step.inputs if number in self.use_of]
@@ -171,7 +171,7 @@ class _Finder:
         floats = [number for number in numbers if is_float(self.program.shapes[number])]
         return (floats or numbers)[0]
 
-    def _go_into(self, at: int, step: Step, scan: Scan) -> None:
+    def _visit_inner_program(self, at: int, step: Step, scan: Scan) -> None:
         body, same, carried, length = scan.body, scan.same, scan.carried, scan.length
         leaves: dict[int, tuple[Names, ...]] = {}
         flowing: set[int] = set()

@@ -112,12 +112,12 @@ class First:
 
 def _verdict(what: str, values: Sequence[float], direction: str = "") -> str:
     """Say how the size of a signal changes from its first layer to its last."""
-    if len(values) < 2:
-        return f"{what} flow through too few layers to compare"
     count = len(values)
     broken = next((at for at, value in enumerate(values) if not math.isfinite(value)), None)
     if broken is not None:
         return f"{what} are NaN or inf {direction}from layer {broken + 1} of {count} on"
+    if count < 2:
+        return f"{what} flow through too few layers to compare"
     start, end = values[0], values[-1]
     if start == 0 or end == 0:
         zero = next(at for at, value in enumerate(values) if value == 0)
@@ -174,13 +174,15 @@ def _logarithmic_bars(values: Sequence[float | None]) -> str:
     if len(values) < 2 or not positive:
         return ""
     if max(positive) < _STEADY * min(positive):
-        return sparkline([1.0] * len(positive))
+        return sparkline([None if value is None else 1.0 for value in values])
     lowest = math.log10(min(positive))
     return sparkline([_log10(value, lowest) for value in values])
 
 
-def _log10(value: float | None, lowest: float) -> float:
-    if value is None or not math.isfinite(value):
+def _log10(value: float | None, lowest: float) -> float | None:
+    if value is None:
+        return None
+    if not math.isfinite(value):
         return math.nan
     return math.log10(value) if value > 0 else lowest
 

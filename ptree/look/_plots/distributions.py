@@ -15,7 +15,7 @@ from .._sources.selection import selected
 from .._sources.source import CHUNK, LeafInfo, Source, in_chunks
 from .._stats.layer_moments import problem_of_numbers
 from .._stats.moments import Moments, moments_of, together
-from .._stats.quantiles import BitCounts, _bins_in_order, _nearer_to_zero
+from .._stats.quantiles import BitCounts
 
 MOST_COUNTED = 1 << 26
 """Numbers: of a larger leaf, or layer of a stack, evenly spread blocks of 256 KiB are counted."""
@@ -39,6 +39,7 @@ class Distribution:
     layer: LayerOfLeaf
     moments: Moments
     counts: BitCounts
+    is_complex: bool
 
     def quantiles(self, shares: Sequence[float]) -> list[float]:
         """The number below which each share of the finite numbers lies; NaN where there is none."""
@@ -52,10 +53,6 @@ class Distribution:
         rounding = 1e-7 * abs(self.moments.mean)
         return self.moments.finite > 0 and self.moments.std <= rounding
 
-    @property
-    def is_complex(self) -> bool:
-        return isinstance(self.moments.mean, complex)
-
     def histogram(self, edges: np.ndarray) -> np.ndarray:
         """How many finite numbers lie between each two edges; one at the border of two bins may be counted in the other.
 
@@ -63,9 +60,8 @@ class Distribution:
         """
         if self.is_constant:
             return np.histogram(self.quantiles([0.5]), edges)[0] * self.moments.finite
-        order, low, high = _bins_in_order()
-        middles = _nearer_to_zero(low, high) if self.counts.is_exact else (low + high) / 2
-        histogram, _ = np.histogram(middles, edges, weights=self.counts.counts[order])
+        low, high, counts = self.counts.bins()
+        histogram, _ = np.histogram(low / 2 + high / 2, edges, weights=counts)
         return histogram
 
 
@@ -124,13 +120,15 @@ def distribution_of(source: Source, layer: LayerOfLeaf) -> Distribution:
     Raises:
         FileError: they cannot be read.
     """
-    counts, parts = BitCounts(), []
+    counts = BitCounts()
+    parts: list[Moments] = []
     every = max(1, -(-int(np.prod(layer.shape)) // MOST_COUNTED))
     for at, chunk in enumerate(chunks_of(source, layer)):
         if at % every == 0:
             counts.add(chunk)
             parts.append(moments_of(chunk))
-    return Distribution(layer, together(parts), counts)
+    is_complex = source.leaves[layer.leaf].dtype.startswith("c")
+    return Distribution(layer, together(parts), counts, is_complex)
 
 
 def chunks_of(source: Source, layer: LayerOfLeaf) -> Iterator[np.ndarray]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _MOST_HISTOGRAMS = 12
 """Layers: of more, bands of quantiles are drawn along the layers."""
 _BINS = 80
+_FARTHEST = 1e307
+"""The ends of a panel: matplotlib subtracts them, and the difference of larger ones may be infinite."""
 _BANDS = ((0.001, 0.999), (0.023, 0.977), (0.159, 0.841))
 """Of a Gaussian the inner two end at two and at one standard deviation."""
 
@@ -56,7 +58,7 @@ def plot_distributions(
 
     Up to 12 layers are drawn as histograms, more as bands between the quantiles 0.1 and 99.9 %, 2.3 and 97.7 %, 15.9 and
     84.1 %, which for a Gaussian are two and one standard deviation from the mean. Numbers are counted by their upper 16
-    bits as float32, so a quantile is off by at most 0.8 %; of complex numbers the sizes are counted.
+    bits as float32, so a quantile is off by at most 0.8 %; the least and the largest number are exact. Of complex numbers the sizes are counted.
 
     Args:
         thing: a tree, an open file, or the path of a file or of a folder of checkpoints.
@@ -105,6 +107,8 @@ def _panel(
 ) -> _Panel:
     layers = tuple(distributions[name] for name in names)
     spreads = tuple(_declared_for(layer, declared) for layer in layers)
+    if any(layer.is_complex for layer in layers):
+        title = f"sizes |z| of {title}"
     return _Panel(title, short_names(names), layers, spreads)
 
 
@@ -187,7 +191,7 @@ def _range(panel: _Panel) -> tuple[float, float]:
         if spread is not None:
             ends += [spread.mean - 1.1 * spread.std, spread.mean + 1.1 * spread.std]
     finite = [end for end in ends if math.isfinite(end)] or [0.0]
-    low, high = min(finite), max(finite)
+    low, high = max(min(finite), -_FARTHEST), min(max(finite), _FARTHEST)
     margin = 0.03 * (high - low) or 0.5 * abs(high) or 0.5
     return low - margin, high + margin
 

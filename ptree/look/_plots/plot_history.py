@@ -12,8 +12,9 @@ import numpy as np
 from ..._errors import PathError, StructureError
 from ..._words import listed, quoted, suggestion
 from .._layers import group_by_layer
-from .._sources.selection import selected
-from .._sources.source import LeafInfo, Source
+from .._sources.selection import Names
+from .._sources.source import LeafInfo
+from .._training.history_columns import ratio_of
 from .figures import BAD, DATA, PALE, figure_for, label, panels, tidy
 
 if TYPE_CHECKING:
@@ -162,8 +163,7 @@ def _with_ratio(tracks: dict[str, _Track]) -> dict[str, _Track]:
         return tracks
     if updates.paths != params.paths or updates.values.shape != params.values.shape:
         return tracks
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = updates.values / params.values
+    ratio = ratio_of(updates.values, params.values)
     return {**tracks, "updates/ratio": _Track("updates/ratio", updates.steps, updates.paths, ratio)}
 
 
@@ -171,29 +171,11 @@ def _of_paths(track: _Track, selector: Selector | None) -> _Track:
     """The selected leaves of a track, at no more steps than can be drawn."""
     paths, values = track.paths, track.values
     if paths and selector is not None:
-        chosen = {*selected(_Names(paths), selector)}
+        chosen = {*Names({path: LeafInfo(path, None, "", 0, 0) for path in paths}, {}).selected(selector)}
         columns = [at for at, path in enumerate(paths) if path in chosen]
         paths, values = tuple(paths[at] for at in columns), values[:, columns]
     steps, values = _largest_of_runs(track.steps, values)
     return _Track(track.statistic, steps, paths, values)
-
-
-class _Names(Source):
-    """Paths alone, for a selector to choose from."""
-
-    is_file = True  # there is no tree to look into
-
-    def __init__(self, paths: Sequence[str]):
-        self.title = "history"
-        self.order = list(paths)
-        self.leaves = {path: LeafInfo(path, None, "", 0, 0) for path in paths}
-        self.aliases = {}
-
-    def chunks(self, path: str, most: int = 0) -> Any:
-        raise StructureError(f"{quoted(path)} has no numbers here")
-
-    def part(self, path: str, index: Any = ...) -> Any:
-        raise StructureError(f"{quoted(path)} has no numbers here")
 
 
 def _largest_of_runs(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -240,6 +222,8 @@ def _draw_lines(ax: Axes, track: _Track) -> None:
     is_wide = positive.size and positive.max() > 100 * positive.min()
     if is_wide and not (track.values < 0).any():
         ax.set_yscale("log")
+    else:
+        ax.ticklabel_format(axis="y", useOffset=False)  # 0.001, not 1e-9 over a line and +1e-3 beside it
     bad = track.steps[~np.isfinite(track.values).all(1)]
     if bad.size:
         ax.plot(bad, np.full(bad.size, 0.03), "x", color=BAD, transform=ax.get_xaxis_transform(), label="NaN or inf")

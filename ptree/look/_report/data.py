@@ -118,6 +118,9 @@ def _totals(rows: Sequence[ReportRow]) -> str:
     words = [f"{count:,} parameters", in_bytes(nbytes), f"{len(infos):,} {'leaf' if len(infos) == 1 else 'leaves'}"]
     for dtype, part in (+by_dtype).most_common(_MOST_DTYPES):
         words.append(f"{printable(dtype)} {_share(part, count)}".strip())
+    more = len(+by_dtype) - _MOST_DTYPES
+    if more > 0:
+        words.append(f"{more} more {'dtype' if more == 1 else 'dtypes'}")
     return " · ".join(words)
 
 

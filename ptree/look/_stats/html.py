@@ -26,6 +26,8 @@ def stats_html(stats: StatsData) -> str:
 
 def _stats_row(name: str, rows: Sequence[LeafStats]) -> list[str]:
     zeros, count = sum(row.zeros for row in rows), sum(row.count for row in rows)
+    if not count:  # a leaf of size 0
+        return [name, "-", "-", "-", "", ""]
     stds = [row.std for row in rows]
     return [
         name,

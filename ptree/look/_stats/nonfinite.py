@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class NonFinite:
     """Leaves that hold NaN or infinite numbers, in the order of the tree. It is false where there are none."""
 
     rows: tuple[NonFiniteLeaf, ...]
+    unread: dict[str, str] = field(default_factory=dict)
+    """Leaves whose numbers are not known -> why: those of a spec, objects, damaged ones."""
 
     __module__ = "ptree.look"
 
@@ -56,10 +58,13 @@ class NonFinite:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain Python that JSON can hold."""
-        return {"rows": [{**asdict(row), "first": list(row.first)} for row in self.rows]}
+        rows = [{**asdict(row), "first": list(row.first)} for row in self.rows]
+        return {"rows": rows, "unread": dict(self.unread)}
 
     def __repr__(self) -> str:
-        return lines([str(row) for row in self.rows]) or "all numbers are finite"
+        found = [str(row) for row in self.rows] or ["all numbers are finite" if not self.unread else ""]
+        unread = [f"{quoted(path)} is not read: {printable(why)}" for path, why in self.unread.items()]
+        return lines([line for line in [*found, *unread] if line])
 
 
 def nonfinite(tree: Any) -> NonFinite:
@@ -71,11 +76,12 @@ def nonfinite(tree: Any) -> NonFinite:
     >>> if nonfinite({"w": np.ones(3)}):
     ...     print("never")
 
-    Integers, texts and functions are always finite. The layers of a stacked leaf are named one by one.
+    Integers, texts and functions are always finite. The layers of a stacked leaf are named one by one. Leaves without
+    numbers, of a spec or damaged, are named too, in `unread`, and all others are read.
 
     Raises:
         FileError, OSError: a file, or a leaf of it, cannot be read.
-        StructureError: it is no tree, or a leaf has no numbers now: a tracer, a donated array, a `Param`.
+        StructureError: it is no tree, or no leaf has numbers now: tracers, donated arrays, a spec.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     with ExitStack() as opened:
@@ -83,11 +89,12 @@ def nonfinite(tree: Any) -> NonFinite:
         if isinstance(tree, (str, os.PathLike)):
             opened.enter_context(source)
         with np.errstate(all="ignore"):
-            return NonFinite(tuple(_found(source)))
+            unread = _unread(source)
+            return NonFinite(tuple(_found(source, unread)), unread)
 
 
-def _found(source: Source) -> list[NonFiniteLeaf]:
-    paths = _paths_of_numbers(source)
+def _found(source: Source, unread: Collection[str]) -> list[NonFiniteLeaf]:
+    paths = [path for path in _paths_of_numbers(source) if path not in unread]
     started: list[tuple[Layers, Callable[[], list[Moments]]]] = []
     for path in paths:
         layers = layers_of(path, source.leaves[path].shape or ())
@@ -101,17 +108,20 @@ def _found(source: Source) -> list[NonFiniteLeaf]:
 
 
 def _paths_of_numbers(source: Source) -> list[str]:
-    """The leaves that may hold what is not finite; an error where that cannot be known."""
-    problems: list[str] = []
-    paths: list[str] = []
+    """The leaves that may hold what is not finite."""
+    leaves = source.leaves.items()
+    return [path for path, leaf in leaves if not problem_of_numbers(leaf) and not _is_whole(leaf.dtype)]
+
+
+def _unread(source: Source) -> dict[str, str]:
+    """The leaves of which it cannot be known, and why; an error where it cannot be known of any leaf."""
+    found: dict[str, str] = {}
     for path, leaf in source.leaves.items():
         if leaf.problem and (leaf.shape is not None or leaf.dtype == UNKNOWN_DTYPE):
-            problems.append(f"{quoted(path)} {leaf.problem}")
-        elif not problem_of_numbers(leaf) and not _is_whole(leaf.dtype):
-            paths.append(path)
-    if problems:
-        raise StructureError(lines(problems))
-    return paths
+            found[path] = leaf.problem
+    if found and not _paths_of_numbers(source):
+        raise StructureError(lines([f"{quoted(path)} {problem}" for path, problem in found.items()]))
+    return found
 
 
 def _is_whole(dtype: str) -> bool:

@@ -68,7 +68,7 @@ def stats(
         selector: which leaves; all by default.
         relative_to: another tree or file. Leaves of the same path and shape are compared with those in it.
         quantiles: shares such as `(0.05, 0.5, 0.95)`. They are found from a count of the upper 16 bits of each number,
-            to within 0.8 percent, which reads the numbers a second time.
+            to within 0.8 percent, which reads the numbers a second time; 0 and 1 are the least and the largest exactly.
 
     Raises:
         FileError: there is no file that ptree reads.

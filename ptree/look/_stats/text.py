@@ -16,7 +16,8 @@ from .moments import Moments, together
 from .rows import LeafStats, StatsData
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
-_LONGEST_NAME = 1000  # columns: of a longer one the middle is left out
+_LONGEST_NAME = 1000  # columns: of a longer one so many are left, without its middle:
+_SHORTENED = 100
 _PATH_SHARE = 0.45
 """Of the width: so much is left for long paths, which then go on in the next line, before columns are left out."""
 
@@ -82,7 +83,8 @@ def _table(folds: Sequence[_Fold], width: int) -> Iterator[str]:
 
 
 def _name(fold: _Fold) -> str:
-    return shortened(printable_path(fold.name), _LONGEST_NAME)
+    name = printable_path(fold.name)
+    return name if columns(name) <= _LONGEST_NAME else shortened(name, _SHORTENED)
 
 
 def _aligned(cell: str, width: int, column: _Column) -> str:
@@ -91,9 +93,9 @@ def _aligned(cell: str, width: int, column: _Column) -> str:
 
 def _choices(folds: Sequence[_Fold]) -> Iterator[list[_Column]]:
     """The columns, then fewer and fewer of them for narrow tables."""
-    mean = _Column("mean", lambda fold: _number(fold.moments.mean))
-    std = _Column("std", lambda fold: _number(fold.moments.std))
-    largest = _Column("|max|", lambda fold: _number(_largest(fold)))
+    mean = _Column("mean", lambda fold: _number_of(fold, fold.moments.mean))
+    std = _Column("std", lambda fold: _number_of(fold, fold.moments.std))
+    largest = _Column("|max|", lambda fold: _number_of(fold, _largest(fold)))
     zeros = [_Column("zeros", _zeros)] if any(row.zeros for fold in folds for row in fold.rows) else []
     quantiles = _quantile_columns(folds)
     by_layer = _by_layer_columns(folds)
@@ -123,11 +125,11 @@ def _has_changes(folds: Sequence[_Fold]) -> bool:
     return any(row.relative is not None for fold in folds for row in fold.rows)
 
 
-def _changes(fold: _Fold) -> list[float]:
-    return [row.relative for row in fold.rows if row.relative is not None]
+def _changes(fold: _Fold) -> list[float | None]:
+    return [row.relative for row in fold.rows]
 
 
-def _spreads(fold: _Fold) -> list[float]:
+def _spreads(fold: _Fold) -> list[float | None]:
     """The spread of each layer; of a leaf that stands alone nothing, as it has a column."""
     return [_spread(row) for row in fold.rows] if len(fold.rows) > 1 else []
 
@@ -140,16 +142,19 @@ def _spread(row: LeafStats) -> float:
 class _LayerCells:
     """Writes one number for each layer as a sparkline and its range."""
 
-    values: Callable[[_Fold], list[float]]
+    values: Callable[[_Fold], list[float | None]]
     bars: int
     has_range: bool
 
     def cell(self, fold: _Fold) -> str:
         values = self.values(fold)
-        if not values:
+        there = [value for value in values if value is not None]
+        if not there:
             return ""
         line = sparkline(values, self.bars) if self.bars and len(values) > 1 else ""
-        return f"{line} {_range(values)}".strip() if self.has_range else line
+        if not self.has_range:
+            return line
+        return f"{line} {_range(there)}" if line else _range(there)
 
 
 def _range(values: Sequence[float]) -> str:
@@ -165,7 +170,14 @@ def _quantile_columns(folds: Sequence[_Fold]) -> list[_Column]:
     return [_Column(f"{share:.4g}", lambda fold, share=share: _quantile(fold, share)) for share in shares]
 
 
+def _number_of(fold: _Fold, value: complex) -> str:
+    """A statistic of a row; a dash where the leaf has no numbers, which is not NaN."""
+    return _number(value) if any(row.count for row in fold.rows) else "-"
+
+
 def _quantile(fold: _Fold, share: float) -> str:
+    if not any(row.count for row in fold.rows):
+        return "-"
     return _range([row.quantiles[share] for row in fold.rows])
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from ..._paths import DEEPEST, STACKED
 from ..._words import printable
-from .._layers import LONGEST_BRACES, short_ranges
+from .._layers import LONGEST_BRACES, NumberedName, numbered_name, short_ranges
+from .._tied_names import around_source
 from .row import Row
-
-_NUMBERED = re.compile(r"(.*?)(0|[1-9][0-9]{0,8})(\D*)", re.DOTALL)
 
 _Branch: TypeAlias = "dict[str, _Branch | Row]"
 """The names below a node."""
@@ -69,7 +67,7 @@ def fold(rows: Iterable[Row], *, depth: int | None = None) -> tuple[Block, ...]:
     """Fold rows into blocks, at most `depth` names deep."""
     nesting = _Nesting()
     nesting.add(rows)
-    return tuple(_Folding(depth).blocks(nesting.root, _Place((), (), 1)))
+    return tuple(_Folding(depth).blocks(nesting.root, _NodePlace((), (), 1)))
 
 
 class _Nesting:
@@ -111,7 +109,7 @@ def _above(path: str) -> tuple[str, str, str]:
     return "/".join(above), "/", name
 
 
-class _Place(NamedTuple):
+class _NodePlace(NamedTuple):
     """Where a node is: its path, the same as it is shown, and how many nodes like it there are."""
 
     path: tuple[str, ...]
@@ -192,14 +190,14 @@ class _Folding:
 
     # ------------------------------------------------------------------------------ blocks
 
-    def blocks(self, node: _Branch, place: _Place) -> list[Block]:
+    def blocks(self, node: _Branch, place: _NodePlace) -> list[Block]:
         return [self._block(node[group.names[0]], group, place) for group in self._groups(node)]
 
-    def _block(self, value: _Branch | Row, group: _Group, above: _Place) -> Block:
+    def _block(self, value: _Branch | Row, group: _Group, above: _NodePlace) -> Block:
         name = group.names[0]
         layers = _layers_of(value, above.path.count(STACKED)) if name == STACKED else 1
         times = len(group.names) * layers
-        place = _Place((*above.path, name), (*above.shown, group.shown), above.times * len(group.names))
+        place = _NodePlace((*above.path, name), (*above.shown, group.shown), above.times * len(group.names))
         number = self._number(value)
         size = self._sizes[number].times(place.times)
         tie = self._ties[number]
@@ -218,22 +216,22 @@ class _Folding:
         """The names in a node, equal siblings together: layers by their numbers, other nodes by their names."""
         families: dict[object, list[str]] = {}
         for name, value in node.items():
-            families.setdefault(self._family(name, value), []).append(name)
+            families.setdefault(self._fold_key(name, value), []).append(name)
         groups: list[_Group] = []
         for family in families.values():
             if len(family) == 1:
                 groups.append(_Group((family[0],), _shown_name(family[0])))
-            elif _NUMBERED.fullmatch(family[0]):
+            elif numbered_name(family[0]):
                 groups.append(_numbered_group(family))
             else:
                 groups += _named_groups(family)
         return groups
 
-    def _family(self, name: str, value: _Branch | Row) -> object:
-        """What names that are folded have in common."""
-        numbered = _NUMBERED.fullmatch(name)
+    def _fold_key(self, name: str, value: _Branch | Row) -> object:
+        """The key that is equal for names which fold into one row."""
+        numbered = numbered_name(name)
         if numbered:
-            return numbered[1], numbered[3], self._number(value)
+            return numbered.before, numbered.after, self._number(value)
         if type(value) is Row or name == STACKED:
             return name
         return self._number(value)
@@ -259,11 +257,11 @@ def _tie_form(row: Row) -> _TieForm:
         if name != other:
             break
         shared += 1
-    begin, _, end = (row.tied_to or "").partition(row.source or "")
+    begin, end = around_source(row.tied_to or "", row.source or "")
     return _TieForm(len(path) - shared, tuple(source[shared:]), begin, end)
 
 
-def _shown_tie(tie: _TieForm, place: _Place) -> str:
+def _shown_tie(tie: _TieForm, place: _NodePlace) -> str:
     """The source of a tie, with the braces of the layers that both are in."""
     kept = place.shown[: len(place.shown) - tie.levels_up]
     below = [printable(name) for name in tie.below]
@@ -278,16 +276,14 @@ def _joined(name: str, times: int, child: Block) -> Block:
 
 def _numbered_group(names: Sequence[str]) -> _Group:
     """Names that differ by a number alone, as one: `layer_{0..11}`."""
-    by_number: Mapping[int, str] = {int(_part(name, 2)): name for name in names}
+    by_number: dict[int, str] = {}
+    for name in names:
+        numbered = numbered_name(name) or NumberedName(name, 0, "")
+        by_number[numbered.number] = name
     numbers = sorted(by_number)
-    begin, end = printable(_part(names[0], 1)), printable(_part(names[0], 3))
+    first = numbered_name(names[0]) or NumberedName(names[0], 0, "")
     in_order = tuple(by_number[number] for number in numbers)
-    return _Group(in_order, f"{begin}{short_ranges(numbers)}{end}")
-
-
-def _part(name: str, which: int) -> str:
-    found = _NUMBERED.fullmatch(name)
-    return found[which] if found else ""
+    return _Group(in_order, f"{printable(first.before)}{short_ranges(numbers)}{printable(first.after)}")
 
 
 def _named_groups(names: Sequence[str]) -> list[_Group]:

@@ -16,7 +16,8 @@ _GAP = 2
 _NARROWEST = 40
 _WIDE_ENOUGH_FOR_SHARES = 60
 _WIDE_ENOUGH_FOR_BYTES = 96
-_LEAST_ROOM = 32  # columns for names and contents
+_LEAST_ROOM = 32  # columns for names and contents, beside shares
+_ROOM_BESIDE_OUTPUTS = 20
 _WIDEST_BAR = 20
 _NARROWEST_BAR = 8
 _LONGEST_NAME = 1000  # columns, in lines as many as it takes
@@ -100,6 +101,8 @@ class _Table:
             found.append(_Column([in_bytes(line.size.bytes) if line.size else "" for line in lines]))
         if any(line.size and line.size.flops for line in lines):
             found.append(_Column([_flops(line.size) for line in lines]))
+        if any(line.output is not None for line in lines) and self.width - _width_of(found) < _ROOM_BESIDE_OUTPUTS:
+            found = found[1:]  # names and shapes need the room that the outputs of layers would take
         shares = _Column([_share(line.size, summary.count) for line in lines])
         has_room = self.width - _width_of([*found, shares]) >= _LEAST_ROOM
         if self.width >= _WIDE_ENOUGH_FOR_SHARES and summary.count and has_room:

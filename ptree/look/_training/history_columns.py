@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._sources.selection import selected
-from .._sources.source import CHUNK, LeafInfo, Source
+from .._sources.selection import Names
+from .._sources.source import LeafInfo
 from .history_parts import STATISTICS, Part
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Columns:
             if kind == "std":
                 return self._std(group, paths)
             if kind == "ratio":
-                return self._stored("updates", "norm", paths) / self._stored("params", "norm", paths)
+                return ratio_of(self._stored("updates", "norm", paths), self._stored("params", "norm", paths))
             return self._stored(group, kind, paths)
 
     def _stored(self, group: str, kind: str, paths: Sequence[str]) -> np.ndarray:
@@ -81,23 +81,17 @@ class Columns:
         return np.sqrt(np.maximum(norm**2 / np.maximum(count, 1) - mean**2, 0))
 
 
+def ratio_of(updates: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """The ratio of norms; 0 of a leaf of zeros that is not updated."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = updates / params
+    ratio[(updates == 0) & (params == 0)] = 0
+    return ratio
+
+
 def select_paths(leaves: Mapping[str, int], selector: Selector | None) -> list[str]:
     """The paths that a selector means, with its errors where it matches nothing."""
-    return selected(_Names(leaves), selector)
-
-
-class _Names(Source):
-    """The names of leaves alone, to select from."""
-
-    is_file = True
-    title = "history"
-
-    def __init__(self, leaves: Mapping[str, int]):
-        self.leaves = {path: LeafInfo(path, None, "", count, 0) for path, count in leaves.items()}
-        self.order, self.aliases = [*leaves], {}
-
-    def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
-        raise TypeError(f"a name holds no numbers: {path!r}")
-
-    def part(self, path: str, index: Any = ...) -> np.ndarray:
-        raise TypeError(f"a name holds no numbers: {path!r}")
+    if selector is None:
+        return [*leaves]
+    infos = {path: LeafInfo(path, None, "", count, 0) for path, count in leaves.items()}
+    return Names(infos, {}).selected(selector)

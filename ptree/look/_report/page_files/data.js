@@ -21,7 +21,7 @@ function readData() {
   given.changes ??= [];
   given.before ??= [];
   given.isRemoved = (row) => given.changes[row]?.kinds[0] === "removed";
-  given.differs = (row) => Boolean(given.changes[row]);
+  given.differs = (row) => (given.changes[row]?.kinds ?? []).some((kind) => kind !== "renamed");
   given.changeSize = (row) => sizeOfChange(given.changes[row]?.relative);
   given.flags = given.path.map((_, row) => flagsOf(given, row));
   return given;
@@ -40,7 +40,7 @@ function flag(name) {
 function flagsOf(given, row) {
   let flags = 0;
   for (const kind of given.changes[row]?.kinds ?? []) flags |= flag(kind);
-  if (given.other && !given.changes[row] && !given.sourceOf.has(row)) flags |= flag("the same");
+  if (given.other && !given.differs(row) && !given.sourceOf.has(row)) flags |= flag("the same");
   const [leaf, before] = [given.numbers[row], given.before[row]];
   if (leaf?.[5] || before?.[5]) flags |= flag("not finite");
   if (given.sourceOf.has(row)) flags |= flag("alias");

@@ -120,7 +120,9 @@ const collator = new Intl.Collator("en", { numeric: true });
 const compareNames = (one, two) => collator.compare(one, two);
 
 function sortTree(node, order) {
-  node.children.sort(ORDERS[order]);
+  // files that sort their names declare 0, 1, 10, 2
+  const areLayers = order === "declared" && node.children.every((child) => /^\d/.test(child.name));
+  node.children.sort(ORDERS[areLayers ? "name" : order]);
   for (const child of node.children) sortTree(child, order);
 }
 

@@ -53,7 +53,8 @@ function nameCell(node) {
   const mark = element("span", "mark", node.row >= 0 ? "" : isUnfolded(node, state.isSearch) ? "▾" : "▸");
   mark.setAttribute("aria-hidden", "true");
   const isFolder = node.row < 0 && !node.layers;
-  const name = element("bdi", "text", isFolder ? `${node.name}/` : node.name);
+  const shown = node.name || "''";
+  const name = element("bdi", "text", isFolder ? `${shown}/` : shown);
   made.title = pathOf(node);
   made.append(mark, name);
   if (node.flags & flag("not finite")) made.append(element("span", "warning", "! not finite"));
