@@ -186,6 +186,12 @@ class SplitAxis(EachArray):
     axis: int
     sizes: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        if len(self.sizes) != 2 or self.sizes[1] != -1:
+            return super().__repr__()
+        # as it is written where an axis is split into heads
+        return f"heads({self.sizes[0]})" if self.axis == -1 else f"heads({self.sizes[0]}, axis={self.axis})"
+
     def change(self, array: np.ndarray) -> np.ndarray:
         axis = axis_of(array, self.axis, "split_axis")
         sizes = _whole_sizes(array.shape[axis], self.sizes, array.shape)

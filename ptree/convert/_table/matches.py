@@ -100,6 +100,11 @@ class Matches:
             return "an array of another name"
         return path.replace("/", ".") if self._arrays.is_dotted else path
 
+    def idle_rows(self) -> tuple[str, ...]:
+        """The rows that take no array of the source, as text: right for what may be absent, and what a misspelt row looks like."""
+        busy = {number for number, _ in self._groups}
+        return tuple(row.text for number, row in enumerate(self._rows) if row.sources and number not in busy)
+
     def unused(self) -> tuple[str, ...]:
         """The names of the arrays whose numbers no row takes, under any of their names."""
         covered = self._covered()

@@ -39,6 +39,8 @@ class Plan:
     """Names in the source that are kept to be written back."""
     unused: tuple[str, ...] = ()
     """Names in the source for which no row is there."""
+    idle_rows: tuple[str, ...] = ()
+    """Rows that match nothing: right for what may be absent, and what a misspelt row looks like."""
     missing: tuple[str, ...] = ()
     """Leaves of `like` that no array fills."""
     problems: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class Plan:
         for title, names in (
             ("kept to be written back", self.carried),
             ("left over in the source", self.unused),
+            ("rows that match nothing", self.idle_rows),
             ("missing for `like`", self.missing),
             ("not in `like`", self.differences.unexpected),
         ):
@@ -109,7 +112,7 @@ def planned(
     problems += _clashes(steps)
     problems += [problem for step in steps for problem in _square_kernels(step)]
     carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
-    plan = Plan(steps, arrays.title, carried_names, matches.unused(), (), tuple(problems))
+    plan = Plan(steps, arrays.title, carried_names, matches.unused(), matches.idle_rows(), problems=tuple(problems))
     return plan if like is None else _compared(plan, like, cast)
 
 
