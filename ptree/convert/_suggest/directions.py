@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..._tree import PyTree
 from .._operations import axes
 from .._operations.operation import AsIs, Operation
 from .families import Family
-from .fitting import Shape, is_turned, steps_of
+from .fitting import fitting_shapes, is_turned, steps_of
+from .flattened import is_matrix, may_read_flattened, without_flattened
 from .matching import Pair
 from .name_words import all_words, last_segment
 
 SQUARE = "the shape does not tell the layout"
 GATES = "the order of gates may differ"
-FLATTENED = "if it reads flattened features of a convolution, their order may differ: flatten_order(...)"
 _RECURRENT = {"lstm", "gru", "rnn", "recurrent", "ih", "hh", "cell", "gates"}
 _TRANSPOSED = {"transpose", "transposed", "trans", "deconv", "deconvolution", "up", "upsample", "upconv", "upsampling",
                "decoder", "dec", "generator", "gen"}  # fmt: skip
@@ -28,10 +27,10 @@ _CONVOLUTION = {"conv", "convs", "convolution"}
 class _Proof:
     """A matrix of the source whose shape fits one direction only."""
 
-    scope: tuple[str, ...]
-    """The segments of its name."""
+    container: tuple[str, ...]
+    """The segments of the name of what its layer lies in."""
     leaf: str
-    """The last of them: proofs go for arrays that are called so."""
+    """What the array is called: proofs go for arrays that are called so."""
     is_turned: bool
 
 
@@ -67,17 +66,11 @@ def directed(pairs: Sequence[Pair], layouts: Mapping[str, type[Operation]], orde
     pairs = [_as_its_framework_says(pair, layouts) for pair in pairs]
     proofs = [proof for pair in pairs for proof in _proof_of(pair)]
     is_conv_alone = _has_no_transposed_convolution(pairs)
-    directed = [_directed(pair, proofs, is_conv_alone=is_conv_alone) for pair in pairs]
-    flattened = _may_read_flattened(directed, order)
-    found: list[Pair] = []
-    for pair in directed:
-        doubts = pair.doubts
-        if _is_recurrent(pair):
-            doubts = (*doubts, GATES)
-        if id(pair) in flattened:
-            doubts = (*doubts, FLATTENED)
-        found.append(replace(pair, doubts=doubts))
-    return found
+    found = [_directed(pair, proofs, layouts, is_conv_alone=is_conv_alone) for pair in pairs]
+    flattened = may_read_flattened(found, order)
+    found = [part for pair in found for part in without_flattened(pair, flattened)]
+    recurrent = _recurrent_layers(pairs)
+    return [replace(pair, doubts=(*pair.doubts, GATES)) if _is_recurrent(pair, recurrent) else pair for pair in found]
 
 
 def _as_its_framework_says(pair: Pair, layouts: Mapping[str, type[Operation]]) -> Pair:
@@ -103,25 +96,29 @@ def _has_layout(operation: Operation, layout: type[Operation]) -> bool:
 
 def _proof_of(pair: Pair) -> list[_Proof]:
     """What a pair proves of the directions of other matrices: nothing where several operations fit."""
-    if len(pair.operations) != 1 or not _is_matrix(pair.source, pair.targets[0]):
+    if len(pair.operations) != 1 or not is_matrix(pair.source, pair.targets[0]):
         return []
-    scope = tuple("*".join(pair.source.texts).split("/"))
-    return [_Proof(scope, scope[-1], is_turned(pair.operations[0]))]
+    *container, leaf = _container_and_leaf(pair.source)
+    return [_Proof(tuple(container), leaf, is_turned(pair.operations[0]))]
 
 
-def _is_matrix(source: Family, target: Family) -> bool:
-    is_kernel = "kernel" in target.roles or not target.roles
-    return len(source.shapes[0]) == 2 and is_kernel
+def _container_and_leaf(family: Family) -> list[str]:
+    """The segments of a name without that of the layer itself."""
+    segments = family.template.split("/")
+    return [*segments[:-2], segments[-1]]
 
 
-def _directed(pair: Pair, proofs: Sequence[_Proof], *, is_conv_alone: bool) -> Pair:
-    if len(pair.operations) == 1:
+def _directed(
+    pair: Pair, proofs: Sequence[_Proof], layouts: Mapping[str, type[Operation]], *, is_conv_alone: bool
+) -> Pair:
+    is_said = all(member.path in layouts for member in pair.source.members.values())
+    if len(pair.operations) == 1 and (is_said or not _has_square_window(pair)):
         return pair
     names = {last_segment(pair.source.path), last_segment(pair.targets[0].path)}
     rank = len(pair.source.shapes[0])
     if names == {"kernel"} and rank == 2:  # all frameworks that call it so store (in, out)
         return _decided(pair, [operation for operation in pair.operations if not is_turned(operation)])
-    if _is_matrix(pair.source, pair.targets[0]):
+    if is_matrix(pair.source, pair.targets[0]):
         direction = _nearest_direction(pair, proofs)
         if direction is not None:
             return _decided(pair, [operation for operation in pair.operations if is_turned(operation) == direction])
@@ -129,6 +126,15 @@ def _directed(pair: Pair, proofs: Sequence[_Proof], *, is_conv_alone: bool) -> P
         layout = AsIs if names == {"kernel"} else axes.Conv
         return _decided(pair, [operation for operation in pair.operations if _has_layout(operation, layout)])
     return replace(pair, doubts=(*pair.doubts, SQUARE))
+
+
+def _has_square_window(pair: Pair) -> bool:
+    """Whether a member is a kernel of a convolution that fits several layouts: another member, such as one of a Sequential with
+    convolutions and transposed ones, proves nothing for it."""
+    target = pair.targets[0]
+    if len(pair.source.shapes[0]) < 3 or not (not target.roles or "kernel" in target.roles):
+        return False
+    return any(len(fitting_shapes(*shapes)) > 1 for shapes in zip(pair.source.shapes, target.shapes, strict=True))
 
 
 def _decided(pair: Pair, operations: Sequence[Operation]) -> Pair:
@@ -140,13 +146,16 @@ def _decided(pair: Pair, operations: Sequence[Operation]) -> Pair:
 def _nearest_direction(pair: Pair, proofs: Iterable[_Proof]) -> bool | None:
     """The direction of the matrices that lie nearest, by how many segments their names have in common; None if they differ.
 
-    GPT-2's kernels are not transposed, and its head is: what lies in the same block goes for a block.
+    GPT-2's kernels are not transposed, and its head is: what lies in the same block goes for a block, and what has nothing in
+    common with a name proves nothing for it.
     """
-    scope = tuple("*".join(pair.source.texts).split("/"))
+    *container, leaf = _container_and_leaf(pair.source)
     found: dict[int, set[bool]] = {}
     for proof in proofs:
-        if proof.leaf == scope[-1]:
-            found.setdefault(_shared(scope, proof.scope), set()).add(proof.is_turned)
+        shared = _shared(container, proof.container)
+        is_beside = shared > 0 or proof.container == tuple(container)
+        if proof.leaf == leaf and is_beside:
+            found.setdefault(shared, set()).add(proof.is_turned)
     if not found:
         return None
     directions = found[max(found)]
@@ -155,7 +164,7 @@ def _nearest_direction(pair: Pair, proofs: Iterable[_Proof]) -> bool | None:
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:
     count = 0
-    for here, there in zip(one[:-1], other[:-1], strict=False):
+    for here, there in zip(one, other, strict=False):
         if here != there:
             break
         count += 1
@@ -177,47 +186,20 @@ def _has_no_transposed_convolution(pairs: Iterable[Pair]) -> bool:
     return bool(only & {axes.Conv, AsIs}) and not only & {axes.ConvTranspose, axes.Swap}
 
 
-def _is_recurrent(pair: Pair) -> bool:
-    words = {word for family in (pair.source, *pair.targets) for word in all_words(family.path)}
-    return bool(words & _RECURRENT)
-
-
-def _may_read_flattened(pairs: Sequence[Pair], order: Mapping[str, int]) -> set[int]:
-    """The matrices whose features in may be the flattened features of a convolution, which PyTorch orders differently.
-
-    Features are clear if they are those of the convolution before, or if another matrix gives them and there is none.
-    """
-    convolutions = [pair for pair in pairs if _is_convolution_of_pytorch(pair)]
-    channels = {shape[-1] for pair in convolutions for shape in pair.targets[0].shapes}
-    given = Counter(shape[-1] for pair in pairs if _is_kernel(pair) for shape in pair.targets[0].shapes)
-    found: set[int] = set()
-    last_channels: int | None = None
-    for _, pair, before, after in sorted(_members(pairs, order), key=lambda member: member[0]):
-        if _is_convolution_of_pytorch(pair):
-            last_channels = after[-1]
-        elif _is_kernel(pair):
-            features = before[1] if is_turned(pair.operations[0]) else before[0]
-            is_first = last_channels not in (None, features)
-            is_given = given[features] > 0 or features in channels
-            is_several_times = any(features > count and features % count == 0 for count in channels)
-            if is_several_times and (is_first or not is_given):
-                found.add(id(pair))
-            last_channels = None
+def _recurrent_layers(pairs: Sequence[Pair]) -> set[str]:
+    """The layers of a target with a kernel for the input and one for the hidden state, of several gates each."""
+    shapes = {family.path: family.shapes[0] for pair in pairs for family in pair.targets}
+    found: set[str] = set()
+    for path, shape in shapes.items():
+        layer, is_hidden, _ = path.partition("/hidden/kernel")
+        if is_hidden and len(shape) == 2 and shape[1] in (3 * shape[0], 4 * shape[0]):
+            found.add(layer)
     return found
 
 
-def _members(pairs: Sequence[Pair], order: Mapping[str, int]) -> Iterator[tuple[int, Pair, Shape, Shape]]:
-    """Each array of the source: its place in it, its pair, its shape and that of its target."""
-    for pair in pairs:
-        shapes = zip(pair.source.members.values(), pair.source.shapes, pair.targets[0].shapes, strict=True)
-        for member, before, after in shapes:
-            yield order[member.path], pair, before, after
-
-
-def _is_kernel(pair: Pair) -> bool:
-    return _is_matrix(pair.source, pair.targets[0])
-
-
-def _is_convolution_of_pytorch(pair: Pair) -> bool:
-    steps = {type(step) for step in steps_of(pair.operations[0])}
-    return bool(steps & {axes.Conv, axes.ConvTranspose}) and len(pair.source.shapes[0]) > 2
+def _is_recurrent(pair: Pair, layers: set[str]) -> bool:
+    """Whether the arrays of a pair may be of an LSTM or GRU, by the words of their names or the layers of the target."""
+    if any(target.path.rsplit("/", 2)[0] in layers for target in pair.targets):
+        return True
+    words = {word for family in (pair.source, *pair.targets) for word in all_words(family.path)}
+    return bool(words & _RECURRENT)

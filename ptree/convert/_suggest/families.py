@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from ..._paths import STACKED, escape
+from ..._paths import escape
 from .._named_arrays import NamedArray, NamedArrays
 from .._operations.operation import Described
 from .name_words import layer_of, roles_of, words_of
 
-Collapse = Literal["all numbers", "numbered segments", "nothing"]
-"""Which numbers in names are collapsed: `conv*` and `layer/*`, `layer/*` alone, or none."""
-COLLAPSES: tuple[Collapse, ...] = ("all numbers", "numbered segments", "nothing")
+Collapse = Literal["all numbers", "numbered segments", "all but the last number", "nothing"]
+"""Which numbers in names are collapsed: `conv*` and `layer/*`, `layer/*` alone, the layer's in `layer/*/mlp/0`, or none."""
+COLLAPSES: tuple[Collapse, ...] = ("all numbers", "numbered segments", "all but the last number", "nothing")
 
-_NUMBERS = {
-    # a number with leading zeros is no count, and neither is `1d` of a convolution
-    "all numbers": re.compile(r"(?<!\d)(?:0|[1-9]\d{0,8})(?![\dd])"),
-    "numbered segments": re.compile(r"(?<![^/])(?:0|[1-9]\d{0,8})(?![^/])"),
-    "nothing": re.compile(r"(?!)"),
-}
+# a number with leading zeros is no count, and neither is `1d` of a convolution
+_ANY_NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d{0,8})(?![\dd])")
+_NUMBERED_SEGMENT = re.compile(r"(?<![^/])(?:0|[1-9]\d{0,8})(?![^/])")
 Numbers = tuple[int, ...]
 
 
@@ -40,6 +37,11 @@ class Family:
         """The path of the first member."""
         return next(iter(self.members.values())).path
 
+    @property
+    def template(self) -> str:
+        """Its path with `*` in the places of the numbers."""
+        return "*".join(self.texts)
+
     @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of each member."""
@@ -48,7 +50,7 @@ class Family:
     @cached_property
     def words(self) -> frozenset[str]:
         """The words of its names."""
-        return words_of("/".join(self.texts) if len(self.texts) > 1 else self.path)
+        return words_of(self.template)
 
     @cached_property
     def roles(self) -> frozenset[str]:
@@ -58,7 +60,7 @@ class Family:
     @cached_property
     def parent(self) -> str:
         """Its pattern without the name of the leaf: arrays of one layer have the same. Empty for leaves of no layer."""
-        return layer_of("*".join(self.texts))
+        return layer_of(self.template)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -101,27 +103,42 @@ def whole_arrays(arrays: NamedArrays) -> list[NamedArray]:
 
 def families_of(arrays: Iterable[NamedArray], collapse: Collapse) -> list[Family]:
     """The families of arrays; a number that is the same in all members is part of the texts."""
-    groups: dict[tuple[str, ...], list[NamedArray]] = {}
-    number = _NUMBERS[collapse]
+    groups: dict[tuple[object, ...], dict[Numbers, NamedArray]] = {}
     for array in arrays:
+        numbers, texts = _apart(array.path, collapse)
         # an array of another rank is another kind of array
-        rank = str(len(described_of(array).shape))
-        groups.setdefault((rank, *number.split(array.path)), []).append(array)
-    return [_family([*texts], members, number) for (_, *texts), members in groups.items()]
+        rank = len(described_of(array).shape)
+        groups.setdefault((rank, texts), {})[numbers] = array
+    return [_family(texts, members) for (_, texts), members in groups.items()]  # pyright: ignore[reportArgumentType]
 
 
-def _family(texts: list[str], arrays: Sequence[NamedArray], number: re.Pattern[str]) -> Family:
-    numbers = [tuple(map(int, number.findall(array.path))) for array in arrays]
-    first = numbers[0]
-    varying = [at for at in range(len(first)) if any(other[at] != first[at] for other in numbers)]
+def _apart(path: str, collapse: Collapse) -> tuple[Numbers, tuple[str, ...]]:
+    """The numbers in a path that are collapsed, and the texts around them."""
+    if collapse == "nothing":
+        return (), (path,)
+    pattern = _NUMBERED_SEGMENT if collapse == "numbered segments" else _ANY_NUMBER
+    found = [*pattern.finditer(path)]
+    if collapse == "all but the last number":
+        found = found[:-1]
+    texts: list[str] = []
+    begin = 0
+    for match in found:
+        texts.append(path[begin : match.start()])
+        begin = match.end()
+    return tuple(int(match[0]) for match in found), (*texts, path[begin:])
+
+
+def _family(texts: tuple[str, ...], members: Mapping[Numbers, NamedArray]) -> Family:
+    first = next(iter(members))
+    varying = [at for at in range(len(first)) if any(other[at] != first[at] for other in members)]
     joined: list[str] = [texts[0]]
     for at, text in enumerate(texts[1:]):
         if at in varying:
             joined.append(text)
         else:
             joined[-1] += f"{first[at]}{text}"
-    members = {tuple(found[at] for at in varying): array for found, array in zip(numbers, arrays, strict=True)}
-    return Family(tuple(joined), dict(sorted(members.items())))
+    kept = {tuple(numbers[at] for at in varying): array for numbers, array in members.items()}
+    return Family(tuple(joined), dict(sorted(kept.items())))
 
 
 def offsets(source: Family, target: Family) -> Numbers | None:
@@ -161,8 +178,3 @@ def _choices(values: Sequence[int]) -> str:
     if len(values) > 1 and values[-1] - values[0] == len(values) - 1:
         return f"{{{values[0]}..{values[-1]}}}"
     return f"{{{','.join(map(str, values))}}}"
-
-
-def is_stacked(array: NamedArray) -> bool:
-    """Whether an array is a layer of a stack."""
-    return STACKED in array.same_as.split("/")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from math import prod
+
+import numpy as np
 
 from .._operations import axes
 from .._operations.operation import AsIs, Operation, chain
@@ -11,6 +14,7 @@ from .._operations.public import heads
 from .families import Family
 
 Shape = tuple[int, ...]
+_MOST_COMPARED = 1 << 16
 
 
 def fitting(source: Family, target: Family) -> list[Operation]:
@@ -29,12 +33,28 @@ def fitting(source: Family, target: Family) -> list[Operation]:
 def _fitting_cached(before: Shape, after: Shape, is_kernel: bool) -> tuple[Operation, ...]:
     found: dict[Operation, None] = {}
     for operation in _candidates(before, after, is_kernel):
-        found.setdefault(operation)
+        if not any(_do_the_same(operation, other, before) for other in found):
+            found.setdefault(operation)
     return tuple(found)
+
+
+def _do_the_same(one: Operation, other: Operation, shape: Shape) -> bool:
+    """Whether two operations give the same array, as of a matrix with one row; large arrays are not compared."""
+    if one == other:
+        return True
+    if prod(shape) > _MOST_COMPARED:
+        return False
+    numbers = np.arange(prod(shape)).reshape(shape)
+    return np.array_equal(one.apply([numbers])[0], other.apply([numbers])[0])
 
 
 def _between(before: Shape, after: Shape, is_kernel: bool) -> list[Operation]:
     return [*_fitting_cached(before, after, is_kernel)]
+
+
+def fitting_shapes(before: Shape, after: Shape) -> list[Operation]:
+    """The operations that make a kernel of one shape have another."""
+    return _between(before, after, is_kernel=True)
 
 
 def _candidates(before: Shape, after: Shape, is_kernel: bool) -> Iterator[Operation]:

@@ -17,7 +17,7 @@ from .fused import fused_operations, fused_targets, is_in_known_order
 from .name_words import likeness, may_be_same_role
 
 Reason = Literal["shape", "name"]
-_LEAST_LIKENESS = 0.5
+_LEAST_LIKENESS = 0.35
 _LEAST_LEAD = 0.15
 _LEAST_LIKENESS_OF_THE_LAST = 0.25
 # Pairs of families of one size that are compared; of more, only names of the same words are.

@@ -9,7 +9,16 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 # Each set holds other words for its key.
 _SYNONYMS = {
-    "attention": {"attn", "att", "mha", "self_attn", "selfattention"},
+    "attention": {
+        "attn",
+        "att",
+        "mha",
+        "self_attn",
+        "selfattention",
+        "multiheadattention",
+        "multi_head_attention",
+        "multiheaddotproductattention",
+    },
     "query": {"q"},
     "key": {"k"},
     "value": {"v"},
@@ -56,6 +65,8 @@ _ROLES = {
     "embeddings": {"embedding"},
     "table": {"embedding"},
 }
+_COUNTER = re.compile(r"_?[\d*]+$")
+"""The counter of a name such as Flax's `LayerNorm_0`."""
 _FLAT_ENDING = re.compile(r"_(weight|bias|gamma|beta|running_mean|running_var|moving_mean|moving_var)$")
 """The leaf's part of a name such as Gluon's `dense0_weight`."""
 
@@ -95,7 +106,7 @@ def words_of(path: str) -> frozenset[str]:
         layer_path = _without_role(path)
     words: set[str] = set()
     for segment in layer_path.split("/"):
-        whole = segment.lower()
+        whole = _COUNTER.sub("", segment.lower())
         if whole in _CANONICAL:  # `LayerNorm` says nothing of a layer
             words.add(_CANONICAL[whole])
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..._tree import PyTree
+from ...files._kernels import fits_both_layouts
 from .._named_arrays import NamedArrays
 from .._operations.operation import AsIs, Operation
 from .._table.names import NamePattern
@@ -16,6 +17,7 @@ from .name_words import last_segment
 from .suggestion import SuggestedRow
 
 CHOICE = "shapes and names do not tell which one"
+ONLY_ONE = "only this one fits, and the names do not tell that it is meant"
 
 
 class RowWriter:
@@ -38,7 +40,8 @@ class RowWriter:
 
     def undecided(self, pairs: Sequence[Pair]) -> SuggestedRow:
         """The pairs of one source as a row, with the others as its alternatives."""
-        rows = [self._row(pair, operation, (CHOICE,)) for pair in pairs for operation in pair.operations]
+        doubt = CHOICE if len(pairs) > 1 else ONLY_ONE
+        rows = [self._row(pair, operation, (doubt,)) for pair in pairs for operation in pair.operations]
         first, *others = rows
         return SuggestedRow(
             first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.says_operation
@@ -78,11 +81,13 @@ def _bucket(path: str) -> tuple[int, str]:
 
 
 def _says_operation(pair: Pair, operation: Operation) -> bool:
-    """Whether a row says its operation: also `as_is`, of a matrix that has another name on either side."""
+    """Whether a row says its operation: also `as_is`, of a kernel that has another name in the source."""
     if not isinstance(operation, AsIs):
         return True
-    is_same_name = last_segment(pair.source.path) == last_segment(pair.targets[0].path)
-    return len(pair.source.shapes[0]) > 1 and not is_same_name
+    target = pair.targets[0]
+    if last_segment(pair.source.path) == last_segment(target.path) or len(target.shapes[0]) < 2:
+        return False
+    return "kernel" in target.roles or (not target.roles and any(map(fits_both_layouts, target.shapes)))
 
 
 def wrong_rows(pairs: Sequence[Pair], rows: Sequence[SuggestedRow], arrays: NamedArrays, like: PyTree) -> set[int]:
