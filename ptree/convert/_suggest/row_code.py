@@ -49,13 +49,17 @@ def _literal(name: str) -> str:
     return printable(text if has_quotes else f'"{text[1:-1]}"')
 
 
-def comment(text: str, width: int, *, indent: str = INDENT) -> list[str]:
+def comment(text: str, width: int, *, indent: str = INDENT, mark: str = "#") -> list[str]:
     """A sentence as lines of comments."""
-    start = f"{indent}# "
+    start = f"{indent}{mark} "
     return textwrap.wrap(
-        text, max(width, len(start) + 12), initial_indent=start, subsequent_indent=start,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+        text,
+        max(width, len(start) + 12),
+        initial_indent=start,
+        subsequent_indent=start,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def commented(lines: Sequence[str], *, indent: str = INDENT) -> list[str]:

@@ -85,12 +85,13 @@ def _lines_of(row: SuggestedRow, width: int) -> list[str]:
     """A certain row as code; of a doubtful one its doubts, and each of the rows that may be right, as comments."""
     if not row.doubts:
         return [f"{INDENT}{line}" for line in _code_of(row, width - len(INDENT))]
-    lines = [line for doubt in row.doubts for line in comment(f"? {doubt}", width)]
+    # two marks: sentences are comments still when the code below is uncommented
+    lines = [line for doubt in row.doubts for line in comment(doubt, width, mark="##")]
     for choice in (row, *row.alternatives)[:_MOST_CHOICES]:
         lines += commented(_code_of(choice, width - len(INDENT) - 2))
     more = 1 + len(row.alternatives) - _MOST_CHOICES
     if more > 0:
-        lines += comment(f"... and {more} more", width)
+        lines += comment(f"and {more} more", width, mark="##")
     return lines
 
 
