@@ -182,6 +182,8 @@ class _Edges:
     """The pairs of one family, with how alike their names are."""
 
     pairs: list[tuple[float, Pair]] = field(default_factory=list)
+    rivals: list[tuple[float, Family]] = field(default_factory=list)
+    """Families of the other side with arrays of the same size that make no pair, as there are more or fewer of them."""
 
     def preferred(self, decided: set[int]) -> list[Pair]:
         """The pair whose names are clearly most alike, alone; nothing where there is none."""
@@ -190,13 +192,27 @@ class _Edges:
             return []
         first, *others = nlargest(2, open_ones)
         score, at = first
+        pair = self.pairs[at][1]
         lead = score - others[0][0] if others else score
-        is_clear = score >= _LEAST_LIKENESS and lead >= _LEAST_LEAD
-        return [self.pairs[at][1]] if is_clear else []
+        lead_of_rivals = score - max(self._open_rivals(decided), default=0.0)
+        least_of_rivals = _LEAST_LEAD if _is_single(pair) else 0.0
+        is_clear = score >= _LEAST_LIKENESS and lead >= _LEAST_LEAD and lead_of_rivals >= least_of_rivals
+        return [pair] if is_clear else []
 
-    def is_single(self, decided: set[int]) -> bool:
-        """Whether one pair is left."""
-        return sum(_is_open(pair, decided) for _, pair in self.pairs) == 1
+    def is_last(self, pair: Pair, decided: set[int]) -> bool:
+        """Whether this pair alone is left; of single arrays also no rival."""
+        if _is_single(pair) and self._open_rivals(decided):
+            return False
+        return sum(_is_open(other, decided) for _, other in self.pairs) == 1
+
+    def _open_rivals(self, decided: set[int]) -> list[float]:
+        """How alike the names of those rivals are that are not matched yet."""
+        return [score for score, rival in self.rivals if id(rival) not in decided]
+
+
+def _is_single(pair: Pair) -> bool:
+    """Whether a pair is of single arrays, so that no numbers of names correspond."""
+    return len(pair.source.members) == 1
 
 
 def _layers_of(pair: Pair) -> tuple[str, str]:
@@ -220,9 +236,31 @@ class _Round:
             score = _likeness_of(pair, self._weights)
             for family in (pair.source, pair.targets[0]):
                 self._edges.setdefault(id(family), _Edges()).pairs.append((score, pair))
+        self._add_rivals(sources, targets)
         self._decided: set[int] = set()
         self._layers = {_layers_of(pair) for pair in before if len(pair.targets) == 1}
         self._found: list[Pair] = []
+
+    def _add_rivals(self, sources: Sequence[Family], targets: Sequence[Family]) -> None:
+        """Note for each family those of the other side that have arrays of its sizes in another number."""
+        for family in (*sources, *targets):
+            self._edges.setdefault(id(family), _Edges())
+        by_size: dict[int, list[Family]] = {}
+        for target in targets:
+            for size in {*target.sizes}:
+                by_size.setdefault(size, []).append(target)
+        for source in sources:
+            count = sum(len(by_size.get(size, ())) for size in {*source.sizes})
+            if count * len(sources) > _MOST_PAIRS:
+                continue  # so many are compared by equal words alone
+            others = {id(target): target for size in {*source.sizes} for target in by_size.get(size, ())}
+            for target in others.values():
+                is_pair = len(source.members) == len(target.members) and len(source.texts) == len(target.texts)
+                if is_pair or not may_be_same_role(source.roles, target.roles):
+                    continue
+                score = likeness(source.words, target.words, self._weights)
+                self._edges[id(source)].rivals.append((score, target))
+                self._edges[id(target)].rivals.append((score, source))
 
     def decided(self) -> list[Pair]:
         """The pairs that are certain."""
@@ -271,7 +309,7 @@ class _Round:
             if not _is_open(pair, self._decided):
                 continue
             edges = [self._edges[id(family)] for family in (pair.source, pair.targets[0])]
-            is_last = all(edge.is_single(self._decided) for edge in edges)
+            is_last = all(edge.is_last(pair, self._decided) for edge in edges)
             if is_last and _likeness_of(pair, self._weights) >= _LEAST_LIKENESS_OF_THE_LAST:
                 found.append(pair)
         return found
