@@ -54,11 +54,12 @@ def _is_weight_as_kernel(saved: SavedTree, leaf: StoredLeaf, path: str) -> bool:
 
 
 def fits_both_layouts(shape: Sequence[int]) -> bool:
-    """Whether a kernel of this shape would have the same shape in PyTorch, of a Linear, a convolution or a transposed one."""
+    """Whether a kernel of this shape would have the same shape in PyTorch, of a Linear, a convolution, a transposed one or experts."""
     if len(shape) < 2:
         return False
     first, second, *spatial = shape
     layouts = [(*spatial, second, first)]
     if spatial:
         layouts.append((*spatial, first, second))
+        layouts.append((*shape[:-2], shape[-1], shape[-2]))  # matrices of several experts, each transposed
     return tuple(shape) in layouts

@@ -143,13 +143,11 @@ class Chain(Operation):
 
 
 def chain(*operations: Operation) -> Operation:
-    """Operations one after the other, as one; `as_is` is left out."""
+    """Operations one after the other, as one. `as_is` stays, but once: it says of a square kernel that it is not transposed."""
     steps: list[Operation] = []
     for operation in operations:
-        if isinstance(operation, Chain):
-            steps += operation.steps
-        elif not isinstance(operation, AsIs):
-            steps.append(operation)
+        added = operation.steps if isinstance(operation, Chain) else (operation,)
+        steps += [step for step in added if not (isinstance(step, AsIs) and step in steps)]
     if not steps:
         return AsIs()
     return steps[0] if len(steps) == 1 else Chain(tuple(steps))

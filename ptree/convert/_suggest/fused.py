@@ -54,11 +54,7 @@ def _projection_in(template: str) -> tuple[str, str] | None:
 
 def _are_parallel(families: Sequence[Family]) -> bool:
     """Whether the members have the same numbers, and features in and size of a head are the same."""
-    first = families[0]
-    for family in families[1:]:
-        if [*family.members] != [*first.members]:
-            return False
-    return True
+    return all([*family.members] == [*families[0].members] for family in families[1:])
 
 
 def fused_operations(source: Family, targets: FusedTargets) -> list[Operation]:
