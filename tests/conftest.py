@@ -28,6 +28,7 @@ settings.load_profile("short")
 
 # tests in a browser; where it must be there, as in CI, they fail without one
 collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/test_report_page.py"]
+collect_ignore_glob = ["*/samples/*.py"]  # run with frameworks that are not installed here, to write the samples
 
 
 def pytest_configure(config):

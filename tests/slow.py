@@ -1,6 +1,11 @@
 """The names of tests that take seconds, which `pytest -m "not slow"` leaves out, with all that they are parametrised by."""
 
 SLOW = {
+    # files of other frameworks, which Keras builds a model for, or which are damaged in many ways
+    "test_a_whole_model_is_loaded_from_a_copy",
+    "test_changed_files",
+    "test_names_and_values_are_keras_own_for_layers_of_all_kinds",
+    "test_the_optimizer_comes_last_and_apart",
     # looking at a model before training, and drawing, each with many compilations or pictures
     "test_a_layer_that_is_used_twice_has_two_rows_and_tokens_have_no_size",
     "test_a_model_runs_as_in_training",
@@ -106,4 +111,19 @@ SLOW = {
     "test_every_changed_byte_is_an_error_or_of_no_account",
     "test_hostile_files_need_little_memory",
     "test_torchscript_is_refused",
+    # programs that are run in another process
+    "test_a_program_runs_where_ptree_cannot_be_imported",
+    "test_a_users_own_export_over_trees_is_read_in_a_new_process_with_ptree",
+    "test_a_function_of_linen",
+    # functions exported as ONNX, each run in onnxruntime and compiled by JAX
+    "test_a_gpt_with_a_tied_head",
+    "test_a_sentence_encoder",
+    "test_decoding_with_a_cache",
+    "test_equinox",
+    "test_flax_linen",
+    "test_flax_nnx",
+    "test_haiku",
+    "test_layers_with_open_sizes",
+    "test_repeated_blocks",
+    "test_sequences_of_different_lengths",
 }

@@ -44,6 +44,8 @@ class ForeignFile(ABC):
     """Another name of the very same numbers, which are once in the file -> the name in `arrays`."""
     metadata: dict[str, str]
     """Numbers and strings beside the arrays, such as an epoch, by name."""
+    verify: bool = True
+    """Whether arrays that are read whole are compared with checksums, where the format has them."""
 
     def read(self, name: str) -> np.ndarray:
         """Read an array whole; it is mapped memory of the file, not to be written to, or new memory.

@@ -178,7 +178,7 @@ _OTHERS = (
         )
         for protocol in (2, 3, 4, 5)
     ],
-    (b"PK", "it is a zip archive that is cut short or damaged, or of no program that ptree knows"),
+    (b"PK", "it is a zip archive that is empty, cut short or damaged"),
     (b"\x93NUMPY", "it is an .npy file with a single array: open it with numpy.load"),
     (b"version https://git-lfs", "it is a pointer of Git LFS, in the place of the file: `git lfs pull` fetches that"),
     (b"<!DOCTYPE html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
@@ -197,8 +197,13 @@ def _matching(candidate: Candidate) -> Format | None:
     return next((form for form in FORMATS if form.matches(candidate)), None)
 
 
-def open_foreign(path: str | os.PathLike[str]) -> ForeignFile:
+def open_foreign(path: str | os.PathLike[str], *, verify: bool = True) -> ForeignFile:
     """Open a file of another framework; names, shapes and dtypes are there at once, and numbers are read when asked for.
+
+    Args:
+        path: the file.
+        verify: compare arrays that are read whole with checksums, where the format has them: at 4 GB a second it takes twice
+            as long as to copy them.
 
     Raises:
         FileError: a format that is not read, or a damaged file.
@@ -208,20 +213,25 @@ def open_foreign(path: str | os.PathLike[str]) -> ForeignFile:
     candidate = Candidate(text)
     form = _matching(candidate)
     if form is not None:
-        return form.open(text)
+        file = form.open(text)
+        file.verify = verify
+        return file
     if not os.path.exists(text):
         raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
-    raise FileError(f"cannot read {quoted(text)}: {why_not_read(candidate)}")
+    problem = why_not_read(candidate) or "it is of no format that ptree reads"
+    raise FileError(f"cannot read {quoted(text)}: {problem}")
 
 
 def why_not_read(candidate: Candidate) -> str:
-    """Say of what kind a file is that no reader matches, and what to do with it."""
+    """Say of what kind a file is that no reader matches, and what to do with it; "" where its first bytes do not tell."""
+    if candidate.zip_members:
+        return "it is a zip archive without an array of NumPy or a tensor of PyTorch in it"
     for mark, problem in _OTHERS:
         if candidate.first_bytes.startswith(mark):
             return problem
     if os.path.isfile(candidate.path) and not candidate.first_bytes:
         return "it is empty"
-    return "it is of no format that ptree reads"
+    return ""
 
 
 def _nearest_file(path: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import ModuleType
@@ -65,11 +65,20 @@ class _Tensor:
 class GgufFile(PlacedFile):
     """An open GGUF file; quantised tensors are float32, computed when they are read."""
 
-    quantised: Mapping[str, int]
-    """The kind of the numbers of each quantised tensor."""
+    def __init__(
+        self,
+        file: FileBytes,
+        arrays: Mapping[str, ForeignArray],
+        places: Mapping[str, Sequence[Place]],
+        *,
+        quantised: Mapping[str, int],
+        metadata: Mapping[str, str],
+    ):
+        super().__init__(file.path, "GGUF", arrays, places, files=[file], metadata=metadata)
+        self._quantised = quantised
 
     def _run(self, array: ForeignArray, first: int, count: int) -> np.ndarray:
-        if array.name not in self.quantised:
+        if array.name not in self._quantised:
             return super()._run(array, first, count)
         gguf = gguf_module()
         kind, block, block_bytes = self._blocks(gguf, array)
@@ -93,7 +102,7 @@ class GgufFile(PlacedFile):
 
     def _blocks(self, gguf: ModuleType, array: ForeignArray) -> tuple[object, int, int]:
         """How a tensor is quantised: the kind, and the numbers and the bytes of a block."""
-        code = self.quantised[array.name]
+        code = self._quantised[array.name]
         try:
             kind = gguf.GGMLQuantizationType(code)
             block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
@@ -173,9 +182,8 @@ def _file_of(file: FileBytes, start: int, tensors: list[_Tensor], metadata: Mapp
         file.check_range(start + tensor.offset, nbytes, f"the array {quoted(tensor.name)}")
         arrays[tensor.name] = ForeignArray(tensor.name, tensor.shape, dtype)
         places[tensor.name] = [Place(file, start + tensor.offset, nbytes)]
-    opened = GgufFile(file.path, "GGUF", arrays, places, files=[file], metadata=metadata)
-    opened.quantised = {tensor.name: tensor.code for tensor in tensors if tensor.code not in _DTYPES}
-    return opened
+    quantised = {tensor.name: tensor.code for tensor in tensors if tensor.code not in _DTYPES}
+    return GgufFile(file, arrays, places, quantised=quantised, metadata=metadata)
 
 
 def _named_value(cursor: Cursor) -> tuple[str, str]:

@@ -34,7 +34,8 @@ def open_h5_file(path: str) -> Hdf5File:
     """Open an HDF5 file: of Keras 3, of Keras 2, or of any other program, whose arrays are named by their paths.
 
     In a `.weights.h5` of Keras 3 names are those of its groups, `layers/dense/vars/0`: it has no others. In a file of Keras 2
-    they are `hidden/kernel`. Those of the optimizer come last, under `optimizer/`.
+    they are `hidden/kernel`. Those of the optimizer come last, under `optimizer/`. The library of HDF5 is known to crash on some
+    damaged files: open those that nobody you trust has written in a process of its own.
 
     Raises:
         FileError: h5py is not installed, the file is damaged, or there is no array in it.

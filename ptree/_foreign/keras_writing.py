@@ -132,6 +132,7 @@ def write_keras_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.nd
         )
     check_arrays(arrays, [*_DTYPES, _BFLOAT16], "HDF5")
     with _new_h5(target_path(path)) as file:
+        file.create_group("vars")  # of the model itself: Keras 2 expects it
         for name, array in arrays.items():
             if array.dtype == _BFLOAT16:
                 file.create_dataset(name, data=np.ascontiguousarray(array).view("V2"))

@@ -8,7 +8,7 @@ and the byte order (2).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -67,13 +67,25 @@ class _Entry:
 class TensorflowFile(PlacedFile):
     """An open checkpoint, whose arrays are compared with their checksums when they are read whole."""
 
-    checksums: Mapping[str, int]
+    def __init__(
+        self,
+        path: str,
+        arrays: Mapping[str, ForeignArray],
+        places: Mapping[str, Sequence[Place]],
+        *,
+        files: Sequence[FileBytes],
+        checksums: Mapping[str, int],
+    ):
+        super().__init__(path, "TensorFlow checkpoint", arrays, places, files=files)
+        self._checksums = checksums
 
     def _read(self, array: ForeignArray) -> np.ndarray:
         numbers = super()._read(array)
+        if not self.verify:
+            return numbers
         is_big_endian = any(place.is_big_endian for place in self._places[array.name])
         stored = numbers.byteswap() if is_big_endian else numbers
-        if masked_crc32c(stored) != self.checksums[array.name]:
+        if masked_crc32c(stored) != self._checksums[array.name]:
             raise FileError(
                 f"cannot read {quoted(array.name)} in {quoted(self.path)}: it does not have its checksum",
                 is_damage=True,
@@ -213,9 +225,8 @@ def _opened(index: str, header: _Bundle, entries: Mapping[str, _Entry]) -> Tenso
         name: [Place(files[entry.shard], entry.offset, entry.size, header.is_big_endian)]
         for name, entry in entries.items()
     }
-    opened = TensorflowFile(index, "TensorFlow checkpoint", arrays, places, files=list(files.values()))
-    opened.checksums = {name: entry.checksum for name, entry in entries.items()}
-    return opened
+    checksums = {name: entry.checksum for name, entry in entries.items()}
+    return TensorflowFile(index, arrays, places, files=list(files.values()), checksums=checksums)
 
 
 def _shard_path(beginning: str, shard: int, count: int) -> str:

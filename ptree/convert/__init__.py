@@ -1,6 +1,7 @@
 """In from other frameworks, out to other software: tables of names and operations, files, proof by numbers, exports.
 
-This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks.
+This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks,
+and on `look`, which writes results to terminals and JSON.
 """
 
 # files of other frameworks
@@ -9,6 +10,7 @@ from ._files import write as write  # named arrays as a file
 
 # isort: split
 # a conversion, planned, applied and inverted
+from ._layouts.layer_table import layer_table as layer_table  # the table of a model of layers and another framework
 from ._table.plan import Plan as Plan  # what a table would do
 from ._table.table import Table as Table  # names of a source -> names of a target
 
@@ -30,6 +32,7 @@ from ._operations.public import conv_transpose as conv_transpose  # (in, out, *w
 from ._operations.public import depthwise as depthwise  # (*window, in, multiplier) -> (*window, 1, in * multiplier)
 from ._operations.public import expand as expand  # a further axis of size 1
 from ._operations.public import fill as fill  # left out, and a constant on the way back
+from ._operations.public import first as first  # of arrays that hold the same; one way
 from ._operations.public import flatten_order as flatten_order  # rows that read flattened features, in another order
 from ._operations.public import flip as flip  # numbers along axes in reverse
 from ._operations.public import gates as gates  # equal parts of an axis in another order
@@ -39,6 +42,7 @@ from ._operations.public import merge_axes as merge_axes  # several axes as one
 from ._operations.public import permute as permute  # axes in another order
 from ._operations.public import repeat as repeat  # each number several times
 from ._operations.public import reshape as reshape  # another shape, both said
+from ._operations.public import shared_bias as shared_bias  # one bias for the two of a GRU
 from ._operations.public import split as split  # one array as several
 from ._operations.public import split_axis as split_axis  # one axis as several
 from ._operations.public import squeeze as squeeze  # without an axis of size 1
@@ -46,5 +50,18 @@ from ._operations.public import stack as stack  # arrays of one shape along a ne
 from ._operations.public import summed as summed  # the sum of several arrays; one way
 from ._operations.public import swap as swap  # two axes in each other's place
 from ._operations.public import unstack as unstack  # the inverse of stack
+from ._operations.public import unsummed as unsummed  # an array, and zeros whose sum with it it is
 from ._operations.public import weight_norm as weight_norm  # g * v / ||v||; one way
 from ._operations.public import zero_fill as zero_fill  # an array, and zeros of its shape
+from ._operations.public import zero_part as zero_part  # a further part of zeros along an axis
+
+# isort: split
+# proof by numbers, and out to other software
+from ._onnx.to_onnx import OnnxFile as OnnxFile  # what to_onnx wrote
+from ._onnx.to_onnx import to_onnx as to_onnx  # a function for any software that runs ONNX
+from ._stablehlo.to_stablehlo import StableHlo as StableHlo  # what to_stablehlo wrote
+from ._stablehlo.to_stablehlo import to_stablehlo as to_stablehlo  # a function for any process with JAX
+from ._verify.comparison import Comparison as Comparison  # one value of the source beside ours
+from ._verify.verification import Verification as Verification  # what verify found
+from ._verify.verification import VerificationError as VerificationError  # the error of Verification.check
+from ._verify.verify import verify as verify  # both functions on the same inputs

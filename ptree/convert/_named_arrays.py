@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .._words import describe, quoted
 from ..files._kinds import is_static, unsaved
 from ..files._open import File
 from ..files._open_leaf import OpenAlias, OpenLeaf
+from ._framework_states import framework_state
 from ._operations.operation import Described
 
 
@@ -89,22 +89,12 @@ def named_arrays(source: PyTree) -> NamedArrays:
         return source
     if isinstance(source, ForeignFile):
         return NamedArrays(_of_foreign_file(source), quoted(source.path))
-    source = _state_of_module(source)
     title = quoted(source.path) if isinstance(source, File) else f"a {type(source).__name__}"
-    leaves = _leaves_of(source)
+    state = framework_state(source)
+    leaves = _leaves_of(source if state is None else dict(state.arrays()))
     if not leaves:
         raise StructureError(f"there is no array in the source: {describe(source)}")
     return NamedArrays(_of_leaves(leaves), title)
-
-
-def _state_of_module(source: PyTree) -> PyTree:
-    """The named arrays that a module of PyTorch or Keras states itself; any other source as it is."""
-    torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
-    if torch is not None and isinstance(source, torch.nn.Module):
-        return source.state_dict()
-    if keras is not None and isinstance(source, keras.Model):
-        return {variable.path: np.asarray(variable.value) for variable in source.variables}
-    return source
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class ForeignTree(SavedTree, Mapping[str, "ForeignLeaf"]):
 
     is_foreign = True
 
-    def __init__(self, path: str, *, mmap: bool = False):
-        self._file = open_foreign(path)
+    def __init__(self, path: str, *, verify: bool = True, mmap: bool = False):
+        self._file = open_foreign(path, verify=verify)
         self._is_mapped = mmap
         self.path, self.metadata = self._file.path, self._file.metadata
         self.leaves = {name: _stored(array) for name, array in self._file.arrays.items()}

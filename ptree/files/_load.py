@@ -141,7 +141,7 @@ def load_report(
     if isinstance(like, (str, os.PathLike)):
         raise FileError(f"load(path, like): like= is a tree, and select= takes a pattern; got {quoted(like)}")
     compare = _compared(verify, mmap)
-    with closing(_open_saved(name, verify is not False, mmap)) as saved:
+    with closing(_open_saved(name, verify is not False, mmap, compare)) as saved:
         content = _content(saved, compare)
         chosen = _chosen(content.tree, select, rename)
         with _prefixed(f"cannot load {name!r}"):
@@ -172,12 +172,12 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
     return "whole leaves"
 
 
-def _open_saved(path: str, verify: bool, mmap: bool) -> SavedTree:
+def _open_saved(path: str, verify: bool, mmap: bool, compare: Compare) -> SavedTree:
     """Open the tree that is saved at a path: one file, shards, a file of another framework, or a checkpoint by Orbax."""
     if not (is_orbax(path) or is_tree_of_orbax(path)):
         refuse_folder_of_checkpoints(path)
         if is_foreign_file(path):
-            return ForeignTree(path, mmap=mmap)
+            return ForeignTree(path, verify=compare != "no leaves", mmap=mmap)
         return File(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")

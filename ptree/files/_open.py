@@ -64,7 +64,7 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     """
     text = checked_path(path, "open(path)")
     if is_foreign_file(text):
-        return ForeignTree(text, mmap=mmap)
+        return ForeignTree(text, verify=verify, mmap=mmap)
     return File(text, verify=verify, mmap=mmap)
 
 

@@ -40,11 +40,6 @@ def refused(capsys, *arguments):
 # ----------------------------------------------------------------------------- what is no file of parameters
 
 
-def torch_archive(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("model/data.pkl", pickle.dumps({"w": 1}))
-
-
 def other_archive(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<w/>")
@@ -53,11 +48,10 @@ def other_archive(path):
 @pytest.mark.parametrize(
     ("write", "why"),
     [
-        (torch_archive, "a pickle, such as PyTorch writes"),
         (other_archive, "a zip archive without an array of NumPy"),
-        (lambda path: path.write_bytes(pickle.dumps({"w": 1}, protocol=2)), "a pickle, such as PyTorch writes"),
-        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "an HDF5 file"),
-        (lambda path: path.write_bytes(b"GGUF" + bytes(100)), "a GGUF file"),
+        (lambda path: path.write_bytes(pickle.dumps({"w": 1}, protocol=2)), "a pickle that torch.save did not write"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "it is no whole HDF5 file"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(100)), "version 0 of GGUF, which is not read"),
         (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00" + bytes(100)), "an .npy file"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     ],

@@ -53,6 +53,9 @@ CASES = {
     "cast": (c.cast("float16", "float32"), [numbers(4, dtype="float16")]),
     "cast up": (c.cast("bfloat16", "float32"), [numbers(4, dtype=BF16)]),
     "zero_fill": (c.zero_fill(), [numbers(4)]),
+    "zero_part": (c.zero_part(3), [numbers(6)]),
+    "unsummed": (c.unsummed(3), [numbers(4)]),
+    "shared_bias": (c.shared_bias(3, 1), [numbers(8)]),
     "chain": (c.split(3) >> c.linear >> c.heads(2), [numbers(12, 5)]),
     "chain that joins": (c.linear >> c.concatenate(2, axis=-1), [numbers(3, 2), numbers(3, 2)]),
 }
@@ -108,6 +111,9 @@ def test_one_way_operations_say_so_and_give_back_what_is_equivalent():
     np.testing.assert_array_equal(total, one + other)
     np.testing.assert_array_equal(sum(c.summed().inverse.apply([total])), one + other)
     assert c.summed().is_one_way
+    assert c.summed(3).inverse.inverse == c.summed(3)
+    assert c.first().is_one_way
+    assert c.first(3).inverse.apply([one])[2] is one
     assert (c.linear >> c.weight_norm()).is_one_way
     assert c.fill(0).is_one_way
     assert c.cast("float32", "bfloat16").is_one_way
@@ -179,3 +185,18 @@ def test_options_that_make_no_sense_are_refused():
     ):  # fmt: skip
         with pytest.raises(pt.PatternError):
             make().apply([numbers(2)])
+
+
+def test_biases_of_a_gru_are_shared_but_for_the_gate_that_the_reset_gate_multiplies():
+    of_input, of_state = numbers(6), 10 * numbers(6)
+    (shared,) = c.shared_bias(3, 1).inverse.apply([of_input, of_state])
+    np.testing.assert_array_equal(shared, [11, 22, 33, 44, 5, 6, 50, 60])
+    one, other = c.shared_bias(3, 1).apply([shared])
+    np.testing.assert_array_equal(one + other, [11, 22, 33, 44, 55, 66])
+    np.testing.assert_array_equal(other, [0, 0, 0, 0, 50, 60])
+    assert c.shared_bias(3, 1).inverse.is_one_way
+    assert not c.shared_bias(3, 1).is_one_way
+    with pytest.raises(MisfitError, match="the last of 4 parts is not zero"):
+        (c.zero_part(3) >> c.shared_bias(3, 1)).inverse.apply([of_input, of_state])
+    with pytest.raises(MisfitError, match="two biases of one shape"):
+        c.shared_bias(3, 1).inverse.outcome([Described((6,), of_input.dtype), Described((3,), of_input.dtype)])

@@ -148,7 +148,7 @@ def test_bfloat16_both_ways(tmp_path):
     kernel = arrays["layers/dense/vars/0"]
     assert kernel.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(kernel, np.asarray(small.weights[0].value))
-    doubled = {name: array * 2 for name, array in arrays.items()}
+    doubled = {name: (array * 2).astype(array.dtype) for name, array in arrays.items()}
     write_keras_weights(tmp_path / "b.weights.h5", doubled)
     update_keras(tmp_path / "c.weights.h5", tmp_path / "a.weights.h5", doubled)
     for file in ("b.weights.h5", "c.weights.h5"):
@@ -159,7 +159,7 @@ def test_bfloat16_both_ways(tmp_path):
 def test_names_in_attributes_that_keras_splits(tmp_path):
     from keras.src.legacy.saving.legacy_h5_format import save_attributes_to_hdf5_group as save_attributes
 
-    names = [f"layer_{at:04d}" + "x" * 200 for at in range(400)]
+    names = [f"layer_{at:04d}" + "x" * 2000 for at in range(40)]
     with h5py.File(tmp_path / "a.h5", "w") as file:
         save_attributes(file, "layer_names", [name.encode() for name in names])
         assert "layer_names" not in file.attrs

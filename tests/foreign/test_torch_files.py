@@ -11,12 +11,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 from ptree import FileError, PathError
 from ptree._foreign import open_foreign
 from ptree._foreign.torch_dtypes import TORCH_NAMES
 from ptree._foreign.torch_write import write_torch
+
+torch = pytest.importorskip("torch")
 
 FORMATS = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 READ_DTYPES = [getattr(torch, name) for name in TORCH_NAMES.values()]

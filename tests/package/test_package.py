@@ -124,7 +124,11 @@ def test_what_is_imported_is_what_is_required():
     assert {name for name, inner in foreign if not inner} <= required
     assert required <= {name for name, _ in foreign}
     assert {name for name, _ in foreign} - required == {
+        "equinox",
+        "flax",
         "gguf",
+        "keras",
+        "onnx",
         "h5py",
         "matplotlib",
         "optax",
@@ -192,13 +196,13 @@ def test_tests_need_no_more_than_the_extra_they_are_installed_with():
         "transformers",
         "tensorflow",
         "mxnet",
-        "onnx",
-        "onnxruntime",
         "tensorboard",
         "pyarrow",
     }
     found = []
     for file in (ROOT.parent / "tests").rglob("*.py"):
+        if file.parent.name == "samples":  # scripts that wrote files, which no test imports
+            continue
         after_check = False
         for node in ast.parse(file.read_text()).body:
             after_check = after_check or "importorskip" in ast.unparse(node)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import axes, parts, values
+from . import axes, biases, parts, values
 from .operation import NAMES, AsIs, Operation
 
 
@@ -35,6 +35,10 @@ add = values.Add
 cast = values.Cast
 zero_fill = values.ZeroFill
 summed = values.Summed
+unsummed = values.Unsummed
+first = values.First
+shared_bias = biases.SharedBias
+zero_part = biases.ZeroPart
 weight_norm = values.WeightNorm
 fill = values.Fill
 
@@ -64,6 +68,10 @@ FUNCTIONS: dict[str, Callable[..., Operation]] = {
     "cast": cast,
     "zero_fill": zero_fill,
     "summed": summed,
+    "unsummed": unsummed,
+    "first": first,
+    "shared_bias": shared_bias,
+    "zero_part": zero_part,
     "weight_norm": weight_norm,
     "fill": fill,
     "heads": heads,
@@ -76,6 +84,9 @@ BACK_FUNCTIONS: dict[str, Callable[..., Operation]] = {
     "take_first": values.TakeFirst,
     "weight_norm_back": values.WeightNormBack,
     "constant": values.Constant,
+    "copies": values.Copies,
+    "shared_bias_back": biases.SharedBiasBack,
+    "zero_part_back": biases.ZeroPartBack,
 }
 """Their inverses."""
 

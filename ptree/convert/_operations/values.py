@@ -162,7 +162,7 @@ class Summed(Operation):
 
     @property
     def inverse(self) -> Operation:
-        return ZeroFill(self.count - 1)
+        return Unsummed(self.count)
 
     @property
     def is_one_way(self) -> bool:
@@ -171,6 +171,73 @@ class Summed(Operation):
     @property
     def arity(self) -> tuple[int, int]:
         return self.count, 1
+
+
+@dataclass(frozen=True, repr=False)
+class Unsummed(Operation):
+    """An array, and after it zeros, `count` arrays in all whose sum it is: one bias for a layer that adds two.
+
+    On the way back comes their sum, whatever they are. (`zero_fill` is for arrays that mean other things: it refuses all but zeros.)
+    """
+
+    count: int = 2
+
+    def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [arrays[0], *(np.zeros_like(arrays[0]) for _ in range(self.count - 1))]
+
+    def outcome(self, arrays: Sequence[Described]) -> list[Described]:
+        return [arrays[0]] * self.count
+
+    @property
+    def inverse(self) -> Operation:
+        return Summed(self.count)
+
+    @property
+    def arity(self) -> tuple[int, int]:
+        return 1, self.count
+
+
+@dataclass(frozen=True, repr=False)
+class First(Operation):
+    """The first of `count` arrays that hold the same statistic, as of Haiku's averages. One way: back come copies of it."""
+
+    count: int = 2
+
+    def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [arrays[0]]
+
+    def outcome(self, arrays: Sequence[Described]) -> list[Described]:
+        return [_of_one_shape(arrays, "first")]
+
+    @property
+    def inverse(self) -> Operation:
+        return Copies(self.count)
+
+    @property
+    def is_one_way(self) -> bool:
+        return True
+
+    @property
+    def arity(self) -> tuple[int, int]:
+        return self.count, 1
+
+
+@dataclass(frozen=True, repr=False)
+class Copies(Operation):
+    """An array `count` times: the inverse of `first`."""
+
+    count: int = 2
+
+    def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [arrays[0]] * self.count
+
+    @property
+    def inverse(self) -> Operation:
+        return First(self.count)
+
+    @property
+    def arity(self) -> tuple[int, int]:
+        return 1, self.count
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,6 +10,7 @@ import numpy as np
 from ..._errors import PatternError
 from ..._tree import PyTree
 from ..._words import describe, lines
+from .._framework_states import framework_state
 from .._named_arrays import opened_arrays
 from .apply import applied
 from .plan import Plan, planned
@@ -64,15 +65,21 @@ class Table:
         self._rows = tuple(parsed)
 
     @classmethod
-    def _of(cls, rows: Iterable[Row]) -> Table:
+    def of_rows(cls, rows: Iterable[Row]) -> Table:
+        """A table of rows that are checked already; for other rooms of this package."""
         table = cls(())
         table._rows = tuple(rows)
         return table
 
     @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows, for other parts of this package; `for row in table` gives them as text."""
+        return self._rows
+
+    @property
     def inverse(self) -> Table:
         """The table of the way back. What goes one way is marked in its plan."""
-        return self._of(row.inverse for row in self._rows)
+        return self.of_rows(row.inverse for row in self._rows)
 
     def plan(self, source: PyTree, like: PyTree = None) -> Plan:
         """What the table would do with a source, before anything is read: print it.
@@ -90,8 +97,9 @@ class Table:
         Raises:
             FileError, OSError: the path of a file that cannot be read.
         """
+        state = framework_state(like)
         with opened_arrays(source) as arrays:
-            return planned(self._rows, arrays, like)
+            return planned(self._rows, arrays, like if state is None else dict(state.arrays()))
 
     def apply(
         self,
@@ -108,7 +116,9 @@ class Table:
 
         Args:
             source: as in `plan`.
-            like: the tree or spec to be filled.
+            like: the tree or spec to be filled. For a module of PyTorch, Keras or nnx the result is its state, to be loaded into
+                it: a `state_dict`, a dict of `variable.path`, an `nnx.State`. For one of Equinox, or a pair with its state, it
+                is a new one.
             cast: convert floats to the floats of `like`, whole numbers to its whole numbers; a value that the new dtype does not
                 hold is an error.
             carried: the arrays that the inverse of this table kept, `table.carried(source)`, for rows of `carry`.
@@ -118,8 +128,12 @@ class Table:
                 name, two values for what is tied in `like`; one error lists all of them, and nothing is converted.
             FileError, OSError: a file, or an array in it, that cannot be read.
         """
+        state = framework_state(like)
         with opened_arrays(source) as arrays:
-            return applied(self._rows, arrays, like, cast=cast, carried=carried or {})
+            if state is None:
+                return applied(self._rows, arrays, like, cast=cast, carried=carried or {})
+            values = applied(self._rows, arrays, dict(state.arrays()), cast=cast, carried=carried or {})
+        return state.filled(values)
 
     def carried(self, source: PyTree) -> dict[str, np.ndarray]:
         """The arrays that rows of `carry` keep, by their names in the source, to be written back by `inverse.apply`."""
@@ -156,7 +170,7 @@ class Table:
 
     def __or__(self, other: Table) -> Table:
         """The rows of this table, and after them those of another."""
-        return self._of((*self._rows, *other._rows))
+        return self.of_rows((*self._rows, *other._rows))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Table) and self._rows == other._rows

@@ -1,0 +1,46 @@
+"""LayerForms: `forms=` of a layer table, for layers that a framework has in several forms, with other layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..._errors import PatternError
+from ..._words import describe, quoted
+from ...nn import Layer
+from .._table.names import NamePattern
+from .framework import Framework, NoEqualError
+
+
+class LayerForms:
+    """The forms of layers by patterns of their paths; it notes which patterns match a layer that has this form."""
+
+    def __init__(self, forms: Mapping[str, str] | None, framework: Framework):
+        if forms is not None and not isinstance(forms, Mapping):
+            raise PatternError(
+                f"forms is a dict, paths of layers -> forms, such as {{'2': 'transpose_kernel'}}; got {describe(forms)}"
+            )
+        self._framework = framework
+        self._forms = {NamePattern(pattern): form for pattern, form in (forms or {}).items()}
+        self._used: set[NamePattern] = set()
+
+    def form_of(self, path: str, layer: Layer) -> str:
+        """The form of a layer; empty for the usual one. A pattern may match layers of other classes, which have no forms.
+
+        Raises:
+            NoEqualError: a form that this layer does not have.
+        """
+        for pattern, form in self._forms.items():
+            if pattern.read(path) is None:
+                continue
+            possible = self._framework.forms.get(type(layer), ())
+            if form in possible:
+                self._used.add(pattern)
+                return form
+            if possible:
+                raise NoEqualError(f"there is no form {quoted(form)}, only {', '.join(map(quoted, possible))}")
+        return ""
+
+    def problems(self) -> list[str]:
+        """A sentence for each pattern that matches no layer with such a form."""
+        unused = [pattern.text for pattern in self._forms if pattern not in self._used]
+        return [f"forms: no layer {quoted(pattern)} that {self._framework.title} has in forms" for pattern in unused]

@@ -1,0 +1,198 @@
+"""Walk through the layers of a model and give the rows of each: names in another framework, paths here, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from ..._edit import get, paths
+from ..._paths import STACKED, escape, join
+from ..._tree import Tree, aliases
+from ..._words import quoted
+from ...nn import Layer, Repeat
+from ...nn._layer import layers_in
+from .._table.names import NamePattern
+from .._table.row import Row
+from .data_flow import DataFlow
+from .framework import PARAMETERS, Framework, LayerRow, NoEqualError, Place, Shape, quoted_names
+from .layer_forms import LayerForms
+from .module_names import ModuleNames
+from .repeated_rows import folded
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf of the model: its shape in a single layer, and whether it is a further name of another leaf."""
+
+    shape: Shape
+    is_alias: bool
+
+
+_Leaves = Mapping[str, _Leaf]
+"""Paths in a layer -> leaves, with those of layers inside."""
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """A layer at a place of the model."""
+
+    layer: Layer
+    path: str
+    leaves: _Leaves
+    module: str
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Gives the rows of all layers of a model."""
+
+    framework: Framework
+    names: ModuleNames
+    forms: LayerForms
+    flow: DataFlow
+    covered: Sequence[NamePattern]
+    """Patterns of the paths that other rows give."""
+    is_pair: bool
+    """Whether the framework has the model's parameters and statistics as a pair."""
+
+    def rows(self, net: Layer, spec: Tree) -> Iterator[Row | str]:
+        """A row for each array of the framework; or a sentence why there is none."""
+        again = {*aliases(spec)}
+        leaves = {path: _Leaf(tuple(get(spec, path).shape), path in again) for path in paths(spec, aliases=True)}
+        return self._rows_of(_Visit(net, "", leaves, self.names.root))
+
+    def _rows_of(self, visit: _Visit) -> Iterator[Row | str]:
+        if all(self._is_covered(join(visit.path, leaf)) for leaf in visit.leaves):
+            return
+        is_again = all(leaf.is_alias for leaf in visit.leaves.values())
+        if is_again and not self.framework.names_shared_twice:
+            return
+        try:
+            found = self._rows_by_rule(visit)
+        except NoEqualError as error:
+            yield f"{_described(visit)} in {self.framework.title}: {error}"
+            return
+        for row in found:
+            yield from self._written(visit, row)
+        given = {target for row in found for target in row.targets}
+        rest = {path: leaf for path, leaf in visit.leaves.items() if path not in given}
+        yield from self._rows_of_parts(visit, rest)
+
+    def _rows_by_rule(self, visit: _Visit) -> Sequence[LayerRow]:
+        """The rows of the layer itself; none for layers that hold others, and for layers of one's own.
+
+        Raises:
+            NoEqualError: the framework has no such layer, or not in this form.
+        """
+        rule = self.framework.rule_of(visit.layer)
+        form = self.forms.form_of(visit.path, visit.layer)
+        if rule is None:
+            return []
+        shapes = {path: leaf.shape for path, leaf in visit.leaves.items()}
+        place = Place(
+            visit.layer, shapes, visit.module, self._named_parts(visit),
+            self.flow.input_shapes.get(id(visit.layer)), self._flattened(visit.layer), form,
+        )  # fmt: skip
+        return rule(place)
+
+    def _named_parts(self, visit: _Visit) -> dict[str, str]:
+        """The parts of the layer that have a module of their own in `names`."""
+        named: dict[str, str] = {}
+        for part in dict.fromkeys(leaf.partition("/")[0] for leaf in visit.leaves if "/" in leaf):
+            module = self.names.module_of(join(visit.path, part))
+            if module is not None:
+                named[part] = module
+        return named
+
+    def _flattened(self, layer: Layer) -> Shape | None:
+        return self.flow.flattened.get(id(layer)) if self.framework.has_channels_first else None
+
+    def _written(self, visit: _Visit, row: LayerRow) -> Iterator[Row | str]:
+        """The row with whole names and paths, unless other rows give what it gives."""
+        targets = [join(visit.path, target) for target in row.targets]
+        covered = [target for target in targets if self._is_covered(target)]
+        module = visit.module if row.module is None else row.module
+        collection = row.collection or (PARAMETERS if self.is_pair else "")
+        names = [self.framework.name(collection, module, source) for source in row.sources]
+        if not covered:
+            yield Row(_literals(names), _literals(targets), row.operation)
+        elif len(covered) < len(targets):
+            yield (
+                f"own has a row for {quoted_names(covered)}, and {quoted_names(names)} gives {quoted_names(targets)} together:"
+                " write rows for all of them"
+            )
+
+    def _is_covered(self, path: str) -> bool:
+        return any(pattern.read(path) is not None for pattern in self.covered)
+
+    def _rows_of_parts(self, visit: _Visit, rest: _Leaves) -> Iterator[Row | str]:
+        """The rows of the layers inside, and a sentence for leaves that no layer inside has."""
+        inside = [*self._parts(visit, rest)]
+        rows = [[*self._rows_of(part.visit)] for part in inside]
+        if isinstance(visit.layer, Repeat):
+            yield from folded(rows)
+        else:
+            yield from chain.from_iterable(rows)
+        of_parts = {path for part in inside for path in part.paths}
+        unknown = [join(visit.path, leaf) for leaf in rest if leaf not in of_parts]
+        unknown = [path for path in unknown if not self._is_covered(path)]
+        if unknown:
+            yield (
+                f"{_described(visit)}: the layout of {quoted_names(sorted(unknown))} in {self.framework.title} is not known: say it"
+                " in own={name there: path, or (path, operation)}"
+            )
+
+    def _parts(self, visit: _Visit, rest: _Leaves) -> Iterator[_Inside]:
+        """The layers inside that have some of these leaves; a repeated layer once for each repetition."""
+        if isinstance(visit.layer, Repeat):
+            yield from self._repetitions(visit, visit.layer, rest)
+            return
+        for name, part in layers_in(visit.layer):
+            leaves = _below(rest, name)
+            if leaves:
+                path = join(visit.path, name)
+                yield _Inside(_Visit(part, path, leaves, self._module(visit, name)), _with_prefix(leaves, name))
+
+    def _repetitions(self, visit: _Visit, repeat: Repeat, rest: _Leaves) -> Iterator[_Inside]:
+        ((_, part),) = layers_in(repeat)
+        if repeat.shared:
+            yield _Inside(replace(visit, layer=part, leaves=rest), {*rest})
+            return
+        stacked = {path: replace(leaf, shape=leaf.shape[1:]) for path, leaf in _below(rest, STACKED).items()}
+        for number in map(str, range(repeat.n)):
+            leaves = stacked or _below(rest, number)
+            inside = _Visit(part, join(visit.path, number), leaves, self._module(visit, number))
+            yield _Inside(inside, _with_prefix(leaves, STACKED if stacked else number))
+
+    def _module(self, visit: _Visit, part: str) -> str:
+        named = self.names.module_of(join(visit.path, part))
+        return self.framework.part_path(visit.module, visit.layer, part) if named is None else named
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """A layer inside of another, and the paths of its leaves in that."""
+
+    visit: _Visit
+    paths: set[str]
+
+
+def _below(leaves: _Leaves, name: str) -> dict[str, _Leaf]:
+    """The leaves of a part, by their paths in it."""
+    start = f"{name}/"
+    return {path.removeprefix(start): leaf for path, leaf in leaves.items() if path.startswith(start)}
+
+
+def _with_prefix(paths_inside: Iterable[str], name: str) -> set[str]:
+    return {f"{name}/{path}" for path in paths_inside}
+
+
+def _literals(names: Iterable[str]) -> tuple[NamePattern, ...]:
+    return tuple(NamePattern(escape(name)) for name in names)
+
+
+def _described(visit: _Visit) -> str:
+    """The layer for a message: its path and its class."""
+    path = quoted(visit.path) if visit.path else "the model"
+    return f"{path}, {type(visit.layer).__name__}"

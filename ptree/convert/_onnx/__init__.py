@@ -1,0 +1,1 @@
+"""Export JAX functions as ONNX: trace to a jaxpr, translate each primitive by a rule, write the file."""

@@ -1,0 +1,122 @@
+"""Verification: what two functions returned for the same inputs, compared; rows, failures, hints, text, and an error for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from ..._errors import PtreeError
+from ...look._plain_values import json_value
+from ...look._terminal import terminal_width
+from .calls import Failure
+from .checklist import CHECKLIST
+from .comparison import Comparison
+from .text import verification_text
+
+Json = Any
+"""What JSON can hold."""
+
+
+class VerificationError(PtreeError, AssertionError):
+    """Error for two functions that do not agree. `verification` has the comparisons."""
+
+    __module__ = "ptree.convert"
+
+    def __init__(self, text: str, verification: Verification):
+        super().__init__(text)
+        self.verification = verification
+
+    def __reduce__(self):
+        return type(self), (self.args[0], self.verification)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Verification:
+    """Two functions on the same inputs, value by value; true where they agree. It prints as a table."""
+
+    rows: tuple[Comparison, ...]
+    """A comparison for each value of each batch, in the order of computation: intermediate values first."""
+    failures: tuple[Failure, ...] = ()
+    """The exceptions that either function raised."""
+    batches: int = 1
+    only_source: tuple[str, ...] = ()
+    """Intermediate values that only the source gave; they were compared with nothing."""
+    only_ours: tuple[str, ...] = ()
+    facts: tuple[str, ...] = field(default=())
+    """What was seen of the functions and of this process: modes of modules, precision of products."""
+
+    __module__ = "ptree.convert"
+
+    @property
+    def ok(self) -> bool:
+        """Whether numbers were compared, and all are within their tolerances."""
+        has_numbers = any(row.count for row in self.rows)
+        return has_numbers and not self.failures and all(row.ok for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def checklist(self) -> tuple[str, ...]:
+        """What is no weight and may differ; empty where all agrees."""
+        return () if self.ok else (*self.facts, *CHECKLIST)
+
+    @cached_property
+    def first(self) -> Comparison | None:
+        """The first value in the order of computation that differs in any batch, as in its worst batch."""
+        return next((row for row in self.worst if not row.ok), None)
+
+    @cached_property
+    def worst(self) -> tuple[Comparison, ...]:
+        """For each value the batch with the largest error, in the order of computation."""
+        found: dict[tuple[str, str], Comparison] = {}
+        for row in self.rows:
+            key = (row.name, row.name_ours)
+            if key not in found or row.badness > found[key].badness:
+                found[key] = row
+        return tuple(found.values())
+
+    def check(self) -> None:
+        """Raise one error with the whole report unless all agrees.
+
+        Raises:
+            VerificationError: a value differs, a function raised, or nothing was compared.
+        """
+        if self.ok:
+            return
+        raise VerificationError("\n" + self.text(100), self) from next((fail.error for fail in self.failures), None)
+
+    def to_dict(self) -> dict[str, Json]:
+        """All of it as dicts, lists, texts and numbers, for JSON; NaN and inf are the texts "nan" and "inf"."""
+        failures = [
+            {"side": failure.side, "batch": failure.batch, "message": failure.message} for failure in self.failures
+        ]
+        return {
+            "ok": self.ok,
+            "batches": self.batches,
+            "first": None if self.first is None else self.first.name,
+            "rows": [_plain(row) for row in self.rows],
+            "failures": failures,
+            "only_source": list(self.only_source),
+            "only_ours": list(self.only_ours),
+            "checklist": list(self.checklist),
+        }
+
+    def text(self, width: int = 80, *, most: int | None = 50) -> str:
+        """The comparison as text of lines of at most `width` characters.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+            most: how many values are shown, those that differ first, and then a count; None for all.
+        """
+        return verification_text(self, width, most)
+
+    def __repr__(self) -> str:
+        return self.text(terminal_width())
+
+
+def _plain(row: Comparison) -> dict[str, Json]:
+    names: Sequence[str] = [column.name for column in fields(row)]
+    return {"ok": row.ok, **{name: json_value(getattr(row, name)) for name in names}}
