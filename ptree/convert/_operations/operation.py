@@ -62,7 +62,10 @@ class Operation(ABC):
         return None
 
     def __rshift__(self, after: Operation) -> Operation:
-        return chain(self, after)
+        # an `as_is` that is written stays: it says of a square kernel that it is not transposed
+        if isinstance(self, AsIs) == isinstance(after, AsIs):
+            return chain(self, after)
+        return Chain((*_steps(self), *_steps(after)))
 
     def __repr__(self) -> str:
         """The operation as it is written: `linear`, `split(3)`, `split(3, axis=1)`."""
@@ -142,12 +145,18 @@ class Chain(Operation):
         return " >> ".join(map(repr, self.steps))
 
 
+def _steps(operation: Operation) -> tuple[Operation, ...]:
+    return operation.steps if isinstance(operation, Chain) else (operation,)
+
+
 def chain(*operations: Operation) -> Operation:
-    """Operations one after the other, as one. `as_is` stays, but once: it says of a square kernel that it is not transposed."""
+    """Operations one after the other, as one; `as_is` is left out."""
     steps: list[Operation] = []
     for operation in operations:
-        added = operation.steps if isinstance(operation, Chain) else (operation,)
-        steps += [step for step in added if not (isinstance(step, AsIs) and step in steps)]
+        if isinstance(operation, Chain):
+            steps += operation.steps
+        elif not isinstance(operation, AsIs):
+            steps.append(operation)
     if not steps:
         return AsIs()
     return steps[0] if len(steps) == 1 else Chain(tuple(steps))

@@ -101,9 +101,9 @@ def _with_heads(before: Shape, after: Shape) -> Iterator[Operation]:
     if len(after) != 3:
         return
     for layout in _layouts(before, (after[0], after[1] * after[2])):
-        yield chain(layout, heads(after[1]))
+        yield layout >> heads(after[1])
     for layout in _layouts(before, (after[0] * after[1], after[2])):
-        yield chain(layout, heads(after[0], axis=0))
+        yield layout >> heads(after[0], axis=0)
 
 
 def _squeezes(before: Shape) -> list[tuple[int, Shape]]:

@@ -14,8 +14,9 @@ _SAYS_LAYOUT = (
     AsIs, axes.Linear, axes.Conv, axes.ConvBack, axes.ConvTranspose, axes.ConvTransposeBack, axes.Depthwise,
     axes.DepthwiseBack, axes.Permute, axes.Swap,
 )  # fmt: skip
-# PyTorch, Equinox and Gluon, (out, in); Haiku and many programs of their own, (in, out)
-_WEIGHT = re.compile(r"(.*[_.])?(weight|weights|w)(:0)?", re.IGNORECASE)
+_WEIGHT = re.compile(r"(.*[_.])?weights?(:0)?", re.IGNORECASE)
+# of Haiku, (in, out), and of many programs of their own: an operation that is said, such as `heads(4)`, is enough
+_SHORT_WEIGHT = re.compile(r"(.*[_.])?w(:0)?", re.IGNORECASE)
 _KERNEL = re.compile(r"(.*[_.])?kernel(:0)?", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
@@ -52,9 +53,14 @@ def _is_between_layouts(step: Step) -> bool:
     sources = [source.path.rpartition("/")[2] for source in step.sources]
     targets = [target.replace(".", "/").rpartition("/")[2] for target in step.targets]
     for before, after in ((sources, targets), (targets, sources)):
-        if any(map(_WEIGHT.fullmatch, before)) and any(map(_KERNEL.fullmatch, after)):
+        if any(_is_weight(name, step) for name in before) and any(map(_KERNEL.fullmatch, after)):
             return True
     return False
+
+
+def _is_weight(name: str, step: Step) -> bool:
+    is_short = not step.row.says_operation and _SHORT_WEIGHT.fullmatch(name) is not None
+    return is_short or _WEIGHT.fullmatch(name) is not None
 
 
 def _is_transposed_convolution(step: Step) -> bool:
