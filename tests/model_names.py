@@ -93,7 +93,7 @@ def gpt2(layers=3, d=24, vocab=67, positions=31):
                 "blocks/*/attn/v/bias",
                 c.split(3) >> c.heads(4),
             ),
-            "h.*.attn.c_proj.weight": ("blocks/*/attn/o/kernel", c.heads(4, axis=0)),
+            "h.*.attn.c_proj.weight": ("blocks/*/attn/o/kernel", c.as_is >> c.heads(4, axis=0)),
             "h.*.attn.c_proj.bias": "blocks/*/attn/o/bias",
             "h.*.mlp.c_fc.weight": ("blocks/*/mlp/up/kernel", c.as_is),
             "h.*.mlp.c_fc.bias": "blocks/*/mlp/up/bias",

@@ -1,18 +1,16 @@
 """Proposals of tables: what is certain is right, what is not is marked, over the names of real models and random renamings."""
 
 import re
-import time
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_names import MODELS, bert, gpt2, lenet, mlp, resnet
+from model_names import MODELS
 
 import ptree as pt
 from ptree import convert as c
-from ptree import nn
 
 KEEP = c.Table({"**": c.carry})
 
@@ -104,8 +102,7 @@ def test_no_renaming_of_a_source_makes_a_wrong_row_certain(data):
     new_words = data.draw(st.lists(WORDS, min_size=len(renamed_words), max_size=len(renamed_words), unique=True))
     renaming = dict(zip(renamed_words, new_words, strict=True))
     renamed = {
-        re.sub(r"[^./]+", lambda match: renaming.get(match[0], match[0]), path): array
-        for path, array in source.items()
+        re.sub(r"[^./]+", lambda match: renaming.get(match[0], match[0]), path): array for path, array in source.items()
     }
     names = data.draw(st.permutations([*renamed])) if data.draw(st.booleans()) else [*renamed]
     suggestion = c.suggest({path: renamed[path] for path in names}, spec_of(right))

@@ -23,7 +23,9 @@ _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
 def square_kernels(step: Step) -> list[str]:
     """A sentence for a step that gives a kernel as it lies, where the shape does not tell whether that is right."""
-    if not (_is_between_layouts(step) or _is_transposed_convolution(step)) or _says_layout(step):
+    if not step.targets or _says_layout(step):
+        return []
+    if not (_is_between_layouts(step) or _is_transposed_convolution(step)):
         return []
     described = [source.described for source in step.sources if source.described is not None]
     if not _has_square(step.operation, described):
