@@ -58,7 +58,10 @@ def _frames_of_ptree() -> int:
 
 
 def _is_weight_as_kernel(saved: SavedTree, leaf: StoredLeaf, path: str) -> bool:
-    if not path.endswith("kernel") or not (saved.is_foreign or leaf.kind == "torch"):
+    # ptree may have written arrays under the names of a state dict: convert.write(..., to="hf")
+    is_of_state_dict = "." in leaf.name and "/" not in leaf.name
+    is_foreign = saved.is_foreign or leaf.kind == "torch" or is_of_state_dict
+    if not path.endswith("kernel") or not is_foreign:
         return False
     last_name = re.split(r"[./]", leaf.name)[-1]
     return "weight" in last_name.lower()
