@@ -85,7 +85,10 @@ def _says_operation(pair: Pair, operation: Operation) -> bool:
     if not isinstance(operation, AsIs):
         return True
     target = pair.targets[0]
-    if last_segment(pair.source.path) == last_segment(target.path) or len(target.shapes[0]) < 2:
+    rank = len(target.shapes[0])
+    if rank > 2 and "kernel" in target.roles and any(map(fits_both_layouts, target.shapes)):
+        return True  # of a transposed convolution it is refused otherwise
+    if last_segment(pair.source.path) == last_segment(target.path) or rank < 2:
         return False
     return "kernel" in target.roles or (not target.roles and any(map(fits_both_layouts, target.shapes)))
 
