@@ -169,7 +169,7 @@ def test_leftovers_are_named_on_both_sides():
     assert suggestion.unused == ("steps",)
     assert suggestion.missing == ("b",)
     assert str(suggestion).split("\n")[-2:] == [
-        "# no counterpart in the target, 1: ['steps']", "# no counterpart in the source, 1: ['b']"
+        "# not matched in the source, 1: ['steps']", "# not matched in the target, 1: ['b']"
     ]  # fmt: skip
 
 

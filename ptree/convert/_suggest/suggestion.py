@@ -47,9 +47,9 @@ class Suggestion:
 
     rows: tuple[SuggestedRow, ...]
     unused: tuple[str, ...]
-    """Names in the source with no counterpart."""
+    """Names in the source that are in no row."""
     missing: tuple[str, ...]
-    """Leaves of the target with no counterpart."""
+    """Leaves of the target that are in no row."""
 
     __module__ = "ptree.convert"
 
@@ -70,8 +70,8 @@ class Suggestion:
             lines += _lines_of(row, width)
         lines.append("})")
         for title, names in (
-            ("no counterpart in the target", self.unused),
-            ("no counterpart in the source", self.missing),
+            ("not matched in the source", self.unused),
+            ("not matched in the target", self.missing),
         ):
             if names:
                 lines += comment(f"{title}, {len(names)}: {listed(names)}", width, indent="")
