@@ -96,7 +96,9 @@ def _has_layout(operation: Operation, layout: type[Operation]) -> bool:
 
 def _proof_of(pair: Pair) -> list[_Proof]:
     """What a pair proves of the directions of other matrices: nothing where several operations fit."""
-    if len(pair.operations) != 1 or not is_matrix(pair.source, pair.targets[0]):
+    # a leaf of unknown kind may be an embedding, which no framework transposes
+    is_kernel = is_matrix(pair.source, pair.targets[0]) and "kernel" in pair.targets[0].roles
+    if len(pair.operations) != 1 or not is_kernel:
         return []
     *container, leaf = _container_and_leaf(pair.source)
     return [_Proof(tuple(container), leaf, is_turned(pair.operations[0]))]

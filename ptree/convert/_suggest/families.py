@@ -43,6 +43,12 @@ class Family:
         return "*".join(self.texts)
 
     @cached_property
+    def fixed_number(self) -> str:
+        """The last number that all its names have: `2` of `h/*/ln_2/weight`; empty where there is none."""
+        found = _ANY_NUMBER.findall(self.template)
+        return found[-1] if found else ""
+
+    @cached_property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of each member."""
         return [described_of(array).shape for array in self.members.values()]

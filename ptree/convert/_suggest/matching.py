@@ -210,6 +210,12 @@ class _Edges:
         return [score for score, rival in self.rivals if id(rival) not in decided]
 
 
+def _has_other_number(pair: Pair) -> bool:
+    """Whether both names have a number and it differs, as of `ln_2` and `norm1`: then names do not say that they are the same."""
+    numbers = pair.source.fixed_number, pair.targets[0].fixed_number
+    return all(numbers) and numbers[0] != numbers[1]
+
+
 def _is_single(pair: Pair) -> bool:
     """Whether a pair is of single arrays, so that no numbers of names correspond."""
     return len(pair.source.members) == 1
@@ -300,13 +306,13 @@ class _Round:
     def _by_names(self) -> list[Pair]:
         """Pairs whose names are clearly most alike from both sides."""
         preferred = Counter(id(pair) for edges in self._edges.values() for pair in edges.preferred(self._decided))
-        return [pair for pair in self._pairs if preferred[id(pair)] == 2]
+        return [pair for pair in self._pairs if preferred[id(pair)] == 2 and not _has_other_number(pair)]
 
     def _last_ones(self) -> list[Pair]:
         """Pairs of which nothing else is left on either side, and whose names have something in common."""
         found: list[Pair] = []
         for pair in self._pairs:
-            if not _is_open(pair, self._decided):
+            if not _is_open(pair, self._decided) or _has_other_number(pair):
                 continue
             edges = [self._edges[id(family)] for family in (pair.source, pair.targets[0])]
             is_last = all(edge.is_last(pair, self._decided) for edge in edges)
