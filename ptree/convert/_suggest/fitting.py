@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from .._operations import axes
-from .._operations.operation import AsIs, Operation, chain
+from .._operations.operation import AsIs, Chain, Operation, chain
 from .._operations.public import heads
 from .families import Family
 
@@ -123,6 +123,4 @@ def is_turned(operation: Operation) -> bool:
 
 def steps_of(operation: Operation) -> Sequence[Operation]:
     """The operations of a chain, or the only one."""
-    from .._operations.operation import Chain
-
     return operation.steps if isinstance(operation, Chain) else (operation,)
