@@ -15,6 +15,12 @@ from ._table.plan import Plan as Plan  # what a table would do
 from ._table.table import Table as Table  # names of a source -> names of a target
 
 # isort: split
+# proposals of tables
+from ._suggest.suggest import suggest as suggest  # a table from names and shapes, its doubts marked
+from ._suggest.suggestion import SuggestedRow as SuggestedRow  # one row of it
+from ._suggest.suggestion import Suggestion as Suggestion  # the proposal
+
+# isort: split
 # the operations of a table
 from ._operations.public import add as add  # a constant added
 from ._operations.public import as_is as as_is  # no change, said

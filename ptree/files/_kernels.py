@@ -22,18 +22,29 @@ def warn_of_kernels(saved: SavedTree, chosen: Tree, is_fitted: bool) -> None:
         chosen: what was loaded of it, by the new paths.
         is_fitted: whether shapes were compared with a template: then only a shape that fits both layouts is in doubt.
     """
-    doubtful: list[str] = []
+    doubtful: list[tuple[str, StoredLeaf]] = []
     for path, leaf in leaves(chosen):
         shape = leaf.shape[stacked_axes(path) :]
         if _is_weight_as_kernel(saved, leaf, path) and (fits_both_layouts(shape) if is_fitted else len(shape) > 1):
-            doubtful.append(f"{quoted(path)}, {describe(leaf)}, from {quoted(leaf.name)}")
-    if doubtful:
-        warnings.warn(
-            f"these kernels may be transposed: {lines(doubtful, '; ')}. PyTorch's weights are (out, in, ...), kernels are"
-            " (..., in, out), and a shape that fits both does not tell. Where PyTorch wrote a matrix,"
-            " ptree.update(tree, path, lambda w: w.T) turns it",
-            stacklevel=_frames_of_ptree() + 1,
-        )
+            doubtful.append((path, leaf))
+    if not doubtful:
+        return
+    shown = [f"{quoted(path)}, {describe(leaf)}, from {quoted(leaf.name)}" for path, leaf in doubtful]
+    warnings.warn(
+        f"these kernels may be transposed: {lines(shown, '; ')}. PyTorch's weights are (out, in, ...), kernels are"
+        " (..., in, out), and a shape that fits both does not tell. A table says the layout:"
+        f" {_call(saved.path, *doubtful[0])}; with `as_is` it stays. ptree.convert.suggest(path, like) proposes a table, and"
+        " ptree.convert.layer_table(net, *inputs) has that of layers of ptree.nn",
+        stacklevel=_frames_of_ptree() + 1,
+    )
+
+
+def _call(file: str, path: str, leaf: StoredLeaf) -> str:
+    """The call that converts one leaf, and says its layout."""
+    layout = "linear" if len(leaf.shape) - stacked_axes(path) == 2 else "conv"
+    name = quoted(leaf.name)
+    table = f"ptree.convert.Table({{{name}: ({quoted(path)}, ptree.convert.{layout})}})"
+    return f"{table}.apply({{{name}: ptree.convert.read({quoted(file)})[{name}]}})"
 
 
 def _frames_of_ptree() -> int:
@@ -47,18 +58,22 @@ def _frames_of_ptree() -> int:
 
 
 def _is_weight_as_kernel(saved: SavedTree, leaf: StoredLeaf, path: str) -> bool:
-    if not path.endswith("kernel") or not (saved.is_foreign or leaf.kind == "torch"):
+    # ptree may have written arrays under the names of a state dict: convert.write(..., to="hf")
+    is_of_state_dict = "." in leaf.name and "/" not in leaf.name
+    is_foreign = saved.is_foreign or leaf.kind == "torch" or is_of_state_dict
+    if not path.endswith("kernel") or not is_foreign:
         return False
     last_name = re.split(r"[./]", leaf.name)[-1]
     return "weight" in last_name.lower()
 
 
 def fits_both_layouts(shape: Sequence[int]) -> bool:
-    """Whether a kernel of this shape would have the same shape in PyTorch, of a Linear, a convolution or a transposed one."""
+    """Whether a kernel of this shape would have the same shape in PyTorch, of a Linear, a convolution, a transposed one or experts."""
     if len(shape) < 2:
         return False
     first, second, *spatial = shape
     layouts = [(*spatial, second, first)]
     if spatial:
         layouts.append((*spatial, first, second))
+        layouts.append((*shape[:-2], shape[-1], shape[-2]))  # matrices of several experts, each transposed
     return tuple(shape) in layouts

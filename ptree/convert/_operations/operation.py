@@ -62,7 +62,10 @@ class Operation(ABC):
         return None
 
     def __rshift__(self, after: Operation) -> Operation:
-        return chain(self, after)
+        # an `as_is` that is written stays: it says of a square kernel that it is not transposed
+        if isinstance(self, AsIs) == isinstance(after, AsIs):
+            return chain(self, after)
+        return Chain((*_steps(self), *_steps(after)))
 
     def __repr__(self) -> str:
         """The operation as it is written: `linear`, `split(3)`, `split(3, axis=1)`."""
@@ -140,6 +143,10 @@ class Chain(Operation):
 
     def __repr__(self) -> str:
         return " >> ".join(map(repr, self.steps))
+
+
+def _steps(operation: Operation) -> tuple[Operation, ...]:
+    return operation.steps if isinstance(operation, Chain) else (operation,)
 
 
 def chain(*operations: Operation) -> Operation:

@@ -6,7 +6,7 @@ import ast
 
 from ..._errors import PatternError
 from ..._words import quoted, suggestion
-from .operation import Operation, chain
+from .operation import Operation
 from .public import BACK, BACK_FUNCTIONS, CONSTANTS, FUNCTIONS
 
 
@@ -25,7 +25,7 @@ def parse_operation(text: str) -> Operation:
 
 def _operation_of(node: ast.expr, text: str) -> Operation:
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.RShift):
-        return chain(_operation_of(node.left, text), _operation_of(node.right, text))
+        return _operation_of(node.left, text) >> _operation_of(node.right, text)
     if isinstance(node, ast.Name):
         return _constant_named(node.id, text)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

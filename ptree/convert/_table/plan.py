@@ -12,7 +12,6 @@ from ..._edit import Differences, structure_error, unflatten
 from ..._errors import PathError, PtreeError, StructureError
 from ..._tree import PyTree, Tree
 from ..._words import describe_apart, listed, printable, quoted
-from ...files._kernels import fits_both_layouts
 from ...files._kinds import dtype_of, unsaved
 from ...files._template import Allowed, fit
 from .._named_arrays import NamedArrays
@@ -21,6 +20,7 @@ from .._operations.values import Carry, WriteBack
 from .matches import Match, Matches
 from .plan_text import step_lines
 from .row import Row
+from .square_kernels import square_kernels
 from .step import Step
 from .target_names import TargetNames
 
@@ -110,7 +110,7 @@ def planned(
     steps = tuple(draft for draft in drafts if isinstance(draft, Step))
     problems = [draft for draft in drafts if isinstance(draft, str)]
     problems += _clashes(steps)
-    problems += [problem for step in steps for problem in _square_kernels(step)]
+    problems += [problem for step in steps for problem in square_kernels(step)]
     carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
     plan = Plan(steps, arrays.title, carried_names, matches.unused(), matches.idle_rows(), problems=tuple(problems))
     return plan if like is None else _compared(plan, like, cast)
@@ -178,23 +178,6 @@ def _clashes(steps: Sequence[Step]) -> list[str]:
 
 def _shown_sources(step: Step) -> str:
     return ", ".join(quoted(source.name) for source in step.sources) or f"the row {step.row.text}"
-
-
-def _square_kernels(step: Step) -> list[str]:
-    """A sentence for a weight that becomes a kernel as it is, where its shape does not tell whether that is right."""
-    if step.row.says_operation or len(step.sources) != 1:
-        return []
-    (source,), (target,), (outcome,) = step.sources, step.targets, step.outcome
-    last_names = (source.path.rpartition("/")[2], target.replace(".", "/").rpartition("/")[2])
-    is_between_layouts = ("weight" in last_names[0] and last_names[1] == "kernel") or (
-        last_names[0] == "kernel" and "weight" in last_names[1]
-    )
-    if not is_between_layouts or not fits_both_layouts(outcome.shape):
-        return []
-    return [
-        f"{quoted(source.name)} {[*outcome.shape]} becomes {quoted(target)}, and its shape does not tell whether it is to be"
-        " transposed: say `linear` or `conv` in its row, or `as_is`"
-    ]
 
 
 def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:

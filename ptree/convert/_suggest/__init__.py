@@ -1,0 +1,1 @@
+"""Proposals of tables: names of two sides collapsed into families, matched by shapes and names, doubts marked."""

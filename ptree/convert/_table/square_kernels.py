@@ -1,0 +1,100 @@
+"""Square kernels: a plan refuses a weight that becomes a kernel if neither its shape nor its row says which way round it lies."""
+
+from __future__ import annotations
+
+import re
+
+from ..._words import quoted
+from ...files._kernels import fits_both_layouts
+from .._operations import axes, parts
+from .._operations.operation import AsIs, Chain, Described, Operation
+from .step import Step
+
+_SAYS_LAYOUT = (
+    AsIs, axes.Linear, axes.Conv, axes.ConvBack, axes.ConvTranspose, axes.ConvTransposeBack, axes.Depthwise,
+    axes.DepthwiseBack, axes.Permute, axes.Swap,
+)  # fmt: skip
+_WEIGHT = re.compile(r"(.*[_.])?weights?(:0)?", re.IGNORECASE)
+# of Haiku, (in, out), and of many programs of their own: an operation that is said, such as `heads(4)`, is enough
+_SHORT_WEIGHT = re.compile(r"(.*[_.])?w(:0)?", re.IGNORECASE)
+_KERNEL = re.compile(r"(.*[_.])?kernel(:0)?", re.IGNORECASE)
+_TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
+
+
+def square_kernels(step: Step) -> list[str]:
+    """A sentence for a step that gives a kernel as it lies, where the shape does not tell whether that is right."""
+    if not step.targets or _says_layout(step):
+        return []
+    if not (_is_between_layouts(step) or _is_transposed_convolution(step)):
+        return []
+    described = [source.described for source in step.sources if source.described is not None]
+    if not _has_square(step.operation, described):
+        return []
+    sources = ", ".join(quoted(source.name) for source in step.sources)
+    shape = [*described[0].shape]
+    return [
+        f"{sources} {shape} becomes {', '.join(map(quoted, step.targets))}, and its shape does not tell whether it is to be"
+        f" transposed: say {_fixes(step)}"
+    ]
+
+
+def _fixes(step: Step) -> str:
+    """The operations of which one is right, as they are written in the row."""
+    if not step.row.says_operation:
+        return "`linear` or `conv` in its row, or `as_is`"
+    operation = repr(step.operation)
+    if isinstance(_steps_of(step.operation)[0], parts.Split):
+        first, *others = map(repr, _steps_of(step.operation))
+        choices = [" >> ".join((first, layout, *others)) for layout in ("linear", "as_is")]
+        return f"`{choices[0]}` or `{choices[1]}` in its row"
+    return f"`linear >> {operation}` or `as_is >> {operation}` in its row"
+
+
+def _is_between_layouts(step: Step) -> bool:
+    """Whether a weight becomes a kernel, or a kernel a weight: frameworks that say the one and the other differ in layout."""
+    sources = [source.path.rpartition("/")[2] for source in step.sources]
+    targets = [target.replace(".", "/").rpartition("/")[2] for target in step.targets]
+    for before, after in ((sources, targets), (targets, sources)):
+        if any(_is_weight(name, step) for name in before) and any(map(_KERNEL.fullmatch, after)):
+            return True
+    return False
+
+
+def _is_weight(name: str, step: Step) -> bool:
+    is_short = not step.row.says_operation and _SHORT_WEIGHT.fullmatch(name) is not None
+    return is_short or _WEIGHT.fullmatch(name) is not None
+
+
+def _is_transposed_convolution(step: Step) -> bool:
+    """Whether a name says that a kernel is of a transposed convolution, whose features Keras stores the other way round."""
+    names = [*(source.path for source in step.sources), *step.targets]
+    is_kernel = all(_KERNEL.fullmatch(re.split(r"[/.]", name)[-1]) for name in names)
+    is_window = all(len(source.described.shape) > 2 for source in step.sources if source.described is not None)
+    return is_kernel and is_window and any(map(_TRANSPOSED.search, names))
+
+
+def _says_layout(step: Step) -> bool:
+    """Whether a row says the layout; the axis of a fused matrix along which it is split does."""
+    if not step.row.says_operation:
+        return False
+    steps = _steps_of(step.operation)
+    return any(isinstance(operation, _SAYS_LAYOUT) or _splits_features_out(operation) for operation in steps)
+
+
+def _splits_features_out(step: Operation) -> bool:
+    return isinstance(step, (parts.Split, parts.Concatenate)) and step.axis in (1, -1)
+
+
+def _steps_of(operation: Operation) -> tuple[Operation, ...]:
+    return operation.steps if isinstance(operation, Chain) else (operation,)
+
+
+def _has_square(operation: Operation, arrays: list[Described]) -> bool:
+    """Whether an array fits several layouts, before the operation or between its steps."""
+    if any(fits_both_layouts(array.shape) for array in arrays):
+        return True
+    for step in _steps_of(operation):
+        arrays = step.outcome(arrays)
+        if any(fits_both_layouts(array.shape) for array in arrays):
+            return True
+    return False
