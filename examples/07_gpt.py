@@ -128,7 +128,7 @@ def published_names(heads: int = 12, prefix: str = "") -> convert.Table:
         f"{prefix}h.*.ln_{{1,2}}.{{weight,bias}}": "blocks/*/ln_{1,2}/{scale,bias}",
         f"{prefix}h.*.attn.c_attn.weight": (*attention("kernel"), convert.split(3, axis=1) >> convert.heads(heads)),
         f"{prefix}h.*.attn.c_attn.bias": (*attention("bias"), convert.split(3) >> convert.heads(heads)),
-        f"{prefix}h.*.attn.c_proj.weight": ("blocks/*/attn/o/kernel", convert.heads(heads, axis=0)),
+        f"{prefix}h.*.attn.c_proj.weight": ("blocks/*/attn/o/kernel", convert.as_is >> convert.heads(heads, axis=0)),
         f"{prefix}h.*.attn.c_proj.bias": "blocks/*/attn/o/bias",
         f"{prefix}h.*.mlp.{{c_fc,c_proj}}.weight": ("blocks/*/{up,down}/kernel", convert.as_is),
         f"{prefix}h.*.mlp.{{c_fc,c_proj}}.bias": "blocks/*/{up,down}/bias",

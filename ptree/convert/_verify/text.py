@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..._words import columns, listed, printable, quoted, shortened, table
-
-if TYPE_CHECKING:
-    from .calls import Failure
-    from .comparison import Comparison
-    from .verification import Verification
+from .calls import Failure
+from .comparison import Comparison
+from .verification_data import VerificationData
 
 _HEADER = ("value", "shape", "dtype", "error", "relative", "cosine", "allowed", "")
 _RIGHT = {3, 4, 5, 6}
@@ -20,7 +17,7 @@ _LONGEST_NAME = 60
 _LONGEST_MESSAGE = 300
 
 
-def verification_text(verification: Verification, width: int, most: int | None) -> str:
+def verification_text(verification: VerificationData, width: int, most: int | None) -> str:
     """The text of a verification; see `Verification.text`."""
     width = max(width, 20)
     shown, hidden = _chosen(verification.worst, most)
@@ -56,7 +53,7 @@ def _wrapped(text: str, width: int, first: str = "", rest: str = "  ") -> list[s
     )
 
 
-def _verdict(verification: Verification) -> str:
+def _verdict(verification: VerificationData) -> str:
     rows = verification.worst
     batches = "" if verification.batches == 1 else f" in {verification.batches:,} batches"
     differing = sum(not row.ok for row in rows)
@@ -160,7 +157,7 @@ def _failure(failure: Failure, batches: int) -> str:
     return f"! {failure.side} raised{where}: {shortened(printable(message), _LONGEST_MESSAGE)}"
 
 
-def _unmatched(verification: Verification, width: int) -> list[str]:
+def _unmatched(verification: VerificationData, width: int) -> list[str]:
     lines: list[str] = []
     for side, names in (("the source", verification.only_source), ("ours", verification.only_ours)):
         if names:
@@ -177,7 +174,7 @@ def _nonfinite_on_both(rows: Sequence[Comparison], width: int) -> list[str]:
     return lines
 
 
-def _first_difference(verification: Verification, row: Comparison, width: int) -> list[str]:
+def _first_difference(verification: VerificationData, row: Comparison, width: int) -> list[str]:
     order = " in the order of computation" if len(verification.worst) > 1 else ""
     lines = [
         "",
