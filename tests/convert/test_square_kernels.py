@@ -73,7 +73,7 @@ def test_a_table_that_says_the_layout_runs_both_ways(case):
 
 def test_as_is_in_a_chain_is_kept_in_the_text_of_a_table(tmp_path):
     table = c.Table({"o.weight": ("o/kernel", c.as_is >> c.heads(2, axis=0))})
-    assert [*table] == ["'o.weight' -> 'o/kernel', as_is >> split_axis(0, (2, -1))"]
+    assert [*table] == ["'o.weight' -> 'o/kernel', as_is >> heads(2, axis=0)"]
     table.save(tmp_path / "t.json")
     assert c.Table.load(tmp_path / "t.json") == table
 
