@@ -7,8 +7,9 @@ import os
 import shutil
 
 from .._errors import FileError
-from .._words import in_bytes, printable, quoted
+from .._words import in_bytes, printable
 from ..convert import Table, write
+from .output import refuse_existing
 
 
 def run_convert(given: argparse.Namespace) -> int:
@@ -35,16 +36,10 @@ def _print_plan(given: argparse.Namespace, table: Table) -> int:
 
 
 def _write(given: argparse.Namespace, table: Table) -> int:
+    refuse_existing(given.out)  # also the file that is read, whose mapped memory the arrays may use
     carried = table.inverse.carried(given.carried) if given.carried else None
     arrays = table.apply(given.file, carried=carried)
-    _refuse_input(given)
     write(given.out, arrays, to=given.to)
     nbytes = sum(array.nbytes for array in arrays.values())
     print(f"{printable(os.path.basename(given.out))}: {len(arrays)} arrays, {in_bytes(nbytes)}")
     return 0
-
-
-def _refuse_input(given: argparse.Namespace) -> None:
-    """Refuse to write over the file that is read, whose mapped memory the arrays may use."""
-    if os.path.exists(given.out) and os.path.samefile(given.file, given.out):
-        raise FileError(f"cannot write {quoted(given.out)}: it is the file that is read; write another, then move it")

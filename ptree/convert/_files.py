@@ -10,37 +10,14 @@ import numpy as np
 
 from .._edit import unflatten
 from .._errors import FileError
-from .._foreign.foreign_file import ForeignFile
-from .._foreign.formats import Candidate, format_of, open_foreign, why_not_read
 from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
-from ..files._open import File
 from ..files._save import save
 from ._named_arrays import NamedArray, NamedArrays, opened_arrays
 
 Writer: TypeAlias = "Callable[[str, Mapping[str, np.ndarray], Mapping[str, str]], object]"
 """Writes to a path: arrays by name; and of the names that show the array of another name, name -> that name."""
-
-
-def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
-    """Open a file of ptree, of safetensors or of another framework; arrays of safetensors use its mapped memory.
-
-    Raises:
-        FileError: a format that is not read, or a damaged file.
-        OSError: the file is not there or cannot be read.
-    """
-    text = checked_path(path, "read(path)")
-    if format_of(text) is not None:
-        return open_foreign(text)
-    try:
-        return File(text, mmap=True)
-    except FileError as error:
-        # a page of HTML, a pointer of Git LFS, half a zip: its first 8 bytes as a length would say nothing
-        problem = why_not_read(Candidate(text)) if error.is_damage else ""
-        if not problem:
-            raise
-        raise FileError(f"cannot read {quoted(text)}: {problem}", is_damage=True) from error
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -54,7 +31,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     {'0.weight': (8, 4)}
 
     Files of PyTorch, safetensors and shards of it, Keras, Flax (msgpack), MXNet, TensorFlow (checkpoints, variables of a
-    SavedModel), NumPy (npz) and GGUF. No framework is imported, and nothing in a file is run. Arrays may use the mapped memory
+    SavedModel), Orbax, NumPy (npz) and GGUF. No framework is imported, and nothing in a file is run. Arrays may use the mapped memory
     of the file, which then must not be written over.
 
     Raises:

@@ -21,12 +21,16 @@ from .._errors import FileError, StructureError
 from .._foreign.foreign_file import ForeignFile
 from .._paths import STACKED
 from .._paths.dotted_names import paths_of_names
+from .._stored.locations import is_orbax
 from .._tree import Leaf, PyTree
 from .._words import describe, quoted
 from ..files._kinds import is_static, unsaved
+from ..files._load import load
 from ..files._open import File
 from ..files._open_leaf import OpenAlias, OpenLeaf
+from ..files._orbax import is_tree_of_orbax
 from ._framework_states import framework_state
+from ._opening import open_arrays
 from ._operations.operation import Described
 
 
@@ -74,9 +78,11 @@ def opened_arrays(source: PyTree) -> Iterator[NamedArrays]:
     if not isinstance(source, (str, os.PathLike)):
         yield named_arrays(source)
         return
-    from ._files import open_arrays
-
-    with open_arrays(source) as file:
+    path = os.fspath(source)
+    if is_orbax(path) or is_tree_of_orbax(path):  # compressed: it can only be read whole
+        yield named_arrays(load(path))
+        return
+    with open_arrays(path) as file:
         yield named_arrays(file)
 
 

@@ -416,3 +416,15 @@ def test_what_is_filled_shares_no_memory_with_the_source():
         assert not np.asarray(params["v"]).any()
         source["w"] -= 1
         source["v"] -= 1
+
+
+def test_checkpoints_of_orbax_are_sources(tmp_path):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    params = BLOCKS.apply(pytorch_like(), like=spec_of_blocks())
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "by_orbax", pt.asdict(params))
+    with pt.Checkpoints(tmp_path / "run", backend="orbax") as checkpoints:
+        checkpoints.save(1, params)
+    for folder in ("by_orbax", "run/step_1"):
+        same_arrays(BLOCKS.inverse.apply(tmp_path / folder), pytorch_like())
+        assert sorted(c.read(tmp_path / folder)) == sorted(pt.paths(params))

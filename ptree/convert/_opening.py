@@ -1,0 +1,33 @@
+"""Open a file of any framework by its path, to read its arrays by name."""
+
+from __future__ import annotations
+
+import os
+
+from .._errors import FileError
+from .._foreign.foreign_file import ForeignFile
+from .._foreign.formats import Candidate, format_of, open_foreign, why_not_read
+from .._stored.locations import checked_path, file_path, index_path
+from .._words import quoted
+from ..files._open import File
+
+
+def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
+    """Open a file of ptree, of safetensors or of another framework; arrays of safetensors use its mapped memory.
+
+    Raises:
+        FileError: a format that is not read, or a damaged file.
+        OSError: the file is not there or cannot be read.
+    """
+    text = checked_path(path, "read(path)")
+    is_there = os.path.exists(text) or index_path(file_path(text)).exists()
+    if format_of(text) is not None or not is_there:  # which suggests the nearest file
+        return open_foreign(text)
+    try:
+        return File(text, mmap=True)
+    except FileError as error:
+        # a page of HTML, a pointer of Git LFS, half a zip: its first 8 bytes as a length would say nothing
+        problem = why_not_read(Candidate(text)) if error.is_damage else ""
+        if not problem:
+            raise
+        raise FileError(f"cannot read {quoted(text)}: {problem}", is_damage=True) from error
