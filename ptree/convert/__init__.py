@@ -50,7 +50,7 @@ from ._operations.public import stack as stack  # arrays of one shape along a ne
 from ._operations.public import summed as summed  # the sum of several arrays; one way
 from ._operations.public import swap as swap  # two axes in each other's place
 from ._operations.public import unstack as unstack  # the inverse of stack
-from ._operations.public import unsummed as unsummed  # an array, and zeros whose sum with it it is
+from ._operations.public import unsummed as unsummed  # the inverse of summed: an array, and zeros
 from ._operations.public import weight_norm as weight_norm  # g * v / ||v||; one way
 from ._operations.public import zero_fill as zero_fill  # an array, and zeros of its shape
 from ._operations.public import zero_part as zero_part  # a further part of zeros along an axis
