@@ -14,6 +14,7 @@ from .._foreign import ForeignArray, open_foreign
 from .._foreign.formats import Candidate, format_of
 from .._stored.facts import Facts
 from .._stored.leaf_parts import Index
+from .._stored.locations import file_path, index_path
 from .._stored.safetensors import aligned_memory
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, Tie
@@ -26,8 +27,11 @@ _LENGTH = 8  # bytes in front of the header of a safetensors file
 
 
 def is_foreign_file(path: str) -> bool:
-    """Whether a file of another framework is at a path, in a format that ptree reads."""
-    if not os.path.isfile(path) or Candidate(path).first_bytes[_LENGTH : _LENGTH + 1] == b"{":
+    """Whether a file of another framework, or a checkpoint of several, is at a path, in a format that ptree reads."""
+    file = file_path(path)
+    if os.path.isdir(path) and (file.exists() or index_path(file).exists()):
+        return False
+    if Candidate(path).first_bytes[_LENGTH : _LENGTH + 1] == b"{":
         return False
     return format_of(path) is not None
 

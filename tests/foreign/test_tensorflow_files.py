@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hostile_files import changed, check_damaged, cut, read_all
 
-from ptree import FileError
+import ptree as pt
+from ptree import FileError, convert
 from ptree._foreign import open_foreign
 from ptree._foreign.crc32c import crc32c
 from ptree._foreign.sorted_table import table_bytes, table_entries
@@ -190,3 +191,14 @@ def test_damaged_files_are_refused_or_have_their_values(name, tmp_path):
         return open_tensorflow(str(index))
 
     check_damaged(open_by_index, data, [*cut(data.read_bytes(), 29), *changed(data.read_bytes(), 40)], right)
+
+
+@pytest.mark.parametrize("path", ["tensorflow_mlp", "tensorflow_mlp.index", "tensorflow_saved_model"])
+def test_a_checkpoint_of_several_files_is_opened_by_each_of_its_names(path):
+    place = SAMPLES / path
+    names = sorted(convert.read(place))
+    with pt.open(place) as file:
+        assert sorted(file) == names
+    assert len(pt.summary(place).rows) == len(names)
+    with pytest.raises(pt.FileError, match="_iterations.* is i64"):  # which JAX would cut to 32 bits
+        pt.load(place)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ..._errors import FileError
+from ..._foreign.formats import format_of
 from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
@@ -22,7 +23,7 @@ def file_source(path: str | os.PathLike[str]) -> Source:
     """Open what is at a path: a file, shards by their index or folder, or the latest step of a folder of checkpoints."""
     text = checked_path(path, "look at a file")
     if not os.path.exists(text) and not os.path.exists(f"{text}.index.json"):
-        raise FileNotFoundError(_nothing_there(text))
+        return _of_several_files(text)
     if os.path.isdir(text):
         return _of_folder(text)
     if os.path.isfile(text):
@@ -49,9 +50,24 @@ def _of_folder(folder: str) -> Source:
         files = [name for name in inside if begins_as_safetensors(os.path.join(folder, name))]
     if len(files) == 1:
         return file_source(os.path.join(folder, files[0]))
+    if format_of(folder) is not None:
+        return _of_foreign(folder)
     if files:
         raise FileError(f"the folder {quoted(folder)} holds several files, name one of them: {listed(files)}")
     raise FileError(f"the folder {quoted(folder)} {_NOTHING_READ}; it has {listed(inside)}")
+
+
+def _of_several_files(path: str) -> Source:
+    """A checkpoint of TensorFlow, by the beginning of the names of its files; nothing else has no file of its name."""
+    if format_of(path) is None:
+        raise FileNotFoundError(_nothing_there(path))
+    return _of_foreign(path)
+
+
+def _of_foreign(path: str) -> Source:
+    from .foreign_source import ForeignSource  # with the reader of this format
+
+    return ForeignSource(path)
 
 
 def _of_file(path: str) -> Source:
@@ -61,9 +77,7 @@ def _of_file(path: str) -> Source:
 
         return NpzSource(path)
     if kind == "foreign":
-        from .foreign_source import ForeignSource  # with the reader of this format
-
-        return ForeignSource(path)
+        return _of_foreign(path)
     if kind != "safetensors":
         raise FileError(f"cannot read {quoted(path)}: {kind}")
     return _of_safetensors(path)
