@@ -183,8 +183,9 @@ def test_a_damaged_member_of_an_archive_is_named_and_the_others_are_read(folder,
     assert "good  [4, 3]" in run(capsys, "show", "m.npz")[1]
     assert "! bad: not read: is damaged: Bad CRC-32" in run(capsys, "stats", "m.npz")[1]
     assert run(capsys, "check", "m.npz")[0] == 1
-    with pytest.raises(pt.StructureError, match="'bad' is damaged"):
-        pt.look.nonfinite("m.npz")
+    found = pt.look.nonfinite("m.npz")
+    assert not found
+    assert "is damaged" in str(found)
 
 
 def test_a_damaged_file_is_not_written_anew_with_the_right_checksums(folder, capsys):

@@ -200,5 +200,5 @@ def test_a_checkpoint_of_several_files_is_opened_by_each_of_its_names(path):
     with pt.open(place) as file:
         assert sorted(file) == names
     assert len(pt.summary(place).rows) == len(names)
-    with pytest.raises(pt.FileError, match="_iterations.* is i64"):  # which JAX would cut to 32 bits
+    with pytest.raises(pt.FileError, match=r"_iterations.* is i64"):  # which JAX would cut to 32 bits
         pt.load(place)
