@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from commands import ended
+from commands import succeeded as run
 from safetensors.numpy import load_file, save_file
 
 import ptree as pt
@@ -17,12 +18,6 @@ TABLE = np.arange(12, dtype="float32").reshape(4, 3)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(capsys, *arguments):
-    code, out, err = ended(capsys, *arguments)
-    assert (code, err) == (0, "")
-    return out
 
 
 def refused(capsys, *arguments):

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from commands import ended
+from commands import succeeded as run
 
 import ptree as pt
 from ptree import convert as c
@@ -28,12 +29,6 @@ def folder(tmp_path, monkeypatch):
     c.write("model.pt", STATE)
     TABLE.save("table.json")
     return tmp_path
-
-
-def run(capsys, *arguments):
-    code, out, err = ended(capsys, *arguments)
-    assert (code, err) == (0, "")
-    return out
 
 
 def same(one, other):
