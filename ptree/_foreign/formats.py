@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .._errors import FileError
-from .._stored.locations import checked_path
-from .._words import quoted, suggestion
+from .._stored.locations import checked_path, nearest_file
+from .._words import quoted
 from .foreign_file import ForeignFile
 from .zip_directory import member_names
 
@@ -217,7 +217,7 @@ def open_foreign(path: str | os.PathLike[str], *, verify: bool = True) -> Foreig
         file.verify = verify
         return file
     if not os.path.exists(text):
-        raise FileNotFoundError(f"no file {quoted(text)}.{_nearest_file(text)}")
+        raise FileNotFoundError(f"no file {quoted(text)}.{nearest_file(text)}")
     problem = why_not_read(candidate) or "it is of no format that ptree reads"
     raise FileError(f"cannot read {quoted(text)}: {problem}")
 
@@ -232,12 +232,3 @@ def why_not_read(candidate: Candidate) -> str:
     if os.path.isfile(candidate.path) and not candidate.first_bytes:
         return "it is empty"
     return ""
-
-
-def _nearest_file(path: str) -> str:
-    folder, name = os.path.split(path)
-    try:
-        beside = os.listdir(folder or ".")
-    except OSError:
-        return ""
-    return suggestion(name, beside, f"{folder}/" if folder else "")

@@ -1,5 +1,5 @@
 """Check the path of a call, and find its kind of location: the file to load or save, the path of its index, or an Orbax
-checkpoint."""
+checkpoint; suggest the file that was likely meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from .._errors import FileError
-from .._words import describe, quoted
+from .._words import describe, quoted, suggestion
 from .operating_system import is_regular, open_to_read, target_status
 
 INDEX_SUFFIX = ".index.json"
@@ -107,3 +107,13 @@ def _kind_of_file(mode: int) -> str:
     if stat.S_ISSOCK(mode):
         return "a socket"
     return "a device"
+
+
+def nearest_file(path: str) -> str:
+    """Suggest the file beside it whose name is nearest to that of a path where nothing is; "" if none is near."""
+    folder, name = os.path.split(path)
+    try:
+        beside = os.listdir(folder or ".")
+    except OSError:
+        return ""
+    return suggestion(name, beside, f"{folder}/" if folder else "")

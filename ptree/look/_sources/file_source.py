@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..._errors import FileError
 from ..._foreign.formats import format_of
-from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax
+from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax, nearest_file
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
-from ..._words import listed, quoted, suggestion
+from ..._words import listed, quoted
 from .file_kinds import begins_as_safetensors, kind_of_file
 from .source import Source
 from .stored_source import StoredSource
@@ -115,13 +115,4 @@ def _of_orbax(path: str) -> Source:
 def _nothing_there(path: str) -> str:
     if os.path.islink(path):
         return f"the link {quoted(path)} leads to {quoted(os.readlink(path))}, where there is no file"
-    return f"no file {quoted(path)}.{_nearest_file(path)}"
-
-
-def _nearest_file(path: str) -> str:
-    folder, name = os.path.split(path)
-    try:
-        beside = os.listdir(folder or ".")
-    except OSError:
-        return ""
-    return suggestion(name, beside, f"{folder}/" if folder else "")
+    return f"no file {quoted(path)}.{nearest_file(path)}"
