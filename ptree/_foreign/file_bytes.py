@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from .._stored.locations import open_file
 from .._stored.operating_system import read_into
 from .._words import quoted
 
+T = TypeVar("T")
 _WINDOW = 4096
 """Bytes that a cursor reads ahead: the numbers in front of an array are few, and a call to the system costs more than these."""
 
@@ -79,6 +82,16 @@ class FileBytes:
 
     def __del__(self) -> None:
         self.close()
+
+
+def open_described(path: str, describe: Callable[[FileBytes], T]) -> T:
+    """Open a file and describe what is in it; the file is closed again if that raises."""
+    file = FileBytes(path)
+    try:
+        return describe(file)
+    except BaseException:
+        file.close()
+        raise
 
 
 def aligned_memory(count: int) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 from .._errors import FileError
 from .._words import listed, quoted
 from .draft_writing import DraftWriter, check_arrays, target_path, writing
-from .file_bytes import Cursor, FileBytes
+from .file_bytes import Cursor, FileBytes, open_described
 from .foreign_file import ForeignArray
 from .msgpack_items import Binary, Extension, Value, list_length, scalar, walk
 from .placed_arrays import MOST_AXES, Place, PlacedFile, shape_problem
@@ -66,12 +66,7 @@ def open_msgpack(path: str) -> PlacedFile:
     Raises:
         FileError: the file is damaged, or holds no map, or two arrays have one name.
     """
-    file = FileBytes(path)
-    try:
-        return _opened(file)
-    except BaseException:
-        file.close()
-        raise
+    return open_described(path, _opened)
 
 
 def _opened(file: FileBytes) -> PlacedFile:

@@ -20,7 +20,7 @@ import numpy as np
 from .._errors import FileError
 from .._words import listed, quoted
 from .draft_writing import check_arrays, target_path, writing
-from .file_bytes import Cursor, FileBytes
+from .file_bytes import Cursor, FileBytes, open_described
 from .foreign_file import ForeignArray
 from .placed_arrays import Place, PlacedFile, shape_problem
 
@@ -139,12 +139,7 @@ def open_gguf(path: str) -> GgufFile:
     Raises:
         FileError: the file is damaged, or of a version that is not read.
     """
-    file = FileBytes(path)
-    try:
-        return _opened(file)
-    except BaseException:
-        file.close()
-        raise
+    return open_described(path, _opened)
 
 
 def _opened(file: FileBytes) -> GgufFile:

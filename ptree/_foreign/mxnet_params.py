@@ -25,7 +25,7 @@ import numpy as np
 
 from .._words import listed
 from .draft_writing import check_arrays, target_path, writing
-from .file_bytes import Cursor, FileBytes
+from .file_bytes import Cursor, FileBytes, open_described
 from .foreign_file import ForeignArray
 from .placed_arrays import Place, PlacedFile, shape_problem
 
@@ -81,12 +81,7 @@ def open_mxnet(path: str) -> PlacedFile:
     Raises:
         FileError: the file is damaged, or two arrays have one name.
     """
-    file = FileBytes(path)
-    try:
-        return _opened(file)
-    except BaseException:
-        file.close()
-        raise
+    return open_described(path, _opened)
 
 
 def _opened(file: FileBytes) -> PlacedFile:
