@@ -15,7 +15,7 @@ import numpy as np
 from .graph import Graph
 from .slices import padded, spread
 from .translation import Equation, NoOnnxFormError, Translation, rule
-from .values import Shape, Size, Value, is_static
+from .values import Shape, Size, Value, identity_element, is_static
 
 _MOST_AXES = 3
 _FIRST_WITH_DILATED_MEANS = 19
@@ -103,7 +103,7 @@ def _check_integers(kind: str, dtype: np.dtype) -> None:
 
 def _prepared(graph: Graph, x: Value, windows: _Windows, kind: str) -> tuple[str, Shape]:
     """The array, spread and padded where ONNX's operation does not, and its shape."""
-    neutral = graph.number(_neutral(kind, x.dtype), x.dtype)
+    neutral = graph.number(identity_element(kind, x.dtype), x.dtype)
     tensor, shape = graph.full(x), x.shape
     for axis, distance in enumerate(windows.between):
         if distance != 1:
@@ -140,13 +140,3 @@ def _summed(graph: Graph, tensor: str, dtype: np.dtype, options: dict[str, Any])
         raise NoOnnxFormError(f"dilated windows of sums, which ONNX has from opset {_FIRST_WITH_DILATED_MEANS} on")
     mean = graph.add("AveragePool", tensor, count_include_pad=1, **options)
     return graph.add("Mul", mean, graph.number(math.prod(options["kernel_shape"]), dtype))
-
-
-def _neutral(kind: str, dtype: np.dtype) -> float:
-    """What changes no maximum, minimum or sum."""
-    if kind == "sum":
-        return 0
-    if dtype.kind in "iu":
-        about = np.iinfo(dtype)
-        return about.min if kind == "max" else about.max
-    return -np.inf if kind == "max" else np.inf

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .translation import Equation, NoOnnxFormError, Rule, Translation, rule
-from .values import Value
+from .values import Value, identity_element
 
 _REDUCTIONS = {
     "reduce_sum": "ReduceSum",
@@ -72,7 +72,9 @@ def _cumulative(op: str) -> Rule:
         axis, reverse = equation.options["axis"], int(equation.options["reverse"])
         graph = t.graph
         row_shape = x.shape[:axis] + x.shape[axis + 1 :]
-        start = graph.add("Expand", graph.number(_neutral(op, x.dtype), x.dtype), graph.sizes(row_shape))
+        start = graph.add(
+            "Expand", graph.number(identity_element(op.lower(), x.dtype), x.dtype), graph.sizes(row_shape)
+        )
         with graph.body() as body:
             total = graph.add_body_input("total", row_shape, x.dtype)
             row = graph.add_body_input("row", row_shape, x.dtype)
@@ -87,15 +89,6 @@ def _cumulative(op: str) -> Rule:
         return [graph.value(all_totals, equation.outputs[0])]
 
     return translate
-
-
-def _neutral(op: str, dtype: np.dtype) -> float:
-    if op == "Mul":
-        return 1
-    if dtype.kind in "iu":
-        about = np.iinfo(dtype)
-        return about.min if op == "Max" else about.max
-    return -np.inf if op == "Max" else np.inf
 
 
 for _primitive, _op in _CUMULATIVE.items():

@@ -79,3 +79,15 @@ def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
             if not is_one(size):
                 sizes[axis] = size
     return tuple(sizes)
+
+
+def identity_element(operation: str, dtype: np.dtype) -> float:
+    """The number that changes nothing in a "sum", a product ("mul"), a "max" or a "min" of numbers of a dtype."""
+    if operation == "sum":
+        return 0
+    if operation == "mul":
+        return 1
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return limits.min if operation == "max" else limits.max
+    return -np.inf if operation == "max" else np.inf
