@@ -11,13 +11,9 @@ from .._operations.operation import Operation, chain
 from .._operations.parts import Concatenate
 from .._operations.public import shared_bias
 from .._operations.values import Fill, Unsummed
+from .channels_first_layers import dense, embedding, norm
 from .framework import STATISTICS, Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
-from .matrices import AS_IS, LINEAR, dense_rows, has_named_projections, has_one_head_count, projection_rows, unflattened
-from .several_axes import require_one_order
-
-
-def _dense(place: Place) -> Sequence[LayerRow]:
-    return dense_rows(place, "weight", "bias", LINEAR)
+from .matrices import LINEAR, has_named_projections, has_one_head_count, projection_rows, unflattened
 
 
 def _conv(place: Place) -> Sequence[LayerRow]:
@@ -35,22 +31,12 @@ def _bias(place: Place) -> Operation:
     return chain(*[Squeeze(-1)] * (len(place.leaves["kernel"]) - 2))
 
 
-def _embedding(place: Place) -> Sequence[LayerRow]:
-    return rows_of_leaves(place, {"table": ("weight", AS_IS)})
-
-
-def _norm(place: Place) -> Sequence[LayerRow]:
-    require_one_order(place)
-    order = unflattened(place)
-    return rows_of_leaves(place, {"scale": ("weight", order), "bias": ("bias", order)})
-
-
 def _batch_norm(place: Place) -> Sequence[LayerRow]:
     """A BatchNorm with `mode="ema"`."""
     order = unflattened(place)
     statistics = {"mean": ("ema_state_index/0", order), "var": ("ema_state_index/1", order)}
     is_first_step = LayerRow(("ema_first_time_index",), (), Fill(False, "bool"), STATISTICS)
-    return [*_norm(place), *rows_of_leaves(place, statistics, STATISTICS), is_first_step]
+    return [*norm(place), *rows_of_leaves(place, statistics, STATISTICS), is_first_step]
 
 
 def _kernels() -> list[LayerRow]:
@@ -96,14 +82,14 @@ def _part_path(module: str, layer: Layer, part: str) -> str:
 EQUINOX = Framework(
     "Equinox",
     {
-        nn.Dense: _dense,
+        nn.Dense: dense,
         nn.Conv: _conv,
         nn.ConvTranspose: _conv_transpose,
-        nn.Embedding: _embedding,
+        nn.Embedding: embedding,
         nn.BatchNorm: _batch_norm,
-        nn.LayerNorm: _norm,
-        nn.RMSNorm: _norm,
-        nn.GroupNorm: _norm,
+        nn.LayerNorm: norm,
+        nn.RMSNorm: norm,
+        nn.GroupNorm: norm,
         nn.LSTM: _lstm,
         nn.GRU: _gru,
         nn.RNN: _rnn,

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from ... import nn
 from ...nn import Layer
 from .._operations.axes import Flip, Swap
-from .._operations.operation import Operation
 from .._operations.parts import Concatenate
 from .framework import STATISTICS, LayerRow, NoEqualError, Place, Rule, rows_of_leaves
-from .matrices import AS_IS, has_named_projections, projection_rows
+from .matrices import AS_IS, attention_rows
 
 QUERY_NORMS = {"q_norm": "query_ln", "k_norm": "key_ln"}
 """The norms of queries and keys in attention with `normalize_qk=True`."""
@@ -41,14 +40,7 @@ def _norm(place: Place) -> Sequence[LayerRow]:
 
 
 def _attention(place: Place) -> Sequence[LayerRow]:
-    modules = ("query", "key", "value", "out")
-    if has_named_projections(place):
-        return projection_rows(place, modules, "kernel", "bias", AS_IS)
-    leaves: dict[str, tuple[str, Operation]] = {}
-    for part, module in zip("qkvo", modules, strict=True):
-        for leaf in ("kernel", "bias"):
-            leaves[f"{part}/{leaf}"] = (f"{module}/{leaf}", AS_IS)
-    return rows_of_leaves(place, leaves)
+    return attention_rows(place, ("query", "key", "value", "out"))
 
 
 def kernels_of_gates(part: str, modules: Sequence[str]) -> LayerRow:

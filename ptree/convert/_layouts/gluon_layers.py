@@ -6,31 +6,13 @@ from collections.abc import Sequence
 
 from ... import nn
 from ...nn import Layer
-from .._operations.axes import Conv, ConvTranspose
 from .._operations.parts import Repeat
 from .._operations.values import Fill
+from .channels_first_layers import conv, conv_transpose, dense, embedding
 from .framework import STATISTICS, Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
-from .matrices import AS_IS, LINEAR, dense_rows, projection_rows, unflattened
+from .matrices import LINEAR, projection_rows, unflattened
 from .recurrent_names import layer_number, two_bias_rows
 from .several_axes import require_one_order
-
-
-def _dense(place: Place) -> Sequence[LayerRow]:
-    return dense_rows(place, "weight", "bias", LINEAR)
-
-
-def _conv(place: Place) -> Sequence[LayerRow]:
-    return rows_of_leaves(place, {"kernel": ("weight", Conv()), "bias": ("bias", AS_IS)})
-
-
-def _conv_transpose(place: Place) -> Sequence[LayerRow]:
-    assert isinstance(place.layer, nn.ConvTranspose)
-    kernel = ConvTranspose(place.layer.groups)
-    return rows_of_leaves(place, {"kernel": ("weight", kernel), "bias": ("bias", AS_IS)})
-
-
-def _embedding(place: Place) -> Sequence[LayerRow]:
-    return rows_of_leaves(place, {"table": ("weight", AS_IS)})
 
 
 def _layer_norm(place: Place) -> Sequence[LayerRow]:
@@ -121,10 +103,10 @@ def _part_path(module: str, layer: Layer, part: str) -> str:
 GLUON = Framework(
     "Gluon",
     {
-        nn.Dense: _dense,
-        nn.Conv: _conv,
-        nn.ConvTranspose: _conv_transpose,
-        nn.Embedding: _embedding,
+        nn.Dense: dense,
+        nn.Conv: conv,
+        nn.ConvTranspose: conv_transpose,
+        nn.Embedding: embedding,
         nn.BatchNorm: _batch_norm,
         nn.LayerNorm: _layer_norm,
         nn.RMSNorm: _rms_norm,

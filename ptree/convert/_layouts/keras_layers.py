@@ -11,7 +11,7 @@ from .._operations.operation import Operation, chain
 from .._operations.parts import Gates, Unstack
 from .._operations.values import Unsummed
 from .framework import Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
-from .matrices import AS_IS, has_named_projections, projection_rows
+from .matrices import AS_IS, attention_rows
 
 _CELLS: dict[type[Layer], str] = {nn.LSTM: "lstm", nn.GRU: "gru", nn.RNN: "simple_rnn"}
 
@@ -83,14 +83,7 @@ def _gru(place: Place) -> Sequence[LayerRow]:
 
 
 def _attention(place: Place) -> Sequence[LayerRow]:
-    modules = ("query", "key", "value", "attention_output")
-    if has_named_projections(place):
-        return projection_rows(place, modules, "kernel", "bias", AS_IS)
-    leaves: dict[str, tuple[str, Operation]] = {}
-    for part, module in zip("qkvo", modules, strict=True):
-        for leaf in ("kernel", "bias"):
-            leaves[f"{part}/{leaf}"] = (f"{module}/{leaf}", AS_IS)
-    return rows_of_leaves(place, leaves)
+    return attention_rows(place, ("query", "key", "value", "attention_output"))
 
 
 def _cell_name(layer: Layer) -> str:

@@ -8,7 +8,7 @@ from ...nn import Dense
 from .._operations.axes import FlattenOrder, Linear, SplitAxis
 from .._operations.operation import Operation, chain
 from .._operations.public import as_is as AS_IS
-from .framework import LayerRow, Place, Shape
+from .framework import LayerRow, Place, Shape, rows_of_leaves
 
 LINEAR = Linear()
 
@@ -72,6 +72,17 @@ def projection_rows(
             operation = bias_of_vector(place.leaves[vector])
             rows.append(LayerRow((f"{within}{bias}",), (vector,), operation, module=whole))
     return rows
+
+
+def attention_rows(place: Place, modules: Sequence[str]) -> list[LayerRow]:
+    """The rows of attention with a module for each of q, k, v and o, whose kernels have the axes that they have here."""
+    if has_named_projections(place):
+        return projection_rows(place, modules, "kernel", "bias", AS_IS)
+    leaves: dict[str, tuple[str, Operation]] = {}
+    for part, module in zip(PROJECTIONS, modules, strict=True):
+        for leaf in ("kernel", "bias"):
+            leaves[f"{part}/{leaf}"] = (f"{module}/{leaf}", AS_IS)
+    return rows_of_leaves(place, leaves)
 
 
 def has_named_projections(place: Place) -> bool:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from ... import nn
 from ...nn import Layer
-from .._operations.axes import Conv, ConvTranspose, SplitAxis
+from .._operations.axes import SplitAxis
 from .._operations.operation import chain
 from .._operations.parts import Split
 from .._operations.values import Fill
+from .channels_first_layers import conv, conv_transpose, dense, embedding, norm
 from .framework import Framework, LayerRow, Place, joined, rows_of_leaves
 from .matrices import (
-    AS_IS,
     LINEAR,
-    dense_rows,
     has_named_projections,
     is_square_attention,
     kernel_of_matrix,
@@ -22,38 +21,13 @@ from .matrices import (
     unflattened,
 )
 from .recurrent_names import layer_number, two_bias_rows
-from .several_axes import require_one_order
-
-
-def _dense(place: Place) -> Sequence[LayerRow]:
-    return dense_rows(place, "weight", "bias", LINEAR)
-
-
-def _conv(place: Place) -> Sequence[LayerRow]:
-    return rows_of_leaves(place, {"kernel": ("weight", Conv()), "bias": ("bias", AS_IS)})
-
-
-def _conv_transpose(place: Place) -> Sequence[LayerRow]:
-    assert isinstance(place.layer, nn.ConvTranspose)
-    kernel = ConvTranspose(place.layer.groups)
-    return rows_of_leaves(place, {"kernel": ("weight", kernel), "bias": ("bias", AS_IS)})
-
-
-def _embedding(place: Place) -> Sequence[LayerRow]:
-    return rows_of_leaves(place, {"table": ("weight", AS_IS)})
-
-
-def _norm(place: Place) -> Sequence[LayerRow]:
-    require_one_order(place)
-    order = unflattened(place)
-    return rows_of_leaves(place, {"scale": ("weight", order), "bias": ("bias", order)})
 
 
 def _batch_norm(place: Place) -> Sequence[LayerRow]:
     order = unflattened(place)
     statistics = {"mean": ("running_mean", order), "var": ("running_var", order)}
     counter = LayerRow(("num_batches_tracked",), (), Fill(0, "int64"))
-    return [*_norm(place), *rows_of_leaves(place, statistics), counter]
+    return [*norm(place), *rows_of_leaves(place, statistics), counter]
 
 
 def _recurrent(place: Place) -> Sequence[LayerRow]:
@@ -103,14 +77,14 @@ def _part_path(module: str, layer: Layer, part: str) -> str:
 PYTORCH = Framework(
     "PyTorch",
     {
-        nn.Dense: _dense,
-        nn.Conv: _conv,
-        nn.ConvTranspose: _conv_transpose,
-        nn.Embedding: _embedding,
+        nn.Dense: dense,
+        nn.Conv: conv,
+        nn.ConvTranspose: conv_transpose,
+        nn.Embedding: embedding,
         nn.BatchNorm: _batch_norm,
-        nn.LayerNorm: _norm,
-        nn.RMSNorm: _norm,
-        nn.GroupNorm: _norm,
+        nn.LayerNorm: norm,
+        nn.RMSNorm: norm,
+        nn.GroupNorm: norm,
         nn.LSTM: _recurrent,
         nn.GRU: _recurrent,
         nn.RNN: _recurrent,
