@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from ... import nn
 from ...nn import Layer
 from .._operations.axes import Conv, ConvTranspose
+from .._operations.constants import Fill
 from .._operations.parts import Repeat
-from .._operations.values import Fill
 from .framework import STATISTICS, Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
 from .matrices import AS_IS, LINEAR, dense_rows, projection_rows, unflattened
 from .recurrent_names import layer_number, two_bias_rows

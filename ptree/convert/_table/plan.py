@@ -15,8 +15,8 @@ from ..._words import describe_apart, listed, printable, quoted
 from ...files._kinds import dtype_of, unsaved
 from ...files._template import Allowed, fit
 from .._named_arrays import NamedArrays
+from .._operations.carried import Carry, WriteBack
 from .._operations.operation import Described, MisfitError
-from .._operations.values import Carry, WriteBack
 from .matches import Match, Matches
 from .plan_text import step_lines
 from .row import Row
