@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 
 from ..._words import quoted
-from ...files._kernels import fits_both_layouts
+from ...files._kernels import fits_both_layouts, is_between_layouts
 from .._operations import axes, parts
 from .._operations.operation import AsIs, Chain, Described, Operation
 from .step import Step
@@ -14,9 +15,6 @@ _SAYS_LAYOUT = (
     AsIs, axes.Linear, axes.Conv, axes.ConvBack, axes.ConvTranspose, axes.ConvTransposeBack, axes.Depthwise,
     axes.DepthwiseBack, axes.Permute, axes.Swap,
 )  # fmt: skip
-_WEIGHT = re.compile(r"(.*[_.])?weights?(:0)?", re.IGNORECASE)
-# of Haiku, (in, out), and of many programs of their own: an operation that is said, such as `heads(4)`, is enough
-_SHORT_WEIGHT = re.compile(r"(.*[_.])?w(:0)?", re.IGNORECASE)
 _KERNEL = re.compile(r"(.*[_.])?kernel(:0)?", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
@@ -31,7 +29,8 @@ def square_kernels(step: Step) -> list[str]:
     if not _has_square(step.operation, described):
         return []
     sources = ", ".join(quoted(source.name) for source in step.sources)
-    shape = [*described[0].shape]
+    squares = [array for array in described if fits_both_layouts(array.shape)]
+    shape = [*(squares or described)[0].shape]
     return [
         f"{sources} {shape} becomes {', '.join(map(quoted, step.targets))}, and its shape does not tell whether it is to be"
         f" transposed: say {_fixes(step)}"
@@ -51,18 +50,11 @@ def _fixes(step: Step) -> str:
 
 
 def _is_between_layouts(step: Step) -> bool:
-    """Whether a weight becomes a kernel, or a kernel a weight: frameworks that say the one and the other differ in layout."""
-    sources = [source.path.rpartition("/")[2] for source in step.sources]
-    targets = [target.replace(".", "/").rpartition("/")[2] for target in step.targets]
-    for before, after in ((sources, targets), (targets, sources)):
-        if any(_is_weight(name, step) for name in before) and any(map(_KERNEL.fullmatch, after)):
-            return True
-    return False
-
-
-def _is_weight(name: str, step: Step) -> bool:
-    is_short = not step.row.says_operation and _SHORT_WEIGHT.fullmatch(name) is not None
-    return is_short or _WEIGHT.fullmatch(name) is not None
+    """Whether the names of the sources and the targets are of frameworks that differ in layout."""
+    # of `w` and `kernel`, an operation that is said, such as `heads(4)`, is enough
+    is_short_sure = step.row.says_operation
+    pairs = product([source.path for source in step.sources], step.targets)
+    return any(is_between_layouts(source, target, is_short_sure=is_short_sure) for source, target in pairs)
 
 
 def _is_transposed_convolution(step: Step) -> bool:
