@@ -1,5 +1,7 @@
 """Tables: rows that run both ways, plans that say everything, trees that are filled or left alone."""
 
+import re
+
 import chex
 import equinox as eqx
 import jax
@@ -136,7 +138,72 @@ def test_what_is_carried_is_written_back():
     carried = table.carried(source)
     assert [*carried] == ["pooler.dense.weight", "embeddings.position_ids"]
     same_arrays(table.inverse.apply(params, carried=carried), source)
-    same_arrays(table.inverse.apply(params), pytorch_like())
+    same_arrays(table.inverse.apply(params, carried={}), pytorch_like())
+
+
+def test_arrays_that_were_kept_are_not_left_out_in_silence():
+    table = BLOCKS | Table({"pooler.**": c.carry, "mask": c.carry})
+    source = {**pytorch_like(), "pooler.bias": numbers(2), "mask": numbers(3)}
+    params, carried = table.apply(source), table.carried(source)
+    not_given = (
+        "the arrays that `carry` kept are not given: ['pooler.**', 'mask']. carried=table.carried(source) writes"
+    )
+    with pytest.raises(pt.StructureError, match=re.escape(not_given)):
+        table.inverse.apply(params)
+    plan = table.inverse.plan(params)
+    assert not plan.ok
+    assert not_given in str(plan)
+    assert table.inverse.plan(params, carried=carried).ok
+    with pytest.raises(pt.StructureError, match=re.escape("no row writes back what carried has: ['typo']")):
+        table.inverse.apply(params, carried={**carried, "typo": numbers(2)})
+    with pytest.raises(
+        pt.StructureError, match=re.escape("carried has no 'mask', which the row () -> 'mask', write_back")
+    ):
+        table.inverse.apply(params, carried={"pooler.bias": numbers(2)})
+    plan = table.inverse.plan(params, carried={"mask": numbers(3)})
+    assert plan.ok
+    assert "() -> 'pooler.**', write_back" in plan.idle_rows
+
+
+def test_the_first_row_of_carry_and_of_a_constant_writes_back():
+    table = Table({"a.*": "x/*", "b.*": c.carry, "**": c.carry})
+    source = {"a.w": numbers(2), "b.w": numbers(3), "c": numbers(4)}
+    same_arrays(table.inverse.apply(table.apply(source), carried=table.carried(source)), source)
+    table = Table({"a.*": "x/*", "**": c.fill(0, shape=(3,))})
+    like = {"a.w": numbers(2), "b.w": numbers(3)}
+    same_arrays(table.inverse.apply(table.apply(like), like=like), {"a.w": numbers(2), "b.w": np.zeros(3, "f4")})
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "lost"),
+    [
+        ([("*.w", "x/*"), ("special", "x/a")], ["b.w", "special"], ("special",)),
+        ({"a.*": "x/*", "b.*": "x/*"}, ["a.c", "b.d"], ("b.d",)),
+        ([("a", ("x/k", "x/v", c.split(2))), ("b.*", "x/*")], ["a", "b.q"], ()),
+        ([("b.*", "x/*"), ("a", ("x/k", "x/v", c.split(2)))], ["a", "b.q"], ("a",)),
+        ({"a.*": "x/*", "b.*": c.carry}, ["a.c", "b.d"], ()),
+    ],
+)
+def test_names_that_would_not_come_back_are_marked_in_the_plan(rows, names, lost):
+    table, source = Table(rows), {name: numbers(4) for name in names}
+    plan = table.plan(source)
+    assert plan.not_written_back == lost
+    assert ("not written back by the inverse under this name" in str(plan)) == bool(lost)
+    assert plan.ok
+    back = table.inverse.apply(table.apply(source), carried=table.carried(source)) if not lost else {}
+    assert lost or sorted(back) == sorted(source)
+
+
+def test_an_array_of_a_split_is_not_lost_to_another():
+    with pytest.raises(pt.PatternError, match="the name 'b' stands there twice"):
+        Table({"a": ("b", "b", c.split(2))})
+    with pytest.raises(pt.PatternError, match="the name 'b/c' stands there twice"):
+        Table({"a": ("b/c", "b.c", c.split(2))})
+    with pytest.raises(pt.PatternError, match="the name 'a' stands there twice"):
+        Table({("a", "a"): ("b", c.summed())})
+    table = Table({"a.*.*": ("x/*/*", "x/*/{v,w}", c.split(2))})
+    with pytest.raises(pt.StructureError, match=r"several arrays of the row .* become 'x/b/v'"):
+        table.apply({"a.b.v": numbers(4)})
 
 
 def test_a_constant_is_left_out_and_written_again():
