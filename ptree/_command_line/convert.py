@@ -41,7 +41,7 @@ def _print_plan(given: argparse.Namespace, table: Table) -> int:
 def _write(given: argparse.Namespace, table: Table) -> int:
     refuse_existing(given.out)  # also the file that is read, whose mapped memory the arrays may use
     arrays = table.apply(given.file, carried=_carried(given, table))
-    write(given.out, arrays, to=given.to)
+    write(given.out, arrays, to=given.to, template=given.template)
     nbytes = sum(array.nbytes for array in arrays.values())
     count = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
     print(f"{printable(os.path.basename(given.out))}: {count}, {in_bytes(nbytes)}")

@@ -24,6 +24,7 @@ from .._paths.dotted_names import paths_of_names
 from .._stored.locations import is_orbax
 from .._tree import Leaf, PyTree
 from .._words import describe, quoted
+from ..files._foreign_tree import ForeignTree
 from ..files._kinds import is_static, unsaved
 from ..files._load import load
 from ..files._open import File
@@ -94,6 +95,8 @@ def named_arrays(source: PyTree) -> NamedArrays:
     """
     if isinstance(source, NamedArrays):
         return source
+    if isinstance(source, ForeignTree):
+        source = source.foreign_file
     if isinstance(source, ForeignFile):
         return NamedArrays(_of_foreign_file(source), quoted(source.path))
     title = quoted(source.path) if isinstance(source, File) else f"a {type(source).__name__}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._errors import PatternError
 from ..._tree import PyTree
-from ..._words import describe, lines
+from ..._words import describe, lines, quoted
 from .._framework_states import framework_state
 from .._named_arrays import opened_arrays
 from .apply import applied
@@ -52,7 +52,7 @@ class Table:
     def __init__(self, rows: Mapping[Source, Target] | Iterable[tuple[Source, Target]]):
         if not isinstance(rows, (Mapping, Iterable)) or isinstance(rows, str):
             raise PatternError(f"a table is a dict, names of the source -> names of the target; got {describe(rows)}")
-        pairs = [*rows.items()] if isinstance(rows, Mapping) else [*rows]
+        pairs = [*rows.items()] if isinstance(rows, Mapping) else _pairs(rows)
         parsed: list[Row] = []
         problems: list[str] = []
         for left, right in pairs:
@@ -172,6 +172,8 @@ class Table:
 
     def __or__(self, other: Table) -> Table:
         """The rows of this table, and after them those of another."""
+        if not isinstance(other, Table):
+            raise PatternError(f"expected a table after `|`, such as Table({{...}}); got {describe(other)}")
         return self.of_rows((*self._rows, *other._rows))
 
     def __eq__(self, other: object) -> bool:
@@ -182,3 +184,16 @@ class Table:
 
     def __repr__(self) -> str:
         return "\n".join(["Table(", *(f"  {row}" for row in self), ")"]) if self._rows else "Table()"
+
+
+def _pairs(rows: Iterable[tuple[Source, Target]]) -> list[tuple[Source, Target]]:
+    """Rows as pairs.
+
+    Raises:
+        PatternError: what is no pair.
+    """
+    pairs = [*rows]
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise PatternError(f"a row is a pair, names of the source and names of the target; got {quoted(pair)}")
+    return pairs
