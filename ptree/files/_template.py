@@ -18,6 +18,7 @@ from .._words import SHOWN, describe, lines, listed, nearest, quoted, short_dtyp
 from ..stacks import stack, unstack
 from ._cast import converted, is_cast_to, is_of_other_kind, lost_value
 from ._kinds import NUMBERS, expected, is_static
+from ._mixed_layers import is_layer_of, layers_of_one_dtype
 
 _COMPARED = 500
 """Missing names are compared with so many unexpected ones, as each pair takes time and a message should not."""
@@ -170,7 +171,7 @@ class _Matched:
 
 def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool, origin: str) -> _Matched:
     """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
-    tree = _restacked(got, like)
+    tree = _restacked(layers_of_one_dtype(got, like) if may_cast else got, like)
     ties = _fit_ties(like, tree, _leaves_for(template, tree), origin)
     shared = [name for name in template if name in ties.values]
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
@@ -375,17 +376,9 @@ def _layer_that_loses(got: Tree, name: str, dtype: np.dtype) -> str:
     if STACKED not in name.split("/"):
         return name
     for path, leaf in leaves(got):
-        if _is_layer_of(path, name) and lost_value(leaf, dtype):
+        if is_layer_of(path, name) and lost_value(leaf, dtype):
             return path
     return name
-
-
-def _is_layer_of(path: str, stacked: str) -> bool:
-    """Whether a leaf is the leaf of a stack, or a layer of it, as "b/1/w" is of "b/:/w"."""
-    segments, pattern = path.split("/"), stacked.split("/")
-    if len(segments) != len(pattern):
-        return False
-    return all(one == other or (other == STACKED and one.isdecimal()) for one, other in zip(segments, pattern))
 
 
 # ------------------------------------------------------------------------------- renamed leaves

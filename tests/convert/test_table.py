@@ -341,6 +341,35 @@ def test_values_that_do_not_fit_an_operation_are_refused_together():
     assert str(raised.value).count("is not zero") == 2
 
 
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float16"), ("float64", "float16")])
+def test_layers_of_several_dtypes_are_cast_into_a_stack(dtypes, tmp_path):
+    source = pytorch_like(2)
+    for at, dtype in enumerate(dtypes):
+        source[f"layers.{at}.weight"] = source[f"layers.{at}.weight"].astype(np.dtype(jnp.dtype(dtype)))
+    like = pt.stacks.stack(spec_of_blocks(2), "blocks")
+    with pytest.raises(pt.StructureError):
+        BLOCKS.apply(source, like)
+    params = BLOCKS.apply(source, like, cast=True)
+    assert params["blocks/:/kernel"].dtype == jnp.float32
+    for at in range(2):
+        expected = source[f"layers.{at}.weight"].astype("float32").T
+        np.testing.assert_array_equal(params["blocks/:/kernel"][at], expected)
+    layers = {f"blocks/{at}/kernel": source[f"layers.{at}.weight"].T for at in range(2)}
+    file = tmp_path / "m.safetensors"
+    pt.save(file, pt.unflatten({**layers, "blocks/0/bias": numbers(4), "blocks/1/bias": numbers(4)}))
+    loaded = pt.load(file, like, cast=True)
+    np.testing.assert_array_equal(loaded["blocks/:/kernel"], params["blocks/:/kernel"])
+
+
+def test_a_number_that_a_stack_does_not_hold_is_found_in_its_layer():
+    source = {"l.0.w": numbers(2, dtype="float16"), "l.1.w": np.array([1e6, 1], "float32")}
+    like = {"l": {":": {"w": jax.ShapeDtypeStruct((2, 2), "float16")}}}
+    with pytest.raises(
+        pt.StructureError, match=r"'l/1/w' has 1000000.0 in the source, which f16 in `like` does not hold"
+    ):
+        Table({"l.*.w": "l/*/w"}).apply(source, like, cast=True)
+
+
 def test_casts_are_said():
     table = Table({"w": "w"})
     like = {"w": pt.Param((3,), "bfloat16")}

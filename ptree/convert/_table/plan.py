@@ -13,6 +13,7 @@ from ..._edit import Differences, structure_error, unflatten
 from ..._errors import PathError, PtreeError, StructureError
 from ..._tree import PyTree, Tree
 from ..._words import describe_apart, listed, printable, quoted
+from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit
 from .._named_arrays import NamedArrays
 from .._operations.carried import Carry
@@ -184,7 +185,7 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     if isinstance(got, str):
         return replace(plan, problems=(*plan.problems, got))
     try:
-        fitted = fit(got, like, Allowed(), origin="the source")
+        fitted = fit(layers_of_one_dtype(got, like) if cast else got, like, Allowed(), origin="the source")
     except PtreeError as error:
         return replace(plan, problems=(*plan.problems, str(error)))
     different = fitted.differences
