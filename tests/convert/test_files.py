@@ -101,6 +101,26 @@ def test_a_template_is_for_files_of_keras(tmp_path):
         c.write(tmp_path / "m.keras", {"a": numbers(2)})
 
 
+@pytest.mark.parametrize("read", [c.read, pt.open, pt.load])
+def test_what_is_no_file_of_parameters_is_said(read, tmp_path):
+    (tmp_path / "notes.bin").write_bytes(b"hello, this is text" * 9)
+    with pytest.raises(pt.FileError, match=r"it is of no format that ptree reads; it begins with b'hello, t'"):
+        read(tmp_path / "notes.bin")
+    (tmp_path / "m.bin.index.json").write_text('{"weight_map": {"a": "m-1.bin"}}')
+    with pytest.raises(pt.FileError, match="an index of shards in PyTorch's own format"):
+        read(tmp_path / "m.bin.index.json")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no model.safetensors in the folder '.*': it is empty"):
+        read(folder)
+    c.write(folder / "pytorch_model.bin", {"a": numbers(2)})
+    with pytest.raises(FileNotFoundError, match=r"it has \['pytorch_model.bin'\]; name the file"):
+        read(folder)
+    (tmp_path / "cut.safetensors").write_bytes(b"hello, this is text")
+    with pytest.raises(pt.FileError, match="not a whole safetensors file"):
+        read(tmp_path / "cut.safetensors")
+
+
 def test_wrong_calls_are_said(tmp_path):
     with pytest.raises(pt.FileError, match="3"):
         c.read(3)
