@@ -152,7 +152,7 @@ def test_arrays_that_were_kept_are_not_left_out_in_silence():
         table.inverse.apply(params)
     plan = table.inverse.plan(params)
     assert not plan.ok
-    assert not_given in str(plan)
+    assert not_given in plan.text(200)
     assert table.inverse.plan(params, carried=carried).ok
     with pytest.raises(pt.StructureError, match=re.escape("no row writes back what carried has: ['typo']")):
         table.inverse.apply(params, carried={**carried, "typo": numbers(2)})
@@ -190,8 +190,46 @@ def test_names_that_would_not_come_back_are_marked_in_the_plan(rows, names, lost
     assert plan.not_written_back == lost
     assert ("not written back by the inverse under this name" in str(plan)) == bool(lost)
     assert plan.ok
-    back = table.inverse.apply(table.apply(source), carried=table.carried(source)) if not lost else {}
-    assert lost or sorted(back) == sorted(source)
+    back = table.inverse.apply(table.apply(source), carried=table.carried(source))
+    assert (sorted(back) == sorted(source)) == (not lost)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_plan_is_as_wide_as_it_may_be(width):
+    block = "transformer.encoder.a_rather_long_name_of_a_block.attention.in_proj"
+    source = {f"{block}.{at}.weight": numbers(4, 4) for at in range(12)} | {
+        f"{block}.bias": numbers(4),
+        "left": numbers(1),
+    }
+    target = block.replace(".", "/")
+    table = Table(
+        {f"{block}.*.weight": f"{target}/*/kernel", f"{block}.bias": (f"{target}/bias", c.as_is >> c.heads(2))}
+    )
+    plan = table.plan(source, {target: {"bias": pt.Param((3,))}})
+    text = plan.text(width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = "".join(text.split())
+    for part in (
+        f"{block}.*.weight",
+        f"{target}/*/kernel",
+        "as_is>>heads(2)",
+        "leftoverinthesource",
+        "12times",
+        "linear",
+    ):
+        assert part in flat
+    assert text != plan.text(200)
+
+
+def test_misfits_of_layers_are_one_line():
+    table = Table({"l.*.w": ("l/*/w", c.as_is), "l.*.b": "l/*/b"})
+    source = {f"l.{at}.{name}": numbers(4) for at in range(12) for name in "wb"}
+    like = {"l": {str(at): {"w": jnp.zeros(3), "b": jnp.zeros(4)} for at in range(12)}}
+    like["l"]["11"]["w"] = jnp.zeros(5)
+    assert table.plan(source, like).text().splitlines()[2:] == [
+        "l/*/w x11: expected f32[3] in `like`, got f32[4]",
+        "l/11/w: expected f32[5] in `like`, got f32[4]",
+    ]
 
 
 def test_an_array_of_a_split_is_not_lost_to_another():

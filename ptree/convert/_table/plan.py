@@ -12,14 +12,15 @@ import numpy as np
 from ..._edit import Differences, structure_error, unflatten
 from ..._errors import PathError, PtreeError, StructureError
 from ..._tree import PyTree, Tree
-from ..._words import describe_apart, listed, printable, quoted
+from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit
+from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
 from .._operations.carried import Carry
 from .._operations.operation import MisfitError
 from .matches import Match, Matches
-from .plan_text import step_lines
+from .plan_text import misfit_lines, step_lines
 from .row import Row
 from .square_kernels import square_kernels
 from .step import Step
@@ -69,7 +70,8 @@ class Plan:
 
     def text(self, width: int = 80) -> str:
         """The plan for people: a line for each array, folded where a row does the same to several; then what is left over."""
-        return "\n".join([*step_lines(self.steps, width), *self._leftovers()])
+        leftovers = [part for line in self._leftovers() for part in wrapped(line, width)]
+        return "\n".join([*step_lines(self.steps, width), *leftovers])
 
     def _leftovers(self) -> list[str]:
         """Lines for what is left over on either side, and for what cannot be done."""
@@ -84,9 +86,8 @@ class Plan:
         ):
             if names:
                 lines.append(f"{title}, {len(names)}: {listed(names)}")
-        for path in (*self.differences.misshapen, *self.differences.mistyped):
-            expected, got = describe_apart(self.expected[path], self.got[path])
-            lines.append(f"{printable(path)}: expected {expected} in `like`, got {got}")
+        different = (*self.differences.misshapen, *self.differences.mistyped)
+        lines += misfit_lines(self.steps, different, self.expected, self.got)
         return [*lines, *map(printable, self.problems)]
 
     def __str__(self) -> str:
@@ -124,7 +125,7 @@ def planned(
     steps = (*converted, *steps_of_constants(rows, names, given))
     problems += [*problems_of_carried(rows, names, carried), *_clashes(steps)]
     idle_rows = (*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried))
-    problems += [problem for step in steps for problem in square_kernels(step)]
+    problems += square_kernels(steps)
     carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
     plan = Plan(
         steps, arrays.title, carried_names, matches.unused(), idle_rows, problems=tuple(problems), rows=tuple(rows)
