@@ -24,9 +24,11 @@ def index_problem(path: str) -> str:
 def file_problem(path: str) -> str:
     """Of what other kind a file is that does not open as safetensors; "" where it may be a damaged one."""
     candidate = Candidate(path)
-    problem = why_not_read(candidate)
     first = candidate.first_bytes
-    if problem or not first or path.endswith(".safetensors") or first[_LENGTH : _LENGTH + 1] == b"{":
+    if not first:  # a file that is cut, or another program has not written yet
+        return "" if path.endswith(".safetensors") else "it is empty"
+    problem = why_not_read(candidate)
+    if problem or path.endswith(".safetensors") or first[_LENGTH : _LENGTH + 1] == b"{":
         return problem
     if path.endswith(INDEX_SUFFIX):
         return ""

@@ -432,6 +432,10 @@ def test_casts_are_said():
         ({"a": 3}, "expected patterns, then at most one operation"),
         ({"a[": "b"}, "bad pattern 'a['"),
         ({"a/{b/c,d}": "a/{b/c,d}"}, "braces that hold a whole path cannot be written back"),
+        ({"{a,b}.w": "{x,y,z}/w"}, "nothing that the wildcards of '{a,b}.w' stand for is in those of '{x,y,z}/w'"),
+        ({"[ab].w": "[xy]/w"}, "nothing that the wildcards of '[ab].w' stand for is in those of '[xy]/w'"),
+        ({"{a{b,c},d}.w": "{x{b,c},z}/w"}, "nothing that the wildcards of '{a{b,c},d}.w' stand for"),
+        ({"{0..3}.w": "{x,y}/w"}, "nothing that the wildcards of '{0..3}.w' stand for"),
         ("a -> b", "a table is a dict, names of the source -> names of the target; got 'a -> b'"),
     ],
 )
@@ -439,6 +443,16 @@ def test_rows_that_make_no_sense_are_refused(rows, message):
     with pytest.raises(pt.PatternError) as raised:
         Table(rows)
     assert message in str(raised.value)
+
+
+def test_wildcards_that_have_something_in_common_stay():
+    for rows in (
+        {"{a,b}.w": "{b,c,d}/w"},
+        {"[0-9].w": "[0-5]/w"},
+        {"*.w": "{x,y}/w"},
+        {"{a{b,c},d}.w": "{a{b,c},d}/w"},
+    ):
+        assert len(Table(rows)) == 1
 
 
 def test_all_rows_that_make_no_sense_are_listed():

@@ -105,6 +105,13 @@ def _check_wildcards(row: Row) -> None:
                 f"row {row.text}: the wildcards of {pattern!r} do not correspond to those of {patterns[0]!r} one to one, in"
                 " order: `**` to `**`, every other to one inside a segment"
             )
+    for pattern in patterns[1:]:
+        pairs = zip(patterns[0].wildcards, pattern.wildcards, strict=True)
+        if any(first.is_apart_from(other) for first, other in pairs):
+            raise PatternError(
+                f"row {row.text}: nothing that the wildcards of {patterns[0]!r} stand for is in those of {pattern!r}; braces"
+                " with as many plain choices on both sides correspond by position"
+            )
 
 
 def captured(patterns: Sequence[NamePattern], position: int, path: str) -> tuple[str, ...] | None:
