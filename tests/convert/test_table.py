@@ -1,6 +1,7 @@
 """Tables: rows that run both ways, plans that say everything, trees that are filled or left alone."""
 
 import re
+from collections import OrderedDict
 
 import chex
 import equinox as eqx
@@ -219,6 +220,39 @@ def test_a_plan_is_as_wide_as_it_may_be(width):
     ):
         assert part in flat
     assert text != plan.text(200)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("1", "2", "3"), "; missing from the source: ['0']; not in `like`: ['3']"),
+        (("0", "2"), "; missing from the source: ['1']"),
+        (("00", "01", "02"), "; missing from the source: ['0', '1', '2']; not in `like`: ['00', '01', '02']"),
+        (("0", "1"), "; missing from the source: ['2']"),
+        (("0", "1", "2", "3"), "; not in `like`: ['3']"),
+    ],
+)
+def test_layers_that_do_not_fit_a_stack_are_named(names, said):
+    table, like = Table({"l.*.w": "l/*/w"}), {"l": {":": {"w": pt.Param((3, 2))}}}
+    sentence = f"the stack 'l' of `like` has the layers 0 to 2{said}"
+    plan = table.plan({f"l.{name}.w": numbers(2) for name in names}, like)
+    assert sentence in plan.text(200).splitlines()
+    assert not plan.ok
+    with pytest.raises(pt.StructureError, match=re.escape(sentence)):
+        table.apply({f"l.{name}.w": numbers(2) for name in names}, like)
+    right = {f"l.{name}.w": numbers(2) for name in "012"}
+    assert table.plan(right, like).problems == ()
+    assert table.plan({**right, "l.1.w": numbers(3)}, like).problems
+
+
+def test_sources_are_named_in_plain_words():
+    with pytest.raises(pt.StructureError, match="cannot convert an OrderedDict: no row takes 'b'"):
+        Table({"a": "c"}).apply(OrderedDict(a=numbers(2), b=numbers(2)))
+    for source in (3, numbers(2)):
+        with pytest.raises(pt.StructureError, match=r"the source is .* without a name: expected a dict, name -> array"):
+            Table({"a": "b"}).apply(source)
+    with pytest.raises(pt.FileError, match=r"'a' is datetime64\[D\]\[1\], which is no dtype of parameters"):
+        Table({"a": "b"}).apply({"a": np.array(["2020-01-01"], "M8[D]")})
 
 
 def test_misfits_of_layers_are_one_line():

@@ -23,6 +23,7 @@ from .matches import Match, Matches
 from .plan_text import misfit_lines, step_lines
 from .row import Row
 from .square_kernels import square_kernels
+from .stack_layers import misfits_of_layers
 from .step import Step
 from .target_names import TargetNames
 from .way_back import not_written_back
@@ -192,7 +193,8 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     different = fitted.differences
     if cast:  # what a cast makes equal, `apply` finds out
         different = different._replace(mistyped=())
-    problems = (*plan.problems, *(problem for problem in fitted.problems if not cast))
+    of_layers = misfits_of_layers(flat, like, (*different.missing, *different.misshapen))
+    problems = (*plan.problems, *(problem for problem in fitted.problems if not cast), *of_layers)
     return replace(
         plan,
         problems=problems,
