@@ -24,7 +24,7 @@ from .._paths.dotted_names import paths_of_names
 from .._stored.locations import is_orbax
 from .._tree import Leaf, PyTree
 from .._words import describe, quoted
-from ..files._foreign_tree import ForeignTree
+from ..files._foreign_tree import ForeignLeaf, ForeignTree
 from ..files._kinds import LACKING_DTYPE, is_static, unsaved
 from ..files._load import load
 from ..files._open import File
@@ -150,6 +150,8 @@ def _named_array(leaf: _NamedLeaf, path: str, same_as: str) -> NamedArray:
     if isinstance(leaf.leaf, (OpenLeaf, OpenAlias)):
         described = Described(tuple(leaf.leaf.shape), np.dtype(leaf.leaf.dtype))
         return NamedArray(leaf.name, path, described, partial(_read, leaf.leaf), same_as=same_as)
+    if isinstance(leaf.leaf, ForeignLeaf):
+        return _of_foreign_leaf(leaf, path, same_as)
     saved = unsaved(leaf.name, leaf.leaf)
     if isinstance(saved, str):
         return NamedArray(
@@ -163,6 +165,13 @@ def _named_array(leaf: _NamedLeaf, path: str, same_as: str) -> NamedArray:
     return NamedArray(
         leaf.name, path, Described(saved.stored.shape, saved.stored.dtype), saved.host_array, same_as=same_as
     )
+
+
+def _of_foreign_leaf(leaf: _NamedLeaf, path: str, same_as: str) -> NamedArray:
+    found = leaf.leaf
+    problem = found.stored.unreadable
+    described = None if problem else Described(tuple(found.shape), np.dtype(found.dtype))
+    return NamedArray(leaf.name, path, described, found.__array__, problem, same_as)
 
 
 def _declared(leaf: Leaf) -> Described | None:

@@ -73,6 +73,8 @@ class Fit:
     problems: Sequence[str]
     """A sentence for each tie of `like` whose names have different values in the file, and for each value lost by a cast."""
     allowed: Allowed
+    origin: str = "the file"
+    """What the values are from, for messages."""
 
     def error(self, attempt: str, damaged: Sequence[str]) -> StructureError | FileError | None:
         """One error that lists all problems, or None."""
@@ -83,7 +85,7 @@ class Fit:
         if self.differences:
             error = structure_error(
                 attempt, self.differences, self.expected, self.values,
-                sides=(" in `like`", " in the file"), ties=problems, fix=self._likely_fix(),
+                sides=(" in `like`", f" in {self.origin}"), ties=problems, fix=self._likely_fix(),
             )  # fmt: skip
         elif problems:
             error = FileError(f"{attempt}: {lines(problems)}", is_damage=bool(damaged))
@@ -153,7 +155,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
     lost = _without(matched.lost, settled)
     return Fit(
         _without(matched.values, settled), report, _without(matched.expected, settled),
-        different.without(settled), [*matched.broken_ties, *lost.values()], allowed,
+        different.without(settled), [*matched.broken_ties, *lost.values()], allowed, origin,
     )  # fmt: skip
 
 

@@ -82,6 +82,20 @@ def test_an_open_file_of_another_framework_is_a_source(name, tmp_path):
     assert len(c.read(tmp_path / "out.npz")) == 2
 
 
+@pytest.mark.parametrize("name", ["m.pt", "m.npz", "m.safetensors"])
+def test_leaves_of_an_open_file_are_arrays_of_a_source(name, tmp_path):
+    path, source = tmp_path / name, {"fc.weight": numbers(3, 2), "mask": numbers(3)}
+    c.write(path, source)
+    table = c.Table({"fc.weight": ("fc/kernel", c.linear), "mask": c.carry})
+    with pt.open(path) as file:
+        leaves = {leaf.replace("/", "."): file[leaf] for leaf in file}
+        back = table.inverse.apply(table.apply(leaves), carried={"mask": leaves["mask"]})
+        assert len(pt.look.summary(file).rows) == len(pt.look.stats(file).rows) == 2
+        assert file[next(iter(file))].shape  # still open
+    for key, array in source.items():
+        np.testing.assert_array_equal(back[key], array)
+
+
 def test_names_that_are_tied_in_an_open_file_stay_tied(tmp_path):
     torch = pytest.importorskip("torch")
     weight = torch.ones(3, 2)

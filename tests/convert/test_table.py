@@ -246,6 +246,10 @@ def test_layers_that_do_not_fit_a_stack_are_named(names, said):
 
 
 def test_sources_are_named_in_plain_words():
+    with pytest.raises(
+        pt.StructureError, match=r"expected i32\[2\] in `like`, got f32\[2\] in the source. cast=True changes"
+    ):
+        Table({"a": "b"}).apply({"a": numbers(2)}, like={"b": np.zeros(2, "int32")}, cast=True)
     with pytest.raises(pt.StructureError, match="cannot convert an OrderedDict: no row takes 'b'"):
         Table({"a": "c"}).apply(OrderedDict(a=numbers(2), b=numbers(2)))
     for source in (3, numbers(2)):

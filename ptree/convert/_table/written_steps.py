@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from ..._words import listed, quoted
+from ...files._foreign_tree import ForeignLeaf
 from ...files._kinds import dtype_of, unsaved
+from ...files._open_leaf import OpenAlias, OpenLeaf
 from .._operations.carried import WriteBack
 from .._operations.operation import Described
 from .row import Row
@@ -46,6 +48,8 @@ def steps_of_carried(rows: Sequence[Row], names: TargetNames, carried: Mapping[s
 
 
 def _step(row: Row, given: str, name: str, array: np.ndarray) -> Step | str:
+    if isinstance(array, (OpenLeaf, OpenAlias, ForeignLeaf)):
+        array = np.asarray(array)
     saved = unsaved(name, array)
     if isinstance(saved, str):
         return f"carried {quoted(given)} is {saved}"
