@@ -23,6 +23,8 @@ def index_problem(path: str) -> str:
 
 def file_problem(path: str) -> str:
     """Of what other kind a file is that does not open as safetensors; "" where it may be a damaged one."""
+    if not os.path.isfile(path):  # a folder with shards, of which the error tells
+        return ""
     candidate = Candidate(path)
     first = candidate.first_bytes
     if not first:  # a file that is cut, or another program has not written yet
