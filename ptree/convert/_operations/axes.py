@@ -146,7 +146,10 @@ class Flip(EachArray):
     axes: tuple[int, ...]
 
     def change(self, array: np.ndarray) -> np.ndarray:
-        return np.flip(array, tuple(axis_of(array, axis, "flip") for axis in self.axes))
+        axes = {axis_of(array, axis, "flip") for axis in self.axes}
+        if len(axes) < len(self.axes):
+            raise MisfitError(f"flip{self.axes} names an axis twice: the array has the shape {[*array.shape]}")
+        return np.flip(array, tuple(axes))
 
     @property
     def inverse(self) -> Operation:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 
 from ..._errors import PatternError
@@ -94,12 +95,19 @@ def dtype_of_option(operation: str, name: str) -> np.dtype:
 
 def require_held(operation: str, constant: float, dtype: np.dtype) -> None:
     """Refuse a constant that a dtype does not hold; floats may round it."""
-    value = np.asarray(constant)
-    if jnp.issubdtype(dtype, jnp.inexact):
-        real = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float64)
-        is_held = not lost_value(value.astype(np.float64), real)
-    else:
-        with np.errstate(all="ignore"):
-            is_held = bool(value.astype(dtype) == value)
-    if not is_held:
+    if not _is_held(constant, dtype):
         raise PatternError(f"{operation}: {dtype} does not hold {constant}")
+
+
+def _is_held(constant: float, dtype: np.dtype) -> bool:
+    if jnp.issubdtype(dtype, jnp.integer):
+        limits = ml_dtypes.iinfo(dtype)
+        return constant in range(int(limits.min), int(limits.max) + 1)
+    if dtype == np.bool_:
+        return constant in (0, 1)
+    real = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float64)
+    try:
+        value = np.float64(constant)
+    except OverflowError:
+        return False
+    return not lost_value(value, real)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .operation import Described, MisfitError, Operation, axis_of
+from .sums import require_floats
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,12 +24,16 @@ class WeightNorm(Operation):
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.outcome([Described(array.shape, array.dtype) for array in arrays])
         magnitude, direction = arrays
-        return [(magnitude * (direction / _norms(direction, self.axis))).astype(direction.dtype)]
+        norms = _norms(direction, self.axis)
+        if not norms.all():
+            raise MisfitError("weight_norm: a direction of zeros has the norm 0")
+        return [(magnitude * (direction / norms)).astype(direction.dtype)]
 
     def outcome(self, arrays: Sequence[Described]) -> list[Described]:
         if len(arrays) != 2:
             raise MisfitError(f"weight_norm takes the magnitude and the direction, not {len(arrays)} arrays")
         magnitude, direction = arrays
+        require_floats(direction.dtype, "weight_norm")
         axis = axis_of(direction, self.axis, "weight_norm")
         shape = tuple(size if at == axis else 1 for at, size in enumerate(direction.shape))
         if magnitude.shape != shape:
@@ -60,6 +65,7 @@ class WeightNormBack(Operation):
 
     def outcome(self, arrays: Sequence[Described]) -> list[Described]:
         (weight,) = arrays
+        require_floats(weight.dtype, "weight_norm_back")
         axis = axis_of(weight, self.axis, "weight_norm_back")
         shape = tuple(size if at == axis else 1 for at, size in enumerate(weight.shape))
         return [Described(shape, weight.dtype), weight]
@@ -76,4 +82,8 @@ class WeightNormBack(Operation):
 def _norms(array: np.ndarray, axis: int) -> np.ndarray:
     others = tuple(at for at in range(array.ndim) if at != axis % array.ndim)
     squares = np.square(array.astype(np.float64)).sum(others, keepdims=True)
-    return np.sqrt(squares).astype(array.dtype)
+    with np.errstate(over="ignore"):  # found below, with a message
+        norms = np.sqrt(squares).astype(array.dtype)
+    if np.isinf(norms).any() and np.isfinite(squares).all():
+        raise MisfitError(f"weight_norm: a norm is out of the range of {array.dtype}")
+    return norms
