@@ -41,7 +41,7 @@ class CommandParser(Parser):
 
     _is_intermixed = False
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         # argparse alone gives an optional argument, such as OUT, up at the first option before it
         if self._is_intermixed:
             return super().parse_known_args(args, namespace)
