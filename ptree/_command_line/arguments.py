@@ -36,6 +36,22 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(None, f"there is no {value!r}.{near.rstrip('.')}")
 
 
+class CommandParser(Parser):
+    """The parser of one command, which takes its options anywhere: before, between and after files."""
+
+    _is_intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # argparse alone gives an optional argument, such as OUT, up at the first option before it
+        if self._is_intermixed:
+            return super().parse_known_args(args, namespace)
+        self._is_intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixed = False
+
+
 def parser() -> Parser:
     """The parser of the command line. It imports nothing that a command needs to run."""
     whole = Parser(
@@ -44,7 +60,7 @@ def parser() -> Parser:
         epilog=_EXIT_CODES,
     )
     whole.add_argument("--version", action="version", version=f"ptree {ptree.__version__}")
-    commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=Parser)
+    commands = whole.add_subparsers(metavar="COMMAND", required=True, dest="command", parser_class=CommandParser)
     for module in (look_arguments, file_arguments):
         module.add_commands(commands)
     _add_completion(commands)

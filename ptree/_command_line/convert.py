@@ -6,9 +6,12 @@ import argparse
 import os
 import shutil
 
+import numpy as np
+
 from .._errors import FileError
-from .._words import in_bytes, printable
+from .._words import in_bytes, listed, printable, quoted
 from ..convert import Table, write
+from ..convert._operations.carried import WriteBack
 from .output import refuse_existing
 
 
@@ -30,16 +33,37 @@ def _check_options(given: argparse.Namespace) -> None:
 
 
 def _print_plan(given: argparse.Namespace, table: Table) -> int:
-    plan = table.plan(given.file)
+    plan = table.plan(given.file, carried=_carried(given, table))
     print(plan.text(shutil.get_terminal_size().columns))
     return 0 if plan.ok else 1
 
 
 def _write(given: argparse.Namespace, table: Table) -> int:
     refuse_existing(given.out)  # also the file that is read, whose mapped memory the arrays may use
-    carried = table.inverse.carried(given.carried) if given.carried else None
-    arrays = table.apply(given.file, carried=carried)
-    write(given.out, arrays, to=given.to)
+    arrays = table.apply(given.file, carried=_carried(given, table))
+    write(given.out, arrays, to=given.to, template=given.template)
     nbytes = sum(array.nbytes for array in arrays.values())
-    print(f"{printable(os.path.basename(given.out))}: {len(arrays)} arrays, {in_bytes(nbytes)}")
+    count = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
+    print(f"{printable(os.path.basename(given.out))}: {count}, {in_bytes(nbytes)}")
+    kept = table.carried(given.file)
+    if kept:
+        print(f"not in it, as the table keeps them, {len(kept)}: {listed(kept)}")
+        print(f"the way back takes them from there: --inverse --carried {printable(given.file)}")
     return 0
+
+
+def _carried(given: argparse.Namespace, table: Table) -> dict[str, np.ndarray] | None:
+    """The arrays that are written back, from the file that has them.
+
+    Raises:
+        FileError: arrays are to be written back, and the file that has them is not given or has none of them.
+    """
+    waiting = [row.targets[0].text for row in table.rows if not row.sources and isinstance(row.operation, WriteBack)]
+    if not given.carried:
+        if waiting:
+            raise FileError(f"--carried FILE is missing: the file that has what the table carries, {listed(waiting)}")
+        return None
+    carried = table.inverse.carried(given.carried)
+    if waiting and not carried:
+        raise FileError(f"{quoted(given.carried)} has nothing of what the table carries, {listed(waiting)}")
+    return carried

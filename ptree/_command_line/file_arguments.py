@@ -81,6 +81,9 @@ def _add_convert(commands: Commands) -> None:
     convert.add_argument(
         "--carried", metavar="FILE", help="the file that has what the table carries, to be written back"
     )
+    convert.add_argument(
+        "--template", metavar="FILE", help="a file of Keras of which OUT is a copy with these arrays: for a .keras"
+    )
     convert.add_argument("--to", choices=FORMATS, help="the format; by default what the name OUT ends in says")
 
 

@@ -64,11 +64,14 @@ def check_arrays(arrays: Mapping[str, np.ndarray], dtypes: Collection[np.dtype],
     """Check that a format can hold arrays of these dtypes.
 
     Raises:
-        FileError: a name is no text, or the format lacks a dtype; all of them are listed.
+        FileError: a name is no text or has a character NUL, or the format lacks a dtype; all of them are listed.
     """
     wrong_names = [name for name in arrays if not isinstance(name, str) or not name]
     if wrong_names:
         raise FileError(f"names of arrays are texts that are not empty; got {listed(wrong_names)}")
+    cut = [name for name in arrays if "\0" in name]
+    if cut:
+        raise FileError(f"names with a character NUL are cut there by other programs: {listed(cut)}")
     unknown = [name for name, array in arrays.items() if array.dtype.newbyteorder("=") not in dtypes]
     if unknown:
         shown = [f"{name}: {short_dtype(arrays[name].dtype)}" for name in unknown]

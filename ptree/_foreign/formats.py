@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 
 from .._errors import FileError
 from .._stored.locations import checked_path, nearest_file
@@ -42,26 +43,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Format:
-    """A format that is read: how it is recognised, and the function that opens a file of it.
-
-    That function imports the reader, so that only the reader of this file is imported.
-    """
+    """A format that is read: how it is recognised, and the function that opens a file of it."""
 
     name: str
     matches: Callable[[Candidate], bool]
-    open: Callable[[str], ForeignFile]
+    module: str
+    """Imported for files of this format alone."""
+    function: str
 
-
-def _open_torch_zip(path: str) -> ForeignFile:
-    from .torch_zip import open_torch_zip
-
-    return open_torch_zip(path)
-
-
-def _open_torch_legacy(path: str) -> ForeignFile:
-    from .torch_legacy import open_torch_legacy
-
-    return open_torch_legacy(path)
+    def open(self, path: str) -> ForeignFile:
+        """Open a file of this format."""
+        return getattr(import_module(f".{self.module}", __package__), self.function)(path)
 
 
 def _is_torch_zip(candidate: Candidate) -> bool:
@@ -81,62 +73,26 @@ def _is_mxnet(candidate: Candidate) -> bool:
     return candidate.first_bytes.startswith(b"\x12\x01" + bytes(14))  # 0x112 and 0, in 8 bytes each
 
 
-def _open_mxnet(path: str) -> ForeignFile:
-    from .mxnet_params import open_mxnet
-
-    return open_mxnet(path)
-
-
 def _is_hdf5(candidate: Candidate) -> bool:
     return candidate.first_bytes.startswith(b"\x89HDF\r\n\x1a\n")
-
-
-def _open_hdf5(path: str) -> ForeignFile:
-    from .keras_files import open_h5_file
-
-    return open_h5_file(path)
 
 
 def _is_keras(candidate: Candidate) -> bool:
     return {"config.json", "metadata.json"} <= set(candidate.zip_members)
 
 
-def _open_keras(path: str) -> ForeignFile:
-    from .keras_files import open_keras
-
-    return open_keras(path)
-
-
 def _is_npz(candidate: Candidate) -> bool:
     return candidate.path.endswith(".npz") or any(name.endswith(".npy") for name in candidate.zip_members)
-
-
-def _open_npz(path: str) -> ForeignFile:
-    from .npz_file import NpzFile
-
-    return NpzFile(path)
 
 
 def _is_gguf(candidate: Candidate) -> bool:
     return candidate.first_bytes.startswith(b"GGUF")
 
 
-def _open_gguf(path: str) -> ForeignFile:
-    from .gguf_file import open_gguf
-
-    return open_gguf(path)
-
-
 def _is_tensorflow(candidate: Candidate) -> bool:
     from .tensorflow_checkpoint import checkpoint_index
 
     return checkpoint_index(candidate.path) is not None
-
-
-def _open_tensorflow(path: str) -> ForeignFile:
-    from .tensorflow_checkpoint import open_tensorflow
-
-    return open_tensorflow(path)
 
 
 def _is_msgpack(candidate: Candidate) -> bool:
@@ -149,22 +105,16 @@ def _is_msgpack(candidate: Candidate) -> bool:
     return header > 0 and key != b"" and (0xA0 <= key[0] <= 0xBF or key[0] in (0xD9, 0xDA, 0xDB))
 
 
-def _open_msgpack(path: str) -> ForeignFile:
-    from .flax_msgpack import open_msgpack
-
-    return open_msgpack(path)
-
-
 FORMATS: tuple[Format, ...] = (
-    Format("PyTorch (zip)", _is_torch_zip, _open_torch_zip),
-    Format("PyTorch (legacy)", _is_torch_legacy, _open_torch_legacy),
-    Format("MXNet params", _is_mxnet, _open_mxnet),
-    Format("HDF5", _is_hdf5, _open_hdf5),
-    Format("Keras", _is_keras, _open_keras),
-    Format("NumPy npz", _is_npz, _open_npz),
-    Format("GGUF", _is_gguf, _open_gguf),
-    Format("TensorFlow checkpoint", _is_tensorflow, _open_tensorflow),
-    Format("Flax msgpack", _is_msgpack, _open_msgpack),
+    Format("PyTorch (zip)", _is_torch_zip, "torch_zip", "open_torch_zip"),
+    Format("PyTorch (legacy)", _is_torch_legacy, "torch_legacy", "open_torch_legacy"),
+    Format("MXNet params", _is_mxnet, "mxnet_params", "open_mxnet"),
+    Format("HDF5", _is_hdf5, "keras_files", "open_h5_file"),
+    Format("Keras", _is_keras, "keras_files", "open_keras"),
+    Format("NumPy npz", _is_npz, "npz_file", "NpzFile"),
+    Format("GGUF", _is_gguf, "gguf_file", "open_gguf"),
+    Format("TensorFlow checkpoint", _is_tensorflow, "tensorflow_checkpoint", "open_tensorflow"),
+    Format("Flax msgpack", _is_msgpack, "flax_msgpack", "open_msgpack"),
 )
 """Asked in this order; the first that matches opens the file."""
 

@@ -53,6 +53,13 @@ class OneCharacter:
         inside = before > 0 and character <= self._highs[before - 1]
         return inside != self.negated
 
+    def characters(self, most: int) -> tuple[str, ...] | None:
+        """The characters that it matches, in order; None if they are more than `most`, or all but some."""
+        bounds = [(ord(low), ord(high)) for low, high in zip(self._lows, self._highs, strict=True)]
+        if self.negated or sum(high - low + 1 for low, high in bounds) > most:
+            return None
+        return tuple(chr(code) for low, high in bounds for code in range(low, high + 1))
+
 
 @lru_cache(maxsize=4096)
 def one_character(ranges: tuple[tuple[str, str], ...], *, negated: bool) -> OneCharacter:

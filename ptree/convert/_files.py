@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .._edit import unflatten
 from .._errors import FileError
+from .._foreign.keras_writing import update_keras
+from .._paths import STACKED
 from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
-from ..files._save import save
 from ._named_arrays import NamedArray, NamedArrays, opened_arrays
-
-Writer: TypeAlias = "Callable[[str, Mapping[str, np.ndarray], Mapping[str, str]], object]"
-"""Writes to a path: arrays by name; and of the names that show the array of another name, name -> that name."""
+from ._writers import WRITERS, format_of_name
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -39,16 +36,17 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             first: the message names the extra.
         OSError: the file is not there or cannot be read.
     """
-    with opened_arrays(path) as arrays:
-        return _values(arrays, f"cannot read {arrays.title}")
+    text = checked_path(path, "read(path)")
+    with opened_arrays(text) as arrays:
+        whole = [array for array in arrays.by_path.values() if not array.is_layer]
+        return _values(whole, f"cannot read {arrays.title}")
 
 
-def _values(arrays: NamedArrays, attempt: str) -> dict[str, np.ndarray]:
-    whole = [array for array in arrays.by_path.values() if not array.is_layer]
-    unreadable = [array for array in whole if array.problem]
+def _values(arrays: Sequence[NamedArray], attempt: str) -> dict[str, np.ndarray]:
+    unreadable = [array for array in arrays if array.problem]
     if unreadable:
         raise FileError(f"{attempt}: {listed([f'{array.name} {array.problem}' for array in unreadable])}")
-    return {array.name: array.fetch() for array in whole}
+    return {array.name: array.fetch() for array in arrays}
 
 
 def write(
@@ -61,7 +59,7 @@ def write(
     """Write named arrays as a file of another framework, which replaces an old one at once.
 
     Names and layouts stay as they are, but for dots between segments where the framework has them, and slashes where it has
-    those: `ptree.convert.Table` changes names and layouts. Names with the very same memory are tied in the file of PyTorch.
+    those: `ptree.convert.Table` changes names and layouts. A stack is written as single layers, but to "ptree". Names with the very same memory are tied in the file of PyTorch.
 
     Args:
         path: the file.
@@ -79,27 +77,35 @@ def write(
     text = checked_path(path, "write(path, arrays)")
     if to is not None and to not in WRITERS:
         raise FileError(f"cannot write {quoted(text)}: expected to= one of {listed(sorted(WRITERS))}, got {quoted(to)}")
-    with opened_arrays(arrays) as source:
-        whole = [array for array in source.by_path.values() if not array.is_layer]
-        values = _values(source, f"cannot write {quoted(text)}")
     if template is not None:
-        _write_keras_copy(text, template, values)
+        _refuse_template(text, to)
+    with opened_arrays(arrays) as source:
+        form = to or ("keras" if template is not None else format_of_name(text, is_dotted=source.is_dotted))
+        written = _written_arrays(source, form)
+        values = _values(written, f"cannot write {quoted(text)}")
+    if template is not None:
+        update_keras(text, template, values)
         return
-    separator, writer = WRITERS[to or _format_of_name(text, is_dotted=source.is_dotted)]
-    names = {array.name: array.path.replace("/", separator) for array in whole}
+    writer = WRITERS[form]
+    names = {array.name: array.path.replace("/", writer.separator) for array in written}
     _refuse_clashes(text, names)
-    aliases = {names[alias]: names[name] for alias, name in _aliases(whole, values).items()}
     # in the order of the source: Keras assigns weights by it
-    writer(text, {names[name]: value for name, value in values.items()}, aliases)
+    writer.write(text, {names[name]: value for name, value in values.items()})
 
 
-def _format_of_name(path: str, *, is_dotted: bool) -> str:
-    if path.endswith(".safetensors"):
-        return "hf" if is_dotted else "ptree"
-    for ending, form in _ENDINGS.items():
-        if path.endswith(ending):
-            return form
-    raise FileError(f"cannot write {quoted(path)}: its name says no format; give to=, one of {listed(sorted(WRITERS))}")
+def _written_arrays(source: NamedArrays, form: str) -> list[NamedArray]:
+    """The arrays as a format has them: a stack whole in a file of ptree, and by single layers in all others."""
+    arrays = source.by_path.values()
+    if form == "ptree":
+        return [array for array in arrays if not array.is_layer]
+    return [array for array in arrays if STACKED not in array.path.split("/")]
+
+
+def _refuse_template(path: str, to: str | None) -> None:
+    if to not in (None, "keras", "keras2"):
+        raise FileError(f"cannot write {quoted(path)}: template= is for files of Keras, and to= says {quoted(to)}")
+    if not path.endswith((".keras", ".h5", ".hdf5")):
+        raise FileError(f"cannot write {quoted(path)}: template= is for files of Keras, .keras, .h5 or .hdf5")
 
 
 def _refuse_clashes(path: str, names: Mapping[str, str]) -> None:
@@ -110,105 +116,3 @@ def _refuse_clashes(path: str, names: Mapping[str, str]) -> None:
             raise FileError(
                 f"cannot write {quoted(path)}: {quoted(other)} and {quoted(name)} both become {quoted(written)}"
             )
-
-
-def _aliases(arrays: list[NamedArray], values: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Name -> an earlier name with the very same numbers in memory, in the same order."""
-    first: dict[object, str] = {}
-    aliases: dict[str, str] = {}
-    for array in arrays:
-        value = values[array.name]
-        if not value.size:
-            continue
-        memory = (value.__array_interface__["data"][0], value.shape, value.strides, value.dtype)
-        other = first.setdefault(memory, array.name)
-        if other != array.name:
-            aliases[array.name] = other
-    return aliases
-
-
-# ------------------------------------------------------------------------------- the writers
-
-
-def _write_torch(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.torch_write import write_torch
-
-    own = {name: array for name, array in arrays.items() if name not in aliases}
-    write_torch(path, own, aliases=aliases)
-
-
-def _write_hf(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    # transformers refuses a file whose metadata do not say the framework
-    save(path, arrays, metadata={"format": "pt"})
-
-
-def _write_ptree(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    save(path, unflatten(arrays))
-
-
-def _write_keras_copy(path: str, template: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    from .._foreign.keras_writing import update_keras
-
-    update_keras(path, template, arrays)
-
-
-def _write_keras(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.keras_writing import write_keras_weights
-
-    write_keras_weights(path, arrays)
-
-
-def _write_keras2(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.keras_writing import write_keras_h5
-
-    write_keras_h5(path, arrays)
-
-
-def _write_flax(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.flax_msgpack import write_msgpack
-
-    write_msgpack(path, arrays)
-
-
-def _write_mxnet(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.mxnet_params import write_mxnet
-
-    write_mxnet(path, arrays)
-
-
-def _write_tensorflow(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.tensorflow_checkpoint import write_tensorflow
-
-    write_tensorflow(path, arrays)
-
-
-def _write_npz(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.npz_file import write_npz
-
-    write_npz(path, arrays)
-
-
-def _write_gguf(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.gguf_file import write_gguf
-
-    write_gguf(path, arrays)
-
-
-WRITERS: dict[str, tuple[str, Writer]] = {
-    "torch": (".", _write_torch),
-    "hf": (".", _write_hf),
-    "ptree": ("/", _write_ptree),
-    "keras": ("/", _write_keras),
-    "keras2": ("/", _write_keras2),
-    "flax": ("/", _write_flax),
-    "mxnet": (".", _write_mxnet),
-    "tensorflow": ("/", _write_tensorflow),
-    "npz": ("/", _write_npz),
-    "gguf": (".", _write_gguf),
-}
-"""Format -> what stands between the segments of its names, and what writes it."""
-_ENDINGS = {
-    ".pt": "torch", ".pth": "torch", ".bin": "torch", ".weights.h5": "keras", ".h5": "keras2",
-    ".hdf5": "keras2", ".msgpack": "flax", ".params": "mxnet", ".npz": "npz", ".gguf": "gguf", ".ckpt": "tensorflow",
-    ".index": "tensorflow",
-}  # fmt: skip

@@ -24,7 +24,8 @@ from .._paths.dotted_names import paths_of_names
 from .._stored.locations import is_orbax
 from .._tree import Leaf, PyTree
 from .._words import describe, quoted
-from ..files._kinds import is_static, unsaved
+from ..files._foreign_tree import ForeignLeaf, ForeignTree
+from ..files._kinds import LACKING_DTYPE, is_static, unsaved
 from ..files._load import load
 from ..files._open import File
 from ..files._open_leaf import OpenAlias, OpenLeaf
@@ -94,14 +95,22 @@ def named_arrays(source: PyTree) -> NamedArrays:
     """
     if isinstance(source, NamedArrays):
         return source
+    if isinstance(source, ForeignTree):
+        source = source.foreign_file
     if isinstance(source, ForeignFile):
         return NamedArrays(_of_foreign_file(source), quoted(source.path))
-    title = quoted(source.path) if isinstance(source, File) else f"a {type(source).__name__}"
+    title = quoted(source.path) if isinstance(source, File) else _with_article(type(source).__name__)
     state = framework_state(source)
     leaves = _leaves_of(source if state is None else dict(state.arrays()))
     if not leaves:
         raise StructureError(f"there is no array in the source: {describe(source)}")
+    if [leaf.name for leaf in leaves] == [""]:
+        raise StructureError(f"the source is {describe(leaves[0].leaf)} without a name: expected a dict, name -> array")
     return NamedArrays(_of_leaves(leaves), title)
+
+
+def _with_article(name: str) -> str:
+    return f"an {name}" if name[:1] in "AEIOUaeiou" else f"a {name}"
 
 
 @dataclass(frozen=True)
@@ -141,12 +150,28 @@ def _named_array(leaf: _NamedLeaf, path: str, same_as: str) -> NamedArray:
     if isinstance(leaf.leaf, (OpenLeaf, OpenAlias)):
         described = Described(tuple(leaf.leaf.shape), np.dtype(leaf.leaf.dtype))
         return NamedArray(leaf.name, path, described, partial(_read, leaf.leaf), same_as=same_as)
+    if isinstance(leaf.leaf, ForeignLeaf):
+        return _of_foreign_leaf(leaf, path, same_as)
     saved = unsaved(leaf.name, leaf.leaf)
     if isinstance(saved, str):
-        return NamedArray(leaf.name, path, _declared(leaf.leaf), _nothing, f"is {saved}", same_as)
+        return NamedArray(
+            leaf.name,
+            path,
+            _declared(leaf.leaf),
+            _nothing,
+            f"is {saved.replace(LACKING_DTYPE, 'which is no dtype of parameters')}",
+            same_as,
+        )
     return NamedArray(
         leaf.name, path, Described(saved.stored.shape, saved.stored.dtype), saved.host_array, same_as=same_as
     )
+
+
+def _of_foreign_leaf(leaf: _NamedLeaf, path: str, same_as: str) -> NamedArray:
+    found = leaf.leaf
+    problem = found.stored.unreadable
+    described = None if problem else Described(tuple(found.shape), np.dtype(found.dtype))
+    return NamedArray(leaf.name, path, described, found.__array__, problem, same_as)
 
 
 def _declared(leaf: Leaf) -> Described | None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 
-from .._errors import FileError
 from .._foreign.foreign_file import ForeignFile
-from .._foreign.formats import Candidate, format_of, open_foreign, why_not_read
+from .._foreign.formats import format_of, open_foreign
 from .._stored.locations import checked_path, file_path, index_path
-from .._words import quoted
-from ..files._open import File
+from ..files._open import File, open_file
 
 
 def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
@@ -23,11 +21,4 @@ def open_arrays(path: str | os.PathLike[str]) -> File | ForeignFile:
     is_there = os.path.exists(text) or index_path(file_path(text)).exists()
     if format_of(text) is not None or not is_there:  # which suggests the nearest file
         return open_foreign(text)
-    try:
-        return File(text, mmap=True)
-    except FileError as error:
-        # a page of HTML, a pointer of Git LFS, half a zip: its first 8 bytes as a length would say nothing
-        problem = why_not_read(Candidate(text)) if error.is_damage else ""
-        if not problem:
-            raise
-        raise FileError(f"cannot read {quoted(text)}: {problem}", is_damage=True) from error
+    return open_file(text, mmap=True)

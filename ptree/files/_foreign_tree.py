@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from .._errors import PathError
-from .._foreign import ForeignArray, open_foreign
+from .._foreign import ForeignArray, ForeignFile, open_foreign
 from .._foreign.formats import Candidate, format_of
 from .._stored.facts import Facts
 from .._stored.leaf_parts import Index
@@ -50,6 +50,11 @@ class ForeignTree(SavedTree, Mapping[str, "ForeignLeaf"]):
         self.facts = Facts(order=[*self.leaves, *self.ties])
         self.containers: dict[str, str] = {}
         """As an open file of ptree has it: no framework states any."""
+
+    @property
+    def foreign_file(self) -> ForeignFile:
+        """The open file with the arrays as its framework has them."""
+        return self._file
 
     @property
     def size(self) -> int:

@@ -13,6 +13,12 @@ from .._tree import Tree, stacked_axes
 from .._words import describe, lines, quoted
 from ._saved_tree import SavedTree
 
+_WEIGHT = re.compile(r"weight", re.IGNORECASE)
+_KERNEL = re.compile(r"(.*_)?kernel(:0)?", re.IGNORECASE)
+# of Haiku, (in, out), and of many programs of their own
+_SHORT_WEIGHT = re.compile(r"(.*_)?w(:0)?", re.IGNORECASE)
+_PARAMETRISED = re.compile(r"original\d*")
+
 
 def warn_of_kernels(saved: SavedTree, chosen: Tree, is_fitted: bool) -> None:
     """Warn where a `weight` of PyTorch, (out, in, ...), is loaded as a `kernel`, (..., in, out), and its shape does not tell.
@@ -61,10 +67,32 @@ def _is_weight_as_kernel(saved: SavedTree, leaf: StoredLeaf, path: str) -> bool:
     # ptree may have written arrays under the names of a state dict: convert.write(..., to="hf")
     is_of_state_dict = "." in leaf.name and "/" not in leaf.name
     is_foreign = saved.is_foreign or leaf.kind == "torch" or is_of_state_dict
-    if not path.endswith("kernel") or not is_foreign:
-        return False
-    last_name = re.split(r"[./]", leaf.name)[-1]
-    return "weight" in last_name.lower()
+    return is_foreign and is_between_layouts(leaf.name, path, is_short_sure=True)
+
+
+def is_between_layouts(source: str, target: str, *, is_short_sure: bool) -> bool:
+    """Whether a weight becomes a kernel or a `w`, or the other way round: their layouts differ between frameworks.
+
+    Args:
+        source, target: names, with dots or slashes between segments.
+        is_short_sure: whether `w` and `kernel` have the same layout, (in, out), as in Haiku; in other programs `w` may have any.
+    """
+    layouts = {_layout_of_name(source), _layout_of_name(target)}
+    if layouts == {"w", "kernel"}:
+        return not is_short_sure
+    return len(layouts) == 2 and "weight" in layouts and "" not in layouts
+
+
+def _layout_of_name(name: str) -> str:
+    """By the last segment of a name: "weight", "kernel", "w", or "" of all others."""
+    *parents, last = re.split(r"[./]", name)
+    if _PARAMETRISED.fullmatch(last) and parents:  # parametrizations.weight.original1
+        last = parents[-1]
+    if _KERNEL.fullmatch(last):
+        return "kernel"
+    if _WEIGHT.search(last):
+        return "weight"
+    return "w" if _SHORT_WEIGHT.fullmatch(last) else ""
 
 
 def fits_both_layouts(shape: Sequence[int]) -> bool:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LEAF_TYPES.add(StoredLeaf)
 
 _LONGEST_NAME = 60  # characters of the name of a function
+LACKING_DTYPE = "a dtype that safetensors does not have"
+"""The end of the sentence about a leaf of such a dtype."""
 
 NUMBERS = (bool, int, float, complex)
 """Python's numbers."""
@@ -382,11 +384,11 @@ def unsaved(name: str, leaf: Leaf, may_be_spread: bool = False) -> UnsavedLeaf |
     try:
         dtype = dtype_of(array)
     except (TypeError, ValueError, SyntaxError):  # one with fields, or one that only PyTorch has
-        return f"{describe(leaf)}, a dtype that safetensors does not have"
+        return f"{describe(leaf)}, {LACKING_DTYPE}"
     is_known = dtype in CODES or dtype in LACKING
     kind_name = kind.name_of(leaf)
     if not is_known or not may_have_dtype(kind_name, dtype):
-        return f"{describe(leaf)}, a dtype that safetensors does not have"
+        return f"{describe(leaf)}, {LACKING_DTYPE}"
     return UnsavedLeaf(StoredLeaf(name, kind_name, dtype, tuple(array.shape)), array)
 
 

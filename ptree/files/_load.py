@@ -23,7 +23,7 @@ from .._words import listed, quoted, with_fixes
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
-from ._open import File
+from ._open import open_file
 from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
@@ -178,7 +178,7 @@ def _open_saved(path: str, verify: bool, mmap: bool, compare: Compare) -> SavedT
         refuse_folder_of_checkpoints(path)
         if is_foreign_file(path):
             return ForeignTree(path, verify=compare != "no leaves", mmap=mmap)
-        return File(path, verify=verify, mmap=mmap)
+        return open_file(path, verify=verify, mmap=mmap)
     if mmap:
         raise FileError(f"cannot load {path!r} with mmap=True: Orbax wrote it, and its arrays are compressed")
     return OrbaxCheckpoint(path, verify)

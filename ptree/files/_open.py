@@ -22,6 +22,7 @@ from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
+from ._misnamed import file_problem, folder_problem, index_problem
 from ._open_leaf import OpenAlias, OpenLeaf
 from ._placement import array_on_devices
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
@@ -65,7 +66,33 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     text = checked_path(path, "open(path)")
     if is_foreign_file(text):
         return ForeignTree(text, verify=verify, mmap=mmap)
-    return File(text, verify=verify, mmap=mmap)
+    return open_file(text, verify=verify, mmap=mmap)
+
+
+def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
+    """Open a file of safetensors or its shards; an error says what else is there.
+
+    Raises:
+        FileError: it is of another format, or damaged.
+        OSError: nothing is there, or it cannot be read.
+    """
+    attempt = f"cannot read {quoted(path)}"
+    problem = index_problem(path)
+    if problem:
+        raise FileError(f"{attempt}: {problem}")
+    try:
+        return File(path, verify=verify, mmap=mmap)
+    except FileNotFoundError as error:
+        problem = folder_problem(path)
+        if not problem:
+            raise
+        raise FileNotFoundError(problem) from error
+    except FileError as error:
+        # the first 8 bytes of a page of HTML, or of half a zip, would say nothing as the length of a header
+        problem = file_problem(path) if error.is_damage else ""
+        if not problem:
+            raise
+        raise FileError(f"{attempt}: {problem}", is_damage=True) from error
 
 
 class File(SavedTree, Mapping[str, OpenLeaf]):

@@ -18,6 +18,7 @@ from .._words import SHOWN, describe, lines, listed, nearest, quoted, short_dtyp
 from ..stacks import stack, unstack
 from ._cast import converted, is_cast_to, is_of_other_kind, lost_value
 from ._kinds import NUMBERS, expected, is_static
+from ._mixed_layers import is_layer_of, layers_of_one_dtype
 
 _COMPARED = 500
 """Missing names are compared with so many unexpected ones, as each pair takes time and a message should not."""
@@ -72,6 +73,8 @@ class Fit:
     problems: Sequence[str]
     """A sentence for each tie of `like` whose names have different values in the file, and for each value lost by a cast."""
     allowed: Allowed
+    origin: str = "the file"
+    """What the values are from, for messages."""
 
     def error(self, attempt: str, damaged: Sequence[str]) -> StructureError | FileError | None:
         """One error that lists all problems, or None."""
@@ -82,7 +85,7 @@ class Fit:
         if self.differences:
             error = structure_error(
                 attempt, self.differences, self.expected, self.values,
-                sides=(" in `like`", " in the file"), ties=problems, fix=self._likely_fix(),
+                sides=(" in `like`", f" in {self.origin}"), ties=problems, fix=self._likely_fix(),
             )  # fmt: skip
         elif problems:
             error = FileError(f"{attempt}: {lines(problems)}", is_damage=bool(damaged))
@@ -152,7 +155,7 @@ def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = ()
     lost = _without(matched.lost, settled)
     return Fit(
         _without(matched.values, settled), report, _without(matched.expected, settled),
-        different.without(settled), [*matched.broken_ties, *lost.values()], allowed,
+        different.without(settled), [*matched.broken_ties, *lost.values()], allowed, origin,
     )  # fmt: skip
 
 
@@ -170,7 +173,7 @@ class _Matched:
 
 def _match(got: Tree, like: PyTree, template: Mapping[str, Leaf], may_cast: bool, origin: str) -> _Matched:
     """Bring the leaves of the file into the stacks, ties and numbers of `like`, and into its dtypes if that is allowed."""
-    tree = _restacked(got, like)
+    tree = _restacked(layers_of_one_dtype(got, like) if may_cast else got, like)
     ties = _fit_ties(like, tree, _leaves_for(template, tree), origin)
     shared = [name for name in template if name in ties.values]
     numbers = {name: _as_number_of(template[name], ties.values[name]) for name in shared}
@@ -375,17 +378,9 @@ def _layer_that_loses(got: Tree, name: str, dtype: np.dtype) -> str:
     if STACKED not in name.split("/"):
         return name
     for path, leaf in leaves(got):
-        if _is_layer_of(path, name) and lost_value(leaf, dtype):
+        if is_layer_of(path, name) and lost_value(leaf, dtype):
             return path
     return name
-
-
-def _is_layer_of(path: str, stacked: str) -> bool:
-    """Whether a leaf is the leaf of a stack, or a layer of it, as "b/1/w" is of "b/:/w"."""
-    segments, pattern = path.split("/"), stacked.split("/")
-    if len(segments) != len(pattern):
-        return False
-    return all(one == other or (other == STACKED and one.isdecimal()) for one, other in zip(segments, pattern))
 
 
 # ------------------------------------------------------------------------------- renamed leaves

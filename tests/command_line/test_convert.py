@@ -54,12 +54,47 @@ def test_a_plan_is_printed_and_nothing_is_written(folder, capsys, monkeypatch):
 def test_a_table_is_carried_out_and_back(capsys):
     assert run(capsys, "convert", "model.pt", "model.safetensors", "--table", "table.json") == (
         "model.safetensors: 4 arrays, 104 B\n"
+        "not in it, as the table keeps them, 1: ['pooler.weight']\n"
+        "the way back takes them from there: --inverse --carried model.pt\n"
     )
     tree = pt.load("model.safetensors")
     np.testing.assert_array_equal(tree["blocks/1/kernel"], STATE["layers.1.weight"].T)
     back = ("convert", "model.safetensors", "back.pt", "--table", "table.json", "--inverse", "--carried", "model.pt")
     run(capsys, *back)
     same(c.read("back.pt"), STATE)
+
+
+def test_the_way_back_says_that_kept_arrays_are_missing(folder, capsys):
+    run(capsys, "convert", "model.pt", "model.safetensors", "--table", "table.json")
+    back = ("convert", "model.safetensors", "back.pt", "--table", "table.json", "--inverse")
+    for more in ((), ("--plan",)):
+        code, _, err = ended(capsys, *back, *more)
+        assert code == 2
+        assert "--carried FILE is missing: the file that has what the table carries, ['pooler.**']" in err
+    c.write("other.pt", {name: array for name, array in STATE.items() if "pooler" not in name})
+    code, _, err = ended(capsys, *back, "--carried", "other.pt")
+    assert code == 2
+    assert "'other.pt' has nothing of what the table carries, ['pooler.**']" in err
+    assert not (folder / "back.pt").exists()
+    assert "write_back" in run(capsys, *back[:2], "--plan", *back[3:], "--carried", "model.pt")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("model.pt", "--to", "npz", "m.npz"),
+        ("--to", "npz", "model.pt", "m.npz"),
+        ("model.pt", "m.npz", "--to=npz"),
+    ],
+)
+def test_options_may_stand_anywhere(capsys, arguments):
+    run(capsys, "convert", *arguments)
+    assert len(c.read("m.npz")) == len(STATE)
+    run(capsys, "get", "--out", "a.npy", "m.npz", "layers/0/bias", "0")
+    assert run(capsys, "get", "m.npz", "layers/0/bias", "-1") == "1.\n"
+    code, _, err = ended(capsys, "convert", "model.pt", "m.npz", "more.npz")
+    assert code == 2
+    assert "unrecognized arguments: more.npz" in err
 
 
 @pytest.mark.parametrize("out", ["m.npz", "m.safetensors", "m.msgpack", "m.params", "m.gguf", "m.bin"])
@@ -75,7 +110,7 @@ def test_a_format_can_be_said(capsys):
     run(capsys, "convert", "model.pt", "hf.safetensors", "--to", "hf")
     with pt.open("hf.safetensors") as file:
         assert file.metadata["format"] == "pt"
-    assert "no format; give to=" in ended(capsys, "convert", "model.pt", "m.unknown")[2]
+    assert "no format; give to= (--to), one of" in ended(capsys, "convert", "model.pt", "m.unknown")[2]
     assert (
         "there is no 'tourch'. Did you mean 'torch'?"
         in ended(capsys, "convert", "model.pt", "m.pt", "--to", "tourch")[2]

@@ -152,7 +152,24 @@ MISFITS = {
     "array 1 of 2 is not zero, and the other side has no place for it": (c.zero_fill().inverse, [numbers(2), numbers(2)]),
     "the numbers of a group of 2 differ, and the other side has one number for a group": (c.repeat(2).inverse, [numbers(4)]),
     "cast is from float16, and the array is float32": (c.cast("float16", "float32"), [numbers(2)]),
-    "cast to float16 would make 1 numbers infinite": (c.cast("float32", "float16"), [np.array([1e6, 1], "float32")]),
+    "float16 does not hold 1000000.0": (c.cast("float32", "float16"), [np.array([1e6, 1], "float32")]),
+    "float8_e4m3fn does not hold 1000000.0": (c.cast("float32", "float8_e4m3fn"), [np.array([1e6, 1], "float32")]),
+    "float4_e2m1fn does not hold nan": (c.cast("float32", "float4_e2m1fn"), [np.array([np.nan, 1], "float32")]),
+    "int32 does not hold 1099511627776": (c.cast("int64", "int32"), [np.array([2**40, 1])]),
+    "uint8 does not hold -1": (c.cast("int64", "uint8"), [np.array([-1])]),
+    "int4 does not hold 8": (c.cast("int8", "int4"), [np.array([8], "int8")]),
+    "complex64 does not hold 1e+300": (c.cast("complex128", "complex64"), [np.array([1 + 1e300j])]),
+    "add: the sum 1.0 + 1000000.0 is out of the range of float16": (c.add(1e6), [np.ones(2, "float16")]),
+    "flip(0, -2) names an axis twice: the array has the shape [2, 3]": (c.flip((0, -2)), [numbers(2, 3)]),
+    "weight_norm: a direction of zeros has the norm 0": (c.weight_norm(), [numbers(2, 1), np.zeros((2, 3), "f4")]),
+    "weight_norm: a norm is out of the range of float16": (c.weight_norm().inverse, [np.full((2, 3), 6e4, "f2")]),
+    "weight_norm needs floats, and the array is int32": (
+        c.weight_norm(), [numbers(2, 1, dtype="int32"), numbers(2, 3, dtype="int32")],
+    ),
+    "add needs floats, and the array is int32": (c.add(0.5), [numbers(2, dtype="int32")]),
+    "summed needs floats, and the array is uint8": (c.summed(), [np.full(2, 200, "uint8")] * 2),
+    "summed: the sum 60000.0 + 60000.0 is out of the range of float16": (c.summed(), [np.full(2, 6e4, "float16")] * 2),
+    "shared_bias_back needs floats, and the array is int8": (c.shared_bias(3, 1).inverse, [numbers(3, dtype="int8")] * 2),
 }  # fmt: skip
 
 
@@ -185,6 +202,78 @@ def test_options_that_make_no_sense_are_refused():
     ):  # fmt: skip
         with pytest.raises(pt.PatternError):
             make().apply([numbers(2)])
+
+
+NONSENSE = {
+    "split: expected sizes of 0 or more; got (2, -2, 4)": lambda: c.split((2, -2, 4)),
+    "split: expected parts, a whole number or a tuple of them; got 3.0": lambda: c.split(3.0),
+    "split: expected parts, a whole number or a tuple of them; got True": lambda: c.split(True),
+    "concatenate: expected parts, 1 or more; got 0": lambda: c.concatenate(0),
+    "stack: expected count, 1 or more; got 0": lambda: c.stack(0),
+    "unstack: expected count, 1 or more; got -1": lambda: c.unstack(-1),
+    "repeat: expected count, 1 or more; got 0": lambda: c.repeat(0),
+    "unsummed: expected count, 1 or more; got 0": lambda: c.unsummed(0),
+    "zero_fill: expected count, 1 or more; got 0": lambda: c.zero_fill(0),
+    "first: expected count, 1 or more; got 0": lambda: c.first(0),
+    "zero_part: expected parts, 1 or more; got 0": lambda: c.zero_part(0),
+    "shared_bias: 4 of 3 gates cannot have a bias of their own": lambda: c.shared_bias(3, 4),
+    "conv_transpose: expected groups, 1 or more; got 0": lambda: c.conv_transpose(0),
+    "depthwise: expected multiplier, 1 or more; got 0": lambda: c.depthwise(0),
+    "heads: expected count, a whole number; got 2.0": lambda: c.heads(2.0),
+    "heads: expected count, 1 or more; got -2": lambda: c.heads(-2),
+    "split_axis: one size at most may be -1; got (-1, -1)": lambda: c.split_axis(0, (-1, -1)),
+    "swap: expected second, a whole number; got 'b'": lambda: c.swap(0, "b"),
+    "flip: expected axes, a tuple of whole numbers; got 0": lambda: c.flip(0),
+    "add: expected constant, a number; got '1'": lambda: c.add("1"),
+    "add: expected a finite number; got inf": lambda: c.add(float("inf")),
+    "add: part 3 is none of 2 parts, which count from 0": lambda: c.add(1, (3, 2)),
+    "fill: 'foo' is no dtype": lambda: c.fill(0, "foo"),
+    "fill: int32 does not hold 1.5": lambda: c.fill(1.5, "int32"),
+    f"fill: int64 does not hold {2**70}": lambda: c.fill(2**70, "int64"),
+    "fill: int8 does not hold nan": lambda: c.fill(float("nan"), "int8"),
+    "fill: bool does not hold 2": lambda: c.fill(2, "bool"),
+    "fill: float16 does not hold 1000000.0": lambda: c.fill(1e6, "float16"),
+    "cast: 'str' is no dtype of numbers": lambda: c.cast("str", "float32"),
+    "cast: 'object' is no dtype of numbers": lambda: c.cast("float32", "object"),
+    "cast: expected two dtypes of floats, of whole numbers or of complex numbers; got float32 and int32": lambda: (
+        c.cast("float32", "int32")
+    ),
+    "cast: expected two dtypes of floats, of whole numbers or of complex numbers; got complex64 and float32": lambda: (
+        c.cast("complex64", "float32")
+    ),
+    "linear >> 3: expected an operation after `>>`, such as heads(12)": lambda: c.linear >> 3,
+}
+
+
+@pytest.mark.parametrize(("message", "make"), NONSENSE.items(), ids=NONSENSE)
+def test_an_option_that_makes_no_sense_is_refused_where_it_is_written(message, make):
+    says(pt.PatternError, message, make)
+
+
+def test_options_of_numpy_and_lists_are_taken_as_python_s_own():
+    assert c.heads(np.int64(2)) == c.heads(2)
+    assert repr(c.permute([np.int32(1), 0])) == "permute((1, 0))"
+
+
+def test_whole_numbers_of_narrow_dtypes_go_one_way_where_they_lose_their_range():
+    assert c.cast("int8", "int4").is_one_way
+    assert not c.cast("int4", "int8").is_one_way
+    assert c.cast("uint8", "int8").is_one_way
+    assert c.cast("complex128", "complex64").is_one_way
+    assert not c.cast("complex64", "complex128").is_one_way
+
+
+def test_options_in_a_text_are_refused_in_plain_words():
+    says(
+        pt.PatternError,
+        "in 'heads(print(1))': an option is a number, a text or a tuple of these; got 'print(1)'",
+        parse_operation, "heads(print(1))",
+    )  # fmt: skip
+    says(pt.PatternError, "in 'split(0)': split: expected parts, 1 or more; got 0", parse_operation, "split(0)")
+    says(
+        pt.PatternError, "in 'heads(1, 2, 3)': heads has the options count, axis",
+        parse_operation, "heads(1, 2, 3)",
+    )  # fmt: skip
 
 
 def test_biases_of_a_gru_are_shared_but_for_the_gate_that_the_reset_gate_multiplies():

@@ -34,6 +34,19 @@ SILENT = {
         {("h.0.weight", "h.1.weight"): ("h/kernel", c.stack(2))},
     ),
     "experts": ({"experts.weight": numbers(3, 4, 4)}, {"experts.weight": "experts/kernel"}),
+    "recurrent": ({"rnn.weight_ih_l0": numbers(4, 4)}, {"rnn.weight_ih_l0": "rnn/kernel"}),
+    "recurrent, reverse": ({"rnn.weight_hh_l1_reverse": numbers(4, 4)}, {"rnn.weight_hh_l1_reverse": "rnn/recurrent_kernel"}),
+    "gates, split": ({"rnn.weight_hh_l0": numbers(12, 4)}, {"rnn.weight_hh_l0": (*QKV, c.split(3))}),
+    "direction": ({"a.weight_v": numbers(4, 4)}, {"a.weight_v": "a/kernel"}),
+    "spectral norm": ({"a.weight_orig": numbers(4, 4)}, {"a.weight_orig": "a/kernel"}),
+    "parametrised": ({"a.parametrizations.weight.original1": numbers(4, 4)}, {"*.parametrizations.weight.original1": "*/kernel"}),
+    "weight_norm": (
+        {"a.weight_g": numbers(4, 1), "a.weight_v": numbers(4, 4)},
+        {("a.weight_g", "a.weight_v"): ("a/kernel", c.weight_norm())},
+    ),
+    "to w": ({"a.weight": numbers(4, 4)}, {"a.weight": "a/w"}),
+    "to w, with heads": ({"a.weight": numbers(4, 4)}, {"a.weight": ("a/w", c.heads(2))}),
+    "from w to a weight": ({"a/w": numbers(4, 4)}, {"a/w": "a.weight"}),
     "cast": ({"a.weight": numbers(4, 4)}, {"a.weight": ("a/kernel", c.cast("float32", "float64"))}),
     "convolution": ({"a.weight": numbers(3, 3, 3)}, {"a.weight": "a/kernel"}),
     "squeezed": ({"a.weight": numbers(4, 4, 1)}, {"a.weight": ("a/kernel", c.squeeze(-1))}),
@@ -83,6 +96,9 @@ FILES = {
     "in_proj_weight": ("attn.in_proj_weight", numbers(4, 4), "attn/kernel"),
     "convolution": ("conv.weight", numbers(3, 3, 3), "conv/kernel"),
     "experts": ("experts.weight", numbers(3, 4, 4), "experts/kernel"),
+    "recurrent": ("rnn.weight_ih_l0", numbers(4, 4), "rnn/kernel"),
+    "parametrised": ("a.parametrizations.weight.original1", numbers(4, 4), "a/kernel"),
+    "w": ("fc.weight", numbers(4, 4), "fc/w"),
 }
 
 
@@ -92,7 +108,8 @@ def test_load_warns_and_the_call_that_it_recommends_runs(case, ending, tmp_path)
     name, array, path = FILES[case]
     file = str(tmp_path / f"m.{ending}")
     c.write(file, {name: array})
-    like = {path.split("/")[0]: {"kernel": jnp.zeros(array.shape)}}
+    layer, last = path.split("/")
+    like = {layer: {last: jnp.zeros(array.shape)}}
     for template in (like, None):
         with pytest.warns(UserWarning, match="these kernels may be transposed") as seen:
             pt.load(file, template, rename={name: path})

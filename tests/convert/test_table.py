@@ -1,5 +1,8 @@
 """Tables: rows that run both ways, plans that say everything, trees that are filled or left alone."""
 
+import re
+from collections import OrderedDict
+
 import chex
 import equinox as eqx
 import jax
@@ -136,7 +139,147 @@ def test_what_is_carried_is_written_back():
     carried = table.carried(source)
     assert [*carried] == ["pooler.dense.weight", "embeddings.position_ids"]
     same_arrays(table.inverse.apply(params, carried=carried), source)
-    same_arrays(table.inverse.apply(params), pytorch_like())
+    same_arrays(table.inverse.apply(params, carried={}), pytorch_like())
+
+
+def test_arrays_that_were_kept_are_not_left_out_in_silence():
+    table = BLOCKS | Table({"pooler.**": c.carry, "mask": c.carry})
+    source = {**pytorch_like(), "pooler.bias": numbers(2), "mask": numbers(3)}
+    params, carried = table.apply(source), table.carried(source)
+    not_given = (
+        "the arrays that `carry` kept are not given: ['pooler.**', 'mask']. carried=table.carried(source) writes"
+    )
+    with pytest.raises(pt.StructureError, match=re.escape(not_given)):
+        table.inverse.apply(params)
+    plan = table.inverse.plan(params)
+    assert not plan.ok
+    assert not_given in plan.text(200)
+    assert table.inverse.plan(params, carried=carried).ok
+    with pytest.raises(pt.StructureError, match=re.escape("no row writes back what carried has: ['typo']")):
+        table.inverse.apply(params, carried={**carried, "typo": numbers(2)})
+    with pytest.raises(
+        pt.StructureError, match=re.escape("carried has no 'mask', which the row () -> 'mask', write_back")
+    ):
+        table.inverse.apply(params, carried={"pooler.bias": numbers(2)})
+    plan = table.inverse.plan(params, carried={"mask": numbers(3)})
+    assert plan.ok
+    assert "() -> 'pooler.**', write_back" in plan.idle_rows
+
+
+def test_the_first_row_of_carry_and_of_a_constant_writes_back():
+    table = Table({"a.*": "x/*", "b.*": c.carry, "**": c.carry})
+    source = {"a.w": numbers(2), "b.w": numbers(3), "c": numbers(4)}
+    same_arrays(table.inverse.apply(table.apply(source), carried=table.carried(source)), source)
+    table = Table({"a.*": "x/*", "**": c.fill(0, shape=(3,))})
+    like = {"a.w": numbers(2), "b.w": numbers(3)}
+    same_arrays(table.inverse.apply(table.apply(like), like=like), {"a.w": numbers(2), "b.w": np.zeros(3, "f4")})
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "lost"),
+    [
+        ([("*.w", "x/*"), ("special", "x/a")], ["b.w", "special"], ("special",)),
+        ({"a.*": "x/*", "b.*": "x/*"}, ["a.c", "b.d"], ("b.d",)),
+        ([("a", ("x/k", "x/v", c.split(2))), ("b.*", "x/*")], ["a", "b.q"], ()),
+        ([("b.*", "x/*"), ("a", ("x/k", "x/v", c.split(2)))], ["a", "b.q"], ("a",)),
+        ({"a.*": "x/*", "b.*": c.carry}, ["a.c", "b.d"], ()),
+    ],
+)
+def test_names_that_would_not_come_back_are_marked_in_the_plan(rows, names, lost):
+    table, source = Table(rows), {name: numbers(4) for name in names}
+    plan = table.plan(source)
+    assert plan.not_written_back == lost
+    assert ("not written back by the inverse under this name" in str(plan)) == bool(lost)
+    assert plan.ok
+    back = table.inverse.apply(table.apply(source), carried=table.carried(source))
+    assert (sorted(back) == sorted(source)) == (not lost)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_plan_is_as_wide_as_it_may_be(width):
+    block = "transformer.encoder.a_rather_long_name_of_a_block.attention.in_proj"
+    source = {f"{block}.{at}.weight": numbers(4, 4) for at in range(12)} | {
+        f"{block}.bias": numbers(4),
+        "left": numbers(1),
+    }
+    target = block.replace(".", "/")
+    table = Table(
+        {f"{block}.*.weight": f"{target}/*/kernel", f"{block}.bias": (f"{target}/bias", c.as_is >> c.heads(2))}
+    )
+    plan = table.plan(source, {target: {"bias": pt.Param((3,))}})
+    text = plan.text(width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = "".join(text.split())
+    for part in (
+        f"{block}.*.weight",
+        f"{target}/*/kernel",
+        "as_is>>heads(2)",
+        "leftoverinthesource",
+        "12times",
+        "linear",
+    ):
+        assert part in flat
+    assert text != plan.text(200)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("1", "2", "3"), "; missing from the source: ['0']; not in `like`: ['3']"),
+        (("0", "2"), "; missing from the source: ['1']"),
+        (("00", "01", "02"), "; missing from the source: ['0', '1', '2']; not in `like`: ['00', '01', '02']"),
+        (("0", "1"), "; missing from the source: ['2']"),
+        (("0", "1", "2", "3"), "; not in `like`: ['3']"),
+    ],
+)
+def test_layers_that_do_not_fit_a_stack_are_named(names, said):
+    table, like = Table({"l.*.w": "l/*/w"}), {"l": {":": {"w": pt.Param((3, 2))}}}
+    sentence = f"the stack 'l' of `like` has the layers 0 to 2{said}"
+    plan = table.plan({f"l.{name}.w": numbers(2) for name in names}, like)
+    assert sentence in plan.text(200).splitlines()
+    assert not plan.ok
+    with pytest.raises(pt.StructureError, match=re.escape(sentence)):
+        table.apply({f"l.{name}.w": numbers(2) for name in names}, like)
+    right = {f"l.{name}.w": numbers(2) for name in "012"}
+    assert table.plan(right, like).problems == ()
+    assert table.plan({**right, "l.1.w": numbers(3)}, like).problems
+
+
+def test_sources_are_named_in_plain_words():
+    with pytest.raises(
+        pt.StructureError, match=r"expected i32\[2\] in `like`, got f32\[2\] in the source. cast=True changes"
+    ):
+        Table({"a": "b"}).apply({"a": numbers(2)}, like={"b": np.zeros(2, "int32")}, cast=True)
+    with pytest.raises(pt.StructureError, match="cannot convert an OrderedDict: no row takes 'b'"):
+        Table({"a": "c"}).apply(OrderedDict(a=numbers(2), b=numbers(2)))
+    for source in (3, numbers(2)):
+        with pytest.raises(pt.StructureError, match=r"the source is .* without a name: expected a dict, name -> array"):
+            Table({"a": "b"}).apply(source)
+    with pytest.raises(pt.FileError, match=r"'a' is datetime64\[D\]\[1\], which is no dtype of parameters"):
+        Table({"a": "b"}).apply({"a": np.array(["2020-01-01"], "M8[D]")})
+
+
+def test_misfits_of_layers_are_one_line():
+    table = Table({"l.*.w": ("l/*/w", c.as_is), "l.*.b": "l/*/b"})
+    source = {f"l.{at}.{name}": numbers(4) for at in range(12) for name in "wb"}
+    like = {"l": {str(at): {"w": jnp.zeros(3), "b": jnp.zeros(4)} for at in range(12)}}
+    like["l"]["11"]["w"] = jnp.zeros(5)
+    assert table.plan(source, like).text().splitlines()[2:] == [
+        "l/*/w x11: expected f32[3] in `like`, got f32[4]",
+        "l/11/w: expected f32[5] in `like`, got f32[4]",
+    ]
+
+
+def test_an_array_of_a_split_is_not_lost_to_another():
+    with pytest.raises(pt.PatternError, match="the name 'b' stands there twice"):
+        Table({"a": ("b", "b", c.split(2))})
+    with pytest.raises(pt.PatternError, match="the name 'b/c' stands there twice"):
+        Table({"a": ("b/c", "b.c", c.split(2))})
+    with pytest.raises(pt.PatternError, match="the name 'a' stands there twice"):
+        Table({("a", "a"): ("b", c.summed())})
+    table = Table({"a.*.*": ("x/*/*", "x/*/{v,w}", c.split(2))})
+    with pytest.raises(pt.StructureError, match=r"several arrays of the row .* become 'x/b/v'"):
+        table.apply({"a.b.v": numbers(4)})
 
 
 def test_a_constant_is_left_out_and_written_again():
@@ -274,6 +417,35 @@ def test_values_that_do_not_fit_an_operation_are_refused_together():
     assert str(raised.value).count("is not zero") == 2
 
 
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float16"), ("float64", "float16")])
+def test_layers_of_several_dtypes_are_cast_into_a_stack(dtypes, tmp_path):
+    source = pytorch_like(2)
+    for at, dtype in enumerate(dtypes):
+        source[f"layers.{at}.weight"] = source[f"layers.{at}.weight"].astype(np.dtype(jnp.dtype(dtype)))
+    like = pt.stacks.stack(spec_of_blocks(2), "blocks")
+    with pytest.raises(pt.StructureError):
+        BLOCKS.apply(source, like)
+    params = BLOCKS.apply(source, like, cast=True)
+    assert params["blocks/:/kernel"].dtype == jnp.float32
+    for at in range(2):
+        expected = source[f"layers.{at}.weight"].astype("float32").T
+        np.testing.assert_array_equal(params["blocks/:/kernel"][at], expected)
+    layers = {f"blocks/{at}/kernel": source[f"layers.{at}.weight"].T for at in range(2)}
+    file = tmp_path / "m.safetensors"
+    pt.save(file, pt.unflatten({**layers, "blocks/0/bias": numbers(4), "blocks/1/bias": numbers(4)}))
+    loaded = pt.load(file, like, cast=True)
+    np.testing.assert_array_equal(loaded["blocks/:/kernel"], params["blocks/:/kernel"])
+
+
+def test_a_number_that_a_stack_does_not_hold_is_found_in_its_layer():
+    source = {"l.0.w": numbers(2, dtype="float16"), "l.1.w": np.array([1e6, 1], "float32")}
+    like = {"l": {":": {"w": jax.ShapeDtypeStruct((2, 2), "float16")}}}
+    with pytest.raises(
+        pt.StructureError, match=r"'l/1/w' has 1000000.0 in the source, which f16 in `like` does not hold"
+    ):
+        Table({"l.*.w": "l/*/w"}).apply(source, like, cast=True)
+
+
 def test_casts_are_said():
     table = Table({"w": "w"})
     like = {"w": pt.Param((3,), "bfloat16")}
@@ -298,6 +470,10 @@ def test_casts_are_said():
         ({"a": 3}, "expected patterns, then at most one operation"),
         ({"a[": "b"}, "bad pattern 'a['"),
         ({"a/{b/c,d}": "a/{b/c,d}"}, "braces that hold a whole path cannot be written back"),
+        ({"{a,b}.w": "{x,y,z}/w"}, "nothing that the wildcards of '{a,b}.w' stand for is in those of '{x,y,z}/w'"),
+        ({"[ab].w": "[xy]/w"}, "nothing that the wildcards of '[ab].w' stand for is in those of '[xy]/w'"),
+        ({"{a{b,c},d}.w": "{x{b,c},z}/w"}, "nothing that the wildcards of '{a{b,c},d}.w' stand for"),
+        ({"{0..3}.w": "{x,y}/w"}, "nothing that the wildcards of '{0..3}.w' stand for"),
         ("a -> b", "a table is a dict, names of the source -> names of the target; got 'a -> b'"),
     ],
 )
@@ -305,6 +481,16 @@ def test_rows_that_make_no_sense_are_refused(rows, message):
     with pytest.raises(pt.PatternError) as raised:
         Table(rows)
     assert message in str(raised.value)
+
+
+def test_wildcards_that_have_something_in_common_stay():
+    for rows in (
+        {"{a,b}.w": "{b,c,d}/w"},
+        {"[0-9].w": "[0-5]/w"},
+        {"*.w": "{x,y}/w"},
+        {"{a{b,c},d}.w": "{a{b,c},d}/w"},
+    ):
+        assert len(Table(rows)) == 1
 
 
 def test_all_rows_that_make_no_sense_are_listed():

@@ -659,3 +659,10 @@ def test_the_report_is_plain_data():
 def test_public_names():
     assert convert.verify is verify
     assert convert.Verification.__module__ == "ptree.convert"
+
+
+def test_one_value_differs_and_a_call_that_failed_has_no_checklist():
+    assert verify(lambda x: x, lambda x: x + 1, BASE).text().startswith("not the same: 1 of 1 value differs\n")
+    failed = verify(lambda x: x, lambda x: 1 / 0, BASE)
+    assert failed.checklist == ()
+    assert "What is no weight" not in failed.text()

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from ... import nn
 from ...nn import Layer
 from .._operations.axes import Conv, Flip, Squeeze
+from .._operations.biases import SharedBias
+from .._operations.constants import Fill
 from .._operations.operation import Operation, chain
 from .._operations.parts import Concatenate
-from .._operations.public import shared_bias
-from .._operations.values import Fill, Unsummed
+from .._operations.zeros import Unsummed
 from .channels_first_layers import dense, embedding, norm
 from .framework import STATISTICS, Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
 from .matrices import LINEAR, has_named_projections, has_one_head_count, projection_rows, unflattened
@@ -52,7 +53,7 @@ def _lstm(place: Place) -> Sequence[LayerRow]:
 
 def _gru(place: Place) -> Sequence[LayerRow]:
     (width,) = place.leaves["input/bias"]
-    bias = chain(Concatenate((width, width // 3)), shared_bias(3, 1))
+    bias = chain(Concatenate((width, width // 3)), SharedBias(3, 1))
     return [*_kernels(), LayerRow(("bias", "bias_n"), ("input/bias", "hidden/bias"), bias)]
 
 

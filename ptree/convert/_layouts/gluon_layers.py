@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ... import nn
 from ...nn import Layer
+from .._operations.constants import Fill
 from .._operations.parts import Repeat
-from .._operations.values import Fill
 from .channels_first_layers import conv, conv_transpose, dense, embedding
 from .framework import STATISTICS, Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
 from .matrices import LINEAR, projection_rows, unflattened

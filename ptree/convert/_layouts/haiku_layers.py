@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from ... import nn
 from ...nn import Layer
 from .._operations.axes import Flip, Reshape, Swap
+from .._operations.constants import Add, Fill
+from .._operations.copies import First
 from .._operations.operation import Operation, chain
 from .._operations.parts import Gates, Split
-from .._operations.values import Add, Fill, First, Unsummed
+from .._operations.zeros import Unsummed
 from .framework import PARAMETERS, STATISTICS, Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
 from .matrices import AS_IS, dense_rows, has_named_projections, has_one_head_count, projection_rows
 

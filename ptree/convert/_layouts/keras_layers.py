@@ -9,7 +9,7 @@ from ...nn import Layer
 from .._operations.axes import Depthwise, Swap
 from .._operations.operation import Operation, chain
 from .._operations.parts import Gates, Unstack
-from .._operations.values import Unsummed
+from .._operations.zeros import Unsummed
 from .framework import Framework, LayerRow, NoEqualError, Place, joined, rows_of_leaves
 from .matrices import AS_IS, attention_rows
 

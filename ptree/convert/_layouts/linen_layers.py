@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ... import nn
 from ...nn import Layer
+from .._operations.biases import SharedBias
 from .._operations.operation import chain
 from .._operations.parts import Concatenate
-from .._operations.public import shared_bias
-from .._operations.values import Unsummed
+from .._operations.zeros import Unsummed
 from .flax_layers import QUERY_NORMS, RULES, kernels_of_gates
 from .framework import STATISTICS, Framework, LayerRow, Place, joined
 
@@ -28,7 +28,7 @@ def _gru(place: Place) -> Sequence[LayerRow]:
     return [
         kernels_of_gates("input", [f"i{gate}" for gate in "rzn"]),
         kernels_of_gates("hidden", [f"h{gate}" for gate in "rzn"]),
-        LayerRow(biases, ("input/bias", "hidden/bias"), chain(Concatenate(4), shared_bias(3, 1))),
+        LayerRow(biases, ("input/bias", "hidden/bias"), chain(Concatenate(4), SharedBias(3, 1))),
     ]
 
 

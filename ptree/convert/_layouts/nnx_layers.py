@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ... import nn
 from ...nn import Layer
+from .._operations.biases import SharedBias, ZeroPart
 from .._operations.operation import chain
 from .._operations.parts import Concatenate
-from .._operations.public import shared_bias, zero_part
-from .._operations.values import Unsummed
+from .._operations.zeros import Unsummed
 from .flax_layers import QUERY_NORMS, RULES, kernels_of_gates
 from .framework import Framework, LayerRow, Place, joined
 
@@ -37,7 +37,7 @@ def _lstm_of_small_kernels() -> Sequence[LayerRow]:
 
 def _gru(place: Place) -> Sequence[LayerRow]:
     # no bias of the product with the state: that of the gate n, which the reset gate multiplies, must be zero
-    bias = chain(zero_part(3), shared_bias(3, 1))
+    bias = chain(ZeroPart(3), SharedBias(3, 1))
     return [*_FUSED, LayerRow(("cell/dense_i/bias",), ("input/bias", "hidden/bias"), bias)]
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from ... import nn
 from ...nn import Layer
 from .._operations.axes import SplitAxis
+from .._operations.constants import Fill
 from .._operations.operation import chain
 from .._operations.parts import Split
-from .._operations.values import Fill
 from .channels_first_layers import conv, conv_transpose, dense, embedding, norm
 from .framework import Framework, LayerRow, Place, joined, rows_of_leaves
 from .matrices import (

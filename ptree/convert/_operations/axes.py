@@ -9,6 +9,7 @@ import numpy as np
 
 from ..._errors import PatternError
 from .operation import EachArray, MisfitError, Operation, axis_of, require_axes
+from .options import require_count, require_sizes
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,6 +60,9 @@ class ConvTranspose(EachArray):
 
     groups: int = 1
 
+    def check_options(self) -> None:
+        require_count(self.name, "groups", self.groups)
+
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 2, "conv_transpose")
         features_in, out_of_group = array.shape[:2]
@@ -79,6 +83,9 @@ class ConvTransposeBack(EachArray):
 
     groups: int = 1
 
+    def check_options(self) -> None:
+        require_count(self.name, "groups", self.groups)
+
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 2, "conv_transpose_back")
         in_of_group, features_out = array.shape[-2:]
@@ -93,7 +100,7 @@ class ConvTransposeBack(EachArray):
 
 
 def _require_divisor(size: int, groups: int, shape: tuple[int, ...]) -> None:
-    if groups < 1 or size % groups:
+    if size % groups:
         raise MisfitError(f"{size} channels are not divided by {groups} groups: the array has the shape {[*shape]}")
 
 
@@ -103,7 +110,7 @@ class Permute(EachArray):
 
     order: tuple[int, ...]
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
         if sorted(self.order) != list(range(len(self.order))):
             raise PatternError(f"permute{self.order}: the order names each axis from 0 to {len(self.order) - 1} once")
 
@@ -139,7 +146,10 @@ class Flip(EachArray):
     axes: tuple[int, ...]
 
     def change(self, array: np.ndarray) -> np.ndarray:
-        return np.flip(array, tuple(axis_of(array, axis, "flip") for axis in self.axes))
+        axes = {axis_of(array, axis, "flip") for axis in self.axes}
+        if len(axes) < len(self.axes):
+            raise MisfitError(f"flip{self.axes} names an axis twice: the array has the shape {[*array.shape]}")
+        return np.flip(array, tuple(axes))
 
     @property
     def inverse(self) -> Operation:
@@ -186,6 +196,9 @@ class SplitAxis(EachArray):
     axis: int
     sizes: tuple[int, ...]
 
+    def check_options(self) -> None:
+        _check_split(self.name, self.sizes)
+
     def __repr__(self) -> str:
         if len(self.sizes) != 2 or self.sizes[1] != -1:
             return super().__repr__()
@@ -211,6 +224,9 @@ class MergeAxes(EachArray):
     first: int
     sizes: tuple[int, ...]
 
+    def check_options(self) -> None:
+        _check_split(self.name, self.sizes)
+
     def change(self, array: np.ndarray) -> np.ndarray:
         first = axis_of(array, self.first, "merge_axes")
         last = first + len(self.sizes)
@@ -225,6 +241,13 @@ class MergeAxes(EachArray):
     def inverse(self) -> Operation:
         axis = self.first if self.first >= 0 else self.first + len(self.sizes) - 1
         return SplitAxis(axis, self.sizes)
+
+
+def _check_split(name: str, sizes: tuple[int, ...]) -> None:
+    """Refuse sizes of which two are left out as -1, or one is negative."""
+    require_sizes(name, tuple(size for size in sizes if size != -1) or (0,))
+    if sizes.count(-1) > 1:
+        raise PatternError(f"{name}: one size at most may be -1; got {sizes}")
 
 
 def _whole_sizes(size: int, sizes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -242,6 +265,9 @@ class Depthwise(EachArray):
     """The depthwise kernel of Keras: `(*window, in, multiplier)` -> `(*window, 1, in * multiplier)`."""
 
     multiplier: int = 1
+
+    def check_options(self) -> None:
+        require_count(self.name, "multiplier", self.multiplier)
 
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 2, "depthwise")
@@ -262,9 +288,12 @@ class DepthwiseBack(EachArray):
 
     multiplier: int = 1
 
+    def check_options(self) -> None:
+        require_count(self.name, "multiplier", self.multiplier)
+
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 2, "depthwise_back")
-        if array.shape[-2] != 1 or self.multiplier < 1 or array.shape[-1] % self.multiplier:
+        if array.shape[-2] != 1 or array.shape[-1] % self.multiplier:
             raise MisfitError(
                 f"depthwise_back({self.multiplier}) needs (*window, 1, in * multiplier), not {[*array.shape]}"
             )
@@ -287,7 +316,8 @@ class FlattenOrder(EachArray):
     order: tuple[int, ...]
     axis: int = 0
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
+        require_sizes(self.name, self.sizes)
         if sorted(self.order) != list(range(len(self.sizes))):
             raise PatternError(
                 f"flatten_order: the order {self.order} does not name each of {len(self.sizes)} axes once"
@@ -314,7 +344,10 @@ class Reshape(EachArray):
     before: tuple[int, ...]
     after: tuple[int, ...]
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
+        for shape in (self.before, self.after):
+            if shape:
+                require_sizes(self.name, shape)
         if prod(self.before) != prod(self.after):
             raise PatternError(f"reshape: {[*self.before]} and {[*self.after]} have another number of elements")
 

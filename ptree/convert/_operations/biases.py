@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..._errors import PatternError
 from .operation import Described, EachArray, MisfitError, Operation, axis_of
+from .options import require_count
 from .parts import Split
+from .sums import require_floats, sum_of_two
 
 
 @dataclass(frozen=True, repr=False)
@@ -22,6 +25,9 @@ class SharedBias(Operation):
 
     gates: int
     apart: int
+
+    def check_options(self) -> None:
+        _check_gates(self.name, self.gates, self.apart)
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         (array,) = arrays
@@ -52,11 +58,15 @@ class SharedBiasBack(Operation):
     gates: int
     apart: int
 
+    def check_options(self) -> None:
+        _check_gates(self.name, self.gates, self.apart)
+
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.outcome([Described(array.shape, array.dtype) for array in arrays])
         of_input, of_state = (Split(self.gates, -1).apply([array]) for array in arrays)
         summed = self.gates - self.apart
-        parts = [one + other for one, other in zip(of_input[:summed], of_state, strict=False)]
+        pairs = zip(of_input[:summed], of_state, strict=False)
+        parts = [sum_of_two(one, other, "shared_bias_back") for one, other in pairs]
         return [np.concatenate([*parts, *of_input[summed:], *of_state[summed:]], -1)]
 
     def outcome(self, arrays: Sequence[Described]) -> list[Described]:
@@ -65,6 +75,7 @@ class SharedBiasBack(Operation):
             raise MisfitError(
                 f"shared_bias_back needs two biases of one shape and dtype, and they are {[*of_input.shape]} and {[*of_state.shape]}"
             )
+        require_floats(of_input.dtype, "shared_bias_back")
         (part, *_) = Split(self.gates, -1).outcome([of_input])
         size = part.shape[-1] * (self.gates + self.apart)
         return [Described((*of_input.shape[:-1], size), of_input.dtype)]
@@ -82,6 +93,13 @@ class SharedBiasBack(Operation):
         return 2, 1
 
 
+def _check_gates(name: str, gates: int, apart: int) -> None:
+    require_count(name, "gates", gates)
+    require_count(name, "apart", apart, least=0)
+    if apart > gates:
+        raise PatternError(f"{name}: {apart} of {gates} gates cannot have a bias of their own")
+
+
 @dataclass(frozen=True, repr=False)
 class ZeroPart(EachArray):
     """The equal parts of the last axis, and after them one more of zeros: a bias that the other side does not have.
@@ -90,6 +108,9 @@ class ZeroPart(EachArray):
     """
 
     parts: int
+
+    def check_options(self) -> None:
+        require_count(self.name, "parts", self.parts)
 
     def change(self, array: np.ndarray) -> np.ndarray:
         (part, *_) = Split(self.parts, -1).apply([array])
@@ -108,6 +129,9 @@ class ZeroPartBack(EachArray):
     """The inverse of `zero_part`; refuses a last part that is not zero."""
 
     parts: int
+
+    def check_options(self) -> None:
+        require_count(self.name, "parts", self.parts)
 
     def change(self, array: np.ndarray) -> np.ndarray:
         *parts, last = Split(self.parts + 1, -1).apply([array])

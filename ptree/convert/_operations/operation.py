@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
+
+from ..._errors import PatternError
+from ..._words import quoted
+from .options import check_kind, plain
 
 
 class Described(NamedTuple):
@@ -27,6 +32,25 @@ class Operation(ABC):
     Operations are frozen: equal when their options are. `a >> b` applies `a`, then `b`. What changes one array is applied to
     each array that it is given.
     """
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # pyright: ignore[reportArgumentType]  # each operation is a dataclass
+            value = plain(getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            check_kind(self.name, field.name, str(field.type), value)
+        self.check_options()
+
+    def check_options(self) -> None:  # noqa: B027 - most operations have nothing more to check
+        """Refuse options that make no sense; their types are checked already.
+
+        Raises:
+            PatternError: which option, and what was expected.
+        """
+
+    @property
+    def name(self) -> str:
+        """The public name: `split_axis` of `SplitAxis`."""
+        return public_name(type(self))
 
     @abstractmethod
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -62,6 +86,8 @@ class Operation(ABC):
         return None
 
     def __rshift__(self, after: Operation) -> Operation:
+        if not isinstance(after, Operation):
+            raise PatternError(f"{self!r} >> {quoted(after)}: expected an operation after `>>`, such as heads(12)")
         # an `as_is` that is written stays: it says of a square kernel that it is not transposed
         if isinstance(self, AsIs) == isinstance(after, AsIs):
             return chain(self, after)
@@ -76,12 +102,12 @@ class Operation(ABC):
                 options.append(repr(value))
             elif value != field.default:
                 options.append(f"{field.name}={value!r}")
-        name = NAMES[type(self)]
-        return f"{name}({', '.join(options)})" if fields(self) else name  # pyright: ignore[reportArgumentType]
+        return f"{self.name}({', '.join(options)})" if fields(self) else self.name  # pyright: ignore[reportArgumentType]
 
 
-NAMES: dict[type[Operation], str] = {}
-"""Each class of operations -> its public name."""
+def public_name(operation: type[Operation]) -> str:
+    """The public name of a class of operations: `split_axis` of `SplitAxis`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", operation.__name__).lower()
 
 
 class EachArray(Operation):
@@ -179,3 +205,10 @@ def axis_of(array: np.ndarray | Described, axis: int, name: str) -> int:
     if not -rank <= axis < rank:
         raise MisfitError(f"{name} needs axis {axis}, and the array has the shape {[*array.shape]}")
     return axis % rank
+
+
+def of_one_shape(arrays: Sequence[Described], name: str) -> Described:
+    """The one shape and dtype of several arrays; refuses arrays that differ in them."""
+    if any(array != arrays[0] for array in arrays):
+        raise MisfitError(f"{name} needs arrays of one shape and dtype, and they are {', '.join(map(shown, arrays))}")
+    return arrays[0]

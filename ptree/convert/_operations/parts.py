@@ -9,7 +9,8 @@ from itertools import accumulate
 import numpy as np
 
 from ..._errors import PatternError
-from .operation import Described, EachArray, MisfitError, Operation, axis_of, require_axes
+from .operation import Described, EachArray, MisfitError, Operation, axis_of, require_axes, shown
+from .options import require_count, require_sizes
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,6 +19,12 @@ class Split(Operation):
 
     parts: int | tuple[int, ...]
     axis: int = 0
+
+    def check_options(self) -> None:
+        if isinstance(self.parts, tuple):
+            require_sizes(self.name, self.parts)
+        else:
+            require_count(self.name, "parts", self.parts)
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         array = _only(arrays, "split")
@@ -32,7 +39,7 @@ class Split(Operation):
                     f"split needs {sum(self.parts)} at axis {self.axis}, and the array has the shape {[*shape]}"
                 )
             return self.parts
-        if self.parts < 1 or size % self.parts:
+        if size % self.parts:
             raise MisfitError(
                 f"axis {self.axis} is not divided into {self.parts} parts: the array has the shape {[*shape]}"
             )
@@ -53,6 +60,12 @@ class Concatenate(Operation):
 
     parts: int | tuple[int, ...]
     axis: int = 0
+
+    def check_options(self) -> None:
+        if isinstance(self.parts, tuple):
+            require_sizes(self.name, self.parts)
+        else:
+            require_count(self.name, "parts", self.parts)
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.outcome([Described(array.shape, array.dtype) for array in arrays])
@@ -95,7 +108,7 @@ class Gates(EachArray):
     after: str
     axis: int = -1
 
-    def __post_init__(self) -> None:
+    def check_options(self) -> None:
         if sorted(self.before) != sorted(self.after) or len({*self.before}) < len(self.before):
             raise PatternError(f"gates({self.before!r}, {self.after!r}): expected the same letters, each once")
 
@@ -120,6 +133,9 @@ class Stack(Operation):
     count: int
     axis: int = 0
 
+    def check_options(self) -> None:
+        require_count(self.name, "count", self.count)
+
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         self.outcome([Described(array.shape, array.dtype) for array in arrays])
         return [np.stack(arrays, self.axis)]
@@ -127,7 +143,7 @@ class Stack(Operation):
     def outcome(self, arrays: Sequence[Described]) -> list[Described]:
         first = arrays[0]
         if len(arrays) != self.count or any(array != first for array in arrays):
-            shapes = ", ".join(f"{array.dtype}{[*array.shape]}" for array in arrays)
+            shapes = ", ".join(map(shown, arrays))
             raise MisfitError(f"stack({self.count}) needs as many arrays of one shape and dtype, and they are {shapes}")
         if not -len(first.shape) - 1 <= self.axis <= len(first.shape):
             raise MisfitError(f"stack cannot make axis {self.axis} of arrays of the shape {[*first.shape]}")
@@ -149,6 +165,9 @@ class Unstack(Operation):
 
     count: int
     axis: int = 0
+
+    def check_options(self) -> None:
+        require_count(self.name, "count", self.count)
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         array = _only(arrays, "unstack")
@@ -178,6 +197,9 @@ class Repeat(EachArray):
     count: int
     axis: int = 0
 
+    def check_options(self) -> None:
+        require_count(self.name, "count", self.count)
+
     def change(self, array: np.ndarray) -> np.ndarray:
         return np.repeat(array, self.count, axis_of(array, self.axis, "repeat"))
 
@@ -201,10 +223,13 @@ class Unrepeat(EachArray):
     count: int
     axis: int = 0
 
+    def check_options(self) -> None:
+        require_count(self.name, "count", self.count)
+
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 1, "unrepeat")
         axis = axis_of(array, self.axis, "unrepeat")
-        if self.count < 1 or array.shape[axis] % self.count:
+        if array.shape[axis] % self.count:
             raise MisfitError(
                 f"axis {self.axis} is not divided by {self.count}: the array has the shape {[*array.shape]}"
             )
@@ -220,7 +245,7 @@ class Unrepeat(EachArray):
         shrunk: list[Described] = []
         for array in arrays:
             axis = axis_of(array, self.axis, "unrepeat")
-            if self.count < 1 or array.shape[axis] % self.count:
+            if array.shape[axis] % self.count:
                 raise MisfitError(
                     f"axis {self.axis} is not divided by {self.count}: the array has the shape {[*array.shape]}"
                 )

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
+from dataclasses import fields
+from inspect import signature
 
 from ..._errors import PatternError
 from ..._words import quoted, suggestion
-from .operation import Operation
-from .public import BACK, BACK_FUNCTIONS, CONSTANTS, FUNCTIONS
+from .operation import Chain, EachArray, Operation, public_name
+from .public import heads
+
+
+def _named_classes() -> dict[str, type[Operation]]:
+    """Name -> class, of all operations; also of inverses that the contents page does not list, such as `conv_back`."""
+    classes = {*Operation.__subclasses__(), *EachArray.__subclasses__()} - {EachArray, Chain}
+    return {public_name(operation): operation for operation in classes}
+
+
+_CLASSES = _named_classes()
+_CONSTANTS = {name: operation() for name, operation in _CLASSES.items() if not fields(operation)}  # pyright: ignore[reportArgumentType]  # each is a dataclass
+"""Operations without options."""
+_FUNCTIONS: dict[str, Callable[..., Operation]] = {
+    **{name: operation for name, operation in _CLASSES.items() if name not in _CONSTANTS},
+    "heads": heads,
+}
+"""Operations with options."""
 
 
 def parse_operation(text: str) -> Operation:
@@ -34,26 +53,40 @@ def _operation_of(node: ast.expr, text: str) -> Operation:
 
 
 def _constant_named(name: str, text: str) -> Operation:
-    operation = {**CONSTANTS, **BACK}.get(name)
+    operation = _CONSTANTS.get(name)
     if operation is not None:
         return operation
-    if name in FUNCTIONS or name in BACK_FUNCTIONS:
+    if name in _FUNCTIONS:
         raise PatternError(f"in {quoted(text)}: {name} takes options, write {name}(...)")
     raise _unknown(name, text)
 
 
 def _called(name: str, call: ast.Call, text: str) -> Operation:
-    make = {**FUNCTIONS, **BACK_FUNCTIONS}.get(name)
+    make = _FUNCTIONS.get(name)
     if make is None:
         raise _unknown(name, text)
+    given = [_option(argument, text) for argument in call.args]
+    options = {keyword.arg: _option(keyword.value, text) for keyword in call.keywords if keyword.arg is not None}
     try:
-        given = [ast.literal_eval(argument) for argument in call.args]
-        options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg is not None}
         return make(*given, **options)
-    except (ValueError, TypeError) as error:
+    except PatternError as error:
         raise PatternError(f"in {quoted(text)}: {error}") from None
+    except TypeError:
+        raise PatternError(
+            f"in {quoted(text)}: {name} has the options {', '.join(signature(make).parameters)}"
+        ) from None
+
+
+def _option(node: ast.expr, text: str) -> object:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        written = quoted(ast.unparse(node))
+        raise PatternError(
+            f"in {quoted(text)}: an option is a number, a text or a tuple of these; got {written}"
+        ) from None
 
 
 def _unknown(name: str, text: str) -> PatternError:
-    names = [*CONSTANTS, *FUNCTIONS]
+    names = [*_CONSTANTS, *_FUNCTIONS]
     return PatternError(f"in {quoted(text)}: no operation {quoted(name)}.{suggestion(name, names)}")

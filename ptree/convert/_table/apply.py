@@ -22,7 +22,7 @@ from .step import Step
 
 
 def applied(
-    rows: Sequence[Row], arrays: NamedArrays, like: PyTree, *, cast: bool, carried: Mapping[str, np.ndarray]
+    rows: Sequence[Row], arrays: NamedArrays, like: PyTree, *, cast: bool, carried: Mapping[str, np.ndarray] | None
 ) -> PyTree:
     """Convert a source: `like` filled with its arrays, or a flat dict of them."""
     plan = planned(rows, arrays, like, carried, cast=cast)

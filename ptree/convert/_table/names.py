@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import product
+from math import prod
 from typing import NamedTuple
 
 from ..._errors import PatternError
 from ..._paths import Pattern, compile
 from ..._paths.dotted_names import with_slashes
-from ..._paths.pattern_syntax import SPECIAL, Braces, DoubleStar, Element, NumberRange, Slash, Text
+from ..._paths.pattern_syntax import SPECIAL, Braces, DoubleStar, Element, NumberRange, OneCharacter, Slash, Text
 from ..._words import quoted
 
+_MOST_TEXTS = 1000
 Captures = tuple[str, ...]
 """What each wildcard of a pattern stands for in a name, in order."""
 
@@ -23,14 +26,43 @@ class Wildcard(NamedTuple):
     """Whether it is `**`, which stands for any number of segments."""
     choices: tuple[str, ...]
     """What braces choose from, in order; empty for other wildcards."""
+    texts: tuple[str, ...] | None
+    """All that it may stand for; None for `*` and others that may stand for more than can be listed."""
+
+    def is_apart_from(self, other: Wildcard) -> bool:
+        """Whether nothing that this one may stand for corresponds to what the other may stand for."""
+        if len(self.choices) == len(other.choices) > 0:  # these correspond by position
+            return False
+        if self.texts is None or other.texts is None:
+            return False
+        return {*self.texts}.isdisjoint(other.texts)
 
 
 def _wildcard(element: Element) -> Wildcard:
     if isinstance(element, NumberRange):
-        return Wildcard(False, tuple(element.written(number) for number in range(element.low, element.high + 1)))
+        choices = tuple(element.written(number) for number in range(element.low, element.high + 1))
+        return Wildcard(False, choices, choices)
     if isinstance(element, Braces):
-        return Wildcard(False, _plain_choices(element))
-    return Wildcard(isinstance(element, DoubleStar), ())
+        return Wildcard(False, _plain_choices(element), _texts_of(element))
+    return Wildcard(isinstance(element, DoubleStar), (), _texts_of(element))
+
+
+def _texts_of(element: Element) -> tuple[str, ...] | None:
+    """All texts that an element may stand for; None where they are too many to list."""
+    if isinstance(element, Text):
+        return (element.characters,)
+    if isinstance(element, OneCharacter):
+        return element.characters(_MOST_TEXTS)
+    if not isinstance(element, Braces):
+        return None
+    texts: list[str] = []
+    for alternative in element.alternatives:
+        parts = [_texts_of(part) for part in alternative.elements]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts) or prod(map(len, known)) > _MOST_TEXTS:
+            return None
+        texts += map("".join, product(*known))
+    return tuple(texts)
 
 
 def _plain_choices(braces: Braces) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -11,18 +12,22 @@ import numpy as np
 from ..._edit import Differences, structure_error, unflatten
 from ..._errors import PathError, PtreeError, StructureError
 from ..._tree import PyTree, Tree
-from ..._words import describe_apart, listed, printable, quoted
-from ...files._kinds import dtype_of, unsaved
+from ..._words import listed, printable, quoted
+from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit
+from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
-from .._operations.operation import Described, MisfitError
-from .._operations.values import Carry, WriteBack
+from .._operations.carried import Carry
+from .._operations.operation import MisfitError
 from .matches import Match, Matches
-from .plan_text import step_lines
+from .plan_text import misfit_lines, step_lines
 from .row import Row
 from .square_kernels import square_kernels
+from .stack_layers import misfits_of_layers
 from .step import Step
 from .target_names import TargetNames
+from .way_back import not_written_back
+from .written_steps import idle_rows_of_carried, problems_of_carried, steps_of_carried, steps_of_constants
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,17 @@ class Plan:
     """Why the plan cannot be carried out, a sentence each, beside unused and missing names and misfits."""
     differences: Differences = field(default=Differences(), repr=False)
     """In what the results differ from `like`."""
+    rows: tuple[Row, ...] = field(default=(), repr=False)
+    """The rows of the table."""
     expected: Mapping[str, object] = field(default_factory=dict, repr=False)
     got: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     __module__ = "ptree.convert"
+
+    @cached_property
+    def not_written_back(self) -> tuple[str, ...]:
+        """Names in the source that `table.inverse` would not give back: an earlier row takes what they became."""
+        return not_written_back(self.rows, self.steps)
 
     @property
     def ok(self) -> bool:
@@ -59,13 +71,15 @@ class Plan:
 
     def text(self, width: int = 80) -> str:
         """The plan for people: a line for each array, folded where a row does the same to several; then what is left over."""
-        return "\n".join([*step_lines(self.steps, width), *self._leftovers()])
+        leftovers = [part for line in self._leftovers() for part in wrapped(line, width)]
+        return "\n".join([*step_lines(self.steps, width), *leftovers])
 
     def _leftovers(self) -> list[str]:
         """Lines for what is left over on either side, and for what cannot be done."""
         lines: list[str] = []
         for title, names in (
             ("kept to be written back", self.carried),
+            ("not written back by the inverse under this name", self.not_written_back),
             ("left over in the source", self.unused),
             ("rows that match nothing", self.idle_rows),
             ("missing for `like`", self.missing),
@@ -73,9 +87,8 @@ class Plan:
         ):
             if names:
                 lines.append(f"{title}, {len(names)}: {listed(names)}")
-        for path in (*self.differences.misshapen, *self.differences.mistyped):
-            expected, got = describe_apart(self.expected[path], self.got[path])
-            lines.append(f"{printable(path)}: expected {expected} in `like`, got {got}")
+        different = (*self.differences.misshapen, *self.differences.mistyped)
+        lines += misfit_lines(self.steps, different, self.expected, self.got)
         return [*lines, *map(printable, self.problems)]
 
     def __str__(self) -> str:
@@ -99,20 +112,25 @@ def planned(
     rows: Sequence[Row],
     arrays: NamedArrays,
     like: PyTree,
-    carried: Mapping[str, np.ndarray] = {},
+    carried: Mapping[str, np.ndarray] | None = None,
     *,
     cast: bool = False,
 ) -> Plan:
     """Plan the conversion of a source by rows, into `like` if that is given."""
     names = TargetNames(rows, like)
     matches = Matches(rows, arrays)
-    drafts = [*_steps_of_sources(matches, names), *_steps_without_source(rows, names, carried)]
-    steps = tuple(draft for draft in drafts if isinstance(draft, Step))
+    drafts = [*_steps_of_sources(matches, names), *steps_of_carried(rows, names, carried or {})]
+    converted = [draft for draft in drafts if isinstance(draft, Step)]
     problems = [draft for draft in drafts if isinstance(draft, str)]
-    problems += _clashes(steps)
-    problems += [problem for step in steps for problem in square_kernels(step)]
+    given = {target for step in converted for target in step.targets}
+    steps = (*converted, *steps_of_constants(rows, names, given))
+    problems += [*problems_of_carried(rows, names, carried), *_clashes(steps)]
+    idle_rows = (*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried))
+    problems += square_kernels(steps)
     carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
-    plan = Plan(steps, arrays.title, carried_names, matches.unused(), matches.idle_rows(), problems=tuple(problems))
+    plan = Plan(
+        steps, arrays.title, carried_names, matches.unused(), idle_rows, problems=tuple(problems), rows=tuple(rows)
+    )
     return plan if like is None else _compared(plan, like, cast)
 
 
@@ -141,35 +159,14 @@ def _step(match: Match, names: TargetNames) -> Step | str:
     return Step(row, match.sources, tuple(targets), tuple(outcome))
 
 
-def _steps_without_source(
-    rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray]
-) -> list[Step | str]:
-    """The steps of rows that take no array: constants, and arrays that were carried."""
-    steps: list[Step | str] = []
-    for row in rows:
-        if row.sources:
-            continue
-        (pattern,) = row.targets
-        if isinstance(row.operation, WriteBack):
-            for path, (name, array) in names.matching(pattern, carried).items():
-                saved = unsaved(name, array)
-                if isinstance(saved, str):
-                    steps.append(f"carried {quoted(path)} is {saved}")
-                    continue
-                host = saved.host_array()
-                steps.append(Step(row, (), (name,), (Described(host.shape, dtype_of(host)),), host))
-            continue
-        for name in names.required(pattern):
-            steps.append(Step(row, (), (name,), tuple(row.operation.outcome(()))))
-    return steps
-
-
 def _clashes(steps: Sequence[Step]) -> list[str]:
-    """A sentence for each name that two steps would give."""
+    """A sentence for each name that two steps would give, or one step twice."""
     first: dict[str, Step] = {}
     problems: list[str] = []
     for step in steps:
-        for target in step.targets:
+        for target in dict.fromkeys(step.targets):
+            if step.targets.count(target) > 1:
+                problems.append(f"several arrays of the row {step.row.text} become {quoted(target)}")
             other = first.setdefault(target, step)
             if other is not step:
                 problems.append(f"{_shown_sources(other)} and {_shown_sources(step)} both become {quoted(target)}")
@@ -190,13 +187,14 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     if isinstance(got, str):
         return replace(plan, problems=(*plan.problems, got))
     try:
-        fitted = fit(got, like, Allowed(), origin="the source")
+        fitted = fit(layers_of_one_dtype(got, like) if cast else got, like, Allowed(), origin="the source")
     except PtreeError as error:
         return replace(plan, problems=(*plan.problems, str(error)))
     different = fitted.differences
     if cast:  # what a cast makes equal, `apply` finds out
         different = different._replace(mistyped=())
-    problems = (*plan.problems, *(problem for problem in fitted.problems if not cast))
+    of_layers = misfits_of_layers(flat, like, (*different.missing, *different.misshapen))
+    problems = (*plan.problems, *(problem for problem in fitted.problems if not cast), *of_layers)
     return replace(
         plan,
         problems=problems,

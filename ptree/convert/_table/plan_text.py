@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 
-from ..._words import columns, describe, padded, printable
+from ..._words import columns, describe, describe_apart, padded, printable
+from ...look._wrapping import wrapped
 from .._operations.operation import Described
-from .step import Step
+from .step import Step, folded
 
 _ARROW = "->"
+_BELOW = "      "
 
 
 class _Line(NamedTuple):
@@ -25,18 +27,9 @@ class _Line(NamedTuple):
 
 
 def step_lines(steps: Sequence[Step], width: int) -> list[str]:
-    """The lines of the steps of a plan, at most `width` columns wide where names allow it."""
-    rows = [line for group in _folded(steps) for line in _lines_of(group)]
+    """The lines of the steps of a plan, at most `width` columns wide."""
+    rows = [line for group in folded(steps) for line in _lines_of(group)]
     return _laid_out(rows, width)
-
-
-def _folded(steps: Sequence[Step]) -> list[list[Step]]:
-    """The steps in groups of one row whose arrays have the same shapes, in the order of their first ones."""
-    groups: dict[object, list[Step]] = {}
-    for step in steps:
-        shapes = tuple(source.described for source in step.sources)
-        groups.setdefault((id(step.row), shapes, step.outcome), []).append(step)
-    return [*groups.values()]
 
 
 def _lines_of(steps: Sequence[Step]) -> list[_Line]:
@@ -94,7 +87,27 @@ def _laid_out(rows: Sequence[_Line], width: int) -> list[str]:
             lines.append(f"{source}  {_ARROW}  {target}  {row.operation}".rstrip())
             continue
         if row.source:
-            lines.append(f"{row.source}  {row.source_shape}".rstrip())
+            lines += wrapped(f"{row.source}  {row.source_shape}".rstrip(), width)
         rest = [row.target, row.target_shape, row.operation]
-        lines.append("  ".join([f"  {_ARROW}", *(cell for cell in rest if cell)]))
+        below = "  ".join([f"  {_ARROW}", *(cell for cell in rest if cell)])
+        lines += wrapped(below, width, indent=_BELOW)
+    return lines
+
+
+def misfit_lines(
+    steps: Sequence[Step], paths: Sequence[str], expected: Mapping[str, object], got: Mapping[str, object]
+) -> list[str]:
+    """A line for each leaf of another shape or dtype than in `like`; one for those of one row that differ in the same."""
+    patterns = {
+        target: pattern.text for step in steps for target, pattern in zip(step.targets, step.row.targets, strict=True)
+    }
+    groups: dict[tuple[str, str], list[str]] = {}
+    for path in paths:
+        before, after = describe_apart(expected[path], got[path])
+        misfit = f"expected {before} in `like`, got {after}"
+        groups.setdefault((patterns.get(path, path), misfit), []).append(path)
+    lines: list[str] = []
+    for (pattern, misfit), alike in groups.items():
+        name = f"{printable(pattern)} x{len(alike)}" if len(alike) > 1 else printable(alike[0])
+        lines.append(f"{name}: {misfit}")
     return lines

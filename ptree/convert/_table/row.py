@@ -37,7 +37,7 @@ class Row:
         right = [*map(repr, self.targets)]
         if self.says_operation:
             right.append(repr(self.operation))
-        return f"{', '.join(map(repr, self.sources))} -> {', '.join(right)}"
+        return f"{', '.join(map(repr, self.sources)) or '()'} -> {', '.join(right)}"
 
 
 def parsed_row(left: Source, right: Target) -> Row:
@@ -58,6 +58,7 @@ def parsed_row(left: Source, right: Target) -> Row:
         )
     assert isinstance(operation, Operation)
     row = Row(sources, tuple(map(NamePattern, map(str, names))), operation, says_operation)
+    _check_names(row)
     _check_counts(row)
     _check_wildcards(row)
     return row
@@ -65,6 +66,15 @@ def parsed_row(left: Source, right: Target) -> Row:
 
 def _as_tuple(side: Any) -> tuple[Any, ...]:
     return tuple(side) if isinstance(side, (tuple, list)) else (side,)
+
+
+def _check_names(row: Row) -> None:
+    """Refuse a name that stands twice on one side: one of its arrays would be lost."""
+    for patterns in (row.sources, row.targets):
+        paths = [pattern.path for pattern in patterns]
+        twice = [pattern for pattern in patterns if paths.count(pattern.path) > 1]
+        if twice:
+            raise PatternError(f"row {row.text}: the name {twice[0]!r} stands there twice")
 
 
 def _check_counts(row: Row) -> None:
@@ -94,6 +104,13 @@ def _check_wildcards(row: Row) -> None:
             raise PatternError(
                 f"row {row.text}: the wildcards of {pattern!r} do not correspond to those of {patterns[0]!r} one to one, in"
                 " order: `**` to `**`, every other to one inside a segment"
+            )
+    for pattern in patterns[1:]:
+        pairs = zip(patterns[0].wildcards, pattern.wildcards, strict=True)
+        if any(first.is_apart_from(other) for first, other in pairs):
+            raise PatternError(
+                f"row {row.text}: nothing that the wildcards of {patterns[0]!r} stand for is in those of {pattern!r}; braces"
+                " with as many plain choices on both sides correspond by position"
             )
 
 

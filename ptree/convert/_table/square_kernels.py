@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import product
 
 from ..._words import quoted
-from ...files._kernels import fits_both_layouts
+from ...files._kernels import fits_both_layouts, is_between_layouts
 from .._operations import axes, parts
 from .._operations.operation import AsIs, Chain, Described, Operation
-from .step import Step
+from .step import Step, folded
 
 _SAYS_LAYOUT = (
     AsIs, axes.Linear, axes.Conv, axes.ConvBack, axes.ConvTranspose, axes.ConvTransposeBack, axes.Depthwise,
     axes.DepthwiseBack, axes.Permute, axes.Swap,
 )  # fmt: skip
-_WEIGHT = re.compile(r"(.*[_.])?weights?(:0)?", re.IGNORECASE)
-# of Haiku, (in, out), and of many programs of their own: an operation that is said, such as `heads(4)`, is enough
-_SHORT_WEIGHT = re.compile(r"(.*[_.])?w(:0)?", re.IGNORECASE)
 _KERNEL = re.compile(r"(.*[_.])?kernel(:0)?", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
 
-def square_kernels(step: Step) -> list[str]:
-    """A sentence for a step that gives a kernel as it lies, where the shape does not tell whether that is right."""
+def square_kernels(steps: Sequence[Step]) -> list[str]:
+    """A sentence for steps of a row that give kernels as they lie, where the shape does not tell whether that is right."""
+    doubtful = [step for step in steps if _is_in_doubt(step)]
+    return [_sentence(alike) for alike in folded(doubtful)]
+
+
+def _is_in_doubt(step: Step) -> bool:
     if not step.targets or _says_layout(step):
-        return []
+        return False
     if not (_is_between_layouts(step) or _is_transposed_convolution(step)):
-        return []
-    described = [source.described for source in step.sources if source.described is not None]
-    if not _has_square(step.operation, described):
-        return []
-    sources = ", ".join(quoted(source.name) for source in step.sources)
-    shape = [*described[0].shape]
-    return [
-        f"{sources} {shape} becomes {', '.join(map(quoted, step.targets))}, and its shape does not tell whether it is to be"
-        f" transposed: say {_fixes(step)}"
-    ]
+        return False
+    return _has_square(step.operation, _described(step))
+
+
+def _described(step: Step) -> list[Described]:
+    return [source.described for source in step.sources if source.described is not None]
+
+
+def _sentence(steps: Sequence[Step]) -> str:
+    """What is in doubt, by the names of one step, or by the patterns of a row for several."""
+    step, times = steps[0], ""
+    described = _described(step)
+    sources, targets = [source.name for source in step.sources], [*step.targets]
+    if len(steps) > 1:
+        sources = [pattern.text for pattern in step.row.sources]
+        targets = [pattern.text for pattern in step.row.targets]
+        times = f" {len(steps)} times"
+    squares = [array for array in described if fits_both_layouts(array.shape)]
+    shape = [*(squares or described)[0].shape]
+    return (
+        f"{', '.join(map(quoted, sources))} {shape} becomes {', '.join(map(quoted, targets))}{times}, and its shape does not"
+        f" tell whether it is to be transposed: say {_fixes(step)}"
+    )
 
 
 def _fixes(step: Step) -> str:
@@ -51,18 +68,11 @@ def _fixes(step: Step) -> str:
 
 
 def _is_between_layouts(step: Step) -> bool:
-    """Whether a weight becomes a kernel, or a kernel a weight: frameworks that say the one and the other differ in layout."""
-    sources = [source.path.rpartition("/")[2] for source in step.sources]
-    targets = [target.replace(".", "/").rpartition("/")[2] for target in step.targets]
-    for before, after in ((sources, targets), (targets, sources)):
-        if any(_is_weight(name, step) for name in before) and any(map(_KERNEL.fullmatch, after)):
-            return True
-    return False
-
-
-def _is_weight(name: str, step: Step) -> bool:
-    is_short = not step.row.says_operation and _SHORT_WEIGHT.fullmatch(name) is not None
-    return is_short or _WEIGHT.fullmatch(name) is not None
+    """Whether the names of the sources and the targets are of frameworks that differ in layout."""
+    # of `w` and `kernel`, an operation that is said, such as `heads(4)`, is enough
+    is_short_sure = step.row.says_operation
+    pairs = product([source.path for source in step.sources], step.targets)
+    return any(is_between_layouts(source, target, is_short_sure=is_short_sure) for source, target in pairs)
 
 
 def _is_transposed_convolution(step: Step) -> bool:

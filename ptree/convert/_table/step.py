@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,3 +28,12 @@ class Step:
     @property
     def operation(self) -> Operation:
         return self.row.operation
+
+
+def folded(steps: Sequence[Step]) -> list[list[Step]]:
+    """The steps in groups of one row whose arrays have the same shapes, in the order of their first ones."""
+    groups: dict[object, list[Step]] = {}
+    for step in steps:
+        shapes = tuple(source.described for source in step.sources)
+        groups.setdefault((id(step.row), shapes, step.outcome), []).append(step)
+    return [*groups.values()]

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._errors import PatternError
 from ..._tree import PyTree
-from ..._words import describe, lines
+from ..._words import describe, lines, quoted
 from .._framework_states import framework_state
 from .._named_arrays import opened_arrays
 from .apply import applied
@@ -52,7 +52,7 @@ class Table:
     def __init__(self, rows: Mapping[Source, Target] | Iterable[tuple[Source, Target]]):
         if not isinstance(rows, (Mapping, Iterable)) or isinstance(rows, str):
             raise PatternError(f"a table is a dict, names of the source -> names of the target; got {describe(rows)}")
-        pairs = [*rows.items()] if isinstance(rows, Mapping) else [*rows]
+        pairs = [*rows.items()] if isinstance(rows, Mapping) else _pairs(rows)
         parsed: list[Row] = []
         problems: list[str] = []
         for left, right in pairs:
@@ -81,7 +81,7 @@ class Table:
         """The table of the way back. What goes one way is marked in its plan."""
         return self.of_rows(row.inverse for row in self._rows)
 
-    def plan(self, source: PyTree, like: PyTree = None) -> Plan:
+    def plan(self, source: PyTree, like: PyTree = None, *, carried: Mapping[str, np.ndarray] | None = None) -> Plan:
         """What the table would do with a source, before anything is read: print it.
 
         >>> import numpy as np, ptree as pt
@@ -93,13 +93,14 @@ class Table:
         Args:
             source: a tree, a spec, a state dict, a module of PyTorch or Keras, an open file, or the path of a file.
             like: the tree or spec to be filled; without it, the names on the right are not compared with any.
+            carried: as in `apply`.
 
         Raises:
             FileError, OSError: the path of a file that cannot be read.
         """
         state = framework_state(like)
         with opened_arrays(source) as arrays:
-            return planned(self._rows, arrays, like if state is None else dict(state.arrays()))
+            return planned(self._rows, arrays, like if state is None else dict(state.arrays()), carried)
 
     def apply(
         self,
@@ -121,24 +122,25 @@ class Table:
                 is a new one.
             cast: convert floats to the floats of `like`, whole numbers to its whole numbers; a value that the new dtype does not
                 hold is an error.
-            carried: the arrays that the inverse of this table kept, `table.carried(source)`, for rows of `carry`.
+            carried: the arrays that the inverse of this table kept, `table.carried(source)`, for rows of `carry`; `{}` leaves
+                them out.
 
         Raises:
-            StructureError: names without a row, leaves of `like` without an array, other shapes or dtypes, two arrays for one
+            StructureError: names without a row, arrays of `carry` that are not given, leaves of `like` without an array, other shapes or dtypes, two arrays for one
                 name, two values for what is tied in `like`; one error lists all of them, and nothing is converted.
             FileError, OSError: a file, or an array in it, that cannot be read.
         """
         state = framework_state(like)
         with opened_arrays(source) as arrays:
             if state is None:
-                return applied(self._rows, arrays, like, cast=cast, carried=carried or {})
-            values = applied(self._rows, arrays, dict(state.arrays()), cast=cast, carried=carried or {})
+                return applied(self._rows, arrays, like, cast=cast, carried=carried)
+            values = applied(self._rows, arrays, dict(state.arrays()), cast=cast, carried=carried)
         return state.filled(values)
 
     def carried(self, source: PyTree) -> dict[str, np.ndarray]:
         """The arrays that rows of `carry` keep, by their names in the source, to be written back by `inverse.apply`."""
         with opened_arrays(source) as arrays:
-            kept = planned(self._rows, arrays, None).carried
+            kept = planned(self._rows, arrays, None, {}).carried
             by_name = {array.name: array for array in arrays.by_path.values()}
             return {name: by_name[name].fetch() for name in kept}
 
@@ -170,6 +172,8 @@ class Table:
 
     def __or__(self, other: Table) -> Table:
         """The rows of this table, and after them those of another."""
+        if not isinstance(other, Table):
+            raise PatternError(f"expected a table after `|`, such as Table({{...}}); got {describe(other)}")
         return self.of_rows((*self._rows, *other._rows))
 
     def __eq__(self, other: object) -> bool:
@@ -180,3 +184,16 @@ class Table:
 
     def __repr__(self) -> str:
         return "\n".join(["Table(", *(f"  {row}" for row in self), ")"]) if self._rows else "Table()"
+
+
+def _pairs(rows: Iterable[tuple[Source, Target]]) -> list[tuple[Source, Target]]:
+    """Rows as pairs.
+
+    Raises:
+        PatternError: what is no pair.
+    """
+    pairs = [*rows]
+    for pair in pairs:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise PatternError(f"a row is a pair, names of the source and names of the target; got {quoted(pair)}")
+    return pairs

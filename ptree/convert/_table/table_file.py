@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from ..._errors import FileError, PatternError
-from ..._words import describe, lines, quoted
+from ..._words import describe, lines, listed, quoted
 from .._operations.text import parse_operation
 from .names import NamePattern
 from .row import Row, Source, Target
@@ -39,7 +40,9 @@ def read_rows(path: str) -> list[tuple[Source, Target]]:
     """Read the rows of a JSON file, as `Table` takes them."""
     with open(path, encoding="utf-8") as file:
         try:
-            content = json.load(file)
+            content = json.load(file, object_pairs_hook=_without_repeats)
+        except PatternError as error:
+            raise FileError(f"cannot read the table {quoted(path)}: {error}") from None
         except (ValueError, RecursionError) as error:
             raise FileError(f"cannot read the table {quoted(path)}: {error}") from None
     if isinstance(content, dict):
@@ -56,6 +59,15 @@ def read_rows(path: str) -> list[tuple[Source, Target]]:
     if problems:
         raise PatternError(f"in the table {quoted(path)}: {lines(problems)}")
     return rows
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict; JSON alone would keep the last of several values of one key."""
+    counts = Counter(key for key, _ in pairs)
+    repeated = [key for key, count in counts.items() if count > 1]
+    if repeated:
+        raise PatternError(f"these keys stand there more than once: {listed(repeated)}")
+    return dict(pairs)
 
 
 def _row(row: Any) -> tuple[Source, Target]:

@@ -60,7 +60,8 @@ def _verdict(verification: VerificationData) -> str:
     if verification.ok:
         return f"the same: {_counted(len(rows))}{batches} within the tolerance"
     if differing:
-        return f"not the same: {differing:,} of {_counted(len(rows))}{batches} differ"
+        verb = "differs" if differing == 1 else "differ"
+        return f"not the same: {differing:,} of {_counted(len(rows))}{batches} {verb}"
     if verification.failures:
         failed = len(verification.failures)
         return f"not verified: {'a call' if failed == 1 else f'{failed:,} calls'} failed"

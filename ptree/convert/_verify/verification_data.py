@@ -36,8 +36,8 @@ class VerificationData:
 
     @property
     def checklist(self) -> tuple[str, ...]:
-        """What is no weight and may differ; empty where all agrees."""
-        return () if self.ok else (*self.facts, *CHECKLIST)
+        """What is no weight and may differ; empty where all agrees, and where a call failed and no value differs."""
+        return () if self.ok or self.first is None else (*self.facts, *CHECKLIST)
 
     @cached_property
     def first(self) -> Comparison | None:

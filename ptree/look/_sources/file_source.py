@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..._errors import FileError
-from ..._foreign.formats import format_of
+from ..._foreign.formats import format_of, open_foreign
 from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax, nearest_file
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
@@ -67,7 +67,7 @@ def _of_several_files(path: str) -> Source:
 def _of_foreign(path: str) -> Source:
     from .foreign_source import ForeignSource  # with the reader of this format
 
-    return ForeignSource(path)
+    return ForeignSource(open_foreign(path))
 
 
 def _of_file(path: str) -> Source:

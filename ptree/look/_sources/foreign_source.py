@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..._errors import FileError
-from ..._foreign import ForeignFile, open_foreign
+from ..._foreign import ForeignFile
 from ..._paths.dotted_names import paths_of_nested_names
 from ..._stored.dtypes import UNKNOWN
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
@@ -25,10 +25,10 @@ class ForeignSource(Source):
 
     is_file = True
 
-    def __init__(self, path: str):
-        self._file = open_foreign(path)
-        self.title = os.path.basename(os.path.abspath(path))
-        self.about = _about(self._file, path)
+    def __init__(self, file: ForeignFile):
+        self._file = file
+        self.title = os.path.basename(os.path.abspath(file.path))
+        self.about = _about(file, file.path)
         self._names = paths_of_nested_names([*self._file.arrays, *self._file.aliases])
         paths = {name: path for path, name in self._names.items()}
         self.leaves = {paths[name]: self._info(paths[name]) for name in self._file.arrays}
@@ -63,6 +63,13 @@ class ForeignSource(Source):
 
     def close(self) -> None:
         self._file.close()
+
+
+class OpenForeignSource(ForeignSource):
+    """A file of another framework that the caller opened, and closes."""
+
+    def close(self) -> None:
+        """Leave the file open."""
 
 
 def _about(file: ForeignFile, path: str) -> str:

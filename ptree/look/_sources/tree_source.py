@@ -19,9 +19,11 @@ from ..._edit import leaves as leaves_of
 from ..._errors import FileError, StructureError
 from ..._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
 from ..._words import describe, printable, quoted, short_dtype
+from ...files._foreign_tree import ForeignTree
 from ...files._kinds import UnsavedLeaf, unsaved
 from ...files._open import File
 from ...files._saved_tree import SavedTree, stored_ties
+from .foreign_source import OpenForeignSource
 from .source import CHUNK, Alias, LeafInfo, Source, in_chunks
 from .stored_source import StoredSource, alias_of, info_of
 
@@ -37,6 +39,8 @@ def tree_source(thing: PyTree) -> Source:
     """
     if isinstance(thing, File):
         return OpenFileSource(thing.stored)
+    if isinstance(thing, ForeignTree):
+        return OpenForeignSource(thing.foreign_file)
     if opened(thing) is None and not _is_array(thing):
         raise StructureError(f"not a tree: {_described(thing)}.{_advice(thing)}")
     return TreeSource(thing)

@@ -1,0 +1,94 @@
+"""The steps of rows that take no array of the source: constants, and arrays that were kept and are written back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from ..._words import listed, quoted
+from ...files._foreign_tree import ForeignLeaf
+from ...files._kinds import dtype_of, unsaved
+from ...files._open_leaf import OpenAlias, OpenLeaf
+from .._operations.carried import WriteBack
+from .._operations.operation import Described
+from .row import Row
+from .step import Step
+from .target_names import TargetNames
+
+
+def steps_of_constants(rows: Sequence[Row], names: TargetNames, given: Collection[str]) -> list[Step]:
+    """A step for each constant; none for the names that other steps give already.
+
+    Args:
+        rows: the rows of the table.
+        names: the names of the target.
+        given: the names that arrays of the source get.
+    """
+    steps: dict[str, Step] = {}
+    for row in rows:
+        if row.sources or isinstance(row.operation, WriteBack):
+            continue
+        (pattern,) = row.targets
+        for name in names.required(pattern):
+            if name not in given and name not in steps:
+                steps[name] = Step(row, (), (name,), tuple(row.operation.outcome(())))
+    return [*steps.values()]
+
+
+def steps_of_carried(rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray]) -> list[Step | str]:
+    """A step for each array that is written back, by the first row that matches its name; or a sentence why there is none."""
+    steps: dict[str, Step | str] = {}
+    for row in _rows_of_carried(rows):
+        (pattern,) = row.targets
+        for given, (name, array) in names.matching(pattern, carried).items():
+            if given not in steps:
+                steps[given] = _step(row, given, name, array)
+    return [*steps.values()]
+
+
+def _step(row: Row, given: str, name: str, array: np.ndarray) -> Step | str:
+    if isinstance(array, (OpenLeaf, OpenAlias, ForeignLeaf)):
+        array = np.asarray(array)
+    saved = unsaved(name, array)
+    if isinstance(saved, str):
+        return f"carried {quoted(given)} is {saved}"
+    host = saved.host_array()
+    return Step(row, (), (name,), (Described(host.shape, dtype_of(host)),), host)
+
+
+def problems_of_carried(rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray] | None) -> list[str]:
+    """A sentence for arrays that are to be written back and are not given, and for given ones that no row writes back."""
+    waiting = _rows_of_carried(rows)
+    if carried is None:
+        if not waiting:
+            return []
+        shown = listed([row.targets[0].text for row in waiting])
+        return [
+            f"the arrays that `carry` kept are not given: {shown}. carried=table.carried(source) writes them back,"
+            " carried={} leaves them out"
+        ]
+    found: set[str] = set()
+    problems: list[str] = []
+    for row in waiting:
+        (pattern,) = row.targets
+        matching = names.matching(pattern, carried)
+        found |= matching.keys()
+        if carried and not matching and pattern.compiled.literal is not None:
+            problems.append(f"carried has no {quoted(pattern.text)}, which the row {row.text} writes back")
+    left = [name for name in carried if name not in found]
+    if left:
+        problems.append(f"no row writes back what carried has: {listed(left)}")
+    return problems
+
+
+def idle_rows_of_carried(
+    rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray] | None
+) -> tuple[str, ...]:
+    """The rows for which `carried` has no array, as text."""
+    waiting = _rows_of_carried(rows)
+    return tuple(row.text for row in waiting if not names.matching(row.targets[0], carried or {}))
+
+
+def _rows_of_carried(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if isinstance(row.operation, WriteBack)]
