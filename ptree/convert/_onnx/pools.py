@@ -1,6 +1,6 @@
 """Rules for windows of maxima, minima and sums (pooling): MaxPool and AveragePool over the axes that have a window.
 
-ONNX Runtime's MaxPool gives the lowest number rather than -inf where a window holds nothing but -inf.
+ONNX Runtime's MaxPool gives the lowest number rather than -inf where a window holds nothing but -inf, and leaves NaN out.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _summed(graph: Graph, tensor: str, dtype: np.dtype, options: dict[str, Any])
 
 
 def _neutral(kind: str, dtype: np.dtype) -> float:
-    """What changes no maximum, minimum or sum."""
+    """The number that changes no sum, maximum or minimum."""
     if kind == "sum":
         return 0
     if dtype.kind in "iu":
