@@ -96,6 +96,15 @@ def described_of(array: NamedArray) -> Described:
     return array.described
 
 
+def tied_arrays(arrays: NamedArrays) -> list[NamedArray]:
+    """The other names of arrays that have several: the tied name, `lm_head/weight`."""
+    found: list[NamedArray] = []
+    for array in arrays.by_path.values():
+        if array.described is not None and array.same_as and not array.is_layer:
+            found.append(array)
+    return found
+
+
 def whole_arrays(arrays: NamedArrays) -> list[NamedArray]:
     """The arrays that have numbers of their own, stacks by their layers; without other names of the same arrays."""
     stacks = {array.same_as for array in arrays.by_path.values() if array.is_layer}
