@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -60,6 +61,8 @@ def write(
 ) -> None:
     """Write named arrays as a file of another framework, which replaces an old one at once.
 
+    Keras assigns weights by the order of the layers: a new `.h5` has that of `arrays`, and a dict that went through JAX is in
+    alphabetical order. `template=`, a file that the model saved, goes by names, so it is the safe way to Keras.
     Names and layouts stay as they are, but for dots between segments where the framework has them, and slashes where it has
     those: `ptree.convert.Table` changes names and layouts. Names with the very same memory are tied in the file of PyTorch.
 
@@ -75,6 +78,9 @@ def write(
     Raises:
         FileError: a name, dtype or array that the format lacks, or a name of a file that says no format.
         OSError: the file cannot be written.
+
+    Warns:
+        UserWarning: layers of equal shapes in alphabetical order in an `.h5` of Keras 2.
     """
     text = checked_path(path, "write(path, arrays)")
     if to is not None and to not in WRITERS:
@@ -159,8 +165,17 @@ def _write_keras(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[s
 
 
 def _write_keras2(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.keras_writing import write_keras_h5
+    from .._foreign.keras_writing import layers_in_doubt, write_keras_h5
 
+    doubtful = layers_in_doubt(arrays)
+    if doubtful:
+        warnings.warn(
+            f"{quoted(path)}: Keras assigns the weights of a file of Keras 2 by the order of the layers, and not by their names."
+            f" These have the same shapes and are in alphabetical order: {listed(doubtful[0])}. If the layers of the model"
+            " are in another order, their weights are exchanged: write(..., template=) with a file that the model saved"
+            " goes by names, load_weights(path, by_name=True) of Keras 2 too",
+            stacklevel=3,
+        )
     write_keras_h5(path, arrays)
 
 

@@ -270,7 +270,7 @@ def test_weight_norm_of_pytorch_is_a_row_of_magnitude_and_direction(is_new):
     model = torch.nn.ModuleDict({name: norm(module) for name, module in modules.items()})
     model["blocks"] = torch.nn.ModuleList([norm(torch.nn.Linear(6, 7)) for _ in range(3)])
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             parameter.mul_(torch.rand_like(parameter) + 0.5)
     like = {
         "up": {"kernel": pt.Param((4, 6)), "bias": pt.Param((6,))},

@@ -682,7 +682,8 @@ def test_no_transposed_kernel_is_suggested_for_errors_near_the_tolerance():
 def test_a_transposed_kernel_is_found_in_bfloat16_and_among_768_features():
     for size, dtype, rows in ((64, ml_dtypes.bfloat16, 40), (768, np.float32, 5)):
         x, kernel = floats(rows, size), floats(size, size)
-        found = verify(lambda x, k=kernel: (x @ k).astype(dtype), lambda x, k=kernel.T: (x @ k).astype(dtype), x)
+        source, ours = (x @ kernel).astype(dtype), (x @ kernel.T).astype(dtype)
+        found = verify(lambda x, y=source: y, lambda x, y=ours: y, x)
         assert "is transposed on one side" in found.first.hints[0]
 
 
