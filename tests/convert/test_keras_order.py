@@ -33,12 +33,13 @@ def test_layers_in_the_order_of_jax_are_warned_of_as_keras_would_exchange_them(t
 
 
 def test_the_query_and_key_of_an_attention_in_the_order_of_jax_are_warned_of(tmp_path):
-    inputs = keras.Input((4, 8))
-    model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs))
+    inputs = keras.Input((3, 4))
+    attention = keras.layers.MultiHeadAttention(4, 4, use_bias=False, name="attention")
+    model = keras.Model(inputs, attention(inputs, inputs))
     weights = {variable.path: np.asarray(variable.value) for variable in model.weights}
     convert.write(tmp_path / "a.h5", weights)
-    with pytest.warns(UserWarning, match="'attention/key', 'attention/query', 'attention/value'"):
+    with pytest.warns(UserWarning, match="'attention/attention_output', 'attention/key', 'attention/query'"):
         convert.write(tmp_path / "b.h5", dict(sorted(weights.items())))
     model.load_weights(tmp_path / "b.h5")
     loaded = {variable.path: np.asarray(variable.value) for variable in model.weights}
-    np.testing.assert_array_equal(loaded["attention/query/kernel"], weights["attention/key/kernel"])  # exchanged
+    np.testing.assert_array_equal(loaded["attention/query/kernel"], weights["attention/attention_output/kernel"])
