@@ -37,7 +37,7 @@ class RowWriter:
         if not others:
             return first
         return SuggestedRow(
-            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.says_operation
+            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.is_explicit
         )  # fmt: skip
 
     def undecided(self, pairs: Sequence[Pair]) -> SuggestedRow:
@@ -46,27 +46,27 @@ class RowWriter:
         rows = [self._row(pair, operation, (doubt,)) for pair in pairs for operation in pair.operations]
         first, *others = rows
         return SuggestedRow(
-            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.says_operation
+            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.is_explicit
         )  # fmt: skip
 
     def _row(self, pair: Pair, operation: Operation, doubts: tuple[str, ...] = ()) -> SuggestedRow:
         source, targets = pair.source, pair.targets
         is_plain = all(not any(offsets(source, target) or ()) for target in targets) and self._matches_alone(source)
         left, right = wildcards_of(source, targets[0], is_plain=is_plain)
-        says_operation = _says_operation(pair, operation)
+        is_explicit = _needs_operation(pair, operation)
         stored = [source]
         magnitude = magnitude_family(source, self._magnitudes)
         if magnitude is not None:
             stored.insert(0, magnitude)
             operation = weight_norm_of(magnitude, operation)
-            says_operation = True
+            is_explicit = True
         return SuggestedRow(
             tuple(family.pattern(left, is_dotted=self._is_dotted[0]) for family in stored),
             tuple(target.pattern(right, is_dotted=self._is_dotted[1]) for target in targets),
             operation,
             pair.reason,
             (*doubts, *pair.doubts),
-            says_operation=says_operation,
+            is_explicit=is_explicit,
         )
 
     def _matches_alone(self, family: Family) -> bool:
@@ -89,8 +89,8 @@ def _bucket(path: str) -> tuple[int, str]:
     return path.count("/"), last_segment(path)
 
 
-def _says_operation(pair: Pair, operation: Operation) -> bool:
-    """Whether a row says its operation: also `as_is`, of a kernel that has another name in the source."""
+def _needs_operation(pair: Pair, operation: Operation) -> bool:
+    """Whether a row must name its operation: `as_is` too for a kernel that has another name in the source."""
     if not isinstance(operation, AsIs):
         return True
     target = pair.targets[0]
@@ -103,7 +103,7 @@ def _says_operation(pair: Pair, operation: Operation) -> bool:
 
 
 def wrong_rows(pairs: Sequence[Pair], rows: Sequence[SuggestedRow], arrays: NamedArrays, like: PyTree) -> set[int]:
-    """The places of the rows that would not do what their pairs say, such as by a name that another row matches first."""
+    """The indices of the rows that would not convert their pairs, such as where another row matches a name first."""
     parsed: list[Row] = [parsed_row(*row.entry) for row in rows]
     plan = planned(parsed, arrays, like)
     done: set[tuple[str, tuple[str, ...]]] = {
