@@ -323,6 +323,12 @@ def test_parts_of_weights_that_the_target_has_too_are_plain():
     assert [*suggestion.table] == ["'l.weight_{g,v}' -> 'l/weight_{g,v}'"] or len(suggestion.table.rows) == 2
 
 
+def test_values_and_gates_are_no_weight_norm():
+    source = drawn({"a.proj_g": (6, 1), "a.proj_v": (6, 4)})
+    rows = c.suggest(source, {"a": {"proj_g": pt.Param((6, 1)), "proj_v": pt.Param((6, 4))}}).rows
+    assert "weight_norm" not in repr(rows)
+
+
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_a_tied_head_has_a_row_where_the_target_has_a_head(is_tied, tmp_path):
     table = drawn({"wte": (10, 8)})["wte"]

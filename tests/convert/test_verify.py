@@ -470,7 +470,7 @@ def test_nan_on_one_side_is_a_difference_and_its_place_is_named():
     other = BASE.copy()
     other[2, 3] = np.nan
     found = verify(lambda x: BASE, lambda x: other, 0)
-    assert found.first.problem.startswith("1 of 48 are NaN or infinite on one side, first at (2, 3)")
+    assert found.first.problem.startswith("1 of 48 is NaN or infinite on one side, first at (2, 3)")
     assert (found.first.nonfinite, found.first.nonfinite_ours) == (0, 1)
     assert not verify(lambda x: other, lambda x: BASE, 0).ok
     assert not verify(lambda x: np.array([np.inf, 1]), lambda x: np.array([-np.inf, 1]), 0).ok
@@ -663,7 +663,7 @@ def test_a_tolerance_is_a_finite_number_of_at_least_0(tolerance):
 
 
 def test_a_tolerance_may_be_any_real_number():
-    for tolerance in (0, 1, 0.5, np.float32(0.5), np.int64(1)):
+    for tolerance in (0, 1, 0.5, np.float32(0.5), np.int64(1), jnp.float32(0.5)):
         assert verify(lambda x: x, lambda x: x, 0.0, tolerance=tolerance).ok
 
 
@@ -692,7 +692,9 @@ def test_numbers_that_differ_beside_a_large_one_are_counted():
     found = verify(lambda x: source, lambda x: ours, 0)
     assert found.ok
     assert found.rows[0].unseen == 1
-    assert "! 'output': 1 of 3 differ by more than a tenth of the median. They are within 30.5" in found.text(200)
+    assert "! 'output': 1 of 3 differs by more than a tenth of the median, within the tolerance of 30.5" in found.text(
+        200
+    )
     assert not verify(lambda x: source, lambda x: ours, 0, tolerance=0.1).ok
     quiet = verify(lambda x: source, lambda x: ours, 0, tolerance=10)  # the user says that it is enough
     assert quiet.ok

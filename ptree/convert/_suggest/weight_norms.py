@@ -12,7 +12,7 @@ from .._operations.values import WeightNorm
 from .families import Family, described_of
 from .name_words import is_part_of_weight
 
-_DIRECTION = re.compile(r"^(.*(?:^|/)\w*)_v$|^(.*parametrizations/\w+/original)1$")
+_DIRECTION = re.compile(r"^((?:.*/)?weight\w*)_v$|^(.*parametrizations/\w+/original)1$")
 """PyTorch's two forms of a weight norm: `weight_v` beside `weight_g`, `original1` beside `original0`."""
 _HELPER = re.compile(r"(^|/)parametrizations/\w+/\d+/|(^|/)weight_(u|v|mask)$")
 """The vectors u and v of a spectral norm, and the mask of a pruned weight."""

@@ -192,7 +192,9 @@ def _measured(
     if one_sided.any():
         at = tuple(int(axis) for axis in np.argwhere(one_sided)[0])
         shown = f"{source[at]} in the source and {ours[at]} in ours"
-        problem = f"{np.count_nonzero(one_sided)} of {a.size} are NaN or infinite on one side, first at {at}: {shown}"
+        count = int(np.count_nonzero(one_sided))
+        verb = "is" if count == 1 else "are"
+        problem = f"{count} of {a.size} {verb} NaN or infinite on one side, first at {at}: {shown}"
     elif a.size and not finite.any():
         problem = "NaN or infinite everywhere on both sides, so nothing is proven"
     elif error.size:

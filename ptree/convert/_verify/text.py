@@ -61,7 +61,8 @@ def _verdict(verification: VerificationData) -> str:
     if verification.ok:
         return f"the same: {_counted(len(rows))}{batches} within the tolerance"
     if differing:
-        return f"not the same: {differing:,} of {_counted(len(rows))}{batches} differ"
+        verb = "differs" if differing == 1 else "differ"
+        return f"not the same: {differing:,} of {_counted(len(rows))}{batches} {verb}"
     if verification.failures:
         failed = len(verification.failures)
         return f"not verified: {'a call' if failed == 1 else f'{failed:,} calls'} failed"
@@ -170,7 +171,8 @@ def _nonfinite_on_both(rows: Sequence[Comparison], width: int) -> list[str]:
     lines: list[str] = []
     for row in rows:
         if row.ok and row.nonfinite:
-            text = f"! {quoted(row.name)}: {row.nonfinite:,} are NaN or infinite on both sides, and prove nothing"
+            verbs = ("is", "proves") if row.nonfinite == 1 else ("are", "prove")
+            text = f"! {quoted(row.name)}: {row.nonfinite:,} {verbs[0]} NaN or infinite on both sides, and {verbs[1]} nothing"
             lines += _wrapped(text, width)
     return lines
 
@@ -184,8 +186,8 @@ def _loose_tolerances(rows: Sequence[Comparison], width: int) -> list[str]:
     lines: list[str] = []
     for row in worst.values():
         text = (
-            f"! {quoted(row.name)}: {row.unseen:,} of {row.count:,} differ by more than a tenth of the median. They are within"
-            f" {_number(row.tolerance)}, which is the tolerance for the largest number: tolerance= sets a smaller one"
+            f"! {quoted(row.name)}: {row.unseen:,} of {row.count:,} {'differs' if row.unseen == 1 else 'differ'} by more than a tenth of the"
+            f" median, within the tolerance of {_number(row.tolerance)}, which is for the largest number; tolerance= sets a smaller one"
         )
         lines += _wrapped(text, width)
     return lines

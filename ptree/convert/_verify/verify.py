@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..._errors import StructureError
+from ..._words import describe
 from .calls import Batch, Failure, batches_of, called
 from .checklist import modes_of_modules, precision_of_products
 from .comparison import Comparison, compare
@@ -95,17 +96,27 @@ def verify(
     )
 
 
-def _checked_tolerance(tolerance: object) -> float | None:
+def _checked_tolerance(tolerance: float | None) -> float | None:
     if tolerance is None:
         return None
-    is_number = isinstance(tolerance, (int, float, np.integer, np.floating)) and not isinstance(tolerance, bool)
+    number = _float_of(tolerance)
     # no error is larger than NaN or infinity: all would agree
-    if not is_number or not 0 <= tolerance < np.inf:
-        raise StructureError(
-            f"verify(..., tolerance={tolerance!r}): expected the largest absolute error that is allowed, a finite number of"
-            " at least 0, or None for that of the dtype"
-        )
-    return float(tolerance)
+    if 0 <= number < np.inf:
+        return number
+    raise StructureError(
+        f"verify(..., tolerance={describe(tolerance)}): expected the largest absolute error that is allowed, a finite number"
+        " of at least 0, or None for that of the dtype"
+    )
+
+
+def _float_of(number: float) -> float:
+    """A number, also one of NumPy or JAX, as a float; NaN for what is no number."""
+    if isinstance(number, (bool, str, bytes)):
+        return np.nan
+    try:
+        return float(number)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 @dataclass(frozen=True)
