@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -15,6 +14,7 @@ from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
 from ..files._save import save
+from ._keras_order import write_keras2
 from ._named_arrays import NamedArray, NamedArrays, opened_arrays
 
 Writer: TypeAlias = "Callable[[str, Mapping[str, np.ndarray], Mapping[str, str]], object]"
@@ -165,18 +165,7 @@ def _write_keras(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[s
 
 
 def _write_keras2(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:
-    from .._foreign.keras_writing import layers_in_doubt, write_keras_h5
-
-    doubtful = layers_in_doubt(arrays)
-    if doubtful:
-        warnings.warn(
-            f"{quoted(path)}: Keras assigns the weights of a file of Keras 2 by the order of the layers, and not by their names."
-            f" These have the same shapes and are in alphabetical order: {listed(doubtful[0])}. If the layers of the model"
-            " are in another order, their weights are exchanged: write(..., template=) with a file that the model saved"
-            " goes by names, load_weights(path, by_name=True) of Keras 2 too",
-            stacklevel=3,
-        )
-    write_keras_h5(path, arrays)
+    write_keras2(path, arrays)
 
 
 def _write_flax(path: str, arrays: Mapping[str, np.ndarray], aliases: Mapping[str, str]) -> None:

@@ -20,8 +20,9 @@ def test_layers_in_the_order_of_jax_are_warned_of_as_keras_would_exchange_them(t
     model, weights = two_layers("hidden", "code")
     weights = {name: array + number for number, (name, array) in enumerate(weights.items())}
     in_order = dict(sorted(weights.items()))  # as jax.tree.map returns it
-    with pytest.warns(UserWarning, match=r"by the order of the layers, .*\['code', 'hidden'\].*template="):
+    with pytest.warns(UserWarning, match=r"by the order of the layers, .*\['code', 'hidden'\].*template=") as caught:
         convert.write(tmp_path / "a.h5", in_order)
+    assert caught[0].filename == __file__
     model.load_weights(tmp_path / "a.h5")
     np.testing.assert_array_equal(np.asarray(model.layers[0].kernel.value), weights["code/kernel"])  # the wrong one
     convert.write(tmp_path / "b.h5", weights)  # in the order of the model: no warning

@@ -323,6 +323,19 @@ def test_parts_of_weights_that_the_target_has_too_are_plain():
     assert [*suggestion.table] == ["'l.weight_{g,v}' -> 'l/weight_{g,v}'"] or len(suggestion.table.rows) == 2
 
 
+def test_the_direction_of_a_weight_norm_is_proven_by_weights_and_said():
+    source = drawn({"up.weight": (8, 4), "q.weight_g": (4, 1), "q.weight_v": (4, 4)})
+    like = {"up": {"kernel": pt.Param((4, 8))}, "q": {"kernel": pt.Param((4, 4))}}
+    norm = "'q.weight_g', 'q.weight_v' -> 'q/kernel', weight_norm() >> linear"
+    assert [*c.suggest(source, like).table] == ["'up.weight' -> 'up/kernel', linear", norm]
+    del source["up.weight"], like["up"]
+    (row,) = c.suggest(source, like).ambiguous
+    assert {repr(choice.operation) for choice in (row, *row.alternatives)} == {
+        "weight_norm() >> as_is",
+        "weight_norm() >> linear",
+    }
+
+
 def test_values_and_gates_are_no_weight_norm():
     source = drawn({"a.proj_g": (6, 1), "a.proj_v": (6, 4)})
     rows = c.suggest(source, {"a": {"proj_g": pt.Param((6, 1)), "proj_v": pt.Param((6, 4))}}).rows

@@ -13,7 +13,7 @@ from .families import Family
 from .fitting import fitting_shapes, is_turned, steps_of
 from .flattened import is_matrix, may_read_flattened, without_flattened
 from .matching import Pair
-from .name_words import all_words, last_segment
+from .name_words import all_words, last_segment, name_of_weight
 
 SQUARE = "the shape does not tell the layout"
 GATES = "the order of gates may differ"
@@ -136,7 +136,7 @@ def _features_of_biases(pairs: Iterable[Pair]) -> dict[str, set[int]]:
 
 def _container_and_leaf(family: Family) -> list[str]:
     """The segments of a name without that of the layer itself."""
-    segments = family.template.split("/")
+    segments = name_of_weight(family.template).split("/")
     return [*segments[:-2], segments[-1]]
 
 

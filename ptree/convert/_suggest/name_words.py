@@ -98,14 +98,14 @@ def is_part_of_weight(path: str) -> bool:
     return _PART_OF_WEIGHT.search(path) is not None
 
 
-def _name_of_weight(path: str) -> str:
+def name_of_weight(path: str) -> str:
     """The name that a weight would have that is not stored in parts; other names as they are."""
     return _PART_OF_WEIGHT.sub(lambda match: match[1] or match[2], path)
 
 
 def roles_of(path: str, rank: int) -> frozenset[str]:
     """What a leaf may be by its last segment and its rank: "kernel", "scale", "bias", ...; empty where that is not known."""
-    path = _name_of_weight(path)
+    path = name_of_weight(path)
     last = last_segment(path).lower().removesuffix(":0")
     if last == "average":
         average_of = last_segment(path.rpartition("/")[0])
@@ -132,7 +132,7 @@ def words_of(path: str) -> frozenset[str]:
     >>> sorted(words_of("h/0/attn/q/kernel"))
     ['attention', 'layer', 'query']
     """
-    path = _name_of_weight(path)
+    path = name_of_weight(path)
     layer_path, _, last = path.rpartition("/")
     if last.lower() not in _ROLES:
         layer_path = _without_role(path)
@@ -154,7 +154,7 @@ def _without_role(path: str) -> str:
 
 def layer_of(path: str) -> str:
     """The path of the layer that a leaf belongs to: `a/b` of `a/b/weight`, and of `a/b_weight`; empty where there is none."""
-    path = _name_of_weight(path)
+    path = name_of_weight(path)
     without = _without_role(path)
     return without if without != path else path.rpartition("/")[0]
 

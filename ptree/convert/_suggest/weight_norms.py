@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .._named_arrays import NamedArray
-from .._operations.operation import Operation, chain
+from .._operations.operation import Operation
 from .._operations.values import WeightNorm
 from .families import Family, described_of
 from .name_words import is_part_of_weight
@@ -80,4 +80,4 @@ def magnitude_family(direction: Family, magnitudes: dict[str, NamedArray]) -> Fa
 def weight_norm_of(magnitude: Family, operation: Operation) -> Operation:
     """The weight of a magnitude and a direction, and then what is done with a weight."""
     axes = [axis for axis, size in enumerate(magnitude.shapes[0]) if size != 1]
-    return chain(WeightNorm(axes[0] if axes else 0), operation)
+    return WeightNorm(axes[0] if axes else 0) >> operation  # which keeps `as_is`, as a layout that is said
