@@ -701,6 +701,8 @@ def test_numbers_that_differ_beside_a_large_one_are_counted():
     assert not quiet.rows[0].unseen
     noise = np.float32(RNG.normal(size=10_000))
     assert not verify(lambda x: noise, lambda x: noise + np.float32(1e-6), 0).rows[0].unseen
+    for dtype in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn):
+        assert not verify(lambda x: noise, lambda x, dtype=dtype: noise.astype(dtype), 0).rows[0].unseen
 
 
 def test_the_checklist_is_there_for_differences_and_not_for_calls_that_raise():

@@ -157,19 +157,23 @@ def compare(
         return Comparison(**described, tolerance=allowed, problem=f"{kind} in the source, {kind_ours} in ours"), a, b
     measured, a, b = _measured(described, source, ours, a, b, allowed)
     if tolerance is None and kind == "floats" and measured.ok:
-        measured = replace(measured, unseen=_unseen(a, b))
+        measured = replace(measured, unseen=_unseen(a, b, max(_eps(source.dtype), _eps(ours.dtype))))
     return measured, a, b
 
 
-def _unseen(a: np.ndarray, b: np.ndarray) -> int:
-    """How many numbers differ by more than a tenth of the median of the source, whose zeros do not count."""
+def _unseen(a: np.ndarray, b: np.ndarray, eps: float) -> int:
+    """How many numbers differ by more than a tenth of the median of the source, whose zeros do not count.
+
+    Large numbers of 8-bit formats differ by as much when they are rounded: by up to eps times their size.
+    """
     sizes = np.abs(a)
     sizes = sizes[sizes > 0]
     if not sizes.size:
         return 0
     middle = (sizes.size - 1) // 2  # of two numbers the smaller
     usual = np.partition(sizes, middle)[middle]
-    return int(np.count_nonzero(np.abs(b - a) > _MOST_OF_USUAL * usual))
+    rounding = eps * np.maximum(np.abs(a), np.abs(b))
+    return int(np.count_nonzero(np.abs(b - a) > np.maximum(_MOST_OF_USUAL * usual, rounding)))
 
 
 def _count_nonfinite(array: np.ndarray) -> int:
