@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -32,6 +33,8 @@ _DTYPES = [
 ]  # fmt: skip
 _MOST_ATTRIBUTE = 64512
 """Bytes that Keras writes into one attribute of HDF5, which takes less than 64 KB."""
+_COUNT = re.compile(r"_?([0-9]+)$")
+"""The count of a layer's name, `dense_1`."""
 _KERAS_ORDER = (
     "gamma", "kernel", "embeddings", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "beta", "bias",
     "moving_mean", "moving_variance",
@@ -174,6 +177,43 @@ def write_keras_h5(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray
         file.attrs["keras_version"] = "2.15.0"
         for layer, names in layers.items():
             _write_layer(file.create_group(layer), _in_keras_order(names), arrays)
+
+
+def layers_in_doubt(arrays: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """The groups of layers with equal shapes whose order may not be the model's, so that Keras would exchange their weights.
+
+    Layers of other shapes in a wrong order are an error in Keras. Alphabetical order is that in which JAX returns a dict;
+    counted names in the order of their counts, `dense`, `dense_1`, `dense_2`, are that of the model. Layers inside of a layer, such as
+    the query, key and value of an attention, are assigned by their order too.
+    """
+    groups: dict[object, list[str]] = {}
+    for layer, names in _names_by_layer(arrays).items():
+        shapes = tuple(arrays[name].shape for name in _in_keras_order(names))
+        groups.setdefault((layer.rpartition("/")[0], shapes), []).append(layer)
+    return [layers for layers in groups.values() if _is_order_in_doubt(layers)]
+
+
+def _names_by_layer(names: Iterable[str]) -> dict[str, list[str]]:
+    """The arrays in each layer, and in each layer inside of one."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        segments = name.split("/")
+        for depth in range(1, len(segments)):
+            found.setdefault("/".join(segments[:depth]), []).append(name)
+    return found
+
+
+def _is_order_in_doubt(layers: Sequence[str]) -> bool:
+    stems = {_COUNT.sub("", layer) for layer in layers}
+    if len(stems) > 1:
+        return list(layers) == sorted(layers)
+    counts = [_count_of(layer) for layer in layers]
+    return counts != sorted(counts)
+
+
+def _count_of(layer: str) -> int:
+    found = _COUNT.search(layer)
+    return -1 if found is None else int(found[1])
 
 
 def _write_layer(group: Group, names: Sequence[str], arrays: Mapping[str, np.ndarray]) -> None:

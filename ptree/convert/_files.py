@@ -58,6 +58,8 @@ def write(
 ) -> None:
     """Write named arrays as a file of another framework, which replaces an old one at once.
 
+    Keras assigns weights by the order of the layers: a new `.h5` has that of `arrays`, and a dict that went through JAX is in
+    alphabetical order. `template=`, a file that the model saved, goes by names, so it is the safe way to Keras.
     Names and layouts stay as they are, but for dots between segments where the framework has them, and slashes where it has
     those: `ptree.convert.Table` changes names and layouts. A stack is written as single layers, but to "ptree". Names with the very same memory are tied in the file of PyTorch.
 
@@ -73,6 +75,9 @@ def write(
     Raises:
         FileError: a name, dtype or array that the format lacks, or a name of a file that says no format.
         OSError: the file cannot be written.
+
+    Warns:
+        UserWarning: layers of equal shapes in alphabetical order in an `.h5` of Keras 2.
     """
     text = checked_path(path, "write(path, arrays)")
     if to is not None and to not in WRITERS:

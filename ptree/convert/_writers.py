@@ -33,7 +33,7 @@ WRITERS: dict[str, Writer] = {
     "hf": Writer(".", "._writers", "write_hf"),
     "ptree": Writer("/", "._writers", "write_tree"),
     "keras": Writer("/", ".._foreign.keras_writing", "write_keras_weights"),
-    "keras2": Writer("/", ".._foreign.keras_writing", "write_keras_h5"),
+    "keras2": Writer("/", "._keras_order", "write_keras2"),
     "flax": Writer("/", ".._foreign.flax_msgpack", "write_msgpack"),
     "mxnet": Writer(".", ".._foreign.mxnet_params", "write_mxnet"),
     "tensorflow": Writer("/", ".._foreign.tensorflow_checkpoint", "write_tensorflow"),

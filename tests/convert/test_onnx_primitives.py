@@ -89,6 +89,81 @@ def test_extremes_and_clipping_keep_nan(tmp_path):
     check_function(tmp_path, lambda x: (jnp.maximum(x, 0.0), jnp.minimum(x, 0.0), jnp.clip(x, -1, 1)), EDGES)
 
 
+def test_extremes_over_an_axis_and_their_places_keep_nan(tmp_path):
+    """The maximum of numbers and NaN is NaN in JAX, and its place that of the first NaN."""
+    x = X.copy()
+    x[0, 1, 2] = x[0, 1, 4] = x[2, 0, 0] = np.nan
+    x[1, :, 1], x[1, :, 2] = np.inf, -np.inf
+
+    def f(x):
+        extremes = [x.max(axis) for axis in (0, 1, 2, (0, 1), None)] + [x.min(axis) for axis in (1, -1, None)]
+        places = [x.argmax(axis) for axis in (0, 1, 2)] + [x.argmin(axis) for axis in (0, 1, 2)]
+        return extremes, places, jax.nn.softmax(x), jnp.argmax(x), jax.nn.logsumexp(x, 1)
+
+    for dtype in ("float32", "float16"):
+        check_function(tmp_path, f, x.astype(dtype), tolerance=1e-5 if dtype == "float32" else 2e-2)
+    (size,) = symbols("size")
+    open_size = spec(size, 5)
+    check(tmp_path / "g.onnx", lambda _, x: (x.max(0), x.argmin(0)), {}, (x[0],), (x[2],), specs=[open_size])
+
+
+OUTSIDE = [
+    np.nan,
+    np.inf,
+    -np.inf,
+    3e9,
+    -3e9,
+    1e20,
+    -1e20,
+    70000,
+    -70000,
+    300,
+    -300,
+    127.9,
+    -128.9,
+    1.7,
+    -1.7,
+    -0.5,
+    2**31,
+    -(2.0**31),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_floats_out_of_range_become_the_nearest_integers(tmp_path, dtype):
+    names = "int8 uint8 int16 uint16 int32 uint32 bool"
+    x = np.array(OUTSIDE, "float32").astype(dtype)
+    if dtype == "bfloat16":  # a float32 outside, as ONNX Runtime has no bfloat16 for inputs
+        check_function(
+            tmp_path, lambda x: [x.astype(dtype).astype(to) for to in names.split()], np.array(OUTSIDE, "float32")
+        )
+        return
+    check_function(tmp_path, lambda x: [x.astype(to) for to in names.split()], x)
+
+
+def test_floats_out_of_range_become_the_nearest_integers_of_64_bits(tmp_path):
+    x = np.array([*OUTSIDE, 2.0**63, -(2.0**63), 2.0**64, 4294967295.0, 1e300], "float64")
+    with jax.enable_x64(True):
+        names = "int8 uint8 int32 uint32 int64 uint64"
+        check_function(tmp_path, lambda x: [x.astype(to) for to in names.split()], x)
+        with np.errstate(over="ignore"):
+            narrow = x.astype("float32")
+        check_function(tmp_path, lambda x: [x.astype(to) for to in ("int64", "uint64")], narrow)
+
+
+def test_integers_out_of_range_wrap(tmp_path):
+    x = np.array([0, -1, 127, 128, 255, 256, 70000, -70000, 2**31 - 1, -(2**31)], "int32")
+    check_function(
+        tmp_path, lambda x: [x.astype(to) for to in ("int8", "uint8", "int16", "uint16", "uint32", "bool")], x
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_floats_out_of_range_become_the_8_bit_floats_of_jax(tmp_path, dtype):
+    x = np.array([1e6, -1e6, 448, 464, 500, 1.3, -0.01, np.nan, np.inf], "float32")
+    check_function(tmp_path, lambda x: x.astype(dtype).astype("float32"), x)
+
+
 def test_rounding_of_halves(tmp_path):
     finite = EDGES[:-3]
     ways = (lax.RoundingMethod.AWAY_FROM_ZERO, lax.RoundingMethod.TO_NEAREST_EVEN)

@@ -189,3 +189,177 @@ def test_the_rows_of_large_models_are_as_few_as_those_of_small_ones():
         like = spec_of(truth.apply(source))
         rows = c.suggest(source, like).rows
         assert len(rows) == len(c.suggest(drawn(small), spec_of(truth.apply(drawn(small)))).rows)
+
+
+# ------------------------------------------------------------------- what names and shapes do not prove
+
+
+@pytest.mark.parametrize("leaf", ["w", "kernel", "weight"])
+@pytest.mark.parametrize("name", ["tok_emb", "vocabulary", "codes", "wte", "x"])
+def test_the_table_of_an_embedding_proves_nothing_of_weights_beside_it(name, leaf):
+    """It stays as it is in all frameworks, whatever it is called, and a Linear of PyTorch beside it does not."""
+    source = drawn({f"{name}.weight": (10, 8), "proj.weight": (8, 8), "pos.weight": (16, 8)})
+    like = {at: {leaf: pt.Param(shape)} for at, shape in ((name, (10, 8)), ("proj", (8, 8)), ("pos", (16, 8)))}
+    suggestion = c.suggest(source, like)
+    assert [row.sources for row in suggestion.ambiguous] == [("proj.weight",)]
+    (row,) = suggestion.ambiguous
+    assert {repr(choice.operation) for choice in (row, *row.alternatives)} == {"as_is", "linear"}
+
+
+def test_a_matrix_with_a_bias_that_stays_as_it_is_proves_the_layout_of_others():
+    source = drawn({"up.w": (8, 12), "up.b": (12,), "proj.w": (8, 8), "proj.b": (8,)})
+    like = pt.unflatten({name.replace(".", "/"): pt.Param(array.shape) for name, array in source.items()})
+    suggestion = c.suggest(source, like)
+    assert suggestion.ambiguous == ()
+    assert not wrong_results(suggestion.table, source, {name.replace(".", "/"): x for name, x in source.items()})
+
+
+def test_convolutions_that_stay_as_they_are_prove_that_others_do():
+    source = drawn({"conv1.w": (3, 3, 3, 8), "conv2.w": (3, 3, 3, 3)})
+    like = pt.unflatten({name.replace(".", "/"): pt.Param(array.shape) for name, array in source.items()})
+    right = {name.replace(".", "/"): array for name, array in source.items()}
+    suggestion = c.suggest(source, like)
+    assert wrong_results(suggestion.table, source, right) == []
+    assert len((suggestion.table | KEEP).apply(source)) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "running_std",
+        "inv_std",
+        "rstd",
+        "running_inv_std",
+        "moving_std",
+        "logvar",
+        "log_var",
+        "inv_var",
+        "spread",
+        "var_inv",
+    ],
+)
+def test_a_variance_is_filled_from_a_variance_alone(name):
+    source = drawn({"n.running_mean": (6,), f"n.{name}": (6,)})
+    like = {"n": {"mean": pt.Param((6,)), "var": pt.Param((6,))}}
+    assert [*c.suggest(source, like).table] == ["'n.running_mean' -> 'n/mean'"]
+    back = {"n": {"mean": pt.Param((6,)), name: pt.Param((6,))}}
+    assert [*c.suggest(drawn({"n.running_mean": (6,), "n.running_var": (6,)}), back).table] == [
+        "'n.running_mean' -> 'n/mean'"
+    ]
+    alike = c.suggest(drawn({f"n.{name}": (6,)}), {"n": {name: pt.Param((6,))}})
+    assert [*alike.table] == [f"'n.{name}' -> 'n/{name}'"]
+
+
+@pytest.mark.parametrize("name", ["log_scale", "inv_scale", "scale_inv"])
+def test_a_scale_is_not_filled_from_its_logarithm_or_inverse(name):
+    assert [*c.suggest(drawn({f"n.{name}": (6,)}), {"n": {"scale": pt.Param((6,))}}).table] == []
+
+
+def test_the_moving_averages_of_haiku_are_the_statistics_of_their_names():
+    source = drawn({"bn/~/mean_ema/average": (1, 6), "bn/~/var_ema/average": (1, 6)})
+    like = {"bn": {"mean": pt.Param((6,)), "var": pt.Param((6,))}}
+    rows = c.suggest(source, like).rows
+    assert [(row.targets, row.alternatives) for row in rows] == [(("bn/mean",), ()), (("bn/var",), ())]
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_weight_norm_of_pytorch_is_a_row_of_magnitude_and_direction(is_new):
+    torch = pytest.importorskip("torch")
+    norm = torch.nn.utils.parametrizations.weight_norm if is_new else _old_weight_norm(torch)
+    modules = {"up": torch.nn.Linear(4, 6), "square": torch.nn.Linear(6, 6), "conv": torch.nn.Conv1d(3, 5, 3)}
+    model = torch.nn.ModuleDict({name: norm(module) for name, module in modules.items()})
+    model["blocks"] = torch.nn.ModuleList([norm(torch.nn.Linear(6, 7)) for _ in range(3)])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(torch.rand_like(parameter) + 0.5)
+    like = {
+        "up": {"kernel": pt.Param((4, 6)), "bias": pt.Param((6,))},
+        "square": {"kernel": pt.Param((6, 6)), "bias": pt.Param((6,))},
+        "conv": {"kernel": pt.Param((3, 3, 5)), "bias": pt.Param((5,))},
+        "blocks": {str(at): {"kernel": pt.Param((6, 7)), "bias": pt.Param((7,))} for at in range(3)},
+    }
+    suggestion = c.suggest(model.state_dict(), like)
+    (row,) = suggestion.ambiguous or (None,)
+    assert row is None or row.sources[0].startswith("conv") or row.sources[0].startswith("square")
+    assert suggestion.unused == suggestion.missing == ()
+    params = (suggestion.table | KEEP).apply(model.state_dict())
+    for path, module in {**modules, **{f"blocks/{at}": model["blocks"][at] for at in range(3)}}.items():
+        if f"{path}/kernel" in params:
+            for hook in module._forward_pre_hooks.values():  # which computes the weight in the older form
+                hook(module, ())
+            weight = module.weight.detach().numpy()
+            right = weight.transpose(2, 1, 0) if weight.ndim == 3 else weight.T
+            np.testing.assert_allclose(params[f"{path}/kernel"], right, rtol=1e-5, atol=1e-6)
+    assert {"up/kernel", "blocks/0/kernel", "blocks/2/kernel"} <= {*params}
+
+
+def _old_weight_norm(torch):
+    def norm(module):
+        with pytest.warns(FutureWarning, match="weight_norm"):
+            return torch.nn.utils.weight_norm(module)
+
+    return norm
+
+
+@pytest.mark.parametrize("names", [
+    ("weight_orig", "weight_u", "weight_v"), ("weight_orig", "weight_mask"), ("parametrizations.weight.original",),
+    ("weight_v",), ("parametrizations.weight.original1",),
+])  # fmt: skip
+def test_a_weight_that_is_computed_from_others_is_in_doubt(names):
+    shapes = {"weight_u": (6,), "weight_mask": (6, 4)}
+    source = drawn({f"l.{name}": shapes.get(name, (6, 4)) for name in names})
+    if "weight_u" in names:
+        source["l.weight_v"] = np.ones(4, "f4")
+    suggestion = c.suggest(source, {"l": {"kernel": pt.Param((4, 6)), "bias": pt.Param((6,))}})
+    assert [*suggestion.table] == []
+    (row,) = suggestion.ambiguous
+    assert row.sources == (f"l.{names[0]}",)
+    assert "the weight is computed from this array and others" in row.doubts[-1]
+
+
+def test_parts_of_weights_that_the_target_has_too_are_plain():
+    source = drawn({"l.weight_g": (6, 1), "l.weight_v": (6, 4)})
+    suggestion = c.suggest(source, {"l": {"weight_g": pt.Param((6, 1)), "weight_v": pt.Param((6, 4))}})
+    assert [*suggestion.table] == ["'l.weight_{g,v}' -> 'l/weight_{g,v}'"] or len(suggestion.table.rows) == 2
+
+
+def test_the_direction_of_a_weight_norm_is_proven_by_weights_and_said():
+    source = drawn({"up.weight": (8, 4), "q.weight_g": (4, 1), "q.weight_v": (4, 4)})
+    like = {"up": {"kernel": pt.Param((4, 8))}, "q": {"kernel": pt.Param((4, 4))}}
+    norm = "'q.weight_g', 'q.weight_v' -> 'q/kernel', weight_norm() >> linear"
+    assert [*c.suggest(source, like).table] == ["'up.weight' -> 'up/kernel', linear", norm]
+    del source["up.weight"], like["up"]
+    (row,) = c.suggest(source, like).ambiguous
+    assert {repr(choice.operation) for choice in (row, *row.alternatives)} == {
+        "weight_norm() >> as_is",
+        "weight_norm() >> linear",
+    }
+
+
+def test_values_and_gates_are_no_weight_norm():
+    source = drawn({"a.proj_g": (6, 1), "a.proj_v": (6, 4)})
+    rows = c.suggest(source, {"a": {"proj_g": pt.Param((6, 1)), "proj_v": pt.Param((6, 4))}}).rows
+    assert "weight_norm" not in repr(rows)
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_a_tied_head_has_a_row_where_the_target_has_a_head(is_tied, tmp_path):
+    table = drawn({"wte": (10, 8)})["wte"]
+    c.write(tmp_path / "m.pt", {"wte.weight": table, "lm_head.weight": table})
+    like = {"wte": {"embedding": pt.Param((10, 8))}, "lm_head": {"kernel": pt.Param((8, 10))}}
+    if is_tied:
+        like = pt.tie(pt.Tree(like), {"lm_head/kernel": pt.transposed("wte/embedding")})
+    suggestion = c.suggest(tmp_path / "m.pt", like)
+    assert [*suggestion.table] == ["'wte.weight' -> 'wte/embedding'", "'lm_head.weight' -> 'lm_head/kernel', linear"]
+    assert suggestion.unused == suggestion.missing == ()
+    assert suggestion.table.plan(tmp_path / "m.pt", like).ok
+    plain = c.suggest({"wte.weight": table, "lm_head.weight": table.copy()}, like)
+    assert plain.table.plan({"wte.weight": table, "lm_head.weight": table.copy()}, like).ok
+
+
+def test_counters_of_batches_have_a_row():
+    source = drawn({"bn.running_mean": (6,)}) | {f"{at}.num_batches_tracked": np.array(3) for at in ("bn", "a.b")}
+    suggestion = c.suggest(source, {"bn": {"mean": pt.Param((6,))}})
+    assert suggestion.unused == ()
+    assert '"**.num_batches_tracked": convert.fill(dtype=' in str(suggestion)
+    assert suggestion.table.plan(source).ok

@@ -124,7 +124,7 @@ def test_a_square_kernel_that_is_not_transposed_is_found_and_named():
     found = verify(with_layers(source), layers_of(net, params), floats(7, 6), names=NAMES)
     assert found.first.name == "2"
     assert found.first.hints[0].startswith("a square kernel of 8x8 is transposed on one side")
-    assert "square kernels: a transpose that is missing fits by shape" in found.checklist
+    assert "square kernels: a missing transpose does not change the shape" in found.checklist
     text = found.text()
     assert "The first that differs in the order of computation: '2'" in text
     lone = verify(source[2], lambda x: nn.Dense(8)(params["2"], x), floats(7, 8))
@@ -470,7 +470,7 @@ def test_nan_on_one_side_is_a_difference_and_its_place_is_named():
     other = BASE.copy()
     other[2, 3] = np.nan
     found = verify(lambda x: BASE, lambda x: other, 0)
-    assert found.first.problem.startswith("1 of 48 are NaN or infinite on one side, first at (2, 3)")
+    assert found.first.problem.startswith("1 of 48 is NaN or infinite on one side, first at (2, 3)")
     assert (found.first.nonfinite, found.first.nonfinite_ours) == (0, 1)
     assert not verify(lambda x: other, lambda x: BASE, 0).ok
     assert not verify(lambda x: np.array([np.inf, 1]), lambda x: np.array([-np.inf, 1]), 0).ok
@@ -645,7 +645,7 @@ def test_the_error_has_the_whole_report():
     message = str(caught.value)
     assert "The first that differs in the order of computation: '2'" in message
     assert "a square kernel of 8x8 is transposed" in message
-    assert "What is no weight, and may differ:" in message
+    assert "Other causes than weights:" in message
     assert re.search(r"2 -> a/layer2 .* DIFFERS", message)
 
 
@@ -654,6 +654,67 @@ def test_the_report_is_plain_data():
     assert data["first"] == "2"
     assert data["rows"][0]["ok"] is True
     assert data["batches"] == 2
+
+
+@pytest.mark.parametrize("tolerance", [float("nan"), float("inf"), -1, -1e-9, "1e-3", True, [1e-3], 1e-3j, np.ones(2)])
+def test_a_tolerance_is_a_finite_number_of_at_least_0(tolerance):
+    with pytest.raises(pt.StructureError, match="expected the largest absolute error that is allowed"):
+        verify(lambda x: x, lambda x: x + 1, 0.0, tolerance=tolerance)
+
+
+def test_a_tolerance_may_be_any_real_number():
+    for tolerance in (0, 1, 0.5, np.float32(0.5), np.int64(1), jnp.float32(0.5)):
+        assert verify(lambda x: x, lambda x: x, 0.0, tolerance=tolerance).ok
+
+
+def test_no_transposed_kernel_is_suggested_for_errors_near_the_tolerance():
+    """As of another gelu, before a layer that mixes the features."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        kernel, after = rng.normal(size=(2, 6, 6))
+        x = rng.normal(size=(3, 6))
+        source = np.float32(x @ kernel @ after)
+        error = np.float32(rng.normal(size=(3, 6)) * 256 * 2.0**-23 * np.abs(source).max())
+        found = verify(lambda x, y=source: y, lambda x, y=source + error: y, np.float32(x))
+        assert "transposed" not in " ".join(found.first.hints if found.first else ())
+
+
+def test_a_transposed_kernel_is_found_in_bfloat16_and_among_768_features():
+    for size, dtype, rows in ((64, ml_dtypes.bfloat16, 40), (768, np.float32, 5)):
+        x, kernel = floats(rows, size), floats(size, size)
+        source, ours = (x @ kernel).astype(dtype), (x @ kernel.T).astype(dtype)
+        found = verify(lambda x, y=source: y, lambda x, y=ours: y, x)
+        assert "is transposed on one side" in found.first.hints[0]
+
+
+def test_numbers_that_differ_beside_a_large_one_are_counted():
+    source, ours = np.float32([1e6, 1, 0]), np.float32([1e6, 2, 0])
+    found = verify(lambda x: source, lambda x: ours, 0)
+    assert found.ok
+    assert found.rows[0].unseen == 1
+    assert "! 'output': 1 of 3 differs by more than a tenth of the median, within the tolerance of 30.5" in found.text(
+        200
+    )
+    assert not verify(lambda x: source, lambda x: ours, 0, tolerance=0.1).ok
+    quiet = verify(lambda x: source, lambda x: ours, 0, tolerance=10)  # the user says that it is enough
+    assert quiet.ok
+    assert not quiet.rows[0].unseen
+    noise = np.float32(RNG.normal(size=10_000))
+    assert not verify(lambda x: noise, lambda x: noise + np.float32(1e-6), 0).rows[0].unseen
+    for dtype in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn):
+        assert not verify(lambda x: noise, lambda x, dtype=dtype: noise.astype(dtype), 0).rows[0].unseen
+
+
+def test_the_checklist_is_there_for_differences_and_not_for_calls_that_raise():
+    broken = verify(lambda x: x, lambda x: 1 / 0, floats(2))
+    assert broken.checklist == ()
+    assert "Other causes" not in broken.text()
+    norm = torch.nn.BatchNorm1d(4)  # one row has no variance, so PyTorch raises in training mode
+    training = verify(norm, lambda x: x, floats(1, 4))
+    assert training.failures[0].side == "source"
+    assert training.checklist == ("the source is a module of PyTorch in training mode: call .eval() on it",)
+    assert verify(lambda x: None, lambda x: None, 0).checklist == ()
+    assert len(verify(lambda x: x, lambda x: x + 1, floats(2)).checklist) > 5
 
 
 def test_public_names():

@@ -17,7 +17,7 @@ from keras import layers
 from ptree import FileError
 from ptree._foreign import open_foreign
 from ptree._foreign.keras_files import open_h5_file, open_keras
-from ptree._foreign.keras_writing import update_keras, write_keras_h5, write_keras_weights
+from ptree._foreign.keras_writing import layers_in_doubt, update_keras, write_keras_h5, write_keras_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # in Keras
 SAMPLES = Path(__file__).parent / "samples"
@@ -255,6 +255,28 @@ def test_weights_of_keras_2_and_3_are_written_from_names_alone(model, new_values
     write_keras_weights(tmp_path / "c.weights.h5", groups)
     other.load_weights(tmp_path / "c.weights.h5")
     assert_has(other, {variable.path: np.asarray(variable.value) for variable in model.weights})
+
+
+@pytest.mark.parametrize(
+    ("layers", "in_doubt"),
+    [
+        ("dense dense_1 dense_2 dense_10", False),
+        ("dense dense_1 dense_10 dense_2", True),
+        ("dense_1 dense", True),
+        ("block0 block1", False),
+        ("block1 block10 block2", True),
+        ("a b", True),
+        ("b a", False),
+        ("a", False),
+    ],
+)
+def test_an_order_is_in_doubt_if_counts_do_not_ascend_or_names_are_sorted(layers, in_doubt):
+    arrays = {f"{layer}/kernel": np.ones((2, 2), "float32") for layer in layers.split()}
+    assert layers_in_doubt(arrays) == ([layers.split()] if in_doubt else [])
+    inside = {f"outer/{name}": array for name, array in arrays.items()}
+    assert layers_in_doubt(inside) == ([[f"outer/{layer}" for layer in layers.split()]] if in_doubt else [])
+    other_shapes = {name: np.ones((2, number), "float32") for number, name in enumerate(arrays)}
+    assert layers_in_doubt(other_shapes) == []  # Keras raises for a wrong order
 
 
 def test_what_does_not_fit_is_reported_at_once(tmp_path):

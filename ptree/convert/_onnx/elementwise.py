@@ -1,11 +1,11 @@
-"""Rules for elementwise primitives: arithmetic, comparisons, logic, selection, casts."""
+"""Rules for elementwise primitives: arithmetic, comparisons, logic, selection."""
 
 from __future__ import annotations
 
 import jax
 import numpy as np
 
-from .translation import Equation, NoOnnxFormError, Rule, Translation, rule
+from .translation import Equation, Rule, Translation, rule
 from .values import Shaped, Value, broadcast_shape
 
 _SAME_MEANING = {
@@ -152,28 +152,6 @@ def _round(t: Translation, equation: Equation, inputs: list[Value]) -> list[Valu
     is_half = graph.add("GreaterOrEqual", graph.add("Sub", size, below), graph.number(0.5, x.dtype))
     rounded = graph.add("Add", below, graph.cast(is_half, x.dtype))
     return [graph.value(graph.add("Mul", graph.add("Sign", graph.tensor(x)), rounded), result, x.tensor_shape)]
-
-
-@rule("convert_element_type")
-def _convert(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
-    (x,) = inputs
-    result = equation.outputs[0]
-    if x.dtype == result.dtype:
-        return [x]
-    return [t.graph.value(t.graph.cast(t.graph.tensor(x), result.dtype), result, x.tensor_shape)]
-
-
-@rule("reduce_precision")
-def _reduce_precision(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
-    (x,) = inputs
-    result = equation.outputs[0]
-    bits = equation.options["exponent_bits"], equation.options["mantissa_bits"]
-    for dtype in (x.dtype, np.dtype(np.float16), np.dtype(jax.numpy.bfloat16)):
-        about = jax.numpy.finfo(dtype)
-        if bits == (about.nexp, about.nmant):
-            narrow = t.graph.cast(t.graph.tensor(x), dtype)
-            return [t.graph.value(t.graph.cast(narrow, result.dtype), result, x.tensor_shape)]
-    raise NoOnnxFormError(f"{bits[0]} bits of exponent and {bits[1]} of mantissa, as no dtype of ONNX has")
 
 
 @rule("select_n")

@@ -1,6 +1,6 @@
 """Rules for windows of maxima, minima and sums (pooling): MaxPool and AveragePool over the axes that have a window.
 
-ONNX Runtime's MaxPool gives the lowest number rather than -inf where a window holds nothing but -inf.
+ONNX Runtime's MaxPool gives the lowest number rather than -inf where a window holds nothing but -inf, and leaves NaN out.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from ..._tree import PyTree, aliases
 from ..._words import in_bytes, lines, quoted, short_dtype
 from . import (  # noqa: F401  registers the rules
     calls,
+    casts,
     convolutions,
     elementwise,
     gather,
@@ -98,7 +99,9 @@ def to_onnx(
 
     The dtype of an input is the one given here: tokenizers mostly give int64, which JAX without x64 cannot make, so
     give a `jax.ShapeDtypeStruct` of int64. In bfloat16, and with convolutions or erf in float64, the file is valid, but ONNX
-    Runtime's CPU cannot run it.
+    Runtime's CPU cannot run it. NaN is handled as in JAX, but for maxima and minima of windows (pooling) and of numbers
+    that are scattered to one place: there ONNX Runtime may leave NaN out. Floats become integers as in JAX: the nearest one
+    for a number out of range, 0 for NaN.
 
     Args:
         params: a Tree or any other pytree; leaves that are no arrays are constants of the function.
@@ -107,8 +110,9 @@ def to_onnx(
         input_names: by default the names of the function's arguments.
         output_names: by default `output`; of several `output_0`, ..., or the keys of a dict.
         weights: "inside", or a safetensors file in the same folder or below, which `ptree.save` wrote: the ONNX file then
-            points into it and holds only what is stored there in another dtype or shape. Then params may be a spec,
-            without numbers; numbers that are given are compared with the file.
+            points to places in it and holds only what is stored there in another dtype or shape, such as a stack of layers
+            that the file has one by one. Then params may be a spec, without numbers; numbers that are given are compared
+            with the file. Export again whenever that file is saved again: ONNX Runtime would read other numbers, unnoticed.
         opset: the version of ONNX's operations, at least 18.
 
     Returns:

@@ -13,7 +13,7 @@ from .families import Family
 from .fitting import fitting_shapes, is_turned, steps_of
 from .flattened import is_matrix, may_read_flattened, without_flattened
 from .matching import Pair
-from .name_words import all_words, last_segment
+from .name_words import all_words, last_segment, name_of_weight
 
 SQUARE = "the shape does not tell the layout"
 GATES = "the order of gates may differ"
@@ -28,9 +28,9 @@ class _Proof:
     """A matrix of the source whose shape fits one direction only."""
 
     container: tuple[str, ...]
-    """The segments of the name of what its layer lies in."""
+    """The segments of the name of the block that its layer lies in."""
     leaf: str
-    """What the array is called: proofs go for arrays that are called so."""
+    """The last segment of its name: it proves the direction of arrays with the same one."""
     is_turned: bool
 
 
@@ -64,9 +64,9 @@ def directed(pairs: Sequence[Pair], layouts: Mapping[str, type[Operation]], orde
         order: the place of each path in the source.
     """
     pairs = [_as_its_framework_says(pair, layouts) for pair in pairs]
-    proofs = _Proofs(proof for pair in pairs for proof in _proof_of(pair))
-    is_conv_alone = _has_no_transposed_convolution(pairs)
-    found = [_directed(pair, proofs, layouts, is_conv_alone=is_conv_alone) for pair in pairs]
+    proofs = _Proofs(_proofs_of(pairs))
+    convolution = _layout_of_convolutions(pairs)
+    found = [_directed(pair, proofs, layouts, convolution) for pair in pairs]
     flattened = may_read_flattened(found, order)
     found = [part for pair in found for part in without_flattened(pair, flattened)]
     recurrent = _recurrent_layers(pairs)
@@ -94,23 +94,58 @@ def _has_layout(operation: Operation, layout: type[Operation]) -> bool:
     return there == [layout] or (layout is axes.Conv and there == [axes.Linear])
 
 
-def _proof_of(pair: Pair) -> list[_Proof]:
-    """What a pair proves of the directions of other matrices: nothing where several operations fit."""
-    # a leaf of unknown kind may be an embedding, which no framework transposes
-    is_kernel = is_matrix(pair.source, pair.targets[0]) and "kernel" in pair.targets[0].roles
-    if len(pair.operations) != 1 or not is_kernel:
-        return []
-    *container, leaf = _container_and_leaf(pair.source)
-    return [_Proof(tuple(container), leaf, is_turned(pair.operations[0]))]
+def _proofs_of(pairs: Sequence[Pair]) -> list[_Proof]:
+    """The directions that pairs prove for other matrices; nothing where several operations fit.
+
+    An embedding is stored as (number, features) by all frameworks, whatever its leaf is called. So a matrix that stays as it is
+    proves nothing, unless it has a bias for each feature out, or the matrix beside it has its sizes the other way round.
+    """
+    matrices = [pair for pair in pairs if _is_kernel_of_one_direction(pair)]
+    features = _features_of_biases(pairs)
+    shapes = {(*_container_and_leaf(pair.source), pair.source.shapes[0]) for pair in matrices}
+    found: list[_Proof] = []
+    for pair in matrices:
+        *container, leaf = _container_and_leaf(pair.source)
+        shape = pair.source.shapes[0]
+        has_bias = shape[-1] in features.get(pair.source.parent, ())
+        has_opposite = (*container, leaf, shape[::-1]) in shapes
+        direction = is_turned(pair.operations[0])
+        if direction or ((has_bias or has_opposite) and not _says_embedding(pair)):
+            found.append(_Proof(tuple(container), leaf, direction))
+    return found
+
+
+def _is_kernel_of_one_direction(pair: Pair) -> bool:
+    target = pair.targets[0]
+    return len(pair.operations) == 1 and is_matrix(pair.source, target) and "kernel" in target.roles
+
+
+def _says_embedding(pair: Pair) -> bool:
+    words = pair.source.words | pair.targets[0].words
+    return bool(words & {"embedding", "token", "position"})
+
+
+def _features_of_biases(pairs: Iterable[Pair]) -> dict[str, set[int]]:
+    """The sizes of the biases of each layer of the source."""
+    found: dict[str, set[int]] = {}
+    for pair in pairs:
+        if "bias" in pair.source.roles | pair.targets[0].roles and pair.source.parent:
+            found.setdefault(pair.source.parent, set()).update(shape[-1] for shape in pair.source.shapes if shape)
+    return found
 
 
 def _container_and_leaf(family: Family) -> list[str]:
     """The segments of a name without that of the layer itself."""
-    segments = family.template.split("/")
+    segments = name_of_weight(family.template).split("/")
     return [*segments[:-2], segments[-1]]
 
 
-def _directed(pair: Pair, proofs: _Proofs, layouts: Mapping[str, type[Operation]], *, is_conv_alone: bool) -> Pair:
+def _directed(
+    pair: Pair,
+    proofs: _Proofs,
+    layouts: Mapping[str, type[Operation]],
+    convolution: type[Operation] | None,
+) -> Pair:
     is_said = all(member.path in layouts for member in pair.source.members.values())
     if len(pair.operations) == 1 and (is_said or not _has_square_window(pair)):
         return pair
@@ -122,8 +157,8 @@ def _directed(pair: Pair, proofs: _Proofs, layouts: Mapping[str, type[Operation]
         direction = proofs.nearest_direction(pair.source)
         if direction is not None:
             return _decided(pair, [operation for operation in pair.operations if is_turned(operation) == direction])
-    if rank > 2 and is_conv_alone and _says_convolution(pair):
-        layout = AsIs if names == {"kernel"} else axes.Conv
+    if rank > 2 and convolution is not None and _says_convolution(pair):
+        layout = AsIs if names == {"kernel"} else convolution
         return _decided(pair, [operation for operation in pair.operations if _has_layout(operation, layout)])
     return replace(pair, doubts=(*pair.doubts, SQUARE))
 
@@ -177,13 +212,18 @@ def _says_convolution(pair: Pair) -> bool:
     return bool(words & _CONVOLUTION) and not words & _TRANSPOSED
 
 
-def _has_no_transposed_convolution(pairs: Iterable[Pair]) -> bool:
-    """Whether some kernel of the source fits as a convolution alone, and none as a transposed one alone."""
+def _layout_of_convolutions(pairs: Iterable[Pair]) -> type[Operation] | None:
+    """The layout of all kernels of convolutions that fit one layout alone; None if they differ or one is a transposed one."""
     only: set[type[Operation]] = set()
     for pair in pairs:
-        if len(pair.operations) == 1 and len(pair.source.shapes[0]) > 2:
+        target = pair.targets[0]
+        is_kernel = not target.roles or "kernel" in target.roles
+        if len(pair.operations) == 1 and len(pair.source.shapes[0]) > 2 and is_kernel:
             only |= {type(step) for step in steps_of(pair.operations[0])}
-    return bool(only & {axes.Conv, AsIs}) and not only & {axes.ConvTranspose, axes.Swap}
+    found = only & {axes.Conv, AsIs}
+    if len(found) != 1 or only & {axes.ConvTranspose, axes.Swap}:
+        return None
+    return next(iter(found))
 
 
 def _recurrent_layers(pairs: Sequence[Pair]) -> set[str]:

@@ -15,7 +15,7 @@ from .name_words import layer_of, roles_of, words_of
 
 Collapse = Literal["all numbers", "numbered segments", "all but the last number", "nothing"]
 """Which numbers in names are collapsed: `conv*` and `layer/*`, `layer/*` alone, the layer's in `layer/*/mlp/0`, or none."""
-COLLAPSES: tuple[Collapse, ...] = ("all numbers", "numbered segments", "all but the last number", "nothing")
+COLLAPSE_LEVELS: tuple[Collapse, ...] = ("all numbers", "numbered segments", "all but the last number", "nothing")
 
 # a number with leading zeros is no count, and neither is `1d` of a convolution
 _ANY_NUMBER = re.compile(r"(?<!\d)(?:0|[1-9]\d{0,8})(?![\dd])")
@@ -94,6 +94,15 @@ def described_of(array: NamedArray) -> Described:
     """The shape and dtype of an array of a family, which are known."""
     assert array.described is not None
     return array.described
+
+
+def tied_arrays(arrays: NamedArrays) -> list[NamedArray]:
+    """The other names of arrays that have several: the tied name, `lm_head/weight`."""
+    found: list[NamedArray] = []
+    for array in arrays.by_path.values():
+        if array.described is not None and array.same_as and not array.is_layer:
+            found.append(array)
+    return found
 
 
 def whole_arrays(arrays: NamedArrays) -> list[NamedArray]:

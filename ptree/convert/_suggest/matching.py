@@ -1,4 +1,4 @@
-"""Match the arrays of two sides: by shapes that only one array has on either side, by names that are clearly most alike."""
+"""Match the arrays of a source and a target: by shapes that only one array has on either side, by names that are clearly most alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from .._named_arrays import NamedArray
 from .._operations.operation import Operation
-from .families import COLLAPSES, Collapse, Family, described_of, families_of, offsets
+from .families import COLLAPSE_LEVELS, Collapse, Family, described_of, families_of, offsets
 from .fitting import fitting
 from .fused import fused_operations, fused_targets, is_in_known_order
 from .name_words import likeness, may_be_same_role
@@ -38,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Matched:
-    """Pairs that are decided, those between which nothing decides, and what has no counterpart."""
+    """Pairs that are certain, groups of pairs of which one is to be chosen, and arrays that are in no pair."""
 
     pairs: tuple[Pair, ...]
     undecided: tuple[tuple[Pair, ...], ...]
@@ -48,20 +48,20 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class _Sides:
-    """What is not matched yet on either side, and how often each size occurs on the whole sides."""
+class _Unmatched:
+    """The arrays of a source and a target that are not matched yet, and how many arrays of each size both have in all."""
 
     source: dict[str, NamedArray]
     target: dict[str, NamedArray]
     source_sizes: Counter[int]
     target_sizes: Counter[int]
 
-    def without(self, pairs: Iterable[Pair]) -> _Sides:
-        """The sides without the arrays of these pairs."""
+    def without(self, pairs: Iterable[Pair]) -> _Unmatched:
+        """What is left without the arrays of these pairs."""
         pairs = [*pairs]
         source = {member.path for pair in pairs for member in pair.source.members.values()}
         target = {member.path for pair in pairs for family in pair.targets for member in family.members.values()}
-        return _Sides(
+        return _Unmatched(
             {path: array for path, array in self.source.items() if path not in source},
             {path: array for path, array in self.target.items() if path not in target},
             self.source_sizes,
@@ -69,32 +69,32 @@ class _Sides:
         )
 
     def families(self, collapse: Collapse) -> tuple[list[Family], list[Family]]:
-        """The families of both sides."""
+        """The families of the source and of the target."""
         return families_of(self.source.values(), collapse), families_of(self.target.values(), collapse)
 
 
 def matched(source: Sequence[NamedArray], target: Sequence[NamedArray]) -> Matched:
-    """Match the arrays of two sides; what is not certain is left undecided."""
-    sides = _Sides(
+    """Match the arrays of a source and a target; what is not certain is left undecided."""
+    unmatched = _Unmatched(
         {array.path: array for array in source},
         {array.path: array for array in target},
         _sizes(source),
         _sizes(target),
     )
     pairs: list[Pair] = []
-    for collapse in COLLAPSES:
-        fused = _fused(*sides.families(collapse))
+    for collapse in COLLAPSE_LEVELS:
+        fused = _fused(*unmatched.families(collapse))
         pairs += fused
-        sides = sides.without(fused)
-        found = _Round(sides, *sides.families(collapse), pairs).decided()
+        unmatched = unmatched.without(fused)
+        found = _Matching(unmatched, *unmatched.families(collapse), pairs).decided()
         pairs += found
-        sides = sides.without(found)
+        unmatched = unmatched.without(found)
     undecided: list[tuple[Pair, ...]] = []
-    for collapse in COLLAPSES:
-        groups = _undecided(*sides.families(collapse))
+    for collapse in COLLAPSE_LEVELS:
+        groups = _undecided(*unmatched.families(collapse))
         undecided += groups
-        sides = sides.without(pair for group in groups for pair in group)
-    return Matched(tuple(pairs), tuple(undecided), tuple(sides.source.values()), tuple(sides.target.values()))
+        unmatched = unmatched.without(pair for group in groups for pair in group)
+    return Matched(tuple(pairs), tuple(undecided), tuple(unmatched.source.values()), tuple(unmatched.target.values()))
 
 
 def _sizes(arrays: Iterable[NamedArray]) -> Counter[int]:
@@ -178,11 +178,11 @@ def _likeness_of(pair: Pair, weights: dict[str, float]) -> float:
 
 
 @dataclass
-class _Edges:
-    """The pairs of one family, with how alike their names are."""
+class _Candidates:
+    """The pairs that one family is in, with how alike their names are."""
 
     pairs: list[tuple[float, Pair]] = field(default_factory=list)
-    rivals: list[tuple[float, Family]] = field(default_factory=list)
+    unpaired: list[tuple[float, Family]] = field(default_factory=list)
     """Families of the other side with arrays of the same size that make no pair, as there are more or fewer of them."""
 
     def preferred(self, decided: set[int]) -> list[Pair]:
@@ -194,20 +194,20 @@ class _Edges:
         score, at = first
         pair = self.pairs[at][1]
         lead = score - others[0][0] if others else score
-        lead_of_rivals = score - max(self._open_rivals(decided), default=0.0)
-        least_of_rivals = _LEAST_LEAD if _is_single(pair) else 0.0
-        is_clear = score >= _LEAST_LIKENESS and lead >= _LEAST_LEAD and lead_of_rivals >= least_of_rivals
+        lead_of_unpaired = score - max(self._open_unpaired(decided), default=0.0)
+        least_lead_of_unpaired = _LEAST_LEAD if _is_single(pair) else 0.0
+        is_clear = score >= _LEAST_LIKENESS and lead >= _LEAST_LEAD and lead_of_unpaired >= least_lead_of_unpaired
         return [pair] if is_clear else []
 
     def is_last(self, pair: Pair, decided: set[int]) -> bool:
-        """Whether this pair alone is left; of single arrays also no rival."""
-        if _is_single(pair) and self._open_rivals(decided):
+        """Whether no other pair is left; of single arrays also no unpaired family."""
+        if _is_single(pair) and self._open_unpaired(decided):
             return False
         return sum(_is_open(other, decided) for _, other in self.pairs) == 1
 
-    def _open_rivals(self, decided: set[int]) -> list[float]:
-        """How alike the names of those rivals are that are not matched yet."""
-        return [score for score, rival in self.rivals if id(rival) not in decided]
+    def _open_unpaired(self, decided: set[int]) -> list[float]:
+        """How alike the names of the unpaired families are that are not matched yet."""
+        return [score for score, family in self.unpaired if id(family) not in decided]
 
 
 def _has_other_number(pair: Pair) -> bool:
@@ -230,27 +230,27 @@ def _is_open(pair: Pair, decided: set[int]) -> bool:
     return id(pair.source) not in decided and id(pair.targets[0]) not in decided
 
 
-class _Round:
+class _Matching:
     """The matching of the families of one level."""
 
-    def __init__(self, sides: _Sides, sources: list[Family], targets: list[Family], before: Sequence[Pair]):
-        self._sides = sides
+    def __init__(self, unmatched: _Unmatched, sources: list[Family], targets: list[Family], before: Sequence[Pair]):
+        self._unmatched = unmatched
         self._pairs = [*_possible_pairs(sources, targets)]
         self._weights = _weights([*sources, *targets])
-        self._edges: dict[int, _Edges] = {}
+        self._candidates: dict[int, _Candidates] = {}
         for pair in self._pairs:
             score = _likeness_of(pair, self._weights)
             for family in (pair.source, pair.targets[0]):
-                self._edges.setdefault(id(family), _Edges()).pairs.append((score, pair))
-        self._add_rivals(sources, targets)
+                self._candidates.setdefault(id(family), _Candidates()).pairs.append((score, pair))
+        self._note_unpaired(sources, targets)
         self._decided: set[int] = set()
         self._layers = {_layers_of(pair) for pair in before if len(pair.targets) == 1}
         self._found: list[Pair] = []
 
-    def _add_rivals(self, sources: Sequence[Family], targets: Sequence[Family]) -> None:
-        """Note for each family those of the other side that have arrays of its sizes in another number."""
+    def _note_unpaired(self, sources: Sequence[Family], targets: Sequence[Family]) -> None:
+        """Note for each family those of the other side with arrays of the same sizes, but more or fewer of them."""
         for family in (*sources, *targets):
-            self._edges.setdefault(id(family), _Edges())
+            self._candidates.setdefault(id(family), _Candidates())
         by_size: dict[int, list[Family]] = {}
         for target in targets:
             for size in {*target.sizes}:
@@ -265,8 +265,8 @@ class _Round:
                 if is_pair or not may_be_same_role(source.roles, target.roles):
                     continue
                 score = likeness(source.words, target.words, self._weights)
-                self._edges[id(source)].rivals.append((score, target))
-                self._edges[id(target)].rivals.append((score, source))
+                self._candidates[id(source)].unpaired.append((score, target))
+                self._candidates[id(target)].unpaired.append((score, source))
 
     def decided(self) -> list[Pair]:
         """The pairs that are certain."""
@@ -277,7 +277,7 @@ class _Round:
             if len(self._found) == count:
                 self._accept(self._by_names())
             if len(self._found) == count:
-                self._accept(self._last_ones())
+                self._accept(self._only_ones_left())
             if len(self._found) == count:
                 return self._found
 
@@ -290,10 +290,10 @@ class _Round:
 
     def _is_only_of_its_size(self, pair: Pair) -> bool:
         """Whether no other array on either side has as many numbers as one of these."""
-        own = Counter(pair.source.sizes)
+        counts = Counter(pair.source.sizes)
         return all(
-            self._sides.source_sizes[size] == count and self._sides.target_sizes[size] == count
-            for size, count in own.items()
+            self._unmatched.source_sizes[size] == count and self._unmatched.target_sizes[size] == count
+            for size, count in counts.items()
         )
 
     def _in_matched_layers(self) -> list[Pair]:
@@ -304,18 +304,20 @@ class _Round:
         return [pair for pair in inside if by_family[id(pair.source)] == by_family[id(pair.targets[0])] == 1]
 
     def _by_names(self) -> list[Pair]:
-        """Pairs whose names are clearly most alike from both sides."""
-        preferred = Counter(id(pair) for edges in self._edges.values() for pair in edges.preferred(self._decided))
+        """Pairs of families that each prefer the other: their names are clearly most alike."""
+        preferred: Counter[int] = Counter()
+        for candidates in self._candidates.values():
+            preferred.update(id(pair) for pair in candidates.preferred(self._decided))
         return [pair for pair in self._pairs if preferred[id(pair)] == 2 and not _has_other_number(pair)]
 
-    def _last_ones(self) -> list[Pair]:
-        """Pairs of which nothing else is left on either side, and whose names have something in common."""
+    def _only_ones_left(self) -> list[Pair]:
+        """Pairs of families that fit nothing else that is left, and whose names have something in common."""
         found: list[Pair] = []
         for pair in self._pairs:
             if not _is_open(pair, self._decided) or _has_other_number(pair):
                 continue
-            edges = [self._edges[id(family)] for family in (pair.source, pair.targets[0])]
-            is_last = all(edge.is_last(pair, self._decided) for edge in edges)
+            candidates = [self._candidates[id(family)] for family in (pair.source, pair.targets[0])]
+            is_last = all(candidate.is_last(pair, self._decided) for candidate in candidates)
             if is_last and _likeness_of(pair, self._weights) >= _LEAST_LIKENESS_OF_THE_LAST:
                 found.append(pair)
         return found

@@ -60,11 +60,28 @@ _ROLES = {
     "moving_variance": {"variance"},
     "moving_var": {"variance"},
     "var": {"variance"},
+    "running_std": {"deviation"},
+    "moving_std": {"deviation"},
+    "std": {"deviation"},
+    "stddev": {"deviation"},
+    "sigma": {"deviation"},
+    "inv_std": {"inverse deviation"},
+    "running_inv_std": {"inverse deviation"},
+    "invstd": {"inverse deviation"},
+    "rstd": {"inverse deviation"},
+    "inv_var": {"inverse variance"},
+    "precision": {"inverse variance"},
     "variance": {"variance"},
     "embedding": {"embedding"},
     "embeddings": {"embedding"},
     "table": {"embedding"},
 }
+STATISTICS = frozenset({"mean", "variance", "deviation", "inverse deviation", "inverse variance"})
+"""Roles of which one is computed from the other: a leaf of one is never filled from another."""
+_MOVING_AVERAGES = {"mean_ema": "mean", "var_ema": "variance"}
+"""Haiku's moving averages, whose leaf is called `average`."""
+_PART_OF_WEIGHT = re.compile(r"(?:^|(?<=/))(?:(weights?)_(?:v|g|orig)|parametrizations/(\w+)/original[01]?)$")
+"""PyTorch's names of the arrays that a weight is computed from: `weight_v`, `weight_orig`, `parametrizations/weight/original1`."""
 _COUNTER = re.compile(r"_?[\d*]+$")
 """The counter of a name such as Flax's `LayerNorm_0`."""
 _FLAT_ENDING = re.compile(r"_(weight|bias|gamma|beta|running_mean|running_var|moving_mean|moving_var)$")
@@ -76,9 +93,23 @@ def last_segment(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def is_part_of_weight(path: str) -> bool:
+    """Whether a name is that of an array from which a layer computes its weight."""
+    return _PART_OF_WEIGHT.search(path) is not None
+
+
+def name_of_weight(path: str) -> str:
+    """The name that a weight would have that is not stored in parts; other names as they are."""
+    return _PART_OF_WEIGHT.sub(lambda match: match[1] or match[2], path)
+
+
 def roles_of(path: str, rank: int) -> frozenset[str]:
     """What a leaf may be by its last segment and its rank: "kernel", "scale", "bias", ...; empty where that is not known."""
+    path = name_of_weight(path)
     last = last_segment(path).lower().removesuffix(":0")
+    if last == "average":
+        average_of = last_segment(path.rpartition("/")[0])
+        return frozenset({_MOVING_AVERAGES[average_of]} if average_of in _MOVING_AVERAGES else ())
     ending = _FLAT_ENDING.search(last)
     if last not in _ROLES and ending:
         last = ending[1]
@@ -101,6 +132,7 @@ def words_of(path: str) -> frozenset[str]:
     >>> sorted(words_of("h/0/attn/q/kernel"))
     ['attention', 'layer', 'query']
     """
+    path = name_of_weight(path)
     layer_path, _, last = path.rpartition("/")
     if last.lower() not in _ROLES:
         layer_path = _without_role(path)
@@ -122,6 +154,7 @@ def _without_role(path: str) -> str:
 
 def layer_of(path: str) -> str:
     """The path of the layer that a leaf belongs to: `a/b` of `a/b/weight`, and of `a/b_weight`; empty where there is none."""
+    path = name_of_weight(path)
     without = _without_role(path)
     return without if without != path else path.rpartition("/")[0]
 

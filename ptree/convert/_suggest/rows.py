@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..._tree import PyTree
 from ...files._kernels import fits_both_layouts
-from .._named_arrays import NamedArrays
+from .._named_arrays import NamedArray, NamedArrays
 from .._operations.operation import AsIs, Operation
 from .._table.names import NamePattern
 from .._table.plan import planned
@@ -15,6 +15,7 @@ from .families import Family, offsets, wildcards_of
 from .matching import Pair
 from .name_words import last_segment
 from .suggestion import SuggestedRow
+from .weight_norms import magnitude_family, weight_norm_of
 
 CHOICE = "shapes and names do not tell which one"
 ONLY_ONE = "only this one fits, and the names do not tell that it is meant"
@@ -23,7 +24,8 @@ ONLY_ONE = "only this one fits, and the names do not tell that it is meant"
 class RowWriter:
     """Writes pairs of families as rows, with the names of a source and a target as their frameworks write them."""
 
-    def __init__(self, arrays: NamedArrays, is_dotted_target: bool):
+    def __init__(self, arrays: NamedArrays, is_dotted_target: bool, magnitudes: Mapping[str, NamedArray]):
+        self._magnitudes = dict(magnitudes)
         self._is_dotted = arrays.is_dotted, is_dotted_target
         self._paths: dict[tuple[int, str], list[str]] = {}
         for path in arrays.by_path:
@@ -35,7 +37,7 @@ class RowWriter:
         if not others:
             return first
         return SuggestedRow(
-            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.says_operation
+            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.is_explicit
         )  # fmt: skip
 
     def undecided(self, pairs: Sequence[Pair]) -> SuggestedRow:
@@ -44,20 +46,27 @@ class RowWriter:
         rows = [self._row(pair, operation, (doubt,)) for pair in pairs for operation in pair.operations]
         first, *others = rows
         return SuggestedRow(
-            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.says_operation
+            first.sources, first.targets, first.operation, first.reason, first.doubts, tuple(others), first.is_explicit
         )  # fmt: skip
 
     def _row(self, pair: Pair, operation: Operation, doubts: tuple[str, ...] = ()) -> SuggestedRow:
         source, targets = pair.source, pair.targets
         is_plain = all(not any(offsets(source, target) or ()) for target in targets) and self._matches_alone(source)
         left, right = wildcards_of(source, targets[0], is_plain=is_plain)
+        is_explicit = _needs_operation(pair, operation)
+        stored = [source]
+        magnitude = magnitude_family(source, self._magnitudes)
+        if magnitude is not None:
+            stored.insert(0, magnitude)
+            operation = weight_norm_of(magnitude, operation)
+            is_explicit = True
         return SuggestedRow(
-            (source.pattern(left, is_dotted=self._is_dotted[0]),),
+            tuple(family.pattern(left, is_dotted=self._is_dotted[0]) for family in stored),
             tuple(target.pattern(right, is_dotted=self._is_dotted[1]) for target in targets),
             operation,
             pair.reason,
             (*doubts, *pair.doubts),
-            says_operation=_says_operation(pair, operation),
+            is_explicit=is_explicit,
         )
 
     def _matches_alone(self, family: Family) -> bool:
@@ -80,8 +89,8 @@ def _bucket(path: str) -> tuple[int, str]:
     return path.count("/"), last_segment(path)
 
 
-def _says_operation(pair: Pair, operation: Operation) -> bool:
-    """Whether a row says its operation: also `as_is`, of a kernel that has another name in the source."""
+def _needs_operation(pair: Pair, operation: Operation) -> bool:
+    """Whether a row must name its operation: `as_is` too for a kernel that has another name in the source."""
     if not isinstance(operation, AsIs):
         return True
     target = pair.targets[0]
@@ -94,11 +103,11 @@ def _says_operation(pair: Pair, operation: Operation) -> bool:
 
 
 def wrong_rows(pairs: Sequence[Pair], rows: Sequence[SuggestedRow], arrays: NamedArrays, like: PyTree) -> set[int]:
-    """The places of the rows that would not do what their pairs say, such as by a name that another row matches first."""
+    """The indices of the rows that would not convert their pairs, such as where another row matches a name first."""
     parsed: list[Row] = [parsed_row(*row.entry) for row in rows]
     plan = planned(parsed, arrays, like)
     done: set[tuple[str, tuple[str, ...]]] = {
-        (step.sources[0].path, tuple(target.replace(".", "/") for target in step.targets))
+        (step.sources[-1].path, tuple(target.replace(".", "/") for target in step.targets))
         for step in plan.steps
         if step.sources
     }

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..._tree import PyTree
-from .._named_arrays import NamedArrays, named_arrays, opened_arrays
+from .._named_arrays import NamedArray, NamedArrays, named_arrays, opened_arrays
+from .._operations.values import Fill
 from .directions import directed, layouts_of_module
-from .families import whole_arrays
-from .matching import matched
+from .families import tied_arrays, whole_arrays
+from .matching import Matched, matched
+from .name_words import last_segment
+from .quantities import with_doubts_of_quantities
 from .rows import RowWriter, wrong_rows
 from .suggestion import SuggestedRow, Suggestion
+from .weight_norms import stored_parts
 
 PATTERN = "its pattern would take other names too"
+_COUNTER = "num_batches_tracked"
 
 
 def suggest(source: PyTree, like: PyTree) -> Suggestion:
@@ -33,7 +39,7 @@ def suggest(source: PyTree, like: PyTree) -> Suggestion:
     Only what is certain is in `suggestion.table`: an array whose shape fits one leaf alone, or whose name is clearly most like
     that of one leaf. The direction of a square kernel is certain if the class of a PyTorch module says it, or if kernels of
     other shapes prove it. All else is marked, with the rows that may be right: the order of gates, of fused projections, and
-    of flattened features of convolutions too. No numbers are read: `ptree.convert.verify` is the proof.
+    of flattened features of convolutions too. A weight norm of PyTorch, `weight_g` and `weight_v`, is a row of both. No numbers are read: `ptree.convert.verify` is the proof.
 
     Args:
         source: as in `Table.plan`; a PyTorch module says more than its state dict.
@@ -48,11 +54,12 @@ def suggest(source: PyTree, like: PyTree) -> Suggestion:
 
 
 def _suggested(source: PyTree, arrays: NamedArrays, targets: NamedArrays, like: PyTree) -> Suggestion:
-    sources = whole_arrays(arrays)
-    found = matched(sources, whole_arrays(targets))
-    order = {array.path: at for at, array in enumerate(sources)}
+    parts = stored_parts(whole_arrays(arrays), whole_arrays(targets))
+    found = _with_tied_names(matched(parts.whole, whole_arrays(targets)), arrays, targets)
+    order = {path: at for at, path in enumerate(arrays.by_path)}
     pairs = directed(found.pairs, layouts_of_module(source), order)
-    writer = RowWriter(arrays, targets.is_dotted)
+    pairs = [with_doubts_of_quantities(pair, parts.magnitudes) for pair in pairs]
+    writer = RowWriter(arrays, targets.is_dotted, parts.magnitudes)
     rows = [writer.row(pair) for pair in pairs]
     certain = [at for at, row in enumerate(rows) if not row.doubts]
     wrong = wrong_rows([pairs[at] for at in certain], [rows[at] for at in certain], arrays, like)
@@ -64,11 +71,38 @@ def _suggested(source: PyTree, arrays: NamedArrays, targets: NamedArrays, like: 
     for group in found.undecided:
         first = next(iter(group[0].source.members.values()))
         places.append((order[first.path], writer.undecided(group)))
+    counters, unused = _counters([*found.unused, *parts.helpers])
     return Suggestion(
-        tuple(row for _, row in sorted(places, key=_place)),
-        tuple(array.name for array in found.unused),
+        (*(row for _, row in sorted(places, key=_place)), *counters),
+        tuple(array.name for array in unused),
         tuple(array.name for array in found.missing),
     )
+
+
+def _with_tied_names(found: Matched, arrays: NamedArrays, targets: NamedArrays) -> Matched:
+    """Match what is left over also with the other names of tied arrays, which need no row of their own where nothing fits."""
+    tied_sources, tied_targets = tied_arrays(arrays), tied_arrays(targets)
+    if not tied_sources and not tied_targets:
+        return found
+    more = matched([*found.unused, *tied_sources], [*found.missing, *tied_targets])
+    filled = {member.path for pair in more.pairs for family in pair.targets for member in family.members.values()}
+    taken = {member.path for pair in more.pairs for member in pair.source.members.values()}
+    return Matched(
+        (*found.pairs, *more.pairs),
+        found.undecided,
+        tuple(array for array in found.unused if array.path not in taken),
+        tuple(array for array in found.missing if array.path not in filled),
+    )
+
+
+def _counters(unused: Sequence[NamedArray]) -> tuple[list[SuggestedRow], list[NamedArray]]:
+    """A row for PyTorch's counters of batches, as `layer_table` has it, and what else is not used."""
+    others = [array for array in unused if last_segment(array.path) != _COUNTER]
+    if len(others) == len(unused):
+        return [], others
+    dotted = any("." in array.name for array in unused)
+    pattern = f"**.{_COUNTER}" if dotted else f"**/{_COUNTER}"
+    return [SuggestedRow((pattern,), (), Fill(0, "int64"), "name")], others
 
 
 def _place(placed: tuple[int, SuggestedRow]) -> int:

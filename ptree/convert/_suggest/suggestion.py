@@ -29,7 +29,8 @@ class SuggestedRow:
     """Why the row is not certain; empty where it is."""
     alternatives: tuple[SuggestedRow, ...] = ()
     """Other rows that fit as well, most alike first."""
-    says_operation: bool = True
+    is_explicit: bool = True
+    """Whether the row names its operation; `as_is` is what a row without one does."""
 
     __module__ = "ptree.convert"
 
@@ -37,7 +38,7 @@ class SuggestedRow:
     def entry(self) -> tuple[Source, Target]:
         """The row as `Table` takes it: `convert.Table([row.entry, ...])`."""
         left = self.sources[0] if len(self.sources) == 1 else self.sources
-        right = (*self.targets, self.operation) if self.says_operation else self.targets
+        right = (*self.targets, self.operation) if self.is_explicit else self.targets
         return left, right[0] if len(right) == 1 else right
 
 
@@ -96,4 +97,4 @@ def _lines_of(row: SuggestedRow, width: int) -> list[str]:
 
 
 def _code_of(row: SuggestedRow, width: int) -> list[str]:
-    return row_code(row.sources, row.targets, row.operation if row.says_operation else None, width)
+    return row_code(row.sources, row.targets, row.operation if row.is_explicit else None, width)

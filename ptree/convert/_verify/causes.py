@@ -14,7 +14,8 @@ _Function = Callable[[np.ndarray], np.ndarray]
 _EPSILONS = (1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 _MOST_ROWS = 4096
 _MOST_NUMBERS = 1 << 22
-_BY_CHANCE = 1e-3
+_ORTHOGONAL = 1e-3
+_LOG_LEAST_CHANCE = np.log(1e-4)
 
 
 def cause(inputs: Sequence[np.ndarray], source: np.ndarray, ours: np.ndarray, tolerance: float) -> str:
@@ -101,13 +102,26 @@ def _transposed_kernel(x: np.ndarray, source: np.ndarray, ours: np.ndarray, tole
         product = np.abs((rows * error).sum(1))
         lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(error, axis=1)
         rounding = np.linalg.norm(rows, axis=1) * tolerance
+        bound = _ORTHOGONAL * lengths + rounding
         has_error = lengths > rounding
-        if np.count_nonzero(has_error) >= 3 and np.all(product <= _BY_CHANCE * lengths + rounding):
+        if np.count_nonzero(has_error) < 3 or np.any(product > bound):
+            continue
+        if _log_chance(bound[has_error], lengths[has_error], size) < _LOG_LEAST_CHANCE:
             return (
                 f"a square kernel of {size}x{size} is transposed on one side, or a rotation goes the other way: the error is"
                 " orthogonal to the input everywhere"
             )
     return ""
+
+
+def _log_chance(bound: np.ndarray, lengths: np.ndarray, size: int) -> float:
+    """The logarithm of the probability that products of vectors in random directions are all below their bounds.
+
+    The cosine of two random directions has the standard deviation 1 / sqrt(size). An error of the order of the tolerance is
+    below its bound in every direction, and proves nothing.
+    """
+    deviations = bound / lengths * np.sqrt(size)
+    return float(np.log(np.minimum(1.0, np.sqrt(2 / np.pi) * deviations)).sum())
 
 
 # -------------------------------------------------------------------------------- epsilons

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +12,7 @@ from ..._words import short_dtype
 _FACTOR = 256
 _FACTOR_OF_SHORT = 4
 _SHORT = 1e-5  # epsilons of a format from float16 on are larger
+_MOST_OF_USUAL = 0.1
 
 Number = float | int | complex | bool
 
@@ -47,6 +48,9 @@ class Comparison:
     """How many numbers differ by more than the tolerance, those that are NaN or infinite on one side too."""
     nonfinite: int = 0
     nonfinite_ours: int = 0
+    unseen: int = 0
+    """How many numbers differ by more than a tenth of a usual number of the source and still agree, as the default tolerance
+    is that of the largest number."""
     problem: str = ""
     """Why the numbers could not be compared, or what else is wrong."""
     hints: tuple[str, ...] = ()
@@ -130,7 +134,7 @@ def compare(
     Returns:
         The comparison, and both arrays in double precision with zeros where either is not finite.
     """
-    facts = {
+    described = {
         "name": base.name,
         "name_ours": base.name_ours,
         "batch": base.batch,
@@ -148,10 +152,28 @@ def compare(
         allowed = 0.0 if tolerance is None else allowed
     a, b = as_double(source), as_double(ours)
     if source.shape != ours.shape:
-        return Comparison(**facts, tolerance=allowed, problem="other shape"), a, b
+        return Comparison(**described, tolerance=allowed, problem="other shape"), a, b
     if kind != kind_ours:
-        return Comparison(**facts, tolerance=allowed, problem=f"{kind} in the source, {kind_ours} in ours"), a, b
-    return _measured(facts, source, ours, a, b, allowed)
+        return Comparison(**described, tolerance=allowed, problem=f"{kind} in the source, {kind_ours} in ours"), a, b
+    measured, a, b = _measured(described, source, ours, a, b, allowed)
+    if tolerance is None and kind == "floats" and measured.ok:
+        measured = replace(measured, unseen=_unseen(a, b, max(_eps(source.dtype), _eps(ours.dtype))))
+    return measured, a, b
+
+
+def _unseen(a: np.ndarray, b: np.ndarray, eps: float) -> int:
+    """How many numbers differ by more than a tenth of the median of the source, whose zeros do not count.
+
+    Large numbers of 8-bit formats differ by as much when they are rounded: by up to eps times their size.
+    """
+    sizes = np.abs(a)
+    sizes = sizes[sizes > 0]
+    if not sizes.size:
+        return 0
+    middle = (sizes.size - 1) // 2  # of two numbers the smaller
+    usual = np.partition(sizes, middle)[middle]
+    rounding = eps * np.maximum(np.abs(a), np.abs(b))
+    return int(np.count_nonzero(np.abs(b - a) > np.maximum(_MOST_OF_USUAL * usual, rounding)))
 
 
 def _count_nonfinite(array: np.ndarray) -> int:
@@ -159,7 +181,7 @@ def _count_nonfinite(array: np.ndarray) -> int:
 
 
 def _measured(
-    facts: dict, source: np.ndarray, ours: np.ndarray, a: np.ndarray, b: np.ndarray, allowed: float
+    described: dict, source: np.ndarray, ours: np.ndarray, a: np.ndarray, b: np.ndarray, allowed: float
 ) -> tuple[Comparison, np.ndarray, np.ndarray]:
     finite = np.isfinite(a) & np.isfinite(b)
     same_nonfinite = ~finite & ((a == b) | (np.isnan(a) & np.isnan(b)))
@@ -174,7 +196,9 @@ def _measured(
     if one_sided.any():
         at = tuple(int(axis) for axis in np.argwhere(one_sided)[0])
         shown = f"{source[at]} in the source and {ours[at]} in ours"
-        problem = f"{np.count_nonzero(one_sided)} of {a.size} are NaN or infinite on one side, first at {at}: {shown}"
+        count = int(np.count_nonzero(one_sided))
+        verb = "is" if count == 1 else "are"
+        problem = f"{count} of {a.size} {verb} NaN or infinite on one side, first at {at}: {shown}"
     elif a.size and not finite.any():
         problem = "NaN or infinite everywhere on both sides, so nothing is proven"
     elif error.size:
@@ -182,7 +206,7 @@ def _measured(
     largest = float(error.max()) if error.size else 0.0
     size = _largest(a)
     comparison = Comparison(
-        **facts,
+        **described,
         tolerance=allowed,
         absolute=largest,
         relative=largest / size if size else (np.inf if largest else 0.0),

@@ -29,10 +29,11 @@ def verification_text(verification: VerificationData, width: int, most: int | No
         lines += _wrapped(_failure(failure, verification.batches), width)
     lines += _unmatched(verification, width)
     lines += _nonfinite_on_both(verification.worst, width)
+    lines += _loose_tolerances(verification.rows, width)
     if verification.first is not None:
         lines += _first_difference(verification, verification.first, width)
     if verification.checklist:
-        lines += ["", *_wrapped("What is no weight, and may differ:", width)]
+        lines += ["", *_wrapped("Other causes than weights:", width)]
         for item in verification.checklist:
             lines += _wrapped(item, width, first="- ", rest="  ")
     return "\n".join(lines)
@@ -170,8 +171,25 @@ def _nonfinite_on_both(rows: Sequence[Comparison], width: int) -> list[str]:
     lines: list[str] = []
     for row in rows:
         if row.ok and row.nonfinite:
-            text = f"! {quoted(row.name)}: {row.nonfinite:,} are NaN or infinite on both sides, and prove nothing"
+            verbs = ("is", "proves") if row.nonfinite == 1 else ("are", "prove")
+            text = f"! {quoted(row.name)}: {row.nonfinite:,} {verbs[0]} NaN or infinite on both sides, and {verbs[1]} nothing"
             lines += _wrapped(text, width)
+    return lines
+
+
+def _loose_tolerances(rows: Sequence[Comparison], width: int) -> list[str]:
+    """Say where the default tolerance, that of the largest number, lets numbers of usual size differ."""
+    worst: dict[str, Comparison] = {}
+    for row in rows:
+        if row.unseen and (row.name not in worst or row.unseen > worst[row.name].unseen):
+            worst[row.name] = row
+    lines: list[str] = []
+    for row in worst.values():
+        text = (
+            f"! {quoted(row.name)}: {row.unseen:,} of {row.count:,} {'differs' if row.unseen == 1 else 'differ'} by more than a tenth of the"
+            f" median, within the tolerance of {_number(row.tolerance)}, which is for the largest number; tolerance= sets a smaller one"
+        )
+        lines += _wrapped(text, width)
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from .calls import Failure
@@ -22,8 +22,10 @@ class VerificationData:
     only_source: tuple[str, ...] = ()
     """Intermediate values that only the source gave; they were compared with nothing."""
     only_ours: tuple[str, ...] = ()
-    facts: tuple[str, ...] = field(default=())
-    """What was seen of the functions and of this process: modes of modules, precision of products."""
+    modes: tuple[str, ...] = ()
+    """Which of the functions are modules in training mode."""
+    precision: str = ""
+    """The precision of products in this process."""
 
     @property
     def ok(self) -> bool:
@@ -36,8 +38,12 @@ class VerificationData:
 
     @property
     def checklist(self) -> tuple[str, ...]:
-        """What is no weight and may differ; empty where all agrees, and where a call failed and no value differs."""
-        return () if self.ok or self.first is None else (*self.facts, *CHECKLIST)
+        """What may differ besides the weights: of a call that raised only the modes of modules; empty where all agrees."""
+        if self.ok:
+            return ()
+        if all(row.ok for row in self.rows):
+            return self.modes
+        return (*self.modes, self.precision, *CHECKLIST)
 
     @cached_property
     def first(self) -> Comparison | None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..._errors import StructureError
+from ..._words import describe
 from .calls import Batch, Failure, batches_of, called
-from .checklist import facts
+from .checklist import modes_of_modules, precision_of_products
 from .comparison import Comparison, compare
 from .hints import hints
 from .pairing import Pairing, paired
@@ -45,7 +47,7 @@ def verify(
     ...     h = x * 2
     ...     y = h / np.sqrt(np.mean(h ** 2, -1, keepdims=True) + 1e-3)
     ...     return y, {"double": h, "norm": y}
-    >>> print(convert.verify(source, ours, x).text(80).split("What is no weight")[0].rstrip())
+    >>> print(convert.verify(source, ours, x).text(80).split("Other causes")[0].rstrip())
     not the same: 2 of 3 values differ
     value   shape  dtype    error  relative  cosine  allowed
     ...
@@ -53,8 +55,8 @@ def verify(
 
     Values are compared by name, in the order of the source: the intermediate ones first. The first that differs is
     described: another shape, another order, a factor, an offset, a few positions, an epsilon, the form of gelu, a square
-    kernel that is transposed. These are what the numbers suggest, not proofs. Where something differs, the checklist
-    of what is no weight comes last. Equal outputs prove nothing for inputs that leave parts of a model at zero: take real ones.
+    kernel that is transposed. These are what the numbers suggest, not proofs. Where something differs, a checklist
+    of causes besides the weights comes last. Equal outputs prove nothing for inputs that leave parts of a model at zero: take real ones.
 
     Args:
         f_source: a module of PyTorch, which is called without gradients on tensors where it lies and gives the outputs of the
@@ -63,15 +65,18 @@ def verify(
         inputs: an array; a tuple, the arguments of one call; a dict, its keyword arguments; or a list of several of
             these. Each function gets its own copy.
         tolerance: the largest absolute error; by default 256 eps of the coarser dtype (4 eps of 16 bits and less) times the largest
-            absolute value of the source. Integers and bools are exact by default.
+            absolute value of the source. Beside one large value that lets other numbers differ: then the report says how many
+            do. Integers and bools are exact by default.
         names: name in the source -> name in ours, for those that differ; in the order of computation.
 
     Returns:
         A verification: true where all agrees, `rows` are its numbers, `text(width)` a report, and `check()` raises in tests.
 
     Raises:
-        StructureError: no inputs, or `names` that are in none of the two. What the functions raise is part of the report.
+        StructureError: no inputs, a tolerance that is no number of at least 0, or `names` that are in none of the two. What
+            the functions raise is part of the report.
     """
+    tolerance = _checked_tolerance(tolerance)
     batches = batches_of(inputs)
     names = names or {}
     failures: list[Failure] = []
@@ -85,7 +90,33 @@ def verify(
             pairing = paired(source, ours, names)
             rows += _compared(_Run(number, batch, source, ours), pairing, tolerance)
             unmatched = (pairing.only_source, pairing.only_ours)
-    return Verification(tuple(rows), tuple(failures), len(batches), *unmatched, facts(f_source, f_ours))
+    modes = modes_of_modules(f_source, f_ours)
+    return Verification(
+        tuple(rows), tuple(failures), len(batches), *unmatched, modes=modes, precision=precision_of_products()
+    )
+
+
+def _checked_tolerance(tolerance: float | None) -> float | None:
+    if tolerance is None:
+        return None
+    number = _float_of(tolerance)
+    # no error is larger than NaN or infinity: all would agree
+    if 0 <= number < np.inf:
+        return number
+    raise StructureError(
+        f"verify(..., tolerance={describe(tolerance)}): expected the largest absolute error that is allowed, a finite number"
+        " of at least 0, or None for that of the dtype"
+    )
+
+
+def _float_of(number: float) -> float:
+    """A number, also one of NumPy or JAX, as a float; NaN for what is no number."""
+    if isinstance(number, (bool, str, bytes)):
+        return np.nan
+    try:
+        return float(number)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 @dataclass(frozen=True)
