@@ -10,7 +10,7 @@ from ..._edit import get, paths
 from ..._paths import STACKED, escape, join
 from ..._tree import Tree, aliases
 from ..._words import quoted
-from ...nn import Layer, Repeat
+from ...nn import Dense, Layer, Repeat
 from ...nn._layer import layers_in
 from .._table.names import NamePattern
 from .._table.row import Row
@@ -68,6 +68,13 @@ class Walk:
         is_again = all(leaf.is_alias for leaf in visit.leaves.values())
         if is_again and not self.framework.names_shared_twice:
             return
+        refusal = self._refusal(visit)
+        if refusal is not None:
+            yield (
+                f"{_described(visit)} in {self.framework.title}: {refusal}. Give its rows in own={{...}}, with"
+                " `flatten_order` where features have another order there"
+            )
+            return
         try:
             found = self._rows_by_rule(visit)
         except NoEqualError as error:
@@ -92,7 +99,7 @@ class Walk:
         shapes = {path: leaf.shape for path, leaf in visit.leaves.items()}
         place = Place(
             visit.layer, shapes, visit.module, self._named_parts(visit),
-            self.flow.input_shapes.get(id(visit.layer)), self._flattened(visit.layer), form,
+            self.flow.input_shapes.get(visit.path), self._flattened(visit.path), form,
         )  # fmt: skip
         return rule(place)
 
@@ -105,8 +112,16 @@ class Walk:
                 named[part] = module
         return named
 
-    def _flattened(self, layer: Layer) -> Shape | None:
-        return self.flow.flattened.get(id(layer)) if self.framework.has_channels_first else None
+    def _flattened(self, path: str) -> Shape | None:
+        return self.flow.order.sizes_at(path) if self.framework.has_channels_first else None
+
+    def _refusal(self, visit: _Visit) -> str | None:
+        """Why the rows of a layer are not known, where `own` does not give those that depend on the order of features."""
+        if not self.framework.has_channels_first:
+            return None
+        if isinstance(visit.layer, Dense) and self._is_covered(join(visit.path, "kernel")):
+            return None
+        return self.flow.order.refusal_at(visit.path)
 
     def _written(self, visit: _Visit, row: LayerRow) -> Iterator[Row | str]:
         """The row with whole names and paths, unless other rows give what it gives."""
