@@ -103,11 +103,13 @@ def axes_of(position: int, size: int) -> Axes:
 
 
 def has_channels_in_one_axis(layout: ChannelsFirst) -> bool:
-    """Whether the last axis holds the channels alone, and no other axis is flattened."""
+    """Whether the axes are (batch, space..., channels), none of them flattened or transposed."""
+    if any(len(axes) > 1 for axes in layout.axes):
+        return False
     *others, last = layout.axes
-    is_flattened = any(len(axes) > 1 for axes in layout.axes)
-    channels_elsewhere = any(axis.position == CHANNELS for axes in others for axis in axes)
-    return not is_flattened and not channels_elsewhere and all(axis.position == CHANNELS for axis in last)
+    positions = [axis.position for axes in others for axis in axes]
+    is_in_order = positions == sorted({*positions}) and CHANNELS not in positions
+    return is_in_order and all(axis.position == CHANNELS for axis in last)
 
 
 def flattened_sizes(layout: Layout, count: int = 1) -> Shape | None:

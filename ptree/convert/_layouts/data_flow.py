@@ -74,7 +74,7 @@ class DataFlow:
         """Call a layer at a path; `repetition` has the number in each Repeat around it."""
         self._note_input(path, x)
         before = self._layout_of(x)
-        if type(layer) is nn.Repeat:
+        if isinstance(layer, nn.Repeat):
             return self._repeated(path, layer, params, x, repetition)
         if isinstance(layer, Container):
             outputs: list[PyTree] = []

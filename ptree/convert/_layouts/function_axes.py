@@ -129,8 +129,15 @@ def _broadcast(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value
 
 
 def _resized(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value:
-    """A slice or a padding: axes of another size, where these are single ones."""
+    """Axes of another size, where these are single ones."""
     return _with_sizes(equation.invars[0].aval.shape, equation.outvars[0].aval.shape, inputs[0])
+
+
+def _padded(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value:
+    """A padding, which may also shift an axis and leave its size."""
+    sides = equation.params["padding_config"]
+    is_shifted = any(len(axes) > 1 and any(side) for axes, side in zip(inputs[0], sides, strict=True))
+    return None if is_shifted else _resized(equation, inputs)
 
 
 def _cut(equation: JaxprEqn, axes: tuple[Axes, ...]) -> list[_Value]:
@@ -169,6 +176,6 @@ _RULES: dict[str, Callable[[JaxprEqn, Sequence[tuple[Axes, ...]]], _Value]] = {
     "squeeze": _squeezed,
     "broadcast_in_dim": _broadcast,
     "slice": _resized,
-    "pad": _resized,
+    "pad": _padded,
     "concatenate": _concatenated,
 }
