@@ -216,6 +216,27 @@ def test_who_transposes_by_hand_gets_no_other_order(steps):
     assert "'d.weight' -> 'd/kernel', linear" in list(table)
 
 
+@pytest.mark.parametrize("layer", [nn.Dense(3), nn.LSTM(4), nn.Conv(4, (1,)), nn.MultiHeadAttention(1)])
+def test_flattened_features_as_places_are_refused(layer):
+    net = nn.Sequential(one(), nn.Flatten(), lambda x: x[:, :, None], layer, nn.Flatten(), nn.Dense(3))
+    refused(net, "'3', .* in PyTorch: .*channels are flattened into an axis of places")
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool(2), nn.GroupNorm(2, use_scale=False, use_bias=False)])
+def test_after_layers_without_parameters_that_mix_flattened_features_the_order_is_not_known(layer):
+    as_places = lambda x: x[:, :, None] if isinstance(layer, nn.MaxPool) else x
+    net = nn.Sequential(one(), nn.Flatten(), as_places, layer, nn.Flatten(), nn.Dense(3))
+    refused(net, r"'5', Dense in PyTorch: .*'3', \w+, (goes over|has groups of) flattened features")
+
+
+@pytest.mark.parametrize("norm", ["LayerNorm", "RMSNorm"])
+def test_norms_of_flattened_features_beside_another_axis_keep_the_order(norm):
+    net = nn.Sequential(one(), nn.Flatten(), lambda x: x[:, None], getattr(nn, norm)(epsilon=1e-5), nn.Dense((2, 3)))
+    by_path = {"0": T.Conv2d(4, 4, 1), "3": getattr(T, norm)(64, eps=1e-5), "4": T.Linear(64, 6)}
+    T.init.normal_(by_path["3"].weight)
+    check(net, by_path, lambda m, x: m("4")(m("3")(m("0")(x).flatten(1)[:, None])).unflatten(-1, (2, 3)))
+
+
 def test_another_transpose_is_refused():
     net = nn.Sequential(one(), lambda x: x.transpose(0, 2, 1, 3), nn.Flatten(), nn.Dense(3))
     refused(net, "'3', Dense in PyTorch: .*the axes were transposed before they were flattened")

@@ -102,14 +102,24 @@ def axes_of(position: int, size: int) -> Axes:
     return (Axis(position, size),) if size != 1 else ()
 
 
+def is_mixed(axes: Axes) -> bool:
+    """Whether an axis was flattened from others than axes of space in their order."""
+    positions = [axis.position for axis in axes]
+    is_of_space = positions == sorted({*positions}) and positions[:1] >= [SPACE]
+    return len(axes) > 1 and not is_of_space
+
+
+def has_mixed_axes(layout: Layout) -> bool:
+    return isinstance(layout, ChannelsFirst) and any(map(is_mixed, layout.axes))
+
+
 def has_channels_in_one_axis(layout: ChannelsFirst) -> bool:
-    """Whether the axes are (batch, space..., channels), none of them flattened or transposed."""
-    if any(len(axes) > 1 for axes in layout.axes):
-        return False
+    """Whether the axes are (batch, space..., channels), none of them flattened with the channels, or transposed."""
     *others, last = layout.axes
     positions = [axis.position for axes in others for axis in axes]
     is_in_order = positions == sorted({*positions}) and CHANNELS not in positions
-    return is_in_order and all(axis.position == CHANNELS for axis in last)
+    is_mixed_anywhere = any(map(is_mixed, layout.axes))
+    return is_in_order and not is_mixed_anywhere and all(axis.position == CHANNELS for axis in last)
 
 
 def flattened_sizes(layout: Layout, count: int = 1) -> Shape | None:
@@ -120,27 +130,23 @@ def flattened_sizes(layout: Layout, count: int = 1) -> Shape | None:
     """
     if isinstance(layout, Unknown):
         raise UnknownOrderError(layout.reason)
-    if isinstance(layout, ChannelsLast):
+    if isinstance(layout, ChannelsLast) or follows_input(layout):
         return None
     split = len(layout.axes) - count
-    read = [axis for axes in layout.axes[split:] for axis in axes]
-    others = [axis for axes in layout.axes[:split] for axis in axes]
-    if len(read) < 2:
-        return None
-    positions = [axis.position for axis in read]
-    is_ascending = positions == sorted({*positions})
-    if is_ascending and positions[0] >= SPACE:  # places flattened alone
-        return None
-    if follows_input(layout):
+    if any(map(is_mixed, layout.axes[:split])):
+        raise UnknownOrderError("channels are flattened into an axis of places")
+    read = tuple(axis for axes in layout.axes[split:] for axis in axes)
+    if not is_mixed(read):
         return None
     if not layout.is_certain:
         raise UnknownOrderError(layout.doubt)
-    if positions[0] < CHANNELS or any(axis.position != BATCH for axis in others):
+    others = [axis for axes in layout.axes[:split] for axis in axes]
+    positions = [axis.position for axis in read]
+    if min(positions) < CHANNELS or any(axis.position != BATCH for axis in others):
         raise UnknownOrderError("some axes are flattened together, and others are not")
-    if is_ascending:  # transposed by hand before they were flattened
+    if positions == sorted(positions):  # transposed by hand before they were flattened
         return None
-    is_channels_last = positions == [*sorted({*positions[:-1]}), CHANNELS]
-    if not is_channels_last or count > 1:
+    if positions != [*sorted(positions[:-1]), CHANNELS] or count > 1:
         raise UnknownOrderError("the axes were transposed before they were flattened")
     return tuple(axis.size for axis in read)
 

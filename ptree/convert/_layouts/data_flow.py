@@ -31,6 +31,7 @@ from .axis_order import (
     flattened_sizes,
     follows_input,
     has_channels_in_one_axis,
+    has_mixed_axes,
     of_input,
 )
 from .feature_order import FeatureOrder, is_at_or_below
@@ -133,7 +134,7 @@ class DataFlow:
         reason = f"{_named(path, layer)}, adds up or combines branches with features in different orders"
         function = layer.combine if isinstance(layer, nn.Parallel) and layer.combine is not None else _sum
         layout = _after_function(function, branches, layouts, y, reason)
-        if isinstance(layout, Unknown) and any(_is_flattened(layout) for layout in layouts):
+        if isinstance(layout, Unknown) and any(map(has_mixed_axes, layouts)):
             self.order.refuse(path, layout.reason)
         return layout
 
@@ -201,8 +202,10 @@ def _after(path: str, layer: Layer, params: Params, x: PyTree, y: PyTree, before
         return before
     if kind is nn.Flatten:
         return _after_flatten(before, after)
-    if kind in _NORMS_OF_CHANNELS or kind in _POOLS:
-        return _after_channels(named, kind, before, after)
+    if kind in _POOLS:
+        return _after_channels(named, before, after)
+    if kind in _NORMS_OF_CHANNELS:
+        return _after_norm_of_channels(named, layer, before, after)
     if kind in _NORMS_OF_LAST_AXIS:
         return _after_last_axis(named, layer, before, after)
     return _after_own(named, layer, before, after)
@@ -215,12 +218,21 @@ def _after_flatten(before: Layout, after: Shape) -> Layout:
     return replace(before, axes=(batch, tuple(axis for axes in features for axis in axes))[: len(after)])
 
 
-def _after_channels(named: str, kind: type[Layer], before: Layout, after: Shape) -> Layout:
-    """The layout after a pool, or a norm of each channel, which other frameworks have over channels that come first."""
+def _after_norm_of_channels(named: str, layer: Layer, before: Layout, after: Shape) -> Layout:
+    """The layout after a norm of each channel, or of groups of them, which other frameworks have over channels that come first."""
+    if isinstance(layer, nn.GroupNorm) and layer.groups > 1 and has_mixed_axes(before):
+        return Unknown(f"{named}, has groups of flattened features")
+    if len(after) == 2 or has_mixed_axes(before):
+        return before
+    return _after_channels(named, before, after)
+
+
+def _after_channels(named: str, before: Layout, after: Shape) -> Layout:
+    """The layout after a layer with channels first there."""
     if isinstance(before, Unknown):
         return before
-    if len(after) == 2:  # a norm of vectors
-        return before
+    if has_mixed_axes(before):
+        return Unknown(f"{named}, goes over flattened features")
     if isinstance(before, ChannelsFirst) and has_channels_in_one_axis(before):
         return channels_first(after)
     # after a sequence, which is turned there before and perhaps after it
@@ -229,7 +241,7 @@ def _after_channels(named: str, kind: type[Layer], before: Layout, after: Shape)
 
 def _after_last_axis(named: str, layer: Layer, before: Layout, after: Shape) -> Layout:
     """The layout after a norm over the last axis, which other frameworks have last too."""
-    if not isinstance(before, ChannelsFirst) or len(after) == 2 or _is_over_axes(layer):
+    if not isinstance(before, ChannelsFirst) or len(after) == 2 or has_mixed_axes(before) or _is_over_axes(layer):
         return before
     if before.is_input:
         return ChannelsLast()
@@ -291,10 +303,6 @@ def _sum(first: jax.Array, *others: jax.Array) -> jax.Array:
 
 def _is_sum(layer: Layer) -> bool:
     return not isinstance(layer, nn.Parallel) or layer.combine is None
-
-
-def _is_flattened(layout: Layout) -> bool:
-    return isinstance(layout, ChannelsFirst) and any(len(axes) > 1 for axes in layout.axes)
 
 
 def _is_over_axes(layer: Layer) -> bool:

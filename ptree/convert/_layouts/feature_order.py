@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from .framework import Shape
+
+_Note = TypeVar("_Note")
 
 
 class FeatureOrder:
@@ -42,10 +47,13 @@ class FeatureOrder:
 
     def copy(self, path: str, other: str) -> None:
         """Note for a layer and those inside what is noted for another one."""
-        for notes in (self._sizes, self._refused):
-            for inside in [*notes]:
-                if is_at_or_below(inside, path):
-                    notes.setdefault(other + inside.removeprefix(path), notes[inside])
+        self._sizes.update(_copied(self._sizes, path, other))
+        self._refused.update(_copied(self._refused, path, other))
+
+
+def _copied(notes: Mapping[str, _Note], path: str, other: str) -> dict[str, _Note]:
+    """The notes of a layer and those inside, for another path."""
+    return {other + inside.removeprefix(path): note for inside, note in notes.items() if is_at_or_below(inside, path)}
 
 
 def is_at_or_below(path: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from ..._tree import PyTree
 from .axis_order import FIXED, UNIFORM, Axes, axes_of, joined_axes, reshaped
+from .framework import Shape
 
 _Value: TypeAlias = "tuple[Axes, ...] | None"
 """For each axis of an array, what it is made of; None for an array that cannot be followed."""
@@ -130,7 +131,7 @@ def _broadcast(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value
 
 def _resized(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value:
     """Axes of another size, where these are single ones."""
-    return _with_sizes(equation.invars[0].aval.shape, equation.outvars[0].aval.shape, inputs[0])
+    return _with_sizes(_shape(equation.invars[0]), _shape(equation.outvars[0]), inputs[0])
 
 
 def _padded(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value:
@@ -142,11 +143,16 @@ def _padded(equation: JaxprEqn, inputs: Sequence[tuple[Axes, ...]]) -> _Value:
 
 def _cut(equation: JaxprEqn, axes: tuple[Axes, ...]) -> list[_Value]:
     """The axes of the pieces that `split` gives."""
-    before = equation.invars[0].aval.shape
-    return [_with_sizes(before, piece.aval.shape, axes) for piece in equation.outvars]
+    before = _shape(equation.invars[0])
+    return [_with_sizes(before, _shape(piece), axes) for piece in equation.outvars]
 
 
-def _with_sizes(before: Sequence[int], after: Sequence[int], axes: tuple[Axes, ...]) -> _Value:
+def _shape(variable: Var | Literal) -> Shape:
+    about: Any = variable.aval  # an array in all steps that are followed
+    return about.shape
+
+
+def _with_sizes(before: Shape, after: Shape, axes: tuple[Axes, ...]) -> _Value:
     result: list[Axes] = []
     for old, new, parts in zip(before, after, axes, strict=True):
         if old == new:
