@@ -300,6 +300,14 @@ def test_an_image_that_is_flattened_at_once_may_have_its_channels_first_or_last(
         assert any("flatten_order" in row for row in convert.layer_table(net, X))
 
 
+def test_a_sequence_that_is_flattened_beside_a_convolution_is_refused():
+    convolved = nn.Sequential(nn.Conv(4, (1,)), lambda x: x.mean(1), nn.Dense(3))
+    net = nn.Parallel({"a": convolved, "b": nn.Sequential(nn.Flatten(), nn.Dense(3))})
+    refused(
+        net, "'b/1', Dense in PyTorch: the input is flattened, and another layer has its channels first there", STEPS
+    )
+
+
 def test_means_and_softmax_over_space_leave_the_channels():
     pooled = lambda x: jax.nn.relu(x).mean((1, 2))
     by_path = {"0": T.Conv2d(4, 4, 1), "2": T.Linear(4, 3)}

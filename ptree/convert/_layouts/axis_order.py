@@ -104,9 +104,10 @@ def axes_of(position: int, size: int) -> Axes:
 
 def is_mixed(axes: Axes) -> bool:
     """Whether an axis was flattened from others than axes of space in their order."""
+    if len(axes) < 2:
+        return False
     positions = [axis.position for axis in axes]
-    is_of_space = positions == sorted({*positions}) and positions[:1] >= [SPACE]
-    return len(axes) > 1 and not is_of_space
+    return positions != sorted({*positions}) or positions[0] < SPACE
 
 
 def has_mixed_axes(layout: Layout) -> bool:
