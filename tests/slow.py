@@ -159,6 +159,7 @@ SLOW = {
     "test_qk_norm_is_that_of_flax_and_shares_nothing_between_queries_and_keys",
     "test_random_stacks_agree_with_pytorch",
     "test_rules_for_one_layer_hold_inside_of_jit_and_under_a_mesh_of_the_context",
+    "test_the_axes_of_transposed_and_reshaped_arrays_are_those_of_their_positions",
     "test_two_processes_read_their_own_parts_and_write_one_checkpoint",
     "test_what_is_drawn_in_float32_never_changes",
     "test_what_was_compiled_of_a_function_goes_with_the_function",

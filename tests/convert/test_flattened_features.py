@@ -1,5 +1,6 @@
 """Features that are read flattened, beside PyTorch modules with channels first: equal outputs, or a refusal that names the layer."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,8 @@ from layouts import agrees, draws
 
 import ptree as pt
 from ptree import convert, nn
+from ptree.convert._layouts.axis_order import axes_of
+from ptree.convert._layouts.function_axes import axes_after
 
 torch = pytest.importorskip("torch")
 T = torch.nn
@@ -454,3 +457,39 @@ def test_random_stacks_agree_with_pytorch(steps, flat_steps, seed):
     params = table.apply(module.state_dict(), like=net.spec(x))
     output = jax.jit(partial(net))(params, x)
     np.testing.assert_allclose(output, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_the_axes_of_transposed_and_reshaped_arrays_are_those_of_their_positions(data):
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4).map(tuple))
+    steps = data.draw(st.lists(st.sampled_from(["transpose", "merge", "insert", "reduce", "elementwise"]), max_size=5))
+    draws_of_steps = [data.draw(st.integers(0, 99)) for _ in steps]
+
+    def function(x):
+        for step, number in zip(steps, draws_of_steps, strict=True):
+            at = number % max(x.ndim - 1, 1)
+            if step == "transpose":
+                x = jnp.swapaxes(x, at, (at + 1) % x.ndim) if x.ndim else x
+            elif step == "merge" and x.ndim > 1:
+                x = x.reshape(*x.shape[:at], x.shape[at] * x.shape[at + 1], *x.shape[at + 2 :])
+            elif step == "insert":
+                x = jnp.expand_dims(x, at)
+            elif step == "reduce" and x.ndim > 1 and x.shape[at] == 1:
+                x = x.max(at)
+            elif step == "elementwise":
+                x = jnp.where(x > 3, x, x * 1)
+        return x
+
+    positions = jnp.arange(math.prod(shape)).reshape(shape)
+    axes = tuple(axes_of(at, size) for at, size in enumerate(shape))
+    found = axes_after(function, [positions], [axes])
+    assert found is not None
+    order = [axis.position for parts in found for axis in parts]
+    size_1 = [at for at, size in enumerate(shape) if size == 1]
+    expected = positions.squeeze(tuple(size_1))
+    kept = [at for at in range(len(shape)) if at not in size_1]
+    expected = expected.transpose([kept.index(position) for position in order])
+    got = function(positions)
+    assert [math.prod(axis.size for axis in parts) for parts in found] == [*got.shape]
+    np.testing.assert_array_equal(got, expected.reshape(got.shape))

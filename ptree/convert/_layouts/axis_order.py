@@ -1,4 +1,4 @@
-"""Layout: how the axes of a value lie beside those in a framework with channels first, and in which order features are flattened."""
+"""Layout: which axes a value has here, and in which order a framework with channels first has them and flattens them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ChannelsFirst:
     """Why the other framework may have these axes in the same order as here; empty where the order is known."""
     is_certain: bool = True
     is_input: bool = False
-    """Whether the value is the model's input or a function of it, so that the first layer decides what comes first there."""
+    """Whether the value is the model's input, or a function of it; the first layer then decides where the channels are there."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def doubtful(shape: Shape, reason: str) -> Layout:
 
 
 def of_input(shape: Shape, doubt: str) -> Layout:
-    """The layout of an input: images may have their channels first or last in the other framework, sequences have them last.
+    """The layout of an input: an image has its channels first or last in the other framework, a sequence has them last.
 
-    A layer of channels tells that those of a sequence are first there after all.
+    A convolution, a pool or a norm of channels that reads the input decides that it has them first.
     """
     layout = doubtful(shape, doubt if len(shape) > 3 else "")
     return replace(layout, is_input=True) if isinstance(layout, ChannelsFirst) else layout
@@ -90,7 +90,7 @@ def follows_input(layout: Layout) -> bool:
 
 
 def decided(layouts: Sequence[Layout]) -> list[Layout]:
-    """The layouts of values that are computed with together: inputs have their channels last, where all others have."""
+    """The layouts of values that one function takes: an input has its channels last if all others have."""
     others = [layout for layout in layouts if not (isinstance(layout, ChannelsFirst) and layout.is_input)]
     if others and all(isinstance(layout, ChannelsLast) for layout in others):
         return [ChannelsLast() for _ in layouts]

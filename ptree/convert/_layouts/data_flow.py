@@ -47,7 +47,7 @@ _READS_NO_FEATURES = (nn.Embedding, nn.Flatten, nn.Dropout, nn.Lambda, *POOLS)
 
 
 class DataFlow:
-    """The inputs of the layers inside a model, by path; layers that a layer of one's own calls are not seen."""
+    """The inputs of the layers inside a model, by path; layers that a layer of your own calls are not seen."""
 
     def __init__(self, net: Layer, spec: Tree, inputs: Sequence[PyTree]):
         self.input_shapes: dict[str, Shape] = {}
@@ -91,7 +91,7 @@ class DataFlow:
 
     def _call_of(self, path: str, repetition: tuple[int, ...], outer: Layout, outputs: list[PyTree]) -> CallPart:
         def call(name: str, layer: Layer, x: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
-            if id(x) not in self._layouts:  # computed by a container of one's own
+            if id(x) not in self._layouts:  # computed by a container of your own
                 self._keep(x, layout_after_unseen(path, outer))
             y = self._called(join(path, name), layer, params.get(name, Tree()), x, repetition)
             outputs.append(y)

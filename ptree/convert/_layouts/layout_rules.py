@@ -100,7 +100,7 @@ def _after_last_axis(named: str, layer: Layer, before: Layout, after: Shape) -> 
 
 
 def _after_own(named: str, layer: Layer, before: Layout, after: Shape) -> Layout:
-    """The layout after a layer of one's own."""
+    """The layout after a layer of your own."""
     reason = f"{named}, is a layer of your own"
     is_last = isinstance(before, ChannelsLast) or follows_input(before)
     if is_last and not isinstance(layer, Foreign) and not _holds_channels_first(layer):
