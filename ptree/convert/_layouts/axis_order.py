@@ -162,8 +162,16 @@ def reshaped(axes: Sequence[Axes], shape: Shape) -> tuple[Axes, ...] | None:
             parts.append(left.pop(0))
         if prod(axis.size for axis in parts) != size:
             return None
-        new.append(tuple(parts))
+        new.append(_with_repeats(parts))
     return None if left else tuple(new)
+
+
+def _with_repeats(parts: Sequence[Axis]) -> Axes:
+    """What an axis is made of; an axis that is repeated, as `jnp.repeat` and `jnp.tile` do, is a longer one."""
+    different = [axis for axis in parts if axis.position != UNIFORM]
+    if len(different) != 1:
+        return tuple(parts)
+    return (Axis(different[0].position, prod(axis.size for axis in parts)),)
 
 
 def joined_axes(first: Axes, second: Axes) -> Axes | None:

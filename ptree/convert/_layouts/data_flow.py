@@ -86,8 +86,16 @@ class DataFlow:
             return y
         y = layer(params, x)
         self._read(path, layer, x, before, repetition)
-        self._keep_output(y, layout_after(path, layer, params, x, y, before))
+        if type(layer) is nn.Lambda:
+            self._keep_output(y, self._after_function(path, layer, x, y))
+        else:
+            self._keep_output(y, layout_after(path, layer, params, x, y, before))
         return y
+
+    def _after_function(self, path: str, layer: nn.Lambda, x: PyTree, y: PyTree) -> Layout:
+        reason = f"{named_layer(path, layer)}, does not keep an order that can be followed"
+        layouts = [self._layouts.get(id(leaf), Unknown(reason)) for leaf in jax.tree.leaves(x)]
+        return layout_after_function(layer.function, [x], layouts, y, reason)
 
     def _call_of(self, path: str, repetition: tuple[int, ...], outer: Layout, outputs: list[PyTree]) -> CallPart:
         def call(name: str, layer: Layer, x: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from ..._tree import PyTree
 from .axis_order import FIXED, UNIFORM, Axes, axes_of, joined_axes, reshaped
@@ -24,7 +24,10 @@ _ELEMENTWISE = frozenset((
     "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
 ))  # fmt: skip
 _REDUCTIONS = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+_CALLS = {
+    "jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}  # fmt: skip
 """Primitives that call a function -> where they have it."""
 _OVER_SPACE = frozenset(("conv_general_dilated", "reduce_window", "reduce_window_max", "reduce_window_sum"))
 
@@ -45,9 +48,16 @@ def _primitives(jaxpr: Jaxpr) -> Iterator[str]:
     for equation in jaxpr.eqns:
         name = equation.primitive.name
         if name in _CALLS:
-            yield from _primitives(equation.params[_CALLS[name]].jaxpr)
+            called, _ = _called(equation)
+            yield from _primitives(called)
         else:
             yield name
+
+
+def _called(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[PyTree]]:
+    """The function that a step calls, and its constants."""
+    called = equation.params[_CALLS[equation.primitive.name]]
+    return (called.jaxpr, called.consts) if isinstance(called, ClosedJaxpr) else (called, ())
 
 
 def _outputs(jaxpr: Jaxpr, constants: Sequence[_Value], inputs: Sequence[_Value]) -> list[_Value]:
@@ -71,8 +81,8 @@ def _results(equation: JaxprEqn, inputs: Sequence[_Value]) -> Sequence[_Value]:
     unknown: list[_Value] = [None] * len(equation.outvars)
     name = equation.primitive.name
     if name in _CALLS:
-        called = equation.params[_CALLS[name]]
-        return _outputs(called.jaxpr, [_constant(value) for value in called.consts], inputs)
+        called, constants = _called(equation)
+        return _outputs(called, [_constant(value) for value in constants], inputs)
     if name == "iota":
         return [tuple(axes_of(FIXED, size) for size in equation.params["shape"])]
     followed = [value for value in inputs if value is not None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import jax
+
 from ... import nn
 from ..._tree import PyTree
 from ..._words import quoted
@@ -38,10 +40,6 @@ def layout_after(path: str, layer: Layer, params: Params, x: PyTree, y: PyTree, 
     """The layout of what a single layer returns."""
     kind, shape, after = type(layer), shape_of(x), shape_of(y)
     named = named_layer(path, layer)
-    if type(layer) is nn.Lambda:
-        return layout_after_function(
-            layer.function, [x], [before], y, f"{named}, does not keep an order that can be followed"
-        )
     if kind in CHANNELS_LAST:
         return ChannelsLast()
     if shape is None or after is None:
@@ -123,9 +121,12 @@ def layout_after_function(
     if all(isinstance(layout, ChannelsLast) for layout in layouts):
         return ChannelsLast()
     otherwise = ChannelsLast() if is_last else Unknown(reason)
-    if shape_of(y) is None or any(shape_of(value) is None for value in inputs):
+    arrays = jax.tree.leaves(inputs)
+    if shape_of(y) is None or len(arrays) != len(layouts):
         return otherwise
-    known = [_as_channels_first(layout, value, reason) for layout, value in zip(layouts, inputs, strict=True)]
+    known = [_as_channels_first(layout, value, reason) for layout, value in zip(layouts, arrays, strict=True)]
+    if any(isinstance(layout, ChannelsLast) for layout in layouts):
+        known = [_with_one_axis_of_places(layout, value) for layout, value in zip(known, arrays, strict=True)]
     axes = axes_after(function, inputs, [layout.axes for layout in known])
     if axes is None:
         return otherwise
@@ -142,6 +143,13 @@ def _as_channels_first(layout: Layout, value: PyTree, reason: str) -> ChannelsFi
     natural = channels_first(shape_of(value) or ())
     has_space = any(axis.position > CHANNELS for axes in natural.axes for axis in axes)
     return replace(natural, doubt=reason, is_certain=not has_space)
+
+
+def _with_one_axis_of_places(layout: ChannelsFirst, value: PyTree) -> ChannelsFirst:
+    """The layout with tokens as one axis, as sequences have them that were never images."""
+    if not has_channels_in_one_axis(layout):
+        return layout
+    return replace(layout, axes=channels_first(shape_of(value) or ()).axes)
 
 
 def layout_after_unseen(reason: str, before: Layout) -> Layout:
