@@ -212,3 +212,14 @@ def test_a_model_keeps_its_numbers_in_a_conversion_of_names_alone():
     x = draws(3, 4)
     model = model_of(L.Dense(4, name="0"), shape=(4,))
     converted(nn.Sequential(nn.Dense(4)), (x,), model, "keras", called(model, x), names={"": "model"})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # of Keras, as it saves
+def test_a_file_has_the_names_of_layers_and_a_live_model_its_own_name_before_them(tmp_path):
+    x = draws(3, 4)
+    model = model_of(L.Dense(4, name="a"), L.Dense(4, name="b"), shape=(4,))
+    model.save(tmp_path / "m.keras")
+    net = nn.Sequential({"a": nn.Dense(4), "b": nn.Dense(4)})
+    of_file, _ = converted(net, (x,), tmp_path / "m.keras", "keras", called(model, x))
+    of_model, _ = converted(net, (x,), model, "keras", called(model, x), names={"": "model"})
+    np.testing.assert_array_equal(of_file["b/kernel"], of_model["b/kernel"])

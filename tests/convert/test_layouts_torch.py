@@ -447,3 +447,18 @@ def test_branches():
         {"a": torch.nn.Linear(4, 4), "b": torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())}
     )
     check(net, module, x, expected=lambda m: called(m["a"], x) + called(m["b"], x))
+
+
+def test_a_layer_may_be_the_whole_module_and_the_model_may_be_a_layer_with_forms():
+    x = draws(2, 4)
+    for names in ({"0": ""}, {"*": ""}):
+        check(nn.Sequential(nn.Dense(4)), torch.nn.Linear(4, 4), x, names=names)
+    with pytest.raises(pt.LayerError, match="'weight' would be '0/kernel' and '1/kernel'"):
+        convert.layer_table(nn.Sequential(nn.Dense(4), nn.Dense(4)), x, names={"*": ""})
+    image = draws(2, 4, 4, 3)
+    table = convert.layer_table(nn.ConvTranspose(4, 3), image, framework="linen", forms={"": "transpose_kernel"})
+    assert "'params/kernel' -> 'kernel', swap(-1, -2)" in list(table)
+    with pytest.raises(pt.PatternError, match=r"forms: bad pattern 'a\['"):
+        convert.layer_table(nn.Dense(4), x, framework="linen", forms={"a[": "transpose_kernel"})
+    with pytest.raises(pt.PatternError, match="names: expected a path of a layer -> a path of a module; got '0' -> 5"):
+        convert.layer_table(nn.Sequential(nn.Dense(4)), x, names={"0": 5})

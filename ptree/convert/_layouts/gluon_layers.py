@@ -55,7 +55,7 @@ def _group_norm(place: Place) -> Sequence[LayerRow]:
 
 
 def _rms_norm(place: Place) -> Sequence[LayerRow]:
-    raise NoEqualError("it has no RMSNorm; for a block of one's own say own={name: path}")
+    raise NoEqualError("it has no RMSNorm; for a block of your own give own={name: path}")
 
 
 def _recurrent(place: Place) -> Sequence[LayerRow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..._errors import PatternError
-from ..._words import describe, quoted
+from ..._words import describe, lines, quoted
 from ...nn import Layer
 from .._table.names import NamePattern
 from .framework import Framework, NoEqualError
@@ -20,8 +20,9 @@ class LayerForms:
                 f"forms is a dict, paths of layers -> forms, such as {{'2': 'transpose_kernel'}}; got {describe(forms)}"
             )
         self._framework = framework
-        self._forms = {NamePattern(pattern): form for pattern, form in (forms or {}).items()}
-        self._used: set[NamePattern] = set()
+        self._forms = dict(forms or {})
+        self._patterns = _parsed(self._forms)
+        self._used: set[str] = set()
 
     def form_of(self, path: str, layer: Layer) -> str:
         """The form of a layer; empty for the usual one. A pattern may match layers of other classes, which have no forms.
@@ -30,7 +31,7 @@ class LayerForms:
             NoEqualError: a form that this layer does not have.
         """
         for pattern, form in self._forms.items():
-            if pattern.read(path) is None:
+            if not self._matches(pattern, path):
                 continue
             possible = self._framework.forms.get(type(layer), ())
             if form in possible:
@@ -40,7 +41,27 @@ class LayerForms:
                 raise NoEqualError(f"there is no form {quoted(form)}, only {', '.join(map(quoted, possible))}")
         return ""
 
+    def _matches(self, pattern: str, path: str) -> bool:
+        if not path or not pattern:  # the whole model
+            return pattern == path
+        return self._patterns[pattern].read(path) is not None
+
     def problems(self) -> list[str]:
         """A sentence for each pattern that matches no layer with such a form."""
-        unused = [pattern.text for pattern in self._forms if pattern not in self._used]
+        unused = [pattern for pattern in self._forms if pattern not in self._used]
         return [f"forms: no layer {quoted(pattern)} that {self._framework.title} has in forms" for pattern in unused]
+
+
+def _parsed(forms: Mapping[str, str]) -> dict[str, NamePattern]:
+    """The patterns of layers inside the model, whose path is empty and no pattern."""
+    patterns: dict[str, NamePattern] = {}
+    problems: list[str] = []
+    for text in forms:
+        try:
+            if text != "":
+                patterns[text] = NamePattern(text)
+        except PatternError as error:
+            problems.append(f"forms: {error}")
+    if problems:
+        raise PatternError(lines(problems))
+    return patterns

@@ -60,13 +60,18 @@ def layer_table(
     )
 
     `layer_table(net, x).apply(module.state_dict(), like=net.spec(x))` gives the parameters, square kernels transposed where they
-    must be; `layer_table(net, x).inverse.apply(params, like=module.state_dict())` is for `module.load_state_dict`. Where
-    channels come first, the features that a `Dense` reads after `Flatten` get their other order; what a layer of your own
-    flattens is not seen.
+    must be; `layer_table(net, x).inverse.apply(params, like=module.state_dict())` is for `module.load_state_dict`.
+
+    Where channels come first, features that are flattened after a convolution, a pool, a `BatchNorm` or a `GroupNorm` lie in
+    another order there, and a `Dense` or a norm that reads them gets `flatten_order`. Elementwise functions, transposes,
+    reshapes, means, slices and concatenations of your own are followed; after other functions, and layers of your own, a layer
+    that reads features is refused until `own` gives its rows. What a layer of your own flattens inside is not seen.
 
     - "torch": names of `state_dict()`. `lstm:1` in `names` is the second layer of an `nn.LSTM`. Attention is
       `nn.MultiheadAttention`; with modules for its `q`, `k`, `v` and `o` in `names`, these are `nn.Linear`.
-    - "keras": `variable.path`, of layers with names as here: else give `names={"0": "sequential/dense"}`.
+    - "keras": the names in a `.keras` file, of layers with names as here: else give `names={"0": "dense"}`. In `variable.path`
+      of a live model the model's name comes first: `names={"": "sequential"}`. A `.weights.h5` file numbers its arrays: load it
+      into the model.
     - "linen": `params/...` and `batch_stats/...`, the variables that `init` returns; `nn.Sequential` has `layers_0`.
     - "nnx": the paths of `nnx.state(module)`; "equinox": those of the module, or of the pair that `make_with_state` returns.
     - "haiku": `linear_1/w`; of a model with running statistics `0/...` and `1/...`, the pair (params, state).
@@ -87,8 +92,9 @@ def layer_table(
             as many groups as channels (else `DepthwiseConv`).
 
     Raises:
-        LayerError: layers without an equal in the framework, parameters whose layout is not known, names that match no layer or
-            give two layers one module; one error lists all of them. Or inputs that do not fit the model.
+        LayerError: layers without an equal in the framework, parameters whose layout is not known, features whose order there
+            is not known, names that match no layer or give two layers one module; one error lists all of them. Or inputs that
+            do not fit the model.
         PatternError: a malformed pattern in `names`, `own` or `forms`.
     """
     chosen = _framework_named(framework)
@@ -106,7 +112,7 @@ def layer_table(
     is_pair = chosen.keeps_statistics_apart and layer._keeps_statistics()
     walk = Walk(chosen, module_names, layer_forms, DataFlow(layer, spec, inputs), covered, is_pair)
     found = [*walk.rows(layer, spec)]
-    rows = _without_again([row for row in found if isinstance(row, Row)], spec)
+    rows = _without_repeated_names([row for row in found if isinstance(row, Row)], spec)
     problems = [problem for problem in found if isinstance(problem, str)]
     problems += [*module_names.problems(), *layer_forms.problems(), *_given_twice(rows)]
     if problems:
@@ -124,14 +130,14 @@ def _framework_named(name: str) -> Framework:
     )
 
 
-def _without_again(rows: Sequence[Row], spec: Tree) -> list[Row]:
-    """The rows but for those of a shared layer's further places, where `names` gives all of its places one module."""
-    again = {*aliases(spec)}
+def _without_repeated_names(rows: Sequence[Row], spec: Tree) -> list[Row]:
+    """Drop the rows of a shared layer's second place, where `names` gives both places one module."""
+    tied = {*aliases(spec)}
     taken: set[NamePattern] = set()
     kept: list[Row] = []
     for row in rows:
-        is_again = bool(row.targets) and all(target.path in again for target in row.targets)
-        if is_again and taken.issuperset(row.sources):
+        is_tied = bool(row.targets) and all(target.path in tied for target in row.targets)
+        if is_tied and taken.issuperset(row.sources):
             continue
         taken.update(row.sources)
         kept.append(row)

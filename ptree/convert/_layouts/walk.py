@@ -10,7 +10,7 @@ from ..._edit import get, paths
 from ..._paths import STACKED, escape, join
 from ..._tree import Tree, aliases
 from ..._words import quoted
-from ...nn import Layer, Repeat
+from ...nn import Dense, Layer, Repeat
 from ...nn._layer import layers_in
 from .._table.names import NamePattern
 from .._table.row import Row
@@ -34,8 +34,8 @@ _Leaves = Mapping[str, _Leaf]
 
 
 @dataclass(frozen=True)
-class _Visit:
-    """A layer at a place of the model."""
+class _LayerNode:
+    """A layer in the tree of the model's layers."""
 
     layer: Layer
     path: str
@@ -58,61 +58,76 @@ class Walk:
 
     def rows(self, net: Layer, spec: Tree) -> Iterator[Row | str]:
         """A row for each array of the framework; or a sentence why there is none."""
-        again = {*aliases(spec)}
-        leaves = {path: _Leaf(tuple(get(spec, path).shape), path in again) for path in paths(spec, aliases=True)}
-        return self._rows_of(_Visit(net, "", leaves, self.names.root))
+        tied = {*aliases(spec)}
+        leaves = {path: _Leaf(tuple(get(spec, path).shape), path in tied) for path in paths(spec, aliases=True)}
+        return self._rows_of(_LayerNode(net, "", leaves, self.names.root))
 
-    def _rows_of(self, visit: _Visit) -> Iterator[Row | str]:
-        if all(self._is_covered(join(visit.path, leaf)) for leaf in visit.leaves):
+    def _rows_of(self, node: _LayerNode) -> Iterator[Row | str]:
+        if all(self._is_covered(join(node.path, leaf)) for leaf in node.leaves):
             return
-        is_again = all(leaf.is_alias for leaf in visit.leaves.values())
-        if is_again and not self.framework.names_shared_twice:
+        refusal = self._refusal(node)
+        if refusal is not None:
+            yield (
+                f"{_described(node)} in {self.framework.title}: {refusal}. Give its rows in own={{...}}, with"
+                " `flatten_order` where features have another order there"
+            )
+            return
+        is_alias = all(leaf.is_alias for leaf in node.leaves.values())
+        if is_alias and not self.framework.names_shared_twice:
             return
         try:
-            found = self._rows_by_rule(visit)
+            found = self._rows_by_rule(node)
         except NoEqualError as error:
-            yield f"{_described(visit)} in {self.framework.title}: {error}"
+            yield f"{_described(node)} in {self.framework.title}: {error}"
             return
         for row in found:
-            yield from self._written(visit, row)
+            yield from self._written(node, row)
         given = {target for row in found for target in row.targets}
-        rest = {path: leaf for path, leaf in visit.leaves.items() if path not in given}
-        yield from self._rows_of_parts(visit, rest)
+        rest = {path: leaf for path, leaf in node.leaves.items() if path not in given}
+        yield from self._rows_of_parts(node, rest)
 
-    def _rows_by_rule(self, visit: _Visit) -> Sequence[LayerRow]:
-        """The rows of the layer itself; none for layers that hold others, and for layers of one's own.
+    def _rows_by_rule(self, node: _LayerNode) -> Sequence[LayerRow]:
+        """The rows of the layer itself; none for layers that hold others, and for layers of your own.
 
         Raises:
             NoEqualError: the framework has no such layer, or not in this form.
         """
-        rule = self.framework.rule_of(visit.layer)
-        form = self.forms.form_of(visit.path, visit.layer)
+        rule = self.framework.rule_of(node.layer)
+        form = self.forms.form_of(node.path, node.layer)
         if rule is None:
             return []
-        shapes = {path: leaf.shape for path, leaf in visit.leaves.items()}
+        shapes = {path: leaf.shape for path, leaf in node.leaves.items()}
         place = Place(
-            visit.layer, shapes, visit.module, self._named_parts(visit),
-            self.flow.input_shapes.get(id(visit.layer)), self._flattened(visit.layer), form,
+            node.layer, shapes, node.module, self._named_parts(node),
+            self.flow.input_shapes.get(node.path), self._flattened(node.path), form,
         )  # fmt: skip
         return rule(place)
 
-    def _named_parts(self, visit: _Visit) -> dict[str, str]:
+    def _named_parts(self, node: _LayerNode) -> dict[str, str]:
         """The parts of the layer that have a module of their own in `names`."""
         named: dict[str, str] = {}
-        for part in dict.fromkeys(leaf.partition("/")[0] for leaf in visit.leaves if "/" in leaf):
-            module = self.names.module_of(join(visit.path, part))
+        for part in dict.fromkeys(leaf.partition("/")[0] for leaf in node.leaves if "/" in leaf):
+            module = self.names.module_of(join(node.path, part))
             if module is not None:
                 named[part] = module
         return named
 
-    def _flattened(self, layer: Layer) -> Shape | None:
-        return self.flow.flattened.get(id(layer)) if self.framework.has_channels_first else None
+    def _flattened(self, path: str) -> Shape | None:
+        return self.flow.order.sizes_at(path) if self.framework.has_channels_first else None
 
-    def _written(self, visit: _Visit, row: LayerRow) -> Iterator[Row | str]:
+    def _refusal(self, node: _LayerNode) -> str | None:
+        """Why the rows of a layer are not known, where `own` does not give those that depend on the order of features."""
+        if not self.framework.has_channels_first:
+            return None
+        if isinstance(node.layer, Dense) and self._is_covered(join(node.path, "kernel")):
+            return None
+        return self.flow.order.refusal_at(node.path)
+
+    def _written(self, node: _LayerNode, row: LayerRow) -> Iterator[Row | str]:
         """The row with whole names and paths, unless other rows give what it gives."""
-        targets = [join(visit.path, target) for target in row.targets]
+        targets = [join(node.path, target) for target in row.targets]
         covered = [target for target in targets if self._is_covered(target)]
-        module = visit.module if row.module is None else row.module
+        module = node.module if row.module is None else row.module
         collection = row.collection or (PARAMETERS if self.is_pair else "")
         names = [self.framework.name(collection, module, source) for source in row.sources]
         if not covered:
@@ -126,55 +141,55 @@ class Walk:
     def _is_covered(self, path: str) -> bool:
         return any(pattern.read(path) is not None for pattern in self.covered)
 
-    def _rows_of_parts(self, visit: _Visit, rest: _Leaves) -> Iterator[Row | str]:
+    def _rows_of_parts(self, node: _LayerNode, rest: _Leaves) -> Iterator[Row | str]:
         """The rows of the layers inside, and a sentence for leaves that no layer inside has."""
-        inside = [*self._parts(visit, rest)]
-        rows = [[*self._rows_of(part.visit)] for part in inside]
-        if isinstance(visit.layer, Repeat):
+        inside = [*self._parts(node, rest)]
+        rows = [[*self._rows_of(part.node)] for part in inside]
+        if isinstance(node.layer, Repeat):
             yield from folded(rows)
         else:
             yield from chain.from_iterable(rows)
         of_parts = {path for part in inside for path in part.paths}
-        unknown = [join(visit.path, leaf) for leaf in rest if leaf not in of_parts]
+        unknown = [join(node.path, leaf) for leaf in rest if leaf not in of_parts]
         unknown = [path for path in unknown if not self._is_covered(path)]
         if unknown:
             yield (
-                f"{_described(visit)}: the layout of {quoted_names(sorted(unknown))} in {self.framework.title} is not known: say it"
+                f"{_described(node)}: the layout of {quoted_names(sorted(unknown))} in {self.framework.title} is not known: say it"
                 " in own={name there: path, or (path, operation)}"
             )
 
-    def _parts(self, visit: _Visit, rest: _Leaves) -> Iterator[_Inside]:
+    def _parts(self, node: _LayerNode, rest: _Leaves) -> Iterator[_Inside]:
         """The layers inside that have some of these leaves; a repeated layer once for each repetition."""
-        if isinstance(visit.layer, Repeat):
-            yield from self._repetitions(visit, visit.layer, rest)
+        if isinstance(node.layer, Repeat):
+            yield from self._repetitions(node, node.layer, rest)
             return
-        for name, part in layers_in(visit.layer):
+        for name, part in layers_in(node.layer):
             leaves = _below(rest, name)
             if leaves:
-                path = join(visit.path, name)
-                yield _Inside(_Visit(part, path, leaves, self._module(visit, name)), _with_prefix(leaves, name))
+                path = join(node.path, name)
+                yield _Inside(_LayerNode(part, path, leaves, self._module(node, name)), _with_prefix(leaves, name))
 
-    def _repetitions(self, visit: _Visit, repeat: Repeat, rest: _Leaves) -> Iterator[_Inside]:
+    def _repetitions(self, node: _LayerNode, repeat: Repeat, rest: _Leaves) -> Iterator[_Inside]:
         ((_, part),) = layers_in(repeat)
         if repeat.shared:
-            yield _Inside(replace(visit, layer=part, leaves=rest), {*rest})
+            yield _Inside(replace(node, layer=part, leaves=rest), {*rest})
             return
         stacked = {path: replace(leaf, shape=leaf.shape[1:]) for path, leaf in _below(rest, STACKED).items()}
         for number in map(str, range(repeat.n)):
             leaves = stacked or _below(rest, number)
-            inside = _Visit(part, join(visit.path, number), leaves, self._module(visit, number))
+            inside = _LayerNode(part, join(node.path, number), leaves, self._module(node, number))
             yield _Inside(inside, _with_prefix(leaves, STACKED if stacked else number))
 
-    def _module(self, visit: _Visit, part: str) -> str:
-        named = self.names.module_of(join(visit.path, part))
-        return self.framework.part_path(visit.module, visit.layer, part) if named is None else named
+    def _module(self, node: _LayerNode, part: str) -> str:
+        named = self.names.module_of(join(node.path, part))
+        return self.framework.part_path(node.module, node.layer, part) if named is None else named
 
 
 @dataclass(frozen=True)
 class _Inside:
     """A layer inside of another, and the paths of its leaves in that."""
 
-    visit: _Visit
+    node: _LayerNode
     paths: set[str]
 
 
@@ -192,7 +207,7 @@ def _literals(names: Iterable[str]) -> tuple[NamePattern, ...]:
     return tuple(NamePattern(escape(name)) for name in names)
 
 
-def _described(visit: _Visit) -> str:
+def _described(node: _LayerNode) -> str:
     """The layer for a message: its path and its class."""
-    path = quoted(visit.path) if visit.path else "the model"
-    return f"{path}, {type(visit.layer).__name__}"
+    path = quoted(node.path) if node.path else "the model"
+    return f"{path}, {type(node.layer).__name__}"
