@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..._tree import PyTree
 from .._named_arrays import NamedArray, NamedArrays, named_arrays, opened_arrays
-from .._operations.values import Fill
+from .._operations.constants import Fill
 from .directions import directed, layouts_of_module
 from .families import tied_arrays, whole_arrays
 from .matching import Matched, matched

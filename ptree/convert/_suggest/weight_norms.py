@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .._named_arrays import NamedArray
 from .._operations.operation import Operation
-from .._operations.values import WeightNorm
+from .._operations.weight_norm import WeightNorm
 from .families import Family, described_of
 from .name_words import is_part_of_weight
 
