@@ -161,7 +161,7 @@ def test_written_back_into_a_file_keras_runs_it(peer, images, tmp_path):
     params = OF_FILE.apply(FILE, like=spec())
     trained = pt.update(params, "**/bias", lambda bias: bias + 0.05)
     path = tmp_path / "emotions.h5"
-    convert.write(path, OF_FILE.inverse.apply(trained), template=FILE)
+    convert.write(path, OF_FILE.inverse.apply(trained, carried={}), template=FILE)
     try:
         peer.load_weights(path)
         theirs = outputs_of(peer, images)
