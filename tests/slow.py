@@ -4,6 +4,7 @@ SLOW = {
     # files of other frameworks, which Keras builds a model for, or which are damaged in many ways
     "test_a_whole_model_is_loaded_from_a_copy",
     "test_changed_files",
+    "test_the_model_of_124_million_parameters_gives_the_logits_of_transformers",
     "test_names_and_values_are_keras_own_for_layers_of_all_kinds",
     "test_the_optimizer_comes_last_and_apart",
     # looking at a model before training, and drawing, each with many compilations or pictures

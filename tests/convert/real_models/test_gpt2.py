@@ -244,3 +244,18 @@ def test_the_published_sizes_are_planned_without_their_numbers():
     assert "x12" in str(plan)
     back = gpt.published_names(12, PREFIX).inverse.plan(gpt.GPT().spec(), shapes)
     assert back.ok, back
+
+
+def test_the_model_of_124_million_parameters_gives_the_logits_of_transformers():
+    torch.manual_seed(0)
+    small = transformers.GPT2LMHeadModel(transformers.GPT2Config()).eval()
+    state = small.state_dict()
+    del state["lm_head.weight"]
+    params = gpt.published_names(12, PREFIX).apply(state, like=gpt.GPT(stacked=True).spec())
+    assert pt.count(params) == 124_439_808  # as published
+    ids = np.random.default_rng(1).integers(0, 50257, (1, 24)).astype("int32")
+    with torch.no_grad():
+        theirs = small(torch.tensor(ids).long()).logits.numpy()
+    ours, _ = jax.jit(gpt.GPT(stacked=True))(params, ids)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert np.array_equal(ours.argmax(-1), theirs.argmax(-1))
