@@ -54,23 +54,45 @@ OPTIMISERS: dict[str, Callable[[], optax.GradientTransformation]] = {
 """Each optimiser of optax by its name, and the pieces that look at ranks or norms in a chain."""
 
 
+EXTRA = {
+    "lbfgs": ("value", "grad", "value_fn"),
+    "momo": ("value",),
+    "polyak_sgd": ("value",),
+    "reduce_on_plateau": ("value",),
+    "sophia": ("obj_fn",),
+}
+"""What updates get besides gradients and parameters."""
+
+RANKS_AND_NORMS = (  # noqa: SIM905
+    "adafactor, adafactor of small, fromage, lamb, lars, novograd, sm3, muon, galore, adaptive_grad_clip, clip_by_block_rms,"
+    " scale_by_trust_ratio, centralize, scale_by_param_block_norm, scale_by_param_block_rms, adamw with a mask by rank"
+).split(", ")
+"""Those that look at the rank or the norm of a parameter, and so treat a stack otherwise than its layers apart."""
+
+
 def loss(params):
     """A loss of every leaf, whose gradients differ from leaf to leaf and from number to number."""
     return sum(jnp.sum(jnp.sin(3 * leaf) + 0.5 * leaf**2) for leaf in jax.tree.leaves(params))
 
 
-def take_steps(optimiser, params, steps=3, loss=loss):
-    """The parameters and the state after some steps, with all that any optimiser is given."""
-    optimiser = optax.with_extra_args_support(optimiser)
+def take_steps(name, optimiser, params, steps=3, loss=loss):
+    """The parameters after some steps; to be called in `jax.jit`."""
 
-    @jax.jit
-    def step(params, state):
+    def step(carry, _):
+        params, state = carry
         value, grads = jax.value_and_grad(loss)(params)
-        extra = {"value": value, "grad": grads, "value_fn": loss, "obj_fn": loss}
+        everything = {"value": value, "grad": grads, "value_fn": loss, "obj_fn": loss}
+        extra = {argument: everything[argument] for argument in EXTRA.get(name, ())}
         updates, state = optimiser.update(grads, state, params, **extra)
-        return optax.apply_updates(params, updates), state
+        return (optax.apply_updates(params, updates), state), None
 
-    state = optimiser.init(params)
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state
+    carry = jax.tree.map(jnp.asarray, (params, optimiser.init(params)))
+    carry = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), carry)  # a loop keeps its types
+    (params, _), _ = jax.lax.scan(step, carry, None, length=steps)
+    return params
+
+
+def compiled(function, *args):
+    """The results of a function, compiled quickly and not well: most of these programs run once."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function).lower(*args).compile(compiler_options=options)(*args)
