@@ -45,6 +45,7 @@ SLOW = {
     "test_dropout_of_weights_is_that_of_flax_bit_for_bit",
     "test_embeddings_of_200_sentences_are_those_of_transformers",
     "test_every_float_and_every_shape_of_a_batch",
+    "test_every_optimiser_is_the_same_in_groups_and_in_stacks",
     "test_every_optimiser_sees_one_leaf",
     "test_functions_that_are_equal_share_a_program_and_few_are_kept",
     "test_grouped_attention",
