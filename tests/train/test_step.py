@@ -18,7 +18,10 @@ RANDOM = np.random.default_rng(0)
 def plain_params():
     draw = np.random.default_rng(1)
     kernel = lambda *shape: jnp.asarray(draw.standard_normal(shape) / 2, jnp.float32)
-    return {"enc": {"kernel": kernel(4, 8), "bias": jnp.zeros(8)}, "head": {"kernel": kernel(8, 2), "bias": jnp.zeros(2)}}
+    return {
+        "enc": {"kernel": kernel(4, 8), "bias": jnp.zeros(8)},
+        "head": {"kernel": kernel(8, 2), "bias": jnp.zeros(2)},
+    }
 
 
 def model(params, x):
@@ -106,7 +109,9 @@ def test_stacked_and_apart_take_the_same_steps():
     found = []
     for scan in (True, False):
         net = nn.Repeat(layer, 3, scan=scan)
-        step = train.step(lambda params, x, net=net: jnp.square(net(params, x) - 1).mean(), optax.adamw(1e-2), accumulate=2)
+        step = train.step(
+            lambda params, x, net=net: jnp.square(net(params, x) - 1).mean(), optax.adamw(1e-2), accumulate=2
+        )
         state, losses = run(step, step.init(net.init(jax.random.key(0), x)), [x] * 3)
         apart = state.params if not scan else pt.stacks.unstack(state.params, "")
         found.append((losses, apart))
@@ -134,8 +139,16 @@ def test_modules_of_equinox_train_without_what_is_no_array():
 
 
 def test_what_holds_no_floats_stays_as_it_is_and_has_no_slot():
-    params = {"w": jnp.ones(2), "n": jnp.arange(3), "on": jnp.array([True]), "key": jax.random.key(3), "list": [jnp.ones(1), 4]}
-    step = train.step(lambda p, x: (p["w"] * p["n"][1] * x + p["list"][0] * p["list"][1]).sum(), optax.adam(0.1), ema=0.9)
+    params = {
+        "w": jnp.ones(2),
+        "n": jnp.arange(3),
+        "on": jnp.array([True]),
+        "key": jax.random.key(3),
+        "list": [jnp.ones(1), 4],
+    }
+    step = train.step(
+        lambda p, x: (p["w"] * p["n"][1] * x + p["list"][0] * p["list"][1]).sum(), optax.adam(0.1), ema=0.9
+    )
     state = step.init(params)
     assert pt.paths(state.optimiser) == ["0/count", "0/mu/list/0", "0/mu/w", "0/nu/list/0", "0/nu/w"]
     state, _ = run(step, state, [jnp.ones(2)] * 2)
@@ -305,7 +318,9 @@ def test_optimisers_of_all_kinds_take_the_steps_by_hand(name):
     def one(params, slots, batch):
         value, grads = jax.value_and_grad(loss)(params, batch)
         value_fn = lambda params, obj_fn=None: loss(params, batch)
-        updates, slots = optimiser_by_hand.update(grads, slots, params, value=value, grad=grads, value_fn=value_fn, obj_fn=value_fn)
+        updates, slots = optimiser_by_hand.update(
+            grads, slots, params, value=value, grad=grads, value_fn=value_fn, obj_fn=value_fn
+        )
         return optax.apply_updates(params, updates), slots
 
     for batch in data:

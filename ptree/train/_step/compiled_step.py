@@ -52,20 +52,22 @@ class CompiledStep:
         self._batches: dict[Signature, dict[str, Leaf]] = {}
         """The batches that it was compiled for, described by path."""
 
-    def notice(self, batch: PyTree, signature: Signature, stacklevel: int) -> None:
-        """Remember a batch, and warn if the step has to be compiled again for it."""
-        self.batch = signature
-        if signature in self._batches:
+    def warn_of_change(self, batch: PyTree, signature: Signature, stacklevel: int) -> None:
+        """Warn if the step has been compiled, and has to be compiled again for this batch."""
+        if signature in self._batches or not self._batches:
             return
-        now = description(batch)
-        if self._batches:
-            before = list(self._batches.values())[-1]
-            warnings.warn(
-                f"the step is compiled again, as the batch has changed: {changes(before, now)}."
-                " Drop or pad what is left over at the end of the data, or pad to few sizes",
-                stacklevel=stacklevel + 1,
-            )
-        self._batches[signature] = now
+        before = list(self._batches.values())[-1]
+        warnings.warn(
+            f"the step is compiled again, as the batch has changed: {changes(before, description(batch))}."
+            " Drop or pad what is left over at the end of the data, or pad to few sizes",
+            stacklevel=stacklevel + 1,
+        )
+
+    def remember(self, batch: PyTree, signature: Signature) -> None:
+        """Keep what a batch is like for which the step is compiled now."""
+        self.batch = signature
+        if signature not in self._batches:
+            self._batches[signature] = description(batch)
 
 
 def description(tree: PyTree) -> dict[str, str]:

@@ -59,7 +59,10 @@ class BatchGradients:
         """The mean loss alone, for optimisers that search along a line."""
         joined = _Joined(self.loss, part, rest)
         if self.accumulate == 1:
-            return joined(trained, batch, key, None)[1][0]
+            value, _ = joined(trained, batch, key, None)
+            if self.weight is None:
+                return value
+            return jnp.where(weight_of(self.weight, batch) > 0, value, 0)
         parts = microbatches(batch, self.accumulate)
         share = shares(parts, self.accumulate, self.weight).shares
 

@@ -54,16 +54,17 @@ def _check_rows(batch: PyTree, count: int) -> None:
     with_axes = [(path, leaf) for path, leaf in leaves_of(batch) if np.ndim(leaf) > 0]
     if not with_axes:
         raise StructureError(f"cannot divide the batch into {count} microbatches: it has no array with an axis")
-    first_path, first = with_axes[0]
     problems: list[str] = []
+    reference: tuple[str, int] | None = None
     for path, leaf in with_axes:
         size = leaf.shape[0]
         if size % count or size == 0:
             problems.append(f"{_named(path)} is {describe(leaf)}: {size} rows are no multiple of {count}")
-        elif size != first.shape[0]:
-            problems.append(
-                f"{_named(path)} is {describe(leaf)} with {size} rows, {_named(first_path)} has {first.shape[0]}"
-            )
+        elif reference is None:
+            reference = (path, size)
+        elif size != reference[1]:
+            other = f"{_named(reference[0])} has {reference[1]}"
+            problems.append(f"{_named(path)} is {describe(leaf)} with {size} rows, {other}")
     if problems:
         raise StructureError(
             f"cannot divide the batch into accumulate={count} microbatches along the first axis:\n  {lines(problems, chr(10) + '  ')}"

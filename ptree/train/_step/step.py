@@ -185,12 +185,15 @@ class Step:
         if last is None or compiled is None or last() is not state:
             state, compiled, is_first = self._prepared(state)
         signature = signature_of(batch)
-        if compiled.batch != signature:
-            compiled.notice(batch, signature, stacklevel=2)
+        is_new = compiled.batch != signature
+        if is_new:
+            compiled.warn_of_change(batch, signature, stacklevel=2)
         if is_first:
             # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
             refuse_infinite_loss(self._loss(state, batch), state, batch)
         new, metrics = compiled.jitted(state, batch)
+        if is_new:
+            compiled.remember(batch, signature)
         self._last = (weakref.ref(new), compiled)
         return new, metrics
 
