@@ -28,7 +28,7 @@ def test_scale_and_skipped_steps_are_those_of_pytorch():
         scaler.scale((w.half() * torch.tensor([x], dtype=torch.float16)).sum().float()).backward()
         scaler.step(optimiser)
         scaler.update()
-        state, metrics = step(state, jnp.float16([x]))
+        state, _ = step(state, jnp.float16([x]))
         assert float(state.scale.value) == scaler.get_scale(), x
         np.testing.assert_allclose(state.params["w"], w.detach().numpy(), rtol=1e-6)
     assert int(state.scale.skipped) > 2

@@ -18,7 +18,7 @@ _WIDTH_WITHOUT_TERMINAL = 80
 
 
 class ProgressLine:
-    """Shows how far a run is: `step 1,200/5,000  loss 0.0312  84.1 steps/s  0:45 left`. Used in `with`.
+    """Shows how far a run is: `step 1,200/5,000  loss 0.03125  0:45 left  84.1 steps/s`. Used in `with`.
 
     Args:
         first: the number of steps before the run.
@@ -74,14 +74,14 @@ class ProgressLine:
         """What is said, the most important first."""
         step, loss = self._now
         count = f"step {step:,}" if self._last is None else f"step {step:,}/{self._last:,}"
-        parts = [count, f"loss {loss:.4g}"]
+        parts = [count, f"loss {loss:#.4g}"]
         rate = self._rate(now)
         if rate is None:
             return parts
         pace = f"{rate:,.3g} steps/s" if rate >= 1 else f"{1 / rate:,.3g} s a step"
         if self._last is None or step >= self._last:
-            return [*parts, pace, f"{duration(now - self._start)} in all"]
-        return [*parts, pace, f"{duration((self._last - step) / rate)} left"]
+            return [*parts, f"{duration(now - self._start)} in all", pace]
+        return [*parts, f"{duration((self._last - step) / rate)} left", pace]
 
     def _rate(self, now: float) -> float | None:
         """Steps a second, without the first; None until there are some."""
@@ -106,8 +106,8 @@ class ProgressLine:
 def fitting(parts: list[str], width: int) -> str:
     """As many of the parts as fit, at least the first; the last ones are left out.
 
-    >>> fitting(["step 12/500", "loss 0.25", "84 steps/s", "0:05 left"], 40)
-    'step 12/500  loss 0.25  84 steps/s'
+    >>> fitting(["step 12/500", "loss 0.2500", "0:05 left", "84 steps/s"], 40)
+    'step 12/500  loss 0.2500  0:05 left'
     """
     text = parts[0][: max(width, 0)]
     for part in parts[1:]:
