@@ -1,0 +1,168 @@
+"""A step over eight devices: nothing drifts, it is compiled once, and its numbers are those of one device."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import ptree as pt
+from ptree import nn, train
+
+pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+
+COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: COMPILED.append(event) if event.endswith("backend_compile_duration") else None
+)
+
+
+def mesh(kind=AxisType.Auto):
+    return jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind, kind))
+
+
+def loss(params, batch):
+    hidden = jnp.tanh(batch["x"] @ params["enc"]["kernel"] + params["enc"]["bias"])
+    return jnp.square(hidden @ params["head"]["kernel"] - batch["y"]).mean()
+
+
+def params_and_batch():
+    draw = np.random.default_rng(0)
+    make = lambda *shape: draw.standard_normal(shape).astype(np.float32) / 4
+    params = {"enc": {"kernel": make(8, 16), "bias": np.zeros(16, np.float32)}, "head": {"kernel": make(16, 4)}}
+    return params, {"x": make(16, 8), "y": make(16, 4)}
+
+
+LAYOUTS = {
+    "replicated": {"**": P()},
+    "replicated, spelled out": {"**/kernel": P(None, None), "**": P(None)},
+    "fully sharded": {"**/kernel": P("data"), "**": P()},
+    "tensor parallel": {"enc/kernel": P(None, "model"), "enc/bias": P("model"), "head/kernel": P("model", None)},
+}
+
+
+def placed(layout, devices=None):
+    devices = mesh() if devices is None else devices
+    params, batch = params_and_batch()
+    specs = pt.label(params, layout)
+    params = jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(devices, spec)), params, specs)
+    return params, jax.device_put(batch, NamedSharding(devices, P("data")))
+
+
+def compiled_after_the_first(step, state, batch, steps=4):
+    """How many programs are compiled after the first step, and the state at the end."""
+    COMPILED.clear()
+    state, _ = step(state, batch)
+    assert COMPILED
+    COMPILED.clear()
+    for _ in range(steps - 1):
+        state, metrics = step(state, batch)
+    jax.block_until_ready(metrics.loss)
+    return len(COMPILED), state
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_nothing_drifts_and_the_step_is_compiled_once(name):
+    params, batch = placed(LAYOUTS[name])
+    step = train.step(loss, optax.adamw(1e-2), ema=0.9, accumulate=2)
+    state = step.init(params)
+    before = [leaf.sharding for leaf in jax.tree.leaves(state)]
+    assert all(len(sharding.device_set) == 8 for sharding in before)  # counts and numbers of steps too
+    count, state = compiled_after_the_first(step, state, batch)
+    assert count == 0
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == before
+    plain, whole = params_and_batch()
+    alone = train.step(loss, optax.adamw(1e-2), ema=0.9, accumulate=2)
+    expected = alone.init(plain)
+    for _ in range(4):
+        expected, _ = alone(expected, whole)
+    for path, leaf in pt.items(expected.params):
+        np.testing.assert_allclose(leaf, pt.get(state.params, path), rtol=2e-5, atol=2e-6, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    "optimiser", [optax.adafactor(1e-2), optax.sm3(1e-2), optax.contrib.muon(1e-2)], ids=["adafactor", "sm3", "muon"]
+)
+def test_slots_of_other_shapes_stay_where_they_are(optimiser):
+    params, batch = placed(LAYOUTS["fully sharded"])
+    step = train.step(loss, optimiser)
+    state = step.init(params)
+    before = [leaf.sharding for leaf in jax.tree.leaves(state)]
+    count, state = compiled_after_the_first(step, state, batch, steps=3)
+    assert count == 0
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == before
+
+
+def test_a_history_of_parameters_is_divided_as_they_are():
+    params, _ = placed(LAYOUTS["tensor parallel"])
+    step = train.step(loss, optax.lbfgs(memory_size=3))
+    state = step.init(params)
+    found = {path: leaf.sharding.spec for path, leaf in pt.items(state.optimiser, "**/diff_params_memory/**")}
+    assert {path.split("/memory/")[-1].split("diff_params_memory/")[-1]: spec for path, spec in found.items()} == {
+        "enc/kernel": P(None, None, "model"),
+        "enc/bias": P(None, "model"),
+        "head/kernel": P(None, "model"),
+    }
+
+
+def test_one_device_is_compiled_once_whether_arrays_are_bound_to_it_or_not():
+    params, batch = params_and_batch()
+    for where in (jnp.asarray, lambda leaf: jax.device_put(leaf, jax.devices()[0])):
+        step = train.step(loss, optax.adamw(1e-2))
+        state = step.init(jax.tree.map(where, params))
+        count, _ = compiled_after_the_first(step, state, batch)
+        assert count == 0
+
+
+def test_two_spellings_of_a_sharding_are_one_program():
+    params, batch = placed(LAYOUTS["replicated"])
+    spelled, _ = placed(LAYOUTS["replicated, spelled out"])
+    step = train.step(loss, optax.sgd(1e-2))
+    step(step.init(params), batch)
+    state = step.init(spelled)
+    COMPILED.clear()
+    step(state, batch)
+    assert not COMPILED
+
+
+def test_microbatches_of_a_divided_batch_are_gathered_from_nowhere():
+    params, batch = placed(LAYOUTS["replicated"])
+    step = train.step(loss, optax.sgd(1e-2), accumulate=4)
+    text = jax.jit(step.pure).lower(step.init(params), batch).compile().as_text()
+    assert re.findall(r"(all-gather|all-to-all|collective-permute)[.\d]*\(", text) == []
+    assert "all-reduce" in text
+
+
+def test_explicit_axes():
+    devices = mesh(AxisType.Explicit)
+    params, batch = placed(LAYOUTS["replicated"], devices)
+    plain, whole = params_and_batch()
+    for count in (1, 2):
+        with jax.set_mesh(devices):
+            step = train.step(loss, optax.adamw(1e-2), accumulate=count)
+            programs, state = compiled_after_the_first(step, step.init(jax.tree.map(jnp.copy, params)), batch, steps=3)
+        alone = train.step(loss, optax.adamw(1e-2), accumulate=count)
+        expected = alone.init(jax.tree.map(jnp.asarray, plain))
+        for _ in range(3):
+            expected, _ = alone(expected, whole)
+        np.testing.assert_allclose(
+            jax.device_get(state.params["enc"]["kernel"]), expected.params["enc"]["kernel"], rtol=2e-5, atol=2e-6
+        )
+        assert programs == 0
+
+
+def test_a_stack_with_layers_by_rules_over_devices():
+    net = nn.Repeat(nn.Residual(nn.Dense(16)), 3)
+    x = jnp.ones((16, 16))
+    params = pt.init(net.spec(x), jax.random.key(0), shardings={"**/kernel": P("model"), "**": P()}, mesh=mesh())
+    rules = train.groups({"**/bias": train.FROZEN, "**": optax.adamw(1e-2)})
+    step = train.step(lambda params, x: jnp.square(net(params, x)).mean(), rules)
+    state = step.init(params)
+    kernel = state.params[":/inner/kernel"].sharding
+    count, state = compiled_after_the_first(step, state, jax.device_put(x, NamedSharding(mesh(), P("data"))), steps=3)
+    assert count == 0
+    assert [leaf.sharding for _, leaf in pt.items(state.optimiser, "**/mu/**")] == [kernel]

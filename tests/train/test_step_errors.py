@@ -1,0 +1,161 @@
+"""What a step refuses: losses, parameters, optimiser states and arguments that do not fit; nothing changes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ptree as pt
+from ptree import train
+
+PARAMS = {"w": jnp.ones(3), "b": jnp.zeros(3)}
+
+
+def params():
+    return jax.tree.map(jnp.copy, PARAMS)
+
+
+def good(params, x):
+    return (params["w"] * x + params["b"]).sum()
+
+
+def refused(loss, error, match, x=jnp.ones(3), **options):
+    step = train.step(loss, optax.adam(0.1), **options)
+    state = step.init(params())
+    with pytest.raises(error, match=match):
+        step(state, x)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert state.params["w"].tolist() == [1, 1, 1]
+
+
+def test_losses_that_are_not_one_floating_point_number():
+    refused(
+        lambda p, x: p["w"] * x,
+        pt.StructureError,
+        r"must return one number, got f32\[3\]. Take the mean of it: loss.mean\(\)",
+    )
+    refused(
+        lambda p, x: (p["w"] > x).sum(), pt.StructureError, r"floating-point number, got i32\[\], which has no gradient"
+    )
+    refused(lambda p, x: p["w"].sum() * 1j, pt.StructureError, r"floating-point number, got c64\[\]")
+    refused(lambda p, x: None, pt.StructureError, "must return one floating-point number, got None")
+    refused(lambda p, x: {"loss": p["w"].sum()}, pt.StructureError, "must return one floating-point number, got dict")
+    refused(lambda p, x: (p["w"].sum(), 1), pt.StructureError, "returned a pair.*has_aux=True")
+    refused(
+        lambda p, x: p["w"].sum(), pt.StructureError, r"must return a pair \(loss, aux\), got f32\[\]", has_aux=True
+    )
+    refused(lambda p, x: (p["w"] * x, 1), pt.StructureError, r"must return one number, got f32\[3\]", has_aux=True)
+
+
+def test_a_loss_that_is_not_finite_at_the_first_step_names_what_is_not():
+    refused(
+        lambda p, x: jnp.log(-good(p, x)),
+        train.LossError,
+        "the loss is nan at the first step.*\n.*parameters and batch are finite",
+    )
+    refused(lambda p, x: good(p, x) / 0, ArithmeticError, "the loss is inf")
+    refused(
+        good,
+        train.LossError,
+        r"in the batch 'batch': 1 of 3 are not finite, first at \(1,\)",
+        x=jnp.array([1, jnp.nan, 1]),
+    )
+    step = train.step(lambda p, x: good(p, x["x"]), optax.adam(0.1), accumulate=2)
+    state = step.init(params() | {"b": jnp.array([0, 0, jnp.inf])})
+    with pytest.raises(train.LossError, match=r"in the parameters 'b': 1 of 3.*\n.*in the batch 'batch/x': 1 of 6"):
+        step(state, {"x": jnp.ones((2, 3)).at[1, 1].set(-jnp.inf)})
+    state = dataclasses.replace(state, params=params())  # and the run goes on
+    state, metrics = step(state, {"x": jnp.ones((2, 3))})
+    assert np.isfinite(metrics.loss)
+
+
+def test_losses_that_cannot_be_called():
+    with pytest.raises(TypeError, match="expected a function loss\\(params, batch\\), got 3"):
+        train.step(3, optax.sgd(0.1))
+    for wrong in (lambda params: 0.0, lambda params, batch, other: 0.0, lambda params, batch, *, rng: 0.0):
+        with pytest.raises(
+            TypeError, match=r"must be called as loss\(params, batch\) or loss\(params, batch, key=key\)"
+        ):
+            train.step(wrong, optax.sgd(0.1))
+
+
+def test_parameters_that_cannot_be_trained():
+    step = train.step(good, optax.adam(0.1))
+    with pytest.raises(pt.StructureError, match="nothing to train: the parameters have no leaves"):
+        step.init({})
+    with pytest.raises(pt.StructureError, match="nothing to train: none of the 2 leaves holds floats"):
+        step.init({"n": jnp.arange(3), "m": 4})
+    with pytest.raises(pt.StructureError, match=r"'name' is 'gpt'; 'spec' is f32\[2\].*ptree.init\(spec, key\)"):
+        step.init({"w": jnp.ones(2), "name": "gpt", "spec": pt.Param((2,))})
+    frozen = train.step(good, train.FROZEN)
+    with pytest.raises(pt.StructureError, match="the optimiser is FROZEN"):
+        frozen.init(params())
+    with pytest.raises(pt.PatternError, match="nothing is trained"):
+        train.step(good, train.groups({"**": train.FROZEN})).init(params())
+    with pytest.raises(pt.PatternError, match=r"'bias'"):
+        train.step(good, train.groups({"bias": optax.sgd(1.0), "**": train.FROZEN})).init(params())
+
+
+def test_a_state_of_another_optimiser_names_the_slots():
+    sgd, adam = train.step(good, optax.sgd(0.1, momentum=0.9)), train.step(good, optax.adam(0.1))
+    state = sgd.init(params())
+    with pytest.raises(pt.StructureError) as error:
+        adam(state, jnp.ones(3))
+    assert str(error.value).splitlines() == [
+        "the state is of another optimiser, or of other parameters:",
+        "  missing in the state: ['0/count', '0/mu/b', '0/mu/w', '0/nu/b', '0/nu/w']",
+        "  unexpected in the state: ['0/trace/b', '0/trace/w']",
+        "ptree.train.carry takes over what fits; step.init(params) begins anew.",
+    ]
+    state, _ = sgd(state, jnp.ones(3))  # nothing has changed
+    lion = train.step(good, optax.lion(0.1))
+    other = dataclasses.replace(
+        lion.init(params()), optimiser=optax.chain(optax.scale_by_lion(), optax.identity()).init(params())
+    )
+    with pytest.raises(pt.StructureError, match="another optimiser: the paths of its slots are the same"):
+        lion(other, jnp.ones(3))
+
+
+def test_a_state_of_other_parameters_or_groups():
+    adam = train.step(good, optax.adam(0.1))
+    state = adam.init(params())
+    grown = dataclasses.replace(state, params={"w": jnp.ones(4), "b": jnp.zeros(4)})
+    with pytest.raises(
+        pt.StructureError, match=r"'0/mu/b': expected f32\[4\] in this optimiser, got f32\[3\] in the state"
+    ):
+        adam(grown, jnp.ones(4))
+    one = train.step(good, train.groups({"b": train.FROZEN, "**": optax.adam(0.1)}))
+    other = train.step(good, train.groups({"**": optax.adam(0.1)}))
+    with pytest.raises(pt.StructureError, match=r"of other groups"):
+        other(one.init(params()), jnp.ones(3))
+    with pytest.raises(pt.StructureError):
+        one(state, jnp.ones(3))
+    slots = train.step(good, train.groups({"b": train.FROZEN, "**": optax.sgd(0.1)}))
+    with pytest.raises(pt.StructureError, match="is of another optimiser"):
+        slots(one.init(params()), jnp.ones(3))
+
+
+def test_what_is_no_state_and_a_key_that_is_missing():
+    step = train.step(good, optax.adam(0.1))
+    with pytest.raises(TypeError, match=r"expected what step.init\(params\) makes, got dict"):
+        step(params(), jnp.ones(3))
+    keyed = train.step(lambda p, x, key: good(p, x), optax.adam(0.1))
+    with pytest.raises(TypeError, match=r"dataclasses.replace\(state, key=jax.random.key\(0\)\)"):
+        keyed(step.init(params()), jnp.ones(3))
+
+
+def test_arguments_that_do_not_fit():
+    for options, error, match in (
+        ({"accumulate": 0}, ValueError, "at least one microbatch"),
+        ({"accumulate": 2.0}, TypeError, "whole number of microbatches, got 2.0"),
+        ({"weight": "mask"}, TypeError, r"step\(weight=\): expected a function"),
+        ({"observe": True}, TypeError, r"such as ptree.look.observe, got True"),
+    ):
+        with pytest.raises(error, match=match):
+            train.step(good, optax.adam(0.1), **options)
+    for optimiser in (0.1, optax.adam, None):
+        with pytest.raises(TypeError, match=r"expected an optimiser of optax, such as optax.adamw\(3e-4\)"):
+            train.step(good, optimiser)
