@@ -1,0 +1,258 @@
+"""groups: an optax transformation with an optimiser for each group of leaves, by rules; its state, in cohorts of leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from ..._edit import explain
+from ..._edit.rules import Explanation
+from ..._errors import PatternError, StructureError
+from ..._tree import Leaf, PyTree, leaves, replace_leaves
+from ..._words import describe, lines, listed, quoted
+from .clipping import clipped
+from .extra_arguments import arguments_of_part
+from .frozen import FROZEN, no_update
+from .leaf_groups import LeafGroup, Optimisers, check_rules_fit, leaf_groups, part_of, trained_groups
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Cohort:
+    """Leaves of one rule that were first trained at the same step, and the state of the rule's optimiser for them.
+
+    A leaf that joins later, as it is no longer frozen, is in a cohort with a step count of its own.
+    """
+
+    state: PyTree
+    """The optimiser's own state, of a tree that has these leaves alone."""
+    paths: tuple[str, ...] = field(metadata={"static": True})
+
+    __module__ = "ptree.train"
+
+
+class GroupsState(NamedTuple):
+    """The state of `groups`: the cohorts of each rule that trains leaves, by the rule's pattern."""
+
+    groups: dict[str, tuple[Cohort, ...]]
+
+
+GroupsState.__module__ = "ptree.train"
+
+
+class Groups(optax.GradientTransformationExtraArgs):
+    """An optax transformation that gives each leaf to the optimiser of one rule; `groups` makes it."""
+
+    __module__ = "ptree.train"
+
+    rules: Optimisers
+    """Selector -> optimiser, or FROZEN."""
+    clip: float | None
+    """The largest norm of the gradients of all leaves that are trained."""
+
+    def __new__(cls, rules: Optimisers, *, clip: float | None = None) -> Groups:
+        work = _Work(_checked_rules(rules), _checked_clip(clip))
+        made = super().__new__(cls, work.init, work.update)
+        made.rules, made.clip = work.rules, work.clip
+        return made
+
+    def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self.rules,), {"clip": self.clip}
+
+    def __repr__(self) -> str:
+        return f"<Groups {listed(map(str, self.rules))}>"
+
+    def trained(self, params: PyTree) -> list[str]:
+        """The paths of the leaves that are trained, in listing order; a tied leaf once, by its own path.
+
+        Raises:
+            PatternError: the rules do not fit the parameters, as for `init`.
+        """
+        check_rules_fit(params, self.rules)
+        trained: set[str] = set()
+        for group in trained_groups(params, self.rules).values():
+            trained.update(group.paths)
+        return [path for path, _ in leaves(params) if path in trained]
+
+    def explain(self, params: PyTree) -> Explanation:
+        """Which rule takes each leaf, as `ptree.explain`; print it for a table."""
+        return explain(params, self.rules)
+
+
+def groups(rules: Optimisers, *, clip: float | None = None) -> Groups:
+    """An optimiser of optax for each group of leaves: rules, selector -> optimiser or FROZEN; the first that matches wins.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ptree import Tree
+    >>> params = Tree({"embed": jnp.ones((5, 4)), "dense": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)}})
+    >>> optimiser = groups({"embed": FROZEN, "**/bias": optax.sgd(0.1), "**": optax.adamw(3e-4)}, clip=1.0)
+    >>> print(optimiser.explain(params))
+    leaf          rule     shadowed
+    embed         embed    **
+    dense/kernel  **
+    dense/bias    **/bias  **
+    >>> state = optimiser.init(params)
+    >>> len(jax.tree.leaves(state))                       # two moments of the kernel, and a step count
+    3
+    >>> updates, state = optimiser.update(jax.tree.map(jnp.ones_like, params), state, params)
+    >>> params = optax.apply_updates(params, updates)
+    >>> params["embed"].sum(), params["dense/bias"].round(3)
+    (Array(20., dtype=float32), Array([-0.032, -0.032], dtype=float32))
+
+    It goes wherever optax takes a transformation. Frozen leaves have no slot, and their updates change no bit of them. The
+    gradients may leave them out, as those of `ptree.train.value_and_grad` do: then no time is spent on them, and none of
+    the updates is theirs. The optimiser of a rule sees a tree of its own leaves alone, under their paths.
+
+    Args:
+        rules: an ordered table. A selector is as everywhere in ptree; a tied leaf has all its names, and a stack is one
+            leaf for all its layers.
+        clip: the largest norm of the gradients of all leaves that are trained, taken together: larger ones are scaled down.
+            Frozen leaves do not count, and tied leaves count once.
+
+    Returns:
+        The transformation, which has `trained(params)`, the paths of the leaves that are trained, and `explain(params)`.
+
+    Raises:
+        PatternError: the rules are no table of optimisers; from `init`: a rule that takes nothing, or single layers of a
+            stack, leaves that no rule matches, an optimiser for leaves without floats, nothing that is trained.
+        StructureError: from `update`: a state or gradients that do not fit the rules and the parameters.
+    """
+    return Groups(rules, clip=clip)
+
+
+# ------------------------------------------------------------------------------- what is given
+
+
+def _checked_rules(rules: Optimisers) -> dict[Any, optax.GradientTransformation]:
+    """The rules with nothing but transformations of optax as values."""
+    if not isinstance(rules, Mapping):
+        raise PatternError(f"groups takes a dict, selector -> optimiser; got {describe(rules)}")
+    checked: dict[Any, optax.GradientTransformation] = {}
+    problems: list[str] = []
+    for key, value in rules.items():
+        if isinstance(value, optax.MultiSteps):
+            value = value.gradient_transformation()
+        if isinstance(value, Groups):
+            problems.append(f"the rule {quoted(key)} has groups as its value: write their rules into these")
+        elif not isinstance(value, optax.GradientTransformation):
+            problems.append(
+                f"the rule {quoted(key)} has {describe(value)} as its value: expected an optimiser of optax,"
+                " such as optax.adamw(3e-4), or ptree.train.FROZEN"
+            )
+        checked[key] = value
+    if problems:
+        raise PatternError(lines(problems))
+    return checked
+
+
+def _checked_clip(clip: float | None) -> float | None:
+    if clip is None or isinstance(clip, jax.Array):
+        return clip
+    if isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0:
+        raise PatternError(f"groups takes the largest norm of the gradients as clip=, above 0; got {quoted(clip)}")
+    return clip
+
+
+# -------------------------------------------------------------------------------------- the work
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The two functions of the transformation."""
+
+    rules: dict[Any, optax.GradientTransformation]
+    clip: float | None
+
+    def init(self, params: PyTree) -> PyTree:
+        check_rules_fit(params, self.rules)
+        cohorts: dict[str, tuple[Cohort, ...]] = {}
+        for rule, group in trained_groups(params, self.rules).items():
+            state = group.optimiser.init(part_of(params, group.paths))
+            cohorts[rule] = (Cohort(state, group.paths),)
+        return GroupsState(cohorts)
+
+    def update(self, updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+        by_rule = leaf_groups(updates if params is None else params, self.rules)
+        _check_state(state, by_rule)
+        gradients = dict(leaves(updates))
+        trained = _trained_paths(state)
+        _check_gradients(gradients, trained, params)
+        if self.clip is not None:
+            chosen = clipped(part_of(updates, trained), self.clip)
+            updates = replace_leaves(updates, dict(leaves(chosen)))
+        changes: dict[str, Leaf] = {}
+        cohorts: dict[str, tuple[Cohort, ...]] = {}
+        for rule, before in state.groups.items():
+            optimiser = optax.with_extra_args_support(by_rule[rule].optimiser)
+            after: list[Cohort] = []
+            for cohort in before:
+                arguments = arguments_of_part(extra, params, cohort.paths)
+                part = part_of(updates, cohort.paths)
+                own = None if params is None else part_of(params, cohort.paths)
+                change, new = optimiser.update(part, cohort.state, own, **arguments)
+                changes.update(leaves(change))
+                after.append(Cohort(new, cohort.paths))
+            cohorts[rule] = tuple(after)
+        changes.update(_no_updates(gradients, {*trained}, params))
+        return replace_leaves(updates, changes), GroupsState(cohorts)
+
+
+def _trained_paths(state: GroupsState) -> tuple[str, ...]:
+    return tuple(path for cohorts in state.groups.values() for cohort in cohorts for path in cohort.paths)
+
+
+def _no_updates(gradients: Mapping[str, Leaf], trained: set[str], params: PyTree) -> dict[str, Leaf]:
+    """The updates of the leaves that are not trained, of those that have a gradient."""
+    values = {} if params is None else dict(leaves(params))
+    found: dict[str, Leaf] = {}
+    for path, gradient in gradients.items():
+        if path not in trained:
+            found[path] = no_update(values.get(path, gradient))
+    return found
+
+
+def _check_state(state: PyTree, by_rule: Mapping[str, LeafGroup]) -> None:
+    """Raise unless the state has slots for the leaves that are trained, under the rules that train them."""
+    if not isinstance(state, GroupsState):
+        raise StructureError(
+            f"cannot update: expected the state that groups(...).init(params) makes, got {describe(state)}"
+        )
+    expected = {
+        (rule, path) for rule, group in by_rule.items() if group.optimiser is not FROZEN for path in group.paths
+    }
+    got = {(rule, path) for rule, cohorts in state.groups.items() for cohort in cohorts for path in cohort.paths}
+    problems: list[str] = []
+    missing = [f"{path} ({rule})" for rule, path in sorted(expected - got)]
+    unexpected = [f"{path} ({rule})" for rule, path in sorted(got - expected)]
+    if missing:
+        problems.append(f"trained by the rules, and not in the state: {listed(missing)}")
+    if unexpected:
+        problems.append(f"in the state, and not trained by the rules: {listed(unexpected)}")
+    if problems:
+        raise StructureError(
+            lines(["cannot update: the state is of other groups:", *problems, "ptree.train.carry makes it fit"]),
+            missing=sorted({path for _, path in expected - got}),
+            unexpected=sorted({path for _, path in got - expected}),
+        )
+
+
+def _check_gradients(gradients: Mapping[str, Leaf], trained: tuple[str, ...], params: PyTree) -> None:
+    """Raise unless each leaf that is trained has a gradient of its shape."""
+    missing = [path for path in trained if path not in gradients]
+    values = {} if params is None else dict(leaves(params))
+    problems: list[str] = []
+    misshapen: list[str] = []
+    if missing:
+        problems.append(f"no gradient of {listed(missing)}")
+    for path in trained:
+        if path in gradients and path in values and gradients[path].shape != values[path].shape:
+            misshapen.append(path)
+            problems.append(f"{quoted(path)} is {describe(values[path])}, its gradient {describe(gradients[path])}")
+    if problems:
+        raise StructureError(
+            lines(["cannot update: the gradients do not fit:", *problems]), missing=missing, misshapen=misshapen
+        )
