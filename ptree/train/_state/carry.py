@@ -12,15 +12,16 @@ from ..._edit import Selector
 from ..._edit import paths as selected_paths
 from ..._edit.rename import OldName
 from ..._errors import StructureError
+from ..._garbage_collection import collection_paused
 from ..._tree import PyTree, leaves
 from ..._words import describe, lines, listed, quoted
 from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import check_rules_fit, part_of, trained_groups
-from .destination import Changes, Destination, Unit, bytes_of_counts
-from .old_states import Counts, OldState, OldStates
+from .destination import Changes, Destination, Unit
+from .old_states import OldState, OldStates
 from .origins import origins, shape_of
 from .report import Carried
-from .slots import Node, state_layout
+from .slots import Node, layout_of_state
 
 Optimiser: TypeAlias = "optax.GradientTransformation | optax.MultiSteps"
 OneCount: TypeAlias = Literal["error", "keep", "restart"]
@@ -88,18 +89,15 @@ def carry(
     if one_count not in ("error", "keep", "restart"):
         raise StructureError(f"expected one_count 'error', 'keep' or 'restart', got {quoted(one_count)}")
     before = optimiser if before is None else before
-    changes = Changes(
-        old_shapes=_shapes(old),
-        new_shapes=_shapes(new),
-        origins=origins(old, new, renames),
-        resized=frozenset() if resized is None else frozenset(selected_paths(new, resized)),
-    )
-    old_states = OldStates(old_states_of(state, old, before))
-    if isinstance(optimiser, Groups):
-        return _carried_groups(optimiser, new, old_states, changes)
-    destination = Destination(optimiser.init, new, old_states, changes)
-    counts = _counts_of_all(destination, one_count)
-    return destination.state(new, counts), _report([destination], old_states, changes)
+    chosen = frozenset() if resized is None else frozenset(selected_paths(new, resized))
+    with collection_paused():  # of the time for 10,000 leaves it would take half
+        changes = Changes(_shapes(old), _shapes(new), origins(old, new, renames), chosen)
+        old_states = OldStates(old_states_of(state, old, before))
+        if isinstance(optimiser, Groups):
+            return _carried_groups(optimiser, new, old_states, changes)
+        destination = Destination(optimiser.init, new, old_states, changes)
+        oldest = _oldest_units(destination, one_count)
+        return destination.state(oldest), _report(new, [destination], old_states, changes)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
@@ -128,8 +126,8 @@ def old_states_of(state: PyTree, old: PyTree, optimiser: Optimiser) -> list[OldS
 
 
 def _old_state(state: PyTree, params: PyTree, optimiser: Optimiser, rule: str = "") -> OldState:
-    layout = state_layout(optimiser.init, params, state)
-    return OldState(layout, jax.tree.leaves(state), _shapes(params), rule)
+    layout = layout_of_state(optimiser.init, params, state)
+    return OldState(layout, jax.tree.leaves(state), _shapes(params), optimiser.init, rule)
 
 
 def _check_rules(state: GroupsState, old: PyTree, rules: Iterable[str]) -> None:
@@ -154,44 +152,40 @@ def _check_rules(state: GroupsState, old: PyTree, rules: Iterable[str]) -> None:
 # ----------------------------------------------------------------------------- one count for all
 
 
-def _counts_of_all(destination: Destination, one_count: OneCount) -> dict[Node, Counts]:
-    """The counts of a state that has one count for all leaves.
+def _oldest_units(destination: Destination, one_count: OneCount) -> dict[Node, Unit]:
+    """For each node of a state with one count for all leaves, a unit whose count it has.
 
     Raises:
         StructureError: slots that start anew, or come from elsewhere, would go by the count of others.
     """
-    any_param = next(iter(destination.units), "")
-    counts = destination.counts_without_slots(any_param)
+    oldest: dict[Node, Unit] = {}
     problems: list[str] = []
-    for node, units in destination.units_by_node().items():
-        if node in counts or not destination.has_counts(node):
-            continue
-        together = _by_counts(destination, units)
+    for node in destination.nodes_by_count():
+        together = _by_counts(destination, destination.units_at(node))
         if len(together) > 1 and one_count == "restart":
             destination.restart(node)
             continue
         if len(together) > 1:
             problems.append(_why_apart(node, together))
-        oldest = next(iter(together[0].values()))
-        if not oldest.is_fresh:
-            counts[node] = destination.counts_of_unit(oldest)
+        oldest[node] = next(unit for unit in together[0].values())
     if problems and one_count == "error":
         raise StructureError(f"cannot carry the state over: {lines(problems, '; ')}. {_WAYS_OUT}")
-    return counts
+    return oldest
 
 
 def _by_counts(destination: Destination, units: Mapping[str, Unit]) -> list[dict[str, Unit]]:
     """Units by parameter, divided by their counts: those that most go by first, those that start anew last."""
+    if len({unit.where for unit in units.values()}) == 1:
+        return [dict(units)]
     found: dict[object, dict[str, Unit]] = {}
-    if not any(unit.is_fresh for unit in units.values()) and len({unit.where for unit in units.values()}) == 1:
-        return [dict(units)]
-    if all(unit.is_fresh for unit in units.values()):
-        return [dict(units)]
     for param, unit in units.items():
-        counts = bytes_of_counts({unit.node: destination.counts_of_unit(unit)})
-        found.setdefault(counts, {})[param] = unit
-    # a unit that starts anew may have the same counts, all 0, as one that goes on
-    return sorted(found.values(), key=lambda group: (all(unit.is_fresh for unit in group.values()), -len(group)))
+        found.setdefault(destination.fingerprint_at(unit), {})[param] = unit
+
+    def order(group: Mapping[str, Unit]) -> tuple[bool, int]:
+        starts_anew = all(unit.is_fresh for unit in group.values())
+        return starts_anew, -len(group)
+
+    return sorted(found.values(), key=order)
 
 
 _WAYS_OUT = (
@@ -211,51 +205,68 @@ def _why_apart(node: Node, together: Sequence[Mapping[str, Unit]]) -> str:
 # --------------------------------------------------------------------------------------- groups
 
 
-def _carried_groups(
-    optimiser: Groups, new: PyTree, old_states: OldStates, changes: Changes
-) -> tuple[PyTree, Carried]:
+def _carried_groups(optimiser: Groups, new: PyTree, old_states: OldStates, changes: Changes) -> tuple[PyTree, Carried]:
     """The state of `groups`: the leaves of a rule that go by equal counts are a cohort."""
     check_rules_fit(new, optimiser.rules)
     found: dict[str, tuple[Cohort, ...]] = {}
     destinations: list[Destination] = []
     for rule, group in trained_groups(new, optimiser.rules).items():
-        params = part_of(new, group.paths)
-        destination = Destination(group.optimiser.init, params, old_states, changes, rule)
-        destinations.append(destination)
-        cohorts: list[Cohort] = []
-        for paths, counts in _cohorts(destination, group.paths):
-            part = params if paths == group.paths else part_of(params, paths)
-            cohorts.append(Cohort(destination.state(part, counts), paths))
-        found[rule] = tuple(cohorts)
-    return GroupsState(found), _report(destinations, old_states, changes)
+        parts = _apart(group.paths, old_states, changes)
+        cohorts = _cohorts(rule, group.optimiser, new, parts, old_states, changes)
+        if len({counts for counts, _, _ in cohorts}) < len(cohorts):  # new leaves under the same counts, such as 0
+            cohorts = _cohorts(rule, group.optimiser, new, [group.paths], old_states, changes)
+        found[rule] = tuple(Cohort(destination.state_of(paths), paths) for _, paths, destination in cohorts)
+        destinations += dict.fromkeys(destination for _, _, destination in cohorts)
+    return GroupsState(found), _report(new, destinations, old_states, changes)
 
 
-def _cohorts(destination: Destination, paths: tuple[str, ...]) -> list[tuple[tuple[str, ...], Mapping[Node, Counts]]]:
-    """The leaves of a rule by the counts that they go by, those that most go by first."""
-    counts_of: dict[object, Mapping[Node, Counts]] = {}
-    together: dict[object, list[str]] = {}
-    for path, counts in destination.counts_of_params(paths).items():
-        same = bytes_of_counts(counts)
-        counts_of.setdefault(same, counts)
-        together.setdefault(same, []).append(path)
-    return [(tuple(found), counts_of[same]) for same, found in together.items()]
+def _apart(paths: tuple[str, ...], old_states: OldStates, changes: Changes) -> list[tuple[str, ...]]:
+    """The leaves of a rule that seem to go on, and those that start anew: the first tracing then gives most of the state."""
+    going_on: list[str] = []
+    starting: list[str] = []
+    for path in paths:
+        was_trained = path in changes.origins and old_states.state_of(changes.origins[path].pieces[0].path) is not None
+        goes_on = was_trained and not changes.why_new(path)
+        (going_on if goes_on else starting).append(path)
+    return [tuple(part) for part in (going_on, starting) if part]
+
+
+def _cohorts(
+    rule: str,
+    optimiser: optax.GradientTransformation,
+    new: PyTree,
+    parts: Sequence[tuple[str, ...]],
+    old_states: OldStates,
+    changes: Changes,
+) -> list[tuple[object, tuple[str, ...], Destination]]:
+    """The leaves of a rule by the counts that they go by: what is equal for equal counts, the leaves, where their state is."""
+    found: list[tuple[object, tuple[str, ...], Destination]] = []
+    for part in parts:
+        params = part_of(new, part)
+        destination = Destination(optimiser.init, params, old_states, changes, rule=rule)
+        together: dict[object, list[str]] = {}
+        for path in part:
+            together.setdefault(destination.fingerprint(path), []).append(path)
+        found += [(counts, tuple(paths), destination) for counts, paths in together.items()]
+    return found
 
 
 # --------------------------------------------------------------------------------------- report
 
 
-def _report(destinations: Sequence[Destination], old_states: OldStates, changes: Changes) -> Carried:
+def _report(new: PyTree, destinations: Sequence[Destination], old_states: OldStates, changes: Changes) -> Carried:
     kept: list[str] = []
     fresh: dict[str, str] = {}
     taken: set[str] = set()
-    for destination in destinations:
-        for param, units in destination.units.items():
-            reasons = [unit.why for unit in units.values() if unit.is_fresh]
-            if reasons:
-                fresh[param] = reasons[0]
-            else:
-                kept.append(param)
-            if len(reasons) < len(units):
-                taken.update(piece.path for piece in changes.origins[param].pieces)
+    units_of = {param: units for destination in destinations for param, units in destination.units.items()}
+    for param, _ in leaves(new):
+        units = units_of.get(param, {}).values()
+        reasons = [unit.why for unit in units if unit.is_fresh]
+        if reasons:
+            fresh[param] = reasons[0]
+        elif units:
+            kept.append(param)
+        if len(reasons) < len(units):
+            taken.update(piece.path for piece in changes.origins[param].pieces)
     dropped = [path for path in old_states.params_with_slots() if path not in taken]
     return Carried(tuple(kept), fresh, tuple(dropped))

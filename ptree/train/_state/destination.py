@@ -14,10 +14,12 @@ import numpy as np
 
 from ..._tree import Leaf, PyTree, copied, leaves
 from ..._words import describe, quoted
+from .._groups.leaf_groups import part_of
 from .moved_slots import OldSlot, Shape, can_be_resized, moved_slot, piece_shape, with_corner
 from .old_states import Counts, FoundSlot, OldNode, OldStates
 from .origins import Origin
-from .slots import Init, Node, StateLayout, StateLeaf, fresh_leaves, sharding_beside, state_layout
+from .initial_state import InitialState, sharding_beside
+from .slots import Init, Node, StateLayout, StateLeaf
 
 SlotName: TypeAlias = tuple[str, str]
 """Field, and name below it."""
@@ -71,14 +73,31 @@ class Changes:
                 return False
         return True
 
+    def why_new(self, param: str) -> str:
+        """Why the old slots of a parameter cannot be those of the new one; "" if its name and shape say that they can."""
+        origin = self.origins.get(param)
+        if origin is None:
+            return "a new parameter"
+        if param in self.resized:
+            return ""
+        new = self.new_shapes[param]
+        for piece in origin.pieces:
+            old = (*origin.grid, *piece_shape(piece, self.old_shapes[piece.path]))
+            if old != new:
+                return f"its shape is {_shown(new)} now, {_shown(old)} before"
+        return ""
+
 
 class Destination:
     """The state that an optimiser makes of new parameters, and what old states have for it."""
 
-    def __init__(self, init: Init, params: PyTree, old: OldStates, changes: Changes, rule: str = ""):
-        self.layout = state_layout(init, params)
+    def __init__(self, init: Init, params: PyTree, old: OldStates, changes: Changes, *, rule: str = ""):
+        self._initial = InitialState(init, params, is_known=old.has_marked(init))
+        self.layout = self._initial.layout
+        self.paths = [path for path, _ in leaves(params)]
         self.units: dict[str, dict[Node, Unit]] = {}
-        self._init, self._params, self._old, self._changes, self._rule = init, params, old, changes, rule
+        self._old, self._changes, self._rule = old, changes, rule
+        self._known_bytes: dict[tuple[Node, OldNode | None], object] = {}
         self._counts: dict[Node, dict[str, int]] = {}
         self._found_counts: dict[OldNode, dict[Node, Counts | None]] = {}
         slots: dict[tuple[str, Node], list[int]] = {}
@@ -94,13 +113,10 @@ class Destination:
     # ------------------------------------------------------------------------------- slots
 
     def _unit(self, param: str, node: Node, positions: list[int]) -> Unit:
-        origin = self._changes.origins.get(param)
-        if origin is None:
-            return Unit(node, {}, None, "a new parameter")
-        is_resized = param in self._changes.resized
-        why = "" if is_resized else self._misshapen(param, origin)
+        why = self._changes.why_new(param)
         if why:
             return Unit(node, {}, None, why)
+        origin = self._changes.origins[param]
         values: dict[SlotName, Leaf] = {}
         places: dict[OldNode, None] = {}
         for at in positions:
@@ -118,16 +134,7 @@ class Destination:
         where = self._one_place(places, node)
         if where is None:
             return Unit(node, {}, None, "its step counts differ, or do not fit")
-        return Unit(node, values, where, is_resized=is_resized)
-
-    def _misshapen(self, param: str, origin: Origin) -> str:
-        """What is wrong with the shapes of the pieces of a parameter; "" if they make it up."""
-        new = self._changes.new_shapes[param]
-        for piece in origin.pieces:
-            old = piece_shape(piece, self._changes.old_shapes[piece.path])
-            if (*origin.grid, *old) != new:
-                return f"its shape is {_shown(new)} now, {_shown((*origin.grid, *old))} before"
-        return ""
+        return Unit(node, values, where, is_resized=param in self._changes.resized)
 
     def _pieces(self, about: StateLeaf, origin: Origin) -> list[FoundSlot] | None:
         found: list[FoundSlot] = []
@@ -163,7 +170,7 @@ class Destination:
         if counts is None:
             return None
         for other in others:
-            if _bytes_of(self._carried_counts(other, node)) != _bytes_of(counts):
+            if bytes_of(self._carried_counts(other, node)) != bytes_of(counts):
                 return None
         return first
 
@@ -186,62 +193,76 @@ class Destination:
     def _arrays_of_no_parameter(self) -> set[tuple[Node, str]]:
         """The arrays that the optimiser would have without any parameters."""
         try:
-            empty = state_layout(self._init, {})
+            empty = self._initial.of({}).layout
         except Exception:  # a mask as a tree fits no other parameters
             return set()
         found: set[tuple[Node, str]] = set()
-        shapes = {(about.node, about.field): shape for about, shape in zip(self.layout.about, self.layout.shapes, strict=True)}
+        shapes = {
+            (about.node, about.field): shape for about, shape in zip(self.layout.about, self.layout.shapes, strict=True)
+        }
         for about, shape in zip(empty.about, empty.shapes, strict=True):
             if shape == shapes.get((about.node, about.field)):
                 found.add((about.node, about.field))
         return found
 
     @cached_property
-    def fresh_counts(self) -> dict[Node, Counts]:
+    def _fresh_counts(self) -> dict[Node, Counts]:
         """The counts of each node at the start."""
         wanted = [at for fields in self._counts.values() for at in fields.values()]
-        values = fresh_leaves(self._init, self._params, wanted, self.layout)
+        values = self._initial.leaves(wanted)
         found: dict[Node, Counts] = {}
         for node, fields in self._counts.items():
             found[node] = {field: values[at] for field, at in fields.items()}
         return found
 
-    def has_counts(self, node: Node) -> bool:
-        """Whether slots of a node go by a count, or another number of it."""
-        return node in self._counts
+    def _counts_at(self, node: Node, where: OldNode | None) -> Counts:
+        """The counts of a node that come from an old one; without one those at the start."""
+        carried = None if where is None else self._carried_counts(where, node)
+        return self._fresh_counts[node] if carried is None else carried
 
-    def counts_of_unit(self, unit: Unit) -> Counts:
-        """The counts that the slots of a unit go by."""
-        if unit.where is None:
-            return self.fresh_counts.get(unit.node, {})
-        return self._carried_counts(unit.where, unit.node) or {}
+    def _bytes_at(self, node: Node, where: OldNode | None) -> object:
+        """What is equal for equal counts."""
+        key = (node, where)
+        if key not in self._known_bytes:
+            self._known_bytes[key] = bytes_of(self._counts_at(node, where))
+        return self._known_bytes[key]
 
-    def counts_of_params(self, params: Sequence[str]) -> dict[str, dict[Node, Counts]]:
-        """All counts that the updates of each parameter depend on: those of its slots, and those that go on where they are."""
-        found: dict[str, dict[Node, Counts]] = {}
-        for param in params:
-            counts = self.counts_without_slots(param)
-            for node, unit in self.units.get(param, {}).items():
-                if self.has_counts(node) and node not in counts:
-                    counts[node] = self.counts_of_unit(unit)
-            found[param] = counts
-        return found
+    def nodes_by_count(self) -> list[Node]:
+        """The nodes whose slots go by a count, or another number of the node."""
+        return [node for node in self._counts if self._is_of_slots(node)]
 
-    def counts_without_slots(self, param: str) -> dict[Node, Counts]:
-        """The counts that say nothing about slots, such as that of a schedule: they go on, for new parameters too."""
-        found: dict[Node, Counts] = {}
-        for node in self._counts:
-            if node not in self._nodes_with_slots or node.role[-1] in _NOT_OF_SLOTS:
-                found[node] = self._counts_without_slots(param, node)
-        return found
+    def _is_of_slots(self, node: Node) -> bool:
+        return node in self._nodes_with_slots and node.role[-1] not in _NOT_OF_SLOTS
 
-    def units_by_node(self) -> dict[Node, dict[str, Unit]]:
-        """The units of each node, by parameter."""
-        found: dict[Node, dict[str, Unit]] = {}
-        for param, units in self.units.items():
-            for node, unit in units.items():
-                found.setdefault(node, {})[param] = unit
-        return found
+    def _where(self, param: str, node: Node) -> OldNode | None:
+        """Where the counts of a node come from for a parameter.
+
+        Counts that say nothing about slots, such as that of a schedule, go on, for a new parameter too.
+        """
+        if self._is_of_slots(node):
+            return self.units[param][node].where
+        origin = self._changes.origins.get(param)
+        state = None if origin is None else self._old.state_of(origin.pieces[0].path)
+        if state is None:
+            state = self._old.state_of_rule(self._rule)
+        return None if state is None else self._old.node_like(state, node)
+
+    def _nodes_of(self, param: str) -> list[Node]:
+        """The nodes whose counts the updates of a parameter depend on."""
+        units = self.units.get(param, {})
+        return [node for node in self._counts if node in units or not self._is_of_slots(node)]
+
+    def fingerprint(self, param: str) -> object:
+        """What is equal for parameters whose updates depend on equal counts."""
+        return tuple((node, self._bytes_at(node, self._where(param, node))) for node in self._nodes_of(param))
+
+    def fingerprint_at(self, unit: Unit) -> object:
+        """What is equal for units whose slots go by equal counts."""
+        return self._bytes_at(unit.node, unit.where)
+
+    def units_at(self, node: Node) -> dict[str, Unit]:
+        """The units of a node, by parameter."""
+        return {param: units[node] for param, units in self.units.items() if node in units}
 
     def restart(self, node: Node) -> None:
         """Let all slots of a node start anew."""
@@ -249,27 +270,31 @@ class Destination:
             if node in units and not units[node].is_fresh:
                 units[node] = Unit(node, {}, None, "starts anew with the others")
 
-    def _counts_without_slots(self, param: str, node: Node) -> Counts:
-        origin = self._changes.origins.get(param)
-        state = None if origin is None else self._old.state_of(origin.pieces[0].path)
-        if state is None:
-            state = self._old.state_of_rule(self._rule)
-        where = None if state is None else self._old.node_like(state, node)
-        carried = None if where is None else self._carried_counts(where, node)
-        return self.fresh_counts[node] if carried is None else carried
-
     # ---------------------------------------------------------------------------- the state
 
-    def state(self, params: PyTree, counts: Mapping[Node, Counts]) -> PyTree:
-        """The state of these of the parameters, all by default, with these counts; what has no value in it starts anew."""
-        layout = self.layout if params is self._params else state_layout(self._init, params)
+    def state_of(self, paths: tuple[str, ...]) -> PyTree:
+        """The state of some of the parameters, which have one fingerprint."""
+        is_whole = len(paths) == len(self.paths)
+        initial = self._initial if is_whole else self._initial.of(part_of(self._initial.params, paths))
+        return self._filled(initial, {node: self._where(paths[0], node) for node in self._nodes_of(paths[0])})
+
+    def state(self, oldest: Mapping[Node, Unit]) -> PyTree:
+        """The state of all parameters, in which the slots of each node go by the counts of one unit."""
+        places = {node: self._where("", node) for node in self._counts if not self._is_of_slots(node)}
+        places |= {node: unit.where for node, unit in oldest.items()}
+        return self._filled(self._initial, places)
+
+    def _filled(self, initial: InitialState, places: Mapping[Node, OldNode | None]) -> PyTree:
+        """An initial state with all that goes on."""
+        layout = initial.layout
         values: dict[int, Leaf] = {}
         corners: dict[int, Leaf] = {}
         for at, about in enumerate(layout.about):
             if about.param is None:
-                value = counts.get(about.node, {}).get(about.field)
-                if value is not None:
-                    values[at] = value
+                where = places.get(about.node)
+                carried = None if where is None else self._carried_counts(where, about.node)
+                if carried is not None:
+                    values[at] = carried[about.field]
                 continue
             unit = self.units[about.param][about.node]
             value = unit.slots.get((about.field, about.below))
@@ -278,10 +303,10 @@ class Destination:
             elif value is not None:
                 values[at] = value
         missing = [at for at in range(len(layout.about)) if at not in values]
-        values |= fresh_leaves(self._init, params, missing, layout)
+        values |= initial.leaves(missing)
         for at, corner in corners.items():
             values[at] = with_corner(values[at], corner)
-        placed = _each_placed(values, layout, params)
+        placed = _each_placed(values, layout, initial.params)
         return jax.tree.unflatten(layout.structure, placed)
 
 
@@ -316,12 +341,8 @@ def _shown(shape: Shape) -> str:
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
-def bytes_of_counts(counts: Mapping[Node, Counts]) -> tuple[object, ...]:
+def bytes_of(counts: Counts | None) -> tuple[tuple[str, bytes], ...] | None:
     """What is equal for equal counts."""
-    return tuple((node, _bytes_of(values)) for node, values in counts.items())
-
-
-def _bytes_of(counts: Counts | None) -> tuple[tuple[str, bytes], ...] | None:
     if counts is None:
         return None
     return tuple((field, _bytes(value)) for field, value in counts.items())

@@ -31,6 +31,8 @@ class OldSlot(NamedTuple):
 
 def piece_shape(piece: Piece, param_shape: Shape) -> Shape:
     """The shape of the part of an old parameter that a piece is."""
+    if not piece.via:
+        return param_shape[len(piece.index) :]
     shape = jax.ShapeDtypeStruct(param_shape[len(piece.index) :], jnp.float32)
     for transform in piece.via:
         shape = transform.see(shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..._tree import Leaf
 from .moved_slots import Shape, cast_slot
-from .slots import Node, StateLayout, StateLeaf
+from .slots import Init, Node, StateLayout, StateLeaf
 
 Counts = dict[str, Leaf]
 """The leaves of a node that belong to no parameter, by field."""
@@ -23,6 +23,8 @@ class OldState(NamedTuple):
     values: Sequence[Leaf]
     shapes: Mapping[str, Shape]
     """The parameters that it was made for: path -> shape."""
+    init: Init
+    """What made it."""
     rule: str = ""
     """The rule of `groups` that it is of."""
 
@@ -50,6 +52,7 @@ class OldStates:
         self._by_type: dict[tuple[object, ...], list[FoundSlot]] = {}
         self._counts: dict[OldNode, Counts] = {}
         self._nodes: list[OldNode] = []
+        self._like: dict[tuple[int, Node], OldNode | None] = {}
         self._state_of: dict[str, int] = {}
         for number, state in enumerate(states):
             self._enter(number, state)
@@ -69,6 +72,10 @@ class OldStates:
             found = FoundSlot(where, value)
             self._by_role.setdefault((about.node.role, *slot), []).append(found)
             self._by_type.setdefault((about.node.role[-1], *slot), []).append(found)
+
+    def has_marked(self, init: Init) -> bool:
+        """Whether a function is known to make the same state of marked parameters as of others."""
+        return any(state.init == init and state.layout.is_marked for state in self.states)
 
     def slot(self, about: StateLeaf, param: str) -> FoundSlot | None:
         """The slot of an old parameter that plays the part of this one in a new state; None if no or several ones do."""
@@ -98,6 +105,11 @@ class OldStates:
 
     def node_like(self, state: int, node: Node) -> OldNode | None:
         """The node of an old state that corresponds to a node of a new one: it has its labels, or is the only one of its role."""
+        if (state, node) not in self._like:
+            self._like[state, node] = self._found_like(state, node)
+        return self._like[state, node]
+
+    def _found_like(self, state: int, node: Node) -> OldNode | None:
         of_state = [where for where in self._nodes if where.state == state]
         same_role = [where for where in of_state if where.node.role == node.role]
         same_place = [where for where in same_role if where.node == node]

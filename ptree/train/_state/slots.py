@@ -6,7 +6,7 @@ the leaf's path. What `init` makes of a leaf comes out inside of that node, what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -51,6 +51,8 @@ class StateLayout(NamedTuple):
     about: list[StateLeaf]
     shapes: list[jax.ShapeDtypeStruct]
     structure: Any
+    is_marked: bool
+    """Whether marked parameters have said so, and not paths."""
 
 
 class _Slot:
@@ -70,28 +72,33 @@ def _slot_children(slot: _Slot) -> tuple[tuple[tuple[DictKey, PyTree]], str]:
 jax.tree_util.register_pytree_with_keys(_Slot, _slot_children, lambda path, children: _Slot(path, *children))
 
 
-def state_layout(init: Init, params: PyTree, state: PyTree = None) -> StateLayout:
-    """The layout of the state that `init` makes of these parameters; with `state`, the layout of that.
+def marked(params: PyTree) -> PyTree:
+    """The parameters, each in a node that holds its path."""
+    return map_leaves(params, _Slot)
+
+
+def abstract(params: PyTree) -> PyTree:
+    """The shapes and dtypes of parameters."""
+    return map_leaves(params, lambda path, leaf: _abstract(leaf))
+
+
+def layout_of_state(init: Init, params: PyTree, state: PyTree) -> StateLayout:
+    """The layout of a state that `init` has made of these parameters.
 
     Raises:
-        StructureError: `state` is not what `init` makes of these parameters, or it is unclear whose slots a leaf holds.
+        StructureError: it has not, or it is unclear whose slots a leaf holds.
     """
-    shapes = map_leaves(params, lambda path, leaf: _abstract(leaf))
-    expected = None if state is not None else jax.eval_shape(init, shapes)
-    actual = expected if state is None else state
-    structure = jax.tree.structure(actual)
+    shapes = abstract(params)
+    structure = jax.tree.structure(state)
     try:
-        marked = jax.eval_shape(init, map_leaves(shapes, _Slot))
+        layout = marked_layout(jax.eval_shape(init, marked(shapes)), shapes)
     except Exception:  # a mask by a user's function may refuse a tree that has one name more on each path
-        marked = None
-    layout = None if marked is None else _marked_layout(marked, shapes)
+        layout = None
     if layout is None or layout.structure != structure:
-        if expected is None:
-            expected = jax.eval_shape(init, shapes)
+        expected = jax.eval_shape(init, shapes)
         _check_structure(state, expected, structure)
-        layout = _layout_by_path(expected, shapes)
-    if state is not None:
-        _check_shapes(state, layout)
+        layout = layout_by_path(expected, shapes)
+    _check_shapes(state, layout)
     return layout
 
 
@@ -104,28 +111,28 @@ def _abstract(leaf: Leaf) -> Leaf:
 # ---------------------------------------------------------------------------------------- marks
 
 
-def _marked_layout(marked: PyTree, params: PyTree) -> StateLayout:
+def marked_layout(state: PyTree, params: PyTree) -> StateLayout:
     """The layout of a state that `init` has made of marked parameters."""
     own_keys = _keys_of_params(params)
-    nodes = _Nodes(marked)
+    nodes = _Nodes(state)
     about: list[StateLeaf] = []
     shapes: list[jax.ShapeDtypeStruct] = []
-    for keys, value in tree_flatten_with_path(marked, is_leaf=_is_slot)[0]:
+    for keys, value in tree_flatten_with_path(state, is_leaf=_is_slot)[0]:
         if not _is_slot(value):
             about.append(nodes.count(keys))
             shapes.append(value)
             continue
         inside = value.value
         node, field = nodes.of_slot(keys, own_keys[value.path])
-        if isinstance(inside, jax.ShapeDtypeStruct):  # most slots
+        if hasattr(inside, "shape"):  # most slots
             about.append(StateLeaf(node, field, value.path))
             shapes.append(inside)
             continue
         for below, leaf in tree_flatten_with_path(inside)[0]:
             about.append(StateLeaf(node, field, value.path, _text(below)))
             shapes.append(leaf)
-    plain = jax.tree.map(lambda part: part.value if _is_slot(part) else part, marked, is_leaf=_is_slot)
-    return StateLayout(about, shapes, jax.tree.structure(plain))
+    plain = jax.tree.map(lambda part: part.value if _is_slot(part) else part, state, is_leaf=_is_slot)
+    return StateLayout(about, shapes, jax.tree.structure(plain), True)
 
 
 def _is_slot(part: PyTree) -> bool:
@@ -227,7 +234,7 @@ def _text(keys: Keys) -> str:
 # -------------------------------------------------------------------------------- without marks
 
 
-def _layout_by_path(state: PyTree, params: PyTree) -> StateLayout:
+def layout_by_path(state: PyTree, params: PyTree) -> StateLayout:
     """The layout of a state by the keys in it: what lies under the keys of a parameter is a slot of it.
 
     For an optimiser whose `init` does other things with marked parameters, such as one that labels leaves by whole paths.
@@ -254,7 +261,7 @@ def _layout_by_path(state: PyTree, params: PyTree) -> StateLayout:
             f"it is unclear whose slots {listed(unclear)} are in the state: the names of the parameters occur more than"
             " once. Give the optimiser its mask or labels as a tree, or by patterns, not as a function of whole paths"
         )
-    return StateLayout(about, shapes, jax.tree.structure(state))
+    return StateLayout(about, shapes, jax.tree.structure(state), False)
 
 
 def _ends_of_params(keys: Keys, by_keys: Mapping[Keys, str], lengths: set[int]) -> list[tuple[int, Keys]]:
@@ -298,29 +305,3 @@ def _check_shapes(state: PyTree, layout: StateLayout) -> None:
     sides = (" by the optimiser", " in the state")
     what = "the state is not of these old parameters"
     raise structure_error(what, found._replace(mistyped=()), there, here, sides=sides, fix=_FIX)
-
-
-def fresh_leaves(init: Init, params: PyTree, wanted: Sequence[int], layout: StateLayout) -> dict[int, jax.Array]:
-    """Some leaves of the state that `init` makes of parameters; only these are computed and take memory.
-
-    A slot with the shape of its parameter goes where the parameter is.
-    """
-    if not wanted:
-        return {}
-    placed = dict(leaves(params))
-    shardings: list[jax.sharding.Sharding | None] = []
-    for at in wanted:
-        shardings.append(sharding_beside(placed.get(layout.about[at].param or ""), layout.shapes[at].shape))
-
-    def chosen(params: PyTree) -> list[jax.Array]:
-        found = jax.tree.leaves(init(params))
-        return [found[at] for at in wanted]
-
-    return dict(zip(wanted, jax.jit(chosen, out_shardings=shardings)(params), strict=True))
-
-
-def sharding_beside(param: Leaf, shape: tuple[int, ...]) -> jax.sharding.Sharding | None:
-    """Where a slot of this shape goes: where its parameter is, if that is spread over devices and of the same shape."""
-    if isinstance(param, jax.Array) and param.shape == shape and len(param.sharding.device_set) > 1:
-        return param.sharding
-    return None
