@@ -18,6 +18,7 @@ from .clipping import clipped
 from .extra_arguments import arguments_of_part
 from .frozen import FROZEN, no_update
 from .leaf_groups import LeafGroup, Optimisers, check_rules_fit, leaf_groups, part_of, trained_groups
+from .stack_warning import warn_of_stacks
 
 
 @jax.tree_util.register_dataclass
@@ -171,7 +172,9 @@ class _Work:
         check_rules_fit(params, self.rules)
         cohorts: dict[str, tuple[Cohort, ...]] = {}
         for rule, group in trained_groups(params, self.rules).items():
-            state = group.optimiser.init(part_of(params, group.paths))
+            part = part_of(params, group.paths)
+            warn_of_stacks(group.optimiser, part, rule, stacklevel=2)
+            state = group.optimiser.init(part)
             cohorts[rule] = (Cohort(state, group.paths),)
         return GroupsState(cohorts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +12,9 @@ import optax
 from ..._edit import Rules, explain
 from ..._edit.rules import Taken
 from ..._errors import PatternError
-from ..._paths import STACKED, compile
-from ..._tree import Leaf, PyTree, layer_number, leaves, map_leaves
+from ..._tree import Leaf, PyTree, leaves, map_leaves
 from ..._words import describe, lines, listed, quoted
+from .layer_places import has_plain_wildcards, layer_places, layers_of_rule
 from .layer_trees import EACH
 
 Factor: TypeAlias = Any
@@ -50,7 +50,8 @@ def scaled(rules: Rules) -> optax.GradientTransformation:
 
     def init(params: PyTree) -> optax.EmptyState:
         explanation = explain(params, checked)
-        _factors(params, checked, problems=list(explanation.dead.values()))
+        problems = [*explanation.dead.values(), *_other_counts(params, explanation.rows)]
+        _factors(params, checked, problems)
         return optax.EmptyState()
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
@@ -91,46 +92,16 @@ def _factors(tree: PyTree, rules: Mapping[Any, Factor], problems: Sequence[str] 
 # ---------------------------------------------------------------------------- factors of layers
 
 
-class _LayerPlace(NamedTuple):
-    """A wildcard `*` of a rule in the path of a leaf: the number of a layer, or the axis of a stack."""
-
-    number: int | None
-    axis: int | None
-
-
-def _layer_places(rule: str, name: str) -> list[_LayerPlace]:
-    """The layers, and the stacks, that the wildcards `*` of a rule stand for in the name of a leaf."""
-    segments = name.split("/")
-    pattern = compile(rule)
-    length = pattern.reaches(segments)
-    captures = iter(pattern.captures(segments[:length]) or ())
-    places: list[_LayerPlace] = []
-    at = 0
-    for part in rule.split("/"):
-        if part == "**":
-            capture = next(captures)
-            at += len(capture.split("/")) if capture else 0
-            continue
-        if part == "*":
-            number = layer_number(next(captures))
-            if segments[at] == STACKED:
-                places.append(_LayerPlace(None, segments[:at].count(STACKED)))
-            elif number is not None:
-                places.append(_LayerPlace(number, None))
-        at += 1
-    return places
-
-
 def _misfit(row: Taken, leaf: Leaf, rules: Mapping[Any, Factor]) -> str:
     """Why the array of a rule has no factor for a leaf; empty where it has."""
     rule = str(row.rule)
     shown = f"the rule {quoted(rule)} has {describe(row.value)}"
-    if rule not in rules or not _has_plain_wildcards(rule):
+    if rule not in rules or not has_plain_wildcards(rule):
         return f"{shown}, an array by layer: its pattern has '*' in the place of the layers, as in 'blocks/*', or '**'"
     if EACH in row.path.split("/"):
         return f"{shown}, an array by layer, inside of by_layer, which sees one layer: put scaled behind it"
     rank = np.ndim(row.value)
-    places = _layer_places(rule, row.alias or row.path)
+    places = layer_places(rule, row.alias or row.path)
     if len(places) < rank:
         return f"{shown}, and names {len(places)} layers with '*' in {quoted(row.path)}: expected {rank}"
     for place, count in zip(places, row.value.shape, strict=False):
@@ -141,13 +112,26 @@ def _misfit(row: Taken, leaf: Leaf, rules: Mapping[Any, Factor]) -> str:
     return ""
 
 
-def _has_plain_wildcards(rule: str) -> bool:
-    return all(segment in {"*", "**"} or not {*segment} & {*"*?[]{}\\"} for segment in rule.split("/"))
+def _other_counts(tree: PyTree, rows: Sequence[Taken]) -> list[str]:
+    """A problem for each array that has more factors than there are layers."""
+    found = dict(leaves(tree))
+    taken: dict[str, list[Taken]] = {}
+    for row in rows:
+        if np.ndim(row.value) > 0 and has_plain_wildcards(str(row.rule)):
+            taken.setdefault(str(row.rule), []).append(row)
+    problems: list[str] = []
+    for rule, of_rule in taken.items():
+        array = of_rule[0].value
+        layers = layers_of_rule(rule, [(row.alias or row.path, found[row.path]) for row in of_rule])
+        counts = [len(numbers) for numbers in layers[: np.ndim(array)]]
+        if any(there > count for there, count in zip(array.shape, counts, strict=False)):
+            problems.append(f"the rule {quoted(rule)} has {describe(array)}, and there are {counts} layers")
+    return problems
 
 
 def _for_layers(row: Taken, leaf: Leaf) -> Factor:
     """The part of a rule's array that is for a leaf, with axes of size 1 where it has no factors."""
-    places = _layer_places(str(row.rule), row.alias or row.path)[: np.ndim(row.value)]
+    places = layer_places(str(row.rule), row.alias or row.path)[: np.ndim(row.value)]
     part = row.value[tuple(slice(None) if place.number is None else place.number for place in places)]
     shape = [1] * leaf.ndim
     for place in places:
