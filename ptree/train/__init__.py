@@ -15,5 +15,13 @@ from ._groups.groups import Cohort as Cohort  # leaves that began together, and 
 from ._groups.groups import Groups as Groups  # what groups gives
 from ._groups.groups import GroupsState as GroupsState  # its state
 from ._groups.groups import groups as groups  # an optimiser for each group of leaves
-from ._groups.scaled import scaled as scaled  # updates times factors, by path and layer
-from ._groups.value_and_grad import value_and_grad as value_and_grad  # with respect to some leaves
+
+# one step of training
+from ._step.fit import fit as fit  # a short loop with a line of progress
+from ._step.loss_scale import LossScale as LossScale  # for float16: backs off and grows again
+from ._step.loss_scale import ScaleState as ScaleState  # its part of a state
+from ._step.state_checks import LossError as LossError  # the loss is not finite at the first step
+from ._step.step import Step as Step  # what step gives
+from ._step.step import step as step  # a jitted step from a pure loss and an optimiser
+from ._step.train_state import Metrics as Metrics  # what a step computes besides its state
+from ._step.train_state import TrainState as TrainState  # all that a run depends on

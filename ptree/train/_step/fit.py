@@ -1,0 +1,4 @@
+"""fit: a short training loop."""
+
+
+def fit(): ...

@@ -1,0 +1,156 @@
+"""Place the state of a run: every leaf an array of its own on the devices of the parameters, in one spelling of its sharding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from ..._edit import leaves, map_leaves
+from ..._errors import StructureError
+from ..._tree import Leaf, PyTree
+from ..._words import SHOWN, describe, quoted
+
+
+def as_arrays(params: PyTree) -> PyTree:
+    """Parameters with every leaf an array of JAX, of a dtype that no step changes.
+
+    Raises:
+        StructureError: leaves that are no arrays, such as functions.
+    """
+    problems = [(path, leaf) for path, leaf in leaves(params) if not _is_array(leaf)]
+    if problems:
+        raise StructureError(_not_arrays(problems))
+    return map_leaves(params, lambda path, leaf: strong(leaf))
+
+
+def strong(leaf: Leaf) -> jax.Array:
+    """An array without a weak type: a step would give a strong one back, and be compiled again."""
+    if isinstance(leaf, jax.Array) and not jax.typeof(leaf).weak_type:
+        return leaf
+    array = jnp.asarray(leaf)
+    return jnp.array(array, array.dtype)
+
+
+def _is_array(leaf: Leaf) -> bool:
+    if isinstance(leaf, jax.Array):
+        return True
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype.kind not in "OSUMm"
+    return isinstance(leaf, bool | int | float | complex)
+
+
+def _not_arrays(problems: list[tuple[str, Leaf]]) -> str:
+    shown = [f"{quoted(path)} is {describe(leaf)}" for path, leaf in problems[:SHOWN]]
+    more = len(problems) - SHOWN
+    if more > 0:
+        shown.append(f"and {more} more")
+    text = f"a step trains arrays, but among the parameters {'; '.join(shown)}."
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) or type(leaf).__name__ == "Param" for _, leaf in problems):
+        return f"{text} Draw them first: ptree.init(spec, key)"
+    return (
+        f"{text} Keep what is no array apart: arrays, static = eqx.partition(model, eqx.is_array), and a loss that begins"
+        " with model = eqx.combine(arrays, static)"
+    )
+
+
+# ------------------------------------------------------------------------------- on devices
+
+
+def placed(tree: PyTree, like: PyTree = None) -> PyTree:
+    """Each leaf committed to its devices; what lies on one device while others lie on several is put on all of these.
+
+    Optimisers make their counts, and what has another shape than the parameter, on one device; committed, since a step
+    gives committed arrays back and would be compiled again for these.
+
+    Args:
+        tree: the state of a run.
+        like: where most leaves of the tree are when None; else the parameters.
+    """
+    mesh_sharding = _replicated([leaf for _, leaf in leaves(tree if like is None else like)])
+
+    def leaf_placed(path: str, leaf: Leaf) -> Leaf:
+        sharding = leaf.sharding
+        if mesh_sharding is not None and len(sharding.device_set) == 1:
+            sharding = mesh_sharding
+        sharding = _plain(sharding)
+        if leaf.committed and leaf.sharding == sharding:
+            return leaf
+        return jax.device_put(leaf, sharding)
+
+    return map_leaves(tree, leaf_placed)
+
+
+def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
+    """Replicated over the devices of the first array that lies on several in a mesh."""
+    for array in arrays:
+        sharding = array.sharding
+        if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1:
+            return NamedSharding(sharding.mesh, PartitionSpec())
+    return None
+
+
+def _plain(sharding: Sharding) -> Sharding:
+    """A sharding with a spec that does not end in None: P(None) and P() are one for devices, and two for a compiled step."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    entries = list(sharding.spec)
+    if not entries or entries[-1] is not None:
+        return sharding
+    while entries and entries[-1] is None:
+        entries.pop()
+    return sharding.update(spec=PartitionSpec(*entries))
+
+
+def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
+    """Slots of the optimiser placed as their parameter: those whose path and shape end with the parameter's."""
+    sharding_of = {path: (leaf.shape, leaf.sharding) for path, leaf in leaves(trained)}
+
+    def slot_placed(path: str, slot: Leaf) -> Leaf:
+        names = path.split("/")
+        for start in range(len(names)):
+            found = sharding_of.get("/".join(names[start:]))
+            if found is not None:
+                return _as_parameter(slot, *found)
+        return slot
+
+    return map_leaves(slots, slot_placed)
+
+
+def _as_parameter(slot: Leaf, shape: tuple[int, ...], sharding: Sharding) -> Leaf:
+    """The slot with the parameter's sharding for its last axes; its other axes, of a history, are not divided."""
+    is_divided = isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1
+    extra = slot.ndim - len(shape)
+    if not is_divided or not shape or extra < 0 or slot.shape[extra:] != shape:
+        return slot
+    spec = PartitionSpec(*[None] * extra, *sharding.spec)
+    return jax.device_put(slot, sharding.update(spec=spec))
+
+
+# --------------------------------------------------------------------------------- in memory
+
+
+def apart(tree: PyTree) -> PyTree:
+    """A copy of each array whose memory an earlier leaf has: one buffer cannot be donated twice."""
+    seen: set[tuple[int, ...]] = set()
+
+    def leaf_apart(path: str, leaf: Leaf) -> Leaf:
+        buffers = _buffers(leaf)
+        if buffers and buffers in seen:
+            return jax.device_put(jnp.copy(leaf), leaf.sharding)
+        seen.add(buffers)
+        return leaf
+
+    return map_leaves(tree, leaf_apart)
+
+
+def _buffers(leaf: Any) -> tuple[int, ...]:
+    """Where the parts of an array are in memory; nothing for one without numbers."""
+    if leaf.size == 0:
+        return ()
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return tuple(shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards)

@@ -1,0 +1,189 @@
+"""Check a state that comes from elsewhere against a step, and complete it: used up, of another optimiser, without an average."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+
+from ..._edit import Differences, differences, leaves, map_leaves, structure_error
+from ..._errors import PtreeError, StructureError
+from ..._tree import Leaf, PyTree
+from ..._words import describe, lines, listed
+from ...look import nonfinite
+from .._groups.groups import Cohort, Groups, GroupsState
+from .._groups.leaf_groups import part_of
+from .averaging import started, wide
+from .placement import apart, placed
+from .pure_step import PureStep
+from .train_state import Metrics, TrainState
+from .trained_part import TrainedPart
+
+
+class LossError(PtreeError, ArithmeticError):
+    """Error for a loss that is NaN or infinite at the first step. It keeps the state, in which nothing has changed."""
+
+    __module__ = "ptree.train"
+
+    def __init__(self, text: str, state: TrainState, metrics: Metrics):
+        super().__init__(text)
+        self.state = state
+        """The state before the step, which takes the place of the one that was donated."""
+        self.metrics = metrics
+
+    def __reduce__(self):
+        return type(self), (self.args[0], self.state, self.metrics)
+
+
+def refuse_infinite_loss(state: TrainState, metrics: Metrics, batch: PyTree) -> None:
+    """Raise if the loss of the first step is not finite, and say what else is not.
+
+    Raises:
+        LossError: with the state, which the step has left as it was.
+    """
+    loss = float(np.asarray(metrics.loss.addressable_data(0)))
+    if np.isfinite(loss):
+        return
+    problems: list[str] = []
+    for name, tree in (("the parameters", state.params), ("the batch", batch)):
+        found = nonfinite(tree if leaves(tree)[0][0] else {"batch": tree})
+        problems += [f"in {name} {row}" for row in found.rows]
+    if not problems:
+        problems = ["parameters and batch are finite: ptree.look.first shows the layers one by one"]
+    before = replace(state, step=state.step - 1)
+    raise LossError(
+        f"the loss is {loss} at the first step, so nothing was changed (error.state is the state before it):\n  "
+        + lines(problems, "\n  "),
+        before,
+        metrics,
+    )
+
+
+def refuse_used(state: object) -> None:
+    """Raise unless this is a state whose arrays are still there.
+
+    Raises:
+        TypeError: it is no state.
+        StructureError: an earlier step has taken its memory.
+    """
+    if not isinstance(state, TrainState):
+        raise TypeError(f"step(state, batch): expected what step.init(params) makes, got {describe(state)}")
+    used = [path for path, leaf in leaves(state) if isinstance(leaf, jax.Array) and leaf.is_deleted()]
+    if used:
+        raise StructureError(
+            f"this state was given to a step before, which has used its memory again: {listed(used)}. Go on from the state"
+            " that the step returned: state, metrics = step(state, batch). Or keep it: step(..., donate=False)"
+        )
+
+
+def completed(pure: PureStep, state: TrainState) -> TrainState:
+    """The state with all that the step needs: what it lacks of averages and loss scale starts now.
+
+    Raises:
+        StructureError: the state is of another optimiser, or has what the step does not go on with.
+        TypeError: the loss takes a key, and the state has none.
+    """
+    if pure.gradients.loss.takes_key and state.key is None:
+        raise TypeError(
+            "the loss takes a key, and the state has none: dataclasses.replace(state, key=jax.random.key(0))"
+        )
+    if pure.ema is None and state.ema is not None:
+        raise StructureError(
+            "the state has a moving average, and the step none: step(..., ema=0.999) goes on with it,"
+            " dataclasses.replace(state, ema=None) drops it"
+        )
+    if pure.scale is None and state.scale is not None:
+        raise StructureError(
+            "the state has a loss scale, and the step none: step(..., scale=LossScale()) goes on with it,"
+            " dataclasses.replace(state, scale=None) drops it"
+        )
+    trained, _ = TrainedPart.of(pure.optimiser, state.params).split(state.params)
+    _check_slots(pure, state, trained)
+    new = state
+    if pure.scale is not None and state.scale is None:
+        new = replace(new, scale=pure.scale.start())
+    if pure.ema is not None:
+        new = replace(new, ema=_average(state.ema, trained))
+    return apart(placed(new))
+
+
+def _average(average: PyTree, trained: PyTree) -> PyTree:
+    """The moving average of these leaves: one that was frozen until now has been its own average.
+
+    Raises:
+        StructureError: a leaf has another shape in the average.
+    """
+    before = {} if average is None else dict(leaves(average))
+    fresh = started(trained)
+    expected = dict(leaves(fresh))
+    shared = {path: leaf for path, leaf in before.items() if path in expected}
+    found = differences({path: expected[path] for path in shared}, shared)
+    if found:
+        raise structure_error(
+            "the moving average does not fit the parameters",
+            found,
+            expected,
+            before,
+            sides=(" from the parameters", " in the average"),
+        )
+    return map_leaves(fresh, lambda path, leaf: before.get(path, leaf))
+
+
+# ----------------------------------------------------------------------------- the optimiser
+
+
+def _check_slots(pure: PureStep, state: TrainState, trained: PyTree) -> None:
+    """Raise unless the optimiser's state has the slots that the optimiser makes for the parameters.
+
+    Raises:
+        StructureError: it is of another optimiser, or of other parameters.
+    """
+    expected = _expected_slots(pure, state, trained)
+    if expected is None:  # the groups have a message of their own
+        return
+    wanted, given = dict(leaves(expected)), dict(leaves(state.optimiser))
+    found = differences(wanted, given)._replace(mistyped=())
+    if found:
+        raise _other_optimiser(found, wanted, given)
+    if jax.tree.structure(expected) != jax.tree.structure(state.optimiser):
+        raise StructureError(
+            "the state is of another optimiser: the paths of its slots are the same, but not their containers"
+        )
+
+
+def _expected_slots(pure: PureStep, state: TrainState, trained: PyTree) -> PyTree | None:
+    """Shapes of the state that the optimiser makes; None where groups do not fit, which their update refuses."""
+    shapes = map_leaves(trained, lambda path, leaf: _abstract(leaf, pure.scale is not None))
+    if not isinstance(pure.optimiser, Groups):
+        return jax.eval_shape(pure.optimiser.init, shapes)
+    if not isinstance(state.optimiser, GroupsState):
+        return None
+    paths = {path for path, _ in leaves(trained)}
+    optimisers = {str(rule): optimiser for rule, optimiser in pure.optimiser.rules.items()}
+    expected: dict[str, tuple[Cohort, ...]] = {}
+    for rule, cohorts in state.optimiser.groups.items():
+        if rule not in optimisers or not all(paths.issuperset(cohort.paths) for cohort in cohorts):
+            return None
+        expected[rule] = tuple(_expected_cohort(optimisers[rule], shapes, cohort.paths) for cohort in cohorts)
+    return GroupsState(expected)
+
+
+def _expected_cohort(optimiser: optax.GradientTransformation, shapes: PyTree, paths: tuple[str, ...]) -> Cohort:
+    return Cohort(jax.eval_shape(optimiser.init, part_of(shapes, paths)), paths)
+
+
+def _abstract(leaf: Leaf, widened: bool) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, wide(leaf.dtype) if widened else leaf.dtype)
+
+
+def _other_optimiser(found: Differences, expected: dict[str, Leaf], got: dict[str, Leaf]) -> StructureError:
+    return structure_error(
+        "the state is of another optimiser, or of other parameters",
+        found,
+        expected,
+        got,
+        fix="ptree.train.carry takes over what fits; step.init(params) begins anew.",
+        sides=(" in this optimiser", " in the state"),
+    )

@@ -1,0 +1,220 @@
+"""step: one jitted training step from a pure loss and an optimiser, and what holds it together, its state and its checks."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ..._edit import map_leaves
+from ..._tree import PyTree
+from ..._words import name_of
+from .._groups.groups import Groups
+from .._groups.leaf_groups import has_gradient
+from .arguments import checked_count, checked_function, checked_key, checked_optimiser, checked_scale
+from .averaging import Decay, checked_decay, started, wide
+from .compiled_step import CompiledStep, Signature, changes, description, signature_of
+from .gradients import BatchGradients
+from .loss_function import LossFunction
+from .loss_scale import LossScale
+from .microbatches import Weight
+from .placement import apart, as_arrays, like_parameters, placed, strong
+from .pure_step import Observe, PureStep
+from .state_checks import completed, refuse_infinite_loss, refuse_used
+from .train_state import Metrics, TrainState
+from .trained_part import TrainedPart
+
+
+def step(
+    loss: Callable[..., Any],
+    optimiser: optax.GradientTransformation,
+    *,
+    accumulate: int = 1,
+    weight: Weight | None = None,
+    ema: Decay | None = None,
+    scale: LossScale | None = None,
+    observe: Observe | None = None,
+    has_aux: bool = False,
+    donate: bool = True,
+) -> Step:
+    """A training step, jitted as a whole: gradients of the trained leaves, the optimiser's update, and what is asked besides.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from ptree import look, nn, train
+    >>> net = nn.Sequential(nn.Dense(16), jax.nn.relu, nn.Dropout(0.1), nn.Dense(1))
+    >>> def loss(params, batch, key):
+    ...     x, y = batch
+    ...     return jnp.square(net(params, x, key=key, train=True) - y).mean()
+    >>> batch = jnp.ones((8, 4)), jnp.ones((8, 1))
+    >>> step = train.step(loss, optax.adamw(1e-2), accumulate=2, ema=0.99, observe=look.observe)
+    >>> state = step.init(net.init(jax.random.key(0), batch[0]), key=jax.random.key(1))
+    >>> for _ in range(30):
+    ...     state, metrics = step(state, batch)
+    >>> bool(metrics.loss < 0.2), int(state.step), metrics.observed.grads.paths[:2]
+    (True, 30, ('0/kernel', '0/bias'))
+    >>> net(state.averaged, batch[0]).shape                          # with the moving average of the parameters
+    (8, 1)
+
+    The state is donated: it is gone after the call, and so are the parameters that it was made of. Nothing waits for the
+    device but the first step, whose loss is looked at. The result is placed as the state was, on any number of devices, so
+    the step is compiled once; a batch of another shape is a warning that names its path. `step.pure` is the same
+    function without `jit`, for `jax.lax.scan` over steps and for loops of one's own.
+
+    Args:
+        loss: a pure function `loss(params, batch)` or `loss(params, batch, key=key)` that returns the mean over the
+            batch, one floating-point number. The key is that of the step, and of the microbatch.
+        optimiser: any of optax, or `groups`: gradients are computed for the leaves that are trained alone. Without
+            groups these are all floating-point leaves. It also gets `value`, `grad` and `value_fn`.
+        accumulate: in how many microbatches the batch is computed, one after the other; part `i` has the rows
+            `i, i + accumulate, ...` along the first axis of each leaf; a leaf without axes is in all of them. Gradients
+            are summed in float32 and reach the optimiser in the dtype of their leaf.
+        weight: a function of a (micro)batch that gives what counts in it, such as its number of tokens without padding,
+            if the loss is the mean over these: then microbatches give the loss of the whole batch. Where nothing counts,
+            loss and gradients are 0.
+        ema: the decay of a moving average of the trained leaves, `average = ema * average + (1 - ema) * leaf`, in float32. It
+            starts from the parameters before the first step, so there is no correction of a bias towards zero. A function
+            of the number of steps before gives a decay that changes: `lambda step: jnp.minimum(0.999, (1 + step) / (10 + step))`.
+        scale: loss scaling, `LossScale()`, for losses computed in float16.
+        observe: a function `(params, grads, updates)`, such as `look.observe`; its result is `metrics.observed`.
+        has_aux: whether the loss returns a pair, whose second value is `metrics.aux`: of microbatches stacked,
+            `[accumulate, ...]`.
+        donate: whether the memory of the state is used again. Without it the given state stays valid.
+
+    Returns:
+        The step: `step.init(params, key=...)` makes a `TrainState`; `step(state, batch)` returns the next one and `Metrics`.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it should be.
+        StructureError: from the step: a loss that is not one floating-point number, a batch that cannot be divided, a state
+            that was donated already, or of another optimiser.
+        LossError: from the first step: the loss is not finite.
+    """
+    gradients = BatchGradients(
+        LossFunction.of(loss, has_aux),
+        checked_count(accumulate),
+        checked_function(weight, "weight", "lambda batch: batch['mask'].sum()"),
+    )
+    pure = PureStep(
+        gradients,
+        checked_optimiser(optimiser),
+        checked_decay(ema),
+        checked_scale(scale),
+        checked_function(observe, "observe", "ptree.look.observe"),
+    )
+    return Step(pure, donate)
+
+
+class Step:
+    """A training step that `step` made: `init(params, key=...)` makes its state, a call takes one step."""
+
+    __module__ = "ptree.train"
+
+    def __init__(self, pure: PureStep, donate: bool):
+        self.pure = pure
+        """The function `(state, batch) -> (state, metrics)` without `jit`, checks and donation."""
+        self._donate = donate
+        self._compiled: dict[Signature, CompiledStep] = {}
+        """For each structure and placement of the state that was seen."""
+        self._last: tuple[weakref.ref[TrainState] | None, CompiledStep | None] = (None, None)
+        """The state that the last call returned, about which all is known, and what takes it."""
+        self._fresh: weakref.ref[TrainState] | None = None
+        """The state that `init` made last."""
+
+    def __repr__(self) -> str:
+        return f"<Step of {name_of(self.pure.gradients.loss.function)}>"
+
+    def init(self, params: PyTree, *, key: jax.Array | None = None) -> TrainState:
+        """The state before the first step, with slots of the optimiser that lie where their parameters lie.
+
+        >>> import jax.numpy as jnp, optax
+        >>> from ptree import train
+        >>> step = train.step(lambda params, x: (params["w"] * x).sum(), optax.sgd(0.1, momentum=0.9))
+        >>> state = step.init({"w": jnp.ones(2)})
+        >>> state.params["w"].tolist(), int(state.step)
+        ([1.0, 1.0], 0)
+
+        Parameters are not copied: the first step donates them. To keep them, give `jax.tree.map(jnp.copy, params)`.
+
+        Args:
+            params: any pytree of arrays; what holds no floats, or is FROZEN in the groups, stays as it is.
+            key: the root of the keys of all steps, for a loss that takes one.
+
+        Raises:
+            StructureError: there is nothing to train, or a leaf is no array.
+            PatternError: the rules of the groups do not fit the parameters.
+            TypeError: the loss takes a key, and there is none; or it is no key.
+        """
+        pure = self.pure
+        part = TrainedPart.of(pure.optimiser, params)
+        params = placed(as_arrays(params))
+        key = checked_key(key, pure.gradients.loss.takes_key)
+        trained, _ = part.split(params)
+        slots = pure.optimiser.init(self._as_gradients(params if isinstance(pure.optimiser, Groups) else trained))
+        state = TrainState(
+            params=params,
+            optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
+            step=jnp.array(0, jnp.int32),
+            key=None if key is None else jnp.copy(key),  # the key that was given stays valid
+            ema=None if pure.ema is None else started(trained),
+            scale=None if pure.scale is None else pure.scale.start(),
+        )
+        state = apart(placed(state))
+        self._fresh = weakref.ref(state)
+        return state
+
+    def _as_gradients(self, params: PyTree) -> PyTree:
+        """Parameters in the dtypes of the gradients, which are those of the slots."""
+        if self.pure.scale is None:
+            return params
+        return map_leaves(params, lambda path, leaf: leaf.astype(wide(leaf.dtype)) if has_gradient(leaf) else leaf)
+
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        """Take one step; the given state is gone afterwards, unless the step was made with `donate=False`.
+
+        Raises:
+            StructureError, LossError: see `step`.
+        """
+        last, compiled = self._last
+        is_first = False
+        if last is None or compiled is None or last() is not state:
+            state, compiled, is_first = self._prepared(state)
+        signature = signature_of(batch)
+        if compiled.batch != signature:
+            compiled.notice(batch, signature, stacklevel=2)
+        new, metrics = compiled.jitted(state, batch)
+        self._last = (weakref.ref(new), compiled)
+        if is_first:
+            refuse_infinite_loss(new, metrics, batch)
+        return new, metrics
+
+    def _prepared(self, state: TrainState) -> tuple[TrainState, CompiledStep, bool]:
+        """A state that comes from elsewhere, checked and placed; the compiled step that takes it; whether it is the first step.
+
+        A state that is like one before is not asked for its number, as that waits for the device.
+        """
+        refuse_used(state)
+        is_fresh = self._fresh is not None and self._fresh() is state
+        state = placed(state)
+        signature = signature_of(state)
+        if signature in self._compiled:
+            return state, self._compiled[signature], is_fresh
+        state = completed(self.pure, state)
+        signature = signature_of(state)
+        if not is_fresh:
+            self._warn_of_change(state, signature)
+        compiled = self._compiled.setdefault(signature, CompiledStep(self.pure, state, self._donate))
+        return state, compiled, int(state.step) == 0
+
+    def _warn_of_change(self, state: TrainState, signature: Signature) -> None:
+        """Warn if the state has the structure of an earlier one, but a leaf of another shape, dtype or placement."""
+        alike = [compiled for seen, compiled in self._compiled.items() if seen.treedef == signature.treedef]
+        if alike and signature not in self._compiled:
+            warnings.warn(
+                f"the step is compiled again, as the state has changed: {changes(alike[-1].state, description(state))}",
+                stacklevel=4,
+            )
