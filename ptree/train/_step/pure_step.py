@@ -57,12 +57,9 @@ class PureStep:
         new = optax.apply_updates(trained, updates)
         average = None if self.ema is None else averaged(state.ema, new, self.ema, state.step)
 
-        # at the first step a loss that is not finite is an error, for which nothing must have changed
-        accepted = jnp.isfinite(found.loss) | (state.step > 0)
         is_finite = None if self.scale is None else all_finite(found.grads)
         if is_finite is not None:
-            accepted &= is_finite
-        new, slots, average = _chosen(accepted, (new, slots, average), (trained, state.optimiser, state.ema))
+            new, slots, average = _chosen(is_finite, (new, slots, average), (trained, state.optimiser, state.ema))
 
         next_state = TrainState(
             params=part.joined(new, rest),
@@ -80,6 +77,12 @@ class PureStep:
             skipped=None if is_finite is None else ~is_finite,
         )
         return next_state, metrics
+
+    def loss(self, state: TrainState, batch: PyTree) -> jax.Array:
+        """The loss that a step computes, alone."""
+        part = TrainedPart.of(self.optimiser, state.params)
+        trained, rest = part.split(state.params)
+        return self.gradients.value(part, trained, rest, batch, self._key(state))
 
     def _key(self, state: TrainState) -> jax.Array | None:
         if not self.gradients.loss.takes_key or state.key is None:

@@ -18,47 +18,30 @@ from .._groups.leaf_groups import part_of
 from .averaging import started, wide
 from .placement import apart, placed
 from .pure_step import PureStep
-from .train_state import Metrics, TrainState
+from .train_state import TrainState
 from .trained_part import TrainedPart
 
 
 class LossError(PtreeError, ArithmeticError):
-    """Error for a loss that is NaN or infinite at the first step. It keeps the state, in which nothing has changed."""
+    """Error for a loss that is NaN or infinite at the first step of a run."""
 
     __module__ = "ptree.train"
 
-    def __init__(self, text: str, state: TrainState, metrics: Metrics):
-        super().__init__(text)
-        self.state = state
-        """The state before the step, which takes the place of the one that was donated."""
-        self.metrics = metrics
 
-    def __reduce__(self):
-        return type(self), (self.args[0], self.state, self.metrics)
-
-
-def refuse_infinite_loss(state: TrainState, metrics: Metrics, batch: PyTree) -> None:
+def refuse_infinite_loss(loss: jax.Array, state: TrainState, batch: PyTree) -> None:
     """Raise if the loss of the first step is not finite, and say what else is not.
 
     Raises:
-        LossError: with the state, which the step has left as it was.
+        LossError: nothing has changed.
     """
-    loss = float(np.asarray(metrics.loss.addressable_data(0)))
-    if np.isfinite(loss):
+    value = float(np.asarray(loss.addressable_data(0)))
+    if np.isfinite(value):
         return
-    problems: list[str] = []
-    for name, tree in (("the parameters", state.params), ("the batch", batch)):
-        found = nonfinite(tree if leaves(tree)[0][0] else {"batch": tree})
-        problems += [f"in {name} {row}" for row in found.rows]
+    problems = [f"in the parameters {row}" for row in nonfinite(state.params).rows]
+    problems += [f"in the batch {row}" for row in nonfinite({"batch": batch}).rows]
     if not problems:
-        problems = ["parameters and batch are finite: ptree.look.first shows the layers one by one"]
-    before = replace(state, step=state.step - 1)
-    raise LossError(
-        f"the loss is {loss} at the first step, so nothing was changed (error.state is the state before it):\n  "
-        + lines(problems, "\n  "),
-        before,
-        metrics,
-    )
+        problems = ["parameters and batch are finite; ptree.look.first shows the layers one by one"]
+    raise LossError(f"the loss is {value} at the first step, and nothing was changed:\n  " + lines(problems, "\n  "))
 
 
 def refuse_used(state: object) -> None:

@@ -61,7 +61,7 @@ def step(
     (8, 1)
 
     The state is donated: it is gone after the call, and so are the parameters that it was made of. Nothing waits for the
-    device but the first step, whose loss is looked at. The result is placed as the state was, on any number of devices, so
+    device but the first step, which looks at its loss before anything changes. The result is placed as the state was, on any number of devices, so
     the step is compiled once; a batch of another shape is a warning that names its path. `step.pure` is the same
     function without `jit`, for `jax.lax.scan` over steps and for loops of one's own.
 
@@ -118,6 +118,7 @@ class Step:
         self.pure = pure
         """The function `(state, batch) -> (state, metrics)` without `jit`, checks and donation."""
         self._donate = donate
+        self._loss = jax.jit(pure.loss)
         self._compiled: dict[Signature, CompiledStep] = {}
         """For each structure and placement of the state that was seen."""
         self._last: tuple[weakref.ref[TrainState] | None, CompiledStep | None] = (None, None)
@@ -186,10 +187,11 @@ class Step:
         signature = signature_of(batch)
         if compiled.batch != signature:
             compiled.notice(batch, signature, stacklevel=2)
+        if is_first:
+            # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
+            refuse_infinite_loss(self._loss(state, batch), state, batch)
         new, metrics = compiled.jitted(state, batch)
         self._last = (weakref.ref(new), compiled)
-        if is_first:
-            refuse_infinite_loss(new, metrics, batch)
         return new, metrics
 
     def _prepared(self, state: TrainState) -> tuple[TrainState, CompiledStep, bool]:
