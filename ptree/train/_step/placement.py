@@ -15,16 +15,16 @@ from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
 
 
-def as_arrays(params: PyTree) -> PyTree:
-    """Parameters with every leaf an array of JAX, of a dtype that no step changes.
+def as_arrays(tree: PyTree, what: str) -> PyTree:
+    """Parameters or a state with every leaf an array of JAX, of a dtype that no step changes.
 
     Raises:
         StructureError: leaves that are no arrays, such as functions.
     """
-    problems = [(path, leaf) for path, leaf in leaves(params) if not _is_array(leaf)]
+    problems = [(path, leaf) for path, leaf in leaves(tree) if not _is_array(leaf)]
     if problems:
-        raise StructureError(_not_arrays(problems))
-    return map_leaves(params, lambda path, leaf: strong(leaf))
+        raise StructureError(_not_arrays(problems, what))
+    return map_leaves(tree, lambda path, leaf: strong(leaf))
 
 
 def strong(leaf: Leaf) -> jax.Array:
@@ -43,12 +43,12 @@ def _is_array(leaf: Leaf) -> bool:
     return isinstance(leaf, bool | int | float | complex)
 
 
-def _not_arrays(problems: list[tuple[str, Leaf]]) -> str:
+def _not_arrays(problems: list[tuple[str, Leaf]], what: str) -> str:
     shown = [f"{quoted(path)} is {describe(leaf)}" for path, leaf in problems[:SHOWN]]
     more = len(problems) - SHOWN
     if more > 0:
         shown.append(f"and {more} more")
-    text = f"a step trains arrays, but among the parameters {'; '.join(shown)}."
+    text = f"a step takes arrays, but in {what} {'; '.join(shown)}."
     if any(isinstance(leaf, jax.ShapeDtypeStruct) or type(leaf).__name__ == "Param" for _, leaf in problems):
         return f"{text} Draw them first: ptree.init(spec, key)"
     return (
@@ -122,9 +122,10 @@ def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
 
 def _as_parameter(slot: Leaf, shape: tuple[int, ...], sharding: Sharding) -> Leaf:
     """The slot with the parameter's sharding for its last axes; its other axes, of a history, are not divided."""
-    is_divided = isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1
     extra = slot.ndim - len(shape)
-    if not is_divided or not shape or extra < 0 or slot.shape[extra:] != shape:
+    if not shape or extra < 0 or slot.shape[extra:] != shape:
+        return slot
+    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
         return slot
     spec = PartitionSpec(*[None] * extra, *sharding.spec)
     return jax.device_put(slot, sharding.update(spec=spec))

@@ -40,7 +40,8 @@ class PureStep:
         factor = None if state.scale is None else state.scale.value
         found = self.gradients(part, trained, rest, batch, key, factor)
 
-        def value_fn(other: PyTree, *_: object, **__: object) -> jax.Array:
+        def value_fn(other: PyTree, *, obj_fn: object = None) -> jax.Array:
+            # an optimiser that searches along a line passes on what else was given to the update
             return self.gradients.value(part, other, rest, batch, key)
 
         update = optax.with_extra_args_support(self.optimiser).update
@@ -109,9 +110,10 @@ def _check_same_structure(before: PyTree, after: PyTree) -> None:
             "the optimiser returns a state of another structure than it was given, so it cannot be compiled once"
         )
     problems: list[str] = []
-    for (path, old), (_, new) in zip(leaves(before), leaves(after), strict=True):
-        if signature(old) != signature(new):
-            problems.append(f"{quoted(path)} was {describe(old)} and becomes {describe(new)}")
+    now = dict(leaves(after))
+    for path, old in leaves(before):
+        if signature(old) != signature(now[path]):
+            problems.append(f"{quoted(path)} was {describe(old)} and becomes {describe(now[path])}")
     if problems:
         raise StructureError(
             "the optimiser changes the shape or dtype of its state, so the step would be compiled again:\n  "

@@ -23,7 +23,7 @@ from .trained_part import TrainedPart
 
 
 class LossError(PtreeError, ArithmeticError):
-    """Error for a loss that is NaN or infinite at the first step of a run."""
+    """Error for a loss that is NaN or infinite."""
 
     __module__ = "ptree.train"
 

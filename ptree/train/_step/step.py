@@ -151,8 +151,8 @@ class Step:
             TypeError: the loss takes a key, and there is none; or it is no key.
         """
         pure = self.pure
+        params = placed(as_arrays(params, "the parameters"))
         part = TrainedPart.of(pure.optimiser, params)
-        params = placed(as_arrays(params))
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
         slots = pure.optimiser.init(self._as_gradients(params if isinstance(pure.optimiser, Groups) else trained))
@@ -201,7 +201,7 @@ class Step:
         """
         refuse_used(state)
         is_fresh = self._fresh is not None and self._fresh() is state
-        state = placed(state)
+        state = placed(as_arrays(state, "the state"))
         signature = signature_of(state)
         if signature in self._compiled:
             return state, self._compiled[signature], is_fresh
