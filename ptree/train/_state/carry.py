@@ -195,7 +195,7 @@ _WAYS_OUT = (
 
 
 def _why_apart(node: Node, together: Sequence[Mapping[str, Unit]]) -> str:
-    first, *others = together
+    others = together[1:]
     joining = [param for group in others for param in group]
     reasons = [unit.why for group in others for unit in group.values() if unit.why]
     why = f" ({reasons[0]})" if reasons else ""

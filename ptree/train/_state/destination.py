@@ -3,7 +3,7 @@ with the counts that belong to them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -15,10 +15,10 @@ import numpy as np
 from ..._tree import Leaf, PyTree, copied, leaves
 from ..._words import describe, quoted
 from .._groups.leaf_groups import part_of
+from .initial_state import InitialState, sharding_beside
 from .moved_slots import OldSlot, Shape, can_be_resized, moved_slot, piece_shape, with_corner
 from .old_states import Counts, FoundSlot, OldNode, OldStates
 from .origins import Origin
-from .initial_state import InitialState, sharding_beside
 from .slots import Init, Node, StateLayout, StateLeaf
 
 SlotName: TypeAlias = tuple[str, str]
