@@ -29,3 +29,6 @@ from ._step.train_state import TrainState as TrainState  # all that a run depend
 # state that follows parameters
 from ._state.carry import carry as carry  # an optimiser's state for a changed model
 from ._state.report import Carried as Carried  # what became of it
+from ._state.resize import resize as resize  # more or fewer rows of a table
+from ._state.runs import carry_state as carry_state  # the state of a run, for a changed model
+from ._state.runs import load_state as load_state  # the same, from a checkpoint

@@ -19,7 +19,7 @@ from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import check_rules_fit, part_of, trained_groups
 from .destination import Changes, Destination, Unit
 from .old_states import OldState, OldStates
-from .origins import origins, shape_of
+from .origins import Origin, origins, shape_of
 from .report import Carried
 from .slots import Node, layout_of_state
 
@@ -53,6 +53,7 @@ def carry(
     kept 1: ['encoder/kernel']
     fresh 1:
       head: its shape is (8, 5) now, (8, 2) before
+    dropped 1: ['head']
     >>> [(cohort.paths, int(cohort.state[0].count)) for cohort in state.groups["**"]]
     [(('encoder/kernel',), 1), (('head',), 0)]
 
@@ -86,18 +87,50 @@ def carry(
         StructureError: a state of another optimiser or of other parameters; or new slots under an old count.
         PatternError: a name to be renamed, or a selector, that matches nothing; rules of `groups` that do not fit.
     """
+    check_one_count(one_count)
+    before = optimiser if before is None else before
+    with collection_paused():  # of the time for 10,000 leaves it would take half
+        changes = changes_of(old, new, origins(old, new, renames), resized_paths(new, resized))
+        return carried(state, old, new, optimiser, before, changes, one_count)
+
+
+def check_one_count(one_count: str) -> None:
+    """Raise unless it is one of the three ways."""
     if one_count not in ("error", "keep", "restart"):
         raise StructureError(f"expected one_count 'error', 'keep' or 'restart', got {quoted(one_count)}")
-    before = optimiser if before is None else before
-    chosen = frozenset() if resized is None else frozenset(selected_paths(new, resized))
-    with collection_paused():  # of the time for 10,000 leaves it would take half
-        changes = Changes(_shapes(old), _shapes(new), origins(old, new, renames), chosen)
-        old_states = OldStates(old_states_of(state, old, before))
-        if isinstance(optimiser, Groups):
-            return _carried_groups(optimiser, new, old_states, changes)
-        destination = Destination(optimiser.init, new, old_states, changes)
-        oldest = _oldest_units(destination, one_count)
-        return destination.state(oldest), _report(new, [destination], old_states, changes)
+
+
+def resized_paths(new: PyTree, resized: Selector | None) -> frozenset[str]:
+    """The leaves that a selector says to have another size."""
+    return frozenset() if resized is None else frozenset(selected_paths(new, resized))
+
+
+def changes_of(old: PyTree, new: PyTree, found: Mapping[str, Origin], resized: frozenset[str]) -> Changes:
+    """What has changed between parameters, or the same parts of them, from the origins of all of them."""
+    old_shapes, new_shapes = _shapes(old), _shapes(new)
+    there: dict[str, Origin] = {}
+    for path, origin in found.items():
+        if path in new_shapes and all(piece.path in old_shapes for piece in origin.pieces):
+            there[path] = origin
+    return Changes(old_shapes, new_shapes, there, resized & new_shapes.keys())
+
+
+def carried(
+    state: PyTree,
+    old: PyTree,
+    new: PyTree,
+    optimiser: Optimiser,
+    before: Optimiser,
+    changes: Changes,
+    one_count: OneCount,
+) -> tuple[PyTree, Carried]:
+    """As `carry`, with what has changed between the parameters."""
+    old_states = OldStates(old_states_of(state, old, before))
+    if isinstance(optimiser, Groups):
+        return _carried_groups(optimiser, new, old_states, changes)
+    destination = Destination(optimiser.init, new, old_states, changes)
+    oldest = _oldest_units(destination, one_count)
+    return destination.state(oldest), _report(new, [destination], old_states, changes)
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
