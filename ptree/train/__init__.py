@@ -27,3 +27,10 @@ from ._step.step import Step as Step  # what step gives
 from ._step.step import step as step  # a jitted step from a pure loss and an optimiser
 from ._step.train_state import Metrics as Metrics  # what a step computes besides its state
 from ._step.train_state import TrainState as TrainState  # all that a run depends on
+
+# state that follows parameters
+from ._state.carry import carry as carry  # an optimiser's state for a changed model
+from ._state.report import Carried as Carried  # what became of it
+from ._state.resize import resize as resize  # more or fewer rows of a table
+from ._state.runs import carry_state as carry_state  # the state of a run, for a changed model
+from ._state.runs import load_state as load_state  # the same, from a checkpoint
