@@ -53,7 +53,7 @@ def _is_kernel(path: str, leaf: Leaf) -> bool:
 
 
 def _is_spared(name: str) -> bool:
-    *above, last = name.split("/")
+    *above, last = name.removesuffix("/value").split("/")  # the array of a variable of nnx
     if _SPARED.fullmatch(last):
         return True
     module = above[-1] if above else ""
