@@ -32,8 +32,8 @@ class OldSlot(NamedTuple):
 def piece_shape(piece: Piece, param_shape: Shape) -> Shape:
     """The shape of the part of an old parameter that a piece is."""
     if not piece.via:
-        return param_shape[len(piece.index) :]
-    shape = jax.ShapeDtypeStruct(param_shape[len(piece.index) :], jnp.float32)
+        return param_shape[len(piece.layer) :]
+    shape = jax.ShapeDtypeStruct(param_shape[len(piece.layer) :], jnp.float32)
     for transform in piece.via:
         shape = transform.see(shape)
     return shape.shape
@@ -55,13 +55,13 @@ def moved_slot(slots: Sequence[OldSlot], origin: Origin, wanted: jax.ShapeDtypeS
 
 def _part(slot: OldSlot, piece: Piece) -> Leaf | None:
     """What a piece takes of a slot; None if the slot has no part of its own for the piece."""
-    value, depth = slot.value, len(piece.index)
+    value, depth = slot.value, len(piece.layer)
     extra = slot.extra_axes
     if depth:
         first = extra or 0
         if extra is None and np.shape(value)[:depth] != slot.param_shape[:depth]:
             return None
-        value = value[(slice(None),) * first + piece.index]
+        value = value[(slice(None),) * first + piece.layer]
     if piece.via and extra is None:
         return None  # such as a sum over one axis: it is not known over which
     for transform in piece.via:

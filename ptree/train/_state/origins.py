@@ -21,7 +21,7 @@ class Piece(NamedTuple):
     """An old leaf, or one layer of it, and how it is turned to be the new one."""
 
     path: str
-    index: tuple[int, ...] = ()
+    layer: tuple[int, ...] = ()
     """The layer, in the axes of the stacks that the old leaf is in and the new one is not."""
     via: tuple[Transform, ...] = ()
 
@@ -100,7 +100,7 @@ class _OldNames:
                 grid = self._shapes[piece.path][: stacked_axes(name)]
                 for index in product(*map(range, grid)):
                     if index:
-                        self._layers[_with_numbers(name, index)] = piece._replace(index=index)
+                        self._layers[_with_numbers(name, index)] = piece._replace(layer=index)
         return self._layers
 
 
@@ -130,8 +130,7 @@ def _renamed_names(old: PyTree, renames: Mapping[OldName, str] | None) -> dict[s
     found: dict[str, Piece] = {}
     for name, value in named.items():
         if type(value) is Tie:
-            source = named[value.source]
-            found[name] = Piece(source, (), value.via)
+            found[name] = Piece(str(named[value.source]), (), value.via)
         else:
-            found[name] = Piece(value)
+            found[name] = Piece(str(value))
     return found

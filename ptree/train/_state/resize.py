@@ -16,7 +16,7 @@ from ..._edit import Selector, choose
 from ..._edit import get as get_leaf
 from ..._errors import InitError, PatternError, StructureError
 from ..._numbers import whole_number
-from ..._tree import Leaf, Tie, Tree, aliases, leaves, replace_leaves, stacked_axes
+from ..._tree import Leaf, PyTree, Tie, Tree, aliases, leaves, replace_leaves, stacked_axes
 from ..._words import describe, lines, quoted
 from .moved_slots import Shape, with_corner
 
@@ -77,7 +77,7 @@ def resize(
 # ------------------------------------------------------------------------------------- shapes
 
 
-def _new_shapes(params: T, sizes: Mapping[Selector, int | tuple[int, ...]]) -> dict[str, Shape]:
+def _new_shapes(params: PyTree, sizes: Mapping[Selector, int | tuple[int, ...]]) -> dict[str, Shape]:
     """The new shape of each leaf that is named, by its own path.
 
     Raises:

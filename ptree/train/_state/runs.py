@@ -37,11 +37,15 @@ class _Values(NamedTuple):
     values: PyTree
 
 
+def _as_they_are(params: PyTree) -> PyTree:
+    return _Values(params)
+
+
 def _average(params: PyTree) -> PyTree:
     return _Values(started(params))
 
 
-_PARAMETERS = optax.GradientTransformation(_Values, optax.identity().update)
+_PARAMETERS = optax.GradientTransformation(_as_they_are, optax.identity().update)
 _AVERAGE = optax.GradientTransformation(_average, optax.identity().update)
 
 

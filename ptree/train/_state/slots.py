@@ -6,7 +6,7 @@ the leaf's path. What `init` makes of a leaf comes out inside of that node, what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -28,7 +28,7 @@ class Node(NamedTuple):
     """A named tuple (or other container) in a state: those of two states correspond if their roles are equal."""
 
     labels: tuple[str, ...]
-    """The labels of `optax.partition` on the way."""
+    """The labels of `optax.partition`, and the stacks of `by_layer`, on the way."""
     role: tuple[str, ...]
     """The names on the way, without labels and wrappers that add nothing, and the name of its type."""
 
@@ -69,7 +69,11 @@ def _slot_children(slot: _Slot) -> tuple[tuple[tuple[DictKey, PyTree]], str]:
     return ((DictKey(slot.path.rpartition("/")[2]), slot.value),), slot.path
 
 
-jax.tree_util.register_pytree_with_keys(_Slot, _slot_children, lambda path, children: _Slot(path, *children))
+def _slot_of(path: str, children: Iterable[PyTree]) -> _Slot:
+    return _Slot(path, *children)
+
+
+jax.tree_util.register_pytree_with_keys(_Slot, _slot_children, _slot_of)
 
 
 def marked(params: PyTree) -> PyTree:
@@ -180,8 +184,11 @@ class _Nodes:
         return self._roles[keys]
 
 
-_WRAPPED = ("inner_state", "inner_states", "inner_opt_state")
-"""The fields in which optax keeps the state of an optimiser that it masks, divides, or gives hyperparameters."""
+_WRAPPED = ("inner_state", "inner_opt_state")
+"""The fields in which optax keeps the state of an optimiser that it masks, accumulates for, or gives hyperparameters."""
+
+_LABELLED = ("inner_states", "stacks")
+"""The fields in which `optax.partition` and `by_layer` keep the states of an optimiser by label or stack."""
 
 
 def _named_node(keys: Keys, type_name: str) -> Node:
@@ -189,11 +196,12 @@ def _named_node(keys: Keys, type_name: str) -> Node:
     role: list[str] = []
     is_label = False
     for key in keys:
+        field = key.name if isinstance(key, GetAttrKey) else ""
         if is_label:
             labels.append(_text((key,)))
-        elif not (isinstance(key, GetAttrKey) and key.name in _WRAPPED):
+        elif field not in _WRAPPED and field not in _LABELLED:
             role.append(_text((key,)))
-        is_label = isinstance(key, GetAttrKey) and key.name == "inner_states"
+        is_label = field in _LABELLED
     return Node(tuple(labels), (*role, type_name))
 
 
