@@ -17,7 +17,7 @@ ROOT = Path(pt.__file__).parent
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-NAMESPACES = {"convert", "initializers", "look", "nn", "random", "sharing", "stacks"}
+NAMESPACES = {"convert", "initializers", "look", "nn", "random", "sharing", "stacks", "train"}
 
 
 def test_all_is_exactly_what_is_exported():
@@ -77,6 +77,7 @@ ROOMS = [
     "__main__",
     "_command_line",
     "convert",
+    "train",
     "nn",
     "look",
     "files",
@@ -131,7 +132,6 @@ def test_what_is_imported_is_what_is_required():
         "onnx",
         "h5py",
         "matplotlib",
-        "optax",
         "orbax",
         "torch",
         "treescope",
@@ -159,7 +159,7 @@ def test_importing_starts_no_backend_and_loads_nothing_heavy():
         "dataclasses.dataclass = lambda *args, **options: made.append(args) or dataclass(*args, **options)\n"
         "import ptree\n"
         "assert len(made) <= 1, 'each dataclass takes as long as three small modules'\n"
-        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look', 'convert')}\n"
+        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look', 'convert', 'train')}\n"
         "assert not lazy & set(sys.modules), lazy & set(sys.modules)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
