@@ -4,6 +4,7 @@ from . import exported as exported
 from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
+from .derived_leaf import DerivedLeaf as DerivedLeaf
 from .entries import Leaves as Leaves
 from .entries import Structure as Structure
 from .entries import aliases as aliases

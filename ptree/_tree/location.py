@@ -186,8 +186,10 @@ class _Walk:
             node = children[position]
         if not rest:
             return self._ended(Place(tuple(steps), node, tie))
+        if tie.via:  # what is inside of a container is no array that the transform shows
+            return None
         self.spelt += rest
-        below = locate(node, rest)  # in a container that is tied as a whole, which no transform sees into
+        below = locate(node, rest)  # in a container that is tied as a whole
         if below is None:
             return None
         return self._ended(Place((*steps, *below.steps), below.kept, Tie(tie.source)))

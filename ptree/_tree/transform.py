@@ -14,6 +14,7 @@ import numpy as np
 
 from .._errors import TieError
 from .._words import describe, listed, name_of, quoted
+from .derived_leaf import DerivedLeaf
 from .leaf import Leaf, signature
 
 Function: TypeAlias = Callable[[Any], Any]
@@ -66,11 +67,19 @@ class Transform:
         return self._applied(self.inverse, leaf)
 
     def _applied(self, function: Function, leaf: Leaf) -> Leaf:
-        """A function of arrays applied to any leaf: to the shape where a leaf has no values, not at all without a shape."""
-        if not hasattr(leaf, "shape"):
-            return leaf
+        """A function of arrays applied to any leaf: to the shape where a leaf has no values, not at all without a shape.
+
+        Raises:
+            TieError: a node of arrays in the leaf's place, of which it is not known what the transform makes.
+        """
+        if not hasattr(leaf, "__array__"):
+            problem = self._node_problem(leaf)
+            if problem:
+                raise TieError(problem)
+            if not hasattr(leaf, "shape"):
+                return leaf
         try:
-            if hasattr(leaf, "__array__"):
+            if hasattr(leaf, "__array__") or isinstance(leaf, DerivedLeaf):
                 return function(leaf)
             seen = self._applied_to_shape(function, leaf)
         except Exception as error:
@@ -79,6 +88,20 @@ class Transform:
         if not is_dataclass(leaf) or isinstance(leaf, type):
             return seen
         return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # pyright: ignore[reportCallIssue]  # a Param
+
+    def _node_problem(self, leaf: Leaf) -> str:
+        """Why a node in the place of a leaf cannot be seen through the transform; empty for a leaf, or where it can.
+
+        A node without arrays, such as None, is seen as it is.
+        """
+        if self.axes and isinstance(leaf, DerivedLeaf):  # it knows its own axes
+            return ""
+        arrays = jax.tree.leaves(leaf)
+        if not arrays or (len(arrays) == 1 and arrays[0] is leaf):
+            return ""
+        if not any(hasattr(array, "shape") for array in arrays):  # labels
+            return ""
+        return f"a {type(leaf).__name__} is no array that {quoted(self.name)} can show: read it under its own path, or untie it"
 
     def _applied_to_shape(self, function: Function, leaf: Leaf) -> jax.ShapeDtypeStruct:
         if self.axes:  # without JAX, which would cut NumPy's 64 bits to 32
