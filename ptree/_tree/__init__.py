@@ -16,6 +16,8 @@ from .entries import leaves as leaves
 from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
+from .extra_axes import check_no_extra_axes as check_no_extra_axes
+from .extra_axes import check_source as check_source
 from .layers import ALL_LAYERS as ALL_LAYERS
 from .layers import Index as Index
 from .layers import is_numbered as is_numbered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from functools import lru_cache
 from operator import index
@@ -90,16 +90,10 @@ class Transform:
         return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # pyright: ignore[reportCallIssue]  # a Param
 
     def _node_problem(self, leaf: Leaf) -> str:
-        """Why a node in the place of a leaf cannot be seen through the transform; empty for a leaf, or where it can.
-
-        A node without arrays, such as None, is seen as it is.
-        """
+        """Why a node in the place of a leaf cannot be seen through the transform; empty for a leaf, or where it can."""
         if self.axes and isinstance(leaf, DerivedLeaf):  # it knows its own axes
             return ""
-        arrays = jax.tree.leaves(leaf)
-        if not arrays or (len(arrays) == 1 and arrays[0] is leaf):
-            return ""
-        if not any(hasattr(array, "shape") for array in arrays):  # labels
+        if not is_registered_node(leaf):
             return ""
         return f"a {type(leaf).__name__} is no array that {quoted(self.name)} can show: read it under its own path, or untie it"
 
@@ -128,6 +122,18 @@ class Transform:
             first_line = str(error).splitlines()[0] if str(error) else ""
             return f"raises {type(error).__name__}: {first_line}"
         return "" if signature(back) == signature(leaf) else f"cannot be undone: the way back gives {describe(back)}"
+
+
+def is_registered_node(leaf: Leaf) -> bool:
+    """Whether what is in the place of a leaf is a node with arrays inside of a type that was registered with JAX.
+
+    A mapping, a list or a tuple, as in a state of an optimiser or in a Hessian, is not: transforms see these as they are.
+    """
+    if isinstance(leaf, (Mapping, list, tuple)):
+        return False
+    arrays = jax.tree.leaves(leaf)
+    is_leaf = len(arrays) == 1 and arrays[0] is leaf
+    return not is_leaf and any(hasattr(array, "shape") for array in arrays)
 
 
 # ------------------------------------------------------------------------- axes in another order

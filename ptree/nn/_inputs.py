@@ -11,9 +11,12 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import LayerError
-from .._tree import PyTree
+from .._tree import DerivedLeaf, PyTree
 from .._words import describe, short_dtype
 from ._layer import Layer, Params
+
+KERNELS = frozenset({"kernel", "table"})
+"""The names of parameters that a layer multiplies with, by `product`."""
 
 
 class MissingParameterError(LayerError):
@@ -70,8 +73,10 @@ def described(x: PyTree) -> str:
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:
     """Look up the array of this name in the layer's parameters; raise if its shape does not fit."""
     leaf = _child(params, name, layer)
-    if isinstance(leaf, Mapping) or not hasattr(leaf, "shape"):
-        raise misfit(layer, f"an array as {name}", describe(leaf))
+    is_no_array = isinstance(leaf, Mapping) or not hasattr(leaf, "shape")
+    # A derived leaf multiplies, and does nothing else.
+    if is_no_array or (isinstance(leaf, DerivedLeaf) and name not in KERNELS):
+        raise misfit(layer, f"an array as {name}", repr(leaf) if isinstance(leaf, DerivedLeaf) else describe(leaf))
     if shape is not None and leaf.shape != shape:
         article = "an" if name[0] in "aeiou" else "a"
         raise misfit(layer, f"{article} {name} of the shape {shape}", describe(leaf))

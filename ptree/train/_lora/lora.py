@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._draw import Param, init
+from ..._draw.keys import refuse_swapped
 from ..._edit import Rules, aliases, assign, get_or, leaves, replace_leaves
 from ..._errors import PatternError, StructureError, TieError
 from ..._paths import join
@@ -63,6 +64,8 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
         TieError: a kernel with an alias through a transform that factors cannot be seen through.
         InitError: an initialiser that fails.
     """
+    refuse_swapped(params, key, "lora(params, rules, key)")
+    refuse_swapped(rules, key, "lora(params, rules, key)", order=(params, rules, key))
     ranks = assign(params, rules, for_axes=True)
     others = [rank for rank in ranks.values() if not isinstance(rank, Rank)]
     if others:
@@ -152,8 +155,8 @@ def _misfit(path: str, kernel: Leaf, rank: Rank) -> str:
     where = f"{quoted(path)}, {describe(kernel)},"
     if not jnp.issubdtype(dtype, jnp.floating):
         return f"{where} is no kernel of floats: a quantised kernel is dequantised first"
-    if len(shape) < 2:
-        return f"{where} is no kernel: one has two axes or more in each layer. Take it out of the rule"
+    if len(shape) < 2 or path.rpartition("/")[2] == "bias":
+        return f"{where} is no kernel, which has two axes or more in each layer: take it out of the rule"
     if rank.inputs is None:
         return (
             f"{where} may sum over 1 to {len(shape) - 1} of the axes {shape}, and there is no bias that says it:"
