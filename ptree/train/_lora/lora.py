@@ -141,7 +141,7 @@ def _inputs(params: PyTree, path: str, kernel: Leaf, rank: Rank) -> int | None:
     bias_path = join(path.rpartition("/")[0], "bias")
     bias = get_or(params, bias_path, MISSING)
     outputs = () if bias is MISSING else layer_shape(bias_path, bias)
-    if outputs and shape[-len(outputs) :] == outputs:
+    if 0 < len(outputs) < len(shape) and shape[-len(outputs) :] == outputs:
         return len(shape) - len(outputs)
     return None
 
