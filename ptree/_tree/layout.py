@@ -67,7 +67,9 @@ class Layout:
     aliases: Aliases
     gaps: Aliases  # the paths in the order, by their segments
     tied_names: dict[str, TiedName]
-    stack_axes: tuple[int, int] | None  # of a stack, as it was made: the axes of all its leaves in sum, and how many leaves
+    stack_axes: (
+        tuple[int, int] | None
+    )  # of a stack, as it was made: the axes of all its leaves in sum, and how many leaves
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ class Embedding(Layer):
         return parameter(params, "table", self, (self.num_embeddings, self.features))
 
 
-def _rows(ids: jax.Array, table: jax.Array) -> jax.Array:
+def _rows(ids: jax.Array | np.ndarray, table: jax.Array) -> jax.Array:
     """The rows of a table; NaN for a number outside of it."""
     # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.
     return jnp.asarray(table).at[ids].get(mode="fill", wrap_negative_indices=False)

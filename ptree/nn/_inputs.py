@@ -73,14 +73,19 @@ def described(x: PyTree) -> str:
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:
     """Look up the array of this name in the layer's parameters; raise if its shape does not fit."""
     leaf = _child(params, name, layer)
-    is_no_array = isinstance(leaf, Mapping) or not hasattr(leaf, "shape")
-    # A derived leaf multiplies, and does nothing else.
-    if is_no_array or (isinstance(leaf, DerivedLeaf) and name not in KERNELS):
-        raise misfit(layer, f"an array as {name}", repr(leaf) if isinstance(leaf, DerivedLeaf) else describe(leaf))
+    if name not in KERNELS and _only_multiplies(leaf):
+        raise misfit(layer, f"an array as {name}", repr(leaf))
+    if isinstance(leaf, Mapping) or not hasattr(leaf, "shape"):
+        raise misfit(layer, f"an array as {name}", describe(leaf))
     if shape is not None and leaf.shape != shape:
         article = "an" if name[0] in "aeiou" else "a"
         raise misfit(layer, f"{article} {name} of the shape {shape}", describe(leaf))
     return leaf
+
+
+def _only_multiplies(leaf: PyTree) -> bool:
+    """Whether a parameter is a derived kernel, which can be multiplied with, and not added or scaled."""
+    return isinstance(leaf, DerivedLeaf)
 
 
 def parameters_in(params: Params, name: str, layer: Layer) -> Params:

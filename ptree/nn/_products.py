@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar
 
 import jax
 from jax.typing import DTypeLike
@@ -13,7 +13,8 @@ from .._tree import DerivedLeaf
 from .._words import describe
 from ._layer import Layer
 
-Multiply: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+X = TypeVar("X")
+Multiply: TypeAlias = Callable[[X, jax.Array], jax.Array]
 """A layer's product of an input and a kernel, linear in the kernel: a matrix product, a convolution, a lookup of rows.
 
 It takes kernels of any number of features, which are the last axis of what it gives.
@@ -37,10 +38,10 @@ class DerivedKernel(DerivedLeaf):
         raise NotImplementedError(f"{type(self).__name__} has no `astype`")
 
     @property
-    def T(self) -> Self:
+    def T(self) -> Self:  # noqa: N802
         return self.transpose(*reversed(range(self.ndim)))
 
-    def multiplied(self, x: jax.Array, multiply: Multiply, groups: int) -> jax.Array:
+    def multiplied(self, x: X, multiply: Multiply[X], groups: int) -> jax.Array:
         """The product of an input with this kernel, in terms of products with arrays.
 
         Args:
@@ -51,7 +52,13 @@ class DerivedKernel(DerivedLeaf):
 
 
 def product(
-    layer: Layer, x: jax.Array, kernel: jax.Array | DerivedKernel, multiply: Multiply, *, inputs: int = 1, groups: int = 1
+    layer: Layer,
+    x: X,
+    kernel: jax.Array | DerivedKernel,
+    multiply: Multiply[X],
+    *,
+    inputs: int = 1,
+    groups: int = 1,
 ) -> jax.Array:
     """The product of a layer's input with its kernel, `multiply(x, kernel)`; a derived kernel is asked how it multiplies.
 

@@ -59,9 +59,7 @@ def test_factors_of_stacked_and_single_layers_are_the_same_bits(params):
 def test_a_draw_depends_on_the_key_and_the_path_alone(params):
     delta = lora(params, RULES, KEY)
     again = lora(params, {"**/q/kernel": Rank(2, alpha=7), "**/o/kernel": Rank(4)}, KEY)
-    np.testing.assert_array_equal(
-        delta[":/inner/1/q/kernel/scale=1.5/a"], again[":/inner/1/q/kernel/scale=3.5/a"]
-    )
+    np.testing.assert_array_equal(delta[":/inner/1/q/kernel/scale=1.5/a"], again[":/inner/1/q/kernel/scale=3.5/a"])
     assert not np.array_equal(delta[":/inner/1/q/kernel/scale=1.5/a"], delta[":/inner/1/v/kernel/scale=1.5/a"])
     other_key = lora(params, RULES, jax.random.key(5))
     assert not np.array_equal(delta[":/inner/1/q/kernel/scale=1.5/a"], other_key[":/inner/1/q/kernel/scale=1.5/a"])
@@ -102,7 +100,9 @@ def test_the_first_rule_that_matches_counts(params):
 
 
 def test_scales():
-    assert Rank(8).scale == 1 and Rank(8, alpha=16).scale == 2 and Rank(16, alpha=8, stabilized=True).scale == 2
+    assert Rank(8).scale == 1
+    assert Rank(8, alpha=16).scale == 2
+    assert Rank(16, alpha=8, stabilized=True).scale == 2
     params = {"w": jnp.zeros((8, 8))}
     for rank in (Rank(3, alpha=1), Rank(3, alpha=1e-9), Rank(7, alpha=1e9), Rank(5, alpha=3, stabilized=True)):
         assert view(params, lora(params, {"w": rank}, KEY))["w"].scale == rank.scale
@@ -138,7 +138,7 @@ def test_any_reader_of_safetensors_gets_the_scale(params, tmp_path):
 
 def test_what_was_seen_is_no_checkpoint_that_loads_as_parameters(params, tmp_path):
     pt.save(tmp_path / "seen.safetensors", view(params, lora(params, RULES, KEY)))
-    with pytest.raises(pt.LayerError, match="at ':/inner/1/q', .*: expected an array as kernel, got Tree"):
+    with pytest.raises(pt.LayerError, match=r"at ':/inner/1/q', .*: expected an array as kernel, got Tree"):
         NET(pt.load(tmp_path / "seen.safetensors"), X)
 
 
@@ -168,7 +168,7 @@ def test_training_is_that_of_pytorch_by_hand():
 
     @jax.jit
     def step(delta, state):
-        loss = lambda delta: ((net(view(params, delta), x) - y) ** 2).mean()  # noqa: E731
+        loss = lambda delta: ((net(view(params, delta), x) - y) ** 2).mean()
         value, grads = jax.value_and_grad(loss)(delta)
         updates, state = optimiser.update(grads, state, delta)
         return optax.apply_updates(delta, updates), state, value
@@ -223,7 +223,9 @@ def test_a_function_by_hand_over_plain_dicts():
     expected = model(merged(params, delta), ids)
     np.testing.assert_allclose(model(view(params, delta), ids), expected, atol=1e-5)
     np.testing.assert_allclose(jax.jit(model)(view(params, delta), ids), expected, atol=1e-5)
-    np.testing.assert_allclose(floats(2, 6) @ view(params, delta)["kernel"], floats(2, 6) @ merged(params, delta)["kernel"], atol=1e-5)
+    np.testing.assert_allclose(
+        floats(2, 6) @ view(params, delta)["kernel"], floats(2, 6) @ merged(params, delta)["kernel"], atol=1e-5
+    )
     np.testing.assert_allclose(view(params, delta)["kernel"].array(), merged(params, delta)["kernel"])
     with pytest.raises(TypeError, match="LowRank"):
         jnp.einsum("bi,io->bo", floats(2, 6), view(params, delta)["kernel"])
@@ -342,8 +344,11 @@ def test_all_problems_are_told_at_once(params):
 def test_a_kernel_of_three_axes_needs_its_bias_or_a_number():
     params = {"q": {"kernel": floats(8, 2, 4)}, "conv": {"kernel": floats(3, 8, 4), "bias": floats(4)}}
     text = said(pt.StructureError, lora, params, {"**/kernel": Rank(2)}, KEY)
-    assert text.startswith("lora: 'q/kernel', f32[8,2,4], may sum over 1 to 2 of the axes (8, 2, 4), and there is no bias")
-    assert "write Rank(2, inputs=1)" in text and "conv" not in text
+    assert text.startswith(
+        "lora: 'q/kernel', f32[8,2,4], may sum over 1 to 2 of the axes (8, 2, 4), and there is no bias"
+    )
+    assert "write Rank(2, inputs=1)" in text
+    assert "conv" not in text
     other_layout = {"weight": floats(5, 3, 4), "bias": floats(5)}  # PyTorch's, of which the bias has the first axis
     assert "may sum over" in said(pt.StructureError, lora, other_layout, {"weight": Rank(2)}, KEY)
 
@@ -386,7 +391,9 @@ def test_a_delta_of_another_model_is_refused_with_all_its_kernels(params):
     delta = lora(params, RULES, KEY)
     wider = NET.init(KEY, floats(1, 2, 32))
     text = said(pt.StructureError, view, wider, delta)
-    assert text.startswith("the delta is of other parameters: ':/inner/1/q/kernel' is f32[3,32,4,8], and its factors are a f32[3,16,2]")
+    assert text.startswith(
+        "the delta is of other parameters: ':/inner/1/q/kernel' is f32[3,32,4,8], and its factors are a f32[3,16,2]"
+    )
     assert "':/inner/1/v/kernel'" in text
     assert "there is no ':/inner/1/q/kernel'" in said(pt.StructureError, merged, {"kernel": floats(2, 2)}, delta)
     fewer_layers = nn.Repeat(BLOCK, 2).init(KEY, X)

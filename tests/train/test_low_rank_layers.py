@@ -142,7 +142,9 @@ def shapes_made(function, *args):
     return found
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("ConvTranspose", "Conv by depth")])  # flips a kernel; as large
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name not in ("ConvTranspose", "Conv by depth")]
+)  # flips a kernel; as large
 def test_neither_the_product_nor_its_gradient_is_as_large_as_the_kernel(name):
     layer, _, rules, _ = CASES[name]
     x = {"attention": floats(2, 5, 12), "Embedding": np.array([1, 2], "int32")}.get(name, CASES[name][1])
@@ -172,7 +174,9 @@ def test_a_base_of_16_bits_has_factors_of_32_and_computes_in_16(dtype):
     assert np.array_equal(by_hand, y)
     assert {leaf.dtype for _, leaf in pt.items(delta)} == {np.dtype("float32")}
     assert merged(params, delta)["kernel"].dtype == dtype
-    np.testing.assert_allclose(y.astype("float32"), layer(merged(params, delta), x).astype("float32"), rtol=0.1, atol=0.05)
+    np.testing.assert_allclose(
+        y.astype("float32"), layer(merged(params, delta), x).astype("float32"), rtol=0.1, atol=0.05
+    )
 
 
 def test_the_output_of_a_language_model_reads_a_low_rank_table_backwards():

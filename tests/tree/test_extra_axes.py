@@ -42,7 +42,9 @@ READINGS = {
 ADDED = {
     "vmap of init": lambda: ENSEMBLE,
     "a stack of members": lambda: jax.tree.map(lambda *leaves: jnp.stack(leaves), ONE, ONE, ONE),
-    "per-example gradients": lambda: jax.vmap(jax.grad(lambda p, x: NET(p, x).sum()), (None, 0))(ONE, jnp.ones((3, 2, 4))),
+    "per-example gradients": lambda: jax.vmap(jax.grad(lambda p, x: NET(p, x).sum()), (None, 0))(
+        ONE, jnp.ones((3, 2, 4))
+    ),
     "jacobian": lambda: jax.jacobian(lambda p: NET(p, X).sum(0)[:3])(ONE),
     "jit": lambda: jax.jit(lambda tree: tree)(ENSEMBLE),
     "pickle": lambda: pickle.loads(pickle.dumps(ENSEMBLE)),
@@ -53,7 +55,9 @@ ADDED = {
 
 @pytest.mark.parametrize("name", READINGS)
 def test_a_number_that_would_name_the_member_is_refused(name):
-    with pytest.raises(pt.StructureError, match="no single layers in the stack.*: each leaf has an axis more than when"):
+    with pytest.raises(
+        pt.StructureError, match=r"no single layers in the stack.*: each leaf has an axis more than when"
+    ):
         READINGS[name](ENSEMBLE)
     READINGS[name](ONE)
 
@@ -73,7 +77,8 @@ def test_the_way_to_say_it_reads_member_and_layer():
     apart = pt.stacks.unstack(members, "")
     assert apart["1"] == ONE
     changed = pt.update(members, "1/b/2/**", jnp.zeros_like)
-    assert not changed["1/b/2/inner/kernel"].any() and changed["0/b/2/inner/kernel"].any()
+    assert not changed["1/b/2/inner/kernel"].any()
+    assert changed["0/b/2/inner/kernel"].any()
     sums = jax.vmap(NET, (0, None))(members[":"], X)
     np.testing.assert_allclose(sums[1], NET(ONE, X), atol=1e-6)
 
@@ -87,7 +92,8 @@ def test_the_message_names_paths_that_read():
         " and ':/b/3' layer 3 of all"
     )
     members = pt.Tree({":": ENSEMBLE})
-    assert members["0/b/3/inner/bias"].shape == (4,) and members[":/b/3/inner/bias"].shape == (3, 4)
+    assert members["0/b/3/inner/bias"].shape == (4,)
+    assert members[":/b/3/inner/bias"].shape == (3, 4)
 
 
 def test_whole_leaves_and_all_layers_read_as_before():
@@ -113,7 +119,12 @@ def test_trees_with_fewer_axes_or_other_leaves_read_as_before():
 def test_an_alias_of_a_stack_is_refused_alike():
     tree = pt.tie(pt.Tree({"e": ONE["b"], "d": ONE["b"]}), {"d": "e"})
     many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), tree)
-    for read in (lambda t: t["d/1/inner/bias"], lambda t: t["d"][1], lambda t: len(t["d"]), lambda t: pt.items(t, "d/1")):
+    for read in (
+        lambda t: t["d/1/inner/bias"],
+        lambda t: t["d"][1],
+        lambda t: len(t["d"]),
+        lambda t: pt.items(t, "d/1"),
+    ):
         with pytest.raises(pt.StructureError, match="no single layers in the stack"):
             read(many)
         read(tree)

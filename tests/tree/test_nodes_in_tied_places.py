@@ -41,7 +41,9 @@ def tied(via=pt.transposed):
 @pytest.mark.parametrize("box", [Boxed, Shaped])
 def test_an_alias_through_a_transpose_refuses_a_node(box):
     tree = jax.tree.map(lambda leaf: box(leaf) if hasattr(leaf, "shape") else leaf, tied())
-    with pytest.raises(pt.TieError, match=f"a {box.__name__} is no array that 'transposed' can show: read it under its own path"):
+    with pytest.raises(
+        pt.TieError, match=f"a {box.__name__} is no array that 'transposed' can show: read it under its own path"
+    ):
         tree["h"]
     assert "h/value" not in tree
     assert tree["w/value"].shape == (2, 3)

@@ -71,7 +71,9 @@ def factors_in(delta: PyTree) -> dict[str, Factors]:
         elif scale is None:
             problems.append(f"{quoted(path)} does not say its scale, as in {quoted(factor_path(kernel, 1, name))}")
         elif name in found.setdefault(kernel, {}):
-            problems.append(f"{quoted(kernel)} has two factors {name}, of the scales {found[kernel][name][0]} and {scale}")
+            problems.append(
+                f"{quoted(kernel)} has two factors {name}, of the scales {found[kernel][name][0]} and {scale}"
+            )
         else:
             found[kernel][name] = (scale, leaf)
     for kernel, both in found.items():
@@ -117,7 +119,9 @@ def fitted(params: PyTree, delta: PyTree) -> dict[str, LowRank]:
             else:
                 made[path] = factors.kernel(path, kernels[path])
         elif path in tied:
-            problems.append(f"{quoted(path)} is an alias of {quoted(tied[path].shown())}, and the delta has factors of its own for it")
+            problems.append(
+                f"{quoted(path)} is an alias of {quoted(tied[path].shown())}, and the delta has factors of its own for it"
+            )
         else:
             problems.append(f"there is no {quoted(path)}{_in_other_form(path, kernels)}")
     if problems:

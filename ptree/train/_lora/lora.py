@@ -69,7 +69,9 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
     ranks = assign(params, rules, for_axes=True)
     others = [rank for rank in ranks.values() if not isinstance(rank, Rank)]
     if others:
-        raise PatternError(f"lora: expected rules selector -> Rank, as in {{'**/kernel': Rank(8)}}, got {describe(others[0])}")
+        raise PatternError(
+            f"lora: expected rules selector -> Rank, as in {{'**/kernel': Rank(8)}}, got {describe(others[0])}"
+        )
     kernels = {path: leaf for path, leaf in leaves(params) if path in ranks}
     problems: list[str] = []
     known: dict[str, Rank] = {}

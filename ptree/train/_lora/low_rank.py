@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from ..._errors import TieError
 from ..._words import describe
-from ...nn._products import DerivedKernel, Multiply
+from ...nn._products import DerivedKernel, Multiply, X
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +67,7 @@ class LowRank(DerivedKernel):
         change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST).reshape(self.shape)
         return (self.base + self.scale * change).astype(self.dtype)
 
-    def multiplied(self, x: jax.Array, multiply: Multiply, groups: int) -> jax.Array:
+    def multiplied(self, x: X, multiply: Multiply[X], groups: int) -> jax.Array:
         if groups == 1:
             narrow = multiply(x, self.a)
             return multiply(x, self.base) + self._scaled(narrow) @ self.b.reshape(self.rank, -1)
@@ -115,7 +115,9 @@ class LowRank(DerivedKernel):
 
     def _check_is_one_matrix(self, what: str) -> None:
         if self.ndim != 2:
-            raise TypeError(f"{what} is defined for a low-rank kernel of two axes, and this is {self!r}; take kernel.array()")
+            raise TypeError(
+                f"{what} is defined for a low-rank kernel of two axes, and this is {self!r}; take kernel.array()"
+            )
 
     def _scaled(self, narrow: jax.Array) -> jax.Array:
         return narrow if self.scale == 1 else narrow * self.scale

@@ -46,11 +46,15 @@ class Rank:
         if not _is_count(self.rank):
             raise InitError(f"Rank: expected a rank of at least 1, got {describe(self.rank)}")
         if self.inputs is not None and not _is_count(self.inputs):
-            raise InitError(f"Rank({self.rank}): expected inputs, a number of axes of at least 1, got {describe(self.inputs)}")
+            raise InitError(
+                f"Rank({self.rank}): expected inputs, a number of axes of at least 1, got {describe(self.inputs)}"
+            )
         if self.alpha is not None and not _is_scale(self.alpha):
             raise InitError(f"Rank({self.rank}): expected an alpha above 0, got {describe(self.alpha)}")
         if self.init is not None and not callable(self.init):
-            raise InitError(f"Rank({self.rank}): expected a function (key, shape, dtype) -> array as init, got {describe(self.init)}")
+            raise InitError(
+                f"Rank({self.rank}): expected a function (key, shape, dtype) -> array as init, got {describe(self.init)}"
+            )
 
     @property
     def scale(self) -> float:
