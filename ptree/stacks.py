@@ -20,6 +20,7 @@ from ._tree import (
     Leaf,
     PyTree,
     Tree,
+    check_no_extra_axes,
     child_named,
     is_numbered,
     is_stack,
@@ -206,6 +207,7 @@ def unstack(tree: T, path: str | int, size: int | None = None) -> T:
         raise StructureError(f"{attempt}: it is no stack, whose one name would be ':'")
     _check_no_crossing_ties(tree, attempt, place, "only one of the two would be unstacked", "Untie it first")
     whole, axis = child_named(node, STACKED), stacked_axes(place)
+    check_no_extra_axes(node, axis, place)
     count = _layer_count(whole, axis, place, attempt, size)
     before = (ALL_LAYERS,) * axis
     return _with_node(tree, place, {str(number): layers_of(whole, (*before, number)) for number in range(count)})
@@ -273,6 +275,7 @@ def scan(
         raise StructureError(f"cannot scan with {quoted(function)}: the order is scan(function, carry, layers)")
     names = names_in(layers) or []
     if is_stack(names):
+        check_no_extra_axes(layers, 0, "")
         whole = child_named(layers, STACKED)
         count = next((leaf.shape[0] for leaf in jax.tree.leaves(whole) if leaf.shape), 0)
         _check_xs(xs, count)

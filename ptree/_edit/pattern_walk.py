@@ -17,6 +17,8 @@ from .._tree import (
     PyTree,
     Tie,
     check_depth,
+    check_no_extra_axes,
+    check_source,
     collect_leaves,
     is_stack,
     layer_count,
@@ -109,7 +111,7 @@ class PatternWalk:
             below = (*index, ALL_LAYERS) if name == STACKED else index
             self.visit(child, f"{prefix}{name}/", after, below, alias and f"{alias}{name}/")
         if is_stack(layout.keys):
-            self._visit_layers(children[0], prefix, state, index, alias)
+            self._visit_layers(children[0], prefix, state, index, alias, node)
         if layout.aliases:
             self._visit_aliases(_AliasNode(node, prefix, alias or prefix, layout.aliases), state, index)
 
@@ -148,10 +150,15 @@ class PatternWalk:
             after = self.pattern.step(after, segment)
         return after
 
-    def _visit_layers(self, child: PyTree, prefix: str, state: State, index: Index, alias: str) -> None:
+    def _visit_layers(
+        self, child: PyTree, prefix: str, state: State, index: Index, alias: str, stack: BareTree | None = None
+    ) -> None:
         """Visit the single layers of a stack that the pattern names by number."""
         count = layer_count(child, len(index))
-        for number in self.pattern.layers(state, count):
+        numbers = self.pattern.layers(state, count)
+        if numbers and stack is not None:
+            check_no_extra_axes(stack, len(index), prefix[:-1])
+        for number in numbers:
             after = self.pattern.step_layer(state, number)
             if after is not None:
                 below = alias and f"{alias}{STACKED}/"
@@ -175,6 +182,8 @@ class PatternWalk:
         below, path = node.names[name], f"{node.path}{name}/"
         if isinstance(below, Tie):
             source = source_of(node.owner, below)
+            if trimmed(index):
+                check_source(node.owner, below.source, stacked_axes(node.prefix))
             self.visit(source, f"{node.prefix}{below.source}/", state, index, path)
         else:
             self._visit_aliases(node._replace(path=path, names=below), state, index)

@@ -4,6 +4,7 @@ from . import exported as exported
 from . import flax_states as flax_states
 from .assembly import assemble as assemble
 from .assembly import emptied as emptied
+from .derived_leaf import DerivedLeaf as DerivedLeaf
 from .entries import Leaves as Leaves
 from .entries import Structure as Structure
 from .entries import aliases as aliases
@@ -15,6 +16,8 @@ from .entries import leaves as leaves
 from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
+from .extra_axes import check_no_extra_axes as check_no_extra_axes
+from .extra_axes import check_source as check_source
 from .layers import ALL_LAYERS as ALL_LAYERS
 from .layers import Index as Index
 from .layers import is_numbered as is_numbered

@@ -29,13 +29,17 @@ def _read(written: _Written) -> Tie:
 
 def _layout_bytes(layout: Layout) -> bytes:
     ties = [(alias, _written(tie)) for alias, tie in layout.ties]
-    return json.dumps({"keys": layout.keys, "order": layout.order, "ties": ties}).encode()
+    facts = {"keys": layout.keys, "order": layout.order, "ties": ties}
+    if layout.stack_axes is not None:
+        facts["stack_axes"] = layout.stack_axes
+    return json.dumps(facts).encode()
 
 
 def _layout_of(data: bytes) -> Layout:
     facts = json.loads(data)
     ties = [(alias, _read(written)) for alias, written in facts["ties"]]
-    return Layout.of(facts["order"], facts["keys"], ties)
+    stack_axes = tuple(facts["stack_axes"]) if "stack_axes" in facts else None
+    return Layout.of(facts["order"], facts["keys"], ties, stack_axes)
 
 
 def _tie_bytes(tie: Tie) -> bytes:

@@ -48,13 +48,13 @@ class TiedName(str):
 class Layout:
     """The keys, the declared order and the ties of a node, which many Trees share.
 
-    Two layouts are equal where keys and ties are: the declared order is for people. There is one object for equal
-    facts, so that JAX compares two trees by identity first.
+    Two layouts are equal where keys and ties are: the declared order is for people, and the axes that a stack was made with
+    tell those that `jax.vmap` added. There is one object for equal facts, so that JAX compares two trees by identity first.
     """
 
     __slots__ = (
-        "__weakref__", "_comparable", "_hash", "aliases", "gaps", "index", "key_entries", "keys", "listing", "order", "tied_names",
-        "ties",
+        "__weakref__", "_comparable", "_hash", "aliases", "gaps", "index", "key_entries", "keys", "listing", "order", "stack_axes",
+        "tied_names", "ties",
     )  # fmt: skip
 
     keys: tuple[str, ...]  # of the children, in the order in which JAX flattens a dict
@@ -67,9 +67,18 @@ class Layout:
     aliases: Aliases
     gaps: Aliases  # the paths in the order, by their segments
     tied_names: dict[str, TiedName]
+    stack_axes: (
+        tuple[int, int] | None
+    )  # of a stack, as it was made: the axes of all its leaves in sum, and how many leaves
 
-    def __init__(self, keys: tuple[str, ...], order: tuple[str, ...], ties: tuple[tuple[str, Tie], ...]):
-        self.keys, self.order, self.ties = keys, order, ties
+    def __init__(
+        self,
+        keys: tuple[str, ...],
+        order: tuple[str, ...],
+        ties: tuple[tuple[str, Tie], ...],
+        stack_axes: tuple[int, int] | None = None,
+    ):
+        self.keys, self.order, self.ties, self.stack_axes = keys, order, ties, stack_axes
         self.index = {key: position for position, key in enumerate(keys)}
         self.key_entries = tuple(DictKey(key) for key in keys)
         self.listing = tuple((name, self.index[name]) for name in order if name in self.index)
@@ -80,9 +89,14 @@ class Layout:
         self._hash = hash(self._comparable)
 
     @staticmethod
-    def of(order: Iterable[str], keys: Iterable[str], ties: Iterable[tuple[str, Tie]] = ()) -> Layout:
+    def of(
+        order: Iterable[str],
+        keys: Iterable[str],
+        ties: Iterable[tuple[str, Tie]] = (),
+        stack_axes: tuple[int, int] | None = None,
+    ) -> Layout:
         """The one layout with these facts."""
-        facts = tuple(sorted(keys)), tuple(order), tuple(ties)
+        facts = tuple(sorted(keys)), tuple(order), tuple(ties), stack_axes
         layout = _layouts.get(facts)
         if layout is None:
             layout = _layouts[facts] = Layout(*facts)
@@ -101,7 +115,7 @@ class Layout:
     def __reduce__(self) -> tuple[object, ...]:
         # copies and pickles, also those inside of a treedef, become the one layout of the process that reads them:
         # another object would be found by its facts alone, and its hash holds only where it was made
-        return Layout.of, (self.order, self.keys, self.ties)
+        return Layout.of, (self.order, self.keys, self.ties, self.stack_axes)
 
     def __repr__(self) -> str:  # seen in JAX's own messages about tree structures
         ties = "".join(f", {alias} = {tie.shown()}" for alias, tie in self.ties)

@@ -17,6 +17,7 @@ from .._paths import DEEPEST, STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .entries import structure
+from .extra_axes import check_no_extra_axes, check_source
 from .layers import (
     ALL_LAYERS,
     Index,
@@ -33,6 +34,7 @@ from .layout import MISSING, Aliases, BareTree, Layout, make, source_of, unflatt
 from .leaf import PyTree
 from .nodes import Key, child_named, listed_keys, names_in, opened, with_child
 from .tie import Tie
+from .transform import is_registered_node
 
 
 class Step(NamedTuple):
@@ -130,6 +132,7 @@ class _Walk:
         number = layer_number(segment)
         if number is None or not is_stack(self._names()) or not self._has_layer(number):
             return segment
+        check_no_extra_axes(self.node, len(self.layers), "/".join(self.spelt))
         self.layers.append(number)
         return STACKED
 
@@ -179,6 +182,8 @@ class _Walk:
     def _through_tie(self, shared: Shared, tie: Tie, rest: Sequence[str]) -> Place | None:
         steps = self.steps[: shared.depth]
         node: PyTree = shared.owner
+        if trimmed(self.layers):
+            check_source(shared.owner, tie.source, self.spelt[: shared.depth].count(STACKED))
         for name in tie.source.split("/"):  # sources are no aliases
             children, layout = node._node
             position = layout.index[name]
@@ -186,6 +191,8 @@ class _Walk:
             node = children[position]
         if not rest:
             return self._ended(Place(tuple(steps), node, tie))
+        if tie.via and is_registered_node(node):  # what the transform shows has other arrays inside, or none
+            return None
         self.spelt += rest
         below = locate(node, rest)  # in a container that is tied as a whole, which no transform sees into
         if below is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from functools import lru_cache
 from operator import index
@@ -14,6 +14,7 @@ import numpy as np
 
 from .._errors import TieError
 from .._words import describe, listed, name_of, quoted
+from .derived_leaf import DerivedLeaf
 from .leaf import Leaf, signature
 
 Function: TypeAlias = Callable[[Any], Any]
@@ -66,11 +67,19 @@ class Transform:
         return self._applied(self.inverse, leaf)
 
     def _applied(self, function: Function, leaf: Leaf) -> Leaf:
-        """A function of arrays applied to any leaf: to the shape where a leaf has no values, not at all without a shape."""
-        if not hasattr(leaf, "shape"):
-            return leaf
+        """A function of arrays applied to any leaf: to the shape where a leaf has no values, not at all without a shape.
+
+        Raises:
+            TieError: a node of arrays in the leaf's place, of which it is not known what the transform makes.
+        """
+        if not hasattr(leaf, "__array__"):
+            problem = self._node_problem(leaf)
+            if problem:
+                raise TieError(problem)
+            if not hasattr(leaf, "shape"):
+                return leaf
         try:
-            if hasattr(leaf, "__array__"):
+            if hasattr(leaf, "__array__") or isinstance(leaf, DerivedLeaf):
                 return function(leaf)
             seen = self._applied_to_shape(function, leaf)
         except Exception as error:
@@ -79,6 +88,14 @@ class Transform:
         if not is_dataclass(leaf) or isinstance(leaf, type):
             return seen
         return replace(leaf, shape=seen.shape, dtype=seen.dtype)  # pyright: ignore[reportCallIssue]  # a Param
+
+    def _node_problem(self, leaf: Leaf) -> str:
+        """Why a node in the place of a leaf cannot be seen through the transform; empty for a leaf, or where it can."""
+        if self.axes and isinstance(leaf, DerivedLeaf):  # it knows its own axes
+            return ""
+        if not is_registered_node(leaf):
+            return ""
+        return f"a {type(leaf).__name__} is no array that {quoted(self.name)} can show: read it under its own path, or untie it"
 
     def _applied_to_shape(self, function: Function, leaf: Leaf) -> jax.ShapeDtypeStruct:
         if self.axes:  # without JAX, which would cut NumPy's 64 bits to 32
@@ -105,6 +122,18 @@ class Transform:
             first_line = str(error).splitlines()[0] if str(error) else ""
             return f"raises {type(error).__name__}: {first_line}"
         return "" if signature(back) == signature(leaf) else f"cannot be undone: the way back gives {describe(back)}"
+
+
+def is_registered_node(leaf: Leaf) -> bool:
+    """Whether what is in the place of a leaf is a node with arrays inside of a type that was registered with JAX.
+
+    A mapping, a list or a tuple, as in a state of an optimiser or in a Hessian, is not: transforms see these as they are.
+    """
+    if isinstance(leaf, (Mapping, list, tuple)):
+        return False
+    arrays = jax.tree.leaves(leaf)
+    is_leaf = len(arrays) == 1 and arrays[0] is leaf
+    return not is_leaf and any(hasattr(array, "shape") for array in arrays)
 
 
 # ------------------------------------------------------------------------- axes in another order

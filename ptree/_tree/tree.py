@@ -22,6 +22,7 @@ from .._errors import PathError, PtreeError, StructureError
 from .._paths import STACKED, split
 from .._words import describe, printable, shortened, table
 from .entries import entries
+from .extra_axes import check_no_extra_axes
 from .layers import is_stack, layer_counts
 from .layout import Aliases, BareTree, Layout, TiedName, child_of, make, source_of, unflatten_node
 from .leaf import PyTree, same
@@ -154,6 +155,7 @@ class Tree(BareTree, Mapping[str, Any]):
 
     def _layer_count(self) -> int:
         """How many layers a stack has."""
+        check_no_extra_axes(self, 0, "")
         counts = layer_counts(self[STACKED], 0)
         if len(counts) == 1:
             return counts.pop()

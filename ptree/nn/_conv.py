@@ -17,6 +17,7 @@ from .._tree import PyTree
 from .._words import describe
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
+from ._products import product
 from ._size_checks import PADDING_MODES
 from ._window import (
     Padding,
@@ -83,7 +84,8 @@ class _Convolution(Layer):
         # JAX's convolution takes exactly one batch axis: the axes before space, also none, are reshaped to one and back.
         batch_axes = x.ndim - (kernel.ndim - 1)
         batch, example = x.shape[:batch_axes], x.shape[batch_axes:]
-        y = self._convolved(x.reshape(math.prod(batch), *example), kernel)
+        x = x.reshape(math.prod(batch), *example)
+        y = product(self, x, kernel, self._convolved, inputs=kernel.ndim - 1, groups=self.groups)
         y = y.reshape(*batch, *y.shape[1:])
         return y if bias is None else y + bias
 

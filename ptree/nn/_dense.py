@@ -15,6 +15,7 @@ from .._tree import PyTree
 from .._words import describe
 from ._inputs import cast, floats_or_complex, misfit, parameter
 from ._layer import Initializer, Layer, Params
+from ._products import product
 
 # Made once: specs of equal layers then hold the same function.
 _LECUN = initializers.lecun_normal()
@@ -71,10 +72,15 @@ class Dense(Layer):
         else:
             x, kernel = cast(self, self.dtype, x, kernel)
             bias = None
-        batch = x.shape[: x.ndim - len(self._summed_axes)]
-        # A product of two matrices: XLA compiles it faster, and with fewer copies, than one over several axes.
-        features_in = math.prod(x.shape[len(batch) :])
-        y = x.reshape(*batch, features_in) @ kernel.reshape(features_in, math.prod(self._output_axes))
+        inputs = len(self._summed_axes)
+        batch = x.shape[: x.ndim - inputs]
+
+        def multiply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            # A product of two matrices: XLA compiles it faster, and with fewer copies, than one over several axes.
+            features_in = math.prod(kernel.shape[:inputs])
+            return x.reshape(*batch, features_in) @ kernel.reshape(features_in, math.prod(kernel.shape[inputs:]))
+
+        y = product(self, x, kernel, multiply, inputs=inputs)
         if bias is not None:
             y = y + bias.reshape(-1)
         return y.reshape(*batch, *self._output_axes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from operator import matmul
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from .._tree import PyTree
 from .._words import describe
 from ._inputs import cast, described, floats_or_complex, is_of_dtype, misfit, parameter
 from ._layer import Initializer, Layer, Params
+from ._products import DerivedKernel, product
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,12 +71,13 @@ class Embedding(Layer):
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         if not is_of_dtype(x, jnp.integer):
             raise misfit(self, "whole numbers that say which rows", f"the input {described(x)}")
-        (table,) = cast(self, self.dtype, jnp.asarray(self._table(params)))
+        (table,) = cast(self, self.dtype, self._table(params))
         ids = _in_32_bits(x, self.num_embeddings)
-        # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.
-        rows = table.at[ids].get(mode="fill", wrap_negative_indices=False)
+        rows = product(self, ids, table, _rows)
         if self.padding_idx is None:
             return rows
+        if isinstance(table, DerivedKernel):  # its row for padding would not stay what it is
+            raise misfit(self, "an array as the table, whose row for padding stays", repr(table))
         is_padding = ids.astype(jnp.int32) == self.padding_idx  # an int8 cannot be compared with 300
         return jnp.where(is_padding[..., None], jax.lax.stop_gradient(rows), rows)
 
@@ -89,10 +92,16 @@ class Embedding(Layer):
         if floats_or_complex(self, x).shape[-1] != self.features:
             raise misfit(self, f"{self.features} features to attend with", f"the input {describe(x)}")
         x, table = cast(self, self.dtype, x, self._table(params))
-        return x @ table.T
+        return product(self, x, table.T, matmul)
 
     def _table(self, params: Params) -> jax.Array:
         return parameter(params, "table", self, (self.num_embeddings, self.features))
+
+
+def _rows(ids: jax.Array | np.ndarray, table: jax.Array) -> jax.Array:
+    """The rows of a table; NaN for a number outside of it."""
+    # JAX would by default read the last row for -1, and clamp ids that are too large; NaN shows the mistake.
+    return jnp.asarray(table).at[ids].get(mode="fill", wrap_negative_indices=False)
 
 
 def _in_32_bits(ids: jax.Array, count: int) -> jax.Array | np.ndarray:

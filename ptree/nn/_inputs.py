@@ -11,9 +11,12 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import LayerError
-from .._tree import PyTree
+from .._tree import DerivedLeaf, PyTree
 from .._words import describe, short_dtype
 from ._layer import Layer, Params
+
+KERNELS = frozenset({"kernel", "table"})
+"""The names of parameters that a layer multiplies with, by `product`."""
 
 
 class MissingParameterError(LayerError):
@@ -70,12 +73,19 @@ def described(x: PyTree) -> str:
 def parameter(params: Params, name: str, layer: Layer, shape: tuple[int, ...] | None = None) -> jax.Array:
     """Look up the array of this name in the layer's parameters; raise if its shape does not fit."""
     leaf = _child(params, name, layer)
+    if name not in KERNELS and _only_multiplies(leaf):
+        raise misfit(layer, f"an array as {name}", repr(leaf))
     if isinstance(leaf, Mapping) or not hasattr(leaf, "shape"):
         raise misfit(layer, f"an array as {name}", describe(leaf))
     if shape is not None and leaf.shape != shape:
         article = "an" if name[0] in "aeiou" else "a"
         raise misfit(layer, f"{article} {name} of the shape {shape}", describe(leaf))
     return leaf
+
+
+def _only_multiplies(leaf: PyTree) -> bool:
+    """Whether a parameter is a derived kernel, which can be multiplied with, and not added or scaled."""
+    return isinstance(leaf, DerivedLeaf)
 
 
 def parameters_in(params: Params, name: str, layer: Layer) -> Params:

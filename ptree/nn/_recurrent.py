@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from operator import matmul
 from typing import ClassVar, TypeAlias
 
 import jax
@@ -20,6 +21,7 @@ from .._words import describe, lines, name_of
 from ._compiled import call
 from ._inputs import cast, floats, misfit, parameter, parameters_in
 from ._layer import Initializer, Layer, Params
+from ._products import product
 
 State: TypeAlias = tuple[jax.Array, ...]
 """What a recurrent layer keeps from step to step; the first array is also the output."""
@@ -139,12 +141,13 @@ class Recurrent(Layer):
     ) -> tuple[jax.Array, State]:
         """Scan along time; a step that is not valid, as it is padding, keeps the state."""
         # One large product for all times is faster than a small one per step. `scan` loops over the first axis.
-        from_input = jnp.moveaxis(x @ kernel + bias, -2, 0)
+        from_input = jnp.moveaxis(product(self, x, kernel, matmul) + bias, -2, 0)
         valid = None if valid is None else jnp.moveaxis(valid, -1, 0)
 
         def step(state: State, at: tuple[jax.Array, jax.Array | None]) -> tuple[State, jax.Array]:
             from_input, valid = at
-            new = self._step(state, from_input, state[0] @ recurrent + hidden_bias)
+            from_hidden = product(self, state[0], recurrent, matmul) + hidden_bias
+            new = self._step(state, from_input, from_hidden)
             if valid is not None:
                 new = tuple(jnp.where(valid[..., None], part, old) for part, old in zip(new, state, strict=True))
             return new, new[0]

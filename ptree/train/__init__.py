@@ -34,3 +34,8 @@ from ._state.report import Carried as Carried  # what became of it
 from ._state.resize import resize as resize  # more or fewer rows of a table
 from ._state.runs import carry_state as carry_state  # the state of a run, for a changed model
 from ._state.runs import load_state as load_state  # the same, from a checkpoint
+# low-rank adaptation
+from ._lora.lora import lora as lora  # small factors beside kernels
+from ._lora.lora import merged as merged  # kernels and factors as plain parameters
+from ._lora.lora import view as view  # the parameters as a model reads them with the factors
+from ._lora.rank import Rank as Rank  # the rank of a kernel's change, and its scale

@@ -1,0 +1,1 @@
+"""Low-rank adaptation (LoRA): small factors beside a kernel, which train, are saved and merge without the kernel itself."""
