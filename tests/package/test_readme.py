@@ -1,4 +1,4 @@
-"""Every python block of the README runs and prints what it says."""
+"""The python blocks of the README run, those of a section one after the other, and print what they say."""
 
 import doctest
 import re
@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[block.strip().splitlines()[0][:60] for block in BLOCKS])
-def test_the_readme_prints_what_it_says(block, tmp_path, monkeypatch):
+def blocks_of(text):
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+BLOCKS = blocks_of(README.read_text())
+SECTIONS = {text.splitlines()[0]: text for text in README.read_text().split("\n## ") if blocks_of(text)}
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_the_readme_prints_what_it_says(title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    test = doctest.DocTestParser().get_doctest(block, {}, "README", "README.md", 0)
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks_of(SECTIONS[title])), {}, title, "README.md", 0)
     assert test.examples
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
