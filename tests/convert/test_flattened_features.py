@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import agrees, draws
+from layouts import draws
 
-import ptree as pt
 from ptree import convert, nn
 from ptree.convert._layouts.axis_order import ChannelsFirst, axes_of
 from ptree.convert._layouts.flow_walk import FlowWalk
 from ptree.convert._layouts.model_layers import ModelLayers
 
 torch = pytest.importorskip("torch")
+import beside_torch  # noqa: E402 - needs PyTorch
+from beside_torch import modules, one  # noqa: E402
+
 T = torch.nn
 F = torch.nn.functional
 
@@ -31,39 +33,12 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def one():
-    """A convolution that keeps shape and channels."""
-    return nn.Conv(4, 1)
-
-
-def modules(**by_path):
-    """A module that holds others at paths: `modules(**{"0": ..., "1/inner": ...})`."""
-    root = T.Module()
-    for path, module in by_path.items():
-        *parents, name = path.split("/")
-        holder = root
-        for parent in parents:
-            if not hasattr(holder, parent):
-                holder.add_module(parent, T.Module())
-            holder = holder.get_submodule(parent)
-        holder.add_module(name, module)
-    return root.eval()
-
-
-def check(net, by_path, forward, x=X, *, channels_first=True, tolerance=2e-4, **options):
-    """Convert all arrays, compare with `forward(module at path, torch input)`, and convert back."""
-    root = modules(**by_path)
-    source = root.state_dict()
-    moved = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if channels_first else x
-    with torch.no_grad():
-        expected = forward(lambda path: root.get_submodule(path.replace("/", ".")), torch.from_numpy(moved))
-    _, table = agrees(net, (x,), source, "torch", expected.numpy(), tolerance=tolerance, **options)
-    return table
+def check(net, by_path, forward, x=X, **options):
+    return beside_torch.check(net, by_path, forward, x, **options)
 
 
 def refused(net, match, x=X, **options):
-    with pytest.raises(pt.LayerError, match=match):
-        convert.layer_table(net, x, **options)
+    beside_torch.refused(net, match, x, **options)
 
 
 ORDERED = "linear >> flatten_order((4, 4, 4), (1, 2, 0))"

@@ -191,7 +191,9 @@ def _without(axes: Sequence[Axis], taken: Sequence[Axis]) -> list[Axis]:
 def _joined(parts: Sequence[Axis]) -> Axes:
     """What an axis is made of; parts of one axis are that axis, also where it is repeated, as by `jnp.repeat` and `jnp.tile`."""
     different = {axis.position for axis in parts if axis.position != UNIFORM}
-    if len(different) == 1:
+    # (uniform, channels) may also be channels at each place of an image
+    are_channels_first = not parts or parts[0].position != UNIFORM
+    if len(different) == 1 and (are_channels_first or CHANNELS not in different):
         return axes_of(different.pop(), prod(axis.size for axis in parts))
     joined: list[Axis] = []
     for axis in parts:
@@ -213,16 +215,19 @@ def _is_kept(features: Axes, new: Sequence[Axes]) -> bool:
 
 def joined_axes(first: Axes, second: Axes) -> Axes | None:
     """The axes of a value computed from two values place by place; None where they differ."""
-    if first == second:
+    if first == second or _is_of(second, UNIFORM):
         return first
-    for one, other in ((first, second), (second, first)):
-        is_uniform = all(axis.position == UNIFORM for axis in one)
-        is_constant = all(axis.position in (FIXED, UNIFORM) for axis in one)
-        if is_uniform or (is_constant and not is_mixed(other)):
-            return other
-    # places that are one axis, and those that were several
-    is_either_mixed = is_mixed(first) or is_mixed(second)
-    has_one_start = bool(first and second) and first[0].position == second[0].position
-    if is_either_mixed or not has_one_start:
+    if _is_of(first, UNIFORM):
+        return second
+    if is_mixed(first) or is_mixed(second):
         return None
-    return max(first, second, key=len)
+    if _is_of(second, UNIFORM, FIXED):
+        return first
+    if _is_of(first, UNIFORM, FIXED):
+        return second
+    # places that are one axis, and those that were several
+    return max(first, second, key=len) if first[0].position == second[0].position else None
+
+
+def _is_of(axes: Axes, *positions: int) -> bool:
+    return all(axis.position in positions for axis in axes)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from jax.extend.core import JaxprEqn, Literal, Var
 
-from .axis_order import CHANNELS, FIXED, UNIFORM, Axes, axes_of, is_mixed, joined_axes, reshaped
+from .axis_order import BATCH, CHANNELS, FIXED, UNIFORM, Axes, axes_of, is_mixed, joined_axes, reshaped
 from .framework import Shape
 
 _Array: TypeAlias = tuple[Axes, ...]
@@ -22,8 +22,7 @@ ELEMENTWISE = frozenset((
 ))  # fmt: skip
 _REDUCTIONS = frozenset(("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"))
 _ALONG_ONE_AXIS = {
-    "cumsum": "axis", "cumprod": "axis", "cummax": "axis", "cummin": "axis", "cumlogsumexp": "axis", "sort": "dimension",
-    "split": "axis",
+    "cumsum": "axis", "cumprod": "axis", "cummax": "axis", "cummin": "axis", "cumlogsumexp": "axis", "sort": "dimension", "split": "axis", "top_k": "axis",
 }  # fmt: skip
 """Steps along one axis, of which each place depends on the order -> their parameter with the number of the axis."""
 
@@ -37,6 +36,8 @@ def axes_after(step: JaxprEqn, inputs: Sequence[_Array]) -> Sequence[_Array] | N
         return _along(step, inputs, [step.params[_ALONG_ONE_AXIS[name]]])
     if name == "rev":
         return _along(step, inputs, step.params["dimensions"])
+    if name == "unstack":
+        return _unstacked(step, inputs)
     rule = _RULES.get(name)
     return None if rule is None else _one(rule(step, inputs))
 
@@ -149,10 +150,33 @@ def _concatenated(step: JaxprEqn, inputs: Sequence[_Array]) -> _Array | None:
     at = step.params["dimension"]
     whole = _elementwise([(*axes[:at], (), *axes[at + 1 :]) for axes in inputs])
     along = {axis.position for axes in inputs for axis in axes[at][:1]}
-    positions = {position for position in along if position >= 0} or along
+    positions = {position for position in along if position >= 0} or along or {_new_position(whole or (), at)}
     if whole is None or len(positions) != 1 or any(is_mixed(axes[at]) for axes in inputs):
         return None
     return (*whole[:at], axes_of(positions.pop(), shape_of(step.outvars[0])[at]), *whole[at + 1 :])
+
+
+def _stacked(step: JaxprEqn, inputs: Sequence[_Array]) -> _Array | None:
+    whole = _elementwise(inputs)
+    if whole is None:
+        return None
+    at = step.params["axis"]
+    single = (*whole[:at], (), *whole[at:])
+    return (*whole[:at], axes_of(_new_position(single, at), len(inputs)), *whole[at:])
+
+
+def _unstacked(step: JaxprEqn, inputs: Sequence[_Array]) -> list[_Array] | None:
+    at = step.params["axis"]
+    if is_mixed(inputs[0][at]):
+        return None
+    return [(*inputs[0][:at], *inputs[0][at + 1 :])] * len(step.outvars)
+
+
+def _new_position(axes: _Array, at: int) -> int:
+    """The position of an axis along which arrays of size 1 are put together: they may be single channels."""
+    is_last = at == len(axes) - 1
+    has_channels = any(axis.position == CHANNELS for parts in axes for axis in parts)
+    return CHANNELS if is_last and not has_channels else BATCH
 
 
 def _product(step: JaxprEqn, inputs: Sequence[_Array]) -> _Array | None:
@@ -212,6 +236,7 @@ _RULES: dict[str, Callable[[JaxprEqn, Sequence[_Array]], _Array | None]] = {
     "pad": _padded,
     "tile": _tiled,
     "concatenate": _concatenated,
+    "stack": _stacked,
     "dot_general": _product,
     "gather": _gathered,
 }

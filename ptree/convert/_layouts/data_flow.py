@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from itertools import chain, repeat
 
 import jax
 
 from ..._draw import abstract
+from ..._errors import LayerError
 from ..._tree import PyTree, Tree, map_leaves
 from ..._words import describe
 from ...nn import Layer
+from ...nn._layer import Params
 from .axis_order import ChannelsFirst, ChannelsLast, Layout, channels_first_axes, constant, has_space
 from .feature_order import FeatureOrder
 from .flow_walk import FlowWalk
@@ -26,9 +30,12 @@ class DataFlow:
         self.untraced = ""
         """Why the model cannot be followed at all; empty if it can."""
         try:
-            traced = jax.make_jaxpr(lambda params, inputs: net(params, *inputs))(abstract(spec), inputs)
-        except jax.errors.JAXTypeError as error:
-            self.untraced = f"JAX cannot trace the model: {str(error).partition(chr(10))[0]}"
+            traced = jax.make_jaxpr(lambda params, inputs: _output(net, params, inputs))(abstract(spec), inputs)
+        except LayerError:
+            raise
+        except (TypeError, ValueError, IndexError, AttributeError) as error:
+            what, _, _ = str(error).partition("\n")
+            self.untraced = f"the order of features is not known, as JAX cannot trace the model: {what}"
             return
         layers = ModelLayers(net)
         paths = jax.tree.leaves(map_leaves(spec, lambda path, _: path))
@@ -43,6 +50,20 @@ class DataFlow:
         walk = FlowWalk(layers)
         walk.run(traced, [*parameters, *layouts])
         self.order, self.input_shapes = walk.order, walk.input_shapes
+
+
+def _output(net: Layer, params: Params, inputs: Sequence[PyTree]) -> PyTree:
+    """Call a model with the inputs that it declares its parameters for, such as the context of an attention."""
+    arguments = inspect.signature(type(net).apply).parameters
+    options: dict[str, PyTree] = {}
+    positional: list[PyTree] = []
+    names = chain(inspect.signature(net.declare).parameters, repeat(""))
+    for name, value in zip(names, inputs, strict=False):
+        if name in arguments and arguments[name].kind is inspect.Parameter.KEYWORD_ONLY:
+            options[name] = value
+        else:
+            positional.append(value)
+    return net(params, *positional, **options)
 
 
 def _shapes(spec: Tree) -> list[Shape]:
@@ -67,4 +88,4 @@ def _of_input(number: int, array: PyTree, is_read_as_channels: bool) -> Layout:
     doubt = f"the input {describe(array)} may have its channels first or last there"
     if not is_image:
         doubt = "the input is flattened, and another layer has its channels first there"
-    return ChannelsFirst(axes, doubt, frozenset((number,)))
+    return ChannelsFirst(axes, doubt, frozenset() if is_read_as_channels else frozenset((number,)))

@@ -50,7 +50,7 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
     written = [layout for layout in data if isinstance(layout, ChannelsLast)]
     followed = [layout for layout in data if isinstance(layout, ChannelsFirst)]
     # an input has its channels last if all else has
-    if written and all(layout.inputs for layout in followed):
+    if not followed or (_has_places_last(inputs, shapes) and all(layout.inputs for layout in followed)):
         return [ChannelsLast(frozenset[str]().union(*(layout.writers for layout in written)))] * count
     axes = axes_after(step, [_axes(layout, shape) for layout, shape in zip(inputs, shapes, strict=True)])
     if axes is None:
@@ -86,6 +86,12 @@ def _inputs(followed: Sequence[ChannelsFirst]) -> frozenset[int]:
     if not all(layout.inputs for layout in followed):
         return frozenset()
     return frozenset[int]().union(*(layout.inputs for layout in followed))
+
+
+def _has_places_last(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> bool:
+    """Whether an array has its channels after axes of space in the other framework too."""
+    last = [shape for layout, shape in zip(inputs, shapes, strict=True) if isinstance(layout, ChannelsLast)]
+    return any(has_space(channels_first_axes(shape)) for shape in last)
 
 
 def _doubt(step: JaxprEqn, inputs: Sequence[Layout], shapes: Sequence[Shape]) -> str:
