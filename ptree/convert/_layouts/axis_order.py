@@ -38,6 +38,8 @@ class Constant:
     axes: tuple[Axes, ...]
     leaves: tuple[str, ...] = ()
     """The paths of the parameters that the value is computed from."""
+    is_in_order: bool = True
+    """Whether its features are in the order of those parameters: not transposed, summed or multiplied as matrices."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class ChannelsLast:
     """The layout of values that have the same axes in the other framework: tokens, sequences, vectors of features."""
 
     writers: frozenset[str] = field(default=frozenset(), compare=False)
-    """The paths of the matrices that give the order of the features."""
+    """The paths of the parameters that give the order of the features."""
+    divided: int = field(default=0, compare=False)
+    """How many features the last axis had before a reshape divided it, as into an image; 0 where it is whole."""
 
 
 @dataclass(frozen=True)

@@ -183,14 +183,18 @@ def _product(step: JaxprEqn, inputs: Sequence[_Array]) -> _Array | None:
     """The axes of a product of matrices; that with a constant matrix is a function along the axes that it sums over."""
     (summed_left, summed_right), (batch_left, batch_right) = step.params["dimension_numbers"]
     left, right = inputs
-    summed = _elementwise([[left[at] for at in summed_left], [right[at] for at in summed_right]]) if summed_left else ()
-    batch = _elementwise([[left[at] for at in batch_left], [right[at] for at in batch_right]]) if batch_left else ()
+    summed = _elementwise([_chosen(left, summed_left), _chosen(right, summed_right)])
+    batch = _elementwise([_chosen(left, batch_left), _chosen(right, batch_right)])
     if summed is None or batch is None:
         return None
     free_left = [axes for at, axes in enumerate(left) if at not in (*summed_left, *batch_left)]
     free_right = [axes for at, axes in enumerate(right) if at not in (*summed_right, *batch_right)]
     free = [_moved(axes, summed) for axes in (*free_left, *free_right)]
     return (*batch, *free)
+
+
+def _chosen(array: _Array, places: Sequence[int]) -> _Array:
+    return tuple(array[at] for at in places)
 
 
 def _moved(free: Axes, summed: Sequence[Axes]) -> Axes:

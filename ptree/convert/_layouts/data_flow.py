@@ -43,12 +43,12 @@ class DataFlow:
         arrays = jax.tree.leaves(inputs)
         # who reads the inputs is known after the first walk
         first = FlowWalk(layers)
-        first.run(traced, [*parameters, *map(_undecided, range(len(arrays)), arrays)])
+        first.follow(traced, [*parameters, *map(_undecided, range(len(arrays)), arrays)])
         layouts = [
             _of_input(number, array, number in first.channels_first_inputs) for number, array in enumerate(arrays)
         ]
         walk = FlowWalk(layers)
-        walk.run(traced, [*parameters, *layouts])
+        walk.follow(traced, [*parameters, *layouts])
         self.order, self.input_shapes = walk.order, walk.input_shapes
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from ... import nn
 from .axis_order import (
+    BATCH,
     UNIFORM,
     Axis,
     ChannelsFirst,
@@ -52,6 +54,15 @@ _MOST_STEPS_OF_A_LOOP = 8
 """After so many steps without parameters of their own, the layouts of a loop have settled or never will."""
 
 
+_MIXES_ORDERS = "takes its output and features that are flattened in another order there"
+_MADE_AN_IMAGE = (
+    "its output is reshaped to an image, whose features have another order there if channels come first in the reshape"
+)
+_OUT_OF_ORDER = (
+    "it goes with features that are flattened in another order there, and is used transposed, sliced or in a product"
+)
+
+
 class FlowWalk:
     """Follows the layouts of a model's inputs and parameters through its steps."""
 
@@ -61,8 +72,18 @@ class FlowWalk:
         self.channels_first_inputs: set[int] = set()
         """The inputs that a convolution, a pool or a norm of channels reads, by number."""
         self._layers = layers
+        self._out_of_order: set[str] = set()
+        """The parameters that are used transposed too, or in another way."""
+
+    def follow(self, function: ClosedJaxpr, inputs: Sequence[Layout]) -> None:
+        """Follow a whole model."""
+        self.run(function, inputs)
+        for leaf in self._out_of_order:
+            if self.order.sizes_at(leaf) is not None:
+                self.order.refuse(leaf, _OUT_OF_ORDER)
 
     def run(self, function: ClosedJaxpr, inputs: Sequence[Layout]) -> list[Layout]:
+        """The layouts of a function's outputs."""
         return self._run(function.jaxpr, function.consts, inputs)
 
     def _run(self, function: Jaxpr, constants: Iterable[Any], inputs: Sequence[Layout]) -> list[Layout]:
@@ -103,20 +124,22 @@ class FlowWalk:
 
     def _called(self, step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
         function = step.params[_CALLS[step.primitive.name]]
-        name = str(step.params.get("name", ""))
+        called = str(step.params.get("name", ""))
         data = data_in(inputs, [shape_of(variable) for variable in step.invars])
-        before = data[0] if data else None
+        before = data[0] if data else constant(())
         leaves = _leaves(inputs)
-        path = self._layers.called(name, leaves)
+        path = self._layers.called(called, leaves)
+        name = called
         if path is not None:
             self._note_shape(path, step, inputs)
+            name = self._layers.norm_at(path) or called
         if name == "GroupNorm" and has_mixed_axes(before) and _has_groups(function.jaxpr):
             return [self._grouped(leaves)]
         closed = function if isinstance(function, ClosedJaxpr) else ClosedJaxpr(function, ())
         outputs = [_with_line(output, step) for output in self.run(closed, inputs)]
-        if before is None or len(outputs) != 1:
+        if not data or len(outputs) != 1:
             return outputs
-        named = name if path is None else f"'{path}', {name}"
+        named = called if path is None else f"'{path}', {called}"
         shape = shape_of(step.outvars[0])
         if name in NORMS_OF_CHANNELS:
             self._note_channels_first(before)
@@ -179,7 +202,7 @@ class FlowWalk:
         before, kernel = inputs
         if isinstance(before, Constant) or not isinstance(kernel, Constant):
             return self._followed(step, inputs)[0]
-        self._note(kernel.leaves, before, [step.params["dimension_numbers"].lhs_spec[1]])
+        self._note(kernel, before, [step.params["dimension_numbers"].lhs_spec[1]])
         self._note_channels_first(before)
         return after_convolution(step)
 
@@ -197,12 +220,12 @@ class FlowWalk:
             data = inputs[1 - at]
             if not isinstance(matrix, Constant) or not matrix.leaves or isinstance(data, Constant):
                 continue
-            self._note(matrix.leaves, data, summed[1 - at])
-            if any(
-                isinstance(self._layers.owner(leaf)[1], _WITH_CHANNELS_LAST) for leaf in self._single(matrix.leaves)
-            ):
+            rows = tuple(summed[at])
+            is_in_order = matrix.is_in_order and rows == (0,)
+            self._note(replace(matrix, is_in_order=is_in_order), data, summed[1 - at])
+            if self._has_channels_last(matrix.leaves):
                 return [ChannelsLast(frozenset(matrix.leaves))]
-            taken[at] = _fitting(matrix, data, summed[at], summed[1 - at])
+            taken[at] = _fitting(matrix, data, rows, summed[1 - at])
         return layouts_after(step, taken)
 
     def _combined(self, step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
@@ -210,21 +233,27 @@ class FlowWalk:
         data = data_in(inputs, [shape_of(variable) for variable in step.invars])
         taken: list[Layout] = []
         for layout in inputs:
-            if data and isinstance(layout, Constant) and layout.leaves:
+            fitting = layout
+            if isinstance(layout, Constant) and layout.leaves:
                 for other in data:
-                    mixed = _mixed_beside(layout, other)
-                    self._note(layout.leaves, other, mixed)
-                    layout = _with_any_order(layout, mixed)
-            taken.append(layout)
-        outputs = layouts_after(step, taken)
-        if any(isinstance(output, Unknown) for output in outputs) and any(map(has_mixed_axes, data)):
-            written = [layout for layout in data if isinstance(layout, ChannelsLast)]
-            for layout in written:
-                self._refuse(
-                    layout.writers,
-                    f"{described(step)} takes its output and features that are flattened in another order there",
-                )
+                    fitting = self._beside(layout, other)
+            taken.append(fitting)
+        outputs = [_written_by(output, _leaves(inputs)) for output in layouts_after(step, taken)]
+        is_lost = any(isinstance(output, Unknown) for output in outputs)
+        if is_lost and any(map(has_mixed_axes, data)):
+            written = [leaf for layout in data if isinstance(layout, ChannelsLast) for leaf in layout.writers]
+            self._refuse(written, f"{described(step)} {_MIXES_ORDERS}")
         return outputs
+
+    def _beside(self, parameter: Constant, data: Layout) -> Constant:
+        """The parameter with its features in the order of those that it is added to or multiplied with."""
+        mixed = _mixed_beside(parameter, data)
+        if mixed or not has_mixed_axes(data):
+            self._note(parameter, data, mixed)
+        axes = [*parameter.axes]
+        for at in mixed:
+            axes[at] = tuple(Axis(UNIFORM, axis.size) for axis in axes[at])
+        return replace(parameter, axes=tuple(axes))
 
     def _followed(self, step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
         """The layouts after any other step; parameters in it go with features in their order."""
@@ -237,25 +266,27 @@ class FlowWalk:
             if isinstance(layout, Unknown):
                 self._refuse(leaves, f"the order there of what it goes with is not known: {layout.reason}")
             elif has_mixed_axes(layout):
-                self._refuse(
-                    leaves, f"{described(step)} takes it and features that are flattened in another order there"
-                )
-        is_of_layer = any(isinstance(self._layers.owner(leaf)[1], _WITH_CHANNELS_LAST) for leaf in self._single(leaves))
-        if data and is_of_layer:
+                self._refuse(leaves, f"{described(step)} {_MIXES_ORDERS}")
+        if data and self._has_channels_last(leaves):
             return [ChannelsLast(frozenset(leaves))] * len(step.outvars)
         return layouts_after(step, inputs)
 
     # ------------------------------------------------------------------------------- notes
 
-    def _note(self, leaves: Sequence[str], layout: Layout, read: Sequence[int]) -> None:
-        """Note that parameters go with the features in these axes."""
+    def _note(self, parameter: Constant, layout: Layout, read: Sequence[int]) -> None:
+        """Note that a parameter goes with the features in these axes."""
         try:
             sizes = flattened_sizes(layout, read)
         except UnknownOrderError as error:
-            self._refuse(leaves, f"the order there of the features that it reads is not known: {error}")
+            self._refuse(parameter.leaves, f"the order there of the features that it reads is not known: {error}")
             return
-        for leaf in self._single(leaves):
-            self.order.note(leaf, sizes)
+        if parameter.is_in_order:
+            for leaf in self._single(parameter.leaves):
+                self.order.note(leaf, sizes)
+            return
+        self._out_of_order.update(self._single(parameter.leaves))
+        if sizes is not None:
+            self._refuse(parameter.leaves, _OUT_OF_ORDER)
 
     def _refuse(self, leaves: Iterable[str], reason: str) -> None:
         for leaf in self._single(leaves):
@@ -264,9 +295,23 @@ class FlowWalk:
     def _single(self, leaves: Iterable[str]) -> list[str]:
         return [single for leaf in leaves for single in self._layers.single(leaf)]
 
+    def _has_channels_last(self, leaves: Iterable[str]) -> bool:
+        """Whether parameters are of a layer whose features are last there too."""
+        return any(isinstance(self._layers.owner(leaf)[1], _WITH_CHANNELS_LAST) for leaf in self._single(leaves))
+
     def _note_channels_first(self, layout: Layout) -> None:
+        """Note what a layer with channels first reads."""
+        if isinstance(layout, ChannelsLast) and layout.divided:
+            self._refuse(layout.writers, _MADE_AN_IMAGE)
         if isinstance(layout, ChannelsFirst) and has_channels_in_one_axis(layout):
             self.channels_first_inputs.update(layout.inputs)
+
+
+def _written_by(layout: Layout, leaves: Sequence[str]) -> Layout:
+    """The layout after vectors of features are added or multiplied, which have the order of those before."""
+    if not isinstance(layout, ChannelsLast) or not layout.writers:
+        return layout
+    return ChannelsLast(layout.writers.union(leaves), layout.divided)
 
 
 def _with_line(layout: Layout, call: JaxprEqn) -> Layout:
@@ -295,14 +340,6 @@ def _mixed_beside(parameter: Constant, data: Layout) -> list[int]:
     ]
 
 
-def _with_any_order(parameter: Constant, mixed: Sequence[int]) -> Constant:
-    """A parameter that has its features in the order of those that it goes with."""
-    axes = [*parameter.axes]
-    for at in mixed:
-        axes[at] = tuple(Axis(UNIFORM, axis.size) for axis in axes[at])
-    return Constant(tuple(axes), parameter.leaves)
-
-
 def _fitting(matrix: Constant, data: Layout, rows: Sequence[int], summed: Sequence[int]) -> Constant:
     """The matrix with its rows in the order of the features that it is multiplied with."""
     if not isinstance(data, ChannelsFirst):
@@ -310,7 +347,7 @@ def _fitting(matrix: Constant, data: Layout, rows: Sequence[int], summed: Sequen
     axes = [*matrix.axes]
     for row, at in zip(rows, summed, strict=True):
         axes[row] = data.axes[at]
-    return Constant(tuple(axes), matrix.leaves)
+    return replace(matrix, axes=tuple(axes))
 
 
 def _has_groups(norm: Jaxpr) -> bool:
@@ -324,12 +361,13 @@ def _has_groups(norm: Jaxpr) -> bool:
 def _sliced(layout: Layout, shape: Shape, number: int) -> Layout:
     """The layout of one slice along the first axis."""
     if isinstance(layout, Constant):
-        return Constant(layout.axes[1:], tuple(of_repetition(leaf, number) for leaf in layout.leaves))
+        leaves = tuple(of_repetition(leaf, number) for leaf in layout.leaves)
+        return replace(layout, axes=layout.axes[1:], leaves=leaves)
     if not isinstance(layout, ChannelsFirst):
         return layout
     if is_mixed(layout.axes[0]):
         return Unknown("a loop runs over flattened features")
-    return ChannelsFirst(layout.axes[1:], layout.doubt, layout.inputs)
+    return replace(layout, axes=layout.axes[1:])
 
 
 def _stacked(layout: Layout, shape: Shape) -> Layout:
@@ -338,7 +376,7 @@ def _stacked(layout: Layout, shape: Shape) -> Layout:
         return constant(shape, layout.leaves)
     if not isinstance(layout, ChannelsFirst):
         return layout
-    return ChannelsFirst((axes_of(0, shape[0]), *layout.axes), layout.doubt, layout.inputs)
+    return replace(layout, axes=(axes_of(BATCH, shape[0]), *layout.axes))
 
 
 def _one_of(step: JaxprEqn, layouts: Sequence[Layout]) -> Layout:

@@ -25,12 +25,14 @@ from .axis_order import (
     has_mixed_axes,
     has_space,
 )
-from .axis_rules import axes_after, shape_of
+from .axis_rules import ELEMENTWISE, axes_after, shape_of
 from .framework import Shape
 
 POOLS = frozenset(("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum"))
 NORMS_OF_CHANNELS = ("BatchNorm", "GroupNorm")
 NORMS_OF_LAST_AXIS = ("LayerNorm", "RMSNorm")
+_IN_ORDER = ELEMENTWISE | {"reshape", "broadcast_in_dim", "squeeze"}
+"""Steps that leave the features of a parameter in their order."""
 _LIBRARIES = tuple(
     os.path.dirname(file) + os.sep for file in (jax.__file__, os.path.dirname(os.path.dirname(__file__)))
 )
@@ -51,7 +53,7 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
     followed = [layout for layout in data if isinstance(layout, ChannelsFirst)]
     # an input has its channels last if all else has
     if not followed or (_has_places_last(inputs, shapes) and all(layout.inputs for layout in followed)):
-        return [ChannelsLast(frozenset[str]().union(*(layout.writers for layout in written)))] * count
+        return [_last(step, written)] * count
     axes = axes_after(step, [_axes(layout, shape) for layout, shape in zip(inputs, shapes, strict=True)])
     if axes is None:
         reason = f"`{step.primitive.name}` does not keep an order that can be followed"
@@ -66,13 +68,27 @@ def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> list[Layout]:
     return arrays or [layout for layout, _ in data]
 
 
-def _constants(step: JaxprEqn, inputs: Sequence[Layout]) -> list[Layout]:
+def _last(step: JaxprEqn, inputs: Sequence[ChannelsLast]) -> ChannelsLast:
+    """The layout of what a step makes of values with their channels last."""
+    writers = frozenset[str]().union(*(layout.writers for layout in inputs))
+    divided = max(layout.divided for layout in inputs)
+    if step.primitive.name != "reshape":
+        return ChannelsLast(writers, divided)
+    before, after = (shape_of(variable)[-1:] for variable in (*step.invars[:1], *step.outvars))
+    if after == (divided,):
+        return ChannelsLast(writers)
+    is_divided = not divided and before > after > (1,) and before[0] % after[0] == 0
+    return ChannelsLast(writers, before[0] if is_divided else divided)
+
+
+def _constants(step: JaxprEqn, inputs: Sequence[Layout]) -> list[Constant]:
     known = [layout for layout in inputs if isinstance(layout, Constant)]
-    leaves = dict.fromkeys(leaf for layout in known for leaf in layout.leaves)
+    leaves = tuple(dict.fromkeys(leaf for layout in known for leaf in layout.leaves))
+    is_in_order = step.primitive.name in _IN_ORDER and all(layout.is_in_order for layout in known)
     axes = axes_after(step, [layout.axes for layout in known])
     if axes is None:
-        return [constant(shape_of(output), [*leaves]) for output in step.outvars]
-    return [Constant(each, tuple(leaves)) for each in axes]
+        axes = [constant(shape_of(output)).axes for output in step.outvars]
+    return [Constant(each, leaves, is_in_order) for each in axes]
 
 
 def _axes(layout: Layout, shape: Shape) -> tuple[Axes, ...]:

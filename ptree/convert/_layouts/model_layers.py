@@ -9,6 +9,8 @@ from ..._paths import STACKED, join
 from ...nn import Layer
 from ...nn._layer import layers_in
 
+_NORMS = (nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
 
 class ModelLayers:
     """The layers of a model by path, a repeated layer once for each repetition."""
@@ -35,6 +37,11 @@ class ModelLayers:
             if not path:
                 return None
             path = path.rpartition("/")[0]
+
+    def norm_at(self, path: str) -> str | None:
+        """The class of norms of this package that a layer is of, or derives from; None for other layers."""
+        names = [kind.__name__ for kind in _NORMS if isinstance(self._by_path[path], kind)]
+        return names[0] if names else None
 
     def single(self, leaf: str) -> list[str]:
         """The parameters of single layers that a stacked one holds."""
