@@ -14,6 +14,8 @@ BATCH, CHANNELS, SPACE = 0, 1, 2
 UNIFORM, FIXED = -1, -2
 """Axes along which all values are equal, and axes of parameters and constant arrays."""
 
+PART_IS_FLATTENED = "some axes are flattened together, and others are not"
+
 
 class Axis(NamedTuple):
     """An axis of an array with channels first."""
@@ -141,7 +143,7 @@ def flattened_sizes(layout: Layout, read: Sequence[int]) -> Shape | None:
         raise UnknownOrderError(layout.doubt)
     positions = [axis.position for axis in features]
     if min(positions) < CHANNELS or any(axis.position != BATCH for axes in others for axis in axes):
-        raise UnknownOrderError("some axes are flattened together, and others are not")
+        raise UnknownOrderError(PART_IS_FLATTENED)
     if positions == sorted({*positions}):  # transposed by hand before they were flattened
         return None
     space = positions[:-1]

@@ -9,8 +9,10 @@ import jax
 from jax.extend.core import JaxprEqn
 
 from .axis_order import (
+    BATCH,
     CHANNELS,
     FIXED,
+    PART_IS_FLATTENED,
     Axes,
     ChannelsFirst,
     ChannelsLast,
@@ -24,6 +26,7 @@ from .axis_order import (
     has_channels_in_one_axis,
     has_mixed_axes,
     has_space,
+    is_mixed,
 )
 from .axis_rules import ELEMENTWISE, axes_after, shape_of
 from .framework import Shape
@@ -45,7 +48,7 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
     data = data_in(inputs, shapes)
     count = len(step.outvars)
     if not data:
-        return _constants(step, inputs)
+        return [*_constants(step, inputs)]
     unknown = [layout for layout in data if isinstance(layout, Unknown)]
     if unknown:
         return unknown[:1] * count
@@ -58,7 +61,9 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
     if axes is None:
         reason = f"`{step.primitive.name}` does not keep an order that can be followed"
         return [Unknown(reason, line_of(step))] * count
-    return [ChannelsFirst(each, _doubt(step, inputs, shapes), _inputs(followed)) for each in axes]
+    doubt = _doubt(step, inputs, shapes)
+    sources = _inputs(followed)
+    return [ChannelsFirst(each, doubt or _doubt_of_part(step, each), sources) for each in axes]
 
 
 def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> list[Layout]:
@@ -126,6 +131,14 @@ def _doubt(step: JaxprEqn, inputs: Sequence[Layout], shapes: Sequence[Shape]) ->
     if step.primitive.name == "dot_general" and _is_of_channels(step, inputs) and len(shape_of(step.outvars[0])) > 2:
         return f"{described(step)} may have its channels first or last there"
     return ""
+
+
+def _doubt_of_part(step: JaxprEqn, axes: Sequence[Axes]) -> str:
+    """Why the order of features is not certain that a reshape flattens, beside axes that it leaves."""
+    if step.primitive.name != "reshape" or not any(map(is_mixed, axes)):
+        return ""
+    left = [axis for parts in axes if not is_mixed(parts) for axis in parts]
+    return PART_IS_FLATTENED if any(axis.position != BATCH for axis in left) else ""
 
 
 def _is_of_channels(step: JaxprEqn, inputs: Sequence[Layout]) -> bool:
