@@ -401,7 +401,8 @@ def test_models_of_tokens_have_one_order_whatever_their_classes_do():
     tokens = np.arange(10, dtype="i4").reshape(2, 5) % 9
     table = list(convert.layer_table(net, tokens))
     assert table[1] == "'1.inner.weight' -> '1/inner/kernel', linear"
-    assert list(convert.layer_table(nn.Sequential(Odd(nn.Dense(3))), draws(2, 5, 4)))[0].endswith("linear")
+    rows = [*convert.layer_table(nn.Sequential(Odd(nn.Dense(3))), draws(2, 5, 4))]
+    assert rows[0] == "'0.inner.weight' -> '0/inner/kernel', linear"
 
 
 def resized(x):
@@ -538,6 +539,81 @@ def test_parameters_of_ones_own_beside_flattened_features():
     by_path = {"0": T.Conv2d(4, 4, 1), "2": holder, "3": T.Linear(64, 3)}
     own = {"2.scale": ("2/scale", convert.flatten_order((4, 4, 4), (1, 2, 0)))}
     check(net, by_path, lambda m, x: m("3")(m("0")(x).flatten(1) * m("2").scale), X, own=own)
+
+
+def test_a_vector_that_is_reshaped_to_an_image_is_refused_until_its_rows_are_given():
+    net = nn.Sequential(
+        nn.Dense(32), nn.LayerNorm(epsilon=1e-5), lambda x: x.reshape(len(x), 2, 4, 4), nn.ConvTranspose(3, 2, stride=2)
+    )
+    vector = draws(2, 5)
+    refused(net, "'0', Dense in PyTorch: its output is reshaped to an image(.|\n)*'1', LayerNorm in PyTorch", vector)
+    image = convert.flatten_order((4, 2, 4), (1, 2, 0))
+    own = {
+        "0.weight": ("0/kernel", convert.linear >> convert.flatten_order((4, 2, 4), (1, 2, 0), axis=1)),
+        "0.bias": ("0/bias", image), "1.weight": ("1/scale", image), "1.bias": ("1/bias", image),
+    }  # fmt: skip
+    norm = T.LayerNorm(32)
+    T.init.normal_(norm.weight)
+    by_path = {"0": T.Linear(5, 32), "1": norm, "3": T.ConvTranspose2d(4, 3, 2, 2)}
+
+    def forward(m, x):
+        return m("3")(m("1")(m("0")(x)).unflatten(1, (4, 2, 4))).permute(0, 2, 3, 1)
+
+    check(net, by_path, forward, vector, own=own)
+    # heads and groups of tokens are no images
+    grouped = nn.Sequential(nn.Dense(4), nn.GroupNorm(2), nn.Conv(4, (1,)))
+    assert len(convert.layer_table(grouped, draws(2, 5, 4))) == 6
+
+
+USES = {
+    "product of parameters": lambda conv, dense, kernel, x: conv(x) * dense(jnp.ones((1, 64))),
+    "transposed": lambda conv, dense, kernel, x: dense(conv(x)) @ kernel.T,
+    "other axis": lambda conv, dense, kernel, x: jnp.einsum("bf,kf->bk", conv(x), kernel),
+    "called twice": lambda conv, dense, kernel, x: dense(dense(conv(x))),
+    "parts flattened": lambda conv, dense, kernel, x: dense(
+        jnp.tile(conv(x).reshape(2, 4, 16), (1, 1, 4)).swapaxes(0, 1)[0]
+    ),
+    "sorted": lambda conv, dense, kernel, x: dense(jnp.sort(conv(x))),
+    "most similar": lambda conv, dense, kernel, x: dense(jax.nn.one_hot(conv(x).argmax(-1), 64)),
+}
+
+
+@pytest.mark.parametrize("use", [*USES])
+def test_other_uses_of_flattened_features_are_refused(use):
+    @dataclass(frozen=True)
+    class Using(nn.Layer):
+        conv: nn.Layer
+        dense: nn.Layer
+
+        def declare(self, x):
+            return {"conv": self.conv.spec(x), "dense": self.dense.spec(flat(x))}
+
+        def apply(self, params, x):
+            convolved = lambda x: self.conv(params["conv"], x).reshape(2, -1)
+            return USES[use](convolved, lambda x: self.dense(params["dense"], x), params["dense"]["kernel"], x)
+
+    if use == "product of parameters":  # the features of both are in one order only by chance
+        refused(nn.Sequential(Using(one(), nn.Dense(64)), nn.Dense(3)), "'0/dense', Dense in PyTorch", X)
+    else:
+        refused(Using(one(), nn.Dense(64)), "'dense', Dense in PyTorch", X)
+
+
+def test_a_decoder_that_is_tied_to_the_transposed_encoder_is_refused():
+    @dataclass(frozen=True)
+    class Tied(nn.Layer):
+        encoder: nn.Layer
+        decoder: nn.Layer
+
+        def declare(self, x):
+            code = jax.ShapeDtypeStruct((2, 64), "f4")
+            specs = {"encoder": self.encoder.spec(flat(x)), "decoder": self.decoder.spec(code)}
+            return pt.tie(pt.Tree(specs), {"decoder/kernel": pt.transposed("encoder/kernel")})
+
+        def apply(self, params, x):
+            return self.decoder(params["decoder"], self.encoder(params["encoder"], x.reshape(2, -1)))
+
+    net = nn.Sequential(one(), Tied(nn.Dense(64), nn.Dense(64)))
+    refused(net, "'1/encoder', Dense in PyTorch: it goes with features that are flattened in another order there", X)
 
 
 def test_a_model_that_cannot_be_traced_is_refused_where_channels_come_first():
