@@ -88,4 +88,4 @@ def _of_input(number: int, array: PyTree, is_read_as_channels: bool) -> Layout:
     doubt = f"the input {describe(array)} may have its channels first or last there"
     if not is_image:
         doubt = "the input is flattened, and another layer has its channels first there"
-    return ChannelsFirst(axes, doubt, frozenset() if is_read_as_channels else frozenset((number,)))
+    return ChannelsFirst(axes, doubt, frozenset((number,)))

@@ -51,7 +51,7 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
         return [*_constants(step, inputs)]
     unknown = [layout for layout in data if isinstance(layout, Unknown)]
     if unknown:
-        return unknown[:1] * count
+        return [unknown[0]] * count
     written = [layout for layout in data if isinstance(layout, ChannelsLast)]
     followed = [layout for layout in data if isinstance(layout, ChannelsFirst)]
     # an input has its channels last if all else has
@@ -66,7 +66,7 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
     return [ChannelsFirst(each, doubt or _doubt_of_part(step, each), sources) for each in axes]
 
 
-def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> list[Layout]:
+def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> Sequence[Layout]:
     """The layouts of arrays that depend on the model's input; of numbers where there are no arrays."""
     data = [(layout, shape) for layout, shape in zip(inputs, shapes, strict=True) if not isinstance(layout, Constant)]
     arrays = [layout for layout, shape in data if shape]
