@@ -17,7 +17,6 @@ from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
-from .._operations.carried import Carry
 from .._operations.operation import MisfitError
 from .matches import Match, Matches
 from .plan_text import misfit_lines, step_lines
@@ -127,7 +126,7 @@ def planned(
     problems += [*problems_of_carried(rows, names, carried), *_clashes(steps)]
     idle_rows = (*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried))
     problems += square_kernels(steps)
-    carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
+    carried_names = tuple(step.sources[0].name for step in steps if step.operation.is_carried)
     plan = Plan(
         steps, arrays.title, carried_names, matches.unused(), idle_rows, problems=tuple(problems), rows=tuple(rows)
     )
