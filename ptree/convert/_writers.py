@@ -86,7 +86,11 @@ def refuse_other_ending(path: str, form: str) -> None:
     else:
         expected = [of_ending for ending, of_ending in _ENDINGS.items() if path.endswith(ending)][:1] or [form]
     if form not in expected:
-        says = f"its name says to={' or '.join(map(repr, expected))}" if expected else "a .keras is written by template= alone"
+        says = (
+            f"its name says to={' or '.join(map(repr, expected))}"
+            if expected
+            else "a .keras is written by template= alone"
+        )
         raise FileError(f"cannot write {quoted(path)} in the format {form!r}: {says}")
 
 

@@ -148,7 +148,7 @@ def test_a_name_that_is_no_unicode_is_refused(name, tmp_path):
 
 
 def test_names_that_a_format_could_not_give_back_are_refused(tmp_path):
-    with pytest.raises(pt.FileError, match="HDF5 has no groups that are called '.'"):
+    with pytest.raises(pt.FileError, match=r"HDF5 has no groups that are called '\.'"):
         c.write(tmp_path / "m.h5", {"l/a/./b": numbers(2)})
     for depth in (256, 257):
         name = "/".join(["a"] * depth)

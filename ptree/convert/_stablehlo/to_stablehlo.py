@@ -55,7 +55,8 @@ class StableHlo:
     def __repr__(self) -> str:
         platforms = ", ".join(self.platforms)
         name, weights = os.path.basename(self.path), os.path.basename(self.weights)
-        return f"<StableHLO {name!r}, {in_bytes(self.size)}, for {platforms}; {len(self.arrays)} arrays in {weights!r}>"
+        count = f"{len(self.arrays)} array{'s' * (len(self.arrays) != 1)}"
+        return f"<StableHLO {name!r}, {in_bytes(self.size)}, for {platforms}; {count} in {weights!r}>"
 
 
 def to_stablehlo(

@@ -18,7 +18,6 @@ from ...files import open as open_file
 from ...files._save import SavePlan, planned
 from .stored_arrays import has_values, header_spec, is_key, saved_spec
 
-
 _MARK = {"written_by": "ptree.convert.to_stablehlo"}
 """In the metadata of a file that is written beside a program: only such a file is replaced by the next export."""
 
