@@ -389,3 +389,19 @@ def test_the_same_function_makes_the_same_bytes(tmp_path):
     for name in "ab":
         convert.to_onnx(NET, params_of(), X, path=tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx.data"])
+def test_a_file_of_weights_is_not_written_over(name, tmp_path, monkeypatch):
+    params = params_of()
+    pt.save(tmp_path / name, params)
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / name).read_bytes()
+    path = f"./{name.removesuffix('.data')}"
+    assert "is the file of weights= itself" in refusal(NET, params, X, path=path, weights=tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_the_current_folder_is_no_file():
+    assert "'.' is a folder" in refusal(NET, params_of(), X, path=".")

@@ -493,6 +493,32 @@ def test_wildcards_that_have_something_in_common_stay():
         assert len(Table(rows)) == 1
 
 
+def test_an_operation_in_quotes_is_found():
+    with pytest.raises(pt.PatternError, match=re.escape("the operation is written without quotes, convert.heads(4)")):
+        Table({"a": ("b", "heads(4)")})
+
+
+def test_a_matrix_that_is_transposed_in_like_is_told_the_operation():
+    table, like = Table({"fc.weight": "fc/kernel"}), {"fc": {"kernel": pt.Param((3, 4))}}
+    with pytest.raises(pt.StructureError, match="Say `linear` in the row"):
+        table.apply({"fc.weight": numbers(4, 3)}, like)
+    with pytest.raises(pt.StructureError) as caught:
+        table.apply({"fc.weight": numbers(4, 5)}, like)
+    assert "linear" not in str(caught.value)
+
+
+def test_a_table_of_which_nothing_matches_says_what_its_rows_are_for():
+    table = Table({"c.kernel": "c/kernel", "d.kernel": "d/kernel"})
+    with pytest.raises(pt.StructureError, match=r"they are for \['c.kernel', 'd.kernel'\]. .* names= says what layers"):
+        table.apply({"seq.c.kernel": numbers(2), "seq.d.kernel": numbers(2)})
+
+
+def test_one_name_with_dots_gives_all_of_the_target_dots():
+    table = Table({"a": "m.x", "b": "n/y"})
+    assert [*table.apply({"a": numbers(1), "b": numbers(1)})] == ["m.x", "n.y"]
+    assert [*table.inverse.apply(table.apply({"a": numbers(1), "b": numbers(1)}))] == ["a", "b"]
+
+
 def test_all_rows_that_make_no_sense_are_listed():
     with pytest.raises(pt.PatternError) as raised:
         Table({"a.*": "b", "c": ("d", "e"), "fine": "fine"})
