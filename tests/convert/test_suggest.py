@@ -288,6 +288,11 @@ def test_names_that_do_not_contradict_each_other_are_certain_by_the_shape(source
     assert c.suggest(drawn({source: (4, 3)}), pt.unflatten({target: pt.Param((3, 4))})).ambiguous == ()
 
 
+def test_the_short_names_of_embeddings_say_that_they_are_embeddings():
+    source = drawn({"wte.weight": (10, 4), "lm_head.weight": (10, 4)})
+    assert [*c.suggest(source, {"embed": {"table": pt.Param((10, 4))}}).table] == ["'wte.weight' -> 'embed/table'"]
+
+
 def test_layers_of_one_name_are_not_shifted():
     source = drawn({f"h.{at}.weight": (4, 3) for at in range(3)})
     shifted = {"h": {str(at): {"kernel": pt.Param((3, 4))} for at in (1, 2, 3)}}

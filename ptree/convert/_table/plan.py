@@ -14,7 +14,7 @@ from ..._errors import PathError, PtreeError, StructureError
 from ..._tree import PyTree, Tree
 from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
-from ...files._template import Allowed, fit
+from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
 from .._operations.carried import Carry
@@ -99,12 +99,12 @@ class Plan:
         if self.ok:
             return None
         problems = [f"no row takes {quoted(name)} of the source" for name in self.unused]
-        fix = ""
+        fix = likely_fix_of_axes(self.differences, self.expected, self.got)
         if self.unused:
-            fix = "A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out."
+            fix += " A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out."
         return structure_error(
             f"cannot convert {self.title}", self.differences, self.expected, self.got,
-            sides=(" in `like`", " from the source"), ties=[*self.problems, *problems], fix=fix,
+            sides=(" in `like`", " from the source"), ties=[*self.problems, *problems], fix=fix.strip(),
         )  # fmt: skip
 
 

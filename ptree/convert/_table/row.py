@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from ..._errors import PatternError
 from ..._words import describe, quoted
+from .._operations import public
 from .._operations.operation import AsIs, Operation
 from .names import NamePattern
 
@@ -81,7 +82,7 @@ def _check_counts(row: Row) -> None:
     counts = (len(row.sources), len(row.targets))
     arity = row.operation.arity
     if arity is None and counts != (1, 1):
-        hint = "" if row.says_operation else ": say one that splits or joins them, such as split(3)"
+        hint = "" if row.says_operation else _hint_of_operation(row)
         raise PatternError(
             f"row {row.text}: {row.operation!r} changes one array, and the row has {_counted(counts)}{hint}"
         )
@@ -89,6 +90,13 @@ def _check_counts(row: Row) -> None:
         raise PatternError(
             f"row {row.text}: {row.operation!r} takes {_counted(arity)}, and the row has {_counted(counts)}"
         )
+
+
+def _hint_of_operation(row: Row) -> str:
+    name = row.targets[-1].text if row.targets else ""
+    if len(row.targets) > 1 and public.is_name(name):
+        return f": {name!r} is a name here, and the operation is ptree.convert.{name}, without quotes"
+    return ": say one that splits or joins them, such as split(3)"
 
 
 def _counted(counts: tuple[int, int]) -> str:
