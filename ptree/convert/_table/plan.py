@@ -11,10 +11,10 @@ import numpy as np
 
 from ..._edit import Differences, structure_error, unflatten
 from ..._errors import PathError, PtreeError, StructureError
-from ..._tree import PyTree, Tree, signature
+from ..._tree import PyTree, Tree
 from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
-from ...files._template import Allowed, fit
+from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
 from .._operations.operation import MisfitError
@@ -105,21 +105,14 @@ class Plan:
             )
         elif self.unused:
             fixes.append("A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out.")
-        transposed = [path for path in self.differences.misshapen if self._is_transposed(path)]
-        if transposed:
-            fixes.append(f"Say `linear` in the row, which transposes a matrix: {listed(transposed)}.")
+        of_axes = likely_fix_of_axes(self.differences, self.expected, self.got)
+        if of_axes:
+            fixes.append(of_axes)
         return fixes
 
     @property
     def _matches_nothing(self) -> bool:
         return bool(self.rows) and len(self.idle_rows) == len(self.rows)
-
-    def _is_transposed(self, path: str) -> bool:
-        """Whether a leaf of `like` and what it gets are matrices of each other's transposed shape."""
-        expected, got = signature(self.expected[path]), signature(self.got[path])
-        if not isinstance(expected, tuple) or not isinstance(got, tuple):
-            return False
-        return len(got[0]) == 2 and tuple(expected[0]) == tuple(got[0])[::-1]
 
     def error(self) -> StructureError | None:
         """One error that lists all problems; None if there is none."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from ..._errors import PatternError
 from ..._words import describe, quoted
+from .._operations import public
 from .._operations.operation import AsIs, Operation
 from .._operations.text import parse_operation
 from .names import NamePattern
@@ -95,12 +96,19 @@ def _check_counts(row: Row) -> None:
 def _missing_operation(row: Row) -> str:
     """The end of a sentence: what a row of several names lacks."""
     for pattern in row.targets[1:]:
-        try:
-            operation = parse_operation(pattern.text)
-        except PatternError:
-            continue
-        return f": {pattern!r} is a name there; the operation is written without quotes, convert.{operation!r}"
+        if _is_operation(pattern.text):
+            return f": {pattern!r} is a name here, and the operation is ptree.convert.{pattern.text}, without quotes"
     return ": say one that splits or joins them, such as split(3)"
+
+
+def _is_operation(text: str) -> bool:
+    if public.is_name(text):
+        return True
+    try:
+        parse_operation(text)
+    except PatternError:
+        return False
+    return True
 
 
 def _counted(counts: tuple[int, int]) -> str:
