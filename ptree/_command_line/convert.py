@@ -11,7 +11,6 @@ import numpy as np
 from .._errors import FileError
 from .._words import in_bytes, listed, printable, quoted
 from ..convert import Table, write
-from ..convert._operations.carried import WriteBack
 from .output import refuse_existing
 
 
@@ -58,7 +57,7 @@ def _carried(given: argparse.Namespace, table: Table) -> dict[str, np.ndarray] |
     Raises:
         FileError: arrays are to be written back, and the file that has them is not given or has none of them.
     """
-    waiting = [row.targets[0].text for row in table.rows if not row.sources and isinstance(row.operation, WriteBack)]
+    waiting = [row.targets[0].text for row in table.rows if row.operation.is_written_back]
     if not given.carried:
         if waiting:
             raise FileError(f"--carried FILE is missing: the file that has what the table carries, {listed(waiting)}")

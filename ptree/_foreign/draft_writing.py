@@ -64,7 +64,7 @@ def check_arrays(arrays: Mapping[str, np.ndarray], dtypes: Collection[np.dtype],
     """Check that a format can hold arrays of these dtypes.
 
     Raises:
-        FileError: a name is no text or has a character NUL, or the format lacks a dtype; all of them are listed.
+        FileError: a name is no valid text or has a character NUL, or the format lacks a dtype; all of them are listed.
     """
     wrong_names = [name for name in arrays if not isinstance(name, str) or not name]
     if wrong_names:
@@ -72,7 +72,18 @@ def check_arrays(arrays: Mapping[str, np.ndarray], dtypes: Collection[np.dtype],
     cut = [name for name in arrays if "\0" in name]
     if cut:
         raise FileError(f"names with a character NUL are cut there by other programs: {listed(cut)}")
+    not_unicode = [name for name in arrays if not _is_unicode(name)]
+    if not_unicode:
+        raise FileError(f"names of arrays are valid Unicode text; got {listed(map(ascii, not_unicode))}")
     unknown = [name for name, array in arrays.items() if array.dtype.newbyteorder("=") not in dtypes]
     if unknown:
         shown = [f"{name}: {short_dtype(arrays[name].dtype)}" for name in unknown]
         raise FileError(f"{format} has no such dtypes: {listed(shown)}; cast them first")
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -22,7 +22,7 @@ from .._words import listed, quoted
 from .draft_writing import DraftWriter, check_arrays, target_path, writing
 from .file_bytes import Cursor, FileBytes, open_described
 from .foreign_file import ForeignArray
-from .msgpack_items import Binary, Extension, Value, list_length, scalar, walk
+from .msgpack_items import MOST_LEVELS, Binary, Extension, Value, list_length, scalar, walk
 from .placed_arrays import MOST_AXES, Place, PlacedFile, shape_problem
 
 _ARRAY, _COMPLEX, _NUMBER = 1, 2, 3
@@ -224,6 +224,9 @@ def write_msgpack(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]
     """
     place = target_path(path)
     check_arrays(arrays, _DTYPES.values(), "Flax")
+    deep = [name for name in arrays if name.count("/") >= MOST_LEVELS]
+    if deep:
+        raise FileError(f"a name has at most {MOST_LEVELS} segments: {listed(deep)}")
     folders = {name[:at] for name in arrays for at, letter in enumerate(name) if letter == "/"}
     both = folders & arrays.keys()
     if both:

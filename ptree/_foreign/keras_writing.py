@@ -134,6 +134,7 @@ def write_keras_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.nd
             "fill a copy of a file that Keras wrote, or write an .h5 of Keras 2, whose names are such as hidden/kernel"
         )
     check_arrays(arrays, [*_DTYPES, _BFLOAT16], "HDF5")
+    _refuse_no_segments(arrays)
     with _new_h5(target_path(path)) as file:
         file.create_group("vars")  # of the model itself: Keras 2 expects it
         for name, array in arrays.items():
@@ -142,6 +143,12 @@ def write_keras_weights(path: str | os.PathLike[str], arrays: Mapping[str, np.nd
                 file[name].attrs["dtype"] = "bfloat16"
             else:
                 file.create_dataset(name, data=array)
+
+
+def _refuse_no_segments(names: Iterable[str]) -> None:
+    wrong = [name for name in names if not {"", "."}.isdisjoint(name.split("/"))]
+    if wrong:
+        raise FileError(f"HDF5 has no groups that are called '.' or have no name: {listed(wrong)}")
 
 
 def _is_place(name: str) -> bool:
@@ -168,6 +175,7 @@ def write_keras_h5(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray
     if alone:
         raise FileError(f"a file of Keras 2 names arrays by layer and variable, hidden/kernel; got {listed(alone)}")
     check_arrays(arrays, _DTYPES, "Keras 2")
+    _refuse_no_segments(arrays)
     layers: dict[str, list[str]] = {}
     for name in arrays:
         layers.setdefault(name.partition("/")[0], []).append(name)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from .file_bytes import Cursor
 
-_MOST_LEVELS = 256
+MOST_LEVELS = 256
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def walk(cursor: Cursor) -> Iterator[tuple[tuple[str, ...], Value]]:
 
 
 def _walk(cursor: Cursor, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Value]]:
-    if len(keys) > _MOST_LEVELS:
-        raise cursor.file.damage(f"it is nested more than {_MOST_LEVELS} levels deep")
+    if len(keys) > MOST_LEVELS:
+        raise cursor.file.damage(f"it is nested more than {MOST_LEVELS} levels deep")
     mark = cursor.bytes(1, "an item")[0]
     kind, length = _container(cursor, mark)
     if kind == "map":

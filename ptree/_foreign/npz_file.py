@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +15,7 @@ import numpy as np
 from .._errors import FileError
 from .._stored.drafts import draft
 from .._stored.leaf_parts import run_of
-from .._words import quoted
+from .._words import listed, quoted
 from .draft_writing import check_arrays, target_path
 from .file_bytes import FileBytes
 from .foreign_file import ForeignArray, ForeignFile, Index
@@ -49,7 +50,7 @@ class NpzFile(ForeignFile):
     as bfloat16: those are found as raw bytes, `V2`.
 
     Raises:
-        FileError: it is no whole archive.
+        FileError: it is no whole archive, or has two members of one name.
     """
 
     format = "NumPy npz"
@@ -58,6 +59,7 @@ class NpzFile(ForeignFile):
         self.path = path
         self.aliases, self.metadata = {}, {}
         self._archive = open_archive(path, "npz file")
+        _refuse_repeats(path, self._archive)
         members = [member for member in self._archive.infolist() if member.filename.endswith(".npy")]
         self._members = {member.filename.removesuffix(".npy"): member for member in members}
         self._headers: dict[str, _Header] = {}
@@ -137,6 +139,15 @@ class NpzFile(ForeignFile):
         self._archive.close()
         if self._bytes is not None:
             self._bytes.close()
+
+
+def _refuse_repeats(path: str, archive: zipfile.ZipFile) -> None:
+    """Refuse members of one name, `a` and `a.npy` too, of which NumPy reads either."""
+    counts = Counter(member.removesuffix(".npy") for member in archive.namelist())
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        archive.close()
+        raise FileError(f"cannot read {quoted(path)}: several arrays have the same name: {listed(repeated)}")
 
 
 def _npy_header(file: IO[bytes]) -> _Header:

@@ -91,11 +91,21 @@ def save_path(path: str) -> Path:
 
 def refuse_other_kinds(file: Path) -> None:
     """Raise FileError unless what is there, and where the index of shards goes, is a file, a link to one, or nothing."""
-    for place in (file, index_path(file)):
-        status = target_status(place)
-        if status is not None and not is_regular(status):
-            kind = _kind_of_file(status.st_mode)
-            raise FileError(f"cannot save {str(file)!r}: {str(place)!r} is {kind}, and only files are replaced")
+    _refuse_other_kind(file, file)  # first: a folder such as `.` has no name that an index could have
+    _refuse_other_kind(index_path(file), file)
+
+
+def _refuse_other_kind(place: Path, file: Path) -> None:
+    status = target_status(place)
+    if status is not None and not is_regular(status):
+        kind = _kind_of_file(status.st_mode)
+        raise FileError(f"cannot save {str(file)!r}: {str(place)!r} is {kind}, and only files are replaced")
+
+
+def refuse_same_file(written: str, read: str) -> None:
+    """Raise FileError if a file that is to be written is the one that it takes its weights from."""
+    if os.path.exists(written) and os.path.exists(read) and os.path.samefile(written, read):
+        raise FileError(f"cannot write {quoted(written)}: it is the file of weights= itself; give path= another name")
 
 
 def _kind_of_file(mode: int) -> str:

@@ -14,7 +14,7 @@ from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
 from ._named_arrays import NamedArray, NamedArrays, opened_arrays
-from ._writers import WRITERS, format_of_name
+from ._writers import WRITERS, format_of_name, refuse_other_ending
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -60,8 +60,10 @@ def write(
 
     Keras assigns weights by the order of the layers: a new `.h5` has that of `arrays`, and a dict that went through JAX is in
     alphabetical order. `template=`, a file that the model saved, goes by names, so it is the safe way to Keras.
-    Names and layouts stay as they are, but for dots between segments where the framework has them, and slashes where it has
-    those: `ptree.convert.Table` changes names and layouts. A stack is written as single layers, but to "ptree". Names with the very same memory are tied in the file of PyTorch.
+    Layouts stay as they are, and names too (`ptree.convert.Table` changes both): `a.b` and `a/b` are the same name, and each
+    format has its own separator. A stack is written as single layers, but to "ptree". Names with the very same memory are tied
+    in the file of PyTorch. Leaves that are no arrays, such as texts and functions, are left out; of a PRNG key its words are
+    written.
 
     Args:
         path: the file.
@@ -73,7 +75,8 @@ def write(
             among them stays, the architecture too. A `.keras` can be written in no other way.
 
     Raises:
-        FileError: a name, dtype or array that the format lacks, or a name of a file that says no format.
+        FileError: a name, dtype or array that the format lacks, or a name of a file that says no format, or another than `to`
+            or `template`.
         OSError: the file cannot be written.
 
     Warns:
@@ -83,7 +86,9 @@ def write(
     if to is not None and to not in WRITERS:
         raise FileError(f"cannot write {quoted(text)}: expected to= one of {listed(sorted(WRITERS))}, got {quoted(to)}")
     if template is not None:
-        _refuse_template(text, to)
+        _refuse_template(text, to, os.fspath(template))
+    elif to is not None:
+        refuse_other_ending(text, to)
     with opened_arrays(arrays) as source:
         form = to or ("keras" if template is not None else format_of_name(text, is_dotted=source.is_dotted))
         written = _written_arrays(source, form)
@@ -106,11 +111,22 @@ def _written_arrays(source: NamedArrays, form: str) -> list[NamedArray]:
     return [array for array in arrays if STACKED not in array.path.split("/")]
 
 
-def _refuse_template(path: str, to: str | None) -> None:
+def _refuse_template(path: str, to: str | None, template: str) -> None:
     if to not in (None, "keras", "keras2"):
         raise FileError(f"cannot write {quoted(path)}: template= is for files of Keras, and to= says {quoted(to)}")
     if not path.endswith((".keras", ".h5", ".hdf5")):
         raise FileError(f"cannot write {quoted(path)}: template= is for files of Keras, .keras, .h5 or .hdf5")
+    kind = _keras_kind(template)
+    if kind not in ("", _keras_kind(path)):
+        raise FileError(f"cannot write {quoted(path)}: it is a copy of {quoted(template)}, so its name ends in {kind}")
+
+
+def _keras_kind(path: str) -> str:
+    """The kind of a file of Keras by the end of its name; empty for any other name."""
+    for ending, kind in ((".keras", ".keras"), (".weights.h5", ".weights.h5"), (".h5", ".h5"), (".hdf5", ".h5")):
+        if path.endswith(ending):
+            return kind
+    return ""
 
 
 def _refuse_clashes(path: str, names: Mapping[str, str]) -> None:

@@ -48,6 +48,9 @@ _ENDINGS = {
 }  # fmt: skip
 
 
+_OF_SEVERAL_FORMATS = (".bin", ".ckpt", ".index", ".params")
+
+
 def format_of_name(path: str, *, is_dotted: bool) -> str:
     """The format that the end of a file name says; of `.safetensors` the names of the arrays say which of two.
 
@@ -66,6 +69,29 @@ def format_of_name(path: str, *, is_dotted: bool) -> str:
             " or write a .weights.h5"
         )
     raise FileError(f"{attempt}: its name says no format; give to= (--to), one of {listed(sorted(WRITERS))}")
+
+
+def refuse_other_ending(path: str, form: str) -> None:
+    """Refuse a format that other programs would not look for behind this end of a file name.
+
+    Raises:
+        FileError: the name says another format.
+    """
+    if path.endswith(_OF_SEVERAL_FORMATS):
+        return
+    if path.endswith(".safetensors"):
+        expected = ["hf", "ptree"]
+    elif path.endswith(".keras"):
+        expected = []
+    else:
+        expected = [of_ending for ending, of_ending in _ENDINGS.items() if path.endswith(ending)][:1] or [form]
+    if form not in expected:
+        says = (
+            f"its name says to={' or '.join(map(repr, expected))}"
+            if expected
+            else "a .keras is written by template= alone"
+        )
+        raise FileError(f"cannot write {quoted(path)} in the format {form!r}: {says}")
 
 
 def write_state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from .._words import describe, lines, quoted
 from ._saved_tree import SavedTree
 
 _WEIGHT = re.compile(r"weight", re.IGNORECASE)
-_KERNEL = re.compile(r"(.*_)?kernel(:0)?", re.IGNORECASE)
+_KERNEL = re.compile(r"(.*_)?kernels?(_?[0-9]+)?(:0)?", re.IGNORECASE)
 # of Haiku, (in, out), and of many programs of their own
 _SHORT_WEIGHT = re.compile(r"(.*_)?w(:0)?", re.IGNORECASE)
 _PARAMETRISED = re.compile(r"original\d*")
@@ -77,15 +77,17 @@ def is_between_layouts(source: str, target: str, *, is_short_sure: bool) -> bool
         source, target: names, with dots or slashes between segments.
         is_short_sure: whether `w` and `kernel` have the same layout, (in, out), as in Haiku; in other programs `w` may have any.
     """
-    layouts = {_layout_of_name(source), _layout_of_name(target)}
+    layouts = {layout_of_name(source), layout_of_name(target)}
     if layouts == {"w", "kernel"}:
         return not is_short_sure
     return len(layouts) == 2 and "weight" in layouts and "" not in layouts
 
 
-def _layout_of_name(name: str) -> str:
-    """By the last segment of a name: "weight", "kernel", "w", or "" of all others."""
+def layout_of_name(name: str) -> str:
+    """By the last segment of a name, but for numbers and the `value` of nnx: "weight", "kernel", "w", or "" of all others."""
     *parents, last = re.split(r"[./]", name)
+    while parents and (last == "value" or last.isdecimal()):  # nnx' kernel/value; kernels/0
+        last = parents.pop()
     if _PARAMETRISED.fullmatch(last) and parents:  # parametrizations.weight.original1
         last = parents[-1]
     if _KERNEL.fullmatch(last):

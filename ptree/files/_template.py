@@ -95,7 +95,8 @@ class Fit:
         return error
 
     def _likely_fix(self) -> str:
-        fixes = [self._likely_fix_of_names(), self._likely_fix_of_dtypes()]
+        axes = likely_fix_of_axes(self.differences, self.expected, self.values)
+        fixes = [self._likely_fix_of_names(), self._likely_fix_of_dtypes(), axes]
         return " ".join(filter(None, fixes))
 
     def _likely_fix_of_names(self) -> str:
@@ -123,6 +124,20 @@ class Fit:
             if self.allowed.cast and is_of_other_kind(value, required):
                 return "cast=True changes the width of a dtype, not its kind."
         return ""
+
+
+def likely_fix_of_axes(different: Differences, required: Mapping[str, Leaf], values: Mapping[str, Leaf]) -> str:
+    """The operation that an array may need whose axes are in another order than `like` has them; "" if there is none."""
+    for name in different.misshapen:
+        got, like = values[name].shape, required[name].shape
+        if len(like) < 2 or sorted(got) != sorted(like):
+            continue
+        operation = "linear" if len(like) == 2 else "conv"
+        return (
+            f"{quoted(name)} has its axes in another order: a row of ptree.convert.Table puts them right, such as with"
+            f" ptree.convert.{operation}, and ptree.convert.suggest proposes one."
+        )
+    return ""
 
 
 def fit(got: Tree, like: PyTree, allowed: Allowed, dropped: Collection[str] = (), *, origin: str = "the file") -> Fit:

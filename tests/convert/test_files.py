@@ -1,6 +1,7 @@
 """Files that are read and written by name: what formats cannot hold, stacks, templates, and open files as sources."""
 
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -111,8 +112,52 @@ def test_a_template_is_for_files_of_keras(tmp_path):
         c.write(tmp_path / "m.pt", {"a": numbers(2)}, template=tmp_path / "m.keras")
     with pytest.raises(pt.FileError, match="template= is for files of Keras, and to= says 'torch'"):
         c.write(tmp_path / "m.keras", {"a": numbers(2)}, to="torch", template=tmp_path / "m.keras")
+    for name in ("m.weights.h5", "m.h5"):
+        with pytest.raises(pt.FileError, match=r"it is a copy of '.*m.keras', so its name ends in .keras"):
+            c.write(tmp_path / name, {"a": numbers(2)}, template=tmp_path / "m.keras")
+    with pytest.raises(pt.FileError, match=r"so its name ends in .weights.h5"):
+        c.write(tmp_path / "m.h5", {"a": numbers(2)}, template=tmp_path / "m.weights.h5")
     with pytest.raises(pt.FileError, match=r"a .keras has the architecture of the model too; give template="):
         c.write(tmp_path / "m.keras", {"a": numbers(2)})
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "said"),
+    [
+        ("m.keras", "keras2", "a .keras is written by template= alone"),
+        ("m.npz", "torch", "its name says to='npz'"),
+        ("m.h5", "keras", "its name says to='keras2'"),
+        ("m.weights.h5", "keras2", "its name says to='keras'"),
+        ("m.safetensors", "npz", "its name says to='hf' or 'ptree'"),
+        (".", "torch", "'.' is a folder"),
+        (".", "npz", "is a folder"),
+    ],
+)
+def test_a_name_that_says_another_format_is_refused(name, to, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pt.FileError, match=re.escape(said)):
+        c.write(name, {"a/b": numbers(2)}, to=to)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", ["m.npz", "m.msgpack", "m.params", "m.gguf", "m.h5", "m.ckpt"])
+def test_a_name_that_is_no_unicode_is_refused(name, tmp_path):
+    with pytest.raises(pt.FileError, match=r"valid Unicode text; got .*udc80"):
+        c.write(tmp_path / name, {"hidden/a\udc80": numbers(2)})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_that_a_format_could_not_give_back_are_refused(tmp_path):
+    with pytest.raises(pt.FileError, match=r"HDF5 has no groups that are called '\.'"):
+        c.write(tmp_path / "m.h5", {"l/a/./b": numbers(2)})
+    for depth in (256, 257):
+        name = "/".join(["a"] * depth)
+        if depth == 256:
+            c.write(tmp_path / "m.msgpack", {name: numbers(2)})
+            assert list(c.read(tmp_path / "m.msgpack")) == [name]
+            continue
+        with pytest.raises(pt.FileError, match="at most 256 segments"):
+            c.write(tmp_path / "m.msgpack", {name: numbers(2)})
 
 
 @pytest.mark.parametrize("read", [c.read, pt.open, pt.load])

@@ -107,7 +107,7 @@ def test_averages_of_batch_norm_are_in_a_state_beside_the_parameters():
     )
 
 
-def test_a_batch_norm_inside_of_ones_own_layer_needs_rows():
+def test_a_batch_norm_inside_of_ones_own_layer_has_as_many_axes_as_its_input():
     class Own(nn.Layer):
         norm = nn.BatchNorm()
 
@@ -120,8 +120,15 @@ def test_a_batch_norm_inside_of_ones_own_layer_needs_rows():
         def apply(self, params, x):
             return self.norm(params["norm"], x)
 
+    rows = list(convert.layer_table(Own(), draws(3, 5, 4), framework="haiku"))
+    assert "'0/norm/scale' -> 'norm/scale', reshape((1, 1, 4), (4,))" in rows
+
+    class Within(Own):
+        def apply(self, params, x):
+            return nn.BatchNorm.apply(self.norm, params["norm"], x)
+
     with pytest.raises(pt.LayerError, match="'norm', BatchNorm in Haiku: its scale has as many axes as the input"):
-        convert.layer_table(Own(), draws(3, 4), framework="haiku")
+        convert.layer_table(Within(), draws(3, 4), framework="haiku")
 
 
 def test_recurrent_layers():

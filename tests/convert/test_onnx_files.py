@@ -147,6 +147,17 @@ def test_64_bits(tmp_path):
     assert written.inputs == {"x": "f64[2,4]", "ids": "i64[2]"}
 
 
+def test_parameters_that_32_bits_do_not_hold_are_refused(tmp_path):
+    f = lambda params, x: x * params["w"] + params["n"] + params["v"]
+    params = {"w": np.float64([1e300]), "n": np.array([2**40]), "v": np.float64([0.1])}
+    text = refusal(f, params, np.ones(1, "float32"), path=tmp_path / "f.onnx")
+    assert "'w' has 1e+300, which float32 does not hold; set jax_enable_x64 to write it in float64" in text
+    assert "'n' has 1099511627776, which int32 does not hold" in text
+    assert "'v'" not in text
+    with jax.enable_x64(True):
+        check(tmp_path / "64.onnx", f, params, (np.ones(1),))
+
+
 def test_a_bfloat16_model_is_valid(tmp_path):
     # ONNX Runtime's CPU has no kernels for it; the reference implementation of the package onnx computes it
     weight = data(4, 3).astype(ml_dtypes.bfloat16)
@@ -254,7 +265,7 @@ def test_integers_of_which_onnx_has_no_windows(tmp_path):
 def test_numbers_of_less_than_a_byte_are_refused_by_name(tmp_path):
     f = lambda params, x: x * params["q"].astype("float32")
     text = refusal(f, {"q": np.ones((2, 4), ml_dtypes.int4)}, X, path=tmp_path / "f.onnx")
-    assert "'q' is of int4; cast it" in text
+    assert "'q' is of int4, and ONNX packs numbers of less than a byte; cast it" in text
     (tmp_path / "f8.onnx").touch()
     check(tmp_path / "f8.onnx", f, {"q": X.astype(ml_dtypes.float8_e4m3fn)}, (X,))
 
@@ -389,3 +400,19 @@ def test_the_same_function_makes_the_same_bytes(tmp_path):
     for name in "ab":
         convert.to_onnx(NET, params_of(), X, path=tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx.data"])
+def test_a_file_of_weights_is_not_written_over(name, tmp_path, monkeypatch):
+    params = params_of()
+    pt.save(tmp_path / name, params)
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / name).read_bytes()
+    path = f"./{name.removesuffix('.data')}"
+    assert "is the file of weights= itself" in refusal(NET, params, X, path=path, weights=tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_the_current_folder_is_no_file():
+    assert "'.' is a folder" in refusal(NET, params_of(), X, path=".")

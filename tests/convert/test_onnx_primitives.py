@@ -107,6 +107,18 @@ def test_extremes_over_an_axis_and_their_places_keep_nan(tmp_path):
     check(tmp_path / "g.onnx", lambda _, x: (x.max(0), x.argmin(0)), {}, (x[0],), (x[2],), specs=[open_size])
 
 
+def test_extremes_over_no_numbers_are_the_initial_value(tmp_path):
+    (size,) = symbols("size")
+    f = lambda _, x: [jnp.max(x, 0, initial=-jnp.inf), jnp.min(x, 0, initial=5.0), jnp.max(x, (0, 1), initial=-1.0)]
+    empty = np.zeros((0, 5), "float32")
+    check(tmp_path / "f.onnx", f, {}, (empty,), (X[0],), specs=[spec(size, 5)])
+
+
+def test_angles_of_zeros_of_both_signs_infinity_and_nan(tmp_path):
+    edges = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, -3e30], "float32")
+    check_function(tmp_path, jnp.arctan2, edges[:, None], edges[None])
+
+
 OUTSIDE = [
     np.nan,
     np.inf,

@@ -134,6 +134,48 @@ def test_a_weight_of_magnitude_and_direction_is_pytorchs():
     np.testing.assert_allclose(again[0], weight, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_weight_of_16_bits_is_rounded_once_as_by_pytorch(dtype):
+    torch = pytest.importorskip("torch")
+    draw = np.random.default_rng(0)
+    magnitude, direction = draw.normal(size=(16, 1)), draw.normal(size=(16, 32))
+    tensors = [torch.tensor(array).to(getattr(torch, dtype)) for array in (direction, magnitude)]
+    expected = torch._weight_norm(*tensors).float().numpy()
+    direction, magnitude = (tensor.float().numpy().astype(np.dtype(dtype)) for tensor in tensors)
+    (weight,) = c.weight_norm().apply([magnitude, direction])
+    np.testing.assert_array_equal(weight.astype("float32"), expected)
+
+
+def test_a_row_of_zeros_has_no_magnitude_and_any_direction():
+    torch = pytest.importorskip("torch")
+    weight = np.array([[3, 4], [0, 0]], "f4")
+    magnitude, direction = c.weight_norm().inverse.apply([weight])
+    np.testing.assert_array_equal(magnitude, [[5], [0]])
+    given = torch._weight_norm(torch.tensor(direction), torch.tensor(magnitude)).numpy()
+    np.testing.assert_allclose(given, weight, rtol=1e-6)
+    np.testing.assert_allclose(c.weight_norm().apply([magnitude, direction])[0], weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_norms_have_no_range_but_that_of_float64(scale):
+    weight = np.array([[3.0, 4.0]]) * scale
+    magnitude, _ = c.weight_norm().inverse.apply([weight])
+    np.testing.assert_allclose(magnitude, [[5 * scale]], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda: c.linear >> c.carry, lambda: c.carry >> c.linear, lambda: c.as_is >> c.carry,
+        lambda: c.linear >> c.fill(0), lambda: c.fill(0) >> c.fill(1), lambda: c.fill(0).inverse >> c.linear,
+        lambda: c.carry.inverse >> c.linear, lambda: parse_operation("linear >> carry"),
+    ],
+)  # fmt: skip
+def test_what_keeps_or_drops_an_array_stands_alone(join):
+    with pytest.raises(pt.PatternError, match="stands alone in its row"):
+        join()
+
+
 MISFITS = {
     "linear needs 2 axes or more, and the array has the shape [3]": (c.linear, [numbers(3)]),
     "an axis of size 6 is not [4, -1]: the array has the shape [2, 6]": (c.heads(4), [numbers(2, 6)]),
@@ -163,7 +205,13 @@ MISFITS = {
     "flip(0, -2) names an axis twice: the array has the shape [2, 3]": (c.flip((0, -2)), [numbers(2, 3)]),
     "weight_norm: a direction of zeros has the norm 0": (c.weight_norm(), [numbers(2, 1), np.zeros((2, 3), "f4")]),
     "weight_norm: a norm is out of the range of float16": (c.weight_norm().inverse, [np.full((2, 3), 6e4, "f2")]),
-    "weight_norm needs floats, and the array is int32": (
+    "weight_norm needs real floats, and the array is complex64": (
+        c.weight_norm(), [numbers(2, 1, dtype="complex64"), numbers(2, 3, dtype="complex64")],
+    ),
+    "weight_norm_back needs real floats, and the array is complex64": (
+        c.weight_norm().inverse, [numbers(2, 3, dtype="complex64")],
+    ),
+    "weight_norm needs real floats, and the array is int32": (
         c.weight_norm(), [numbers(2, 1, dtype="int32"), numbers(2, 3, dtype="int32")],
     ),
     "add needs floats, and the array is int32": (c.add(0.5), [numbers(2, dtype="int32")]),

@@ -329,6 +329,27 @@ def test_other_values_in_the_file_are_named(tmp_path):
         )
 
 
+def test_a_file_of_weights_is_not_written_over(tmp_path):
+    f, params = lambda p, x: x @ p["w"], {"w": jnp.ones((3, 3))}
+    file = tmp_path / "net.safetensors"
+    pt.save(file, {**params, "step": jnp.ones(2)})
+    before = file.read_bytes()
+    with pytest.raises(pt.FileError, match=r"is the file of weights= itself"):
+        convert.to_stablehlo(f, params, symbolic(3), path=file, weights=tmp_path / "." / "net.safetensors")
+    for path in (tmp_path / "net", tmp_path / "net.stablehlo"):
+        with pytest.raises(pt.FileError, match=r"that to_stablehlo did not write.* give weights='.*net.safetensors'"):
+            convert.to_stablehlo(f, params, symbolic(3), path=path)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_the_files_of_an_earlier_export_are_replaced(tmp_path):
+    f = lambda p, x: x @ p["w"]
+    for number in (1.0, 2.0):
+        convert.to_stablehlo(f, {"w": jnp.full((3, 3), number)}, symbolic(3), path=tmp_path / "net.stablehlo")
+    close(called(tmp_path, jnp.ones((1, 3))), jnp.full((1, 3), 6.0))
+
+
 def test_a_spec_without_a_file_is_refused(tmp_path):
     net = nn.Dense(2)
     with pytest.raises(pt.FileError, match=r"\['kernel', 'bias'\] have a shape and no values.*weights="):

@@ -262,6 +262,46 @@ def test_the_moving_averages_of_haiku_are_the_statistics_of_their_names():
     assert [(row.targets, row.alternatives) for row in rows] == [(("bn/mean",), ()), (("bn/var",), ())]
 
 
+@pytest.mark.parametrize(("source", "target", "doubt"), [
+    ("encoder.l.weight", "decoder/l/kernel", "opposites"), ("a.q_proj.weight", "a/k_proj/kernel", "opposites"),
+    ("pre_norm.weight", "post_norm/scale", "opposites"), ("target_net.out.weight", "online/out/kernel", "opposites"),
+    ("n.min", "n/max", "opposites"), ("teacher.l.weight", "student/l/kernel", "opposites"),
+    ("h.3.weight", "h/4/kernel", "but for a number"), ("fc1.weight", "fc2/kernel", "but for a number"),
+    ("exp_avg.l.weight", "l/kernel", "no weight"), ("ema.l.weight", "l/kernel", "no weight"),
+    ("q.zero_point", "q/scale", "no weight"), ("n.eps", "n/bias", "no weight"),
+])  # fmt: skip
+def test_names_that_contradict_each_other_are_in_doubt_whatever_the_shape(source, target, doubt):
+    shape = (3, 4) if target.endswith("kernel") else (4,)
+    like = pt.unflatten({target: pt.Param(shape), "other/kernel": pt.Param((5, 7))})
+    suggestion = c.suggest(drawn({source: shape[::-1], "other.weight": (7, 5)}), like)
+    assert [*suggestion.table] == ["'other.weight' -> 'other/kernel', linear"]
+    (row,) = suggestion.ambiguous
+    assert row.targets == (target,)
+    assert doubt in row.doubts[-1]
+
+
+@pytest.mark.parametrize(("source", "target"), [
+    ("layer1.weight", "layers/0/kernel"), ("2.weight", "1/kernel"), ("conv2d_1.weight", "conv/0/kernel"),
+    ("ema.l.weight", "ema/l/kernel"), ("encoder.decoder.weight", "decoder/kernel"), ("query.out.weight", "o/kernel"),
+])  # fmt: skip
+def test_names_that_do_not_contradict_each_other_are_certain_by_the_shape(source, target):
+    assert c.suggest(drawn({source: (4, 3)}), pt.unflatten({target: pt.Param((3, 4))})).ambiguous == ()
+
+
+def test_the_short_names_of_embeddings_say_that_they_are_embeddings():
+    source = drawn({"wte.weight": (10, 4), "lm_head.weight": (10, 4)})
+    assert [*c.suggest(source, {"embed": {"table": pt.Param((10, 4))}}).table] == ["'wte.weight' -> 'embed/table'"]
+
+
+def test_layers_of_one_name_are_not_shifted():
+    source = drawn({f"h.{at}.weight": (4, 3) for at in range(3)})
+    shifted = {"h": {str(at): {"kernel": pt.Param((3, 4))} for at in (1, 2, 3)}}
+    (row,) = c.suggest(source, shifted).ambiguous
+    assert row.entry[0] == "h.{0..2}.weight"
+    renamed = {"blocks": shifted["h"]}
+    assert [*c.suggest(source, renamed).table] == ["'h.{0..2}.weight' -> 'blocks/{1..3}/kernel', linear"]
+
+
 @pytest.mark.parametrize("is_new", [False, True])
 def test_weight_norm_of_pytorch_is_a_row_of_magnitude_and_direction(is_new):
     torch = pytest.importorskip("torch")

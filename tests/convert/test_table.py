@@ -446,6 +446,19 @@ def test_a_number_that_a_stack_does_not_hold_is_found_in_its_layer():
         Table({"l.*.w": "l/*/w"}).apply(source, like, cast=True)
 
 
+def test_axes_in_another_order_are_a_hint_of_an_operation(tmp_path):
+    like = {"a": {"kernel": pt.Param((3, 4))}}
+    hint = "'a/kernel' has its axes in another order: a row of ptree.convert.Table puts them right, such as with"
+    with pytest.raises(pt.StructureError, match=re.escape(f"{hint} ptree.convert.linear,")):
+        Table({"a.weight": "a/kernel"}).apply({"a.weight": numbers(4, 3)}, like)
+    c.write(tmp_path / "m.pt", {"a.weight": numbers(4, 3)})
+    with pytest.raises(pt.StructureError, match=re.escape(f"{hint} ptree.convert.linear,")):
+        pt.load(tmp_path / "m.pt", like, rename={"a.weight": "a/kernel"})
+    with pytest.raises(pt.StructureError) as raised:
+        Table({"a.weight": "a/kernel"}).apply({"a.weight": numbers(4, 5)}, like)
+    assert "another order" not in str(raised.value)
+
+
 def test_casts_are_said():
     table = Table({"w": "w"})
     like = {"w": pt.Param((3,), "bfloat16")}
@@ -465,6 +478,9 @@ def test_casts_are_said():
             {"a": ("b", "c")},
             "as_is changes one array, and the row has 1 name on the left and 2 on the right: say one that splits",
         ),
+        ({"a": ("b", "linear")}, "'linear' is a name here, and the operation is ptree.convert.linear, without quotes"),
+        ({"a": ("b", "weight_norm")}, "the operation is ptree.convert.weight_norm, without quotes"),
+        ({"a": ("b", "axes")}, "say one that splits or joins them, such as split(3)"),
         ({"a": ("b", c.split(3))}, "split(3) takes 1 name on the left and 3 on the right, and the row has 1"),
         ({"a": (c.linear, "b")}, "expected patterns, then at most one operation"),
         ({"a": 3}, "expected patterns, then at most one operation"),
@@ -491,6 +507,32 @@ def test_wildcards_that_have_something_in_common_stay():
         {"{a{b,c},d}.w": "{a{b,c},d}/w"},
     ):
         assert len(Table(rows)) == 1
+
+
+def test_an_operation_in_quotes_is_found():
+    with pytest.raises(pt.PatternError, match=re.escape("the operation is ptree.convert.heads(4), without quotes")):
+        Table({"a": ("b", "heads(4)")})
+
+
+def test_a_matrix_that_is_transposed_in_like_is_told_the_operation():
+    table, like = Table({"fc.weight": "fc/kernel"}), {"fc": {"kernel": pt.Param((3, 4))}}
+    with pytest.raises(pt.StructureError, match="such as with ptree.convert.linear"):
+        table.apply({"fc.weight": numbers(4, 3)}, like)
+    with pytest.raises(pt.StructureError) as caught:
+        table.apply({"fc.weight": numbers(4, 5)}, like)
+    assert "linear" not in str(caught.value)
+
+
+def test_a_table_of_which_nothing_matches_says_what_its_rows_are_for():
+    table = Table({"c.kernel": "c/kernel", "d.kernel": "d/kernel"})
+    with pytest.raises(pt.StructureError, match=r"they are for \['c.kernel', 'd.kernel'\]. .* names= says what layers"):
+        table.apply({"seq.c.kernel": numbers(2), "seq.d.kernel": numbers(2)})
+
+
+def test_one_name_with_dots_gives_all_of_the_target_dots():
+    table = Table({"a": "m.x", "b": "n/y"})
+    assert [*table.apply({"a": numbers(1), "b": numbers(1)})] == ["m.x", "n.y"]
+    assert [*table.inverse.apply(table.apply({"a": numbers(1), "b": numbers(1)}))] == ["a", "b"]
 
 
 def test_all_rows_that_make_no_sense_are_listed():

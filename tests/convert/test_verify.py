@@ -447,6 +447,9 @@ def test_integers_are_exact_also_of_64_bits():
     found = verify(lambda x: big, lambda x: big + np.array([0, 1]), 0)
     assert found.rows[0].differing == 1
     assert found.rows[0].at == (1,)
+    assert found.rows[0].absolute == 1
+    assert found.rows[0].hints == ()
+    assert not verify(lambda x: big, lambda x: big + np.array([0, 1]), 0, tolerance=0.5).ok
     assert verify(lambda x: big.astype(np.int32), lambda x: big.astype(np.int32).astype(np.int64), 0).ok
     assert not verify(lambda x: np.array([True]), lambda x: np.array([False]), 0).ok
     found = verify(lambda x: np.array([1, 2]), lambda x: np.array([1.0, 2.0]), 0)
@@ -457,6 +460,9 @@ def test_complex_numbers_and_small_dtypes_are_compared():
     values = (floats(6) + 1j * floats(6)).astype(np.complex64)
     assert verify(lambda x: values, lambda x: jnp.asarray(values), 0).ok
     assert "the source times" in hint(values, values * np.complex64(1j))
+    assert verify(lambda x: values, lambda x: values * np.complex64(1 + 1e-6), 0).ok
+    assert verify(np.fft.fft, jnp.fft.fft, floats(8, 6)).ok
+    assert not verify(np.fft.fft, lambda x: jnp.fft.fft(x) * 1.001, floats(8, 6)).ok
     for dtype in ("bfloat16", "float8_e4m3fn", "float16", "int4"):
         small = np.array([1, 2, 3], getattr(ml_dtypes, dtype, dtype))
         assert verify(lambda x, small=small: small, lambda x, small=small: jnp.asarray(small), 0).ok, dtype
@@ -692,8 +698,9 @@ def test_numbers_that_differ_beside_a_large_one_are_counted():
     found = verify(lambda x: source, lambda x: ours, 0)
     assert found.ok
     assert found.rows[0].unseen == 1
-    assert "! 'output': 1 of 3 differs by more than a tenth of the median, within the tolerance of 30.5" in found.text(
-        200
+    assert (
+        "! 'output': 1 of 3 differs by more than a tenth of the usual size there, within the tolerance"
+        in found.text(200)
     )
     assert not verify(lambda x: source, lambda x: ours, 0, tolerance=0.1).ok
     quiet = verify(lambda x: source, lambda x: ours, 0, tolerance=10)  # the user says that it is enough
@@ -703,6 +710,46 @@ def test_numbers_that_differ_beside_a_large_one_are_counted():
     assert not verify(lambda x: noise, lambda x: noise + np.float32(1e-6), 0).rows[0].unseen
     for dtype in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn):
         assert not verify(lambda x: noise, lambda x, dtype=dtype: noise.astype(dtype), 0).rows[0].unseen
+
+
+def beside(large, small):
+    return np.concatenate([large, small], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
+def test_small_numbers_that_differ_beside_many_large_ones_are_counted(axes):
+    """As probabilities beside the coordinates of boxes, on channels last and second."""
+    rng = np.random.default_rng(0)
+    boxes, chances = rng.uniform(0, 5120, (100, 20)), rng.uniform(0.2, 0.8, (100, 1))
+    source, ours = beside(boxes, chances).transpose(axes), beside(boxes, chances + 0.1).transpose(axes)
+    found = verify(lambda x: source[None], lambda x: ours[None], 0)
+    assert found.ok
+    assert found.rows[0].unseen == 100
+    large, one = np.full(6, 1e6), np.ones(4)  # without channels
+    assert verify(lambda x: beside(large, one), lambda x: beside(large, 2 * one), 0).rows[0].unseen == 4
+
+
+def test_rounding_is_not_counted_as_small_numbers_that_differ():
+    rng = np.random.default_rng(0)
+    for shape in ((3,), (1, 1000), (8, 6), (64, 64), (2, 3, 16, 16)):
+        x = rng.normal(size=shape)
+        for dtype, error in ((np.float32, 1e-5), (np.float16, 1e-3), (ml_dtypes.bfloat16, 5e-3)):
+            source, ours = x.astype(dtype), (x + error * rng.uniform(-1, 1, shape)).astype(dtype)
+            found = verify(lambda x, y=source: y, lambda x, y=ours: y, 0)
+            assert found.ok
+            assert not found.rows[0].unseen, (shape, dtype)
+    assert not verify(lambda x: np.float32(3), lambda x: np.float32(3.00001), 0).rows[0].unseen
+
+
+@pytest.mark.parametrize("values", [
+    lambda x, y: {"a/b": x, "a": {"b": y}}, lambda x, y: {1: x, "1": y}, lambda x, y: {"output": x, "": y},
+    lambda x, y: (x, {"output": y}), lambda x, y: (x - x, {"a/b": x, "a": {"b": y}}),
+])  # fmt: skip
+def test_values_of_one_name_are_not_verified(values):
+    for pair in ((BASE + 9, BASE), (BASE, BASE + 9)):
+        found = verify(lambda x: values(BASE, BASE), lambda x, pair=pair: values(*pair), 0)
+        assert not found.ok
+        assert "is the name of 2 values, so they cannot be told apart" in found.text(200)
 
 
 def test_the_checklist_is_there_for_differences_and_not_for_calls_that_raise():

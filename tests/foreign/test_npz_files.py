@@ -82,3 +82,14 @@ def test_damaged_files_are_refused_or_have_their_values(save, tmp_path):
     assert refused == count
     refused, count = check_damaged(NpzFile, tmp_path / "b.npz", changed(data, 200), right)
     assert 0 < refused < count
+
+
+@pytest.mark.parametrize("names", [("a.npy", "a.npy"), ("a.npy", "a")])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_arrays_of_one_name_are_refused(names, tmp_path):
+    np.save(tmp_path / "a.npy", np.ones(2))
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        for name in names:
+            archive.write(tmp_path / "a.npy", name)
+    with pytest.raises(FileError, match=r"several arrays have the same name: \['a'\]"):
+        NpzFile(str(tmp_path / "m.npz"))

@@ -30,7 +30,7 @@ class Place:
     parts: Mapping[str, str] = field(default_factory=dict)
     """The parts of the layer for which `names` has a module of its own -> the path of that module."""
     input_shape: Shape | None = None
-    """The shape of its input; None inside layers of your own, where it is not seen."""
+    """The shape of its input; None where the layer is not called itself, but its `apply`."""
     flattened: Shape | None = None
     """The sizes (space..., channels) of the features that it reads flattened, where the framework has the channels first."""
     form: str = ""

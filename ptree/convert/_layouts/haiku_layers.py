@@ -58,7 +58,7 @@ def _without_broadcast_axes(place: Place) -> Operation:
     """From (1, ..., features), with as many axes as the input, to (features)."""
     if place.input_shape is None:
         raise NoEqualError(
-            "its scale has as many axes as the input, which is not seen inside a layer of your own: give the rows in"
+            "its scale has as many axes as the input, which is not seen where its `apply` is called: give the rows in"
             " own={name: (path, reshape(...))}"
         )
     (features,) = place.leaves["mean"]

@@ -63,9 +63,10 @@ def layer_table(
     must be; `layer_table(net, x).inverse.apply(params, like=module.state_dict())` is for `module.load_state_dict`.
 
     Where channels come first, features that are flattened after a convolution, a pool, a `BatchNorm` or a `GroupNorm` lie in
-    another order there, and a `Dense` or a norm that reads them gets `flatten_order`. Elementwise functions, transposes,
-    reshapes, means, slices and concatenations of your own are followed; after other functions, and layers of your own, a layer
-    that reads features is refused until `own` gives its rows. What a layer of your own flattens inside is not seen.
+    another order there, and a `Dense` or a norm that reads them gets `flatten_order`. The order is followed through the whole
+    call `net(params, *inputs)` as JAX traces it: through containers, classes and functions of your own. A layer whose features
+    have an order that is not certain is refused until `own` gives its rows; the message names the step: one that mixes
+    flattened features, or a reshape of a vector to an image.
 
     - "torch": names of `state_dict()`. `lstm:1` in `names` is the second layer of an `nn.LSTM`. Attention is
       `nn.MultiheadAttention`; with modules for its `q`, `k`, `v` and `o` in `names`, these are `nn.Linear`.

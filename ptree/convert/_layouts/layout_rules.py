@@ -1,184 +1,199 @@
-"""The layout of what each layer returns: known layers and functions that can be followed keep an order, all others do not."""
+"""The layout of what one step of a model returns: convolutions, pools and norms as the other framework has them, all else by its axes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Sequence
 
 import jax
+from jax.extend.core import JaxprEqn
 
-from ... import nn
-from ..._tree import PyTree
-from ..._words import quoted
-from ...nn import Layer
-from ...nn._layer import Foreign, Params, layers_in
 from .axis_order import (
+    BATCH,
     CHANNELS,
+    FIXED,
+    PART_IS_FLATTENED,
+    Axes,
     ChannelsFirst,
     ChannelsLast,
+    Constant,
     Layout,
     Unknown,
-    channels_first,
+    axes_of,
+    channels_first_axes,
+    constant,
     doubtful,
-    follows_input,
     has_channels_in_one_axis,
     has_mixed_axes,
+    has_space,
+    is_mixed,
 )
+from .axis_rules import ELEMENTWISE, axes_after, shape_of
 from .framework import Shape
-from .function_axes import axes_after, goes_over_space
 
-CONVOLUTIONS = (nn.Conv, nn.ConvTranspose)
-POOLS = (nn.MaxPool, nn.AvgPool)
-NORMS_OF_CHANNELS = (nn.BatchNorm, nn.GroupNorm)
-NORMS_OF_LAST_AXIS = (nn.LayerNorm, nn.RMSNorm)
-CHANNELS_LAST = (
-    nn.Dense, nn.Embedding, nn.LSTM, nn.GRU, nn.RNN, nn.Bidirectional, nn.MultiHeadAttention,
-)  # fmt: skip
-
-
-def layout_after(path: str, layer: Layer, params: Params, x: PyTree, y: PyTree, before: Layout) -> Layout:
-    """The layout of what a single layer returns."""
-    kind, shape, after = type(layer), shape_of(x), shape_of(y)
-    named = named_layer(path, layer)
-    if kind in CHANNELS_LAST:
-        return ChannelsLast()
-    if shape is None or after is None:
-        return layout_after_unseen(named, before)
-    if kind in CONVOLUTIONS:
-        has_one_batch_axis = len(after) == _rank_with_batch(params)
-        return channels_first(after) if has_one_batch_axis else doubtful(after, f"{named}, has not one axis of batch")
-    if kind is nn.Dropout:
-        return before
-    if kind is nn.Flatten:
-        return _after_flatten(before, after)
-    if kind in POOLS:
-        return _after_channels(named, before, after)
-    if kind in NORMS_OF_CHANNELS:
-        return _after_norm_of_channels(named, layer, before, after)
-    if kind in NORMS_OF_LAST_AXIS:
-        return _after_last_axis(named, layer, before, after)
-    return _after_own(named, layer, before, after)
+POOLS = frozenset(("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum"))
+NORMS_OF_CHANNELS = ("BatchNorm", "GroupNorm")
+NORMS_OF_LAST_AXIS = ("LayerNorm", "RMSNorm")
+_IN_ORDER = ELEMENTWISE | {"reshape", "broadcast_in_dim", "squeeze"}
+"""Steps that leave the features of a parameter in their order."""
+_LIBRARIES = tuple(
+    os.path.dirname(file) + os.sep for file in (jax.__file__, os.path.dirname(os.path.dirname(__file__)))
+)
+"""The folders of JAX and of this package, whose lines are not those of the model."""
 
 
-def _after_flatten(before: Layout, after: Shape) -> Layout:
-    if not isinstance(before, ChannelsFirst):
-        return before
-    batch, *features = before.axes
-    return replace(before, axes=(batch, tuple(axis for axes in features for axis in axes))[: len(after)])
-
-
-def _after_norm_of_channels(named: str, layer: Layer, before: Layout, after: Shape) -> Layout:
-    """The layout after a norm of each channel, or of groups of them, which other frameworks have over channels that come first."""
-    if isinstance(layer, nn.GroupNorm) and layer.groups > 1 and has_mixed_axes(before):
-        return Unknown(f"{named}, has groups of flattened features")
-    if len(after) == 2 or has_mixed_axes(before):
-        return before
-    return _after_channels(named, before, after)
-
-
-def _after_channels(named: str, before: Layout, after: Shape) -> Layout:
-    """The layout after a layer with channels first there."""
-    if isinstance(before, Unknown):
-        return before
-    if has_mixed_axes(before):
-        return Unknown(f"{named}, goes over flattened features")
-    if isinstance(before, ChannelsFirst) and has_channels_in_one_axis(before):
-        return channels_first(after)
-    # after a sequence, which is turned there before and perhaps after it
-    return doubtful(after, f"{named}, reads channels first there, and its input may have them last")
-
-
-def _after_last_axis(named: str, layer: Layer, before: Layout, after: Shape) -> Layout:
-    """The layout after a norm over the last axis, which other frameworks have last too."""
-    if not isinstance(before, ChannelsFirst) or len(after) == 2 or has_mixed_axes(before) or is_over_axes(layer):
-        return before
-    if before.is_input:
-        return ChannelsLast()
-    return doubtful(after, f"{named}, reads channels last there, and its input may have them first")
-
-
-def _after_own(named: str, layer: Layer, before: Layout, after: Shape) -> Layout:
-    """The layout after a layer of your own."""
-    reason = f"{named}, is a layer of your own"
-    is_last = isinstance(before, ChannelsLast) or follows_input(before)
-    if is_last and not isinstance(layer, Foreign) and not _holds_channels_first(layer):
-        return ChannelsLast()
-    if isinstance(before, ChannelsFirst) and len(before.axes) == len(after) > 2 and has_channels_in_one_axis(before):
-        return doubtful(after, reason)
-    return Unknown(reason)
-
-
-def layout_after_function(
-    function: Callable[..., PyTree], inputs: Sequence[PyTree], layouts: Sequence[Layout], y: PyTree, reason: str
-) -> Layout:
-    """The layout of what a function returns, which the other framework has as the same steps on its own axes."""
-    unknown = [layout for layout in layouts if isinstance(layout, Unknown)]
+def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
+    """The layout of each output of a step, which the other framework has as the same step on its own axes."""
+    shapes = [shape_of(variable) for variable in step.invars]
+    data = data_in(inputs, shapes)
+    count = len(step.outvars)
+    if not data:
+        return [*_constants(step, inputs)]
+    unknown = [layout for layout in data if isinstance(layout, Unknown)]
     if unknown:
-        return unknown[0]
-    is_last = all(isinstance(layout, ChannelsLast) or follows_input(layout) for layout in layouts)
-    if is_last and goes_over_space(function, inputs):
-        return Unknown(reason)
-    if all(isinstance(layout, ChannelsLast) for layout in layouts):
-        return ChannelsLast()
-    otherwise = ChannelsLast() if is_last else Unknown(reason)
-    arrays = jax.tree.leaves(inputs)
-    if shape_of(y) is None or len(arrays) != len(layouts):
-        return otherwise
-    known = [_as_channels_first(layout, value, reason) for layout, value in zip(layouts, arrays, strict=True)]
-    if any(isinstance(layout, ChannelsLast) for layout in layouts):
-        known = [_with_one_axis_of_places(layout, value) for layout, value in zip(known, arrays, strict=True)]
-    axes = axes_after(function, inputs, [layout.axes for layout in known])
+        return [unknown[0]] * count
+    written = [layout for layout in data if isinstance(layout, ChannelsLast)]
+    followed = [layout for layout in data if isinstance(layout, ChannelsFirst)]
+    # an input has its channels last if all else has
+    if not followed or (_has_places_last(inputs, shapes) and all(layout.inputs for layout in followed)):
+        return [_last(step, written)] * count
+    axes = axes_after(step, [_axes(layout, shape) for layout, shape in zip(inputs, shapes, strict=True)])
     if axes is None:
-        return otherwise
+        reason = f"`{step.primitive.name}` does not keep an order that can be followed"
+        return [Unknown(reason, line_of(step))] * count
+    doubt = _doubt(step, inputs, shapes)
+    sources = _inputs(followed)
+    return [ChannelsFirst(each, doubt or _doubt_of_part(step, each), sources) for each in axes]
+
+
+def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> Sequence[Layout]:
+    """The layouts of arrays that depend on the model's input; of numbers where there are no arrays."""
+    data = [(layout, shape) for layout, shape in zip(inputs, shapes, strict=True) if not isinstance(layout, Constant)]
+    arrays = [layout for layout, shape in data if shape]
+    return arrays or [layout for layout, _ in data]
+
+
+def _last(step: JaxprEqn, inputs: Sequence[ChannelsLast]) -> ChannelsLast:
+    """The layout of what a step makes of values with their channels last."""
+    writers = frozenset[str]().union(*(layout.writers for layout in inputs))
+    divided = max(layout.divided for layout in inputs)
+    if step.primitive.name != "reshape":
+        return ChannelsLast(writers, divided)
+    before, after = (shape_of(variable)[-1:] for variable in (*step.invars[:1], *step.outvars))
+    if after == (divided,):
+        return ChannelsLast(writers)
+    is_divided = not divided and before > after > (1,) and before[0] % after[0] == 0
+    return ChannelsLast(writers, before[0] if is_divided else divided)
+
+
+def _constants(step: JaxprEqn, inputs: Sequence[Layout]) -> list[Constant]:
+    known = [layout for layout in inputs if isinstance(layout, Constant)]
+    leaves = tuple(dict.fromkeys(leaf for layout in known for leaf in layout.leaves))
+    is_in_order = step.primitive.name in _IN_ORDER and all(layout.is_in_order for layout in known)
+    axes = axes_after(step, [layout.axes for layout in known])
+    if axes is None:
+        axes = [constant(shape_of(output)).axes for output in step.outvars]
+    return [Constant(each, leaves, is_in_order) for each in axes]
+
+
+def _axes(layout: Layout, shape: Shape) -> tuple[Axes, ...]:
+    if isinstance(layout, (ChannelsFirst, Constant)):
+        return layout.axes
+    return channels_first_axes(shape)
+
+
+def _inputs(followed: Sequence[ChannelsFirst]) -> frozenset[int]:
+    """The inputs that the result is a function of; none where it is one of a layer too."""
+    if not all(layout.inputs for layout in followed):
+        return frozenset()
+    return frozenset[int]().union(*(layout.inputs for layout in followed))
+
+
+def _has_places_last(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> bool:
+    """Whether an array has its channels after axes of space in the other framework too."""
+    last = [shape for layout, shape in zip(inputs, shapes, strict=True) if isinstance(layout, ChannelsLast)]
+    return any(has_space(channels_first_axes(shape)) for shape in last)
+
+
+def _doubt(step: JaxprEqn, inputs: Sequence[Layout], shapes: Sequence[Shape]) -> str:
+    """Why the order of the axes is not certain."""
+    followed = [layout for layout in inputs if isinstance(layout, ChannelsFirst)]
     # an input is added to what has its channels first there only if it has them first too
-    deciding = [layout for layout in known if not layout.is_input] or known
-    least_certain = min(deciding, key=lambda layout: layout.is_certain)
-    return replace(least_certain, axes=axes)
+    deciding = [layout for layout in followed if not layout.inputs] or followed
+    for layout in deciding:
+        if layout.doubt:
+            return layout.doubt
+    for layout, shape in zip(inputs, shapes, strict=True):
+        if isinstance(layout, ChannelsLast) and has_space(channels_first_axes(shape)):
+            return (
+                f"{described(step)} takes values with their channels first there, and others with their channels last"
+            )
+    if step.primitive.name == "dot_general" and _is_of_channels(step, inputs) and len(shape_of(step.outvars[0])) > 2:
+        return f"{described(step)} may have its channels first or last there"
+    return ""
 
 
-def _as_channels_first(layout: Layout, value: PyTree, reason: str) -> ChannelsFirst:
-    """The layout by axes; for vectors of features both layouts are the same."""
-    if isinstance(layout, ChannelsFirst):
-        return layout
-    natural = channels_first(shape_of(value) or ())
-    has_space = any(axis.position > CHANNELS for axes in natural.axes for axis in axes)
-    return replace(natural, doubt=reason, is_certain=not has_space)
+def _doubt_of_part(step: JaxprEqn, axes: Sequence[Axes]) -> str:
+    """Why the order of features is not certain that a reshape flattens, beside axes that it leaves."""
+    if step.primitive.name != "reshape" or not any(map(is_mixed, axes)):
+        return ""
+    left = [axis for parts in axes if not is_mixed(parts) for axis in parts]
+    return PART_IS_FLATTENED if any(axis.position != BATCH for axis in left) else ""
 
 
-def _with_one_axis_of_places(layout: ChannelsFirst, value: PyTree) -> ChannelsFirst:
-    """The layout with tokens as one axis, as sequences have them that were never images."""
-    if not has_channels_in_one_axis(layout):
-        return layout
-    return replace(layout, axes=channels_first(shape_of(value) or ()).axes)
+def _is_of_channels(step: JaxprEqn, inputs: Sequence[Layout]) -> bool:
+    """Whether a product sums over channels."""
+    summed, _ = step.params["dimension_numbers"]
+    axes = [
+        layout.axes[at]
+        for layout, along in zip(inputs, summed, strict=True)
+        if isinstance(layout, ChannelsFirst)
+        for at in along
+    ]
+    return any(axis.position == CHANNELS for parts in axes for axis in parts)
 
 
-def layout_after_unseen(reason: str, before: Layout) -> Layout:
-    return before if isinstance(before, ChannelsLast) else Unknown(reason)
+def after_convolution(step: JaxprEqn) -> Layout:
+    """The layout of what a convolution returns."""
+    shape = shape_of(step.outvars[0])
+    order = step.params["dimension_numbers"].out_spec
+    natural = channels_first_axes((shape[order[0]], *(shape[at] for at in order[2:]), shape[order[1]]))
+    axes = [axes_of(FIXED, size) for size in shape]
+    for at, parts in zip((order[0], *order[2:], order[1]), natural, strict=True):
+        axes[at] = parts
+    return ChannelsFirst(tuple(axes))
 
 
-def is_over_axes(layer: Layer) -> bool:
-    """Whether a norm is over other axes than the last one alone."""
-    if not isinstance(layer, (nn.LayerNorm, nn.RMSNorm)):
-        return False
-    return layer.axis not in (-1, (-1,)) or layer.feature_axes not in (None, -1, (-1,))
+def after_channels(name: str, before: Layout, after: Layout, shape: Shape) -> Layout:
+    """The layout after a pool or a norm of channels, which has its channels first there."""
+    if isinstance(before, ChannelsFirst) and isinstance(after, ChannelsFirst) and has_channels_in_one_axis(before):
+        return ChannelsFirst(after.axes)
+    if not isinstance(before, ChannelsLast) or len(shape) < 3:
+        return after
+    # after a sequence, which is turned there before and perhaps after it
+    return doubtful(shape, f"{name}, reads channels first there, and its input may have them last")
 
 
-def _rank_with_batch(params: Params) -> int:
-    """How many axes the input of a convolution has, with one of batch."""
-    return len(params["kernel"].shape)
+def after_last_axis(name: str, before: Layout, after: Layout, shape: Shape) -> Layout:
+    """The layout after a norm over the last axis, which other frameworks have last too."""
+    if not isinstance(before, ChannelsFirst) or len(shape) < 3 or has_mixed_axes(before):
+        return after
+    if before.inputs:
+        return ChannelsLast()
+    return doubtful(shape, f"{name}, reads channels last there, and its input may have them first")
 
 
-def _holds_channels_first(layer: Layer) -> bool:
-    """Whether a layer inside has its channels first in the other framework."""
-    inside = [part for _, part in layers_in(layer)]
-    kinds = (*CONVOLUTIONS, *POOLS, *NORMS_OF_CHANNELS, Foreign)
-    return any(isinstance(part, kinds) or _holds_channels_first(part) for part in inside)
+def described(step: JaxprEqn) -> str:
+    """A step for a message, with the line of the model's code that makes it."""
+    line = line_of(step)
+    return f"`{step.primitive.name}` at {line}" if line else f"`{step.primitive.name}`"
 
 
-def named_layer(path: str, layer: Layer) -> str:
-    return f"{quoted(path)}, {layer if isinstance(layer, nn.Lambda) else type(layer).__name__}"
-
-
-def shape_of(x: PyTree) -> Shape | None:
-    shape = getattr(x, "shape", None)
-    return shape if isinstance(shape, tuple) else None
+def line_of(step: JaxprEqn) -> str:
+    """The line of the model's code that makes a step; empty where only JAX's or this package's functions are seen."""
+    traceback = step.source_info.traceback
+    frames = [] if traceback is None else traceback.frames
+    for frame in frames:
+        if not frame.file_name.startswith(_LIBRARIES):
+            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
+    return ""

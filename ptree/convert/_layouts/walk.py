@@ -10,13 +10,14 @@ from ..._edit import get, paths
 from ..._paths import STACKED, escape, join
 from ..._tree import Tree, aliases
 from ..._words import quoted
-from ...nn import Dense, Layer, Repeat
+from ...nn import BatchNorm, Dense, GroupNorm, Layer, LayerNorm, Repeat, RMSNorm
 from ...nn._layer import layers_in
 from .._table.names import NamePattern
 from .._table.row import Row
 from .data_flow import DataFlow
 from .framework import PARAMETERS, Framework, LayerRow, NoEqualError, Place, Shape, quoted_names
 from .layer_forms import LayerForms
+from .model_layers import of_repetition
 from .module_names import ModuleNames
 from .repeated_rows import folded
 
@@ -26,6 +27,8 @@ class _Leaf:
     """A leaf of the model: its shape in a single layer, and whether it is a further name of another leaf."""
 
     shape: Shape
+    first: str
+    """The path of the leaf in the model's arrays: of a further name the path of the first."""
     is_alias: bool
 
 
@@ -58,8 +61,11 @@ class Walk:
 
     def rows(self, net: Layer, spec: Tree) -> Iterator[Row | str]:
         """A row for each array of the framework; or a sentence why there is none."""
-        tied = {*aliases(spec)}
-        leaves = {path: _Leaf(tuple(get(spec, path).shape), path in tied) for path in paths(spec, aliases=True)}
+        tied = aliases(spec)
+        leaves: dict[str, _Leaf] = {}
+        for path in paths(spec, aliases=True):
+            first = tied[path].source if path in tied else path
+            leaves[path] = _Leaf(tuple(get(spec, path).shape), first, path in tied)
         return self._rows_of(_LayerNode(net, "", leaves, self.names.root))
 
     def _rows_of(self, node: _LayerNode) -> Iterator[Row | str]:
@@ -99,7 +105,7 @@ class Walk:
         shapes = {path: leaf.shape for path, leaf in node.leaves.items()}
         place = Place(
             node.layer, shapes, node.module, self._named_parts(node),
-            self.flow.input_shapes.get(node.path), self._flattened(node.path), form,
+            self.flow.input_shapes.get(node.path), self._flattened(node), form,
         )  # fmt: skip
         return rule(place)
 
@@ -112,16 +118,26 @@ class Walk:
                 named[part] = module
         return named
 
-    def _flattened(self, path: str) -> Shape | None:
-        return self.flow.order.sizes_at(path) if self.framework.has_channels_first else None
+    def _flattened(self, node: _LayerNode) -> Shape | None:
+        """The sizes of the features that the layer reads flattened, where their order is another one."""
+        if not self.framework.has_channels_first:
+            return None
+        sizes = [self.flow.order.sizes_at(leaf.first) for leaf in node.leaves.values()]
+        return next((each for each in sizes if each is not None), None)
 
     def _refusal(self, node: _LayerNode) -> str | None:
         """Why the rows of a layer are not known, where `own` does not give those that depend on the order of features."""
-        if not self.framework.has_channels_first:
+        if not self.framework.has_channels_first or self.framework.rule_of(node.layer) is None:
             return None
-        if isinstance(node.layer, Dense) and self._is_covered(join(node.path, "kernel")):
-            return None
-        return self.flow.order.refusal_at(node.path)
+        uncovered = [leaf for path, leaf in node.leaves.items() if not self._is_covered(join(node.path, path))]
+        for leaf in uncovered:
+            reason = self.flow.untraced or self.flow.order.refusal_at(leaf.first)
+            if reason:
+                return reason
+        is_flattened = any(self.flow.order.sizes_at(leaf.first) is not None for leaf in uncovered)
+        if is_flattened and not _has_rows_in_order(node.layer):
+            return "it reads features that are flattened in another order there"
+        return None
 
     def _written(self, node: _LayerNode, row: LayerRow) -> Iterator[Row | str]:
         """The row with whole names and paths, unless other rows give what it gives."""
@@ -174,9 +190,10 @@ class Walk:
         if repeat.shared:
             yield _Inside(replace(node, layer=part, leaves=rest), {*rest})
             return
-        stacked = {path: replace(leaf, shape=leaf.shape[1:]) for path, leaf in _below(rest, STACKED).items()}
-        for number in map(str, range(repeat.n)):
-            leaves = stacked or _below(rest, number)
+        stacked = _below(rest, STACKED)
+        for at in range(repeat.n):
+            number = str(at)
+            leaves = {path: _of_layer(leaf, at) for path, leaf in stacked.items()} or _below(rest, number)
             inside = _LayerNode(part, join(node.path, number), leaves, self._module(node, number))
             yield _Inside(inside, _with_prefix(leaves, STACKED if stacked else number))
 
@@ -191,6 +208,20 @@ class _Inside:
 
     node: _LayerNode
     paths: set[str]
+
+
+def _of_layer(leaf: _Leaf, number: int) -> _Leaf:
+    """A leaf of one layer of a stack."""
+    return replace(leaf, shape=leaf.shape[1:], first=of_repetition(leaf.first, number))
+
+
+def _has_rows_in_order(layer: Layer) -> bool:
+    """Whether the layer's arrays can be put into another order of the features that it reads."""
+    if isinstance(layer, Dense):
+        return not isinstance(layer.axis, tuple) or len(layer.axis) == 1
+    if not isinstance(layer, (LayerNorm, RMSNorm)):
+        return isinstance(layer, (BatchNorm, GroupNorm))
+    return layer.axis in (-1, (-1,)) and layer.feature_axes in (None, -1, (-1,))
 
 
 def _below(leaves: _Leaves, name: str) -> dict[str, _Leaf]:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from ..._stored.drafts import draft, sweep
+from ..._stored.locations import refuse_other_kinds
 from ..._stored.operating_system import write_all
 from ..._tree import Leaf
 from .graph import Body, Graph, Node, Typed
-from .stored_weights import External
+from .stored_weights import External, data_path
 from .values import is_static
 
 LARGEST_MESSAGE = 2**31 - 2**20
@@ -67,7 +68,8 @@ def write_model(onnx: Any, model: Model, path: str) -> None:
     layout = _layout(all_weights)
     message = _message(onnx, model)
     place = Path(path)
-    data_place = place.with_name(place.name + ".data")
+    refuse_other_kinds(place)
+    data_place = Path(data_path(path))
     for old in (place, data_place):
         sweep(old)
     with ExitStack() as opened:

@@ -67,15 +67,23 @@ def _angle(t: Translation, equation: Equation, inputs: list[Value]) -> list[Valu
     graph, (y, x) = t.graph, map(t.graph.tensor, inputs)
     dtype, result = inputs[0].dtype, equation.outputs[0]
     zero, pi = graph.number(0, dtype), graph.number(np.pi, dtype)
-    angle = graph.add("Atan", graph.add("Div", y, x))
-    turned = graph.add("Add", angle, _signed(graph, y, pi, zero))
-    angle = graph.add("Where", graph.add("Less", x, zero), turned, angle)
-    upright = _signed(graph, y, graph.number(np.pi / 2, dtype), zero)
-    on_axis = graph.add("Where", graph.add("Equal", y, zero), zero, upright)
-    angle = graph.add("Where", graph.add("Equal", x, zero), on_axis, angle)
+    signs = graph.add("Mul", graph.add("Sign", y), graph.add("Sign", x))
+    is_corner = graph.add("And", _is_infinite(graph, y, dtype), _is_infinite(graph, x, dtype))
+    ratio = graph.add("Where", is_corner, signs, graph.add("Div", y, x))
+    is_origin = graph.add("And", graph.add("Equal", y, zero), graph.add("Equal", x, zero))
+    angle = graph.add("Atan", graph.add("Where", is_origin, zero, ratio))
+    half_turn = graph.add("Where", _is_negative(graph, y, zero, dtype), graph.add("Neg", pi), pi)
+    is_left = _is_negative(graph, x, zero, dtype)
+    angle = graph.add("Where", is_left, graph.add("Add", angle, half_turn), angle)
     shape = broadcast_shape([value.tensor_shape for value in inputs])
     return [graph.value(angle, result, shape)]
 
 
-def _signed(graph: Graph, y: str, size: str, zero: str) -> str:
-    return graph.add("Where", graph.add("Less", y, zero), graph.add("Neg", size), size)
+def _is_negative(graph: Graph, x: str, zero: str, dtype: np.dtype) -> str:
+    """Whether the sign of a number is set, also that of -0, whose reciprocal is -inf."""
+    reciprocal = graph.add("Div", graph.number(1, dtype), x)
+    return graph.add("Less", graph.add("Where", graph.add("Equal", x, zero), reciprocal, x), zero)
+
+
+def _is_infinite(graph: Graph, x: str, dtype: np.dtype) -> str:
+    return graph.add("Equal", graph.add("Abs", x), graph.number(np.inf, dtype))  # IsInf has no float16 before opset 20

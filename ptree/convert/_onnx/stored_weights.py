@@ -10,6 +10,7 @@ import numpy as np
 
 from ..._errors import FileError
 from ..._stored.checksums import digest
+from ..._stored.locations import refuse_same_file
 from ..._stored.safetensors import SafetensorsFile
 from ..._stored.stored import Stored, open_stored
 from ..._stored.stored_leaf import StoredLeaf
@@ -60,21 +61,34 @@ class _Place:
         return self.file.read(self.start, self.count).view(self.leaf.dtype).reshape(self.shape)
 
 
+def data_path(path: str) -> str:
+    """The file beside an ONNX file that has weights too large for one file."""
+    return path + ".data"
+
+
 def find_stored(
     weights: str, parameters: Sequence[Parameter], onnx_path: str
 ) -> tuple[dict[str, External], dict[str, str]]:
     """Where parameters are in a safetensors file or its shards; and why others are not read from there.
 
     Raises:
-        FileError: a file in another folder, parameters with other numbers than in the file, or parameters without numbers
+        FileError: the ONNX file itself, a file in another folder, parameters with other numbers than in the file, or parameters without numbers
             that are not in it.
     """
     stored = open_stored(weights, verify=True, mmap=True)
     try:
+        _refuse_to_write_over(stored, onnx_path)
         found = _find(stored, parameters, onnx_path)
     finally:
         stored.close()
     return found.external, found.notes
+
+
+def _refuse_to_write_over(stored: Stored, onnx_path: str) -> None:
+    """Refuse an ONNX file, and the file beside it of a large one, that would replace a file of weights."""
+    for read in (stored.path, *(shard.path for shard in stored.shards)):
+        refuse_same_file(onnx_path, read)
+        refuse_same_file(data_path(onnx_path), read)
 
 
 def _find(stored: Stored, parameters: Sequence[Parameter], onnx_path: str) -> _Found:

@@ -16,6 +16,7 @@ from ..._errors import FileError
 from ..._stored.locations import checked_path
 from ..._tree import PyTree, aliases
 from ..._words import in_bytes, lines, quoted, short_dtype
+from ...files._cast import lost_value
 from . import (  # noqa: F401  registers the rules
     calls,
     casts,
@@ -100,8 +101,10 @@ def to_onnx(
     The dtype of an input is the one given here: tokenizers mostly give int64, which JAX without x64 cannot make, so
     give a `jax.ShapeDtypeStruct` of int64. In bfloat16, and with convolutions or erf in float64, the file is valid, but ONNX
     Runtime's CPU cannot run it. NaN is handled as in JAX, but for maxima and minima of windows (pooling) and of numbers
-    that are scattered to one place: there ONNX Runtime may leave NaN out. Floats become integers as in JAX: the nearest one
-    for a number out of range, 0 for NaN.
+    that are scattered to one place: there ONNX Runtime may leave NaN out, and gives the lowest number where all are -inf.
+    Floats become integers as in JAX: the nearest one for a number out of range, 0 for NaN. Sums, products and powers of
+    integers that overflow wrap in JAX, and in ONNX Runtime they may be the nearest integer there is. Sizes of inputs that
+    share a symbol are not compared: ONNX Runtime broadcasts a size of 1, where JAX refuses it.
 
     Args:
         params: a Tree or any other pytree; leaves that are no arrays are constants of the function.
@@ -119,8 +122,8 @@ def to_onnx(
         The inputs and outputs, and where the weights are.
 
     Raises:
-        FileError: operations that have no ONNX form, each with the line it comes from; weights that do not fit, or names
-            that are used twice. Nothing is written then.
+        FileError: operations that have no ONNX form, each with the line it comes from; weights that do not fit, or that
+            32 bits do not hold where JAX computes in them; names that are used twice. Nothing is written then.
         ImportError: the package onnx is not installed.
     """
     onnx = _package()
@@ -229,13 +232,22 @@ def _line(problem: Problem) -> str:
 
 
 def _check_dtypes(path: str, traced: Traced) -> None:
-    """Refuse parameters of less than a byte, which ONNX packs and NumPy does not."""
+    """Refuse parameters of less than a byte, which ONNX packs and NumPy does not, and numbers that 32 bits do not hold."""
     problems: list[str] = []
     for parameter in traced.parameters:
         if parameter.dtype.name in _PACKED:
-            problems.append(f"{quoted(parameter.name)} is of {parameter.dtype.name}; cast it")
+            problems.append(
+                f"{quoted(parameter.name)} is of {parameter.dtype.name}, and ONNX packs numbers of less than a byte; cast it"
+            )
+        elif parameter.has_numbers and parameter.leaf.dtype != parameter.dtype:
+            lost = lost_value(parameter.leaf, parameter.dtype)
+            if lost:
+                problems.append(
+                    f"{quoted(parameter.name)} has {lost}, which {parameter.dtype} does not hold; set jax_enable_x64 to write it"
+                    f" in {parameter.leaf.dtype}"
+                )
     if problems:
-        raise FileError(f"cannot write {path!r}: ONNX packs numbers of less than a byte\n{lines(problems)}")
+        raise FileError(f"cannot write {path!r}\n{lines(problems)}")
 
 
 def _external(traced: Traced, weights: str | os.PathLike[str], path: str) -> tuple[dict[str, External], dict[str, str]]:

@@ -12,8 +12,16 @@ from .operation import EachArray, MisfitError, Operation, axis_of, require_axes
 from .options import require_count, require_sizes
 
 
+class LayoutOfKernel(EachArray):
+    """Base class of the operations that say how the axes of a kernel lie."""
+
+    @property
+    def says_layout(self) -> bool:
+        return True
+
+
 @dataclass(frozen=True, repr=False)
-class Linear(EachArray):
+class Linear(LayoutOfKernel):
     """A matrix the other way round: `(out, in)` of PyTorch, Equinox and Gluon <-> `(in, out)`. Axes before the last two stay."""
 
     def change(self, array: np.ndarray) -> np.ndarray:
@@ -26,7 +34,7 @@ class Linear(EachArray):
 
 
 @dataclass(frozen=True, repr=False)
-class Conv(EachArray):
+class Conv(LayoutOfKernel):
     """The kernel of a convolution: `(out, in, *window)` -> `(*window, in, out)`."""
 
     def change(self, array: np.ndarray) -> np.ndarray:
@@ -39,7 +47,7 @@ class Conv(EachArray):
 
 
 @dataclass(frozen=True, repr=False)
-class ConvBack(EachArray):
+class ConvBack(LayoutOfKernel):
     """The inverse of `conv`: `(*window, in, out)` -> `(out, in, *window)`."""
 
     def change(self, array: np.ndarray) -> np.ndarray:
@@ -52,7 +60,7 @@ class ConvBack(EachArray):
 
 
 @dataclass(frozen=True, repr=False)
-class ConvTranspose(EachArray):
+class ConvTranspose(LayoutOfKernel):
     """The kernel of a transposed convolution: `(in, out / groups, *window)` -> `(*window, in / groups, out)`.
 
     PyTorch numbers the groups along the first axis, ptree along the last one.
@@ -78,7 +86,7 @@ class ConvTranspose(EachArray):
 
 
 @dataclass(frozen=True, repr=False)
-class ConvTransposeBack(EachArray):
+class ConvTransposeBack(LayoutOfKernel):
     """The inverse of `conv_transpose`: `(*window, in / groups, out)` -> `(in, out / groups, *window)`."""
 
     groups: int = 1
@@ -105,7 +113,7 @@ def _require_divisor(size: int, groups: int, shape: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class Permute(EachArray):
+class Permute(LayoutOfKernel):
     """The axes in another order, as `numpy.transpose` takes it: `permute((2, 3, 1, 0))`."""
 
     order: tuple[int, ...]
@@ -125,7 +133,7 @@ class Permute(EachArray):
 
 
 @dataclass(frozen=True, repr=False)
-class Swap(EachArray):
+class Swap(LayoutOfKernel):
     """Two axes in each other's place: `swap(-1, -2)`."""
 
     first: int
@@ -261,7 +269,7 @@ def _whole_sizes(size: int, sizes: tuple[int, ...], shape: tuple[int, ...]) -> t
 
 
 @dataclass(frozen=True, repr=False)
-class Depthwise(EachArray):
+class Depthwise(LayoutOfKernel):
     """The depthwise kernel of Keras: `(*window, in, multiplier)` -> `(*window, 1, in * multiplier)`."""
 
     multiplier: int = 1
@@ -283,7 +291,7 @@ class Depthwise(EachArray):
 
 
 @dataclass(frozen=True, repr=False)
-class DepthwiseBack(EachArray):
+class DepthwiseBack(LayoutOfKernel):
     """The inverse of `depthwise`: `(*window, 1, in * multiplier)` -> `(*window, in, multiplier)`."""
 
     multiplier: int = 1

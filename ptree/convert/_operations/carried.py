@@ -21,6 +21,10 @@ class Carry(Operation):
         return []
 
     @property
+    def is_carried(self) -> bool:
+        return True
+
+    @property
     def inverse(self) -> Operation:
         return WriteBack()
 
@@ -35,6 +39,10 @@ class WriteBack(Operation):
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return []
+
+    @property
+    def is_written_back(self) -> bool:
+        return True
 
     @property
     def inverse(self) -> Operation:

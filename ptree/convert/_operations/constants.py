@@ -58,7 +58,7 @@ class Add(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Fill(Operation):
-    """Leaves an array out, and writes one of this constant on the way back: PyTorch's `num_batches_tracked`."""
+    """Drops an array; the way back writes this constant, of shape `shape`, whatever was there: PyTorch's `num_batches_tracked`."""
 
     constant: float = 0
     dtype: str = "float32"

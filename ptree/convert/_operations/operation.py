@@ -81,6 +81,21 @@ class Operation(ABC):
         return False
 
     @property
+    def says_layout(self) -> bool:
+        """Whether it says how a kernel lies in the source, so that a square one is not taken as it is by mistake."""
+        return False
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether it keeps an array to be written back; `is_written_back` is the same of its inverse."""
+        return False
+
+    @property
+    def is_written_back(self) -> bool:
+        """Whether it writes an array that was kept."""
+        return False
+
+    @property
     def arity(self) -> tuple[int, int] | None:
         """How many arrays it takes and how many it gives; None if it is applied to each array by itself."""
         return None
@@ -91,7 +106,7 @@ class Operation(ABC):
         # an `as_is` that is written stays: it says of a square kernel that it is not transposed
         if isinstance(self, AsIs) == isinstance(after, AsIs):
             return chain(self, after)
-        return Chain((*_steps(self), *_steps(after)))
+        return Chain((*steps_of(self), *steps_of(after)))
 
     def __repr__(self) -> str:
         """The operation as it is written: `linear`, `split(3)`, `split(3, axis=1)`."""
@@ -129,6 +144,10 @@ class AsIs(EachArray):
         return array
 
     @property
+    def says_layout(self) -> bool:
+        return True
+
+    @property
     def inverse(self) -> Operation:
         return self
 
@@ -138,6 +157,11 @@ class Chain(Operation):
     """Operations one after the other: `linear >> heads(12)`."""
 
     steps: tuple[Operation, ...]
+
+    def check_options(self) -> None:
+        alone = [step for step in self.steps if step.arity is not None and 0 in step.arity]
+        if alone:
+            raise PatternError(f"{self!r}: {alone[0]!r} takes or gives no array, so it stands alone in its row")
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         changed = [*arrays]
@@ -160,6 +184,10 @@ class Chain(Operation):
         return any(step.is_one_way for step in self.steps)
 
     @property
+    def says_layout(self) -> bool:
+        return any(step.says_layout for step in self.steps)
+
+    @property
     def arity(self) -> tuple[int, int] | None:
         counts = [step.arity for step in self.steps]
         counted = [arity for arity in counts if arity is not None]
@@ -171,7 +199,8 @@ class Chain(Operation):
         return " >> ".join(map(repr, self.steps))
 
 
-def _steps(operation: Operation) -> tuple[Operation, ...]:
+def steps_of(operation: Operation) -> tuple[Operation, ...]:
+    """The operations of a chain; any other operation alone."""
     return operation.steps if isinstance(operation, Chain) else (operation,)
 
 

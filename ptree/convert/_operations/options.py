@@ -102,7 +102,9 @@ def require_held(operation: str, constant: float, dtype: np.dtype) -> None:
 def _is_held(constant: float, dtype: np.dtype) -> bool:
     if jnp.issubdtype(dtype, jnp.integer):
         limits = ml_dtypes.iinfo(dtype)
-        return constant in range(int(limits.min), int(limits.max) + 1)
+        if isinstance(constant, float) and not constant.is_integer():
+            return False
+        return int(limits.min) <= constant <= int(limits.max)
     if dtype == np.bool_:
         return constant in (0, 1)
     real = dtype if jnp.issubdtype(dtype, jnp.floating) else np.dtype(np.float64)

@@ -46,6 +46,10 @@ class Split(Operation):
         return (size // self.parts,) * self.parts
 
     @property
+    def says_layout(self) -> bool:
+        return self.axis in (1, -1)  # a fused matrix is split along its features
+
+    @property
     def inverse(self) -> Operation:
         return Concatenate(self.parts, self.axis)
 
@@ -90,6 +94,10 @@ class Concatenate(Operation):
         if not is_even and sizes != self.parts:
             raise MisfitError(f"concatenate({self.parts}) does not fit arrays of the shapes {shapes}")
         return [Described((*first.shape[:axis], sum(sizes), *first.shape[axis + 1 :]), first.dtype)]
+
+    @property
+    def says_layout(self) -> bool:
+        return self.axis in (1, -1)  # a fused matrix is split along its features
 
     @property
     def inverse(self) -> Operation:

@@ -43,3 +43,10 @@ first = copies.First
 shared_bias = biases.SharedBias
 zero_part = biases.ZeroPart
 weight_norm = weight_norm.WeightNorm
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is the name of an operation."""
+    operation = globals().get(text)
+    is_class = isinstance(operation, type) and issubclass(operation, Operation)
+    return operation is heads or (text.islower() and (is_class or isinstance(operation, Operation)))

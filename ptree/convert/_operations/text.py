@@ -9,13 +9,15 @@ from inspect import signature
 
 from ..._errors import PatternError
 from ..._words import quoted, suggestion
+from .axes import LayoutOfKernel
 from .operation import Chain, EachArray, Operation, public_name
 from .public import heads
 
 
 def _named_classes() -> dict[str, type[Operation]]:
     """Name -> class, of all operations; also of inverses that the contents page does not list, such as `conv_back`."""
-    classes = {*Operation.__subclasses__(), *EachArray.__subclasses__()} - {EachArray, Chain}
+    bases = {EachArray, LayoutOfKernel}
+    classes = {*Operation.__subclasses__()}.union(*(base.__subclasses__() for base in bases)) - {*bases, Chain}
     return {public_name(operation): operation for operation in classes}
 
 

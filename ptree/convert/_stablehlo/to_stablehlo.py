@@ -55,7 +55,8 @@ class StableHlo:
     def __repr__(self) -> str:
         platforms = ", ".join(self.platforms)
         name, weights = os.path.basename(self.path), os.path.basename(self.weights)
-        return f"<StableHLO {name!r}, {in_bytes(self.size)}, for {platforms}; {len(self.arrays)} arrays in {weights!r}>"
+        count = f"{len(self.arrays)} array{'s' * (len(self.arrays) != 1)}"
+        return f"<StableHLO {name!r}, {in_bytes(self.size)}, for {platforms}; {count} in {weights!r}>"
 
 
 def to_stablehlo(
@@ -95,14 +96,14 @@ def to_stablehlo(
     key words; static leaves, such as the activation function of a module, are in the program. In inputs and outputs dicts,
     lists and tuples stay; any other container, such as a Tree or a named tuple, is a flat dict there, path -> leaf.
 
-    Both files are replaced at once and whole, first the weights and then the program. Nothing is written if the function
-    cannot be exported. Arguments that `f` donates are not donated by the program.
+    Both files are written at once and whole, first the weights and then the program; those of an earlier export are replaced.
+    A safetensors file that no export wrote is not: `weights=` uses it. Nothing is written if the function cannot be exported. Arguments that `f` donates are not donated by the program.
 
     Args:
         f: `f(params, *inputs)`, jitted or not: a layer, or a function of linen, nnx, Haiku, Equinox.
         params: any pytree of arrays. With `weights` a spec will do.
         inputs: arrays, or `jax.ShapeDtypeStruct`; sizes may be symbolic, all from one call of `jax.export.symbolic_shape`.
-        path: the program; `net.stablehlo` has its weights in `net.safetensors`.
+        path: the program; without `weights`, `net.stablehlo` has its weights in `net.safetensors`, which is written too.
         platforms: "cpu", "cuda", "rocm" or "tpu". None of them need be there.
         weights: a safetensors file, or the index of shards, that already holds the leaves of `params` under their paths. It is
             checked and left as it is; values are compared where `params` has them. The program takes all arrays in it.
@@ -115,7 +116,7 @@ def to_stablehlo(
 
     Raises:
         FileError: `f` calls back into Python or captured large arrays or its own parameters; sizes of which JAX must know more;
-            leaves that a file cannot hold.
+            leaves that a file cannot hold; a file of weights that no export wrote, or `path` itself as `weights`.
         StructureError: the file of `weights` does not hold `params`.
     """
     file = Path(checked_path(path, "to_stablehlo(..., path=path)"))
@@ -133,7 +134,7 @@ def to_stablehlo(
         save_plan = planned_weights(weights_file, params, arrays)
         stored = {name: leaf.stored for name, leaf in save_plan.content.leaves.items()}
     else:
-        stored = checked_weights(str(weights_file), arrays)
+        stored = checked_weights(str(weights_file), str(file), arrays)
     made_of = {name: weight_of(leaf, stored[name]) for name, leaf in arrays.items()}
     specs = replace_leaves(params, {name: weight.spec for name, weight in made_of.items()})
     closed, outputs = _traced(file, f, specs, input_specs)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ..._errors import FileError, StructureError
+from ..._stored.locations import index_path, refuse_same_file
 from ..._stored.stored import open_stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._tree import Leaf, PyTree
@@ -17,12 +18,15 @@ from ...files import open as open_file
 from ...files._save import SavePlan, planned
 from .stored_arrays import has_values, header_spec, is_key, saved_spec
 
+_MARK = {"written_by": "ptree.convert.to_stablehlo"}
+"""In the metadata of a file that is written beside a program: only such a file is replaced by the next export."""
+
 
 def planned_weights(file: Path, params: PyTree, arrays: Mapping[str, Leaf]) -> SavePlan:
     """Plan the file that is written beside a program.
 
     Raises:
-        FileError: leaves that a file cannot hold, or that have no values.
+        FileError: leaves that a file cannot hold, or that have no values; or another file is there, such as a checkpoint.
     """
     empty = [path for path, leaf in arrays.items() if not has_values(leaf)]
     if empty:
@@ -30,17 +34,42 @@ def planned_weights(file: Path, params: PyTree, arrays: Mapping[str, Leaf]) -> S
             f"cannot write the weights {str(file)!r}: {listed(empty)} have a shape and no values."
             " Draw them by ptree.init, or name the file that holds them: weights='model.safetensors'"
         )
-    return planned(file, params, only_arrays=True)
+    _refuse_to_replace(file)
+    return planned(file, params, _MARK, only_arrays=True)
 
 
-def checked_weights(file: str, arrays: Mapping[str, Leaf]) -> dict[str, StoredLeaf]:
+def _refuse_to_replace(file: Path) -> None:
+    """Refuse a file, or shards, that no earlier export wrote: its name does not stand in the call."""
+    if not file.exists() and not index_path(file).exists():
+        return
+    if _is_of_program(file):
+        return
+    raise FileError(
+        f"cannot write the weights {str(file)!r}: a file is there that to_stablehlo did not write. If it holds `params`, give"
+        f" weights={str(file)!r}, which leaves it as it is; else give the program another name, or remove that file"
+    )
+
+
+def _is_of_program(file: Path) -> bool:
+    try:
+        stored = open_stored(str(file), verify=False, mmap=False)
+    except FileError:  # no safetensors file, or damaged
+        return False
+    stored.close()
+    return _MARK.items() <= stored.metadata.items()
+
+
+def checked_weights(file: str, program: str, arrays: Mapping[str, Leaf]) -> dict[str, StoredLeaf]:
     """Describe all arrays of a file that is there, which must hold these leaves.
 
     Raises:
+        FileError: it is the file of the program itself, which would replace it.
         StructureError: leaves that it lacks, of another shape or dtype, or with other values; all of them.
     """
     stored_file = open_stored(file, verify=True, mmap=False)
     try:
+        for read in (stored_file.path, *(shard.path for shard in stored_file.shards)):
+            refuse_same_file(program, read)
         stored = {name: shard.header.leaves[name] for name, shard in stored_file.by_leaf.items()}
     finally:
         stored_file.close()

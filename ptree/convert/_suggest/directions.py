@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ..._tree import PyTree
 from .._operations import axes
@@ -21,6 +22,9 @@ _RECURRENT = {"lstm", "gru", "rnn", "recurrent", "ih", "hh", "cell", "gates"}
 _TRANSPOSED = {"transpose", "transposed", "trans", "deconv", "deconvolution", "up", "upsample", "upconv", "upsampling",
                "decoder", "dec", "generator", "gen"}  # fmt: skip
 _CONVOLUTION = {"conv", "convs", "convolution"}
+_Filter = Callable[[Operation], bool]
+_Witness = Callable[[Pair], _Filter | None]
+"""What admits the operations of a pair that have the layout it knows; None where it knows none."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,12 @@ def directed(pairs: Sequence[Pair], layouts: Mapping[str, type[Operation]], orde
         order: the place of each path in the source.
     """
     pairs = [_as_its_framework_says(pair, layouts) for pair in pairs]
-    proofs = _Proofs(_proofs_of(pairs))
-    convolution = _layout_of_convolutions(pairs)
-    found = [_directed(pair, proofs, layouts, convolution) for pair in pairs]
+    witnesses = (
+        _names_of_kernels,
+        partial(_other_matrices, proofs=_Proofs(_proofs_of(pairs))),
+        partial(_other_convolutions, layout=_layout_of_convolutions(pairs)),
+    )
+    found = [_directed(pair, layouts, witnesses) for pair in pairs]
     flattened = may_read_flattened(found, order)
     found = [part for pair in found for part in without_flattened(pair, flattened)]
     recurrent = _recurrent_layers(pairs)
@@ -140,27 +147,43 @@ def _container_and_leaf(family: Family) -> list[str]:
     return [*segments[:-2], segments[-1]]
 
 
-def _directed(
-    pair: Pair,
-    proofs: _Proofs,
-    layouts: Mapping[str, type[Operation]],
-    convolution: type[Operation] | None,
-) -> Pair:
+def _directed(pair: Pair, layouts: Mapping[str, type[Operation]], witnesses: Sequence[_Witness]) -> Pair:
+    """The pair with the operations that the first witness admits that knows its layout."""
     is_said = all(member.path in layouts for member in pair.source.members.values())
     if len(pair.operations) == 1 and (is_said or not _has_square_window(pair)):
         return pair
-    names = {last_segment(pair.source.path), last_segment(pair.targets[0].path)}
-    rank = len(pair.source.shapes[0])
-    if names == {"kernel"} and rank == 2:  # all frameworks that call it so store (in, out)
-        return _decided(pair, [operation for operation in pair.operations if not is_turned(operation)])
-    if is_matrix(pair.source, pair.targets[0]):
-        direction = proofs.nearest_direction(pair.source)
-        if direction is not None:
-            return _decided(pair, [operation for operation in pair.operations if is_turned(operation) == direction])
-    if rank > 2 and convolution is not None and _says_convolution(pair):
-        layout = AsIs if names == {"kernel"} else convolution
-        return _decided(pair, [operation for operation in pair.operations if _has_layout(operation, layout)])
+    for witness in witnesses:
+        is_right = witness(pair)
+        if is_right is not None:
+            return _decided(pair, [operation for operation in pair.operations if is_right(operation)])
     return replace(pair, doubts=(*pair.doubts, SQUARE))
+
+
+def _names_of_kernels(pair: Pair) -> _Filter | None:
+    """All frameworks that call a matrix `kernel` store it as (in, out)."""
+    if not _is_kernel_on_both_sides(pair) or len(pair.source.shapes[0]) != 2:
+        return None
+    return lambda operation: not is_turned(operation)
+
+
+def _is_kernel_on_both_sides(pair: Pair) -> bool:
+    return {last_segment(pair.source.path), last_segment(pair.targets[0].path)} == {"kernel"}
+
+
+def _other_matrices(pair: Pair, proofs: _Proofs) -> _Filter | None:
+    """The matrices that lie nearest prove a direction."""
+    direction = proofs.nearest_direction(pair.source) if is_matrix(pair.source, pair.targets[0]) else None
+    if direction is None:
+        return None
+    return lambda operation: is_turned(operation) == direction
+
+
+def _other_convolutions(pair: Pair, layout: type[Operation] | None) -> _Filter | None:
+    """The convolutions that fit one layout alone prove it for others."""
+    if layout is None or len(pair.source.shapes[0]) < 3 or not _says_convolution(pair):
+        return None
+    there = AsIs if _is_kernel_on_both_sides(pair) else layout
+    return lambda operation: _has_layout(operation, there)
 
 
 def _has_square_window(pair: Pair) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isqrt
 
 from .._operations import axes
@@ -16,31 +15,53 @@ from .matching import Pair
 FLATTENED = "if it reads flattened features of a convolution, their order may differ"
 
 
+@dataclass(frozen=True)
+class _Matrix:
+    """A matrix in the order of the source."""
+
+    path: str
+    features: int
+    """In."""
+    channels_before: int | None
+    """Of the convolution right before it; None where there is none."""
+
+    def is_in_doubt(self, given: Collection[int]) -> bool:
+        """Whether nothing that was given before has as many features: not the convolution, or without one no matrix."""
+        if self.channels_before is not None:
+            return self.channels_before != self.features
+        return self.features not in given
+
+
 def may_read_flattened(pairs: Sequence[Pair], order: Mapping[str, int]) -> dict[str, Operation | None]:
     """The matrices whose features in may be the flattened features of a convolution, which PyTorch orders differently.
 
     Path -> the operation that puts them in order, where it can be guessed.
 
-    Features are clear if they are those of the convolution before, or if another matrix gives them and there is none.
+    No doubt: as many features as the convolution before it has channels; or, with no convolution before, as another layer gives.
     """
     convolutions = [pair for pair in pairs if _is_convolution_of_pytorch(pair)]
     windows = {shape[-1]: len(shape) - 2 for pair in convolutions for shape in pair.targets[0].shapes}
-    given = Counter(shape[-1] for pair in pairs if _is_kernel(pair) for shape in pair.targets[0].shapes)
+    given = {shape[-1] for pair in pairs if _is_kernel(pair) for shape in pair.targets[0].shapes}
     found: dict[str, Operation | None] = {}
-    last_channels: int | None = None
+    for matrix in _matrices(pairs, order):
+        features = matrix.features
+        divisors = [count for count in windows if features > count and features % count == 0]
+        if divisors and matrix.is_in_doubt(given | windows.keys()):
+            channels = matrix.channels_before
+            channels = channels if channels in divisors else divisors[-1]
+            found[matrix.path] = _reordered(features, channels, windows[channels])
+    return found
+
+
+def _matrices(pairs: Sequence[Pair], order: Mapping[str, int]) -> Iterator[_Matrix]:
+    channels: int | None = None
     for _, path, pair, before, after in sorted(_members(pairs, order), key=lambda member: member[0]):
         if _is_convolution_of_pytorch(pair):
-            last_channels = after[-1]
+            channels = after[-1]
         elif _is_kernel(pair):
             features = before[1] if is_turned(pair.operations[0]) else before[0]
-            is_first = last_channels not in (None, features)
-            is_given = given[features] > 0 or features in windows
-            divisors = [count for count in windows if features > count and features % count == 0]
-            if divisors and (is_first or not is_given):
-                channels = last_channels if last_channels in divisors else divisors[-1]
-                found[path] = _reordered(features, channels, windows[channels])
-            last_channels = None
-    return found
+            yield _Matrix(path, features, channels)
+            channels = None
 
 
 def _members(pairs: Sequence[Pair], order: Mapping[str, int]) -> Iterator[tuple[int, str, Pair, Shape, Shape]]:

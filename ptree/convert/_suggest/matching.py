@@ -131,12 +131,9 @@ def _fused(sources: Sequence[Family], targets: Sequence[Family]) -> list[Pair]:
 
 def _possible_pairs(sources: Sequence[Family], targets: Sequence[Family]) -> Iterator[Pair]:
     """Pairs whose numbers correspond, that may have the same role, and that an operation makes equal in shape."""
-    by_size: dict[object, tuple[list[Family], list[Family]]] = {}
-    for at, families in enumerate((sources, targets)):
-        for family in families:
-            key = (len(family.members), len(family.texts), family.sizes)
-            by_size.setdefault(key, ([], []))[at].append(family)
-    for of_source, of_target in by_size.values():
+    sources_of_size, targets_of_size = _by_size(sources), _by_size(targets)
+    for size, of_source in sources_of_size.items():
+        of_target = targets_of_size.get(size, [])
         is_large = len(of_source) * len(of_target) > _MOST_PAIRS
         by_words: dict[frozenset[str], list[Family]] = {}
         for target in of_target:
@@ -149,6 +146,15 @@ def _possible_pairs(sources: Sequence[Family], targets: Sequence[Family]) -> Ite
                 pair = _pair(source, target)
                 if pair is not None:
                     yield pair
+
+
+def _by_size(families: Iterable[Family]) -> dict[object, list[Family]]:
+    """Families by how many members they have, how many numbers in their names, and the sizes of their arrays."""
+    found: dict[object, list[Family]] = {}
+    for family in families:
+        key = (len(family.members), len(family.texts), family.sizes)
+        found.setdefault(key, []).append(family)
+    return found
 
 
 def _pair(source: Family, target: Family) -> Pair | None:
@@ -183,7 +189,7 @@ class _Candidates:
 
     pairs: list[tuple[float, Pair]] = field(default_factory=list)
     unpaired: list[tuple[float, Family]] = field(default_factory=list)
-    """Families of the other side with arrays of the same size that make no pair, as there are more or fewer of them."""
+    """Families of the other side of equal size but another number of members: rivals in name only."""
 
     def preferred(self, decided: set[int]) -> list[Pair]:
         """The pair whose names are clearly most alike, alone; nothing where there is none."""
@@ -194,10 +200,12 @@ class _Candidates:
         score, at = first
         pair = self.pairs[at][1]
         lead = score - others[0][0] if others else score
-        lead_of_unpaired = score - max(self._open_unpaired(decided), default=0.0)
-        least_lead_of_unpaired = _LEAST_LEAD if _is_single(pair) else 0.0
-        is_clear = score >= _LEAST_LIKENESS and lead >= _LEAST_LEAD and lead_of_unpaired >= least_lead_of_unpaired
-        return [pair] if is_clear else []
+        is_alike = score >= _LEAST_LIKENESS and lead >= _LEAST_LEAD
+        return [pair] if is_alike and self._is_ahead_of_unpaired(score, pair, decided) else []
+
+    def _is_ahead_of_unpaired(self, score: float, pair: Pair, decided: set[int]) -> bool:
+        least_lead = _LEAST_LEAD if _is_single(pair) else 0.0
+        return score - max(self._open_unpaired(decided), default=0.0) >= least_lead
 
     def is_last(self, pair: Pair, decided: set[int]) -> bool:
         """Whether no other pair is left; of single arrays also no unpaired family."""

@@ -140,7 +140,7 @@ def words_of(path: str) -> frozenset[str]:
     for segment in layer_path.split("/"):
         whole = _COUNTER.sub("", segment.lower())
         if whole in _CANONICAL:  # `LayerNorm` says nothing of a layer
-            words.add(_CANONICAL[whole])
+            words |= _common_forms(whole)
             continue
         for word in _WORD.findall(segment):
             words |= _common_forms(word.lower())

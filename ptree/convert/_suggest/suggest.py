@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..._tree import PyTree
 from .._named_arrays import NamedArray, NamedArrays, named_arrays, opened_arrays
 from .._operations.constants import Fill
+from .contradictions import with_doubts_of_contradictions
 from .directions import directed, layouts_of_module
 from .families import tied_arrays, whole_arrays
 from .matching import Matched, matched
@@ -37,7 +38,8 @@ def suggest(source: PyTree, like: PyTree) -> Suggestion:
     })
 
     Only what is certain is in `suggestion.table`: an array whose shape fits one leaf alone, or whose name is clearly most like
-    that of one leaf. The direction of a square kernel is certain if the class of a PyTorch module says it, or if kernels of
+    that of one leaf, unless the names contradict each other: encoder and decoder, `layer1` and `layer2`, a moment of an
+    optimiser and a weight. The direction of a square kernel is certain if the class of a PyTorch module says it, or if kernels of
     other shapes prove it. All else is marked, with the rows that may be right: the order of gates, of fused projections, and
     of flattened features of convolutions too. A weight norm of PyTorch, `weight_g` and `weight_v`, is a row of both. No numbers are read: `ptree.convert.verify` is the proof.
 
@@ -59,6 +61,7 @@ def _suggested(source: PyTree, arrays: NamedArrays, targets: NamedArrays, like: 
     order = {path: at for at, path in enumerate(arrays.by_path)}
     pairs = directed(found.pairs, layouts_of_module(source), order)
     pairs = [with_doubts_of_quantities(pair, parts.magnitudes) for pair in pairs]
+    pairs = [with_doubts_of_contradictions(pair) for pair in pairs]
     writer = RowWriter(arrays, targets.is_dotted, parts.magnitudes)
     rows = [writer.row(pair) for pair in pairs]
     certain = [at for at, row in enumerate(rows) if not row.doubts]

@@ -14,10 +14,9 @@ from ..._errors import PathError, PtreeError, StructureError
 from ..._tree import PyTree, Tree
 from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
-from ...files._template import Allowed, fit
+from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
-from .._operations.carried import Carry
 from .._operations.operation import MisfitError
 from .matches import Match, Matches
 from .plan_text import misfit_lines, step_lines
@@ -94,14 +93,33 @@ class Plan:
     def __str__(self) -> str:
         return self.text()
 
+    def _fixes(self) -> list[str]:
+        """What may mend the table."""
+        fixes: list[str] = []
+        if self.unused and self._matches_nothing:
+            expected = [pattern.text for row in self.rows for pattern in row.sources]
+            fixes.append(
+                f"No row matches a name of the source: they are for {listed(expected)}. For a table of layer_table, names="
+                ' says what layers are called there, such as names={"": "model"}; names such as layers/dense/vars/0 do not tell the'
+                " layer: let Keras save a .keras instead."
+            )
+        elif self.unused:
+            fixes.append("A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out.")
+        of_axes = likely_fix_of_axes(self.differences, self.expected, self.got)
+        if of_axes:
+            fixes.append(of_axes)
+        return fixes
+
+    @property
+    def _matches_nothing(self) -> bool:
+        return bool(self.rows) and len(self.idle_rows) == len(self.rows)
+
     def error(self) -> StructureError | None:
         """One error that lists all problems; None if there is none."""
         if self.ok:
             return None
         problems = [f"no row takes {quoted(name)} of the source" for name in self.unused]
-        fix = ""
-        if self.unused:
-            fix = "A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out."
+        fix = " ".join(self._fixes())
         return structure_error(
             f"cannot convert {self.title}", self.differences, self.expected, self.got,
             sides=(" in `like`", " from the source"), ties=[*self.problems, *problems], fix=fix,
@@ -127,7 +145,7 @@ def planned(
     problems += [*problems_of_carried(rows, names, carried), *_clashes(steps)]
     idle_rows = (*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried))
     problems += square_kernels(steps)
-    carried_names = tuple(step.sources[0].name for step in steps if isinstance(step.operation, Carry))
+    carried_names = tuple(step.sources[0].name for step in steps if step.operation.is_carried)
     plan = Plan(
         steps, arrays.title, carried_names, matches.unused(), idle_rows, problems=tuple(problems), rows=tuple(rows)
     )

@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 from ..._errors import PatternError
 from ..._words import describe, quoted
+from .._operations import public
 from .._operations.operation import AsIs, Operation
+from .._operations.text import parse_operation
 from .names import NamePattern
 
 Source: TypeAlias = "str | tuple[str, ...]"
@@ -81,7 +83,7 @@ def _check_counts(row: Row) -> None:
     counts = (len(row.sources), len(row.targets))
     arity = row.operation.arity
     if arity is None and counts != (1, 1):
-        hint = "" if row.says_operation else ": say one that splits or joins them, such as split(3)"
+        hint = "" if row.says_operation else _missing_operation(row)
         raise PatternError(
             f"row {row.text}: {row.operation!r} changes one array, and the row has {_counted(counts)}{hint}"
         )
@@ -89,6 +91,24 @@ def _check_counts(row: Row) -> None:
         raise PatternError(
             f"row {row.text}: {row.operation!r} takes {_counted(arity)}, and the row has {_counted(counts)}"
         )
+
+
+def _missing_operation(row: Row) -> str:
+    """The end of a sentence: what a row of several names lacks."""
+    for pattern in row.targets[1:]:
+        if _is_operation(pattern.text):
+            return f": {pattern!r} is a name here, and the operation is ptree.convert.{pattern.text}, without quotes"
+    return ": say one that splits or joins them, such as split(3)"
+
+
+def _is_operation(text: str) -> bool:
+    if public.is_name(text):
+        return True
+    try:
+        parse_operation(text)
+    except PatternError:
+        return False
+    return True
 
 
 def _counted(counts: tuple[int, int]) -> str:

@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from itertools import product
 
 from ..._words import quoted
-from ...files._kernels import fits_both_layouts, is_between_layouts
-from .._operations import axes, parts
-from .._operations.operation import AsIs, Chain, Described, Operation
+from ...files._kernels import fits_both_layouts, is_between_layouts, layout_of_name
+from .._operations import parts
+from .._operations.operation import Described, Operation, steps_of
 from .step import Step, folded
 
-_SAYS_LAYOUT = (
-    AsIs, axes.Linear, axes.Conv, axes.ConvBack, axes.ConvTranspose, axes.ConvTransposeBack, axes.Depthwise,
-    axes.DepthwiseBack, axes.Permute, axes.Swap,
-)  # fmt: skip
-_KERNEL = re.compile(r"(.*[_.])?kernel(:0)?", re.IGNORECASE)
 _TRANSPOSED = re.compile(r"transpose|deconv", re.IGNORECASE)
 
 
@@ -49,8 +44,9 @@ def _sentence(steps: Sequence[Step]) -> str:
         times = f" {len(steps)} times"
     squares = [array for array in described if fits_both_layouts(array.shape)]
     shape = [*(squares or described)[0].shape]
+    becomes = "becomes" if len(sources) == 1 else "become"
     return (
-        f"{', '.join(map(quoted, sources))} {shape} becomes {', '.join(map(quoted, targets))}{times}, and its shape does not"
+        f"{', '.join(map(quoted, sources))} {shape} {becomes} {', '.join(map(quoted, targets))}{times}, and its shape does not"
         f" tell whether it is to be transposed: say {_fixes(step)}"
     )
 
@@ -60,8 +56,8 @@ def _fixes(step: Step) -> str:
     if not step.row.says_operation:
         return "`linear` or `conv` in its row, or `as_is`"
     operation = repr(step.operation)
-    if isinstance(_steps_of(step.operation)[0], parts.Split):
-        first, *others = map(repr, _steps_of(step.operation))
+    if isinstance(steps_of(step.operation)[0], parts.Split):
+        first, *others = map(repr, steps_of(step.operation))
         choices = [" >> ".join((first, layout, *others)) for layout in ("linear", "as_is")]
         return f"`{choices[0]}` or `{choices[1]}` in its row"
     return f"`linear >> {operation}` or `as_is >> {operation}` in its row"
@@ -78,32 +74,20 @@ def _is_between_layouts(step: Step) -> bool:
 def _is_transposed_convolution(step: Step) -> bool:
     """Whether a name says that a kernel is of a transposed convolution, whose features Keras stores the other way round."""
     names = [*(source.path for source in step.sources), *step.targets]
-    is_kernel = all(_KERNEL.fullmatch(re.split(r"[/.]", name)[-1]) for name in names)
+    is_kernel = all(layout_of_name(name) == "kernel" for name in names)
     is_window = all(len(source.described.shape) > 2 for source in step.sources if source.described is not None)
     return is_kernel and is_window and any(map(_TRANSPOSED.search, names))
 
 
 def _says_layout(step: Step) -> bool:
-    """Whether a row says the layout; the axis of a fused matrix along which it is split does."""
-    if not step.row.says_operation:
-        return False
-    steps = _steps_of(step.operation)
-    return any(isinstance(operation, _SAYS_LAYOUT) or _splits_features_out(operation) for operation in steps)
-
-
-def _splits_features_out(step: Operation) -> bool:
-    return isinstance(step, (parts.Split, parts.Concatenate)) and step.axis in (1, -1)
-
-
-def _steps_of(operation: Operation) -> tuple[Operation, ...]:
-    return operation.steps if isinstance(operation, Chain) else (operation,)
+    return step.row.says_operation and step.operation.says_layout
 
 
 def _has_square(operation: Operation, arrays: list[Described]) -> bool:
     """Whether an array fits several layouts, before the operation or between its steps."""
     if any(fits_both_layouts(array.shape) for array in arrays):
         return True
-    for step in _steps_of(operation):
+    for step in steps_of(operation):
         arrays = step.outcome(arrays)
         if any(fits_both_layouts(array.shape) for array in arrays):
             return True

@@ -36,7 +36,7 @@ class Table:
 
     Patterns are anchored at both ends, and the wildcards of a row correspond one to one, in order; braces with as many
     choices on both sides correspond by position: `"{query,key}.weight": "{q,k}/kernel"`. The first row that matches a name
-    takes it. Segments are joined by dots or by slashes. A row may have several names on the left, as a tuple, or on the right,
+    takes it. Segments are joined by dots or by slashes; without `like`, one name with dots on the right gives all of them dots. A row may have several names on the left, as a tuple, or on the right,
     with an operation that joins or splits: `"in_proj_weight": ("q/kernel", "k/kernel", "v/kernel", split(3) >> linear)`.
 
     Args:
@@ -126,8 +126,11 @@ class Table:
                 them out.
 
         Raises:
-            StructureError: names without a row, arrays of `carry` that are not given, leaves of `like` without an array, other shapes or dtypes, two arrays for one
-                name, two values for what is tied in `like`; one error lists all of them, and nothing is converted.
+            StructureError: one error lists all of these, and nothing is converted:
+                names without a row, or two arrays for one name;
+                arrays of `carry` that are not given;
+                leaves of `like` without an array, or of another shape or dtype;
+                two values for what is tied in `like`.
             FileError, OSError: a file, or an array in it, that cannot be read.
         """
         state = framework_state(like)

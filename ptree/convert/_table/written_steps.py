@@ -10,7 +10,6 @@ from ..._words import listed, quoted
 from ...files._foreign_tree import ForeignLeaf
 from ...files._kinds import dtype_of, unsaved
 from ...files._open_leaf import OpenAlias, OpenLeaf
-from .._operations.carried import WriteBack
 from .._operations.operation import Described
 from .row import Row
 from .step import Step
@@ -27,7 +26,7 @@ def steps_of_constants(rows: Sequence[Row], names: TargetNames, given: Collectio
     """
     steps: dict[str, Step] = {}
     for row in rows:
-        if row.sources or isinstance(row.operation, WriteBack):
+        if row.sources or row.operation.is_written_back:
             continue
         (pattern,) = row.targets
         for name in names.required(pattern):
@@ -91,4 +90,4 @@ def idle_rows_of_carried(
 
 
 def _rows_of_carried(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if isinstance(row.operation, WriteBack)]
+    return [row for row in rows if row.operation.is_written_back]

@@ -8,11 +8,11 @@ import ml_dtypes
 import numpy as np
 
 from ..._words import short_dtype
+from .unseen_errors import unseen_errors
 
 _FACTOR = 256
 _FACTOR_OF_SHORT = 4
 _SHORT = 1e-5  # epsilons of a format from float16 on are larger
-_MOST_OF_USUAL = 0.1
 
 Number = float | int | complex | bool
 
@@ -49,8 +49,7 @@ class Comparison:
     nonfinite: int = 0
     nonfinite_ours: int = 0
     unseen: int = 0
-    """How many numbers differ by more than a tenth of a usual number of the source and still agree, as the default tolerance
-    is that of the largest number."""
+    """How many errors within the default tolerance, which is for the largest number, exceed a tenth of the usual size there."""
     problem: str = ""
     """Why the numbers could not be compared, or what else is wrong."""
     hints: tuple[str, ...] = ()
@@ -134,90 +133,96 @@ def compare(
     Returns:
         The comparison, and both arrays in double precision with zeros where either is not finite.
     """
-    described = {
-        "name": base.name,
-        "name_ours": base.name_ours,
-        "batch": base.batch,
-        "is_output": base.is_output,
-        "shape": source.shape,
-        "shape_ours": ours.shape,
-        "dtype": short_dtype(source.dtype),
-        "dtype_ours": short_dtype(ours.dtype),
-        "nonfinite": _count_nonfinite(source),
-        "nonfinite_ours": _count_nonfinite(ours),
-    }
-    allowed = default_tolerance(source, ours) if tolerance is None else tolerance
-    kind, kind_ours = _kind(source.dtype), _kind(ours.dtype)
-    if kind != "floats":
-        allowed = 0.0 if tolerance is None else allowed
+    base = replace(
+        base,
+        shape=source.shape,
+        shape_ours=ours.shape,
+        dtype=short_dtype(source.dtype),
+        dtype_ours=short_dtype(ours.dtype),
+        nonfinite=_count_nonfinite(source),
+        nonfinite_ours=_count_nonfinite(ours),
+        tolerance=default_tolerance(source, ours) if tolerance is None else tolerance,
+    )
     a, b = as_double(source), as_double(ours)
-    if source.shape != ours.shape:
-        return Comparison(**described, tolerance=allowed, problem="other shape"), a, b
-    if kind != kind_ours:
-        return Comparison(**described, tolerance=allowed, problem=f"{kind} in the source, {kind_ours} in ours"), a, b
-    measured, a, b = _measured(described, source, ours, a, b, allowed)
-    if tolerance is None and kind == "floats" and measured.ok:
-        measured = replace(measured, unseen=_unseen(a, b, max(_eps(source.dtype), _eps(ours.dtype))))
+    problem = _why_not_compared(source, ours)
+    if problem:
+        return replace(base, problem=problem), a, b
+    errors = _errors(source, ours, a, b)
+    a, b = np.where(errors.is_finite, a, 0), np.where(errors.is_finite, b, 0)
+    measured = _measured(base, errors, a, b)
+    if errors.sizes.size:
+        measured = _with_place(measured, errors, source, ours)
+    if tolerance is None and measured.ok:
+        measured = replace(measured, unseen=unseen_errors(a, b, max(_eps(source.dtype), _eps(ours.dtype))))
     return measured, a, b
 
 
-def _unseen(a: np.ndarray, b: np.ndarray, eps: float) -> int:
-    """How many numbers differ by more than a tenth of the median of the source, whose zeros do not count.
-
-    Large numbers of 8-bit formats differ by as much when they are rounded: by up to eps times their size.
-    """
-    sizes = np.abs(a)
-    sizes = sizes[sizes > 0]
-    if not sizes.size:
-        return 0
-    middle = (sizes.size - 1) // 2  # of two numbers the smaller
-    usual = np.partition(sizes, middle)[middle]
-    rounding = eps * np.maximum(np.abs(a), np.abs(b))
-    return int(np.count_nonzero(np.abs(b - a) > np.maximum(_MOST_OF_USUAL * usual, rounding)))
+def _why_not_compared(source: np.ndarray, ours: np.ndarray) -> str:
+    if source.shape != ours.shape:
+        return "other shape"
+    kind, kind_ours = _kind(source.dtype), _kind(ours.dtype)
+    if kind != kind_ours:
+        return f"{kind} in the source, {kind_ours} in ours"
+    return ""
 
 
 def _count_nonfinite(array: np.ndarray) -> int:
     return int(np.count_nonzero(~np.isfinite(as_double(array))))
 
 
-def _measured(
-    described: dict, source: np.ndarray, ours: np.ndarray, a: np.ndarray, b: np.ndarray, allowed: float
-) -> tuple[Comparison, np.ndarray, np.ndarray]:
-    finite = np.isfinite(a) & np.isfinite(b)
-    same_nonfinite = ~finite & ((a == b) | (np.isnan(a) & np.isnan(b)))
-    one_sided = ~finite & ~same_nonfinite
-    a, b = np.where(finite, a, 0), np.where(finite, b, 0)
-    error = np.abs(b - a)
-    if source.dtype.kind in "iub":  # 64-bit integers do not fit into doubles
-        error = np.where(source == ours, 0.0, np.maximum(error, np.finfo(float).tiny))
-    differing = int(np.count_nonzero(error > allowed)) + int(np.count_nonzero(one_sided))
-    problem = ""
-    at: tuple[int, ...] | None = None
-    if one_sided.any():
-        at = tuple(int(axis) for axis in np.argwhere(one_sided)[0])
-        shown = f"{source[at]} in the source and {ours[at]} in ours"
-        count = int(np.count_nonzero(one_sided))
-        verb = "is" if count == 1 else "are"
-        problem = f"{count} of {a.size} {verb} NaN or infinite on one side, first at {at}: {shown}"
-    elif a.size and not finite.any():
-        problem = "NaN or infinite everywhere on both sides, so nothing is proven"
-    elif error.size:
-        at = tuple(int(axis) for axis in np.unravel_index(int(error.argmax()), error.shape))
-    largest = float(error.max()) if error.size else 0.0
+@dataclass(frozen=True)
+class _Errors:
+    """The errors of an array, number by number."""
+
+    sizes: np.ndarray
+    """The absolute errors; 0 where either side is not finite."""
+    is_finite: np.ndarray
+    """Where both sides are finite."""
+    is_one_sided: np.ndarray
+    """Where a side is NaN or infinite and the other is not the same."""
+
+
+def _errors(source: np.ndarray, ours: np.ndarray, a: np.ndarray, b: np.ndarray) -> _Errors:
+    is_finite = np.isfinite(a) & np.isfinite(b)
+    is_same = (a == b) | (np.isnan(a) & np.isnan(b))
+    sizes = np.abs(np.where(is_finite, b, 0) - np.where(is_finite, a, 0))
+    if source.dtype.kind in "iub":  # doubles hold no 64-bit integers, and integers that differ do so by 1 or more
+        sizes = np.where(source == ours, 0.0, np.maximum(sizes, 1.0))
+    return _Errors(sizes, is_finite, ~is_finite & ~is_same)
+
+
+def _measured(base: Comparison, errors: _Errors, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """The comparison with its errors, and what is wrong with NaN and infinities."""
+    largest = float(errors.sizes.max()) if errors.sizes.size else 0.0
     size = _largest(a)
-    comparison = Comparison(
-        **described,
-        tolerance=allowed,
+    count_one_sided = int(np.count_nonzero(errors.is_one_sided))
+    problem = ""
+    if count_one_sided:
+        verb = "is" if count_one_sided == 1 else "are"
+        problem = f"{count_one_sided} of {a.size} {verb} NaN or infinite on one side"
+    elif a.size and not errors.is_finite.any():
+        problem = "NaN or infinite everywhere on both sides, so nothing is proven"
+    return replace(
+        base,
         absolute=largest,
         relative=largest / size if size else (np.inf if largest else 0.0),
         cosine=_cosine(a, b),
-        at=at,
-        value=None if at is None else source[at].item(),
-        value_ours=None if at is None else ours[at].item(),
-        differing=differing,
+        differing=int(np.count_nonzero(errors.sizes > base.tolerance)) + count_one_sided,
         problem=problem,
     )
-    return comparison, a, b
+
+
+def _with_place(measured: Comparison, errors: _Errors, source: np.ndarray, ours: np.ndarray) -> Comparison:
+    """The comparison with the place of the largest error, or of the first number that is NaN or infinite on one side."""
+    is_one_sided = errors.is_one_sided.any()
+    if measured.problem and not is_one_sided:
+        return measured
+    worst = int(errors.is_one_sided.argmax() if is_one_sided else errors.sizes.argmax())
+    at = tuple(int(axis) for axis in np.unravel_index(worst, source.shape))
+    problem = measured.problem
+    if is_one_sided:
+        problem += f", first at {at}: {source[at]} in the source and {ours[at]} in ours"
+    return replace(measured, at=at, value=source[at].item(), value_ours=ours[at].item(), problem=problem)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float | None:

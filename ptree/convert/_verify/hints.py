@@ -33,8 +33,11 @@ def hints(
         return (shape_pattern(a, b, row.tolerance),)
     found: list[str] = []
     if row.nonfinite != row.nonfinite_ours:
-        found.append("NaN on one side: a row that is masked everywhere, a division by zero, or float16 that overflows")
-    if a.size and row.absolute is not None and row.absolute > row.tolerance:
+        found.append(
+            "NaN or infinite on one side: a row that is masked everywhere, a division by zero, or float16 that overflows"
+        )
+    is_different = not np.array_equal(a, b)  # large integers may differ that are equal in double precision
+    if is_different and row.absolute is not None and row.absolute > row.tolerance:
         with np.errstate(all="ignore"):  # of numbers as large as 1e300 the squares are infinite, and fit nothing
             found += [_described(row, a, b, equal_before), _growth(row, before)]
     return tuple(hint for hint in found if hint)

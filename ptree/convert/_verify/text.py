@@ -178,16 +178,17 @@ def _nonfinite_on_both(rows: Sequence[Comparison], width: int) -> list[str]:
 
 
 def _loose_tolerances(rows: Sequence[Comparison], width: int) -> list[str]:
-    """Say where the default tolerance, that of the largest number, lets numbers of usual size differ."""
+    """Say where the default tolerance, that of the largest number, lets smaller numbers differ."""
     worst: dict[str, Comparison] = {}
     for row in rows:
         if row.unseen and (row.name not in worst or row.unseen > worst[row.name].unseen):
             worst[row.name] = row
     lines: list[str] = []
     for row in worst.values():
+        verb = "differs" if row.unseen == 1 else "differ"
         text = (
-            f"! {quoted(row.name)}: {row.unseen:,} of {row.count:,} {'differs' if row.unseen == 1 else 'differ'} by more than a tenth of the"
-            f" median, within the tolerance of {_number(row.tolerance)}, which is for the largest number; tolerance= sets a smaller one"
+            f"! {quoted(row.name)}: {row.unseen:,} of {row.count:,} {verb} by more than a tenth of the usual size there, within the"
+            f" tolerance of {_number(row.tolerance)}, which is for the largest number; tolerance= sets a smaller one"
         )
         lines += _wrapped(text, width)
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -17,6 +18,10 @@ from ..._words import describe
 
 OUTPUT = "output"
 """The name of what a function returns as a whole; parts of it are `output/0`, `output/logits`, ..."""
+_SEVERAL = (
+    "is the name of {} values, so they cannot be told apart: a key with '/' beside nested ones, a number beside its text, or an"
+    " intermediate value that is called like the output"
+)
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,25 @@ class Values:
 
 def values_of(returned: Any) -> Values:
     """Take apart what a function returned: `output`, `{name: value}`, or `(output, {name: value})`."""
-    intermediate: dict[str, Any] = {}
+    intermediate: list[tuple[str, Any]] = []
     output = returned
     if type(returned) is tuple and len(returned) == 2 and _has_names(returned[1]):
         output, named = returned
-        intermediate = dict(_parts(named, ""))
+        intermediate = [*_parts(named, "")]
     prefix = OUTPUT if intermediate or not _has_named_parts(output) else ""
-    outputs = dict(_parts(output, prefix))
+    outputs = [*_parts(output, prefix)]
+    counts = Counter(name for name, _ in (*intermediate, *outputs))
     arrays: dict[str, np.ndarray] = {}
     problems: dict[str, str] = {}
-    for name, value in {**intermediate, **outputs}.items():
+    for name, value in (*intermediate, *outputs):
+        if counts[name] > 1:
+            problems[name] = _SEVERAL.format(counts[name])
+            continue
         try:
             arrays[name] = to_numpy(value)
         except (TypeError, ValueError, AttributeError) as error:
             problems[name] = f"is no array: {describe(value)} ({error})"
-    return Values(arrays, frozenset(outputs), problems)
+    return Values(arrays, frozenset(name for name, _ in outputs), problems)
 
 
 def _has_names(value: Any) -> bool:
