@@ -111,7 +111,8 @@ def frozen_part() -> None:
                 np.testing.assert_allclose(leaf, pt.get(first, path), rtol=1e-4, atol=1e-5, err_msg=f"{name}: {path}")
         times = least_times({name: partial(run, compiled[name], steps[name], ids) for name in steps}, ROUNDS)
         for name, seconds in times.items():
-            memory = compiled[name].memory_analysis().temp_size_in_bytes / 2**20
+            analysis: Any = compiled[name].memory_analysis()
+            memory = analysis.temp_size_in_bytes / 2**20
             slots = pt.count(steps[name].slots)
             ratio = seconds / times["partition by hand"]
             print(f"    {name:32} {seconds / STEPS * 1e3:8.2f} {ratio:6.3f} {memory:8.1f} {slots:11,}")
