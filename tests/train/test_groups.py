@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from flax import nnx
 
 import ptree as pt
@@ -91,30 +90,6 @@ def test_three_steps_are_those_of_optax_on_plain_dicts(of_all):
     assert params["step"].tolist() == 7
     assert params["embed"].tobytes() == before["embed"].tobytes()
     assert pt.ties(params) == pt.ties(before)
-
-
-def test_three_steps_are_those_of_pytorchs_parameter_groups():
-    draw = np.random.default_rng(3)
-    kernel, bias, x = (draw.normal(size=shape).astype("f") for shape in [(4, 3), (3,), (8, 4)])
-    k, b = (torch.tensor(value, requires_grad=True) for value in (kernel, bias))
-    optimiser = torch.optim.AdamW(
-        [{"params": [k]}, {"params": [b], "lr": 3e-2, "weight_decay": 0.0}], lr=1e-2, weight_decay=0.1
-    )
-    params = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
-    ours = train.groups(
-        {"bias": optax.adamw(3e-2, weight_decay=0.0), "**": optax.adamw(1e-2, weight_decay=0.1)}, clip=0.7
-    )
-    state = ours.init(params)
-    for _ in range(3):
-        optimiser.zero_grad()
-        ((torch.tensor(x) @ k + b).tanh() ** 2).mean().backward()
-        torch.nn.utils.clip_grad_norm_([k, b], 0.7)
-        optimiser.step()
-        grads = jax.grad(lambda p: (jnp.tanh(x @ p["kernel"] + p["bias"]) ** 2).mean())(params)
-        updates, state = ours.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params["kernel"], k.detach(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(params["bias"], b.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_leaves_are_bit_identical_and_their_updates_are_nothing():
