@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import torch
 from flax import nnx
 
 import ptree as pt
@@ -91,30 +90,6 @@ def test_three_steps_are_those_of_optax_on_plain_dicts(of_all):
     assert params["step"].tolist() == 7
     assert params["embed"].tobytes() == before["embed"].tobytes()
     assert pt.ties(params) == pt.ties(before)
-
-
-def test_three_steps_are_those_of_pytorchs_parameter_groups():
-    draw = np.random.default_rng(3)
-    kernel, bias, x = (draw.normal(size=shape).astype("f") for shape in [(4, 3), (3,), (8, 4)])
-    k, b = (torch.tensor(value, requires_grad=True) for value in (kernel, bias))
-    optimiser = torch.optim.AdamW(
-        [{"params": [k]}, {"params": [b], "lr": 3e-2, "weight_decay": 0.0}], lr=1e-2, weight_decay=0.1
-    )
-    params = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
-    ours = train.groups(
-        {"bias": optax.adamw(3e-2, weight_decay=0.0), "**": optax.adamw(1e-2, weight_decay=0.1)}, clip=0.7
-    )
-    state = ours.init(params)
-    for _ in range(3):
-        optimiser.zero_grad()
-        ((torch.tensor(x) @ k + b).tanh() ** 2).mean().backward()
-        torch.nn.utils.clip_grad_norm_([k, b], 0.7)
-        optimiser.step()
-        grads = jax.grad(lambda p: (jnp.tanh(x @ p["kernel"] + p["bias"]) ** 2).mean())(params)
-        updates, state = ours.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-    np.testing.assert_allclose(params["kernel"], k.detach(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(params["bias"], b.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_leaves_are_bit_identical_and_their_updates_are_nothing():
@@ -255,6 +230,20 @@ def test_groups_are_a_transformation_like_any_other():
         assert updates["b"].all()
 
 
+def test_a_cohort_that_joins_late_has_a_step_count_of_its_own():
+    """Fresh moments under an old count make steps of some times the rate, as Adam's bias is no longer corrected."""
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    adam = optax.adam(1.0)
+    old = optax.tree.set(adam.init({"a": params["a"]}), count=jnp.int32(1000))
+    fresh = adam.init({"b": params["b"]})
+    optimiser = train.groups({"**": adam})
+    state = train.GroupsState({"**": (train.Cohort(old, ("a",)), train.Cohort(fresh, ("b",)))})
+    updates, state = optimiser.update(jax.tree.map(jnp.ones_like, params), state, params)
+    assert updates["a"][0] < -2.5, "what a fresh slot under an old count does"
+    np.testing.assert_allclose(updates["b"], -np.ones(2), rtol=1e-5)
+    assert [int(cohort.state[0].count) for cohort in state.groups["**"]] == [1001, 1]
+
+
 def test_an_ensemble_is_initialised_and_updated_by_vmap():
     params = {"a": jnp.ones((3, 2)), "b": jnp.arange(6.0).reshape(3, 2)}
     optimiser = train.groups({"a": train.FROZEN, "**": optax.adam(0.1)}, clip=1.0)
@@ -382,6 +371,18 @@ def test_a_state_of_another_optimiser_or_of_other_groups_is_an_error():
     assert "trained by the rules, and not in the state: ['b (**)']" in str(caught.value)
     assert "in the state, and not trained by the rules: ['a (**)']" in str(caught.value)
     assert (caught.value.missing, caught.value.unexpected) == (["b"], ["a"])
+
+
+def test_a_leaf_in_two_cohorts_and_one_without_a_rule_are_errors():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    optimiser = train.groups({"{a,b}": optax.adam(0.1)})
+    state = optimiser.init(params)
+    doubled = train.GroupsState({rule: (*cohorts, *cohorts) for rule, cohorts in state.groups.items()})
+    assert "in more than one cohort: ['a', 'b']" in fails(pt.StructureError, optimiser.update, params, doubled, params)
+    more = {**params, "c": jnp.ones(2)}
+    text = "no rule, or no parameter, for the gradients of ['c']"
+    assert text in fails(pt.StructureError, optimiser.update, more, state, more)
+    assert text in fails(pt.StructureError, optimiser.update, more, state, params)
 
 
 def test_gradients_that_do_not_fit_are_an_error():

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import jax
-from jax.extend.core import ClosedJaxpr, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 from ..._tree import PyTree, map_leaves
 
@@ -48,7 +48,7 @@ class LeafFlow:
         self.sources: dict[str, Sources] = dict(zip(names, found, strict=True))
         """Each leaf of the result -> the leaves that it comes from."""
 
-    def _through(self, jaxpr: Any, given: Sequence[Sources]) -> list[Sources]:
+    def _through(self, jaxpr: Jaxpr, given: Sequence[Sources]) -> list[Sources]:
         """The sources of the results of a jaxpr, from those of its arguments."""
         sources: dict[Any, Sources] = dict(zip(jaxpr.invars, given, strict=True))
 
@@ -60,7 +60,7 @@ class LeafFlow:
             sources.update(zip(equation.outvars, self._of_equation(equation, taken), strict=True))
         return [of(variable) for variable in jaxpr.outvars]
 
-    def _of_equation(self, equation: Any, taken: Sequence[Sources]) -> list[Sources]:
+    def _of_equation(self, equation: JaxprEqn, taken: Sequence[Sources]) -> list[Sources]:
         if equation.primitive.name == "cond":
             return self._of_branches(equation.params["branches"], taken)
         inner = list(jaxprs_in_params(equation.params))
@@ -79,10 +79,10 @@ class LeafFlow:
         found = [self._through(branch.jaxpr, given) for branch in branches]
         return [index.union(*sources) for sources in zip(*found, strict=True)]
 
-    def _keeps_places(self, equation: Any, taken: Sequence[Sources]) -> bool:
+    def _keeps_places(self, equation: JaxprEqn, taken: Sequence[Sources]) -> bool:
         name = equation.primitive.name
-        arrays = {variable.aval.shape for variable in equation.invars} - {()}
-        results = {variable.aval.shape for variable in equation.outvars}
+        arrays = {_shape(variable) for variable in equation.invars} - {()}
+        results = {_shape(variable) for variable in equation.outvars}
         if name in _REORDERING or len(arrays) > 1:
             return False
         if arrays and results == {()}:
@@ -92,10 +92,14 @@ class LeafFlow:
         scalars = [
             sources
             for variable, sources in zip(equation.invars, taken, strict=True)
-            if variable.aval.shape == () and not self._takes_layers_alike(sources)
+            if _shape(variable) == () and not self._takes_layers_alike(sources)
         ]
         return not scalars or (results == {()} and name in _ADDING)
 
     def _takes_layers_alike(self, sources: Sources) -> bool:
         """Whether the sources hold a leaf of all layers, or of none."""
         return all(not (group & sources) or group <= sources for group in self._alike)
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
