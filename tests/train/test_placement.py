@@ -137,7 +137,7 @@ def test_microbatches_of_a_divided_batch_are_gathered_from_nowhere():
     assert "all-reduce" in text
 
 
-def test_explicit_axes():
+def test_a_step_over_explicit_axes_takes_the_steps_of_one_device():
     devices = mesh(AxisType.Explicit)
     params, batch = placed(LAYOUTS["replicated"], devices)
     plain, whole = params_and_batch()
