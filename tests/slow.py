@@ -147,6 +147,7 @@ SLOW = {
     "test_optimisers_of_all_kinds_take_the_steps_by_hand",
     "test_stacked_and_apart_take_the_same_steps",
     "test_the_average_is_that_of_pytorch",
+    "test_two_processes_take_the_steps_of_one",
     # others that take three seconds or more
     "test_a_bar_shows_on_a_terminal_what_takes_more_than_a_second",
     "test_a_sequence_without_a_step_keeps_the_state_that_is_given",
