@@ -4,11 +4,19 @@ This room stands on `nn`, whose layers multiply with kernels that stand for othe
 """
 
 # optimisers by path
+from ._groups.apply_updates import apply_updates as apply_updates  # to the leaves that have updates
+from ._groups.by_layer import ByLayer as ByLayer  # what by_layer gives
+from ._groups.by_layer import ByLayerState as ByLayerState  # its state
+from ._groups.by_layer import by_layer as by_layer  # each layer of a stack as if it stood alone
+from ._groups.decayed import decayed as decayed  # the mask of weight decay
+from ._groups.depth_factors import depth_factors as depth_factors  # those of rates that fall with the depth
 from ._groups.frozen import FROZEN as FROZEN  # the value of a rule whose leaves are not trained
 from ._groups.groups import Cohort as Cohort  # leaves that began together, and their optimiser's state
 from ._groups.groups import Groups as Groups  # what groups gives
 from ._groups.groups import GroupsState as GroupsState  # its state
 from ._groups.groups import groups as groups  # an optimiser for each group of leaves
+from ._groups.scaled import scaled as scaled  # updates times factors, by path and layer
+from ._groups.value_and_grad import value_and_grad as value_and_grad  # with respect to some leaves
 
 # one step of training
 from ._step.fit import fit as fit  # a short loop with a line of progress

@@ -1,0 +1,60 @@
+"""decayed: the mask of weight decay: kernels, and no biases, scales and tables, in a stack as apart."""
+
+from __future__ import annotations
+
+import re
+
+from ..._edit import names_of_leaves
+from ..._tree import Leaf, PyTree, map_leaves
+from ...stacks import layer_shape
+from .leaf_groups import has_gradient
+
+_SPARED = re.compile(r"(.*_)?(bias|scale|offset|table|embed|embedding|embeddings)(_.*)?")
+"""The last name in a path of what is not decayed, whatever its rank: a bias of attention has two axes."""
+_TABLES = re.compile(r"wte|wpe|.*embed.*")
+"""The name of a module whose `weight` is a table: libraries name kernels so too."""
+
+
+def decayed(params: PyTree) -> PyTree:
+    """True at the leaves that weight decay is for, kernels; False at biases, scales, tables, and what holds no floats.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import Tree, stacks
+    >>> block = {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4), "norm/scale": jnp.ones(4)}
+    >>> params = stacks.stack(Tree({"embed/table": jnp.ones((9, 4)), "blocks": [block] * 3}), "blocks")
+    >>> decayed(params)
+    Tree(
+      embed/table          False
+      blocks/:/kernel      True
+      blocks/:/bias        False
+      blocks/:/norm/scale  False
+    )
+    >>> optimiser = optax.adamw(3e-4, weight_decay=0.1, mask=decayed)
+
+    The usual test, `ndim > 1`, also decays the biases of a stack and those of attention, and tables. Here a leaf
+    is decayed if one layer of it has two axes or more, and neither its name nor an alias says that it is a bias, scale, offset or
+    table: `kernel`, `weight` and `w` of any library are kernels, but for a `weight` below `embed`, `wte` or `wpe`. A kernel
+    that is tied to a table is not decayed.
+
+    Args:
+        params: any pytree of arrays, shapes or `Param`.
+
+    Returns:
+        A tree of the same structure with bools, as `mask=` of optax takes it, or this function itself.
+    """
+    names: dict[str, list[str]] = {}
+    for name in names_of_leaves(params):
+        names.setdefault(name.path, []).append(name.name)
+    return map_leaves(params, lambda path, leaf: _is_kernel(path, leaf) and not any(map(_is_spared, names[path])))
+
+
+def _is_kernel(path: str, leaf: Leaf) -> bool:
+    return has_gradient(leaf) and len(layer_shape(path, leaf)) >= 2
+
+
+def _is_spared(name: str) -> bool:
+    *above, last = name.removesuffix("/value").split("/")  # the array of a variable of nnx
+    if _SPARED.fullmatch(last):
+        return True
+    module = above[-1] if above else ""
+    return last in {"weight", "w"} and _TABLES.fullmatch(module) is not None

@@ -1,0 +1,90 @@
+"""value_and_grad: the value of a loss and its gradient with respect to selected leaves, for training loops by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..._edit import Selector, choose, merge, partition
+from ..._errors import PatternError, StructureError
+from ..._tree import Leaf, PyTree, signature
+from ..._words import describe, listed, name_of, quoted
+from .groups import Groups
+from .leaf_groups import has_gradient
+
+
+def value_and_grad(
+    loss: Callable[..., Any], wrt: Selector | Groups, *, has_aux: bool = False
+) -> Callable[..., tuple[Any, PyTree]]:
+    """`jax.value_and_grad` with respect to some leaves: no gradient of the others is computed.
+
+    >>> params = {"embed": jnp.ones(3), "head": {"kernel": jnp.ones((3, 2))}}
+    >>> def loss(params, x):
+    ...     return (x * params["embed"] @ params["head"]["kernel"]).sum()
+    >>> value, grads = value_and_grad(loss, wrt="head")(params, jnp.ones((4, 3)))
+    >>> value, grads
+    (Array(24., dtype=float32), {'head': {'kernel': Array([[4., 4.],
+           [4., 4.],
+           [4., 4.]], dtype=float32)}})
+
+    The gradients are the tree of the selected leaves alone, as `ptree.select` gives it. The `update` of
+    `ptree.train.groups` takes them, and `ptree.train.apply_updates` adds its updates to these leaves. With `wrt=optimiser` they
+    are the leaves that these groups train.
+
+    Args:
+        loss: `loss(params, *args, **kwargs) -> scalar`, or with `has_aux` `(scalar, anything)`.
+        wrt: which leaves; a tied leaf has all its names. Or the `Groups` that train some.
+        has_aux: whether the loss returns something else beside its value.
+
+    Returns:
+        A function `(params, *args, **kwargs) -> (value, grads)`, with `has_aux` `((value, aux), grads)`.
+
+    Raises:
+        PatternError: from the function: a part of the selector matches nothing, it names single layers of a stack, or leaves
+            that hold no floating-point numbers.
+        StructureError: from the function: a loss that is no scalar.
+    """
+
+    def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> tuple[Any, PyTree]:
+        trained, rest = partition(params, _selector(wrt, params))
+
+        def loss_of_trained(trained: PyTree) -> Any:
+            found = loss(merge(trained, rest), *args, **kwargs)
+            check_loss(found[0] if has_aux else found, loss)
+            return found
+
+        return jax.value_and_grad(loss_of_trained, has_aux=has_aux)(trained)
+
+    return value_and_grads
+
+
+def _selector(wrt: Selector | Groups, params: PyTree) -> Selector:
+    """A selector of leaves that all have a gradient."""
+    if isinstance(wrt, Groups):
+        trained = {*wrt.trained(params)}
+        return lambda path, leaf: path in trained
+    without = [path for path, leaf in choose(params, wrt) if not has_gradient(leaf)]
+    if without:
+        raise PatternError(
+            f"no gradient with respect to {listed(without)}: they hold no floating-point numbers. Leave them out of wrt="
+        )
+    return wrt
+
+
+def check_loss(value: Leaf, loss: Callable[..., Any]) -> None:
+    """Raise unless a loss is one real number."""
+    is_real = isinstance(value, float) or _is_real_array(value)
+    if is_real and jnp.shape(value) == ():
+        return
+    fix = "take its mean, or its sum" if is_real else "a loss that returns (value, aux) needs has_aux=True"
+    raise StructureError(
+        f"the loss {quoted(name_of(loss))} is {describe(value)}: expected one floating-point number; {fix}"
+    )
+
+
+def _is_real_array(value: Leaf) -> bool:
+    about = signature(value)
+    return isinstance(about, tuple) and bool(jnp.issubdtype(about[1], jnp.floating))
