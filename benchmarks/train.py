@@ -2,7 +2,8 @@
 
 - step: at most 1.02 times JAX and optax by hand where the device computes; beside nnx' Optimizer, Equinox and PyTorch with fused AdamW;
 - accumulate: microbatches beside a scan by hand and `optax.MultiSteps`; time and temporary memory;
-- extras: an average and observation in the step, at most 3 percent each; loss scaling.
+- extras: an average and observation in the step, at most 3 percent each; loss scaling;
+- frozen: time, memory and slots where parts of the parameters are frozen, beside `partition` by hand.
 
 Run it with `python benchmarks/train.py [PART ...]`. Times are of the processor, the least of several rounds in which all
 take turns; results are checked equal first.
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _look_times import least_times, print_times
+from _train_frozen import frozen_part
 
 import ptree as pt
 from ptree import look, train
@@ -334,7 +336,7 @@ def extras_part() -> None:
     measure("what comes with a step of 4 layers of width 1024, 1,024 rows", ways, 4, 1024, 1024, 1)
 
 
-PARTS = {"step": step_part, "accumulate": accumulate_part, "extras": extras_part}
+PARTS = {"step": step_part, "accumulate": accumulate_part, "extras": extras_part, "frozen": frozen_part}
 
 
 def main() -> None:
