@@ -146,6 +146,13 @@ SLOW = {
     "test_layers_with_open_sizes",
     "test_repeated_blocks",
     "test_sequences_of_different_lengths",
+    # steps of training, each compiled several times
+    "test_a_run_that_was_stopped_goes_on_to_the_same_bits",
+    "test_a_step_over_explicit_axes_takes_the_steps_of_one_device",
+    "test_optimisers_of_all_kinds_take_the_steps_by_hand",
+    "test_stacked_and_apart_take_the_same_steps",
+    "test_the_average_is_that_of_pytorch",
+    "test_two_processes_take_the_steps_of_one",
     # others that take three seconds or more
     "test_a_bar_shows_on_a_terminal_what_takes_more_than_a_second",
     "test_a_sequence_without_a_step_keeps_the_state_that_is_given",

@@ -1,6 +1,11 @@
 """A step over eight devices: nothing drifts, it is compiled once, and its numbers are those of one device."""
 
+import dataclasses
+import os
 import re
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -122,11 +127,71 @@ def test_two_spellings_of_a_sharding_are_one_program():
     params, batch = placed(LAYOUTS["replicated"])
     spelled, _ = placed(LAYOUTS["replicated, spelled out"])
     step = train.step(loss, optax.sgd(1e-2))
-    step(step.init(params), batch)
-    state = step.init(spelled)
+    state, _ = step(step.init(params), batch)
     COMPILED.clear()
-    step(state, batch)
+    step(dataclasses.replace(state, params=spelled), batch)  # without a warning that it is compiled again
     assert not COMPILED
+
+
+PROCESS = """
+import sys, jax
+rank, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(f"localhost:{port}", 2, rank)
+import jax.numpy as jnp, numpy as np, optax
+from jax.sharding import NamedSharding, PartitionSpec as P
+from ptree import train
+
+assert (jax.process_count(), jax.device_count(), len(jax.local_devices())) == (2, 8, 4)
+mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+def spread(array, spec):
+    return jax.make_array_from_callback(array.shape, NamedSharding(mesh, spec), lambda index: array[index])
+
+def loss(params, x, key):
+    return jnp.square(x @ params["w"] + params["b"] - jax.random.uniform(key)).mean()
+
+w, x = np.arange(16, dtype="float32").reshape(8, 2) / 10, np.linspace(0, 1, 128, dtype="float32").reshape(16, 8)
+def losses(params, x):
+    step = train.step(loss, optax.adamw(1e-2), accumulate=2, ema=0.9, scale=train.LossScale(8.0))
+    state = step.init(params, key=jax.random.key(0))
+    before = [leaf.sharding for leaf in jax.tree.leaves(state)]
+    found = []
+    for _ in range(3):
+        state, metrics = step(state, x)
+        found.append(float(metrics.loss))
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == before
+    return found
+
+expected = losses({"w": w, "b": np.zeros(2, "float32")}, x)
+for spec in (P("data"), P(None, None)):
+    np.testing.assert_allclose(losses({"w": spread(w, spec), "b": np.zeros(2, "float32")}, spread(x, P("data"))), expected, rtol=1e-5)
+print("done")
+"""
+
+
+def test_two_processes_take_the_steps_of_one():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = str(listener.getsockname()[1])
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), port],
+            env=os.environ | flags,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            out, errors = process.communicate(timeout=300)
+            assert out.strip().endswith("done"), errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def test_microbatches_of_a_divided_batch_are_gathered_from_nowhere():
@@ -137,7 +202,7 @@ def test_microbatches_of_a_divided_batch_are_gathered_from_nowhere():
     assert "all-reduce" in text
 
 
-def test_explicit_axes():
+def test_a_step_over_explicit_axes_takes_the_steps_of_one_device():
     devices = mesh(AxisType.Explicit)
     params, batch = placed(LAYOUTS["replicated"], devices)
     plain, whole = params_and_batch()

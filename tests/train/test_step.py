@@ -1,5 +1,6 @@
 """A training step beside JAX and optax by hand: values, kinds of parameters, keys, donation, gradients of what is trained alone."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -218,6 +219,29 @@ def test_what_comes_with_the_loss_and_what_is_observed():
     observed = metrics.observed.params  # before the update
     largest = observed.largest[observed.paths.index("enc/kernel")]
     np.testing.assert_allclose(largest, jnp.abs(params["enc"]["kernel"]).max(), rtol=1e-6)
+
+
+def test_running_statistics_come_with_the_loss_and_go_into_the_parameters():
+    net = nn.Sequential(nn.Dense(4), nn.BatchNorm(), nn.Dense(2))
+    x = jnp.asarray(RANDOM.standard_normal((8, 3)), jnp.float32)
+    kept = "**/{mean,var}"
+
+    def norm_loss(params, x):
+        y, new = net.updated(params, x)
+        return jnp.square(y - 1).mean(), pt.select(new, kept)
+
+    rules = train.groups({kept: train.FROZEN, "**": optax.sgd(0.1)})
+    step = train.step(norm_loss, rules, has_aux=True)
+    state = step.init(net.init(jax.random.key(0), x))
+    statistics, params = pt.partition(jax.tree.map(jnp.copy, state.params), kept)
+    for _ in range(3):
+        by_hand = lambda params, statistics=statistics: norm_loss(pt.merge(params, statistics), x)
+        (_, statistics), grads = jax.value_and_grad(by_hand, has_aux=True)(params)
+        params = jax.tree.map(lambda leaf, grad: leaf - 0.1 * grad, params, grads)
+        state, metrics = step(state, x)
+        state = dataclasses.replace(state, params=pt.merge(pt.drop(state.params, kept), metrics.aux))
+    assert_same(state.params, pt.merge(params, statistics), 1e-5)
+    assert not bool((state.params["1/mean"] == 0).any())
 
 
 def test_a_state_is_used_once_unless_it_is_kept():

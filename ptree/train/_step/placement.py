@@ -79,9 +79,22 @@ def placed(tree: PyTree, like: PyTree = None) -> PyTree:
         sharding = _plain(sharding)
         if leaf.committed and leaf.sharding == sharding:
             return leaf
-        return jax.device_put(leaf, sharding)
+        return _put(leaf, sharding)
 
     return map_leaves(tree, leaf_placed)
+
+
+def _put(leaf: Leaf, sharding: Sharding) -> Leaf:
+    """`jax.device_put`, also onto devices of several processes, each of which holds the same leaf."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if not leaf.is_fully_addressable:  # it is divided over the processes already
+        return jax.jit(lambda leaf: leaf, out_shardings=sharding)(leaf)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _put(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    numbers = np.asarray(leaf)
+    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: numbers[index])
 
 
 def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
@@ -128,7 +141,7 @@ def _as_parameter(slot: Leaf, shape: tuple[int, ...], sharding: Sharding) -> Lea
     if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
         return slot
     spec = PartitionSpec(*[None] * extra, *sharding.spec)
-    return jax.device_put(slot, sharding.update(spec=spec))
+    return _put(slot, sharding.update(spec=spec))
 
 
 # --------------------------------------------------------------------------------- in memory
@@ -141,7 +154,7 @@ def apart(tree: PyTree) -> PyTree:
     def leaf_apart(path: str, leaf: Leaf) -> Leaf:
         buffers = _buffers(leaf)
         if buffers and buffers in seen:
-            return jax.device_put(jnp.copy(leaf), leaf.sharding)
+            return _put(jnp.copy(leaf), leaf.sharding)
         seen.add(buffers)
         return leaf
 

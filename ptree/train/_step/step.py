@@ -82,7 +82,8 @@ def step(
         scale: loss scaling, `LossScale()`, for losses computed in float16.
         observe: a function `(params, grads, updates)`, such as `look.observe`; its result is `metrics.observed`.
         has_aux: whether the loss returns a pair, whose second value is `metrics.aux`: of microbatches stacked,
-            `[accumulate, ...]`.
+            `[accumulate, ...]`. Running statistics, which are FROZEN, come this way, and go back by
+            `dataclasses.replace(state, params=merge(drop(state.params, "**/{mean,var}"), metrics.aux))`.
         donate: whether the memory of the state is used again. Without it the given state stays valid.
 
     Returns:
