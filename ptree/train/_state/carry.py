@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import optax
@@ -246,11 +246,22 @@ def _carried_groups(optimiser: Groups, new: PyTree, old_states: OldStates, chang
     for rule, group in trained_groups(new, optimiser.rules).items():
         parts = _apart(group.paths, old_states, changes)
         cohorts = _cohorts(rule, group.optimiser, new, parts, old_states, changes)
-        if len({counts for counts, _, _ in cohorts}) < len(cohorts):  # new leaves under the same counts, such as 0
+        if len(_together([cohort.counts for cohort in cohorts])) < len(
+            cohorts
+        ):  # new leaves under the same counts, such as 0
             cohorts = _cohorts(rule, group.optimiser, new, [group.paths], old_states, changes)
-        found[rule] = tuple(Cohort(destination.state_of(paths), paths) for _, paths, destination in cohorts)
-        destinations += dict.fromkeys(destination for _, _, destination in cohorts)
+        found[rule] = tuple(Cohort(cohort.destination.state_of(cohort.paths), cohort.paths) for cohort in cohorts)
+        destinations += dict.fromkeys(cohort.destination for cohort in cohorts)
     return GroupsState(found), _report(new, destinations, old_states, changes)
+
+
+class _NewCohort(NamedTuple):
+    """Leaves of a rule that can go by the same counts."""
+
+    counts: Mapping[Node, object]
+    """What is equal for equal counts, for each node on which the updates depend."""
+    paths: tuple[str, ...]
+    destination: Destination
 
 
 def _apart(paths: tuple[str, ...], old_states: OldStates, changes: Changes) -> list[tuple[str, ...]]:
@@ -271,17 +282,38 @@ def _cohorts(
     parts: Sequence[tuple[str, ...]],
     old_states: OldStates,
     changes: Changes,
-) -> list[tuple[object, tuple[str, ...], Destination]]:
-    """The leaves of a rule by the counts that they go by: what is equal for equal counts, the leaves, where their state is."""
-    found: list[tuple[object, tuple[str, ...], Destination]] = []
+) -> list[_NewCohort]:
+    """The leaves of a rule by the counts that they go by."""
+    found: list[_NewCohort] = []
     for part in parts:
         params = part_of(new, part)
         destination = Destination(optimiser.init, params, old_states, changes, rule=rule)
-        together: dict[object, list[str]] = {}
+        by_counts: dict[tuple[tuple[Node, object], ...], list[str]] = {}
         for path in part:
-            together.setdefault(destination.fingerprint(path), []).append(path)
-        found += [(counts, tuple(paths), destination) for counts, paths in together.items()]
+            by_counts.setdefault(destination.fingerprint(path), []).append(path)
+        kinds = [dict(counts) for counts in by_counts]
+        for numbers in _together(kinds):
+            counts: dict[Node, object] = {}
+            chosen: set[str] = set()
+            for number in numbers:
+                counts |= kinds[number]
+                chosen.update(by_counts[tuple(kinds[number].items())])
+            found.append(_NewCohort(counts, tuple(path for path in part if path in chosen), destination))
     return found
+
+
+def _together(kinds: Sequence[Mapping[Node, object]]) -> list[list[int]]:
+    """Which of these counts can be those of one state: they agree about all nodes that both have."""
+    found: list[tuple[dict[Node, object], list[int]]] = []
+    for number, counts in enumerate(kinds):
+        for shared, numbers in found:
+            if all(shared.get(node, value) == value for node, value in counts.items()):
+                shared.update(counts)
+                numbers.append(number)
+                break
+        else:
+            found.append((dict(counts), [number]))
+    return [numbers for _, numbers in found]
 
 
 # --------------------------------------------------------------------------------------- report

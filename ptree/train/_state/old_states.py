@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..._tree import Leaf
@@ -129,12 +130,27 @@ class OldStates:
         old = self._counts[where]
         found: Counts = {}
         for field, like in wanted.items():
-            if field not in old or np.shape(old[field]) != like.shape:
+            count = None if field not in old else _fitted_count(old[field], like.shape)
+            if count is None:
                 return None
-            if like.shape and not follows(field):
+            is_array_over_all = np.shape(old[field]) == like.shape != ()
+            if is_array_over_all and not follows(field):
                 return None
-            value = cast_slot(old[field], like.dtype)
+            value = cast_slot(count, like.dtype)
             if value is None:
                 return None
             found[field] = value
         return found
+
+
+def _fitted_count(count: Leaf, shape: Shape) -> Leaf | None:
+    """A count in another shape: `by_layer` counts for each layer, and the counts of layers are equal."""
+    own = np.shape(count)
+    if own == shape:
+        return count
+    numbers = np.asarray(count)
+    if not np.issubdtype(numbers.dtype, np.integer) or not numbers.size or (numbers != numbers.flat[0]).any():
+        return None
+    if own and shape:
+        return None
+    return jnp.full(shape, numbers.flat[0])
