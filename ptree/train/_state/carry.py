@@ -160,7 +160,7 @@ def old_states_of(state: PyTree, old: PyTree, optimiser: Optimiser) -> list[OldS
 
 def _old_state(state: PyTree, params: PyTree, optimiser: Optimiser, rule: str = "") -> OldState:
     layout = layout_of_state(optimiser.init, params, state)
-    return OldState(layout, jax.tree.leaves(state), _shapes(params), optimiser.init, rule)
+    return OldState(layout, jax.tree.leaves(state), _shapes(params), rule)
 
 
 def _check_rules(state: GroupsState, old: PyTree, rules: Iterable[str]) -> None:

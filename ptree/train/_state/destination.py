@@ -93,7 +93,7 @@ class Destination:
     """The state that an optimiser makes of new parameters, and what old states have for it."""
 
     def __init__(self, init: Init, params: PyTree, old: OldStates, changes: Changes, *, rule: str = ""):
-        self._initial = InitialState(init, params, is_known=old.has_marked(init))
+        self._initial = InitialState(init, params)
         self.layout = self._initial.layout
         self.paths = [path for path, _ in leaves(params)]
         self.units: dict[str, dict[Node, Unit]] = {}

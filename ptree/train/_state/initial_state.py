@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -14,29 +13,24 @@ from .slots import Init, StateLayout, abstract, layout_by_path, marked, marked_l
 
 
 class InitialState:
-    """What `init` makes of parameters. It is traced once, and no leaf is computed before it is asked for."""
+    """What `init` makes of parameters. No leaf is computed before it is asked for."""
 
-    def __init__(self, init: Init, params: PyTree, *, is_known: bool):
-        """`is_known` says that `init` has been seen to do the same with marked parameters as without marks."""
-        self._init, self.params, self._is_known = init, params, is_known
+    def __init__(self, init: Init, params: PyTree):
+        self._init, self.params = init, params
         shapes = abstract(params)
         try:
             self._traced = _trace(init, marked(shapes))
             layout = marked_layout(self._traced.out_info, shapes)
         except Exception:  # a mask by a user's function may refuse a tree that has one name more on each path
             layout = None
-        if layout is None or not (is_known or layout.structure == self._plain_structure):
+        if layout is None or layout.structure != jax.tree.structure(jax.eval_shape(init, shapes)):
             self._traced = _trace(init, shapes)
             layout = layout_by_path(self._traced.out_info, shapes)
         self.layout: StateLayout = layout
 
-    @cached_property
-    def _plain_structure(self) -> Any:
-        return jax.tree.structure(jax.eval_shape(self._init, abstract(self.params)))
-
     def of(self, params: PyTree) -> InitialState:
         """The state that the same optimiser makes of other parameters."""
-        return InitialState(self._init, params, is_known=self._is_known)
+        return InitialState(self._init, params)
 
     def leaves(self, wanted: Sequence[int]) -> dict[int, jax.Array]:
         """Some leaves of the state, by their numbers; only these are computed and take memory.

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._tree import Leaf
 from .moved_slots import Shape, cast_slot
-from .slots import Init, Node, StateLayout, StateLeaf
+from .slots import Node, StateLayout, StateLeaf
 
 Counts = dict[str, Leaf]
 """The leaves of a node that belong to no parameter, by field."""
@@ -24,8 +24,6 @@ class OldState(NamedTuple):
     values: Sequence[Leaf]
     shapes: Mapping[str, Shape]
     """The parameters that it was made for: path -> shape."""
-    init: Init
-    """What made it."""
     rule: str = ""
     """The rule of `groups` that it is of."""
 
@@ -73,10 +71,6 @@ class OldStates:
             found = FoundSlot(where, value)
             self._by_role.setdefault((about.node.role, *slot), []).append(found)
             self._by_type.setdefault((about.node.role[-1], *slot), []).append(found)
-
-    def has_marked(self, init: Init) -> bool:
-        """Whether a function is known to make the same state of marked parameters as of others."""
-        return any(state.init == init and state.layout.is_marked for state in self.states)
 
     def slot(self, about: StateLeaf, param: str) -> FoundSlot | None:
         """The slot of an old parameter that plays the part of this one in a new state; None if no or several ones do."""

@@ -284,7 +284,7 @@ def _slots_in_file(file: PyTree, params: PyTree, optimiser: optax.GradientTransf
 
 def _slot_names(optimiser: optax.GradientTransformation, params: PyTree) -> dict[str, list[str]]:
     """The paths of the slots of each parameter in the state that an optimiser makes of all."""
-    initial = InitialState(optimiser.init, params, is_known=False)
+    initial = InitialState(optimiser.init, params)
     numbers = jax.tree.unflatten(initial.layout.structure, list(range(len(initial.layout.about))))
     names: dict[str, list[str]] = {}
     for path, number in leaves(numbers):
