@@ -250,6 +250,7 @@ def _carried_groups(optimiser: Groups, new: PyTree, old_states: OldStates, chang
             cohorts
         ):  # new leaves under the same counts, such as 0
             cohorts = _cohorts(rule, group.optimiser, new, [group.paths], old_states, changes)
+        cohorts.sort(key=lambda cohort: _age(cohort, old_states, changes))
         found[rule] = tuple(Cohort(cohort.destination.state_of(cohort.paths), cohort.paths) for cohort in cohorts)
         destinations += dict.fromkeys(cohort.destination for cohort in cohorts)
     return GroupsState(found), _report(new, destinations, old_states, changes)
@@ -262,6 +263,16 @@ class _NewCohort(NamedTuple):
     """What is equal for equal counts, for each node on which the updates depend."""
     paths: tuple[str, ...]
     destination: Destination
+
+
+def _age(cohort: _NewCohort, old_states: OldStates, changes: Changes) -> int:
+    """The number of the old cohort in which the first leaves of a new one were: cohorts stay in their order."""
+    numbers = [len(old_states.states)]  # new leaves come last
+    for path in cohort.paths:
+        if path in changes.origins:
+            number = old_states.state_of(changes.origins[path].pieces[0].path)
+            numbers.append(numbers[0] if number is None else number)
+    return min(numbers)
 
 
 def _apart(paths: tuple[str, ...], old_states: OldStates, changes: Changes) -> list[tuple[str, ...]]:

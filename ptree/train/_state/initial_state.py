@@ -9,6 +9,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
 from ..._tree import Leaf, PyTree, leaves
+from .moved_slots import is_spread
 from .slots import Init, StateLayout, abstract, layout_by_path, marked, marked_layout
 
 
@@ -74,6 +75,6 @@ def _part_of_jaxpr(closed: ClosedJaxpr, wanted: Sequence[int]) -> tuple[ClosedJa
 
 def sharding_beside(param: Leaf, shape: tuple[int, ...]) -> jax.sharding.Sharding | None:
     """Where a slot of this shape goes: where its parameter is, if that is spread over devices and of the same shape."""
-    if isinstance(param, jax.Array) and param.shape == shape and len(param.sharding.device_set) > 1:
+    if is_spread(param) and param.shape == shape:
         return param.sharding
     return None
