@@ -16,6 +16,13 @@ from ._groups.groups import Groups as Groups  # what groups gives
 from ._groups.groups import GroupsState as GroupsState  # its state
 from ._groups.groups import groups as groups  # an optimiser for each group of leaves
 
+# state that follows parameters
+from ._state.carry import carry as carry  # an optimiser's state for a changed model
+from ._state.report import Carried as Carried  # what became of it
+from ._state.resize import resize as resize  # more or fewer rows of a table
+from ._state.runs import carry_state as carry_state  # the state of a run, for a changed model
+from ._state.runs import load_state as load_state  # the same, from a checkpoint
+
 # one step of training
 from ._step.fit import fit as fit  # a short loop with a line of progress
 from ._step.loss_scale import LossScale as LossScale  # for float16: backs off and grows again
@@ -25,10 +32,3 @@ from ._step.step import Step as Step  # what step gives
 from ._step.step import step as step  # a jitted step from a pure loss and an optimiser
 from ._step.train_state import Metrics as Metrics  # what a step computes besides its state
 from ._step.train_state import TrainState as TrainState  # all that a run depends on
-
-# state that follows parameters
-from ._state.carry import carry as carry  # an optimiser's state for a changed model
-from ._state.report import Carried as Carried  # what became of it
-from ._state.resize import resize as resize  # more or fewer rows of a table
-from ._state.runs import carry_state as carry_state  # the state of a run, for a changed model
-from ._state.runs import load_state as load_state  # the same, from a checkpoint
