@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -24,16 +26,18 @@ def carry_part() -> None:
     optimiser = optax.adamw(1e-3)
     divided = train.groups({"**": optimiser})
     params = parameters()
-    renames = {"layer*/**": "block*/**"}
+    renames: Any = {"layer*/**": "block*/**"}
     renamed = pt.rename(params, renames)
     larger = pt.put(params, "head", jnp.ones(3))
-    state = optimiser.init(params)
-    state = (state[0]._replace(count=jnp.array(1000)), *state[1:])
+    start: Any = optimiser.init(params)
+    state: Any = (start[0]._replace(count=jnp.array(1000)), *start[1:])
     in_groups, _ = train.carry(state, params, params, divided, before=optimiser)
 
+    moved: Any
     moved, report = train.carry(state, params, renamed, optimiser, renames=renames)
     assert len(report.kept) == LEAVES
     assert moved[0].mu["block7/w3"] is state[0].mu["layer7/w3"]
+    joined: Any
     joined, report = train.carry(in_groups, params, larger, divided)
     assert [*report.fresh] == ["head"]
     assert [int(optax.tree.get(cohort.state, "count")) for cohort in joined.groups["**"]] == [1000, 0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import optax
 
 from ..._edit import Selector
 from ..._edit import paths as selected_paths
-from ..._edit.rename import OldName
 from ..._errors import StructureError
 from ..._garbage_collection import collection_paused
 from ..._tree import PyTree, leaves
@@ -34,7 +33,7 @@ def carry(
     new: PyTree,
     optimiser: Optimiser,
     *,
-    renames: Mapping[OldName, str] | None = None,
+    renames: Mapping[Any, str] | None = None,
     before: Optimiser | None = None,
     resized: Selector | None = None,
     one_count: OneCount = "error",
@@ -89,6 +88,11 @@ def carry(
     """
     check_one_count(one_count)
     before = optimiser if before is None else before
+    for given in (optimiser, before):
+        if not isinstance(given, optax.GradientTransformation | optax.MultiSteps):
+            raise StructureError(
+                f"carry(state, old, new, optimiser): expected one of optax or groups, got {describe(given)}"
+            )
     with collection_paused():  # of the time for 10,000 leaves it would take half
         changes = changes_of(old, new, origins(old, new, renames), resized_paths(new, resized))
         return carried(state, old, new, optimiser, before, changes, one_count)

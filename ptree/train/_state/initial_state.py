@@ -19,14 +19,13 @@ class InitialState:
     def __init__(self, init: Init, params: PyTree):
         self._init, self.params = init, params
         shapes = abstract(params)
+        expected = jax.eval_shape(init, shapes)
         try:
-            self._traced = _trace(init, marked(shapes))
-            layout = marked_layout(self._traced.out_info, shapes)
+            layout = marked_layout(jax.eval_shape(init, marked(shapes)), shapes)
         except Exception:  # a mask by a user's function may refuse a tree that has one name more on each path
             layout = None
-        if layout is None or layout.structure != jax.tree.structure(jax.eval_shape(init, shapes)):
-            self._traced = _trace(init, shapes)
-            layout = layout_by_path(self._traced.out_info, shapes)
+        if layout is None or layout.structure != jax.tree.structure(expected):
+            layout = layout_by_path(expected, shapes)
         self.layout: StateLayout = layout
 
     def of(self, params: PyTree) -> InitialState:
@@ -45,15 +44,11 @@ class InitialState:
         for at in wanted:
             param = placed.get(self.layout.about[at].param or "")
             shardings.append(sharding_beside(param, self.layout.shapes[at].shape))
-        # `jit` would trace all of `init` again, which takes most of the time of `carry`
-        part, inputs = _part_of_jaxpr(self._traced.jaxpr, wanted)
+        # `jit` would compile all of `init`
+        part, inputs = _part_of_jaxpr(jax.jit(self._init).trace(abstract(self.params)).jaxpr, wanted)
         params = jax.tree.leaves(self.params)
         values = jax.jit(jaxpr_as_fun(part), out_shardings=shardings)(*[params[at] for at in inputs])
         return dict(zip(wanted, values, strict=True))
-
-
-def _trace(init: Init, params: PyTree) -> Any:
-    return jax.jit(init).trace(params)
 
 
 def _part_of_jaxpr(closed: ClosedJaxpr, wanted: Sequence[int]) -> tuple[ClosedJaxpr, list[int]]:
