@@ -74,6 +74,10 @@ def count_of(state):
 # -------------------------------------------------------------------------------- any optimiser
 
 
+# what optax itself warns of
+pytestmark = pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning")
+
+
 @pytest.mark.parametrize("kind", [dict, pt.Tree])
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_the_state_of_any_optimiser_stays_as_it_is_where_nothing_changes(name, kind):
@@ -100,7 +104,9 @@ def test_the_state_of_any_optimiser_follows_names_that_change_places(name):
         np.testing.assert_array_equal(pt.get(new, path.removesuffix("mu/nu") + "count"), leaf)
 
 
-@pytest.mark.parametrize("name", ["adam", "adafactor of small", "muon", "sm3", "schedule_free_adamw", "lbfgs without line search"])
+@pytest.mark.parametrize(
+    "name", ["adam", "adafactor of small", "muon", "sm3", "schedule_free_adamw", "lbfgs without line search"]
+)
 def test_training_goes_on_with_renamed_parameters_as_with_the_old_names(name):
     optimiser = optax.with_extra_args_support(OPTIMISERS[name]())
 
@@ -207,6 +213,7 @@ def test_an_old_count_is_not_for_new_slots():
     state = optimiser.init(old)
     for _ in range(3):
         _, state = optimiser.update(old, state)
+    state = (state[0]._replace(count=jnp.array(1000)), state[1])
     with pytest.raises(pt.StructureError) as error:
         train.carry(state, old, new, optimiser)
     assert str(error.value) == (
@@ -215,7 +222,7 @@ def test_an_old_count_is_not_for_new_slots():
         " say one_count='keep', or 'restart' for all"
     )
     kept, _ = train.carry(state, old, new, optimiser, one_count="keep")
-    assert count_of(kept) == 3
+    assert count_of(kept) == 1000
     assert float(kept[0].mu["a"][0]) > 0
     restarted, report = train.carry(state, old, new, optimiser, one_count="restart")
     assert_equal(restarted, optimiser.init(new))
@@ -228,7 +235,7 @@ def test_an_old_count_is_not_for_new_slots():
     updates, _ = divided.update(jax.tree.map(jnp.ones_like, new), joined, new)
     np.testing.assert_allclose(updates["head"], -1e-3, rtol=1e-4)
     updates, _ = optimiser.update(jax.tree.map(jnp.ones_like, new), kept, new)
-    assert float(-updates["head"][0]) > 1.5e-3
+    assert float(-updates["head"][0]) > 2.5e-3
 
 
 def test_new_slots_join_a_state_that_counts_nothing_or_only_a_schedule():
@@ -298,8 +305,11 @@ def test_leaves_that_share_a_slot_get_arrays_of_their_own():
     optimiser = optax.sgd(1.0, momentum=0.9)
     state = numbered(optimiser.init(tied))
     carried, _ = train.carry(state, tied, pt.untie(tied), optimiser)
-    doubled = jax.jit(lambda s: jax.tree.map(lambda x: 2 * x, s), donate_argnums=0)(carried)  # the same buffer twice raises
-    assert doubled[0].trace["b"].tolist() == (2 * state[0].trace["a"]).tolist()
+    expected = (2 * state[0].trace["a"]).tolist()
+    doubled = jax.jit(lambda s: jax.tree.map(lambda x: 2 * x, s), donate_argnums=0)(
+        carried
+    )  # the same buffer twice raises
+    assert doubled[0].trace["b"].tolist() == expected
 
 
 def test_rows_that_a_transpose_would_turn_start_anew():
@@ -329,13 +339,11 @@ def test_stacks_that_are_made_and_stacks_that_go(name):
     for path, leaf in pt.items(state):
         before, found, below = path.partition("blocks/1/")
         if found:
-            np.testing.assert_array_equal(_layer(pt.get(carried, f"{before}blocks/:/{below}"), leaf, 1), leaf)
-
-
-def _layer(stacked, like, number):
-    """A layer of a slot, which may have axes of the optimiser's own before that of the stack."""
-    axis = next(axis for axis in range(stacked.ndim) if stacked.shape[axis] != like.shape[axis : axis + 1])
-    return jnp.take(stacked, number, axis)
+            own_axes = (
+                leaf.ndim - pt.get(apart, f"blocks/1/{below}").ndim
+            )  # lbfgs has one before those of the parameter
+            stacked_slot = pt.get(carried, f"{before}blocks/:/{below}")
+            np.testing.assert_array_equal(jnp.take(stacked_slot, 1, own_axes), leaf)
 
 
 def test_stacks_in_stacks():
@@ -416,7 +424,9 @@ def test_slots_of_another_kind_are_not_taken_for_ones_of_equal_shape():
 
 
 def three():
-    return pt.Tree({"embed": array(1, 5, 3), "enc": {"kernel": array(2, 3, 3), "bias": array(3, 3)}, "head": array(4, 3, 2)})
+    return pt.Tree(
+        {"embed": array(1, 5, 3), "enc": {"kernel": array(2, 3, 3), "bias": array(3, 3)}, "head": array(4, 3, 2)}
+    )
 
 
 def counts(state, rule="**"):
@@ -445,7 +455,7 @@ def test_leaves_are_unfrozen_one_after_the_other():
     assert set(counts(state).values()) == {3, 6, 1}
     # frozen again, and thawed: what was dropped starts anew
     frozen, report = train.carry(state, params, params, head, before=every)
-    assert report.dropped == ("enc/kernel", "enc/bias", "embed")
+    assert {*report.dropped} == {"enc/kernel", "enc/bias", "embed"}
     assert {*report.kept} == {"head"}
     thawed, _ = train.carry(frozen, params, params, every, before=head)
     assert counts(thawed) == {("head",): 6, ("embed", "enc/kernel", "enc/bias"): 0}
@@ -593,7 +603,7 @@ def test_a_state_of_another_optimiser():
     error = message(lambda: train.carry(optax.sgd(0.1, momentum=0.9).init(params), params, params, optax.adam(1e-3)))
     assert error == (
         "the state is of another optimiser, or of other parameters:\n"
-        "  missing by the optimiser: ['0/count', '0/mu/w', '0/nu/w']\n"
+        "  missing in the state: ['0/count', '0/mu/w', '0/nu/w']\n"
         "  unexpected in the state: ['0/trace/w']\n"
         "Give the optimiser that made the state as before=, and the parameters that it was made for as `old`."
     )

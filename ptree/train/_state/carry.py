@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import optax
 
 from ..._edit import Selector
 from ..._edit import paths as selected_paths
-from ..._edit.rename import OldName
 from ..._errors import StructureError
 from ..._garbage_collection import collection_paused
 from ..._tree import PyTree, leaves
@@ -34,7 +33,7 @@ def carry(
     new: PyTree,
     optimiser: Optimiser,
     *,
-    renames: Mapping[OldName, str] | None = None,
+    renames: Mapping[Any, str] | None = None,
     before: Optimiser | None = None,
     resized: Selector | None = None,
     one_count: OneCount = "error",
@@ -89,6 +88,11 @@ def carry(
     """
     check_one_count(one_count)
     before = optimiser if before is None else before
+    for given in (optimiser, before):
+        if not isinstance(given, optax.GradientTransformation | optax.MultiSteps):
+            raise StructureError(
+                f"carry(state, old, new, optimiser): expected one of optax or groups, got {describe(given)}"
+            )
     with collection_paused():  # of the time for 10,000 leaves it would take half
         changes = changes_of(old, new, origins(old, new, renames), resized_paths(new, resized))
         return carried(state, old, new, optimiser, before, changes, one_count)
@@ -160,7 +164,7 @@ def old_states_of(state: PyTree, old: PyTree, optimiser: Optimiser) -> list[OldS
 
 def _old_state(state: PyTree, params: PyTree, optimiser: Optimiser, rule: str = "") -> OldState:
     layout = layout_of_state(optimiser.init, params, state)
-    return OldState(layout, jax.tree.leaves(state), _shapes(params), optimiser.init, rule)
+    return OldState(layout, jax.tree.leaves(state), _shapes(params), rule)
 
 
 def _check_rules(state: GroupsState, old: PyTree, rules: Iterable[str]) -> None:
@@ -246,11 +250,33 @@ def _carried_groups(optimiser: Groups, new: PyTree, old_states: OldStates, chang
     for rule, group in trained_groups(new, optimiser.rules).items():
         parts = _apart(group.paths, old_states, changes)
         cohorts = _cohorts(rule, group.optimiser, new, parts, old_states, changes)
-        if len({counts for counts, _, _ in cohorts}) < len(cohorts):  # new leaves under the same counts, such as 0
+        if len(_together([cohort.counts for cohort in cohorts])) < len(
+            cohorts
+        ):  # new leaves under the same counts, such as 0
             cohorts = _cohorts(rule, group.optimiser, new, [group.paths], old_states, changes)
-        found[rule] = tuple(Cohort(destination.state_of(paths), paths) for _, paths, destination in cohorts)
-        destinations += dict.fromkeys(destination for _, _, destination in cohorts)
+        cohorts.sort(key=lambda cohort: _age(cohort, old_states, changes))
+        found[rule] = tuple(Cohort(cohort.destination.state_of(cohort.paths), cohort.paths) for cohort in cohorts)
+        destinations += dict.fromkeys(cohort.destination for cohort in cohorts)
     return GroupsState(found), _report(new, destinations, old_states, changes)
+
+
+class _NewCohort(NamedTuple):
+    """Leaves of a rule that can go by the same counts."""
+
+    counts: Mapping[Node, object]
+    """What is equal for equal counts, for each node on which the updates depend."""
+    paths: tuple[str, ...]
+    destination: Destination
+
+
+def _age(cohort: _NewCohort, old_states: OldStates, changes: Changes) -> int:
+    """The number of the old cohort in which the first leaves of a new one were: cohorts stay in their order."""
+    numbers = [len(old_states.states)]  # new leaves come last
+    for path in cohort.paths:
+        if path in changes.origins:
+            number = old_states.state_of(changes.origins[path].pieces[0].path)
+            numbers.append(numbers[0] if number is None else number)
+    return min(numbers)
 
 
 def _apart(paths: tuple[str, ...], old_states: OldStates, changes: Changes) -> list[tuple[str, ...]]:
@@ -271,17 +297,38 @@ def _cohorts(
     parts: Sequence[tuple[str, ...]],
     old_states: OldStates,
     changes: Changes,
-) -> list[tuple[object, tuple[str, ...], Destination]]:
-    """The leaves of a rule by the counts that they go by: what is equal for equal counts, the leaves, where their state is."""
-    found: list[tuple[object, tuple[str, ...], Destination]] = []
+) -> list[_NewCohort]:
+    """The leaves of a rule by the counts that they go by."""
+    found: list[_NewCohort] = []
     for part in parts:
         params = part_of(new, part)
         destination = Destination(optimiser.init, params, old_states, changes, rule=rule)
-        together: dict[object, list[str]] = {}
+        by_counts: dict[tuple[tuple[Node, object], ...], list[str]] = {}
         for path in part:
-            together.setdefault(destination.fingerprint(path), []).append(path)
-        found += [(counts, tuple(paths), destination) for counts, paths in together.items()]
+            by_counts.setdefault(destination.fingerprint(path), []).append(path)
+        kinds = [dict(counts) for counts in by_counts]
+        for numbers in _together(kinds):
+            counts: dict[Node, object] = {}
+            chosen: set[str] = set()
+            for number in numbers:
+                counts |= kinds[number]
+                chosen.update(by_counts[tuple(kinds[number].items())])
+            found.append(_NewCohort(counts, tuple(path for path in part if path in chosen), destination))
     return found
+
+
+def _together(kinds: Sequence[Mapping[Node, object]]) -> list[list[int]]:
+    """Which of these counts can be those of one state: they agree about all nodes that both have."""
+    found: list[tuple[dict[Node, object], list[int]]] = []
+    for number, counts in enumerate(kinds):
+        for shared, numbers in found:
+            if all(shared.get(node, value) == value for node, value in counts.items()):
+                shared.update(counts)
+                numbers.append(number)
+                break
+        else:
+            found.append((dict(counts), [number]))
+    return [numbers for _, numbers in found]
 
 
 # --------------------------------------------------------------------------------------- report

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import TypeAlias
 
 import jax
@@ -92,7 +93,7 @@ class Destination:
     """The state that an optimiser makes of new parameters, and what old states have for it."""
 
     def __init__(self, init: Init, params: PyTree, old: OldStates, changes: Changes, *, rule: str = ""):
-        self._initial = InitialState(init, params, is_known=old.has_marked(init))
+        self._initial = InitialState(init, params)
         self.layout = self._initial.layout
         self.paths = [path for path, _ in leaves(params)]
         self.units: dict[str, dict[Node, Unit]] = {}
@@ -191,17 +192,18 @@ class Destination:
 
     @cached_property
     def _arrays_of_no_parameter(self) -> set[tuple[Node, str]]:
-        """The arrays that the optimiser would have without any parameters."""
+        """The arrays that the optimiser has whatever the parameters are."""
+        other = {"other": jax.ShapeDtypeStruct((1 + sum(map(prod, self._changes.new_shapes.values())),), jnp.float32)}
         try:
-            empty = self._initial.of({}).layout
+            layout = self._initial.of(other).layout
         except Exception:  # a mask as a tree fits no other parameters
             return set()
         found: set[tuple[Node, str]] = set()
         shapes = {
             (about.node, about.field): shape for about, shape in zip(self.layout.about, self.layout.shapes, strict=True)
         }
-        for about, shape in zip(empty.about, empty.shapes, strict=True):
-            if shape == shapes.get((about.node, about.field)):
+        for about, shape in zip(layout.about, layout.shapes, strict=True):
+            if about.param is None and shape == shapes.get((about.node, about.field)):
                 found.add((about.node, about.field))
         return found
 
@@ -252,7 +254,7 @@ class Destination:
         units = self.units.get(param, {})
         return [node for node in self._counts if node in units or not self._is_of_slots(node)]
 
-    def fingerprint(self, param: str) -> object:
+    def fingerprint(self, param: str) -> tuple[tuple[Node, object], ...]:
         """What is equal for parameters whose updates depend on equal counts."""
         return tuple((node, self._bytes_at(node, self._where(param, node))) for node in self._nodes_of(param))
 
@@ -273,10 +275,15 @@ class Destination:
     # ---------------------------------------------------------------------------- the state
 
     def state_of(self, paths: tuple[str, ...]) -> PyTree:
-        """The state of some of the parameters, which have one fingerprint."""
+        """The state of some of the parameters, whose fingerprints agree."""
         is_whole = len(paths) == len(self.paths)
         initial = self._initial if is_whole else self._initial.of(part_of(self._initial.params, paths))
-        return self._filled(initial, {node: self._where(paths[0], node) for node in self._nodes_of(paths[0])})
+        places: dict[Node, OldNode | None] = {}
+        for path in paths:
+            for node in self._nodes_of(path):
+                if node not in places:
+                    places[node] = self._where(path, node)
+        return self._filled(initial, places)
 
     def state(self, oldest: Mapping[Node, Unit]) -> PyTree:
         """The state of all parameters, in which the slots of each node go by the counts of one unit."""

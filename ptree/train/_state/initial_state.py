@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
 from ..._tree import Leaf, PyTree, leaves
+from .moved_slots import is_spread
 from .slots import Init, StateLayout, abstract, layout_by_path, marked, marked_layout
 
 
 class InitialState:
-    """What `init` makes of parameters. It is traced once, and no leaf is computed before it is asked for."""
+    """What `init` makes of parameters. No leaf is computed before it is asked for."""
 
-    def __init__(self, init: Init, params: PyTree, *, is_known: bool):
-        """`is_known` says that `init` has been seen to do the same with marked parameters as without marks."""
-        self._init, self.params, self._is_known = init, params, is_known
+    def __init__(self, init: Init, params: PyTree):
+        self._init, self.params = init, params
         shapes = abstract(params)
+        expected = jax.eval_shape(init, shapes)
         try:
-            self._traced = _trace(init, marked(shapes))
-            layout = marked_layout(self._traced.out_info, shapes)
+            layout = marked_layout(jax.eval_shape(init, marked(shapes)), shapes)
         except Exception:  # a mask by a user's function may refuse a tree that has one name more on each path
             layout = None
-        if layout is None or not (is_known or layout.structure == self._plain_structure):
-            self._traced = _trace(init, shapes)
-            layout = layout_by_path(self._traced.out_info, shapes)
+        if layout is None or layout.structure != jax.tree.structure(expected):
+            layout = layout_by_path(expected, shapes)
         self.layout: StateLayout = layout
-
-    @cached_property
-    def _plain_structure(self) -> Any:
-        return jax.tree.structure(jax.eval_shape(self._init, abstract(self.params)))
 
     def of(self, params: PyTree) -> InitialState:
         """The state that the same optimiser makes of other parameters."""
-        return InitialState(self._init, params, is_known=self._is_known)
+        return InitialState(self._init, params)
 
     def leaves(self, wanted: Sequence[int]) -> dict[int, jax.Array]:
         """Some leaves of the state, by their numbers; only these are computed and take memory.
@@ -50,15 +44,11 @@ class InitialState:
         for at in wanted:
             param = placed.get(self.layout.about[at].param or "")
             shardings.append(sharding_beside(param, self.layout.shapes[at].shape))
-        # `jit` would trace all of `init` again, which takes most of the time of `carry`
-        part, inputs = _part_of_jaxpr(self._traced.jaxpr, wanted)
+        # `jit` would compile all of `init`
+        part, inputs = _part_of_jaxpr(jax.jit(self._init).trace(abstract(self.params)).jaxpr, wanted)
         params = jax.tree.leaves(self.params)
         values = jax.jit(jaxpr_as_fun(part), out_shardings=shardings)(*[params[at] for at in inputs])
         return dict(zip(wanted, values, strict=True))
-
-
-def _trace(init: Init, params: PyTree) -> Any:
-    return jax.jit(init).trace(params)
 
 
 def _part_of_jaxpr(closed: ClosedJaxpr, wanted: Sequence[int]) -> tuple[ClosedJaxpr, list[int]]:
@@ -80,6 +70,6 @@ def _part_of_jaxpr(closed: ClosedJaxpr, wanted: Sequence[int]) -> tuple[ClosedJa
 
 def sharding_beside(param: Leaf, shape: tuple[int, ...]) -> jax.sharding.Sharding | None:
     """Where a slot of this shape goes: where its parameter is, if that is spread over devices and of the same shape."""
-    if isinstance(param, jax.Array) and param.shape == shape and len(param.sharding.device_set) > 1:
+    if is_spread(param) and param.shape == shape:
         return param.sharding
     return None

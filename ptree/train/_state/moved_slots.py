@@ -103,4 +103,13 @@ def can_be_resized(slot: Shape, fresh: Shape, old_param: Shape, new_param: Shape
 def with_corner(fresh: Leaf, old: Leaf) -> Leaf:
     """The array `fresh` with the numbers of `old` at the places that both have."""
     shared = tuple(slice(0, min(a, b)) for a, b in zip(np.shape(fresh), np.shape(old), strict=True))
+    if is_spread(fresh) or is_spread(old):  # parts of arrays on meshes with explicit axes cannot be written in place
+        whole = np.array(fresh)
+        whole[shared] = np.asarray(old)[shared]
+        return jnp.asarray(whole)
     return jnp.asarray(fresh).at[shared].set(jnp.asarray(old)[shared])
+
+
+def is_spread(leaf: Leaf) -> bool:
+    """Whether an array is on several devices."""
+    return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..._tree import Leaf
 from .moved_slots import Shape, cast_slot
-from .slots import Init, Node, StateLayout, StateLeaf
+from .slots import Node, StateLayout, StateLeaf
 
 Counts = dict[str, Leaf]
 """The leaves of a node that belong to no parameter, by field."""
@@ -23,8 +24,6 @@ class OldState(NamedTuple):
     values: Sequence[Leaf]
     shapes: Mapping[str, Shape]
     """The parameters that it was made for: path -> shape."""
-    init: Init
-    """What made it."""
     rule: str = ""
     """The rule of `groups` that it is of."""
 
@@ -72,10 +71,6 @@ class OldStates:
             found = FoundSlot(where, value)
             self._by_role.setdefault((about.node.role, *slot), []).append(found)
             self._by_type.setdefault((about.node.role[-1], *slot), []).append(found)
-
-    def has_marked(self, init: Init) -> bool:
-        """Whether a function is known to make the same state of marked parameters as of others."""
-        return any(state.init == init and state.layout.is_marked for state in self.states)
 
     def slot(self, about: StateLeaf, param: str) -> FoundSlot | None:
         """The slot of an old parameter that plays the part of this one in a new state; None if no or several ones do."""
@@ -129,12 +124,27 @@ class OldStates:
         old = self._counts[where]
         found: Counts = {}
         for field, like in wanted.items():
-            if field not in old or np.shape(old[field]) != like.shape:
+            count = None if field not in old else _fitted_count(old[field], like.shape)
+            if count is None:
                 return None
-            if like.shape and not follows(field):
+            is_array_over_all = np.shape(old[field]) == like.shape != ()
+            if is_array_over_all and not follows(field):
                 return None
-            value = cast_slot(old[field], like.dtype)
+            value = cast_slot(count, like.dtype)
             if value is None:
                 return None
             found[field] = value
         return found
+
+
+def _fitted_count(count: Leaf, shape: Shape) -> Leaf | None:
+    """A count in another shape: `by_layer` counts for each layer, and the counts of layers are equal."""
+    own = np.shape(count)
+    if own == shape:
+        return count
+    numbers = np.asarray(count)
+    if not np.issubdtype(numbers.dtype, np.integer) or not numbers.size or (numbers != numbers.flat[0]).any():
+        return None
+    if own and shape:
+        return None
+    return jnp.full(shape, numbers.flat[0])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from ..._edit import rename
-from ..._edit.rename import OldName
 from ..._errors import StructureError
 from ..._paths import STACKED
 from ..._tree import Leaf, PyTree, Tie, Tree, entries, layer_number, leaves, stacked_axes
@@ -34,7 +33,7 @@ class Origin(NamedTuple):
     """The numbers of layers of the new stacks; () for one piece."""
 
 
-def origins(old: PyTree, new: PyTree, renames: Mapping[OldName, str] | None) -> dict[str, Origin]:
+def origins(old: PyTree, new: PyTree, renames: Mapping[Any, str] | None) -> dict[str, Origin]:
     """The origin of each leaf of `new` that has one in `old`, by path; shapes are not compared.
 
     A leaf is found by its own path, or else by one of its aliases.
@@ -66,7 +65,7 @@ def _seen_through(origin: Origin, via: tuple[Transform, ...]) -> Origin:
 class _OldNames:
     """Old leaves by the names that they have after the renames."""
 
-    def __init__(self, old: PyTree, renames: Mapping[OldName, str] | None):
+    def __init__(self, old: PyTree, renames: Mapping[Any, str] | None):
         self._shapes = {path: shape_of(leaf) for path, leaf in leaves(old)}
         self._whole = _renamed_names(old, renames)
         self._layers: dict[str, Piece] | None = None
@@ -115,7 +114,7 @@ def _with_numbers(path: str, index: tuple[int, ...]) -> str:
     return "/".join(str(next(numbers)) if part == STACKED else part for part in path.split("/"))
 
 
-def _renamed_names(old: PyTree, renames: Mapping[OldName, str] | None) -> dict[str, Piece]:
+def _renamed_names(old: PyTree, renames: Mapping[Any, str] | None) -> dict[str, Piece]:
     """Each name of the old leaves, after the renames -> the leaf that it reads."""
     paths: dict[str, str | Tie] = {}
     for path, value in entries(old).items():

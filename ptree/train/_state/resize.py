@@ -18,7 +18,7 @@ from ..._errors import InitError, PatternError, StructureError
 from ..._numbers import whole_number
 from ..._tree import Leaf, PyTree, Tie, Tree, aliases, leaves, replace_leaves, stacked_axes
 from ..._words import describe, lines, quoted
-from .moved_slots import Shape, with_corner
+from .moved_slots import Shape, is_spread, with_corner
 
 T = TypeVar("T")
 Initializer: TypeAlias = Callable[..., Any]
@@ -68,7 +68,8 @@ def resize(
         try:
             new[path] = _resized(found[path], shape, drawn.get(path))
         except ValueError as error:  # of jax.device_put
-            problems.append(f"{quoted(path)} cannot be f[{shape}] where it is: {error}")
+            wanted = jax.ShapeDtypeStruct(shape, found[path].dtype)
+            problems.append(f"{quoted(path)} cannot be {describe(wanted)} where it is: {error}")
     if problems:
         raise StructureError(lines(["cannot resize:", *problems]))
     return replace_leaves(params, new)
@@ -166,9 +167,9 @@ def _resized(leaf: Leaf, shape: Shape, drawn: Leaf | None) -> Leaf:
         return leaf
     if drawn is None:
         shared = tuple(slice(size) for size in shape)
-        new = leaf[shared]
+        new = np.asarray(leaf)[shared] if is_spread(leaf) else leaf[shared]
     else:
         new = with_corner(drawn, leaf)
     if isinstance(leaf, np.ndarray):
         return np.array(new)
-    return jax.device_put(new, leaf.sharding) if len(leaf.sharding.device_set) > 1 else new
+    return jax.device_put(new, leaf.sharding) if is_spread(leaf) else new

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ..._edit import Selector, differences, structure_error
-from ..._edit.rename import OldName
 from ..._errors import StructureError
 from ..._garbage_collection import collection_paused
 from ..._tree import Leaf, PyTree, Tree, leaves, map_leaves, replace_leaves
@@ -54,7 +53,7 @@ def carry_state(
     params: PyTree,
     step: Step,
     *,
-    renames: Mapping[OldName, str] | None = None,
+    renames: Mapping[Any, str] | None = None,
     before: Step | None = None,
     resized: Selector | None = None,
     one_count: OneCount = "error",
@@ -168,7 +167,7 @@ def load_state(
     step: Step,
     *,
     at: int | Literal["best"] | None = None,
-    renames: Mapping[OldName, str] | None = None,
+    renames: Mapping[Any, str] | None = None,
     before: Step | None = None,
     resized: Selector | None = None,
     one_count: OneCount = "error",
@@ -284,7 +283,7 @@ def _slots_in_file(file: PyTree, params: PyTree, optimiser: optax.GradientTransf
 
 def _slot_names(optimiser: optax.GradientTransformation, params: PyTree) -> dict[str, list[str]]:
     """The paths of the slots of each parameter in the state that an optimiser makes of all."""
-    initial = InitialState(optimiser.init, params, is_known=False)
+    initial = InitialState(optimiser.init, params)
     numbers = jax.tree.unflatten(initial.layout.structure, list(range(len(initial.layout.about))))
     names: dict[str, list[str]] = {}
     for path, number in leaves(numbers):

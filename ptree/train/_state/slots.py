@@ -51,11 +51,9 @@ class StateLayout(NamedTuple):
     about: list[StateLeaf]
     shapes: list[jax.ShapeDtypeStruct]
     structure: Any
-    is_marked: bool
-    """Whether marked parameters have said so, and not paths."""
 
 
-class _Slot:
+class MarkedLeaf:
     """A node that says of which parameter the leaves in it are slots."""
 
     __slots__ = ("path", "value")
@@ -64,21 +62,21 @@ class _Slot:
         self.path, self.value = path, value
 
 
-def _slot_children(slot: _Slot) -> tuple[tuple[tuple[DictKey, PyTree]], str]:
+def _slot_children(slot: MarkedLeaf) -> tuple[tuple[tuple[Any, Any], ...], str]:
     # a function that labels leaves by the last name of their path still finds it there
     return ((DictKey(slot.path.rpartition("/")[2]), slot.value),), slot.path
 
 
-def _slot_of(path: str, children: Iterable[PyTree]) -> _Slot:
-    return _Slot(path, *children)
+def _slot_of(path: str, children: Iterable[PyTree]) -> MarkedLeaf:
+    return MarkedLeaf(path, *children)
 
 
-jax.tree_util.register_pytree_with_keys(_Slot, _slot_children, _slot_of)
+jax.tree_util.register_pytree_with_keys(MarkedLeaf, _slot_children, _slot_of)
 
 
 def marked(params: PyTree) -> PyTree:
     """The parameters, each in a node that holds its path."""
-    return map_leaves(params, _Slot)
+    return map_leaves(params, MarkedLeaf)
 
 
 def abstract(params: PyTree) -> PyTree:
@@ -136,11 +134,11 @@ def marked_layout(state: PyTree, params: PyTree) -> StateLayout:
             about.append(StateLeaf(node, field, value.path, _text(below)))
             shapes.append(leaf)
     plain = jax.tree.map(lambda part: part.value if _is_slot(part) else part, state, is_leaf=_is_slot)
-    return StateLayout(about, shapes, jax.tree.structure(plain), True)
+    return StateLayout(about, shapes, jax.tree.structure(plain))
 
 
 def _is_slot(part: PyTree) -> bool:
-    return type(part) is _Slot
+    return type(part) is MarkedLeaf
 
 
 def _keys_of_params(params: PyTree) -> dict[str, Keys]:
@@ -269,7 +267,7 @@ def layout_by_path(state: PyTree, params: PyTree) -> StateLayout:
             f"it is unclear whose slots {listed(unclear)} are in the state: the names of the parameters occur more than"
             " once. Give the optimiser its mask or labels as a tree, or by patterns, not as a function of whole paths"
         )
-    return StateLayout(about, shapes, jax.tree.structure(state), False)
+    return StateLayout(about, shapes, jax.tree.structure(state))
 
 
 def _ends_of_params(keys: Keys, by_keys: Mapping[Keys, str], lengths: set[int]) -> list[tuple[int, Keys]]:

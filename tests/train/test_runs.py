@@ -1,0 +1,144 @@
+"""The state of a whole run in a changed model: in memory and from checkpoints; groups, averages, loss scale, other optimisers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import ptree as pt
+from ptree import train
+from ptree.train import FROZEN, groups
+
+ADAM = optax.adam(1e-2)
+
+
+def loss(params, x):
+    return sum(jnp.square(leaf.astype(jnp.float32) * x).sum() for leaf in jax.tree.leaves(params))
+
+
+def model(head=2):
+    return pt.Tree({"embed": jnp.ones((4, 3)), "enc": {"kernel": jnp.ones((3, 3))}, "head": jnp.ones((3, head))})
+
+
+def run(optimiser, params, steps, **options):
+    step = train.step(loss, optimiser, **options)
+    state = step.init(jax.tree.map(jnp.copy, params))
+    for _ in range(steps):
+        state, _ = step(state, 1.0)
+    return step, state
+
+
+def kept(state):
+    return jax.tree.map(jnp.copy, state)
+
+
+def saved(folder, state):
+    checkpoints = pt.Checkpoints(folder)
+    checkpoints.save(int(state.step), kept(state))
+    checkpoints.wait()
+    return checkpoints
+
+
+def counts(state):
+    cohorts = [cohort for found in state.optimiser.groups.values() for cohort in found]
+    return {cohort.paths: int(optax.tree.get(cohort.state, "count")) for cohort in cohorts}
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def refusal(call):
+    with pytest.raises(pt.PtreeError) as raised:
+        call()
+    return str(raised.value)
+
+
+def test_a_run_that_is_loaded_into_the_same_model_goes_on_bit_for_bit(tmp_path):
+    step, state = run(groups({"embed": FROZEN, "**": ADAM}), model(), 2, ema=0.9)
+    loaded, report = train.load_state(saved(tmp_path, state), step.init(model()), step)
+    assert_same(loaded, state)
+    assert report.kept == ("enc/kernel", "head")
+    again, _ = step(loaded, 1.0)
+    expected, _ = step(state, 1.0)
+    assert_same(again, expected)
+
+
+def test_other_groups_names_and_heads_in_one_load(tmp_path):
+    _, state = run(groups({"embed": FROZEN, "**": ADAM}), model(), 3, ema=0.5)
+    renames = {"enc/kernel": "encoder/kernel"}
+    changed = pt.rename(model(head=5), renames)
+    after = train.step(loss, groups({"**": ADAM}), ema=0.5)
+    loaded, report = train.load_state(saved(tmp_path, state), after.init(changed), after, renames=renames)
+    assert report.kept == ("encoder/kernel",)
+    assert report.fresh == {
+        "embed": "was not trained before",
+        "head": "its shape is (3, 5) now, (3, 2) before",
+    }
+    assert counts(loaded) == {("encoder/kernel",): 3, ("embed", "head"): 0}
+    assert loaded.params["encoder/kernel"].tolist() == state.params["enc/kernel"].tolist()
+    assert loaded.params["head"].tolist() == model(head=5)["head"].tolist()
+    assert loaded.ema["encoder/kernel"].tolist() == state.ema["enc/kernel"].tolist()
+    assert loaded.ema["embed"].tolist() == model()["embed"].tolist()
+    assert int(loaded.step) == 3
+    after(loaded, 1.0)
+
+
+def test_cohorts_that_joined_in_an_earlier_run(tmp_path):
+    frozen, state = run(groups({"embed": FROZEN, "**": ADAM}), model(), 3)
+    every = train.step(loss, groups({"**": ADAM}))
+    state, _ = train.carry_state(state, state.params, every, before=frozen)
+    state, _ = every(state, 1.0)
+    assert counts(state) == {("enc/kernel", "head"): 4, ("embed",): 1}
+    loaded, report = train.load_state(saved(tmp_path, state), every.init(model()), every)
+    assert_same(loaded, state)
+    assert not report.fresh
+
+
+def test_plain_optimisers_dicts_averages_and_loss_scale(tmp_path):
+    params = {"w": jnp.ones(3, jnp.float16), "n": jnp.arange(2)}
+    step, state = run(ADAM, params, 2, ema=0.9, scale=train.LossScale())
+    loaded, _ = train.load_state(saved(tmp_path, state), step.init(params), step)
+    assert_same(loaded, state)
+    without = train.step(loss, groups({"w": ADAM, "n": FROZEN}))
+    carried, report = train.carry_state(state, state.params, without, before=step)
+    assert (carried.ema, carried.scale, report.kept) == (None, None, ("w",))
+
+
+def test_a_table_that_has_grown(tmp_path):
+    step, state = run(groups({"**": ADAM}), model(), 2, ema=0.5)
+    after = train.step(loss, groups({"**": ADAM}), ema=0.5)
+    larger = train.resize(model(), {"embed": 6}, init=pt.initializers.constant(5), key=jax.random.key(0))
+    loaded, report = train.load_state(saved(tmp_path, state), after.init(larger), after, before=step, resized="embed")
+    assert not report.fresh
+    assert loaded.params["embed"][:4].tolist() == state.params["embed"].tolist()
+    assert loaded.params["embed"][4:].tolist() == [[5, 5, 5], [5, 5, 5]]
+    assert loaded.ema["embed"][4:].tolist() == [[5, 5, 5], [5, 5, 5]]
+    after(loaded, 1.0)
+
+
+def test_a_checkpoint_of_other_groups(tmp_path):
+    before, state = run(groups({"enc": ADAM, "**": FROZEN}), model(), 1)
+    after = train.step(loss, groups({"**": ADAM}))
+    checkpoints = saved(tmp_path, state)
+    error = refusal(lambda: train.load_state(checkpoints, after.init(model()), after))
+    assert "the checkpoint is of other groups" in error
+    assert "groups/enc/0/state" in error
+    loaded, report = train.load_state(checkpoints, after.init(model()), after, before=before)
+    assert report.kept == ("enc/kernel",)
+    assert counts(loaded) == {("enc/kernel",): 1, ("embed", "head"): 0}
+
+
+def test_a_checkpoint_of_another_optimiser_or_of_something_else(tmp_path):
+    step, state = run(ADAM, model(), 1)
+    other = train.step(loss, optax.sgd(0.1, momentum=0.9))
+    error = refusal(lambda: train.load_state(saved(tmp_path / "a", state), other.init(model()), other))
+    assert "the state in the checkpoint is of another optimiser" in error
+    assert "optimiser/0/mu/embed" in error
+    checkpoints = pt.Checkpoints(tmp_path / "b")
+    checkpoints.save(1, {"w": jnp.ones(2)})
+    error = refusal(lambda: train.load_state(checkpoints, step.init(model()), step))
+    assert error == "the checkpoint is no TrainState: expected 'params' and 'optimiser' in it, got Tree"
