@@ -372,7 +372,11 @@ def test_floats_of_8_bits_and_arrays_of_numpy_in_64():
     assert {leaf.dtype for _, leaf in pt.items(lora(params, {"**": Rank(1)}, KEY))} == {np.dtype("float32")}
     assert merged(params, delta)["small"].dtype == "float8_e4m3fn"
     x = floats(2, 4)
-    np.testing.assert_allclose(x @ view(params, delta)["wide"], x @ merged(params, delta)["wide"], atol=1e-5)
+    expected = x @ merged(params, delta)["wide"]
+    np.testing.assert_allclose(x @ view(params, delta)["wide"], expected, atol=1e-5)
+    layer, params = nn.Dense(4, use_bias=False), {"kernel": params["wide"]}
+    delta = pt.rename(pt.select(delta, "wide"), {"wide": "kernel"})
+    np.testing.assert_allclose(layer(view(params, delta), x), expected, atol=1e-5)
 
 
 def test_what_is_no_array_is_refused():

@@ -42,7 +42,8 @@ class LowRank(DerivedKernel):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.base.dtype
+        """The dtype of the base, as JAX has it: of NumPy's 64 bits 32, unless these are enabled."""
+        return jax.dtypes.canonicalize_dtype(self.base.dtype)
 
     @property
     def size(self) -> int:
@@ -66,7 +67,7 @@ class LowRank(DerivedKernel):
         # Computed once, so with all digits that a GPU has: kernels are merged to be kept.
         change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST).reshape(self.shape)
         # By name, as JAX promotes no floats of 8 bits.
-        return (self.base.astype(change.dtype) + self.scale * change).astype(self._computed_dtype)
+        return (self.base.astype(change.dtype) + self.scale * change).astype(self.dtype)
 
     def multiplied(self, x: X, multiply: Multiply[X], groups: int) -> jax.Array:
         if groups == 1:
@@ -112,7 +113,7 @@ class LowRank(DerivedKernel):
 
     def __getitem__(self, rows: jax.Array | Sequence[int] | int) -> jax.Array:
         self._check_is_one_matrix("kernel[rows]")
-        return self.astype(self._computed_dtype).multiplied(jnp.asarray(rows), lambda rows, table: table[rows], 1)
+        return self.astype(self.dtype).multiplied(jnp.asarray(rows), lambda rows, table: table[rows], 1)
 
     def _check_is_one_matrix(self, what: str) -> None:
         if self.ndim != 2:
@@ -122,11 +123,6 @@ class LowRank(DerivedKernel):
 
     def _scaled(self, narrow: jax.Array) -> jax.Array:
         return narrow if self.scale == 1 else narrow * self.scale
-
-    @property
-    def _computed_dtype(self) -> np.dtype[Any]:
-        """The dtype of the base, as JAX has it: of 64 bits only where these are enabled."""
-        return jax.dtypes.canonicalize_dtype(self.dtype)
 
     @property
     def _layer_axes(self) -> int:
