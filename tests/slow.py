@@ -16,6 +16,9 @@ SLOW = {
     "test_many_layers_are_folded_and_names_are_inert",
     "test_the_declared_spread_is_that_of_many_draws",
     "test_values_are_those_of_pytorch_with_hooks",
+    # low-rank kernels beside PyTorch
+    "test_a_low_rank_kernel_is_pytorchs_sum",
+    "test_training_is_that_of_pytorch_by_hand",
     # every optimiser, layer and option, beside what is written by hand or by others
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",

@@ -54,7 +54,7 @@ def untie(tree: T, selector: Selector | None = None) -> T:
 def _seen(before: Structure, tie: Tie) -> PyTree:
     """What an alias shows: of a leaf, or of a container that is tied as a whole."""
     if tie.source in before.containers:
-        return before.containers[tie.source]
+        return tie.read(before.containers[tie.source])
     return tie.read(before.entries[tie.source])
 
 

@@ -70,6 +70,7 @@ from .path_keys import new_key_length as new_key_length
 from .tie import Tie as Tie
 from .tie import register_transform as register_transform
 from .tie import transposed as transposed
+from .transform import is_registered_node as is_registered_node
 from .transform import permuted as permuted
 from .transform import transform_named as transform_named
 from .tree import NOT_PLAIN as NOT_PLAIN

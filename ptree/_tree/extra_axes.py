@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 
 from .._errors import StructureError
 from .._paths import STACKED
 from .._words import quoted
-from .layout import BareTree, child_of
+from .layers import stacked_axes
+from .layout import BareTree, Layout, child_of
 from .leaf import PyTree
 
 
@@ -64,8 +67,22 @@ def check_source(owner: BareTree, source: str, outer: int) -> None:
         node = child_of(node, name)
 
 
-def made_stack_axes(children: dict[str, PyTree], outer: int) -> tuple[int, int] | None:
-    """What the layout of a new node keeps of a stack's axes; None for a node that is no stack."""
+def made_stack_axes(children: Mapping[str, PyTree], path: str) -> tuple[int, int] | None:
+    """What the layout of a new node at a path keeps of a stack's axes; None for a node that is no stack of arrays."""
     if len(children) != 1 or STACKED not in children:
         return None
+    outer = stacked_axes(path)
+    shapes = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(children[STACKED])]
+    if not all(len(shape) > outer for shape in shapes):  # labels, say, in whose places arrays may come
+        return None
     return counted_axes(children[STACKED], outer)
+
+
+def with_other_leaves(layout: Layout, old: PyTree, new: PyTree, outer: int) -> Layout:
+    """The layout of a stack in which a leaf or node was replaced by another, whose leaves may have other axes."""
+    before, after = counted_axes(old, outer), counted_axes(new, outer)
+    if layout.stack_axes is None or before == after:
+        return layout
+    axes, leaves = layout.stack_axes
+    kept = (axes + after[0] - before[0], leaves + after[1] - before[1])
+    return Layout.of(layout.order, layout.keys, layout.ties, kept)

@@ -17,7 +17,7 @@ from .._paths import DEEPEST, STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .entries import structure
-from .extra_axes import check_no_extra_axes, check_source
+from .extra_axes import check_no_extra_axes, check_source, with_other_leaves
 from .layers import (
     ALL_LAYERS,
     Index,
@@ -321,14 +321,21 @@ def write(place: Place, value: PyTree) -> PyTree:
         value = place.tie.write(value)
     if value is place.kept and place.steps:
         return place.steps[0].node
-    for step in reversed(place.steps):
-        node, key = step
+    new = value
+    for at, (node, key) in reversed([*enumerate(place.steps)]):
         if isinstance(node, BareTree) and isinstance(key, int):
             children, layout = node._node
+            if layout.stack_axes is not None:
+                layout = with_other_leaves(layout, place.kept, new, _stack_count(place.steps[:at]))
             value = unflatten_node(layout, (*children[:key], value, *children[key + 1 :]))
         else:
             value = with_child(node, key, value)
     return value
+
+
+def _stack_count(steps: Sequence[Step]) -> int:
+    """How many of these steps go from a stack to all its layers."""
+    return sum(is_stack(names_in(step.node) or ()) for step in steps)
 
 
 def _filled(node: PyTree, owner: BareTree, aliases: Aliases) -> PyTree:

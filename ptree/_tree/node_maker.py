@@ -13,7 +13,6 @@ from .._words import listed, quoted
 from .branches import Branch, leaves_of
 from .chains import TiesByHome
 from .extra_axes import made_stack_axes
-from .layers import stacked_axes
 from .layout import MISSING, BareTree, Layout, make
 from .leaf import PyTree
 from .nodes import Key, Node, has_plain_keys, listed_keys, opened, remade, with_items
@@ -58,8 +57,7 @@ class NodeMaker:
         ties = self.homes.get(path, ())
         if path and branch and not children and not ties:
             return MISSING  # nothing but gaps and aliases of leaves elsewhere: no child at all
-        stack_axes = made_stack_axes(children, stacked_axes(path))
-        layout = Layout.of(_declared_order(branch, children), children, ties, stack_axes)
+        layout = Layout.of(_declared_order(branch, children), children, ties, made_stack_axes(children, path))
         ordered = tuple([children[key] for key in layout.keys])
         if before is not MISSING:
             old_children, old_layout = before._node

@@ -360,10 +360,23 @@ def test_a_wrong_number_of_inputs_is_refused_where_it_multiplies(params):
     assert text.endswith("got LowRank(f32[16,4,4], rank=2, scale=1) with inputs=2")
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int4", "bool"])
-def test_a_base_of_whole_numbers_is_refused(dtype):
+@pytest.mark.parametrize("dtype", ["int8", "int4", "bool", "complex64"])
+def test_a_base_that_is_no_float_is_refused(dtype):
     text = said(pt.StructureError, lora, {"kernel": jnp.zeros((4, 4), dtype)}, {"kernel": Rank(1)}, KEY)
-    assert "is no kernel of floats: a quantised kernel is dequantised first" in text
+    assert "is no kernel of real floats; a quantised one is dequantised first" in text
+
+
+def test_floats_of_8_bits_and_arrays_of_numpy_in_64():
+    params = {"small": jnp.ones((4, 4), "float8_e4m3fn"), "wide": np.ones((4, 4))}
+    delta = other_values(lora(params, {"**": Rank(1)}, KEY))
+    assert {leaf.dtype for _, leaf in pt.items(lora(params, {"**": Rank(1)}, KEY))} == {np.dtype("float32")}
+    assert merged(params, delta)["small"].dtype == "float8_e4m3fn"
+    x = floats(2, 4)
+    expected = x @ merged(params, delta)["wide"]
+    np.testing.assert_allclose(x @ view(params, delta)["wide"], expected, atol=1e-5)
+    layer, params = nn.Dense(4, use_bias=False), {"kernel": params["wide"]}
+    delta = pt.rename(pt.select(delta, "wide"), {"wide": "kernel"})
+    np.testing.assert_allclose(layer(view(params, delta), x), expected, atol=1e-5)
 
 
 def test_what_is_no_array_is_refused():

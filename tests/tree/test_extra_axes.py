@@ -116,6 +116,23 @@ def test_trees_with_fewer_axes_or_other_leaves_read_as_before():
     assert hessian["b/2/inner/bias"]["b/:/inner/bias"].shape == (4, 5, 4)
 
 
+def test_a_leaf_of_other_axes_that_is_put_into_a_stack_is_no_extra_axis():
+    tree = pt.Tree({"b": {":": {"w": jnp.ones((5, 4))}}})
+    assert pt.put(tree, "b/:/w", jnp.ones((5, 4, 2)))["b/2/w"].shape == (4, 2)
+    assert pt.put(tree, "b/:/w", {"x": jnp.ones((5, 4, 2, 3))})["b/2/w/x"].shape == (4, 2, 3)
+    assert pt.put(tree, "b/:/v", jnp.ones((5, 4, 2)))["b/2/v"].shape == (4, 2)
+    nested = pt.Tree({"g": {":": {"b": {":": {"w": jnp.ones((3, 5, 4))}}}}})
+    assert pt.put(nested, "g/:/b/:/w", jnp.ones((3, 5, 4, 2)))["g/1/b/2/w"].shape == (4, 2)
+    put = pt.put(ENSEMBLE, "b/:/inner/bias", jnp.ones((3, 5, 4)))
+    with pytest.raises(pt.StructureError, match="no single layers in the stack 'b'"):
+        put["b/2/inner/bias"]
+
+
+def test_arrays_in_the_places_of_labels_are_no_extra_axes():
+    labels = pt.Tree({"b": {":": {"w": "normal", "v": 0.0}}})
+    assert jax.tree.map(lambda label: jnp.ones((5, 4)), labels)["b/2/w"].shape == (4,)
+
+
 def test_an_alias_of_a_stack_is_refused_alike():
     tree = pt.tie(pt.Tree({"e": ONE["b"], "d": ONE["b"]}), {"d": "e"})
     many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), tree)

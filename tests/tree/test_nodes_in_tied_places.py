@@ -85,3 +85,17 @@ def test_a_derived_leaf_is_transposed_by_itself():
     np.testing.assert_array_equal(seen["h"].array(), params["h"])
     assert "h/base" not in seen
     assert jax.tree.structure(jax.jit(lambda t: t)(seen)) == jax.tree.structure(seen)
+
+
+def test_an_untied_alias_is_what_it_read_and_a_list_with_aliases_is_refused():
+    params = tied()
+    seen = view(params, lora(params, {"w": Rank(1)}, jax.random.key(0)))
+    apart = pt.untie(seen)
+    assert (apart["h"].shape, apart["w"].shape) == ((3, 2), (2, 3))
+    np.testing.assert_array_equal(apart["h"].array(), params["h"])
+    assert pt.paths(seen, "h") == ["w/base", "w/a", "w/b"]  # a leaf has all its names
+    with pytest.raises(pt.TieError, match=r"'h' is transposed\(w\), a LowRank: its arrays do not read one by one"):
+        pt.items(seen, aliases=True)
+    boxed = jax.tree.map(lambda leaf: Boxed(leaf) if hasattr(leaf, "shape") else leaf, params)
+    with pytest.raises(pt.TieError, match="a Boxed is no array"):
+        pt.untie(boxed)

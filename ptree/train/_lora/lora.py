@@ -156,7 +156,7 @@ def _misfit(path: str, kernel: Leaf, rank: Rank) -> str:
     shape = layer_shape(path, kernel)
     where = f"{quoted(path)}, {describe(kernel)},"
     if not jnp.issubdtype(dtype, jnp.floating):
-        return f"{where} is no kernel of floats: a quantised kernel is dequantised first"
+        return f"{where} is no kernel of real floats; a quantised one is dequantised first"
     if len(shape) < 2 or path.rpartition("/")[2] == "bias":
         return f"{where} is no kernel, which has two axes or more in each layer: take it out of the rule"
     if rank.inputs is None:
@@ -204,7 +204,7 @@ def _declared(path: str, kernel: Leaf, rank: Rank) -> Factors:
 
 def _at_least_float32(dtype: np.dtype) -> np.dtype:
     """The dtype itself, or float32 where it has fewer bits: small steps would be rounded away."""
-    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else np.dtype(dtype)
+    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _drawn(kernels: Mapping[str, Leaf], ranks: Mapping[str, Rank], key: jax.Array) -> Tree:

@@ -42,7 +42,8 @@ class LowRank(DerivedKernel):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.base.dtype
+        """The dtype of the base, as JAX has it: of NumPy's 64 bits 32, unless these are enabled."""
+        return jax.dtypes.canonicalize_dtype(self.base.dtype)
 
     @property
     def size(self) -> int:
@@ -65,7 +66,8 @@ class LowRank(DerivedKernel):
         b = self.b.reshape(*layers, self.rank, -1)
         # Computed once, so with all digits that a GPU has: kernels are merged to be kept.
         change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST).reshape(self.shape)
-        return (self.base + self.scale * change).astype(self.dtype)
+        # By name, as JAX promotes no floats of 8 bits.
+        return (self.base.astype(change.dtype) + self.scale * change).astype(self.dtype)
 
     def multiplied(self, x: X, multiply: Multiply[X], groups: int) -> jax.Array:
         if groups == 1:
