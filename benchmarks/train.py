@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _look_times import least_times, print_times
+from _train_carry import carry_part
 from _train_frozen import frozen_part
+from _train_lora import lora_part
 
 import ptree as pt
 from ptree import look, train
@@ -336,7 +338,14 @@ def extras_part() -> None:
     measure("what comes with a step of 4 layers of width 1024, 1,024 rows", ways, 4, 1024, 1024, 1)
 
 
-PARTS = {"step": step_part, "accumulate": accumulate_part, "extras": extras_part, "frozen": frozen_part}
+PARTS = {
+    "step": step_part,
+    "accumulate": accumulate_part,
+    "extras": extras_part,
+    "frozen": frozen_part,
+    "carry": carry_part,
+    "lora": lora_part,
+}
 
 
 def main() -> None:

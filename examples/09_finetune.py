@@ -121,8 +121,6 @@ class Result(NamedTuple):
     trained: int
     slots: int
     """Bytes of the optimiser's state."""
-    memory: int
-    """Bytes that a step needs besides its state."""
     seconds: float
     """Of the fastest step."""
     right: float
@@ -151,13 +149,12 @@ class Run:
         optimiser: Any = step.pure.optimiser
         trained = sum(pt.get(state.params, path).size for path in optimiser.trained(state.params))
         slots = sum(leaf.nbytes for _, leaf in pt.items(state.optimiser))
-        compiled = jax.jit(step.pure).lower(state, next(self.batches)).compile()
         right = (jax.jit(logits)(params, test).argmax(-1) == test.subject).mean()
-        return Result(trained, slots, compiled.memory_analysis().temp_size_in_bytes, self.fastest, float(right))
+        return Result(trained, slots, self.fastest, float(right))
 
 
 HEAD_RULE = {"head": optax.adam(1e-2)}
-SLOW = optax.adamw(3e-4, mask=train.decayed)
+SLOW = optax.adamw(1e-4, mask=train.decayed)
 
 
 def by_rules(rules: Any, data: Examples, test: Examples) -> Result:
@@ -170,7 +167,7 @@ def by_rules(rules: Any, data: Examples, test: Examples) -> Result:
 def rates_by_depth(data: Examples, test: Examples) -> Result:
     """All leaves, each block with 0.6 of the rate of the next one."""
     factors = train.depth_factors(pretrained(), 0.6, ["encoder/embed", "encoder/blocks/*", "head"])
-    return by_rules({"**": optax.chain(optax.adamw(3e-3, mask=train.decayed), train.scaled(factors))}, data, test)
+    return by_rules({"**": optax.chain(optax.adamw(5e-4, mask=train.decayed), train.scaled(factors))}, data, test)
 
 
 def unfrozen_in_the_middle(data: Examples, test: Examples, history: look.History) -> Result:
@@ -228,16 +225,15 @@ def main() -> None:
         saved = file.stat().st_size
         if options.plot:
             look.plot_history(history, "**/kernel").savefig(options.plot)
-    print(f"\n{'':24}{'trained':>12}{'slots MB':>10}{'memory MB':>11}{'ms':>7}{'right':>8}")
+    print(f"\n{'':24}{'trained':>12}{'slots MB':>10}{'ms':>7}{'right':>8}")
     for way, result in results.items():
-        sizes = f"{result.slots / 1e6:10.2f}{result.memory / 1e6:11.1f}"
-        print(f"{way:24}{result.trained:12,}{sizes}{1e3 * result.seconds:7.0f}{result.right:8.1%}")
+        print(f"{way:24}{result.trained:12,}{result.slots / 1e6:10.2f}{1e3 * result.seconds:7.0f}{result.right:8.1%}")
     print(f"\nthe file of the low-rank changes and the head: {saved / 1e6:.2f} MB, beside 90 MB of the encoder")
 
     head, whole, low_rank_changes = results["a new head alone"], results["everything"], results["low-rank changes"]
     assert min(result.right for result in results.values()) > 0.6, "better than always the largest subject"
     assert head.slots < low_rank_changes.slots < whole.slots / 50
-    assert head.memory < whole.memory
+    assert head.seconds < whole.seconds
 
 
 if __name__ == "__main__":

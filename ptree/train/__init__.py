@@ -19,6 +19,13 @@ from ._groups.scaled import scaled as scaled  # updates times factors, by path a
 from ._groups.value_and_grad import value_and_grad as value_and_grad  # with respect to some leaves
 
 # state that follows parameters
+# low-rank adaptation
+from ._lora.lora import lora as lora  # small factors beside kernels
+from ._lora.lora import merged as merged  # kernels and factors as plain parameters
+from ._lora.lora import view as view  # the parameters as a model reads them with the factors
+from ._lora.rank import Rank as Rank  # the rank of a kernel's change, and its scale
+
+# state that follows parameters
 from ._state.carry import carry as carry  # an optimiser's state for a changed model
 from ._state.report import Carried as Carried  # what became of it
 from ._state.resize import resize as resize  # more or fewer rows of a table
@@ -34,10 +41,3 @@ from ._step.step import Step as Step  # what step gives
 from ._step.step import step as step  # a jitted step from a pure loss and an optimiser
 from ._step.train_state import Metrics as Metrics  # what a step computes besides its state
 from ._step.train_state import TrainState as TrainState  # all that a run depends on
-
-# state that follows parameters
-# low-rank adaptation
-from ._lora.lora import lora as lora  # small factors beside kernels
-from ._lora.lora import merged as merged  # kernels and factors as plain parameters
-from ._lora.lora import view as view  # the parameters as a model reads them with the factors
-from ._lora.rank import Rank as Rank  # the rank of a kernel's change, and its scale

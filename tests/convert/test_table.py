@@ -516,7 +516,7 @@ def test_an_operation_in_quotes_is_found():
 
 def test_a_matrix_that_is_transposed_in_like_is_told_the_operation():
     table, like = Table({"fc.weight": "fc/kernel"}), {"fc": {"kernel": pt.Param((3, 4))}}
-    with pytest.raises(pt.StructureError, match="such as with ptree.convert.linear"):
+    with pytest.raises(pt.StructureError, match=r"such as with ptree\.convert\.linear"):
         table.apply({"fc.weight": numbers(4, 3)}, like)
     with pytest.raises(pt.StructureError) as caught:
         table.apply({"fc.weight": numbers(4, 5)}, like)
