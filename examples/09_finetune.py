@@ -233,7 +233,6 @@ def main() -> None:
     head, whole, low_rank_changes = results["a new head alone"], results["everything"], results["low-rank changes"]
     assert min(result.right for result in results.values()) > 0.6, "better than always the largest subject"
     assert head.slots < low_rank_changes.slots < whole.slots / 50
-    assert head.seconds < whole.seconds
 
 
 if __name__ == "__main__":
