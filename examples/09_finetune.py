@@ -224,7 +224,7 @@ def main() -> None:
         }
         saved = file.stat().st_size
         if options.plot:
-            look.plot_history(history, "**/kernel").savefig(options.plot)
+            look.plot_history(history, ["encoder/blocks/{4,5}/**/kernel", "head/kernel"]).savefig(options.plot)
     print(f"\n{'':24}{'trained':>12}{'slots MB':>10}{'ms':>7}{'right':>8}")
     for way, result in results.items():
         print(f"{way:24}{result.trained:12,}{result.slots / 1e6:10.2f}{1e3 * result.seconds:7.0f}{result.right:8.1%}")
