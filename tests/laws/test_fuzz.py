@@ -59,10 +59,13 @@ def tied_trees(draw):
 
 
 def tolerant(call, *args):
-    """What the call returns; None where it raises an error of ptree's own, whose text is a sentence."""
+    """What the call returns; None where it raises an error of ptree's own, whose text is a sentence.
+
+    For `summary` a text is the name of a file, and Python's own error says that there is none.
+    """
     try:
         return call(*args)
-    except pt.PtreeError as error:
+    except (pt.PtreeError, FileNotFoundError) as error:
         assert str(error)
         return None
 
