@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from layouts import agrees
 
 import ptree as pt
 from ptree import convert, nn
+
+torch = pytest.importorskip("torch")
 
 
 def one():
