@@ -124,3 +124,16 @@ def test_decays_that_cannot_be():
     ):
         with pytest.raises(error, match=r"expected a decay.*ema=0.999"):
             train.step(pull, optax.sgd(0.1), ema=decay)
+
+
+def test_the_averaged_parameters_stay_valid_and_can_be_trained_on():
+    step = train.step(lambda params, x: jnp.square(params["w"] - x).mean(), optax.adam(0.1), ema=0.9)
+    state = step.init({"w": jnp.zeros(3)})
+    state, _ = step(state, 1.0)
+    averaged = state.averaged
+    state, _ = step(state, 1.0)
+    assert np.isfinite(averaged["w"]).all()
+    state, _ = step(dataclasses.replace(state, params=state.averaged), 1.0)
+    shared = dataclasses.replace(state, params=state.ema)
+    state, _ = step(shared, 1.0)
+    assert int(state.step) == 4

@@ -251,3 +251,18 @@ def test_it_is_written_to_the_standard_error_if_there_is_one(capsys, monkeypatch
     monkeypatch.setattr("sys.stderr", None)
     step, state = make()
     train.fit(step, state, batch, until=2)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_in_the_loop_has_the_newest_state(error):
+    def batches():
+        yield batch(0)
+        yield batch(1)
+        raise error
+
+    step, state = make()
+    with pytest.raises(error) as caught:
+        train.fit(step, state, batches(), show=False)
+    assert int(caught.value.state.step) == 2
+    state, _ = step(caught.value.state, batch(2))
+    assert int(state.step) == 3

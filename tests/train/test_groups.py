@@ -400,3 +400,19 @@ def test_updates_that_do_not_fit_are_an_error():
         train.apply_updates({"a": jnp.ones(5)}, {"a": jnp.ones(1), "b": jnp.ones(1)})
     assert "updates of no parameter: ['b']" in str(caught.value)
     assert "'a' is f32[5], its update f32[1]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "around", [lambda tx: optax.chain(optax.clip_by_global_norm(1.0), tx), lambda tx: optax.MultiSteps(tx, 2)]
+)
+def test_groups_inside_of_others_are_refused_by_a_step(around):
+    params = pt.Tree({"frozen": jnp.ones(3), "w": jnp.ones(3)})
+    optimiser = around(train.groups({"frozen": train.FROZEN, "**": optax.adam(0.1)}))
+    step = train.step(lambda params, x: (params["w"] * params["frozen"] * x).sum(), optimiser)
+    with pytest.raises(pt.StructureError, match="Make groups the outermost: clip with groups"):
+        step.init(params)
+
+
+def test_a_gradient_with_respect_to_another_transformation_is_refused():
+    with pytest.raises(pt.PatternError, match="wrt= takes a selector or groups"):
+        train.value_and_grad(lambda params: params["w"].sum(), wrt=optax.adam(0.1))({"w": jnp.ones(3)})

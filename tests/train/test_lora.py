@@ -450,3 +450,12 @@ def test_a_selection_keeps_the_scale(params):
 def test_an_initialiser_that_fails_is_named_with_the_factor():
     with pytest.raises(pt.InitError, match="'w/a'"):
         lora({"w": floats(4, 4)}, {"w": Rank(2, init=lambda key, shape, dtype: jnp.full(shape, jnp.nan))}, KEY)
+
+
+@pytest.mark.parametrize("index", [(0, 1), slice(1, 3), None, ...])
+def test_a_low_rank_table_takes_numbers_of_rows_alone(index):
+    params = pt.Tree({"table": jnp.ones((5, 4))})
+    table = view(params, lora(params, {"table": Rank(2)}, jax.random.key(0)))["table"]
+    assert table[jnp.array([[0, 1]])].shape == (1, 2, 4)
+    with pytest.raises(TypeError, match="takes the numbers of rows"):
+        table[index]

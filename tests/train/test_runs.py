@@ -142,3 +142,33 @@ def test_a_checkpoint_of_another_optimiser_or_of_something_else(tmp_path):
     checkpoints.save(1, {"w": jnp.ones(2)})
     error = refusal(lambda: train.load_state(checkpoints, step.init(model()), step))
     assert error == "the checkpoint is no TrainState: expected 'params' and 'optimiser' in it, got Tree"
+
+
+def test_parameters_that_the_file_does_not_have_are_refused_unless_they_may_stay(tmp_path):
+    frozen = train.step(loss, train.groups({"encoder": FROZEN, "**": optax.adam(1e-3)}))
+    state, _ = frozen(frozen.init(pt.Tree({"encoder": jnp.ones(3), "head": jnp.ones(2)})), 1.0)
+    checkpoints = saved(tmp_path, state)
+    renamed = train.step(loss, train.groups({"enc": FROZEN, "**": optax.adam(1e-3)}))
+    like = renamed.init(pt.Tree({"enc": jnp.zeros(3), "head": jnp.zeros(2)}))
+    error = refusal(lambda: train.load_state(checkpoints, like, renamed, before=frozen))
+    assert "'enc':" in error
+    assert 'renames={"old": "new"}' in error
+    loaded, _ = train.load_state(checkpoints, like, renamed, before=frozen, renames={"encoder": "enc"})
+    assert loaded.params["enc"].tolist() == [1.0, 1.0, 1.0]
+    kept, _ = train.load_state(checkpoints, like, renamed, before=frozen, missing="keep")
+    assert kept.params["enc"].tolist() == [0.0, 0.0, 0.0]
+    longer = frozen.init(pt.Tree({"encoder": jnp.zeros(4), "head": jnp.zeros(2)}))
+    assert "'encoder': its shape is (4,) now, (3,) before" in refusal(
+        lambda: train.load_state(checkpoints, longer, frozen)
+    )
+
+
+def test_parameters_of_another_dtype_are_cast_if_that_is_said(tmp_path):
+    step = train.step(loss, optax.sgd(1e-3))
+    checkpoints = saved(tmp_path, step(step.init({"w": jnp.ones(3)}), 1.0)[0])
+    like = step.init({"w": jnp.ones(3, jnp.bfloat16)})
+    assert "'w' is f32[3] in the file, and bf16[3] in `like`" in refusal(
+        lambda: train.load_state(checkpoints, like, step)
+    )
+    loaded, _ = train.load_state(checkpoints, like, step, cast=True)
+    assert loaded.params["w"].dtype == jnp.bfloat16

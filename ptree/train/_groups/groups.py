@@ -105,7 +105,8 @@ def groups(rules: Optimisers, *, clip: float | None = None) -> Groups:
     >>> params["embed"].sum(), params["dense/bias"].round(3)
     (Array(20., dtype=float32), Array([-0.032, -0.032], dtype=float32))
 
-    It goes wherever optax takes a transformation. Frozen leaves have no slot, and their updates change no bit of them. The
+    It is a transformation of optax. In an `optax.chain` with others these see the frozen leaves too, so that clipping, factors and
+    accumulation belong inside: `clip=`, chains as values of rules, `ptree.train.step(..., accumulate=4)`. Frozen leaves have no slot, and their updates change no bit of them. The
     gradients may leave them out, as those of `ptree.train.value_and_grad` do: then no time is spent on them, and none of
     the updates is theirs. The optimiser of a rule sees a tree of its own leaves alone, under their paths.
 

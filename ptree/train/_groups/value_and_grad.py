@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ..._edit import Selector, choose, merge, partition
 from ..._errors import PatternError, StructureError
@@ -66,6 +67,8 @@ def _selector(wrt: Selector | Groups, params: PyTree) -> Selector:
     if isinstance(wrt, Groups):
         trained = {*wrt.trained(params)}
         return lambda path, leaf: path in trained
+    if isinstance(wrt, optax.GradientTransformation):
+        raise PatternError("value_and_grad: wrt= takes a selector or groups, and got another transformation of optax")
     without = [path for path, leaf in choose(params, wrt) if not has_gradient(leaf)]
     if without:
         raise PatternError(

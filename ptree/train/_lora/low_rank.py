@@ -113,6 +113,10 @@ class LowRank(DerivedKernel):
 
     def __getitem__(self, rows: jax.Array | Sequence[int] | int) -> jax.Array:
         self._check_is_one_matrix("kernel[rows]")
+        if rows is None or rows is Ellipsis or isinstance(rows, tuple | slice):
+            raise TypeError(
+                f"a low-rank table takes the numbers of rows, table[ids], got [{rows}]; take table.array()[...]"
+            )
         return self.astype(self.dtype).multiplied(jnp.asarray(rows), lambda rows, table: table[rows], 1)
 
     def _check_is_one_matrix(self, what: str) -> None:

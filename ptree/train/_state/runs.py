@@ -13,7 +13,7 @@ from ..._edit import Selector, differences, structure_error
 from ..._errors import StructureError
 from ..._garbage_collection import collection_paused
 from ..._tree import Leaf, PyTree, Tree, leaves, map_leaves, replace_leaves
-from ..._words import describe, listed
+from ..._words import describe, lines, listed, quoted
 from ...files import Checkpoints
 from .._groups.frozen import FROZEN
 from .._groups.groups import Cohort, Groups, GroupsState
@@ -154,8 +154,15 @@ def _carried_average(state: TrainState, params: PyTree, step: Step, movement: _M
 
 def _carried_values(kind: optax.GradientTransformation, old: PyTree, new: PyTree, movement: _Movement) -> PyTree:
     """Values of parameters as another model has them; those of `new` where it has others."""
-    state, _ = carried(_Values(old), old, new, kind, kind, movement.between(old, new), "error")
-    return state.values
+    values, _ = _values_and_report(kind, old, new, movement)
+    return values
+
+
+def _values_and_report(
+    kind: optax.GradientTransformation, old: PyTree, new: PyTree, movement: _Movement
+) -> tuple[PyTree, Carried]:
+    state, report = carried(_Values(old), old, new, kind, kind, movement.between(old, new), "error")
+    return state.values, report
 
 
 # ------------------------------------------------------------------------------- from a checkpoint
@@ -171,6 +178,8 @@ def load_state(
     before: Step | None = None,
     resized: Selector | None = None,
     one_count: OneCount = "error",
+    missing: Literal["error", "keep"] = "error",
+    cast: bool = False,
 ) -> tuple[TrainState, Carried]:
     """Load the state of a training run into a changed model, or another step: parameters and all that belongs to them, by path.
 
@@ -182,7 +191,7 @@ def load_state(
     >>> with pt.Checkpoints(tempfile.mkdtemp()) as checkpoints:
     ...     _ = checkpoints.save(1, state)
     >>> like = step.init(pt.Tree({"encoder": jnp.zeros(3), "head": jnp.zeros(5)}))
-    >>> state, report = train.load_state(checkpoints, like, step, renames={"enc": "encoder"})
+    >>> state, report = train.load_state(checkpoints, like, step, renames={"enc": "encoder"}, missing="keep")
     >>> print(report)
     kept 1: ['encoder']
     fresh 1:
@@ -195,8 +204,7 @@ def load_state(
 
     Args:
         checkpoints: where states of `step`, or of `before`, were saved.
-        like: the state of the changed model, `step.init(params)`: the file's parameters go into its containers and places, and
-            where the file has none of this name and shape, its own stay.
+        like: the state of the changed model, `step.init(params)`: the file's parameters go into its containers and places.
         step: what goes on.
         at: which step to load: the newest by default.
         renames: names of parameters in the file -> those in `like`, as in `ptree.rename`.
@@ -204,12 +212,15 @@ def load_state(
             the file has no others than `before`.
         resized: as in `carry`; of the parameters too, the rows that both have are the file's.
         one_count: as in `carry`.
+        missing: "keep" leaves a parameter as it is in `like` where the file has none of this name and shape.
+        cast: whether parameters may have another dtype in the file.
 
     Returns:
         The state, and what became of the slots.
 
     Raises:
-        StructureError: the state in the file is of another optimiser, or of other groups; or as `carry`.
+        StructureError: parameters that the file does not have, or in another shape or dtype; a state of another optimiser,
+            or of other groups; or as `carry`.
         PatternError: as `carry`.
         FileError: no step is there, or each is damaged.
     """
@@ -220,8 +231,45 @@ def load_state(
     with collection_paused():
         found = origins(old.params, like.params, renames)
         movement = _Movement(found, resized_paths(like.params, resized))
-        params = _carried_values(_PARAMETERS, old.params, like.params, movement)
+        params = _loaded_parameters(old.params, like.params, movement, missing, cast)
         return _carried(old, params, step, before, movement, one_count)
+
+
+def _loaded_parameters(
+    old: PyTree, like: PyTree, movement: _Movement, missing: Literal["error", "keep"], cast: bool
+) -> PyTree:
+    """The parameters of a file in the places of `like`.
+
+    Raises:
+        StructureError: it lists the parameters that are not in the file as they are in `like`.
+    """
+    if missing not in ("error", "keep"):
+        raise StructureError(f"load_state: expected missing 'error' or 'keep', got {quoted(missing)}")
+    params, report = _values_and_report(_PARAMETERS, old, like, movement)
+    problems: list[str] = []
+    if missing == "error":
+        absent = {path: why for path, why in report.fresh.items() if path not in movement.resized}
+        problems += [f"{quoted(path)}: {why}" for path, why in absent.items()]
+    if not cast:
+        problems += _other_dtypes(old, like, movement)
+    if problems:
+        fix = 'Say renames={"old": "new"}, missing="keep" to leave parameters as they are in `like`, or cast=True'
+        raise StructureError(lines(["cannot load the parameters:", *problems, fix]))
+    return params
+
+
+def _other_dtypes(old: PyTree, like: PyTree, movement: _Movement) -> list[str]:
+    """A sentence for each parameter that has another dtype in the file."""
+    in_file = dict(leaves(old))
+    problems: list[str] = []
+    for path, leaf in leaves(like):
+        origin = movement.origins.get(path)
+        if origin is None:
+            continue
+        before = in_file[origin.pieces[0].path]
+        if before.dtype != leaf.dtype:
+            problems.append(f"{quoted(path)} is {describe(before)} in the file, and {describe(leaf)} in `like`")
+    return problems
 
 
 def _state_in_file(file: PyTree, like: TrainState, before: Step) -> TrainState:

@@ -55,5 +55,5 @@ def averaged(average: PyTree, trained: PyTree, decay: Decay, step: jax.Array) ->
 
 
 def as_parameters(average: PyTree, trained: PyTree) -> PyTree:
-    """The average in the dtypes of the parameters."""
-    return jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), average, trained)
+    """The average in the dtypes of the parameters: copies, since the step donates the average."""
+    return jax.tree.map(lambda mean, leaf: jnp.array(mean, leaf.dtype, copy=True), average, trained)

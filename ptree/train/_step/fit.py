@@ -68,6 +68,8 @@ def fit(
     Returns:
         The state after the last step.
 
+    An error in the loop, and Ctrl-C, has the newest state as its attribute `state`, as the given one is gone.
+
     Raises:
         LossError: the loss of a step is NaN or infinite. What was saved before is finite.
         TypeError, ValueError: an argument is not what it should be.
@@ -76,21 +78,25 @@ def fit(
     first = int(state.step)
     last = whole_number(until)
     stream = standard_stream() if show and jax.process_index() == 0 else None
+    done = saved = first
     with ProgressLine(first, last, stream) as line:
         losses = _Losses(line)
-        done = saved = first
-        for batch in _until(batches, first, last):
-            state, metrics = step(state, batch)
-            done += 1
-            losses.add(done, metrics)
-            if history is not None:
-                history.record(done, metrics.observed, loss=metrics.loss)
-            if checkpoints is not None and done % checkpoints.every == 0:
-                checkpoints.save(done, state, metrics={"loss": losses.wait()})
-                saved = done
-        loss = losses.wait()
-        if checkpoints is not None and saved != done:
-            checkpoints.save(done, state, metrics={"loss": loss}, always=True)
+        try:
+            for batch in _until(batches, first, last):
+                state, metrics = step(state, batch)
+                done += 1
+                losses.add(done, metrics)
+                if history is not None:
+                    history.record(done, metrics.observed, loss=metrics.loss)
+                if checkpoints is not None and done % checkpoints.every == 0:
+                    checkpoints.save(done, state, metrics={"loss": losses.wait()})
+                    saved = done
+            loss = losses.wait()
+            if checkpoints is not None and saved != done:
+                checkpoints.save(done, state, metrics={"loss": loss}, always=True)
+        except BaseException as error:
+            error.state = state  # pyright: ignore[reportAttributeAccessIssue] - the caller has no other name for it
+            raise
     if last is not None and done < last:
         warnings.warn(f"the batches ended at step {done}, before until={last}", stacklevel=2)
     return state

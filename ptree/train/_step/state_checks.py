@@ -61,6 +61,23 @@ def refuse_used(state: object) -> None:
         )
 
 
+def refuse_groups_inside(slots: PyTree) -> None:
+    """Raise if the state of an optimiser has that of `groups` inside: what is around them would count frozen leaves too.
+
+    Raises:
+        StructureError: it has.
+    """
+    if isinstance(slots, GroupsState):
+        return
+    nodes = jax.tree.leaves(slots, is_leaf=lambda node: isinstance(node, GroupsState))
+    if any(isinstance(node, GroupsState) for node in nodes):
+        raise StructureError(
+            "the optimiser has groups inside of another transformation, which would see the frozen leaves too. Make groups"
+            " the outermost: clip with groups(rules, clip=1.0), write optax.chain and scaled into the rules, and"
+            " accumulate with step(..., accumulate=4)"
+        )
+
+
 def completed(pure: PureStep, state: TrainState) -> TrainState:
     """The state with all that the step needs: what it lacks of averages and loss scale starts now.
 

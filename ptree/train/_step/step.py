@@ -25,7 +25,7 @@ from .loss_scale import LossScale
 from .microbatches import Weight
 from .placement import apart, as_arrays, like_parameters, placed, strong
 from .pure_step import Observe, PureStep
-from .state_checks import completed, refuse_infinite_loss, refuse_used
+from .state_checks import completed, refuse_groups_inside, refuse_infinite_loss, refuse_used
 from .train_state import Metrics, TrainState
 from .trained_part import TrainedPart
 
@@ -157,6 +157,7 @@ class Step:
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
         slots = pure.optimiser.init(self._as_gradients(params if isinstance(pure.optimiser, Groups) else trained))
+        refuse_groups_inside(slots)
         state = TrainState(
             params=params,
             optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
@@ -208,7 +209,7 @@ class Step:
         state = placed(as_arrays(state, "the state"))
         signature = signature_of(state)
         if signature in self._compiled:
-            return state, self._compiled[signature], is_fresh
+            return apart(state), self._compiled[signature], is_fresh
         state = completed(self.pure, state)
         signature = signature_of(state)
         if not is_fresh:
