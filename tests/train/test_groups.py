@@ -416,3 +416,24 @@ def test_groups_inside_of_others_are_refused_by_a_step(around):
 def test_a_gradient_with_respect_to_another_transformation_is_refused():
     with pytest.raises(pt.PatternError, match="wrt= takes a selector or groups"):
         train.value_and_grad(lambda params: params["w"].sum(), wrt=optax.adam(0.1))({"w": jnp.ones(3)})
+
+
+@pytest.mark.parametrize("is_stacked", [False, True])
+def test_factors_go_over_all_groups(is_stacked):
+    params = pt.Tree(
+        {"embed": jnp.ones(2), "blocks": [{"w": jnp.ones(2), "bias": jnp.ones(1)}] * 3, "head": jnp.ones(2)}
+    )
+    params = pt.stacks.stack(params, "blocks") if is_stacked else params
+    factors = train.depth_factors(params, 0.5, ["embed", "blocks/*", "head"])
+    rules = {"embed": train.FROZEN, "**/bias": optax.sgd(1.0), "**": optax.sgd(2.0)}
+    optimiser = train.groups(rules, factors=factors)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimiser.update(ones, optimiser.init(params), params)
+    assert [float(updates[f"blocks/{at}/w"][0]) for at in range(3)] == [-0.25, -0.5, -1.0]
+    assert [float(updates[f"blocks/{at}/bias"][0]) for at in range(3)] == [-0.125, -0.25, -0.5]
+    assert (updates["head"][0], updates["embed"][0]) == (-2.0, 0.0)
+    trained = pt.select(ones, optimiser.trained(params))
+    alone, _ = optimiser.update(trained, optimiser.init(params), params)
+    assert alone == pt.select(updates, optimiser.trained(params))
+    with pytest.raises(pt.PatternError, match="matches nothing"):
+        train.groups(rules, factors={"encoder": 0.5, "**": 1.0}).init(params)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ..._edit import explain
+from ..._edit import Rules, explain
 from ..._edit.rules import Explanation
 from ..._errors import PatternError, StructureError
 from ..._tree import Leaf, PyTree, leaves, replace_leaves
@@ -19,6 +19,7 @@ from .clipping import clipped
 from .extra_arguments import arguments_of_part
 from .frozen import FROZEN, no_update
 from .leaf_groups import LeafGroup, Optimisers, check_rules_fit, leaf_groups, part_of, trained_groups
+from .scaled import scaled
 from .stack_warning import warn_of_stacks
 
 
@@ -56,14 +57,18 @@ class Groups(optax.GradientTransformationExtraArgs):
     clip: float | None
     """The largest norm of the gradients of all leaves that are trained."""
 
-    def __new__(cls, rules: Optimisers, *, clip: float | None = None) -> Groups:
-        work = _Work(_checked_rules(rules), _checked_clip(clip))
+    factors: Rules | None
+    """Selector -> what updates are multiplied with."""
+
+    def __new__(cls, rules: Optimisers, *, clip: float | None = None, factors: Rules | None = None) -> Groups:
+        scale = None if factors is None else scaled(factors)
+        work = _Work(_checked_rules(rules), _checked_clip(clip), scale)
         made = super().__new__(cls, work.init, work.update)
-        made.rules, made.clip = work.rules, work.clip
+        made.rules, made.clip, made.factors = work.rules, work.clip, factors
         return made
 
     def __getnewargs_ex__(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (self.rules,), {"clip": self.clip}
+        return (self.rules,), {"clip": self.clip, "factors": self.factors}
 
     def __repr__(self) -> str:
         return f"<Groups {listed(map(str, self.rules))}>"
@@ -85,7 +90,7 @@ class Groups(optax.GradientTransformationExtraArgs):
         return explain(params, self.rules)
 
 
-def groups(rules: Optimisers, *, clip: float | None = None) -> Groups:
+def groups(rules: Optimisers, *, clip: float | None = None, factors: Rules | None = None) -> Groups:
     """An optimiser of optax for each group of leaves: rules, selector -> optimiser or FROZEN; the first that matches wins.
 
     >>> import jax, jax.numpy as jnp
@@ -115,6 +120,8 @@ def groups(rules: Optimisers, *, clip: float | None = None) -> Groups:
             leaf for all its layers.
         clip: the largest norm of the gradients of all leaves that are trained, taken together: larger ones are scaled down.
             Frozen leaves do not count, and tied leaves count once.
+        factors: what updates are multiplied with, by rules as in `scaled`, such as those of `depth_factors`: rates by depth over
+            all groups, frozen leaves included.
 
     Returns:
         The transformation, which has `trained(params)`, the paths of the leaves that are trained, and `explain(params)`.
@@ -129,7 +136,7 @@ def groups(rules: Optimisers, *, clip: float | None = None) -> Groups:
             they were apart, see `by_layer`; or one inside of `by_layer` takes leaves together. To find out takes some
             hundredths of a second for elementwise optimisers, one or two seconds for others, and nothing without stacks.
     """
-    return Groups(rules, clip=clip)
+    return Groups(rules, clip=clip, factors=factors)
 
 
 # ------------------------------------------------------------------------------- what is given
@@ -174,9 +181,13 @@ class _Work:
 
     rules: dict[Any, optax.GradientTransformation]
     clip: float | None
+    scale: optax.GradientTransformation | None
+    """What multiplies the updates."""
 
     def init(self, params: PyTree) -> PyTree:
         check_rules_fit(params, self.rules)
+        if self.scale is not None:
+            self.scale.init(params)  # checks the factors, and keeps nothing
         cohorts: dict[str, tuple[Cohort, ...]] = {}
         for rule, group in trained_groups(params, self.rules).items():
             part = part_of(params, group.paths)
@@ -209,7 +220,10 @@ class _Work:
                 after.append(Cohort(new, cohort.paths))
             cohorts[rule] = tuple(after)
         changes.update(_no_updates(gradients, {*trained}, params))
-        return replace_leaves(updates, changes), GroupsState(cohorts)
+        changed = replace_leaves(updates, changes)
+        if self.scale is not None:
+            changed, _ = self.scale.update(changed, optax.EmptyState())
+        return changed, GroupsState(cohorts)
 
 
 def _trained_paths(state: GroupsState) -> tuple[str, ...]:
