@@ -50,11 +50,19 @@ def test_names_of_other_libraries():
         "pos_embedding": (1, 7, 8),
         "gru": {"bias_ih_l0": (3, 4), "weight_ih_l0": (12, 4)},
         "rel": {"relative_attention_bias": (32, 8)},
+        "transformer": {"wte": (9, 4), "wpe": (7, 4), "pos_emb": (7, 4), "cls_token": (1, 1, 4), "bias_kernel": (4, 4)},
+        "tok_emb": {"weight": (9, 4)},
         "scalar": (),
     }
     params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda node: isinstance(node, tuple))
     params["tokens"] = jnp.ones((2, 2), int)
-    assert {*decayed_paths(params)} == {"linear/w", "fc/weight", "patch_embed/kernel", "gru/weight_ih_l0"}
+    assert {*decayed_paths(params)} == {
+        "linear/w",
+        "fc/weight",
+        "patch_embed/kernel",
+        "gru/weight_ih_l0",
+        "transformer/bias_kernel",
+    }
 
 
 def test_a_kernel_that_is_tied_to_a_table_is_a_table():

@@ -159,3 +159,18 @@ def test_arguments_that_do_not_fit():
     for optimiser in (0.1, optax.adam, None):
         with pytest.raises(TypeError, match=r"expected an optimiser of optax, such as optax.adamw\(3e-4\)"):
             train.step(good, optimiser)
+
+
+def test_parameters_that_an_earlier_run_has_donated_are_named():
+    step = train.step(lambda params, x: (params["w"] * x).sum(), optax.sgd(0.1))
+    params = {"w": jnp.ones(3)}
+    step(step.init(params), 1.0)
+    with pytest.raises(pt.StructureError, match=r"given to step.init before.*'w'"):
+        step.init(params)
+
+
+def test_an_optimiser_that_looks_at_norms_warns_of_a_stack():
+    params = pt.stacks.stack(pt.Tree({"blocks": [{"w": jnp.ones((4, 4))}] * 3}), "blocks")
+    step = train.step(lambda params, x: (params["blocks/:/w"] * x).sum(), optax.lamb(0.1))
+    with pytest.warns(UserWarning, match="by_layer"):
+        step.init(params)

@@ -9,9 +9,11 @@ from ..._tree import Leaf, PyTree, map_leaves
 from ...stacks import layer_shape
 from .leaf_groups import has_gradient
 
-_SPARED = re.compile(r"(.*_)?(bias|scale|offset|table|embed|embedding|embeddings)(_.*)?")
+_SPARED = re.compile(
+    r"(.*_)?(bias|scale|offset|gamma|beta|table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+|_[ih]h_l\d+(_reverse)?)?"
+)
 """The last name in a path of what is not decayed, whatever its rank: a bias of attention has two axes."""
-_TABLES = re.compile(r"wte|wpe|.*embed.*")
+_TABLES = re.compile(r"wte|wpe|(.*_)?emb|.*embed.*")
 """The name of a module whose `weight` is a table: libraries name kernels so too."""
 
 

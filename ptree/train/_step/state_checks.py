@@ -53,12 +53,30 @@ def refuse_used(state: object) -> None:
     """
     if not isinstance(state, TrainState):
         raise TypeError(f"step(state, batch): expected what step.init(params) makes, got {describe(state)}")
-    used = [path for path, leaf in leaves(state) if isinstance(leaf, jax.Array) and leaf.is_deleted()]
+    used = _deleted(state)
     if used:
         raise StructureError(
             f"this state was given to a step before, which has used its memory again: {listed(used)}. Go on from the state"
             " that the step returned: state, metrics = step(state, batch). Or keep it: step(..., donate=False)"
         )
+
+
+def refuse_used_parameters(params: PyTree) -> None:
+    """Raise unless all arrays of parameters are still there.
+
+    Raises:
+        StructureError: a step of an earlier state, which was made of them, has taken their memory.
+    """
+    used = _deleted(params)
+    if used:
+        raise StructureError(
+            f"these parameters were given to step.init before, and the first step has used their memory again: {listed(used)}."
+            " Give it a copy: step.init(jax.tree.map(jnp.copy, params))"
+        )
+
+
+def _deleted(tree: PyTree) -> list[str]:
+    return [path for path, leaf in leaves(tree) if isinstance(leaf, jax.Array) and leaf.is_deleted()]
 
 
 def refuse_groups_inside(slots: PyTree) -> None:

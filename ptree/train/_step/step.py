@@ -16,6 +16,7 @@ from ..._tree import PyTree
 from ..._words import name_of
 from .._groups.groups import Groups
 from .._groups.leaf_groups import has_gradient
+from .._groups.stack_warning import warn_of_stacks
 from .arguments import checked_count, checked_function, checked_key, checked_optimiser, checked_scale
 from .averaging import Decay, checked_decay, started, wide
 from .compiled_step import CompiledStep, Signature, changes, description, signature_of
@@ -25,7 +26,7 @@ from .loss_scale import LossScale
 from .microbatches import Weight
 from .placement import apart, as_arrays, like_parameters, placed, strong
 from .pure_step import Observe, PureStep
-from .state_checks import completed, refuse_groups_inside, refuse_infinite_loss, refuse_used
+from .state_checks import completed, refuse_groups_inside, refuse_infinite_loss, refuse_used, refuse_used_parameters
 from .train_state import Metrics, TrainState
 from .trained_part import TrainedPart
 
@@ -74,7 +75,7 @@ def step(
             `i, i + accumulate, ...` along the first axis of each leaf; a leaf without axes is in all of them. Gradients
             are summed in float32 and reach the optimiser in the dtype of their leaf.
         weight: a function of a (micro)batch that gives what counts in it, such as its number of tokens without padding,
-            if the loss is the mean over these: then microbatches give the loss of the whole batch. Where nothing counts,
+            if the loss is the mean over these, as a masked mean is: then microbatches give the loss of the whole batch. Where nothing counts,
             loss and gradients are 0.
         ema: the decay of a moving average of the trained leaves, `average = ema * average + (1 - ema) * leaf`, in float32. It
             starts from the parameters before the first step, so there is no correction of a bias towards zero. A function
@@ -147,17 +148,20 @@ class Step:
             key: the root of the keys of all steps, for a loss that takes one.
 
         Raises:
-            StructureError: there is nothing to train, or a leaf is no array.
+            StructureError: there is nothing to train, a leaf is no array, or was donated by an earlier run.
             PatternError: the rules of the groups do not fit the parameters.
             TypeError: the loss takes a key, and there is none; or it is no key.
         """
         pure = self.pure
+        refuse_used_parameters(params)
         params = placed(as_arrays(params, "the parameters"))
         part = TrainedPart.of(pure.optimiser, params)
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
         slots = pure.optimiser.init(self._as_gradients(params if isinstance(pure.optimiser, Groups) else trained))
         refuse_groups_inside(slots)
+        if not isinstance(pure.optimiser, Groups):  # groups warn themselves
+            warn_of_stacks(pure.optimiser, trained, "**", stacklevel=2)
         state = TrainState(
             params=params,
             optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
