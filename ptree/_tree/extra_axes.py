@@ -21,6 +21,28 @@ def counted_axes(node: PyTree, outer: int = 0) -> tuple[int, int]:
     return axes - outer * len(leaves), len(leaves)
 
 
+def extra_axes(stack: PyTree, outer: int) -> int:
+    """How many axes more each leaf of a stack has than when the stack was made; 0 where that is not the same for all.
+
+    Args:
+        stack: the node whose one name is `:`.
+        outer: how many stacks there are around it on the path.
+    """
+    if not isinstance(stack, BareTree) or stack._node[1].stack_axes is None:
+        return 0
+    return _extra(stack._node[1].stack_axes, counted_axes(stack._node[0], outer))
+
+
+def _extra(made: tuple[int, int], now: tuple[int, int]) -> int:
+    """How many axes more each leaf has than when the stack was made, by the axes of all leaves in sum; 0 where that differs."""
+    axes, leaves = made
+    axes_now, leaves_now = now
+    more = axes_now - axes
+    if leaves_now != leaves or not leaves or more < leaves or more % leaves:
+        return 0
+    return more // leaves
+
+
 def check_no_extra_axes(stack: PyTree, outer: int, path: str) -> None:
     """Raise where each leaf of a stack has more axes than when the stack was made: a number would index another axis.
 
@@ -32,14 +54,9 @@ def check_no_extra_axes(stack: PyTree, outer: int, path: str) -> None:
     Raises:
         StructureError: as the first axis may count members of an ensemble, examples, or outputs.
     """
-    if not isinstance(stack, BareTree) or stack._node[1].stack_axes is None:
+    count = extra_axes(stack, outer)
+    if count == 0:
         return
-    axes, leaves = stack._node[1].stack_axes
-    axes_now, leaves_now = counted_axes(stack._node[0], outer)
-    more = axes_now - axes
-    if leaves_now != leaves or not leaves or more < leaves or more % leaves:
-        return
-    count = more // leaves
     each = "an axis" if count == 1 else f"{count} axes"
     where = f"the stack {quoted(path)}" if path else "the stack"
     layer = f"{path}/3" if path else "3"
@@ -67,15 +84,20 @@ def check_source(owner: BareTree, source: str, outer: int) -> None:
         node = child_of(node, name)
 
 
-def made_stack_axes(children: Mapping[str, PyTree], path: str) -> tuple[int, int] | None:
-    """What the layout of a new node at a path keeps of a stack's axes; None for a node that is no stack of arrays."""
+def made_stack_axes(children: Mapping[str, PyTree], path: str, before: PyTree) -> tuple[int, int] | None:
+    """What the layout of a new node at a path keeps of a stack's axes; None for a node that is no stack of arrays.
+
+    Args:
+        before: the node in whose place it is made: where that has axes more than when it was made, the new one has them too.
+    """
     if len(children) != 1 or STACKED not in children:
         return None
     outer = stacked_axes(path)
     shapes = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(children[STACKED])]
     if not all(len(shape) > outer for shape in shapes):  # labels, say, in whose places arrays may come
         return None
-    return counted_axes(children[STACKED], outer)
+    axes, leaves = counted_axes(children[STACKED], outer)
+    return axes - leaves * extra_axes(before, outer), leaves
 
 
 def with_other_leaves(layout: Layout, old: PyTree, new: PyTree, outer: int) -> Layout:
@@ -83,6 +105,6 @@ def with_other_leaves(layout: Layout, old: PyTree, new: PyTree, outer: int) -> L
     before, after = counted_axes(old, outer), counted_axes(new, outer)
     if layout.stack_axes is None or before == after:
         return layout
-    axes, leaves = layout.stack_axes
-    kept = (axes + after[0] - before[0], leaves + after[1] - before[1])
+    axes, leaves = after
+    kept = (axes - leaves * _extra(layout.stack_axes, before), leaves)
     return Layout.of(layout.order, layout.keys, layout.ties, kept)

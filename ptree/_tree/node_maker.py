@@ -57,7 +57,7 @@ class NodeMaker:
         ties = self.homes.get(path, ())
         if path and branch and not children and not ties:
             return MISSING  # nothing but gaps and aliases of leaves elsewhere: no child at all
-        layout = Layout.of(_declared_order(branch, children), children, ties, made_stack_axes(children, path))
+        layout = Layout.of(_declared_order(branch, children), children, ties, made_stack_axes(children, path, before))
         ordered = tuple([children[key] for key in layout.keys])
         if before is not MISSING:
             old_children, old_layout = before._node

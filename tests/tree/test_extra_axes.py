@@ -161,3 +161,26 @@ def test_a_layout_with_other_axes_is_equal():
     built = pt.Tree({"b": {":": {"inner": {"bias": ENSEMBLE["b/:/inner/bias"]}}}})
     same = jax.tree.map(jnp.add, built, pt.select(ENSEMBLE, "b/*/inner/bias"))
     assert same["b/:/inner/bias"].shape == (3, 5, 4)
+
+
+EDITED = {
+    "select": lambda tree: pt.select(tree, "b/**"),
+    "drop": lambda tree: pt.drop(tree, "b/**/bias"),
+    "drop outside": lambda tree: pt.drop(tree, "stem"),
+    "partition and merge": lambda tree: pt.merge(*pt.partition(tree, "**/bias")),
+    "rename inside": lambda tree: pt.rename(tree, {"b/:/inner/kernel": "b/:/inner/w"}),
+    "put": lambda tree: pt.put(tree, "b/:/z", jnp.ones((3, 5, 4))),
+    "put outside": lambda tree: pt.put(tree, "z", jnp.ones(3)),
+    "update": lambda tree: pt.update(tree, "**/bias", lambda leaf: leaf + 1),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_an_ensemble_stays_one_when_it_is_edited(name):
+    edited = EDITED[name](ENSEMBLE)
+    leaf = "b/2/inner/w" if name == "rename inside" else "b/2/inner/kernel"
+    with pytest.raises(pt.StructureError, match="each leaf has an axis more"):
+        edited[leaf]
+    assert pt.Tree({":": edited})[f":/{leaf}"].shape == (3, 4, 4)
+    apart = EDITED[name](ONE) if name != "put" else pt.put(ONE, "b/:/z", jnp.ones((5, 4)))
+    assert apart[leaf].shape == (4, 4)
