@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from ..._tree import PyTree, map_leaves
 
@@ -63,7 +63,7 @@ class LeafFlow:
     def _of_equation(self, equation: JaxprEqn, taken: Sequence[Sources]) -> list[Sources]:
         if equation.primitive.name == "cond":
             return self._of_branches(equation.params["branches"], taken)
-        inner = list(jaxprs_in_params(equation.params))
+        inner = _jaxprs_in(equation)
         if len(inner) == 1 and len(inner[0].invars) == len(taken) and equation.primitive.name not in {"scan", "while"}:
             return self._through(inner[0], taken)
         self.primitives[equation.primitive.name] += 1
@@ -103,3 +103,16 @@ class LeafFlow:
 
 def _shape(variable: Any) -> tuple[int, ...]:
     return variable.aval.shape
+
+
+def _jaxprs_in(equation: JaxprEqn) -> list[Jaxpr]:
+    """The functions that a step calls."""
+    found: list[Jaxpr] = []
+    for leaf in jax.tree.leaves(
+        list(equation.params.values()), is_leaf=lambda value: isinstance(value, Jaxpr | ClosedJaxpr)
+    ):
+        if isinstance(leaf, ClosedJaxpr):
+            found.append(leaf.jaxpr)
+        elif isinstance(leaf, Jaxpr):
+            found.append(leaf)
+    return found
