@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from ..._jaxprs import inner_jaxprs, opened
 from ..._tree import PyTree, map_leaves
 
 Sources: TypeAlias = frozenset[str]
@@ -63,7 +64,7 @@ class LeafFlow:
     def _of_equation(self, equation: JaxprEqn, taken: Sequence[Sources]) -> list[Sources]:
         if equation.primitive.name == "cond":
             return self._of_branches(equation.params["branches"], taken)
-        inner = _jaxprs_in(equation)
+        inner = [opened(function) for function in inner_jaxprs(equation)]
         if len(inner) == 1 and len(inner[0].invars) == len(taken) and equation.primitive.name not in {"scan", "while"}:
             return self._through(inner[0], taken)
         self.primitives[equation.primitive.name] += 1
@@ -103,16 +104,3 @@ class LeafFlow:
 
 def _shape(variable: Any) -> tuple[int, ...]:
     return variable.aval.shape
-
-
-def _jaxprs_in(equation: JaxprEqn) -> list[Jaxpr]:
-    """The functions that a step calls."""
-    found: list[Jaxpr] = []
-    for leaf in jax.tree.leaves(
-        list(equation.params.values()), is_leaf=lambda value: isinstance(value, Jaxpr | ClosedJaxpr)
-    ):
-        if isinstance(leaf, ClosedJaxpr):
-            found.append(leaf.jaxpr)
-        elif isinstance(leaf, Jaxpr):
-            found.append(leaf)
-    return found
