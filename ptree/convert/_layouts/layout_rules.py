@@ -40,6 +40,8 @@ _LIBRARIES = tuple(
     os.path.dirname(file) + os.sep for file in (jax.__file__, os.path.dirname(os.path.dirname(__file__)))
 )
 """The folders of JAX and of this package, whose lines are not those of the model."""
+_TRACING = "trace_to_jaxpr"
+"""JAX's function around a traced one. JAX 0.9 also has the lines outside of it, which are those of the first caller."""
 
 
 def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
@@ -194,6 +196,8 @@ def line_of(step: JaxprEqn) -> str:
     traceback = step.source_info.traceback
     frames = [] if traceback is None else traceback.frames
     for frame in frames:
+        if frame.function_name == _TRACING:
+            break
         if not frame.file_name.startswith(_LIBRARIES):
             return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
     return ""
