@@ -224,7 +224,7 @@ def damaged_tree(path, draw):
     elif what == 3:
         file.unlink()
     else:
-        shutil.copy(draw.choice(files), file)
+        shutil.copy(draw.choice([other for other in files if other != file]), file)
 
 
 def check_damaged_folders(path, count):

@@ -91,6 +91,7 @@ ROOMS = [
     "_stored",
     "_paths",
     "_words",
+    "_jaxprs",
     "_numbers",
     "_errors",
     "_garbage_collection",

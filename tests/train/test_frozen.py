@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.extend.core import jaxprs_in_params
 from safetensors import safe_open
 
 import ptree as pt
 from ptree import nn, train
+from ptree._jaxprs import inner_jaxprs, opened
 
 WIDTH, DEPTH = 32, 6
 NET = nn.Sequential(*[nn.Dense(WIDTH, use_bias=False) if at % 2 == 0 else jnp.tanh for at in range(2 * DEPTH)])
@@ -29,7 +29,7 @@ FROZEN = {"{0,2,4}": train.FROZEN, "**": optax.adam(1e-2)}
 
 def products(jaxpr):
     """How many products of matrices a jaxpr computes, those of inner ones too."""
-    inner = sum(products(one) for equation in jaxpr.eqns for one in jaxprs_in_params(equation.params))
+    inner = sum(products(opened(one)) for equation in jaxpr.eqns for one in inner_jaxprs(equation))
     return inner + sum(equation.primitive.name == "dot_general" for equation in jaxpr.eqns)
 
 

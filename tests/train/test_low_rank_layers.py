@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 import ptree as pt
 from ptree import nn
+from ptree._jaxprs import inner_jaxprs, opened
 from ptree.train import Rank, lora, merged, view
 
 torch = pytest.importorskip("torch")
@@ -128,15 +128,15 @@ def equations(jaxpr):
     """All equations of a jaxpr, those of inner functions and loops too."""
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
+        for inner in inner_jaxprs(equation):
+            yield from equations(opened(inner))
 
 
 def shapes_made(function, *args):
     """The shapes of all that is computed, apart from reshapes and casts."""
     found = set()
     for equation in equations(jax.make_jaxpr(function)(*args).jaxpr):
-        inner = list(jaxprs_in_params(equation.params))
+        inner = list(inner_jaxprs(equation))
         if equation.primitive.name not in ("reshape", "convert_element_type", "transpose") and not inner:
             found |= {var.aval.shape for var in equation.outvars}
     return found

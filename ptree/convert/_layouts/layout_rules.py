@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import jax
 from jax.extend.core import JaxprEqn
 
+from ..._jaxprs import frames_of, user_frame
 from .axis_order import (
     BATCH,
     CHANNELS,
@@ -36,10 +36,6 @@ NORMS_OF_CHANNELS = ("BatchNorm", "GroupNorm")
 NORMS_OF_LAST_AXIS = ("LayerNorm", "RMSNorm")
 _IN_ORDER = ELEMENTWISE | {"reshape", "broadcast_in_dim", "squeeze"}
 """Steps that leave the features of a parameter in their order."""
-_LIBRARIES = tuple(
-    os.path.dirname(file) + os.sep for file in (jax.__file__, os.path.dirname(os.path.dirname(__file__)))
-)
-"""The folders of JAX and of this package, whose lines are not those of the model."""
 
 
 def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
@@ -191,9 +187,5 @@ def described(step: JaxprEqn) -> str:
 
 def line_of(step: JaxprEqn) -> str:
     """The line of the model's code that makes a step; empty where only JAX's or this package's functions are seen."""
-    traceback = step.source_info.traceback
-    frames = [] if traceback is None else traceback.frames
-    for frame in frames:
-        if not frame.file_name.startswith(_LIBRARIES):
-            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
-    return ""
+    frame = user_frame(frames_of(step))
+    return "" if frame is None else f"{os.path.basename(frame.file_name)}:{frame.line_num}"

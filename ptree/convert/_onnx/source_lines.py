@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.extend.core import JaxprEqn
 
-_JAX = str(Path(jax.__file__).parent) + os.sep
-_PTREE = str(Path(__file__).parents[2]) + os.sep
-_LAYERS = _PTREE + "nn" + os.sep
+from ..._jaxprs import frames_of, user_frame
+
+_LAYERS = str(Path(__file__).parents[2] / "nn") + os.sep
 
 
 def source_of(equations: Iterable[JaxprEqn]) -> str:
@@ -24,24 +23,18 @@ def source_of(equations: Iterable[JaxprEqn]) -> str:
     """
     user, layer = "", ""
     for equation in equations:
-        frames = _frames(equation)
+        frames = frames_of(equation)
         user = user or _user(frames)
         layer = layer or _layer(frames)
     return ", ".join(filter(None, (user, layer)))
 
 
-def _frames(equation: JaxprEqn) -> Sequence[Any]:
-    """The calls in which an equation was traced, the innermost first."""
-    traceback = equation.source_info.traceback
-    return [] if traceback is None else traceback.frames
-
-
 def _user(frames: Sequence[Any]) -> str:
     """The innermost call that is neither in JAX nor in ptree."""
-    for frame in frames:
-        if not frame.file_name.startswith((_JAX, _PTREE)):
-            return f"at {os.path.basename(frame.file_name)}:{frame.line_num} in {frame.function_name}"
-    return ""
+    frame = user_frame(frames)
+    if frame is None:
+        return ""
+    return f"at {os.path.basename(frame.file_name)}:{frame.line_num} in {frame.function_name}"
 
 
 def _layer(frames: Sequence[Any]) -> str:

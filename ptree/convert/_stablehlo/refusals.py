@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from ..._jaxprs import inner_jaxprs, opened
 from ..._tree import Leaf
 from ..._words import describe, in_bytes, listed
 
@@ -18,7 +19,7 @@ _CALLBACKS = {"debug_print": "jax.debug.print", "debug_callback": "jax.debug.cal
 
 def callback_problem(traced: ClosedJaxpr) -> str:
     """Say which callbacks into Python a traced function has; "" if none."""
-    names = [equation.primitive.name for jaxpr in _jaxprs(traced) for equation in _open(jaxpr).eqns]
+    names = [equation.primitive.name for jaxpr in _jaxprs(traced) for equation in opened(jaxpr).eqns]
     found = [_CALLBACKS.get(name, f"jax.{name}") for name in names if "callback" in name or name in _CALLBACKS]
     if not found:
         return ""
@@ -70,21 +71,9 @@ def _constants(traced: ClosedJaxpr) -> dict[int, Any]:
     return found
 
 
-def _open(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
-    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-
-
 def _jaxprs(traced: ClosedJaxpr | Jaxpr) -> Iterator[ClosedJaxpr | Jaxpr]:
     """The function, and all functions in its equations: branches, bodies of loops, inner jits."""
     yield traced
-    for equation in _open(traced).eqns:
-        for inner in _inner_jaxprs(equation):
+    for equation in opened(traced).eqns:
+        for inner in inner_jaxprs(equation):
             yield from _jaxprs(inner)
-
-
-def _inner_jaxprs(equation: JaxprEqn) -> Iterator[ClosedJaxpr | Jaxpr]:
-    for value in equation.params.values():
-        values = value if isinstance(value, list | tuple) else (value,)
-        for item in values:
-            if isinstance(item, ClosedJaxpr | Jaxpr):
-                yield item

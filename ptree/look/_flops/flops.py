@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import jax
 from jax.extend import core
 
 from ..._draw import abstract
+from ..._jaxprs import inner_jaxprs, opened
 from ..._tree import Leaf, PyTree, leaves
 from .._arguments import refuse_no_function
 from .operations import OPERATIONS, UNCOUNTED
@@ -173,7 +174,7 @@ class _Walk:
         elif name == "cond":
             return self._cond(equation, origins)
         else:
-            inner = list(_jaxprs_in(equation.params))
+            inner = [opened(function) for function in inner_jaxprs(equation)]
             if len(inner) == 1 and len(inner[0].invars) == len(origins):
                 return self._call(equation, inner[0], origins)
             for jaxpr in inner:  # of a primitive whose arguments are not those of its jaxpr
@@ -227,14 +228,6 @@ class _Walk:
         count, made = max(branches, key=lambda branch: branch[0].total)
         self.count.add(count, 1)
         return made
-
-
-def _jaxprs_in(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    for value in params.values():
-        if isinstance(value, core.ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, core.Jaxpr):
-            yield value
 
 
 def _devices(equation: core.JaxprEqn) -> int:

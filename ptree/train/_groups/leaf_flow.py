@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from ..._jaxprs import inner_jaxprs, opened
 from ..._tree import PyTree, map_leaves
 
 Sources: TypeAlias = frozenset[str]
@@ -63,7 +64,7 @@ class LeafFlow:
     def _of_equation(self, equation: JaxprEqn, taken: Sequence[Sources]) -> list[Sources]:
         if equation.primitive.name == "cond":
             return self._of_branches(equation.params["branches"], taken)
-        inner = list(jaxprs_in_params(equation.params))
+        inner = [opened(function) for function in inner_jaxprs(equation)]
         if len(inner) == 1 and len(inner[0].invars) == len(taken) and equation.primitive.name not in {"scan", "while"}:
             return self._through(inner[0], taken)
         self.primitives[equation.primitive.name] += 1
