@@ -27,13 +27,13 @@ from .._edit import (
 )
 from .._errors import InitError, PathError, PatternError
 from .._paths import join
+from .._shardings import Shardings, constrained, placement, shardings_for
 from .._tree import MISSING, Leaf, PyTree, Tree
 from .._words import describe, lines, listed, quoted
 from ..stacks import layer_shape, stack_sizes
 from .keys import refuse_swapped
 from .param import Param, holds_numbers
 from .programs import Job, draw
-from .shardings import Shardings, constrained, placement, shardings_for
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
     from ..initializers import Initializer, Scheme

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from .._draw import Shardings, placement, shardings_for
 from .._edit import leaves, map_leaves
 from .._paths import STACKED
+from .._shardings import Shardings, placement, shardings_for
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, PyTree
 from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut

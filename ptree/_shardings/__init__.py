@@ -1,0 +1,6 @@
+"""Shardings: where each leaf of a tree lives on the devices of a mesh, found by rules and checked."""
+
+from .shardings import Shardings as Shardings
+from .shardings import constrained as constrained
+from .shardings import placement as placement
+from .shardings import shardings_for as shardings_for
