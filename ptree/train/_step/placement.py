@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
+from ..._shardings import in_one_spelling, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
 
@@ -76,25 +77,12 @@ def placed(tree: PyTree, like: PyTree = None) -> PyTree:
         sharding = leaf.sharding
         if mesh_sharding is not None and len(sharding.device_set) == 1:
             sharding = mesh_sharding
-        sharding = _plain(sharding)
+        sharding = in_one_spelling(sharding)
         if leaf.committed and leaf.sharding == sharding:
             return leaf
-        return _put(leaf, sharding)
+        return put(leaf, sharding)
 
     return map_leaves(tree, leaf_placed)
-
-
-def _put(leaf: Leaf, sharding: Sharding) -> Leaf:
-    """`jax.device_put`, also onto devices of several processes, each of which holds the same leaf."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(leaf, sharding)
-    if not leaf.is_fully_addressable:  # it is divided over the processes already
-        return jax.jit(lambda leaf: leaf, out_shardings=sharding)(leaf)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _put(jax.random.key_data(leaf), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    numbers = np.asarray(leaf)
-    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: numbers[index])
 
 
 def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
@@ -104,18 +92,6 @@ def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
         if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1:
             return NamedSharding(sharding.mesh, PartitionSpec())
     return None
-
-
-def _plain(sharding: Sharding) -> Sharding:
-    """A sharding with a spec that does not end in None: P(None) and P() are one for devices, and two for a compiled step."""
-    if not isinstance(sharding, NamedSharding):
-        return sharding
-    entries = list(sharding.spec)
-    if not entries or entries[-1] is not None:
-        return sharding
-    while entries and entries[-1] is None:
-        entries.pop()
-    return sharding.update(spec=PartitionSpec(*entries))
 
 
 def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
@@ -141,7 +117,7 @@ def _as_parameter(slot: Leaf, shape: tuple[int, ...], sharding: Sharding) -> Lea
     if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
         return slot
     spec = PartitionSpec(*[None] * extra, *sharding.spec)
-    return _put(slot, sharding.update(spec=spec))
+    return put(slot, sharding.update(spec=spec))
 
 
 # --------------------------------------------------------------------------------- in memory
@@ -154,7 +130,7 @@ def apart(tree: PyTree) -> PyTree:
     def leaf_apart(path: str, leaf: Leaf) -> Leaf:
         buffers = _buffers(leaf)
         if buffers and buffers in seen:
-            return _put(jnp.copy(leaf), leaf.sharding)
+            return put(jnp.copy(leaf), leaf.sharding)
         seen.add(buffers)
         return leaf
 
