@@ -15,6 +15,9 @@ from .._paths import STACKED, split
 from .._tree import Leaf, PyTree, Tie, layer_number
 from .._words import in_bytes, quoted, suggestion
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, no_devices
+from .plan_explanation import PlanExplanation, explanation_of
+from .plan_rows import Sums
+from .plan_table import table_of
 from .planned_leaves import PlannedLeaf, shape_and_dtype
 from .specs import in_words, plain
 
@@ -111,24 +114,54 @@ class Plan:
     # -------------------------------------------------------------------------------- in sum
 
     @cached_property
+    def sums(self) -> Sums:
+        """What the leaves are together."""
+        return Sums(
+            devices=self.mesh.size,
+            axes=in_words(self.mesh.shape),
+            leaves=len(self.leaves),
+            bytes=sum(leaf.bytes for leaf in self.leaves),
+            bytes_per_device=sum(leaf.bytes_per_device for leaf in self.leaves),
+            replicated_bytes=sum(leaf.bytes for leaf in self.leaves if leaf.is_replicated),
+        )
+
+    @property
     def bytes_per_device(self) -> int:
         """What each device holds."""
-        return sum(leaf.bytes_per_device for leaf in self.leaves)
+        return self.sums.bytes_per_device
 
-    @cached_property
+    @property
     def bytes(self) -> int:
         """The size of the tree, each leaf once."""
-        return sum(leaf.bytes for leaf in self.leaves)
+        return self.sums.bytes
 
-    @cached_property
+    @property
     def replicated_bytes(self) -> int:
         """The size of the leaves that each device holds whole."""
-        return sum(leaf.bytes for leaf in self.leaves if leaf.is_replicated)
+        return self.sums.replicated_bytes
 
     @property
     def devices(self) -> int:
         """How many devices the mesh has."""
         return self.mesh.size
+
+    def table(self, width: int | None = None) -> str:
+        """Each leaf with its shape, the axes that divide it, what each device holds and its rule; and the sums.
+
+        Leaves that differ by numbers in their paths alone are one line, `blocks/{0..11}/kernel x12`. `*` marks what was to be
+        divided and stays whole.
+
+        Args:
+            width: the most columns of a line; by default those of the terminal. Shape and rule are left out where it is narrow.
+        """
+        return table_of(self.leaves, self.sums, width)
+
+    def explain(self) -> PlanExplanation:
+        """What each rule takes, which leaves are on every device and why, and the biggest leaves; print it for tables."""
+        return explanation_of(self.leaves, self.sums)
+
+    def __str__(self) -> str:
+        return self.table()
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.leaves)} leaves on {in_words(self.mesh.shape)}: {in_bytes(self.bytes_per_device)} per device>"
