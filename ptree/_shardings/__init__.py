@@ -10,12 +10,15 @@ from .placement import in_one_spelling as in_one_spelling
 from .placement import placement as placement
 from .placement import put as put
 from .plan import Plan as Plan
+from .plan import check_is_plan as check_is_plan
 from .planned_leaves import Otherwise as Otherwise
 from .planned_leaves import PlannedLeaf as PlannedLeaf
 from .planned_leaves import check_are_arrays as check_are_arrays
+from .planned_leaves import itemsize as itemsize
 from .planned_leaves import planned_leaves as planned_leaves
 from .requests import Request as Request
 from .requests import requests as requests
 from .requests import requests_by_rules as requests_by_rules
 from .shardings import Shardings as Shardings
 from .shardings import shardings_for as shardings_for
+from .specs import part_shape as part_shape

@@ -51,7 +51,7 @@ def no_devices(mesh: AnyMesh) -> str:
     """What to do with a mesh that has no devices, for an error."""
     return (
         f"an AbstractMesh ({in_words(mesh.shape)}), which has no devices to place arrays on; ptree.shard.plan plans for it."
-        " Give a mesh of jax.make_mesh"
+        " Give a mesh of jax.make_mesh(...)"
     )
 
 

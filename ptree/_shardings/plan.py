@@ -13,13 +13,13 @@ from .._edit import aliases, differences, entries, leaves, map_leaves, structure
 from .._errors import PathError
 from .._paths import STACKED, split
 from .._tree import Leaf, PyTree, Tie, layer_number
-from .._words import in_bytes, quoted, suggestion
+from .._words import describe, in_bytes, quoted, suggestion
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
 from .planned_leaves import PlannedLeaf, shape_and_dtype
-from .specs import in_words, plain
+from .specs import entries_of, in_words, plain
 
 
 class Plan:
@@ -73,7 +73,7 @@ class Plan:
         found = self._by_path.get(stacked if tie is None else tie.source)
         if found is None:
             return None
-        spec = _entries(found.sharding.spec, len(found.shape))
+        spec = entries_of(found.sharding.spec, len(found.shape))
         for transform in () if tie is None else tie.via:
             spec = _permuted(spec, transform.axes)
         kept = [entry for axis, entry in enumerate(spec) if axis not in axes]
@@ -205,18 +205,18 @@ class Plan:
         Raises:
             ShardingError: there is no such mesh, or it differs from that of the plan.
         """
-        place = context_mesh() if mesh is None else mesh
-        if not place.empty:
-            why = difference(self.mesh, place)
-            if why:
-                raise ShardingError(
-                    f"the plan is for another mesh than {_which(mesh)}: {why}. Plan again for it, or plan.on(mesh)"
-                )
-        if not isinstance(self.mesh, AbstractMesh):
-            return self
-        if (mesh is not None and isinstance(mesh, AbstractMesh)) or place.empty:
-            raise ShardingError(f"the plan is for {no_devices(self.mesh)}: plan.on(mesh), or jax.set_mesh(mesh)")
-        return self.on(place)
+        here = context_mesh() if mesh is None else mesh
+        if isinstance(self.mesh, AbstractMesh):
+            if here.empty or isinstance(mesh, AbstractMesh):
+                raise ShardingError(f"the plan is for {no_devices(self.mesh)}, or call it under jax.set_mesh(mesh)")
+            return self.on(here)
+        why = "" if here.empty else difference(self.mesh, here)
+        if why:
+            which = "that of jax.set_mesh" if mesh is None else "the one that is given"
+            raise ShardingError(
+                f"the plan is for another mesh than {which}: {why}. Plan again for this mesh, or take plan.on(mesh)"
+            )
+        return self
 
     # ------------------------------------------------------------------------- for other trees
 
@@ -238,8 +238,14 @@ class Plan:
         )
 
 
-def _which(mesh: AnyMesh | None) -> str:
-    return "that of jax.set_mesh" if mesh is None else "the one that is given"
+def check_is_plan(plan: object, attempt: str) -> None:
+    """Raise unless it is a plan.
+
+    Raises:
+        TypeError: it is something else, such as the rules of one.
+    """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"{attempt}: expected what ptree.shard.plan(tree, rules, mesh) makes, got {describe(plan)}")
 
 
 def _is_planned(planned: PlannedLeaf | None, leaf: Leaf) -> bool:
@@ -252,11 +258,6 @@ def _is_planned(planned: PlannedLeaf | None, leaf: Leaf) -> bool:
 def _abstract(leaf: Leaf) -> Leaf:
     found = shape_and_dtype(leaf)
     return leaf if found is None else jax.ShapeDtypeStruct(*found)
-
-
-def _entries(spec: PartitionSpec, dimensions: int) -> list[Any]:
-    """The entries of a spec, one for each dimension: JAX lets the last ones be left out."""
-    return [*spec, *[None] * (dimensions - len(spec))]
 
 
 def _permuted(spec: list[Any], axes: Sequence[int]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from jax.sharding import PartitionSpec
 
@@ -123,6 +123,11 @@ def part_shape(spec: PartitionSpec, shape: Shape, sizes: AxisSizes) -> Shape:
         if entry is not None:
             parts[dimension] //= _parts(axes_of(entry), sizes)
     return tuple(parts)
+
+
+def entries_of(spec: PartitionSpec, dimensions: int) -> list[Any]:
+    """The entries of a spec, one for each dimension: JAX lets the last ones be left out."""
+    return [*spec, *[None] * (dimensions - len(spec))]
 
 
 def undivided(spec: PartitionSpec, dimensions: Collection[int]) -> PartitionSpec:

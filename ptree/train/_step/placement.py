@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
-from ..._shardings import in_one_spelling, put
+from ..._shardings import Followed, following, in_one_spelling, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
 
@@ -95,29 +95,13 @@ def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
 
 
 def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
-    """Slots of the optimiser placed as their parameter: those whose path and shape end with the parameter's."""
-    sharding_of = {path: (leaf.shape, leaf.sharding) for path, leaf in leaves(trained)}
-
-    def slot_placed(path: str, slot: Leaf) -> Leaf:
-        names = path.split("/")
-        for start in range(len(names)):
-            found = sharding_of.get("/".join(names[start:]))
-            if found is not None:
-                return _as_parameter(slot, *found)
-        return slot
-
-    return map_leaves(slots, slot_placed)
-
-
-def _as_parameter(slot: Leaf, shape: tuple[int, ...], sharding: Sharding) -> Leaf:
-    """The slot with the parameter's sharding for its last axes; its other axes, of a history, are not divided."""
-    extra = slot.ndim - len(shape)
-    if not shape or extra < 0 or slot.shape[extra:] != shape:
-        return slot
-    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
-        return slot
-    spec = PartitionSpec(*[None] * extra, *sharding.spec)
-    return put(slot, sharding.update(spec=spec))
+    """Slots of the optimiser placed as their parameters, or as the axes of these that they have."""
+    parameters: dict[str, Followed] = {}
+    for path, leaf in leaves(trained):
+        if isinstance(leaf.sharding, NamedSharding) and len(leaf.sharding.device_set) > 1:
+            parameters[path] = Followed(leaf.shape, leaf.sharding)
+    sharding_of = following(leaves(slots), parameters)
+    return map_leaves(slots, lambda path, slot: put(slot, sharding_of[path]) if path in sharding_of else slot)
 
 
 # --------------------------------------------------------------------------------- in memory
