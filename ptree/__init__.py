@@ -79,6 +79,7 @@ if _TYPE_CHECKING:
     from .files import save as save  # a tree to a file
     from . import look as look  # statistics, differences, plots, reports
     from . import convert as convert  # in from other frameworks, out to other software
+    from . import shard as shard  # where each leaf lives on many devices
     from . import train as train  # optimisers by path, steps, state that follows parameters
     from .look import summary as summary  # every parameter, its shape and size
 
@@ -95,6 +96,7 @@ _ROOMS = {
     "files": "Checkpoints load load_report open save",
     "look": "look summary",
     "convert": "convert",
+    "shard": "shard",
     "train": "train",
 }
 
@@ -112,5 +114,5 @@ __all__ = [
     "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
     "TieError", "Tree", "abstract", "asdict", "check", "convert", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
     "label", "load", "load_report", "look", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
-    "sharing", "stacks", "summary", "tie", "ties", "train", "transposed", "unflatten", "untie", "update",
+    "shard", "sharing", "stacks", "summary", "tie", "ties", "train", "transposed", "unflatten", "untie", "update",
 ]  # fmt: skip

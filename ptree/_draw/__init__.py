@@ -1,4 +1,4 @@
-"""Draw parameters: Param and init, PRNG keys by path, shardings by rules."""
+"""Draw parameters: Param and init, PRNG keys by path."""
 
 from .init import abstract as abstract
 from .init import declared_jobs as declared_jobs
@@ -7,6 +7,3 @@ from .init import reinit as reinit
 from .keys import child_key as child_key
 from .keys import keys as keys
 from .param import Param as Param
-from .shardings import Shardings as Shardings
-from .shardings import placement as placement
-from .shardings import shardings_for as shardings_for

@@ -27,13 +27,13 @@ from .._edit import (
 )
 from .._errors import InitError, PathError, PatternError
 from .._paths import join
+from .._shardings import Shardings, constrained, placement, shardings_for
 from .._tree import MISSING, Leaf, PyTree, Tree
 from .._words import describe, lines, listed, quoted
 from ..stacks import layer_shape, stack_sizes
 from .keys import refuse_swapped
 from .param import Param, holds_numbers
 from .programs import Job, draw
-from .shardings import Shardings, constrained, placement, shardings_for
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
     from ..initializers import Initializer, Scheme
@@ -77,15 +77,16 @@ def init(
         rules: selector -> initialiser, first match wins.
         strict: whether a rule that takes no leaf is an error.
         shardings: where the parameters are to live: a `jax.sharding.Sharding` or `PartitionSpec` for all, a
-            tree of them, or rules selector -> one. Each shard is drawn where it lives. A Sharding at a leaf's place in
-            a tree is that of the whole array, stack axes included.
+            tree of them, rules selector -> one, or a `ptree.shard.Plan`. Each shard is drawn where it lives. A Sharding at
+            a leaf's place in a tree is that of the whole array, stack axes included.
         mesh: the mesh of the PartitionSpecs; by default that of `jax.set_mesh`.
 
     Raises:
         PatternError: a rule that takes no leaf, a parameter without a sharding.
         InitError: parameters without an initialiser, or one that fails, or that returns NaN or another shape
-            or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter; a spec and a
-            key in the wrong order.
+            or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter, or on a mesh
+            without devices; a spec and a key in the wrong order.
+        StructureError: a plan of another spec.
     """
     refuse_swapped(spec, key, "init(spec, key)")
     refuse_swapped(rules, key, "init(spec, key, rules)", order=(spec, key, rules))

@@ -22,11 +22,11 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 from .._errors import InitError
+from .._shardings import constrained, placement
 from .._words import describe, lines, name_of, quoted
 from .compilers import Kind, MisfitError, compiled
 from .keys import LayerKeys, Words, layer_keys
 from .param import not_an_initializer
-from .shardings import constrained, placement
 from .threefry import Implementation, fused
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing

@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeAlias
 import jax
 from jax.sharding import Mesh, Sharding
 
-from .._draw import Shardings, init
+from .._draw import init
 from .._edit import Selector, leaves, map_leaves, paths, replace_leaves
 from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
+from .._shardings import Shardings
 from .._stored.locations import checked_path, is_orbax
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, quoted, with_fixes

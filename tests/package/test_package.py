@@ -17,7 +17,7 @@ ROOT = Path(pt.__file__).parent
 PROJECT = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
-NAMESPACES = {"convert", "initializers", "look", "nn", "random", "sharing", "stacks", "train"}
+NAMESPACES = {"convert", "initializers", "look", "nn", "random", "shard", "sharing", "stacks", "train"}
 
 
 def test_all_is_exactly_what_is_exported():
@@ -78,10 +78,12 @@ ROOMS = [
     "_command_line",
     "convert",
     "train",
+    "shard",
     "nn",
     "look",
     "files",
     "_draw",
+    "_shardings",
     "stacks",
     "_ties",
     "_edit",
@@ -91,6 +93,7 @@ ROOMS = [
     "_stored",
     "_paths",
     "_words",
+    "_terminal",
     "_jaxprs",
     "_numbers",
     "_errors",
@@ -160,7 +163,7 @@ def test_importing_starts_no_backend_and_loads_nothing_heavy():
         "dataclasses.dataclass = lambda *args, **options: made.append(args) or dataclass(*args, **options)\n"
         "import ptree\n"
         "assert len(made) <= 1, 'each dataclass takes as long as three small modules'\n"
-        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look', 'convert', 'train')}\n"
+        "lazy = {f'ptree.{name}' for name in ('_edit', '_ties', '_draw', 'random', 'initializers', 'nn', 'files', 'look', 'convert', 'shard', 'train')}\n"
         "assert not lazy & set(sys.modules), lazy & set(sys.modules)\n"
         "from jax._src import xla_bridge\n"
         "assert not xla_bridge._backends, 'a backend was started'\n"
