@@ -75,9 +75,7 @@ def _computed(step: Step) -> list[np.ndarray]:
 
 def _filled(plan: Plan, like: PyTree, results: Mapping[str, np.ndarray], cast: bool) -> PyTree:
     """`like` with the results, which are placed where its leaves are."""
-    got = tree_of_results(results)
-    assert not isinstance(got, str)  # the plan was made of the same names
-    fitted: Fit = fit(got, like, Allowed(cast=cast), origin="the source")
+    fitted: Fit = fit(tree_of_results(results), like, Allowed(cast=cast), origin="the source")
     error = fitted.error(f"cannot convert {plan.title}", ())
     if error is not None:
         raise StructureError(str(error))

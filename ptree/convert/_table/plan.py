@@ -10,17 +10,17 @@ import jax
 import numpy as np
 
 from ..._edit import Differences, structure_error, unflatten
-from ..._errors import PathError, PtreeError, StructureError
+from ..._errors import PtreeError, StructureError
 from ..._tree import PyTree, Tree
 from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
-from .._operations.operation import MisfitError
-from .matches import Match, Matches
+from .matches import Matches
 from .plan_text import misfit_lines, step_lines
 from .row import Row
+from .source_steps import steps_of_sources
 from .square_kernels import square_kernels
 from .stack_layers import misfits_of_layers
 from .step import Step
@@ -137,44 +137,28 @@ def planned(
     """Plan the conversion of a source by rows, into `like` if that is given."""
     names = TargetNames(rows, like)
     matches = Matches(rows, arrays)
-    drafts = [*_steps_of_sources(matches, names), *steps_of_carried(rows, names, carried or {})]
-    converted = [draft for draft in drafts if isinstance(draft, Step)]
-    problems = [draft for draft in drafts if isinstance(draft, str)]
-    given = {target for step in converted for target in step.targets}
-    steps = (*converted, *steps_of_constants(rows, names, given))
-    problems += [*problems_of_carried(rows, names, carried), *_clashes(steps)]
-    idle_rows = (*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried))
-    problems += square_kernels(steps)
-    carried_names = tuple(step.sources[0].name for step in steps if step.operation.is_carried)
+    of_sources = steps_of_sources(matches, names)
+    of_carried = steps_of_carried(rows, names, carried or {})
+    given = {target for step in (*of_sources.steps, *of_carried.steps) for target in step.targets}
+    constants = steps_of_constants(rows, names, given)
+    steps = (*of_sources.steps, *of_carried.steps, *constants)
+    problems = (
+        *of_sources.problems,
+        *of_carried.problems,
+        *problems_of_carried(rows, names, carried),
+        *_clashes(steps),
+        *square_kernels(steps),
+    )
     plan = Plan(
-        steps, arrays.title, carried_names, matches.unused(), idle_rows, problems=tuple(problems), rows=tuple(rows)
+        steps,
+        arrays.title,
+        carried=tuple(step.sources[0].name for step in steps if step.operation.is_carried),
+        unused=matches.unused(),
+        idle_rows=(*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried)),
+        problems=problems,
+        rows=tuple(rows),
     )
     return plan if like is None else _compared(plan, like, cast)
-
-
-def _steps_of_sources(matches: Matches, names: TargetNames) -> list[Step | str]:
-    """A step for each match of a row with arrays of the source; or a sentence why there is none."""
-    return [_step(match, names) for match in matches.complete()] + list(matches.problems())
-
-
-def _step(match: Match, names: TargetNames) -> Step | str:
-    row = match.row
-    shown = ", ".join(quoted(source.name) for source in match.sources)
-    unreadable = [source for source in match.sources if source.described is None]
-    if unreadable:
-        return f"{quoted(unreadable[0].name)} {unreadable[0].problem}"
-    targets: list[str] = []
-    for pattern in row.targets:
-        path = pattern.write(row.sources[0].translate(match.captures, pattern))
-        if path is None:
-            return f"{shown}: the row {row.text} gives no name that {pattern!r} matches"
-        targets.append(names.name_of(path))
-    described = [source.described for source in match.sources if source.described is not None]
-    try:
-        outcome = row.operation.outcome(described)
-    except MisfitError as misfit:
-        return f"{shown}, by the row {row.text}: {misfit}"
-    return Step(row, match.sources, tuple(targets), tuple(outcome))
 
 
 def _clashes(steps: Sequence[Step]) -> list[str]:
@@ -201,10 +185,8 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     for step in plan.steps:
         for target, (shape, dtype) in zip(step.targets, step.outcome, strict=False):
             flat[target] = jax.ShapeDtypeStruct(shape, dtype)
-    got = tree_of_results(flat)
-    if isinstance(got, str):
-        return replace(plan, problems=(*plan.problems, got))
     try:
+        got = tree_of_results(flat)
         fitted = fit(layers_of_one_dtype(got, like) if cast else got, like, Allowed(), origin="the source")
     except PtreeError as error:
         return replace(plan, problems=(*plan.problems, str(error)))
@@ -223,11 +205,10 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     )
 
 
-def tree_of_results(flat: Mapping[str, PyTree]) -> Tree | str:
-    """The tree of a flat dict of results; or a sentence why it is none."""
-    if not flat:
-        return Tree()
-    try:
-        return unflatten(flat)
-    except (PathError, StructureError) as error:
-        return str(error)
+def tree_of_results(flat: Mapping[str, PyTree]) -> Tree:
+    """The tree of a flat dict of results.
+
+    Raises:
+        PathError, StructureError: their names make no tree.
+    """
+    return unflatten(flat) if flat else Tree()
