@@ -90,8 +90,11 @@ def partial_layers(steps: Sequence[Step]) -> tuple[PartialLayers, ...]:
             known[layers.text] = _by_ending(converted, layers)
         for ending, there in _by_ending(ours, layers).items():
             nearest = _nearest(ending, there, known[layers.text])
-            if nearest is not None:
-                found.append(_differences(ours[0].step.row, (ending, there), nearest, separator))
+            if nearest is None:
+                continue
+            partial = _differences(ours[0].step.row, (ending, there), nearest, separator)
+            if partial.missing or partial.row.operation.is_written_back:
+                found.append(partial)
     return tuple(found)
 
 
@@ -146,9 +149,7 @@ def _single_layers(segments: Sequence[str], shape: Sequence[int]) -> Iterator[Se
         yield (*segments[:at], str(number), *segments[at + 1 :])
 
 
-def _nearest(
-    ending: _Ending, there: _Layers, known: Mapping[_Ending, _Layers]
-) -> tuple[_Ending, _Layers] | None:
+def _nearest(ending: _Ending, there: _Layers, known: Mapping[_Ending, _Layers]) -> tuple[_Ending, _Layers] | None:
     """The other arrays with the most similar layers; None where some have the same layers, or there are no others."""
     others = {other: layers for other, layers in known.items() if other.layer == ending.layer and other != ending}
     if not others or any(layers.keys() == there.keys() for layers in others.values()):

@@ -18,6 +18,7 @@ from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
 from .matches import Matches
+from .partial_layers import PartialLayers, partial_layers
 from .plan_text import misfit_lines, step_lines
 from .row import Row
 from .source_steps import steps_of_sources
@@ -26,7 +27,13 @@ from .stack_layers import misfits_of_layers
 from .step import Step
 from .target_names import TargetNames
 from .way_back import not_written_back
-from .written_steps import idle_rows_of_carried, problems_of_carried, steps_of_carried, steps_of_constants
+from .written_steps import (
+    idle_constants,
+    idle_rows_of_carried,
+    problems_of_carried,
+    steps_of_carried,
+    steps_of_constants,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,11 @@ class Plan:
     """Names in the source for which no row is there."""
     idle_rows: tuple[str, ...] = ()
     """Rows that match nothing: right for what may be absent, and what a misspelt row looks like."""
+    partial_layers: tuple[PartialLayers, ...] = ()
+    """Without `like`, arrays that a row gives for other layers than any other row: right for some models, and what a lost array
+    looks like."""
+    kept_ties: tuple[str, ...] = ()
+    """Sentences for arrays that are kept and are another name of one that is converted."""
     missing: tuple[str, ...] = ()
     """Leaves of `like` that no array fills."""
     problems: tuple[str, ...] = ()
@@ -86,6 +98,8 @@ class Plan:
         ):
             if names:
                 lines.append(f"{title}, {len(names)}: {listed(names)}")
+        lines += [f"in some layers only: {printable(partial.text)}" for partial in self.partial_layers]
+        lines += map(printable, self.kept_ties)
         different = (*self.differences.misshapen, *self.differences.mistyped)
         lines += misfit_lines(self.steps, different, self.expected, self.got)
         return [*lines, *map(printable, self.problems)]
@@ -154,8 +168,10 @@ def planned(
         arrays.title,
         carried=tuple(step.sources[0].name for step in steps if step.operation.is_carried),
         unused=matches.unused(),
-        idle_rows=(*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried)),
+        idle_rows=(*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried), *idle_constants(rows, names)),
         problems=problems,
+        partial_layers=partial_layers(steps) if like is None else (),
+        kept_ties=_kept_ties(steps, arrays),
         rows=tuple(rows),
     )
     return plan if like is None else _compared(plan, like, cast)
@@ -173,6 +189,20 @@ def _clashes(steps: Sequence[Step]) -> list[str]:
             if other is not step:
                 problems.append(f"{_shown_sources(other)} and {_shown_sources(step)} both become {quoted(target)}")
     return problems
+
+
+def _kept_ties(steps: Sequence[Step], arrays: NamedArrays) -> tuple[str, ...]:
+    """A sentence for each array that is kept and has the very same numbers as one that is converted."""
+    converted = {source.path for step in steps if not step.operation.is_carried for source in step.sources}
+    sentences: list[str] = []
+    for step in steps:
+        if step.operation.is_carried and step.sources[0].same_as in converted:
+            kept, other = step.sources[0].name, arrays.by_path[step.sources[0].same_as].name
+            sentences.append(
+                f"{quoted(kept)} is tied to {quoted(other)} in the source, and would be written back as it was, whatever became of"
+                f" {quoted(other)}: it needs no row"
+            )
+    return tuple(sentences)
 
 
 def _shown_sources(step: Step) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..._words import quoted
 from .._operations.operation import Described, MisfitError
 from .matches import Match, Matches

@@ -132,6 +132,10 @@ class Table:
                 leaves of `like` without an array, or of another shape or dtype;
                 two values for what is tied in `like`.
             FileError, OSError: a file, or an array in it, that cannot be read.
+
+        Warns:
+            UserWarning: without `like`, arrays in `carried` for some layers only, of those that the other rows give; or a constant
+                of `fill` whose name has a wildcard that may stand for anything, so that it is not written.
         """
         state = framework_state(like)
         with opened_arrays(source) as arrays:

@@ -20,6 +20,7 @@ class TargetNames:
     def __init__(self, rows: Sequence[Row], like: PyTree):
         self._names: dict[str, str] = {}
         """Path -> name, of all names in `like`."""
+        self._has_like = like is not None
         if like is not None:
             self._names = paths_of_names(paths(like, aliases=True))
         by_like = any(path != name for path, name in self._names.items())
@@ -33,11 +34,13 @@ class TargetNames:
         return path.replace("/", ".") if self._is_dotted else path
 
     def required(self, pattern: NamePattern) -> list[str]:
-        """The names that a constant is written to: those of `like` that a pattern matches; without `like` a plain name."""
-        if self._names:
+        """The names that a constant is written to: those of `like` that a pattern matches; without `like` all that it can match.
+
+        None of a pattern with `*`, which may stand for anything.
+        """
+        if self._has_like:
             return [name for path, name in self._names.items() if pattern.read(path) is not None]
-        literal = pattern.compiled.literal
-        return [] if literal is None else [self.name_of("/".join(literal))]
+        return [self.name_of(path) for path in pattern.all_paths()]
 
     def matching(self, pattern: NamePattern, values: Mapping[str, T]) -> dict[str, tuple[str, T]]:
         """The values whose names a pattern matches: their name as it is given -> the name in the target, and the value."""

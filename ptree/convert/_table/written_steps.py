@@ -35,6 +35,12 @@ def steps_of_constants(rows: Sequence[Row], names: TargetNames, given: Collectio
     return [*steps.values()]
 
 
+def idle_constants(rows: Sequence[Row], names: TargetNames) -> tuple[str, ...]:
+    """The rows of constants that have no name to be written to, as text."""
+    constants = [row for row in rows if not row.sources and not row.operation.is_written_back]
+    return tuple(row.text for row in constants if not names.required(row.targets[0]))
+
+
 def steps_of_carried(rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray]) -> Steps:
     """A step for each array that is written back, by the first row that matches its name; or a sentence why there is none."""
     steps: list[Step] = []
