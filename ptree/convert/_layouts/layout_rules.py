@@ -72,14 +72,15 @@ def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> Sequence[Layou
 def _last(step: JaxprEqn, inputs: Sequence[ChannelsLast]) -> ChannelsLast:
     """The layout of what a step makes of values with their channels last."""
     writers = frozenset[str]().union(*(layout.writers for layout in inputs))
-    divided = max(layout.divided for layout in inputs)
+    first_divided = max(inputs, key=lambda layout: layout.divided)
+    divided, line = first_divided.divided, first_divided.line
     if step.primitive.name != "reshape":
-        return ChannelsLast(writers, divided)
+        return ChannelsLast(writers, divided, line)
     before, after = (shape_of(variable)[-1:] for variable in (*step.invars[:1], *step.outvars))
     if after == (divided,):
         return ChannelsLast(writers)
     is_divided = not divided and before > after > (1,) and before[0] % after[0] == 0
-    return ChannelsLast(writers, before[0] if is_divided else divided)
+    return ChannelsLast(writers, before[0], line_of(step)) if is_divided else ChannelsLast(writers, divided, line)
 
 
 def _constants(step: JaxprEqn, inputs: Sequence[Layout]) -> list[Constant]:
