@@ -66,8 +66,8 @@ class FlowNotes:
             return
         self.refuse(
             readers,
-            f"an input of the model {reason}. Its rows are as always where the module there gets the features of the input in"
-            " the order that it reshapes them in",
+            f"an input of the model {reason}. If the module permutes it after the reshape, or is given its features in its own"
+            " order, the rows of this layer are the usual ones",
         )
 
     def refuse(self, leaves: Iterable[str], reason: str) -> None:
@@ -91,6 +91,4 @@ class FlowNotes:
 def made_an_image(layout: ChannelsLast) -> str:
     """The end of a sentence about a vector whose last axis was divided."""
     line = f" at {layout.line}" if layout.line else ""
-    return (
-        f"is reshaped to an image{line}, whose features have another order there if channels come first in the reshape"
-    )
+    return f"is reshaped to an image or a sequence{line}, whose features have another order there if channels come first in the reshape"
