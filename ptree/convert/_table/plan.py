@@ -11,6 +11,7 @@ import numpy as np
 
 from ..._edit import Differences, structure_error, unflatten
 from ..._errors import PtreeError, StructureError
+from ..._paths.dotted_names import with_slashes
 from ..._tree import PyTree, Tree
 from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
@@ -119,10 +120,24 @@ class Plan:
             )
         elif self.unused:
             fixes.append("A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out.")
+        fixes += self._fix_of_dots()
         of_axes = likely_fix_of_axes(self.differences, self.expected, self.got)
         if of_axes:
             fixes.append(of_axes)
         return fixes
+
+    def _fix_of_dots(self) -> list[str]:
+        """What may mend a row that is written with dots, for a source in which a dot does not separate segments."""
+        patterns = [pattern for row in self.rows for pattern in row.sources]
+        for name in self.unused:
+            path = with_slashes(name)
+            if path != name and any(pattern.read(path) is not None for pattern in patterns):
+                shown = name.replace(".", "?")
+                return [
+                    f"Other names in the source have slashes, so that a dot in {quoted(name)} is a character of it: a row of this"
+                    f" very name takes it, or a pattern such as {quoted(shown)}."
+                ]
+        return []
 
     @property
     def _matches_nothing(self) -> bool:
@@ -160,6 +175,7 @@ def planned(
         *of_sources.problems,
         *of_carried.problems,
         *problems_of_carried(rows, names, carried),
+        *names.problems(),
         *_clashes(steps),
         *square_kernels(steps),
     )

@@ -53,7 +53,7 @@ def _target_names(match: Match, names: TargetNames) -> list[str]:
         path = pattern.write(row.sources[0].translate(match.captures, pattern))
         if path is None:
             raise NoStepError(f"{_shown(match)}: the row {row.text} gives no name that {pattern!r} matches")
-        found.append(names.name_of(path))
+        found.append(names.name_of(path, pattern))
     return found
 
 

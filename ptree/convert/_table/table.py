@@ -36,8 +36,9 @@ class Table:
 
     Patterns are anchored at both ends, and the wildcards of a row correspond one to one, in order; braces with as many
     choices on both sides correspond by position: `"{query,key}.weight": "{q,k}/kernel"`. The first row that matches a name
-    takes it. Segments are joined by dots or by slashes; without `like`, one name with dots on the right gives all of them dots. A row may have several names on the left, as a tuple, or on the right,
-    with an operation that joins or splits: `"in_proj_weight": ("q/kernel", "k/kernel", "v/kernel", split(3) >> linear)`.
+    takes it. Segments are joined by dots or by slashes; without `like`, the names on the right are all written in one of these
+    ways. A row may have several names on the left, as a tuple, or on the right, with an operation that joins or splits:
+    `"in_proj_weight": ("q/kernel", "k/kernel", "v/kernel", split(3) >> linear)`.
 
     Args:
         rows: a dict, or (left, right) pairs: a pattern or a tuple of patterns -> a pattern, or a tuple of patterns with the
