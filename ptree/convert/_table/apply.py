@@ -87,7 +87,7 @@ def _results(plan: Plan) -> dict[str, np.ndarray]:
             continue
         results.update(zip(step.targets, arrays, strict=True))
     if unreadable:
-        raise FileError(f"cannot convert {plan.title}: {lines([*unreadable, *problems])}")
+        raise FileError(f"cannot convert {plan.title}: {lines([*dict.fromkeys(unreadable), *problems])}")
     if problems:
         raise StructureError(f"cannot convert {plan.title}: {lines(problems)}")
     return results
