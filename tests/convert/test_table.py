@@ -298,6 +298,30 @@ def test_a_tied_tensor_needs_no_row_and_is_not_kept_in_silence():
         assert not Table({"a": "a"}).plan({"a": parts[:4], "b": other}).ok
 
 
+@pytest.mark.parametrize("given", ["wte.weight", "head.weight"])
+def test_tied_names_of_a_module_are_filled_from_the_one_that_has_a_row(given):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.ModuleDict({"wte": torch.nn.Embedding(4, 3), "head": torch.nn.Linear(3, 4, bias=True)})
+    module["head"].weight = module["wte"].weight
+    params = {"embed": numbers(4, 3), "bias": numbers(4)}
+    table = Table({given: "embed", "head.bias": "bias"}).inverse
+    for like in (module, module.state_dict()):
+        assert table.plan(params, like=like).ok
+        state = table.apply(params, like=like)
+        assert [*state] == ["wte.weight", "head.weight", "head.bias"]
+    module.load_state_dict(state)
+    np.testing.assert_array_equal(module["wte"].weight.detach().numpy(), params["embed"])
+    both = Table({"wte.weight": "embed", "head.weight": "head", "head.bias": "bias"}).inverse
+    both.apply({**params, "head": params["embed"].copy()}, like=module)
+    says(
+        pt.StructureError,
+        "cannot fill `like`: 'wte.weight' and 'head.weight' are tied in `like` and get different values",
+        both.apply, {**params, "head": numbers(4, 3, start=1)}, like=module,
+    )  # fmt: skip
+    with pytest.raises(pt.StructureError, match=re.escape("missing from the source: ['wte.weight']")):
+        Table({"head.bias": "bias"}).inverse.apply({"bias": numbers(4)}, like=module)
+
+
 def test_the_first_row_of_carry_and_of_a_constant_writes_back():
     table = Table({"a.*": "x/*", "b.*": c.carry, "**": c.carry})
     source = {"a.w": numbers(2), "b.w": numbers(3), "c": numbers(4)}

@@ -16,6 +16,7 @@ from .apply import applied
 from .plan import Plan, planned
 from .row import Row, Source, Target, parsed_row
 from .table_file import read_rows, write_rows
+from .tied_template import tied_template
 
 
 class Table:
@@ -99,9 +100,9 @@ class Table:
         Raises:
             FileError, OSError: the path of a file that cannot be read.
         """
-        state = framework_state(like)
+        template = tied_template(self._rows, like)
         with opened_arrays(source) as arrays:
-            return planned(self._rows, arrays, like if state is None else dict(state.arrays()), carried)
+            return planned(self._rows, arrays, template.like, carried)
 
     def apply(
         self,
@@ -138,12 +139,12 @@ class Table:
             UserWarning: without `like`, arrays in `carried` for some layers only, of those that the other rows give; or a constant
                 of `fill` whose name has a wildcard that may stand for anything, so that it is not written.
         """
-        state = framework_state(like)
+        template = tied_template(self._rows, like)
         with opened_arrays(source) as arrays:
-            if state is None:
-                return applied(self._rows, arrays, like, cast=cast, carried=carried)
-            values = applied(self._rows, arrays, dict(state.arrays()), cast=cast, carried=carried)
-        return state.filled(values)
+            values = applied(self._rows, arrays, template.like, cast=cast, carried=carried)
+        values = template.completed(values)
+        state = framework_state(like)
+        return values if state is None else state.filled(values)
 
     def carried(self, source: PyTree) -> dict[str, np.ndarray]:
         """The arrays that rows of `carry` keep, by their names in the source, to be written back by `inverse.apply`."""
