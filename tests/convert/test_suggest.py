@@ -426,3 +426,23 @@ def test_all_that_an_array_may_fill_is_an_alternative_and_only_beside_its_siblin
     assert "'layer.*.output.dense.bias' -> 'blocks/*/down/bias'" in list(suggestion.table)
     assert sorted(choices[("final.bias",)]) == [("begin/bias",), ("end/bias",)]
     assert suggestion.missing == ()
+
+
+def test_layers_of_one_numbered_name_are_the_same_layer():
+    """`ln1` and `ln2` in a block, in layers of other names here."""
+    source = {
+        f"blocks.{at}.{norm}.{name}": np.zeros(8)
+        for at in range(2)
+        for norm in ("ln1", "ln2")
+        for name in ("weight", "bias")
+    }
+    norm = {"scale": pt.Param((8,)), "bias": pt.Param((8,))}
+    block = {"a": {"ln1": norm}, "b": {"ln2": norm}}
+    suggestion = c.suggest(source, pt.Tree({"blocks": {"0": block, "1": block}}))
+    assert not suggestion.ambiguous
+    assert "'blocks.*.ln2.weight' -> 'blocks/*/b/ln2/scale'" in list(suggestion.table)
+    # a name that stands there twice, or another one, says nothing
+    twice = {"a": {"ln1": norm}, "b": {"ln1": norm}}
+    assert len(c.suggest(source, pt.Tree({"blocks": {"0": twice, "1": twice}})).ambiguous) == 4
+    other = {"a": {"norm1": norm}, "b": {"norm2": norm}}
+    assert len(c.suggest(source, pt.Tree({"blocks": {"0": other, "1": other}})).ambiguous) == 4

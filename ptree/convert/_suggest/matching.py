@@ -10,7 +10,7 @@ from heapq import nlargest
 from .._named_arrays import NamedArray
 from .families import COLLAPSE_LEVELS, Family, described_of
 from .fused import fused_operations, fused_targets, is_in_known_order
-from .name_words import likeness, may_be_same_role
+from .name_words import last_segment, likeness, may_be_same_role
 from .possible_pairs import MOST_PAIRS, Pair, Unmatched, layers_of, likeness_of, possible_pairs, weights_of
 from .undecided import undecided_pairs
 
@@ -125,6 +125,12 @@ def _has_other_number(pair: Pair) -> bool:
     return all(numbers) and numbers[0] != numbers[1]
 
 
+def _has_same_numbered_layer(pair: Pair) -> bool:
+    """Whether both layers have the same last name with a number, as `blocks/*/ln1` and `blocks/*/a/ln1`."""
+    here, there = (last_segment(layer) for layer in layers_of(pair))
+    return here == there and any(map(str.isdigit, here)) and not here.isdigit()
+
+
 def _is_single(pair: Pair) -> bool:
     """Whether a pair is of single arrays, so that no numbers of names correspond."""
     return len(pair.source.members) == 1
@@ -181,6 +187,8 @@ class _Matching:
             if len(self._found) == count:
                 self._accept(self._by_names())
             if len(self._found) == count:
+                self._accept(self._in_layers_of_one_name())
+            if len(self._found) == count:
                 self._accept(self._only_ones_left())
             if len(self._found) == count:
                 return self._found
@@ -213,6 +221,16 @@ class _Matching:
         for candidates in self._candidates.values():
             preferred.update(id(pair) for pair in candidates.preferred(self._decided))
         return [pair for pair in self._pairs if preferred[id(pair)] == 2 and not _has_other_number(pair)]
+
+    def _in_layers_of_one_name(self) -> list[Pair]:
+        """Pairs in layers whose last names are the same and have a number, `ln1` and `ln1`, where no other pair is."""
+        alike: list[Pair] = []
+        for pair in self._pairs:
+            is_alike = likeness_of(pair, self._weights) >= _LEAST_LIKENESS
+            if is_alike and _is_open(pair, self._decided) and _has_same_numbered_layer(pair):
+                alike.append(pair)
+        by_family = Counter(id(family) for pair in alike for family in (pair.source, pair.targets[0]))
+        return [pair for pair in alike if by_family[id(pair.source)] == by_family[id(pair.targets[0])] == 1]
 
     def _only_ones_left(self) -> list[Pair]:
         """Pairs of families that fit nothing else that is left, and whose names have something in common."""
