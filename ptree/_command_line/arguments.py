@@ -33,7 +33,8 @@ class Parser(argparse.ArgumentParser):
         choices = [] if action.choices is None else list(map(str, action.choices))
         if choices and str(value) not in choices:
             near = suggestion(str(value), choices) or f" There are {', '.join(choices)}"
-            raise argparse.ArgumentError(None, f"there is no {value!r}.{near.rstrip('.')}")
+            option = f"{action.option_strings[0]}: " if action.option_strings else ""
+            raise argparse.ArgumentError(None, f"{option}there is no {value!r}.{near.rstrip('.')}")
 
 
 class CommandParser(Parser):

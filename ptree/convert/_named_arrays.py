@@ -33,6 +33,7 @@ from ..files._orbax import is_tree_of_orbax
 from ._framework_states import framework_state
 from ._opening import open_arrays
 from ._operations.operation import Described
+from ._tied_tensors import tied_tensors
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,12 @@ def _leaves_of(source: PyTree) -> list[_NamedLeaf]:
 
 def _of_leaves(leaves: list[_NamedLeaf]) -> dict[str, NamedArray]:
     paths = {name: path for path, name in paths_of_names(leaf.name for leaf in leaves).items()}
+    tied = tied_tensors((leaf.name, leaf.leaf) for leaf in leaves)
     found: dict[str, NamedArray] = {}
     for leaf in leaves:
         path = paths[leaf.name]
-        whole = _named_array(leaf, path, paths.get(leaf.same_as, leaf.same_as))
+        same_as = leaf.same_as or tied.get(leaf.name, "")
+        whole = _named_array(leaf, path, paths.get(same_as, same_as))
         found[path] = whole
         found.update(_layers_of(leaf, whole))
     return found

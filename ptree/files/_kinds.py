@@ -229,7 +229,7 @@ class TorchTensor(LeafKind):
         return name == "torch"
 
     def obstacle(self, leaf: torch.Tensor, may_be_spread: bool) -> str:
-        if not _has_memory(leaf):
+        if not has_memory(leaf):
             return f"a {type(leaf).__name__} of PyTorch, without memory of its own"
         if leaf.is_quantized:
             return "a quantized tensor of PyTorch: dequantize() it"
@@ -263,7 +263,7 @@ class TorchTensor(LeafKind):
         return flat.view(dtype).reshape(array.shape)
 
 
-def _has_memory(tensor: torch.Tensor) -> bool:
+def has_memory(tensor: torch.Tensor) -> bool:
     """Whether a tensor has memory that holds its values, as fake, masked, nested, traced and uninitialized ones have not."""
     import torch
 

@@ -112,7 +112,7 @@ def test_a_format_can_be_said(capsys):
         assert file.metadata["format"] == "pt"
     assert "no format; give to= (--to), one of" in ended(capsys, "convert", "model.pt", "m.unknown")[2]
     assert (
-        "there is no 'tourch'. Did you mean 'torch'?"
+        "--to: there is no 'tourch'. Did you mean 'torch'?"
         in ended(capsys, "convert", "model.pt", "m.pt", "--to", "tourch")[2]
     )
 

@@ -565,6 +565,89 @@ def test_a_vector_that_is_reshaped_to_an_image_is_refused_until_its_rows_are_giv
     assert len(convert.layer_table(grouped, draws(2, 5, 4))) == 6
 
 
+def as_image(x):
+    return x.reshape(len(x), 4, 2, 3)
+
+
+def channels_last(x):
+    return x.reshape(len(x), 3, 4, 2).transpose(0, 2, 3, 1)
+
+
+IMAGE = convert.Table({"1.weight": ("1/kernel", convert.conv), "1.bias": "1/bias"})
+
+
+@pytest.mark.parametrize("order", ["kept", "of the module"])
+def test_an_input_vector_that_is_reshaped_to_an_image_is_refused_until_its_rows_are_given(order):
+    net = nn.Sequential(as_image, nn.Conv(4, (1, 3)), jnp.tanh, nn.Flatten(), nn.Dense(3))
+    vector = draws(2, 24)
+    refused(
+        net, r"'1', Conv in PyTorch: an input of the model is reshaped to an image or a sequence at test_flow_of_features.py:\d+,",
+        vector,
+    )  # fmt: skip
+    assert len(convert.layer_table(net, vector, framework="keras")) == 4
+    by_path = {"1": T.Conv2d(3, 4, (1, 3), padding="same"), "4": T.Linear(32, 3)}
+
+    def forward(m, x):
+        if order == "kept":  # the module reshapes to channels last too
+            image = x.unflatten(1, (4, 2, 3)).permute(0, 3, 1, 2)
+        else:  # the module is given the features in the order that it reshapes
+            given = x.unflatten(1, (4, 2, 3)).permute(0, 3, 1, 2).flatten(1)
+            image = given.unflatten(1, (3, 4, 2))
+        return m("4")(m("1")(image).tanh().flatten(1))
+
+    table = check(net, by_path, forward, vector, own=IMAGE)
+    assert "'4.weight' -> '4/kernel', linear >> flatten_order((4, 4, 2), (1, 2, 0))" in list(table)
+
+
+@pytest.mark.parametrize(
+    ("inside", "layer"),
+    [
+        ([nn.BatchNorm(), nn.Conv(4, (1, 1))], "'2', BatchNorm"),
+        ([nn.MaxPool(2), nn.Conv(4, (1, 1))], "'3', Conv"),
+        ([jnp.tanh, nn.MaxPool(2)], "'5', Dense"),
+    ],
+)
+def test_norms_and_pools_of_an_image_made_of_an_input_are_refused_too(inside, layer):
+    net = nn.Sequential(lambda x: x * 2, as_image, *inside, nn.Flatten(), nn.Dense(3))
+    refused(
+        net, f"{layer} in PyTorch: .*an input of the model is reshaped to an image or a sequence at test_", draws(2, 24)
+    )
+
+
+@pytest.mark.parametrize("first", [[], [nn.Dense(24)]])
+def test_a_vector_that_is_reshaped_with_its_channels_first_is_as_there(first):
+    net = nn.Sequential(
+        *first,
+        lambda x: x.reshape(len(x), 3, 4, 2).transpose(0, 2, 3, 1),
+        nn.Conv(4, (1, 3)),
+        nn.Flatten(),
+        nn.Dense(3),
+    )
+    at = len(first)
+    by_path = {"0": T.Linear(24, 24)} if first else {}
+    by_path |= {f"{at + 1}": T.Conv2d(3, 4, (1, 3), padding="same"), f"{at + 3}": T.Linear(32, 3)}
+
+    def forward(m, x):
+        x = m("0")(x) if first else x
+        return m(f"{at + 3}")(m(f"{at + 1}")(x.unflatten(1, (3, 4, 2))).flatten(1))
+
+    check(net, by_path, forward, draws(2, 24))
+    # without a convolution the module may have transposed as well
+    flattened = nn.Sequential(channels_last, nn.Flatten(), nn.Dense(3))
+    refused(flattened, "'2', Dense in PyTorch: .*there they may stay first", draws(2, 24))
+
+
+def test_a_vector_that_is_reshaped_to_one_channel_or_one_place_has_one_order():
+    net = nn.Sequential(lambda x: x.reshape(len(x), 4, 6, 1), nn.Conv(2, (1, 3)), nn.Flatten(), nn.Dense(3))
+    by_path = {"1": T.Conv2d(1, 2, (1, 3), padding="same"), "3": T.Linear(48, 3)}
+    check(net, by_path, lambda m, x: m("3")(m("1")(x.unflatten(1, (1, 4, 6))).flatten(1)), draws(2, 24))
+    net = nn.Sequential(
+        lambda x: x.reshape(len(x), 1, 1, 24), nn.ConvTranspose(2, 2, stride=2), nn.Flatten(), nn.Dense(3)
+    )
+    by_path = {"1": T.ConvTranspose2d(24, 2, 2, 2), "3": T.Linear(8, 3)}
+    check(net, by_path, lambda m, x: m("3")(m("1")(x.unflatten(1, (24, 1, 1))).flatten(1)), draws(2, 24))
+
+
 USES = {
     "product of parameters": lambda conv, dense, kernel, x: conv(x) * dense(jnp.ones((1, 64))),
     "transposed": lambda conv, dense, kernel, x: dense(conv(x)) @ kernel.T,

@@ -386,7 +386,9 @@ def test_bad_names_forms_and_frameworks_are_errors():
         convert.layer_table(net, x, names={"stem": "a", "head": "a"})
     with pytest.raises(pt.PatternError, match=r"names: row 'b\*' -> 'x': the wildcards"):
         convert.layer_table(net, x, names={"b*": "x"})
-    with pytest.raises(pt.LayerError, match=r"forms: no layer 'stem' that PyTorch has in forms"):
+    with pytest.raises(
+        pt.LayerError, match=r"'stem' matches no layer that may have another form; in PyTorch no layer has"
+    ):
         convert.layer_table(net, x, forms={"stem": "transpose_kernel"})
     with pytest.raises(pt.PatternError, match="names: the module of the whole model, '', is a path; got 5"):
         convert.layer_table(net, x, names={"": 5})

@@ -416,3 +416,22 @@ def test_a_file_of_weights_is_not_written_over(name, tmp_path, monkeypatch):
 
 def test_the_current_folder_is_no_file():
     assert "'.' is a folder" in refusal(NET, params_of(), X, path=".")
+
+
+@pytest.mark.parametrize(
+    ("f", "hint"),
+    [
+        (lambda _, x: x.reshape(len(x), 2, 2), "write x.shape[0] for len(x), or -1 for one size"),
+        (lambda _, x: sum(x[at] for at in range(x.shape[0])), "or give the input a fixed size"),
+        (lambda _, x: x if x.shape[0] > 4 else -x, "constraints=['batch >= 4']"),
+    ],
+)
+def test_errors_of_symbolic_sizes_say_what_to_write(tmp_path, f, hint):
+    (batch,) = jax.export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((batch, 4), "float32")
+    for export, path in ((convert.to_onnx, "f.onnx"), (convert.to_stablehlo, "f.stablehlo")):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - JAX's own, or ptree's
+            export(f, {}, x, path=tmp_path / path)
+        said = [str(caught.value), *getattr(caught.value, "__notes__", ())]
+        assert hint.lower() in " ".join(said).lower()
+        assert not (tmp_path / path).exists()

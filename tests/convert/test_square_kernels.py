@@ -121,3 +121,12 @@ def test_load_warns_and_the_call_that_it_recommends_runs(case, ending, tmp_path)
             turned = eval(call, {"ptree": pt})[path]
             expected = array.T if array.ndim == 2 else array.transpose(2, 1, 0)
             np.testing.assert_array_equal(turned, expected)
+
+
+@pytest.mark.parametrize("nothing", [c.swap(0, 0), c.permute((0, 1)), c.swap(1, 1) >> c.permute((0, 1))])
+def test_an_order_of_axes_that_is_none_does_not_say_the_layout(nothing):
+    source = {"fc.weight": numbers(4, 4)}
+    with pytest.raises(pt.StructureError, match="does not tell whether it is to be transposed"):
+        c.Table({"fc.weight": ("fc/kernel", nothing)}).apply(source)
+    for said in (c.swap(0, 1), c.permute((1, 0)), c.as_is >> nothing):
+        assert c.Table({"fc.weight": ("fc/kernel", said)}).plan(source).ok

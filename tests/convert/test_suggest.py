@@ -403,3 +403,46 @@ def test_counters_of_batches_have_a_row():
     assert suggestion.unused == ()
     assert '"**.num_batches_tracked": convert.fill(dtype=' in str(suggestion)
     assert suggestion.table.plan(source).ok
+
+
+def test_all_that_an_array_may_fill_is_an_alternative_and_only_beside_its_siblings():
+    """The norms of BERT's blocks beside `ln1` and `ln2`, whose numbers are no layers."""
+    block = {"output.dense.weight": (8, 24), "output.dense.bias": (8,)}
+    for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+        block |= {f"{norm}.weight": (8,), f"{norm}.bias": (8,)}
+    source = {f"layer.{at}.{name}": np.zeros(shape) for at in range(3) for name, shape in block.items()}
+    source |= {"final.weight": np.zeros(8), "final.bias": np.zeros(8)}
+    ours = {"down": {"kernel": pt.Param((24, 8)), "bias": pt.Param((8,))}}
+    ours |= {norm: {"scale": pt.Param((8,)), "bias": pt.Param((8,))} for norm in ("ln1", "ln2")}
+    norms = {name: {"scale": pt.Param((8,)), "bias": pt.Param((8,))} for name in ("begin", "end")}
+    suggestion = c.suggest(source, pt.Tree({"blocks": {str(at): ours for at in range(3)}, **norms}))
+    choices = {
+        row.sources: [row.targets, *(other.targets for other in row.alternatives)] for row in suggestion.ambiguous
+    }
+    for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
+        for name, leaf in (("weight", "scale"), ("bias", "bias")):
+            found = choices[(f"layer.*.{norm}.{name}",)]
+            assert sorted(found) == [(f"blocks/*/ln1/{leaf}",), (f"blocks/*/ln2/{leaf}",)]
+    assert "'layer.*.output.dense.bias' -> 'blocks/*/down/bias'" in list(suggestion.table)
+    assert sorted(choices[("final.bias",)]) == [("begin/bias",), ("end/bias",)]
+    assert suggestion.missing == ()
+
+
+def test_layers_of_one_numbered_name_are_the_same_layer():
+    """`ln1` and `ln2` in a block, in layers of other names here."""
+    source = {
+        f"blocks.{at}.{norm}.{name}": np.zeros(8)
+        for at in range(2)
+        for norm in ("ln1", "ln2")
+        for name in ("weight", "bias")
+    }
+    norm = {"scale": pt.Param((8,)), "bias": pt.Param((8,))}
+    block = {"a": {"ln1": norm}, "b": {"ln2": norm}}
+    suggestion = c.suggest(source, pt.Tree({"blocks": {"0": block, "1": block}}))
+    assert not suggestion.ambiguous
+    assert "'blocks.*.ln2.weight' -> 'blocks/*/b/ln2/scale'" in list(suggestion.table)
+    # a name that stands there twice, or another one, says nothing
+    twice = {"a": {"ln1": norm}, "b": {"ln1": norm}}
+    assert len(c.suggest(source, pt.Tree({"blocks": {"0": twice, "1": twice}})).ambiguous) == 4
+    other = {"a": {"norm1": norm}, "b": {"norm2": norm}}
+    assert len(c.suggest(source, pt.Tree({"blocks": {"0": other, "1": other}})).ambiguous) == 4

@@ -125,6 +125,36 @@ def test_names_with_slashes_and_dots_keep_their_dots():
     same_arrays(table.inverse.apply(params), source)
 
 
+def test_names_that_differ_in_dots_and_slashes_alone_are_two():
+    source = {"a/b": numbers(2), "a.b": numbers(3), "a.c": numbers(4)}
+    table = Table({"a/b": "x", "a.b": "y", "a.c": "z"})
+    params = table.apply(source)
+    assert {name: array.size for name, array in params.items()} == {"x": 2, "y": 3, "z": 4}
+    same_arrays(table.inverse.apply(params, like=source), source)
+    says(
+        pt.StructureError,
+        "cannot convert a dict: no row takes 'a.c' of the source. A row `name: carry` keeps an array to write it back, `name:"
+        " fill(0)` leaves it out. Other names in the source have slashes, so that a dot in 'a.c' is a character of it: a row of"
+        " this very name takes it, or a pattern such as 'a?c'.",
+        Table({"a/b": "x", "a.b": "y", "a.*": "z/*"}).apply, source,
+    )  # fmt: skip
+    assert Table({"a/b": "x", "a?b": "y?b", "a?c": "z?c"}).plan(source).ok
+
+
+def test_rows_that_write_dots_and_slashes_are_refused_without_like():
+    table = Table({"a": "m.x", "b": "n/y"})
+    source = {"a": numbers(2), "b": numbers(3)}
+    says(
+        pt.StructureError,
+        "cannot convert a dict: the rows write names with dots, such as 'm.x', and names with slashes, such as 'n/y': write all"
+        " in one way, or give `like`, whose names they then get.",
+        table.apply, source,
+    )  # fmt: skip
+    assert [*table.apply(source, like={"m.x": numbers(2), "n.y": numbers(3)})] == ["m.x", "n.y"]
+    like = pt.Tree({"m": {"x": pt.Param((2,))}, "n": {"y": pt.Param((3,))}})
+    assert pt.paths(table.apply(source, like=like)) == ["m/x", "n/y"]
+
+
 # ---------------------------------------------------------------------- what is on one side alone
 
 
@@ -164,6 +194,132 @@ def test_arrays_that_were_kept_are_not_left_out_in_silence():
     plan = table.inverse.plan(params, carried={"mask": numbers(3)})
     assert plan.ok
     assert "() -> 'pooler.**', write_back" in plan.idle_rows
+
+
+LAYERS = Table({"l.*.w": "l/*/w", "l.*.b": "l/*/b", "l.*.mask": c.carry, "pooler.*": c.carry})
+
+
+def of_layers(numbers_of_layers, *names):
+    return {f"l.{at}.{name}": numbers(2, start=at) for at in numbers_of_layers for name in names}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((0,), "'l.*.mask' is there for ['l.0'], and not for ['l.1', 'l.2'] as 'l.*.w' is."),
+        ((0, 2), "'l.*.mask' is there for ['l.0', 'l.2'], and not for ['l.1'] as 'l.*.w' is."),
+        ((9,), "and not for ['l.0', 'l.1', 'l.2'] as 'l.*.w' is; 'l.*.w' is not there for ['l.9']."),
+        ((0, 1, 2, 3), "'l.*.w' is not there for ['l.3']."),
+        ((0, 1, 2), None),
+        ((), None),
+    ],
+)
+def test_what_is_carried_for_some_layers_only_is_a_warning(given, said):
+    params = LAYERS.apply(of_layers(range(3), "w", "b"))
+    carried = of_layers(given, "mask")
+    plan = LAYERS.inverse.plan(params, carried=carried)
+    assert plan.ok
+    if said is None:
+        assert plan.partial_layers == ()
+        assert LAYERS.inverse.apply(params, carried=carried).keys() == {*of_layers(range(3), "w", "b"), *carried}
+        return
+    assert len(plan.partial_layers) == 1
+    with pytest.warns(UserWarning, match=re.escape(said)) as record:
+        back = LAYERS.inverse.apply(params, carried=carried)
+    assert [warning.filename for warning in record] == [__file__]
+    assert back.keys() == {*of_layers(range(3), "w", "b"), *carried}
+
+
+def test_layers_that_are_right_to_differ_are_no_warning():
+    # as of batch norms between convolutions: another array is in the same layers; and a row that names its layers
+    table = Table({"*.weight": "*/w", "*.running_mean": "*/mean", "*.num_batches_tracked": c.carry})
+    source = {f"{at}.weight": numbers(2) for at in range(6)}
+    source |= {f"{at}.{name}": numbers(2) for at in (1, 4) for name in ("running_mean", "num_batches_tracked")}
+    same_arrays(table.inverse.apply(table.apply(source), carried=table.carried(source)), source)
+    table = Table({"l.*.w": "l/*/w", "l.[02].mask": c.carry})
+    source = of_layers(range(3), "w") | of_layers((0, 2), "mask")
+    same_arrays(table.inverse.apply(table.apply(source), carried=table.carried(source)), source)
+    table = Table({"*.l.*.w": "*/l/*/w", "*.l.*.mask": c.carry})  # of an encoder, and not of a decoder
+    source = {f"{part}.{name}": array for part in "ed" for name, array in of_layers(range(2), "w").items()}
+    source |= {f"e.{name}": array for name, array in of_layers(range(2), "mask").items()}
+    same_arrays(table.inverse.apply(table.apply(source), carried=table.carried(source)), source)
+
+
+def test_a_whole_stack_that_is_carried_has_as_many_layers_as_the_others():
+    table = Table({"b/:/w": "b/:/w", "b/:/mask": c.carry})
+    params = table.apply(pt.unflatten({"b/:/w": numbers(4, 2), "b/:/mask": numbers(4, 2)}))
+    assert table.inverse.apply(params, carried={"b/:/mask": numbers(4, 2)})["b/:/mask"].shape == (4, 2)
+    with pytest.warns(UserWarning, match=re.escape("and not for ['b/3'] as 'b/*/w' is")):
+        table.inverse.apply(params, carried={"b/:/mask": numbers(3, 2)})
+
+
+def test_a_plan_says_which_rows_take_some_layers_only():
+    table = Table({"l.*.w": "l/*/w", "l.*.b": "l/*/b"})
+    source = of_layers(range(3), "w") | of_layers((0, 2), "b")
+    plan = table.plan(source)
+    assert plan.ok
+    assert "in some layers only: 'l/*/b' is there for ['l/0', 'l/2'], and not for ['l/1'] as 'l/*/w' is" in plan.text(
+        200
+    )
+    table.apply(source)  # without a warning: a model may be so
+    assert not table.plan(of_layers(range(3), "w", "b")).partial_layers
+
+
+def test_constants_are_written_where_their_names_are_known():
+    params = {f"bn/{at}/scale": numbers(2) for at in range(2)}
+    rows = {"bn.*.weight": "bn/*/scale"}
+    by_range = Table({**rows, "bn.{0..1}.num_batches_tracked": c.fill(0, dtype="int64")})
+    back = by_range.inverse.apply(params)
+    assert back["bn.1.num_batches_tracked"].dtype == np.int64
+    assert [*back] == ["bn.0.weight", "bn.1.weight", "bn.0.num_batches_tracked", "bn.1.num_batches_tracked"]
+    by_star = Table({**rows, "bn.*.num_batches_tracked": c.fill(0, dtype="int64")})
+    with pytest.warns(
+        UserWarning, match=re.escape("nothing says for which names: [\"() -> 'bn.*.num_batches_tracked'")
+    ):
+        by_star.inverse.apply(params)
+    assert "() -> 'bn.*.num_batches_tracked', constant(dtype='int64')" in by_star.inverse.plan(params).idle_rows
+    same_arrays(by_star.inverse.apply(params, like=back), back)
+
+
+def test_a_tied_tensor_needs_no_row_and_is_not_kept_in_silence():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.ModuleDict({"wte": torch.nn.Embedding(4, 3), "head": torch.nn.Linear(3, 4, bias=False)})
+    module["head"].weight = module["wte"].weight
+    for source in (module, module.state_dict()):
+        assert Table({"wte.weight": "embed"}).plan(source).ok
+        plan = Table({"wte.weight": "embed", "head.weight": c.carry}).plan(source)
+        assert "'head.weight' is tied to 'wte.weight' in the source, and would be written back as it was" in plan.text(
+            200
+        )
+    apart = {"wte.weight": torch.ones(4, 3), "head.weight": torch.ones(4, 3)}
+    assert Table({"wte.weight": "embed"}).plan(apart).unused == ("head.weight",)
+    parts = torch.ones(8, 3)  # halves, and the same memory transposed, are other arrays
+    for other in (parts[4:], parts[:4].T, parts[:3]):
+        assert not Table({"a": "a"}).plan({"a": parts[:4], "b": other}).ok
+
+
+@pytest.mark.parametrize("given", ["wte.weight", "head.weight"])
+def test_tied_names_of_a_module_are_filled_from_the_one_that_has_a_row(given):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.ModuleDict({"wte": torch.nn.Embedding(4, 3), "head": torch.nn.Linear(3, 4, bias=True)})
+    module["head"].weight = module["wte"].weight
+    params = {"embed": numbers(4, 3), "bias": numbers(4)}
+    table = Table({given: "embed", "head.bias": "bias"}).inverse
+    for like in (module, module.state_dict()):
+        assert table.plan(params, like=like).ok
+        state = table.apply(params, like=like)
+        assert [*state] == ["wte.weight", "head.weight", "head.bias"]
+    module.load_state_dict(state)
+    np.testing.assert_array_equal(module["wte"].weight.detach().numpy(), params["embed"])
+    both = Table({"wte.weight": "embed", "head.weight": "head", "head.bias": "bias"}).inverse
+    both.apply({**params, "head": params["embed"].copy()}, like=module)
+    says(
+        pt.StructureError,
+        "cannot fill `like`: 'wte.weight' and 'head.weight' are tied in `like` and get different values",
+        both.apply, {**params, "head": numbers(4, 3, start=1)}, like=module,
+    )  # fmt: skip
+    with pytest.raises(pt.StructureError, match=re.escape("missing from the source: ['wte.weight']")):
+        Table({"head.bias": "bias"}).inverse.apply({"bias": numbers(4)}, like=module)
 
 
 def test_the_first_row_of_carry_and_of_a_constant_writes_back():
@@ -527,12 +683,6 @@ def test_a_table_of_which_nothing_matches_says_what_its_rows_are_for():
     table = Table({"c.kernel": "c/kernel", "d.kernel": "d/kernel"})
     with pytest.raises(pt.StructureError, match=r"they are for \['c.kernel', 'd.kernel'\]. .* names= says what layers"):
         table.apply({"seq.c.kernel": numbers(2), "seq.d.kernel": numbers(2)})
-
-
-def test_one_name_with_dots_gives_all_of_the_target_dots():
-    table = Table({"a": "m.x", "b": "n/y"})
-    assert [*table.apply({"a": numbers(1), "b": numbers(1)})] == ["m.x", "n.y"]
-    assert [*table.inverse.apply(table.apply({"a": numbers(1), "b": numbers(1)}))] == ["a", "b"]
 
 
 def test_all_rows_that_make_no_sense_are_listed():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple, TypeAlias
@@ -52,6 +52,8 @@ class ChannelsLast:
     """The paths of the parameters that give the order of the features."""
     divided: int = field(default=0, compare=False)
     """How many features the last axis had before a reshape divided it, as into an image; 0 where it is whole."""
+    line: str = field(default="", compare=False)
+    """The line of the model's code with that reshape; empty where it is whole, or the line is not known."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ Layout: TypeAlias = Constant | ChannelsLast | ChannelsFirst | Unknown
 def constant(shape: Shape, leaves: Sequence[str] = ()) -> Constant:
     """The layout of a parameter or of a constant array."""
     return Constant(tuple(axes_of(FIXED, size) for size in shape), tuple(leaves))
+
+
+def leaves_of(layouts: Iterable[Layout]) -> tuple[str, ...]:
+    """The paths of the parameters among these values."""
+    found = [leaf for layout in layouts if isinstance(layout, Constant) for leaf in layout.leaves]
+    return tuple(dict.fromkeys(found))
 
 
 def channels_first_axes(shape: Shape) -> tuple[Axes, ...]:

@@ -45,11 +45,11 @@ class DataFlow:
         first = FlowWalk(layers)
         first.follow(traced, [*parameters, *map(_undecided, range(len(arrays)), arrays)])
         layouts = [
-            _of_input(number, array, number in first.channels_first_inputs) for number, array in enumerate(arrays)
+            _of_input(number, array, number in first.notes.channels_first_inputs) for number, array in enumerate(arrays)
         ]
         walk = FlowWalk(layers)
         walk.follow(traced, [*parameters, *layouts])
-        self.order, self.input_shapes = walk.order, walk.input_shapes
+        self.order, self.input_shapes = walk.notes.order, walk.input_shapes
 
 
 def _output(net: Layer, params: Params, inputs: Sequence[PyTree]) -> PyTree:

@@ -49,7 +49,17 @@ class LayerForms:
     def problems(self) -> list[str]:
         """A sentence for each pattern that matches no layer with such a form."""
         unused = [pattern for pattern in self._forms if pattern not in self._used]
-        return [f"forms: no layer {quoted(pattern)} that {self._framework.title} has in forms" for pattern in unused]
+        return [
+            f"forms: {quoted(pattern)} matches no layer that may have another form; {self._possible()}"
+            for pattern in unused
+        ]
+
+    def _possible(self) -> str:
+        """The layers that have forms in the framework, and these."""
+        forms = [
+            f"{kind.__name__} may be {' or '.join(map(quoted, names))}" for kind, names in self._framework.forms.items()
+        ]
+        return f"in {self._framework.title} {', '.join(forms) or 'no layer has another form'}"
 
 
 def _parsed(forms: Mapping[str, str]) -> dict[str, NamePattern]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from math import prod
 
 from jax.extend.core import JaxprEqn
 
@@ -52,7 +53,7 @@ def layouts_after(step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:
     followed = [layout for layout in data if isinstance(layout, ChannelsFirst)]
     # an input has its channels last if all else has
     if not followed or (_has_places_last(inputs, shapes) and all(layout.inputs for layout in followed)):
-        return [_last(step, written)] * count
+        return [_made_channels_last(step, written) or _last(step, written)] * count
     axes = axes_after(step, [_axes(layout, shape) for layout, shape in zip(inputs, shapes, strict=True)])
     if axes is None:
         reason = f"`{step.primitive.name}` does not keep an order that can be followed"
@@ -69,17 +70,29 @@ def data_in(inputs: Sequence[Layout], shapes: Sequence[Shape]) -> Sequence[Layou
     return arrays or [layout for layout, _ in data]
 
 
+def _made_channels_last(step: JaxprEqn, inputs: Sequence[ChannelsLast]) -> Layout | None:
+    """The layout of an image whose channels came first when a vector was reshaped, as there, and that is transposed; else None."""
+    if step.primitive.name != "transpose" or not inputs[0].divided:
+        return None
+    before, after = shape_of(step.invars[0]), shape_of(step.outvars[0])
+    is_whole_vector = inputs[0].divided == prod(before[1:])
+    if not is_whole_vector or step.params["permutation"] != (0, *range(2, len(before)), 1):
+        return None
+    return doubtful(after, f"{described(step)} has its channels last, and there they may stay first")
+
+
 def _last(step: JaxprEqn, inputs: Sequence[ChannelsLast]) -> ChannelsLast:
     """The layout of what a step makes of values with their channels last."""
     writers = frozenset[str]().union(*(layout.writers for layout in inputs))
-    divided = max(layout.divided for layout in inputs)
+    first_divided = max(inputs, key=lambda layout: layout.divided)
+    divided, line = first_divided.divided, first_divided.line
     if step.primitive.name != "reshape":
-        return ChannelsLast(writers, divided)
+        return ChannelsLast(writers, divided, line)
     before, after = (shape_of(variable)[-1:] for variable in (*step.invars[:1], *step.outvars))
     if after == (divided,):
         return ChannelsLast(writers)
     is_divided = not divided and before > after > (1,) and before[0] % after[0] == 0
-    return ChannelsLast(writers, before[0] if is_divided else divided)
+    return ChannelsLast(writers, before[0], line_of(step)) if is_divided else ChannelsLast(writers, divided, line)
 
 
 def _constants(step: JaxprEqn, inputs: Sequence[Layout]) -> list[Constant]:

@@ -14,7 +14,7 @@ _NUMBERS = re.compile(r"([0-9]+)")
 def folded(repetitions: Sequence[Sequence[Row | str]]) -> Iterator[Row | str]:
     """The rows of layer 0, 1, ..., each folded with those of the other layers where all differ in this number alone.
 
-    A sentence is a problem, and stays what it is; so do rows that make a constant, which needs whole names.
+    A sentence is a problem, and stays what it is.
     """
     is_regular = len({len(rows) for rows in repetitions}) == 1 and len(repetitions) > 1
     if not is_regular:
@@ -32,7 +32,7 @@ def folded(repetitions: Sequence[Sequence[Row | str]]) -> Iterator[Row | str]:
 def _folded_row(rows: Sequence[Row | str]) -> Row | None:
     """One row for those of all layers; None where they are not regular."""
     first = rows[0]
-    if not isinstance(first, Row) or not first.targets:
+    if not isinstance(first, Row):
         return None
     names: list[list[str]] = []
     for row in rows:

@@ -18,6 +18,7 @@ from ..._draw import Param
 from ..._errors import FileError
 from ..._tree import Leaf, PyTree, map_leaves
 from ..._words import describe, listed, quoted
+from .._symbolic_sizes import hint_at_symbols
 from .sizes import expression_of, symbols_in
 from .values import Shape, is_static
 
@@ -99,7 +100,8 @@ def trace(
 
     specs = [_spec(leaf.leaf) for leaf in arrays]
     input_specs = [_spec(given) for given in all_inputs]
-    closed, results = jax.make_jaxpr(call, return_shape=True)(specs, input_specs)
+    with hint_at_symbols():
+        closed, results = jax.make_jaxpr(call, return_shape=True)(specs, input_specs)
     is_input = [False] * len(arrays) + [True] * len(all_inputs)
     live, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), is_input)
     used_arrays = compress(arrays, used[: len(arrays)])

@@ -128,6 +128,10 @@ class Permute(LayoutOfKernel):
         return array.transpose(self.order)
 
     @property
+    def says_layout(self) -> bool:
+        return list(self.order) != sorted(self.order)
+
+    @property
     def inverse(self) -> Operation:
         return Permute(tuple(int(axis) for axis in np.argsort(self.order)))
 
@@ -141,6 +145,10 @@ class Swap(LayoutOfKernel):
 
     def change(self, array: np.ndarray) -> np.ndarray:
         return np.swapaxes(array, axis_of(array, self.first, "swap"), axis_of(array, self.second, "swap"))
+
+    @property
+    def says_layout(self) -> bool:
+        return self.first != self.second
 
     @property
     def inverse(self) -> Operation:

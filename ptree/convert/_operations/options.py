@@ -45,6 +45,10 @@ def _is_pair_or_none(option: Option) -> bool:
     return option is None or (_is_sizes(option) and len(option) == 2)
 
 
+def _is_tuple(option: Option) -> bool:
+    return isinstance(option, tuple)
+
+
 def _is_text(option: Option) -> bool:
     return isinstance(option, str)
 
@@ -55,15 +59,14 @@ _KINDS: dict[str, tuple[Callable[[Option], bool], str]] = {
     "str": (_is_text, "a text"),
     "tuple[int, ...]": (_is_sizes, "a tuple of whole numbers"),
     "int | tuple[int, ...]": (_is_whole_or_sizes, "a whole number or a tuple of them"),
+    "tuple[Operation, ...]": (_is_tuple, "a tuple of operations"),
     "tuple[int, int] | None": (_is_pair_or_none, "None or a pair of whole numbers"),
 }
 """The annotation of an option -> whether a value is of it, and what to call it."""
 
 
 def check_kind(operation: str, option: str, annotation: str, value: Option) -> None:
-    """Refuse an option of another type than its annotation says."""
-    if annotation not in _KINDS:
-        return
+    """Refuse an option of another type than its annotation says; a new annotation needs a line above."""
     is_right, kind = _KINDS[annotation]
     if not is_right(value):
         raise PatternError(f"{operation}: expected {option}, {kind}; got {quoted(value)}")

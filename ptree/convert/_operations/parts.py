@@ -167,6 +167,12 @@ class Stack(Operation):
         return self.count, 1
 
 
+_ONE_BIAS = (
+    "; if it is the bias of a GRU of Keras, that has reset_after=False: it resets the state before the product, which nn.GRU"
+    " does not, so its weights fit no nn.GRU"
+)
+
+
 @dataclass(frozen=True, repr=False)
 class Unstack(Operation):
     """One array as several, an array for each index of an axis: the inverse of `stack`."""
@@ -183,6 +189,7 @@ class Unstack(Operation):
         if array.shape[axis] != self.count:
             raise MisfitError(
                 f"unstack needs {self.count} at axis {self.axis}, and the array has the shape {[*array.shape]}"
+                f"{_ONE_BIAS if array.ndim == 1 and self.count == 2 else ''}"
             )
         return [*np.moveaxis(array, axis, 0)]
 

@@ -20,6 +20,7 @@ from ..._stored.operating_system import write_all
 from ..._tree import Leaf, PyTree
 from ..._words import describe, in_bytes, lines, listed, quoted
 from ...files._save import SavePlan, bytes_of
+from .._symbolic_sizes import SAY_MORE, hint_at_symbols
 from .containers import in_containers_of, in_plain_containers
 from .refusals import callback_problem, capture_problem
 from .stored_arrays import Spec, Weight, argument_specs, dtype_problem, is_array, traced_spec, weight_of
@@ -216,7 +217,8 @@ def _traced(
         return in_plain_containers(outputs)
 
     try:
-        traced = jax.jit(with_static).trace(arrays, *inputs)
+        with hint_at_symbols():
+            traced = jax.jit(with_static).trace(arrays, *inputs)
     except InconclusiveDimensionOperation as error:
         raise _cannot(file, _about_sizes(error)) from error
     return traced.jaxpr, jax.tree.map(lambda out: Spec(out.shape, out.dtype), traced.out_info)
@@ -224,10 +226,7 @@ def _traced(
 
 def _about_sizes(error: Exception) -> str:
     first_line = str(error).partition("\n")[0].removesuffix(".")
-    return (
-        f"{first_line}. Say more about the symbolic size, as in jax.export.symbolic_shape('batch', constraints=['batch >= 4'])"
-        " or symbolic_shape('8*n'), or give it as a number"
-    )
+    return f"{first_line}. {SAY_MORE}"
 
 
 def _program(

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from .families import Family
-from .matching import Pair
+from .possible_pairs import Pair
 
 OPPOSITE = "the names say opposites, such as encoder and decoder"
 NUMBER = "the names are alike but for a number"

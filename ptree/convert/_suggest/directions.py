@@ -13,8 +13,8 @@ from .._operations.operation import AsIs, Operation
 from .families import Family
 from .fitting import fitting_shapes, is_turned, steps_of
 from .flattened import is_matrix, may_read_flattened, without_flattened
-from .matching import Pair
 from .name_words import all_words, last_segment, name_of_weight
+from .possible_pairs import Pair
 
 SQUARE = "the shape does not tell the layout"
 GATES = "the order of gates may differ"

@@ -10,7 +10,7 @@ from .._operations import axes
 from .._operations.operation import Operation, chain
 from .families import Family
 from .fitting import Shape, is_turned, steps_of
-from .matching import Pair
+from .possible_pairs import Pair
 
 FLATTENED = "if it reads flattened features of a convolution, their order may differ"
 

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
-from math import log
-from typing import Literal
 
 from .._named_arrays import NamedArray
-from .._operations.operation import Operation
-from .families import COLLAPSE_LEVELS, Collapse, Family, described_of, families_of, offsets
-from .fitting import fitting
+from .families import COLLAPSE_LEVELS, Family, described_of
 from .fused import fused_operations, fused_targets, is_in_known_order
-from .name_words import likeness, may_be_same_role
+from .name_words import last_segment, likeness, may_be_same_role
+from .possible_pairs import MOST_PAIRS, Pair, Unmatched, layers_of, likeness_of, possible_pairs, weights_of
+from .undecided import undecided_pairs
 
-Reason = Literal["shape", "name"]
 _LEAST_LIKENESS = 0.35
 _LEAST_LEAD = 0.15
 _LEAST_LIKENESS_OF_THE_LAST = 0.25
-# Pairs of families of one size that are compared; of more, only names of the same words are.
-_MOST_PAIRS = 200_000
 FUSED_ORDER = "shapes do not tell whether queries, keys and values lie one after the other or head by head"
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A family of the source, the families of the target that it may fill, and the operations that fit."""
-
-    source: Family
-    targets: tuple[Family, ...]
-    operations: tuple[Operation, ...]
-    reason: Reason = "name"
-    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,35 +31,9 @@ class Matched:
     missing: tuple[NamedArray, ...]
 
 
-@dataclass(frozen=True)
-class _Unmatched:
-    """The arrays of a source and a target that are not matched yet, and how many arrays of each size both have in all."""
-
-    source: dict[str, NamedArray]
-    target: dict[str, NamedArray]
-    source_sizes: Counter[int]
-    target_sizes: Counter[int]
-
-    def without(self, pairs: Iterable[Pair]) -> _Unmatched:
-        """What is left without the arrays of these pairs."""
-        pairs = [*pairs]
-        source = {member.path for pair in pairs for member in pair.source.members.values()}
-        target = {member.path for pair in pairs for family in pair.targets for member in family.members.values()}
-        return _Unmatched(
-            {path: array for path, array in self.source.items() if path not in source},
-            {path: array for path, array in self.target.items() if path not in target},
-            self.source_sizes,
-            self.target_sizes,
-        )
-
-    def families(self, collapse: Collapse) -> tuple[list[Family], list[Family]]:
-        """The families of the source and of the target."""
-        return families_of(self.source.values(), collapse), families_of(self.target.values(), collapse)
-
-
 def matched(source: Sequence[NamedArray], target: Sequence[NamedArray]) -> Matched:
     """Match the arrays of a source and a target; what is not certain is left undecided."""
-    unmatched = _Unmatched(
+    unmatched = Unmatched(
         {array.path: array for array in source},
         {array.path: array for array in target},
         _sizes(source),
@@ -89,11 +47,8 @@ def matched(source: Sequence[NamedArray], target: Sequence[NamedArray]) -> Match
         found = _Matching(unmatched, *unmatched.families(collapse), pairs).decided()
         pairs += found
         unmatched = unmatched.without(found)
-    undecided: list[tuple[Pair, ...]] = []
-    for collapse in COLLAPSE_LEVELS:
-        groups = _undecided(*unmatched.families(collapse))
-        undecided += groups
-        unmatched = unmatched.without(pair for group in groups for pair in group)
+    undecided = undecided_pairs(unmatched)
+    unmatched = unmatched.without(pair for group in undecided for pair in group)
     return Matched(tuple(pairs), tuple(undecided), tuple(unmatched.source.values()), tuple(unmatched.target.values()))
 
 
@@ -127,60 +82,6 @@ def _fused(sources: Sequence[Family], targets: Sequence[Family]) -> list[Pair]:
 
 
 # ------------------------------------------------------------------------------- one array for one
-
-
-def _possible_pairs(sources: Sequence[Family], targets: Sequence[Family]) -> Iterator[Pair]:
-    """Pairs whose numbers correspond, that may have the same role, and that an operation makes equal in shape."""
-    sources_of_size, targets_of_size = _by_size(sources), _by_size(targets)
-    for size, of_source in sources_of_size.items():
-        of_target = targets_of_size.get(size, [])
-        is_large = len(of_source) * len(of_target) > _MOST_PAIRS
-        by_words: dict[frozenset[str], list[Family]] = {}
-        for target in of_target:
-            by_words.setdefault(target.words, []).append(target)
-        for source in of_source:
-            others = by_words.get(source.words, []) if is_large else of_target
-            if is_large and len(others) > 1:
-                continue
-            for target in others:
-                pair = _pair(source, target)
-                if pair is not None:
-                    yield pair
-
-
-def _by_size(families: Iterable[Family]) -> dict[object, list[Family]]:
-    """Families by how many members they have, how many numbers in their names, and the sizes of their arrays."""
-    found: dict[object, list[Family]] = {}
-    for family in families:
-        key = (len(family.members), len(family.texts), family.sizes)
-        found.setdefault(key, []).append(family)
-    return found
-
-
-def _pair(source: Family, target: Family) -> Pair | None:
-    if not may_be_same_role(source.roles, target.roles) or offsets(source, target) is None:
-        return None
-    operations = fitting(source, target)
-    return Pair(source, (target,), tuple(operations)) if operations else None
-
-
-def _undecided(sources: Sequence[Family], targets: Sequence[Family]) -> list[tuple[Pair, ...]]:
-    """The pairs of each source for which there are some, most alike first."""
-    weights = _weights([*sources, *targets])
-    groups: dict[int, list[Pair]] = {}
-    for pair in _possible_pairs(sources, targets):
-        groups.setdefault(id(pair.source), []).append(pair)
-    return [tuple(sorted(group, key=lambda pair: -_likeness_of(pair, weights))) for group in groups.values()]
-
-
-def _weights(families: Sequence[Family]) -> dict[str, float]:
-    """How much each word says: much if few names have it."""
-    counts = Counter(word for family in families for word in family.words)
-    return {word: 0.1 + log(1 + len(families) / count) for word, count in counts.items()}
-
-
-def _likeness_of(pair: Pair, weights: dict[str, float]) -> float:
-    return likeness(pair.source.words, pair.targets[0].words, weights)
 
 
 @dataclass
@@ -224,14 +125,15 @@ def _has_other_number(pair: Pair) -> bool:
     return all(numbers) and numbers[0] != numbers[1]
 
 
+def _has_same_numbered_layer(pair: Pair) -> bool:
+    """Whether both layers have the same last name with a number, as `blocks/*/ln1` and `blocks/*/a/ln1`."""
+    here, there = (last_segment(layer) for layer in layers_of(pair))
+    return here == there and any(map(str.isdigit, here)) and not here.isdigit()
+
+
 def _is_single(pair: Pair) -> bool:
     """Whether a pair is of single arrays, so that no numbers of names correspond."""
     return len(pair.source.members) == 1
-
-
-def _layers_of(pair: Pair) -> tuple[str, str]:
-    """The layers of the two arrays of a pair."""
-    return pair.source.parent, pair.targets[0].parent
 
 
 def _is_open(pair: Pair, decided: set[int]) -> bool:
@@ -241,18 +143,18 @@ def _is_open(pair: Pair, decided: set[int]) -> bool:
 class _Matching:
     """The matching of the families of one level."""
 
-    def __init__(self, unmatched: _Unmatched, sources: list[Family], targets: list[Family], before: Sequence[Pair]):
+    def __init__(self, unmatched: Unmatched, sources: list[Family], targets: list[Family], before: Sequence[Pair]):
         self._unmatched = unmatched
-        self._pairs = [*_possible_pairs(sources, targets)]
-        self._weights = _weights([*sources, *targets])
+        self._pairs = [*possible_pairs(sources, targets)]
+        self._weights = weights_of([*sources, *targets])
         self._candidates: dict[int, _Candidates] = {}
         for pair in self._pairs:
-            score = _likeness_of(pair, self._weights)
+            score = likeness_of(pair, self._weights)
             for family in (pair.source, pair.targets[0]):
                 self._candidates.setdefault(id(family), _Candidates()).pairs.append((score, pair))
         self._note_unpaired(sources, targets)
         self._decided: set[int] = set()
-        self._layers = {_layers_of(pair) for pair in before if len(pair.targets) == 1}
+        self._layers = {layers_of(pair) for pair in before if len(pair.targets) == 1}
         self._found: list[Pair] = []
 
     def _note_unpaired(self, sources: Sequence[Family], targets: Sequence[Family]) -> None:
@@ -265,7 +167,7 @@ class _Matching:
                 by_size.setdefault(size, []).append(target)
         for source in sources:
             count = sum(len(by_size.get(size, ())) for size in {*source.sizes})
-            if count * len(sources) > _MOST_PAIRS:
+            if count * len(sources) > MOST_PAIRS:
                 continue  # so many are compared by equal words alone
             others = {id(target): target for size in {*source.sizes} for target in by_size.get(size, ())}
             for target in others.values():
@@ -285,6 +187,8 @@ class _Matching:
             if len(self._found) == count:
                 self._accept(self._by_names())
             if len(self._found) == count:
+                self._accept(self._in_layers_of_one_name())
+            if len(self._found) == count:
                 self._accept(self._only_ones_left())
             if len(self._found) == count:
                 return self._found
@@ -293,7 +197,7 @@ class _Matching:
         for pair in [*pairs]:
             if _is_open(pair, self._decided):
                 self._decided |= {id(pair.source), id(pair.targets[0])}
-                self._layers.add(_layers_of(pair))
+                self._layers.add(layers_of(pair))
                 self._found.append(pair)
 
     def _is_only_of_its_size(self, pair: Pair) -> bool:
@@ -307,7 +211,7 @@ class _Matching:
     def _in_matched_layers(self) -> list[Pair]:
         """Pairs of arrays of two layers of which other arrays are matched, where only one fits: the bias beside a kernel."""
         open_ones = [pair for pair in self._pairs if _is_open(pair, self._decided)]
-        inside = [pair for pair in open_ones if _layers_of(pair) in self._layers and all(_layers_of(pair))]
+        inside = [pair for pair in open_ones if layers_of(pair) in self._layers and all(layers_of(pair))]
         by_family = Counter(id(family) for pair in inside for family in (pair.source, pair.targets[0]))
         return [pair for pair in inside if by_family[id(pair.source)] == by_family[id(pair.targets[0])] == 1]
 
@@ -318,6 +222,16 @@ class _Matching:
             preferred.update(id(pair) for pair in candidates.preferred(self._decided))
         return [pair for pair in self._pairs if preferred[id(pair)] == 2 and not _has_other_number(pair)]
 
+    def _in_layers_of_one_name(self) -> list[Pair]:
+        """Pairs in layers whose last names are the same and have a number, `ln1` and `ln1`, where no other pair is."""
+        alike: list[Pair] = []
+        for pair in self._pairs:
+            is_alike = likeness_of(pair, self._weights) >= _LEAST_LIKENESS
+            if is_alike and _is_open(pair, self._decided) and _has_same_numbered_layer(pair):
+                alike.append(pair)
+        by_family = Counter(id(family) for pair in alike for family in (pair.source, pair.targets[0]))
+        return [pair for pair in alike if by_family[id(pair.source)] == by_family[id(pair.targets[0])] == 1]
+
     def _only_ones_left(self) -> list[Pair]:
         """Pairs of families that fit nothing else that is left, and whose names have something in common."""
         found: list[Pair] = []
@@ -326,6 +240,6 @@ class _Matching:
                 continue
             candidates = [self._candidates[id(family)] for family in (pair.source, pair.targets[0])]
             is_last = all(candidate.is_last(pair, self._decided) for candidate in candidates)
-            if is_last and _likeness_of(pair, self._weights) >= _LEAST_LIKENESS_OF_THE_LAST:
+            if is_last and likeness_of(pair, self._weights) >= _LEAST_LIKENESS_OF_THE_LAST:
                 found.append(pair)
         return found

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from dataclasses import replace
 
-from .matching import Pair
 from .name_words import STATISTICS, is_part_of_weight, last_segment
+from .possible_pairs import Pair
 
 STATISTIC = "the names do not say that both are the same statistic"
 QUANTITY = "one name says a logarithm, a root or an inverse, and the other does not"

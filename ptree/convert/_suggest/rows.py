@@ -12,8 +12,8 @@ from .._table.names import NamePattern
 from .._table.plan import planned
 from .._table.row import Row, parsed_row
 from .families import Family, offsets, wildcards_of
-from .matching import Pair
 from .name_words import last_segment
+from .possible_pairs import Pair
 from .suggestion import SuggestedRow
 from .weight_norms import magnitude_family, weight_norm_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -10,15 +11,19 @@ import numpy as np
 from ..._edit import leaves, replace_leaves
 from ..._errors import FileError, StructureError
 from ..._tree import Leaf, PyTree
-from ..._words import lines, quoted
+from ..._words import lines, listed, quoted
 from ...files._kinds import JAX_ARRAY, adopted, kind_of, refuse_cut
 from ...files._placement import all_placed, targets_of_like
 from ...files._template import Allowed, Fit, fit
 from .._named_arrays import NamedArrays
+from .._operations.constants import Constant
 from .._operations.operation import MisfitError
 from .plan import Plan, planned, tree_of_results
 from .row import Row
 from .step import Step
+
+_FRAMES = 4
+"""Of the functions that warn, of `applied` and of `Table.apply`, and then the caller's."""
 
 
 def applied(
@@ -29,10 +34,35 @@ def applied(
     error = plan.error()
     if error is not None:
         raise error
+    _warn_of_layers(plan)
+    if like is None:
+        _warn_of_constants(plan)
     results = _results(plan)
     if like is None:
         return results
     return _filled(plan, like, results, cast)
+
+
+def _warn_of_layers(plan: Plan) -> None:
+    """Warn of arrays that are written back for some layers only: without them a file lacks what it had."""
+    for partial in plan.partial_layers:
+        if partial.row.operation.is_written_back:
+            warnings.warn(
+                f"carried={{...}}: {partial.text}. If that is right, let the row of `carry` name these layers alone, such as"
+                " h.0.mask or h.[02].mask; else give the others too: table.carried(source) has all",
+                stacklevel=_FRAMES,
+            )
+
+
+def _warn_of_constants(plan: Plan) -> None:
+    """Warn of constants with a `*` in their name, which nothing says what it stands for."""
+    idle = [row.text for row in plan.rows if row.text in plan.idle_rows and isinstance(row.operation, Constant)]
+    if idle:
+        warnings.warn(
+            f"constants that are not written, as nothing says for which names: {listed(idle)}. Give like=, which has them, or"
+            " let the row say the numbers, such as h.{0..11}.mask",
+            stacklevel=_FRAMES,
+        )
 
 
 def _results(plan: Plan) -> dict[str, np.ndarray]:
@@ -57,7 +87,7 @@ def _results(plan: Plan) -> dict[str, np.ndarray]:
             continue
         results.update(zip(step.targets, arrays, strict=True))
     if unreadable:
-        raise FileError(f"cannot convert {plan.title}: {lines([*unreadable, *problems])}")
+        raise FileError(f"cannot convert {plan.title}: {lines([*dict.fromkeys(unreadable), *problems])}")
     if problems:
         raise StructureError(f"cannot convert {plan.title}: {lines(problems)}")
     return results
@@ -75,9 +105,7 @@ def _computed(step: Step) -> list[np.ndarray]:
 
 def _filled(plan: Plan, like: PyTree, results: Mapping[str, np.ndarray], cast: bool) -> PyTree:
     """`like` with the results, which are placed where its leaves are."""
-    got = tree_of_results(results)
-    assert not isinstance(got, str)  # the plan was made of the same names
-    fitted: Fit = fit(got, like, Allowed(cast=cast), origin="the source")
+    fitted: Fit = fit(tree_of_results(results), like, Allowed(cast=cast), origin="the source")
     error = fitted.error(f"cannot convert {plan.title}", ())
     if error is not None:
         raise StructureError(str(error))

@@ -149,4 +149,6 @@ def _literal_rows(rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
         if _is_literal(row):
             for position, pattern in enumerate(row.sources):
                 found.setdefault("/".join(pattern.compiled.literal or ()), (number, position))
+                if pattern.is_dotted:  # beside names with slashes, a dot is a part of a name
+                    found.setdefault(pattern.text, (number, position))
     return found

@@ -167,6 +167,15 @@ class NamePattern:
             return None
         return "/".join(segments)
 
+    def all_paths(self) -> list[str]:
+        """All paths that the pattern matches; none where these are more than can be listed, as of `*`."""
+        texts = [wildcard.texts for wildcard in self.wildcards]
+        listed = [each for each in texts if each is not None]
+        if len(listed) < len(texts) or prod(map(len, listed)) > _MOST_TEXTS:
+            return []
+        paths = [self.write(captures) for captures in product(*listed)]
+        return [path for path in paths if path is not None]
+
     def translate(self, captures: Captures, other: NamePattern) -> Captures:
         """What the wildcards of another pattern stand for, where those of this one stand for `captures`.
 

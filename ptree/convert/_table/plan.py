@@ -10,23 +10,31 @@ import jax
 import numpy as np
 
 from ..._edit import Differences, structure_error, unflatten
-from ..._errors import PathError, PtreeError, StructureError
+from ..._errors import PtreeError, StructureError
+from ..._paths.dotted_names import with_slashes
 from ..._tree import PyTree, Tree
 from ..._words import listed, printable, quoted
 from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
-from .._operations.operation import MisfitError
-from .matches import Match, Matches
+from .matches import Matches
+from .partial_layers import PartialLayers, partial_layers
 from .plan_text import misfit_lines, step_lines
 from .row import Row
+from .source_steps import steps_of_sources
 from .square_kernels import square_kernels
 from .stack_layers import misfits_of_layers
 from .step import Step
 from .target_names import TargetNames
 from .way_back import not_written_back
-from .written_steps import idle_rows_of_carried, problems_of_carried, steps_of_carried, steps_of_constants
+from .written_steps import (
+    idle_constants,
+    idle_rows_of_carried,
+    problems_of_carried,
+    steps_of_carried,
+    steps_of_constants,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,11 @@ class Plan:
     """Names in the source for which no row is there."""
     idle_rows: tuple[str, ...] = ()
     """Rows that match nothing: right for what may be absent, and what a misspelt row looks like."""
+    partial_layers: tuple[PartialLayers, ...] = ()
+    """Without `like`, arrays that a row gives for other layers than any other row: right for some models, and what a lost array
+    looks like."""
+    kept_ties: tuple[str, ...] = ()
+    """Sentences for arrays that are kept and are another name of one that is converted."""
     missing: tuple[str, ...] = ()
     """Leaves of `like` that no array fills."""
     problems: tuple[str, ...] = ()
@@ -86,6 +99,8 @@ class Plan:
         ):
             if names:
                 lines.append(f"{title}, {len(names)}: {listed(names)}")
+        lines += [f"in some layers only: {printable(partial.text)}" for partial in self.partial_layers]
+        lines += map(printable, self.kept_ties)
         different = (*self.differences.misshapen, *self.differences.mistyped)
         lines += misfit_lines(self.steps, different, self.expected, self.got)
         return [*lines, *map(printable, self.problems)]
@@ -105,10 +120,24 @@ class Plan:
             )
         elif self.unused:
             fixes.append("A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out.")
+        fixes += self._fix_of_dots()
         of_axes = likely_fix_of_axes(self.differences, self.expected, self.got)
         if of_axes:
             fixes.append(of_axes)
         return fixes
+
+    def _fix_of_dots(self) -> list[str]:
+        """What may mend a row that is written with dots, for a source in which a dot does not separate segments."""
+        patterns = [pattern for row in self.rows for pattern in row.sources]
+        for name in self.unused:
+            path = with_slashes(name)
+            if path != name and any(pattern.read(path) is not None for pattern in patterns):
+                shown = name.replace(".", "?")
+                return [
+                    f"Other names in the source have slashes, so that a dot in {quoted(name)} is a character of it: a row of this"
+                    f" very name takes it, or a pattern such as {quoted(shown)}."
+                ]
+        return []
 
     @property
     def _matches_nothing(self) -> bool:
@@ -137,44 +166,31 @@ def planned(
     """Plan the conversion of a source by rows, into `like` if that is given."""
     names = TargetNames(rows, like)
     matches = Matches(rows, arrays)
-    drafts = [*_steps_of_sources(matches, names), *steps_of_carried(rows, names, carried or {})]
-    converted = [draft for draft in drafts if isinstance(draft, Step)]
-    problems = [draft for draft in drafts if isinstance(draft, str)]
-    given = {target for step in converted for target in step.targets}
-    steps = (*converted, *steps_of_constants(rows, names, given))
-    problems += [*problems_of_carried(rows, names, carried), *_clashes(steps)]
-    idle_rows = (*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried))
-    problems += square_kernels(steps)
-    carried_names = tuple(step.sources[0].name for step in steps if step.operation.is_carried)
+    of_sources = steps_of_sources(matches, names)
+    of_carried = steps_of_carried(rows, names, carried or {})
+    given = {target for step in (*of_sources.steps, *of_carried.steps) for target in step.targets}
+    constants = steps_of_constants(rows, names, given)
+    steps = (*of_sources.steps, *of_carried.steps, *constants)
+    problems = (
+        *of_sources.problems,
+        *of_carried.problems,
+        *problems_of_carried(rows, names, carried),
+        *names.problems(),
+        *_clashes(steps),
+        *square_kernels(steps),
+    )
     plan = Plan(
-        steps, arrays.title, carried_names, matches.unused(), idle_rows, problems=tuple(problems), rows=tuple(rows)
+        steps,
+        arrays.title,
+        carried=tuple(step.sources[0].name for step in steps if step.operation.is_carried),
+        unused=matches.unused(),
+        idle_rows=(*matches.idle_rows(), *idle_rows_of_carried(rows, names, carried), *idle_constants(rows, names)),
+        problems=problems,
+        partial_layers=partial_layers(steps) if like is None else (),
+        kept_ties=_kept_ties(steps, arrays),
+        rows=tuple(rows),
     )
     return plan if like is None else _compared(plan, like, cast)
-
-
-def _steps_of_sources(matches: Matches, names: TargetNames) -> list[Step | str]:
-    """A step for each match of a row with arrays of the source; or a sentence why there is none."""
-    return [_step(match, names) for match in matches.complete()] + list(matches.problems())
-
-
-def _step(match: Match, names: TargetNames) -> Step | str:
-    row = match.row
-    shown = ", ".join(quoted(source.name) for source in match.sources)
-    unreadable = [source for source in match.sources if source.described is None]
-    if unreadable:
-        return f"{quoted(unreadable[0].name)} {unreadable[0].problem}"
-    targets: list[str] = []
-    for pattern in row.targets:
-        path = pattern.write(row.sources[0].translate(match.captures, pattern))
-        if path is None:
-            return f"{shown}: the row {row.text} gives no name that {pattern!r} matches"
-        targets.append(names.name_of(path))
-    described = [source.described for source in match.sources if source.described is not None]
-    try:
-        outcome = row.operation.outcome(described)
-    except MisfitError as misfit:
-        return f"{shown}, by the row {row.text}: {misfit}"
-    return Step(row, match.sources, tuple(targets), tuple(outcome))
 
 
 def _clashes(steps: Sequence[Step]) -> list[str]:
@@ -191,6 +207,20 @@ def _clashes(steps: Sequence[Step]) -> list[str]:
     return problems
 
 
+def _kept_ties(steps: Sequence[Step], arrays: NamedArrays) -> tuple[str, ...]:
+    """A sentence for each array that is kept and has the very same numbers as one that is converted."""
+    converted = {source.path for step in steps if not step.operation.is_carried for source in step.sources}
+    sentences: list[str] = []
+    for step in steps:
+        if step.operation.is_carried and step.sources[0].same_as in converted:
+            kept, other = step.sources[0].name, arrays.by_path[step.sources[0].same_as].name
+            sentences.append(
+                f"{quoted(kept)} is tied to {quoted(other)} in the source, and would be written back as it was, whatever became of"
+                f" {quoted(other)}: it needs no row"
+            )
+    return tuple(sentences)
+
+
 def _shown_sources(step: Step) -> str:
     return ", ".join(quoted(source.name) for source in step.sources) or f"the row {step.row.text}"
 
@@ -201,10 +231,8 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     for step in plan.steps:
         for target, (shape, dtype) in zip(step.targets, step.outcome, strict=False):
             flat[target] = jax.ShapeDtypeStruct(shape, dtype)
-    got = tree_of_results(flat)
-    if isinstance(got, str):
-        return replace(plan, problems=(*plan.problems, got))
     try:
+        got = tree_of_results(flat)
         fitted = fit(layers_of_one_dtype(got, like) if cast else got, like, Allowed(), origin="the source")
     except PtreeError as error:
         return replace(plan, problems=(*plan.problems, str(error)))
@@ -223,11 +251,10 @@ def _compared(plan: Plan, like: PyTree, cast: bool) -> Plan:
     )
 
 
-def tree_of_results(flat: Mapping[str, PyTree]) -> Tree | str:
-    """The tree of a flat dict of results; or a sentence why it is none."""
-    if not flat:
-        return Tree()
-    try:
-        return unflatten(flat)
-    except (PathError, StructureError) as error:
-        return str(error)
+def tree_of_results(flat: Mapping[str, PyTree]) -> Tree:
+    """The tree of a flat dict of results.
+
+    Raises:
+        PathError, StructureError: their names make no tree.
+    """
+    return unflatten(flat) if flat else Tree()

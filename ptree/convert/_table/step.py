@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,17 @@ class Step:
     @property
     def operation(self) -> Operation:
         return self.row.operation
+
+
+class NoStepError(Exception):
+    """Error for arrays that a row cannot convert; the text is the sentence of the plan."""
+
+
+class Steps(NamedTuple):
+    """The steps that rows give, and a sentence for each that cannot be taken."""
+
+    steps: Sequence[Step]
+    problems: Sequence[str]
 
 
 def folded(steps: Sequence[Step]) -> list[list[Step]]:

@@ -16,6 +16,7 @@ from .apply import applied
 from .plan import Plan, planned
 from .row import Row, Source, Target, parsed_row
 from .table_file import read_rows, write_rows
+from .tied_template import tied_template
 
 
 class Table:
@@ -36,8 +37,9 @@ class Table:
 
     Patterns are anchored at both ends, and the wildcards of a row correspond one to one, in order; braces with as many
     choices on both sides correspond by position: `"{query,key}.weight": "{q,k}/kernel"`. The first row that matches a name
-    takes it. Segments are joined by dots or by slashes; without `like`, one name with dots on the right gives all of them dots. A row may have several names on the left, as a tuple, or on the right,
-    with an operation that joins or splits: `"in_proj_weight": ("q/kernel", "k/kernel", "v/kernel", split(3) >> linear)`.
+    takes it. Segments are joined by dots or by slashes; without `like`, the names on the right are all written in one of these
+    ways. A row may have several names on the left, as a tuple, or on the right, with an operation that joins or splits:
+    `"in_proj_weight": ("q/kernel", "k/kernel", "v/kernel", split(3) >> linear)`.
 
     Args:
         rows: a dict, or (left, right) pairs: a pattern or a tuple of patterns -> a pattern, or a tuple of patterns with the
@@ -98,9 +100,9 @@ class Table:
         Raises:
             FileError, OSError: the path of a file that cannot be read.
         """
-        state = framework_state(like)
+        template = tied_template(self._rows, like)
         with opened_arrays(source) as arrays:
-            return planned(self._rows, arrays, like if state is None else dict(state.arrays()), carried)
+            return planned(self._rows, arrays, template.like, carried)
 
     def apply(
         self,
@@ -132,13 +134,17 @@ class Table:
                 leaves of `like` without an array, or of another shape or dtype;
                 two values for what is tied in `like`.
             FileError, OSError: a file, or an array in it, that cannot be read.
+
+        Warns:
+            UserWarning: without `like`, arrays in `carried` for some layers only, of those that the other rows give; or a constant
+                of `fill` whose name has a wildcard that may stand for anything, so that it is not written.
         """
-        state = framework_state(like)
+        template = tied_template(self._rows, like)
         with opened_arrays(source) as arrays:
-            if state is None:
-                return applied(self._rows, arrays, like, cast=cast, carried=carried)
-            values = applied(self._rows, arrays, dict(state.arrays()), cast=cast, carried=carried)
-        return state.filled(values)
+            values = applied(self._rows, arrays, template.like, cast=cast, carried=carried)
+        values = template.completed(values)
+        state = framework_state(like)
+        return values if state is None else state.filled(values)
 
     def carried(self, source: PyTree) -> dict[str, np.ndarray]:
         """The arrays that rows of `carry` keep, by their names in the source, to be written back by `inverse.apply`."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 from ..._edit import paths
 from ..._paths.dotted_names import paths_of_names
 from ..._tree import PyTree
+from ..._words import quoted
 from .names import NamePattern
 from .row import Row
 
@@ -20,24 +21,42 @@ class TargetNames:
     def __init__(self, rows: Sequence[Row], like: PyTree):
         self._names: dict[str, str] = {}
         """Path -> name, of all names in `like`."""
+        self._has_like = like is not None
         if like is not None:
             self._names = paths_of_names(paths(like, aliases=True))
+        patterns = [pattern for row in rows for pattern in row.targets]
+        dotted = [pattern for pattern in patterns if pattern.is_dotted]
+        slashed = [pattern for pattern in patterns if "/" in pattern.text]
         by_like = any(path != name for path, name in self._names.items())
-        by_rows = any(pattern.is_dotted for row in rows for pattern in row.targets)
-        self._is_dotted = by_like if like is not None else by_rows
+        self._is_dotted = by_like if self._has_like else bool(dotted)
+        self._of_both_kinds = (dotted[0].text, slashed[0].text) if dotted and slashed else None
 
-    def name_of(self, path: str) -> str:
-        """The name of a path in the target."""
+    def problems(self) -> list[str]:
+        """A sentence where rows write names with dots and others with slashes, and no `like` says which are right."""
+        if self._has_like or self._of_both_kinds is None:
+            return []
+        dotted, slashed = self._of_both_kinds
+        return [
+            f"the rows write names with dots, such as {quoted(dotted)}, and names with slashes, such as {quoted(slashed)}: write"
+            " all in one way, or give `like`, whose names they then get"
+        ]
+
+    def name_of(self, path: str, pattern: NamePattern | None = None) -> str:
+        """The name of a path in the target, which a pattern wrote."""
+        if pattern is not None and pattern.text in self._names:  # a dot in it may be a part of the name
+            return self._names[pattern.text]
         if path in self._names:
             return self._names[path]
         return path.replace("/", ".") if self._is_dotted else path
 
     def required(self, pattern: NamePattern) -> list[str]:
-        """The names that a constant is written to: those of `like` that a pattern matches; without `like` a plain name."""
-        if self._names:
+        """The names that a constant is written to: those of `like` that a pattern matches; without `like` all that it can match.
+
+        None of a pattern with `*`, which may stand for anything.
+        """
+        if self._has_like:
             return [name for path, name in self._names.items() if pattern.read(path) is not None]
-        literal = pattern.compiled.literal
-        return [] if literal is None else [self.name_of("/".join(literal))]
+        return [self.name_of(path) for path in pattern.all_paths()]
 
     def matching(self, pattern: NamePattern, values: Mapping[str, T]) -> dict[str, tuple[str, T]]:
         """The values whose names a pattern matches: their name as it is given -> the name in the target, and the value."""

@@ -12,7 +12,7 @@ from ...files._kinds import dtype_of, unsaved
 from ...files._open_leaf import OpenAlias, OpenLeaf
 from .._operations.operation import Described
 from .row import Row
-from .step import Step
+from .step import NoStepError, Step, Steps
 from .target_names import TargetNames
 
 
@@ -35,23 +35,42 @@ def steps_of_constants(rows: Sequence[Row], names: TargetNames, given: Collectio
     return [*steps.values()]
 
 
-def steps_of_carried(rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray]) -> list[Step | str]:
+def idle_constants(rows: Sequence[Row], names: TargetNames) -> tuple[str, ...]:
+    """The rows of constants that have no name to be written to, as text."""
+    constants = [row for row in rows if not row.sources and not row.operation.is_written_back]
+    return tuple(row.text for row in constants if not names.required(row.targets[0]))
+
+
+def steps_of_carried(rows: Sequence[Row], names: TargetNames, carried: Mapping[str, np.ndarray]) -> Steps:
     """A step for each array that is written back, by the first row that matches its name; or a sentence why there is none."""
-    steps: dict[str, Step | str] = {}
+    steps: list[Step] = []
+    problems: list[str] = []
+    seen: set[str] = set()
     for row in _rows_of_carried(rows):
         (pattern,) = row.targets
-        for given, (name, array) in names.matching(pattern, carried).items():
-            if given not in steps:
-                steps[given] = _step(row, given, name, array)
-    return [*steps.values()]
+        matching = names.matching(pattern, carried)
+        for given, (name, array) in matching.items():
+            if given in seen:
+                continue
+            try:
+                steps.append(_step(row, given, name, array))
+            except NoStepError as error:
+                problems.append(str(error))
+        seen.update(matching)
+    return Steps(steps, problems)
 
 
-def _step(row: Row, given: str, name: str, array: np.ndarray) -> Step | str:
+def _step(row: Row, given: str, name: str, array: np.ndarray) -> Step:
+    """The step that writes one array back.
+
+    Raises:
+        NoStepError: it is no array that can be written.
+    """
     if isinstance(array, (OpenLeaf, OpenAlias, ForeignLeaf)):
         array = np.asarray(array)
     saved = unsaved(name, array)
     if isinstance(saved, str):
-        return f"carried {quoted(given)} is {saved}"
+        raise NoStepError(f"carried {quoted(given)} is {saved}")
     host = saved.host_array()
     return Step(row, (), (name,), (Described(host.shape, dtype_of(host)),), host)
 
