@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..._draw import Param, init
 from ..._draw.keys import refuse_swapped
@@ -21,6 +20,7 @@ from ..._tree import MISSING, Leaf, PyTree, Tree
 from ..._words import describe, lines, quoted
 from ...initializers import zeros
 from ...stacks import layer_shape, stack_sizes
+from .._wide_floats import at_least_float32
 from .factors import Factors, factor_path, fitted
 from .rank import Rank
 
@@ -197,14 +197,9 @@ def _declared(path: str, kernel: Leaf, rank: Rank) -> Factors:
     assert rank.inputs is not None
     of_a = (*shape[: rank.inputs], rank.rank)
     of_b = (rank.rank, *shape[rank.inputs :])
-    dtype = _at_least_float32(kernel.dtype)
+    dtype = at_least_float32(kernel.dtype)
     a = Param((*layers, *of_a), dtype, rank.initializer(of_a))
     return Factors(a, Param((*layers, *of_b), dtype, zeros), rank.scale)
-
-
-def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype itself, or float32 where it has fewer bits: small steps would be rounded away."""
-    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _drawn(kernels: Mapping[str, Leaf], ranks: Mapping[str, Rank], key: jax.Array) -> Tree:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ from ..._edit import map_leaves
 from ..._tree import PyTree
 from ..._words import name_of
 from .._groups.groups import Groups
-from .._groups.leaf_groups import has_gradient
 from .._groups.stack_warning import warn_of_stacks
+from .._wide_floats import with_wide_floats
 from .arguments import checked_count, checked_function, checked_key, checked_optimiser, checked_scale
-from .averaging import Decay, checked_decay, started, wide
+from .averaging import Decay, checked_decay, started
 from .compiled_step import CompiledStep, Signature, changes, description, signature_of
 from .gradients import BatchGradients
 from .loss_function import LossFunction
@@ -111,6 +111,21 @@ def step(
     return Step(pure, donate)
 
 
+class _Newest(NamedTuple):
+    """The state that the last call returned, which needs no check, and the compiled step that takes it."""
+
+    state: weakref.ref[TrainState]
+    compiled: CompiledStep
+
+
+class _Prepared(NamedTuple):
+    """A state that is checked and placed, the compiled step that takes it, and whether its first loss is still to be looked at."""
+
+    state: TrainState
+    compiled: CompiledStep
+    is_first: bool
+
+
 class Step:
     """A training step that `step` made: `init(params, key=...)` makes its state, a call takes one step."""
 
@@ -123,8 +138,7 @@ class Step:
         self._loss = jax.jit(pure.loss)
         self._compiled: dict[Signature, CompiledStep] = {}
         """For each structure and placement of the state that was seen."""
-        self._last: tuple[weakref.ref[TrainState] | None, CompiledStep | None] = (None, None)
-        """The state that the last call returned, about which all is known, and what takes it."""
+        self._newest: _Newest | None = None
         self._fresh: weakref.ref[TrainState] | None = None
         """The state that `init` made last."""
 
@@ -158,7 +172,9 @@ class Step:
         part = TrainedPart.of(pure.optimiser, params)
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
-        slots = pure.optimiser.init(self._as_gradients(params if isinstance(pure.optimiser, Groups) else trained))
+        optimised = params if isinstance(pure.optimiser, Groups) else trained
+        # slots have the dtypes of the gradients
+        slots = pure.optimiser.init(optimised if pure.scale is None else with_wide_floats(optimised))
         refuse_groups_inside(slots)
         if not isinstance(pure.optimiser, Groups):  # groups warn themselves
             warn_of_stacks(pure.optimiser, trained, "**", stacklevel=2)
@@ -174,21 +190,16 @@ class Step:
         self._fresh = weakref.ref(state)
         return state
 
-    def _as_gradients(self, params: PyTree) -> PyTree:
-        """Parameters in the dtypes of the gradients, which are those of the slots."""
-        if self.pure.scale is None:
-            return params
-        return map_leaves(params, lambda path, leaf: leaf.astype(wide(leaf.dtype)) if has_gradient(leaf) else leaf)
-
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """Take one step; the given state is gone afterwards, unless the step was made with `donate=False`.
 
         Raises:
             StructureError, LossError: see `step`.
         """
-        last, compiled = self._last
-        is_first = False
-        if last is None or compiled is None or last() is not state:
+        newest = self._newest
+        if newest is not None and newest.state() is state:
+            compiled, is_first = newest.compiled, False
+        else:
             state, compiled, is_first = self._prepared(state)
         signature = signature_of(batch)
         is_new = compiled.batch != signature
@@ -197,14 +208,14 @@ class Step:
         if is_first:
             # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
             refuse_infinite_loss(self._loss(state, batch), state, batch)
-        new, metrics = compiled.jitted(state, batch)
+        new, metrics = compiled(state, batch)
         if is_new:
             compiled.remember(batch, signature)
-        self._last = (weakref.ref(new), compiled)
+        self._newest = _Newest(weakref.ref(new), compiled)
         return new, metrics
 
-    def _prepared(self, state: TrainState) -> tuple[TrainState, CompiledStep, bool]:
-        """A state that comes from elsewhere, checked and placed; the compiled step that takes it; whether it is the first step.
+    def _prepared(self, state: TrainState) -> _Prepared:
+        """Check and place a state that comes from elsewhere.
 
         A state that is like one before is not asked for its number, as that waits for the device.
         """
@@ -213,13 +224,13 @@ class Step:
         state = placed(as_arrays(state, "the state"))
         signature = signature_of(state)
         if signature in self._compiled:
-            return apart(state), self._compiled[signature], is_fresh
+            return _Prepared(apart(state), self._compiled[signature], is_fresh)
         state = completed(self.pure, state)
         signature = signature_of(state)
         if not is_fresh:
             self._warn_of_change(state, signature)
         compiled = self._compiled.setdefault(signature, CompiledStep(self.pure, state, self._donate))
-        return state, compiled, int(state.step) == 0
+        return _Prepared(state, compiled, int(state.step) == 0)
 
     def _warn_of_change(self, state: TrainState, signature: Signature) -> None:
         """Warn if the state has the structure of an earlier one, but a leaf of another shape, dtype or placement."""
