@@ -16,7 +16,7 @@ from ..._draw.keys import refuse_swapped
 from ..._edit import Rules, aliases, assign, get_or, leaves, replace_leaves
 from ..._errors import PatternError, StructureError, TieError
 from ..._paths import join
-from ..._tree import MISSING, Leaf, PyTree, Tree
+from ..._tree import MISSING, Leaf, PyTree, Tree, check_tree_without_extra_axes
 from ..._words import describe, lines, quoted
 from ...initializers import zeros
 from ...stacks import layer_shape, stack_sizes
@@ -60,12 +60,13 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
     Raises:
         PatternError: a rule that takes no leaf, or whose value is no Rank.
         StructureError: leaves that are no kernels of floats, ranks above those of their kernels, kernels of which it is not
-            known how many axes are summed over.
+            known how many axes are summed over, a stack with more axes than when it was made, as in an ensemble.
         TieError: a kernel with an alias through a transform that factors cannot be seen through.
         InitError: an initialiser that fails.
     """
     refuse_swapped(params, key, "lora(params, rules, key)")
     refuse_swapped(rules, key, "lora(params, rules, key)", order=(params, rules, key))
+    check_tree_without_extra_axes(params)
     ranks = assign(params, rules, for_axes=True)
     others = [rank for rank in ranks.values() if not isinstance(rank, Rank)]
     if others:
