@@ -15,6 +15,7 @@ from ._groups.groups import Cohort as Cohort  # leaves that began together, and 
 from ._groups.groups import Groups as Groups  # what groups gives
 from ._groups.groups import GroupsState as GroupsState  # its state
 from ._groups.groups import groups as groups  # an optimiser for each group of leaves
+from ._groups.mup_factors import mup_factors as mup_factors  # those of rates by width
 from ._groups.scaled import scaled as scaled  # updates times factors, by path and layer
 from ._groups.value_and_grad import value_and_grad as value_and_grad  # with respect to some leaves
 

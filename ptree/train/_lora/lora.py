@@ -13,13 +13,14 @@ import jax.numpy as jnp
 
 from ..._draw import Param, init
 from ..._draw.keys import refuse_swapped
-from ..._edit import Rules, aliases, assign, get_or, leaves, replace_leaves
+from ..._edit import Rules, aliases, assign, leaves, replace_leaves
 from ..._errors import PatternError, StructureError, TieError
 from ..._paths import join
-from ..._tree import MISSING, Leaf, PyTree, Tree, check_tree_without_extra_axes
+from ..._tree import Leaf, PyTree, Tree, check_tree_without_extra_axes
 from ..._words import describe, lines, quoted
 from ...initializers import zeros
 from ...stacks import layer_shape, stack_sizes
+from .._kernel_axes import input_axes
 from .._wide_floats import at_least_float32
 from .factors import Factors, factor_path, fitted
 from .rank import Rank
@@ -77,7 +78,9 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
     problems: list[str] = []
     known: dict[str, Rank] = {}
     for path, kernel in kernels.items():
-        rank = replace(ranks[path], inputs=_inputs(params, path, kernel, ranks[path]))
+        rank = ranks[path]
+        if rank.inputs is None:
+            rank = replace(rank, inputs=input_axes(params, path, kernel))
         problem = _misfit(path, kernel, rank)
         if problem:
             problems.append(problem)
@@ -131,22 +134,6 @@ def merged(params: T, delta: PyTree) -> T:
 
 
 # ------------------------------------------------------------------------------- what is known of kernels
-
-
-def _inputs(params: PyTree, path: str, kernel: Leaf, rank: Rank) -> int | None:
-    """How many axes of one layer's kernel are summed over; None where nothing says so."""
-    if rank.inputs is not None:
-        return rank.inputs
-    shape = layer_shape(path, kernel)
-    if len(shape) == 2:
-        return 1
-    # A bias is added to the output, so it has the axes that are not summed over.
-    bias_path = join(path.rpartition("/")[0], "bias")
-    bias = get_or(params, bias_path, MISSING)
-    outputs = () if bias is MISSING else layer_shape(bias_path, bias)
-    if 0 < len(outputs) < len(shape) and shape[-len(outputs) :] == outputs:
-        return len(shape) - len(outputs)
-    return None
 
 
 def _misfit(path: str, kernel: Leaf, rank: Rank) -> str:
