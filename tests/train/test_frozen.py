@@ -167,3 +167,33 @@ def test_a_selection_without_gradients_is_an_error():
     stacked = pt.stacks.stack(pt.Tree({"b": [{"w": jnp.ones(2)}] * 2}), "b")
     with pytest.raises(pt.PatternError, match="unstack"):
         train.value_and_grad(lambda p: p["b/0/w"].sum(), wrt="b/0/w")(stacked)
+
+
+@pytest.mark.parametrize("donate", [True, False])
+def test_a_step_neither_copies_nor_donates_frozen_leaves_and_the_key(donate):
+    params = parameters()
+    key = jax.random.key(1)
+    step = train.step(lambda params, x, key: loss(params, x), train.groups(FROZEN), ema=0.9, donate=donate)
+    first = step.init(params, key=key)
+    state, _ = step(first, X)
+    state, _ = step(state, X)
+    for path in ("0/kernel", "2/kernel", "4/kernel"):
+        assert state.params[path] is first.params[path]
+        assert state.params[path].unsafe_buffer_pointer() == params[path].unsafe_buffer_pointer()
+        assert state.averaged[path] is first.params[path]
+    assert state.key is first.key
+    assert not key.is_deleted()
+    assert params["6/kernel"].is_deleted() == donate
+    assert first.params["6/kernel"].is_deleted() == donate
+    assert not (state.params["6/kernel"] == parameters()["6/kernel"]).all()
+
+
+def test_the_compiled_step_has_frozen_leaves_as_inputs_alone():
+    step = train.step(loss, train.groups(FROZEN))
+    state = step.init(parameters())
+    state, _ = step(state, X)
+    (compiled,) = step._compiled.values()
+    moving, fixed = compiled.parts(state)
+    outputs = jax.eval_shape(compiled.jitted, moving, fixed, X)[0]
+    assert len(fixed) == 3
+    assert len(outputs) == len(moving) == len(jax.tree.leaves(state)) - 3

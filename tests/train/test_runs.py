@@ -239,3 +239,11 @@ def test_a_leaf_that_is_frozen_in_the_middle_keeps_its_average(tmp_path):
     state = dataclasses.replace(state, optimiser=carried.optimiser)  # without carry_state
     state, _ = frozen(state, 1.0)
     np.testing.assert_allclose(state.averaged["embed"], (average + embed) / 2, rtol=1e-6)
+
+
+def test_a_checkpoint_of_other_groups_names_the_function_that_loads_it(tmp_path):
+    _, state = run(groups({"embed": FROZEN, "**": ADAM}), model(), 1)
+    every = train.step(loss, groups({"**": ADAM}))
+    error = refusal(lambda: saved(tmp_path, state).load(like=every.init(model())))
+    assert "missing in the file: ['optimiser/groups/**/0/state/0/mu/embed'" in error
+    assert "ptree.train.load_state loads a run by path" in error

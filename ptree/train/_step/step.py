@@ -61,7 +61,8 @@ def step(
     >>> net(state.averaged, batch[0]).shape                          # with the moving average of the parameters
     (8, 1)
 
-    The state is donated: it is gone after the call, and so are the parameters that it was made of. Nothing waits for the
+    The state is donated: it is gone after the call, and so are the parameters that it was made of; only frozen leaves, and the key,
+    stay valid, as the new state has the same arrays. Nothing waits for the
     device but the first step, which looks at its loss before anything changes. The result is placed as the state was, on any number of devices, so
     the step is compiled once; a batch of another shape is a warning that names its path. `step.pure` is the same
     function without `jit`, for `jax.lax.scan` over steps and for loops of one's own.
@@ -83,9 +84,10 @@ def step(
         scale: loss scaling, `LossScale()`, for losses computed in float16.
         observe: a function `(params, grads, updates)`, such as `look.observe`; its result is `metrics.observed`.
         has_aux: whether the loss returns a pair, whose second value is `metrics.aux`: of microbatches stacked,
-            `[accumulate, ...]`. Running statistics, which are FROZEN, come this way, and go back by
-            `dataclasses.replace(state, params=merge(drop(state.params, "**/{mean,var}"), metrics.aux))`.
-        donate: whether the memory of the state is used again. Without it the given state stays valid.
+            `[accumulate, ...]`. Running statistics, which are FROZEN, come this way as a tree of their own, and go back by
+            `dataclasses.replace(state, params=merge(drop(state.params, "**/{mean,var}"), metrics.aux))`; with `accumulate` above 1
+            by their mean, `jax.tree.map(lambda leaf: leaf.mean(0), metrics.aux)`, in the place of `metrics.aux`.
+        donate: whether the memory of what the step changes is used again. Without it the given state stays valid.
 
     Returns:
         The step: `step.init(params, key=...)` makes a `TrainState`; `step(state, batch)` returns the next one and `Metrics`.
@@ -155,7 +157,7 @@ class Step:
         >>> state.params["w"].tolist(), int(state.step)
         ([1.0, 1.0], 0)
 
-        Parameters are not copied: the first step donates them. To keep them, give `jax.tree.map(jnp.copy, params)`.
+        Parameters are not copied: the first step donates those that it trains. To keep them, give `jax.tree.map(jnp.copy, params)`.
 
         Args:
             params: any pytree of arrays; what holds no floats, or is FROZEN in the groups, stays as it is.
@@ -182,7 +184,7 @@ class Step:
             params=params,
             optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
             step=jnp.array(0, jnp.int32),
-            key=None if key is None else jnp.copy(key),  # the key that was given stays valid
+            key=key,
             ema=None if pure.ema is None else started(trained),
             scale=None if pure.scale is None else pure.scale.start(),
         )
