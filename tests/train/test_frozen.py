@@ -141,20 +141,25 @@ def test_auxiliary_values_come_along():
 @pytest.mark.parametrize(
     ("loss", "has_aux", "text"),
     [
-        (lambda p: p["w"], False, "is f32[2]: expected one floating-point number; take its mean, or its sum"),
+        (lambda p: p["w"], False, "must return one number, got f32[2]. Take the mean of it: loss.mean()"),
         (
             lambda p: (p["w"].sum(), 1),
             False,
-            "is tuple: expected one floating-point number; a loss that returns (value, aux) needs has_aux=True",
+            "returned a pair. If its second value comes with the loss, say has_aux=True",
         ),
-        (lambda p: p["w"].sum().astype(int), False, "is i32[]: expected one floating-point number"),
-        (lambda p: (p["w"], 1), True, "is f32[2]"),
+        (
+            lambda p: p["w"].sum().astype(int),
+            False,
+            "must return a floating-point number, got i32[], which has no gradient",
+        ),
+        (lambda p: (p["w"], 1), True, "must return one number, got f32[2]"),
+        (lambda p: p["w"].sum(), True, "must return a pair (loss, aux), got f32[]"),
     ],
 )
 def test_a_loss_that_is_no_number_is_an_error(loss, has_aux, text):
     with pytest.raises(pt.StructureError) as caught:
         train.value_and_grad(loss, wrt="w", has_aux=has_aux)({"w": jnp.ones(2)})
-    assert "the loss '<lambda>'" in str(caught.value)
+    assert "the loss <lambda>" in str(caught.value)
     assert text in str(caught.value)
 
 
