@@ -17,7 +17,8 @@ from ..._words import describe, lines, quoted
 from ...files import Checkpoints
 from .._step.step import Step
 from .._step.train_state import TrainState
-from .carry import OneCount, check_one_count, resized_paths
+from .carry import IfCountsDiffer, check_if_counts_differ
+from .changes import resized_paths
 from .file_places import file_places
 from .file_slots import slots_in_file
 from .origins import origins
@@ -34,7 +35,7 @@ def load_state(
     renames: Mapping[Any, str] | None = None,
     before: Step | None = None,
     resized: Selector | None = None,
-    one_count: OneCount = "error",
+    if_counts_differ: IfCountsDiffer = "error",
     missing: Literal["error", "keep"] = "error",
     cast: bool = False,
 ) -> tuple[TrainState, Carried]:
@@ -70,7 +71,7 @@ def load_state(
         before: the step that made the state, if its optimiser kept other slots. Rules of `groups` may differ as long as
             the file has no others than `before`.
         resized: as in `carry`; of the parameters too, the rows that both have are the file's.
-        one_count: as in `carry`.
+        if_counts_differ: as in `carry`.
         missing: "keep" leaves a parameter as it is in `like` where the file has none of this name and shape.
         cast: whether parameters may have another dtype in the file.
 
@@ -84,7 +85,7 @@ def load_state(
         FileError: no step is there, or each is damaged.
     """
     before = step if before is None else before
-    check_one_count(one_count)
+    check_if_counts_differ(if_counts_differ)
     if missing not in ("error", "keep"):
         raise StructureError(f"load_state: expected missing 'error' or 'keep', got {quoted(missing)}")
     if isinstance(like, TrainState):
@@ -98,7 +99,7 @@ def load_state(
         absent = _absent(old.params, like, movement)
         _check_parameters(old.params, like, movement, absent, missing, cast)
         params = carried_parameters(old.params, like, movement)
-        state, report = carried_state(old, params, step, before, movement, one_count)
+        state, report = carried_state(old, params, step, before, movement, if_counts_differ)
     return state, replace(report, fresh={**absent, **report.fresh})
 
 

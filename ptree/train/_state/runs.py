@@ -16,8 +16,8 @@ from .._step.step import Step
 from .._step.train_state import TrainState
 from .._step.trained_part import TrainedPart
 from .._wide_floats import with_wide_floats
-from .carry import OneCount, carried, changes_of, check_one_count, resized_paths
-from .destination import Changes
+from .carry import IfCountsDiffer, carried, check_if_counts_differ
+from .changes import Changes, changes_of, resized_paths
 from .origins import Origin, origins
 from .report import Carried
 
@@ -48,7 +48,7 @@ def carry_state(
     renames: Mapping[Any, str] | None = None,
     before: Step | None = None,
     resized: Selector | None = None,
-    one_count: OneCount = "error",
+    if_counts_differ: IfCountsDiffer = "error",
 ) -> tuple[TrainState, Carried]:
     """The state of a training run that goes on with other parameters, or another step.
 
@@ -77,7 +77,7 @@ def carry_state(
         renames: names in `state.params` -> those in `params`, as in `ptree.rename`.
         before: the step that made the state; by default `step`.
         resized: as in `carry`.
-        one_count: as in `carry`.
+        if_counts_differ: as in `carry`.
 
     Returns:
         The state, and what became of the slots.
@@ -86,10 +86,12 @@ def carry_state(
         StructureError, PatternError: as `carry`.
     """
     before = step if before is None else before
-    check_one_count(one_count)
+    check_if_counts_differ(if_counts_differ)
     with collection_paused():
         found = origins(state.params, params, renames)
-        return carried_state(state, params, step, before, Movement(found, resized_paths(params, resized)), one_count)
+        return carried_state(
+            state, params, step, before, Movement(found, resized_paths(params, resized)), if_counts_differ
+        )
 
 
 class Movement(NamedTuple):
@@ -104,12 +106,12 @@ class Movement(NamedTuple):
 
 
 def carried_state(
-    state: TrainState, params: PyTree, step: Step, before: Step, movement: Movement, one_count: OneCount
+    state: TrainState, params: PyTree, step: Step, before: Step, movement: Movement, if_counts_differ: IfCountsDiffer
 ) -> tuple[TrainState, Carried]:
     """As `carry_state`, with the origins of the parameters."""
     old, new = slot_params(before, state.params), slot_params(step, params)
     optimisers = step.pure.optimiser, before.pure.optimiser
-    slots, report = carried(state.optimiser, old, new, *optimisers, movement.between(old, new), one_count)
+    slots, report = carried(state.optimiser, old, new, *optimisers, movement.between(old, new), if_counts_differ)
     average = None if step.pure.ema is None else _carried_average(state, params, step, movement)
     scale = None
     if step.pure.scale is not None:
