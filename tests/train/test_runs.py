@@ -214,6 +214,19 @@ def test_a_run_is_read_to_where_the_parameters_of_the_changed_model_are(tmp_path
     assert apart.params["b/2/w"].shape == apart.optimiser[0].mu["b/2/w"].shape == (8, 4)
 
 
+def test_a_table_of_another_size_that_devices_do_not_divide_is_read_whole(tmp_path):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    rows = NamedSharding(mesh, P("d"))
+    _, state = run(ADAM, {"table": jnp.ones((6, 2))}, 1)
+    like = {"table": jax.device_put(jnp.zeros((8, 2)), rows)}
+    after = train.step(loss, ADAM)
+    loaded, _ = train.load_state(saved(tmp_path, state), like, after, resized="table")
+    assert loaded.params["table"][:6].tolist() == state.params["table"].tolist()
+    assert not loaded.params["table"][6:].any()
+    assert loaded.optimiser[0].mu["table"].sharding == loaded.params["table"].sharding == rows
+    after(loaded, 1.0)
+
+
 def test_shapes_are_enough_for_what_the_file_has(tmp_path):
     step, state = run(groups({"**": ADAM}), model(), 1)
     checkpoints = saved(tmp_path, state)

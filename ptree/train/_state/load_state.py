@@ -58,8 +58,9 @@ def load_state(
     >>> int(state.step), state.params["encoder"], state.params["head"]
     (1, Array([0.999, 0.999, 0.999], dtype=float32), Array([0., 0., 0., 0., 0.], dtype=float32))
 
-    Where nothing has changed `checkpoints.load(like=state)` is enough. Each parameter, with its slots and its average, is read to
-    where that of `like` is: of one that is divided over devices or processes each reads its own part.
+    Where nothing has changed `checkpoints.load(like=state)` is enough, which needs a state to load into; this needs shapes. Each
+    parameter, with its slots and its average, is read to where that of `like` is: of one that is divided over devices or
+    processes each reads its own part.
 
     Args:
         checkpoints: where states of `step`, or of `before`, were saved.

@@ -81,7 +81,8 @@ def step(
         ema: the decay of a moving average of the trained leaves, `average = ema * average + (1 - ema) * leaf`, in float32. It
             starts from the parameters before the first step, so there is no correction of a bias towards zero. A function
             of the number of steps before gives a decay that changes: `lambda step: jnp.minimum(0.999, (1 + step) / (10 + step))`.
-        scale: loss scaling, `LossScale()`, for losses computed in float16.
+        scale: loss scaling, `LossScale()`, for losses computed in float16. Parameters are updated in their own dtype: keep them in
+            float32, and cast inside of the loss, since in 16 bits updates of less than a hundredth of a leaf are rounded away.
         observe: a function `(params, grads, updates)`, such as `look.observe`; its result is `metrics.observed`.
         has_aux: whether the loss returns a pair, whose second value is `metrics.aux`: of microbatches stacked,
             `[accumulate, ...]`. Running statistics, which are FROZEN, come this way as a tree of their own, and go back by
