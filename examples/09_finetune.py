@@ -157,9 +157,9 @@ HEAD_RULE = {"head": optax.adam(1e-2)}
 SLOW = optax.adamw(1e-4, mask=train.decayed)
 
 
-def by_rules(rules: Any, data: Examples, test: Examples) -> Result:
+def by_rules(rules: Any, data: Examples, test: Examples, factors: Any = None) -> Result:
     """Train by the rules of `groups`."""
-    run, step = Run(data), train.step(loss, train.groups(rules, clip=1.0))
+    run, step = Run(data), train.step(loss, train.groups(rules, clip=1.0, factors=factors))
     state = run.steps(step, step.init(pretrained()), STEPS)
     return run.result(step, state, state.params, test)
 
@@ -167,7 +167,7 @@ def by_rules(rules: Any, data: Examples, test: Examples) -> Result:
 def rates_by_depth(data: Examples, test: Examples) -> Result:
     """All leaves, each block with 0.6 of the rate of the next one."""
     factors = train.depth_factors(pretrained(), 0.6, ["encoder/embed", "encoder/blocks/*", "head"])
-    return by_rules({"**": optax.chain(optax.adamw(5e-4, mask=train.decayed), train.scaled(factors))}, data, test)
+    return by_rules({"**": optax.adamw(5e-4, mask=train.decayed)}, data, test, factors)
 
 
 def unfrozen_in_the_middle(data: Examples, test: Examples, history: look.History) -> Result:

@@ -21,6 +21,7 @@ from ._tree import (
     PyTree,
     Tree,
     check_no_extra_axes,
+    check_tree_without_extra_axes,
     child_named,
     is_numbered,
     is_stack,
@@ -371,7 +372,11 @@ def layer_ranks(tree: PyTree) -> PyTree:
 
     Optimisers that treat matrices and vectors apart decide by the rank, and a stack has one axis more than its layers.
     As labels, `optax.partition({2: matrices, 1: vectors, 0: vectors}, layer_ranks)` treats both forms alike.
+
+    Raises:
+        StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.
     """
+    check_tree_without_extra_axes(tree)
     return map_leaves(tree, lambda path, leaf: len(layer_shape(path, leaf)))
 
 
@@ -386,8 +391,12 @@ def muon_dimension_numbers(tree: PyTree) -> PyTree:
 
     A leaf is a matrix if one layer of it has two axes. So each layer of a stack is made orthogonal for itself, as if
     the layers were not stacked; without this Muon would see three axes and train the whole stack with Adam.
+
+    Raises:
+        StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.
     """
     from optax.contrib import MuonDimensionNumbers  # optional
 
+    check_tree_without_extra_axes(tree)
     matrix = MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
     return map_leaves(tree, lambda path, leaf: matrix if len(layer_shape(path, leaf)) == 2 else None)

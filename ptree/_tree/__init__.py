@@ -18,6 +18,7 @@ from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
 from .extra_axes import check_no_extra_axes as check_no_extra_axes
 from .extra_axes import check_source as check_source
+from .extra_axes import check_tree_without_extra_axes as check_tree_without_extra_axes
 from .layers import ALL_LAYERS as ALL_LAYERS
 from .layers import Index as Index
 from .layers import is_numbered as is_numbered

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from jax import export
 
-from .layout import Layout, make
+from .layout import Layout, StackAxes, make
 from .leaf import PyTree
 from .tie import Tie
 from .transform import transform_named
@@ -38,7 +38,7 @@ def _layout_bytes(layout: Layout) -> bytes:
 def _layout_of(data: bytes) -> Layout:
     facts = json.loads(data)
     ties = [(alias, _read(written)) for alias, written in facts["ties"]]
-    stack_axes = tuple(facts["stack_axes"]) if "stack_axes" in facts else None
+    stack_axes = StackAxes(*facts["stack_axes"]) if "stack_axes" in facts else None
     return Layout.of(facts["order"], facts["keys"], ties, stack_axes)
 
 

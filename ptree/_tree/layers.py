@@ -49,8 +49,12 @@ def layer_number(segment: str) -> int | None:
 
 def layer_counts(node: PyTree, axis: int) -> set[int]:
     """The sizes of an axis over the leaves below a node: one number, in a stack that is whole."""
-    shapes = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(node)]
-    return {shape[axis] for shape in shapes if len(shape) > axis}
+    leaves = jax.tree.leaves(node)
+    try:
+        return {leaf.shape[axis] for leaf in leaves}  # half of the time of the way below
+    except (AttributeError, IndexError):  # labels, and leaves with fewer axes
+        shapes = [getattr(leaf, "shape", ()) for leaf in leaves]
+        return {shape[axis] for shape in shapes if len(shape) > axis}
 
 
 def layer_count(node: PyTree, axis: int) -> int | None:

@@ -4,7 +4,7 @@ find a child or source."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 from jax.tree_util import DictKey
@@ -45,6 +45,16 @@ class TiedName(str):
         return str, (str(self),)
 
 
+class StackAxes(NamedTuple):
+    """The axes that the leaves of a stack had when it was made, without those of the stacks around it."""
+
+    total: int
+    """The number of axes of all leaves in sum."""
+    leaves: int
+    first: int | None = None
+    """The number of axes of the first leaf: where that is what it was, no axis was added. None if it is not known."""
+
+
 class Layout:
     """The keys, the declared order and the ties of a node, which many Trees share.
 
@@ -67,16 +77,14 @@ class Layout:
     aliases: Aliases
     gaps: Aliases  # the paths in the order, by their segments
     tied_names: dict[str, TiedName]
-    stack_axes: (
-        tuple[int, int] | None
-    )  # of a stack, as it was made: the axes of all its leaves in sum, and how many leaves
+    stack_axes: StackAxes | None  # of a stack, as it was made
 
     def __init__(
         self,
         keys: tuple[str, ...],
         order: tuple[str, ...],
         ties: tuple[tuple[str, Tie], ...],
-        stack_axes: tuple[int, int] | None = None,
+        stack_axes: StackAxes | None = None,
     ):
         self.keys, self.order, self.ties, self.stack_axes = keys, order, ties, stack_axes
         self.index = {key: position for position, key in enumerate(keys)}
@@ -93,7 +101,7 @@ class Layout:
         order: Iterable[str],
         keys: Iterable[str],
         ties: Iterable[tuple[str, Tie]] = (),
-        stack_axes: tuple[int, int] | None = None,
+        stack_axes: StackAxes | None = None,
     ) -> Layout:
         """The one layout with these facts."""
         facts = tuple(sorted(keys)), tuple(order), tuple(ties), stack_axes

@@ -17,7 +17,7 @@ from .._paths import DEEPEST, STACKED, natural
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .entries import structure
-from .extra_axes import check_no_extra_axes, check_source, with_other_leaves
+from .extra_axes import check_no_extra_axes, check_source, have_other_axes, with_other_leaves
 from .layers import (
     ALL_LAYERS,
     Index,
@@ -325,9 +325,10 @@ def write(place: Place, value: PyTree) -> PyTree:
     for at, (node, key) in reversed([*enumerate(place.steps)]):
         if isinstance(node, BareTree) and isinstance(key, int):
             children, layout = node._node
-            if layout.stack_axes is not None:
-                layout = with_other_leaves(layout, place.kept, new, _stack_count(place.steps[:at]))
-            value = unflatten_node(layout, (*children[:key], value, *children[key + 1 :]))
+            others = (*children[:key], value, *children[key + 1 :])
+            if layout.stack_axes is not None and have_other_axes(place.kept, new):
+                layout = with_other_leaves(layout, children, others, _stack_count(place.steps[:at]))
+            value = unflatten_node(layout, others)
         else:
             value = with_child(node, key, value)
     return value

@@ -4,7 +4,7 @@ missing ones."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -26,7 +26,7 @@ from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._open import open_file
 from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
-from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
+from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 
@@ -44,7 +44,7 @@ def load(
     missing: Literal["error", "keep", "init"] = "error",
     mismatch: Literal["error", "keep"] = "error",
     key: jax.Array | None = None,
-    shardings: Shardings | None = None,
+    shardings: Shardings | Callable[[PyTree], Shardings] | None = None,
     mesh: Mesh | None = None,
     verify: bool | None = None,
     mmap: bool = False,
@@ -77,8 +77,8 @@ def load(
             says, with `key`. What no file holds, such as the activation function of a module, is always kept.
         mismatch: for leaves of another shape or dtype in the file, "keep" the values of `like`.
         key: a PRNG key, for `missing="init"`: values are bit for bit what `ptree.init` would draw.
-        shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; by default each goes
-            where that of `like` was put. Of a leaf that is spread over devices each process reads only the bytes of its
+        shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; or a function of this tree, with
+            shapes as leaves, that gives them; by default each goes where that of `like` was put. Of a leaf that is spread over devices each process reads only the bytes of its
             own parts, which are not compared with checksums by default.
         verify: whether to compare with the checksums; by default the header and, without `mmap`, all leaves that are read
             whole. True compares those spread over devices too, for which each process reads all of them; False nothing.
@@ -113,7 +113,7 @@ def load_report(
     missing: Literal["error", "keep", "init"] = "error",
     mismatch: Literal["error", "keep"] = "error",
     key: jax.Array | None = None,
-    shardings: Shardings | None = None,
+    shardings: Shardings | Callable[[PyTree], Shardings] | None = None,
     mesh: Mesh | None = None,
     verify: bool | None = None,
     mmap: bool = False,
@@ -223,10 +223,15 @@ def _chosen(tree: Tree, select: Selector | None, rename: Renames | None) -> Tree
     return chosen if rename is None else rename_leaves(chosen, rename)
 
 
-def _targets(chosen: Tree, like: PyTree, shardings: Shardings | None, mesh: Mesh | None) -> dict[str, Sharding]:
+def _targets(
+    chosen: Tree, like: PyTree, shardings: Shardings | Callable[[PyTree], Shardings] | None, mesh: Mesh | None
+) -> dict[str, Sharding]:
     """Path in the loaded tree -> the sharding that the leaf is placed by."""
+    tree = chosen if like is None else like
+    if callable(shardings):
+        shardings = shardings(shapes_of(tree))
     if shardings is not None:
-        return targets_by_rules(chosen if like is None else like, shardings, mesh)
+        return targets_by_rules(tree, shardings, mesh)
     return {} if like is None else targets_of_like(like)
 
 

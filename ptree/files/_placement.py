@@ -33,10 +33,13 @@ def targets_by_rules(tree: PyTree, shardings: Shardings, mesh: Mesh | None) -> d
 
     Numbers stay numbers, and leaves of `like` that are NumPy's or PyTorch's stay so: these are not placed on devices.
     """
-    # None is no leaf: what is no array, such as a function in a module, has no place on a device
-    shapes = map_leaves(tree, lambda _, leaf: None if is_static(leaf) else abstract(leaf))
-    chosen = shardings_for(shapes, shardings, mesh)
+    chosen = shardings_for(shapes_of(tree), shardings, mesh)
     return {path: chosen[path] for path, leaf in leaves(tree) if _goes_to_devices(leaf)}
+
+
+def shapes_of(tree: PyTree) -> PyTree:
+    """The tree with a shape at each leaf; None is no leaf: what is no array, such as a function in a module, has no place on a device."""
+    return map_leaves(tree, lambda _, leaf: None if is_static(leaf) else abstract(leaf))
 
 
 def _goes_to_devices(leaf: Leaf) -> bool:

@@ -96,7 +96,7 @@ class Fit:
 
     def _likely_fix(self) -> str:
         axes = likely_fix_of_axes(self.differences, self.expected, self.values)
-        fixes = [self._likely_fix_of_names(), self._likely_fix_of_dtypes(), axes]
+        fixes = [self._likely_fix_of_names(), self._likely_fix_of_dtypes(), axes, self._likely_fix_of_slots()]
         return " ".join(filter(None, fixes))
 
     def _likely_fix_of_names(self) -> str:
@@ -123,6 +123,13 @@ class Fit:
                 return "cast=True converts to the dtypes of `like`."
             if self.allowed.cast and is_of_other_kind(value, required):
                 return "cast=True changes the width of a dtype, not its kind."
+        return ""
+
+    def _likely_fix_of_slots(self) -> str:
+        """For the state of a training run whose groups, or other parts of the optimiser, have changed."""
+        names = (*self.differences.missing, *self.differences.unexpected)
+        if any(name.startswith("optimiser/") for name in names):
+            return "Other groups, or another optimiser? ptree.train.load_state loads a run by path, before= the step that made it."
         return ""
 
 

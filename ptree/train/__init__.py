@@ -15,10 +15,10 @@ from ._groups.groups import Cohort as Cohort  # leaves that began together, and 
 from ._groups.groups import Groups as Groups  # what groups gives
 from ._groups.groups import GroupsState as GroupsState  # its state
 from ._groups.groups import groups as groups  # an optimiser for each group of leaves
+from ._groups.mup_factors import mup_factors as mup_factors  # those of rates by width
 from ._groups.scaled import scaled as scaled  # updates times factors, by path and layer
 from ._groups.value_and_grad import value_and_grad as value_and_grad  # with respect to some leaves
 
-# state that follows parameters
 # low-rank adaptation
 from ._lora.lora import lora as lora  # small factors beside kernels
 from ._lora.lora import merged as merged  # kernels and factors as plain parameters
@@ -27,10 +27,10 @@ from ._lora.rank import Rank as Rank  # the rank of a kernel's change, and its s
 
 # state that follows parameters
 from ._state.carry import carry as carry  # an optimiser's state for a changed model
+from ._state.load_state import load_state as load_state  # that of a run, from a checkpoint
 from ._state.report import Carried as Carried  # what became of it
 from ._state.resize import resize as resize  # more or fewer rows of a table
 from ._state.runs import carry_state as carry_state  # the state of a run, for a changed model
-from ._state.runs import load_state as load_state  # the same, from a checkpoint
 
 # one step of training
 from ._step.fit import fit as fit  # a short loop with a line of progress

@@ -346,6 +346,11 @@ def test_each_shard_reads_its_own_bytes(file):
     tree = {"a": jnp.arange(64.0 * 32).reshape(64, 32), "b": jnp.arange(16.0)}
     pt.save(file, tree)
     loaded = pt.load(file, shardings={"a": PartitionSpec("d"), "b": PartitionSpec()}, mesh=mesh)
+    by_shape = lambda tree: {
+        path: PartitionSpec("d") if leaf.ndim > 1 else PartitionSpec() for path, leaf in pt.items(tree)
+    }
+    again = pt.load(file, shardings=by_shape, mesh=mesh)
+    assert [leaf.sharding for _, leaf in pt.items(again)] == [leaf.sharding for _, leaf in pt.items(loaded)]
     assert loaded["a"].sharding == NamedSharding(mesh, PartitionSpec("d"))
     assert equal(loaded, pt.Tree(tree))
     with pt.open(file) as opened:

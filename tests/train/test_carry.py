@@ -219,15 +219,15 @@ def test_an_old_count_is_not_for_new_slots():
     assert str(error.value) == (
         "cannot carry the state over: ScaleByAdamState has one count for all leaves, and ['head'] must not go by that of the"
         ' others (a new parameter). ptree.train.groups({"**": optimiser}), with before=optimiser, has a count for them; or'
-        " say one_count='keep', or 'restart' for all"
+        " say if_counts_differ='keep', or 'restart' for all"
     )
-    kept, _ = train.carry(state, old, new, optimiser, one_count="keep")
+    kept, _ = train.carry(state, old, new, optimiser, if_counts_differ="keep")
     assert count_of(kept) == 1000
     assert float(kept[0].mu["a"][0]) > 0
-    restarted, report = train.carry(state, old, new, optimiser, one_count="restart")
+    restarted, report = train.carry(state, old, new, optimiser, if_counts_differ="restart")
     assert_equal(restarted, optimiser.init(new))
     assert report.fresh == {"a": "starts anew with the others", "head": "a new parameter"}
-    assert "3" in message(lambda: train.carry(state, old, new, optimiser, one_count=3))
+    assert "3" in message(lambda: train.carry(state, old, new, optimiser, if_counts_differ=3))
 
     # the recommended way: the first step of the new leaf is the rate, that of a leaf under the old count is larger
     divided = groups({"**": optimiser})
@@ -266,7 +266,7 @@ def test_rows_and_columns_of_adafactor_start_anew_together():
     optimiser = optax.adafactor(1e-3, min_dim_size_to_factor=2)
     old, new = {"w": jnp.ones((4, 6)), "b": jnp.ones(2)}, {"w": jnp.ones((4, 8)), "b": jnp.ones(2)}
     state = numbered(optimiser.init(old))
-    carried, _ = train.carry(state, old, new, optimiser, one_count="keep")
+    carried, _ = train.carry(state, old, new, optimiser, if_counts_differ="keep")
     assert float(pt.get(carried, "0/v_row/w").sum()) == 0
     assert float(pt.get(carried, "0/v_col/w").sum()) == 0
     assert float(pt.get(carried, "0/v/b")[0]) > 0
@@ -317,7 +317,7 @@ def test_rows_that_a_transpose_would_turn_start_anew():
     apart = pt.Tree({"embed": array(1, 4, 4), "head": array(2, 4, 4), "b": jnp.ones(2)})
     tied = pt.tie(pt.set(apart, "head", apart["embed"].T), {"head": pt.transposed("embed")})
     state = numbered(optimiser.init(tied))
-    _, report = train.carry(state, tied, apart, optimiser, one_count="keep")
+    _, report = train.carry(state, tied, apart, optimiser, if_counts_differ="keep")
     assert [*report.fresh] == ["head"]
 
 
@@ -369,9 +369,9 @@ def test_norms_of_a_whole_stack_are_not_those_of_its_layers():
     optimiser = optax.novograd(1e-3)  # one number for each leaf
     apart = pt.Tree({"blocks": [{"w": array(at, 3)} for at in range(2)], "b": jnp.ones(2)})
     stacked = pt.stacks.stack(apart, "blocks")
-    _, report = train.carry(numbered(optimiser.init(apart)), apart, stacked, optimiser, one_count="keep")
+    _, report = train.carry(numbered(optimiser.init(apart)), apart, stacked, optimiser, if_counts_differ="keep")
     assert [*report.fresh] == ["blocks/:/w"]
-    _, report = train.carry(numbered(optimiser.init(stacked)), stacked, apart, optimiser, one_count="keep")
+    _, report = train.carry(numbered(optimiser.init(stacked)), stacked, apart, optimiser, if_counts_differ="keep")
     assert [*report.fresh] == ["blocks/0/w", "blocks/1/w"]
 
 
@@ -552,7 +552,7 @@ def test_rows_of_which_an_optimiser_begins_to_keep_sums_start_anew():
     optimiser = optax.adafactor(1e-3, min_dim_size_to_factor=6)
     old, new = {"w": jnp.ones((5, 7)), "b": jnp.ones(2)}, {"w": jnp.ones((8, 7)), "b": jnp.ones(2)}
     state = numbered(optimiser.init(old))
-    carried, report = train.carry(state, old, new, optimiser, resized="w", one_count="keep")
+    carried, report = train.carry(state, old, new, optimiser, resized="w", if_counts_differ="keep")
     assert [*report.fresh] == ["w"]
     assert float(pt.get(carried, "0/v_row/w").sum()) == 0
 

@@ -141,20 +141,25 @@ def test_auxiliary_values_come_along():
 @pytest.mark.parametrize(
     ("loss", "has_aux", "text"),
     [
-        (lambda p: p["w"], False, "is f32[2]: expected one floating-point number; take its mean, or its sum"),
+        (lambda p: p["w"], False, "must return one number, got f32[2]. Take the mean of it: loss.mean()"),
         (
             lambda p: (p["w"].sum(), 1),
             False,
-            "is tuple: expected one floating-point number; a loss that returns (value, aux) needs has_aux=True",
+            "returned a pair. If its second value comes with the loss, say has_aux=True",
         ),
-        (lambda p: p["w"].sum().astype(int), False, "is i32[]: expected one floating-point number"),
-        (lambda p: (p["w"], 1), True, "is f32[2]"),
+        (
+            lambda p: p["w"].sum().astype(int),
+            False,
+            "must return a floating-point number, got i32[], which has no gradient",
+        ),
+        (lambda p: (p["w"], 1), True, "must return one number, got f32[2]"),
+        (lambda p: p["w"].sum(), True, "must return a pair (loss, aux), got f32[]"),
     ],
 )
 def test_a_loss_that_is_no_number_is_an_error(loss, has_aux, text):
     with pytest.raises(pt.StructureError) as caught:
         train.value_and_grad(loss, wrt="w", has_aux=has_aux)({"w": jnp.ones(2)})
-    assert "the loss '<lambda>'" in str(caught.value)
+    assert "the loss <lambda>" in str(caught.value)
     assert text in str(caught.value)
 
 
@@ -167,3 +172,33 @@ def test_a_selection_without_gradients_is_an_error():
     stacked = pt.stacks.stack(pt.Tree({"b": [{"w": jnp.ones(2)}] * 2}), "b")
     with pytest.raises(pt.PatternError, match="unstack"):
         train.value_and_grad(lambda p: p["b/0/w"].sum(), wrt="b/0/w")(stacked)
+
+
+@pytest.mark.parametrize("donate", [True, False])
+def test_a_step_neither_copies_nor_donates_frozen_leaves_and_the_key(donate):
+    params = parameters()
+    key = jax.random.key(1)
+    step = train.step(lambda params, x, key: loss(params, x), train.groups(FROZEN), ema=0.9, donate=donate)
+    first = step.init(params, key=key)
+    state, _ = step(first, X)
+    state, _ = step(state, X)
+    for path in ("0/kernel", "2/kernel", "4/kernel"):
+        assert state.params[path] is first.params[path]
+        assert state.params[path].unsafe_buffer_pointer() == params[path].unsafe_buffer_pointer()
+        assert state.averaged[path] is first.params[path]
+    assert state.key is first.key
+    assert not key.is_deleted()
+    assert params["6/kernel"].is_deleted() == donate
+    assert first.params["6/kernel"].is_deleted() == donate
+    assert not (state.params["6/kernel"] == parameters()["6/kernel"]).all()
+
+
+def test_the_compiled_step_has_frozen_leaves_as_inputs_alone():
+    step = train.step(loss, train.groups(FROZEN))
+    state = step.init(parameters())
+    state, _ = step(state, X)
+    (compiled,) = step._compiled.values()
+    moving, fixed = compiled.parts(state)
+    outputs = jax.eval_shape(compiled.jitted, moving, fixed, X)[0]
+    assert len(fixed) == 3
+    assert len(outputs) == len(moving) == len(jax.tree.leaves(state)) - 3

@@ -1,5 +1,7 @@
 """Accumulation of gradients: microbatches give what the whole batch gives, also where they do not count alike."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 import ptree as pt
-from ptree import train
+from ptree import nn, train
 
 
 def masked_mean(params, batch):
@@ -164,3 +166,24 @@ def test_a_batch_that_cannot_be_divided_is_one_error_with_all_paths():
         step(state, {"rate": 1.0})
     state, _ = step(state, jnp.ones(8))  # nothing has changed
     assert int(state.step) == 1
+
+
+def test_running_statistics_of_microbatches_go_back_by_their_mean():
+    net = nn.Sequential(nn.Dense(4), nn.BatchNorm(), nn.Dense(2))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((8, 3)), jnp.float32)
+    kept = "**/{mean,var}"
+
+    def norm_loss(params, x):
+        y, new = net.updated(params, x)
+        return jnp.square(y - 1).mean(), pt.select(new, kept)
+
+    step = train.step(norm_loss, train.groups({kept: train.FROZEN, "**": optax.sgd(0.1)}), has_aux=True, accumulate=2)
+    state = step.init(net.init(jax.random.key(0), x))
+    parts = [norm_loss(state.params, x[at::2])[1]["1/mean"] for at in range(2)]
+    for number in range(2):  # the second step takes the state without being compiled again
+        state, metrics = step(state, x)
+        assert metrics.aux["1/mean"].shape == (2, 4)
+        mean = jax.tree.map(lambda leaf: leaf.mean(0), metrics.aux)
+        state = dataclasses.replace(state, params=pt.merge(pt.drop(state.params, kept), mean))
+        if number == 0:
+            np.testing.assert_allclose(state.params["1/mean"], sum(parts) / 2, rtol=1e-5, atol=1e-6)

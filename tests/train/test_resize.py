@@ -102,8 +102,8 @@ def test_what_cannot_be_resized():
         ({"embed/table": 0}, "'embed/table' would have the size 0: expected whole numbers from 1 on"),
         ({"embed/table": True}, "would have the size True"),
         ({"embed/table": 8.5}, "would have the size 8.5"),
-        ({"embed/table": (8, 2, 1)}, "'embed/table' is [5,2], which has 2 axes; got (8, 2, 1)"),
-        ({"embed/table": 8, "head/kernel": (2, 9)}, "'embed/table' would be [8,2] and [9,2]"),
+        ({"embed/table": (8, 2, 1)}, "'embed/table' is (5, 2), which has 2 axes; got (8, 2, 1)"),
+        ({"embed/table": 8, "head/kernel": (2, 9)}, "'embed/table' would be (8, 2) and (9, 2)"),
         (("embed/table", 8), "resize takes a dict, leaf -> size; got tuple"),
     ]:
         assert text in refusal(lambda sizes=sizes: train.resize(params, sizes, init=I.zeros, key=KEY))

@@ -6,10 +6,11 @@ import pickle
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ptree as pt
-from ptree import nn
+from ptree import nn, train
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 NET = nn.Sequential({"stem": nn.Dense(4), "b": nn.Repeat(nn.Residual(nn.Dense(4)), 5)})
@@ -184,3 +185,64 @@ def test_an_ensemble_stays_one_when_it_is_edited(name):
     assert pt.Tree({":": edited})[f":/{leaf}"].shape == (3, 4, 4)
     apart = EDITED[name](ONE) if name != "put" else pt.put(ONE, "b/:/z", jnp.ones((5, 4)))
     assert apart[leaf].shape == (4, 4)
+
+
+AXES_OF_LAYERS = {
+    "layer_ranks": lambda tree: pt.stacks.layer_ranks(tree),
+    "muon_dimension_numbers": lambda tree: pt.stacks.muon_dimension_numbers(tree),
+    "decayed": train.decayed,
+    "by_layer": lambda tree: train.by_layer(optax.lamb(0.1)).init(tree),
+    "scaled": lambda tree: train.scaled({"**/b/*": np.ones(5), "**": 1.0}).init(tree),
+    "depth_factors": lambda tree: train.depth_factors(tree, 0.5, ["**/stem", "**/b/*"]),
+    "lora": lambda tree: train.lora(tree, {"**/inner/kernel": train.Rank(2)}, KEYS[0]),
+}
+
+
+@pytest.mark.parametrize("name", AXES_OF_LAYERS)
+def test_what_counts_layers_by_axes_refuses_an_ensemble(name):
+    with pytest.raises(pt.StructureError, match="no single layers in the stack 'b': each leaf has an axis more"):
+        AXES_OF_LAYERS[name](ENSEMBLE)
+    AXES_OF_LAYERS[name](ONE)
+
+
+@pytest.mark.parametrize("name", [name for name in AXES_OF_LAYERS if name not in ("scaled", "depth_factors")])
+def test_under_a_name_for_its_axis_an_ensemble_is_a_stack_of_members(name):
+    AXES_OF_LAYERS[name](pt.Tree({":": ENSEMBLE}))
+
+
+def test_members_under_a_name_for_their_axis_go_through_plain_dicts_files_and_training(tmp_path):
+    members = pt.Tree({":": ENSEMBLE})
+    expected = ONE["b/2/inner/kernel"]
+    path = ":/b/:/inner/kernel"
+    for tree in (pt.Tree(dict(pt.items(members))), {":": pt.asdict(ENSEMBLE)}):
+        np.testing.assert_array_equal(pt.get(tree, "1/b/2/inner/kernel"), expected)
+    pt.save(tmp_path / "members.safetensors", members)
+    np.testing.assert_array_equal(pt.load(tmp_path / "members.safetensors")["1/b/2/inner/kernel"], expected)
+    delta = train.lora(members, {path: train.Rank(2)}, KEYS[0])
+    assert sorted(leaf.shape for _, leaf in pt.items(delta)) == [(3, 5, 2, 4), (3, 5, 4, 2)]
+    assert train.decayed(members)[path] is True
+    assert train.decayed(members)[":/b/:/inner/bias"] is False
+    optimiser = train.by_layer(optax.lamb(0.1))
+    updates, _ = optimiser.update(members, optimiser.init(members), members)
+    apart, _ = optimiser.update(ONE, optimiser.init(ONE), ONE)
+    np.testing.assert_allclose(updates["1/b/2/inner/kernel"], apart["b/2/inner/kernel"], rtol=1e-5)
+
+
+def test_a_stack_whose_first_leaf_alone_has_other_axes_reads():
+    tree = pt.Tree({"b": {":": {"a": jnp.ones((5, 4)), "w": jnp.ones((5, 4))}}})
+    other = jax.tree.map(lambda leaf: leaf, pt.put(tree, "b/:/a", jnp.ones((5, 4, 2))))
+    assert other["b/2/w"].shape == (4,)
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), other)
+    with pytest.raises(pt.StructureError, match="each leaf has an axis more"):
+        many["b/2/w"]
+    fewer = pt.put(other, "b/:/a", jnp.ones(5))
+    with pytest.raises(pt.StructureError, match="each leaf has an axis more"):
+        jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), fewer)["b/2/w"]
+
+
+def test_a_leaf_of_other_axes_in_an_ensemble_leaves_it_one():
+    tree = pt.Tree({"b": {":": {"a": jnp.ones((5, 4)), "w": jnp.ones((5, 4))}}})
+    replaced = pt.put(ENSEMBLE, "b/:/inner/bias", jnp.ones((3, 5, 4, 2)))
+    with pytest.raises(pt.StructureError, match="each leaf has an axis more"):
+        replaced["b/2/inner/kernel"]
+    assert pt.put(tree, "b/:/a", jnp.ones((5, 4, 1)))["b/2/w"].shape == (4,)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ..._errors import PatternError
-from ..._tree import Leaf, PyTree, leaves, replace_leaves, stacked_axes
+from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, leaves, replace_leaves, stacked_axes
 from ..._words import describe
 from .layer_trees import in_state, layer_counts_of, layer_tree, paths_by_stack, stacked_tree
 from .leaf_groups import part_of
@@ -70,7 +70,8 @@ def by_layer(optimiser: optax.GradientTransformation) -> ByLayer:
 
     Raises:
         PatternError: no transformation of optax.
-        StructureError: from `init`: the leaves of one stack have different numbers of layers.
+        StructureError: from `init`: the leaves of one stack have different numbers of layers; or more axes than when it was made,
+            as in an ensemble.
     """
     if not isinstance(optimiser, optax.GradientTransformation):
         raise PatternError(f"by_layer takes an optimiser of optax; got {describe(optimiser)}")
@@ -84,6 +85,7 @@ class _Work:
     optimiser: optax.GradientTransformationExtraArgs
 
     def init(self, params: PyTree) -> PyTree:
+        check_tree_without_extra_axes(params)
         states: dict[str, PyTree] = {}
         for stack, paths in paths_by_stack(params).items():
             part = part_of(params, paths)

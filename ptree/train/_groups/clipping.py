@@ -7,16 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from ..._tree import Leaf, PyTree
+from .._wide_floats import at_least_float32, with_wide_floats
 
 
 def global_norm(tree: PyTree) -> Leaf:
     """The Euclidean norm of all numbers of all leaves; those of 16 bits are summed in float32, where they do not overflow."""
-    return optax.tree.norm(jax.tree.map(_wide, tree))
-
-
-def _wide(leaf: Leaf) -> Leaf:
-    is_narrow = jnp.finfo(leaf.dtype).bits < 32
-    return leaf.astype(jnp.float32) if is_narrow else leaf
+    return optax.tree.norm(with_wide_floats(tree))
 
 
 def clipped(gradients: PyTree, largest: float) -> PyTree:
@@ -29,6 +25,6 @@ def clipped(gradients: PyTree, largest: float) -> PyTree:
         return jnp.where(fits, gradient, (gradient / norm.astype(gradient.dtype)) * largest)
 
     def scaled_wide(gradient: Leaf) -> Leaf:
-        return scaled(_wide(gradient)).astype(gradient.dtype)
+        return scaled(gradient.astype(at_least_float32(gradient.dtype))).astype(gradient.dtype)
 
     return jax.tree.map(scaled_wide, gradients)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..._edit import names_of_leaves
-from ..._tree import Leaf, PyTree, map_leaves
+from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, map_leaves
 from ...stacks import layer_shape
 from .leaf_groups import has_gradient
 
@@ -43,7 +43,11 @@ def decayed(params: PyTree) -> PyTree:
 
     Returns:
         A tree of the same structure with bools, as `mask=` of optax takes it, or this function itself.
+
+    Raises:
+        StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.
     """
+    check_tree_without_extra_axes(params)
     names: dict[str, list[str]] = {}
     for name in names_of_leaves(params):
         names.setdefault(name.path, []).append(name.name)

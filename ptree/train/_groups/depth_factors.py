@@ -9,7 +9,7 @@ import numpy as np
 
 from ..._edit import choose_layers
 from ..._errors import PatternError
-from ..._tree import PyTree
+from ..._tree import PyTree, check_tree_without_extra_axes
 from ..._words import listed, quoted
 from .layer_places import has_plain_wildcards, layers_of_rule
 
@@ -39,7 +39,9 @@ def depth_factors(params: PyTree, decay: float, order: Sequence[Depth]) -> dict[
 
     Raises:
         PatternError: a pattern that matches nothing, with more than one `*`, or other numbers of layers at one depth.
+        StructureError: a stack has more axes than when it was made, as in an ensemble.
     """
+    check_tree_without_extra_axes(params)
     depths = [(depth,) if isinstance(depth, str) else tuple(depth) for depth in order]
     counts = [_layer_count(params, patterns) for patterns in depths]
     left = sum(count or 1 for count in counts)

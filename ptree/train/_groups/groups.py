@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -246,27 +246,31 @@ def _check_state(state: PyTree, by_rule: Mapping[str, LeafGroup]) -> None:
         raise StructureError(
             f"cannot update: expected the state that groups(...).init(params) makes, got {describe(state)}"
         )
-    expected = {
+    expected = [
         (rule, path) for rule, group in by_rule.items() if group.optimiser is not FROZEN for path in group.paths
-    }
-    got = {(rule, path) for rule, cohorts in state.groups.items() for cohort in cohorts for path in cohort.paths}
-    problems: list[str] = []
-    counts = Counter(_trained_paths(state))
-    twice = [path for path, count in counts.items() if count > 1]
-    if twice:
-        problems.append(f"in more than one cohort: {listed(twice)}")
-    missing = [f"{path} ({rule})" for rule, path in sorted(expected - got)]
-    unexpected = [f"{path} ({rule})" for rule, path in sorted(got - expected)]
-    if missing:
-        problems.append(f"trained by the rules, and not in the state: {listed(missing)}")
-    if unexpected:
-        problems.append(f"in the state, and not trained by the rules: {listed(unexpected)}")
+    ]
+    got = [(rule, path) for rule, cohorts in state.groups.items() for cohort in cohorts for path in cohort.paths]
+    missing, unexpected = {*expected}.difference(got), {*got}.difference(expected)
+    twice = [path for (_, path), count in Counter(got).items() if count > 1]
+    problems = [
+        *_problem("in more than one cohort", twice),
+        *_problem("trained by the rules, and not in the state", _with_rules(missing)),
+        *_problem("in the state, and not trained by the rules", _with_rules(unexpected)),
+    ]
     if problems:
         raise StructureError(
             lines(["cannot update: the state is of other groups:", *problems, "ptree.train.carry makes it fit"]),
-            missing=sorted({path for _, path in expected - got}),
-            unexpected=sorted({path for _, path in got - expected}),
+            missing=sorted(path for _, path in missing),
+            unexpected=sorted(path for _, path in unexpected),
         )
+
+
+def _problem(text: str, paths: Sequence[str]) -> list[str]:
+    return [f"{text}: {listed(paths)}"] if paths else []
+
+
+def _with_rules(leaves: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{path} ({rule})" for rule, path in sorted(leaves)]
 
 
 def _check_have_rules(gradients: Mapping[str, Leaf], by_rule: Mapping[str, LeafGroup]) -> None:

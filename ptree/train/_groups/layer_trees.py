@@ -1,4 +1,4 @@
-"""Trees as the optimiser of one layer sees them: the leaves of one stack, whose path names each layer where it named the stack."""
+"""Rename ":" to "*" in the paths of a stack, and back, for an optimiser that is mapped over its layers."""
 
 from __future__ import annotations
 

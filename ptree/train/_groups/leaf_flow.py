@@ -24,7 +24,7 @@ _REORDERING = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "sort", 
 _SUMMING = {"reduce_sum", "dot_general"}
 """Primitives whose scalar results are sums over the numbers of a leaf."""
 _ADDING = {"add", "add_any", "convert_element_type", "copy", "copy_p", "stop_gradient"}
-"""Primitives that may take sums over some of the layers: the sum of sums is the sum over all."""
+"""Primitives that may combine the sums of single layers into the sum over all layers."""
 _NOTHING: Sources = frozenset()
 
 

@@ -12,7 +12,7 @@ import optax
 from ..._edit import Rules, explain
 from ..._edit.rules import Taken
 from ..._errors import PatternError
-from ..._tree import Leaf, PyTree, leaves, map_leaves
+from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, leaves, map_leaves
 from ..._words import describe, lines, listed, quoted
 from .layer_places import has_plain_wildcards, layer_places, layers_of_rule
 from .layer_trees import EACH
@@ -45,10 +45,13 @@ def scaled(rules: Rules) -> optax.GradientTransformation:
     Raises:
         PatternError: from `init`: a rule that takes nothing, leaves that no rule matches, an array that does not fit the
             layers; from `update`: leaves that no rule matches.
+        StructureError: from `init`: there are arrays, and a stack has more axes than when it was made, as in an ensemble.
     """
     checked = dict(rules)
 
     def init(params: PyTree) -> optax.EmptyState:
+        if any(np.ndim(factor) for factor in checked.values()):
+            check_tree_without_extra_axes(params)
         explanation = explain(params, checked)
         problems = [*explanation.dead.values(), *_other_counts(params, explanation.rows)]
         _factors(params, checked, problems)

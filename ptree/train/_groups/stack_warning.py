@@ -27,8 +27,8 @@ def warn_of_stacks(optimiser: optax.GradientTransformation, params: PyTree, rule
         return
     if isinstance(optimiser, ByLayer):
         text = (
-            f"the optimiser in by_layer for {quoted(rule)} takes leaves together, here each layer of {listed(otherwise)}"
-            " alone: put what looks at all leaves, such as optax.clip_by_global_norm, outside of by_layer"
+            f"the optimiser in by_layer for {quoted(rule)} takes leaves together, and would see each layer of {listed(otherwise)}"
+            " by itself: put what looks at all leaves, such as optax.clip_by_global_norm, outside of by_layer"
         )
     else:
         text = (

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ..._edit import Selector, choose, merge, partition
-from ..._errors import PatternError, StructureError
-from ..._tree import Leaf, PyTree, signature
-from ..._words import describe, listed, name_of, quoted
+from ..._errors import PatternError
+from ..._tree import PyTree
+from ..._words import listed
+from .._checked_loss import loss_and_aux
 from .groups import Groups
 from .leaf_groups import has_gradient
 
@@ -22,6 +22,7 @@ def value_and_grad(
 ) -> Callable[..., tuple[Any, PyTree]]:
     """`jax.value_and_grad` with respect to some leaves: no gradient of the others is computed.
 
+    >>> import jax.numpy as jnp
     >>> params = {"embed": jnp.ones(3), "head": {"kernel": jnp.ones((3, 2))}}
     >>> def loss(params, x):
     ...     return (x * params["embed"] @ params["head"]["kernel"]).sum()
@@ -46,16 +47,15 @@ def value_and_grad(
     Raises:
         PatternError: from the function: a part of the selector matches nothing, it names single layers of a stack, or leaves
             that hold no floating-point numbers.
-        StructureError: from the function: a loss that is no scalar.
+        StructureError: from the function: a loss that is not one floating-point number.
     """
 
     def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> tuple[Any, PyTree]:
         trained, rest = partition(params, _selector(wrt, params))
 
         def loss_of_trained(trained: PyTree) -> Any:
-            found = loss(merge(trained, rest), *args, **kwargs)
-            check_loss(found[0] if has_aux else found, loss)
-            return found
+            value, aux = loss_and_aux(loss(merge(trained, rest), *args, **kwargs), loss, has_aux)
+            return (value, aux) if has_aux else value
 
         return jax.value_and_grad(loss_of_trained, has_aux=has_aux)(trained)
 
@@ -75,19 +75,3 @@ def _selector(wrt: Selector | Groups, params: PyTree) -> Selector:
             f"no gradient with respect to {listed(without)}: they hold no floating-point numbers. Leave them out of wrt="
         )
     return wrt
-
-
-def check_loss(value: Leaf, loss: Callable[..., Any]) -> None:
-    """Raise unless a loss is one real number."""
-    is_real = isinstance(value, float) or _is_real_array(value)
-    if is_real and jnp.shape(value) == ():
-        return
-    fix = "take its mean, or its sum" if is_real else "a loss that returns (value, aux) needs has_aux=True"
-    raise StructureError(
-        f"the loss {quoted(name_of(loss))} is {describe(value)}: expected one floating-point number; {fix}"
-    )
-
-
-def _is_real_array(value: Leaf) -> bool:
-    about = signature(value)
-    return isinstance(about, tuple) and bool(jnp.issubdtype(about[1], jnp.floating))

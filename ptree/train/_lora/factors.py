@@ -29,7 +29,7 @@ class Factors:
         return LowRank(base, self.a, self.b, self.scale, inputs)
 
     def misfit(self, path: str, base: Leaf) -> str:
-        """Why these factors are none of a kernel; empty where they fit."""
+        """Why the factors do not fit the kernel; "" if they do."""
         shape = getattr(base, "shape", None)
         if shape is None:
             return f"{quoted(path)} is {describe(base)}, no kernel"

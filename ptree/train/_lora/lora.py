@@ -10,17 +10,18 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..._draw import Param, init
 from ..._draw.keys import refuse_swapped
-from ..._edit import Rules, aliases, assign, get_or, leaves, replace_leaves
+from ..._edit import Rules, aliases, assign, leaves, replace_leaves
 from ..._errors import PatternError, StructureError, TieError
 from ..._paths import join
-from ..._tree import MISSING, Leaf, PyTree, Tree
+from ..._tree import Leaf, PyTree, Tree, check_tree_without_extra_axes
 from ..._words import describe, lines, quoted
 from ...initializers import zeros
 from ...stacks import layer_shape, stack_sizes
+from .._kernel_axes import input_axes
+from .._wide_floats import at_least_float32
 from .factors import Factors, factor_path, fitted
 from .rank import Rank
 
@@ -60,12 +61,13 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
     Raises:
         PatternError: a rule that takes no leaf, or whose value is no Rank.
         StructureError: leaves that are no kernels of floats, ranks above those of their kernels, kernels of which it is not
-            known how many axes are summed over.
+            known how many axes are summed over, a stack with more axes than when it was made, as in an ensemble.
         TieError: a kernel with an alias through a transform that factors cannot be seen through.
         InitError: an initialiser that fails.
     """
     refuse_swapped(params, key, "lora(params, rules, key)")
     refuse_swapped(rules, key, "lora(params, rules, key)", order=(params, rules, key))
+    check_tree_without_extra_axes(params)
     ranks = assign(params, rules, for_axes=True)
     others = [rank for rank in ranks.values() if not isinstance(rank, Rank)]
     if others:
@@ -76,7 +78,9 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
     problems: list[str] = []
     known: dict[str, Rank] = {}
     for path, kernel in kernels.items():
-        rank = replace(ranks[path], inputs=_inputs(params, path, kernel, ranks[path]))
+        rank = ranks[path]
+        if rank.inputs is None:
+            rank = replace(rank, inputs=input_axes(params, path, kernel))
         problem = _misfit(path, kernel, rank)
         if problem:
             problems.append(problem)
@@ -132,22 +136,6 @@ def merged(params: T, delta: PyTree) -> T:
 # ------------------------------------------------------------------------------- what is known of kernels
 
 
-def _inputs(params: PyTree, path: str, kernel: Leaf, rank: Rank) -> int | None:
-    """How many axes of one layer's kernel are summed over; None where nothing says so."""
-    if rank.inputs is not None:
-        return rank.inputs
-    shape = layer_shape(path, kernel)
-    if len(shape) == 2:
-        return 1
-    # A bias is added to the output, so it has the axes that are not summed over.
-    bias_path = join(path.rpartition("/")[0], "bias")
-    bias = get_or(params, bias_path, MISSING)
-    outputs = () if bias is MISSING else layer_shape(bias_path, bias)
-    if 0 < len(outputs) < len(shape) and shape[-len(outputs) :] == outputs:
-        return len(shape) - len(outputs)
-    return None
-
-
 def _misfit(path: str, kernel: Leaf, rank: Rank) -> str:
     """Why a leaf cannot have factors; empty where it can."""
     dtype = getattr(kernel, "dtype", None)
@@ -197,14 +185,9 @@ def _declared(path: str, kernel: Leaf, rank: Rank) -> Factors:
     assert rank.inputs is not None
     of_a = (*shape[: rank.inputs], rank.rank)
     of_b = (rank.rank, *shape[rank.inputs :])
-    dtype = _at_least_float32(kernel.dtype)
+    dtype = at_least_float32(kernel.dtype)
     a = Param((*layers, *of_a), dtype, rank.initializer(of_a))
     return Factors(a, Param((*layers, *of_b), dtype, zeros), rank.scale)
-
-
-def _at_least_float32(dtype: np.dtype) -> np.dtype:
-    """The dtype itself, or float32 where it has fewer bits: small steps would be rounded away."""
-    return np.dtype(np.float32) if jnp.finfo(dtype).bits < 32 else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def _drawn(kernels: Mapping[str, Leaf], ranks: Mapping[str, Rank], key: jax.Array) -> Tree:

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from math import prod
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..._tree import Leaf, PyTree, copied, leaves
 from ..._words import describe, quoted
 from .._groups.leaf_groups import part_of
+from .changes import Changes
+from .count_sources import CountSources
 from .initial_state import InitialState, sharding_beside
-from .moved_slots import OldSlot, Shape, can_be_resized, moved_slot, piece_shape, with_corner
-from .old_states import Counts, FoundSlot, OldNode, OldStates
+from .moved_slots import OldSlot, Shape, can_be_resized, moved_slot, with_corner
+from .old_states import FoundSlot, OldNode, OldStates
 from .origins import Origin
 from .slots import Init, Node, StateLayout, StateLeaf
 
@@ -50,45 +49,6 @@ class Unit:
         return self.where is None
 
 
-@dataclass(frozen=True)
-class Changes:
-    """How the parameters have changed."""
-
-    old_shapes: Mapping[str, Shape]
-    new_shapes: Mapping[str, Shape]
-    origins: Mapping[str, Origin]
-    resized: Collection[str] = ()
-    """Paths of new parameters of which another size means more or fewer rows, not another parameter."""
-
-    @cached_property
-    def are_names_alone(self) -> bool:
-        """Whether the leaves are the same ones in the same order, so that an array over all of them stays as it is."""
-        old, new = list(self.old_shapes), list(self.new_shapes)
-        if len(old) != len(new):
-            return False
-        for before, after in zip(old, new, strict=True):
-            origin = self.origins.get(after)
-            if origin is None or origin.grid or origin.pieces[0] != (before, (), ()):
-                return False
-            if self.old_shapes[before] != self.new_shapes[after]:
-                return False
-        return True
-
-    def why_new(self, param: str) -> str:
-        """Why the old slots of a parameter cannot be those of the new one; "" if its name and shape say that they can."""
-        origin = self.origins.get(param)
-        if origin is None:
-            return "a new parameter"
-        if param in self.resized:
-            return ""
-        new = self.new_shapes[param]
-        for piece in origin.pieces:
-            old = (*origin.grid, *piece_shape(piece, self.old_shapes[piece.path]))
-            if old != new:
-                return f"its shape is {_shown(new)} now, {_shown(old)} before"
-        return ""
-
-
 class Destination:
     """The state that an optimiser makes of new parameters, and what old states have for it."""
 
@@ -98,14 +58,10 @@ class Destination:
         self.paths = [path for path, _ in leaves(params)]
         self.units: dict[str, dict[Node, Unit]] = {}
         self._old, self._changes, self._rule = old, changes, rule
-        self._known_bytes: dict[tuple[Node, OldNode | None], object] = {}
-        self._counts: dict[Node, dict[str, int]] = {}
-        self._found_counts: dict[OldNode, dict[Node, Counts | None]] = {}
+        self._counts = CountSources(self._initial, old, changes)
         slots: dict[tuple[str, Node], list[int]] = {}
         for at, about in enumerate(self.layout.about):
-            if about.param is None:
-                self._counts.setdefault(about.node, {})[about.field] = at
-            else:
+            if about.param is not None:
                 slots.setdefault((about.param, about.node), []).append(at)
         self._nodes_with_slots = {node for _, node in slots}
         for (param, node), positions in slots.items():
@@ -167,77 +123,26 @@ class Destination:
     def _one_place(self, places: Collection[OldNode], node: Node) -> OldNode | None:
         """The node whose counts the slots go on with; None if they come from several nodes with different ones."""
         first, *others = places
-        counts = self._carried_counts(first, node)
-        if counts is None:
+        if self._counts.carried(first, node) is None:
             return None
         for other in others:
-            if bytes_of(self._carried_counts(other, node)) != bytes_of(counts):
+            if self._counts.carried(other, node) is None:
+                return None
+            if self._counts.fingerprint(node, other) != self._counts.fingerprint(node, first):
                 return None
         return first
 
     # ------------------------------------------------------------------------------- counts
 
-    def _carried_counts(self, where: OldNode, node: Node) -> Counts | None:
-        """The counts of an old node as a new one has them; None if they do not fit."""
-        known = self._found_counts.setdefault(where, {})
-        if node not in known:
-            fields = self._counts.get(node, {})
-            wanted = {field: self.layout.shapes[at] for field, at in fields.items()}
-            known[node] = self._old.counts(where, wanted, lambda field: self._follows(node, field))
-        return known[node]
-
-    def _follows(self, node: Node, field: str) -> bool:
-        """Whether an array that is of no parameter is right for the new parameters too."""
-        return self._changes.are_names_alone or (node, field) in self._arrays_of_no_parameter
-
-    @cached_property
-    def _arrays_of_no_parameter(self) -> set[tuple[Node, str]]:
-        """The arrays that the optimiser has whatever the parameters are."""
-        other = {"other": jax.ShapeDtypeStruct((1 + sum(map(prod, self._changes.new_shapes.values())),), jnp.float32)}
-        try:
-            layout = self._initial.of(other).layout
-        except Exception:  # a mask as a tree fits no other parameters
-            return set()
-        found: set[tuple[Node, str]] = set()
-        shapes = {
-            (about.node, about.field): shape for about, shape in zip(self.layout.about, self.layout.shapes, strict=True)
-        }
-        for about, shape in zip(layout.about, layout.shapes, strict=True):
-            if about.param is None and shape == shapes.get((about.node, about.field)):
-                found.add((about.node, about.field))
-        return found
-
-    @cached_property
-    def _fresh_counts(self) -> dict[Node, Counts]:
-        """The counts of each node at the start."""
-        wanted = [at for fields in self._counts.values() for at in fields.values()]
-        values = self._initial.leaves(wanted)
-        found: dict[Node, Counts] = {}
-        for node, fields in self._counts.items():
-            found[node] = {field: values[at] for field, at in fields.items()}
-        return found
-
-    def _counts_at(self, node: Node, where: OldNode | None) -> Counts:
-        """The counts of a node that come from an old one; without one those at the start."""
-        carried = None if where is None else self._carried_counts(where, node)
-        return self._fresh_counts[node] if carried is None else carried
-
-    def _bytes_at(self, node: Node, where: OldNode | None) -> object:
-        """What is equal for equal counts."""
-        key = (node, where)
-        if key not in self._known_bytes:
-            self._known_bytes[key] = bytes_of(self._counts_at(node, where))
-        return self._known_bytes[key]
-
     def nodes_by_count(self) -> list[Node]:
         """The nodes whose slots go by a count, or another number of the node."""
-        return [node for node in self._counts if self._is_of_slots(node)]
+        return [node for node in self._counts.nodes if self._is_of_slots(node)]
 
     def _is_of_slots(self, node: Node) -> bool:
         return node in self._nodes_with_slots and node.role[-1] not in _NOT_OF_SLOTS
 
     def _where(self, param: str, node: Node) -> OldNode | None:
-        """Where the counts of a node come from for a parameter.
+        """The old node whose counts a parameter continues; None if it starts at 0.
 
         Counts that say nothing about slots, such as that of a schedule, go on, for a new parameter too.
         """
@@ -252,15 +157,15 @@ class Destination:
     def _nodes_of(self, param: str) -> list[Node]:
         """The nodes whose counts the updates of a parameter depend on."""
         units = self.units.get(param, {})
-        return [node for node in self._counts if node in units or not self._is_of_slots(node)]
+        return [node for node in self._counts.nodes if node in units or not self._is_of_slots(node)]
 
     def fingerprint(self, param: str) -> tuple[tuple[Node, object], ...]:
         """What is equal for parameters whose updates depend on equal counts."""
-        return tuple((node, self._bytes_at(node, self._where(param, node))) for node in self._nodes_of(param))
+        return tuple((node, self._counts.fingerprint(node, self._where(param, node))) for node in self._nodes_of(param))
 
     def fingerprint_at(self, unit: Unit) -> object:
         """What is equal for units whose slots go by equal counts."""
-        return self._bytes_at(unit.node, unit.where)
+        return self._counts.fingerprint(unit.node, unit.where)
 
     def units_at(self, node: Node) -> dict[str, Unit]:
         """The units of a node, by parameter."""
@@ -287,7 +192,7 @@ class Destination:
 
     def state(self, oldest: Mapping[Node, Unit]) -> PyTree:
         """The state of all parameters, in which the slots of each node go by the counts of one unit."""
-        places = {node: self._where("", node) for node in self._counts if not self._is_of_slots(node)}
+        places = {node: self._where("", node) for node in self._counts.nodes if not self._is_of_slots(node)}
         places |= {node: unit.where for node, unit in oldest.items()}
         return self._filled(self._initial, places)
 
@@ -299,7 +204,7 @@ class Destination:
         for at, about in enumerate(layout.about):
             if about.param is None:
                 where = places.get(about.node)
-                carried = None if where is None else self._carried_counts(where, about.node)
+                carried = None if where is None else self._counts.carried(where, about.node)
                 if carried is not None:
                     values[at] = carried[about.field]
                 continue
@@ -342,20 +247,3 @@ def _is_filler(found: list[FoundSlot], wanted: jax.ShapeDtypeStruct, param_shape
     if param_shape == (1,) or wanted.shape != (1,):
         return False
     return all(np.shape(slot.value) == (1,) for slot in found)
-
-
-def _shown(shape: Shape) -> str:
-    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-
-
-def bytes_of(counts: Counts | None) -> tuple[tuple[str, bytes], ...] | None:
-    """What is equal for equal counts."""
-    if counts is None:
-        return None
-    return tuple((field, _bytes(value)) for field, value in counts.items())
-
-
-def _bytes(value: Leaf) -> bytes:
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    return np.asarray(value).tobytes()

@@ -92,8 +92,7 @@ def cast_slot(value: Leaf, dtype: np.dtype) -> Leaf | None:
 
 
 def can_be_resized(slot: Shape, fresh: Shape, old_param: Shape, new_param: Shape) -> bool:
-    """Whether a slot of a parameter that has another size now can go over: an axis has the same size, or grew as the
-    parameter's did."""
+    """Whether each axis of a slot kept its size, or changed as an axis of the parameter did."""
     if len(slot) != len(fresh) or len(old_param) != len(new_param):
         return False
     changes = {*zip(old_param, new_param, strict=True)}

@@ -21,7 +21,7 @@ class Piece(NamedTuple):
 
     path: str
     layer: tuple[int, ...] = ()
-    """The layer, in the axes of the stacks that the old leaf is in and the new one is not."""
+    """The index of one layer; () unless the old leaf is stacked and the new one is not."""
     via: tuple[Transform, ...] = ()
 
 

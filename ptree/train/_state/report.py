@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..._tree import PyTree, leaves
 from ..._words import SHOWN, listed, printable_path
+from .changes import Changes
+from .destination import Destination
+from .old_states import OldStates
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,22 @@ class Carried:
         if self.dropped:
             shown.append(f"dropped {len(self.dropped)}: {listed(self.dropped)}")
         return "\n".join(shown) or "nothing"
+
+
+def report_of(new: PyTree, destinations: Sequence[Destination], old_states: OldStates, changes: Changes) -> Carried:
+    """What became of the slots of each parameter."""
+    kept: list[str] = []
+    fresh: dict[str, str] = {}
+    taken: set[str] = set()
+    units_of = {param: units for destination in destinations for param, units in destination.units.items()}
+    for param, _ in leaves(new):
+        units = units_of.get(param, {}).values()
+        reasons = [unit.why for unit in units if unit.is_fresh]
+        if reasons:
+            fresh[param] = reasons[0]
+        elif units:
+            kept.append(param)
+        if len(reasons) < len(units):
+            taken.update(piece.path for piece in changes.origins[param].pieces)
+    dropped = [path for path in old_states.params_with_slots() if path not in taken]
+    return Carried(tuple(kept), fresh, tuple(dropped))

@@ -100,7 +100,7 @@ def _new_shapes(params: PyTree, sizes: Mapping[Selector, int | tuple[int, ...]])
             own = alias_of.source if isinstance(alias_of, Tie) else str(path)
             shape = _through(alias_of, shape)
             if shapes.setdefault(own, shape) != shape:
-                problems.append(f"{quoted(own)} would be {_shown(shapes[own])} and {_shown(shape)}")
+                problems.append(f"{quoted(own)} would be {shapes[own]} and {shape}")
     if problems:
         raise StructureError(lines([f"cannot resize: {problems[0]}", *problems[1:]]))
     return shapes
@@ -125,12 +125,8 @@ def _new_shape(leaf: Leaf, path: str, size: int | tuple[int, ...]) -> Shape | st
         return f"{quoted(path)} would have the size {quoted(size)}: expected whole numbers from 1 on"
     if len(numbers) != len(own):
         layer = "a layer of " if depth else ""
-        return f"{layer}{quoted(path)} is {_shown(own)}, which has {len(own)} axes; got {quoted(size)}"
+        return f"{layer}{quoted(path)} is {own}, which has {len(own)} axes; got {quoted(size)}"
     return (*stacks, *(number for number in numbers if number is not None))
-
-
-def _shown(shape: Shape) -> str:
-    return "[" + ",".join(map(str, shape)) + "]"
 
 
 # ------------------------------------------------------------------------------------- values

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from ..._numbers import real_number
-from ..._tree import Leaf, PyTree
+from ..._tree import Leaf, PyTree, leaves, map_leaves
 from ..._words import quoted
+from .._groups.leaf_groups import part_of
+from .._wide_floats import at_least_float32
 
 Decay: TypeAlias = float | Callable[[jax.Array], Leaf]
 """A decay, or a function of the number of steps taken before that gives it."""
@@ -33,25 +35,28 @@ def checked_decay(decay: object) -> Decay | None:
     return float(number)
 
 
-def wide(dtype: jnp.dtype) -> jnp.dtype:
-    """A dtype in which small changes of numbers of this one are not lost: float32 or wider, complex where this is."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 def started(trained: PyTree) -> PyTree:
     """The average before the first step: copies, since the step donates the parameters as well."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, wide(leaf.dtype), copy=True), trained)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, at_least_float32(leaf.dtype), copy=True), trained)
 
 
-def averaged(average: PyTree, trained: PyTree, decay: Decay, step: jax.Array) -> PyTree:
-    """The average after a step: `decay * average + (1 - decay) * parameter`."""
+def averaged(average: PyTree, params: PyTree, decay: Decay, step: jax.Array) -> PyTree:
+    """The average after a step, of the leaves that it has: `decay * average + (1 - decay) * parameter`."""
     now = decay(step) if callable(decay) else decay
+    values = dict(leaves(params))
 
-    def leaf_averaged(before: jax.Array, leaf: jax.Array) -> jax.Array:
+    def leaf_averaged(path: str, before: jax.Array) -> jax.Array:
         kept = jnp.asarray(now, jnp.finfo(before.dtype).dtype)
-        return before + (1 - kept) * (leaf.astype(before.dtype) - before)
+        return before + (1 - kept) * (values[path].astype(before.dtype) - before)
 
-    return jax.tree.map(leaf_averaged, average, trained)
+    return map_leaves(average, leaf_averaged)
+
+
+def averaged_part(average: PyTree, params: PyTree, trained: Collection[str]) -> PyTree:
+    """The parameters that have an average: those that are trained, and those that were, so that freezing a leaf keeps its average."""
+    before = set() if average is None else {path for path, _ in leaves(average)}
+    chosen = [path for path, _ in leaves(params) if path in trained or path in before]
+    return part_of(params, tuple(chosen))
 
 
 def as_parameters(average: PyTree, trained: PyTree) -> PyTree:

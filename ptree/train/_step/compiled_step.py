@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ..._edit import leaves
+from ..._edit import leaves, map_leaves
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, lines, quoted
+from .pure_step import PureStep
+from .train_state import Metrics, TrainState
+from .trained_part import TrainedPart
 
 LeafFacts = tuple[Hashable, ...]
 """All on which a compiled step depends: the shape, dtype and sharding of an array, or the type of another leaf."""
@@ -41,16 +45,50 @@ def _facts(leaf: Leaf) -> LeafFacts:
 
 
 class CompiledStep:
-    """A jitted step whose outputs are placed as its inputs are, and what it was compiled for."""
+    """A jitted step whose outputs are placed as its inputs are, and what it was compiled for.
 
-    def __init__(self, pure: Callable[..., Any], state: PyTree, donate: bool):
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        self.jitted = jax.jit(pure, donate_argnums=(0,) if donate else (), out_shardings=(shardings, None))
+    Frozen leaves and the key are inputs alone: the new state has the arrays that the old one has. As outputs of `jit` they would
+    be copied at each step, or donated.
+    """
+
+    def __init__(self, pure: PureStep, state: TrainState, donate: bool):
+        leaves, self._treedef = jax.tree.flatten(state)
+        moves = _moves(pure, state)
+        self._moving = [at for at, does_move in enumerate(moves) if does_move]
+        self._fixed = [at for at, does_move in enumerate(moves) if not does_move]
+        self._pure = pure
+        shardings = [leaves[at].sharding for at in self._moving]
+        donated = (0,) if donate else ()
+        self.jitted = jax.jit(self._moved, donate_argnums=donated, out_shardings=(shardings, None))
         self.state = description(state)
         self.batch: Signature | None = None
         """That of the last batch."""
         self._batches: dict[Signature, dict[str, Leaf]] = {}
         """The batches that it was compiled for, described by path."""
+
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        """The state after a step."""
+        moving, fixed = self.parts(state)
+        moved, metrics = self.jitted(moving, fixed, batch)
+        return self._joined(moved, fixed), metrics
+
+    def parts(self, state: TrainState) -> tuple[list[Leaf], list[Leaf]]:
+        """The leaves that a step changes, and those that it does not."""
+        leaves = jax.tree.leaves(state)
+        return [leaves[at] for at in self._moving], [leaves[at] for at in self._fixed]
+
+    def _joined(self, moving: list[Leaf], fixed: list[Leaf]) -> TrainState:
+        if not fixed:
+            return self._treedef.unflatten(moving)
+        by_place = dict(zip(self._moving, moving, strict=True))
+        by_place.update(zip(self._fixed, fixed, strict=True))
+        return self._treedef.unflatten([by_place[at] for at in range(len(by_place))])
+
+    def _moved(self, moving: list[Leaf], fixed: list[Leaf], batch: PyTree) -> tuple[list[Leaf], Metrics]:
+        """The pure step from leaves to leaves."""
+        new, metrics = self._pure(self._joined(moving, fixed), batch)
+        leaves = self._treedef.flatten_up_to(new)
+        return [leaves[at] for at in self._moving], metrics
 
     def warn_of_change(self, batch: PyTree, signature: Signature, stacklevel: int) -> None:
         """Warn if the step has been compiled, and has to be compiled again for this batch."""
@@ -68,6 +106,17 @@ class CompiledStep:
         self.batch = signature
         if signature not in self._batches:
             self._batches[signature] = description(batch)
+
+
+def _moves(pure: PureStep, state: TrainState) -> list[bool]:
+    """For each leaf of a state whether a step changes it: all but the frozen parameters and the key."""
+    trained = TrainedPart.of(pure.optimiser, state.params).paths
+    moves = replace(
+        jax.tree.map(lambda leaf: True, state),
+        params=map_leaves(state.params, lambda path, leaf: path in trained),
+        key=None if state.key is None else False,
+    )
+    return jax.tree.leaves(moves)
 
 
 def description(tree: PyTree) -> dict[str, str]:

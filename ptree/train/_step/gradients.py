@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._tree import PyTree
-from .averaging import wide
+from .._wide_floats import at_least_float32
 from .loss_function import LossFunction
 from .microbatches import Weight, microbatches, shares, weight_of
 from .trained_part import TrainedPart
@@ -50,7 +50,7 @@ class BatchGradients:
         if scale is None:
             grads = jax.tree.map(lambda grad, leaf: grad.astype(leaf.dtype), found.grads, trained)
         else:
-            grads = jax.tree.map(lambda grad: grad.astype(wide(grad.dtype)) / scale, found.grads)
+            grads = jax.tree.map(lambda grad: grad.astype(at_least_float32(grad.dtype)) / scale, found.grads)
         return found._replace(grads=grads)
 
     def value(
@@ -78,7 +78,7 @@ class BatchGradients:
         self, joined: _Joined, trained: PyTree, batch: PyTree, key: jax.Array | None, scale: jax.Array | None
     ) -> Gradients:
         (_, (value, aux)), grads = jax.value_and_grad(joined, has_aux=True)(trained, batch, key, scale)
-        loss = value.astype(wide(value.dtype))
+        loss = value.astype(at_least_float32(value.dtype))
         if self.weight is None:
             return Gradients(loss, aux, grads, None)
         weight = weight_of(self.weight, batch)
@@ -101,9 +101,9 @@ class BatchGradients:
             if self.weight is not None:
                 grads = _if_it_counts(fraction > 0, grads)
             sums = jax.tree.map(lambda sum_, grad: sum_ + grad.astype(sum_.dtype), sums, grads)
-            return sums, (value.astype(wide(value.dtype)), aux)
+            return sums, (value.astype(at_least_float32(value.dtype)), aux)
 
-        zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, wide(leaf.dtype)), trained)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, at_least_float32(leaf.dtype)), trained)
         grads, (values, aux) = jax.lax.scan(add, zeros, (jnp.arange(self.accumulate), share, parts.rows))
         loss = jnp.where(share > 0, values * share, 0).sum()
         return Gradients(loss, aux, grads, total)
@@ -124,7 +124,7 @@ class _Joined:
         if factor is None:
             return value, (value, aux)
         # in float32, since a loss in float16 is at most 65504
-        return value.astype(wide(value.dtype)) * factor, (value, aux)
+        return value.astype(at_least_float32(value.dtype)) * factor, (value, aux)
 
 
 def _if_it_counts(counts: jax.Array, grads: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""A loss function with its checks: how it is called, with a key or without, and that it returns one floating-point number."""
+"""A loss function of a step, and how it is called: with a key or without."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from ..._errors import StructureError
 from ..._tree import PyTree
 from ..._words import describe, name_of
+from .._checked_loss import loss_and_aux
 
 
 @dataclass(frozen=True)
@@ -42,36 +40,7 @@ class LossFunction:
             StructureError: the loss is not one floating-point number, or there is no pair where `has_aux` says so.
         """
         given = self.function(params, batch, key=key) if self.takes_key else self.function(params, batch)
-        if not self.has_aux:
-            return self._checked(given), None
-        if not isinstance(given, tuple) or len(given) != 2:
-            raise StructureError(
-                f"with has_aux=True {self._call} must return a pair (loss, aux), got {describe(given)}"
-            )
-        value, aux = given
-        return self._checked(value), aux
-
-    def _checked(self, value: object) -> jax.Array:
-        if isinstance(value, tuple) and len(value) == 2:
-            raise StructureError(
-                f"{self._call} returned a pair. If its second value comes with the loss, say has_aux=True"
-            )
-        if not isinstance(value, jax.Array | np.ndarray | np.generic | float):
-            raise StructureError(f"{self._call} must return one floating-point number, got {describe(value)}")
-        array = jnp.asarray(value)
-        if array.ndim > 0:
-            raise StructureError(
-                f"{self._call} must return one number, got {describe(array)}. Take the mean of it: loss.mean()"
-            )
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise StructureError(
-                f"{self._call} must return a floating-point number, got {describe(array)}, which has no gradient"
-            )
-        return array
-
-    @property
-    def _call(self) -> str:
-        return f"the loss {name_of(self.function)}"
+        return loss_and_aux(given, self.function, self.has_aux)
 
 
 def _takes_key(function: Callable[..., Any]) -> bool:

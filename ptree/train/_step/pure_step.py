@@ -56,7 +56,7 @@ class PureStep:
         )
         _check_same_structure(state.optimiser, slots)
         new = optax.apply_updates(trained, updates)
-        average = None if self.ema is None else averaged(state.ema, new, self.ema, state.step)
+        average = None if self.ema is None else averaged(state.ema, part.joined(new, rest), self.ema, state.step)
 
         is_finite = None if self.scale is None else all_finite(found.grads)
         if is_finite is not None:

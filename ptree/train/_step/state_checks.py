@@ -15,7 +15,8 @@ from ..._words import describe, lines, listed, quoted
 from ...look import nonfinite
 from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import part_of
-from .averaging import started, wide
+from .._wide_floats import with_wide_floats
+from .averaging import averaged_part, started
 from .placement import apart, placed
 from .pure_step import PureStep
 from .train_state import TrainState
@@ -136,24 +137,25 @@ def completed(pure: PureStep, state: TrainState) -> TrainState:
             "the state has a loss scale, and the step none: step(..., scale=LossScale()) goes on with it,"
             " dataclasses.replace(state, scale=None) drops it"
         )
-    trained, _ = TrainedPart.of(pure.optimiser, state.params).split(state.params)
+    part = TrainedPart.of(pure.optimiser, state.params)
+    trained, _ = part.split(state.params)
     _check_slots(pure, state, trained)
     new = state
     if pure.scale is not None and state.scale is None:
         new = replace(new, scale=pure.scale.start())
     if pure.ema is not None:
-        new = replace(new, ema=_average(state.ema, trained))
+        new = replace(new, ema=_average(state.ema, averaged_part(state.ema, state.params, part.paths)))
     return apart(placed(new))
 
 
-def _average(average: PyTree, trained: PyTree) -> PyTree:
-    """The moving average of these leaves: one that was frozen until now has been its own average.
+def _average(average: PyTree, params: PyTree) -> PyTree:
+    """The moving average of these parameters: one that was frozen until now has been its own average.
 
     Raises:
         StructureError: a leaf has another shape in the average.
     """
     before = {} if average is None else dict(leaves(average))
-    fresh = started(trained)
+    fresh = started(params)
     expected = dict(leaves(fresh))
     shared = {path: leaf for path, leaf in before.items() if path in expected}
     found = differences({path: expected[path] for path in shared}, shared)
@@ -192,7 +194,9 @@ def _check_slots(pure: PureStep, state: TrainState, trained: PyTree) -> None:
 
 def _expected_slots(pure: PureStep, state: TrainState, trained: PyTree) -> PyTree | None:
     """Shapes of the state that the optimiser makes; None where groups do not fit, which their update refuses."""
-    shapes = map_leaves(trained, lambda path, leaf: _abstract(leaf, pure.scale is not None))
+    shapes = map_leaves(trained, lambda path, leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    if pure.scale is not None:
+        shapes = with_wide_floats(shapes)
     if not isinstance(pure.optimiser, Groups):
         return jax.eval_shape(pure.optimiser.init, shapes)
     if not isinstance(state.optimiser, GroupsState):
@@ -209,10 +213,6 @@ def _expected_slots(pure: PureStep, state: TrainState, trained: PyTree) -> PyTre
 
 def _expected_cohort(optimiser: optax.GradientTransformation, shapes: PyTree, paths: tuple[str, ...]) -> Cohort:
     return Cohort(jax.eval_shape(optimiser.init, part_of(shapes, paths)), paths)
-
-
-def _abstract(leaf: Leaf, widened: bool) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, wide(leaf.dtype) if widened else leaf.dtype)
 
 
 def _other_optimiser(found: Differences, expected: dict[str, Leaf], got: dict[str, Leaf]) -> StructureError:

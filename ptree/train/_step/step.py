@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,10 @@ from ..._edit import map_leaves
 from ..._tree import PyTree
 from ..._words import name_of
 from .._groups.groups import Groups
-from .._groups.leaf_groups import has_gradient
 from .._groups.stack_warning import warn_of_stacks
+from .._wide_floats import with_wide_floats
 from .arguments import checked_count, checked_function, checked_key, checked_optimiser, checked_scale
-from .averaging import Decay, checked_decay, started, wide
+from .averaging import Decay, checked_decay, started
 from .compiled_step import CompiledStep, Signature, changes, description, signature_of
 from .gradients import BatchGradients
 from .loss_function import LossFunction
@@ -68,7 +68,8 @@ def step(
     >>> net(state.averaged, batch[0]).shape                          # with the moving average of the parameters
     (8, 1)
 
-    The state is donated: it is gone after the call, and so are the parameters that it was made of. Nothing waits for the
+    The state is donated: it is gone after the call, and so are the parameters that it was made of; only frozen leaves, and the key,
+    stay valid, as the new state has the same arrays. Nothing waits for the
     device but the first step, which looks at its loss before anything changes. The result is placed as the state was, on any number of devices, so
     the step is compiled once; a batch of another shape is a warning that names its path. `step.pure` is the same
     function without `jit`, for `jax.lax.scan` over steps and for loops of one's own.
@@ -87,12 +88,14 @@ def step(
         ema: the decay of a moving average of the trained leaves, `average = ema * average + (1 - ema) * leaf`, in float32. It
             starts from the parameters before the first step, so there is no correction of a bias towards zero. A function
             of the number of steps before gives a decay that changes: `lambda step: jnp.minimum(0.999, (1 + step) / (10 + step))`.
-        scale: loss scaling, `LossScale()`, for losses computed in float16.
+        scale: loss scaling, `LossScale()`, for losses computed in float16. Parameters are updated in their own dtype: keep them in
+            float32, and cast inside of the loss, since in 16 bits updates of less than a hundredth of a leaf are rounded away.
         observe: a function `(params, grads, updates)`, such as `look.observe`; its result is `metrics.observed`.
         has_aux: whether the loss returns a pair, whose second value is `metrics.aux`: of microbatches stacked,
-            `[accumulate, ...]`. Running statistics, which are FROZEN, come this way, and go back by
-            `dataclasses.replace(state, params=merge(drop(state.params, "**/{mean,var}"), metrics.aux))`.
-        donate: whether the memory of the state is used again. Without it the given state stays valid.
+            `[accumulate, ...]`. Running statistics, which are FROZEN, come this way as a tree of their own, and go back by
+            `dataclasses.replace(state, params=merge(drop(state.params, "**/{mean,var}"), metrics.aux))`; with `accumulate` above 1
+            by their mean, `jax.tree.map(lambda leaf: leaf.mean(0), metrics.aux)`, in the place of `metrics.aux`.
+        donate: whether the memory of what the step changes is used again. Without it the given state stays valid.
 
     Returns:
         The step: `step.init(params, key=...)` makes a `TrainState`; `step(state, batch)` returns the next one and `Metrics`.
@@ -118,6 +121,21 @@ def step(
     return Step(pure, donate)
 
 
+class _Newest(NamedTuple):
+    """The state that the last call returned, which needs no check, and the compiled step that takes it."""
+
+    state: weakref.ref[TrainState]
+    compiled: CompiledStep
+
+
+class _Prepared(NamedTuple):
+    """A state that is checked and placed, the compiled step that takes it, and whether its first loss is still to be looked at."""
+
+    state: TrainState
+    compiled: CompiledStep
+    is_first: bool
+
+
 class Step:
     """A training step that `step` made: `init(params, key=...)` makes its state, a call takes one step."""
 
@@ -130,8 +148,7 @@ class Step:
         self._loss = jax.jit(pure.loss)
         self._compiled: dict[Signature, CompiledStep] = {}
         """For each structure and placement of the state that was seen."""
-        self._last: tuple[weakref.ref[TrainState] | None, CompiledStep | None] = (None, None)
-        """The state that the last call returned, about which all is known, and what takes it."""
+        self._newest: _Newest | None = None
         self._fresh: weakref.ref[TrainState] | None = None
         """The state that `init` made last."""
 
@@ -148,7 +165,7 @@ class Step:
         >>> state.params["w"].tolist(), int(state.step)
         ([1.0, 1.0], 0)
 
-        Parameters are not copied: the first step donates them. To keep them, give `jax.tree.map(jnp.copy, params)`.
+        Parameters are not copied: the first step donates those that it trains. To keep them, give `jax.tree.map(jnp.copy, params)`.
 
         Args:
             params: any pytree of arrays; what holds no floats, or is FROZEN in the groups, stays as it is.
@@ -165,7 +182,9 @@ class Step:
         part = TrainedPart.of(pure.optimiser, params)
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
-        slots = pure.optimiser.init(self._as_gradients(params if isinstance(pure.optimiser, Groups) else trained))
+        optimised = params if isinstance(pure.optimiser, Groups) else trained
+        # slots have the dtypes of the gradients
+        slots = pure.optimiser.init(optimised if pure.scale is None else with_wide_floats(optimised))
         refuse_groups_inside(slots)
         if not isinstance(pure.optimiser, Groups):  # groups warn themselves
             warn_of_stacks(pure.optimiser, trained, "**", stacklevel=2)
@@ -173,7 +192,7 @@ class Step:
             params=params,
             optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
             step=jnp.array(0, jnp.int32),
-            key=None if key is None else jnp.copy(key),  # the key that was given stays valid
+            key=key,
             ema=None if pure.ema is None else started(trained),
             scale=None if pure.scale is None else pure.scale.start(),
         )
@@ -181,21 +200,16 @@ class Step:
         self._fresh = weakref.ref(state)
         return state
 
-    def _as_gradients(self, params: PyTree) -> PyTree:
-        """Parameters in the dtypes of the gradients, which are those of the slots."""
-        if self.pure.scale is None:
-            return params
-        return map_leaves(params, lambda path, leaf: leaf.astype(wide(leaf.dtype)) if has_gradient(leaf) else leaf)
-
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """Take one step; the given state is gone afterwards, unless the step was made with `donate=False`.
 
         Raises:
             StructureError, LossError: see `step`.
         """
-        last, compiled = self._last
-        is_first = False
-        if last is None or compiled is None or last() is not state:
+        newest = self._newest
+        if newest is not None and newest.state() is state:
+            compiled, is_first = newest.compiled, False
+        else:
             state, compiled, is_first = self._prepared(state)
         signature = signature_of(batch)
         is_new = compiled.batch != signature
@@ -205,14 +219,14 @@ class Step:
         if is_first:
             # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
             refuse_infinite_loss(self._loss(state, batch), state, batch)
-        new, metrics = compiled.jitted(state, batch)
+        new, metrics = compiled(state, batch)
         if is_new:
             compiled.remember(batch, signature)
-        self._last = (weakref.ref(new), compiled)
+        self._newest = _Newest(weakref.ref(new), compiled)
         return new, metrics
 
-    def _prepared(self, state: TrainState) -> tuple[TrainState, CompiledStep, bool]:
-        """A state that comes from elsewhere, checked and placed; the compiled step that takes it; whether it is the first step.
+    def _prepared(self, state: TrainState) -> _Prepared:
+        """Check and place a state that comes from elsewhere.
 
         A state that is like one before is not asked for its number, as that waits for the device.
         """
@@ -221,13 +235,13 @@ class Step:
         state = placed(as_arrays(state, "the state"))
         signature = signature_of(state)
         if signature in self._compiled:
-            return apart(state), self._compiled[signature], is_fresh
+            return _Prepared(apart(state), self._compiled[signature], is_fresh)
         state = completed(self.pure, state)
         signature = signature_of(state)
         if not is_fresh:
             self._warn_of_change(state, signature)
         compiled = self._compiled.setdefault(signature, CompiledStep(self.pure, state, self._donate))
-        return state, compiled, int(state.step) == 0
+        return _Prepared(state, compiled, int(state.step) == 0)
 
     def _warn_of_change(self, state: TrainState, signature: Signature) -> None:
         """Warn if the state has the structure of an earlier one, but a leaf of another shape, dtype or placement."""

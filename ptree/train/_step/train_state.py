@@ -45,7 +45,7 @@ class TrainState:
     key: Array | None = None
     """The root of the keys: step number `n` draws with `jax.random.fold_in(key, n)`. It stays the same."""
     ema: PyTree = None
-    """The moving average of the trained leaves, in f32 or wider."""
+    """The moving average of the trained leaves, in f32 or wider; it goes on for those that are frozen in the middle of a run."""
     scale: ScaleState | None = None
 
     __module__ = "ptree.train"

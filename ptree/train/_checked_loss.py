@@ -1,0 +1,44 @@
+"""Check what a loss function returned: one floating-point number, or a pair of it and something besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import StructureError
+from .._tree import PyTree
+from .._words import describe, name_of
+
+
+def loss_and_aux(returned: object, function: Callable[..., Any], has_aux: bool) -> tuple[jax.Array, PyTree]:
+    """The loss, and what comes with it, or None.
+
+    Raises:
+        StructureError: the loss is not one floating-point number, or there is no pair where `has_aux` says so.
+    """
+    call = f"the loss {name_of(function)}"
+    if not has_aux:
+        return _checked(returned, call), None
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise StructureError(f"with has_aux=True {call} must return a pair (loss, aux), got {describe(returned)}")
+    value, aux = returned
+    return _checked(value, call), aux
+
+
+def _checked(value: object, call: str) -> jax.Array:
+    if isinstance(value, tuple) and len(value) == 2:
+        raise StructureError(f"{call} returned a pair. If its second value comes with the loss, say has_aux=True")
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | float):
+        raise StructureError(f"{call} must return one floating-point number, got {describe(value)}")
+    array = jnp.asarray(value)
+    if array.ndim > 0:
+        raise StructureError(f"{call} must return one number, got {describe(array)}. Take the mean of it: loss.mean()")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise StructureError(
+            f"{call} must return a floating-point number, got {describe(array)}, which has no gradient"
+        )
+    return array

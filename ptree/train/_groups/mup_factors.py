@@ -1,0 +1,126 @@
+"""mup_factors: rules for `scaled` by which a learning rate that was tuned on a narrow model is right for a wide one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, Literal, TypeAlias, get_args
+
+from ..._edit import assign, differences, structure_error
+from ..._errors import PatternError, StructureError
+from ..._paths import STACKED, escape
+from ..._tree import PyTree, check_tree_without_extra_axes, layer_number, leaves
+from ..._words import describe, lines, quoted
+from ...stacks import layer_shape
+from .._kernel_axes import input_axes
+
+Family: TypeAlias = Literal["adam", "sgd"]
+
+
+def mup_factors(
+    params: PyTree, base: PyTree, *, family: Family = "adam", inputs: Mapping[Any, int] | None = None
+) -> dict[str, float]:
+    """Rules for `scaled` by the maximal update parametrisation (muP): the rate of a base model is right for this wider one.
+
+    >>> import jax, optax, ptree as pt
+    >>> from ptree import nn, train
+    >>> def net(width):
+    ...     return nn.Sequential({"embed": nn.Embedding(50, width), "blocks": nn.Repeat(nn.Residual(nn.Dense(width)), 3), "head": nn.Dense(50)})
+    >>> ids = jax.ShapeDtypeStruct((2, 8), int)
+    >>> params, base = [net(width).init(jax.random.key(0), ids) for width in (256, 64)]
+    >>> factors = train.mup_factors(params, base)
+    >>> factors
+    {'blocks/*/inner/kernel': 0.25, 'head/kernel': 0.25, '**': 1.0}
+    >>> optimiser = train.groups({"**": optax.adam(3e-3)}, factors=factors)
+
+    The source is Yang et al. 2022, Tensor Programs V, table 3, which is table 8 without multipliers in the model. Where the
+    fan-in is `m` times and the fan-out `n` times that of the base model the factor of Adam's rate is `1 / m`, and that of
+    the rate of SGD `n / m`. So tables, first layers, biases and scales keep Adam's rate, hidden kernels and the output
+    layer get less. The table has a part for the initial values, too: `ptree.initializers.mup` draws them, with the role "output" for
+    the last layer; and attention is scaled by `1 / head_dim`. A table that is tied to the output layer keeps its rate,
+    and the model divides the logits by `m`. Weight decay of `optax.adamw` is multiplied with the rate.
+
+    Args:
+        params: the parameters of the wide model, or their shapes.
+        base: those of the same model of the width at which the rate was tuned.
+        family: "adam" for all optimisers whose updates do not depend on the gradient's size, such as lion; or "sgd".
+        inputs: selector -> how many of the first axes of a kernel are summed over, for kernels of three axes or more that have no
+            bias: 1 for queries, keys and values `(d, heads, head_dim)`, 2 for the output `(heads, head_dim, d)`.
+
+    Returns:
+        The rules, with `*` in the place of the numbers of layers and of stacks: they fit both forms.
+
+    Raises:
+        StructureError: the models have other paths, or other numbers of axes; it is not known which axes a kernel sums over.
+        PatternError: another family, or a rule of `inputs` that takes nothing.
+    """
+    if family not in get_args(Family):
+        raise PatternError(f"mup_factors: expected a family of {[*get_args(Family)]}, got {quoted(family)}")
+    check_tree_without_extra_axes(params)
+    given = {} if inputs is None else assign(params, inputs, for_axes=True)
+    narrow = _same_paths(params, base)
+    factors: dict[str, float] = {}
+    problems: list[str] = []
+    for path, leaf in leaves(params):
+        growth = [now / before for now, before in zip(layer_shape(path, leaf), narrow[path], strict=True)]
+        known = given.get(path, input_axes(params, path, leaf))
+        splits = range(1, len(growth)) if known is None and len(growth) > 1 else [known or 0]
+        found = {_factor(growth, split, family) for split in splits}
+        if len(found) > 1:
+            shown = f"{quoted(path)} is {describe(leaf)}, and there is no bias that says how many axes it sums over"
+            problems.append(f"{shown}: say inputs={{{escape(path)!r}: 1}}, or 2")
+        factors[path] = found.pop()
+    if problems:
+        raise StructureError(lines(["cannot find the factors of muP:", *problems]))
+    return _as_rules(params, factors)
+
+
+def _factor(growth: list[float], inputs: int, family: Family) -> float:
+    fan_in, fan_out = prod(growth[:inputs]), prod(growth[inputs:])
+    return 1 / fan_in if family == "adam" else fan_out / fan_in
+
+
+def _same_paths(params: PyTree, base: PyTree) -> dict[str, tuple[int, ...]]:
+    """The shape of one layer of each leaf of the base model, by path.
+
+    Raises:
+        StructureError: the models have other paths, or other numbers of axes.
+    """
+    wide, narrow = dict(leaves(params)), dict(leaves(base))
+    found = differences(wide, narrow)._replace(misshapen=(), mistyped=())
+    if found:
+        sides = (" in the parameters", " in `base`")
+        raise structure_error("the base model is another one", found, wide, narrow, sides=sides)
+    shapes = {path: layer_shape(path, leaf) for path, leaf in narrow.items()}
+    others = [path for path, leaf in wide.items() if len(layer_shape(path, leaf)) != len(shapes[path])]
+    if others:
+        problems = [
+            f"{quoted(path)} is {describe(wide[path])}, and {describe(narrow[path])} in `base`" for path in others
+        ]
+        raise StructureError(lines(["the base model has other numbers of axes:", *problems]))
+    return shapes
+
+
+# ----------------------------------------------------------------------------------- as rules
+
+
+def _as_rules(params: PyTree, factors: Mapping[str, float]) -> dict[str, float]:
+    """Few rules that give each leaf its factor: those of all layers in one, and the factor 1 by "**"."""
+    rules: dict[str, float] = {}
+    for path, factor in factors.items():
+        if factor != 1:
+            rules[_pattern_of_layers(path)] = factor
+    if any(factor == 1 for factor in factors.values()):
+        rules["**"] = 1.0
+    if assign(params, rules) == factors:
+        return rules
+    # layers that differ, or what is beside them: each leaf by its own path
+    return {escape(path): factor for path, factor in factors.items()}
+
+
+def _pattern_of_layers(path: str) -> str:
+    segments: list[str] = []
+    for segment in path.split("/"):
+        is_layer = segment == STACKED or layer_number(segment) is not None
+        segments.append("*" if is_layer else escape(segment))
+    return "/".join(segments)
