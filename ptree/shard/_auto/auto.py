@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 from jax.sharding import AbstractMesh, Mesh
 
@@ -11,8 +12,8 @@ from ..._errors import InitError
 from ..._paths import STACKED
 from ..._tree import Leaf, PyTree, aliases
 from ..._words import describe
-from .few_rules import EXPERTS, few_rules
-from .leaf_splits import KernelAxes, LayerLeaf, splits_of
+from .few_rules import few_rules
+from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
 from .mesh_roles import mesh_roles
 from .rules import Rules
 
@@ -33,10 +34,11 @@ def auto(
     >>> tree = Tree({"embed": {"table": Param((50257, 512))}, "blocks": [attention | mlp] * 12})
     >>> auto(tree, AbstractMesh((8, 4), ("data", "model")))
     {
-        "embed/table": P(None, "data"),  # vocabulary: 50257 is not divisible by model=4
-        "blocks/*/{q,up}/kernel": P(None, "model"),  # column
+        "**/table": P(None, "data"),  # vocabulary: 50257 is not divisible by model=4
+        "**/q/kernel": P(None, "model"),  # column
         "**/o/kernel": P("model"),  # row
-        "**/up/bias": P("model"),  # column
+        "**/up/kernel": P("data", "model"),  # column
+        "**/bias": P("model"),  # column
         "**/down/kernel": P("model", "data"),  # row
     }
 
@@ -58,7 +60,8 @@ def auto(
     splits = splits_of(layer_leaves, roles, min_size, kernels)
     tied = {tie.source for tie in aliases(tree).values()}
     head = f"not used: {', '.join(f'{name}={mesh.shape[name]}' for name in roles.unused)}" if roles.unused else ""
-    return few_rules(tree, splits, tied, head)
+    sizes = {path: prod(leaf.shape) for path, leaf in layer_leaves.items()}
+    return few_rules(tree, splits, sizes, tied, head)
 
 
 def _layer_leaf(path: str, leaf: Leaf) -> LayerLeaf:

@@ -121,8 +121,14 @@ def layer_roles(kernels: Mapping[Names, tuple[str, Shape]]) -> dict[Names, Role]
         is_head = layer[-1:] and layer[-1] in _HEADS and len(shape) == 2 and vocabularies & {*shape}
         if is_head and layer not in roles:
             roles[layer] = Role(Kind.HEAD)
+    known: dict[object, dict[str, Role]] = {}
     for named in _by_node(kernels).values():
-        roles.update(_roles_in_node(named, kernels))
+        # nodes that are alike, such as the layers of a model, are looked at once
+        of_names = {name: kernels[layer] for name, layer in named.items()}
+        alike = tuple(of_names.items())
+        if alike not in known:
+            known[alike] = _roles_in_node(of_names)
+        roles.update((named[name], role) for name, role in known[alike].items())
     return roles
 
 
@@ -143,17 +149,18 @@ def _by_node(layers: Iterable[Names]) -> dict[Names, dict[str, Names]]:
     return nodes
 
 
-def _roles_in_node(named: Mapping[str, Names], kernels: Mapping[Names, tuple[str, Shape]]) -> dict[Names, Role]:
-    roles: dict[Names, Role] = {}
+def _roles_in_node(kernels: Mapping[str, tuple[str, Shape]]) -> dict[str, Role]:
+    """The roles of layers in one node, by their names: of families that are there with both sides, else by shape."""
+    roles: dict[str, Role] = {}
     for family in _FAMILIES:
-        columns, rows = family.columns & named.keys(), family.rows & named.keys()
+        columns, rows = family.columns & kernels.keys(), family.rows & kernels.keys()
         if not columns or not rows:
             continue
-        outer, inner = [kernels[named[name]][1] for name in columns], [kernels[named[name]][1] for name in rows]
+        outer, inner = [kernels[name][1] for name in columns], [kernels[name][1] for name in rows]
         if family.has_heads or _are_chained(outer, inner):
-            roles.update({named[name]: Role(Kind.COLUMN, family.has_heads) for name in columns})
-            roles.update({named[name]: Role(Kind.ROW, family.has_heads) for name in rows})
-    return roles or _roles_by_shape(named, kernels)
+            roles.update(dict.fromkeys(columns, Role(Kind.COLUMN, family.has_heads)))
+            roles.update(dict.fromkeys(rows, Role(Kind.ROW, family.has_heads)))
+    return roles or _roles_by_shape(kernels)
 
 
 def _are_chained(columns: Iterable[Shape], rows: Iterable[Shape]) -> bool:
@@ -166,14 +173,15 @@ def _are_chained(columns: Iterable[Shape], rows: Iterable[Shape]) -> bool:
     return outer <= fits
 
 
-def _roles_by_shape(named: Mapping[str, Names], kernels: Mapping[Names, tuple[str, Shape]]) -> dict[Names, Role]:
+def _roles_by_shape(kernels: Mapping[str, tuple[str, Shape]]) -> dict[str, Role]:
     """The roles of two or three kernels that are all there is in a node: the last is narrow, those before it are wide."""
-    direct = [layer for name, layer in named.items() if "/" not in name and len(kernels[layer][1]) == 2]
-    if not 2 <= len(direct) <= _MOST_UNNAMED or kernels[direct[0]][0] not in _KERNELS:
+    direct = [name for name, (_, shape) in kernels.items() if "/" not in name and len(shape) == 2]
+    if not 2 <= len(direct) <= _MOST_UNNAMED:
         return {}
-    *wide, narrow = [kernels[layer][1] for layer in direct]
-    is_transposed = kernels[direct[0]][0] == "weight"
-    widens = wide[0][0] > wide[0][1] if is_transposed else wide[0][0] < wide[0][1]
-    if not widens or {shape[::-1] for shape in wide} != {narrow}:
+    leaf = kernels[direct[0]][0]
+    *wide, narrow = [kernels[name][1] for name in direct]
+    widens = wide[0][0] > wide[0][1] if leaf == "weight" else wide[0][0] < wide[0][1]
+    is_mlp = leaf in _KERNELS and widens and {shape[::-1] for shape in wide} == {narrow}
+    if not is_mlp:
         return {}
     return {**dict.fromkeys(direct[:-1], Role(Kind.COLUMN)), direct[-1]: Role(Kind.ROW)}

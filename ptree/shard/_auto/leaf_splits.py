@@ -18,6 +18,10 @@ KernelAxes = Literal["in_out", "out_in"]
 """The order of the axes of a kernel: of input and of output features."""
 
 
+EXPERTS = frozenset({"experts", "expert"})
+"""Names of nodes whose layers are experts."""
+
+
 class Split(NamedTuple):
     """How a leaf is split, and what is to be said about it."""
 
@@ -54,7 +58,7 @@ def splits_of(
         part = parts[path]
         role = role_of.get(part.layer)
         axis = None if role is None else _tensor_axis(role, part, leaf.shape, orders.of(part.layer, role))
-        splits[path] = chooser.split(leaf.shape, axis, None if axis is None else role, leaf.experts)
+        splits[path] = chooser.split(leaf.shape, axis, role, part.is_bias, leaf.experts)
     return splits
 
 
@@ -127,7 +131,9 @@ class _Chooser:
         self._roles, self._min_size = roles, min_size
         self.split = lru_cache(maxsize=None)(self._split)
 
-    def _split(self, shape: Shape, tensor_axis: int | None, role: Role | None, experts: int | None) -> Split:
+    def _split(
+        self, shape: Shape, tensor_axis: int | None, role: Role | None, is_bias: bool, experts: int | None
+    ) -> Split:
         entries: list[str | tuple[str, ...] | None] = [None] * len(shape)
         comments: list[str] = []
         tensor, expert = self._roles.tensor, self._roles.expert
@@ -136,7 +142,7 @@ class _Chooser:
             if size % tensor.size == 0:
                 entries[tensor_axis] = tensor.entry
                 comments.append(role.kind.value.split()[0])
-            else:
+            elif not is_bias:
                 comments.append(f"{_noun(role, shape)}{size} is not divisible by {tensor}")
         comments += self._split_by_size(shape, entries)
         is_expert = expert is not None and experts is not None and experts % expert.size == 0
