@@ -65,10 +65,15 @@ def test_a_gpt_is_tensor_parallel_by_roles_on_two_axes_and_prints_as_code(stacke
 }"""
     )
     assert eval(repr(rules), {"P": P}) == rules
+    plan = shard.plan(small(stacked).spec(), rules, AbstractMesh(sizes, ("data", "model")))
+    assert plan["blocks/1/attn/o/kernel"].spec == P("model", None, "data")
 
 
 def test_thousands_of_devices_need_none_and_what_does_not_divide_is_said():
-    rules = shard.auto(gpt.GPT().spec(), AbstractMesh((64, 64), ("data", "model")))
+    mesh = AbstractMesh((64, 64), ("data", "model"))
+    rules = shard.auto(gpt.GPT().spec(), mesh)
+    plan = shard.plan(gpt.GPT().spec(), rules, mesh)
+    assert plan.devices == 4096 and plan.bytes_per_device < plan.bytes / 3
     assert repr(rules) == (
         "{\n"
         '    "wte": P(None, "data"),  # vocabulary: 50257 is not divisible by model=64\n'
@@ -281,7 +286,7 @@ def test_axes_of_other_names_are_said():
     mesh = AbstractMesh((2, 4, 3), ("x", "y", "z"))
     spec = small().spec()
     says(
-        pt.InitError,
+        shard.ShardingError,
         "no axis of the mesh (x=2, y=4, z=3) has a name that says what it is for (fsdp 'fsdp', 'data', 'dp'; tensor 'model',"
         " 'tensor', 'tp'; expert 'expert', 'ep'). Say it: axes={\"fsdp\": \"x\"}",
         shard.auto, spec, mesh,
@@ -291,17 +296,22 @@ def test_axes_of_other_names_are_said():
     assert "# not used: z=3" in repr(rules)
     assert shard.auto(spec, mesh, axes={"fsdp": ("x", "y")}, min_size=1024)["{wte,wpe}"] == P(("x", "y"))
     says(
-        pt.InitError,
+        shard.ShardingError,
         "axes=: there is no role 'fdsp'; the roles are 'fsdp', 'tensor', 'expert'. Did you mean 'fsdp'?\n"
         "axes=: the mesh has no axis 'yy' for 'tensor'; it has (x=2, y=4, z=3). Did you mean 'y'?",
         lambda: shard.auto(spec, mesh, axes={"tensor": "yy", "fdsp": "x"}),
     )  # fmt: skip
     says(
-        pt.InitError,
+        shard.ShardingError,
         "axes=: the axis 'x' is for both 'fsdp' and 'tensor'; one role is enough",
         lambda: shard.auto(spec, mesh, axes={"fsdp": "x", "tensor": "x"}),
     )
-    says(pt.InitError, "auto takes a Mesh or an AbstractMesh, got 'data'", shard.auto, spec, "data")
+    says(pt.InitError, "mesh= takes a jax.sharding.Mesh, got 'data'", shard.auto, spec, "data")
+    says(
+        pt.InitError,
+        "a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)",
+        shard.auto, spec,
+    )  # fmt: skip
 
 
 def test_a_mesh_with_fsdp_and_data_replicates_over_data():

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from jax.sharding import AbstractMesh, Mesh
-
 from ..._edit import leaves
-from ..._errors import InitError
 from ..._paths import STACKED
+from ..._shardings import AnyMesh, mesh_for_plan
 from ..._tree import Leaf, PyTree, aliases
-from ..._words import describe
 from .few_rules import few_rules
 from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
 from .mesh_roles import mesh_roles
@@ -20,7 +17,7 @@ from .rules import Rules
 
 def auto(
     tree: PyTree,
-    mesh: Mesh | AbstractMesh,
+    mesh: AnyMesh | None = None,
     *,
     min_size: int = 2**20,
     axes: Mapping[str, str | Sequence[str]] | None = None,
@@ -28,6 +25,7 @@ def auto(
 ) -> Rules:
     """Propose rules of shardings, to print, edit, and give to `plan`, `init` and `load`.
 
+    >>> from jax.sharding import AbstractMesh
     >>> from ptree import Param, Tree
     >>> attention = {"q": {"kernel": Param((512, 8, 64))}, "o": {"kernel": Param((8, 64, 512))}}
     >>> mlp = {"up": {"kernel": Param((512, 2048)), "bias": Param((2048,))}, "down": {"kernel": Param((2048, 512))}}
@@ -42,19 +40,28 @@ def auto(
         "**/down/kernel": P("model", "data"),  # row
     }
 
+    A table is split over the tensor axis by its vocabulary, kernels of q, k, v, up and gate by their output features or heads, and
+    those of o and down by their inputs; then the largest axis that divides is split over the axis "fsdp" or "data". A layer has
+    a role by its name beside those of its partners, as in ptree.nn, Flax and Hugging Face, or by its shape: of two kernels in a
+    node the first widens and the second narrows. Other layers are split by size. In a stack of experts, `experts/:`, the axis
+    "expert" of the mesh splits the stack. Every proposal computes the same numbers, up to rounding; it may only be slower than a better one.
+
+    A leaf named `weight` does not say which axis is which: the shapes of MLPs and of fused q, k, v tell, and else it is PyTorch's
+    (out, in). Where heads are in one axis with their features, as in Hugging Face's files, `auto` cannot see how many there are.
+
     Args:
         tree: a spec, parameters, an opened file, or another pytree of leaves with a shape.
-        mesh: a mesh, or an AbstractMesh of devices that are not here.
+        mesh: a mesh, or an AbstractMesh of devices that are not here; by default that of `jax.set_mesh`.
         min_size: how many numbers one layer of a leaf has at least to be split by size; smaller ones are replicated,
             unless the role of their layer splits them.
-        axes: what the axes of the mesh are for, role -> axis or axes; other axes are not used. By default by their names.
+        axes: what the axes of the mesh are for, `"fsdp"`, `"tensor"` or `"expert"` -> an axis, or several; other axes are not used. By
+            default their names say it: fsdp, data or dp; model, tensor or tp; expert or ep.
         kernels: the order of the axes of kernels, `"in_out"` or `"out_in"`.
 
     Raises:
-        InitError: no axis of the mesh has a known name and `axes` says nothing, or `axes` does not fit the mesh.
+        ShardingError: no axis of the mesh has a known name and `axes` says nothing, or `axes` does not fit the mesh.
     """
-    if not isinstance(mesh, Mesh | AbstractMesh):
-        raise InitError(f"auto takes a Mesh or an AbstractMesh, got {describe(mesh)}")
+    mesh = mesh_for_plan(mesh)
     roles = mesh_roles(mesh, axes)
     layer_leaves = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
     splits = splits_of(layer_leaves, roles, min_size, kernels)

@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jax.sharding import AbstractMesh, Mesh
-
-from ..._errors import InitError
+from ..._shardings import AnyMesh, ShardingError
 from ..._words import describe, lines, quoted, suggestion
 
 NAMES = {
@@ -46,25 +44,26 @@ class MeshRoles:
     """Axes without a role, over which every leaf is replicated."""
 
 
-def mesh_roles(mesh: Mesh | AbstractMesh, axes: Mapping[str, str | Sequence[str]] | None) -> MeshRoles:
+def mesh_roles(mesh: AnyMesh, axes: Mapping[str, str | Sequence[str]] | None) -> MeshRoles:
     """Find the role of each axis of a mesh.
 
+    >>> from jax.sharding import AbstractMesh
     >>> mesh_roles(AbstractMesh((8, 4), ("data", "model")), None).tensor
     MeshAxes(names=('model',), size=4)
 
     Raises:
-        InitError: no axis has a role, or a role or an axis that does not exist, or two roles for one axis.
+        ShardingError: no axis has a role, or a role or an axis that does not exist, or two roles for one axis.
     """
     chosen = _by_name(mesh) if axes is None else _as_given(mesh, axes)
     if not chosen:
-        raise InitError(_no_axis_fits(mesh))
+        raise ShardingError(_no_axis_fits(mesh))
     found = {role: MeshAxes(names, math.prod(mesh.shape[name] for name in names)) for role, names in chosen.items()}
     used = {name for names in chosen.values() for name in names}
     unused = tuple(name for name in mesh.axis_names if name not in used)
     return MeshRoles(found.get("fsdp"), found.get("tensor"), found.get("expert"), unused)
 
 
-def _by_name(mesh: Mesh | AbstractMesh) -> dict[str, tuple[str, ...]]:
+def _by_name(mesh: AnyMesh) -> dict[str, tuple[str, ...]]:
     chosen: dict[str, tuple[str, ...]] = {}
     for role, names in NAMES.items():
         there = [name for name in names if name in mesh.axis_names]
@@ -73,9 +72,9 @@ def _by_name(mesh: Mesh | AbstractMesh) -> dict[str, tuple[str, ...]]:
     return chosen
 
 
-def _as_given(mesh: Mesh | AbstractMesh, axes: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def _as_given(mesh: AnyMesh, axes: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
     if not isinstance(axes, Mapping):
-        raise InitError(f'axes= is a dict, role -> axis of the mesh, such as {{"fsdp": "data"}}; got {describe(axes)}')
+        raise ShardingError(f'axes= is a dict, role -> axis of the mesh, such as {{"fsdp": "data"}}; got {describe(axes)}')
     chosen = {role: (names,) if isinstance(names, str) else tuple(names) for role, names in axes.items()}
     problems = [_no_role(role) for role in chosen if role not in NAMES]
     role_of: dict[str, str] = {}
@@ -88,7 +87,7 @@ def _as_given(mesh: Mesh | AbstractMesh, axes: Mapping[str, str | Sequence[str]]
                 problems.append(f"axes=: the axis {name!r} is for both {role_of[name]!r} and {role!r}; one role is enough")
             role_of[name] = role
     if problems:
-        raise InitError(lines(problems))
+        raise ShardingError(lines(problems))
     return {role: names for role, names in chosen.items() if names}
 
 
@@ -97,7 +96,7 @@ def _no_role(role: object) -> str:
     return f"axes=: there is no role {role!r}; the roles are {', '.join(map(repr, NAMES))}.{near}"
 
 
-def _no_axis_fits(mesh: Mesh | AbstractMesh) -> str:
+def _no_axis_fits(mesh: AnyMesh) -> str:
     known = "; ".join(f"{role} {', '.join(map(quoted, names))}" for role, names in NAMES.items())
     first = mesh.axis_names[0] if mesh.axis_names else "data"
     return (
@@ -106,5 +105,5 @@ def _no_axis_fits(mesh: Mesh | AbstractMesh) -> str:
     )
 
 
-def _shown(mesh: Mesh | AbstractMesh) -> str:
+def _shown(mesh: AnyMesh) -> str:
     return f"({', '.join(f'{name}={size}' for name, size in mesh.shape.items())})"
