@@ -9,6 +9,7 @@ from ..._edit import leaves
 from ..._paths import STACKED
 from ..._shardings import AnyMesh, mesh_for_plan
 from ..._tree import Leaf, PyTree, aliases
+from ...files._saved_tree import SavedTree
 from .few_rules import few_rules
 from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
 from .mesh_roles import mesh_roles
@@ -61,6 +62,8 @@ def auto(
     Raises:
         ShardingError: no axis of the mesh has a known name and `axes` says nothing, or `axes` does not fit the mesh.
     """
+    if isinstance(tree, SavedTree):
+        tree = tree.stored_tree()
     mesh = mesh_for_plan(mesh)
     roles = mesh_roles(mesh, axes)
     layer_leaves = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
