@@ -99,14 +99,18 @@ def _add_plan(commands: Commands) -> None:
     rules = plan.add_mutually_exclusive_group(required=True)
     rules.add_argument("--rules", metavar="RULES.json", help="selector -> the axes that divide each dimension")
     rules.add_argument("--auto", action="store_true", help="propose rules, as ptree.shard.auto does")
-    plan.add_argument("--min-size", type=count_of, metavar="NUMBERS", help="with --auto: split leaves of so many numbers")
+    plan.add_argument(
+        "--min-size", type=count_of, metavar="NUMBERS", help="with --auto: split leaves of so many numbers"
+    )
     plan.add_argument("--axes", type=roles_of, metavar="ROLES", help="with --auto: what axes are for, fsdp=x,tensor=y")
     plan.add_argument(
         "--kernels", choices=("in_out", "out_in"), help="with --auto: the axes of kernels, where names do not tell"
     )
     plan.add_argument("-o", "--out", metavar="RULES.json", help="with --auto: write the rules, to edit them")
     plan.add_argument(
-        "--replicate", action="store_true", help="what cannot be divided stays whole, and is marked; else it is an error"
+        "--replicate",
+        action="store_true",
+        help="what cannot be divided stays whole, and is marked; else it is an error",
     )
     add_output_arguments(plan)
 

@@ -74,7 +74,9 @@ def _by_name(mesh: AnyMesh) -> dict[str, tuple[str, ...]]:
 
 def _as_given(mesh: AnyMesh, axes: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
     if not isinstance(axes, Mapping):
-        raise ShardingError(f'axes= is a dict, role -> axis of the mesh, such as {{"fsdp": "data"}}; got {describe(axes)}')
+        raise ShardingError(
+            f'axes= is a dict, role -> axis of the mesh, such as {{"fsdp": "data"}}; got {describe(axes)}'
+        )
     chosen = {role: (names,) if isinstance(names, str) else tuple(names) for role, names in axes.items()}
     problems = [_no_role(role) for role in chosen if role not in NAMES]
     role_of: dict[str, str] = {}
@@ -84,7 +86,9 @@ def _as_given(mesh: AnyMesh, axes: Mapping[str, str | Sequence[str]]) -> dict[st
                 near = suggestion(str(name), list(mesh.axis_names))
                 problems.append(f"axes=: the mesh has no axis {name!r} for {role!r}; it has {_shown(mesh)}.{near}")
             elif name in role_of:
-                problems.append(f"axes=: the axis {name!r} is for both {role_of[name]!r} and {role!r}; one role is enough")
+                problems.append(
+                    f"axes=: the axis {name!r} is for both {role_of[name]!r} and {role!r}; one role is enough"
+                )
             role_of[name] = role
     if problems:
         raise ShardingError(lines(problems))
