@@ -7,16 +7,17 @@ from typing import Any
 
 from jax.sharding import PartitionSpec, Sharding
 
+from .._garbage_collection import collection_paused
 from .._shardings import (
     AnyMesh,
     Otherwise,
     Plan,
-    check_are_arrays,
+    array_leaves,
     mesh_for_plan,
     planned_leaves,
     requests,
 )
-from .._tree import PyTree, leaves
+from .._tree import PyTree
 from ..files._saved_tree import SavedTree
 
 
@@ -37,11 +38,14 @@ def plan(
     >>> rules = {"**/up/kernel": P(None, "model"), "**/down/kernel": P("model"), "embed/table": P("model"), "**": P()}
     >>> spread = plan(spec, rules, mesh, otherwise={"embed": "replicate"})
     >>> print(spread.table(90))
-    path                             divided by  per device  rule
-    blocks/{0..11}/up/kernel x12     -, model      13.5 MiB  **/up/kernel
-    blocks/{0..11}/up/bias x12       replicated   144.0 KiB  **
-    blocks/{0..11}/down/kernel x12   model         13.5 MiB  **/down/kernel
-    embed/table                      replicated * 147.2 MiB  embed/table
+    path                            shape           divided by    per device  rule
+    embed/table                     f32[50257,768]  replicated *   147.2 MiB  embed/table
+    blocks/{0..11}/up/kernel x12    f32[768,3072]   -, model        13.5 MiB  **/up/kernel
+    blocks/{0..11}/up/bias x12      f32[3072]       replicated     144.0 KiB  **
+    blocks/{0..11}/down/kernel x12  f32[3072,768]   model           13.5 MiB  **/down/kernel
+    4,096 devices: data=512, model=8; 363.4 MiB in 37 leaves; 174.4 MiB per device
+    147.4 MiB of it (84.5%) on every device
+    * embed/table: dimension 0 of size 50257 cannot be divided by model=8: 50256 and 50264 can
     >>> spread["blocks/3/up/kernel"].spec == P(None, "model"), spread.devices
     (True, 4096)
     >>> plan(spec, rules, mesh)
@@ -71,8 +75,8 @@ def plan(
     """
     if isinstance(tree, SavedTree):
         tree = tree.stored_tree()
-    pairs = leaves(tree)
-    check_are_arrays(pairs)
-    mesh = mesh_for_plan(mesh)
-    request_of = requests(tree, pairs, rules)
-    return Plan(mesh, planned_leaves(tree, pairs, request_of, mesh, otherwise), tree)
+    with collection_paused():  # of the time for 100,000 leaves it would take a third
+        pairs = array_leaves(tree)
+        mesh = mesh_for_plan(mesh)
+        request_of = requests(tree, pairs, rules)
+        return Plan(mesh, planned_leaves(tree, pairs, request_of, mesh, otherwise), tree)
