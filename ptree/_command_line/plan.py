@@ -218,7 +218,7 @@ class _Shown:
 
 def _rows_of_table(title: str, rows: Iterable[Row], width: int, *, with_reasons: bool = False) -> list[str]:
     head = (title, "per device", "why" if with_reasons else "divided by")
-    cells = [head]
+    cells: list[tuple[str, ...]] = [head]
     for row in rows:
         path = row.path if row.leaves == 1 else f"{row.path} x{row.leaves}"
         why = why_replicated(row.leaf) if with_reasons else spec_in_words(row.leaf.sharding)

@@ -11,10 +11,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import ptree as pt
 import pytest
 from commands import ended, succeeded
 from safetensors.numpy import save_file
+
+import ptree as pt
 
 MESH = ("--mesh", "data=8,model=4")
 
@@ -81,7 +82,8 @@ def test_csv_has_a_line_for_each_leaf(folder, capsys):
     out = succeeded(capsys, "plan", "llama.safetensors", *MESH, "--rules", rules, "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) == 98
-    assert rows[0]["shape"] == "320x64" and rows[0]["spec"] == "[]"
+    assert rows[0]["shape"] == "320x64"
+    assert rows[0]["spec"] == "[]"
     assert {row["bytes"] == row["bytes_per_device"] for row in rows} == {True}
 
 
@@ -93,13 +95,15 @@ def test_proposed_rules_are_written_and_give_the_same_plan(folder, capsys):
     assert again == proposed
     assert json.loads(proposed)["rules"]["**/{down_proj,o_proj}/weight"] == ["data", "model"]
     code, out, err = ended(capsys, *auto, "-o", "rules.json")
-    assert (code, out) == (2, "") and "there is 'rules.json' already" in err
+    assert (code, out) == (2, "")
+    assert "there is 'rules.json' already" in err
 
 
 def test_roles_of_axes_and_of_kernels_are_said(folder, capsys):
     command = ("plan", "llama.safetensors", "--mesh", "x=8,y=4", "--auto", "--min-size", "1000", "--json")
     code, _, err = ended(capsys, *command)
-    assert code == 2 and "no axis of the mesh (x=8, y=4) has a name that says what it is for" in err
+    assert code == 2
+    assert "no axis of the mesh (x=8, y=4) has a name that says what it is for" in err
     found = json.loads(succeeded(capsys, *command, "--axes", "fsdp=x,tensor=y"))
     assert found["rules"]["**/{down_proj,o_proj}/weight"] == ["x", "y"]
     found = json.loads(succeeded(capsys, *command, "--axes", "fsdp=x+y"))
@@ -113,7 +117,9 @@ def test_what_cannot_be_divided_is_an_error_or_replicated(folder, capsys):
     command = ("plan", "llama.safetensors", "--mesh", "model=3", "--rules", rules)
     code, out, err = ended(capsys, *command)
     assert (code, out) == (2, "")
-    assert "'model/embed_tokens/weight'" in err and "320" in err and "318 and 321 can" in err
+    assert "'model/embed_tokens/weight'" in err
+    assert "320" in err
+    assert "318 and 321 can" in err
     assert "*" in succeeded(capsys, *command, "--replicate")
 
 
@@ -136,7 +142,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(folder, capsys, arguments, words)
     rules_file(folder, {"**": []})
     code, out, err = ended(capsys, "plan", "llama.safetensors", *arguments)
     assert (code, out) == (2, "")
-    assert err.startswith("ptree: ") and words in err
+    assert err.startswith("ptree: ")
+    assert words in err
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(folder, capsys, arguments, words)
 def test_rules_that_are_wrong_are_refused(folder, capsys, rules, words):
     code, out, err = ended(capsys, "plan", "llama.safetensors", *MESH, "--rules", rules_file(folder, rules))
     assert (code, out) == (2, "")
-    assert words in err and "should not happen" not in err
+    assert words in err
+    assert "should not happen" not in err
 
 
 def test_ties_stacks_and_unusual_dtypes_are_planned(tmp_path, capsys):
@@ -173,8 +181,10 @@ def test_ties_stacks_and_unusual_dtypes_are_planned(tmp_path, capsys):
         succeeded(capsys, "plan", str(tmp_path / "m.safetensors"), "--mesh", "data=2,model=2", "--auto", "--json")
     )
     spec = {leaf["path"]: leaf["spec"] for leaf in found["leaves"]}
-    assert spec["embed"] == ["model"] and "head" not in spec
-    assert spec["blocks/:/up"] == [None, None, "model"] and spec["blocks/:/down"] == [None, "model"]
+    assert spec["embed"] == ["model"]
+    assert "head" not in spec
+    assert spec["blocks/:/up"] == [None, None, "model"]
+    assert spec["blocks/:/down"] == [None, "model"]
     assert spec["key"] == spec["small"] == []
 
 
@@ -182,7 +192,9 @@ def test_a_damaged_file_is_planned_as_far_as_it_is_readable(folder, capsys):
     whole = (folder / "llama.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-1000])
     code, out, err = ended(capsys, "plan", "cut.safetensors", *MESH, "--auto")
-    assert code == 1 and "32 devices" in out and "Traceback" not in err
+    assert code == 1
+    assert "32 devices" in out
+    assert "Traceback" not in err
 
 
 def test_no_array_is_read_and_no_device_is_started(folder):

@@ -17,7 +17,7 @@ from ..._shardings.plan_explanation import why_replicated
 from ..._shardings.plan_rows import spec_in_words
 from ..._shardings.specs import in_words
 from ..._words import in_bytes, lines, quoted
-from .._sources.source import LeafInfo
+from .._sources.source import LeafInfo, Source
 from .._sources.tree_source import TreeSource
 
 DIVIDED, WHOLE, ALONE = range(3)
@@ -74,10 +74,12 @@ def placement_of_plan(plan: Plan, infos: Iterable[LeafInfo]) -> Placement:
     return Placement(totals, leaves)
 
 
-def placement_of_arrays(source: TreeSource) -> Placement | None:
-    """Where the arrays of a tree are; None if all are on one device."""
+def placement_of_arrays(source: Source) -> Placement | None:
+    """Where the arrays of a tree are; None if all are on one device, and for what is no tree."""
+    if not isinstance(source, TreeSource):
+        return None
     arrays = {path: value for path, value in source.values_by_path.items() if isinstance(value, jax.Array)}
-    shardings = {path: array.sharding for path, array in arrays.items() if not isinstance(array, jax.core.Tracer)}
+    shardings = {path: array.sharding for path, array in arrays.items()}
     devices = {device for sharding in shardings.values() for device in sharding.device_set}
     if len(devices) < 2:
         return None

@@ -70,9 +70,19 @@ _FAMILIES = (
 )
 _TABLE_LEAVES = frozenset({"table", "embedding"})
 _TABLES = frozenset(
-    "wte embed embedding embed_tokens embed_in tok_embeddings token_embedding word_embeddings shared".split()
+    [
+        "wte",
+        "embed",
+        "embedding",
+        "embed_tokens",
+        "embed_in",
+        "tok_embeddings",
+        "token_embedding",
+        "word_embeddings",
+        "shared",
+    ]
 )
-_HEADS = frozenset("lm_head head logits output embed_out".split())
+_HEADS = frozenset(["lm_head", "head", "logits", "output", "embed_out"])
 _KERNELS = frozenset({"kernel", "weight", "w"})
 _BIASES = frozenset({"bias", "b"})
 _MOST_UNNAMED = 3

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from jax.sharding import PartitionSpec
 
 from .layer_roles import Kind, Names, Part, Role, Shape, layer_roles, part_of
 from .mesh_roles import MeshAxes, MeshRoles
 
-KernelAxes = Literal["in_out", "out_in"]
+KernelAxes: TypeAlias = Literal["in_out", "out_in"]
 """The order of the axes of a kernel: of input and of output features."""
 
 
@@ -68,15 +67,19 @@ class _Orders:
     def __init__(
         self, kernel_of: Mapping[Names, tuple[str, Shape]], role_of: Mapping[Names, Role], given: KernelAxes | None
     ):
-        self._kernel_of, self._given = kernel_of, given
-        votes = Counter(
-            seen
-            for layer, role in role_of.items()
-            if kernel_of[layer][0] == "weight" and (seen := _order_by_shape(role, kernel_of[layer][1])) is not None
-        )
+        self._kernel_of = kernel_of
+        self._given: KernelAxes | None = given
         self._of_weights: KernelAxes = "out_in"  # as PyTorch's Linear
-        if len(votes) == 1:
-            [self._of_weights] = votes
+        if self._seen(role_of) == {"in_out"}:
+            self._of_weights = "in_out"
+
+    def _seen(self, role_of: Mapping[Names, Role]) -> set[KernelAxes]:
+        """The orders that shapes of leaves named `weight` tell."""
+        weights = [(role, self._kernel_of[layer]) for layer, role in role_of.items()]
+        told: list[KernelAxes | None] = [
+            _order_by_shape(role, shape) for role, (leaf, shape) in weights if leaf == "weight"
+        ]
+        return {order for order in told if order is not None}
 
     def of(self, layer: Names, role: Role) -> KernelAxes:
         if self._given is not None:
