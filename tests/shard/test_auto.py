@@ -213,6 +213,18 @@ def test_the_order_of_axes_can_be_said():
     }
 
 
+def test_numbered_names_of_linen_are_ranges_where_they_are_needed():
+    tree = {f"Block_{at}/Dense_0/kernel": (64, 256) for at in range(12)} | {"Dense_0/kernel": (64, 8)}
+    tree |= {f"Block_{at}/Dense_1/kernel": (256, 64) for at in range(12)}
+    rules = shard.auto(shapes(**tree), TWO_AXES)
+    assert rules == {
+        "Block_{0..11}/Dense_0/kernel": P(None, "model"),
+        "**/Dense_1/kernel": P("model"),
+        "**": P(),
+    }
+    assert pt.explain(shapes(**tree), rules).dead == {}
+
+
 def test_flax_names_and_parameters_that_are_layers_themselves():
     flax = shapes(a__query__kernel=(64, 8, 8), a__key__kernel=(64, 8, 8), a__out__kernel=(8, 8, 64))
     assert shard.auto(flax, TWO_AXES) == {"**/{query,key}/kernel": P(None, "model"), "**/out/kernel": P("model")}
@@ -308,6 +320,8 @@ def test_axes_of_other_names_are_said():
         "axes=: the axis 'x' is for both 'fsdp' and 'tensor'; one role is enough",
         lambda: shard.auto(spec, mesh, axes={"fsdp": "x", "tensor": "x"}),
     )
+    with pytest.raises(shard.ShardingError, match=r"kernels= is 'in_out' or 'out_in', got 'torch'"):
+        shard.auto(spec, TWO_AXES, kernels="torch")
     says(pt.InitError, "mesh= takes a jax.sharding.Mesh, got 'data'", shard.auto, spec, "data")
     says(
         pt.InitError,

@@ -7,8 +7,9 @@ from math import prod
 
 from ..._edit import leaves
 from ..._paths import STACKED
-from ..._shardings import AnyMesh, mesh_for_plan
+from ..._shardings import AnyMesh, ShardingError, mesh_for_plan
 from ..._tree import Leaf, PyTree, aliases
+from ..._words import quoted
 from ...files._saved_tree import SavedTree
 from .few_rules import few_rules
 from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
@@ -60,12 +61,14 @@ def auto(
         kernels: the order of the axes of kernels, `"in_out"` or `"out_in"`.
 
     Raises:
-        ShardingError: no axis of the mesh has a known name and `axes` says nothing, or `axes` does not fit the mesh.
+        ShardingError: no axis of the mesh has a known name and `axes` says nothing, or an option that does not fit.
     """
     if isinstance(tree, SavedTree):
         tree = tree.stored_tree()
     mesh = mesh_for_plan(mesh)
     roles = mesh_roles(mesh, axes)
+    if kernels not in (None, "in_out", "out_in"):
+        raise ShardingError(f"kernels= is 'in_out' or 'out_in', got {quoted(kernels)}")
     layer_leaves = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
     splits = splits_of(layer_leaves, roles, min_size, kernels)
     tied = {tie.source for tie in aliases(tree).values()}

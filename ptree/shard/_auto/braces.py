@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -67,17 +68,39 @@ def _segment(names: Sequence[str]) -> str:
 
     >>> _segment(["q", "k"]), _segment(["0", "1", "2"]), _segment(["0", "1", "2", "5"])
     ('{q,k}', '{0..2}', '{{0..2},5}')
+    >>> _segment(["Block_0", "Block_1", "Block_2"]), _segment(["Block_0", "Block_2", "head"])
+    ('Block_{0..2}', '{Block_0,Block_2,head}')
     """
     if len(names) == 1:
         return names[0]
-    numbers = sorted(int(name) for name in names if _is_number(name))
-    alternatives = [name for name in names if not _is_number(name)] + _ranges(numbers)
-    # a range has braces of its own
+    cut = [_cut(name) for name in names]
+    numbers: dict[str, list[int]] = {}
+    for before, number in sorted(cut, key=lambda pair: pair[1] or 0):
+        if number is not None:
+            numbers.setdefault(before, []).append(number)
+    alternatives: list[str] = []
+    for name, (before, number) in zip(names, cut, strict=True):
+        if number is None or len(numbers[before]) < _SEVERAL:
+            alternatives.append(name)
+        elif number == numbers[before][0]:  # once for all numbers
+            ranges = _ranges(numbers[before])
+            alternatives += [before + _in_braces(ranges)] if before else ranges
+    return _in_braces(alternatives)
+
+
+_SEVERAL = 3
+_NUMBERED = re.compile(r"([^0-9]*)(0|[1-9][0-9]{0,8})", re.ASCII)
+
+
+def _cut(name: str) -> tuple[str, int | None]:
+    """A name without the number at its end, and the number; None if it has none."""
+    found = _NUMBERED.fullmatch(name)
+    return (name, None) if found is None else (found[1], int(found[2]))
+
+
+def _in_braces(alternatives: Sequence[str]) -> str:
+    # a range has braces of its own, and a single name needs none
     return alternatives[0] if len(alternatives) == 1 else "{" + ",".join(alternatives) + "}"
-
-
-def _is_number(name: str) -> bool:
-    return name.isdecimal() and name.isascii() and name == str(int(name))
 
 
 def _ranges(numbers: Sequence[int]) -> list[str]:
@@ -86,5 +109,5 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
     starts = [at for at in range(len(numbers)) if at == 0 or numbers[at] != numbers[at - 1] + 1]
     for start, stop in pairwise([*starts, len(numbers)]):
         row = numbers[start:stop]
-        shown += map(str, row) if len(row) < 3 else [f"{{{row[0]}..{row[-1]}}}"]
+        shown += map(str, row) if len(row) < _SEVERAL else [f"{{{row[0]}..{row[-1]}}}"]
     return shown
