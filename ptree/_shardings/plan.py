@@ -161,7 +161,7 @@ class Plan:
 
     def explain(self) -> PlanExplanation:
         """What each rule takes, which leaves are on every device and why, and the biggest leaves; print it for tables."""
-        return explanation_of(self.leaves, self.sums)
+        return explanation_of(self.leaves, self.sums, {alias: tie.source for alias, tie in self._aliases.items()})
 
     def __str__(self) -> str:
         return self.table()

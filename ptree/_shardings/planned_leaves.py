@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
@@ -50,9 +51,9 @@ class PlannedLeaf(NamedTuple):
 
 
 @lru_cache(maxsize=256, typed=True)
-def itemsize(dtype: Hashable) -> int:
+def itemsize(dtype: Any) -> int:
     """The bytes of one number, or of one PRNG key."""
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype.itemsize  # pyright: ignore[reportAttributeAccessIssue]
     return np.dtype(dtype).itemsize  # pyright: ignore[reportArgumentType, reportCallIssue]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax.sharding import PartitionSpec, Sharding
+from jax.sharding import PartitionSpec
 
 from .._garbage_collection import collection_paused
 from .._shardings import (
@@ -23,7 +23,7 @@ from ..files._saved_tree import SavedTree
 
 def plan(
     tree: PyTree,
-    rules: Mapping[Any, Any] | PartitionSpec | Sharding,
+    rules: Mapping[Any, Any] | PartitionSpec,
     mesh: AnyMesh | None = None,
     *,
     otherwise: Otherwise = "error",
@@ -51,7 +51,7 @@ def plan(
     >>> plan(spec, rules, mesh)
     Traceback (most recent call last):
         ...
-    ptree.shard.ShardingError: cannot place 'embed/table', f32[50257,768], as P('model',): dimension 0 of size 50257 cannot be
+    ptree.shard.ShardingError: cannot place 'embed/table', f32[50257,768], as P...('model',): dimension 0 of size 50257 cannot be
     divided by model=8: 50256 and 50264 can
 
     A spec speaks of one layer, so that a stack and its single layers are divided alike; a rule that spells the stack's axis,

@@ -353,7 +353,9 @@ def test_explain_says_what_each_rule_takes_and_why_leaves_are_everywhere():
     assert told.replicated["blocks/0/scale"] == "by '**'"
     assert sum(share.bytes_per_device for share in told.rules) == plan.bytes_per_device
     assert told.biggest[0].path == "embed/table"
+    assert told.tied == {"head": "embed/table"}
     text = str(told)
+    assert "tied: head lives where embed/table does" in text
     assert "blocks/{0..2}/scale" in text
     one = shard.plan({"w": pt.Param((8,))}, P("data"), AbstractMesh((1,), ("data",)))
     assert one.explain().replicated == {"w": "the axes that divide it have one device"}
