@@ -16,6 +16,8 @@ SLOW = {
     "test_many_layers_are_folded_and_names_are_inert",
     "test_the_declared_spread_is_that_of_many_draws",
     "test_values_are_those_of_pytorch_with_hooks",
+    # models on eight devices
+    "test_a_gpt_trains_under_its_rules_as_on_one_device",
     # low-rank kernels beside PyTorch
     "test_a_low_rank_kernel_is_pytorchs_sum",
     "test_training_is_that_of_pytorch_by_hand",

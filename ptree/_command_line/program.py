@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 _TRACEBACK = "PTREE_TRACEBACK"
 _MODULES = {
-    "show": "look", "stats": "stats", "diff": "look", "report": "look", "plot": "look",
+    "show": "look", "stats": "stats", "diff": "look", "report": "look", "plot": "look", "plan": "plan",
     "get": "get", "check": "check", "rename": "change", "tie": "change", "convert": "convert", "completion": "completion",
 }  # fmt: skip
 """Command -> the module with its function `run_COMMAND`, which is imported for it alone: some take half a second."""

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 from trees import SPECS, TREES, language_model, mlp
 
 import ptree as pt
@@ -279,6 +281,79 @@ def test_a_file_is_reported_without_jax(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# ------------------------------------------------------------------------ where leaves live
+
+
+def spread_model():
+    """A small model, its plan on four devices, and its arrays on them."""
+    tree = pt.Tree({
+        "blocks": {":": {"kernel": jnp.ones((3, 8, 4)), "bias": jnp.ones((3, 4))}},
+        "embed": jnp.ones((6, 8)),
+        "head": jnp.ones((8, 6)),
+    })  # fmt: skip
+    tree = pt.tie(tree, {"head": pt.transposed("embed")})
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:4])
+    plan = pt.shard.plan(tree, {"**/kernel": P("data", "model"), "embed": P("model"), "**": P()}, mesh)
+    return tree, plan, pt.shard.place(tree, plan)
+
+
+def placed_rows(data):
+    """path -> (how it lives, bytes on each device, what divides it, the shape of a part)."""
+    placed, kinds = data["placed"], ("divided", "whole", "alone")
+    return {
+        path: (kinds[kind], held, placed["specs"][spec], placed["parts"][part])
+        for path, (kind, held, spec, part, _) in zip(data["path"], placed["rows"])
+    }
+
+
+def test_a_plan_is_on_the_page_of_a_spec_a_file_and_arrays_that_are_placed_so(page, tmp_path):
+    tree, plan, spread = spread_model()
+    pt.save(tmp_path / "m.safetensors", tree)
+    expected = {
+        "blocks/:/kernel": ("divided", 3 * 4 * 2 * 4, "-, data, model", "[3, 4, 2]"),
+        "blocks/:/bias": ("whole", 48, "replicated", "[3, 4]"),
+        "embed": ("divided", 96, "model", "[3, 8]"),
+        "head": ("divided", 96, "model", "[3, 8]"),
+    }
+    for thing, options in (
+        (pt.abstract(tree), {"plan": plan}),
+        (tmp_path / "m.safetensors", {"plan": plan}),
+        (spread, {}),
+    ):
+        data = data_of(page(thing, **options))
+        assert placed_rows(data) == expected
+        assert data["placed"]["totals"] == (
+            "4 devices: data=2, model=2 · 240 B of 624 B on each device · 48 B (20.0%) of it the same on every device"
+        )
+    abstract = AbstractMesh((2, 2), ("data", "model"))
+    elsewhere = pt.shard.plan(tree, {"**/kernel": P("data", "model"), "embed": P("model"), "**": P()}, abstract)
+    assert placed_rows(data_of(page(tree, plan=elsewhere))) == expected
+
+
+def test_a_leaf_that_is_on_one_device_alone_is_told_apart(page):
+    _, _, spread = spread_model()
+    spread = pt.set(spread, "blocks/:/bias", jax.device_put(jnp.ones((3, 4)), jax.devices()[1]))
+    data = data_of(page(spread))
+    assert placed_rows(data)["blocks/:/bias"] == ("alone", 48, "on one device", "[3, 4]")
+    assert "240 B of 624 B on the fullest device · 48 B on one device alone · 0 B (0.0%)" in data["placed"]["totals"]
+
+
+def test_arrays_on_one_device_and_files_have_no_places(page, tmp_path):
+    pt.save(tmp_path / "m.safetensors", mlp())
+    assert data_of(page(mlp()))["placed"] is None
+    assert data_of(page(tmp_path / "m.safetensors"))["placed"] is None
+
+
+def test_a_plan_for_another_tree_or_none_is_refused(page, tmp_path):
+    tree, plan, _ = spread_model()
+    larger = pt.put(pt.set(tree, "embed", jnp.ones((6, 8))), "extra", jnp.ones(3))
+    with pytest.raises(pt.StructureError, match=r"for another tree:\n  'extra': in the plan no such leaf, here \[3\]"):
+        page(larger, plan=plan)
+    with pytest.raises(TypeError, match="report"):
+        page(tree, plan={"**": P()})
+    assert not (tmp_path / "page.html").exists()
 
 
 # ------------------------------------------------------------------------------- the page

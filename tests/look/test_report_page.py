@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import Browser
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
 
 import ptree as pt
 from ptree._paths import compile
@@ -418,6 +420,35 @@ def test_roles_and_names_for_screen_readers(browser, page):
     assert rows == 1 + 3 + 1 + 4 + 6 + 3 + 3
     unnamed = "return [...document.querySelectorAll('button, input, select, svg, a')].filter((one) => !(one.ariaLabel || one.textContent.trim())).length"
     assert browser.run(unnamed) == 0
+
+
+def test_where_leaves_live_is_shown_sorted_and_filtered(browser, tmp_path):
+    tree = {"a": {"w": np.ones((8, 8), "f"), "b": np.ones(8, "f")}, "c": np.ones((4, 8), "f")}
+    mesh = AbstractMesh((8,), ("data",))
+    plan = pt.shard.plan(tree, {"a/w": P("data"), "**": P()}, mesh)
+    browser.open(report(tree, plan=plan, out=tmp_path / "page.html"))
+    assert browser.run("return document.getElementById('placed').textContent").startswith(
+        "8 devices: data=8 · 192 B of"
+    )
+    cells = "return [...document.querySelectorAll('.row')].map((row) => ['.text', '.divided', '.held'].map((cell) => row.querySelector(cell).textContent).join(' '))"
+    assert browser.run(cells) == ["a/  64 B", "w data 32 B", "b replicated 32 B", "c replicated 128 B"]
+    browser.run(
+        "const box = document.getElementById('order'); box.value = 'held'; box.dispatchEvent(new Event('change'))"
+    )
+    assert browser.run(cells)[0] == "c replicated 128 B"
+    browser.click(".chip.on-every-device")
+    assert browser.run(cells) == ["c replicated 128 B", "a/  64 B", "b replicated 32 B"]
+    browser.run("location.hash = 'a/w'")
+    facts = browser.wait("return document.querySelector('#panel dl')?.innerText")
+    assert "[1, 8], 32 B" in facts
+    assert "by 'a/w'" in facts
+    browser.resize(400, 800)
+    try:
+        assert browser.run(
+            "return document.getElementById('grid').scrollWidth <= document.getElementById('grid').clientWidth"
+        )
+    finally:
+        browser.resize(1280, 800)
 
 
 def test_it_fits_a_phone(browser, page):

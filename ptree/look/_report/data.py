@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..._paths import Selector
 from ..._words import in_bytes, printable
@@ -16,6 +16,9 @@ from .changes import Change, changes_of
 from .leaf_numbers import Histogram, LeafNumbers
 from .rows import ReportRow, numbers_before, removed_rows, rows_by_selector, rows_of
 
+if TYPE_CHECKING:
+    from .placement import Placement
+
 Json: TypeAlias = Any
 """What JSON can hold."""
 
@@ -23,12 +26,14 @@ _DIGITS = 6
 _MOST_DTYPES = 4
 
 
-def page_data(source: Source, selector: Selector | None) -> dict[str, Json]:
+def page_data(source: Source, selector: Selector | None, placement: Placement | None = None) -> dict[str, Json]:
     """All that the page of one source shows."""
-    return _columns(rows_of(source, selected(source, selector)), source)
+    return _columns(rows_of(source, selected(source, selector)), source, placement)
 
 
-def diff_page_data(before: Source, after: Source, selector: Selector | None) -> dict[str, Json]:
+def diff_page_data(
+    before: Source, after: Source, selector: Selector | None, placement: Placement | None = None
+) -> dict[str, Json]:
     """All that the page of two sources shows: the one after, and what was removed, with the changes of each leaf."""
     changes = changes_of(before, after, selector)
     rows = rows_by_selector(after, selector)
@@ -36,7 +41,7 @@ def diff_page_data(before: Source, after: Source, selector: Selector | None) -> 
     rows += removed_rows(before, changes.by_path.items())
     change_of_row = [changes.by_path.get(row.path) for row in rows]
     abouts = [printable(source.about) for source in (before, after) if source.about]
-    return _columns(rows, after) | {
+    return _columns(rows, after, placement) | {
         "title": printable(before.title),
         "other": printable(after.title),
         "about": " → ".join(abouts),
@@ -50,7 +55,7 @@ def diff_page_data(before: Source, after: Source, selector: Selector | None) -> 
 # --------------------------------------------------------------------------------- columns
 
 
-def _columns(rows: Sequence[ReportRow], source: Source) -> dict[str, Json]:
+def _columns(rows: Sequence[ReportRow], source: Source, placement: Placement | None) -> dict[str, Json]:
     shapes, dtypes = _Texts(), _Texts()
     return {
         "title": printable(source.title),
@@ -68,6 +73,7 @@ def _columns(rows: Sequence[ReportRow], source: Source) -> dict[str, Json]:
         "problems": [[at, printable(row.problem)] for at, row in enumerate(rows) if row.problem],
         "ties": _ties(rows),
         "layers": _layers(rows),
+        "placed": None if placement is None else _placed(rows, placement),
         "shapes": shapes.texts,
         "dtypes": dtypes.texts,
     }
@@ -89,6 +95,22 @@ class _Texts:
 
 def _shape(row: ReportRow) -> str:
     return "" if row.shape is None else f"[{', '.join(map(str, row.shape))}]"
+
+
+def _placed(rows: Sequence[ReportRow], placement: Placement) -> Json:
+    """Where each row's leaf lives: its kind, what divides it, what a device holds of it; None of what has no place."""
+    specs, parts, whys = _Texts(), _Texts(), _Texts()
+    shown: list[Json] = []
+    for row in rows:
+        leaf = placement.leaves.get(row.source or row.path)
+        if leaf is None:
+            shown.append(None)
+            continue
+        part = f"[{', '.join(map(str, leaf.part))}]"
+        places = specs.place(leaf.divided_by), parts.place(part), whys.place(leaf.why)
+        shown.append([leaf.kind, leaf.bytes, *places])
+    texts = {"specs": specs.texts, "parts": parts.texts, "whys": whys.texts}
+    return {"totals": printable(placement.totals), "rows": shown, **texts}
 
 
 def _ties(rows: Sequence[ReportRow]) -> Json:

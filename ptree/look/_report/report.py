@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..._errors import FileError
 from ..._paths import Selector
@@ -18,9 +18,18 @@ from .._sources.source_of import source_of
 from .data import diff_page_data, page_data
 from .page import page_of
 
+if TYPE_CHECKING:
+    from ..._shardings import Plan
+    from .placement import Placement
+
 
 def report(
-    thing: Any, other: Any = None, *, selector: Selector | None = None, out: str | os.PathLike[str] = "report.html"
+    thing: Any,
+    other: Any = None,
+    *,
+    selector: Selector | None = None,
+    plan: Plan | None = None,
+    out: str | os.PathLike[str] = "report.html",
 ) -> Path:
     """Write an HTML page of a tree or file, or of the differences of two; return its path.
 
@@ -35,25 +44,32 @@ def report(
     (`**/{query,key}/*`), ties as links, and for each leaf statistics and a histogram. All numbers of the selected
     leaves are read once or twice when the page is written; of a spec there are none. Files are read without JAX, in chunks.
 
+    Of arrays on several devices, and with `plan=`, the page shows where each leaf lives: what divides it, what each device holds, what
+    is whole on every device. A plan may be for devices that are not here, and for a file.
+
     Args:
         thing: a tree, a spec or another pytree, the path of a file or of a folder of checkpoints, or an open file.
         other: what it is compared with, as the state after: the page shows what changed.
         selector: which leaves; all by default.
+        plan: where the leaves of `thing`, or of `other` if it is there, are to live, from `ptree.shard.plan`.
         out: where the page goes; a file that is there is replaced, once the new one is whole.
 
     Raises:
         FileError: an input is not a file that ptree reads, or `out` is a folder or a file of parameters.
         PatternError: the selector is malformed, or a part of it matches nothing.
+        StructureError: the plan is for another tree.
         OSError: the folder of `out` does not exist, or a file cannot be read or written.
     """
     _refuse_page(other)
     place = _checked_place(out)
     with ExitStack() as opened:
         source = _opened(thing, opened)
+        after = source if other is None else _opened(other, opened)
+        placement = _placement(after, plan)
         if other is None:
-            data = page_data(source, selector)
+            data = page_data(source, selector, placement)
         else:
-            data = diff_page_data(source, _opened(other, opened), selector)
+            data = diff_page_data(source, after, selector, placement)
         page = page_of(data)
     with draft(place) as file:
         write_all(file, page.encode(), 0)
@@ -66,6 +82,17 @@ def _opened(thing: Any, opened: ExitStack) -> Source:
     if isinstance(thing, str | os.PathLike):
         opened.callback(source.close)
     return source
+
+
+def _placement(source: Source, plan: Plan | None) -> Placement | None:
+    """Where the leaves live, from the plan or as the arrays are; None where nothing says it."""
+    if plan is None and source.is_file:
+        return None
+    from .placement import placement_of_arrays, placement_of_plan  # with JAX, which a look at a file does without
+
+    if plan is not None:
+        return placement_of_plan(plan, source.leaves.values())
+    return placement_of_arrays(source)
 
 
 def _refuse_page(other: Any) -> None:

@@ -4,7 +4,11 @@
 const FLAGS = [
   "changed", "renamed", "reshaped", "restacked", "retyped", "transposed", "tied", "untied", "retied", "added",
   "removed", "unread", "the same", "alias", "not finite", "not trained", "unreadable",
+  "divided", "on every device", "on one device",
 ];
+
+// How a leaf lives on devices, by the number that Python writes.
+const PLACES = ["divided", "on every device", "on one device"];
 
 function readData() {
   const given = JSON.parse(byId("data").textContent);
@@ -23,6 +27,7 @@ function readData() {
   given.isRemoved = (row) => given.changes[row]?.kinds[0] === "removed";
   given.differs = (row) => (given.changes[row]?.kinds ?? []).some((kind) => kind !== "renamed");
   given.changeSize = (row) => sizeOfChange(given.changes[row]?.relative);
+  given.placeOf = (row) => given.placed?.rows[row] ?? null;
   given.flags = given.path.map((_, row) => flagsOf(given, row));
   return given;
 }
@@ -47,5 +52,7 @@ function flagsOf(given, row) {
   // what is no array has no numbers, and that is no fault
   if (given.problemOf.has(row) && given.shapes[given.shape[row]]) flags |= flag("unreadable");
   if (given.frozen[row]) flags |= flag("not trained");
+  const place = given.sourceOf.has(row) ? null : given.placeOf(row);
+  if (place) flags |= flag(PLACES[place[0]]);
   return flags;
 }

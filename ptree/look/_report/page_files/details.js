@@ -39,6 +39,7 @@ function nodeDetails(node) {
     ["share", inPercent(node.count, state.tree.root.count)],
     ["size", inBytes(node.bytes)],
   ];
+  if (data.placed) facts.push(["on each device", inBytes(node.held)]);
   if (node.layers) facts.unshift(["shape", insideText(node)]);
   return [factList(facts), ...(node.layers ? layerDrawings(node.layers, -1) : [])];
 }
@@ -74,7 +75,20 @@ function leafFacts(row) {
   if (data.sourceOf.has(row)) facts.push(["is tied to", tieLink(row)]);
   for (const alias of data.aliasesOf.get(row) ?? []) facts.push(["also named", linkTo(alias, data.path[alias])]);
   if (data.frozen[row]) facts.push(["trained", "no"]);
+  facts.push(...placeFacts(row));
   for (const [, shown] of facts) if (shown instanceof Element) shown.tabIndex = 0;
+  return facts;
+}
+
+function placeFacts(row) {
+  const place = data.placeOf(row);
+  if (!place) return [];
+  const [kind, bytes, spec, part, why] = place;
+  const facts = PLACES[kind] === "on one device" ? [] : [
+    ["divided by", data.placed.specs[spec]],
+    ["on each device", `${data.placed.parts[part]}, ${inBytes(bytes)}`],
+  ];
+  if (data.placed.whys[why]) facts.push(["placed", data.placed.whys[why]]);
   return facts;
 }
 

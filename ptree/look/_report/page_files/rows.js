@@ -4,7 +4,7 @@
 function newNode(name, parent, row) {
   return {
     name, parent, row, children: [], named: null, layers: null, at: 0, isOpen: false, isShut: false,
-    leaves: 0, count: 0, bytes: 0, differing: 0, change: 0, flags: 0, shown: 0,
+    leaves: 0, count: 0, bytes: 0, held: 0, differing: 0, change: 0, flags: 0, shown: 0,
   };
 }
 
@@ -77,6 +77,7 @@ function sumUp(node, data) {
     node.leaves = counts ? 1 : 0;
     node.count = counts ? data.count[node.row] : 0;
     node.bytes = counts ? data.bytes[node.row] : 0;
+    node.held = counts ? (data.placeOf(node.row)?.[1] ?? 0) : 0;
     node.differing = data.differs(node.row) ? 1 : 0;
     node.change = data.changeSize(node.row);
     node.flags = data.flags[node.row];
@@ -87,6 +88,7 @@ function sumUp(node, data) {
     node.leaves += child.leaves;
     node.count += child.count;
     node.bytes += child.bytes;
+    node.held += child.held;
     node.differing += child.differing;
     node.change = Math.max(node.change, child.change);
     node.flags |= child.flags;
@@ -112,6 +114,7 @@ function joined(node) {
 const ORDERS = {
   declared: (one, two) => one.at - two.at,
   largest: (one, two) => two.count - one.count || one.at - two.at,
+  held: (one, two) => two.held - one.held || one.at - two.at,
   changed: (one, two) => two.change - one.change || two.differing - one.differing || one.at - two.at,
   name: (one, two) => compareNames(one.name, two.name) || one.at - two.at,
 };

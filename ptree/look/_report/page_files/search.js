@@ -58,6 +58,9 @@ function showHeading() {
   byId("about").textContent = data.about;
   byId("totals").textContent = data.totals;
   byId("notes").textContent = data.notes.join("; ");
+  byId("placed").textContent = data.placed?.totals ?? "";
+  document.body.classList.toggle("is-placed", data.placed !== null);
+  if (data.placed) byId("order").append(new Option("most on each device first", "held"));
   document.body.classList.toggle("is-diff", Boolean(data.other));
   document.body.classList.toggle("has-dtypes", data.dtypes.length > 1);
   if (data.other) byId("order").append(new Option("most changed first", "changed"));
@@ -66,7 +69,7 @@ function showHeading() {
   FLAGS.forEach((name, at) => {
     const rows = data.flags.filter((flags) => flags & (1 << at)).length;
     if (rows === 0) return;
-    const button = element("button", `chip ${name.replace(" ", "-")}`, `${thousands.format(rows)} ${name}`);
+    const button = element("button", `chip ${name.replaceAll(" ", "-")}`, `${thousands.format(rows)} ${name}`);
     button.type = "button";
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => toggleFilter(button, 1 << at));

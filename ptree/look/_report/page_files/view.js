@@ -75,8 +75,27 @@ function cellsOf(node) {
     changeCell(node),
     cell("count", thousands.format(count)),
     cell("bytes", inBytes(bytes)),
+    ...placeCells(node),
     shareCell(node),
   ];
+}
+
+// What divides a leaf, and what each device holds of it or of all leaves in a node.
+function placeCells(node) {
+  if (!data.placed) return [];
+  const made = cell("divided", placeText(node));
+  if (node.flags & flag("on one device")) made.classList.add("warning");
+  return [made, cell("held", inBytes(node.held))];
+}
+
+function placeText(node) {
+  if (node.row >= 0) {
+    const place = data.placeOf(node.row);
+    return place ? data.placed.specs[place[2]] : "";
+  }
+  const places = new Set((node.layers ?? []).map((row) => data.placeOf(row)?.[2]));
+  const [only] = places;
+  return places.size === 1 && only !== undefined ? data.placed.specs[only] : "";
 }
 
 // What is inside a node: `12 × [768, 768]` of the layers of one kernel, else how many leaves.

@@ -1,0 +1,96 @@
+"""Write what is chosen for each leaf as few, general rules, with `**` for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from jax.sharding import PartitionSpec
+
+from ..._edit import explain
+from ..._paths import escape
+from ..._tree import PyTree
+from .braces import merged, pattern
+from .endings import NOTHING, Form, forms_of
+from .leaf_splits import Split
+from .rules import Rules
+
+_MOST_REPAIRS = 3
+_MOST_SAID = 3
+_MATCHES = 3_000_000
+"""Leaves times forms: about so many comparisons of names take three seconds."""
+_LEAST_FORMS = 60
+
+
+def few_rules(
+    tree: PyTree, splits: Mapping[str, Split], sizes: Mapping[str, int], tied: Collection[str], head: str
+) -> Rules:
+    """Write few rules that give each leaf of a tree its split.
+
+    A tree of thousands of leaves whose names have nothing in common would need a rule for each: then those of the largest leaves
+    are written, and the others are replicated.
+
+    Args:
+        tree: the tree, whose ties decide which rules match what.
+        splits: path -> split of each leaf.
+        sizes: path -> how many numbers a leaf has.
+        tied: paths of tied leaves, whose rules come before those that might match their aliases.
+        head: a comment above the rules.
+    """
+    different = {split.spec for split in splits.values()}
+    if len(different) == 1:
+        return Rules({"**": different.pop()}, {"**": _comment(split.comment for split in splits.values())}, head)
+    every = forms_of(splits)
+    forms = _largest(every, sizes, len(splits))
+    dropped = [path for form, paths in every.items() if form not in forms for path in paths]
+    splits = {**splits, **dict.fromkeys(dropped, Split(NOTHING))}
+    specs = {form: splits[paths[0]].spec for form, paths in forms.items()}
+    is_tied = {form: any(path in tied for path in paths) for form, paths in forms.items()}
+    groups = sorted(merged(specs).items(), key=lambda group: not any(is_tied[form] for form in group[1]))
+    rules = {pattern(form): specs[members[0]] for form, members in groups}
+    comments = {
+        pattern(form): _comment(splits[path].comment for member in members for path in forms[member])
+        for form, members in groups
+    }
+    if tied:
+        rules = _repaired(tree, rules, splits)
+    rest = [split.comment for split in splits.values() if split.spec == NOTHING]
+    if rest or not rules:
+        rules["**"] = NOTHING
+        more = [f"{len(dropped):,} leaves would need rules of their own"] if dropped else []
+        comments["**"] = _comment([*more, *rest])
+    return Rules(rules, {selector: said for selector, said in comments.items() if selector in rules}, head)
+
+
+def _largest(forms: Mapping[Form, list[str]], sizes: Mapping[str, int], leaves: int) -> dict[Form, list[str]]:
+    """The forms for the largest leaves: as many as can be matched in seconds, which are all of a tree that is regular."""
+    most = max(_LEAST_FORMS, _MATCHES // max(1, leaves))
+    if len(forms) <= most:
+        return dict(forms)
+    by_size = sorted(forms, key=lambda form: sum(sizes[path] for path in forms[form]), reverse=True)
+    kept = set(by_size[:most])
+    return {form: paths for form, paths in forms.items() if form in kept}
+
+
+def _comment(comments: Iterable[str]) -> str:
+    different = list(dict.fromkeys(filter(None, comments)))
+    more = f"; and {len(different) - _MOST_SAID} more" if len(different) > _MOST_SAID else ""
+    return "; ".join(different[:_MOST_SAID]) + more
+
+
+def _repaired(
+    tree: PyTree, rules: Mapping[str, PartitionSpec], splits: Mapping[str, Split]
+) -> dict[str, PartitionSpec]:
+    """The rules, with one in front for each leaf that another takes wrongly, and without those that take nothing.
+
+    A pattern may match an alias of a leaf that is split otherwise.
+    """
+    rules = dict(rules)
+    for _ in range(_MOST_REPAIRS):
+        rows = explain(tree, rules).rows
+        wrong = [row.path for row in rows if (row.value or NOTHING) != splits[row.path].spec]
+        taking = {row.rule for row in rows}
+        rules = {selector: spec for selector, spec in rules.items() if selector in taking}
+        if not wrong:
+            break
+        rules = {escape(path): splits[path].spec for path in wrong} | rules
+    return rules
