@@ -194,6 +194,7 @@ class Step:
         is_new = compiled.batch != signature
         if is_new:
             compiled.warn_of_change(batch, signature, stacklevel=2)
+            compiled.check_processes(batch, signature)
         if is_first:
             # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
             refuse_infinite_loss(self._loss(state, batch), state, batch)
