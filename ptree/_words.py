@@ -247,6 +247,22 @@ def with_fixes(problems: Sequence[str], fixes: Iterable[str] = (), between: str 
     return f"{text}{end} {fix}"
 
 
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Sorted numbers as the braces of a pattern: `{0..11}`, `{0..3,5}`.
+
+    >>> number_ranges([0, 1, 2, 5])
+    '{0..2,5}'
+    """
+    parts: list[str] = []
+    first = 0
+    for at in range(1, len(numbers) + 1):
+        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
+            low, high = numbers[first], numbers[at - 1]
+            parts.append(str(low) if low == high else f"{low}..{high}")
+            first = at
+    return "{" + ",".join(parts) + "}"
+
+
 # ------------------------------------------------------------------------------ suggestions
 
 

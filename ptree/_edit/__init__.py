@@ -34,6 +34,7 @@ from .rules import assign_values as assign_values
 from .rules import explain as explain
 from .rules import label as label
 from .rules import mask as mask
+from .rules import rule_name as rule_name
 from .selectors import Selector as Selector
 from .selectors import choose as choose
 from .selectors import choose_layers as choose_layers

@@ -115,8 +115,8 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
     hints = Hints(tree)
     names: list[str] = []
     for key, value in rules.items():
-        rule = _Rule(tree, key, _unique(_rule_name(key), names), value, hints)
-        names.append(_rule_name(key))
+        rule = _Rule(tree, key, _unique(rule_name(key), names), value, hints)
+        names.append(rule_name(key))
         problems = rule.problems or _why_too_late(rule, matched)
         if problems:
             dead[rule.name] = "\n".join(problems)
@@ -155,10 +155,10 @@ def _unique(name: str, names: list[str]) -> str:
     return f"{name} ({count + 1})" if count else name
 
 
-def _rule_name(key: Any) -> str:
+def rule_name(key: Any) -> str:
     """A selector as a person would write it."""
     if isinstance(key, tuple):
-        return f"({', '.join(map(_rule_name, key))})"
+        return f"({', '.join(map(rule_name, key))})"
     if isinstance(key, re.Pattern):
         return str(key.pattern)
     return key if isinstance(key, str) else name_of(key)
@@ -253,12 +253,12 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
             taken.setdefault(one.own_path, set()).add(layer_numbers(one))
             values.append((one, value))
             if one.alias:
-                by_alias.append((_rule_name(key), one.own_path, one.alias))
-        takers.append((_rule_name(key), [one.own_path for one in new]))
+                by_alias.append((rule_name(key), one.own_path, one.alias))
+        takers.append((rule_name(key), [one.own_path for one in new]))
         problems += found.problems
         if found.selected and not new and key != "**":
             earlier = [rule for rule, selected in takers if {*selected} & {one.own_path for one in found.selected}]
-            problems.append(_too_late(_rule_name(key), earlier))
+            problems.append(_too_late(rule_name(key), earlier))
     problems = problems if strict else []
     problems += _other_axes(tree, by_alias)
     if problems:

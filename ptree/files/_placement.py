@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from .._edit import leaves, map_leaves
 from .._paths import STACKED
-from .._shardings import Shardings, placement, shardings_for
+from .._shardings import Shardings, placement, put, shardings_for
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, PyTree
 from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut
@@ -211,11 +210,4 @@ def _moved(array: jax.Array | np.ndarray, sharding: Sharding) -> jax.Array:
     """Move an array or key to the devices of a sharding, also to those of other processes."""
     if isinstance(array, jax.Array) and array.sharding == sharding:  # read in parts by this sharding already
         return array
-    if sharding.is_fully_addressable:
-        return jax.device_put(array, sharding)
-    # NumPy has no PRNG keys, hence by way of their words
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        words = _moved(jax.random.key_data(array), sharding)
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(array))
-    # `jax.device_put` would first compare the values in all processes
-    return jax.make_array_from_callback(array.shape, sharding, np.asarray(array).__getitem__)
+    return put(array, sharding)

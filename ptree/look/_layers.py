@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from .._words import number_ranges
+
 LONGEST_BRACES = 36
 """Characters of what stands in braces for several names."""
 _LONGEST_NUMBERS = 120
@@ -99,22 +101,6 @@ def _group(around: Sequence[str], members: Sequence[tuple[int, str]]) -> LayerGr
     numbers = short_ranges([number for number, _ in members])
     name = "/".join(around).replace(_NUMBER, numbers)
     return LayerGroup(name, tuple(path for _, path in members))
-
-
-def number_ranges(numbers: Sequence[int]) -> str:
-    """Sorted numbers as the braces of a pattern: `{0..11}`, `{0..3,5}`.
-
-    >>> number_ranges([0, 1, 2, 5])
-    '{0..2,5}'
-    """
-    parts: list[str] = []
-    first = 0
-    for at in range(1, len(numbers) + 1):
-        if at == len(numbers) or numbers[at] != numbers[at - 1] + 1:
-            low, high = numbers[first], numbers[at - 1]
-            parts.append(str(low) if low == high else f"{low}..{high}")
-            first = at
-    return "{" + ",".join(parts) + "}"
 
 
 def short_ranges(numbers: Sequence[int]) -> str:

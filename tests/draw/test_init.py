@@ -423,14 +423,14 @@ def test_a_spec_that_does_not_fit_one_layer_names_path_layer_axis_and_size():
         pt.init(spec, KEY, shardings={"**": P(None, "model")}, mesh=mesh)
     asked = "cannot place 'blocks/:/w', f32[8,16,30], of layers (16, 30), as"
     assert str(error.value).startswith(f"{asked} {P(None, 'model')}: ")
-    assert "array axis 1 is partitioned 4 times, but the dimension size is 30" in str(error.value)
+    assert "dimension 1 of size 30 cannot be divided by model=4: 28 and 32 can" in str(error.value)
     says(
         pt.InitError,
         f"{asked} {P('data', None, 'model')}: its 3 entries are for 3 axes, and one layer has 2. To split the axis of the"
         " stack, spell it ':' in the pattern of a rule",
         pt.init, spec, KEY, shardings={"**": P("data", None, "model")}, mesh=mesh,
     )  # fmt: skip
-    with pytest.raises(pt.InitError, match=r"cannot place 'blocks/:/w', .*axis: tensor .* not found in mesh"):
+    with pytest.raises(pt.InitError, match=r"cannot place 'blocks/:/w', .*the mesh has no axis 'tensor', it has"):
         pt.init(spec, KEY, shardings={"**": P("tensor")}, mesh=mesh)
     with pytest.raises(pt.InitError, match=r"cannot place 'blocks/:/w', .*: it is no Sharding and no PartitionSpec"):
         pt.init(spec, KEY, shardings=pt.Tree({"blocks": {":": {"w": "data"}}}), mesh=mesh)

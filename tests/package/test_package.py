@@ -93,6 +93,7 @@ ROOMS = [
     "_stored",
     "_paths",
     "_words",
+    "_terminal",
     "_jaxprs",
     "_numbers",
     "_errors",

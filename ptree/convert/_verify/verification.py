@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..._errors import PtreeError
+from ..._terminal import terminal_width
 from ...look._plain_values import json_value
-from ...look._terminal import terminal_width
 from .comparison import Comparison
 from .text import verification_text
 from .verification_data import VerificationData

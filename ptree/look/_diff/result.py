@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..._terminal import terminal_width
 from .._plain_values import csv_text, json_value
-from .._terminal import terminal_width
 from .differences import Difference
 from .html import diff_html
 from .rows import DiffData

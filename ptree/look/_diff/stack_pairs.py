@@ -8,7 +8,7 @@ from itertools import combinations, product
 from math import prod
 
 from ..._paths import STACKED
-from .._layers import number_ranges
+from ..._words import number_ranges
 from .._sources.source import LeafInfo, Source
 from .leaves import UNREADABLE, Side
 from .rules import Names, Words, separator_of, words_of

@@ -9,10 +9,10 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ..._terminal import terminal_width
 from ..._words import printable, table
 from .._layers import LayerGroup, group_by_layer, sparkline
 from .._plain_values import csv_text, json_value
-from .._terminal import terminal_width
 from .plot_first import plot_first
 from .rows import FirstLayer, FirstLeaf
 

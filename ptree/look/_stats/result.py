@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from operator import add
 from typing import Any
 
+from ..._terminal import terminal_width
 from .._plain_values import csv_text, json_value
-from .._terminal import terminal_width
 from .html import stats_html
 from .rows import LeafStats, StatsData
 from .text import stats_text

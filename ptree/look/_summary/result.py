@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..._terminal import terminal_width
 from .._plain_values import csv_text
-from .._terminal import terminal_width
 from .html import summary_html
 from .row import Row
 from .text import summary_text

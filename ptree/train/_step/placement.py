@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
+from ..._shardings import Followed, following, in_one_spelling, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
 
@@ -76,25 +77,12 @@ def placed(tree: PyTree, like: PyTree = None) -> PyTree:
         sharding = leaf.sharding
         if mesh_sharding is not None and len(sharding.device_set) == 1:
             sharding = mesh_sharding
-        sharding = _plain(sharding)
+        sharding = in_one_spelling(sharding)
         if leaf.committed and leaf.sharding == sharding:
             return leaf
-        return _put(leaf, sharding)
+        return put(leaf, sharding)
 
     return map_leaves(tree, leaf_placed)
-
-
-def _put(leaf: Leaf, sharding: Sharding) -> Leaf:
-    """`jax.device_put`, also onto devices of several processes, each of which holds the same leaf."""
-    if sharding.is_fully_addressable:
-        return jax.device_put(leaf, sharding)
-    if not leaf.is_fully_addressable:  # it is divided over the processes already
-        return jax.jit(lambda leaf: leaf, out_shardings=sharding)(leaf)
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = _put(jax.random.key_data(leaf), sharding)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    numbers = np.asarray(leaf)
-    return jax.make_array_from_callback(leaf.shape, sharding, lambda index: numbers[index])
 
 
 def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
@@ -106,42 +94,14 @@ def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
     return None
 
 
-def _plain(sharding: Sharding) -> Sharding:
-    """A sharding with a spec that does not end in None: P(None) and P() are one for devices, and two for a compiled step."""
-    if not isinstance(sharding, NamedSharding):
-        return sharding
-    entries = list(sharding.spec)
-    if not entries or entries[-1] is not None:
-        return sharding
-    while entries and entries[-1] is None:
-        entries.pop()
-    return sharding.update(spec=PartitionSpec(*entries))
-
-
 def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
-    """Slots of the optimiser placed as their parameter: those whose path and shape end with the parameter's."""
-    sharding_of = {path: (leaf.shape, leaf.sharding) for path, leaf in leaves(trained)}
-
-    def slot_placed(path: str, slot: Leaf) -> Leaf:
-        names = path.split("/")
-        for start in range(len(names)):
-            found = sharding_of.get("/".join(names[start:]))
-            if found is not None:
-                return _as_parameter(slot, *found)
-        return slot
-
-    return map_leaves(slots, slot_placed)
-
-
-def _as_parameter(slot: Leaf, shape: tuple[int, ...], sharding: Sharding) -> Leaf:
-    """The slot with the parameter's sharding for its last axes; its other axes, of a history, are not divided."""
-    extra = slot.ndim - len(shape)
-    if not shape or extra < 0 or slot.shape[extra:] != shape:
-        return slot
-    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
-        return slot
-    spec = PartitionSpec(*[None] * extra, *sharding.spec)
-    return _put(slot, sharding.update(spec=spec))
+    """Slots of the optimiser placed as their parameters, or as the axes of these that they have."""
+    parameters: dict[str, Followed] = {}
+    for path, leaf in leaves(trained):
+        if isinstance(leaf.sharding, NamedSharding) and len(leaf.sharding.device_set) > 1:
+            parameters[path] = Followed(leaf.shape, leaf.sharding)
+    sharding_of = following(leaves(slots), parameters)
+    return map_leaves(slots, lambda path, slot: put(slot, sharding_of[path]) if path in sharding_of else slot)
 
 
 # --------------------------------------------------------------------------------- in memory
@@ -154,7 +114,7 @@ def apart(tree: PyTree) -> PyTree:
     def leaf_apart(path: str, leaf: Leaf) -> Leaf:
         buffers = _buffers(leaf)
         if buffers and buffers in seen:
-            return _put(jnp.copy(leaf), leaf.sharding)
+            return put(jnp.copy(leaf), leaf.sharding)
         seen.add(buffers)
         return leaf
 

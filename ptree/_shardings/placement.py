@@ -1,0 +1,61 @@
+"""Where an array is, if that was chosen on purpose; put arrays onto devices, constrain values inside of jit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, Sharding
+
+from .._tree import Leaf
+from .specs import plain
+
+
+def placement(leaf: Leaf) -> Sharding | None:
+    """The placement of an array, its sharding if that was chosen on purpose; None if JAX may move it, and for other leaves.
+
+    Inside of `jit` JAX knows it only on a mesh with explicit axes.
+    """
+    if isinstance(leaf, Tracer):
+        sharding = getattr(jax.typeof(leaf), "sharding", None)
+        return sharding if has_explicit_axes(sharding) else None
+    # JAX moves arrays that are not committed to a device; a ShapeDtypeStruct has no such attribute
+    is_committed = getattr(leaf, "committed", True)
+    return getattr(leaf, "sharding", None) if is_committed else None
+
+
+def has_explicit_axes(sharding: Sharding | None) -> bool:
+    """Whether JAX knows inside of `jit` where an array with this sharding is."""
+    return isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types
+
+
+def constrained(value: jax.Array, sharding: Sharding) -> jax.Array:
+    """Constrain a value to a sharding inside of `jit`; JAX has one function for explicit mesh axes, one for the others."""
+    if has_explicit_axes(sharding):
+        return jax.sharding.reshard(value, sharding)
+    return jax.lax.with_sharding_constraint(value, sharding)
+
+
+def put(leaf: Leaf, sharding: Sharding) -> Leaf:
+    """`jax.device_put`, also onto devices of several processes, each of which holds the same leaf."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:  # it is divided over the processes already
+        return jax.jit(lambda leaf: leaf, out_shardings=sharding)(leaf)
+    # NumPy has no PRNG keys, hence by way of their words
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = put(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    # `jax.device_put` would first compare the values in all processes
+    numbers = np.asarray(leaf)
+    numbers = numbers.astype(jax.dtypes.canonicalize_dtype(numbers.dtype), copy=False)
+    return jax.make_array_from_callback(numbers.shape, sharding, lambda index: numbers[index])
+
+
+def in_one_spelling(sharding: Sharding) -> Sharding:
+    """A sharding with a spec that does not end in None: P(None) and P() are one for devices, and two for a compiled step."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    spec = plain(sharding.spec)
+    return sharding if spec is sharding.spec else sharding.update(spec=spec)

@@ -1,0 +1,99 @@
+"""like: where the state of an optimiser, an average or a whole run lives, with the parameters that it is of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jax.sharding import NamedSharding, PartitionSpec
+
+from .._shardings import (
+    Followed,
+    Otherwise,
+    Plan,
+    PlannedLeaf,
+    check_are_arrays,
+    check_is_plan,
+    following,
+    itemsize,
+    part_shape,
+    planned_leaves,
+    requests_by_rules,
+)
+from .._tree import Leaves, PyTree, leaves
+
+_FOLLOWS = "as its parameter"
+_WHOLE = "of no parameter"
+
+
+def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, otherwise: Otherwise = "error") -> Plan:
+    """Plan where the state of an optimiser, an average or a whole run lives: with the parameters that it is of.
+
+    >>> import jax, optax, ptree as pt
+    >>> from jax.sharding import PartitionSpec as P
+    >>> spec = pt.Tree({"enc": {"kernel": pt.Param((64, 128)), "bias": pt.Param((128,))}})
+    >>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))
+    >>> plan = pt.shard.plan(spec, {"**/kernel": P(None, "model"), "**": P()}, mesh)
+    >>> state = jax.eval_shape(optax.adam(1e-3).init, pt.abstract(spec))
+    >>> print(like(state, plan).table(90))
+    path             shape        divided by  per device  rule
+    0/count          i32[]        replicated         4 B  of no parameter
+    0/mu/enc/kernel  f32[64,128]  -, model      16.0 KiB  as its parameter
+    0/mu/enc/bias    f32[128]     replicated       512 B  as its parameter
+    0/nu/enc/kernel  f32[64,128]  -, model      16.0 KiB  as its parameter
+    0/nu/enc/bias    f32[128]     replicated       512 B  as its parameter
+    8 devices: data=4, model=2; 65.0 KiB in 5 leaves; 33.0 KiB per device
+    1.0 KiB of it (3.0%) on every device
+    >>> zero = like(state, plan, {"**/{mu,nu}/**/kernel": P("data", "model")})     # the moments alone: ZeRO-1
+    >>> zero["0/mu/enc/kernel"].spec == P("data", "model"), plan["enc/kernel"].spec == P(None, "model")
+    (True, True)
+
+    `jax.jit(tx.init, out_shardings=like(jax.eval_shape(tx.init, params), plan).shardings)(params)` makes each slot where it
+    lives; without `out_shardings` JAX puts all of them on one device. A slot is found by the path of its parameter. One with
+    more axes in front, a history, is divided along the others; one that has lost axes, such as the rows and columns of
+    Adafactor, along those that are left. Where it is unclear which these are, and for what is of no parameter, such as counts
+    and keys, each device holds all.
+
+    Args:
+        state: any pytree of arrays or shapes in which the paths of parameters come back: the state of any optimiser of
+            optax or of `ptree.train.groups`, an average, gradients, a whole `ptree.train.TrainState`.
+        plan: that of the parameters, or of those that are trained.
+        rules: selector -> PartitionSpec, for leaves of the state that live elsewhere; strict, the first that matches wins.
+        otherwise: what becomes of dimensions that cannot be divided by these rules, as in `plan`.
+
+    Returns:
+        The plan of the state, on the same mesh.
+
+    Raises:
+        ShardingError: a spec that does not fit; all problems at once.
+        PatternError: a rule that takes no leaf of the state.
+        StructureError: a leaf that is no array.
+    """
+    check_is_plan(plan, "like(state, plan)")
+    pairs = leaves(state)
+    check_are_arrays(pairs)
+    by_rule = {} if rules is None else requests_by_rules(state, rules)
+    ruled = planned_leaves(state, [pair for pair in pairs if pair[0] in by_rule], by_rule, plan.mesh, otherwise)
+    followers = [pair for pair in pairs if pair[0] not in by_rule]
+    leaf_at = {leaf.path: leaf for leaf in [*ruled, *_followers(pairs, followers, plan)]}
+    return Plan(plan.mesh, [leaf_at[path] for path, _ in pairs], state)
+
+
+def _followers(pairs: Leaves, wanted: Leaves, plan: Plan) -> list[PlannedLeaf]:
+    """Leaves of a state that live with their parameters, or whole on each device."""
+    parameters = {leaf.path: Followed(leaf.shape, leaf.sharding) for leaf in plan.leaves}
+    sharding_of = following(pairs, parameters)
+    whole = NamedSharding(plan.mesh, PartitionSpec())  # pyright: ignore[reportArgumentType]
+    numbers: dict[tuple[int, tuple[int, ...]], int] = {}  # in a part; few, which many leaves share
+    planned: list[PlannedLeaf] = []
+    for path, leaf in wanted:
+        shape, dtype = leaf.shape, leaf.dtype
+        sharding = sharding_of.get(path)
+        rule = _WHOLE if sharding is None else _FOLLOWS
+        sharding = whole if sharding is None else sharding
+        key = id(sharding), shape
+        if key not in numbers:
+            numbers[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape))
+        planned.append(PlannedLeaf(path, shape, dtype, sharding, numbers[key] * itemsize(dtype), rule))
+    return planned
