@@ -97,7 +97,7 @@ def run(layout: str, folder: str, until: int, devices: Sequence[jax.Device]) -> 
     mesh, rules = mesh_and_rules(layout, devices)
     plan = shard.plan(MODEL.spec(), rules, mesh)
     if jax.process_index() == 0:
-        print(plan.table())
+        print(f"{layout}: {plan!r}")  # and print(plan) is a table of all leaves
     params = pt.init(MODEL.spec(), jax.random.key(0), shardings=plan)  # each device draws its own part
     step = train.step(loss, optax.adamw(1e-3, mask=train.decayed))
     state = step.init(params)  # the moments lie where their parameters lie
@@ -124,7 +124,9 @@ def launch(layout: str, folder: str, until: int, processes: int, devices: int) -
         port.bind(("127.0.0.1", 0))
         command += ["--processes", str(processes), "--address", f"127.0.0.1:{port.getsockname()[1]}", "--rank"]
         started = [
-            subprocess.Popen([*command, str(rank)], env=environment, stdout=printed if rank == 0 else subprocess.DEVNULL)
+            subprocess.Popen(
+                [*command, str(rank)], env=environment, stdout=printed if rank == 0 else subprocess.DEVNULL
+            )
             for rank in range(processes)
         ]
         while any(process.poll() is None for process in started) and not any(process.poll() for process in started):
@@ -175,7 +177,9 @@ def main() -> None:
     difference = float(np.abs(np.subtract(first + second, alone)).max())
     assert len(first) == len(second) == STEPS // 2, "the second half goes on where the first one was saved"
     assert difference < 1e-5, difference
-    print(f"{STEPS} steps over 1, 8 and 2 x 4 devices, {alone[0]:.3f} to {alone[-1]:.3f} nats: losses differ by {difference:.0e}")
+    print(
+        f"{STEPS} steps over 1, 8 and 2 x 4 devices, {alone[0]:.3f} to {alone[-1]:.3f} nats: losses differ by {difference:.0e}"
+    )
 
 
 if __name__ == "__main__":

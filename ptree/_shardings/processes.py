@@ -17,10 +17,13 @@ from typing import Protocol
 
 import jax
 from jax._src import distributed  # the client has no public name
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import Mesh
 
 from .._errors import StructureError
-from .._words import SHOWN, lines, quoted
+from .._words import SHOWN, describe, lines, quoted
+from .meshes import AnyMesh
+from .plan import Plan
+from .specs import in_words
 
 Facts = Mapping[str, str]
 """What must be the same in all processes: what is said of each path, or of another thing with a name."""
@@ -185,7 +188,9 @@ class _Check:
         """A value that another process writes; None if it has not in this time."""
         try:
             # at least a moment, for what is there already
-            return self.store.blocking_key_value_get_bytes(f"{self._key(self.turn)}/{name}", max(int(1000 * seconds), 100))
+            return self.store.blocking_key_value_get_bytes(
+                f"{self._key(self.turn)}/{name}", max(int(1000 * seconds), 100)
+            )
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
@@ -223,8 +228,24 @@ def mesh_text(mesh: AnyMesh) -> str:
     if not isinstance(mesh, Mesh):
         return in_words(mesh.shape)
     numbers = [device.id for device in mesh.devices.flat]
-    in_order = numbers == [*range(numbers[0], numbers[-1] + 1)]
-    return f"{in_words(mesh.shape)} over the devices {f'{numbers[0]}..{numbers[-1]}' if in_order else numbers}"
+    runs = _runs(numbers)
+    order = ", ".join(runs)
+    if len(runs) > SHOWN:
+        order = f"{', '.join(runs[:SHOWN])}, ... (the order {_digest(order.encode()).hex()[:8]})"
+    return f"{in_words(mesh.shape)} over the devices {order}"
+
+
+def _runs(numbers: list[int]) -> list[str]:
+    """
+    >>> _runs([0, 1, 2, 9, 8, 7])
+    ['0..2', '9', '8', '7']
+    """
+    starts = [at for at, number in enumerate(numbers) if at == 0 or number != numbers[at - 1] + 1]
+    runs: list[str] = []
+    for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
+        first, last = numbers[start], numbers[end - 1]
+        runs.append(str(first) if first == last else f"{first}..{last}")
+    return runs
 
 
 def _differences(expected: Facts, got: Facts, first: int, other: int) -> str:

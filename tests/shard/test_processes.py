@@ -19,11 +19,10 @@ from processes import outputs, started
 from trees import equal
 
 import ptree as pt
-from ptree import train
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 
-EXAMPLE = Path("/work/wt/s4/examples/tmp10.py")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "10_many_devices.py"
 LAYOUTS = ("dp", "fsdp", "tp", "2d")
 
 LOAD = f"""
@@ -142,7 +141,9 @@ def test_files_and_checkpoints_go_from_one_process_to_two_and_back(tmp_path):
     kernel = np.arange(3 * 16 * 8, dtype="float32").reshape(3, 16, 8)
     layers = [{"kernel": jnp.asarray(layer), "bias": jnp.ones(3)} for layer in kernel]
     tree = pt.stacks.stack(pt.Tree({"layers": layers, "key": jax.random.key(3)}), "layers")
-    tree = pt.set(tree, "layers/:/kernel", jax.device_put(tree["layers/:/kernel"], NamedSharding(devices, P(None, "all"))))
+    tree = pt.set(
+        tree, "layers/:/kernel", jax.device_put(tree["layers/:/kernel"], NamedSharding(devices, P(None, "all")))
+    )
     pt.save(tmp_path / "one.safetensors", tree)
     with pt.Checkpoints(tmp_path / "run") as checkpoints:
         checkpoints.save(7, tree)
@@ -313,7 +314,7 @@ print(float(metrics.loss))
 
 
 def test_states_or_batches_that_differ_are_an_error_in_all_processes_before_the_first_step():
-    for printed in outputs(DIFFERENT_STATES):
+    for printed in outputs(DIFFERENT_STATES, timeout=120):
         assert printed.replace("PartitionSpec", "P").splitlines()[-7:] == [
             "process 1 has another state or batch than process 0:",
             "  'state: params/w': f32[8,8] over P('data',) in process 0, f32[8,8] over P(None, 'data') in process 1",
@@ -323,3 +324,75 @@ def test_states_or_batches_that_differ_are_an_error_in_all_processes_before_the_
             "Give all processes the same rules, mesh and tree",
             "64.0",
         ]
+
+
+DIFFERENT_RULES = """
+import time, numpy as np, ptree as pt
+from jax.sharding import NamedSharding, PartitionSpec as P
+from ptree import shard
+
+def mesh_of(devices, model=2):
+    return jax.make_mesh((len(devices) // model, model), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2, devices=devices)
+
+def told(attempt):
+    try:
+        attempt()
+    except pt.PtreeError as error:
+        print(error)
+
+mesh, key = mesh_of(jax.devices()), jax.random.key(0)
+spec = pt.Tree({"up": pt.Param((8, 16), init=pt.initializers.zeros), "down": pt.Param((16, 8), init=pt.initializers.zeros)})
+same = shard.plan(spec, {"up": P(None, "model"), "**": P("model")}, mesh)
+for _ in range(3):
+    assert pt.init(spec, key, shardings=same)["up"].sharding == same["up"]
+
+last = rank == jax.process_count() - 1
+rules = {"up": P("data"), "down": P()} if last else {"up": P(None, "model"), "**": P("model")}
+other = shard.plan(spec, rules, mesh)
+told(lambda: pt.init(spec, key, shardings=other))
+told(lambda: shard.place({"up": np.zeros((8, 16), "float32"), "down": np.zeros((16, 8), "float32")}, other))
+told(lambda: shard.check_processes(shard.plan(spec, P(), mesh if last else mesh_of(jax.devices(), model=1))))
+told(lambda: shard.check_processes(shard.plan(spec if last else pt.put(spec, "head", spec["up"]), P(), mesh)))
+shard.check_processes(same)
+
+# what only this process has is nobody else's business
+own = shard.plan(spec, P("data") if rank else P(), mesh_of(jax.local_devices()))
+assert pt.init(spec, key, shardings=own)["up"].is_fully_addressable
+
+# one raises an error in its plan, and never comes
+start = time.monotonic()
+if last:
+    told(lambda: shard.plan(spec, {"upp": P(), "**": P()}, mesh))
+else:
+    told(lambda: shard.check_processes(same, timeout=2))
+    assert time.monotonic() - start < 20
+print("end")
+"""
+
+UP = "  'up': f32[8,16] over P(None, 'model') by the rule 'up' in process 0, f32[8,16] over P('data',) by the rule 'up' in process {}"
+DOWN = "  'down': f32[16,8] over P('model',) by the rule '**' in process 0, f32[16,8] over P() by the rule 'down' in process {}"
+FIX = "Give all processes the same rules, mesh and tree"
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_plans_that_differ_are_an_error_in_all_processes_that_names_the_process_and_the_rule(count):
+    last = count - 1
+    found = outputs(DIFFERENT_RULES, count=count, devices=2, timeout=120)
+    for rank, printed in enumerate(found):
+        *lines, absent, end = printed.replace("PartitionSpec", "P").splitlines()
+        expected = [f"process {last} has another plan than process 0:", UP.format(last), DOWN.format(last), FIX] * 2
+        devices = ", ".join(f"{first}..{first + 1}" for first in range(0, 2048 * count, 2048))
+        expected += [
+            f"process {last} has another plan than process 0:",
+            f"  'the mesh': data={2 * count}, model=1 over the devices {devices} in process 0,"
+            f" data={count}, model=2 over the devices {devices} in process {last}",
+            FIX,
+            f"process {last} has another plan than process 0:",
+            f"  'head': f32[8,16] over P() by the rule '**' in process 0, not in process {last}",
+            FIX,
+        ]
+        assert lines == expected
+        assert absent.startswith(
+            "the pattern 'upp' matches nothing" if rank == last else "waited 2 s for the plan of process"
+        )
+        assert end == "end"
