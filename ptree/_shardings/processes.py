@@ -205,7 +205,7 @@ def plan_facts(plan: Plan) -> dict[str, str]:
 
     >>> from jax.sharding import PartitionSpec as P
     >>> from ptree import Param, shard
-    >>> mesh = AbstractMesh((2, 4), ("data", "model"))
+    >>> mesh = jax.sharding.AbstractMesh((2, 4), ("data", "model"))
     >>> plan_facts(shard.plan({"w": Param((8, 8))}, {"*": P("model")}, mesh))
     {'the mesh': 'data=2, model=4', 'w': "f32[8,8] over P('model',) by the rule '*'"}
     """

@@ -341,7 +341,7 @@ def told(attempt):
         print(error)
 
 mesh, key = mesh_of(jax.devices()), jax.random.key(0)
-spec = pt.Tree({"up": pt.Param((8, 16), init=pt.initializers.zeros), "down": pt.Param((16, 8), init=pt.initializers.zeros)})
+spec = pt.Tree({"up": pt.Param((24, 48), init=pt.initializers.zeros), "down": pt.Param((48, 24), init=pt.initializers.zeros)})
 same = shard.plan(spec, {"up": P(None, "model"), "**": P("model")}, mesh)
 for _ in range(3):
     assert pt.init(spec, key, shardings=same)["up"].sharding == same["up"]
@@ -350,7 +350,7 @@ last = rank == jax.process_count() - 1
 rules = {"up": P("data"), "down": P()} if last else {"up": P(None, "model"), "**": P("model")}
 other = shard.plan(spec, rules, mesh)
 told(lambda: pt.init(spec, key, shardings=other))
-told(lambda: shard.place({"up": np.zeros((8, 16), "float32"), "down": np.zeros((16, 8), "float32")}, other))
+told(lambda: shard.place({"up": np.zeros((24, 48), "float32"), "down": np.zeros((48, 24), "float32")}, other))
 told(lambda: shard.check_processes(shard.plan(spec, P(), mesh if last else mesh_of(jax.devices(), model=1))))
 told(lambda: shard.check_processes(shard.plan(spec if last else pt.put(spec, "head", spec["up"]), P(), mesh)))
 shard.check_processes(same)
@@ -369,8 +369,8 @@ else:
 print("end")
 """
 
-UP = "  'up': f32[8,16] over P(None, 'model') by the rule 'up' in process 0, f32[8,16] over P('data',) by the rule 'up' in process {}"
-DOWN = "  'down': f32[16,8] over P('model',) by the rule '**' in process 0, f32[16,8] over P() by the rule 'down' in process {}"
+UP = "  'up': f32[24,48] over P(None, 'model') by the rule 'up' in process 0, f32[24,48] over P('data',) by the rule 'up' in process {}"
+DOWN = "  'down': f32[48,24] over P('model',) by the rule '**' in process 0, f32[48,24] over P() by the rule 'down' in process {}"
 FIX = "Give all processes the same rules, mesh and tree"
 
 
@@ -388,7 +388,7 @@ def test_plans_that_differ_are_an_error_in_all_processes_that_names_the_process_
             f" data={count}, model=2 over the devices {devices} in process {last}",
             FIX,
             f"process {last} has another plan than process 0:",
-            f"  'head': f32[8,16] over P() by the rule '**' in process 0, not in process {last}",
+            f"  'head': f32[24,48] over P() by the rule '**' in process 0, not in process {last}",
             FIX,
         ]
         assert lines == expected
