@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from .._errors import InitError
 from .._numbers import whole_number
+from .._tree import LEAF_TYPES
 from .._words import describe, name_of
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
@@ -110,3 +111,6 @@ def not_an_initializer(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"{problem}. Use initializers.constant({value!r})"
     return problem
+
+
+LEAF_TYPES.add(Param)  # it is never registered with JAX: a walk need not ask, which takes half of its time

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
@@ -14,21 +14,14 @@ from .._tree import Leaves
 from .specs import Shape, entries_of, plain
 
 
-class Followed(NamedTuple):
+class Followed(Protocol):
     """A parameter that slots follow."""
 
-    shape: Shape
-    sharding: NamedSharding
+    @property
+    def shape(self) -> Shape: ...
 
-
-class Slot(NamedTuple):
-    """A leaf of a state that belongs to a parameter."""
-
-    parameter: str
-    role: str
-    """What is before the parameter's path: `0/mu`."""
-    below: str
-    """What is behind it, where an optimiser keeps several arrays for a parameter."""
+    @property
+    def sharding(self) -> NamedSharding: ...
 
 
 def following(pairs: Leaves, parameters: Mapping[str, Followed]) -> dict[str, NamedSharding]:
@@ -43,19 +36,19 @@ def following(pairs: Leaves, parameters: Mapping[str, Followed]) -> dict[str, Na
     """
     made: dict[tuple[Shape, Shape, int, str], NamedSharding | None] = {}  # few, which many slots share
     found: dict[str, NamedSharding] = {}
-    slots = _slots([path for path, _ in pairs], parameters)
+    parameter_of = _parameters_of_slots([path for path, _ in pairs], parameters)
     for path, leaf in pairs:
-        slot = slots.get(path)
-        if slot is None:
+        name = parameter_of.get(path)
+        if name is None:
             continue
-        parameter = parameters[slot.parameter]
-        shape = leaf.shape
+        parameter, shape = parameters[name], leaf.shape
         if shape == parameter.shape:  # most slots
             found[path] = parameter.sharding
             continue
-        key = shape, parameter.shape, id(parameter.sharding), _axis_hint(slot)
+        hint = _axis_hint(path, name)
+        key = shape, parameter.shape, id(parameter.sharding), hint
         if key not in made:
-            made[key] = _of_other_shape(tuple(shape), parameter, _axis_hint(slot))
+            made[key] = _of_other_shape(tuple(shape), parameter, hint)
         sharding = made[key]
         if sharding is not None:
             found[path] = sharding
@@ -65,19 +58,19 @@ def following(pairs: Leaves, parameters: Mapping[str, Followed]) -> dict[str, Na
 # ----------------------------------------------------------------------- whose slot a leaf is
 
 
-def _slots(paths: Sequence[str], parameters: Mapping[str, Followed]) -> dict[str, Slot]:
-    """Find the parameter of each slot by its path.
+def _parameters_of_slots(paths: Sequence[str], parameters: Mapping[str, Followed]) -> dict[str, str]:
+    """Find the parameter of each slot by its path: path of the slot -> that of the parameter.
 
     Below a node of slots, such as `0/mu`, are paths of parameters alone; so a parameter `mu/w` is not mistaken for the slot of a
     parameter `w`. The outermost of such nodes counts. Where there is none, the longest end of a path that is a parameter does.
     """
     if "" in parameters:  # the parameters are one array
-        return {path: Slot("", path, "") for path in paths}
-    slots: dict[str, Slot] = {}
+        return dict.fromkeys(paths, "")
+    slots: dict[str, str] = {}
     refused: set[str] = set()
     at = 0
     while at < len(paths):
-        below: dict[str, Slot] = {}
+        below: dict[str, str] = {}
         for prefix in _prefixes(paths[at]):
             if prefix not in refused:
                 below = _slots_below(paths, at, prefix, parameters)
@@ -100,39 +93,44 @@ def _prefixes(path: str) -> Iterator[str]:
         at = path.find("/", at + 1)
 
 
-def _slots_below(paths: Sequence[str], at: int, prefix: str, parameters: Mapping[str, Followed]) -> dict[str, Slot]:
-    """The slots in a node, whose leaves are listed from a position on; empty if one of them belongs to no parameter."""
-    found: dict[str, Slot] = {}
-    length, role = len(prefix), prefix[:-1]
+def _slots_below(paths: Sequence[str], at: int, prefix: str, parameters: Mapping[str, Followed]) -> dict[str, str]:
+    """The slots in a node, whose leaves are listed from a position on; empty if one of them belongs to no parameter.
+
+    An optimiser may keep several arrays for a parameter, whose paths go on behind it.
+    """
+    found: dict[str, str] = {}
+    length = len(prefix)
     for position in range(at if prefix else 0, len(paths)):
         path = paths[position]
         if not path.startswith(prefix):
             break
         name = path[length:]
-        if name in parameters:
-            found[path] = Slot(name, role, "")
-            continue
-        parameter, _, below = name.rpartition("/")
-        if parameter not in parameters:
-            return {}
-        found[path] = Slot(parameter, role, below)
+        if name not in parameters:
+            name = name.rpartition("/")[0]
+            if name not in parameters:
+                return {}
+        found[path] = name
     return found
 
 
-def _slot_alone(path: str, parameters: Mapping[str, Followed]) -> dict[str, Slot]:
+def _slot_alone(path: str, parameters: Mapping[str, Followed]) -> dict[str, str]:
     """The slot of the parameter that is the longest end of a path."""
     for prefix in _prefixes(path):
-        if path[len(prefix) :] in parameters:
-            return {path: Slot(path[len(prefix) :], prefix[:-1], "")}
+        name = path[len(prefix) :]
+        if name in parameters:
+            return {path: name}
     return {}
 
 
 # ------------------------------------------------------------------------ which axes it has
 
 
-def _axis_hint(slot: Slot) -> str:
+def _axis_hint(path: str, parameter: str) -> str:
     """What says which axes a slot has where their sizes do not: the name of its tree, or its number behind the parameter."""
-    return slot.below or slot.role.rpartition("/")[2]
+    if not path.endswith(parameter):
+        return path.rpartition("/")[2]
+    role = path.removesuffix(parameter).removesuffix("/")
+    return role.rpartition("/")[2]
 
 
 def _of_other_shape(shape: Shape, parameter: Followed, hint: str) -> NamedSharding | None:

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from .._edit import assign
 from .._errors import StructureError
-from .._tree import Leaf, Leaves, PyTree
+from .._tree import Leaf, Leaves, PyTree, leaves
 from .._words import describe, lines, listed, quoted
 from .meshes import AnyMesh, ShardingError, difference
 from .requests import Request
@@ -67,12 +67,16 @@ def shape_and_dtype(leaf: Leaf) -> tuple[Shape, Any] | None:
     return tuple(shape), dtype
 
 
-def check_are_arrays(pairs: Leaves) -> None:
-    """Raise unless every leaf has a shape and a dtype.
+def array_leaves(tree: PyTree) -> Leaves:
+    """The leaves of a tree by path, each with a shape and a dtype: a number as that of an array.
 
     Raises:
-        StructureError: with the paths of those that have none.
+        StructureError: with the paths of leaves that have none.
     """
+    pairs = leaves(tree)
+    kinds = {type(leaf): leaf for _, leaf in pairs}  # few, where leaves are many
+    if not any(shape_and_dtype(leaf) is None or kind in _NUMBERS for kind, leaf in kinds.items()):
+        return pairs
     others = [(path, leaf) for path, leaf in pairs if shape_and_dtype(leaf) is None]
     if others:
         shown = lines([f"{quoted(path)} is {describe(leaf)}" for path, leaf in others], "; ")
@@ -80,6 +84,16 @@ def check_are_arrays(pairs: Leaves) -> None:
             f"only arrays live on devices, but {shown}. Keep what is no array apart: arrays, static ="
             " eqx.partition(model, eqx.is_array)"
         )
+    return [(path, _as_array(leaf)) for path, leaf in pairs]
+
+
+_NUMBERS = {bool, int, float, complex}
+
+
+def _as_array(leaf: Leaf) -> Leaf:
+    if type(leaf) not in _NUMBERS:
+        return leaf
+    return jax.ShapeDtypeStruct((), jax.dtypes.canonicalize_dtype(type(leaf)))
 
 
 # --------------------------------------------------------------------------------- one leaf
@@ -193,12 +207,13 @@ def planned_leaves(
         ShardingError: a spec that does not fit its leaf, a sharding on another mesh; all of them at once.
         PatternError: rules of `otherwise` that take no leaf.
     """
-    policy_of = policies(tree, pairs, otherwise)
+    policy_of = _policies(tree, otherwise)
+    default = otherwise if isinstance(otherwise, str) else "error"
     fits: dict[tuple[int, Shape, str], Fit] = {}
     problems = Problems()
     planned: list[PlannedLeaf] = []
     for path, leaf in pairs:
-        request, policy = requests[path], policy_of[path]
+        request, policy = requests[path], policy_of.get(path, default)
         shape, dtype = leaf.shape, leaf.dtype
         key = id(request), shape, policy
         if key not in fits:
@@ -233,8 +248,8 @@ def _not_on(mesh: AnyMesh, given: Sharding | PartitionSpec) -> str:
     return f"it is on another mesh than that of the plan: {why}" if why else ""
 
 
-def policies(tree: PyTree, pairs: Leaves, otherwise: Otherwise) -> Mapping[str, str]:
-    """The policy of each leaf for what cannot be divided: path -> "error" or "replicate".
+def _policies(tree: PyTree, otherwise: Otherwise) -> Mapping[str, str]:
+    """The policy of each leaf that a rule matches for what cannot be divided: path -> "error" or "replicate".
 
     Raises:
         ShardingError: it is none of these.
@@ -248,7 +263,4 @@ def policies(tree: PyTree, pairs: Leaves, otherwise: Otherwise) -> Mapping[str, 
     wrong = [value for value in by_rule.values() if value not in POLICIES]
     if wrong:
         raise ShardingError(f"otherwise= is 'error' or 'replicate', got {quoted(wrong[0])}")
-    if isinstance(otherwise, str):
-        return dict.fromkeys((path for path, _ in pairs), otherwise)
-    found = dict.fromkeys((path for path, _ in pairs), "error")
-    return found | assign(tree, by_rule)
+    return {} if isinstance(otherwise, str) else assign(tree, by_rule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
-from ..._shardings import Followed, following, in_one_spelling, put
+from ..._shardings import following, in_one_spelling, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
 
@@ -94,12 +94,19 @@ def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
     return None
 
 
+class _Parameter(NamedTuple):
+    """A parameter that lies on a mesh."""
+
+    shape: tuple[int, ...]
+    sharding: NamedSharding
+
+
 def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
     """Slots of the optimiser placed as their parameters, or as the axes of these that they have."""
-    parameters: dict[str, Followed] = {}
+    parameters: dict[str, _Parameter] = {}
     for path, leaf in leaves(trained):
         if isinstance(leaf.sharding, NamedSharding) and len(leaf.sharding.device_set) > 1:
-            parameters[path] = Followed(leaf.shape, leaf.sharding)
+            parameters[path] = _Parameter(leaf.shape, leaf.sharding)
     sharding_of = following(leaves(slots), parameters)
     return map_leaves(slots, lambda path, slot: put(slot, sharding_of[path]) if path in sharding_of else slot)
 
