@@ -62,7 +62,7 @@ RULES = {  # for each layer, whatever the number of layers: its axes over "data"
 }
 
 
-def mesh_and_rules(layout: str, devices: Sequence[jax.Device]) -> tuple[Mesh, dict[str, P]]:
+def mesh_and_rules(layout: str, devices: Sequence[Any]) -> tuple[Mesh, dict[str, P]]:
     """The devices as a mesh, whose shape makes a layout of the rules: all for the data, all for the model, or both."""
     count = len(devices)
     model = {"dp": 1, "fsdp": 1, "tp": count, "2d": min(count, 2)}[layout]
@@ -81,7 +81,7 @@ def batch(step: int, mesh: Mesh) -> jax.Array:
     """i32[BATCH, CONTEXT + 1], of the number of the step alone; each process makes the rows of its own devices."""
     starts = np.random.default_rng(step).integers(len(IDS) - CONTEXT - 1, size=BATCH)
 
-    def rows(index: tuple[slice, ...]) -> np.ndarray:
+    def rows(index: Any) -> np.ndarray:
         return IDS[starts[index[0], None] + np.arange(CONTEXT + 1)]
 
     return jax.make_array_from_callback((BATCH, CONTEXT + 1), NamedSharding(mesh, P("data")), rows)
@@ -92,7 +92,7 @@ def loss(params: Any, windows: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:]).mean()
 
 
-def run(layout: str, folder: str, until: int, devices: Sequence[jax.Device]) -> list[float]:
+def run(layout: str, folder: str, until: int, devices: Sequence[Any]) -> list[float]:
     """Train up to a step, from the newest one in the folder, whatever layout and number of processes saved it."""
     mesh, rules = mesh_and_rules(layout, devices)
     plan = shard.plan(MODEL.spec(), rules, mesh)
