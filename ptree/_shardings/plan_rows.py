@@ -65,7 +65,7 @@ def _folded(paths: Sequence[str]) -> str:
     """Paths that differ by numbers, as one.
 
     >>> _folded(["blocks/0/w", "blocks/1/w", "blocks/3/w"])
-    'blocks/{0,1,3}/w'
+    'blocks/{0..1,3}/w'
     """
     columns = list(zip(*(_NUMBER.findall(path) for path in paths), strict=True))
     numbers = [sorted(set(column), key=int) for column in columns]

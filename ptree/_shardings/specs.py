@@ -41,8 +41,10 @@ def misfit(spec: PartitionSpec, shape: Shape, sizes: AxisSizes, rank_hint: str =
         sizes: the axes of the mesh.
         rank_hint: what to say besides if there are more entries than dimensions.
     """
-    wrong = _unfit_kinds(spec)
-    axes = [axes_of(entry) for entry in spec if entry is not PartitionSpec.UNCONSTRAINED]
+    if spec.unreduced or spec.reduced:  # JAX refuses to give its entries then
+        return Misfit((_NOT_OF_A_PLACED_ARRAY,))
+    wrong = [_LEFT_OPEN] if PartitionSpec.UNCONSTRAINED in tuple(spec) else []
+    axes = [axes_of(entry) for entry in spec]
     wrong += _unfit_names([name for names in axes for name in names], sizes)
     if len(spec) > len(shape):
         wrong.append(_wrong_rank(len(spec), len(shape), rank_hint))
@@ -54,16 +56,10 @@ def misfit(spec: PartitionSpec, shape: Shape, sizes: AxisSizes, rank_hint: str =
     return Misfit(tuple(wrong), tuple(indivisible))
 
 
-def _unfit_kinds(spec: PartitionSpec) -> list[str]:
-    """The problems of entries that do not say where the parts are."""
-    problems: list[str] = []
-    if any(entry is PartitionSpec.UNCONSTRAINED for entry in spec):
-        problems.append("UNCONSTRAINED leaves it open where the parts are: write None or an axis")
-    if spec.unreduced or spec.reduced:
-        problems.append(
-            "an array with unreduced or reduced axes is the result of a computation, and cannot be placed so"
-        )
-    return problems
+_LEFT_OPEN = "UNCONSTRAINED leaves it open where the parts are: write None or an axis"
+_NOT_OF_A_PLACED_ARRAY = (
+    "an array with unreduced or reduced axes is the result of a computation, and cannot be placed so"
+)
 
 
 def _unfit_names(names: Sequence[str], sizes: AxisSizes) -> list[str]:
@@ -103,7 +99,7 @@ def in_words(sizes: AxisSizes) -> str:
 
 def axes_of(entry: object) -> tuple[str, ...]:
     """The axes of a mesh that an entry of a PartitionSpec names: those that divide one dimension."""
-    if entry is None:
+    if entry is None or entry is PartitionSpec.UNCONSTRAINED:
         return ()
     return entry if isinstance(entry, tuple) else (entry,)  # pyright: ignore[reportReturnType]
 

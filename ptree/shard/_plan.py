@@ -38,11 +38,14 @@ def plan(
     >>> rules = {"**/up/kernel": P(None, "model"), "**/down/kernel": P("model"), "embed/table": P("model"), "**": P()}
     >>> spread = plan(spec, rules, mesh, otherwise={"embed": "replicate"})
     >>> print(spread.table(90))
-    path                             divided by  per device  rule
-    blocks/{0..11}/up/kernel x12     -, model      13.5 MiB  **/up/kernel
-    blocks/{0..11}/up/bias x12       replicated   144.0 KiB  **
-    blocks/{0..11}/down/kernel x12   model         13.5 MiB  **/down/kernel
-    embed/table                      replicated * 147.2 MiB  embed/table
+    path                            shape           divided by    per device  rule
+    embed/table                     f32[50257,768]  replicated *   147.2 MiB  embed/table
+    blocks/{0..11}/up/kernel x12    f32[768,3072]   -, model        13.5 MiB  **/up/kernel
+    blocks/{0..11}/up/bias x12      f32[3072]       replicated     144.0 KiB  **
+    blocks/{0..11}/down/kernel x12  f32[3072,768]   model           13.5 MiB  **/down/kernel
+    4,096 devices: data=512, model=8; 363.4 MiB in 37 leaves; 174.4 MiB per device
+    147.4 MiB of it (84.5%) on every device
+    * embed/table: dimension 0 of size 50257 cannot be divided by model=8: 50256 and 50264 can
     >>> spread["blocks/3/up/kernel"].spec == P(None, "model"), spread.devices
     (True, 4096)
     >>> plan(spec, rules, mesh)

@@ -26,7 +26,14 @@ from .loss_scale import LossScale
 from .microbatches import Weight
 from .placement import apart, as_arrays, like_parameters, placed, strong
 from .pure_step import Observe, PureStep
-from .state_checks import completed, refuse_groups_inside, refuse_infinite_loss, refuse_used, refuse_used_parameters
+from .state_checks import (
+    completed,
+    refuse_batch_elsewhere,
+    refuse_groups_inside,
+    refuse_infinite_loss,
+    refuse_used,
+    refuse_used_parameters,
+)
 from .train_state import Metrics, TrainState
 from .trained_part import TrainedPart
 
@@ -193,6 +200,7 @@ class Step:
         signature = signature_of(batch)
         is_new = compiled.batch != signature
         if is_new:
+            refuse_batch_elsewhere(state, batch)
             compiled.warn_of_change(batch, signature, stacklevel=2)
             compiled.check_processes(batch, signature)
         if is_first:

@@ -1,0 +1,374 @@
+"""A plan says where each leaf lives, on devices that there need not be, and what does not fit, before anything is allocated."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+import ptree as pt
+from ptree import initializers as I
+from ptree import shard, train
+
+WIDE = AbstractMesh((512, 8), ("data", "model"))
+SMALL = AbstractMesh((4, 2), ("data", "model"))
+
+
+def mesh(kind=AxisType.Auto):
+    return jax.make_mesh((4, 2), ("data", "model"), axis_types=(kind, kind))
+
+
+def block(width=64):
+    up, down = pt.Param((width, 4 * width)), pt.Param((4 * width, width))
+    return {"up": {"kernel": up, "bias": pt.Param((4 * width,))}, "down": {"kernel": down}, "scale": pt.Param((width,))}
+
+
+def gpt(width=64, layers=3, vocabulary=512):
+    table = pt.Param((vocabulary, width))
+    return pt.Tree({"embed": {"table": table}, "blocks": [block(width)] * layers, "head": pt.transposed("embed/table")})
+
+
+RULES = {
+    "embed/table": P("model", "data"),
+    "**/up/kernel": P("data", "model"),
+    "**/up/bias": P("model"),
+    "**/down/kernel": P("model", "data"),
+    "**": P(),
+}
+
+
+def specs(plan):
+    return {leaf.path: leaf.sharding.spec for leaf in plan.leaves}
+
+
+def message(error, call, *args, **options):
+    with pytest.raises(error) as caught:
+        call(*args, **options)
+    return str(caught.value)
+
+
+# -------------------------------------------------------------------------------- what it says
+
+
+def test_4096_devices_are_planned_where_there_are_8():
+    plan = shard.plan(
+        gpt(768, 12, 50_304), RULES | {"embed/table": P("model")}, AbstractMesh((256, 8), ("data", "model"))
+    )
+    assert plan.devices == 2048
+    plan = shard.plan(gpt(1024, 12, 50_304), RULES, WIDE)
+    assert plan.devices == 4096
+    assert plan["embed/table"] == NamedSharding(WIDE, P("model", "data"))
+    assert all(isinstance(leaf, NamedSharding) for leaf in jax.tree.leaves(plan.shardings))
+    assert jax.tree.structure(plan.shardings) == jax.tree.structure(pt.abstract(gpt(1024, 12, 50_304)))
+
+
+def test_a_stack_and_its_layers_are_divided_alike():
+    apart = shard.plan(gpt(), RULES, SMALL)
+    stacked = shard.plan(pt.stacks.stack(gpt(), "blocks"), RULES, SMALL)
+    assert stacked["blocks/:/up/kernel"].spec == P(None, "data", "model")
+    for path in specs(apart):
+        assert apart[path] == stacked[path], path  # "blocks/2/up/kernel" of a stack is the layer's
+    assert apart.bytes_per_device == stacked.bytes_per_device
+    assert apart.replicated_bytes == stacked.replicated_bytes
+    piped = shard.plan(pt.stacks.stack(gpt(layers=4), "blocks"), {"blocks/:": P("data"), "**": P()}, SMALL)
+    assert piped["blocks/:/up/bias"].spec == P("data")
+    assert piped["blocks/1/up/bias"].spec == P()
+
+
+def test_what_each_device_holds_is_what_jax_puts_there():
+    plan = shard.plan(gpt(), RULES, mesh())
+    params = pt.init(gpt(), jax.random.key(0), {"**": I.normal(1.0)}, shardings=plan)
+    held = dict.fromkeys(jax.devices(), 0)
+    for leaf in plan.leaves:
+        array = params[leaf.path]
+        assert array.sharding == plan[leaf.path]
+        assert leaf.sharding.shard_shape(leaf.shape) == array.addressable_shards[0].data.shape
+        assert leaf.is_replicated == array.is_fully_replicated
+        for part in array.addressable_shards:
+            held[part.device] += part.data.nbytes
+    assert set(held.values()) == {plan.bytes_per_device}
+    assert plan.bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert plan.replicated_bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(params) if leaf.is_fully_replicated)
+
+
+def test_bytes_are_right_for_every_kind_of_leaf():
+    tree = {
+        "half": pt.Param((8, 8), "bfloat16"),
+        "int4": jax.ShapeDtypeStruct((8,), jnp.int8),
+        "key": jax.random.split(jax.random.key(0), 8),
+        "bool": np.zeros((8,), bool),
+        "number": 3.0,
+        "count": 7,
+        "empty": jnp.zeros((0, 8)),
+        "scalar": jnp.float32(1),
+    }
+    plan = shard.plan(tree, {"{half,int4,key,bool,empty}": P("data"), "**": P()}, SMALL)
+    sizes = {leaf.path: (leaf.bytes, leaf.bytes_per_device) for leaf in plan.leaves}
+    assert sizes == {
+        "half": (128, 32), "int4": (8, 2), "key": (64, 16), "bool": (8, 2), "number": (4, 4), "count": (4, 4), "empty": (0, 0),
+        "scalar": (4, 4),
+    }  # fmt: skip
+
+
+def test_two_spellings_of_a_spec_are_one():
+    spelled = [P(), P(None), P(None, None), P((), None)]
+    plans = [shard.plan({"w": pt.Param((4, 8))}, spec, SMALL) for spec in spelled]
+    assert len(set(plans)) == 1
+    assert plans[0]["w"].spec == P()
+    one = shard.plan({"w": pt.Param((4, 8))}, P("data", None), SMALL)
+    assert one == shard.plan({"w": pt.Param((4, 8))}, P(("data",)), SMALL)
+    assert one["w"].spec == P("data")
+
+
+def test_the_mesh_is_that_of_set_mesh():
+    with jax.set_mesh(mesh(AxisType.Explicit)):
+        plan = shard.plan(gpt(), RULES)
+        assert plan.mesh == mesh(AxisType.Explicit)
+        inside = jax.jit(lambda: [shard.plan(gpt(), RULES)["embed/table"].spec == P("model", "data") and jnp.zeros(())])
+        assert jax.tree.leaves(inside())[0] == 0
+    assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES)
+    assert "mesh= takes a jax.sharding.Mesh, got 'data'" in message(pt.InitError, shard.plan, gpt(), RULES, "data")
+
+
+def test_any_pytree_and_an_open_file_can_be_planned(tmp_path):
+    params = pt.init(gpt(), jax.random.key(0), {"**": I.zeros})
+    pt.save(tmp_path / "m.safetensors", params)
+    expected = shard.plan(params, RULES, SMALL)
+    with pt.open(tmp_path / "m.safetensors") as file:
+        of_file = shard.plan(file, RULES, SMALL)
+    assert specs(of_file) == specs(expected)
+    assert of_file["head"] == expected["head"]
+    plain = shard.plan(pt.asdict(params), {"head": P("data", "model")} | RULES, SMALL)
+    assert type(plain.shardings) is dict
+    assert jax.tree.structure(plain.shardings) == jax.tree.structure(pt.asdict(params))
+    by_place = shard.plan(params, expected.shardings, SMALL)  # a tree of shardings, each of the whole array
+    assert specs(by_place) == specs(expected)
+
+
+def test_a_loaded_tree_lives_where_the_plan_says(tmp_path):
+    params = pt.init(gpt(), jax.random.key(0), {"**": I.normal(1.0)})
+    pt.save(tmp_path / "m.safetensors", params)
+    plan = shard.plan(gpt(), RULES, mesh())
+    loaded = pt.load(tmp_path / "m.safetensors", shardings=plan)
+    assert loaded == params
+    assert all(loaded[leaf.path].sharding == leaf.sharding for leaf in plan.leaves)
+    other = shard.plan(gpt(layers=2), RULES, mesh())
+    text = message(pt.StructureError, pt.load, tmp_path / "m.safetensors", shardings=other)
+    assert "the plan is for another tree" in text
+    assert "unexpected in the tree: ['blocks/2/" in text
+
+
+# ------------------------------------------------------------------------------------- ties
+
+
+def test_a_tied_leaf_is_placed_once_and_its_alias_shows_it():
+    plan = shard.plan(gpt(), RULES, SMALL)
+    assert [leaf.path for leaf in plan.leaves if "head" in leaf.path] == []
+    assert plan["head"].spec == P("data", "model")  # through the transpose
+    table = pt.Param((8, 4))
+    same = shard.plan(pt.tie(pt.Tree({"a": table, "b": table}), {"b": "a"}), {"a": P("data")}, SMALL)
+    assert same["b"] == same["a"]
+    assert len(same.leaves) == 1
+
+
+def test_two_rules_for_a_tied_leaf_are_an_error():
+    text = message(
+        pt.PatternError, shard.plan, gpt(), {"embed/table": P("model"), "head": P(None, "data"), "**": P()}, SMALL
+    )
+    assert text == "the rule 'head' takes nothing: ['embed/table'] before it takes all that the rule matches"
+    text = message(pt.PatternError, shard.plan, gpt(), {"head": P(None, "model"), "**": P()}, SMALL)
+    assert "matches 'embed/table' only by its alias 'head'" in text
+    assert "name 'embed/table' in the rule" in text
+
+
+def test_the_arrays_inside_of_registered_nodes_are_placed():
+    params = pt.init(gpt(layers=1), jax.random.key(0), {"**": I.normal(1.0)})
+    delta = train.lora(params, {"**/up/kernel": train.Rank(4)}, jax.random.key(1))
+    names = pt.paths(delta)
+    plan = shard.plan(delta, {names[0]: P("data"), "**": P()}, mesh())
+    assert [*specs(plan)] == names
+    assert jax.tree.structure(plan.shardings) == jax.tree.structure(delta)
+    placed = shard.place(delta, plan)
+    assert jax.tree.leaves(placed)[0].sharding in {leaf.sharding for leaf in plan.leaves}
+
+
+# ------------------------------------------------------------------------- what does not fit
+
+
+def test_all_that_does_not_fit_is_one_error_with_the_sizes_that_would():
+    tree = {
+        "a": pt.Param((9, 8)), "b": pt.Param((16, 30)), "c": pt.Param((8, 8)), "d": pt.Param((8, 8)), "e": pt.Param((8,)),
+        "f": pt.Param((12, 8)), "fine": pt.Param((8, 8)),
+    }  # fmt: skip
+    rules = {
+        "a": P("data"), "b": P(None, ("data", "model")), "c": P("modl"), "d": P("data", "data"), "e": P(None, "data"),
+        "f": P(("data", "model"), "pipe"), "fine": P("data"),
+    }  # fmt: skip
+    assert message(shard.ShardingError, shard.plan, tree, rules, SMALL).splitlines() == [
+        f"cannot place 'a', f32[9,8], as {P('data')}: dimension 0 of size 9 cannot be divided by data=4: 8 and 12 can",
+        f"cannot place 'b', f32[16,30], as {P(None, ('data', 'model'))}: dimension 1 of size 30 cannot be divided by data=4 x model=2 = 8: 24 and 32 can",
+        f"cannot place 'c', f32[8,8], as {P('modl')}: the mesh has no axis 'modl', it has data=4, model=2. Did you mean 'model'?",
+        f"cannot place 'd', f32[8,8], as {P('data', 'data')}: 'data' is in it 2 times, and an axis can divide one dimension",
+        f"cannot place 'e', f32[8], as {P(None, 'data')}: its 2 entries are for 2 axes, and the leaf has 1",
+        f"cannot place 'f', f32[12,8], as {P(('data', 'model'), 'pipe')}: the mesh has no axis 'pipe', it has data=4, model=2;"
+        " dimension 0 of size 12 cannot be divided by data=4 x model=2 = 8: 8 and 16 can",
+    ]  # fmt: skip
+
+
+def test_leaves_with_one_problem_are_one_line():
+    spec = pt.Tree({"blocks": [{"w": pt.Param((10, 4))}] * 30})
+    text = message(shard.ShardingError, shard.plan, spec, P("data"), SMALL)
+    assert text.startswith("cannot place ['blocks/0/w', 'blocks/1/w', ")
+    assert "and 20 more], f32[10,4], as" in text
+    assert len(text.splitlines()) == 1
+    stacked = message(shard.ShardingError, shard.plan, pt.stacks.stack(spec, "blocks"), P("data"), SMALL)
+    assert "f32[30,10,4], of layers (10, 4), as" in stacked
+    assert "dimension 0 of size 10 cannot be divided by data=4: 8 and 12 can" in stacked
+    long = message(
+        shard.ShardingError, shard.plan, {f"w{i}": pt.Param((4 * i + 1,)) for i in range(40)}, P("data"), SMALL
+    )
+    assert long.splitlines()[-1] == "and 30 more"
+
+
+def test_specs_that_do_not_say_where_parts_are_are_refused():
+    tree = {"w": pt.Param((8, 8))}
+    assert "UNCONSTRAINED leaves it open" in message(
+        shard.ShardingError, shard.plan, tree, P(P.UNCONSTRAINED, "data"), SMALL
+    )
+    unreduced = P("data", unreduced={"model"})
+    assert "unreduced or reduced axes is the result" in message(shard.ShardingError, shard.plan, tree, unreduced, SMALL)
+    alone = SingleDeviceSharding(jax.devices()[0])
+    assert "a plan is of PartitionSpecs and NamedShardings" in message(
+        shard.ShardingError, shard.plan, tree, alone, SMALL
+    )
+    elsewhere = NamedSharding(AbstractMesh((8, 2), ("data", "model")), P("data"))
+    text = message(shard.ShardingError, shard.plan, tree, {"w": elsewhere}, SMALL)
+    assert "another mesh than that of the plan: it has the axes data=4, model=2, the other data=8, model=2" in text
+
+
+def test_rules_are_strict():
+    tree = {"w": pt.Param((8, 8)), "b": pt.Param((8,))}
+    assert message(pt.PatternError, shard.plan, tree, {"w": P()}, SMALL) == "no sharding for ['b']: add a rule for '**'"
+    assert "the pattern 'v' matches nothing" in message(pt.PatternError, shard.plan, tree, {"v": P(), "**": P()}, SMALL)
+    late = message(pt.PatternError, shard.plan, tree, {"**": P(), "w": P("data")}, SMALL)
+    assert late == "the rule 'w' takes nothing: ['**'] before it takes all that the rule matches"
+    wrong = message(pt.InitError, shard.plan, tree, {"w": "data", "**": P()}, SMALL)
+    assert wrong == "'w' is no Sharding and no PartitionSpec, but 'data'"
+
+
+def test_what_is_no_array_is_named():
+    text = message(pt.StructureError, shard.plan, {"w": pt.Param((8,)), "act": jax.nn.relu, "name": "x"}, P(), SMALL)
+    assert text.startswith("only arrays live on devices, but 'act' is ")
+    assert "'name' is 'x'" in text
+
+
+# ---------------------------------------------------------------------- what cannot be divided
+
+
+def test_what_cannot_be_divided_stays_whole_if_it_may():
+    tree = {"table": pt.Param((50257, 768)), "w": pt.Param((30, 768)), "scale": pt.Param(())}
+    everywhere = shard.plan(tree, P("model", "data"), SMALL, otherwise="replicate")
+    assert specs(everywhere) == {"table": P(None, "data"), "w": P("model", "data"), "scale": P()}
+    table = next(leaf for leaf in everywhere.leaves if leaf.path == "table")
+    assert table.undivided == ("dimension 0 of size 50257 cannot be divided by model=2: 50256 and 50258 can",)
+    assert "-, data *" in everywhere.table(120)
+    assert "* table: dimension 0 of size 50257 cannot be divided by model=2: 50256 and 50258 can" in everywhere.table(
+        120
+    )
+    by_rule = shard.plan(tree, {"scale": P(), "**": P("model", "data")}, SMALL, otherwise={"table": "replicate"})
+    assert specs(by_rule) == specs(everywhere)
+    text = message(
+        shard.ShardingError, shard.plan, tree, {"scale": P(), "**": P("model")}, SMALL, otherwise={"w": "replicate"}
+    )
+    assert text.startswith("cannot place 'table'")
+
+
+def test_only_indivisible_dimensions_are_forgiven():
+    tree = {"w": pt.Param((9, 9)), "b": pt.Param((9,))}
+    text = message(shard.ShardingError, shard.plan, tree, P("tensor", "data"), SMALL, otherwise="replicate")
+    assert text.splitlines()[0].endswith("the mesh has no axis 'tensor', it has data=4, model=2")
+    assert "its 2 entries are for 2 axes, and the leaf has 1" in text
+
+
+def test_a_policy_that_is_none():
+    tree = {"w": pt.Param((9, 9))}
+    for wrong in ("ignore", {"w": "pad"}):
+        assert "otherwise= is 'error' or 'replicate', got" in message(
+            shard.ShardingError, shard.plan, tree, P("data"), SMALL, otherwise=wrong
+        )
+    assert "got None" in message(shard.ShardingError, shard.plan, tree, P("data"), SMALL, otherwise=None)
+    with pytest.raises(pt.PatternError, match="the pattern 'v' matches nothing"):
+        shard.plan(tree, P("data"), SMALL, otherwise={"v": "replicate"})
+
+
+# ----------------------------------------------------------------------------------- reading it
+
+
+def test_a_path_that_is_not_there_has_a_suggestion():
+    plan = shard.plan(gpt(), RULES, SMALL)
+    assert "Did you mean 'blocks/0/up/kernel'?" in message(pt.PathError, lambda: plan["blocks/0/up/kernl"])
+    assert "'blocks/0/up' is a node" in message(pt.PathError, lambda: plan["blocks/0/up"])
+    assert "blocks/0/up/kernel" in plan
+    assert "head" in plan
+    assert "blocks/7/up/kernel" not in plan
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_table_fits_its_width_and_folds_layers(width):
+    plan = shard.plan(gpt(768, 12, 50257), RULES, SMALL, otherwise={"embed": "replicate"})
+    lines = plan.table(width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert len(lines) < 16
+    if width == 120:
+        assert lines[0].split("  ")[0] == "path"
+        assert any(line.startswith("blocks/{0..11}/up/kernel x12") and line.endswith("**/up/kernel") for line in lines)
+        total = f"{plan.devices} devices: data=4, model=2; "
+        assert any(line.startswith(total) for line in lines)
+
+
+def test_names_with_numbers_are_folded_where_all_are_there():
+    tree = {f"layer_{i}/expert{j}/w": pt.Param((8, 8)) for i in range(4) for j in range(3)} | {"w07": pt.Param((8,))}
+    text = shard.plan(tree, P("data"), SMALL).table(120)
+    assert "layer_{0..3}/expert{0..2}/w x12" in text
+    del tree["layer_2/expert1/w"]
+    assert "layer_*/expert*/w x11" in shard.plan(tree, P("data"), SMALL).table(120)
+
+
+def test_a_hundred_different_leaves_are_a_hundred_lines():
+    plan = shard.plan({f"group{i}/a_name_that_is_long": pt.Param((8 * (i + 1),)) for i in range(100)}, P("data"), SMALL)
+    assert len(plan.table(80).splitlines()) == 103
+
+
+def test_explain_says_what_each_rule_takes_and_why_leaves_are_everywhere():
+    plan = shard.plan(gpt(64, 3, 511), RULES, SMALL, otherwise={"embed": "replicate"})
+    told = plan.explain()
+    by_rule = {share.rule: share for share in told.rules}
+    assert by_rule["**/up/kernel"].leaves == 3
+    assert by_rule["**/up/kernel"].bytes == 3 * 64 * 256 * 4
+    assert by_rule["**/up/kernel"].bytes_per_device == 3 * 64 * 256 * 4 // 8
+    assert by_rule["**"].replicated_bytes == by_rule["**"].bytes
+    assert told.replicated["blocks/0/scale"] == "by '**'"
+    assert sum(share.bytes_per_device for share in told.rules) == plan.bytes_per_device
+    assert told.biggest[0].path == "embed/table"
+    text = str(told)
+    assert "blocks/{0..2}/scale" in text
+    one = shard.plan({"w": pt.Param((8,))}, P("data"), AbstractMesh((1,), ("data",)))
+    assert one.explain().replicated == {"w": "the axes that divide it have one device"}
+
+
+def test_an_empty_tree_has_an_empty_plan():
+    plan = shard.plan({}, {}, SMALL)
+    assert (plan.leaves, plan.bytes_per_device, plan.shardings) == ((), 0, {})
+    assert "8 devices: data=4, model=2" in plan.table(80)
+    assert str(plan.explain())
+
+
+def test_a_plan_is_immutable_in_use_and_goes_through_pickle():
+    plan = shard.plan(gpt(), RULES, SMALL)
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    assert hash(plan) == hash(shard.plan(gpt(), RULES, SMALL))
+    assert plan != shard.plan(gpt(), RULES, AbstractMesh((2, 2), ("data", "model")))
+    assert repr(plan).startswith("<Plan of 13 leaves on data=4, model=2: ")
