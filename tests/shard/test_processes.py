@@ -6,6 +6,8 @@ The model and its layouts are those of `examples/10_many_devices.py`.
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -78,6 +80,21 @@ def test_two_processes_train_every_layout_as_one_device(tmp_path, expected):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_eight_devices_train_every_layout_as_one(layout, tmp_path, example, expected):
     same(example.run(layout, tmp_path, 20, jax.devices()), expected)
+
+
+@pytest.mark.parametrize(("folder", "code"), [("run", 0), ("file", 1)])
+def test_the_launcher_of_the_example_ends_with_its_processes(folder, code, tmp_path):
+    (tmp_path / "file").write_text("no folder of checkpoints")
+    options = ["--layout", "2d", "--devices", "1", "--until", "1", "--folder", str(tmp_path / folder)]
+    apart = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    apart["PYTHONPATH"] = str(EXAMPLE.parents[1])
+    run = subprocess.run([sys.executable, EXAMPLE, *options], env=apart, capture_output=True, text=True, timeout=200)
+    assert run.returncode == code, run.stderr
+    if code:
+        assert "processes that failed, and their codes: {" in run.stderr
+    else:
+        assert run.stdout.startswith("2d: <Plan of 20 leaves on data=1, model=2: ")
+        assert pt.Checkpoints(tmp_path / "run").steps() == [1]
 
 
 # ------------------------------------------------------------------------------- from one layout to another
