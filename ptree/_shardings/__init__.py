@@ -16,6 +16,9 @@ from .planned_leaves import PlannedLeaf as PlannedLeaf
 from .planned_leaves import array_leaves as array_leaves
 from .planned_leaves import itemsize as itemsize
 from .planned_leaves import planned_leaves as planned_leaves
+from .processes import check_plan_in_processes as check_plan_in_processes
+from .processes import check_same_in_processes as check_same_in_processes
+from .processes import mesh_text as mesh_text
 from .requests import Request as Request
 from .requests import requests as requests
 from .requests import requests_by_rules as requests_by_rules

@@ -12,6 +12,7 @@ from .._tree import Leaf, PyTree, leaves
 from .meshes import AnyMesh, has_devices, mesh_with_devices, no_devices
 from .plan import Plan
 from .planned_leaves import Problems, fit
+from .processes import check_plan_in_processes
 from .requests import Request, requests
 
 Shardings: TypeAlias = Sharding | PartitionSpec | Plan | Mapping[Any, Any]
@@ -41,13 +42,14 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
 
     Raises:
         PatternError: a rule that takes no leaf, a leaf that has no sharding.
-        StructureError: a plan of another tree.
+        StructureError: a plan of another tree, or another one than that of another process.
         ShardingError: an axis that the mesh does not have or that does not divide the shape, a mesh without devices.
         InitError: what is no sharding.
     """
     if isinstance(given, Plan):
         plan = given.with_devices(mesh)
         plan.check_fits(tree)
+        check_plan_in_processes(plan)
         return {leaf.path: leaf.sharding for leaf in plan.leaves}
     pairs = leaves(tree)
     request_of = requests(tree, pairs, given)

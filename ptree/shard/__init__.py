@@ -10,3 +10,4 @@ from ._auto.rules import Rules as Rules  # what auto gives: a dict that prints a
 from ._like import like as like  # where a state lives: with the parameters that it is of
 from ._place import place as place  # a tree onto devices, by a plan
 from ._plan import plan as plan  # a plan by rules
+from ._processes import check_processes as check_processes  # whether all of them have the same plan

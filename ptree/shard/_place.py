@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import StructureError
-from .._shardings import Plan, check_is_plan, constrained, put
+from .._shardings import Plan, check_is_plan, check_plan_in_processes, constrained, put
 from .._tree import Leaf, Leaves, leaves, replace_leaves
 from .._words import listed
 
@@ -39,7 +39,7 @@ def place(tree: T, plan: Plan) -> T:
         plan: of a tree with the same paths and shapes.
 
     Raises:
-        StructureError: the plan is of another tree; a leaf that is no array.
+        StructureError: the plan is of another tree, or another one than that of another process; a leaf that is no array.
         ShardingError: the plan is for another mesh than that of `jax.set_mesh`, or for one without devices.
     """
     check_is_plan(plan, "place(tree, plan)")
@@ -47,6 +47,7 @@ def place(tree: T, plan: Plan) -> T:
     plan = plan.with_devices()
     pairs = leaves(tree)
     _check_hold_numbers(pairs)
+    check_plan_in_processes(plan)
     return replace_leaves(tree, {**_put_all(pairs, plan), **_constrained(pairs, plan)})
 
 

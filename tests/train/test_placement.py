@@ -114,6 +114,25 @@ def test_a_history_of_parameters_is_divided_as_they_are():
     }
 
 
+def test_an_array_at_two_paths_is_put_on_the_devices_twice_and_donated():
+    devices = mesh()
+    shared, batch = jnp.ones((8, 4)), jax.device_put(jnp.ones((8, 4)), NamedSharding(devices, P("data")))
+    spread = jax.device_put(jnp.ones((8, 4)), NamedSharding(devices, P("data")))
+    everywhere = jax.device_put(jnp.ones((8, 4)), NamedSharding(devices, P()))
+    first_part = everywhere.addressable_shards[0].data
+    loss = lambda params, x: sum(jnp.square(leaf * x).sum() for leaf in params.values())
+    for params in (
+        {"a": shared, "b": shared, "spread": spread},  # JAX stops the whole process if a buffer is donated twice
+        {"a": everywhere, "b": first_part, "spread": jnp.copy(spread)},
+    ):
+        step = train.step(loss, optax.sgd(0.1))
+        state = step.init(params)
+        for _ in range(2):
+            state, _ = step(state, batch)
+        for leaf in state.params.values():
+            np.testing.assert_allclose(leaf, np.full((8, 4), 0.64), rtol=1e-6)
+
+
 def test_one_device_is_compiled_once_whether_arrays_are_bound_to_it_or_not():
     params, batch = params_and_batch()
     for where in (jnp.asarray, lambda leaf: jax.device_put(leaf, jax.devices()[0])):

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from ..._edit import leaves, map_leaves
+from ..._shardings import check_same_in_processes, mesh_text
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, lines, quoted
 from .pure_step import PureStep
@@ -61,6 +62,7 @@ class CompiledStep:
         donated = (0,) if donate else ()
         self.jitted = jax.jit(self._moved, donate_argnums=donated, out_shardings=(shardings, None))
         self.state = description(state)
+        self._mesh = mesh_of(state)
         self.batch: Signature | None = None
         """That of the last batch."""
         self._batches: dict[Signature, dict[str, Leaf]] = {}
@@ -101,6 +103,18 @@ class CompiledStep:
             stacklevel=stacklevel + 1,
         )
 
+    def check_processes(self, batch: PyTree, signature: Signature) -> None:
+        """Before it is compiled for a batch, compare state and batch with those of the other processes of the mesh.
+
+        Raises:
+            StructureError: those of one process have other shapes, dtypes or placements; it would wait for the others for ever.
+        """
+        if signature in self._batches or self._mesh is None:
+            return
+        state = {f"state: {path}": text for path, text in self.state.items()}
+        rows = {f"batch: {path}".strip(): text for path, text in description(batch).items()}
+        check_same_in_processes("state or batch", {"mesh": mesh_text(self._mesh), **state, **rows}, self._mesh)
+
     def remember(self, batch: PyTree, signature: Signature) -> None:
         """Keep what a batch is like for which the step is compiled now."""
         self.batch = signature
@@ -117,6 +131,15 @@ def _moves(pure: PureStep, state: TrainState) -> list[bool]:
         key=None if state.key is None else False,
     )
     return jax.tree.leaves(moves)
+
+
+def mesh_of(tree: PyTree) -> Mesh | None:
+    """The mesh of the first leaf that lies on several devices of one."""
+    for _, leaf in leaves(tree):
+        sharding = leaf.sharding
+        if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1 and isinstance(sharding.mesh, Mesh):
+            return sharding.mesh
+    return None
 
 
 def description(tree: PyTree) -> dict[str, str]:

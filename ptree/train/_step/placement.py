@@ -115,14 +115,17 @@ def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
 
 
 def apart(tree: PyTree) -> PyTree:
-    """A copy of each array whose memory an earlier leaf has: one buffer cannot be donated twice."""
-    seen: set[tuple[int, ...]] = set()
+    """A copy of each array whose memory, or a part of it, an earlier leaf has: one buffer cannot be donated twice.
+
+    An array that is put on several devices shares the memory of its first device with the array that was there.
+    """
+    seen: set[int] = set()
 
     def leaf_apart(path: str, leaf: Leaf) -> Leaf:
         buffers = _buffers(leaf)
-        if buffers and buffers in seen:
+        if not seen.isdisjoint(buffers):
             return put(jnp.copy(leaf), leaf.sharding)
-        seen.add(buffers)
+        seen.update(buffers)
         return leaf
 
     return map_leaves(tree, leaf_apart)

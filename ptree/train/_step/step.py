@@ -216,6 +216,7 @@ class Step:
         if is_new:
             refuse_batch_elsewhere(state, batch)
             compiled.warn_of_change(batch, signature, stacklevel=2)
+            compiled.check_processes(batch, signature)
         if is_first:
             # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
             refuse_infinite_loss(self._loss(state, batch), state, batch)
