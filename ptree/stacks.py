@@ -25,10 +25,12 @@ from ._tree import (
     is_numbered,
     is_stack,
     layers_of,
+    like_placed,
     locate,
     names_in,
     same,
     stacked_axes,
+    with_whole_first_axis,
 )
 from ._words import describe, lines, quoted, with_fixes
 
@@ -276,11 +278,11 @@ def scan(
     names = names_in(layers) or []
     if is_stack(names):
         check_no_extra_axes(layers, 0, "")
-        whole = child_named(layers, STACKED)
+        whole = with_whole_first_axis(child_named(layers, STACKED))
         count = next((leaf.shape[0] for leaf in jax.tree.leaves(whole) if leaf.shape), 0)
         _check_xs(xs, count)
         step = _step(function, remat, is_rolled(unroll), xs is None)
-        return jax.lax.scan(step, carry, (whole, xs), reverse=reverse, unroll=unroll)
+        return jax.lax.scan(step, carry, (whole, with_whole_first_axis(xs)), reverse=reverse, unroll=unroll)
     if not is_numbered(names):
         raise StructureError(f"cannot scan: the layers would be a stack, or named '0', '1', ...; there are {names[:3]}")
     count = len(names)
@@ -318,7 +320,8 @@ def _new_step(function: Callable[..., tuple[Any, Any]], remat: Remat, rolled: bo
 
     def step(carry: PyTree, layer_and_x: tuple[PyTree, PyTree]) -> tuple[Any, Any]:
         layer, x = layer_and_x
-        return function(carry, layer) if alone else function(carry, layer, x)
+        new, y = function(carry, layer) if alone else function(carry, layer, x)
+        return like_placed(new, carry), y
 
     return step
 

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 import jax
 import jax.numpy as jnp
 from jax.lax import ConvDimensionNumbers
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from .. import initializers
@@ -15,6 +16,7 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import PyTree
 from .._words import describe
+from ._explicit_axes import entries_at, split_along, splits_output
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -25,6 +27,7 @@ from ._window import (
     Sizes,
     before_and_after,
     check_not_empty,
+    entries_of_windows,
     for_each_axis,
     padding_for_each_axis,
     spatial_rank,
@@ -73,6 +76,10 @@ class _Convolution(Layer):
             leaves["bias"] = Param((self.features,), self.param_dtype, self.bias_init)
         return leaves
 
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        return split_along(entries_of_windows(self, params, x), entries_at(params, "kernel")[-1:])
+
+    @splits_output(_split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         kernel = self._kernel(params, x)
         if self.use_bias:
