@@ -3,8 +3,8 @@ leaves to its compiler."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -40,8 +40,8 @@ def entries_of(array: Leaf) -> tuple[Entry, ...]:
     return (*entries, *[None] * (count - len(entries)))
 
 
-def automatic(function: Callable[..., PyTree], shardings: PyTree, arrays: Sequence[jax.Array]) -> PyTree:
-    """Call a function of arrays in which JAX's compiler chooses how all is split, and give its results these shardings.
+def automatic(function: Callable[..., PyTree], shardings: PyTree, *inputs: PyTree) -> PyTree:
+    """Call a function, inside of which JAX's compiler chooses how all is split, and give its results these shardings.
 
     Operations over explicit axes raise where the sharding of their result is not clear; over the same axes as automatic ones
     they do not.
@@ -52,7 +52,25 @@ def automatic(function: Callable[..., PyTree], shardings: PyTree, arrays: Sequen
     first = jax.tree.leaves(shardings)[0]
     mesh = first.mesh if isinstance(first, NamedSharding) else jax.sharding.get_abstract_mesh()
     axes = tuple(mesh.explicit_axes)  # those of `jax.shard_map` are manual, and stay so
-    return jax.sharding.auto_axes(function, axes=axes, out_sharding=shardings)(*arrays)
+    leaves, structure = jax.tree.flatten(inputs)
+    # Only what JAX holds has a place on the mesh; flags and arrays of NumPy go to the function as they are.
+    places = [at for at, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+    def run(*arrays: jax.Array) -> PyTree:
+        filled = list(leaves)
+        for at, array in zip(places, arrays, strict=True):
+            filled[at] = array
+        return function(*jax.tree.unflatten(structure, filled))
+
+    return jax.sharding.auto_axes(run, axes=axes, out_sharding=shardings)(*[leaves[at] for at in places])
+
+
+def written(array: jax.Array, index: Any, value: Leaf) -> jax.Array:
+    """`array.at[index].set(value)`, with the sharding that the array has."""
+    sharding = explicit_sharding(array)
+    if sharding is None:
+        return array.at[index].set(value)
+    return automatic(lambda array, index, value: array.at[index].set(value), sharding, array, index, value)
 
 
 def like_placed(value: PyTree, like: PyTree) -> PyTree:

@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import PartitionSpec
 
 from .._paths import STACKED
-from .explicit_axes import automatic, entries_of, explicit_sharding
+from .explicit_axes import automatic, entries_of, explicit_sharding, written
 from .leaf import Leaf, PyTree
 
 Index: TypeAlias = tuple[int | slice, ...]
@@ -101,7 +100,7 @@ def _layer_of_array(array: Leaf, index: Index) -> Leaf:
     if sharding is not None and any(entries_of(array)[: len(index)]):
         kept = [entry for entry, at in zip(entries_of(array), index) if isinstance(at, slice)]
         of_layer = sharding.update(spec=PartitionSpec(*kept, *entries_of(array)[len(index) :]))
-        return automatic(lambda array: _layer_of_array(array, index), of_layer, [array])
+        return automatic(lambda array: _layer_of_array(array, index), of_layer, array)
     first = index[0]
     if len(index) > 1 or isinstance(first, slice) or not isinstance(array, jax.Array):
         return array[index]
@@ -113,11 +112,8 @@ def _layer_of_array(array: Leaf, index: Index) -> Leaf:
 
 def with_layer(leaf: Leaf, index: Index, value: Leaf) -> Leaf:
     """A stacked leaf with another value for one layer; a leaf that is no array stays."""
-    sharding = explicit_sharding(leaf)
-    if sharding is not None:
-        return automatic(lambda leaf, value: leaf.at[index].set(value), sharding, [leaf, jnp.asarray(value)])
     if isinstance(leaf, jax.Array):
-        return leaf.at[index].set(value)
+        return written(leaf, index, value)
     if isinstance(leaf, np.ndarray):
         leaf = leaf.copy()
         leaf[index] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import jax
@@ -14,9 +15,9 @@ from jax.typing import DTypeLike
 from .. import initializers
 from .._draw import Param
 from .._errors import LayerError
-from .._tree import PyTree
+from .._tree import Entry, PyTree, entries_of
 from .._words import describe
-from ._explicit_axes import entries_at, split_along, splits_output
+from ._explicit_axes import computed_by_part_of_batch, entries_at, split_along, splits_output
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -79,6 +80,10 @@ class _Convolution(Layer):
     def _split(self, params: Params, x: PyTree) -> PartitionSpec:
         return split_along(entries_of_windows(self, params, x), entries_at(params, "kernel")[-1:])
 
+    def _batch_entries(self, params: Params, x: PyTree) -> Sequence[Entry]:
+        return entries_of(x)[: len(x.shape) - len(self._window(x)) - 1]
+
+    @computed_by_part_of_batch(_batch_entries, lambda layer: layer.groups > 1)
     @splits_output(_split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         kernel = self._kernel(params, x)

@@ -33,26 +33,46 @@ def splits_output(specs: Callable[..., PyTree]) -> Callable[[Method], Method]:
         def run(layer: Any, params: Mapping[str, PyTree], x: PyTree, *more: PyTree, **options: PyTree) -> PyTree:
             if explicit_mesh() is None:
                 return method(layer, params, x, *more, **options)
-            given = ((params, x, *more), options)
-            return _run(method, layer, specs(layer, params, x, *more, **options), given)
+            inner = lambda inputs, options: method(layer, *inputs, **options)  # noqa: E731
+            return automatic(inner, specs(layer, params, x, *more, **options), (params, x, *more), options)
 
         return run
 
     return decorate
 
 
-def _run(method: Method, layer: Any, specs: PyTree, given: PyTree) -> PyTree:
-    leaves, structure = jax.tree.flatten(given)
-    places = [at for at, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+def computed_by_part_of_batch(
+    batch: Callable[..., Entries], is_needed: Callable[[Any], bool]
+) -> Callable[[Method], Method]:
+    """Decorate a layer's method so that under explicit axes each device runs it on its part of the batch.
 
-    def run(*arrays: jax.Array) -> PyTree:
-        filled = list(leaves)
-        for at, array in zip(places, arrays, strict=True):
-            filled[at] = array
-        inputs, options = jax.tree.unflatten(structure, filled)
-        return method(layer, *inputs, **options)
+    This is for what JAX's compiler does not split right: the gradient of a grouped convolution's kernel is a multiple of the true
+    one where the batch is split over some of a mesh's axes (jax 0.9 to 0.10). All axes but those of the batch are gathered.
 
-    return automatic(run, specs, [leaves[at] for at in places])
+    Args:
+        batch: with the arguments of the method, what splits the batch, which are the first axes of input and output.
+        is_needed: whether a layer needs it.
+    """
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def run(layer: Any, params: Mapping[str, PyTree], x: PyTree) -> PyTree:
+            mesh = explicit_mesh()
+            if mesh is None or not is_needed(layer):
+                return method(layer, params, x)
+            part, whole = PartitionSpec(*batch(layer, params, x)), PartitionSpec()
+            by_part = jax.shard_map(
+                lambda params, x: method(layer, params, x),
+                in_specs=(whole, part),
+                out_specs=part,
+                axis_names={*mesh.explicit_axes},
+            )
+            params = jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, whole), params)
+            return by_part(params, jax.sharding.reshard(x, part))
+
+        return run
+
+    return decorate
 
 
 def split_along(batch: Entries, features: Entries = ()) -> PartitionSpec:

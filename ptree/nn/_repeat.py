@@ -15,7 +15,7 @@ from .._errors import LayerError
 from .._paths import STACKED
 from .._tree import PyTree, Tree, like_placed
 from .._words import describe
-from ..stacks import checkpointed, is_rolled, scan, stack
+from ..stacks import checkpointed, is_rolled, loop, scan, stack
 from ._compiled import compile_key
 from ._container import Container, Options, as_layer, check_options, check_part, declared, located, options_for
 from ._inputs import misfit, shapes_of
@@ -139,7 +139,7 @@ class Repeat(Container):
             # The parameters are not stacked, or there are none: scan over the keys only.
             if is_same:
                 same = checkpointed(step, self.remat, is_rolled(self.unroll))
-                return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
+                return loop(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
             return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
         except _OutputError as error:  # of the loop itself, not of the layer at the loop's name
             raise LayerError(f"{self!r}: {error.what}") from None
