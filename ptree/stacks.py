@@ -23,13 +23,16 @@ from ._tree import (
     check_no_extra_axes,
     check_tree_without_extra_axes,
     child_named,
+    explicit_mesh,
     is_numbered,
     is_stack,
     layers_of,
+    like_placed,
     locate,
     names_in,
     same,
     stacked_axes,
+    with_whole_first_axis,
 )
 from ._words import describe, lines, quoted, with_fixes
 
@@ -281,16 +284,42 @@ def scan(
         count = next((leaf.shape[0] for leaf in jax.tree.leaves(whole) if leaf.shape), 0)
         _check_xs(xs, count)
         step = _step(function, remat, is_rolled(unroll), xs is None)
-        return jax.lax.scan(step, carry, (whole, xs), reverse=reverse, unroll=unroll)
+        return loop(step, carry, (whole, xs), count, reverse=reverse, unroll=unroll)
     if not is_numbered(names):
         raise StructureError(f"cannot scan: the layers would be a stack, or named '0', '1', ...; there are {names[:3]}")
     count = len(names)
     _check_xs(xs, count)
     step = _step(function, remat, False, xs is None)
-    ys: list[Any] = [None] * count
-    for number in reversed(range(count)) if reverse else range(count):
-        x = jax.tree.map(lambda leaf, number=number: leaf[number], xs)
-        carry, ys[number] = step(carry, (child_named(layers, str(number)), x))
+    each = [(child_named(layers, str(number)), layers_of(xs, (number,))) for number in range(count)]
+    return _in_turn(step, carry, each, reverse)
+
+
+def loop(
+    step: Callable[..., tuple[Any, Any]],
+    carry: PyTree,
+    xs: PyTree,
+    count: int,
+    *,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` over `count` steps, which takes arrays on a mesh with explicit axes too.
+
+    There the layers of a stack that is spread over its own axis are gathered first.
+    """
+    if explicit_mesh() is None:
+        return jax.lax.scan(step, carry, xs, count, reverse=reverse, unroll=unroll)
+    # JAX cannot stack what the unrolled steps of a scan keep for its gradient, if that is of `jax.sharding.auto_axes`.
+    if unroll is True or unroll >= count:
+        return _in_turn(step, carry, [layers_of(xs, (number,)) for number in range(count)], reverse)
+    return jax.lax.scan(step, carry, with_whole_first_axis(xs), count, reverse=reverse)
+
+
+def _in_turn(step: Callable[..., tuple[Any, Any]], carry: PyTree, xs: Sequence[PyTree], reverse: bool) -> tuple[Any, Any]:
+    """Run steps one after the other, as `jax.lax.scan` does."""
+    ys: list[Any] = [None] * len(xs)
+    for number in reversed(range(len(xs))) if reverse else range(len(xs)):
+        carry, ys[number] = step(carry, xs[number])
     return carry, jax.tree.map(lambda *parts: jnp.stack(parts), *ys)
 
 
@@ -319,7 +348,8 @@ def _new_step(function: Callable[..., tuple[Any, Any]], remat: Remat, rolled: bo
 
     def step(carry: PyTree, layer_and_x: tuple[PyTree, PyTree]) -> tuple[Any, Any]:
         layer, x = layer_and_x
-        return function(carry, layer) if alone else function(carry, layer, x)
+        new, y = function(carry, layer) if alone else function(carry, layer, x)
+        return like_placed(new, carry), y
 
     return step
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import StructureError
-from .._tree import Leaf, signature
+from .._tree import Leaf, signature, written
 from .._words import describe, quoted
 
 Elements: TypeAlias = Any
@@ -36,7 +36,7 @@ def written_at(path: str, leaf: Leaf, at: Elements, value: Leaf) -> Leaf:
         changed = leaf.copy()
         changed[at] = value
         return changed
-    return leaf.at[at].set(value)
+    return written(leaf, at, value)
 
 
 def _as_array(part: Elements) -> Elements:

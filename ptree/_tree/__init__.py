@@ -16,6 +16,14 @@ from .entries import leaves as leaves
 from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
+from .explicit_axes import Entry as Entry
+from .explicit_axes import automatic as automatic
+from .explicit_axes import entries_of as entries_of
+from .explicit_axes import explicit_mesh as explicit_mesh
+from .explicit_axes import explicit_sharding as explicit_sharding
+from .explicit_axes import like_placed as like_placed
+from .explicit_axes import with_whole_first_axis as with_whole_first_axis
+from .explicit_axes import written as written
 from .extra_axes import check_no_extra_axes as check_no_extra_axes
 from .extra_axes import check_source as check_source
 from .extra_axes import check_tree_without_extra_axes as check_tree_without_extra_axes

@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from .leaf import Leaf
+
 
 class DerivedLeaf:
     """Base of nodes that stand for one array, such as the sum of a kernel and a product of two factors.
@@ -26,6 +28,11 @@ class DerivedLeaf:
     def ndim(self) -> int:
         """The number of axes."""
         return len(self.shape)
+
+    @property
+    def split_like(self) -> Leaf:
+        """An array of this shape whose axes a mesh splits as those of the derived one; None where there is none."""
+        return None
 
     def transpose(self, *axes: int) -> Self:
         """The same with all axes in this order.

@@ -13,8 +13,10 @@ from typing import TypeAlias
 import jax
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 
 from .._paths import STACKED
+from .explicit_axes import automatic, entries_of, explicit_sharding, written
 from .leaf import Leaf, PyTree
 
 Index: TypeAlias = tuple[int | slice, ...]
@@ -98,6 +100,11 @@ def layer_of(leaf: Leaf, index: Index) -> Leaf:
 
 
 def _layer_of_array(array: Leaf, index: Index) -> Leaf:
+    sharding = explicit_sharding(array)
+    if sharding is not None and any(entries_of(array)[: len(index)]):
+        kept = [entry for entry, at in zip(entries_of(array), index) if isinstance(at, slice)]
+        of_layer = sharding.update(spec=PartitionSpec(*kept, *entries_of(array)[len(index) :]))
+        return automatic(lambda array: _layer_of_array(array, index), of_layer, array)
     first = index[0]
     if len(index) > 1 or isinstance(first, slice) or not isinstance(array, jax.Array):
         return array[index]
@@ -110,7 +117,7 @@ def _layer_of_array(array: Leaf, index: Index) -> Leaf:
 def with_layer(leaf: Leaf, index: Index, value: Leaf) -> Leaf:
     """A stacked leaf with another value for one layer; a leaf that is no array stays."""
     if isinstance(leaf, jax.Array):
-        return leaf.at[index].set(value)
+        return written(leaf, index, value)
     if isinstance(leaf, np.ndarray):
         leaf = leaf.copy()
         leaf[index] = value

@@ -9,17 +9,19 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._errors import LayerError
-from .._tree import PyTree, Tree
+from .._tree import PyTree, Tree, entries_of
 from .._words import describe
 from ._attention_inputs import check_bias, check_cache, check_context, check_mask, check_positions
 from ._container import as_layer, call_part, check_part
 from ._decoding_cache import Cache, empty_cache, extended, filled_after, known_length, nan_after_the_end, next_places
 from ._dense import Dense
 from ._dot_product import attended_by_cudnn, capped, causal_order, dropped, scores_of, softmax_of_seen, weighted_sum
+from ._explicit_axes import entries_at, split_along, splits_output
 from ._inputs import cast, floats, misfit
 from ._layer import Initializer, Layer, Params
 from ._rotary import Rotary
@@ -115,6 +117,13 @@ class MultiHeadAttention(Layer):
                 specs[name] = spec
         return {**specs, "o": o.spec(attended)}
 
+    def _split(self, params: Params, x: PyTree, *, cache: PyTree = None, **options: PyTree) -> PyTree:
+        y = split_along(entries_of(x)[:-1], entries_at(params, "o", "kernel")[-1:])
+        if cache is None:
+            return y
+        return y, jax.tree.map(lambda array: PartitionSpec(*entries_of(array)), dict(cache))
+
+    @splits_output(_split)
     def apply(
         self,
         params: Params,

@@ -8,13 +8,15 @@ from functools import cached_property
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from .._errors import LayerError
-from .._tree import PyTree, Tree
+from .._tree import PyTree, Tree, entries_of
 from .._words import describe
 from ._compiled import call
 from ._container import Options, call_in_part, declared, located
+from ._explicit_axes import split_along, splits_output, those_that_divide
 from ._inputs import misfit, shapes_of
 from ._layer import Layer, Params
 from ._recurrent import Recurrent, State
@@ -151,7 +153,15 @@ class Bidirectional(Layer):
     def _combined(self, forward: jax.Array, backward: jax.Array) -> jax.Array:
         if self.combine is not None:
             return self.combine(forward, backward)
-        return jnp.concatenate([forward, backward], -1)
+        return self._concatenated(Tree(), (forward, backward))
+
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        *batch, features = entries_of(x[0])
+        return split_along(batch, those_that_divide([features], [sum(part.shape[-1] for part in x)]))
+
+    @splits_output(_split)
+    def _concatenated(self, params: Params, x: PyTree) -> jax.Array:
+        return jnp.concatenate(x, -1)
 
 
 def _check_direction(name: str, layer: PyTree, reverse: bool) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import jax
 import jax.numpy as jnp
 from jax.lax import ConvDimensionNumbers
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
 from .._errors import LayerError
-from .._tree import PyTree
+from .._tree import Entry, PyTree, entries_of
 from .._words import describe
+from ._explicit_axes import computed_by_part_of_batch, entries_at, split_along, splits_output
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -25,6 +28,7 @@ from ._window import (
     Sizes,
     before_and_after,
     check_not_empty,
+    entries_of_windows,
     for_each_axis,
     padding_for_each_axis,
     spatial_rank,
@@ -73,6 +77,14 @@ class _Convolution(Layer):
             leaves["bias"] = Param((self.features,), self.param_dtype, self.bias_init)
         return leaves
 
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        return split_along(entries_of_windows(self, params, x), entries_at(params, "kernel")[-1:])
+
+    def _batch_entries(self, params: Params, x: PyTree) -> Sequence[Entry]:
+        return entries_of(x)[: len(x.shape) - len(self._window(x)) - 1]
+
+    @computed_by_part_of_batch(_batch_entries, lambda layer: layer.groups > 1)
+    @splits_output(_split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         kernel = self._kernel(params, x)
         if self.use_bias:

@@ -7,12 +7,14 @@ from dataclasses import KW_ONLY, dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._tree import PyTree
+from .._tree import PyTree, entries_of
 from .._words import describe
+from ._explicit_axes import entries_at, split_along, splits_output
 from ._inputs import cast, floats_or_complex, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -64,6 +66,11 @@ class Dense(Layer):
             leaves["bias"] = Param(self._output_axes, self.param_dtype, self.bias_init)
         return leaves
 
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        inputs = len(self._summed_axes)
+        return split_along(entries_of(x)[:-inputs], entries_at(params, "kernel")[inputs:])
+
+    @splits_output(_split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         kernel = self._kernel(params, x)
         if self.use_bias:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._tree import PyTree
+from ._explicit_axes import like_input, splits_output
 from ._inputs import floats_or_complex, misfit
 from ._layer import Layer, Params
 
@@ -33,6 +34,7 @@ class Dropout(Layer):
 
     rate: float
 
+    @splits_output(like_input)
     def apply(self, params: Params, x: PyTree, *, key: jax.Array | None = None, train: bool = False) -> PyTree:
         if self.rate == 0:
             return x

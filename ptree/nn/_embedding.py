@@ -9,12 +9,14 @@ from operator import matmul
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._tree import PyTree
+from .._tree import PyTree, entries_of
 from .._words import describe
+from ._explicit_axes import entries_at, split_along, splits_output
 from ._inputs import cast, described, floats_or_complex, is_of_dtype, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import DerivedKernel, product
@@ -68,6 +70,13 @@ class Embedding(Layer):
             draw = _WithZeroRow(draw, self.padding_idx)
         return {"table": Param((self.num_embeddings, self.features), self.param_dtype, draw)}
 
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        return split_along(entries_of(x), entries_at(params, "table")[1:])
+
+    def _split_by_rows(self, params: Params, x: PyTree) -> PartitionSpec:
+        return split_along(entries_of(x)[:-1], entries_at(params, "table")[:1])
+
+    @splits_output(_split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         if not is_of_dtype(x, jnp.integer):
             raise misfit(self, "whole numbers that say which rows", f"the input {described(x)}")
@@ -81,6 +90,7 @@ class Embedding(Layer):
         is_padding = ids.astype(jnp.int32) == self.padding_idx  # an int8 cannot be compared with 300
         return jnp.where(is_padding[..., None], jax.lax.stop_gradient(rows), rows)
 
+    @splits_output(_split_by_rows)
     def attend(self, params: Params, x: PyTree) -> jax.Array:
         """The product with each row of the table: `x @ table.T`, f32[..., features] -> f32[..., num_embeddings].
 

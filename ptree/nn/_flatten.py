@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 import jax
+from jax.sharding import PartitionSpec
 
-from .._tree import PyTree
+from .._tree import PyTree, entries_of
+from ._explicit_axes import split_along, splits_output
 from ._inputs import described, is_foreign, misfit
 from ._layer import Layer, Params
 
@@ -24,6 +26,12 @@ class Flatten(Layer):
         LayerError: an input without an axis.
     """
 
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        # Several axes as one are gathered: their order in memory is not that of the parts.
+        entries = entries_of(x)
+        return split_along(entries if len(entries) == 2 else (*entries[:1], None))
+
+    @splits_output(_split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         if not getattr(x, "shape", ()) or is_foreign(x):  # a Python number has no shape at all
             raise misfit(self, "an array with at least one axis", described(x))

@@ -22,6 +22,7 @@ from .._words import describe, lines, name_of
 from ..initializers import Recipe
 from ._arguments import check_arguments, check_values
 from ._compiled import call
+from ._explicit_axes_errors import explicit_axes_problem
 from ._equality import FieldEquality, fields_of
 from ._foreign_modules import has_parameters, missing_methods, module_misfit
 
@@ -124,11 +125,17 @@ class Layer(FieldEquality):
         Raises:
             LayerError: the input or the parameters do not fit the layer.
         """
-        if not self._is_one_function():
-            return type(self).apply(self, params, *inputs, **options)
-        if self.is_loop:
-            self._check_values(inputs, options)
-        return call(type(self).apply, self, (params, *inputs), options, always=self.is_loop)
+        try:
+            if not self._is_one_function():
+                return type(self).apply(self, params, *inputs, **options)
+            if self.is_loop:
+                self._check_values(inputs, options)
+            return call(type(self).apply, self, (params, *inputs), options, always=self.is_loop)
+        except Exception as error:
+            problem = explicit_axes_problem(error)
+            if problem is None:
+                raise
+            raise LayerError(f"{self!r}: {problem}") from error
 
     def init(self, key: jax.Array, x: PyTree, rules: Rules | None = None) -> Tree:
         """Draw the layer's parameters for an input like `x`: `ptree.init(self.spec(x), key, rules)`.

@@ -8,13 +8,15 @@ from dataclasses import KW_ONLY, dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
 from .._edit import update
-from .._tree import PyTree
+from .._tree import PyTree, entries_of
 from .._words import describe
+from ._explicit_axes import like_input, splits_output
 from ._inputs import axes_of_input, common_dtype, floats_or_complex, misfit, parameter, widened
 from ._layer import Layer, P, Params
 
@@ -142,6 +144,7 @@ class LayerNorm(_NormOverAxes):
         LayerError: an input with another number of features than the scale, or without these axes.
     """
 
+    @splits_output(like_input)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         self._check(params, x)
         centred, variance = _moments(widened(x), self._reduced(x))
@@ -167,6 +170,7 @@ class RMSNorm(_NormOverAxes):
     epsilon: float = 1e-6
     use_bias: bool = field(default=False, init=False)  # no option: it has no bias
 
+    @splits_output(like_input)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         self._check(params, x)
         wide = widened(x)
@@ -195,6 +199,7 @@ class GroupNorm(_Norm):
         self._check_groups(x)
         return super().declare(x)
 
+    @splits_output(like_input)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         self._check(params, x)
         self._check_groups(x)  # again, since parameters from elsewhere may be used without `declare`
@@ -274,6 +279,7 @@ class BatchNorm(_Norm):
         var = Param(shape, jnp.finfo(wide).dtype, initializers.ones, trainable=False)  # real, also of complex numbers
         return {**super().declare(x), "mean": mean, "var": var}
 
+    @splits_output(like_input)
     def apply(self, params: Params, x: PyTree, *, train: bool = False, mask: PyTree = None) -> jax.Array:
         """Compute the output; in training by the batch's mean and variance.
 
@@ -288,6 +294,11 @@ class BatchNorm(_Norm):
         batch = self._of_batch(x, seen)
         return self._normed(params, x, batch.mean, batch.var)
 
+    def _split_with_params(self, params: Params, x: PyTree, **options: PyTree) -> tuple[PartitionSpec, PyTree]:
+        kept = jax.tree.map(lambda leaf: PartitionSpec(*entries_of(leaf)), params)
+        return PartitionSpec(*entries_of(x)), kept
+
+    @splits_output(_split_with_params)
     def updated(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, params: P, x: PyTree, *, key: jax.Array | None = None, train: bool = True, mask: PyTree = None
     ) -> tuple[jax.Array, P]:

@@ -9,7 +9,7 @@ from functools import cached_property
 import jax
 
 from .._errors import LayerError
-from .._tree import PyTree, Tree
+from .._tree import PyTree, Tree, like_placed
 from .._words import describe
 from ._container import CallPart, Container, as_layers, declared, drawn_in_lines, named_layers
 from ._inputs import common_dtype, shapes_of
@@ -87,7 +87,7 @@ class Parallel(Container):
             raise LayerError(f"Parallel: expected outputs of one shape to add up, or combine=, got {got}")
         common_dtype(self, None, *outputs)  # raises where JAX adds no such dtypes, with the path of the layer
         first, *others = outputs  # from the first, as 0 + x could change the dtype
-        return sum(others, first)
+        return sum((like_placed(y, first) for y in others), first)
 
     def __repr__(self) -> str:
         return drawn_in_lines("Parallel", self._layers)

@@ -9,9 +9,11 @@ from dataclasses import KW_ONLY, dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from .._errors import LayerError
-from .._tree import PyTree
+from .._tree import PyTree, entries_of
+from ._explicit_axes import split_along, splits_output
 from ._inputs import floats, floats_or_complex, widened
 from ._layer import Layer, Params
 from ._window import (
@@ -19,6 +21,7 @@ from ._window import (
     Sizes,
     before_and_after,
     check_not_empty,
+    entries_of_windows,
     for_each_axis,
     padding_for_each_axis,
     spatial_rank,
@@ -45,6 +48,9 @@ class _Pool(Layer):
         for padding, size in zip(padding_for_each_axis(self.padding, rank), for_each_axis(self.window, rank)):
             if not isinstance(padding, str) and max(before_and_after(padding, size, size - 1, 1)) >= size:
                 raise LayerError(f"{self!r}: expected a padding below the window, which would else hold nothing")
+
+    def _split(self, params: Params, x: PyTree) -> PartitionSpec:
+        return split_along(entries_of_windows(self, params, x), entries_of(x)[-1:])
 
     def _reduced(self, x: jax.Array, start: np.ndarray, function: Callable[..., jax.Array]) -> jax.Array:
         """Reduce each pooling window by a function of two values.
@@ -83,6 +89,7 @@ class MaxPool(_Pool):
         LayerError: an input without as many axes of space as the window has.
     """
 
+    @splits_output(_Pool._split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         x = jnp.asarray(floats(self, x))
         lowest = np.asarray(-np.inf, x.dtype)
@@ -107,6 +114,7 @@ class AvgPool(_Pool):
     _: KW_ONLY
     count_padding: bool = True
 
+    @splits_output(_Pool._split)
     def apply(self, params: Params, x: PyTree) -> jax.Array:
         x = jnp.asarray(floats_or_complex(self, x))
         wide = widened(x)  # in bfloat16 a sum of ones stops growing at 256

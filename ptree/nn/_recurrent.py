@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike, DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._tree import PyTree
+from .._tree import PyTree, entries_of
 from .._words import describe, lines, name_of
 from ._compiled import call
+from ._explicit_axes import entries_at, split_along, splits_output, those_that_divide
 from ._inputs import cast, floats, misfit, parameter, parameters_in
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -62,6 +64,11 @@ class Recurrent(Layer):
 
     def _input_bias_init(self) -> Initializer:
         return self.bias_init
+
+    def _split_with_state(self, params: Params, x: PyTree, **options: PyTree) -> tuple[PartitionSpec, PyTree]:
+        features = those_that_divide(entries_at(params, "hidden", "kernel")[-1:], (self.features,))
+        entries = entries_of(x)
+        return split_along(entries[:-1], features), (split_along(entries[:-2], features),) * self.states
 
     def apply(
         self, params: Params, x: PyTree, *, state: Sequence[jax.Array] | None = None, lengths: ArrayLike | None = None
@@ -110,6 +117,7 @@ class Recurrent(Layer):
         rows = [_row_of(values, tuple(map(int, row))) for row in impossible]
         raise misfit(self, f"lengths from 0 to {time}, the time of the input {describe(x)}", lines(rows, ", "))
 
+    @splits_output(_split_with_state)
     def _scanned(
         self, params: Params, x: PyTree, *, state: Sequence[jax.Array] | None, lengths: ArrayLike | None
     ) -> tuple[jax.Array, State]:

@@ -13,9 +13,9 @@ from .._draw import child_key
 from .._edit import items, set
 from .._errors import LayerError
 from .._paths import STACKED
-from .._tree import PyTree, Tree
+from .._tree import PyTree, Tree, like_placed
 from .._words import describe
-from ..stacks import checkpointed, is_rolled, scan, stack
+from ..stacks import checkpointed, is_rolled, loop, scan, stack
 from ._compiled import compile_key
 from ._container import Container, Options, as_layer, check_options, check_part, declared, located, options_for
 from ._inputs import misfit, shapes_of
@@ -139,7 +139,7 @@ class Repeat(Container):
             # The parameters are not stacked, or there are none: scan over the keys only.
             if is_same:
                 same = checkpointed(step, self.remat, is_rolled(self.unroll))
-                return jax.lax.scan(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
+                return loop(lambda x, key: same(x, params, key), x, keys, self.n, unroll=self.unroll)
             return scan(step, x, params, keys, remat=self.remat, unroll=self.unroll)
         except _OutputError as error:  # of the loop itself, not of the layer at the loop's name
             raise LayerError(f"{self!r}: {error.what}") from None
@@ -149,7 +149,8 @@ class Repeat(Container):
     def _with_layers(self, params: P, path: str, values: jax.Array) -> P:
         """Set one leaf of the repeated layer in all layers; `values` has a row for each."""
         if STACKED in params:  # set at once: layer by layer the stacked leaf would be copied n times
-            return set(params, f"{STACKED}/{path}", values)
+            name = f"{STACKED}/{path}"
+            return set(params, name, like_placed(values, params[name]))
         for at in range(self.n):
             params = set(params, f"{at}/{path}", values[at])
         return params
@@ -179,7 +180,7 @@ class _Step:
     ) -> tuple[PyTree, dict[str, PyTree]]:
         y = self.layer(params, x, **_with_key(options, key))
         _check_output(x, y)
-        return y, {}
+        return like_placed(y, x), {}
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class _UpdatingStep:
         _check_output(x, y)
         old = dict(items(params))
         # By identity, as no values are known inside of a loop; `updated` keeps all other leaves the same objects.
-        return y, {path: leaf for path, leaf in items(new) if leaf is not old[path]}
+        return like_placed(y, x), {path: leaf for path, leaf in items(new) if leaf is not old[path]}
 
 
 class _OutputError(LayerError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .._errors import LayerError
-from .._tree import PyTree, Tree
+from .._tree import PyTree, Tree, like_placed
 from .._words import describe
 from ._container import CallPart, Container, as_layer, check_part, declared
 from ._inputs import common_dtype, shapes_of
@@ -56,7 +56,7 @@ class Residual(Container):
         y, params = call("inner", self._inner, x, params)
         _check_same_shape(x, y)
         common_dtype(self, None, x, y)  # raises where JAX adds no such dtypes, with the path of the layer
-        return x + y, params
+        return x + like_placed(y, x), params
 
 
 def _check_same_shape(x: PyTree, y: PyTree) -> None:

@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 import jax
 
-from .._tree import PyTree
+from .._tree import Entry, PyTree, entries_of
 from .._words import describe
-from ._inputs import floats_or_complex, misfit
-from ._layer import Layer
+from ._explicit_axes import those_that_divide
+from ._inputs import floats_or_complex, misfit, shapes_of
+from ._layer import Layer, Params
 
 Sizes: TypeAlias = int | tuple[int, ...]
 """One number for all axes of space, or a tuple with one for each."""
@@ -43,6 +44,16 @@ def spatial_rank(
         if isinstance(given, tuple) and len(given) != rank:
             raise misfit(layer, f"a {option} of {rank} entries, for the axes of space", f"{given}")
     return rank
+
+
+def entries_of_windows(layer: Layer, params: Params, x: PyTree) -> tuple[Entry, ...]:
+    """What splits the axes of batch and space of an output under explicit axes: what splits the input's, where it divides."""
+    entries = entries_of(x)[:-1]
+    if not any(entries[1:]):
+        return entries
+    # The sizes of an output with padding and dilation are JAX's to compute.
+    output = jax.eval_shape(lambda params, x: type(layer).apply(layer, params, x), *shapes_of((params, x)))
+    return those_that_divide(entries, output.shape)
 
 
 def check_not_empty(layer: Layer, x: jax.Array, y: jax.Array) -> None:

@@ -46,6 +46,10 @@ class LowRank(DerivedKernel):
         return jax.dtypes.canonicalize_dtype(self.base.dtype)
 
     @property
+    def split_like(self) -> jax.Array:
+        return self.base
+
+    @property
     def size(self) -> int:
         """The number of elements of the kernel that it stands for."""
         return math.prod(self.shape)
