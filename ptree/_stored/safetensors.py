@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import mmap as mmap_
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .._errors import FileError, PtreeError
-from .checksums import digest_of_runs
-from .header import ALIGNED, Header, header_length, parsed
-from .leaf_parts import read_block
+from .checksums import digest, digest_of_runs
+from .header import Header, header_length, parsed
+from .leaf_parts import Ranges, aligned_memory, bytes_of_block, read_block, slices_of
 from .locations import open_file
 from .operating_system import read_into
 from .salvage import salvaged
@@ -19,13 +19,6 @@ from .stored_leaf import StoredLeaf
 
 _RUN = 1 << 24
 """Bytes that are hashed at a time, of a leaf that is not to be in memory as a whole."""
-
-
-def aligned_memory(count: int) -> np.ndarray:
-    """New memory of so many bytes: NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on."""
-    memory = np.empty(count + ALIGNED, np.uint8)
-    first = -memory.ctypes.data % ALIGNED
-    return memory[first : first + count]
 
 
 class SafetensorsFile:
@@ -95,11 +88,6 @@ class SafetensorsFile:
             )
         self.bytes_read += memory.size
 
-    def run(self, leaf: StoredLeaf, first: int, count: int) -> np.ndarray:
-        """A run of numbers of a leaf, counted in C order."""
-        itemsize = leaf.dtype.itemsize
-        return self.read(leaf.start + first * itemsize, count * itemsize).view(leaf.dtype)
-
     def chunks(self, leaf: StoredLeaf, most: int) -> Iterator[np.ndarray]:
         """The numbers of a leaf in C order, at most `most` bytes at a time; each is valid until the next one is read."""
         size = leaf.stop - leaf.start
@@ -118,9 +106,24 @@ class SafetensorsFile:
         """A whole leaf, not compared with its checksum."""
         return self.read(leaf.start, leaf.stop - leaf.start).view(leaf.dtype).reshape(leaf.shape)
 
-    def block(self, leaf: StoredLeaf, index: tuple[slice, ...]) -> np.ndarray:
-        """The part of a leaf that one device holds."""
-        return read_block(index, leaf.shape, leaf.dtype, lambda first, count: self.run(leaf, first, count))
+    def block(self, leaf: StoredLeaf, ranges: Ranges) -> np.ndarray:
+        """A block of a leaf, not compared with a checksum; of a mapped file a view of its memory."""
+        if self._map is not None:
+            return self.array(leaf)[slices_of(ranges)]
+
+        def fill(runs: Sequence[tuple[int, np.ndarray]]) -> None:
+            for start, memory in runs:
+                self._fill(memory, leaf.start + start)
+
+        return read_block(ranges, leaf.shape, leaf.dtype, fill)
+
+    def bytes_of_block(self, leaf: StoredLeaf, ranges: Ranges) -> int:
+        """How many bytes `block` reads."""
+        return bytes_of_block(ranges, leaf.shape, leaf.dtype.itemsize)
+
+    def digest_of(self, leaf: StoredLeaf, array: np.ndarray) -> str:
+        """The checksum that the file would state of a leaf with these numbers."""
+        return digest(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
     def digest_by_runs(self, leaf: StoredLeaf) -> str:
         """The checksum of a leaf's bytes, 16 MiB of which are in memory at a time."""

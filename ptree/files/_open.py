@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 
+import jax
 import numpy as np
 from jax.sharding import Sharding
 
@@ -14,7 +15,9 @@ from .._errors import FileError, PathError, TieError
 from .._paths import STACKED, split
 from .._stored.checksums import digest_in_thread
 from .._stored.facts import Facts
+from .._stored.leaf_parts import Ranges, ranges_of
 from .._stored.locations import checked_path
+from .._stored.safetensors import SafetensorsFile
 from .._stored.stored import open_stored
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Index as LayerIndex
@@ -24,11 +27,9 @@ from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
 from ._misnamed import file_problem, folder_problem, index_problem
 from ._open_leaf import OpenAlias, OpenLeaf
-from ._placement import array_on_devices
+from ._placement import Block, array_on_devices, block_around, blocks_here
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
-
-"""How often to look for a file while others save the tree as one file and as shards in turn."""
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False) -> File | ForeignTree:
@@ -231,7 +232,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
                 file, sharding = self.stored.by_leaf[leaf.name], shardings.get(leaf.name)
                 has_sum = self._verify and leaf.checksum != ""
                 if sharding is not None and not sharding.is_fully_replicated:
-                    values[leaf.name] = array_on_devices(partial(file.block, leaf), leaf.shape, sharding)
+                    values[leaf.name] = _read_on_devices(file, leaf, sharding)
                     # the parts do not make up the checksum, which is that of all bytes in order
                     if has_sum and compare == "all leaves":
                         sums[leaf.name] = partial(file.digest_by_runs, leaf)
@@ -251,3 +252,28 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
             return damage_error(self.path, names)
         files = {os.path.basename(self.stored.by_leaf[name].path) for name in names}
         return damage_error(self.path, names, f", in {listed(sorted(files))}")
+
+
+def _read_on_devices(file: SafetensorsFile, leaf: StoredLeaf, sharding: Sharding) -> jax.Array:
+    """Read a leaf in parts, each by its own bytes; where that is less, the block around all parts of this process once."""
+    blocks = blocks_here(sharding, leaf.shape)
+    around = block_around(blocks)
+    apart = sum(file.bytes_of_block(leaf, block) for block in blocks)
+
+    def read_block(index: Block) -> np.ndarray:
+        return file.block(leaf, ranges_of(index, leaf.shape))
+
+    # parts with short runs are read with the gaps between them, which are the numbers of other devices
+    if not blocks or apart <= file.bytes_of_block(leaf, around):
+        return array_on_devices(read_block, leaf.shape, sharding)
+    array = file.block(leaf, around)
+
+    def part_of_block(index: Block) -> np.ndarray:
+        return array[_slices_within(ranges_of(index, leaf.shape), around)]
+
+    return array_on_devices(part_of_block, leaf.shape, sharding)
+
+
+def _slices_within(ranges: Ranges, around: Ranges) -> tuple[slice, ...]:
+    """The slices of a block that are places of an array, counted from the first place of the block."""
+    return tuple(slice(one.start - all.start, one.stop - all.start) for one, all in zip(ranges, around))

@@ -16,7 +16,7 @@ from ..._paths.dotted_names import paths_of_names
 from ..._stored.checksums import digest
 from ..._stored.dtypes import UNKNOWN
 from ..._stored.facts import StoredTie
-from ..._stored.leaf_parts import run_of
+from ..._stored.leaf_parts import part_of, ranges_of
 from ..._stored.stored import Stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
@@ -73,12 +73,12 @@ class StoredSource(Source):
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         leaf = self._readable(path)
-        file = self._file_of[path]
-        return run_of(index, leaf.shape).read(lambda first, count: file.run(leaf, first, count))
+        part = part_of(index, leaf.shape)
+        return self._file_of[path].block(leaf, part.ranges)[part.index]
 
     def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
         leaf = self._readable(path)
-        return self._file_of[path].block(leaf, index)
+        return self._file_of[path].block(leaf, ranges_of(index, leaf.shape))
 
     def checksum(self, path: str) -> str:
         leaf = self.stored_leaves.get(path)
