@@ -16,10 +16,11 @@ from .._paths import STACKED, split
 from .._stored.checksums import digest_in_thread
 from .._stored.facts import Facts
 from .._stored.leaf_parts import Ranges, ranges_of
-from .._stored.locations import checked_path
+from .._stored.locations import checked_location
 from .._stored.safetensors import SafetensorsFile
 from .._stored.stored import open_stored
 from .._stored.stored_leaf import StoredLeaf
+from .._stored.urls import is_url, name_at
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
@@ -52,7 +53,10 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
 
     Args:
         path: a file that `ptree.save` or any other program wrote; also one of another framework, such as PyTorch's `.pt`,
-            whose names are the framework's, and whose leaves are compared with checksums where its format has them.
+            whose names are the framework's, and whose leaves are compared with checksums where its format has them. Or the
+            URL of a safetensors file, of an index of shards or of a folder with one of these, `https://`, `s3://`, `hf://`
+            and so on, of which only what is asked for is sent; fsspec reads it (the extra `remote`), and its settings hold
+            what a server wants to know.
         verify: compare what is read with the checksums.
         mmap: map the file instead of reading it: arrays use its memory, and need none of their own. `save` to the
             same path leaves them as they are; a program that writes into the file changes them.
@@ -64,8 +68,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
         FileError: no whole safetensors file, or one whose header is damaged.
         OSError: the file is not there or cannot be read.
     """
-    text = checked_path(path, "open(path)")
-    if is_foreign_file(text):
+    text = checked_location(path, "open(path)")
+    if not is_url(text) and is_foreign_file(text):
         return ForeignTree(text, verify=verify, mmap=mmap)
     return open_file(text, verify=verify, mmap=mmap)
 
@@ -77,6 +81,8 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
         FileError: it is of another format, or damaged.
         OSError: nothing is there, or it cannot be read.
     """
+    if is_url(path):
+        return _open_url(path, verify, mmap)
     attempt = f"cannot read {quoted(path)}"
     problem = index_problem(path)
     if problem:
@@ -94,6 +100,16 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
         if not problem:
             raise
         raise FileError(f"{attempt}: {problem}", is_damage=True) from error
+
+
+def _open_url(url: str, verify: bool, mmap: bool) -> File:
+    try:
+        return File(url, verify=verify, mmap=mmap)
+    except FileError as error:
+        if not error.is_damage or ".safetensors" in name_at(url):
+            raise
+        hint = "Files of other frameworks are read from this machine alone: copy it"
+        raise FileError(f"{error}. {hint}", is_damage=True) from error
 
 
 class File(SavedTree, Mapping[str, OpenLeaf]):
