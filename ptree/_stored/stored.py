@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from .._errors import FileError
 from .._words import listed, quoted
 from .facts import Facts
 from .hf_index import LocalFolder, ShardFolder, UrlFolder, open_shards
+from .leaf_in_parts import LeafInParts
 from .locations import INDEX_SUFFIX, file_path, index_path, is_orbax
 from .safetensors import SafetensorsFile
+from .stored_leaf import StoredLeaf
 from .url_bytes import refuse_unknown_url
 from .urls import is_url, shown_url, url_ends_with, urls_to_try
 
@@ -24,11 +28,19 @@ class Stored:
 
     path: str
     shards: list[SafetensorsFile]
-    by_leaf: dict[str, SafetensorsFile]
+    by_leaf: Mapping[str, SafetensorsFile | LeafInParts]
     facts: Facts | None
     metadata: dict[str, str]
     missing: dict[str, str] = field(default_factory=dict)
     """Leaf -> why it cannot be read, of the leaves of which the header or the shard is not there or damaged."""
+
+    @cached_property
+    def leaves(self) -> dict[str, StoredLeaf]:
+        """The description of each leaf."""
+        return {
+            name: file.leaf if isinstance(file, LeafInParts) else file.header.leaves[name]
+            for name, file in self.by_leaf.items()
+        }
 
     def names_by_place(self) -> list[str]:
         """The names in the order of the data, which is the order of a tree that another program wrote."""
@@ -108,4 +120,28 @@ def _open_index(folder: ShardFolder, verify: bool, mmap: bool, may_be_damaged: b
             by_leaf[leaf] = shards[name]
         else:
             missing[leaf] = shards[name].header.damaged.get(leaf, f"is not in {quoted(name)}, where the index has it")
-    return Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, missing)
+    whole = Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, missing)
+    if index.facts is None or not index.facts.parts:
+        return whole
+    try:
+        return _with_leaves_in_parts(whole, index.facts, verify)
+    except BaseException:
+        whole.close()
+        raise
+
+
+def _with_leaves_in_parts(stored: Stored, facts: Facts, verify: bool) -> Stored:
+    """The same files, in which tensors that are parts of one leaf are that leaf."""
+    by_leaf: dict[str, SafetensorsFile | LeafInParts] = dict(stored.by_leaf)
+    missing = dict(stored.missing)
+    for name, stated in facts.parts.items():
+        lost = [missing.pop(part) for part in stated.starts if part in missing]
+        files = {part: by_leaf.pop(part) for part in stated.starts if part in by_leaf}
+        plain = {part: file for part, file in files.items() if isinstance(file, SafetensorsFile)}
+        if lost:
+            missing[name] = f"has a part that {lost[0]}"
+        elif len(plain) < len(stated.starts):
+            raise FileError(f"cannot load {stored.path!r}: parts of {quoted(name)} are not in it", is_damage=True)
+        else:
+            by_leaf[name] = LeafInParts(name, stated, plain, index=stored.path, verify=verify)
+    return replace(stored, by_leaf=by_leaf, missing=missing)

@@ -378,12 +378,12 @@ class Checkpoints:
                 )
             leaves, facts = described(tree, may_be_spread=True, only_arrays=self._only_arrays)
             return begin_save(self._saver, path, leaves, facts, metadata)
+        # in each process, so that all raise the same errors
+        plan = planned(path, tree, metadata, max_shard_size=self._max_shard_size, only_arrays=self._only_arrays)
         if jax.process_index():  # the backend "ptree" writes from the first process alone
             return lambda: None
-        plan = planned(
-            path, tree, metadata, max_shard_size=self._max_shard_size, only_arrays=self._only_arrays
-        ).snapshot()
-        return lambda: plan.write(show_bar=False)
+        snapshot = plan.snapshot()
+        return lambda: snapshot.write(show_bar=False)
 
     def _finish(self, step: int, write: Callable[[], object], turn: Turn) -> None:
         """Write a step, then remove what it replaces and steps that are too old; runs in the thread."""

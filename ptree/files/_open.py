@@ -15,6 +15,7 @@ from .._errors import FileError, PathError, TieError
 from .._paths import STACKED, split
 from .._stored.checksums import digest_in_thread
 from .._stored.facts import Facts
+from .._stored.leaf_in_parts import LeafInParts
 from .._stored.leaf_parts import Ranges, ranges_of
 from .._stored.locations import checked_location
 from .._stored.safetensors import SafetensorsFile
@@ -119,7 +120,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         self._verify = verify
         self.stored = open_stored(path, verify=verify, mmap=mmap)
         self.path, self.metadata = self.stored.path, self.stored.metadata
-        self.leaves = {name: file.header.leaves[name] for name, file in self.stored.by_leaf.items()}
+        self.leaves = self.stored.leaves
         self.is_foreign = self.stored.facts is None
         self.facts = self.stored.facts or Facts(order=self.stored.names_by_place())
         try:
@@ -249,8 +250,11 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
                 has_sum = self._verify and leaf.checksum != ""
                 if sharding is not None and not sharding.is_fully_replicated:
                     values[leaf.name] = _read_on_devices(file, leaf, sharding)
+                    if isinstance(file, LeafInParts):
+                        if self._verify and compare == "all leaves":
+                            file.check()
                     # the parts do not make up the checksum, which is that of all bytes in order
-                    if has_sum and compare == "all leaves":
+                    elif has_sum and compare == "all leaves":
                         sums[leaf.name] = partial(file.digest_by_runs, leaf)
                     continue
                 array = file.array(leaf)
@@ -270,7 +274,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         return damage_error(self.path, names, f", in {listed(sorted(files))}")
 
 
-def _read_on_devices(file: SafetensorsFile, leaf: StoredLeaf, sharding: Sharding) -> jax.Array:
+def _read_on_devices(file: SafetensorsFile | LeafInParts, leaf: StoredLeaf, sharding: Sharding) -> jax.Array:
     """Read a leaf in parts, each by its own bytes; where that is less, the block around all parts of this process once."""
     blocks = blocks_here(sharding, leaf.shape)
     around = block_around(blocks)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from .._errors import FileError
+from .._stored.leaf_in_parts import LeafInParts
 from .._stored.leaf_parts import Index, Ranges, block_shape, is_whole, part_of
 from .._stored.safetensors import SafetensorsFile
 from .._stored.stored_leaf import StoredLeaf
@@ -24,7 +25,7 @@ class OpenLeaf:
     With `layers`, it is one layer of a leaf in a stack, and only the bytes of that layer are read.
     """
 
-    def __init__(self, stored: StoredLeaf, file: SafetensorsFile, verify: bool, layers: LayerIndex = ()):
+    def __init__(self, stored: StoredLeaf, file: SafetensorsFile | LeafInParts, verify: bool, layers: LayerIndex = ()):
         self.stored, self._file, self._verify, self._layers = stored, file, verify, layers
         layer = layer_of(stored, layers) if layers else stored
         self.name, self.shape, self.dtype, self.nbytes = stored.name, layer.shape, stored.dtype, layer.nbytes
