@@ -25,7 +25,7 @@ from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._open import open_file
-from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
+from ._orbax import OrbaxCheckpoint, is_checkpoint_at_url, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._placement import all_placed, read_shardings, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
@@ -178,6 +178,8 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
 def _open_saved(path: str, verify: bool, mmap: bool, compare: Compare) -> SavedTree:
     """Open the tree that is saved at a path: one file, shards, a file of another framework, or a checkpoint by Orbax."""
     if is_url(path):
+        if not mmap and is_checkpoint_at_url(path):
+            return OrbaxCheckpoint(path, verify)
         return open_file(path, verify=verify, mmap=mmap)
     if not (is_orbax(path) or is_tree_of_orbax(path)):
         refuse_folder_of_checkpoints(path)
