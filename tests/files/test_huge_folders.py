@@ -64,7 +64,7 @@ def test_it_opens_by_its_headers(folder, capsys):
         assert headers < 400_000
         np.testing.assert_array_equal(file[LAYER + "input_layernorm.weight"][3:5], [3, 4])
         file[LAYER + "mlp.down_proj.weight"][::64, 5:13]
-        assert file.bytes_read - headers == 4 + 128 * 16
+        assert file.bytes_read - headers == 4 + 64 * 16
     assert main(["show", str(folder)]) == 0
     assert "104." in capsys.readouterr().out.splitlines()[0]
 

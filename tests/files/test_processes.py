@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -256,11 +257,13 @@ def test_two_processes_save_a_tree_that_is_spread_over_them(tmp_path):
     assert equal(pt.load(tmp_path / "one.safetensors"), expected)
 
 
+SAVED = SAVER + "pt.save(folder + '/model.safetensors', tree(0.0))\nprint('done')"
+
+
 @pytest.fixture(scope="module")
 def saved_by_two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("spread")
-    code = SAVER + "pt.save(folder + '/model.safetensors', tree(0.0))\nprint('done')"
-    run_two(code, folder)
+    run_two(SAVED, folder)
     return folder
 
 
@@ -377,3 +380,18 @@ def test_a_process_that_is_killed_leaves_the_old_tree_and_the_others_end(tmp_pat
     assert equal(pt.load(tmp_path), spread_tree(2.0))
     named = {*json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"].values()}
     assert {*os.listdir(tmp_path)} == {*named, "model.safetensors.index.json"}
+
+
+RELEASES = Path(__file__).parent / "releases_in_parts"
+
+
+@pytest.mark.parametrize("version", sorted(os.listdir(RELEASES)))
+def test_what_two_processes_of_a_release_wrote_loads_as_it_was_saved(version):
+    """Folders that are never changed. To add one: `PYTHONPATH=tests python tests/files/test_processes.py VERSION`."""
+    assert equal(pt.load(RELEASES / version), spread_tree())
+    assert equal(pt.load(RELEASES / version, like=spread_tree(), verify=True), spread_tree())
+
+
+if __name__ == "__main__":
+    (RELEASES / sys.argv[1]).mkdir(parents=True)  # never over one that is there
+    run_two(SAVED, RELEASES / sys.argv[1])
