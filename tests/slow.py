@@ -194,6 +194,13 @@ SLOW = {
     "test_rules_for_one_layer_hold_inside_of_jit_and_under_a_mesh_of_the_context",
     "test_the_axes_of_transposed_and_reshaped_arrays_are_those_of_their_positions",
     "test_two_processes_read_their_own_parts_and_write_one_checkpoint",
+    "test_two_processes_save_a_tree_that_is_spread_over_them",
+    "test_a_process_that_is_killed_leaves_the_old_tree_and_the_others_end",
+    "test_damage_of_one_part_is_found_and_named",
+    "test_parts_that_do_not_make_up_a_leaf_are_refused",
+    "test_one_layer_goes_onto_a_mesh_by_its_own_bytes",
+    "test_columns_read_their_own_bytes_and_gaps_below_a_page",
+    "test_fsspec_is_imported_for_urls_alone",
     "test_what_is_drawn_in_float32_never_changes",
     "test_what_was_compiled_of_a_function_goes_with_the_function",
     # state of every optimiser in a changed model

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from .._errors import FileError
-from .._stored.header import ALIGNED
+from .._stored.leaf_parts import aligned_memory
 from .._stored.locations import open_file
 from .._stored.operating_system import read_into
 from .._words import quoted
@@ -92,13 +92,6 @@ def open_described(path: str, describe: Callable[[FileBytes], T]) -> T:
     except BaseException:
         file.close()
         raise
-
-
-def aligned_memory(count: int) -> np.ndarray:
-    """New memory of so many bytes, at an address that JAX can use without a copy."""
-    memory = np.empty(count + ALIGNED, np.uint8)
-    first = -memory.ctypes.data % ALIGNED
-    return memory[first : first + count]
 
 
 class Cursor:

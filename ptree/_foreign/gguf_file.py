@@ -18,10 +18,11 @@ import ml_dtypes
 import numpy as np
 
 from .._errors import FileError
+from .._stored.leaf_parts import part_of, read_block
 from .._words import listed, quoted
 from .draft_writing import check_arrays, target_path, writing
 from .file_bytes import Cursor, FileBytes, open_described
-from .foreign_file import ForeignArray
+from .foreign_file import ForeignArray, Index
 from .placed_arrays import Place, PlacedFile, shape_problem
 
 MARK = b"GGUF"
@@ -33,6 +34,8 @@ _LONGEST_NAME = 63
 """Bytes of a name in llama.cpp."""
 _MOST_AT_ONCE = 1 << 14
 """Blocks that are made floats at a time: the package gguf takes several times the memory of its result."""
+
+_ALL_GAPS = 1 << 62
 
 _DTYPES = {
     code: np.dtype(kind)
@@ -77,28 +80,36 @@ class GgufFile(PlacedFile):
         super().__init__(file.path, "GGUF", arrays, places, files=[file], metadata=metadata)
         self._quantised = quantised
 
-    def _run(self, array: ForeignArray, first: int, count: int) -> np.ndarray:
+    def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
         if array.name not in self._quantised:
-            return super()._run(array, first, count)
+            return super()._part(array, index)
         gguf = gguf_module()
         kind, block, block_bytes = self._blocks(gguf, array)
-        low, high = first // block, -(-(first + count) // block)
         place = self._places[array.name][0]
+        what = f"the array {quoted(array.name)}"
         # before memory is taken: a damaged file may state any shape
-        place.file.check_range(
-            place.start + low * block_bytes, (high - low) * block_bytes, f"the array {quoted(array.name)}"
-        )
-        numbers = np.empty((high - low) * block, np.float32)
-        for start in range(low, high, _MOST_AT_ONCE):
-            some = min(_MOST_AT_ONCE, high - start)
-            what = f"the array {quoted(array.name)}"
-            packed = place.file.memory(place.start + start * block_bytes, some * block_bytes, what)
-            at = (start - low) * block
-            numbers[at : at + some * block] = gguf.quants.dequantize(packed.reshape(some, block_bytes), kind).reshape(
-                -1
-            )
-        skipped = first - low * block
-        return numbers[skipped : skipped + count]
+        place.file.check_range(place.start, prod(array.shape) // block * block_bytes, what)
+
+        def dequantised(first: int, count: int) -> np.ndarray:
+            low, high = first // block, -(-(first + count) // block)
+            numbers = np.empty((high - low) * block, np.float32)
+            for start in range(low, high, _MOST_AT_ONCE):
+                some = min(_MOST_AT_ONCE, high - start)
+                packed = place.file.memory(place.start + start * block_bytes, some * block_bytes, what)
+                at = (start - low) * block
+                floats = gguf.quants.dequantize(packed.reshape(some, block_bytes), kind)
+                numbers[at : at + some * block] = floats.reshape(-1)
+            skipped = first - low * block
+            return numbers[skipped : skipped + count]
+
+        def fill(runs: Sequence[tuple[int, np.ndarray]]) -> None:
+            itemsize = array.dtype.itemsize
+            for start, memory in runs:
+                memory[:] = dequantised(start // itemsize, memory.size // itemsize).view(np.uint8)
+
+        part = part_of(index, array.shape)
+        # numbers between two runs are computed with them, as they are in the same blocks
+        return read_block(part.ranges, array.shape, array.dtype, fill, gap=_ALL_GAPS)[part.index]
 
     def _blocks(self, gguf: ModuleType, array: ForeignArray) -> tuple[object, int, int]:
         """How a tensor is quantised: the kind, and the numbers and the bytes of a block."""

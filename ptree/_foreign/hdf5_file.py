@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from .._errors import FileError, PtreeError
-from .._stored.leaf_parts import run_of
+from .._stored.leaf_parts import block_shape, part_of, slices_of
 from .._words import printable, quoted
 from .foreign_file import ForeignArray, ForeignFile, Index
 
@@ -87,13 +87,11 @@ class Hdf5File(ForeignFile):
     def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
         if prod(array.shape) == 0:
             return self._read(array)[index]
-        run = run_of(index, array.shape)
-        if run.count == 0:
-            return np.empty(run.shape, array.dtype)[run.index]
-        # the run as a slice along each axis: whole from the one on that the index cuts
-        starts = np.unravel_index(run.first, array.shape)
-        selection = tuple(slice(int(start), int(start) + size) for start, size in zip(starts, run.shape))
-        return self._numbers(array, selection)[run.index]
+        part = part_of(index, array.shape)
+        shape = block_shape(part.ranges)
+        if prod(shape) == 0:
+            return np.empty(shape, array.dtype)[part.index]
+        return self._numbers(array, slices_of(part.ranges))[part.index]
 
     def _numbers(self, array: ForeignArray, selection: Any) -> np.ndarray:
         dataset = self._datasets[array.name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import IO, Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from .._errors import FileError
 from .._stored.drafts import draft
-from .._stored.leaf_parts import run_of
+from .._stored.leaf_parts import part_of, read_block
 from .._words import listed, quoted
 from .draft_writing import check_arrays, target_path
 from .file_bytes import FileBytes
@@ -94,12 +94,13 @@ class NpzFile(ForeignFile):
         outer = self._bytes
         start = member_start(outer, member) + header.length
 
-        def read_run(first: int, count: int) -> np.ndarray:
-            itemsize = header.dtype.itemsize
-            memory = outer.memory(start + first * itemsize, count * itemsize, f"the array {quoted(array.name)}")
-            return memory.view(header.dtype).astype(array.dtype, copy=False)
+        def fill(runs: Sequence[tuple[int, np.ndarray]]) -> None:
+            for first, memory in runs:
+                outer.fill(memory, start + first, f"the array {quoted(array.name)}")
 
-        return run_of(index, header.shape).read(read_run)
+        part = part_of(index, header.shape)
+        block = read_block(part.ranges, header.shape, header.dtype, fill)
+        return block.astype(array.dtype, copy=False)[part.index]
 
     def chunks(self, name: str, most: int) -> Iterator[np.ndarray]:
         """The numbers of an array in C order, as flat arrays of at most `most` bytes.

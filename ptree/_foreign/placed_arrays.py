@@ -8,9 +8,9 @@ from math import prod
 
 import numpy as np
 
-from .._stored.leaf_parts import run_of
+from .._stored.leaf_parts import part_of, read_block
 from .._words import quoted
-from .file_bytes import FileBytes, aligned_memory
+from .file_bytes import FileBytes
 from .foreign_file import ForeignArray, ForeignFile, Index
 
 MOST_AXES = 64
@@ -53,23 +53,22 @@ class PlacedFile(ForeignFile):
     def _read(self, array: ForeignArray) -> np.ndarray:
         if array.name in self._values:
             return self._values[array.name]
-        return self._run(array, 0, prod(array.shape)).reshape(array.shape)
+        return self._part(array, ...)
 
     def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
         if array.name in self._values:
             return self._values[array.name][index]
-        run = run_of(index, array.shape)
-        return run.read(lambda first, count: self._run(array, first, count))
-
-    def _run(self, array: ForeignArray, first: int, count: int) -> np.ndarray:
-        """A run of numbers of an array, counted in C order."""
-        itemsize = array.dtype.itemsize
-        memory = aligned_memory(count * itemsize)
         places = self._places[array.name]
-        _fill(memory, places, first * itemsize, f"the array {quoted(array.name)}")
-        numbers = memory.view(array.dtype)
-        is_big_endian = any(place.is_big_endian for place in places)
-        return numbers.byteswap(inplace=True) if is_big_endian else numbers
+
+        def fill(runs: Sequence[tuple[int, np.ndarray]]) -> None:
+            for start, memory in runs:
+                _fill(memory, places, start, f"the array {quoted(array.name)}")
+
+        part = part_of(index, array.shape)
+        block = read_block(part.ranges, array.shape, array.dtype, fill)
+        if any(place.is_big_endian for place in places):
+            block.byteswap(inplace=True)
+        return block[part.index]
 
     def close(self) -> None:
         for file in self._files:

@@ -12,6 +12,7 @@ from .dtypes import LACKING
 from .stored_leaf import StoredLeaf
 
 VERSION = 1
+_SIZE_LIMIT = 1 << 64
 _TABLES = ("empty", "kinds", "dtypes", "containers", "sums", "shards")
 
 
@@ -24,6 +25,14 @@ class StoredTie(NamedTuple):
     @classmethod
     def of(cls, source: str, transforms: Iterable[str]) -> StoredTie:
         return cls(source, tuple(transforms))
+
+
+class StoredParts(NamedTuple):
+    """The parts of a leaf that several processes wrote: its shape, and the first place of each part along all axes."""
+
+    shape: tuple[int, ...]
+    starts: dict[str, tuple[int, ...]]
+    """Name of the part's tensor -> its first place."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Facts:
     shards: dict[str, str] = field(default_factory=dict)
     replaced: list[str] = field(default_factory=list)
     index: str = ""
+    parts: dict[str, StoredParts] = field(default_factory=dict)
 
     def about(self, leaves: Iterable[StoredLeaf]) -> Facts:
         """Add to these facts the kind, dtype and checksum of each leaf, where there is something to state."""
@@ -53,7 +63,8 @@ class Facts:
 
     def to_json(self) -> str:
         ties = {alias: [tie.source, [*tie.transforms]] for alias, tie in self.ties.items()}
-        fields = {**vars(self), "ties": ties}
+        parts = {name: [[*about.shape], about.starts] for name, about in self.parts.items()}
+        fields = {**vars(self), "ties": ties, "parts": parts}
         # empty fields are left out, to keep the metadata of a plain tree short
         stated = {name: value for name, value in fields.items() if value}
         return json.dumps({"version": VERSION, "order": [], **stated})
@@ -72,6 +83,7 @@ class Facts:
             replaced=list(table.get("replaced", ())),
             index=str(table.get("index", "")),
             ties=ties,
+            parts={name: _parts_of(*about) for name, about in table.get("parts", {}).items()},
             **{name: dict(table.get(name, {})) for name in _TABLES},  # pyright: ignore[reportArgumentType]
         )
         facts._check_texts()
@@ -87,3 +99,12 @@ class Facts:
         for text in texts:
             if type(text) is not str or not text:
                 raise TypeError("a name in its metadata is not a string, or is empty")
+
+
+def _parts_of(shape: list[int], starts: dict[str, list[int]]) -> StoredParts:
+    parts = StoredParts(tuple(shape), {name: tuple(start) for name, start in starts.items()})
+    for number in (*parts.shape, *(number for start in parts.starts.values() for number in start)):
+        # by type: to isinstance True is an int
+        if type(number) is not int or not 0 <= number < _SIZE_LIMIT:
+            raise TypeError("a size or a place of a part is no whole number from 0 on, or is too large")
+    return parts

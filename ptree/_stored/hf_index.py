@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from .facts import Facts
 from .header import metadata_of, sealed, split_metadata, unique
 from .locations import regular_file
 from .safetensors import SafetensorsFile
+from .url_bytes import is_at_url, read_url
+from .urls import shown_url, url_beside
 
 _START = b'{"metadata":{"ptree_sum":"'
 _NOT_THERE = "is not there"
@@ -82,8 +85,62 @@ def read_index(path: Path, verify: bool) -> ShardIndex:
     return parsed_index(str(path), text, verify)
 
 
+class ShardFolder(ABC):
+    """The place of an index and its shards."""
+
+    path: str
+    """Of the index, for messages."""
+
+    @abstractmethod
+    def read_index(self, verify: bool) -> ShardIndex:
+        """Read the index as it is now."""
+
+    @abstractmethod
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+
+    @abstractmethod
+    def path_of(self, name: str) -> str:
+        """The path or URL of a shard."""
+
+
+class LocalFolder(ShardFolder):
+    """A folder of this machine with an index and its shards."""
+
+    def __init__(self, index: Path):
+        self._index, self.path = index, str(index)
+
+    def read_index(self, verify: bool) -> ShardIndex:
+        return read_index(self._index, verify)
+
+    def has(self, name: str) -> bool:
+        return os.path.exists(self.path_of(name))
+
+    def path_of(self, name: str) -> str:
+        beside = self._index.parent / name
+        if not beside.exists():  # the index may be a link to another folder
+            beside = Path(os.path.realpath(self._index)).parent / name
+        return str(beside)
+
+
+class UrlFolder(ShardFolder):
+    """An index and its shards at URLs."""
+
+    def __init__(self, url: str):
+        self._url, self.path = url, shown_url(url)
+
+    def read_index(self, verify: bool) -> ShardIndex:
+        return parsed_index(self.path, read_url(self._url, _LONGEST), verify)
+
+    def has(self, name: str) -> bool:
+        return is_at_url(self.path_of(name))
+
+    def path_of(self, name: str) -> str:
+        return url_beside(self._url, name)
+
+
 def open_shards(
-    path: Path, *, verify: bool, mmap: bool, may_be_damaged: bool = False
+    folder: ShardFolder, *, verify: bool, mmap: bool, may_be_damaged: bool = False
 ) -> tuple[ShardIndex, dict[str, SafetensorsFile], dict[str, str]]:
     """Open the shards that an index names, and check that they fit the index.
 
@@ -91,43 +148,41 @@ def open_shards(
         The index; the shards by name; with `may_be_damaged` also why each of the others cannot be read.
     """
     while True:
-        index = read_index(path, verify)
+        index = folder.read_index(verify)
         shards: dict[str, SafetensorsFile] = {}
         problems: dict[str, str] = {}
         try:
             for name in _names_of_shards(index):
-                file = _path_of_shard(path, name)
-                shard = (
-                    _open_shard(file, verify, mmap)
-                    if may_be_damaged
-                    else SafetensorsFile(file, verify=verify, mmap=mmap)
-                )
+                if may_be_damaged:
+                    shard = _open_shard(folder, name, verify, mmap)
+                else:
+                    shard = SafetensorsFile(folder.path_of(name), verify=verify, mmap=mmap)
                 if isinstance(shard, str):
                     problems[name] = shard
                 else:
                     shards[name] = shard
             problem = _mismatch(index, shards, verify, may_be_damaged)
         except FileNotFoundError:
-            problem = _lacking(index, shards, path)
+            problem = _lacking(index, shards, folder)
         if not problem and index.files and not shards:
             is_any_missing = _NOT_THERE in problems.values()
-            problem = _lacking(index, shards, path) if is_any_missing else lines([*problems.values()])
+            problem = _lacking(index, shards, folder) if is_any_missing else lines([*problems.values()])
         has_all = len(shards) == len(_names_of_shards(index))
-        if not problem and (has_all or read_index(path, verify) == index):
+        if not problem and (has_all or folder.read_index(verify) == index):
             return index, shards, problems
         for shard in shards.values():
             shard.close()
         # where the index has changed, another process saved a tree here meanwhile: open that
-        if read_index(path, verify) == index:
+        if folder.read_index(verify) == index:
             raise FileError(f"cannot load {index.path!r}: {problem}", is_damage=True)
 
 
-def _open_shard(file: str, verify: bool, mmap: bool) -> SafetensorsFile | str:
+def _open_shard(folder: ShardFolder, name: str, verify: bool, mmap: bool) -> SafetensorsFile | str:
     """A shard, which may end too early; or why it cannot be read."""
-    if not os.path.exists(file):
+    if not folder.has(name):
         return _NOT_THERE
     try:
-        return SafetensorsFile(file, verify=verify, mmap=mmap, may_be_damaged=True)
+        return SafetensorsFile(folder.path_of(name), verify=verify, mmap=mmap, may_be_damaged=True)
     except FileError as error:
         if not error.is_damage:
             raise
@@ -138,20 +193,10 @@ def _names_of_shards(index: ShardIndex) -> list[str]:
     return sorted({*index.files.values()})
 
 
-def _path_of_shard(index: Path, name: str) -> str:
-    beside = index.parent / name
-    if not beside.exists():  # the index may be a link to another folder
-        beside = Path(os.path.realpath(index)).parent / name
-    return str(beside)
-
-
-def _lacking(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Path) -> str:
-    return f"these shards are not beside it: {listed(_missing(index, shards, path))}"
-
-
-def _missing(index: ShardIndex, shards: Mapping[str, SafetensorsFile], path: Path) -> list[str]:
+def _lacking(index: ShardIndex, shards: Mapping[str, SafetensorsFile], folder: ShardFolder) -> str:
     unopened = [name for name in _names_of_shards(index) if name not in shards]
-    return [name for name in unopened if not (path.parent / name).exists()]
+    missing = [name for name in unopened if not folder.has(name)]
+    return f"these shards are not beside it: {listed(missing)}"
 
 
 def _mismatch(index: ShardIndex, shards: Mapping[str, SafetensorsFile], verify: bool, may_lack: bool) -> str:

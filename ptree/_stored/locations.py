@@ -10,6 +10,7 @@ from pathlib import Path
 from .._errors import FileError
 from .._words import describe, quoted, suggestion
 from .operating_system import is_regular, open_to_read, target_status
+from .urls import is_cut_url, is_url, scheme_of, shown_url, without_file_scheme
 
 INDEX_SUFFIX = ".index.json"
 # a file that each checkpoint of Orbax has, whatever it holds
@@ -17,13 +18,25 @@ _ORBAX_METADATA = "_CHECKPOINT_METADATA"
 
 
 def checked_path(path: str | os.PathLike[str], call: str) -> str:
-    """Check the path of a call, which may be swapped with another argument, and return it as text.
+    """Check the path of a call, which may be swapped with another argument, and return it as text; `file://` is left out.
 
     >>> checked_path({"w": 1}, "save(path, tree)")
     Traceback (most recent call last):
         ...
     ptree.FileError: save(path, tree): the path comes first, a str or a pathlib.Path; got dict
     """
+    text = checked_location(path, call)
+    if is_url(text):
+        shown, files = quoted(shown_url(text)), f"fsspec.filesystem({scheme_of(text)!r})"
+        raise FileError(
+            f"{call}: {shown} is a URL, and this call takes a path of this machine. {files}.get(url, path) copies a file"
+            f" from there, {files}.put(path, url) there; open, load and `ptree show` read URLs of safetensors files"
+        )
+    return text
+
+
+def checked_location(path: str | os.PathLike[str], call: str) -> str:
+    """Check the path of a call that takes URLs too, and return it as text; `file://` is left out."""
     if not isinstance(path, (str, os.PathLike)):
         raise FileError(f"{call}: the path comes first, a str or a pathlib.Path; got {describe(path)}")
     text = os.fspath(path)
@@ -31,7 +44,9 @@ def checked_path(path: str | os.PathLike[str], call: str) -> str:
         raise FileError("expected the path of a file, got ''")
     if not isinstance(text, str) or "\0" in text or not _can_be_encoded(text):
         raise FileError(f"{call}: {quoted(text)} cannot be the path of a file")
-    return text
+    if is_cut_url(text):
+        raise FileError(f"{call}: {quoted(text)} was a URL, of which pathlib takes a slash away: give it as a str")
+    return without_file_scheme(text)
 
 
 def _can_be_encoded(path: str) -> bool:

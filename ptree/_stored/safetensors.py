@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import mmap as mmap_
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from .._errors import FileError, PtreeError
-from .checksums import digest_of_runs
-from .header import ALIGNED, Header, header_length, parsed
-from .leaf_parts import read_block
-from .locations import open_file
-from .operating_system import read_into
+from .byte_source import LocalBytes
+from .checksums import digest, digest_of_runs
+from .header import Header, header_length, parsed
+from .leaf_parts import Ranges, aligned_memory, bytes_of_block, read_block, slices_of
 from .salvage import salvaged
 from .stored_leaf import StoredLeaf
+from .url_bytes import UrlBytes
+from .urls import is_url
 
 _RUN = 1 << 24
 """Bytes that are hashed at a time, of a leaf that is not to be in memory as a whole."""
-
-
-def aligned_memory(count: int) -> np.ndarray:
-    """New memory of so many bytes: NumPy aligns to 16 bytes, JAX on a CPU uses memory without a copy from 64 on."""
-    memory = np.empty(count + ALIGNED, np.uint8)
-    first = -memory.ctypes.data % ALIGNED
-    return memory[first : first + count]
 
 
 class SafetensorsFile:
@@ -36,39 +29,48 @@ class SafetensorsFile:
     Raises:
         FileError: no file, no whole safetensors file, or one whose header is damaged.
         OSError: the file is not there or cannot be read.
+
+    The path may be a URL, which is read by ranges.
     """
 
     def __init__(self, path: str, *, verify: bool, mmap: bool, may_be_damaged: bool = False):
-        self.path = path
         self.bytes_read = 0
-        self._file = -1  # its descriptor, set before anything can fail: `__del__` reads it
         self._map: mmap_.mmap | None = None
-        self._file = open_file(path)
+        self._source = UrlBytes(path) if is_url(path) else LocalBytes(path)
+        self.path, self.size = self._source.path, self._source.size
         try:
-            self.size = os.fstat(self._file).st_size
             self.header = self._read_header(verify, may_be_damaged)
-            if mmap and self.size:  # the system refuses to map an empty file
-                self._map = mmap_.mmap(self._file, 0, access=mmap_.ACCESS_READ)
+            if mmap:
+                self._map = self._mapped()
         except BaseException:
             self.close()
             raise
 
+    def _mapped(self) -> mmap_.mmap | None:
+        if isinstance(self._source, LocalBytes):
+            return self._source.mapped()
+        raise FileError(f"cannot read {self.path!r} with mmap=True: only files of this machine can be mapped")
+
     def _read_header(self, verify: bool, may_be_damaged: bool) -> Header:
-        text = b""
+        first = self.read(0, min(8, self.size)).tobytes()
         try:
-            length = header_length(self.read(0, min(8, self.size)).tobytes(), self.size)
-            text = self.read(8, length).tobytes()
+            length = header_length(first, self.size)
+        except ValueError as error:
+            raise self._not_whole(error) from error
+        text = self.read(8, length).tobytes()
+        try:
             return parsed(text, self.size, verify)
         except PtreeError as error:  # a transform that this process does not know, or a newer format
             raise FileError(f"cannot load {self.path!r}: {error}") from error
         except (ValueError, OverflowError) as error:
             header = salvaged(text, self.size, verify) if may_be_damaged else None
-            if header is not None:
-                return header
-            raise FileError(
-                f"cannot load {self.path!r}: it is not a whole safetensors file ({self.size:,} bytes): {error}",
-                is_damage=True,
-            ) from error
+            if header is None:
+                raise self._not_whole(error) from error
+            return header
+
+    def _not_whole(self, error: Exception) -> FileError:
+        problem = f"it is not a whole safetensors file ({self.size:,} bytes): {error}"
+        return FileError(f"cannot load {self.path!r}: {problem}", is_damage=True)
 
     def read(self, start: int, count: int) -> np.ndarray:
         """Read bytes into new memory, aligned so that JAX can use it without a copy; or give those of the mapped file."""
@@ -80,25 +82,11 @@ class SafetensorsFile:
 
     def _fill(self, memory: np.ndarray, start: int) -> None:
         """Fill bytes of memory from a place of the file on."""
-        if self._file < 0:
-            raise FileError(f"{self.path!r} is closed")
-        try:
-            got = read_into(self._file, memoryview(memory), start)  # pyright: ignore[reportArgumentType]
-        except OSError as error:
-            error.filename = self.path  # errors of calls with a descriptor name no file
-            raise
-        # another program has made the file shorter since it was opened
-        if got < memory.size:
-            raise FileError(
-                f"cannot load {self.path!r}: it ends at {start + got:,} bytes, and had {self.size:,} when opened",
-                is_damage=True,
-            )
-        self.bytes_read += memory.size
+        self._fill_all([(start, memory)])
 
-    def run(self, leaf: StoredLeaf, first: int, count: int) -> np.ndarray:
-        """A run of numbers of a leaf, counted in C order."""
-        itemsize = leaf.dtype.itemsize
-        return self.read(leaf.start + first * itemsize, count * itemsize).view(leaf.dtype)
+    def _fill_all(self, runs: Sequence[tuple[int, np.ndarray]]) -> None:
+        self._source.fill(runs)
+        self.bytes_read += sum(memory.size for _, memory in runs)
 
     def chunks(self, leaf: StoredLeaf, most: int) -> Iterator[np.ndarray]:
         """The numbers of a leaf in C order, at most `most` bytes at a time; each is valid until the next one is read."""
@@ -118,9 +106,23 @@ class SafetensorsFile:
         """A whole leaf, not compared with its checksum."""
         return self.read(leaf.start, leaf.stop - leaf.start).view(leaf.dtype).reshape(leaf.shape)
 
-    def block(self, leaf: StoredLeaf, index: tuple[slice, ...]) -> np.ndarray:
-        """The part of a leaf that one device holds."""
-        return read_block(index, leaf.shape, leaf.dtype, lambda first, count: self.run(leaf, first, count))
+    def block(self, leaf: StoredLeaf, ranges: Ranges) -> np.ndarray:
+        """A block of a leaf, not compared with a checksum; of a mapped file a view of its memory."""
+        if self._map is not None:
+            return self.array(leaf)[slices_of(ranges)]
+
+        def fill(runs: Sequence[tuple[int, np.ndarray]]) -> None:
+            self._fill_all([(leaf.start + start, memory) for start, memory in runs])
+
+        return read_block(ranges, leaf.shape, leaf.dtype, fill, self._source.gap)
+
+    def bytes_of_block(self, leaf: StoredLeaf, ranges: Ranges) -> int:
+        """How many bytes `block` reads."""
+        return bytes_of_block(ranges, leaf.shape, leaf.dtype.itemsize, self._source.gap)
+
+    def digest_of(self, leaf: StoredLeaf, array: np.ndarray) -> str:
+        """The checksum that the file would state of a leaf with these numbers."""
+        return digest(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
     def digest_by_runs(self, leaf: StoredLeaf) -> str:
         """The checksum of a leaf's bytes, 16 MiB of which are in memory at a time."""
@@ -133,9 +135,4 @@ class SafetensorsFile:
 
     def close(self) -> None:
         """Close the file; what was mapped stays."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-    def __del__(self) -> None:
-        self.close()
+        self._source.close()

@@ -75,5 +75,11 @@ def _time_of_step(place: Path) -> int | None:
     return status.st_mtime_ns if is_step else None
 
 
+def number_of_step(name: str) -> int | None:
+    """The number of the step that a folder by Orbax has by its name; None of any other name."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match and match[2] is None else None
+
+
 def _number_of(path: Path) -> int:
     return int(path.name.removeprefix("step_").removesuffix(".safetensors"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,9 +13,9 @@ import jax
 
 from .._errors import FileError
 from .._numbers import whole_number
-from .._stored.locations import checked_path, is_orbax
-from .._stored.operating_system import status_of
-from .._stored.steps import LAST_STEP, SavedStep, saved_steps
+from .._stored.locations import checked_location
+from .._stored.steps import LAST_STEP, SavedStep
+from .._stored.urls import is_url, shown_url
 from .._tree import PyTree
 from .._words import describe, lines, quoted
 from ._background import Background
@@ -24,7 +23,8 @@ from ._load import load
 from ._metrics import NAME, Mode, checked_best, checked_metrics, metrics_text
 from ._orbax import begin_save, orbax
 from ._save import described, planned
-from ._steps import read_metrics, remove_step, sweep_folder
+from ._step_folders import step_folder
+from ._steps import read_metrics
 from ._turns import Turn
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Checkpoints:
         backend: `"ptree"` writes a safetensors file for each step, `step_100.safetensors`, from one process.
             `"orbax"` writes a folder `step_100` with Orbax, for arrays that are sharded over several hosts; all
             processes call `save` and `load`. It needs `pip install 'ptree-jax[orbax]'`, and arrays sharded over several
-            hosts get no checksum. Each backend loads what the other wrote.
+            hosts get no checksum. Its folder may be at a URL that Orbax takes, `gs://bucket/run` or `s3://bucket/run`, with the
+            packages and credentials for these. Each backend loads what the other wrote.
         max_shard_size: as in `ptree.save`.
         only_arrays: leave out what is no array and no number, as in `ptree.save`; `load(like=state)` keeps those of `like`.
 
@@ -99,16 +100,19 @@ class Checkpoints:
         max_shard_size: int | str | None = None,
         only_arrays: bool = False,
     ):
-        folder = checked_path(folder, "Checkpoints(folder)")
+        folder = checked_location(folder, "Checkpoints(folder)")
         if backend not in ("ptree", "orbax"):
             raise FileError(f"expected backend 'ptree' or 'orbax', got {quoted(backend)}")
         _check_count("keep", 1 if keep is None else keep)
         _check_count("every", every)
-        # pathlib would make a local folder "gs:" of "gs://bucket/run"
-        if re.match(r"\w+://", folder):
-            raise FileError(f"{quoted(folder)} is no folder of this machine: mount it")
-        self.folder, self.keep, self.every = Path(folder), keep, every
-        self._folder = Path(os.path.abspath(folder))  # the program may change its working folder
+        if is_url(folder) and backend != "orbax":
+            raise FileError(
+                f"{quoted(shown_url(folder))} is no folder of this machine: mount it, or use backend='orbax', which takes gs://"
+                " and s3://"
+            )
+        self.folder = folder if is_url(folder) else Path(folder)
+        self.keep, self.every = keep, every
+        self._folder = step_folder(folder)
         self._best = checked_best(best)
         self._max_shard_size = max_shard_size
         self._only_arrays = only_arrays
@@ -123,7 +127,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps in the folder, the newest last; a step that is still being written is not listed."""
-        return sorted({saved.number for saved in saved_steps(self._folder)})
+        return sorted({saved.number for saved in self._folder.steps()})
 
     def metrics(self, step: int) -> dict[str, float]:
         """The metrics that a step was saved with; {} if it was saved without.
@@ -174,7 +178,7 @@ class Checkpoints:
         metadata = {"step": str(step), **self._metrics_metadata(step, metrics)}
         self.wait()
         # other Checkpoints of this process may be writing to the same folder
-        turn = Turn(Path(os.path.realpath(self._folder)))
+        turn = Turn(self._folder.key())
         try:
             turn.wait()
             self._prepare_folder(step)
@@ -183,7 +187,7 @@ class Checkpoints:
             turn.end()
             raise
         self._skipped = None
-        self._pending = Background(str(self._path_by_backend(step)), lambda: self._finish(step, write, turn))
+        self._pending = Background(self._path_by_backend(step), lambda: self._finish(step, write, turn))
         return True
 
     def _metrics_metadata(self, step: int, metrics: Mapping[str, Any] | None) -> dict[str, str]:
@@ -205,8 +209,7 @@ class Checkpoints:
                 " Remove them with Checkpoints.remove(step), or use another folder"
             )
         if not jax.process_index():  # of several processes the first one alone makes and sweeps the folder
-            self._folder.mkdir(parents=True, exist_ok=True)
-            sweep_folder(self._folder)
+            self._folder.prepare()
 
     def load(
         self, like: PyTree = None, *, step: int | Literal["best"] | None = None, **options: Any
@@ -240,7 +243,7 @@ class Checkpoints:
         if step == "best":
             found = self._best_first()
         elif step is None:
-            found = saved_steps(self._folder)
+            found = self._folder.steps()
         else:
             found = self._existing(step)
         if found:
@@ -251,7 +254,7 @@ class Checkpoints:
 
     def _no_best_step(self, metric: str) -> FileError:
         """The error for steps that all lack the metric of `best`, or have NaN for it."""
-        diverged = {saved.number for saved in saved_steps(self._folder) if metric in (self._metrics_of(saved) or {})}
+        diverged = {saved.number for saved in self._folder.steps() if metric in (self._metrics_of(saved) or {})}
         if not diverged:
             return FileError(f"no step with the metric {metric!r} in {str(self.folder)!r}")
         which = "all steps" if diverged == {*self.steps()} else "all steps that have it"
@@ -267,7 +270,7 @@ class Checkpoints:
             try:
                 tree = load(saved.path, like, **options)
             except (FileError, OSError) as error:
-                if saved.has_gone():
+                if self._folder.has_gone(saved):
                     return None
                 # an older step would hide that ptree or Orbax is too old or missing; for the last there is no older one
                 if not _is_damage(error) or saved is candidates[-1]:
@@ -287,7 +290,7 @@ class Checkpoints:
         """
         self.wait()
         for saved in self._existing(step):
-            remove_step(saved.path)
+            self._folder.remove(saved)
 
     def wait(self) -> None:
         """Wait until all is written; raises what went wrong."""
@@ -330,7 +333,7 @@ class Checkpoints:
 
     def _existing(self, step: int | str) -> list[SavedStep]:
         """A step in each of its forms, the newest first; raises FileError if it is not there."""
-        saved = saved_steps(self._folder)
+        saved = self._folder.steps()
         number = whole_number(step)
         found = [one for one in saved if one.number == number]
         if not found:
@@ -351,7 +354,7 @@ class Checkpoints:
         """The steps that have the metric of `best`, the best first."""
         if self._best is None:
             raise FileError("the best step is of Checkpoints(folder, best=('loss', 'min')), with a metric of yours")
-        ranked = self._ranked(saved_steps(self._folder))  # in each of its forms, to have another if one is damaged
+        ranked = self._ranked(self._folder.steps())  # in each of its forms, to have another if one is damaged
         return [saved for saved in ranked if self._best.has_score(self._metrics_of(saved) or {})]
 
     def _ranked(self, steps: Iterable[SavedStep]) -> list[SavedStep]:
@@ -363,27 +366,24 @@ class Checkpoints:
         # sorted() keeps the order of equal ones
         return sorted(newest_first, key=lambda saved: best.rank(self._metrics_of(saved) or {}), reverse=True)
 
-    def _path_by_backend(self, step: int) -> Path:
+    def _path_by_backend(self, step: int) -> str:
         """The path that this backend writes a step to."""
-        name = f"step_{step}" if self._saver else f"step_{step}.safetensors"
-        return self._folder / name
+        return self._folder.path_of(f"step_{step}" if self._saver else f"step_{step}.safetensors")
 
     def _begin(self, step: int, tree: PyTree, metadata: Mapping[str, str]) -> Callable[[], object]:
         """Check the tree and take its values as they are now; return a function that writes them."""
         path = self._path_by_backend(step)
         if self._saver is not None:
-            if status_of(path) is not None and not is_orbax(path):
-                raise FileError(
-                    f"cannot save {str(path)!r}: what is there is no checkpoint by Orbax, and is not replaced"
-                )
+            if self._folder.is_taken(path):
+                raise FileError(f"cannot save {path!r}: what is there is no checkpoint by Orbax, and is not replaced")
             leaves, facts = described(tree, may_be_spread=True, only_arrays=self._only_arrays)
             return begin_save(self._saver, path, leaves, facts, metadata)
+        # in each process, so that all raise the same errors
+        plan = planned(Path(path), tree, metadata, max_shard_size=self._max_shard_size, only_arrays=self._only_arrays)
         if jax.process_index():  # the backend "ptree" writes from the first process alone
             return lambda: None
-        plan = planned(
-            path, tree, metadata, max_shard_size=self._max_shard_size, only_arrays=self._only_arrays
-        ).snapshot()
-        return lambda: plan.write(show_bar=False)
+        snapshot = plan.snapshot()
+        return lambda: snapshot.write(show_bar=False)
 
     def _finish(self, step: int, write: Callable[[], object], turn: Turn) -> None:
         """Write a step, then remove what it replaces and steps that are too old; runs in the thread."""
@@ -392,12 +392,12 @@ class Checkpoints:
             self._damaged.discard(step)
             if jax.process_index():
                 return
-            saved = saved_steps(self._folder)
+            saved = self._folder.steps()
             written = self._path_by_backend(step)
-            replaced = [one for one in saved if one.number == step and one.path != written]
+            replaced = [one for one in saved if one.number == step and os.fspath(one.path) != written]
             kept = [one for one in saved if one not in replaced]
             for one in [*replaced, *self._expired(kept)]:
-                remove_step(one.path)
+                self._folder.remove(one)
 
     def _expired(self, saved: list[SavedStep]) -> list[SavedStep]:
         """The steps that are neither the newest nor among the best `keep`; damaged ones do not count for these.

@@ -13,9 +13,8 @@ from .._errors import PathError
 from .._foreign import ForeignArray, ForeignFile, open_foreign
 from .._foreign.formats import Candidate, format_of
 from .._stored.facts import Facts
-from .._stored.leaf_parts import Index
+from .._stored.leaf_parts import Index, aligned_memory
 from .._stored.locations import file_path, index_path
-from .._stored.safetensors import aligned_memory
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, Tie
 from .._words import describe, quoted, suggestion

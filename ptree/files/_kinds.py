@@ -101,7 +101,7 @@ class JaxArray(LeafKind):
         if leaf.is_deleted():
             return f"{describe(leaf)}, deleted: it was donated to a jitted function"
         if not (may_be_spread or leaf.is_fully_addressable or leaf.is_fully_replicated):
-            return f"{describe(leaf)}, of which a part is in other processes: save it with Checkpoints(..., backend='orbax')"
+            return f"{describe(leaf)}, of which a part is in other processes: save it with ptree.save, all processes together, or with Checkpoints(..., backend='orbax')"
         return ""
 
     def array_of(self, leaf: jax.Array) -> jax.Array:
@@ -340,7 +340,7 @@ class UnsavedLeaf:
     def host_array(self) -> np.ndarray:
         """The values on the host."""
         if isinstance(self.array, jax.Array):
-            return _fetched(self.array)
+            return fetched(self.array)
         if isinstance(self.array, np.ndarray):
             return self.array
         return _torch_on_host(self.array).view(self.stored.dtype).reshape(self.stored.shape)
@@ -399,7 +399,7 @@ def dtype_of(array: Array) -> np.dtype:
     return dtype_named(str(array.dtype).removeprefix("torch."))
 
 
-def _fetched(array: jax.Array) -> np.ndarray:
+def fetched(array: jax.Array) -> np.ndarray:
     """Fetch the values of an array of JAX to the host, where the array keeps no copy, as it would for `np.asarray(array)`."""
     if not array.is_fully_addressable:  # replicated over several hosts: each device has all values
         array = array.addressable_data(0)

@@ -18,15 +18,16 @@ from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, PtreeError
 from .._shardings import Shardings
-from .._stored.locations import checked_path, is_orbax
+from .._stored.locations import checked_location, is_orbax
+from .._stored.urls import is_url, shown_url
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, quoted, with_fixes
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._open import open_file
-from ._orbax import OrbaxCheckpoint, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
+from ._orbax import OrbaxCheckpoint, is_checkpoint_at_url, is_tree_of_orbax, refuse_folder_of_checkpoints
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 
@@ -66,7 +67,8 @@ def load(
 
     Args:
         path: the file; a folder with `model.safetensors` or an index of shards; a checkpoint by Orbax, of `Checkpoints`
-            or another program; or a file of another framework, such as PyTorch's `.pt`, which is read without it.
+            or another program; or a file of another framework, such as PyTorch's `.pt`, which is read without it. A URL of
+            a safetensors file, an index or a folder is read by ranges, as in `ptree.open`.
         like: the template that the leaves are put into.
         select: load only these leaves of the file.
         rename: the names of the file -> those of `like`, as in `ptree.rename`; applied after `select`.
@@ -138,11 +140,12 @@ def load_report(
     # without a template these options would do nothing, in silence
     if like is None and allowed != Allowed():
         raise FileError("cast, missing and mismatch say how a file is to fit a `like`: give like=")
-    name = checked_path(path, "load(path, like)")
+    location = checked_location(path, "load(path, like)")
+    name = shown_url(location)
     if isinstance(like, (str, os.PathLike)):
         raise FileError(f"load(path, like): like= is a tree, and select= takes a pattern; got {quoted(like)}")
     compare = _compared(verify, mmap)
-    with closing(_open_saved(name, verify is not False, mmap, compare)) as saved:
+    with closing(_open_saved(location, verify is not False, mmap, compare)) as saved:
         content = _content(saved, compare)
         chosen = _chosen(content.tree, select, rename)
         with _prefixed(f"cannot load {name!r}"):
@@ -175,6 +178,10 @@ def _compared(verify: bool | None, mmap: bool) -> Compare:
 
 def _open_saved(path: str, verify: bool, mmap: bool, compare: Compare) -> SavedTree:
     """Open the tree that is saved at a path: one file, shards, a file of another framework, or a checkpoint by Orbax."""
+    if is_url(path):
+        if not mmap and is_checkpoint_at_url(path):
+            return OrbaxCheckpoint(path, verify)
+        return open_file(path, verify=verify, mmap=mmap)
     if not (is_orbax(path) or is_tree_of_orbax(path)):
         refuse_folder_of_checkpoints(path)
         if is_foreign_file(path):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 
+import jax
 import numpy as np
 from jax.sharding import Sharding
 
@@ -14,9 +15,13 @@ from .._errors import FileError, PathError, TieError
 from .._paths import STACKED, split
 from .._stored.checksums import digest_in_thread
 from .._stored.facts import Facts
-from .._stored.locations import checked_path
+from .._stored.leaf_in_parts import LeafInParts
+from .._stored.leaf_parts import Ranges, ranges_of
+from .._stored.locations import checked_location
+from .._stored.safetensors import SafetensorsFile
 from .._stored.stored import open_stored
 from .._stored.stored_leaf import StoredLeaf
+from .._stored.urls import is_url, name_at
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
@@ -24,11 +29,9 @@ from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
 from ._misnamed import file_problem, folder_problem, index_problem
 from ._open_leaf import OpenAlias, OpenLeaf
-from ._placement import array_on_devices
+from ._placement import Block, array_on_devices, block_around, blocks_here
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
-
-"""How often to look for a file while others save the tree as one file and as shards in turn."""
 
 
 def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = False) -> File | ForeignTree:
@@ -51,7 +54,10 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
 
     Args:
         path: a file that `ptree.save` or any other program wrote; also one of another framework, such as PyTorch's `.pt`,
-            whose names are the framework's, and whose leaves are compared with checksums where its format has them.
+            whose names are the framework's, and whose leaves are compared with checksums where its format has them. Or the
+            URL of a safetensors file, of an index of shards or of a folder with one of these, `https://`, `s3://`, `hf://`
+            and so on, of which only what is asked for is sent; fsspec reads it (the extra `remote`), and its settings hold
+            what a server wants to know.
         verify: compare what is read with the checksums.
         mmap: map the file instead of reading it: arrays use its memory, and need none of their own. `save` to the
             same path leaves them as they are; a program that writes into the file changes them.
@@ -63,8 +69,8 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
         FileError: no whole safetensors file, or one whose header is damaged.
         OSError: the file is not there or cannot be read.
     """
-    text = checked_path(path, "open(path)")
-    if is_foreign_file(text):
+    text = checked_location(path, "open(path)")
+    if not is_url(text) and is_foreign_file(text):
         return ForeignTree(text, verify=verify, mmap=mmap)
     return open_file(text, verify=verify, mmap=mmap)
 
@@ -76,6 +82,8 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
         FileError: it is of another format, or damaged.
         OSError: nothing is there, or it cannot be read.
     """
+    if is_url(path):
+        return _open_url(path, verify, mmap)
     attempt = f"cannot read {quoted(path)}"
     problem = index_problem(path)
     if problem:
@@ -95,6 +103,16 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
         raise FileError(f"{attempt}: {problem}", is_damage=True) from error
 
 
+def _open_url(url: str, verify: bool, mmap: bool) -> File:
+    try:
+        return File(url, verify=verify, mmap=mmap)
+    except FileError as error:
+        if not error.is_damage or ".safetensors" in name_at(url):
+            raise
+        hint = "Files of other frameworks are read from this machine alone: copy it"
+        raise FileError(f"{error}. {hint}", is_damage=True) from error
+
+
 class File(SavedTree, Mapping[str, OpenLeaf]):
     """An open file: path -> leaf, in declared order; closed by `with`, or by `close`."""
 
@@ -102,7 +120,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         self._verify = verify
         self.stored = open_stored(path, verify=verify, mmap=mmap)
         self.path, self.metadata = self.stored.path, self.stored.metadata
-        self.leaves = {name: file.header.leaves[name] for name, file in self.stored.by_leaf.items()}
+        self.leaves = self.stored.leaves
         self.is_foreign = self.stored.facts is None
         self.facts = self.stored.facts or Facts(order=self.stored.names_by_place())
         try:
@@ -231,9 +249,12 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
                 file, sharding = self.stored.by_leaf[leaf.name], shardings.get(leaf.name)
                 has_sum = self._verify and leaf.checksum != ""
                 if sharding is not None and not sharding.is_fully_replicated:
-                    values[leaf.name] = array_on_devices(partial(file.block, leaf), leaf.shape, sharding)
+                    values[leaf.name] = _read_on_devices(file, leaf, sharding)
+                    if isinstance(file, LeafInParts):
+                        if self._verify and compare == "all leaves":
+                            file.check()
                     # the parts do not make up the checksum, which is that of all bytes in order
-                    if has_sum and compare == "all leaves":
+                    elif has_sum and compare == "all leaves":
                         sums[leaf.name] = partial(file.digest_by_runs, leaf)
                     continue
                 array = file.array(leaf)
@@ -251,3 +272,28 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
             return damage_error(self.path, names)
         files = {os.path.basename(self.stored.by_leaf[name].path) for name in names}
         return damage_error(self.path, names, f", in {listed(sorted(files))}")
+
+
+def _read_on_devices(file: SafetensorsFile | LeafInParts, leaf: StoredLeaf, sharding: Sharding) -> jax.Array:
+    """Read a leaf in parts, each by its own bytes; where that is less, the block around all parts of this process once."""
+    blocks = blocks_here(sharding, leaf.shape)
+    around = block_around(blocks)
+    apart = sum(file.bytes_of_block(leaf, block) for block in blocks)
+
+    def read_block(index: Block) -> np.ndarray:
+        return file.block(leaf, ranges_of(index, leaf.shape))
+
+    # parts with short runs are read with the gaps between them, which are the numbers of other devices
+    if not blocks or apart <= file.bytes_of_block(leaf, around):
+        return array_on_devices(read_block, leaf.shape, sharding)
+    array = file.block(leaf, around)
+
+    def part_of_block(index: Block) -> np.ndarray:
+        return array[_slices_within(ranges_of(index, leaf.shape), around)]
+
+    return array_on_devices(part_of_block, leaf.shape, sharding)
+
+
+def _slices_within(ranges: Ranges, around: Ranges) -> tuple[slice, ...]:
+    """The slices of a block that are places of an array, counted from the first place of the block."""
+    return tuple(slice(one.start - all.start, one.stop - all.start) for one, all in zip(ranges, around))

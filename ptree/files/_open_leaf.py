@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from .._errors import FileError
-from .._stored.checksums import digest
-from .._stored.leaf_parts import Index, run_of
+from .._stored.leaf_in_parts import LeafInParts
+from .._stored.leaf_parts import Index, Ranges, block_shape, is_whole, part_of
 from .._stored.safetensors import SafetensorsFile
 from .._stored.stored_leaf import StoredLeaf
-from .._tree import ALL_LAYERS, Leaf, Tie, layer_of
 from .._tree import Index as LayerIndex
+from .._tree import Leaf, Tie, layer_of
 from .._words import quoted
 from ._kinds import JAX_ARRAY, leaf_of, refuse_unreadable, without_cut
 from ._saved_tree import damage_error
@@ -25,7 +25,7 @@ class OpenLeaf:
     With `layers`, it is one layer of a leaf in a stack, and only the bytes of that layer are read.
     """
 
-    def __init__(self, stored: StoredLeaf, file: SafetensorsFile, verify: bool, layers: LayerIndex = ()):
+    def __init__(self, stored: StoredLeaf, file: SafetensorsFile | LeafInParts, verify: bool, layers: LayerIndex = ()):
         self.stored, self._file, self._verify, self._layers = stored, file, verify, layers
         layer = layer_of(stored, layers) if layers else stored
         self.name, self.shape, self.dtype, self.nbytes = stored.name, layer.shape, stored.dtype, layer.nbytes
@@ -34,32 +34,41 @@ class OpenLeaf:
         try:
             # the whole leaf as it was saved, a number as a number; a part is an array, which has no kind of its own
             if index is ...:
-                return leaf_of(self._array(()), without_cut(self.stored))
-            part = np.asarray(self._array(index))
-            return part if without_cut(self.stored).kind else JAX_ARRAY.leaf_of(part, self.stored)
+                return leaf_of(self._array(...), without_cut(self.stored))
+            return self.leaf_of_part(np.asarray(self._array(index)))
         except FileError as error:
             if error.is_damage:
                 raise
             raise FileError(f"cannot load {self._file.path!r}: {error}") from None
 
-    def _array(self, index: Index) -> np.ndarray:
-        """Read a part as a NumPy array: the bytes from its first number to its last, compared if these are all of the leaf."""
-        refuse_unreadable([self.stored])
-        if ALL_LAYERS in self._layers:  # one layer of an inner stack, in all layers of an outer one
-            return self._run(self._layers)[index]
-        inner = index if isinstance(index, tuple) else (index,)
-        return self._run((*self._layers, *inner))
+    def leaf_of_part(self, part: np.ndarray) -> Leaf:
+        """An array of the same library as the leaf's."""
+        return part if without_cut(self.stored).kind else JAX_ARRAY.leaf_of(part, self.stored)
 
-    def _run(self, index: Index) -> np.ndarray:
-        run = run_of(index, self.stored.shape)
-        flat = self._file.run(self.stored, run.first, run.count)
-        checksum = self.stored.checksum if self._verify else ""
-        if checksum and flat.nbytes == self.stored.nbytes and digest(flat.view(np.uint8)) != checksum:
+    def _array(self, index: Index) -> np.ndarray:
+        part = part_of(index, self.shape)
+        return self.block(part.ranges)[part.index]
+
+    def block(self, ranges: Ranges) -> np.ndarray:
+        """Read a block as a NumPy array, compared with the checksum if it is all of the leaf."""
+        refuse_unreadable([self.stored])
+        in_stack = self._ranges_in_stack(ranges)
+        block = self._file.block(self.stored, in_stack)
+        checksum = self.stored.checksum if self._verify and is_whole(in_stack, self.stored.shape) else ""
+        if checksum and self._file.digest_of(self.stored, block) != checksum:
             raise damage_error(self._file.path, [self.name])
-        return flat.reshape(run.shape)[run.index]
+        return block.reshape(block_shape(ranges))
+
+    def _ranges_in_stack(self, ranges: Ranges) -> list[range]:
+        """The places of a block of this layer along all axes of the stack."""
+        left = list(ranges)
+        for axis, at in enumerate(self._layers):
+            if not isinstance(at, slice):  # of the layers of an outer stack all may be taken
+                left.insert(axis, range(at, at + 1))
+        return left
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._array(()), dtype)
+        return np.asarray(self._array(...), dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -80,9 +89,24 @@ class OpenAlias:
         self.name, self.tie, self.source = name, tie, source
 
     def __getitem__(self, index: Index) -> Leaf:
-        # whole: which of its bytes a part takes depends on the tie, a transpose for example
-        whole = self.tie.read(self.source[...])
-        return whole if index is ... else whole[index]
+        is_key = self.source.stored.kind.startswith("key:")
+        if index is ... or is_key or not all(transform.axes for transform in self.tie.via):
+            # which of its bytes a part takes is not known of functions that users register
+            whole = self.tie.read(self.source[...])
+            return whole if index is ... else whole[index]
+        part = part_of(index, self.shape)
+        order = self._order_of_axes()
+        ranges = [part.ranges[order.index(axis)] for axis in range(len(order))]
+        return self.source.leaf_of_part(np.asarray(self.source.block(ranges).transpose(order)[part.index]))
+
+    def _order_of_axes(self) -> tuple[int, ...]:
+        """The axis of the source that each axis of the alias is."""
+        order = tuple(range(len(self.source.shape)))
+        for transform in self.tie.via:
+            before = len(order) - len(transform.axes)  # of a stack, axes for its layers
+            if before >= 0:
+                order = (*order[:before], *(order[before + axis] for axis in transform.axes))
+        return order
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[...], dtype)

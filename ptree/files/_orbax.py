@@ -8,7 +8,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import jax
@@ -24,6 +23,7 @@ from .._stored.facts import Facts
 from .._stored.locations import is_orbax
 from .._stored.operating_system import is_regular, target_status
 from .._stored.stored_leaf import StoredLeaf
+from .._stored.urls import is_url, name_at, scheme_of
 from .._tree import Leaf, PyTree
 from .._words import lines, listed, quoted
 from ._kinds import UnsavedLeaf, empty_name, leaf_of, refuse_cut, refuse_unreadable, unsaved
@@ -32,6 +32,7 @@ from ._saved_tree import Compare, ReadLeaves, SavedTree, ties_of
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from etils import epath
     from orbax.checkpoint import AsyncCheckpointer, RestoreArgs
 
 
@@ -39,8 +40,10 @@ T = TypeVar("T")
 
 _TREE = "_METADATA"
 """A file in the folder of each tree of Orbax."""
-_CHECKPOINT = "_CHECKPOINT_METADATA"
+CHECKPOINT = "_CHECKPOINT_METADATA"
 """A file in the folder of each checkpoint of Orbax."""
+_SCHEMES = ("gs", "s3", "az")
+"""The kinds of URLs that Orbax takes."""
 _KEYS = ("ptree", "arrays", "ptree_sum")
 """What ptree writes into the metadata of a checkpoint."""
 
@@ -52,6 +55,30 @@ def orbax() -> ModuleType:
     except ImportError:
         raise FileError("Orbax is not installed: pip install 'ptree-jax[orbax]'") from None
     return orbax.checkpoint
+
+
+def place_of(path: str) -> epath.Path:
+    """A path or URL as Orbax takes them; raises KeyError for a kind of URL that it does not."""
+    orbax()
+    from etils import epath  # which Orbax needs
+
+    return epath.Path(path)
+
+
+def is_whole_checkpoint(place: epath.Path) -> bool:
+    """Whether a whole checkpoint by Orbax is at a place; where nothing can be renamed, Orbax marks those that are."""
+    return (place / CHECKPOINT).exists() and orbax().utils.is_checkpoint_finalized(place)
+
+
+def is_checkpoint_at_url(url: str) -> bool:
+    """Whether a checkpoint by Orbax is at a URL of a kind that Orbax takes."""
+    # before Orbax is imported, which takes a second
+    if ".safetensors" in name_at(url) or scheme_of(url) not in _SCHEMES:
+        return False
+    try:
+        return is_whole_checkpoint(place_of(url))
+    except (ImportError, FileError):  # nothing here reads it
+        return False
 
 
 def is_tree_of_orbax(path: str) -> bool:
@@ -74,7 +101,7 @@ def refuse_folder_of_checkpoints(path: str) -> None:
 
 def begin_save(
     saver: AsyncCheckpointer,
-    path: Path,
+    path: str,
     leaves: Mapping[str, UnsavedLeaf],
     facts: Facts,
     about_step: Mapping[str, str],
@@ -95,7 +122,7 @@ def begin_save(
     metadata["ptree_sum"] = _digest_of(metadata)
     not_empty = {name: array for name, array in arrays.items() if array.size}
     state = asdict(unflatten(not_empty or {"_": np.uint8(0)}))  # it refuses a tree without arrays too
-    saver.save(os.path.abspath(path), args=orbax().args.StandardSave(state), custom_metadata=metadata, force=True)
+    saver.save(path, args=orbax().args.StandardSave(state), custom_metadata=metadata, force=True)
     return saver.wait_until_finished
 
 
@@ -105,14 +132,14 @@ def _digest_of(metadata: Mapping[str, str]) -> str:
     return digest(json.dumps(others).encode())
 
 
-def _refuse_joined_names(path: Path, names: Iterable[str]) -> None:
+def _refuse_joined_names(path: str, names: Iterable[str]) -> None:
     """Raise FileError for paths such as 'a/b.c' and 'a.b/c', which Orbax would write to one place."""
     joined: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         joined[".".join(split(name))].append(name)
     same = [f"Orbax has one name for {listed(names)}" for names in joined.values() if len(names) > 1]
     if same:
-        raise FileError(f"cannot save {str(path)!r} with Orbax: {lines(same)}. ptree.rename them")
+        raise FileError(f"cannot save {path!r} with Orbax: {lines(same)}. ptree.rename them")
 
 
 def _array_for_orbax(leaf: UnsavedLeaf) -> jax.Array | np.ndarray:
@@ -128,8 +155,9 @@ class OrbaxCheckpoint(SavedTree):
     """
 
     def __init__(self, path: str, verify: bool = True):
-        self.path = os.path.abspath(path)
-        self._folder = _folder_of_tree(self.path)
+        self.path = path if is_url(path) else os.path.abspath(path)
+        self._place = place_of(self.path)
+        self._folder = _folder_of_tree(self._place)
         self._reader = orbax().Checkpointer(orbax().PyTreeCheckpointHandler())
         self._empty: dict[str, np.ndarray] = {}
         try:
@@ -139,7 +167,7 @@ class OrbaxCheckpoint(SavedTree):
             raise
 
     def _read_metadata(self, verify: bool) -> None:
-        metadata = _metadata_of_ptree(self.path, verify)
+        metadata = _metadata_of_ptree(self._place, verify)
         about = self._reader.metadata(self._folder).item_metadata
         self.is_foreign = metadata is None
         self.metadata = {name: text for name, text in (metadata or {}).items() if name not in _KEYS}
@@ -206,21 +234,22 @@ class OrbaxCheckpoint(SavedTree):
         self._reader.close()
 
 
-def _folder_of_tree(path: str) -> str:
+def _folder_of_tree(place: epath.Path) -> str:
     """The folder of a checkpoint in which its tree is: the checkpoint itself, or its one item that is a tree.
 
     Raises:
         FileError: it has several of them.
     """
-    if is_tree_of_orbax(path):
+    path = os.fspath(place)
+    if (place / _TREE).is_file():
         return path
-    inside = [name for name in sorted(os.listdir(path)) if is_tree_of_orbax(os.path.join(path, name))]
+    inside = sorted(child.name for child in place.iterdir() if (child / _TREE).is_file())
     if len(inside) > 1:
         raise FileError(f"cannot load {path!r}: it has several trees, {listed(inside)}. Load the folder of one of them")
-    return os.path.join(path, inside[0]) if inside else path
+    return os.fspath(place / inside[0]) if inside else path
 
 
-def _metadata_of_ptree(path: str, verify: bool) -> dict[str, str] | None:
+def _metadata_of_ptree(place: epath.Path, verify: bool) -> dict[str, str] | None:
     """Read what ptree wrote into the metadata of a checkpoint; None if another program wrote it.
 
     Read without Orbax, which takes metadata that are no JSON for none: a damaged checkpoint would be another program's.
@@ -228,8 +257,8 @@ def _metadata_of_ptree(path: str, verify: bool) -> dict[str, str] | None:
     Raises:
         ValueError: it is damaged.
     """
-    file = Path(path, _CHECKPOINT)
-    if not is_orbax(path):  # the folder of a tree in another program's checkpoint
+    file = place / CHECKPOINT
+    if not file.is_file():  # the folder of a tree in another program's checkpoint
         return None
     text = file.read_text()
     metadata = json.loads(text)["custom_metadata"] or {}

@@ -4,7 +4,7 @@ axes, moving arrays."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from .._edit import leaves, map_leaves
 from .._paths import STACKED
 from .._shardings import Shardings, placement, put, shardings_for
+from .._stored.leaf_parts import Ranges, ranges_of
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, PyTree
 from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut
@@ -176,6 +177,17 @@ def _stack_axis(layer: str, stacked: str) -> int | None:
 
 
 # ------------------------------------------------------------------------------- placing
+
+
+def blocks_here(sharding: Sharding, shape: Shape) -> list[Ranges]:
+    """The blocks that devices of this process hold, each once."""
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    return list(dict.fromkeys(ranges_of(index or (), shape) for index in indices))
+
+
+def block_around(blocks: Sequence[Ranges]) -> Ranges:
+    """The smallest block that holds all of these."""
+    return [range(min(one.start for one in along), max(one.stop for one in along)) for along in zip(*blocks)]
 
 
 def array_on_devices(read_block: Callable[[Block], np.ndarray], shape: Shape, sharding: Sharding) -> jax.Array:

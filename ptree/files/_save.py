@@ -20,6 +20,8 @@ from .._words import describe, lines, listed, quoted
 from ._background import Background
 from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
 from ._saved_tree import stored_ties
+from ._spread_plan import is_spread, spread_plan
+from ._spread_save import write_spread
 from ._turns import Turn
 from ._writer import Content, write_tree
 
@@ -107,6 +109,12 @@ def save(
     the permissions of those that they replace. A link at the path is replaced by the file, and its target stays; a link to
     a folder on the way is followed.
 
+    If arrays are spread over several processes, all of these call `save` with the same tree and wait for each other; the folder
+    is one that all see. Each process writes files of its own, as with `max_shard_size`, and the index takes its place when
+    all are written; a process that is killed, or fails, leaves the old tree. A leaf of which one process has all is whole
+    in a file, for every reader of such folders; one that is cut over processes is in parts, which have names such as
+    `w[0:32,0:64]` and which ptree alone reads as one leaf, on any number of devices.
+
     Windows has no file locks of this kind: two processes that save shards to one path at the same time may leave some of
     their shards over there, and a file that is open or mapped cannot be replaced.
 
@@ -131,11 +139,18 @@ def save(
 
     Raises:
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written. Or at the path is a folder,
-            device, FIFO or socket.
+            device, FIFO or socket. Or the processes save different trees, or another process fails.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
     file = save_path(checked_path(path, "save(path, tree)"))
-    plan = planned(file, tree, metadata, expand_ties, max_shard_size, only_arrays)
+    plan = planned(file, tree, metadata, expand_ties, max_shard_size, only_arrays, may_be_spread=True)
+    if is_spread(plan.content.leaves):
+        if background:
+            raise FileError(
+                f"cannot save {str(file)!r} in the background: parts of it are in other processes, which wait for each other"
+                " as they write. Leave background=True out, or use Checkpoints(..., backend='orbax')"
+            )
+        return Saved(plan.file.name, plan.write_with_others())
     size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(plan.file.name, size)
 
@@ -164,6 +179,11 @@ class SavePlan:
         turn = Turn(self.file)
         return Background(str(self.file), lambda: plan._write_in(turn, show_bar=False))
 
+    def write_with_others(self) -> int:
+        """Write it together with all other processes, of which each has a part; the number of bytes on the disk."""
+        with Turn(self.file):
+            return write_spread(spread_plan(self.content, self.limit), self.file)
+
     def _write_in(self, turn: Turn, show_bar: bool) -> int:
         with turn:
             return write_tree(self.content, self.file, self.limit, show_bar)
@@ -176,11 +196,15 @@ def planned(
     expand_ties: bool = False,
     max_shard_size: int | str | None = None,
     only_arrays: bool = False,
+    may_be_spread: bool = False,
 ) -> SavePlan:
-    """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet."""
+    """Plan a save: check all arguments of `save`, and describe the leaves; nothing is written yet.
+
+    With `may_be_spread` parts of the leaves may be in other processes.
+    """
     refuse_other_kinds(file)
     limit = None if max_shard_size is None else bytes_of(max_shard_size)
-    leaves, facts = described(tree, expand_ties, only_arrays=only_arrays)
+    leaves, facts = described(tree, expand_ties, may_be_spread, only_arrays)
     return SavePlan(Content(leaves, facts, _checked_metadata(metadata or {})), file, limit)
 
 

@@ -22,7 +22,7 @@ def free_names(file: Path, count: int) -> list[str]:
 
     If a tree is there already, the names get a tag, so that a reader of the old index never finds new shards.
     """
-    plain = _numbered(file, "", count)
+    plain = numbered_names(file, "", count)
     taken = [file, index_path(file), *(file.parent / name for name in plain)]
     if any(status_of(path) is not None for path in taken):
         return tagged_names(file, count)
@@ -31,10 +31,11 @@ def free_names(file: Path, count: int) -> list[str]:
 
 def tagged_names(file: Path, count: int) -> list[str]:
     """Names for new shards that no other process can choose: `model-1b2c3d4e-00001-of-00003.safetensors`."""
-    return _numbered(file, f"-{uuid4().hex[:8]}", count)
+    return numbered_names(file, f"-{uuid4().hex[:8]}", count)
 
 
-def _numbered(file: Path, tag: str, count: int) -> list[str]:
+def numbered_names(file: Path, tag: str, count: int) -> list[str]:
+    """Names for shards with a tag, which may be empty."""
     return [f"{file.stem}{tag}-{number:05}-of-{count:05}{file.suffix}" for number in range(1, count + 1)]
 
 

@@ -14,14 +14,15 @@ from .._stored.drafts import sweep
 from .._stored.locations import is_orbax
 from .._stored.operating_system import is_folder, status_of
 from .._stored.steps import FILE_ENDING, SavedStep
+from .._stored.urls import is_url
 from ._metrics import metrics_in
 from ._open import File
 from ._orbax import OrbaxCheckpoint
 from ._shards import remove_tree, sweep_shards
 
-_ORBAX_DRAFT = ".orbax-checkpoint-tmp"
+ORBAX_DRAFT = ".orbax-checkpoint-tmp"
 # what a crash leaves: drafts of ptree, and temporary folders of Orbax
-_DRAFT = re.compile(rf"\.?(step_[0-9]+)({FILE_ENDING}\.[0-9a-f]{{32}}\.tmp|{re.escape(_ORBAX_DRAFT)}.*)", re.DOTALL)
+_DRAFT = re.compile(rf"\.?(step_[0-9]+)({FILE_ENDING}\.[0-9a-f]{{32}}\.tmp|{re.escape(ORBAX_DRAFT)}.*)", re.DOTALL)
 
 
 def read_metrics(step: SavedStep) -> dict[str, float] | None:
@@ -38,7 +39,8 @@ def read_metrics(step: SavedStep) -> dict[str, float] | None:
 
 
 def _opened(path: Path) -> File | OrbaxCheckpoint:
-    return OrbaxCheckpoint(str(path)) if is_orbax(path) else File(str(path))
+    is_by_orbax = is_url(str(path)) or is_orbax(path)  # at a URL all steps are
+    return OrbaxCheckpoint(str(path)) if is_by_orbax else File(str(path))
 
 
 def remove_step(path: Path) -> None:
@@ -49,7 +51,7 @@ def remove_step(path: Path) -> None:
         path.unlink()
     else:
         # at once, so that no process that loads finds a part of it
-        aside = path.with_name(f"{path.name}{_ORBAX_DRAFT}-{uuid4().hex}")
+        aside = path.with_name(f"{path.name}{ORBAX_DRAFT}-{uuid4().hex}")
         path.rename(aside)
         shutil.rmtree(aside)
 
@@ -60,7 +62,7 @@ def sweep_folder(folder: Path) -> None:
         left = _DRAFT.fullmatch(name)
         if left is None:
             continue
-        if left[2].startswith(_ORBAX_DRAFT):
+        if left[2].startswith(ORBAX_DRAFT):
             # `rmtree` would wait for ever for a FIFO; what cannot be removed must not keep the run from saving
             if is_folder(status_of(folder / name)):
                 shutil.rmtree(folder / name, ignore_errors=True)

@@ -52,16 +52,16 @@ def write_tree(content: Content, file: Path, limit: int | None, show_bar: bool) 
     A crash at any moment leaves the old tree or the new one.
     """
     sizes = content.sizes
-    groups = [[*sizes]] if limit is None else _grouped(sizes, limit)
+    groups = [[*sizes]] if limit is None else grouped(sizes, limit)
     progress = Progress(f"saving {file.name}", sum(sizes.values()), show_bar)
     with progress, thread_pool("ptree.sum") as pool:
-        writer = _Writer(content, progress, pool)
+        writer = Writer(content, progress, pool)
         if len(groups) > 1:
             return writer.write_shards(file, groups)
         return writer.write_one(file)
 
 
-def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+def grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     """Group leaves into shards to write: as many as take at most `limit` bytes, or one leaf that alone takes more."""
     groups: list[list[str]] = [[]]
     left = limit
@@ -75,14 +75,16 @@ def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 
 @dataclass(frozen=True)
-class _WrittenFile:
+class WrittenFile:
     checksum: str
     """Of its header."""
     size: int
 
 
 @dataclass(frozen=True)
-class _Writer:
+class Writer:
+    """Writes files of a tree, or of what one process writes of it."""
+
     content: Content
     progress: Progress
     pool: Executor
@@ -111,14 +113,14 @@ class _Writer:
         file_before = file_id(file)  # as above: only this file is removed, not a newer one
         facts = replace(self.content.facts, replaced=replaced_shards(file))
         mode = replaced_mode(file, facts.replaced)
-        written: dict[str, _WrittenFile] = {}
+        written: dict[str, WrittenFile] = {}
         try:
             with draft(index_path(file), mode) as descriptor:
                 # the index is written first, so that the next save after a crash knows which shards to remove
                 write_all(descriptor, self._index(names, groups, facts, {}), 0)
                 for name, group in zip(names, groups):
                     path = file.with_name(name)
-                    written[name] = self._write_shard(path, mode, group, index_path(file).name)
+                    written[name] = self.write_shard(path, mode, group, index_path(file).name)
                 flush_folder(file.parent)  # the names of the shards are on the disk before an index names them
                 index = self._index(names, groups, facts, written)
                 write_all(descriptor, index, 0)
@@ -136,7 +138,7 @@ class _Writer:
         return len(index) + sum(shard.size for shard in written.values())
 
     def _index(
-        self, names: Sequence[str], groups: Sequence[Sequence[str]], facts: Facts, written: Mapping[str, _WrittenFile]
+        self, names: Sequence[str], groups: Sequence[Sequence[str]], facts: Facts, written: Mapping[str, WrittenFile]
     ) -> bytes:
         """Encode the index, with zeros for checksums of shards that are not written yet, so that its length stays the same."""
         files = {leaf: name for name, group in zip(names, groups) for leaf in group}
@@ -145,7 +147,8 @@ class _Writer:
             files, sum(self.content.sizes.values()), replace(facts, shards=shards), self.content.metadata
         )
 
-    def _write_shard(self, path: Path, mode: int | None, group: Sequence[str], index: str) -> _WrittenFile:
+    def write_shard(self, path: Path, mode: int | None, group: Sequence[str], index: str) -> WrittenFile:
+        """Write a file that is not there yet; on the disk when it is done."""
         descriptor = create(path, mode)
         try:
             written = self._fill(descriptor, group, Facts(order=[*group], index=index))
@@ -157,7 +160,7 @@ class _Writer:
         os.close(descriptor)
         return written
 
-    def _fill(self, descriptor: int, names: Sequence[str], facts: Facts) -> _WrittenFile:
+    def _fill(self, descriptor: int, names: Sequence[str], facts: Facts) -> WrittenFile:
         """Write the header without checksums, each leaf, and the header again with them.
 
         So each leaf is fetched once, and is in memory alone.
@@ -176,4 +179,4 @@ class _Writer:
         header = header_bytes(layout, facts.about(summed), self.content.metadata)
         write_all(descriptor, header, 0)
         data_size = layout[-1].stop if layout else 0
-        return _WrittenFile(seal_of(header), len(header) + data_size)
+        return WrittenFile(seal_of(header), len(header) + data_size)

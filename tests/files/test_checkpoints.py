@@ -156,7 +156,8 @@ def test_bad_input_is_told(tmp_path):
         "expected keep to be a whole number of at least 1, got 0",
         lambda: pt.Checkpoints(tmp_path, keep=0),
     )
-    says(pt.FileError, "'gs://bucket' is no folder of this machine: mount it", lambda: pt.Checkpoints("gs://bucket"))
+    text = "'gs://bucket' is no folder of this machine: mount it, or use backend='orbax', which takes gs:// and s3://"
+    says(pt.FileError, text, lambda: pt.Checkpoints("gs://bucket"))
     with (
         pt.Checkpoints(tmp_path / "o", backend="orbax") as other,
         pytest.raises(pt.FileError, match=r"Orbax has one name for \['a.b', 'a/b'\]"),

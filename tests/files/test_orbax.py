@@ -16,6 +16,8 @@ from errors import says
 from jax.sharding import NamedSharding, PartitionSpec
 
 import ptree as pt
+from ptree._stored.steps import saved_steps
+from ptree.files import _checkpoints, _step_folders, _steps
 
 ocp = pytest.importorskip("orbax.checkpoint")
 
@@ -254,3 +256,103 @@ def test_folders_of_other_programs_with_any_damage_load_or_are_refused(tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
     )
     assert done.returncode == 0, done.stderr
+
+
+# ----------------------------------------------------------------------------- URLs
+
+
+def run_of(folder, steps, **options):
+    """Save steps, and what is left of them."""
+    with pt.Checkpoints(folder, backend="orbax", **options) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, {"w": jnp.full(4, float(step))}, metrics={"loss": abs(step - 2)})
+    return checkpoints
+
+
+def check_run(folder):
+    checkpoints = run_of(folder, [1, 2, 3, 4], keep=2)
+    assert checkpoints.steps() == [3, 4]
+    assert checkpoints.metrics(3) == {"loss": 1.0}
+    step, back = checkpoints.load(like={"w": jnp.zeros(4)})
+    assert (step, back["w"].tolist()) == (4, [4.0] * 4)
+    with pytest.raises(pt.FileError, match="it has later ones, 3, 4"):
+        run_of(folder, [2])
+    best = run_of(folder, [5], best=("loss", "min"), keep=1)
+    assert best.steps() == [3, 5]
+    assert best.load(step="best")[0] == 3
+    best.remove(3)
+    assert best.steps() == [5]
+    assert pt.load(f"{folder}/step_5")["w"].tolist() == [5.0] * 4
+    with pytest.raises(pt.FileError, match="no step 9 in"):
+        best.load(step=9)
+
+
+def test_a_run_in_a_folder_that_is_given_as_a_url(tmp_path):
+    check_run((tmp_path / "my run").as_uri())
+    assert sorted(os.listdir(tmp_path / "my run")) == ["step_5"]
+
+
+def test_a_run_in_a_folder_that_orbax_alone_reaches(tmp_path, monkeypatch):
+    """As at `gs://`, where the folder is listed, made, swept and removed by the library below Orbax; here it is a local one."""
+    monkeypatch.setattr(_checkpoints, "step_folder", _step_folders.UrlFolder)
+    monkeypatch.setattr(_steps, "is_url", lambda path: True)
+    folder = tmp_path / "run"
+    (folder / "step_7.orbax-checkpoint-tmp-8").mkdir(parents=True)  # of a crash
+    (folder / "step_6").mkdir()  # where nothing is renamed, a save that was cut short has its name already
+    (folder / "notes").mkdir()
+    check_run(folder)
+    assert sorted(os.listdir(folder)) == ["notes", "step_5", "step_6"]
+    step = saved_steps(folder)[0]
+    assert not _step_folders.UrlFolder(str(folder)).has_gone(step)
+    shutil.rmtree(folder / "step_5")
+    assert _step_folders.UrlFolder(str(folder)).has_gone(step)
+    assert pt.Checkpoints(tmp_path / "nothing", backend="orbax").steps() == []
+
+
+@pytest.mark.parametrize(("url", "package"), [("gs://bucket/run", "gcsfs"), ("s3://bucket/run", "s3fs")])
+def test_urls_reach_orbax_which_names_the_package_that_is_missing(url, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        pt.FileError, match=rf"cannot reach '{url}' by Orbax: .*{package}|cannot reach '{url}' by Orbax: .*"
+    ) as raised:
+        pt.Checkpoints(url, backend="orbax").steps()
+    assert isinstance(raised.value.__cause__, ImportError)
+    with (
+        pytest.raises(pt.FileError, match=f"cannot reach '{url}' by Orbax"),
+        pt.Checkpoints(url, backend="orbax") as checkpoints,
+    ):
+        checkpoints.save(1, {"w": jnp.ones(2)})
+    with pytest.raises(pt.FileError, match=f"cannot read '{url}/step_1': .*{package}"):
+        pt.load(f"{url}/step_1")
+
+
+def test_urls_that_orbax_does_not_take(tmp_path):
+    text = "Checkpoints(folder): 'memory://run' is of no kind that Orbax takes: gs:// and s3:// are, and folders of this machine"
+    says(pt.FileError, text, lambda: pt.Checkpoints("memory://run", backend="orbax"))
+
+
+# ----------------------------------------------------------------------------- other layouts
+
+
+@pytest.mark.parametrize("backend", ["ptree", "orbax"])
+@pytest.mark.parametrize(("shape", "spec"), [((1,), ("a",)), ((4,), ("a",)), ((4,), (None, "a")), ((2, 2), ("a", "b")), ((2, 4), ("b", "a"))])  # fmt: skip
+def test_what_eight_devices_wrote_opens_on_fewer_and_on_another_mesh(tmp_path, backend, shape, spec):
+    eight = jax.make_mesh((8,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole = jnp.arange(64.0 * 16).reshape(64, 16)
+    state = {"w": jax.device_put(whole, NamedSharding(eight, PartitionSpec("d"))), "b": jnp.ones(3)}
+    with pt.Checkpoints(tmp_path, backend=backend) as checkpoints:
+        checkpoints.save(1, state)
+    count = int(np.prod(shape))
+    mesh = jax.make_mesh(shape, ("a", "b")[: len(shape)], axis_types=(jax.sharding.AxisType.Auto,) * len(shape), devices=jax.devices()[:count])  # fmt: skip
+    sharding = NamedSharding(mesh, PartitionSpec(*spec))
+    _, back = checkpoints.load(shardings={"w": PartitionSpec(*spec), "b": PartitionSpec()}, mesh=mesh)
+    assert back["w"].sharding == sharding
+    np.testing.assert_array_equal(back["w"], whole)
+    _, back = checkpoints.load(like={"w": jax.device_put(jnp.zeros((64, 16)), sharding), "b": jnp.zeros(3)})
+    assert back["w"].sharding == sharding
+    np.testing.assert_array_equal(back["w"], whole)
+    _, back = checkpoints.load()
+    assert len(back["w"].sharding.device_set) == 1
+    three = jax.make_mesh((3,), ("c",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:3])
+    with pytest.raises(pt.InitError, match="'w'"):  # 64 rows on 3 devices
+        checkpoints.load(shardings={"w": PartitionSpec("c"), "b": PartitionSpec()}, mesh=three)

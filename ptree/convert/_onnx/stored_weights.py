@@ -120,14 +120,14 @@ def _place_of(stored: Stored, name: str) -> _Place | None:
     if tie is not None and not tie.transforms:
         source = tie.source
     file = stored.by_leaf.get(source)
-    if file is not None:
-        return _Place(file.header.leaves[source], file, None)
+    if isinstance(file, SafetensorsFile):  # a leaf in parts has no place of its own
+        return _Place(stored.leaves[source], file, None)
     segments = name.split("/")
     for at, segment in enumerate(segments):
         stack = "/".join([*segments[:at], _STACKED, *segments[at + 1 :]])
         file = stored.by_leaf.get(stack) if segment.isdecimal() else None
-        if file is not None and int(segment) < file.header.leaves[stack].shape[0]:
-            return _Place(file.header.leaves[stack], file, int(segment))
+        if isinstance(file, SafetensorsFile) and int(segment) < stored.leaves[stack].shape[0]:
+            return _Place(stored.leaves[stack], file, int(segment))
     return None
 
 

@@ -70,7 +70,7 @@ def checked_weights(file: str, program: str, arrays: Mapping[str, Leaf]) -> dict
     try:
         for read in (stored_file.path, *(shard.path for shard in stored_file.shards)):
             refuse_same_file(program, read)
-        stored = {name: shard.header.leaves[name] for name, shard in stored_file.by_leaf.items()}
+        stored = stored_file.leaves
     finally:
         stored_file.close()
     missing = [path for path in arrays if path not in stored]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..._errors import FileError
 from ..._foreign.formats import format_of, open_foreign
-from ..._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path, is_orbax, nearest_file
+from ..._stored.locations import INDEX_SUFFIX, checked_location, file_path, index_path, is_orbax, nearest_file
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
+from ..._stored.urls import is_url
 from ..._words import listed, quoted
 from .file_kinds import begins_as_safetensors, kind_of_file
 from .source import Source
@@ -20,8 +21,10 @@ _NOTHING_READ = "holds no parameters that ptree reads: a .safetensors, .npz or .
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
-    """Open what is at a path: a file, shards by their index or folder, or the latest step of a folder of checkpoints."""
-    text = checked_path(path, "look at a file")
+    """Open what is at a path or URL: a file, shards by their index or folder, or the latest step of a folder of checkpoints."""
+    text = checked_location(path, "look at a file")
+    if is_url(text):
+        return _of_safetensors(text)
     if not os.path.exists(text) and not os.path.exists(f"{text}.index.json"):
         return _of_several_files(text)
     if os.path.isdir(text):

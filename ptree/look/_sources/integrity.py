@@ -42,7 +42,7 @@ def damage_of(source: Source) -> Damage:
     problems: list[str] = []
     with_checksum = 0
     for path in source.leaves:
-        has_checksum = isinstance(source, StoredSource) and source.checksum(path) != ""
+        has_checksum = isinstance(source, StoredSource) and source.has_checksum(path)
         with_checksum += has_checksum
         try:
             if source.leaves[path].problem:

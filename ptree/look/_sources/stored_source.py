@@ -16,7 +16,8 @@ from ..._paths.dotted_names import paths_of_names
 from ..._stored.checksums import digest
 from ..._stored.dtypes import UNKNOWN
 from ..._stored.facts import StoredTie
-from ..._stored.leaf_parts import run_of
+from ..._stored.leaf_in_parts import LeafInParts
+from ..._stored.leaf_parts import part_of, ranges_of
 from ..._stored.stored import Stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
@@ -45,7 +46,7 @@ class StoredSource(Source):
         path_of = {name: path for path, name in paths.items()}
         leaf_names = [name for name in in_order if name not in ties]
         self._file_of = {path_of[name]: stored.by_leaf[name] for name in leaf_names if name in stored.by_leaf}
-        self.stored_leaves = {path: file.header.leaves[paths[path]] for path, file in self._file_of.items()}
+        self.stored_leaves = {path: stored.leaves[paths[path]] for path in self._file_of}
         self.order = [*paths]
         self.leaves = {path_of[name]: self._info(path_of[name]) for name in leaf_names}
         self.aliases: dict[str, Alias] = {}
@@ -73,21 +74,29 @@ class StoredSource(Source):
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         leaf = self._readable(path)
-        file = self._file_of[path]
-        return run_of(index, leaf.shape).read(lambda first, count: file.run(leaf, first, count))
+        part = part_of(index, leaf.shape)
+        return self._file_of[path].block(leaf, part.ranges)[part.index]
 
     def block(self, path: str, index: tuple[slice, ...]) -> np.ndarray:
         leaf = self._readable(path)
-        return self._file_of[path].block(leaf, index)
+        return self._file_of[path].block(leaf, ranges_of(index, leaf.shape))
 
     def checksum(self, path: str) -> str:
         leaf = self.stored_leaves.get(path)
         return "" if leaf is None else leaf.checksum
 
+    def has_checksum(self, path: str) -> bool:
+        """Whether the file has a checksum of a leaf, or of each part of it."""
+        file = self._file_of.get(path)
+        return file.has_checksum if isinstance(file, LeafInParts) else self.checksum(path) != ""
+
     def is_whole(self, path: str) -> bool:
         """Whether the bytes of a leaf are what its checksum says; 16 MiB are in memory at a time."""
-        leaf = self._readable(path)
-        return self._file_of[path].digest_by_runs(leaf) == leaf.checksum
+        leaf, file = self._readable(path), self._file_of[path]
+        if isinstance(file, LeafInParts):
+            file.check()  # its error names the part
+            return True
+        return file.digest_by_runs(leaf) == leaf.checksum
 
     def whole(self, path: str) -> np.ndarray:
         leaf = self._readable(path)
