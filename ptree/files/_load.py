@@ -26,8 +26,8 @@ from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
 from ._open import open_file
-from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
 from ._orbax import OrbaxCheckpoint, is_checkpoint_at_url, is_tree_of_orbax, refuse_folder_of_checkpoints
+from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 

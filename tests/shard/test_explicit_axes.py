@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ptree as pt
-from ptree import nn, train
+from ptree import nn
 
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
 
@@ -198,7 +198,10 @@ def spec_of_layer(layout: str, path: str, leaf: Any) -> P:
 
 
 def placed_params(params: pt.Tree, layout: str, mesh: jax.sharding.Mesh) -> pt.Tree:
-    placed = {path: jax.device_put(leaf, NamedSharding(mesh, spec_of_layer(layout, path, leaf))) for path, leaf in pt.items(params)}
+    placed = {
+        path: jax.device_put(leaf, NamedSharding(mesh, spec_of_layer(layout, path, leaf)))
+        for path, leaf in pt.items(params)
+    }
     return pt.unflatten(placed, like=params)
 
 
@@ -252,7 +255,9 @@ def value_and_gradients(case: Case, params: Any, x: jax.Array, options: dict[str
     static = {name: value for name, value in options.items() if isinstance(value, bool)}
     arrays = {name: value for name, value in options.items() if name not in static}
     wrt = (0, 1) if jnp.issubdtype(x.dtype, jnp.floating) else 0
-    function = jax.value_and_grad(lambda params, x, arrays: case.loss(params, x, {**static, **arrays}), wrt, has_aux=True)
+    function = jax.value_and_grad(
+        lambda params, x, arrays: case.loss(params, x, {**static, **arrays}), wrt, has_aux=True
+    )
     return (jax.jit(function) if jitted else function)(params, x, arrays)
 
 
@@ -260,7 +265,9 @@ def run_on(mesh: jax.sharding.Mesh, layout: str, case: Case, params: Any, *, jit
     with jax.set_mesh(mesh):
         batch = len(case.x)
         options = jax.tree.map(lambda leaf: along_batch(leaf, batch, mesh), case.options)
-        return value_and_gradients(case, placed_params(params, layout, mesh), along_batch(case.x, batch, mesh), options, jitted=jitted)
+        return value_and_gradients(
+            case, placed_params(params, layout, mesh), along_batch(case.x, batch, mesh), options, jitted=jitted
+        )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
