@@ -565,6 +565,61 @@ def test_a_vector_that_is_reshaped_to_an_image_is_refused_until_its_rows_are_giv
     assert len(convert.layer_table(grouped, draws(2, 5, 4))) == 6
 
 
+@dataclass(frozen=True)
+class TokenMixer(nn.Layer):
+    """A block of an MLP-mixer (Tolstikhin et al. 2021): one dense layer over places, then one over channels."""
+
+    norm: nn.Layer = field(default_factory=lambda: nn.LayerNorm(epsilon=1e-5))
+    places: nn.Layer = field(default_factory=lambda: nn.Dense(16))
+    channels: nn.Layer = field(default_factory=lambda: nn.Dense(4))
+
+    def declare(self, x):
+        turned = jax.ShapeDtypeStruct((x.shape[0], x.shape[2], x.shape[1]), x.dtype)
+        return {"norm": self.norm.spec(turned), "places": self.places.spec(turned), "channels": self.channels.spec(x)}
+
+    def apply(self, params, x):
+        turned = x.swapaxes(1, 2)
+        turned = turned + jnp.tanh(self.places(params["places"], self.norm(params["norm"], turned)))
+        x = turned.swapaxes(1, 2)
+        return x + self.channels(params["channels"], x)
+
+
+def tokens(x):
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def test_a_mixer_of_tokens():
+    net = nn.Sequential(one(), tokens, TokenMixer(), TokenMixer(), lambda x: x.mean(1), nn.Dense(3))
+    norms = [T.LayerNorm(16), T.LayerNorm(16)]
+    for norm in norms:
+        T.init.normal_(norm.weight)
+    by_path = {"0": T.Conv2d(4, 4, 1), "5": T.Linear(4, 3)}
+    for at, norm in zip((2, 3), norms, strict=True):
+        by_path |= {f"{at}/norm": norm, f"{at}/places": T.Linear(16, 16), f"{at}/channels": T.Linear(4, 4)}
+
+    def forward(m, x):
+        y = m("0")(x).flatten(2)
+        for at in (2, 3):
+            y = y + m(f"{at}/places")(m(f"{at}/norm")(y)).tanh()
+            y = (y.mT + m(f"{at}/channels")(y.mT)).mT
+        return m("5")(y.mean(2))
+
+    check(net, by_path, forward, X)
+    # the last block may give places or channels first there
+    flattened = nn.Sequential(one(), tokens, TokenMixer(), nn.Flatten(), nn.Dense(3))
+    refused(flattened, "'4', Dense in PyTorch: the order there of the features", X)
+
+
+def test_places_that_are_mixed_and_flattened_behind_their_channels_are_in_one_order():
+    net = nn.Sequential(one(), tokens, lambda x: x.swapaxes(1, 2), nn.Dense(6), jnp.tanh, nn.Flatten(), nn.Dense(3))
+    by_path = {"0": T.Conv2d(4, 4, 1), "3": T.Linear(16, 6), "6": T.Linear(24, 3)}
+    check(net, by_path, lambda m, x: m("6")(m("3")(m("0")(x).flatten(2)).tanh().flatten(1)), X)
+    # turned back, they are flattened in another order
+    net = nn.Sequential(*[*net][:5], lambda x: x.swapaxes(1, 2), *[*net][5:])
+    by_path = {"0": T.Conv2d(4, 4, 1), "3": T.Linear(16, 6), "7": T.Linear(24, 3)}
+    check(net, by_path, lambda m, x: m("7")(m("3")(m("0")(x).flatten(2)).tanh().flatten(1)), X)
+
+
 def as_image(x):
     return x.reshape(len(x), 4, 2, 3)
 

@@ -446,3 +446,19 @@ def test_layers_of_one_numbered_name_are_the_same_layer():
     assert len(c.suggest(source, pt.Tree({"blocks": {"0": twice, "1": twice}})).ambiguous) == 4
     other = {"a": {"norm1": norm}, "b": {"norm2": norm}}
     assert len(c.suggest(source, pt.Tree({"blocks": {"0": other, "1": other}})).ambiguous) == 4
+
+
+def test_the_weight_of_a_norm_over_several_axes_is_a_scale():
+    names = ("blocks.0.norm1", "final_norm", "LayerNorm_0", "head.ln")
+    source = {f"{name}.{leaf}": np.zeros((6, 4), "f4") for name in names for leaf in ("weight", "bias")}
+    paths = {name: name.replace(".", "/") for name in names}
+    like = pt.unflatten({f"{paths[name]}/{leaf}": pt.Param((6, 4)) for name in names for leaf in ("scale", "bias")})
+    suggestion = c.suggest(source, like)
+    assert not suggestion.ambiguous
+    plan = suggestion.table.plan(source, like)
+    assert plan.ok
+    assert not plan.missing
+    # a projection behind a norm has a matrix
+    matrix = c.suggest({"norm_proj.weight": np.zeros((6, 4))}, {"norm_proj": {"scale": pt.Param((6, 4))}})
+    assert not matrix.table
+    assert matrix.unused == ("norm_proj.weight",)

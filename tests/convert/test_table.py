@@ -309,6 +309,7 @@ def test_tied_names_of_a_module_are_filled_from_the_one_that_has_a_row(given):
         assert table.plan(params, like=like).ok
         state = table.apply(params, like=like)
         assert [*state] == ["wte.weight", "head.weight", "head.bias"]
+        assert type(state) is (dict if like is module else OrderedDict)
     module.load_state_dict(state)
     np.testing.assert_array_equal(module["wte"].weight.detach().numpy(), params["embed"])
     both = Table({"wte.weight": "embed", "head.weight": "head", "head.bias": "bias"}).inverse

@@ -8,6 +8,7 @@ from dataclasses import replace
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from .axis_order import (
+    SPACE,
     UNIFORM,
     Axis,
     ChannelsFirst,
@@ -57,10 +58,18 @@ def after_product(notes: FlowNotes, step: JaxprEqn, inputs: Sequence[Layout]) ->
         rows = tuple(summed[at])
         is_in_order = matrix.is_in_order and rows == (0,)
         notes.note(replace(matrix, is_in_order=is_in_order), data, summed[1 - at])
-        if notes.has_channels_last(matrix.leaves):
+        if notes.has_channels_last(matrix.leaves) and not _are_places(data, summed[1 - at]):
             return [ChannelsLast(frozenset(matrix.leaves))]
         taken[at] = _fitting(matrix, data, rows, summed[1 - at])
     return layouts_after(step, taken)
+
+
+def _are_places(data: Layout, read: Sequence[int]) -> bool:
+    """Whether these axes are places of an image or a sequence, as a mixer of tokens reads them: its channels stay where they are."""
+    if not isinstance(data, ChannelsFirst):
+        return False
+    positions = [axis.position for at in read for axis in data.axes[at]]
+    return bool(positions) and min(positions) >= SPACE
 
 
 def after_elementwise(notes: FlowNotes, step: JaxprEqn, inputs: Sequence[Layout]) -> Sequence[Layout]:

@@ -187,6 +187,8 @@ def after_last_axis(name: str, before: Layout, after: Layout, shape: Shape) -> L
     """The layout after a norm over the last axis, which other frameworks have last too."""
     if not isinstance(before, ChannelsFirst) or len(shape) < 3 or has_mixed_axes(before):
         return after
+    if not has_channels_in_one_axis(before):  # transposed, so that its last axis are places
+        return after
     if before.inputs:
         return ChannelsLast()
     return doubtful(shape, f"{name}, reads channels last there, and its input may have them first")

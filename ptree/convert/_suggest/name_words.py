@@ -115,8 +115,15 @@ def roles_of(path: str, rank: int) -> frozenset[str]:
         last = ending[1]
     roles = frozenset(_ROLES.get(last, ()))
     if len(roles) > 1:  # a `weight`: of a norm, or of anything else
-        return roles & {"scale"} if rank < 2 else roles - {"scale"}
+        return roles & {"scale"} if rank < 2 or _is_of_norm(path) else roles - {"scale"}
     return roles
+
+
+def _is_of_norm(path: str) -> bool:
+    """Whether the layer's name ends in a word for norms, whose scale may have several axes: `norm1/weight`, `LayerNorm_0/weight`."""
+    words = [word.lower() for word in _WORD.findall(last_segment(layer_of(path))) if not word.isdigit()]
+    whole = "".join(words)
+    return any(_CANONICAL.get(name, name) == "norm" for name in (whole, *words[-1:]))
 
 
 def may_be_same_role(one: frozenset[str], other: frozenset[str]) -> bool:

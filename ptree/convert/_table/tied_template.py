@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,8 +23,8 @@ class TiedTemplate:
 
     like: PyTree
     """The template without the names that get their value from another."""
-    names: tuple[str, ...] = ()
-    """All names of the template in order; empty where none are tied."""
+    whole: dict[str, Leaf] | None = None
+    """The template with all names; None where none are tied."""
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """A name of the template -> other names of the same parameter."""
 
@@ -33,7 +34,7 @@ class TiedTemplate:
         Raises:
             StructureError: names of one parameter have different values.
         """
-        if not self.names:
+        if self.whole is None:
             return values
         whole: dict[str, Leaf] = dict(values)
         differing: list[str] = []
@@ -43,14 +44,14 @@ class TiedTemplate:
                     differing.append(f"{quoted(name)} and {quoted(other)} are tied in `like` and get different values")
         if differing:
             raise StructureError(f"cannot fill `like`: {lines(differing)}")
-        return {name: whole[name] for name in self.names}
+        return type(self.whole)((name, whole[name]) for name in self.whole)
 
 
 def tied_template(rows: Sequence[Row], like: PyTree) -> TiedTemplate:
     """The template for rows: a state dict or a module of another framework as a dict, anything else as it is."""
     state = framework_state(like)
     template = like if state is None else dict(state.arrays())
-    if not isinstance(template, dict):
+    if type(template) not in (dict, OrderedDict):
         return TiedTemplate(template)
     groups: dict[str, list[str]] = {}
     for name, first in tied_tensors(template.items()).items():
@@ -64,7 +65,7 @@ def tied_template(rows: Sequence[Row], like: PyTree) -> TiedTemplate:
     if not others:
         return TiedTemplate(template)
     reduced = {name: leaf for name, leaf in template.items() if name not in left_out}
-    return TiedTemplate(reduced, tuple(template), others)
+    return TiedTemplate(reduced, template, others)
 
 
 def _is_given(rows: Sequence[Row], name: str) -> bool:
