@@ -51,7 +51,7 @@ class PlannedLeaf(NamedTuple):
 
 def itemsize(dtype: Any) -> int:
     """The bytes of one number on a device, where JAX has 64 bits only if that is configured, or of one PRNG key."""
-    return _itemsize(dtype, jax.config.jax_enable_x64)
+    return _itemsize(dtype, jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @lru_cache(maxsize=256, typed=True)
