@@ -13,7 +13,7 @@ _PATH, _SHAPE, _SPEC, _SIZE, _RULE = range(5)
 _HEAD = ("path", "shape", "divided by", "per device", "rule")
 _LEFT_OUT = ((), (_SHAPE,), (_RULE,), (_SHAPE, _RULE), (_SHAPE, _RULE, _SIZE))
 """The columns that are left out where there is too little room, in the order in which it is tried."""
-_ENOUGH_FOR_PATHS = 24
+_ENOUGH_FOR_PATHS = 44
 _WHOLE = "*"
 
 

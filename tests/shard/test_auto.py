@@ -204,6 +204,22 @@ def test_the_kernels_of_gpt_2_are_in_out_though_they_are_called_weights():
     assert rules["wte/weight"] == rules["lm_head/weight"] == P("model")
 
 
+def test_the_kernels_of_pytorchs_own_attention_are_fused_and_out_in():
+    attention = {"self_attn__in_proj_weight": (192, 64), "self_attn__in_proj_bias": (192,)}
+    layer = attention | {"self_attn__out_proj__weight": (64, 64), "self_attn__out_proj__bias": (64,)}
+    layer |= {"linear1__weight": (256, 64), "linear1__bias": (256,), "linear2__weight": (64, 256)}
+    rules = pt.label(shapes(**layer), shard.auto(shapes(**layer), TWO_AXES))
+    split = {path: spec for path, spec in pt.items(rules) if spec != P()}
+    assert split == {
+        "self_attn/in_proj_weight": P("model"),
+        "self_attn/in_proj_bias": P("model"),
+        "self_attn/out_proj/weight": P(None, "model"),
+        "linear1/weight": P("model"),
+        "linear1/bias": P("model"),
+        "linear2/weight": P(None, "model"),
+    }
+
+
 def test_the_order_of_axes_can_be_said():
     tree = shapes(attn__q_proj__weight=(64, 64), attn__o_proj__weight=(64, 64))
     assert shard.auto(tree, TWO_AXES) == {"**/q_proj/weight": P("model"), "**/o_proj/weight": P(None, "model")}
@@ -258,6 +274,20 @@ def test_a_star_for_a_number_takes_no_name_wrongly():
     assert dict(pt.items(pt.label(tree, rules))) == {
         path: P("data") if leaf.size == 64 * 64 else P() for path, leaf in pt.items(tree)
     }
+
+
+def test_a_pattern_that_matches_an_alias_does_not_take_its_leaf():
+    tree = pt.tie(shapes(small=(8, 2), x__w=(8, 2), y__w=(64, 64), z__w=(64, 64)), {"x/w": "small"})
+    rules = shard.auto(tree, ONE_AXIS, min_size=1000)
+    assert dict(pt.items(pt.label(tree, rules))) == {"small": P(), "y/w": P("data"), "z/w": P("data")}
+
+
+def test_an_open_file_has_rules_too(tmp_path):
+    pt.save(tmp_path / "m.safetensors", {"up": jnp.ones((64, 64)), "norm": jnp.ones(64)})
+    with pt.open(tmp_path / "m.safetensors") as file:
+        rules = shard.auto(file, ONE_AXIS, min_size=1000)
+        assert rules == {"up": P("data"), "**": P()}
+        assert shard.plan(file, rules, ONE_AXIS).bytes_per_device == 64 * 64 * 4 // 8 + 64 * 4
 
 
 def test_special_characters_stay_names():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from ..._edit import leaves
+from ..._garbage_collection import collection_paused
 from ..._paths import STACKED
 from ..._shardings import AnyMesh, ShardingError, mesh_for_plan
 from ..._tree import Leaf, PyTree, aliases
@@ -13,7 +14,7 @@ from ..._words import quoted
 from ...files._saved_tree import SavedTree
 from .few_rules import few_rules
 from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
-from .mesh_roles import mesh_roles
+from .mesh_roles import MeshRoles, mesh_roles
 from .rules import Rules
 
 
@@ -69,18 +70,25 @@ def auto(
     roles = mesh_roles(mesh, axes)
     if kernels not in (None, "in_out", "out_in"):
         raise ShardingError(f"kernels= is 'in_out' or 'out_in', got {quoted(kernels)}")
-    layer_leaves = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
-    splits = splits_of(layer_leaves, roles, min_size, kernels)
-    tied = {tie.source for tie in aliases(tree).values()}
-    head = f"not used: {', '.join(f'{name}={mesh.shape[name]}' for name in roles.unused)}" if roles.unused else ""
-    sizes = {path: prod(leaf.shape) for path, leaf in layer_leaves.items()}
-    return few_rules(tree, splits, sizes, tied, head)
+    with collection_paused():
+        layer_leaves = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
+        splits = splits_of(layer_leaves, roles, min_size, kernels)
+        sizes = {path: prod(leaf.shape) for path, leaf in layer_leaves.items()}
+        tied = {tie.source for tie in aliases(tree).values()}
+        return few_rules(tree, splits, sizes, tied, _unused_in_words(mesh, roles))
+
+
+def _unused_in_words(mesh: AnyMesh, roles: MeshRoles) -> str:
+    unused = ", ".join(f"{name}={mesh.shape[name]}" for name in roles.unused)
+    return f"not used: {unused}" if unused else ""
 
 
 def _layer_leaf(path: str, leaf: Leaf) -> LayerLeaf:
     """A leaf without the axes of the stacks that it is in."""
     shape = tuple(getattr(leaf, "shape", ()))
     names = path.split("/") if "/" in path else path.split(".")
+    if STACKED not in names:
+        return LayerLeaf(tuple(names), shape)
     stacks = [at for at, name in enumerate(names) if name == STACKED]
     experts = None
     for stack, at in enumerate(stacks):

@@ -75,10 +75,12 @@ class _Orders:
 
     def _seen(self, role_of: Mapping[Names, Role]) -> set[KernelAxes]:
         """The orders that shapes of leaves named `weight` tell."""
-        weights = [(role, self._kernel_of[layer]) for layer, role in role_of.items()]
-        told: list[KernelAxes | None] = [
-            _order_by_shape(role, shape) for role, (leaf, shape) in weights if leaf == "weight"
-        ]
+        weights: set[tuple[Role, Shape]] = set()
+        for layer, role in role_of.items():
+            leaf, shape = self._kernel_of[layer]
+            if leaf == "weight":
+                weights.add((role, shape))
+        told = {_order_by_shape(role, shape) for role, shape in weights}
         return {order for order in told if order is not None}
 
     def of(self, layer: Names, role: Role) -> KernelAxes:
