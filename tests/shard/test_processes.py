@@ -91,7 +91,7 @@ def test_the_launcher_of_the_example_ends_with_its_processes(folder, code, tmp_p
     run = subprocess.run([sys.executable, EXAMPLE, *options], env=apart, capture_output=True, text=True, timeout=200)
     assert run.returncode == code, run.stderr
     if code:
-        assert "processes that failed, and their codes: {" in run.stderr
+        assert "processes that failed, and their exit codes: {" in run.stderr
     else:
         assert run.stdout.startswith("2d: <Plan of 20 leaves on data=1, model=2: ")
         assert pt.Checkpoints(tmp_path / "run").steps() == [1]
