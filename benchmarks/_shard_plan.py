@@ -68,7 +68,7 @@ MIXTURE_RULES = {
 def abstract_adamw(spec: pt.Tree) -> Any:
     """The state of AdamW for a spec, as shapes: `jax.eval_shape` takes minutes for 100,000 leaves."""
     moments = pt.abstract(spec)
-    count = jax.ShapeDtypeStruct((), "int32")
+    count: Any = jax.ShapeDtypeStruct((), "int32")
     return (optax.ScaleByAdamState(count, moments, moments), optax.EmptyState(), optax.ScaleByScheduleState(count))
 
 

@@ -23,6 +23,7 @@ SLOW = {
     "test_a_cache_is_written_under_vmap_scan_and_remat",
     "test_a_mask_of_every_shape_that_broadcasts_is_the_whole_one",
     "test_a_step_of_training_keeps_to_the_plan",
+    "test_two_processes_place_and_train_by_one_plan",
     "test_rows_and_columns_are_those_of_optax",
     "test_a_mask_over_parts_counts_values_rather_than_parts",
     "test_a_mask_with_a_cache_is_of_the_caches_places",

@@ -77,15 +77,16 @@ def init(
         rules: selector -> initialiser, first match wins.
         strict: whether a rule that takes no leaf is an error.
         shardings: where the parameters are to live: a `jax.sharding.Sharding` or `PartitionSpec` for all, a
-            tree of them, or rules selector -> one. Each shard is drawn where it lives. A Sharding at a leaf's place in
-            a tree is that of the whole array, stack axes included.
+            tree of them, rules selector -> one, or a `ptree.shard.Plan`. Each shard is drawn where it lives. A Sharding at
+            a leaf's place in a tree is that of the whole array, stack axes included.
         mesh: the mesh of the PartitionSpecs; by default that of `jax.set_mesh`.
 
     Raises:
         PatternError: a rule that takes no leaf, a parameter without a sharding.
         InitError: parameters without an initialiser, or one that fails, or that returns NaN or another shape
-            or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter; a spec and a
-            key in the wrong order.
+            or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter, or on a mesh
+            without devices; a spec and a key in the wrong order.
+        StructureError: a plan of another spec.
     """
     refuse_swapped(spec, key, "init(spec, key)")
     refuse_swapped(rules, key, "init(spec, key, rules)", order=(spec, key, rules))

@@ -27,12 +27,11 @@ def mesh_for_plan(mesh: AnyMesh | None) -> AnyMesh:
         InitError: there is none, or something else was given.
     """
     if mesh is None:
-        found = context_mesh()
-        if found.empty:
-            raise InitError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
-        return found
+        mesh = context_mesh()
     if not isinstance(mesh, (Mesh, AbstractMesh)):
         raise InitError(f"mesh= takes a jax.sharding.Mesh, got {describe(mesh)}")
+    if mesh.empty:
+        raise InitError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
     return mesh
 
 

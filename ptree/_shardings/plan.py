@@ -13,7 +13,7 @@ from .._edit import aliases, differences, entries, leaves, map_leaves, structure
 from .._errors import PathError
 from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
-from .._tree import Leaf, PyTree, Tie, layer_number
+from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes
 from .._words import describe, in_bytes, quoted, suggestion
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
@@ -71,15 +71,15 @@ class Plan:
         return isinstance(path, str) and (path in self.by_path or self._of_alias_or_layer(path) is not None)
 
     def _of_alias_or_layer(self, path: str) -> NamedSharding | None:
-        stacked, axes = self._in_stacks(path.split("/"))
+        stacked, layers = self._in_stacks(path.split("/"))
         tie = self._aliases.get(stacked)
         found = self.by_path.get(stacked if tie is None else tie.source)
-        if found is None:
+        if found is None or any(number >= found.shape[axis] for axis, number in layers.items()):
             return None
         spec = entries_of(found.sharding.spec, len(found.shape))
         for transform in () if tie is None else tie.via:
             spec = _permuted(spec, transform.axes)
-        kept = [entry for axis, entry in enumerate(spec) if axis not in axes]
+        kept = [entry for axis, entry in enumerate(spec) if axis not in layers]
         return found.sharding.update(spec=plain(PartitionSpec(*kept)))
 
     @cached_property
@@ -96,17 +96,18 @@ class Plan:
                 path = path.rpartition("/")[0]
         return frozenset(names)
 
-    def _in_stacks(self, segments: Sequence[str]) -> tuple[str, list[int]]:
-        """A path with `:` for the numbers of layers, and the axes of the stacks for which there were numbers."""
-        path, axes, stacks = "", [], 0
+    def _in_stacks(self, segments: Sequence[str]) -> tuple[str, dict[int, int]]:
+        """A path with `:` for the numbers of layers, and the axis of each stack that there was a number for -> the number."""
+        path = ""
+        layers: dict[int, int] = {}
         for segment in segments:
+            number = layer_number(segment)
             stack = f"{path}{STACKED}"
-            is_layer = layer_number(segment) is not None and stack in self._names
-            if is_layer:
-                axes.append(stacks)
-            stacks += is_layer or segment == STACKED
-            path = f"{stack if is_layer else path + segment}/"
-        return path[:-1], axes
+            if number is not None and stack in self._names:
+                layers[stacked_axes(path)] = number
+                segment = STACKED
+            path += f"{segment}/"
+        return path[:-1], layers
 
     def _no_leaf(self, path: str) -> PathError:
         if path in self._names:
@@ -161,7 +162,7 @@ class Plan:
 
     def explain(self) -> PlanExplanation:
         """What each rule takes, which leaves are on every device and why, and the biggest leaves; print it for tables."""
-        return explanation_of(self.leaves, self.sums)
+        return explanation_of(self.leaves, self.sums, {alias: tie.source for alias, tie in self._aliases.items()})
 
     def __str__(self) -> str:
         return self.table()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .._words import SHOWN, in_bytes, table
@@ -36,11 +36,14 @@ class PlanExplanation(NamedTuple):
     """Path -> why each device holds all of this leaf."""
     biggest: tuple[Row, ...]
     """The leaves of which each device holds most, layers together."""
+    tied: dict[str, str]
+    """Alias -> the leaf where it lives, whatever rules match the alias."""
 
     def __str__(self) -> str:
         head = ("rule", "leaves", "size", "per device", "on every device")
         rows = [head, *map(_rule_cells, self.rules)]
         lines = [*table(rows, right={1, 2, 3, 4}), *sums_in_words(self.sums, _WIDE)]
+        lines += [f"tied: {alias} lives where {source} does" for alias, source in [*self.tied.items()][:SHOWN]]
         if self.biggest:
             cells = [
                 (row.path, spec_in_words(row.leaf.sharding), in_bytes(row.bytes_per_device)) for row in self.biggest
@@ -66,15 +69,15 @@ def _rule_cells(share: RuleShare) -> tuple[str, ...]:
     )
 
 
-def explanation_of(leaves: Sequence[PlannedLeaf], sums: Sums) -> PlanExplanation:
-    """Explain a plan, from its leaves and what they are together."""
+def explanation_of(leaves: Sequence[PlannedLeaf], sums: Sums, tied: Mapping[str, str]) -> PlanExplanation:
+    """Explain a plan, from its leaves, what they are together, and the sources of aliases."""
     by_rule: dict[str, list[PlannedLeaf]] = {}
     for leaf in leaves:
         by_rule.setdefault(leaf.rule, []).append(leaf)
     replicated = {leaf.path: why_replicated(leaf) for leaf in leaves if leaf.is_replicated}
     biggest = sorted(rows_of(leaves), key=lambda row: -row.bytes_per_device)
     shares = tuple(_share(rule, taken) for rule, taken in by_rule.items())
-    return PlanExplanation(tuple(leaves), sums, shares, replicated, tuple(biggest[:_BIGGEST]))
+    return PlanExplanation(tuple(leaves), sums, shares, replicated, tuple(biggest[:_BIGGEST]), dict(tied))
 
 
 def _share(rule: str, leaves: list[PlannedLeaf]) -> RuleShare:

@@ -60,8 +60,8 @@ def sums_in_words(sums: Sums, width: int) -> list[str]:
     """The sums of a plan in lines: on how many devices, how large, and the replicated share."""
     share = sums.replicated_bytes / sums.bytes_per_device if sums.bytes_per_device else 0.0
     facts = [
-        f"{sums.devices:,} devices: {sums.axes}",
-        f"{in_bytes(sums.bytes)} in {sums.leaves:,} leaves",
+        f"{sums.devices:,} {'device' if sums.devices == 1 else 'devices'}: {sums.axes}",
+        f"{in_bytes(sums.bytes)} in {sums.leaves:,} {'leaf' if sums.leaves == 1 else 'leaves'}",
         f"{in_bytes(sums.bytes_per_device)} per device",
         f"{in_bytes(sums.replicated_bytes)} of it ({share:.1%}) on every device",
     ]

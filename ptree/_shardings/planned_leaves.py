@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from .._edit import assign
@@ -49,12 +49,16 @@ class PlannedLeaf(NamedTuple):
         return self.bytes_per_device == self.bytes
 
 
+def itemsize(dtype: Any) -> int:
+    """The bytes of one number on a device, where JAX has 64 bits only if that is configured, or of one PRNG key."""
+    return _itemsize(dtype, jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @lru_cache(maxsize=256, typed=True)
-def itemsize(dtype: Hashable) -> int:
-    """The bytes of one number, or of one PRNG key."""
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-        return dtype.itemsize  # pyright: ignore[reportAttributeAccessIssue]
-    return np.dtype(dtype).itemsize  # pyright: ignore[reportArgumentType, reportCallIssue]
+def _itemsize(dtype: Any, has_64_bits: bool) -> int:
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return dtype.itemsize
+    return jax.dtypes.canonicalize_dtype(dtype).itemsize
 
 
 def shape_and_dtype(leaf: Leaf) -> tuple[Shape, Any] | None:

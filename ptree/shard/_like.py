@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .._errors import StructureError
 from .._garbage_collection import collection_paused
 from .._shardings import (
     Otherwise,
@@ -22,6 +23,7 @@ from .._shardings import (
     requests_by_rules,
 )
 from .._tree import Leaves, PyTree
+from .._words import listed
 
 _FOLLOWS = "as its parameter"
 _WHOLE = "of no parameter"
@@ -68,18 +70,33 @@ def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, o
     Raises:
         ShardingError: a spec that does not fit; all problems at once.
         PatternError: a rule that takes no leaf of the state.
-        StructureError: a leaf that is no array.
+        StructureError: a leaf that is no array; a state of other parameters than those of the plan.
     """
     check_is_plan(plan, "like(state, plan)")
     with collection_paused():  # of the time for 100,000 leaves it would take a third
         pairs = array_leaves(state)
         followers = _followers(pairs, plan)
-        if rules is None:
+        by_rule = {} if rules is None else requests_by_rules(state, rules)
+        _check_some_follow([leaf for leaf in followers if leaf.path not in by_rule], plan)
+        if not by_rule:
             return Plan(plan.mesh, followers, state)
-        by_rule = requests_by_rules(state, rules)
         ruled = planned_leaves(state, [pair for pair in pairs if pair[0] in by_rule], by_rule, plan.mesh, otherwise)
         leaf_at = {leaf.path: leaf for leaf in ruled}
         return Plan(plan.mesh, [leaf_at.get(leaf.path, leaf) for leaf in followers], state)
+
+
+def _check_some_follow(followers: Sequence[PlannedLeaf], plan: Plan) -> None:
+    """Raise if there are arrays that may be slots, and none is one of a parameter of the plan.
+
+    Raises:
+        StructureError: they are of other parameters.
+    """
+    alone = [leaf.path for leaf in followers if leaf.rule == _WHOLE and leaf.shape]
+    if alone and plan.leaves and not any(leaf.rule == _FOLLOWS for leaf in followers):
+        raise StructureError(
+            f"the plan is for other parameters than the state: it has {listed(plan.by_path)}, and the state {listed(alone)}."
+            " Give rules for what follows no parameter"
+        )
 
 
 def _followers(pairs: Leaves, plan: Plan) -> list[PlannedLeaf]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jax.sharding import PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .._garbage_collection import collection_paused
 from .._shardings import (
     AnyMesh,
     Otherwise,
     Plan,
+    Request,
     array_leaves,
     mesh_for_plan,
     planned_leaves,
@@ -23,7 +24,7 @@ from ..files._saved_tree import SavedTree
 
 def plan(
     tree: PyTree,
-    rules: Mapping[Any, Any] | PartitionSpec | Sharding,
+    rules: Mapping[Any, Any] | PartitionSpec | NamedSharding,
     mesh: AnyMesh | None = None,
     *,
     otherwise: Otherwise = "error",
@@ -51,7 +52,7 @@ def plan(
     >>> plan(spec, rules, mesh)
     Traceback (most recent call last):
         ...
-    ptree.shard.ShardingError: cannot place 'embed/table', f32[50257,768], as P('model',): dimension 0 of size 50257 cannot be
+    ptree.shard.ShardingError: cannot place 'embed/table', f32[50257,768], as P...('model',): dimension 0 of size 50257 cannot be
     divided by model=8: 50256 and 50264 can
 
     A spec speaks of one layer, so that a stack and its single layers are divided alike; a rule that spells the stack's axis,
@@ -61,8 +62,8 @@ def plan(
 
     Args:
         tree: arrays, a spec, shapes, or an open file, from any pytree.
-        rules: selector -> PartitionSpec; strict, the first that matches wins. Also a PartitionSpec for all, or a tree of them.
-        mesh: a Mesh or an AbstractMesh; by default that of `jax.set_mesh`.
+        rules: selector -> PartitionSpec or NamedSharding; strict, the first that matches wins. Also one for all, or a tree of them.
+        mesh: a Mesh or an AbstractMesh; by default that of a NamedSharding in the rules, or that of `jax.set_mesh`.
         otherwise: what becomes of a dimension that cannot be divided into equal parts: "error"; "replicate", so that it stays whole,
             which the table says; or rules selector -> one of these, where "error" is for what no rule matches. A single number,
             which has no dimension, is replicated too.
@@ -77,6 +78,14 @@ def plan(
         tree = tree.stored_tree()
     with collection_paused():  # of the time for 100,000 leaves it would take a third
         pairs = array_leaves(tree)
-        mesh = mesh_for_plan(mesh)
         request_of = requests(tree, pairs, rules)
+        mesh = mesh_for_plan(_mesh_of_shardings(request_of) if mesh is None else mesh)
         return Plan(mesh, planned_leaves(tree, pairs, request_of, mesh, otherwise), tree)
+
+
+def _mesh_of_shardings(request_of: Mapping[str, Request]) -> AnyMesh | None:
+    """The mesh of the first NamedSharding that is given; None where all are PartitionSpecs."""
+    for request in request_of.values():
+        if isinstance(request.given, NamedSharding):
+            return request.given.mesh
+    return None

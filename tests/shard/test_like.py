@@ -202,6 +202,10 @@ def test_moments_alone_are_divided_by_a_rule():
         shard.like(state, plan, {"**/{mu,nu}/**": P("data")})
     with pytest.raises(pt.PatternError, match="bad pattern 'mu/'"):
         shard.like(state, plan, {"mu/": P("data")})
+    with pytest.raises(
+        pt.StructureError, match=r"the plan is for other parameters than the state: it has \['enc/kernel', "
+    ):
+        shard.like(optax.adam(1e-3).init({"w": jnp.ones((4, 4))}), plan)
     with pytest.raises(TypeError, match=r"like\(state, plan\): expected what ptree\.shard\.plan"):
         shard.like(state, RULES)
     assert {leaf.rule for leaf in zero.leaves} == {"**/{mu,nu}/**", "of no parameter"}

@@ -1,11 +1,17 @@
 """Arrays are placed by a plan, outside of jit and inside; a mesh, a tree or a leaf that is another than the plan's is refused."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from trees import SPECS, TREES, equal
 
 import ptree as pt
 from ptree import initializers as I
@@ -170,3 +176,83 @@ def test_ties_and_containers_stay():
     placed = shard.place(tied, shard.plan(tied, {"embed": P("data")}, mesh()))
     assert pt.ties(placed) == pt.ties(tied)
     assert placed["head"].sharding.spec == P(None, "data")
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_every_tree_can_be_planned_and_placed(name):
+    tree = TREES[name]
+    plan = shard.plan(tree, P(), mesh())
+    assert jax.tree.structure(plan.shardings) == jax.tree.structure(tree)
+    assert plan.bytes_per_device == plan.bytes == plan.replicated_bytes
+    assert [leaf.path for leaf in plan.leaves] == pt.paths(tree)
+    placed = shard.place(tree, plan)
+    assert equal(placed, jax.device_put(tree))
+    assert plan.bytes == sum(leaf.nbytes for leaf in jax.tree.leaves(placed))
+    assert plan.table(80)
+    assert str(plan.explain())
+    followed = shard.like({"average": tree}, plan)
+    assert [leaf.rule for leaf in followed.leaves] == ["as its parameter"] * len(plan.leaves)
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if name != "labels"])
+def test_every_spec_can_be_planned(name):
+    plan = shard.plan(SPECS[name], P(), AbstractMesh((4, 2), ("data", "model")))
+    assert [leaf.path for leaf in plan.leaves] == pt.paths(SPECS[name])
+
+
+PROCESS = """
+import sys, jax
+rank, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(f"localhost:{port}", 2, rank)
+import jax.numpy as jnp, numpy as np, optax, ptree as pt
+from jax.sharding import AxisType, PartitionSpec as P
+from ptree import shard, train
+
+mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+weights = {"w": np.arange(64.0).reshape(8, 8) / 64, "b": np.zeros(8, "float32")}
+tree = weights | {"key": jax.random.split(jax.random.key(0), 8)}
+plan = shard.plan(tree, {"w": P("data", "model"), "key": P("data"), "**": P()}, mesh)
+placed = shard.place(tree, plan)
+assert all(leaf.sharding == plan[path] for path, leaf in pt.items(placed))
+again = shard.place(placed, shard.plan(tree, {"w": P("model", "data"), "**": P()}, mesh))
+part = again["w"].addressable_shards[0]
+np.testing.assert_array_equal(part.data, weights["w"].astype("float32")[part.index])
+
+plan = shard.plan(weights, {"w": P("data", "model"), "**": P()}, mesh)
+optimiser = optax.adafactor(1e-2, min_dim_size_to_factor=2)
+step = train.step(lambda params, x: jnp.square(x @ params["w"] + params["b"]).mean(), optimiser)
+state = step.init(shard.place(weights, plan))
+planned = shard.like(state, plan)
+assert planned["optimiser/0/v_row/w"].spec == P("data")
+assert all(leaf.sharding == planned[path] for path, leaf in pt.items(state))
+batch = {"x": np.ones((16, 8), "float32")}
+x = shard.place(batch, shard.plan(batch, P("data"), mesh))["x"]
+for _ in range(2):
+    state, metrics = step(state, x)
+assert all(leaf.sharding == planned[path] for path, leaf in pt.items(state))
+
+alone = train.step(step.pure.gradients.loss.function, optimiser)
+expected = alone.init(jax.tree.map(jnp.asarray, weights))
+for _ in range(2):
+    expected, of_one = alone(expected, batch["x"])
+np.testing.assert_allclose(float(metrics.loss), float(of_one.loss), rtol=1e-5)
+print("done")
+"""
+
+
+def test_two_processes_place_and_train_by_one_plan():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = str(listener.getsockname()[1])
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
+    command = [sys.executable, "-c", PROCESS]
+    options = {"env": os.environ | flags, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, str(rank), port], **options) for rank in range(2)]
+    try:
+        for process in processes:
+            out, errors = process.communicate(timeout=300)
+            assert out.strip().endswith("done"), errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()

@@ -124,12 +124,14 @@ def test_two_spellings_of_a_spec_are_one():
 
 
 def test_the_mesh_is_that_of_set_mesh():
+    assert shard.plan(gpt(), {"embed": NamedSharding(SMALL, P("model")), "**": P()}).mesh == SMALL  # or of a sharding
     with jax.set_mesh(mesh(AxisType.Explicit)):
         plan = shard.plan(gpt(), RULES)
         assert plan.mesh == mesh(AxisType.Explicit)
         inside = jax.jit(lambda: [shard.plan(gpt(), RULES)["embed/table"].spec == P("model", "data") and jnp.zeros(())])
         assert jax.tree.leaves(inside())[0] == 0
     assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES)
+    assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES, AbstractMesh((), ()))
     assert "mesh= takes a jax.sharding.Mesh, got 'data'" in message(pt.InitError, shard.plan, gpt(), RULES, "data")
 
 
@@ -313,7 +315,10 @@ def test_a_path_that_is_not_there_has_a_suggestion():
     assert "'blocks/0/up' is a node" in message(pt.PathError, lambda: plan["blocks/0/up"])
     assert "blocks/0/up/kernel" in plan
     assert "head" in plan
-    assert "blocks/7/up/kernel" not in plan
+    stacked = shard.plan(pt.stacks.stack(gpt(), "blocks"), RULES, SMALL)
+    for other in (plan, stacked):
+        assert "blocks/2/up/kernel" in other
+        assert "blocks/3/up/kernel" not in other
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
@@ -353,7 +358,9 @@ def test_explain_says_what_each_rule_takes_and_why_leaves_are_everywhere():
     assert told.replicated["blocks/0/scale"] == "by '**'"
     assert sum(share.bytes_per_device for share in told.rules) == plan.bytes_per_device
     assert told.biggest[0].path == "embed/table"
+    assert told.tied == {"head": "embed/table"}
     text = str(told)
+    assert "tied: head lives where embed/table does" in text
     assert "blocks/{0..2}/scale" in text
     one = shard.plan({"w": pt.Param((8,))}, P("data"), AbstractMesh((1,), ("data",)))
     assert one.explain().replicated == {"w": "the axes that divide it have one device"}
