@@ -1,11 +1,12 @@
 """Train one model over many devices and processes, by rules: data parallel, fully sharded, tensor parallel, or both.
 
-`python examples/10_many_devices.py` (40 seconds on two CPU cores) trains the GPT of `07_gpt.py` three times as far as its losses can
-tell: on one device; and in two halves, the first on eight virtual devices of one process, saved, the second on two processes
-of four devices each, in another layout. `--layout tp --processes 2 --devices 4` runs one of them alone.
+Run it with `python examples/10_many_devices.py` (40 seconds on two CPU cores). It trains a small GPT of `07_gpt.py` for 20 steps on
+one device; then again in two halves, the first on eight virtual devices of one process, fully sharded, the second on two
+processes of four devices each, which go on from the checkpoint of the first, fully sharded and tensor parallel. The losses are the
+same. `--layout tp --processes 2 --devices 4 --folder FOLDER` is one such run alone.
 
-The part that is yours to copy is `worker`. It is the same on one device and on a cluster, where each process is started by the
-cluster's own launcher, and `jax.distributed.initialize()` finds the others by itself.
+`RULES`, `batch` and `run` are what to copy for a model of your own. They are the same on one device and on a cluster, where the
+cluster's own launcher starts the processes, and `jax.distributed.initialize()` finds the others by itself.
 """
 
 import argparse
@@ -50,7 +51,8 @@ MODEL = gpt.GPT(vocabulary=128, context=CONTEXT, width=64, layers=2, heads=8)
 
 # ------------------------------------------------------------------------------- what lives where
 
-RULES = {  # for each layer, whatever the number of layers: its axes over "data" (fully sharded) and "model" (tensor parallel)
+# how the axes of one layer are divided: over "data" to be fully sharded, over "model" to be tensor parallel
+RULES = {
     "wte": P("model", "data"),
     "blocks/*/attn/{q,k,v}/kernel": P("data", "model"),  # by heads
     "blocks/*/attn/{q,k,v}/bias": P("model"),
@@ -63,7 +65,7 @@ RULES = {  # for each layer, whatever the number of layers: its axes over "data"
 
 
 def mesh_and_rules(layout: str, devices: Sequence[Any]) -> tuple[Mesh, dict[str, P]]:
-    """The devices as a mesh, whose shape makes a layout of the rules: all for the data, all for the model, or both."""
+    """One table of rules for all layouts: the mesh says how many devices are for the data, and how many for the model."""
     count = len(devices)
     model = {"dp": 1, "fsdp": 1, "tp": count, "2d": min(count, 2)}[layout]
     auto = (AxisType.Auto, AxisType.Auto)
@@ -78,7 +80,7 @@ IDS = np.frombuffer(TEXT, "uint8").astype("int32")
 
 
 def batch(step: int, mesh: Mesh) -> jax.Array:
-    """i32[BATCH, CONTEXT + 1], of the number of the step alone; each process makes the rows of its own devices."""
+    """i32[BATCH, CONTEXT + 1], the same for a step wherever it runs; each process makes the rows of its own devices."""
     starts = np.random.default_rng(step).integers(len(IDS) - CONTEXT - 1, size=BATCH)
 
     def rows(index: Any) -> np.ndarray:
@@ -93,7 +95,7 @@ def loss(params: Any, windows: jax.Array) -> jax.Array:
 
 
 def run(layout: str, folder: str, until: int, devices: Sequence[Any]) -> list[float]:
-    """Train up to a step, from the newest one in the folder, whatever layout and number of processes saved it."""
+    """Train until a step, from the newest one in the folder, whatever layout and number of processes saved it."""
     mesh, rules = mesh_and_rules(layout, devices)
     plan = shard.plan(MODEL.spec(), rules, mesh)
     if jax.process_index() == 0:
@@ -120,27 +122,37 @@ def launch(layout: str, folder: str, until: int, processes: int, devices: int) -
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     command = [sys.executable, __file__, "--layout", layout, "--folder", folder, "--until", str(until)]
     with socket.socket() as port, tempfile.TemporaryFile("w+") as printed:
-        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # held here, and open to JAX, which does the same
+        port.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
+        )  # as JAX does, so that it can have the port, and no other
         port.bind(("127.0.0.1", 0))
         command += ["--processes", str(processes), "--address", f"127.0.0.1:{port.getsockname()[1]}", "--rank"]
-        started = [
-            subprocess.Popen(
-                [*command, str(rank)], env=environment, stdout=printed if rank == 0 else subprocess.DEVNULL
-            )
-            for rank in range(processes)
-        ]
-        while any(process.poll() is None for process in started) and not any(process.poll() for process in started):
-            time.sleep(0.1)
-        for process in started:  # where one has failed, none is left waiting for it
-            process.kill()
-            process.wait()
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            for rank in range(processes):
+                output = printed if rank == 0 else subprocess.DEVNULL
+                started.append(subprocess.Popen([*command, str(rank)], env=environment, stdout=output))
+            failed = failures(started)
+        finally:
+            for process in started:  # none is left waiting for one that has failed
+                process.kill()
+                process.wait()
         printed.seek(0)
         lines = [line for line in printed.read().splitlines() if not line.startswith("[Gloo]")]
-    print(*lines[:-1], sep="\n")
-    failed = {rank: process.returncode for rank, process in enumerate(started) if process.returncode}
     if failed:
-        sys.exit(f"processes that failed, and their codes: {failed}")
+        sys.exit(f"processes that failed, and their exit codes: {failed}")
+    print(*lines[:-1], sep="\n")
     return json.loads(lines[-1])
+
+
+def failures(processes: Sequence["subprocess.Popen[bytes]"]) -> dict[int, int]:
+    """Wait until all have ended or one has failed: the exit codes of those that failed."""
+    while True:
+        codes = {rank: process.poll() for rank, process in enumerate(processes)}
+        failed = {rank: code for rank, code in codes.items() if code}
+        if failed or None not in codes.values():
+            return failed
+        time.sleep(0.1)
 
 
 def main() -> None:
@@ -156,7 +168,7 @@ def main() -> None:
 
     if given.rank is not None:
         if given.processes > 1:
-            # on a cluster, without these arguments but the last: where a process dies, the others end after 10 s, not 100
+            # a cluster needs only the last of these: when a process dies, the others end after 10 s instead of 100
             jax.distributed.initialize(
                 given.address,
                 given.processes,
@@ -177,9 +189,8 @@ def main() -> None:
     difference = float(np.abs(np.subtract(first + second, alone)).max())
     assert len(first) == len(second) == STEPS // 2, "the second half goes on where the first one was saved"
     assert difference < 1e-5, difference
-    print(
-        f"{STEPS} steps over 1, 8 and 2 x 4 devices, {alone[0]:.3f} to {alone[-1]:.3f} nats: losses differ by {difference:.0e}"
-    )
+    meshes = f"1, {given.processes * given.devices} and {given.processes} x {given.devices} devices"
+    print(f"{STEPS} steps on {meshes}, {alone[0]:.3f} to {alone[-1]:.3f} nats: losses differ by {difference:.0e}")
 
 
 if __name__ == "__main__":
