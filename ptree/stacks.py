@@ -314,7 +314,9 @@ def loop(
     return jax.lax.scan(step, carry, with_whole_first_axis(xs), count, reverse=reverse)
 
 
-def _in_turn(step: Callable[..., tuple[Any, Any]], carry: PyTree, xs: Sequence[PyTree], reverse: bool) -> tuple[Any, Any]:
+def _in_turn(
+    step: Callable[..., tuple[Any, Any]], carry: PyTree, xs: Sequence[PyTree], reverse: bool
+) -> tuple[Any, Any]:
     """Run steps one after the other, as `jax.lax.scan` does."""
     ys: list[Any] = [None] * len(xs)
     for number in reversed(range(len(xs))) if reverse else range(len(xs)):
