@@ -221,9 +221,10 @@ def close(got: Any, expected: Any) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
-def by_entry(array: jax.Array) -> list[Any]:
+def by_entry(array: Any) -> list[Any]:
+    """What splits each axis of an array, or of its shape and sharding."""
     spec = tuple(array.sharding.spec)
-    return [*spec, *[None] * (array.ndim - len(spec))]
+    return [*spec, *[None] * (len(array.shape) - len(spec))]
 
 
 def drawn(layer: nn.Layer, *inputs: jax.Array) -> pt.Tree:
@@ -283,7 +284,7 @@ def test_batches_stay_split_and_gradients_are_split_as_their_parameters(name):
                 (_, ys), grads = jax.jit(function).trace(*inputs).out_info
             wrt = inputs[:2] if isinstance(grads, tuple) else inputs[0]
             for leaf, grad in zip(jax.tree.leaves(wrt), jax.tree.leaves(grads), strict=True):
-                assert grad.sharding.is_equivalent_to(leaf.sharding, leaf.ndim), (kind, layout)
+                assert by_entry(grad) == by_entry(leaf), (kind, layout)
             for y in jax.tree.leaves(ys):
                 if y.shape[:1] == case.x.shape[:1] and not isinstance(ys, pt.Tree) and "cache" not in kind:
                     assert y.sharding.spec[0] == "data", (kind, layout)
@@ -377,7 +378,7 @@ def test_a_row_parallel_product_sums_and_gathers_nothing():
     with jax.set_mesh(mesh):
         x = jax.device_put(SEQUENCE, NamedSharding(mesh, P("data", None, "model")))
         params = {"kernel": jax.device_put(jnp.ones((8, 16)), NamedSharding(mesh, P("model")))}
-        program = jax.jit(layer).lower(params, x).compile().as_text()
+        program = jax.jit(layer).lower(params, x).compile().as_text() or ""
     assert "all-reduce" in program
     assert "all-gather" not in program
 
@@ -395,7 +396,7 @@ def test_a_loop_keeps_the_split_of_its_input_whatever_its_layers_give():
 @pytest.mark.parametrize("kinds", [(EXPLICIT, AUTO), (AUTO, EXPLICIT)])
 def test_explicit_axes_beside_automatic_ones(kinds):
     mesh = mesh_of(*kinds)
-    net = nn.Sequential(nn.Dense(8), nn.Repeat(BLOCK, 2), nn.Flatten(), nn.Dense(4))
+    net = nn.Sequential(nn.Dense(8), ATTENTION, nn.Flatten(), nn.Dense(4))
     params = drawn(net, SEQUENCE)
     loss = lambda params, x: jnp.sin(net(params, x)).sum()
     expected = jax.jit(jax.grad(loss))(params, SEQUENCE)
@@ -468,7 +469,8 @@ def test_one_layer_of_a_stack_that_is_spread_over_its_layers_is_read_and_written
 def test_a_layer_is_read_without_a_mesh_of_jax_too():
     stack, spread = stack_over(mesh_of())
     close(spread["blocks/2/w"], stack["blocks/2/w"])
-    close(pt.set(spread, "blocks/2/b", numbers(8, seed=9))["blocks/:/b"][2], numbers(8, seed=9))
+    written = pt.set(spread, "blocks/2/b", numbers(8, seed=9))
+    close(written["blocks/2/b"], numbers(8, seed=9))
 
 
 def test_the_gradient_of_a_layer_that_is_read_is_spread_over_the_layers():
@@ -490,10 +492,16 @@ def test_a_stack_that_is_spread_over_its_layers_is_trained(options):
         return (net(params, x) ** 2).mean()
 
     @jax.jit
+    def step(params, x):
+        value, grads = jax.value_and_grad(loss)(params, x)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
+
     def trained(params, x):
+        values = []
         for _ in range(5):
-            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, jax.grad(loss)(params, x))
-        return params, loss(params, x)
+            params, value = step(params, x)
+            values.append(value)
+        return params, values
 
     expected = trained(params, SEQUENCE)
     with jax.set_mesh(mesh):
@@ -519,13 +527,13 @@ def test_a_tied_language_model_in_every_layout():
         for layout in LAYOUTS:
             placed, ids = placed_params(params, layout, mesh), along_batch(IDS, 4, mesh)
             grads = jax.jit(loss).trace(placed, ids).out_info
-            assert grads["embed/table"].sharding.is_equivalent_to(placed["embed/table"].sharding, 2), layout
+            assert by_entry(grads["embed/table"]) == by_entry(placed["embed/table"]), layout
         got = jax.jit(loss)(placed, ids)
     jax.tree.map(close, got, expected)
 
 
 def test_low_rank_kernels_in_a_stack():
-    mesh, net = mesh_of(), nn.Repeat(BLOCK, 2)
+    mesh, net = mesh_of(), nn.Repeat(nn.Residual(ATTENTION), 2)
     params = drawn(net, SEQUENCE)
     delta = train.lora(params, {"**/{q,v}/kernel": train.Rank(2)}, jax.random.key(2))
     delta = jax.tree.map(lambda leaf: leaf + 0.1, delta)
@@ -597,5 +605,3 @@ def test_without_explicit_axes_nothing_is_added(name):
     plain = str(jax.make_jaxpr(function)(params, case.x, arrays))
     assert "reshard" not in plain
     assert "sharding_constraint" not in plain
-    with jax.set_mesh(mesh_of(AUTO, AUTO)):
-        assert "reshard" not in str(jax.make_jaxpr(function)(params, case.x, arrays))
