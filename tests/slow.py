@@ -18,6 +18,15 @@ SLOW = {
     "test_values_are_those_of_pytorch_with_hooks",
     # models on eight devices
     "test_a_gpt_trains_under_its_rules_as_on_one_device",
+    # every layer over explicit axes of a mesh, in every layout, compiled for several devices
+    "test_a_stack_that_is_spread_over_its_layers_is_trained",
+    "test_a_tied_language_model_in_every_layout",
+    "test_batches_stay_split_and_gradients_are_split_as_their_parameters",
+    "test_explicit_axes_beside_automatic_ones",
+    "test_explicit_axes_inside_of_a_shard_map_over_another",
+    "test_low_rank_kernels_in_a_stack",
+    "test_values_and_gradients_are_those_of_one_device",
+    "test_values_outside_of_jit_are_those_of_one_device",
     # low-rank kernels beside PyTorch
     "test_a_low_rank_kernel_is_pytorchs_sum",
     "test_training_is_that_of_pytorch_by_hand",

@@ -18,7 +18,7 @@ Entry: TypeAlias = str | tuple[str, ...] | None
 
 def explicit_mesh() -> AbstractMesh | None:
     """The mesh of `jax.set_mesh`, if some of its axes are explicit."""
-    mesh = jax.sharding.get_abstract_mesh()  # 0.1 us
+    mesh = jax.sharding.get_abstract_mesh()  # 0.3 us
     return mesh if AxisType.Explicit in mesh.axis_types else None
 
 

@@ -1,5 +1,5 @@
 """Layers on a mesh with explicit axes: inside of a layer JAX's compiler splits the work, and the layer says how its output is
-split; errors of JAX with the layer's name."""
+split."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from jax.typing import DTypeLike
 
 from .. import initializers
 from .._draw import Param
-from .._edit import update
+from .._edit import set
 from .._tree import PyTree, entries_of
 from .._words import describe
-from ._explicit_axes import like_input, splits_output
+from ._explicit_axes import entries_at, like_input, splits_output
 from ._inputs import axes_of_input, common_dtype, floats_or_complex, misfit, parameter, widened
 from ._layer import Layer, P, Params
 
@@ -294,19 +294,28 @@ class BatchNorm(_Norm):
         batch = self._of_batch(x, seen)
         return self._normed(params, x, batch.mean, batch.var)
 
-    def _split_with_params(self, params: Params, x: PyTree, **options: PyTree) -> tuple[PartitionSpec, PyTree]:
-        kept = jax.tree.map(lambda leaf: PartitionSpec(*entries_of(leaf)), params)
-        return PartitionSpec(*entries_of(x)), kept
-
-    @splits_output(_split_with_params)
     def updated(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, params: P, x: PyTree, *, key: jax.Array | None = None, train: bool = True, mask: PyTree = None
     ) -> tuple[jax.Array, P]:
+        y, new = self._with_statistics(params, x, mask=mask)
+        for name, value in new.items():
+            params = set(params, name, value)
+        return y, params
+
+    def _split_with_statistics(
+        self, params: Params, x: PyTree, **options: PyTree
+    ) -> tuple[PartitionSpec, dict[str, PartitionSpec]]:
+        kept = {name: PartitionSpec(*entries_at(params, name)) for name in self.statistics}
+        return PartitionSpec(*entries_of(x)), kept
+
+    @splits_output(_split_with_statistics)
+    def _with_statistics(self, params: Params, x: PyTree, *, mask: PyTree) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The output in training, and the new running statistics."""
         self._check(params, x)
         batch = self._of_batch(x, self._checked_mask(x, mask))
         y = self._normed(params, x, batch.mean, batch.var)
-        params = self._moved(params, "mean", batch.mean, batch.count)
-        return y, self._moved(params, "var", batch.unbiased(), batch.count)
+        new = {"mean": self._moved(params["mean"], batch.mean, batch.count)}
+        return y, {**new, "var": self._moved(params["var"], batch.unbiased(), batch.count)}
 
     def _check(self, params: Params, x: PyTree) -> None:
         super()._check(params, x)
@@ -326,16 +335,12 @@ class BatchNorm(_Norm):
         expected = f"a mask bool{[*x.shape[:-1]]}, or of {x.ndim} axes that broadcast to bool{[*x.shape]}"
         raise misfit(self, expected, describe(mask))
 
-    def _moved(self, params: P, name: str, value: jax.Array, count: jax.Array | int) -> P:
-        """Move a running statistic, the mean or the variance, towards that of a batch of `count` values."""
+    def _moved(self, old: jax.Array, value: jax.Array, count: jax.Array | int) -> jax.Array:
+        """A running statistic, the mean or the variance, moved towards that of a batch of `count` values."""
         value = jax.lax.stop_gradient(value)  # the loss does not depend on new statistics
-
-        def moved(old: jax.Array) -> jax.Array:
-            new = (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype)
-            # A batch that is all padding has no statistics, and one value no variance: the running ones stay.
-            return new if isinstance(count, int) else jnp.where(count < 2, old, new)
-
-        return update(params, name, moved)
+        new = (self.momentum * old + (1 - self.momentum) * value).astype(old.dtype)
+        # A batch that is all padding has no statistics, and one value no variance: the running ones stay.
+        return new if isinstance(count, int) else jnp.where(count < 2, old, new)
 
     def _normed(self, params: Params, x: jax.Array, mean: jax.Array, var: jax.Array) -> jax.Array:
         factor = jax.lax.rsqrt(var + self.epsilon)

@@ -10,7 +10,7 @@ import jax
 from .._tree import Entry, PyTree, entries_of
 from .._words import describe
 from ._explicit_axes import those_that_divide
-from ._inputs import floats_or_complex, misfit, shapes_of
+from ._inputs import floats_or_complex, misfit
 from ._layer import Layer, Params
 
 Sizes: TypeAlias = int | tuple[int, ...]
@@ -51,8 +51,9 @@ def entries_of_windows(layer: Layer, params: Params, x: PyTree) -> tuple[Entry, 
     entries = entries_of(x)[:-1]
     if not any(entries[1:]):
         return entries
-    # The sizes of an output with padding and dilation are JAX's to compute.
-    output = jax.eval_shape(lambda params, x: type(layer).apply(layer, params, x), *shapes_of((params, x)))
+    # The sizes of an output with padding and dilation are JAX's to compute; from shapes without a sharding it does not ask again.
+    params, x = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), (params, x))
+    output = jax.eval_shape(lambda params, x: type(layer).apply(layer, params, x), params, x)
     return those_that_divide(entries, output.shape)
 
 

@@ -275,6 +275,29 @@ def test_batch_norm_over_parts_is_that_of_flax():
     agree(ours, theirs, params, parts)
 
 
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_batch_norm_in_a_shard_map_over_the_whole_mesh_or_one_axis_of_it(kind):
+    """Without `axis_name` each device normalises by the statistics of its own part, and is far off."""
+    kinds = (getattr(jax.sharding.AxisType, kind),) * 2
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=kinds, devices=jax.devices()[:4])
+    x = numbers(4, 3) * jnp.array([1.0, 1.0, 5.0, 5.0])[:, None]
+    layer, alone = nn.BatchNorm(axis_name="data"), nn.BatchNorm()
+    params = positive_variance(drawn(layer, x))
+    expected, statistics = alone.updated(params, x)
+    both = {"in_specs": (PartitionSpec(), PartitionSpec("data")), "out_specs": (PartitionSpec("data"), PartitionSpec())}
+    with jax.set_mesh(mesh):
+        parts = jax.device_put(x, jax.NamedSharding(mesh, PartitionSpec("data")))
+        for manual in ({"data", "model"}, {"data"}):
+            y, new = jax.jit(jax.shard_map(layer.updated, axis_names=manual, **both))(params, parts)
+            close(y, expected, 2e-5)
+            for name in ("mean", "var"):
+                close(new[name], statistics[name], 1e-5)
+        of_parts = jax.shard_map(
+            lambda p, x: alone(p, x, train=True), in_specs=both["in_specs"], out_specs=PartitionSpec("data")
+        )
+        assert abs(np.asarray(of_parts(params, parts)) - np.asarray(expected)).max() > 0.5
+
+
 def test_batch_norm_over_two_axes_and_inside_of_containers():
     parts = numbers(2, 3, 5, 4)
     net = nn.Sequential(nn.BatchNorm(axis_name=("a", "b"), momentum=0), nn.Dense(2))

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import ptree as pt
-from ptree import nn
+from ptree import nn, train
 
 EXPLICIT, AUTO = AxisType.Explicit, AxisType.Auto
 
@@ -221,58 +221,387 @@ def close(got: Any, expected: Any) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
-def by_entry(array: jax.Array) -> list[Any]:
+def by_entry(array: Any) -> list[Any]:
+    """What splits each axis of an array, or of its shape and sharding."""
     spec = tuple(array.sharding.spec)
-    return [*spec, *[None] * (array.ndim - len(spec))]
+    return [*spec, *[None] * (len(array.shape) - len(spec))]
 
 
-def drawn(layer: nn.Layer, x: jax.Array) -> pt.Tree:
-    """Parameters of which no number is a special one; a variance is above 0."""
-    leaves: dict[str, jax.Array] = {}
-    params = layer.init(jax.random.key(1), x)
-    for at, (path, leaf) in enumerate(pt.items(params)):
-        moved = leaf + 0.3 * numbers(*leaf.shape, seed=at)
-        leaves[path] = jnp.abs(moved) if path.endswith("var") else moved
-    return pt.unflatten(leaves, like=params) if leaves else params
+def drawn(layer: nn.Layer, *inputs: jax.Array) -> pt.Tree:
+    """Parameters of which no number is a special one, without compiling a draw; a variance is above 0."""
+    draw = np.random.default_rng(0)
+
+    def number(path: str, leaf: pt.Param) -> jax.Array:
+        values = draw.normal(0.5 if path.endswith("scale") else 0, 0.5, leaf.shape).astype("float32")
+        return jnp.asarray(np.abs(values) + 0.5 if path.endswith("var") else values)
+
+    spec = layer.spec(*inputs)
+    leaves = {path: number(path, leaf) for path, leaf in pt.items(spec)}
+    return pt.unflatten(leaves, like=spec) if leaves else spec
 
 
-@pytest.fixture(scope="module")
-def on_one_device():
-    """Loss, outputs and gradients of each case without a mesh, computed once."""
-    found: dict[Any, Any] = {}
-
-    def run(name: str, kind: str) -> Any:
-        if (name, kind) not in found:
-            case = CASES[name][kind]
-            params = drawn(case.layer, case.x)
-            found[name, kind] = params, value_and_gradients(case, params, case.x, case.options, jitted=True)
-        return found[name, kind]
-
-    return run
+def function_of(case: Case) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The loss, outputs and gradients of a case as a function of arrays, and its options that are arrays."""
+    static = {name: value for name, value in case.options.items() if isinstance(value, bool)}
+    arrays = {name: value for name, value in case.options.items() if name not in static}
+    wrt = (0, 1) if jnp.issubdtype(case.x.dtype, jnp.floating) else 0
+    return jax.value_and_grad(
+        lambda params, x, given: case.loss(params, x, {**static, **given}), wrt, has_aux=True
+    ), arrays
 
 
-def value_and_gradients(case: Case, params: Any, x: jax.Array, options: dict[str, Any], *, jitted: bool) -> Any:
-    static = {name: value for name, value in options.items() if isinstance(value, bool)}
-    arrays = {name: value for name, value in options.items() if name not in static}
-    wrt = (0, 1) if jnp.issubdtype(x.dtype, jnp.floating) else 0
-    function = jax.value_and_grad(
-        lambda params, x, arrays: case.loss(params, x, {**static, **arrays}), wrt, has_aux=True
-    )
-    return (jax.jit(function) if jitted else function)(params, x, arrays)
+def placed_inputs(case: Case, params: pt.Tree, layout: str, mesh: jax.sharding.Mesh) -> tuple[Any, Any, Any]:
+    _, arrays = function_of(case)
+    batch = len(case.x)
+    options = jax.tree.map(lambda leaf: along_batch(leaf, batch, mesh), arrays)
+    return placed_params(params, layout, mesh), along_batch(case.x, batch, mesh), options
 
 
-def run_on(mesh: jax.sharding.Mesh, layout: str, case: Case, params: Any, *, jitted: bool) -> Any:
+def specs_of(function: Callable[..., Any], *inputs: Any) -> list[tuple[Any, ...]]:
+    """How each output of a function is split, by tracing alone."""
+    return [tuple(aval.sharding.spec) for aval in jax.jit(function).trace(*inputs).jaxpr.out_avals]
+
+
+def is_refused(name: str, layout: str) -> bool:
+    """Whether JAX cannot run a layer of one's own, which multiplies what one mesh axis splits differently."""
+    return name == "Layer" and layout in ("fsdp", "both")
+
+
+# ------------------------------------------------------------------------------------------- all layers, all layouts
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_batches_stay_split_and_gradients_are_split_as_their_parameters(name):
+    mesh = mesh_of()
+    for kind, case in CASES[name].items():
+        params = drawn(case.layer, case.x)
+        function, _ = function_of(case)
+        for layout in LAYOUTS:
+            if is_refused(name, layout):
+                continue
+            with jax.set_mesh(mesh):
+                inputs = placed_inputs(case, params, layout, mesh)
+                (_, ys), grads = jax.jit(function).trace(*inputs).out_info
+            wrt = inputs[:2] if isinstance(grads, tuple) else inputs[0]
+            for leaf, grad in zip(jax.tree.leaves(wrt), jax.tree.leaves(grads), strict=True):
+                assert by_entry(grad) == by_entry(leaf), (kind, layout)
+            for y in jax.tree.leaves(ys):
+                if y.shape[:1] == case.x.shape[:1] and not isinstance(ys, pt.Tree) and "cache" not in kind:
+                    assert y.sharding.spec[0] == "data", (kind, layout)
+
+
+@pytest.mark.parametrize(("name", "kind"), ALL)
+def test_values_and_gradients_are_those_of_one_device(name, kind):
+    case, mesh = CASES[name][kind], mesh_of()
+    params = drawn(case.layer, case.x)
+    function, arrays = function_of(case)
+    expected = jax.jit(function)(params, case.x, arrays)
     with jax.set_mesh(mesh):
-        batch = len(case.x)
-        options = jax.tree.map(lambda leaf: along_batch(leaf, batch, mesh), case.options)
-        return value_and_gradients(
-            case, placed_params(params, layout, mesh), along_batch(case.x, batch, mesh), options, jitted=jitted
-        )
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name, kind", ALL)
-def test_values_and_gradients_are_those_of_one_device(name, kind, layout, on_one_device):
-    params, expected = on_one_device(name, kind)
-    got = run_on(mesh_of(), layout, CASES[name][kind], params, jitted=True)
+        layout = "row" if is_refused(name, "both") else "both"
+        got = jax.jit(function)(*placed_inputs(case, params, layout, mesh))
     jax.tree.map(close, got, expected)
+
+
+@pytest.mark.parametrize("layout", ["column", "fsdp"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("Dense", "matrix"), ("Embedding", "lookup"), ("MultiHeadAttention", "causal")]
+)
+def test_values_outside_of_jit_are_those_of_one_device(name, kind, layout):
+    case, mesh = CASES[name][kind], mesh_of()
+    params = drawn(case.layer, case.x)
+    expected = case.layer(params, case.x)
+    with jax.set_mesh(mesh):
+        placed, x, _ = placed_inputs(case, params, layout, mesh)
+        got = case.layer(placed, x)
+    close(got, expected)
+    assert by_entry(got)[0] == "data"
+
+
+# ------------------------------------------------------------------------------------------- how outputs are split
+
+
+@pytest.mark.parametrize(
+    ("layer", "layout", "expected"),
+    [
+        (nn.Dense(16), "data", ("data", None, None)),
+        (nn.Dense(16), "column", ("data", None, "model")),
+        (nn.Dense(16), "row", ("data", None, None)),
+        (nn.Dense(16), "fsdp", ("data", None, None)),  # a mesh axis splits one axis of an output, here the batch
+        (nn.Dense((4, 2)), "column", ("data", None, None, "model")),
+        (nn.MultiHeadAttention(4), "column", ("data", None, "model")),
+        (nn.MultiHeadAttention(4), "row", ("data", None, None)),
+        (nn.LSTM(8), "column", ("data", None, "model")),
+        (nn.GRU(5), "column", ("data", None, None)),  # 15 columns of gates, but 5 features
+        (nn.Conv(8, 3), "column", ("data", None, "model")),
+        (nn.Conv(8, 3), "row", ("data", None, None)),
+        (nn.LayerNorm(), "column", ("data", None, None)),
+        (nn.Bidirectional(nn.RNN(8)), "column", ("data", None, "model")),
+    ],
+)
+def test_an_output_is_split_by_the_batch_and_by_the_kernels_columns(layer, layout, expected):
+    mesh = mesh_of()
+    with jax.set_mesh(mesh):
+        params = placed_params(drawn(layer, SEQUENCE), layout, mesh)
+        assert specs_of(layer, params, along_batch(SEQUENCE, 4, mesh)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("spec", "looked_up", "attended"),
+    [
+        (P("model", None), ("data", None, None), ("data", None, "model")),
+        (P(None, "model"), ("data", None, "model"), ("data", None, None)),
+        (P("data", "model"), ("data", None, "model"), ("data", None, None)),
+    ],
+)
+def test_a_table_is_split_by_vocabulary_or_by_features(spec, looked_up, attended):
+    mesh, layer = mesh_of(), nn.Embedding(16, 8)
+    with jax.set_mesh(mesh):
+        params = {"table": jax.device_put(jnp.ones((16, 8)), NamedSharding(mesh, spec))}
+        assert specs_of(layer, params, along_batch(IDS, 4, mesh)) == [looked_up]
+        assert specs_of(layer.attend, params, along_batch(SEQUENCE, 4, mesh)) == [attended]
+
+
+def test_axes_of_batch_and_space_stay_split_where_they_divide():
+    mesh = mesh_of()
+    images = jax.device_put(IMAGES, NamedSharding(mesh, P(None, "data", "model")))
+    sequence = jax.device_put(SEQUENCE, NamedSharding(mesh, P("data", "model")))
+    attend, conv = nn.MultiHeadAttention(4), nn.Conv(8, (3, 3))
+    with jax.set_mesh(mesh):
+        assert specs_of(nn.MaxPool(2), {}, images) == [(None, "data", "model", None)]
+        assert specs_of(nn.AvgPool(3, padding="VALID", stride=2), {}, images) == [(None, None, None, None)]  # 3 places
+        assert specs_of(conv, drawn(conv, IMAGES), images) == [(None, "data", "model", None)]
+        assert specs_of(attend, drawn(attend, SEQUENCE), sequence) == [("data", "model", None)]
+
+
+def test_a_row_parallel_product_sums_and_gathers_nothing():
+    mesh, layer = mesh_of(), nn.Dense(16, use_bias=False)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(SEQUENCE, NamedSharding(mesh, P("data", None, "model")))
+        params = {"kernel": jax.device_put(jnp.ones((8, 16)), NamedSharding(mesh, P("model")))}
+        program = jax.jit(layer).lower(params, x).compile().as_text() or ""
+    assert "all-reduce" in program
+    assert "all-gather" not in program
+
+
+def test_a_loop_keeps_the_split_of_its_input_whatever_its_layers_give():
+    mesh, net = mesh_of(), nn.Repeat(nn.Dense(8), 2)
+    with jax.set_mesh(mesh):
+        params = placed_params(drawn(net, SEQUENCE), "column", mesh)
+        assert specs_of(net, params, along_batch(SEQUENCE, 4, mesh)) == [("data", None, None)]
+
+
+# ------------------------------------------------------------------------------------------- other meshes
+
+
+@pytest.mark.parametrize("kinds", [(EXPLICIT, AUTO), (AUTO, EXPLICIT)])
+def test_explicit_axes_beside_automatic_ones(kinds):
+    mesh = mesh_of(*kinds)
+    net = nn.Sequential(nn.Dense(8), ATTENTION, nn.Flatten(), nn.Dense(4))
+    params = drawn(net, SEQUENCE)
+    loss = lambda params, x: jnp.sin(net(params, x)).sum()
+    expected = jax.jit(jax.grad(loss))(params, SEQUENCE)
+    with jax.set_mesh(mesh):
+        got = jax.jit(jax.grad(loss))(placed_params(params, "both", mesh), along_batch(SEQUENCE, 4, mesh))
+    jax.tree.map(close, got, expected)
+
+
+def test_explicit_axes_inside_of_a_shard_map_over_another():
+    mesh, layer = mesh_of(), nn.Sequential(nn.Embedding(16, 8), nn.MultiHeadAttention(4), nn.Dense(4))
+    params = drawn(layer, IDS)
+    expected = layer(params, IDS)
+    with jax.set_mesh(mesh):
+        # the table by vocabulary, so that a lookup by itself would fail
+        placed = placed_params(params, "row", mesh)
+        by_part = jax.shard_map(layer, in_specs=(P(), P("data")), out_specs=P("data"), axis_names={"data"})
+        close(jax.jit(by_part)(placed, along_batch(IDS, 4, mesh)), expected)
+
+
+def test_layers_under_vmap():
+    mesh, layer = mesh_of(), nn.Dense(16)
+    params = drawn(layer, SEQUENCE)
+    expected = layer(params, SEQUENCE)
+    with jax.set_mesh(mesh):
+        placed = placed_params(params, "row", mesh)
+        got = jax.vmap(layer, in_axes=(None, 0))(placed, along_batch(SEQUENCE, 4, mesh))
+    close(got, expected)
+
+
+def test_the_kernel_of_a_grouped_convolution_has_its_own_gradient_and_not_a_multiple():
+    """Over automatic axes XLA sums it over the mesh axes that do not split the batch too (jax 0.9 to 0.10)."""
+    mesh, layer = mesh_of(), nn.Conv(8, 3, groups=4)
+    params = drawn(layer, SEQUENCE)
+    loss = lambda params, x: jnp.sin(layer(params, x)).sum()
+    expected = jax.grad(loss)(params, SEQUENCE)
+    with jax.set_mesh(mesh):
+        got = jax.jit(jax.grad(loss))(placed_params(params, "data", mesh), along_batch(SEQUENCE, 4, mesh))
+    jax.tree.map(close, got, expected)
+
+
+# ------------------------------------------------------------------------------------------- stacks over their own axis
+
+
+def stack_over(mesh: jax.sharding.Mesh) -> tuple[pt.Tree, pt.Tree]:
+    layers = [{"w": numbers(4, 8, seed=at), "b": numbers(8, seed=at)} for at in range(4)]
+    stack = pt.stacks.stack(pt.Tree({"blocks": layers}), "blocks")
+    specs = {"blocks/:/w": P("data", None, "model"), "blocks/:/b": P("data")}
+    placed = {path: jax.device_put(leaf, NamedSharding(mesh, specs[path])) for path, leaf in pt.items(stack)}
+    return stack, pt.unflatten(placed, like=stack)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_one_layer_of_a_stack_that_is_spread_over_its_layers_is_read_and_written(jitted):
+    mesh = mesh_of()
+    stack, spread = stack_over(mesh)
+
+    def read_and_write(tree):
+        written = pt.set(tree, "blocks/2/w", jnp.ones((4, 8)))
+        element = pt.set(tree, "blocks/1/w", 7.0, at=(0, 1))
+        return tree["blocks/2/w"], tree["blocks"][3]["b"], dict(pt.items(tree, "blocks/{0,3}/w")), written, element
+
+    function = jax.jit(read_and_write) if jitted else read_and_write
+    with jax.set_mesh(mesh):
+        got = function(spread)
+    jax.tree.map(close, got, read_and_write(stack))
+    assert by_entry(got[0]) == [None, "model"]
+    assert by_entry(got[3]["blocks/:/w"]) == by_entry(got[4]["blocks/:/w"]) == ["data", None, "model"]
+
+
+def test_a_layer_is_read_without_a_mesh_of_jax_too():
+    stack, spread = stack_over(mesh_of())
+    close(spread["blocks/2/w"], stack["blocks/2/w"])
+    written = pt.set(spread, "blocks/2/b", numbers(8, seed=9))
+    close(written["blocks/2/b"], numbers(8, seed=9))
+
+
+def test_the_gradient_of_a_layer_that_is_read_is_spread_over_the_layers():
+    mesh = mesh_of()
+    stack, spread = stack_over(mesh)
+    loss = lambda tree: jnp.sin(tree["blocks/2/w"]).sum()
+    with jax.set_mesh(mesh):
+        got = jax.jit(jax.grad(loss))(spread)
+    jax.tree.map(close, got, jax.grad(loss)(stack))
+    assert by_entry(got["blocks/:/w"]) == ["data", None, "model"]
+
+
+@pytest.mark.parametrize("options", [{}, {"remat": True}, {"unroll": True}, {"unroll": 2}, {"scan": False}])
+def test_a_stack_that_is_spread_over_its_layers_is_trained(options):
+    mesh, net = mesh_of(), nn.Repeat(nn.Residual(nn.Sequential(nn.LayerNorm(), nn.Dense(8))), 4, **options)
+    params = drawn(net, SEQUENCE)
+
+    def loss(params, x):
+        return (net(params, x) ** 2).mean()
+
+    @jax.jit
+    def step(params, x):
+        value, grads = jax.value_and_grad(loss)(params, x)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), value
+
+    def trained(params, x):
+        values = []
+        for _ in range(5):
+            params, value = step(params, x)
+            values.append(value)
+        return params, values
+
+    expected = trained(params, SEQUENCE)
+    with jax.set_mesh(mesh):
+        spec = P() if "scan" in options else P("model")
+        spread = jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, spec)), params)
+        got = trained(spread, along_batch(SEQUENCE, 4, mesh))
+    jax.tree.map(close, got, expected)
+    assert by_entry(jax.tree.leaves(got[0])[0])[0] == spec[0] if len(spec) else True
+
+
+# ------------------------------------------------------------------------------------------- ties and low-rank kernels
+
+
+def test_a_tied_language_model_in_every_layout():
+    mesh = mesh_of()
+    net = nn.Sequential(
+        {"embed": nn.Embedding(16, 8), "blocks": nn.Repeat(BLOCK, 2), "head": nn.Dense(16, use_bias=False)}
+    )
+    params = pt.tie(drawn(net, IDS), {"head/kernel": pt.transposed("embed/table")})
+    loss = jax.grad(lambda params, ids: jnp.sin(net(params, ids)).sum())
+    expected = jax.jit(loss)(params, IDS)
+    with jax.set_mesh(mesh):
+        for layout in LAYOUTS:
+            placed, ids = placed_params(params, layout, mesh), along_batch(IDS, 4, mesh)
+            grads = jax.jit(loss).trace(placed, ids).out_info
+            assert by_entry(grads["embed/table"]) == by_entry(placed["embed/table"]), layout
+        got = jax.jit(loss)(placed, ids)
+    jax.tree.map(close, got, expected)
+
+
+def test_low_rank_kernels_in_a_stack():
+    mesh, net = mesh_of(), nn.Repeat(nn.Residual(ATTENTION), 2)
+    params = drawn(net, SEQUENCE)
+    delta = train.lora(params, {"**/{q,v}/kernel": train.Rank(2)}, jax.random.key(2))
+    delta = jax.tree.map(lambda leaf: leaf + 0.1, delta)
+    loss = lambda delta, params, x: jnp.sin(net(train.view(params, delta), x)).sum()
+    expected = jax.jit(jax.grad(loss))(delta, params, SEQUENCE)
+    with jax.set_mesh(mesh):
+        got = jax.jit(jax.grad(loss))(delta, placed_params(params, "both", mesh), along_batch(SEQUENCE, 4, mesh))
+    jax.tree.map(close, got, expected)
+
+
+# ------------------------------------------------------------------------------------------- errors, and no mesh
+
+
+def test_what_jax_refuses_names_the_layer_and_what_to_write():
+    mesh = mesh_of()
+    merge = lambda x: jnp.einsum("bti,bsi->bts", x, x)
+    net = nn.Sequential({"stem": nn.Lambda(jnp.tanh), "block": nn.Sequential(nn.Lambda(merge, "scores"))})
+    split_features = jax.device_put(SEQUENCE, NamedSharding(mesh, P("data", None, "model")))
+    with jax.set_mesh(mesh):
+        for call in (net, jax.jit(net)):
+            with pytest.raises(pt.LayerError, match="JAX cannot tell how a result is split") as found:
+                call({}, split_features)
+            assert str(found.value).startswith("at 'block/0', Lambda(scores): ")
+            assert "jax.sharding.auto_axes(function, out_sharding=PartitionSpec(...))" in str(found.value)
+        # what the message says to write
+        fixed = nn.Sequential(nn.Lambda(jnp.tanh), jax.sharding.auto_axes(merge, out_sharding=P("data")))
+        assert fixed({}, split_features).shape == (4, 4, 4)
+
+
+def test_loops_in_functions_of_ones_own_are_refused_with_their_path():
+    mesh, x = mesh_of(), along_batch(SEQUENCE, 4, mesh_of())
+    over_batch = lambda x: jax.lax.scan(lambda carry, part: (carry + part, None), jnp.zeros((4, 8)), x)[0]
+    moved = lambda x: jax.lax.fori_loop(0, 2, lambda _, y: jax.sharding.reshard(y, P("model")), x)
+    with jax.set_mesh(mesh):
+        for function in (over_batch, moved):
+            with pytest.raises(pt.LayerError, match=r"at 'a/0', .*out_sharding="):
+                nn.Sequential({"a": nn.Sequential(function)})({}, x)
+
+
+def test_a_layer_of_ones_own_is_refused_with_its_name():
+    mesh, case = mesh_of(), CASES["Layer"]["own"]
+    with jax.set_mesh(mesh), pytest.raises(pt.LayerError, match=r"Doubled\(\): JAX cannot tell"):
+        case.layer(placed_params(drawn(case.layer, case.x), "fsdp", mesh), along_batch(case.x, 4, mesh))
+
+
+def test_errors_of_other_kinds_stay_what_they_are():
+    mesh = mesh_of()
+    with jax.set_mesh(mesh):
+        with pytest.raises(pt.LayerError, match="expected 8 features for the kernel"):
+            nn.Dense(4)(drawn(nn.Dense(4), SEQUENCE), numbers(4, 3))
+        with pytest.raises(pt.LayerError, match="expected the parameter 'kernel'"):
+            nn.Dense(4)({}, SEQUENCE)
+        with pytest.raises(ZeroDivisionError):
+            nn.Lambda(lambda x: x * (1 / 0))({}, SEQUENCE)
+
+
+def test_a_call_without_the_mesh_of_its_arrays_says_so():
+    mesh = mesh_of()
+    params = placed_params(drawn(nn.Embedding(16, 8), IDS), "row", mesh)
+    with pytest.raises(pt.LayerError, match=r"Embedding\(16, 8\): expected a call under jax.set_mesh\(mesh\)"):
+        nn.Embedding(16, 8)(params, along_batch(IDS, 4, mesh))
+
+
+@pytest.mark.parametrize("name", ["Dense", "Embedding", "Conv", "MultiHeadAttention", "LSTM", "BatchNorm", "Repeat"])
+def test_without_explicit_axes_nothing_is_added(name):
+    case = next(iter(CASES[name].values()))
+    function, arrays = function_of(case)
+    params = drawn(case.layer, case.x)
+    plain = str(jax.make_jaxpr(function)(params, case.x, arrays))
+    assert "reshard" not in plain
+    assert "sharding_constraint" not in plain
