@@ -7,7 +7,7 @@ import math
 
 from .output import Commands, add_output_arguments
 
-_FILE = "a .safetensors, .npz, .pt or other framework's file, an index of shards, a folder of either, of checkpoints, or of Orbax"
+_FILE = "a .safetensors, .npz, .pt or other framework's file, an index of shards, a folder of either, of checkpoints, or of Orbax; or a URL of safetensors or an index"
 _PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' takes away"
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from .._errors import FileError
 from .._stored.checksums import NO_CHECKSUM
 from .._stored.drafts import draft, file_id, sweep
-from .._stored.facts import Facts
 from .._stored.header import header_length, seal_of
 from .._stored.hf_index import index_bytes
 from .._stored.locations import index_path
@@ -55,21 +54,19 @@ def write_spread(plan: SpreadPlan, file: Path) -> int:
             " with the same"
         )
     with ExitStack() as opened:
-        index = _Index(plan, file, opened)
-        tag = together.do(index.begin)[0].decode()
+        # the first process writes the index: a draft before all files, so that the next save knows what a crash left
+        index = _Index(plan, file) if jax.process_index() == 0 else None
+        tag = together.do(lambda: b"" if index is None else index.begin(opened))[0].decode()
         names = numbered_names(file, tag, len(plan.groups))
-        own = {
-            name: group
-            for name, group, writer in zip(names, plan.groups, plan.writers)
-            if writer == jax.process_index()
-        }
+        files = zip(names, plan.groups, plan.writers)
+        own = {name: group for name, group, writer in files if writer == jax.process_index()}
         try:
             together.do(lambda: _write_files(plan.content, file, own))
-            return int(together.do(lambda: index.finish(names))[0])
+            return int(together.do(lambda: b"" if index is None else index.finish(opened, names))[0])
         except BaseException:
             # the first process those of all: one that was killed cannot
             with suppress(OSError):
-                remove_shards(file, own if jax.process_index() else names)
+                remove_shards(file, own if index is None else names)
             raise
 
 
@@ -123,45 +120,42 @@ def _write_files(content: Content, file: Path, groups: Mapping[str, Sequence[str
 
 
 class _Index:
-    """The index, which the first process writes: a draft before all files, so that the next save knows what a crash left."""
+    """The index of all files, as the first process writes it."""
 
-    def __init__(self, plan: SpreadPlan, file: Path, opened: ExitStack):
-        self._plan, self._file, self._opened = plan, file, opened
-        self._is_here = jax.process_index() == 0
+    def __init__(self, plan: SpreadPlan, file: Path):
+        self._plan, self._file = plan, file
+        self._descriptor = -1  # of the draft, once it is open
+        self._replaced: list[str] = []
+        self._before: tuple[int, int] | None = None
 
-    def begin(self) -> bytes:
-        """Write the draft; give what the names of the files have in common."""
-        if not self._is_here:
-            return b""
+    def begin(self, opened: ExitStack) -> bytes:
+        """Write the draft, which stays open as long as `opened`; give what the names of the files have in common."""
         file = self._file
-        self._opened.enter_context(locked_folder(file.parent))
+        opened.enter_context(locked_folder(file.parent))
         sweep(file)
         sweep_shards(file)
         self._before = file_id(file)
-        self._facts = replace(self._plan.content.facts, replaced=replaced_shards(file))
+        self._replaced = replaced_shards(file)
         names = free_names(file, len(self._plan.groups))
-        mode = replaced_mode(file, self._facts.replaced)
-        self._descriptor = self._opened.enter_context(draft(index_path(file), mode))
+        self._descriptor = opened.enter_context(draft(index_path(file), replaced_mode(file, self._replaced)))
         write_all(self._descriptor, self._encoded(dict.fromkeys(names, NO_CHECKSUM)), 0)
         tag = names[0].removeprefix(file.stem).partition("-00001-of-")[0]
         return tag.encode()
 
-    def finish(self, names: list[str]) -> bytes:
+    def finish(self, opened: ExitStack, names: list[str]) -> bytes:
         """Put the index in its place, and remove what it replaces; give the bytes of all files."""
-        if not self._is_here:
-            return b""
         seals = {name: _seal(self._file.with_name(name)) for name in names}
         index = self._encoded(seals)
         write_all(self._descriptor, index, 0)
-        self._opened.close()
+        opened.close()
         remove_unchanged(self._file, self._before)
         with suppress(OSError):  # the next save tries again
-            remove_shards(self._file, self._facts.replaced)
+            remove_shards(self._file, self._replaced)
         return str(len(index) + sum(os.path.getsize(self._file.with_name(name)) for name in names)).encode()
 
     def _encoded(self, seals: dict[str, str]) -> bytes:
         files = {tensor: name for name, group in zip(seals, self._plan.groups) for tensor in group}
-        facts: Facts = replace(self._facts, shards=seals)
+        facts = replace(self._plan.content.facts, replaced=self._replaced, shards=seals)
         return index_bytes(files, self._plan.total_size, facts, self._plan.content.metadata)
 
 

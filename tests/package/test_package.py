@@ -130,6 +130,8 @@ def test_what_is_imported_is_what_is_required():
     assert required <= {name for name, _ in foreign}
     assert {name for name, _ in foreign} - required == {
         "equinox",
+        "etils",
+        "fsspec",
         "flax",
         "gguf",
         "keras",
