@@ -376,7 +376,7 @@ def test_axes_of_other_names_are_said():
         lambda: shard.auto(spec, mesh, axes={"fsdp": "x", "tensor": "x"}),
     )
     with pytest.raises(shard.ShardingError, match=r"kernels= is 'in_out' or 'out_in', got 'torch'"):
-        shard.auto(spec, TWO_AXES, kernels="torch")
+        shard.auto(spec, TWO_AXES, kernels="torch")  # pyright: ignore[reportArgumentType]
     says(pt.InitError, "mesh= takes a jax.sharding.Mesh, got 'data'", shard.auto, spec, "data")
     says(
         pt.InitError,
