@@ -165,6 +165,14 @@ def test_experts_in_a_stack_are_split_over_their_own_axis():
     assert up.addressable_shards[0].data.shape == (3, 4, 32, 64)
 
 
+def test_a_tree_of_experts_alone_has_a_rule_that_spells_their_stack():
+    tree = pt.Tree({"experts/:/w": jax.ShapeDtypeStruct((8, 64, 64), jnp.float32)})
+    mesh = AbstractMesh((2, 2), ("data", "expert"))
+    rules = shard.auto(tree, mesh, min_size=1024)
+    assert rules == {"experts/:/w": P("expert", "data")}
+    assert shard.plan(tree, rules, mesh)["experts/:/w"].spec == P("expert", "data")
+
+
 # ---------------------------------------------------------------------- other libraries
 
 
