@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from .._edit import assign
@@ -61,12 +62,18 @@ def _itemsize(dtype: Any, has_64_bits: bool) -> int:
     return jax.dtypes.canonicalize_dtype(dtype).itemsize
 
 
+_NO_NUMBERS = "OSUMm"
+"""The kinds of NumPy's dtypes that no device holds: objects, texts, dates."""
+
+
 def shape_and_dtype(leaf: Leaf) -> tuple[Shape, Any] | None:
     """The shape and dtype of an array, of what stands for one, or of a number; None for what no device can hold."""
     if isinstance(leaf, bool | int | float | complex):
         return (), jax.dtypes.canonicalize_dtype(type(leaf))
     shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
     if shape is None or dtype is None or isinstance(leaf, type):
+        return None
+    if isinstance(dtype, np.dtype) and dtype.kind in _NO_NUMBERS:
         return None
     return tuple(shape), dtype
 
@@ -78,8 +85,8 @@ def array_leaves(tree: PyTree) -> Leaves:
         StructureError: with the paths of leaves that have none.
     """
     pairs = leaves(tree)
-    kinds = {type(leaf): leaf for _, leaf in pairs}  # few, where leaves are many
-    if not any(shape_and_dtype(leaf) is None or kind in _NUMBERS for kind, leaf in kinds.items()):
+    kinds = {(type(leaf), getattr(leaf, "dtype", None)): leaf for _, leaf in pairs}  # few, where leaves are many
+    if not any(shape_and_dtype(leaf) is None or type(leaf) in _NUMBERS for leaf in kinds.values()):
         return pairs
     others = [(path, leaf) for path, leaf in pairs if shape_and_dtype(leaf) is None]
     if others:

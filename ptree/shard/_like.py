@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec
@@ -77,7 +77,7 @@ def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, o
         pairs = array_leaves(state)
         followers = _followers(pairs, plan)
         by_rule = {} if rules is None else requests_by_rules(state, rules)
-        _check_some_follow([leaf for leaf in followers if leaf.path not in by_rule], plan)
+        _check_some_follow(followers, by_rule, plan)
         if not by_rule:
             return Plan(plan.mesh, followers, state)
         ruled = planned_leaves(state, [pair for pair in pairs if pair[0] in by_rule], by_rule, plan.mesh, otherwise)
@@ -85,13 +85,13 @@ def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, o
         return Plan(plan.mesh, [leaf_at.get(leaf.path, leaf) for leaf in followers], state)
 
 
-def _check_some_follow(followers: Sequence[PlannedLeaf], plan: Plan) -> None:
+def _check_some_follow(followers: Sequence[PlannedLeaf], by_rule: Collection[str], plan: Plan) -> None:
     """Raise if there are arrays that may be slots, and none is one of a parameter of the plan.
 
     Raises:
         StructureError: they are of other parameters.
     """
-    alone = [leaf.path for leaf in followers if leaf.rule == _WHOLE and leaf.shape]
+    alone = [leaf.path for leaf in followers if leaf.rule == _WHOLE and leaf.shape and leaf.path not in by_rule]
     if alone and plan.leaves and not any(leaf.rule == _FOLLOWS for leaf in followers):
         raise StructureError(
             f"the plan is for other parameters than the state: it has {listed(plan.by_path)}, and the state {listed(alone)}."

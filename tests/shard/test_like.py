@@ -137,6 +137,8 @@ def test_a_layers_axis_that_is_divided_stays_divided():
     state = jax.eval_shape(train.by_layer(optax.adam(1e-3)).init, pt.abstract(spec))
     found = specs(shard.like(state, plan))
     assert found["stacks/blocks/:/0/mu/blocks/:/w"] == P("data", None, "model")
+    by_rule = specs(shard.like(state, plan, {"**/{mu,nu}/**": P("model")}))  # the counts of the layers follow nothing
+    assert by_rule["stacks/blocks/:/0/count"] == P()
 
 
 def test_a_parameter_named_like_a_part_of_a_state_is_not_mistaken_for_it():

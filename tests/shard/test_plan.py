@@ -265,6 +265,15 @@ def test_what_is_no_array_is_named():
     text = message(pt.StructureError, shard.plan, {"w": pt.Param((8,)), "act": jax.nn.relu, "name": "x"}, P(), SMALL)
     assert text.startswith("only arrays live on devices, but 'act' is ")
     assert "'name' is 'x'" in text
+    texts = {
+        "w": np.ones(8),
+        "objects": np.array([None, 1]),
+        "words": np.array(["a"]),
+        "days": np.array(["2020-01-01"], "M8[D]"),
+    }
+    text = message(pt.StructureError, shard.plan, texts, P(), SMALL)
+    assert "'w'" not in text
+    assert all(f"'{name}' is " in text for name in ("objects", "words", "days"))
 
 
 # ---------------------------------------------------------------------- what cannot be divided

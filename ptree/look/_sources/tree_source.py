@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..._draw import Param
 from ..._edit import entries
 from ..._edit import leaves as leaves_of
 from ..._errors import FileError, StructureError
@@ -160,7 +161,7 @@ _NO_NUMBERS_YET = "has no numbers yet"
 
 
 def _trainable(leaf: Leaf) -> bool | None:
-    if type(leaf) in LEAF_TYPES:  # arrays, which do not say it
+    if type(leaf) in LEAF_TYPES and type(leaf) is not Param:  # arrays, which do not say it
         return None
     trainable = getattr(leaf, "trainable", None)  # of a Param, and of variables of other libraries
     return trainable if isinstance(trainable, bool) else None
