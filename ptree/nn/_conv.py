@@ -160,6 +160,10 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
+    Groups on a mesh of several axes with `AxisType.Auto`: the gradient of the kernel is that of XLA (JAX 0.10), which is a multiple
+    of the right one where the batch is divided over one axis and the kernel over none: exactly 2 times on a 2 x 2 mesh. Explicit
+    axes, and meshes of one axis, are right.
+
     >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]
