@@ -15,7 +15,7 @@ from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
 from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes
 from .._words import describe, in_bytes, quoted, suggestion
-from .meshes import AnyMesh, ShardingError, context_mesh, difference, no_devices
+from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
@@ -214,7 +214,7 @@ class Plan:
             if here.empty or isinstance(mesh, AbstractMesh):
                 raise ShardingError(f"the plan is for {no_devices(self.mesh)}, or call it under jax.set_mesh(mesh)")
             return self.on(here)
-        why = "" if here.empty else difference(self.mesh, here)
+        why = difference_to_context(self.mesh) if mesh is None else difference(self.mesh, mesh)
         if why:
             which = "that of jax.set_mesh" if mesh is None else "the one that is given"
             raise ShardingError(

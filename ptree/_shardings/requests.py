@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from jax.sharding import PartitionSpec, Sharding
 
 from .._edit import Rules, Selector, assign, rule_name
-from .._errors import InitError, PatternError
+from .._errors import PatternError
 from .._paths import STACKED, compile
 from .._tree import Leaves, PyTree, Tree, leaves, opened, stacked_axes
-from .._words import describe, lines, listed, quoted
+from .._words import describe, lines, listed, printable, quoted
+from .meshes import ShardingError
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def requests(tree: PyTree, pairs: Leaves, given: object) -> dict[str, Request]:
 
     Raises:
         PatternError: a rule that takes no leaf, a leaf that has no sharding.
-        InitError: what is no sharding.
+        ShardingError: what is no sharding.
     """
     if isinstance(given, (Sharding, PartitionSpec)):
         given = {"**": given}
@@ -72,8 +73,13 @@ def _is_rules(given: Rules) -> bool:
     """Whether this is a dict of rules, selector -> sharding, rather than a tree of shardings, in which some value is a node."""
     if type(given) is Tree:
         return False
-    has_nodes = any(opened(value) is not None for value in given.values())
-    return not (has_nodes and any(is_sharding(leaf) for _, leaf in leaves(given)))
+    nodes = [value for value in given.values() if opened(value) is not None]
+    if not nodes or not any(is_sharding(leaf) for _, leaf in leaves(given)):
+        return True
+    below = [leaf for node in nodes for _, leaf in leaves(node)]
+    if below:
+        return not any(map(is_sharding, below))  # ("data", None) is no node of a tree, but was meant as a spec
+    return "**" in given  # None, which is an empty node, in the place of a spec
 
 
 def is_sharding(value: object) -> bool:
@@ -86,15 +92,15 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
 
     Raises:
         PatternError: a rule that takes no leaf.
-        InitError: what is no sharding.
+        ShardingError: what is no sharding.
     """
     wrong = [
-        f"{quoted(selector)} is no Sharding and no PartitionSpec, but {describe(value)}"
+        f"{quoted(selector)} is no Sharding and no PartitionSpec, but {_no_spec(value)}"
         for selector, value in rules.items()
         if not is_sharding(value)
     ]
     if wrong:
-        raise InitError(lines(wrong))
+        raise ShardingError(lines(wrong))
     labels = {selector: _Rule(selector, value, rule_name(selector)) for selector, value in rules.items()}
     rule_of = assign(tree, labels, for_axes=True)
     made: dict[tuple[int, tuple[bool, ...]], Request] = {}  # few, which many leaves share
@@ -108,9 +114,22 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     return found
 
 
+def _no_spec(value: object) -> str:
+    """What is no PartitionSpec, and the one that is likely meant."""
+    entries = value if isinstance(value, (tuple, list)) else () if value is None else (value,)
+    names = [name for entry in entries for name in (entry if isinstance(entry, (tuple, list)) else (entry,))]
+    if not all(name is None or isinstance(name, str) for name in names):
+        return describe(value)
+    meant = ", ".join(repr(tuple(entry)) if isinstance(entry, list) else repr(entry) for entry in entries)
+    as_code = meant.replace("'", '"')
+    return printable(f"{value!r}: write P({as_code}), a jax.sharding.PartitionSpec")
+
+
 def _by_tree(pairs: Leaves, given: PyTree) -> dict[str, Request]:
     if opened(given) is None:
-        raise InitError(f"shardings are a Sharding, a PartitionSpec, a tree of them or rules; got {describe(given)}")
+        raise ShardingError(
+            f"shardings are a Sharding, a PartitionSpec, a tree of them or rules; got {_no_spec(given)}"
+        )
     sharding_at = dict(leaves(given))
     _check_same_paths([path for path, _ in pairs], list(sharding_at))
     found: dict[str, Request] = {}

@@ -70,7 +70,7 @@ def plan(
 
     Raises:
         ShardingError: axes that the mesh does not have, that are there twice or that do not divide; more entries than
-            dimensions; no mesh. All problems at once, with the sizes that would fit.
+            dimensions; no mesh; what is no sharding, such as `"data"` for `P("data")`. All problems at once, with the sizes that would fit.
         PatternError: a rule that takes no leaf, a leaf that no rule matches.
         StructureError: a leaf that is no array.
     """

@@ -130,9 +130,13 @@ def test_the_mesh_is_that_of_set_mesh():
         assert plan.mesh == mesh(AxisType.Explicit)
         inside = jax.jit(lambda: [shard.plan(gpt(), RULES)["embed/table"].spec == P("model", "data") and jnp.zeros(())])
         assert jax.tree.leaves(inside())[0] == 0
-    assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES)
-    assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES, AbstractMesh((), ()))
-    assert "mesh= takes a jax.sharding.Mesh, got 'data'" in message(pt.InitError, shard.plan, gpt(), RULES, "data")
+    assert "a PartitionSpec needs a mesh" in message(shard.ShardingError, shard.plan, gpt(), RULES)
+    assert "a PartitionSpec needs a mesh" in message(
+        shard.ShardingError, shard.plan, gpt(), RULES, AbstractMesh((), ())
+    )
+    assert "mesh= takes a jax.sharding.Mesh, got 'data'" in message(
+        shard.ShardingError, shard.plan, gpt(), RULES, "data"
+    )
 
 
 def test_any_pytree_and_an_open_file_can_be_planned(tmp_path):
@@ -257,8 +261,31 @@ def test_rules_are_strict():
     assert "the pattern 'v' matches nothing" in message(pt.PatternError, shard.plan, tree, {"v": P(), "**": P()}, SMALL)
     late = message(pt.PatternError, shard.plan, tree, {"**": P(), "w": P("data")}, SMALL)
     assert late == "the rule 'w' takes nothing: ['**'] before it takes all that the rule matches"
-    wrong = message(pt.InitError, shard.plan, tree, {"w": "data", "**": P()}, SMALL)
-    assert wrong == "'w' is no Sharding and no PartitionSpec, but 'data'"
+    wrong = message(shard.ShardingError, shard.plan, tree, {"w": "data", "**": P()}, SMALL)
+    assert wrong == (
+        "'w' is no Sharding and no PartitionSpec, but 'data': write P(\"data\"), a jax.sharding.PartitionSpec"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "fix"),
+    [
+        ("data", 'P("data")'),
+        (None, "P()"),
+        ((None, "data"), 'P(None, "data")'),
+        ([["data", "model"]], 'P(("data", "model"))'),
+    ],
+)
+def test_a_rule_that_is_no_spec_names_the_spec_that_is_meant(value, fix):
+    tree = {"w": pt.Param((8, 8)), "b": pt.Param((8,))}
+    assert f"but {value!r}: write {fix}" in message(
+        shard.ShardingError, shard.plan, tree, {"w": value, "**": P()}, SMALL
+    )
+
+
+def test_a_rule_that_is_something_else_is_described():
+    wrong = message(shard.ShardingError, shard.plan, {"w": pt.Param((8, 8))}, {"w": 3}, SMALL)
+    assert wrong == "'w' is no Sharding and no PartitionSpec, but 3"
 
 
 def test_what_is_no_array_is_named():
