@@ -126,13 +126,19 @@ class Plan:
             leaves=len(self.leaves),
             bytes=sum(leaf.bytes for leaf in self.leaves),
             bytes_per_device=sum(leaf.bytes_per_device for leaf in self.leaves),
-            replicated_bytes=sum(leaf.bytes for leaf in self.leaves if leaf.is_replicated),
+            replicated_bytes=sum(leaf.bytes_per_device for leaf in self.leaves if leaf.is_replicated),
+            host_bytes_per_device=sum(leaf.host_bytes_per_device for leaf in self.leaves),
         )
 
     @property
     def bytes_per_device(self) -> int:
-        """What each device holds."""
+        """What each device holds in its own memory."""
         return self.sums.bytes_per_device
+
+    @property
+    def host_bytes_per_device(self) -> int:
+        """What the host holds for each device, of leaves with a memory kind such as `pinned_host`."""
+        return self.sums.host_bytes_per_device
 
     @property
     def bytes(self) -> int:
@@ -141,7 +147,7 @@ class Plan:
 
     @property
     def replicated_bytes(self) -> int:
-        """The size of the leaves that each device holds whole."""
+        """The size of the leaves that each device holds whole, in its own memory."""
         return self.sums.replicated_bytes
 
     @property

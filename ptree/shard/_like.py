@@ -17,6 +17,7 @@ from .._shardings import (
     array_leaves,
     check_is_plan,
     following,
+    in_memory,
     itemsize,
     part_shape,
     planned_leaves,
@@ -113,5 +114,5 @@ def _followers(pairs: Leaves, plan: Plan) -> list[PlannedLeaf]:
         key = id(sharding), shape
         if key not in numbers:
             numbers[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape))
-        planned.append(PlannedLeaf(path, shape, dtype, sharding, numbers[key] * itemsize(dtype), rule))
+        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, numbers[key] * itemsize(dtype), rule)))
     return planned

@@ -255,6 +255,29 @@ def test_specs_that_do_not_say_where_parts_are_are_refused():
     assert "another mesh than that of the plan: it has the axes data=4, model=2, the other data=8, model=2" in text
 
 
+def test_memory_of_the_host_is_not_counted_as_that_of_devices():
+    tree = {"table": pt.Param((1024, 8)), "scale": pt.Param((8,)), "w": pt.Param((8, 8))}
+    on_host = NamedSharding(mesh(), P("data"), memory_kind="pinned_host")
+    whole = NamedSharding(mesh(), P(), memory_kind="pinned_host")
+    plan = shard.plan(tree, {"table": on_host, "scale": whole, "w": P("data")})
+    assert plan.bytes_per_device == 8 * 8 * 4 // 4
+    assert plan.host_bytes_per_device == 1024 * 8 * 4 // 4 + 8 * 4
+    assert plan.replicated_bytes == 0
+    assert plan["table"].memory_kind == "pinned_host"
+    table = " ".join(plan.table(110).split())
+    assert "data in pinned_host 8.0 KiB host" in table
+    assert "replicated in pinned_host 32 B host" in table
+    assert "; 64 B per device" in table
+    assert "8.0 KiB in the host's memory for each device" in table
+    explained = plan.explain()
+    assert "8.0 KiB host" in str(explained)
+    assert [share.bytes_per_device for share in explained.rules] == [0, 0, 64]
+    state = shard.like({"mu": tree, "count": pt.Param(())}, plan)
+    assert (state.bytes_per_device, state.host_bytes_per_device) == (64 + 4, plan.host_bytes_per_device)
+    assert [kind.memory_kind for kind in (plan.on(mesh())["table"], state["mu/table"])] == ["pinned_host"] * 2
+    assert "host" not in shard.plan(tree, P(), mesh()).table(110)
+
+
 def test_rules_are_strict():
     tree = {"w": pt.Param((8, 8)), "b": pt.Param((8,))}
     assert message(pt.PatternError, shard.plan, tree, {"w": P()}, SMALL) == "no sharding for ['b']: add a rule for '**'"
