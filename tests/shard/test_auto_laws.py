@@ -98,3 +98,18 @@ def test_a_node_of_the_name_of_a_leaf_keeps_its_own_leaves():
     rules = shard.auto(tree, MESHES[0])
     assert rules == {"**/tok/embedding": P("model", "data"), "**": P()}
     assert shard.plan(tree, rules, MESHES[0])["visual/embedding/bias"].spec == P()
+
+
+def test_where_rules_would_be_too_many_leaves_are_replicated_and_plan_takes_the_rest(monkeypatch):
+    monkeypatch.setattr("ptree.shard._auto.few_rules._LEAST_FORMS", 3)
+    monkeypatch.setattr("ptree.shard._auto.few_rules._MATCHES", 0)
+    divided = 0
+    for seed in range(100):
+        draw = random.Random(seed)
+        tree = stacked_or_tied(draw, random_tree(draw, UNUSUAL))
+        rules = shard.auto(tree, MESHES[0], min_size=1)
+        plan = shard.plan(tree, rules, MESHES[0])
+        expected = chosen(tree, MESHES[0], 1)
+        assert all(leaf.sharding.spec in (P(), expected[leaf.path]) for leaf in plan.leaves), seed
+        divided += any(not leaf.is_replicated for leaf in plan.leaves)
+    assert divided > 50
