@@ -2,6 +2,7 @@
 
 from .following import Followed as Followed
 from .following import following as following
+from .following import parameters_of_slots as parameters_of_slots
 from .meshes import AnyMesh as AnyMesh
 from .meshes import ShardingError as ShardingError
 from .meshes import mesh_for_plan as mesh_for_plan
@@ -24,4 +25,5 @@ from .requests import requests as requests
 from .requests import requests_by_rules as requests_by_rules
 from .shardings import Shardings as Shardings
 from .shardings import shardings_for as shardings_for
+from .slot_requests import slot_requests as slot_requests
 from .specs import part_shape as part_shape

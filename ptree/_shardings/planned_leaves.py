@@ -120,6 +120,7 @@ class Fit(NamedTuple):
 
 
 _SPELL_THE_STACK = "To split the axis of the stack, spell it ':' in the pattern of a rule"
+_OF_PARAMETER = "The spec of a slot is for the axes of one layer of its parameter"
 
 
 def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "error") -> Fit:
@@ -139,7 +140,7 @@ def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "err
         assert isinstance(given, NamedSharding)
         sizes, spec = given.mesh.shape, given.spec
     layer = request.layer_shape(shape)
-    found = misfit(spec, layer, sizes, _SPELL_THE_STACK if request.skipped_axes else "")
+    found = misfit(spec, layer, sizes, _rank_hint(request))
     undivided_because: tuple[str, ...] = ()
     if policy == "replicate":
         found, spec, undivided_because = _replicated(found, spec, layer)
@@ -151,6 +152,12 @@ def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "err
     else:
         sharding = given.update(spec=spec)
     return Fit(sharding, part_shape(spec, shape, sizes), undivided_because, ())
+
+
+def _rank_hint(request: Request) -> str:
+    if not request.skipped_axes:
+        return ""
+    return _OF_PARAMETER if request.of_parameter else _SPELL_THE_STACK
 
 
 def _replicated(found: Misfit, spec: PartitionSpec, shape: Shape) -> tuple[Misfit, PartitionSpec, tuple[str, ...]]:

@@ -22,9 +22,12 @@ class Request:
 
     given: Sharding | PartitionSpec
     stack_axes: tuple[bool, ...]
-    """For each stack on the way to the leaf, whether what was given has an entry for the stack's own axis."""
+    """For each stack on the way to the leaf, whether what was given has an entry for the stack's own axis; for each of the first axes
+    of a slot, whether it has one for that."""
     rule: str
     """The selector of the rule; empty where it was given at the leaf's place in a tree."""
+    of_parameter: bool = False
+    """Whether the leaf is a slot and the entries are for the axes of its parameter."""
 
     @property
     def skipped_axes(self) -> list[int]:

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
-from ..._shardings import following, in_one_spelling, put
+from ..._shardings import following, in_one_spelling, parameters_of_slots, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
 
@@ -107,7 +107,9 @@ def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
     for path, leaf in leaves(trained):
         if isinstance(leaf.sharding, NamedSharding) and len(leaf.sharding.device_set) > 1:
             parameters[path] = _Parameter(leaf.shape, leaf.sharding)
-    sharding_of = following(leaves(slots), parameters)
+    pairs = leaves(slots)
+    parameter_of = parameters_of_slots([path for path, _ in pairs], parameters)
+    sharding_of = following(pairs, parameter_of, parameters)
     return map_leaves(slots, lambda path, slot: put(slot, sharding_of[path]) if path in sharding_of else slot)
 
 
