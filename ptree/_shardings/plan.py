@@ -27,7 +27,7 @@ class Plan:
     """Where each leaf of a tree lives on a mesh; `ptree.shard.plan` makes one.
 
     `plan.shardings` is a tree of `NamedSharding` with the structure of the planned tree, which `jax.jit` and `jax.device_put` take;
-    `plan[path]` is that of one leaf, of an alias or of one layer of a stack. Print it for a table.
+    `plan[path]` is that of one leaf, of an alias, also one through a transpose, or of one layer of a stack. Print it for a table.
     """
 
     __module__ = "ptree.shard"
@@ -40,7 +40,10 @@ class Plan:
 
     @cached_property
     def shardings(self) -> Any:
-        """A NamedSharding in the place of each leaf of the planned tree."""
+        """A NamedSharding in the place of each leaf of the planned tree, with its ties.
+
+        An alias through a transpose cannot be read in it, as a sharding does not say how many axes there are: take `plan[alias]`.
+        """
         with collection_paused():  # of the time for 100,000 leaves it would take half
             sharding_at = {leaf.path: leaf.sharding for leaf in self.leaves}
             return map_leaves(self._like, lambda path, leaf: sharding_at[path])

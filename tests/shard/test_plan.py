@@ -176,6 +176,30 @@ def test_a_tied_leaf_is_placed_once_and_its_alias_shows_it():
     assert len(same.leaves) == 1
 
 
+def test_a_sharding_is_not_read_through_a_transpose_but_by_the_plan():
+    tree = pt.tie(pt.Tree({"e": jnp.ones((8, 4)), "h": jnp.ones((4, 8)), "same": jnp.ones((8, 4))}), {
+        "h": pt.transposed("e"), "same": "e",
+    })  # fmt: skip
+    plan = shard.plan(tree, {"e": P("data")}, mesh())
+    assert jax.tree.structure(plan.shardings) == jax.tree.structure(tree)
+    total = jax.jit(lambda params: params["h"].sum(), in_shardings=(plan.shardings,))
+    assert total(jax.device_put(tree, plan.shardings)) == 32
+    assert plan.shardings["same"] == plan["same"] == plan["e"]
+    assert plan["h"].spec == P(None, "data")
+    text = (
+        " does not say how many axes its array has, so that it cannot be shown 'transposed': take it by the path of the leaf that is"
+        " tied, or plan[alias] of the ptree.shard.Plan that it is from"
+    )
+    assert message(pt.TieError, lambda: plan.shardings["h"]) == "a NamedSharding" + text
+    assert message(pt.TieError, pt.set, plan.shardings, "h", plan["h"]) == "a NamedSharding" + text
+    assert message(pt.TieError, pt.items, plan.shardings, aliases=True) == "a NamedSharding" + text
+    specs_alone = pt.label(tree, {"e": P("data")})
+    assert message(pt.TieError, lambda: specs_alone["h"]) == "a PartitionSpec" + text
+    assert "h     = transposed(e)" in repr(plan.shardings)
+    whole = shard.plan(tree, P(), mesh())
+    assert whole.shardings["h"] == whole["h"]
+
+
 def test_two_rules_for_a_tied_leaf_are_an_error():
     text = message(
         pt.PatternError, shard.plan, gpt(), {"embed/table": P("model"), "head": P(None, "data"), "**": P()}, SMALL
