@@ -20,7 +20,7 @@ from .planned_leaves import planned_leaves as planned_leaves
 from .processes import check_plan_in_processes as check_plan_in_processes
 from .processes import check_same_in_processes as check_same_in_processes
 from .processes import mesh_text as mesh_text
-from .requests import Request as Request
+from .request import Request as Request
 from .requests import requests as requests
 from .requests import requests_by_rules as requests_by_rules
 from .shardings import Shardings as Shardings

@@ -20,7 +20,7 @@ from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
 from .planned_leaves import PlannedLeaf, shape_and_dtype
-from .specs import entries_of, in_words, plain
+from .specs import entries_of, in_words, permuted_entries, plain
 
 
 class Plan:
@@ -81,7 +81,7 @@ class Plan:
             return None
         spec = entries_of(found.sharding.spec, len(found.shape))
         for transform in () if tie is None else tie.via:
-            spec = _permuted(spec, transform.axes)
+            spec = permuted_entries(spec, transform.axes)
         kept = [entry for axis, entry in enumerate(spec) if axis not in layers]
         return found.sharding.update(spec=plain(PartitionSpec(*kept)))
 
@@ -265,11 +265,3 @@ def _is_planned(planned: PlannedLeaf | None, leaf: Leaf) -> bool:
 def _abstract(leaf: Leaf) -> Leaf:
     found = shape_and_dtype(leaf)
     return leaf if found is None else jax.ShapeDtypeStruct(*found)
-
-
-def _permuted(spec: list[Any], axes: Sequence[int]) -> list[Any]:
-    """The entries of a spec when the last dimensions are in another order."""
-    if not axes:
-        return spec
-    first = len(spec) - len(axes)
-    return [*spec[:first], *(spec[first + axis] for axis in axes)]

@@ -17,8 +17,8 @@ from .._errors import StructureError
 from .._tree import Leaf, Leaves, PyTree, leaves
 from .._words import describe, lines, listed, quoted
 from .meshes import AnyMesh, ShardingError, difference
-from .requests import Request
-from .specs import Misfit, Shape, misfit, part_shape, plain, undivided
+from .request import Request
+from .specs import Misfit, Shape, misfit, part_shape, plain, undivided, with_stack_axes
 
 Otherwise: TypeAlias = str | Mapping[Any, str]
 """What becomes of dimensions that cannot be divided: "error" or "replicate", or rules selector -> one of these."""
@@ -146,7 +146,7 @@ def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "err
         found, spec, undivided_because = _replicated(found, spec, layer)
     if found.problems:
         return Fit(None, (), (), tuple(found.problems))
-    spec = _with_stack_axes(spec, request.stack_axes)
+    spec = with_stack_axes(spec, request.stack_axes)
     if isinstance(given, PartitionSpec):
         sharding = NamedSharding(mesh, spec)  # pyright: ignore[reportArgumentType]  it takes an AbstractMesh too
     else:
@@ -167,23 +167,6 @@ def _replicated(found: Misfit, spec: PartitionSpec, shape: Shape) -> tuple[Misfi
     dimensions = [dimension for dimension, _ in found.indivisible]
     reasons = tuple(why for _, why in found.indivisible)
     return found._replace(indivisible=()), undivided(spec, dimensions), reasons
-
-
-def _with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> PartitionSpec:
-    """Add None, which splits nothing, to a PartitionSpec for each axis of a stack that it has no entry for.
-
-    >>> _with_stack_axes(PartitionSpec(None, "model"), (False,)) == PartitionSpec(None, None, "model")
-    True
-    """
-    entries = list(spec)
-    # an empty spec stays as it was given
-    if not entries or all(stack_axes):
-        return spec
-    front: list[Any] = []
-    for has_entry in stack_axes:
-        takes_entry = has_entry and entries  # the last entries of a spec may be left out
-        front.append(entries.pop(0) if takes_entry else None)
-    return PartitionSpec(*front, *entries)
 
 
 # ------------------------------------------------------------------------------- all leaves

@@ -11,7 +11,7 @@ from .._tree import Leaf, Leaves, stacked_axes
 from .._words import describe, lines, quoted
 from .following import Followed
 from .meshes import ShardingError
-from .requests import Request
+from .request import Request
 from .slot_axes import possible_axes, slot_role
 from .specs import Shape
 

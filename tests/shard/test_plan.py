@@ -200,14 +200,69 @@ def test_a_sharding_is_not_read_through_a_transpose_but_by_the_plan():
     assert whole.shardings["h"] == whole["h"]
 
 
-def test_two_rules_for_a_tied_leaf_are_an_error():
-    text = message(
-        pt.PatternError, shard.plan, gpt(), {"embed/table": P("model"), "head": P(None, "data"), "**": P()}, SMALL
+def test_rules_that_give_a_tied_leaf_two_placements_are_an_error():
+    rules = {"embed/table": P("model"), "head": P(None, "data"), "**": P()}
+    text = message(pt.PatternError, shard.plan, gpt(), rules, SMALL)
+    assert text == (
+        f"the rules 'embed/table' and 'head' place one leaf in two ways: 'embed/table' as {P('model')}, and 'head'"
+        f" (transposed(embed/table)), which is tied to it, as {P(None, 'data')}. Give {P(None, 'model')} for 'head', or leave it out of"
+        " that rule: ('head', '!head')"
     )
-    assert text == "the rule 'head' takes nothing: ['embed/table'] before it takes all that the rule matches"
+    agreeing = {"embed/table": P("model"), "head": P(None, "model"), "**": P()}
+    assert shard.plan(gpt(), agreeing, SMALL)["embed/table"].spec == P("model")
     text = message(pt.PatternError, shard.plan, gpt(), {"head": P(None, "model"), "**": P()}, SMALL)
     assert "matches 'embed/table' only by its alias 'head'" in text
     assert "name 'embed/table' in the rule" in text
+
+
+def test_rules_of_which_one_takes_other_leaves_too_are_compared_by_the_tied_one():
+    table = pt.Param((8, 4), init=I.zeros)
+    tree = pt.tie(
+        pt.Tree({"enc": {"w": table, "v": table}, "dec": {"w": table, "v": table, "out": table}}), {"dec/w": "enc/w"}
+    )
+
+    def planned(rules, tree=tree):
+        return shard.plan(tree, rules, SMALL)["enc/w"].spec
+
+    text = message(pt.PatternError, planned, {"enc": P("model"), "dec": P("data"), "**": P()})
+    assert "the rules 'enc' and 'dec' place one leaf in two ways: 'enc/w' as" in text
+    assert "leave it out of that rule: ('dec', '!dec/w')" in text
+    assert planned({"enc": P("model"), ("dec", "!dec/w"): P("data"), "**": P()}) == P("model")
+    assert planned({"enc": P("model"), "dec": P("model", None), "**": P()}) == P("model")  # the same
+    text = message(pt.PatternError, planned, {"dec": P("data"), "enc": P("model"), "**": P()})  # the alias is first
+    assert "the rules 'dec' and 'enc' place one leaf in two ways: 'dec/w' as" in text
+    text = message(pt.PatternError, planned, {"enc/*": P("model"), "dec/**": P("data"), "**": P()})
+    assert "the rules 'enc/*' and 'dec/**'" in text
+    drawn_text = message(
+        pt.PatternError, pt.init, tree, jax.random.key(0), shardings={"enc": P("model"), "dec": P("data")}, mesh=mesh()
+    )
+    assert "the rules 'enc' and 'dec' place one leaf" in drawn_text
+
+
+def test_a_general_rule_that_matches_an_alias_is_no_conflict():
+    table = pt.Param((8, 4))
+    tree = pt.tie(
+        pt.Tree({"net": {"embed": {"table": table}, "head": {"kernel": table}, "mid": {"kernel": table}}}),
+        {"net/head/kernel": "net/embed/table"},
+    )
+    for general in ("**", "**/kernel", "net/*/kernel", "net/**", "net"):  # which do not tell head from embed
+        plan = shard.plan(tree, {"net/embed/table": P("model"), general: P("data")}, SMALL)
+        assert plan["net/head/kernel"].spec == P("model")
+        assert plan["net/mid/kernel"].spec == P("data")
+    for special in ("**/{head,mid}/kernel", "net/head", "**/head/*"):
+        text = message(
+            pt.PatternError, shard.plan, tree, {"net/embed/table": P("model"), special: P("data"), "**": P()}, SMALL
+        )
+        assert "place one leaf in two ways: 'net/embed/table' as" in text
+    stacked = pt.tie(
+        pt.Tree({"enc": {":": {"w": pt.Param((2, 8, 4))}}, "dec": {":": {"w": pt.Param((2, 8, 4)), "v": table}}}),
+        {"dec/:/w": "enc/:/w"},
+    )
+    assert shard.plan(stacked, {"enc": P("model"), "dec/:/w": P(None, "model"), "**": P()}, SMALL)["enc/:/w"].spec == P(
+        None, "model"
+    )
+    with pytest.raises(pt.PatternError, match="place one leaf in two ways: 'enc/:/w' as"):
+        shard.plan(stacked, {"enc": P("model"), "dec/:": P("model"), "**": P()}, SMALL)
 
 
 def test_the_arrays_inside_of_registered_nodes_are_placed():
