@@ -9,11 +9,11 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from .._edit import aliases, differences, entries, leaves, map_leaves, structure_error
+from .._edit import aliases, differences, entries, leaves, structure_error
 from .._errors import PathError
 from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
-from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes
+from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes, with_leaves
 from .._words import describe, in_bytes, quoted, suggestion
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
@@ -45,8 +45,7 @@ class Plan:
         An alias through a transpose cannot be read in it, as a sharding does not say how many axes there are: take `plan[alias]`.
         """
         with collection_paused():  # of the time for 100,000 leaves it would take half
-            sharding_at = {leaf.path: leaf.sharding for leaf in self.leaves}
-            return map_leaves(self._like, lambda path, leaf: sharding_at[path])
+            return with_leaves(self._like, [leaf.sharding for leaf in self.leaves])
 
     @cached_property
     def by_path(self) -> dict[str, PlannedLeaf]:

@@ -124,7 +124,7 @@ _OF_PARAMETER = "The spec of a slot is for the axes of one layer of its paramete
 
 
 def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "error") -> Fit:
-    """Fit a PartitionSpec or NamedSharding, which speak of one layer, to the shape of a whole leaf.
+    """Fit a PartitionSpec or NamedSharding, which speak of one layer, to the shape of a whole leaf, in the one spelling.
 
     Args:
         request: what is given for the leaf.
@@ -146,7 +146,7 @@ def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "err
         found, spec, undivided_because = _replicated(found, spec, layer)
     if found.problems:
         return Fit(None, (), (), tuple(found.problems))
-    spec = with_stack_axes(spec, request.stack_axes)
+    spec = plain(with_stack_axes(spec, request.stack_axes))
     if isinstance(given, PartitionSpec):
         sharding = NamedSharding(mesh, spec)  # pyright: ignore[reportArgumentType]  it takes an AbstractMesh too
     else:
@@ -230,14 +230,11 @@ def planned_leaves(
 
 
 def _fit_on(mesh: AnyMesh, request: Request, shape: Shape, policy: str) -> Fit:
-    """`fit` on the one mesh of a plan, in the one spelling of the spec."""
+    """`fit` on the one mesh of a plan."""
     why = _not_on(mesh, request.given)
     if why:
         return Fit(None, (), (), (why,))
-    fitted = fit(request, shape, mesh, policy)
-    if fitted.sharding is None:
-        return fitted
-    return fitted._replace(sharding=fitted.sharding.update(spec=plain(fitted.sharding.spec)))
+    return fit(request, shape, mesh, policy)
 
 
 def _not_on(mesh: AnyMesh, given: Sharding | PartitionSpec) -> str:

@@ -16,6 +16,7 @@ from .entries import leaves as leaves
 from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
+from .entries import with_leaves as with_leaves
 from .explicit_axes import Entry as Entry
 from .explicit_axes import automatic as automatic
 from .explicit_axes import entries_of as entries_of

@@ -109,15 +109,15 @@ def _followers(pairs: Leaves, parameter_of: Mapping[str, str], plan: Plan) -> li
     """The leaves of a state where they live with their parameters, or whole on each device."""
     sharding_of = following(pairs, parameter_of, plan.by_path)
     whole = NamedSharding(plan.mesh, PartitionSpec())  # pyright: ignore[reportArgumentType]
-    numbers: dict[tuple[int, tuple[int, ...]], int] = {}  # in a part; few, which many leaves share
+    size_of: dict[tuple[int, tuple[int, ...], Any], int] = {}  # bytes of a part; few, which many leaves share
     planned: list[PlannedLeaf] = []
     for path, leaf in pairs:
         shape, dtype = leaf.shape, leaf.dtype
         sharding = sharding_of.get(path)
         rule = _WHOLE if sharding is None else _FOLLOWS
         sharding = whole if sharding is None else sharding
-        key = id(sharding), shape
-        if key not in numbers:
-            numbers[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape))
-        planned.append(PlannedLeaf(path, shape, dtype, sharding, numbers[key] * itemsize(dtype), rule))
+        key = id(sharding), shape, dtype
+        if key not in size_of:
+            size_of[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape)) * itemsize(dtype)
+        planned.append(PlannedLeaf(path, shape, dtype, sharding, size_of[key], rule))
     return planned

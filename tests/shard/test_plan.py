@@ -123,6 +123,31 @@ def test_two_spellings_of_a_spec_are_one():
     assert one["w"].spec == P("data")
 
 
+def test_drawn_and_loaded_arrays_have_the_one_spelling(tmp_path):
+    spec = pt.Tree({"w": pt.Param((8, 8), init=I.ones), "blocks": {":": {"w": pt.Param((2, 8, 8), init=I.ones)}}})
+    rules = {"w": P("data", None), "**": P(None, None)}
+    devices = mesh()
+    planned = shard.plan(spec, rules, devices)
+    params = pt.init(spec, jax.random.key(0), shardings=rules, mesh=devices)
+    pt.save(tmp_path / "m.safetensors", params)
+    loaded = pt.load(tmp_path / "m.safetensors", shardings=rules, mesh=devices)
+    of_arrays = pt.init(
+        spec, jax.random.key(0), shardings={"**": NamedSharding(devices, P(None))}
+    )  # a NamedSharding as a rule
+    at_their_paths = pt.load(
+        tmp_path / "m.safetensors",
+        shardings={
+            "w": NamedSharding(devices, P("data", None)),
+            "blocks": {":": {"w": NamedSharding(devices, P(None))}},
+        },
+    )
+    for tree in (params, loaded, at_their_paths):
+        assert {path: leaf.sharding for path, leaf in pt.items(tree)} == {
+            path: planned[path] for path in pt.paths(tree)
+        }
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(of_arrays)} == {P()}
+
+
 def test_the_mesh_is_that_of_set_mesh():
     assert shard.plan(gpt(), {"embed": NamedSharding(SMALL, P("model")), "**": P()}).mesh == SMALL  # or of a sharding
     with jax.set_mesh(mesh(AxisType.Explicit)):
