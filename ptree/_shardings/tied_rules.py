@@ -13,6 +13,7 @@ from .._errors import PatternError
 from .._paths import STACKED
 from .._tree import PyTree, Tie, leaves
 from .._words import lines, quoted
+from .planned_leaves import shape_and_dtype
 from .request import ShardingRule, pattern_that_matches, spelled_stacks, spells_segment
 from .specs import entries_of, permuted_entries, plain, with_stack_axes
 
@@ -84,7 +85,12 @@ class TiedRules:
     @cached_property
     def _dimensions(self) -> dict[str, int]:
         sources = {tie.source for tie in self.ties.values()}
-        return {path: len(leaf.shape) for path, leaf in leaves(self.tree) if path in sources}
+        dimensions: dict[str, int] = {}
+        for path, leaf in leaves(self.tree):
+            if path in sources:
+                found = shape_and_dtype(leaf)
+                dimensions[path] = 0 if found is None else len(found[0])
+        return dimensions
 
     @cached_property
     def _left(self) -> dict[ShardingRule, Collection[str]]:
@@ -142,8 +148,24 @@ def _means_one_name(pair: _Pair) -> bool:
 
 def _conflict(pair: _Pair) -> str:
     seen = "" if not pair.tie.via else f" ({pair.tie.shown()})"
+    name = quoted(pair.name)
+    left_out = quoted(f"!{pair.name}")
+    if isinstance(pair.other.selector, str):
+        left_out = f"({quoted(pair.other.selector)}, {left_out})"
     return (
         f"the rules {quoted(pair.taker.name)} and {quoted(pair.other.name)} place one leaf in two ways: {quoted(pair.path)} as"
-        f" {pair.taker.given}, and {quoted(pair.name)}{seen}, which is tied to it, as {pair.given}. Give {pair.expected} for"
-        f" {quoted(pair.name)}, or leave it out of that rule: ({quoted(pair.other.name)}, {quoted('!' + pair.name)})"
+        f" {pair.taker.given}, and {name}{seen}, which is tied to it, as {pair.other.given}. Give {_expected_of_layer(pair)} for {name},"
+        f" or leave it out of that rule: {left_out}"
     )
+
+
+def _expected_of_layer(pair: _Pair) -> str:
+    """What the other rule would have to give, without the axes of stacks that it has no entries for."""
+    expected = pair.expected
+    if not isinstance(expected, PartitionSpec) or STACKED not in pair.name:
+        return str(expected)
+    spelled = spelled_stacks(pair.other.selector, pair.name)
+    skipped = {axis for axis, has_entry in enumerate(spelled) if not has_entry}
+    if any(expected[axis] is not None for axis in skipped if axis < len(expected)):
+        return f"{expected}, in a rule that spells each ':',"
+    return str(PartitionSpec(*(entry for axis, entry in enumerate(expected) if axis not in skipped)))

@@ -260,4 +260,8 @@ def test_leaves_put_in_their_order_are_those_put_by_path(tree):
     filled = with_leaves(tree, numbers.values())
     assert equal(filled, map_leaves(tree, lambda path, leaf: numbers[path]))
     assert jax.tree.structure(filled) == jax.tree.structure(tree)
+
+
+def test_leaves_put_in_their_order_keep_the_order_of_a_dict():
     assert [*with_leaves({"b": {2: "x", 10: "y"}, "a": None}, "12")["b"].items()] == [(2, "1"), (10, "2")]
+    assert [*with_leaves({10: "y", 2: "x"}, "12").items()] == [(10, "2"), (2, "1")]

@@ -1,6 +1,7 @@
 """A plan says where each leaf lives, on devices that there need not be, and what does not fit, before anything is allocated."""
 
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
@@ -286,8 +287,20 @@ def test_a_general_rule_that_matches_an_alias_is_no_conflict():
     assert shard.plan(stacked, {"enc": P("model"), "dec/:/w": P(None, "model"), "**": P()}, SMALL)["enc/:/w"].spec == P(
         None, "model"
     )
-    with pytest.raises(pt.PatternError, match="place one leaf in two ways: 'enc/:/w' as"):
-        shard.plan(stacked, {"enc": P("model"), "dec/:": P("model"), "**": P()}, SMALL)
+    text = message(pt.PatternError, shard.plan, stacked, {"enc": P("model"), "dec/:": P("model"), "**": P()}, SMALL)
+    assert f"'dec/:/w', which is tied to it, as {P('model')}. Give {P(None, 'model')} for" in text
+    text = message(pt.PatternError, shard.plan, stacked, {"enc": P("model"), "dec": P("data"), "**": P()}, SMALL)
+    assert f"'dec/:/w', which is tied to it, as {P('data')}. Give {P('model')} for" in text
+    text = message(pt.PatternError, shard.plan, stacked, {"enc/:": P("model"), "dec": P("data"), "**": P()}, SMALL)
+    assert f"Give {P('model')}, in a rule that spells each ':', for 'dec/:/w'" in text
+
+
+def test_rules_for_tied_numbers_and_regexes():
+    numbers = pt.tie(pt.Tree({"a": jnp.ones(()), "b": jnp.ones(()), "n": 1, "m": 1}), {"b": "a", "m": "n"})
+    assert shard.plan(numbers, {"{a,n}": P(), "b": P(), "**": P()}, SMALL)["m"].spec == P()
+    tree = pt.tie(pt.Tree({"a": pt.Param((8, 4)), "b": pt.Param((8, 4)), "bb": pt.Param((8,))}), {"b": "a"})
+    text = message(pt.PatternError, shard.plan, tree, {"a": P("data"), re.compile("b.*"): P("model")}, SMALL)
+    assert text.endswith(f"Give {P('data')} for 'b', or leave it out of that rule: '!b'")
 
 
 def test_the_arrays_inside_of_registered_nodes_are_placed():
