@@ -56,7 +56,7 @@ def check_same_in_processes(what: str, facts: Facts, mesh: AnyMesh, *, timeout: 
     """Raise in every process of a mesh if the facts of one differ from those of the first.
 
     All processes of the mesh must call it, in the same order as other checks. Nothing happens on an AbstractMesh, and on a
-    mesh of one process. It takes some milliseconds, and 0.3 s for 100,000 paths.
+    mesh of one process. It takes some milliseconds, and under a second for 100,000 paths.
 
     Args:
         what: what the facts describe, for messages: "plan".
@@ -210,14 +210,13 @@ def plan_facts(plan: Plan) -> dict[str, str]:
     {'the mesh': 'data=2, model=4', 'w': "f32[8,8] over P('model',) by the rule '*'"}
     """
     facts = {"the mesh": mesh_text(plan.mesh)}
-    specs: dict[int, str] = {}  # few shardings, which many leaves share: 0.1 s less for 100,000 leaves
+    specs: dict[int, str] = {}  # many leaves share few shardings
     for leaf in plan.leaves:
-        sharding = leaf.sharding
-        spec = specs.get(id(sharding)) or specs.setdefault(
-            id(sharding), str(sharding.spec).replace("PartitionSpec", "P")
-        )
+        shared = id(leaf.sharding)
+        if shared not in specs:
+            specs[shared] = str(leaf.sharding.spec).replace("PartitionSpec", "P")
         rule = f" by the rule {quoted(leaf.rule)}" if leaf.rule else ""
-        facts[leaf.path] = f"{describe(leaf)} over {spec}{rule}"
+        facts[leaf.path] = f"{describe(leaf)} over {specs[shared]}{rule}"
     return facts
 
 

@@ -42,7 +42,8 @@ class UrlBytes(ByteSource):
         ConnectionError: the server, or the connection to it, fails.
     """
 
-    gap = 1 << 15  # a request costs as much as some 30 KiB, if many are made at once
+    # 20 ms for each of 64 requests at a time are 0.3 ms a request, in which 100 MB/s send 30 KiB
+    gap = 1 << 15
 
     def __init__(self, url: str):
         self.path = shown_url(url)

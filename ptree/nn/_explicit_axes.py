@@ -78,8 +78,8 @@ def computed_by_part_of_batch(
 def split_along(batch: Entries, features: Entries = ()) -> PartitionSpec:
     """The PartitionSpec of an output: its batch as that of the input, its features by what does not split the batch.
 
-    >>> split_along(("data", None), ("model",)), split_along(("data",), (("data", "model"),))
-    (PartitionSpec('data', None, 'model'), PartitionSpec('data', 'model'))
+    >>> tuple(split_along(("data", None), ("model",))), tuple(split_along(("data",), (("data", "model"),)))
+    (('data', None, 'model'), ('data', 'model'))
     """
     used: set[str] = set()
     entries: list[Entry] = []

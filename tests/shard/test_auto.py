@@ -165,6 +165,14 @@ def test_experts_in_a_stack_are_split_over_their_own_axis():
     assert up.addressable_shards[0].data.shape == (3, 4, 32, 64)
 
 
+def test_a_tree_of_experts_alone_has_a_rule_that_spells_their_stack():
+    tree = pt.Tree({"experts/:/w": jax.ShapeDtypeStruct((8, 64, 64), jnp.float32)})
+    mesh = AbstractMesh((2, 2), ("data", "expert"))
+    rules = shard.auto(tree, mesh, min_size=1024)
+    assert rules == {"experts/:/w": P("expert", "data")}
+    assert shard.plan(tree, rules, mesh)["experts/:/w"].spec == P("expert", "data")
+
+
 # ---------------------------------------------------------------------- other libraries
 
 
@@ -220,6 +228,26 @@ def test_the_kernels_of_pytorchs_own_attention_are_fused_and_out_in():
     }
 
 
+def test_square_kernels_are_read_as_the_fused_one_beside_them():
+    attention = shapes(c_attn__weight=(64, 192), c_proj__weight=(64, 64))
+    assert shard.auto(attention, TWO_AXES) == {"c_attn/weight": P(None, "model"), "c_proj/weight": P("model")}
+
+
+def test_tables_of_positions_have_no_vocabulary():
+    tables = {"word_embeddings": 96, "position_embeddings": 32}
+    bert = shapes(**{f"embeddings__{name}__weight": (rows, 64) for name, rows in tables.items()})
+    assert shard.auto(bert, TWO_AXES) == {"**/word_embeddings/weight": P("model"), "**": P()}
+    positions = nn.Sequential({"pos": nn.Embedding(32, 64)}).spec(jnp.ones((2, 4), int))
+    assert shard.auto(positions, TWO_AXES) == {"**": P()}
+
+
+def test_names_of_an_mlp_without_its_shapes_are_no_mlp():
+    chained = shapes(fc1__weight=(256, 64), fc2__weight=(32, 256), fc3__weight=(8, 32))
+    assert shard.auto(chained, TWO_AXES) == {"fc1/weight": P("model"), "fc2/weight": P(None, "model"), "**": P()}
+    apart = shapes(fc1__weight=(256, 64), fc2__weight=(32, 128), fc3__weight=(8, 32))
+    assert shard.auto(apart, TWO_AXES) == {"**": P()}
+
+
 def test_the_order_of_axes_can_be_said():
     tree = shapes(attn__q_proj__weight=(64, 64), attn__o_proj__weight=(64, 64))
     assert shard.auto(tree, TWO_AXES) == {"**/q_proj/weight": P("model"), "**/o_proj/weight": P(None, "model")}
@@ -266,6 +294,11 @@ def test_numbers_decide_where_layers_of_one_name_differ():
     rules = shard.auto(tree, ONE_AXIS, min_size=200)
     assert rules == {"conv/{3..5}/kernel": P("data"), "**": P()}
     assert pt.explain(tree, rules).dead == {}
+
+
+def test_a_short_path_is_not_the_end_of_a_longer_one():
+    tree = shapes(**{"0__w": (64, 64), "1__w": (64, 64), "a__0__w": (8, 8), "w": (8, 8)})
+    assert shard.auto(tree, ONE_AXIS, min_size=1000) == {"*/w": P("data"), "**": P()}
 
 
 def test_a_star_for_a_number_takes_no_name_wrongly():
@@ -351,7 +384,7 @@ def test_axes_of_other_names_are_said():
         lambda: shard.auto(spec, mesh, axes={"fsdp": "x", "tensor": "x"}),
     )
     with pytest.raises(shard.ShardingError, match=r"kernels= is 'in_out' or 'out_in', got 'torch'"):
-        shard.auto(spec, TWO_AXES, kernels="torch")
+        shard.auto(spec, TWO_AXES, kernels="torch")  # pyright: ignore[reportArgumentType]
     says(pt.InitError, "mesh= takes a jax.sharding.Mesh, got 'data'", shard.auto, spec, "data")
     says(
         pt.InitError,

@@ -36,21 +36,14 @@ def few_rules(
         tied: paths of tied leaves, whose rules come before those that might match their aliases.
         head: a comment above the rules.
     """
-    different = {split.spec for split in splits.values()}
-    if len(different) == 1:
-        return Rules({"**": different.pop()}, {"**": _comment(split.comment for split in splits.values())}, head)
+    if _are_alike(splits):
+        [spec, *_] = {split.spec for split in splits.values()}
+        return Rules({"**": spec}, {"**": _comment(split.comment for split in splits.values())}, head)
     every = forms_of(splits)
     forms = _largest(every, sizes, len(splits))
     dropped = [path for form, paths in every.items() if form not in forms for path in paths]
     splits = {**splits, **dict.fromkeys(dropped, Split(NOTHING))}
-    specs = {form: splits[paths[0]].spec for form, paths in forms.items()}
-    is_tied = {form: any(path in tied for path in paths) for form, paths in forms.items()}
-    groups = sorted(merged(specs).items(), key=lambda group: not any(is_tied[form] for form in group[1]))
-    rules = {pattern(form): specs[members[0]] for form, members in groups}
-    comments = {
-        pattern(form): _comment(splits[path].comment for member in members for path in forms[member])
-        for form, members in groups
-    }
+    rules, comments = _written(forms, splits, tied)
     if tied:
         rules = _repaired(tree, rules, splits)
     rest = [split.comment for split in splits.values() if split.spec == NOTHING]
@@ -59,6 +52,30 @@ def few_rules(
         more = [f"{len(dropped):,} leaves would need rules of their own"] if dropped else []
         comments["**"] = _comment([*more, *rest])
     return Rules(rules, {selector: said for selector, said in comments.items() if selector in rules}, head)
+
+
+def _are_alike(splits: Mapping[str, Split]) -> bool:
+    """Whether one rule for `**` is enough; it does not spell the axis of a stack of experts."""
+    return len({split.spec for split in splits.values()}) == 1 and not any(split.is_expert for split in splits.values())
+
+
+def _written(
+    forms: Mapping[Form, list[str]], splits: Mapping[str, Split], tied: Collection[str]
+) -> tuple[dict[str, PartitionSpec], dict[str, str]]:
+    """The rules of forms, those of tied leaves first, and a comment for each."""
+    specs = {form: splits[paths[0]].spec for form, paths in forms.items()}
+    of_tied: list[tuple[Form, list[str]]] = []
+    of_others: list[tuple[Form, list[str]]] = []
+    for form, members in merged(specs).items():
+        paths = [path for member in members for path in forms[member]]
+        group = of_tied if any(path in tied for path in paths) else of_others
+        group.append((form, paths))
+    rules: dict[str, PartitionSpec] = {}
+    comments: dict[str, str] = {}
+    for form, paths in [*of_tied, *of_others]:
+        rules[pattern(form)] = splits[paths[0]].spec
+        comments[pattern(form)] = _comment(splits[path].comment for path in paths)
+    return rules, comments
 
 
 def _largest(forms: Mapping[Form, list[str]], sizes: Mapping[str, int], leaves: int) -> dict[Form, list[str]]:

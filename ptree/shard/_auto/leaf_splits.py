@@ -80,7 +80,7 @@ class _Orders:
             leaf, shape = self._kernel_of[layer]
             if leaf == "weight":
                 weights.add((role, shape))
-        told = {_order_by_shape(role, shape) for role, shape in weights}
+        told: set[KernelAxes | None] = {_order_by_shape(role, shape) for role, shape in weights}
         return {order for order in told if order is not None}
 
     def of(self, layer: Names, role: Role) -> KernelAxes:

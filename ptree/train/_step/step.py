@@ -103,7 +103,7 @@ def step(
     Raises:
         TypeError, ValueError: an argument is not what it should be.
         StructureError: from the step: a loss that is not one floating-point number, a batch that cannot be divided, a state
-            that was donated already, or of another optimiser.
+            that was donated already, or of another optimiser; state or batch differ between the processes of a mesh.
         LossError: from the first step: the loss is not finite.
     """
     gradients = BatchGradients(
