@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -68,6 +68,17 @@ class Plan:
         if sharding is None:
             raise self._no_leaf(path)
         return sharding
+
+    def __iter__(self) -> Iterator[str]:
+        """The paths of the leaves, in listing order."""
+        return iter(self.by_path)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+    def keys(self) -> Iterable[str]:
+        """The paths of the leaves, so that `dict(plan)` is path -> sharding."""
+        return self.by_path.keys()
 
     def __contains__(self, path: object) -> bool:
         return isinstance(path, str) and (path in self.by_path or self._of_alias_or_layer(path) is not None)

@@ -25,6 +25,7 @@ from .explicit_axes import explicit_sharding as explicit_sharding
 from .explicit_axes import like_placed as like_placed
 from .explicit_axes import with_whole_first_axis as with_whole_first_axis
 from .explicit_axes import written as written
+from .explicit_axes_errors import explicit_axes_problem as explicit_axes_problem
 from .extra_axes import check_no_extra_axes as check_no_extra_axes
 from .extra_axes import check_source as check_source
 from .extra_axes import check_tree_without_extra_axes as check_tree_without_extra_axes

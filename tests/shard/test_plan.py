@@ -505,3 +505,12 @@ def test_a_plan_is_immutable_in_use_and_goes_through_pickle():
     assert hash(plan) == hash(shard.plan(gpt(), RULES, SMALL))
     assert plan != shard.plan(gpt(), RULES, AbstractMesh((2, 2), ("data", "model")))
     assert repr(plan).startswith("<Plan of 13 leaves on data=4, model=2: ")
+
+
+def test_a_plan_is_read_as_a_mapping_of_paths():
+    params = {"enc": {"w": jnp.ones((8, 4))}, "b": jnp.zeros(4)}
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    plan = shard.plan(params, {"enc": P("data"), "**": P()}, mesh)
+    assert dict(plan) == {path: plan[path] for path in pt.paths(params)}
+    assert [*plan] == pt.paths(params)
+    assert len(plan) == 2

@@ -174,3 +174,17 @@ def test_an_optimiser_that_looks_at_norms_warns_of_a_stack():
     step = train.step(lambda params, x: (params["blocks/:/w"] * x).sum(), optax.lamb(0.1))
     with pytest.warns(UserWarning, match="by_layer"):
         step.init(params)
+
+
+def test_a_loss_that_explicit_axes_do_not_know_is_named_with_what_to_write():
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    loss = lambda params, labels: optax.softmax_cross_entropy_with_integer_labels(params["w"], labels).mean()
+    with jax.set_mesh(mesh):
+        params = {"w": jax.device_put(jnp.ones((8, 16)), P("data", "model"))}
+        labels = jax.device_put(jnp.arange(8), P("data"))
+        step = train.step(loss, optax.sgd(0.1), donate=False)
+        with pytest.raises(pt.StructureError, match="the loss <lambda>: JAX cannot tell .* auto_axes"):
+            step(step.init(params), labels)
+        step = train.step(jax.sharding.auto_axes(loss, out_sharding=P()), optax.sgd(0.1), donate=False)
+        _, metrics = step(step.init(params), labels)
+    np.testing.assert_allclose(metrics.loss, np.log(16), rtol=1e-6)
