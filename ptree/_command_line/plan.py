@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from .. import shard
 from .._errors import FileError, PatternError
+from .._shardings import itemsize
 from .._shardings.plan_explanation import why_replicated
 from .._shardings.plan_rows import Row, rows_of, spec_in_words
 from .._stored.drafts import draft
@@ -45,12 +47,21 @@ def run_plan(given: argparse.Namespace) -> int:
         print(f"ptree: {printable_path(info.path)} is not in the plan: {printable(info.problem)}", file=sys.stderr)
     if rules is None:
         options = {} if given.min_size is None else {"min_size": given.min_size}
-        rules = shard.auto(tree, mesh, axes=given.axes, kernels=given.kernels, **options)
+        try:
+            rules = shard.auto(tree, mesh, axes=given.axes, kernels=given.kernels, **options)
+        except shard.ShardingError as error:
+            raise shard.ShardingError(_with_options(str(error))) from error
     plan = shard.plan(tree, rules, mesh, otherwise="replicate" if given.replicate else "error")
     if given.out is not None:
         _write_rules(given.out, rules)
     write(_Shown(plan, rules), given)
     return code
+
+
+def _with_options(message: str) -> str:
+    """The message of an error of `auto`, which names an argument of Python, with the option of the command."""
+    named = re.sub(r'axes=\{"(\w+)": "([^"]*)"\}', r"--axes \1=\2", message)
+    return named.replace("axes=:", "--axes:")
 
 
 def _check_options(given: argparse.Namespace) -> None:
@@ -187,6 +198,9 @@ class _Shown:
             shown += ["", *_rows_of_table("on every device", whole[:SHOWN], width, with_reasons=True)]
         if len(whole) > SHOWN:
             shown.append(f"and {len(whole) - SHOWN} more")
+        narrowed = [leaf for leaf in plan.leaves if itemsize(leaf.dtype) < np.dtype(leaf.dtype).itemsize]
+        if narrowed:
+            shown.append(f"sizes of {short_dtype(narrowed[0].dtype)} are of 32 bits, as JAX loads it: JAX_ENABLE_X64=1")
         return "\n".join(shown)
 
     def to_dict(self) -> dict[str, object]:

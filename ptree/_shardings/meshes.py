@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import jax
+from jax._src.mesh import get_concrete_mesh  # inside of `jit` no public function gives the devices
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 
 from .._errors import InitError
@@ -24,14 +25,14 @@ def mesh_for_plan(mesh: AnyMesh | None) -> AnyMesh:
     """Find the mesh to plan for: this one, with or without devices, or that of `jax.set_mesh`.
 
     Raises:
-        InitError: there is none, or something else was given.
+        ShardingError: there is none, or something else was given.
     """
     if mesh is None:
         mesh = context_mesh()
     if not isinstance(mesh, (Mesh, AbstractMesh)):
-        raise InitError(f"mesh= takes a jax.sharding.Mesh, got {describe(mesh)}")
+        raise ShardingError(f"mesh= takes a jax.sharding.Mesh, got {describe(mesh)}")
     if mesh.empty:
-        raise InitError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
+        raise ShardingError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
     return mesh
 
 
@@ -39,10 +40,10 @@ def mesh_with_devices(mesh: AnyMesh | None) -> AnyMesh:
     """Find the mesh to place arrays on; inside of `jit` that of `jax.set_mesh` is abstract, and JAX knows its devices.
 
     Raises:
-        InitError: there is none, or it has no devices.
+        ShardingError: there is none, or it has no devices.
     """
     if isinstance(mesh, AbstractMesh):
-        raise InitError(f"mesh= is {no_devices(mesh)}")
+        raise ShardingError(f"mesh= is {no_devices(mesh)}")
     return mesh_for_plan(mesh)
 
 
@@ -60,6 +61,23 @@ def context_mesh() -> AnyMesh:
         return jax.sharding.get_mesh()
     except ValueError:  # inside of `jit` JAX gives only its abstract form
         return jax.sharding.get_abstract_mesh()
+
+
+def difference_to_context(expected: AnyMesh) -> str:
+    """In what the mesh of `jax.set_mesh` differs from another, in words; empty if there is none, or if it does not differ."""
+    here = context_mesh()
+    if here.empty:
+        return ""
+    why = difference(expected, here)
+    # inside of `jit` the mesh is abstract, and JAX would find other devices only when it compiles
+    devices = None if isinstance(here, Mesh) else get_concrete_mesh()
+    if why or devices is None or devices.empty or not isinstance(expected, Mesh):
+        return why
+    is_moved = devices.devices.tolist() != expected.devices.tolist()
+    return _OTHER_DEVICES if is_moved else ""
+
+
+_OTHER_DEVICES = "it is over other devices, or over these in another order"
 
 
 def abstract_form(mesh: AnyMesh) -> AbstractMesh:
@@ -81,7 +99,7 @@ def difference(expected: AnyMesh, got: AnyMesh) -> str:
     if expected.axis_types != got.axis_types:
         return f"its axes are {_types_in_words(expected)}, those of the other {_types_in_words(got)}"
     if isinstance(expected, Mesh) and isinstance(got, Mesh) and expected != got:
-        return "it is over other devices, or over these in another order"
+        return _OTHER_DEVICES
     return ""
 
 

@@ -15,7 +15,7 @@ from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
 from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes, with_leaves
 from .._words import describe, in_bytes, quoted, suggestion
-from .meshes import AnyMesh, ShardingError, context_mesh, difference, no_devices
+from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
@@ -139,13 +139,19 @@ class Plan:
             leaves=len(self.leaves),
             bytes=sum(leaf.bytes for leaf in self.leaves),
             bytes_per_device=sum(leaf.bytes_per_device for leaf in self.leaves),
-            replicated_bytes=sum(leaf.bytes for leaf in self.leaves if leaf.is_replicated),
+            replicated_bytes=sum(leaf.bytes_per_device for leaf in self.leaves if leaf.is_replicated),
+            host_bytes_per_device=sum(leaf.host_bytes_per_device for leaf in self.leaves),
         )
 
     @property
     def bytes_per_device(self) -> int:
-        """What each device holds."""
+        """What each device holds in its own memory."""
         return self.sums.bytes_per_device
+
+    @property
+    def host_bytes_per_device(self) -> int:
+        """What the host holds for each device, of leaves with a memory kind such as `pinned_host`."""
+        return self.sums.host_bytes_per_device
 
     @property
     def bytes(self) -> int:
@@ -154,7 +160,7 @@ class Plan:
 
     @property
     def replicated_bytes(self) -> int:
-        """The size of the leaves that each device holds whole."""
+        """The size of the leaves that each device holds whole, in its own memory."""
         return self.sums.replicated_bytes
 
     @property
@@ -227,7 +233,7 @@ class Plan:
             if here.empty or isinstance(mesh, AbstractMesh):
                 raise ShardingError(f"the plan is for {no_devices(self.mesh)}, or call it under jax.set_mesh(mesh)")
             return self.on(here)
-        why = "" if here.empty else difference(self.mesh, here)
+        why = difference_to_context(self.mesh) if mesh is None else difference(self.mesh, mesh)
         if why:
             which = "that of jax.set_mesh" if mesh is None else "the one that is given"
             raise ShardingError(

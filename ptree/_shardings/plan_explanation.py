@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .._words import SHOWN, in_bytes, table
-from .plan_rows import Row, Sums, rows_of, spec_in_words
+from .plan_rows import Row, Sums, rows_of, size_in_words, spec_in_words
 from .plan_table import sums_in_words
 from .planned_leaves import PlannedLeaf
 
@@ -45,14 +45,12 @@ class PlanExplanation(NamedTuple):
         lines = [*table(rows, right={1, 2, 3, 4}), *sums_in_words(self.sums, _WIDE)]
         lines += [f"tied: {alias} lives where {source} does" for alias, source in [*self.tied.items()][:SHOWN]]
         if self.biggest:
-            cells = [
-                (row.path, spec_in_words(row.leaf.sharding), in_bytes(row.bytes_per_device)) for row in self.biggest
-            ]
+            cells = [(row.path, spec_in_words(row.leaf.sharding), size_in_words(row)) for row in self.biggest]
             lines += ["", *table([("biggest", "divided by", "per device"), *cells], right={2})]
         if self.replicated:
             whole = rows_of(leaf for leaf in self.leaves if leaf.is_replicated)
             whole.sort(key=lambda row: -row.bytes_per_device)
-            cells = [(row.path, in_bytes(row.bytes_per_device), why_replicated(row.leaf)) for row in whole[:SHOWN]]
+            cells = [(row.path, size_in_words(row), why_replicated(row.leaf)) for row in whole[:SHOWN]]
             lines += ["", *table([("on every device", "size", "why"), *cells], right={1})]
             if len(whole) > SHOWN:
                 lines.append(f"and {len(whole) - SHOWN} more")
@@ -86,7 +84,7 @@ def _share(rule: str, leaves: list[PlannedLeaf]) -> RuleShare:
         len(leaves),
         sum(leaf.bytes for leaf in leaves),
         sum(leaf.bytes_per_device for leaf in leaves),
-        sum(leaf.bytes for leaf in leaves if leaf.is_replicated),
+        sum(leaf.bytes_per_device for leaf in leaves if leaf.is_replicated),
     )
 
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from jax.sharding import NamedSharding
 
-from .._words import number_ranges
-from .planned_leaves import PlannedLeaf
+from .._words import in_bytes, number_ranges
+from .planned_leaves import PlannedLeaf, is_on_host
 from .specs import Shape, axes_of
 
 
@@ -26,6 +26,8 @@ class Sums(NamedTuple):
     bytes_per_device: int
     replicated_bytes: int
     """The size of the leaves that each device holds whole."""
+    host_bytes_per_device: int
+    """What is in the memory of the host for each device."""
 
 
 class Row(NamedTuple):
@@ -41,6 +43,11 @@ class Row(NamedTuple):
     def bytes_per_device(self) -> int:
         """What each device holds of all of them."""
         return self.leaves * self.leaf.bytes_per_device
+
+    @property
+    def host_bytes_per_device(self) -> int:
+        """What the host holds of all of them for each device."""
+        return self.leaves * self.leaf.host_bytes_per_device
 
 
 _LONGEST_RANGES = 36  # characters
@@ -85,6 +92,14 @@ def _ranges(numbers: Sequence[str], is_product: bool) -> str:
 
 
 def spec_in_words(sharding: NamedSharding) -> str:
-    """The entries of a spec in short: `-, data, model+expert`; `replicated` where nothing is divided."""
+    """The entries of a spec in short: `-, data, model+expert`; `replicated` where nothing is divided; with the memory of the host."""
     entries = ["+".join(axes_of(entry)) or "-" for entry in sharding.spec]
-    return ", ".join(entries) or "replicated"
+    divided = ", ".join(entries) or "replicated"
+    return f"{divided} in {sharding.memory_kind}" if is_on_host(sharding) else divided
+
+
+def size_in_words(row: Row) -> str:
+    """What each device holds of a row; `host` behind it where it is in the memory of the host."""
+    if row.host_bytes_per_device:
+        return f"{in_bytes(row.host_bytes_per_device)} host"
+    return in_bytes(row.bytes_per_device)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .._terminal import terminal_width
 from .._words import SHOWN, columns, describe, in_bytes, table
-from .plan_rows import Row, Sums, rows_of, spec_in_words
+from .plan_rows import Row, Sums, rows_of, size_in_words, spec_in_words
 from .planned_leaves import PlannedLeaf
 
 _PATH, _SHAPE, _SPEC, _SIZE, _RULE = range(5)
@@ -42,7 +42,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     spec = spec_in_words(leaf.sharding)
     if leaf.undivided:
         spec += f" {_WHOLE}"
-    return path, describe(leaf), spec, in_bytes(row.bytes_per_device), leaf.rule
+    return path, describe(leaf), spec, size_in_words(row), leaf.rule
 
 
 def _left_out(cells: Sequence[Sequence[str]], width: int) -> Sequence[int]:
@@ -65,6 +65,8 @@ def sums_in_words(sums: Sums, width: int) -> list[str]:
         f"{in_bytes(sums.bytes_per_device)} per device",
         f"{in_bytes(sums.replicated_bytes)} of it ({share:.1%}) on every device",
     ]
+    if sums.host_bytes_per_device:
+        facts.append(f"{in_bytes(sums.host_bytes_per_device)} in the host's memory for each device")
     return _wrapped(facts, width)
 
 

@@ -38,6 +38,8 @@ class PlannedLeaf(NamedTuple):
     """The selector of the rule that takes it; empty where it was given at the leaf's place in a tree."""
     undivided: tuple[str, ...] = ()
     """For each dimension that was to be divided and stays whole, why."""
+    host_bytes_per_device: int = 0
+    """What is in the memory of the host for each device, of a sharding with such a memory kind; it is not in `bytes_per_device`."""
 
     @property
     def bytes(self) -> int:
@@ -46,8 +48,23 @@ class PlannedLeaf(NamedTuple):
 
     @property
     def is_replicated(self) -> bool:
-        """Whether each device holds all of it."""
-        return self.bytes_per_device == self.bytes
+        """Whether each device holds all of it, in its own memory or in that of the host."""
+        return self.bytes_per_device + self.host_bytes_per_device == self.bytes
+
+
+_HOST_MEMORY = ("pinned_host", "unpinned_host")
+
+
+def is_on_host(sharding: NamedSharding) -> bool:
+    """Whether the parts are in the memory of the host, not in that of the devices."""
+    return sharding.memory_kind in _HOST_MEMORY
+
+
+def in_memory(leaf: PlannedLeaf) -> PlannedLeaf:
+    """The leaf with the bytes of its part where its sharding's memory kind puts them."""
+    if not is_on_host(leaf.sharding):
+        return leaf
+    return leaf._replace(bytes_per_device=0, host_bytes_per_device=leaf.bytes_per_device)
 
 
 def itemsize(dtype: Any) -> int:
@@ -224,7 +241,9 @@ def planned_leaves(
             problems.add(path, leaf, request, fitted.problems)
             continue
         size = math.prod(fitted.part) * itemsize(dtype)
-        planned.append(PlannedLeaf(path, shape, dtype, fitted.sharding, size, request.rule, fitted.undivided))
+        planned.append(
+            in_memory(PlannedLeaf(path, shape, dtype, fitted.sharding, size, request.rule, fitted.undivided))
+        )
     problems.raise_if_any()
     return planned
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from jax.sharding import PartitionSpec, Sharding
 
+<<<<<<< HEAD
 from .._edit import Rules, assign, rule_name
 from .._errors import InitError, PatternError
 from .._paths import STACKED
@@ -15,6 +16,43 @@ from .._tree import Leaves, PyTree, Tree, aliases, leaves, opened, stacked_axes
 from .._words import describe, lines, listed, quoted
 from .request import Request, ShardingRule, spelled_stacks
 from .tied_rules import TiedRules
+=======
+from .._edit import Rules, Selector, assign, rule_name
+from .._errors import PatternError
+from .._paths import STACKED, compile
+from .._tree import Leaves, PyTree, Tree, leaves, opened, stacked_axes
+from .._words import describe, lines, listed, printable, quoted
+from .meshes import ShardingError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The Sharding or PartitionSpec given for one leaf, and for which axes of its stacks it has an entry."""
+
+    given: Sharding | PartitionSpec
+    stack_axes: tuple[bool, ...]
+    """For each stack on the way to the leaf, whether what was given has an entry for the stack's own axis."""
+    rule: str
+    """The selector of the rule; empty where it was given at the leaf's place in a tree."""
+
+    @property
+    def skipped_axes(self) -> list[int]:
+        """The axes of stacks for which it has no entry."""
+        return [axis for axis, has_entry in enumerate(self.stack_axes) if not has_entry]
+
+    def layer_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The part of a shape that a PartitionSpec has entries for: one layer, and axes of stacks that a rule spells."""
+        return tuple(size for axis, size in enumerate(shape) if axis not in self.skipped_axes)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A rule of shardings, as the label of the leaves that it takes."""
+
+    selector: Selector
+    given: Sharding | PartitionSpec
+    name: str
+>>>>>>> s9
 
 
 def requests(tree: PyTree, pairs: Leaves, given: object) -> dict[str, Request]:
@@ -27,7 +65,7 @@ def requests(tree: PyTree, pairs: Leaves, given: object) -> dict[str, Request]:
 
     Raises:
         PatternError: a rule that takes no leaf, a leaf that has no sharding.
-        InitError: what is no sharding.
+        ShardingError: what is no sharding.
     """
     if isinstance(given, (Sharding, PartitionSpec)):
         given = {"**": given}
@@ -44,8 +82,13 @@ def _is_rules(given: Rules) -> bool:
     """Whether this is a dict of rules, selector -> sharding, rather than a tree of shardings, in which some value is a node."""
     if type(given) is Tree:
         return False
-    has_nodes = any(opened(value) is not None for value in given.values())
-    return not (has_nodes and any(is_sharding(leaf) for _, leaf in leaves(given)))
+    nodes = [value for value in given.values() if opened(value) is not None]
+    if not nodes or not any(is_sharding(leaf) for _, leaf in leaves(given)):
+        return True
+    below = [leaf for node in nodes for _, leaf in leaves(node)]
+    if below:
+        return not any(map(is_sharding, below))  # ("data", None) is no node of a tree, but was meant as a spec
+    return "**" in given  # None, which is an empty node, in the place of a spec
 
 
 def is_sharding(value: object) -> bool:
@@ -57,18 +100,29 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     """Find what rules give the leaves that they take: path -> request.
 
     Raises:
+<<<<<<< HEAD
         PatternError: a rule that takes no leaf; rules that give a tied leaf two placements by two of its names.
         InitError: what is no sharding.
+=======
+        PatternError: a rule that takes no leaf.
+        ShardingError: what is no sharding.
+>>>>>>> s9
     """
     wrong = [
-        f"{quoted(selector)} is no Sharding and no PartitionSpec, but {describe(value)}"
+        f"{quoted(selector)} is no Sharding and no PartitionSpec, but {_no_spec(value)}"
         for selector, value in rules.items()
         if not is_sharding(value)
     ]
     if wrong:
+<<<<<<< HEAD
         raise InitError(lines(wrong))
     labels = {selector: ShardingRule(selector, value, rule_name(selector)) for selector, value in rules.items()}
     rule_of = _assigned(tree, labels)
+=======
+        raise ShardingError(lines(wrong))
+    labels = {selector: _Rule(selector, value, rule_name(selector)) for selector, value in rules.items()}
+    rule_of = assign(tree, labels, for_axes=True)
+>>>>>>> s9
     made: dict[tuple[int, tuple[bool, ...]], Request] = {}  # few, which many leaves share
     found: dict[str, Request] = {}
     for path, rule in rule_of.items():
@@ -80,6 +134,7 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     return found
 
 
+<<<<<<< HEAD
 def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, ShardingRule]:
     """The rule that takes each leaf, where no two give a tied leaf different placements; rules that give it the same are one."""
     ties = aliases(tree)
@@ -97,11 +152,24 @@ def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, Shar
         return assign(tree, {key: rule for key, rule in rules.items() if rule not in agreeing}, for_axes=True)
     tied.check(rule_of)
     return rule_of
+=======
+def _no_spec(value: object) -> str:
+    """What is no PartitionSpec, and the one that is likely meant."""
+    entries = value if isinstance(value, (tuple, list)) else () if value is None else (value,)
+    names = [name for entry in entries for name in (entry if isinstance(entry, (tuple, list)) else (entry,))]
+    if not all(name is None or isinstance(name, str) for name in names):
+        return describe(value)
+    meant = ", ".join(repr(tuple(entry)) if isinstance(entry, list) else repr(entry) for entry in entries)
+    as_code = meant.replace("'", '"')
+    return printable(f"{value!r}: write P({as_code}), a jax.sharding.PartitionSpec")
+>>>>>>> s9
 
 
 def _by_tree(pairs: Leaves, given: PyTree) -> dict[str, Request]:
     if opened(given) is None:
-        raise InitError(f"shardings are a Sharding, a PartitionSpec, a tree of them or rules; got {describe(given)}")
+        raise ShardingError(
+            f"shardings are a Sharding, a PartitionSpec, a tree of them or rules; got {_no_spec(given)}"
+        )
     sharding_at = dict(leaves(given))
     _check_same_paths([path for path, _ in pairs], list(sharding_at))
     found: dict[str, Request] = {}

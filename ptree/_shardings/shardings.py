@@ -44,8 +44,7 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
     Raises:
         PatternError: a rule that takes no leaf, a leaf that has no sharding.
         StructureError: a plan of another tree, or another one than that of another process.
-        ShardingError: an axis that the mesh does not have or that does not divide the shape, a mesh without devices.
-        InitError: what is no sharding.
+        ShardingError: an axis that the mesh does not have or that does not divide the shape, a mesh without devices, what is no sharding.
     """
     if isinstance(given, Plan):
         plan = given.with_devices(mesh)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap as mmap_
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,5 +74,8 @@ class LocalBytes(ByteSource):
             os.close(self._file)
             self._file = -1
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # at the exit of Python the module's names may be gone, hence the default
+        if self._file >= 0:
+            close(self._file)
+            self._file = -1

@@ -188,10 +188,17 @@ def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
     try:
         files, place = url_to_fs(url)
     except ImportError as error:  # the package for this kind of URL, such as gcsfs
-        raise FileError(f"cannot read {shown}: {error}: pip install the package that fsspec names") from None
+        raise FileError(f"cannot read {shown}: {error}{_to_install(error)}") from None
     except ValueError as error:
         raise FileError(f"cannot read {shown}: {error}: fsspec.available_protocols() lists the kinds of URLs") from None
     return files, place
+
+
+def _to_install(error: ImportError) -> str:
+    """What to install where fsspec lacks a package, which the error below its own names."""
+    cause = error.__cause__ or error
+    name = cause.name if isinstance(cause, ImportError) else None
+    return f": pip install {name.partition('.')[0]}" if name else ""
 
 
 def _batches(runs: Sequence[_Piece]) -> Iterator[list[_Piece]]:
@@ -227,13 +234,17 @@ def _status_of(error: Exception) -> int | None:
 
 
 def _is_missing(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError) or _status_of(error) in (404, 410)
+    # fsspec's file systems say either of a file that is below a file
+    return isinstance(error, (FileNotFoundError, FileExistsError, NotADirectoryError)) or _status_of(error) in (
+        404,
+        410,
+    )
 
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed a little later."""
     cause = _cause_of(error)
-    if isinstance(cause, (FileNotFoundError, PermissionError, ValueError, ImportError, TypeError)):
+    if _is_missing(cause) or isinstance(cause, (PermissionError, ValueError, ImportError, TypeError)):
         return False
     status = _status_of(cause)
     return status is None or status >= 500 or status in (408, 429)

@@ -134,7 +134,8 @@ def test_what_cannot_be_divided_is_an_error_or_replicated(folder, capsys):
         ([*MESH, "--auto", "--rules", "rules.json"], "not allowed with argument"),
         ([*MESH, "--auto", "--min-size", "many"], "'many' is no count"),
         ([*MESH, "--rules", "rules.json", "--min-size", "1"], "--min-size: only with --auto"),
-        ([*MESH, "--auto", "--axes", "fdsp=data"], "there is no role 'fdsp'"),
+        ([*MESH, "--auto", "--axes", "fdsp=data"], "--axes: there is no role 'fdsp'"),
+        (["--mesh", "ab=2", "--auto"], "Say it: --axes fsdp=ab"),
         ([*MESH, "--rules", "none.json"], "no such file or directory 'none.json'"),
     ],
 )
@@ -213,3 +214,16 @@ def test_no_array_is_read_and_no_device_is_started(folder):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=here)
     assert done.returncode == 0, done.stderr
     assert "4,096 devices" in done.stdout
+
+
+def test_sizes_of_64_bits_say_that_jax_loads_32(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_file({"w": np.zeros((4, 4))}, "wide.safetensors")
+    rules_file(tmp_path, {"**": []})
+    out = succeeded(capsys, "plan", "wide.safetensors", "--mesh", "data=2", "--rules", "rules.json")
+    assert "f64[4,4]" in out
+    assert "sizes of f64 are of 32 bits, as JAX loads it: JAX_ENABLE_X64=1" in out
+    with jax.enable_x64(True):
+        wide = succeeded(capsys, "plan", "wide.safetensors", "--mesh", "data=2", "--rules", "rules.json")
+    assert "128 B" in wide
+    assert "32 bits" not in wide

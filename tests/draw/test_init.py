@@ -268,14 +268,14 @@ def test_shardings_that_do_not_fit_are_all_listed():
          pt.init, spec, KEY, shardings=pt.Tree({"c": P(), "z": P()}), mesh=mesh)  # fmt: skip
     says(
         pt.InitError,
-        "'**' is no Sharding and no PartitionSpec, but tuple",
+        "'**' is no Sharding and no PartitionSpec, but ('x',): write P(\"x\"), a jax.sharding.PartitionSpec",
         pt.init,
         spec,
         KEY,
         shardings={"**": ("x",)},
         mesh=mesh,
     )
-    says(pt.InitError, "shardings are a Sharding, a PartitionSpec, a tree of them or rules; got 'x'",
+    says(pt.InitError, "shardings are a Sharding, a PartitionSpec, a tree of them or rules; got 'x': write P(\"x\"), a jax.sharding.PartitionSpec",
          pt.init, spec, KEY, shardings="x", mesh=mesh)  # fmt: skip
     says(pt.InitError, "mesh= is the mesh of PartitionSpecs: give shardings= too", pt.init, spec, KEY, mesh=mesh)
     for wrong in ("m", 3):

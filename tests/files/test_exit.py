@@ -348,3 +348,12 @@ def test_a_failed_save_whose_handle_is_gone_is_logged_at_once(tmp_path, monkeypa
     from ptree.files import _background
 
     assert "No space left" in _background._failures.pop(number)
+
+
+def test_a_file_that_is_still_open_at_the_exit_is_closed_in_silence(tmp_path):
+    pt.save(tmp_path / "m.safetensors", {"a": 1})
+    code = "import sys, ptree; file = ptree.open(sys.argv[1]); print(len(file))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "m.safetensors")], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")

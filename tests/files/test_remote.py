@@ -388,6 +388,12 @@ def test_what_a_url_cannot_do_is_said(memory, tmp_path):
     assert pt.load("memory://x.safetensors") == pt.Tree({"a": 1})
 
 
+def test_a_file_of_another_format_at_a_url_is_to_be_copied():
+    fsspec.filesystem("memory").pipe("/other/z.npz", b"PK\x03\x04" + bytes(100))
+    with pytest.raises(pt.FileError, match=r"'memory://other/z.npz': .* from this machine alone: copy it"):
+        pt.load("memory://other/z.npz")
+
+
 WITHOUT_FSSPEC = """
 import sys, ptree as pt, numpy as np
 from ptree._command_line import main
@@ -416,5 +422,5 @@ def test_fsspec_is_imported_for_urls_alone(tmp_path):
 
 def test_a_package_that_fsspec_lacks_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(pt.FileError, match=r"cannot read 'gs://bucket/m.safetensors': .*gcsfs"):
+    with pytest.raises(pt.FileError, match=r"cannot read 'gs://bucket/m.safetensors': .*: pip install gcsfs$"):
         pt.open("gs://bucket/m.safetensors")

@@ -139,6 +139,10 @@ def test_meshes_with_other_devices_or_kinds_of_axes_are_others():
     turned = jax.sharding.Mesh(np.array(jax.devices()[::-1]).reshape(4, 2), ("data", "model"))
     with jax.set_mesh(turned):
         assert "it is over other devices" in message(shard.ShardingError, shard.place, params(), plan)
+        with pytest.raises(shard.ShardingError, match=r"than that of jax.set_mesh: it is over other devices"):
+            jax.jit(lambda tree: shard.place(tree, plan))(jax.tree.map(jnp.asarray, params()))
+    with jax.set_mesh(mesh()):
+        jax.jit(lambda tree: shard.place(tree, plan))(jax.tree.map(jnp.asarray, params()))
     swapped = jax.make_mesh((2, 4), ("model", "data"), axis_types=(AxisType.Auto,) * 2)
     with jax.set_mesh(swapped):
         assert "are in the order ['data', 'model']" in message(shard.ShardingError, shard.place, params(), plan)

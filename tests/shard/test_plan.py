@@ -156,9 +156,13 @@ def test_the_mesh_is_that_of_set_mesh():
         assert plan.mesh == mesh(AxisType.Explicit)
         inside = jax.jit(lambda: [shard.plan(gpt(), RULES)["embed/table"].spec == P("model", "data") and jnp.zeros(())])
         assert jax.tree.leaves(inside())[0] == 0
-    assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES)
-    assert "a PartitionSpec needs a mesh" in message(pt.InitError, shard.plan, gpt(), RULES, AbstractMesh((), ()))
-    assert "mesh= takes a jax.sharding.Mesh, got 'data'" in message(pt.InitError, shard.plan, gpt(), RULES, "data")
+    assert "a PartitionSpec needs a mesh" in message(shard.ShardingError, shard.plan, gpt(), RULES)
+    assert "a PartitionSpec needs a mesh" in message(
+        shard.ShardingError, shard.plan, gpt(), RULES, AbstractMesh((), ())
+    )
+    assert "mesh= takes a jax.sharding.Mesh, got 'data'" in message(
+        shard.ShardingError, shard.plan, gpt(), RULES, "data"
+    )
 
 
 def test_any_pytree_and_an_open_file_can_be_planned(tmp_path):
@@ -368,14 +372,60 @@ def test_specs_that_do_not_say_where_parts_are_are_refused():
     assert "another mesh than that of the plan: it has the axes data=4, model=2, the other data=8, model=2" in text
 
 
+def test_memory_of_the_host_is_not_counted_as_that_of_devices():
+    tree = {"table": pt.Param((1024, 8)), "scale": pt.Param((8,)), "w": pt.Param((8, 8))}
+    on_host = NamedSharding(mesh(), P("data"), memory_kind="pinned_host")
+    whole = NamedSharding(mesh(), P(), memory_kind="pinned_host")
+    plan = shard.plan(tree, {"table": on_host, "scale": whole, "w": P("data")})
+    assert plan.bytes_per_device == 8 * 8 * 4 // 4
+    assert plan.host_bytes_per_device == 1024 * 8 * 4 // 4 + 8 * 4
+    assert plan.replicated_bytes == 0
+    assert plan["table"].memory_kind == "pinned_host"
+    table = " ".join(plan.table(110).split())
+    assert "data in pinned_host 8.0 KiB host" in table
+    assert "replicated in pinned_host 32 B host" in table
+    assert "; 64 B per device" in table
+    assert "8.0 KiB in the host's memory for each device" in table
+    explained = plan.explain()
+    assert "8.0 KiB host" in str(explained)
+    assert [share.bytes_per_device for share in explained.rules] == [0, 0, 64]
+    state = shard.like({"mu": tree, "count": pt.Param(())}, plan)
+    assert (state.bytes_per_device, state.host_bytes_per_device) == (64 + 4, plan.host_bytes_per_device)
+    assert [kind.memory_kind for kind in (plan.on(mesh())["table"], state["mu/table"])] == ["pinned_host"] * 2
+    assert "host" not in shard.plan(tree, P(), mesh()).table(110)
+
+
 def test_rules_are_strict():
     tree = {"w": pt.Param((8, 8)), "b": pt.Param((8,))}
     assert message(pt.PatternError, shard.plan, tree, {"w": P()}, SMALL) == "no sharding for ['b']: add a rule for '**'"
     assert "the pattern 'v' matches nothing" in message(pt.PatternError, shard.plan, tree, {"v": P(), "**": P()}, SMALL)
     late = message(pt.PatternError, shard.plan, tree, {"**": P(), "w": P("data")}, SMALL)
     assert late == "the rule 'w' takes nothing: ['**'] before it takes all that the rule matches"
-    wrong = message(pt.InitError, shard.plan, tree, {"w": "data", "**": P()}, SMALL)
-    assert wrong == "'w' is no Sharding and no PartitionSpec, but 'data'"
+    wrong = message(shard.ShardingError, shard.plan, tree, {"w": "data", "**": P()}, SMALL)
+    assert wrong == (
+        "'w' is no Sharding and no PartitionSpec, but 'data': write P(\"data\"), a jax.sharding.PartitionSpec"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "fix"),
+    [
+        ("data", 'P("data")'),
+        (None, "P()"),
+        ((None, "data"), 'P(None, "data")'),
+        ([["data", "model"]], 'P(("data", "model"))'),
+    ],
+)
+def test_a_rule_that_is_no_spec_names_the_spec_that_is_meant(value, fix):
+    tree = {"w": pt.Param((8, 8)), "b": pt.Param((8,))}
+    assert f"but {value!r}: write {fix}" in message(
+        shard.ShardingError, shard.plan, tree, {"w": value, "**": P()}, SMALL
+    )
+
+
+def test_a_rule_that_is_something_else_is_described():
+    wrong = message(shard.ShardingError, shard.plan, {"w": pt.Param((8, 8))}, {"w": 3}, SMALL)
+    assert wrong == "'w' is no Sharding and no PartitionSpec, but 3"
 
 
 def test_what_is_no_array_is_named():

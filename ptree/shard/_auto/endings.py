@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple, TypeAlias
 
@@ -31,9 +31,8 @@ def forms_of(splits: Mapping[str, Split]) -> dict[Form, list[str]]:
     """The form for each leaf that is split -> the paths of the leaves that it is for; it matches no leaf that is split otherwise."""
     general = {path: _general(path, split) for path, split in splits.items()}
     endings = _Endings()
-    for path, ending in general.items():
-        endings.add(ending, splits[path].spec)
-    endings.add_stars()
+    endings.add_all((ending, splits[path].spec) for path, ending in general.items())
+    endings.compare()
     # where layers of one name are split differently, their numbers decide
     numbered = {path: _numbered(path, ending) for path, ending in general.items() if not endings.is_pure(ending)}
     literal = _with_numbers(splits, numbered) if numbered else endings
@@ -57,12 +56,11 @@ def forms_of(splits: Mapping[str, Split]) -> dict[Form, list[str]]:
 def _with_numbers(splits: Mapping[str, Split], numbered: Mapping[str, list[Ending]]) -> _Endings:
     """The endings of all paths as they are, in which these with some numbers are looked up."""
     endings = _Endings()
-    for path, split in splits.items():
-        endings.add(tuple(map(escape, path.split(separator_in(path)))), split.spec)
+    endings.add_all((tuple(map(escape, path.split(separator_in(path)))), split.spec) for path, split in splits.items())
     for choices in numbered.values():
         for choice in choices:
             endings.will_look_up(choice)
-    endings.add_stars()
+    endings.compare()
     return endings
 
 
@@ -89,17 +87,23 @@ class _Endings:
         """None where leaves with this ending are split differently."""
         self._masks: dict[_Mask, None] = {}
 
-    def add(self, path: Ending, spec: PartitionSpec) -> None:
-        if path not in self._paths:
-            self.will_look_up(path)
-        _agree(self._paths, path, spec)
+    def add_all(self, leaves: Iterable[tuple[Ending, PartitionSpec]]) -> None:
+        """Add all leaves, and the nodes above them: a pattern that matches a node takes all leaves below it."""
+        different = dict.fromkeys(leaves)  # few, where layers are alike
+        for path, spec in different:
+            if path not in self._paths:
+                self.will_look_up(path)
+            _agree(self._paths, path, spec)
+        for path, spec in different:
+            for stop in range(1, len(path)):
+                _agree(self._paths, path[:stop], spec)
 
     def will_look_up(self, path: Ending) -> None:
         for start in range(len(path)):
             stars = tuple(at for at, segment in enumerate(path[start:]) if segment == "*")
             self._masks[len(path) - start, stars] = None
 
-    def add_stars(self) -> None:
+    def compare(self) -> None:
         """Compare all paths, when all have been added, under each arrangement of `*` that is looked up."""
         for path, spec in self._paths.items():
             for length, stars in self._masks:
@@ -145,6 +149,11 @@ def _general(path: str, split: Split) -> Ending:
 @cache
 def _general_name(name: str) -> str:
     return "*" if name == STACKED or name.isdecimal() else escape(name)
+
+
+def whole_pattern(path: str, split: Split) -> str:
+    """The pattern of one leaf alone, with `*` for stacks whose axes are not split."""
+    return separator_in(path).join(_numbered(path, _general(path, split))[-1])
 
 
 def _numbered(path: str, general: Ending) -> list[Ending]:

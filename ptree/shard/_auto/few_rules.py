@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Mapping
 
 from jax.sharding import PartitionSpec
 
-from ..._edit import explain
-from ..._paths import escape
+from ..._edit import assign, explain
+from ..._paths import STACKED
 from ..._tree import PyTree
 from .braces import merged, pattern
-from .endings import NOTHING, Form, forms_of
+from .endings import NOTHING, Form, forms_of, whole_pattern
 from .leaf_splits import Split
 from .rules import Rules
 
-_MOST_REPAIRS = 3
+_MOST_REPAIRS = 8
 _MOST_SAID = 3
 _MATCHES = 3_000_000
 """Leaves times forms: about so many comparisons of names take three seconds."""
@@ -44,13 +44,11 @@ def few_rules(
     dropped = [path for form, paths in every.items() if form not in forms for path in paths]
     splits = {**splits, **dict.fromkeys(dropped, Split(NOTHING))}
     rules, comments = _written(forms, splits, tied)
-    if tied:
-        rules = _repaired(tree, rules, splits)
-    rest = [split.comment for split in splits.values() if split.spec == NOTHING]
-    if rest or not rules:
-        rules["**"] = NOTHING
+    rules, replicated = _repaired(tree, rules | {"**": NOTHING}, splits, tied)
+    dropped += replicated
+    if "**" in rules:
         more = [f"{len(dropped):,} leaves would need rules of their own"] if dropped else []
-        comments["**"] = _comment([*more, *rest])
+        comments["**"] = _comment([*more, *(split.comment for split in splits.values() if split.spec == NOTHING)])
     return Rules(rules, {selector: said for selector, said in comments.items() if selector in rules}, head)
 
 
@@ -80,12 +78,17 @@ def _written(
 
 def _largest(forms: Mapping[Form, list[str]], sizes: Mapping[str, int], leaves: int) -> dict[Form, list[str]]:
     """The forms for the largest leaves: as many as can be matched in seconds, which are all of a tree that is regular."""
-    most = max(_LEAST_FORMS, _MATCHES // max(1, leaves))
+    most = _most_forms(leaves)
     if len(forms) <= most:
         return dict(forms)
     by_size = sorted(forms, key=lambda form: sum(sizes[path] for path in forms[form]), reverse=True)
     kept = set(by_size[:most])
     return {form: paths for form, paths in forms.items() if form in kept}
+
+
+def _most_forms(leaves: int) -> int:
+    """How many rules can be matched with so many leaves in seconds."""
+    return max(_LEAST_FORMS, _MATCHES // max(1, leaves))
 
 
 def _comment(comments: Iterable[str]) -> str:
@@ -95,19 +98,54 @@ def _comment(comments: Iterable[str]) -> str:
 
 
 def _repaired(
-    tree: PyTree, rules: Mapping[str, PartitionSpec], splits: Mapping[str, Split]
-) -> dict[str, PartitionSpec]:
+    tree: PyTree, rules: Mapping[str, PartitionSpec], splits: Mapping[str, Split], tied: Collection[str]
+) -> tuple[dict[str, PartitionSpec], list[str]]:
     """The rules, with one in front for each leaf that another takes wrongly, and without those that take nothing.
 
-    A pattern may match an alias of a leaf that is split otherwise.
+    A pattern may match a node, an alias of a leaf that is split otherwise, or names that look like patterns. Where this is so for
+    more leaves than rules can be matched in seconds, the rules that take them are left out instead.
+
+    Returns:
+        the rules, of which the last is `**`, and the leaves that are replicated instead of split.
     """
     rules = dict(rules)
+    specs = {path: split.spec for path, split in splits.items()}
+    most = _most_forms(len(splits))
     for _ in range(_MOST_REPAIRS):
-        rows = explain(tree, rules).rows
-        wrong = [row.path for row in rows if (row.value or NOTHING) != splits[row.path].spec]
-        taking = {row.rule for row in rows}
-        rules = {selector: spec for selector, spec in rules.items() if selector in taking}
+        rule_of = _rules_of_leaves(tree, rules, splits, tied)
+        wrong = [path for path, spec in specs.items() if path not in rule_of or rules[rule_of[path]] != spec]
+        taking = {*rule_of.values()}
+        rules = {selector: spec for selector, spec in rules.items() if selector in taking or selector == "**"}
         if not wrong:
-            break
-        rules = {escape(path): splits[path].spec for path in wrong} | rules
-    return rules
+            if "**" not in taking and len(rules) > 1:
+                del rules["**"]
+            return rules, _replicated_now(splits, specs)
+        if len(wrong) <= most:
+            exact = {whole_pattern(path, splits[path]): specs[path] for path in wrong}
+            rules = exact | {selector: spec for selector, spec in rules.items() if selector not in exact}
+            continue
+        at_fault = {rule_of[path] for path in wrong if path in rule_of} - {"**"}
+        rules = {selector: spec for selector, spec in rules.items() if selector not in at_fault}
+        specs |= dict.fromkeys(wrong, NOTHING)
+        specs |= {path: NOTHING for path, rule in rule_of.items() if rule in at_fault}
+    return {"**": NOTHING}, _replicated_now(splits, {})
+
+
+def _rules_of_leaves(
+    tree: PyTree, rules: Mapping[str, PartitionSpec], paths: Iterable[str], tied: Collection[str]
+) -> dict[str, str]:
+    """The rule that takes each leaf by its own path: path -> selector; of no leaf that a rule takes by an alias, and without rules
+    that also match single layers of a stack, which `plan` refuses."""
+    selectors = {selector: selector for selector in rules}
+    if not tied and not any(STACKED in path for path in paths):  # a tenth of the time at 100,000 leaves
+        return assign(tree, selectors, strict=False)
+    explanation = explain(tree, selectors)
+    rule_of: dict[str, str] = {}
+    for row in explanation.rows:
+        if row.rule is not None and not row.alias and row.rule not in explanation.dead:
+            rule_of[row.path] = row.value
+    return rule_of
+
+
+def _replicated_now(splits: Mapping[str, Split], specs: Mapping[str, PartitionSpec]) -> list[str]:
+    return [path for path, split in splits.items() if specs.get(path, NOTHING) != split.spec]
