@@ -320,7 +320,9 @@ def test_a_batch_on_one_device_in_a_step_on_a_mesh_is_named():
     alone = batch() | {"y": jax.device_put(batch()["y"], jax.devices()[3])}
     with pytest.raises(pt.StructureError) as error:
         step(step.init(drawn(plan)), alone)
-    assert str(error.value).startswith("the batch is on other devices than the state, which is on 8: 'y' is on 1.")
+    assert str(error.value).startswith(
+        "the batch is on other devices than the state, which is on data=4, model=2 over the devices 0..7: 'y' is on the device 3."
+    )
     assert "jax.device_put(batch, NamedSharding(mesh, P('data')))" in str(error.value)
 
 

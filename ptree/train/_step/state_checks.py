@@ -11,7 +11,7 @@ import optax
 from ..._edit import Differences, differences, leaves, map_leaves, structure_error
 from ..._errors import PtreeError, StructureError
 from ..._tree import Leaf, PyTree
-from ..._words import describe, lines, listed, quoted
+from ..._words import describe, lines, listed
 from ...look import nonfinite
 from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import part_of
@@ -78,25 +78,6 @@ def refuse_used_parameters(params: PyTree) -> None:
 
 def _deleted(tree: PyTree) -> list[str]:
     return [path for path, leaf in leaves(tree) if isinstance(leaf, jax.Array) and leaf.is_deleted()]
-
-
-def refuse_batch_elsewhere(state: TrainState, batch: PyTree) -> None:
-    """Raise if arrays of a batch were put on other devices than those of the state.
-
-    Raises:
-        StructureError: they were; JAX moves only what was put nowhere.
-    """
-    devices = next(leaf.sharding.device_set for _, leaf in leaves(state.params))
-    elsewhere = [
-        f"{quoted(path)} is on {len(leaf.sharding.device_set)}"
-        for path, leaf in leaves(batch)
-        if isinstance(leaf, jax.Array) and leaf.committed and leaf.sharding.device_set != devices
-    ]
-    if elsewhere:
-        raise StructureError(
-            f"the batch is on other devices than the state, which is on {len(devices)}: {lines(elsewhere, ', ')}. Divide its rows:"
-            " jax.device_put(batch, NamedSharding(mesh, P('data')))"
-        )
 
 
 def refuse_groups_inside(slots: PyTree) -> None:
