@@ -174,3 +174,26 @@ def test_an_optimiser_that_looks_at_norms_warns_of_a_stack():
     step = train.step(lambda params, x: (params["blocks/:/w"] * x).sum(), optax.lamb(0.1))
     with pytest.warns(UserWarning, match="by_layer"):
         step.init(params)
+
+
+def test_arrays_of_a_spec_that_a_step_has_donated_are_named_by_init():
+    def spec(table):
+        return pt.Tree({"w": pt.Param((3,), init=pt.initializers.ones), "table": table, "fixed": jnp.ones(3)})
+
+    loss = lambda params, x: (params["w"] * params["table"] * params["fixed"] * x).sum()
+    step = train.step(loss, train.groups({"fixed": train.FROZEN, "**": optax.sgd(0.1)}))
+    given = spec(jnp.ones(3))
+    drawn = pt.init(given, jax.random.key(0))
+    assert drawn["table"] is given["table"]
+    step(step.init(drawn), 1.0)
+    with pytest.raises(pt.InitError) as error:
+        pt.init(given, jax.random.key(0))
+    assert str(error.value).startswith("the spec holds arrays that were deleted: ['table']. init hands on")
+    pt.init(given, jax.random.key(0), {"table": pt.initializers.ones})  # drawn, so the old values are not needed
+    with pytest.raises(pt.StructureError, match=r"share their memory with what was, as a spec's arrays.*\['table'\]"):
+        step.init({**dict(pt.items(given)), "w": jnp.ones(3)})
+    for kept in (spec(np.ones(3, np.float32)), spec(jnp.ones(3))):  # NumPy arrays stay, and so does what is copied
+        for _ in range(2):
+            new = pt.init(kept, jax.random.key(0))
+            step(step.init(new if isinstance(new["table"], np.ndarray) else jax.tree.map(jnp.copy, new)), 1.0)
+        assert kept["table"].tolist() == [1, 1, 1]

@@ -165,7 +165,8 @@ class Step:
         >>> state.params["w"].tolist(), int(state.step)
         ([1.0, 1.0], 0)
 
-        Parameters are not copied: the first step donates those that it trains. To keep them, give `jax.tree.map(jnp.copy, params)`.
+        Parameters are not copied: the first step donates those that it trains, which deletes them wherever they are held: in a spec
+        whose arrays `ptree.init` handed on, or as what `shard.place` was given. To keep them, give `jax.tree.map(jnp.copy, params)`.
 
         Args:
             params: any pytree of arrays; what holds no floats, or is FROZEN in the groups, stays as it is.
