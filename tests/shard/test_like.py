@@ -333,3 +333,17 @@ def test_a_leaf_of_a_state_on_one_device_is_moved_to_the_others():
     moved = dataclasses.replace(state, step=jax.device_put(state.step, jax.devices()[2]))
     after, _ = step(moved, batch())
     assert after.step.sharding == NamedSharding(mesh(), P())
+
+
+def test_a_whole_state_is_planned_before_anything_is_drawn():
+    plan = shard.plan(SPEC, RULES, mesh())
+    step = train.step(loss, optax.adam(1e-2), ema=0.9, scale=train.LossScale(8.0))
+    shapes = jax.eval_shape(step.init, pt.abstract(SPEC))
+    state = step.init(drawn(plan))
+    assert jax.tree.structure(shapes) == jax.tree.structure(state)
+    planned, expected = shard.like(shapes, plan), shard.like(state, plan)
+    assert {leaf.path: leaf.sharding for leaf in planned.leaves} == {
+        leaf.path: leaf.sharding for leaf in expected.leaves
+    }
+    assert planned.bytes_per_device == expected.bytes_per_device
+    assert all(leaf.sharding == planned[path] for path, leaf in pt.items(state))

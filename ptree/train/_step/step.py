@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ..._edit import map_leaves
 from ..._tree import PyTree
@@ -168,6 +169,8 @@ class Step:
         Parameters are not copied: the first step donates those that it trains, which deletes them wherever they are held: in a spec
         whose arrays `ptree.init` handed on, or as what `shard.place` was given. To keep them, give `jax.tree.map(jnp.copy, params)`.
 
+        Under `jax.eval_shape(step.init, ptree.abstract(spec))` it gives the shapes of the state, which `shard.like` plans.
+
         Args:
             params: any pytree of arrays; what holds no floats, or is FROZEN in the groups, stays as it is.
             key: the root of the keys of all steps, for a loss that takes one.
@@ -181,8 +184,10 @@ class Step:
         pure = self.pure
         refuse_used_parameters(params)
         params = as_arrays(params, "the parameters")
-        refuse_parameters_apart(params)
-        params = placed(params)
+        is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params))
+        if not is_traced:
+            refuse_parameters_apart(params)
+            params = placed(params)
         part = TrainedPart.of(pure.optimiser, params)
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
@@ -192,14 +197,17 @@ class Step:
         refuse_groups_inside(slots)
         if not isinstance(pure.optimiser, Groups):  # groups warn themselves
             warn_of_stacks(pure.optimiser, trained, "**", stacklevel=2)
+        slots = map_leaves(slots, lambda path, leaf: strong(leaf))
         state = TrainState(
             params=params,
-            optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
+            optimiser=slots if is_traced else like_parameters(slots, trained),
             step=jnp.array(0, jnp.int32),
             key=key,
             ema=None if pure.ema is None else started(trained),
             scale=None if pure.scale is None else pure.scale.start(),
         )
+        if is_traced:  # only shapes, which are nowhere
+            return state
         state = apart(placed(state))
         self._fresh = weakref.ref(state)
         return state
