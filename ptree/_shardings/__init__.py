@@ -7,6 +7,7 @@ from .meshes import AnyMesh as AnyMesh
 from .meshes import ShardingError as ShardingError
 from .meshes import mesh_for_plan as mesh_for_plan
 from .placement import constrained as constrained
+from .placement import deleted as deleted
 from .placement import in_one_spelling as in_one_spelling
 from .placement import placement as placement
 from .placement import put as put

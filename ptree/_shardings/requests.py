@@ -8,51 +8,14 @@ from typing import Any
 
 from jax.sharding import PartitionSpec, Sharding
 
-<<<<<<< HEAD
 from .._edit import Rules, assign, rule_name
-from .._errors import InitError, PatternError
+from .._errors import PatternError
 from .._paths import STACKED
 from .._tree import Leaves, PyTree, Tree, aliases, leaves, opened, stacked_axes
-from .._words import describe, lines, listed, quoted
-from .request import Request, ShardingRule, spelled_stacks
-from .tied_rules import TiedRules
-=======
-from .._edit import Rules, Selector, assign, rule_name
-from .._errors import PatternError
-from .._paths import STACKED, compile
-from .._tree import Leaves, PyTree, Tree, leaves, opened, stacked_axes
 from .._words import describe, lines, listed, printable, quoted
 from .meshes import ShardingError
-
-
-@dataclass(frozen=True)
-class Request:
-    """The Sharding or PartitionSpec given for one leaf, and for which axes of its stacks it has an entry."""
-
-    given: Sharding | PartitionSpec
-    stack_axes: tuple[bool, ...]
-    """For each stack on the way to the leaf, whether what was given has an entry for the stack's own axis."""
-    rule: str
-    """The selector of the rule; empty where it was given at the leaf's place in a tree."""
-
-    @property
-    def skipped_axes(self) -> list[int]:
-        """The axes of stacks for which it has no entry."""
-        return [axis for axis, has_entry in enumerate(self.stack_axes) if not has_entry]
-
-    def layer_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The part of a shape that a PartitionSpec has entries for: one layer, and axes of stacks that a rule spells."""
-        return tuple(size for axis, size in enumerate(shape) if axis not in self.skipped_axes)
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A rule of shardings, as the label of the leaves that it takes."""
-
-    selector: Selector
-    given: Sharding | PartitionSpec
-    name: str
->>>>>>> s9
+from .request import Request, ShardingRule, spelled_stacks
+from .tied_rules import TiedRules
 
 
 def requests(tree: PyTree, pairs: Leaves, given: object) -> dict[str, Request]:
@@ -100,13 +63,8 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     """Find what rules give the leaves that they take: path -> request.
 
     Raises:
-<<<<<<< HEAD
         PatternError: a rule that takes no leaf; rules that give a tied leaf two placements by two of its names.
-        InitError: what is no sharding.
-=======
-        PatternError: a rule that takes no leaf.
         ShardingError: what is no sharding.
->>>>>>> s9
     """
     wrong = [
         f"{quoted(selector)} is no Sharding and no PartitionSpec, but {_no_spec(value)}"
@@ -114,15 +72,9 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
         if not is_sharding(value)
     ]
     if wrong:
-<<<<<<< HEAD
-        raise InitError(lines(wrong))
+        raise ShardingError(lines(wrong))
     labels = {selector: ShardingRule(selector, value, rule_name(selector)) for selector, value in rules.items()}
     rule_of = _assigned(tree, labels)
-=======
-        raise ShardingError(lines(wrong))
-    labels = {selector: _Rule(selector, value, rule_name(selector)) for selector, value in rules.items()}
-    rule_of = assign(tree, labels, for_axes=True)
->>>>>>> s9
     made: dict[tuple[int, tuple[bool, ...]], Request] = {}  # few, which many leaves share
     found: dict[str, Request] = {}
     for path, rule in rule_of.items():
@@ -134,7 +86,6 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     return found
 
 
-<<<<<<< HEAD
 def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, ShardingRule]:
     """The rule that takes each leaf, where no two give a tied leaf different placements; rules that give it the same are one."""
     ties = aliases(tree)
@@ -152,7 +103,8 @@ def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, Shar
         return assign(tree, {key: rule for key, rule in rules.items() if rule not in agreeing}, for_axes=True)
     tied.check(rule_of)
     return rule_of
-=======
+
+
 def _no_spec(value: object) -> str:
     """What is no PartitionSpec, and the one that is likely meant."""
     entries = value if isinstance(value, (tuple, list)) else () if value is None else (value,)
@@ -162,7 +114,6 @@ def _no_spec(value: object) -> str:
     meant = ", ".join(repr(tuple(entry)) if isinstance(entry, list) else repr(entry) for entry in entries)
     as_code = meant.replace("'", '"')
     return printable(f"{value!r}: write P({as_code}), a jax.sharding.PartitionSpec")
->>>>>>> s9
 
 
 def _by_tree(pairs: Leaves, given: PyTree) -> dict[str, Request]:

@@ -117,15 +117,8 @@ def _followers(pairs: Leaves, parameter_of: Mapping[str, str], plan: Plan) -> li
         sharding = sharding_of.get(path)
         rule = _WHOLE if sharding is None else _FOLLOWS
         sharding = whole if sharding is None else sharding
-<<<<<<< HEAD
         key = id(sharding), shape, dtype
         if key not in size_of:
             size_of[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape)) * itemsize(dtype)
-        planned.append(PlannedLeaf(path, shape, dtype, sharding, size_of[key], rule))
-=======
-        key = id(sharding), shape
-        if key not in numbers:
-            numbers[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape))
-        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, numbers[key] * itemsize(dtype), rule)))
->>>>>>> s9
+        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, size_of[key], rule)))
     return planned

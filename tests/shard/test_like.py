@@ -380,7 +380,9 @@ def test_a_batch_on_one_device_in_a_step_on_a_mesh_is_named():
     alone = batch() | {"y": jax.device_put(batch()["y"], jax.devices()[3])}
     with pytest.raises(pt.StructureError) as error:
         step(step.init(drawn(plan)), alone)
-    assert str(error.value).startswith("the batch is on other devices than the state, which is on 8: 'y' is on 1.")
+    assert str(error.value).startswith(
+        "the batch is on other devices than the state, which is on data=4, model=2 over the devices 0..7: 'y' is on the device 3."
+    )
     assert "jax.device_put(batch, NamedSharding(mesh, P('data')))" in str(error.value)
 
 
@@ -391,3 +393,17 @@ def test_a_leaf_of_a_state_on_one_device_is_moved_to_the_others():
     moved = dataclasses.replace(state, step=jax.device_put(state.step, jax.devices()[2]))
     after, _ = step(moved, batch())
     assert after.step.sharding == NamedSharding(mesh(), P())
+
+
+def test_a_whole_state_is_planned_before_anything_is_drawn():
+    plan = shard.plan(SPEC, RULES, mesh())
+    step = train.step(loss, optax.adam(1e-2), ema=0.9, scale=train.LossScale(8.0))
+    shapes = jax.eval_shape(step.init, pt.abstract(SPEC))
+    state = step.init(drawn(plan))
+    assert jax.tree.structure(shapes) == jax.tree.structure(state)
+    planned, expected = shard.like(shapes, plan), shard.like(state, plan)
+    assert {leaf.path: leaf.sharding for leaf in planned.leaves} == {
+        leaf.path: leaf.sharding for leaf in expected.leaves
+    }
+    assert planned.bytes_per_device == expected.bytes_per_device
+    assert all(leaf.sharding == planned[path] for path, leaf in pt.items(state))
