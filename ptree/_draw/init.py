@@ -27,8 +27,8 @@ from .._edit import (
 )
 from .._errors import InitError, PathError, PatternError
 from .._paths import join
-from .._shardings import Shardings, constrained, placement, shardings_for
-from .._tree import MISSING, Leaf, PyTree, Tree
+from .._shardings import Shardings, constrained, deleted, placement, shardings_for
+from .._tree import MISSING, Leaf, Leaves, PyTree, Tree
 from .._words import describe, lines, listed, quoted
 from ..stacks import layer_shape, stack_sizes
 from .keys import refuse_swapped
@@ -59,7 +59,7 @@ def init(
     )
 
     A rule overrides what the spec declares. Arrays beside the Params stay as they are, the same objects, where no rule
-    takes them; a spec of arrays alone is refused, as `reinit` draws those again. Ties stay. The value at a path depends on the key and the path, not on what else is in
+    takes them, so a training step, which donates its parameters, deletes them in the spec too. A spec of arrays alone is refused, as `reinit` draws those again. Ties stay. The value at a path depends on the key and the path, not on what else is in
     the spec, nor on the shardings: a spec can be drawn piece by piece, `init(select(spec, piece), key)`.
 
     What a rule says of a leaf in a stack it says of one layer: an initialiser sees the layer's shape, and a
@@ -85,7 +85,7 @@ def init(
         PatternError: a rule that takes no leaf, a parameter without a sharding.
         InitError: parameters without an initialiser, or one that fails, or that returns NaN or another shape
             or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter, or on a mesh
-            without devices; a spec and a key in the wrong order.
+            without devices; a spec and a key in the wrong order; arrays of the spec that were donated.
         StructureError: a plan of another spec.
     """
     refuse_swapped(spec, key, "init(spec, key)")
@@ -106,6 +106,7 @@ def init(
         placed = _placements(declared, initializers)
     else:
         placed = shardings_for(spec, shardings, mesh)
+    _refuse_deleted([(path, leaf) for path, leaf in declared.items() if path not in initializers])
     drawn = draw(_jobs(spec, declared, initializers, placed), key)
     return replace_leaves(spec, {**drawn, **_placed_arrays(declared, placed, drawn)})
 
@@ -143,6 +144,21 @@ def _chosen_initializers(
             " {'**/bias': initializers.zeros}"
         )
     return initializers
+
+
+def _refuse_deleted(kept: Leaves) -> None:
+    """Raise if arrays of a spec, which `init` hands on, are not there any more.
+
+    Raises:
+        InitError: their memory was donated.
+    """
+    gone = deleted(kept)
+    if gone:
+        raise InitError(
+            f"the spec holds arrays that were deleted: {listed(gone)}. init hands on the arrays of a spec as they are, and a training"
+            " step uses the memory of its parameters again. Make the spec again, with NumPy arrays, which stay, or give the step a"
+            " copy: step.init(jax.tree.map(jnp.copy, params))"
+        )
 
 
 def _declares_initializer(leaf: Leaf) -> bool:

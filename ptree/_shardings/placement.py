@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, Sharding
 
-from .._tree import Leaf
+from .._tree import Leaf, Leaves
 from .specs import plain
 
 
@@ -23,6 +23,15 @@ def placement(leaf: Leaf) -> Sharding | None:
     # JAX moves arrays that are not committed to a device; a ShapeDtypeStruct has no such attribute
     is_committed = getattr(leaf, "committed", True)
     return getattr(leaf, "sharding", None) if is_committed else None
+
+
+def deleted(pairs: Leaves) -> list[str]:
+    """Paths of the arrays whose memory was donated to a function, or that were deleted."""
+    return [
+        path
+        for path, leaf in pairs
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted()
+    ]
 
 
 def has_explicit_axes(sharding: Sharding | None) -> bool:

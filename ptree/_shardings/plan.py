@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from .._edit import aliases, differences, entries, leaves, map_leaves, structure_error
+from .._edit import aliases, differences, entries, leaves, structure_error
 from .._errors import PathError
 from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
-from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes
+from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes, with_leaves
 from .._words import describe, in_bytes, quoted, suggestion
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
 from .planned_leaves import PlannedLeaf, shape_and_dtype
-from .specs import entries_of, in_words, plain
+from .specs import entries_of, in_words, permuted_entries, plain
 
 
 class Plan:
     """Where each leaf of a tree lives on a mesh; `ptree.shard.plan` makes one.
 
     `plan.shardings` is a tree of `NamedSharding` with the structure of the planned tree, which `jax.jit` and `jax.device_put` take;
-    `plan[path]` is that of one leaf, of an alias or of one layer of a stack. Print it for a table.
+    `plan[path]` is that of one leaf, of an alias, also one through a transpose, or of one layer of a stack. Print it for a table.
     """
 
     __module__ = "ptree.shard"
@@ -40,10 +40,12 @@ class Plan:
 
     @cached_property
     def shardings(self) -> Any:
-        """A NamedSharding in the place of each leaf of the planned tree."""
+        """A NamedSharding in the place of each leaf of the planned tree, with its ties.
+
+        An alias through a transpose cannot be read in it, as a sharding does not say how many axes there are: take `plan[alias]`.
+        """
         with collection_paused():  # of the time for 100,000 leaves it would take half
-            sharding_at = {leaf.path: leaf.sharding for leaf in self.leaves}
-            return map_leaves(self._like, lambda path, leaf: sharding_at[path])
+            return with_leaves(self._like, [leaf.sharding for leaf in self.leaves])
 
     @cached_property
     def by_path(self) -> dict[str, PlannedLeaf]:
@@ -67,6 +69,17 @@ class Plan:
             raise self._no_leaf(path)
         return sharding
 
+    def __iter__(self) -> Iterator[str]:
+        """The paths of the leaves, in listing order."""
+        return iter(self.by_path)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+    def keys(self) -> Iterable[str]:
+        """The paths of the leaves, so that `dict(plan)` is path -> sharding."""
+        return self.by_path.keys()
+
     def __contains__(self, path: object) -> bool:
         return isinstance(path, str) and (path in self.by_path or self._of_alias_or_layer(path) is not None)
 
@@ -78,7 +91,7 @@ class Plan:
             return None
         spec = entries_of(found.sharding.spec, len(found.shape))
         for transform in () if tie is None else tie.via:
-            spec = _permuted(spec, transform.axes)
+            spec = permuted_entries(spec, transform.axes)
         kept = [entry for axis, entry in enumerate(spec) if axis not in layers]
         return found.sharding.update(spec=plain(PartitionSpec(*kept)))
 
@@ -268,11 +281,3 @@ def _is_planned(planned: PlannedLeaf | None, leaf: Leaf) -> bool:
 def _abstract(leaf: Leaf) -> Leaf:
     found = shape_and_dtype(leaf)
     return leaf if found is None else jax.ShapeDtypeStruct(*found)
-
-
-def _permuted(spec: list[Any], axes: Sequence[int]) -> list[Any]:
-    """The entries of a spec when the last dimensions are in another order."""
-    if not axes:
-        return spec
-    first = len(spec) - len(axes)
-    return [*spec[:first], *(spec[first + axis] for axis in axes)]

@@ -17,8 +17,8 @@ from .._errors import StructureError
 from .._tree import Leaf, Leaves, PyTree, leaves
 from .._words import describe, lines, listed, quoted
 from .meshes import AnyMesh, ShardingError, difference
-from .requests import Request
-from .specs import Misfit, Shape, misfit, part_shape, plain, undivided
+from .request import Request
+from .specs import Misfit, Shape, misfit, part_shape, plain, undivided, with_stack_axes
 
 Otherwise: TypeAlias = str | Mapping[Any, str]
 """What becomes of dimensions that cannot be divided: "error" or "replicate", or rules selector -> one of these."""
@@ -137,10 +137,11 @@ class Fit(NamedTuple):
 
 
 _SPELL_THE_STACK = "To split the axis of the stack, spell it ':' in the pattern of a rule"
+_OF_PARAMETER = "The spec of a slot is for the axes of one layer of its parameter"
 
 
 def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "error") -> Fit:
-    """Fit a PartitionSpec or NamedSharding, which speak of one layer, to the shape of a whole leaf.
+    """Fit a PartitionSpec or NamedSharding, which speak of one layer, to the shape of a whole leaf, in the one spelling.
 
     Args:
         request: what is given for the leaf.
@@ -156,18 +157,24 @@ def fit(request: Request, shape: Shape, mesh: AnyMesh | None, policy: str = "err
         assert isinstance(given, NamedSharding)
         sizes, spec = given.mesh.shape, given.spec
     layer = request.layer_shape(shape)
-    found = misfit(spec, layer, sizes, _SPELL_THE_STACK if request.skipped_axes else "")
+    found = misfit(spec, layer, sizes, _rank_hint(request))
     undivided_because: tuple[str, ...] = ()
     if policy == "replicate":
         found, spec, undivided_because = _replicated(found, spec, layer)
     if found.problems:
         return Fit(None, (), (), tuple(found.problems))
-    spec = _with_stack_axes(spec, request.stack_axes)
+    spec = plain(with_stack_axes(spec, request.stack_axes))
     if isinstance(given, PartitionSpec):
         sharding = NamedSharding(mesh, spec)  # pyright: ignore[reportArgumentType]  it takes an AbstractMesh too
     else:
         sharding = given.update(spec=spec)
     return Fit(sharding, part_shape(spec, shape, sizes), undivided_because, ())
+
+
+def _rank_hint(request: Request) -> str:
+    if not request.skipped_axes:
+        return ""
+    return _OF_PARAMETER if request.of_parameter else _SPELL_THE_STACK
 
 
 def _replicated(found: Misfit, spec: PartitionSpec, shape: Shape) -> tuple[Misfit, PartitionSpec, tuple[str, ...]]:
@@ -177,23 +184,6 @@ def _replicated(found: Misfit, spec: PartitionSpec, shape: Shape) -> tuple[Misfi
     dimensions = [dimension for dimension, _ in found.indivisible]
     reasons = tuple(why for _, why in found.indivisible)
     return found._replace(indivisible=()), undivided(spec, dimensions), reasons
-
-
-def _with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> PartitionSpec:
-    """Add None, which splits nothing, to a PartitionSpec for each axis of a stack that it has no entry for.
-
-    >>> _with_stack_axes(PartitionSpec(None, "model"), (False,)) == PartitionSpec(None, None, "model")
-    True
-    """
-    entries = list(spec)
-    # an empty spec stays as it was given
-    if not entries or all(stack_axes):
-        return spec
-    front: list[Any] = []
-    for has_entry in stack_axes:
-        takes_entry = has_entry and entries  # the last entries of a spec may be left out
-        front.append(entries.pop(0) if takes_entry else None)
-    return PartitionSpec(*front, *entries)
 
 
 # ------------------------------------------------------------------------------- all leaves
@@ -259,14 +249,11 @@ def planned_leaves(
 
 
 def _fit_on(mesh: AnyMesh, request: Request, shape: Shape, policy: str) -> Fit:
-    """`fit` on the one mesh of a plan, in the one spelling of the spec."""
+    """`fit` on the one mesh of a plan."""
     why = _not_on(mesh, request.given)
     if why:
         return Fit(None, (), (), (why,))
-    fitted = fit(request, shape, mesh, policy)
-    if fitted.sharding is None:
-        return fitted
-    return fitted._replace(sharding=fitted.sharding.update(spec=plain(fitted.sharding.spec)))
+    return fit(request, shape, mesh, policy)
 
 
 def _not_on(mesh: AnyMesh, given: Sharding | PartitionSpec) -> str:

@@ -3,47 +3,19 @@ that it has entries for."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from jax.sharding import PartitionSpec, Sharding
 
-from .._edit import Rules, Selector, assign, rule_name
+from .._edit import Rules, assign, rule_name
 from .._errors import PatternError
-from .._paths import STACKED, compile
-from .._tree import Leaves, PyTree, Tree, leaves, opened, stacked_axes
+from .._paths import STACKED
+from .._tree import Leaves, PyTree, Tree, aliases, leaves, opened, stacked_axes
 from .._words import describe, lines, listed, printable, quoted
 from .meshes import ShardingError
-
-
-@dataclass(frozen=True)
-class Request:
-    """The Sharding or PartitionSpec given for one leaf, and for which axes of its stacks it has an entry."""
-
-    given: Sharding | PartitionSpec
-    stack_axes: tuple[bool, ...]
-    """For each stack on the way to the leaf, whether what was given has an entry for the stack's own axis."""
-    rule: str
-    """The selector of the rule; empty where it was given at the leaf's place in a tree."""
-
-    @property
-    def skipped_axes(self) -> list[int]:
-        """The axes of stacks for which it has no entry."""
-        return [axis for axis, has_entry in enumerate(self.stack_axes) if not has_entry]
-
-    def layer_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The part of a shape that a PartitionSpec has entries for: one layer, and axes of stacks that a rule spells."""
-        return tuple(size for axis, size in enumerate(shape) if axis not in self.skipped_axes)
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """A rule of shardings, as the label of the leaves that it takes."""
-
-    selector: Selector
-    given: Sharding | PartitionSpec
-    name: str
+from .request import Request, ShardingRule, spelled_stacks
+from .tied_rules import TiedRules
 
 
 def requests(tree: PyTree, pairs: Leaves, given: object) -> dict[str, Request]:
@@ -91,7 +63,7 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     """Find what rules give the leaves that they take: path -> request.
 
     Raises:
-        PatternError: a rule that takes no leaf.
+        PatternError: a rule that takes no leaf; rules that give a tied leaf two placements by two of its names.
         ShardingError: what is no sharding.
     """
     wrong = [
@@ -101,17 +73,36 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
     ]
     if wrong:
         raise ShardingError(lines(wrong))
-    labels = {selector: _Rule(selector, value, rule_name(selector)) for selector, value in rules.items()}
-    rule_of = assign(tree, labels, for_axes=True)
+    labels = {selector: ShardingRule(selector, value, rule_name(selector)) for selector, value in rules.items()}
+    rule_of = _assigned(tree, labels)
     made: dict[tuple[int, tuple[bool, ...]], Request] = {}  # few, which many leaves share
     found: dict[str, Request] = {}
     for path, rule in rule_of.items():
-        stack_axes = _spelled(rule.selector, path) if STACKED in path else ()
+        stack_axes = spelled_stacks(rule.selector, path) if STACKED in path else ()
         key = id(rule), stack_axes
         if key not in made:
             made[key] = Request(rule.given, stack_axes, rule.name)
         found[path] = made[key]
     return found
+
+
+def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, ShardingRule]:
+    """The rule that takes each leaf, where no two give a tied leaf different placements; rules that give it the same are one."""
+    ties = aliases(tree)
+    if not ties:
+        return assign(tree, rules, for_axes=True)
+    tied = TiedRules(tree, ties, rules)
+    try:
+        rule_of = assign(tree, rules, for_axes=True)
+    except PatternError:
+        some_rule_of = assign(tree, rules, strict=False)
+        tied.check(some_rule_of)
+        agreeing = tied.agreeing(some_rule_of)
+        if not agreeing:
+            raise
+        return assign(tree, {key: rule for key, rule in rules.items() if rule not in agreeing}, for_axes=True)
+    tied.check(rule_of)
+    return rule_of
 
 
 def _no_spec(value: object) -> str:
@@ -151,43 +142,3 @@ def _check_same_paths(expected: Sequence[str], got: Sequence[str]) -> None:
         problems.append(f"no leaf of its own for the sharding at {listed(unexpected)}")
     if problems:
         raise PatternError(lines(problems))
-
-
-_ANY_NAME = "\0"
-"""A name that only `*` and `**` match, where they may stand for the layers of a stack."""
-
-
-def _spelled(selector: Selector, path: str) -> tuple[bool, ...]:
-    """For each stack of a leaf, whether the rule of shardings spells the axis of the stack as `:`.
-
-    >>> _spelled("groups/:/blocks/*/w", "groups/:/blocks/:/w"), _spelled("**/w", "groups/:/blocks/:/w")
-    ((True, False), (False, False))
-    """
-    segments = path.split("/")
-    pattern = _pattern_that_matches(selector, path)
-    spelled: list[bool] = []
-    for at, segment in enumerate(segments):
-        if segment == STACKED:
-            # a pattern that also matches another name in the place of `:` has a wildcard there
-            other = "/".join([*segments[:at], _ANY_NAME, *segments[at + 1 :]])
-            spelled.append(pattern is not None and not _matches(pattern, other))
-    return tuple(spelled)
-
-
-def _pattern_that_matches(selector: Selector, path: str) -> str | re.Pattern[str] | None:
-    """Find the first pattern or regex in the selector of a rule that matches a path; predicates and exclusions have none."""
-    if isinstance(selector, (str, re.Pattern)):
-        return selector if _matches(selector, path) else None
-    if not isinstance(selector, Sequence):
-        return None
-    for part in selector:
-        pattern = _pattern_that_matches(part, path)
-        if pattern is not None:
-            return pattern
-    return None
-
-
-def _matches(pattern: str | re.Pattern[str], path: str) -> bool:
-    if isinstance(pattern, re.Pattern):
-        return pattern.fullmatch(path) is not None
-    return not pattern.startswith("!") and compile(pattern).matches(path)

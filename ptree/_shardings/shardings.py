@@ -13,7 +13,8 @@ from .meshes import AnyMesh, has_devices, mesh_with_devices, no_devices
 from .plan import Plan
 from .planned_leaves import Problems, fit
 from .processes import check_plan_in_processes
-from .requests import Request, requests
+from .request import Request
+from .requests import requests
 
 Shardings: TypeAlias = Sharding | PartitionSpec | Plan | Mapping[Any, Any]
 """One for every leaf, a plan, a tree with one at each leaf's path, or rules selector -> one."""

@@ -126,6 +126,29 @@ def entries_of(spec: PartitionSpec, dimensions: int) -> list[Any]:
     return [*spec, *[None] * (dimensions - len(spec))]
 
 
+def with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> PartitionSpec:
+    """Add None, which splits nothing, to a PartitionSpec for each axis of a stack that it has no entry for.
+
+    >>> with_stack_axes(PartitionSpec(None, "model"), (False,)) == PartitionSpec(None, None, "model")
+    True
+    """
+    entries = list(spec)
+    # an empty spec stays as it was given
+    if not entries or all(stack_axes):
+        return spec
+    front: list[Any] = []
+    for has_entry in stack_axes:
+        takes_entry = has_entry and entries  # the last entries of a spec may be left out
+        front.append(entries.pop(0) if takes_entry else None)
+    return PartitionSpec(*front, *entries)
+
+
+def permuted_entries(entries: Sequence[Any], axes: Sequence[int]) -> list[Any]:
+    """The entries of a spec, one for each dimension, when the last dimensions are in another order."""
+    first = len(entries) - len(axes)
+    return [*entries[:first], *(entries[first + axis] for axis in axes)]
+
+
 def undivided(spec: PartitionSpec, dimensions: Collection[int]) -> PartitionSpec:
     """The PartitionSpec without what divides these dimensions."""
     return PartitionSpec(*(None if at in dimensions else entry for at, entry in enumerate(spec)))

@@ -16,6 +16,7 @@ from .entries import leaves as leaves
 from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
+from .entries import with_leaves as with_leaves
 from .explicit_axes import Entry as Entry
 from .explicit_axes import automatic as automatic
 from .explicit_axes import entries_of as entries_of
@@ -24,6 +25,7 @@ from .explicit_axes import explicit_sharding as explicit_sharding
 from .explicit_axes import like_placed as like_placed
 from .explicit_axes import with_whole_first_axis as with_whole_first_axis
 from .explicit_axes import written as written
+from .explicit_axes_errors import explicit_axes_problem as explicit_axes_problem
 from .extra_axes import check_no_extra_axes as check_no_extra_axes
 from .extra_axes import check_source as check_source
 from .extra_axes import check_tree_without_extra_axes as check_tree_without_extra_axes

@@ -3,7 +3,7 @@ replace leaves; check depth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import is_
 from typing import NamedTuple, TypeVar
 
@@ -12,7 +12,7 @@ from .._paths import DEEPEST
 from .._words import quoted
 from .layout import MISSING, Aliases, BareTree, make
 from .leaf import Leaf, PyTree
-from .nodes import LEAF_TYPES, named_children, opened
+from .nodes import LEAF_TYPES, listed_keys, named_children, opened
 from .tie import Tie
 
 T = TypeVar("T")
@@ -255,6 +255,33 @@ def aliases(tree: PyTree) -> dict[str, Tie]:
 def replace_leaves(tree: T, new: Mapping[str, Leaf]) -> T:
     """The tree with other leaves at these paths, unchecked; containers and ties stay."""
     return map_leaves(tree, lambda path, leaf: new.get(path, leaf))
+
+
+def with_leaves(tree: T, values: Iterable[Leaf]) -> T:
+    """The tree with other leaves, in the order of `leaves`; containers and ties stay.
+
+    Without paths it takes less than half the time of `map_leaves`.
+    """
+    return _filled(tree, iter(values))
+
+
+def _filled(node: PyTree, values: Iterator[Leaf]) -> PyTree:
+    if isinstance(node, BareTree):
+        children, layout = node._node
+        filled: list[PyTree] = [MISSING] * len(children)
+        for _, position in layout.listing:
+            child = children[position]
+            filled[position] = next(values) if type(child) in LEAF_TYPES else _filled(child, values)
+        return make(layout, filled)
+    if type(node) is dict:
+        renewed = dict(node)  # in its own order
+        for key in listed_keys(node):
+            renewed[key] = _filled(node[key], values)
+        return renewed
+    inside = opened(node)
+    if inside is None:
+        return next(values)
+    return inside.rebuild([_filled(child, values) for child in inside.values])
 
 
 def map_leaves(node: T, function: Callable[[str, Leaf], Leaf], prefix: str = "") -> T:

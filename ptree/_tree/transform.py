@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from .._errors import TieError
 from .._words import describe, listed, name_of, quoted
@@ -70,10 +71,11 @@ class Transform:
         """A function of arrays applied to any leaf: to the shape where a leaf has no values, not at all without a shape.
 
         Raises:
-            TieError: a node of arrays in the leaf's place, of which it is not known what the transform makes.
+            TieError: a node of arrays in the leaf's place, of which it is not known what the transform makes; the sharding of an
+                array that is divided, which does not say how many axes this has.
         """
         if not hasattr(leaf, "__array__"):
-            problem = self._node_problem(leaf)
+            problem = self._node_problem(leaf) or self._sharding_problem(leaf)
             if problem:
                 raise TieError(problem)
             if not hasattr(leaf, "shape"):
@@ -96,6 +98,22 @@ class Transform:
         if not is_registered_node(leaf):
             return ""
         return f"a {type(leaf).__name__} is no array that {quoted(self.name)} can show: read it under its own path, or untie it"
+
+    def _sharding_problem(self, leaf: Leaf) -> str:
+        """Why a sharding cannot be seen through the transform; empty for other leaves, and where nothing is divided."""
+        if isinstance(leaf, NamedSharding):
+            is_divided = any(leaf.spec)
+        elif isinstance(leaf, PartitionSpec):
+            is_divided = any(leaf)
+        else:
+            is_divided = isinstance(leaf, Sharding) and not leaf.is_fully_replicated
+        if not is_divided:
+            return ""
+        what = "PartitionSpec" if isinstance(leaf, PartitionSpec) else type(leaf).__name__
+        return (
+            f"a {what} does not say how many axes its array has, so that it cannot be shown {quoted(self.name)}: take it"
+            " by the path of the leaf that is tied, or plan[alias] of the ptree.shard.Plan that it is from"
+        )
 
     def _applied_to_shape(self, function: Function, leaf: Leaf) -> jax.ShapeDtypeStruct:
         if self.axes:  # without JAX, which would cut NumPy's 64 bits to 32

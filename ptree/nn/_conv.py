@@ -18,6 +18,7 @@ from .._errors import LayerError
 from .._tree import Entry, PyTree, entries_of
 from .._words import describe
 from ._explicit_axes import computed_by_part_of_batch, entries_at, split_along, splits_output
+from ._grouped_convolution import convolution
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -160,10 +161,6 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
-    Groups on a mesh of several axes with `AxisType.Auto`: the gradient of the kernel is that of XLA (JAX 0.10), which is a multiple
-    of the right one where the batch is divided over one axis and the kernel over none: exactly 2 times on a 2 x 2 mesh. Explicit
-    axes, and meshes of one axis, are right.
-
     >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]
@@ -187,19 +184,19 @@ class Conv(_Convolution):
     def _convolved(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         x, padding = self._filled(x, kernel)
         rank = kernel.ndim - 2
-        y = jax.lax.conv_general_dilated(
+        y = convolution(
             x,
             kernel,
+            self.groups,
             window_strides=for_each_axis(self.stride, rank),
             padding=padding,
             rhs_dilation=for_each_axis(self.dilation, rank),
-            feature_group_count=self.groups,
             dimension_numbers=_features_last(rank),
         )
         check_not_empty(self, x, y)
         return y
 
-    def _filled(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, str | list[tuple[int, int]]]:
+    def _filled(self, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, str | tuple[tuple[int, int], ...]]:
         """Pad the axes that are not padded with zeros; the padding with zeros that is left for the convolution."""
         rank = kernel.ndim - 2
         fillings = self._fillings(rank)
@@ -216,7 +213,7 @@ class Conv(_Convolution):
             self._check_width(axis, sides, x.shape[axis + 1], fillings[axis])
             x = _padded(x, axis + 1, sides, fillings[axis])
             left.append((0, 0))
-        return x, left
+        return x, tuple(left)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -261,14 +258,14 @@ class ConvTranspose(_Convolution):
         if min(sizes) < 1:  # JAX would return an empty output
             raise misfit(self, "an output of at least one place on each axis", f"{sizes} for the input {describe(x)}")
         by_jax = [sides if filling == "constant" else (0, 0) for sides, filling in zip(cropped, fillings)]
-        y = jax.lax.conv_general_dilated(
+        y = convolution(
             x,
             jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
+            self.groups,
             window_strides=(1,) * rank,
-            padding=[(reach - before, reach - after) for reach, (before, after) in zip(reaches, by_jax)],
+            padding=tuple((reach - before, reach - after) for reach, (before, after) in zip(reaches, by_jax)),
             lhs_dilation=strides,  # zeros between the positions of the input
             rhs_dilation=dilations,
-            feature_group_count=self.groups,
             dimension_numbers=_features_last(rank),
         )
         for axis, (filling, size) in enumerate(zip(fillings, sizes)):

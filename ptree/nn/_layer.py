@@ -17,13 +17,12 @@ from .._edit import Rules, leaves
 from .._errors import LayerError, TieError
 from .._paths import join
 from .._ties import tie
-from .._tree import PyTree, Tree
+from .._tree import PyTree, Tree, explicit_axes_problem
 from .._words import describe, lines, name_of
 from ..initializers import Recipe
 from ._arguments import check_arguments, check_values
 from ._compiled import call
 from ._equality import FieldEquality, fields_of
-from ._explicit_axes_errors import explicit_axes_problem
 from ._foreign_modules import has_parameters, missing_methods, module_misfit
 
 Params: TypeAlias = Mapping[str, PyTree]

@@ -19,9 +19,11 @@ from .._shardings import (
     following,
     in_memory,
     itemsize,
+    parameters_of_slots,
     part_shape,
     planned_leaves,
     requests_by_rules,
+    slot_requests,
 )
 from .._tree import Leaves, PyTree
 from .._words import listed
@@ -62,7 +64,8 @@ def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, o
         state: any pytree of arrays or shapes in which the paths of parameters come back: the state of any optimiser of
             optax or of `ptree.train.groups`, an average, gradients, a whole `ptree.train.TrainState`.
         plan: that of the parameters, or of those that are trained.
-        rules: selector -> PartitionSpec, for leaves of the state that live elsewhere; strict, the first that matches wins.
+        rules: selector -> PartitionSpec, for leaves of the state that live elsewhere; strict, the first that matches wins. A spec
+            has entries for the axes of one layer of the parameter, and for a stack's own axis where the rule spells `:`.
         otherwise: what becomes of dimensions that cannot be divided by these rules, as in `plan`.
 
     Returns:
@@ -76,12 +79,15 @@ def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, o
     check_is_plan(plan, "like(state, plan)")
     with collection_paused():  # of the time for 100,000 leaves it would take a third
         pairs = array_leaves(state)
-        followers = _followers(pairs, plan)
+        parameter_of = parameters_of_slots([path for path, _ in pairs], plan.by_path)
+        followers = _followers(pairs, parameter_of, plan)
         by_rule = {} if rules is None else requests_by_rules(state, rules)
         _check_some_follow(followers, by_rule, plan)
         if not by_rule:
             return Plan(plan.mesh, followers, state)
-        ruled = planned_leaves(state, [pair for pair in pairs if pair[0] in by_rule], by_rule, plan.mesh, otherwise)
+        ruled_pairs = [pair for pair in pairs if pair[0] in by_rule]
+        request_of = slot_requests(by_rule, ruled_pairs, parameter_of, plan.by_path)
+        ruled = planned_leaves(state, ruled_pairs, request_of, plan.mesh, otherwise)
         leaf_at = {leaf.path: leaf for leaf in ruled}
         return Plan(plan.mesh, [leaf_at.get(leaf.path, leaf) for leaf in followers], state)
 
@@ -100,19 +106,19 @@ def _check_some_follow(followers: Sequence[PlannedLeaf], by_rule: Collection[str
         )
 
 
-def _followers(pairs: Leaves, plan: Plan) -> list[PlannedLeaf]:
+def _followers(pairs: Leaves, parameter_of: Mapping[str, str], plan: Plan) -> list[PlannedLeaf]:
     """The leaves of a state where they live with their parameters, or whole on each device."""
-    sharding_of = following(pairs, plan.by_path)
+    sharding_of = following(pairs, parameter_of, plan.by_path)
     whole = NamedSharding(plan.mesh, PartitionSpec())  # pyright: ignore[reportArgumentType]
-    numbers: dict[tuple[int, tuple[int, ...]], int] = {}  # in a part; few, which many leaves share
+    size_of: dict[tuple[int, tuple[int, ...], Any], int] = {}  # bytes of a part; few, which many leaves share
     planned: list[PlannedLeaf] = []
     for path, leaf in pairs:
         shape, dtype = leaf.shape, leaf.dtype
         sharding = sharding_of.get(path)
         rule = _WHOLE if sharding is None else _FOLLOWS
         sharding = whole if sharding is None else sharding
-        key = id(sharding), shape
-        if key not in numbers:
-            numbers[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape))
-        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, numbers[key] * itemsize(dtype), rule)))
+        key = id(sharding), shape, dtype
+        if key not in size_of:
+            size_of[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape)) * itemsize(dtype)
+        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, size_of[key], rule)))
     return planned

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import StructureError
-from .._shardings import Plan, check_is_plan, check_plan_in_processes, constrained, put
+from .._shardings import Plan, check_is_plan, check_plan_in_processes, constrained, deleted, put
 from .._tree import Leaf, Leaves, leaves, replace_leaves
 from .._words import listed
 
@@ -31,7 +31,9 @@ def place(tree: T, plan: Plan) -> T:
     >>> halved["kernel"].sharding == plan["kernel"]
     True
 
-    Arrays that are there already are not copied. With several processes each of them calls it, with the same plan and the same
+    Arrays that are there already are not copied, and a leaf that is to lie whole on every device uses the memory of the given array as its
+    part on that device, as with `jax.device_put`. So a training step, which donates its parameters, deletes the given arrays too: place
+    `jax.tree.map(jnp.copy, tree)` to keep them. With several processes each of them calls it, with the same plan and the same
     arrays, of which it keeps its own parts. A plan that was made on an AbstractMesh takes the mesh of `jax.set_mesh`.
 
     Args:
@@ -39,7 +41,8 @@ def place(tree: T, plan: Plan) -> T:
         plan: of a tree with the same paths and shapes.
 
     Raises:
-        StructureError: the plan is of another tree, or another one than that of another process; a leaf that is no array.
+        StructureError: the plan is of another tree, or another one than that of another process; a leaf that is no array, or one
+            that was donated.
         ShardingError: the plan is for another mesh than that of `jax.set_mesh`, or for one without devices.
     """
     check_is_plan(plan, "place(tree, plan)")
@@ -52,16 +55,23 @@ def place(tree: T, plan: Plan) -> T:
 
 
 def _check_hold_numbers(pairs: Leaves) -> None:
-    """Raise if leaves are only shapes.
+    """Raise if leaves are only shapes, or were deleted.
 
     Raises:
-        StructureError: they are.
+        StructureError: they are or were.
     """
     shapes = [path for path, leaf in pairs if not isinstance(leaf, _NUMBERS)]
     if shapes:
         raise StructureError(
             f"there are no numbers to place at {listed(shapes)}: draw them where they live, ptree.init(spec, key, shardings=plan),"
             " or load them, ptree.load(path, shardings=plan)"
+        )
+    gone = deleted(pairs)
+    if gone:
+        raise StructureError(
+            f"arrays to place were deleted: {listed(gone)}. They, or arrays that share their memory, as those do that `place` made of"
+            " them, were donated, as a training step does with its parameters. To keep them, place a copy:"
+            " place(jax.tree.map(jnp.copy, tree), plan)"
         )
 
 

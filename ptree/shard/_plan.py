@@ -56,7 +56,8 @@ def plan(
     divided by model=8: 50256 and 50264 can
 
     A spec speaks of one layer, so that a stack and its single layers are divided alike; a rule that spells the stack's axis,
-    `{"blocks/:": P("pipe")}`, has an entry for it. A tied leaf is placed once, by its own path and axes. `P()` and `P(None)` are one.
+    `{"blocks/:": P("pipe")}`, has an entry for it. A tied leaf is placed once, by its own path and axes; rules
+    that name two of its names must agree. `P()` and `P(None)` are one.
     The plan goes wherever shardings go: `ptree.init(spec, key, shardings=plan)`, `ptree.load(path, shardings=plan)`,
     `jax.jit(f, in_shardings=(plan.shardings,))`, and `plan.on(mesh)` is the same on devices.
 
@@ -71,7 +72,7 @@ def plan(
     Raises:
         ShardingError: axes that the mesh does not have, that are there twice or that do not divide; more entries than
             dimensions; no mesh; what is no sharding, such as `"data"` for `P("data")`. All problems at once, with the sizes that would fit.
-        PatternError: a rule that takes no leaf, a leaf that no rule matches.
+        PatternError: a rule that takes no leaf, a leaf that no rule matches, two rules that name one leaf and do not agree.
         StructureError: a leaf that is no array.
     """
     if isinstance(tree, SavedTree):

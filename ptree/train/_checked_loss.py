@@ -10,17 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import StructureError
-from .._tree import PyTree
+from .._tree import PyTree, explicit_axes_problem
 from .._words import describe, name_of
 
 
-def loss_and_aux(returned: object, function: Callable[..., Any], has_aux: bool) -> tuple[jax.Array, PyTree]:
-    """The loss, and what comes with it, or None.
+def loss_and_aux(function: Callable[..., Any], has_aux: bool, *given: Any, **options: Any) -> tuple[jax.Array, PyTree]:
+    """Call a loss function: the loss, and what comes with it, or None.
 
     Raises:
-        StructureError: the loss is not one floating-point number, or there is no pair where `has_aux` says so.
+        StructureError: the loss is not one floating-point number, or there is no pair where `has_aux` says so; or JAX cannot
+            tell how something in it is split over explicit axes of a mesh.
     """
     call = f"the loss {name_of(function)}"
+    try:
+        returned = function(*given, **options)
+    except Exception as error:
+        problem = explicit_axes_problem(error)
+        if problem is None:
+            raise
+        raise StructureError(f"{call}: {problem}") from error
     if not has_aux:
         return _checked(returned, call), None
     if not isinstance(returned, tuple) or len(returned) != 2:

@@ -215,12 +215,12 @@ def test_sharded_values_are_those_of_one_device(sizes):
         assert all(len(leaf.devices()) == 8 for leaf in jax.tree.leaves(params))
         assert pt.ties(params) == pt.ties(whole)
     sharded = pt.init(SPEC, KEY, shardings=RULES, mesh=mesh)
-    assert sharded["wte"].sharding == NamedSharding(mesh, P("model", None))
+    assert sharded["wte"].sharding == NamedSharding(mesh, P("model"))
     with jax.set_mesh(mesh):
         chex.assert_trees_all_equal(pt.init(SPEC, KEY, shardings=RULES), whole)
         chex.assert_trees_all_equal(pt.init(SPEC, KEY), whole)
         chex.assert_trees_all_equal(pt.reinit(whole, KEY, "**/kernel", spec=SPEC), whole)
-        assert pt.init(SPEC, KEY, shardings=RULES)["wte"].sharding.spec == P("model", None)
+        assert pt.init(SPEC, KEY, shardings=RULES)["wte"].sharding.spec == P("model")
         inside = jax.jit(lambda k: pt.init(SPEC, k, shardings=RULES))(KEY)
     for path, leaf in pt.items(inside):  # XLA folds factors into each other there: the last bit may differ
         np.testing.assert_allclose(leaf, whole[path], rtol=1e-6 if leaf.dtype == jnp.float32 else 4e-3)
@@ -399,9 +399,7 @@ def test_a_pattern_that_spells_a_stack_says_where_its_axis_goes():
             assert params["groups/:/blocks/:/w"].sharding.spec == expected, pattern
             chex.assert_trees_all_equal(params, whole)
     groups = {"groups/:": P("data"), "**": P()}  # a pattern of a node is for all that is below it
-    assert pt.init(spec, KEY, draws, shardings=groups, mesh=mesh)["groups/:/blocks/:/b"].sharding.spec == P(
-        "data", None
-    )
+    assert pt.init(spec, KEY, draws, shardings=groups, mesh=mesh)["groups/:/blocks/:/b"].sharding.spec == P("data")
 
 
 def test_a_sharding_at_its_place_in_a_tree_is_that_of_the_whole_array():

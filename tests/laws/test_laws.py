@@ -12,6 +12,7 @@ import pytest
 from trees import ARRAYS, SPECS, TREES, equal, same_leaf
 
 import ptree as pt
+from ptree._tree import leaves, map_leaves, with_leaves
 
 ALL = {**TREES, **SPECS}
 everywhere = pytest.mark.parametrize("tree", ALL.values(), ids=ALL)
@@ -251,3 +252,16 @@ def test_chex_accepts_it(tree):
     chex.assert_trees_all_equal_structs(tree, tree)
     if all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)) and jax.tree.leaves(tree):
         chex.assert_trees_all_equal_shapes_and_dtypes(tree, tree)
+
+
+@everywhere
+def test_leaves_put_in_their_order_are_those_put_by_path(tree):
+    numbers = {path: number for number, (path, _) in enumerate(leaves(tree))}
+    filled = with_leaves(tree, numbers.values())
+    assert equal(filled, map_leaves(tree, lambda path, leaf: numbers[path]))
+    assert jax.tree.structure(filled) == jax.tree.structure(tree)
+
+
+def test_leaves_put_in_their_order_keep_the_order_of_a_dict():
+    assert [*with_leaves({"b": {2: "x", 10: "y"}, "a": None}, "12")["b"].items()] == [(2, "1"), (10, "2")]
+    assert [*with_leaves({10: "y", 2: "x"}, "12").items()] == [(10, "2"), (2, "1")]

@@ -213,6 +213,66 @@ def test_moments_alone_are_divided_by_a_rule():
     assert {leaf.rule for leaf in zero.leaves} == {"**/{mu,nu}/**", "of no parameter"}
 
 
+def ruled_specs(optimiser, rules):
+    plan = shard.plan(SPEC, P(), ABSTRACT)
+    return specs(shard.like(jax.eval_shape(optimiser.init, pt.abstract(SPEC)), plan, rules))
+
+
+def test_a_rule_for_slots_speaks_of_one_layer_of_the_parameter():
+    by_layer = ruled_specs(train.by_layer(optax.adam(1e-3)), {"**/mu/**/kernel": P("data", "model")})
+    assert by_layer["stacks/blocks/:/0/mu/blocks/:/kernel"] == P(None, "data", "model")
+    assert by_layer["stacks//0/mu/enc/kernel"] == P("data", "model")
+    assert by_layer["stacks/blocks/:/0/nu/blocks/:/kernel"] == P()
+    history = ruled_specs(optax.scale_by_lbfgs(memory_size=4), {"diff_*/**/kernel": P("data", "model")})
+    assert history["diff_params_memory/enc/kernel"] == P(None, "data", "model")
+    assert history["diff_params_memory/blocks/:/kernel"] == P(None, None, "data", "model")
+    both = ruled_specs(train.by_layer(optax.scale_by_lbfgs(memory_size=4)), {"**/diff_*/**/kernel": P("data")})
+    assert both["stacks/blocks/:/diff_params_memory/blocks/:/kernel"] == P(None, None, "data")  # layers, history, rows
+    sums = ruled_specs(optax.sm3(1e-2), {"0/mu/**/kernel/1": P("data")})
+    assert sums["0/mu/enc/kernel/1"] == sums["0/mu/blocks/:/kernel/1"] == P("data")
+    rows = ruled_specs(OPTIMISERS["by layer"], {"**/{v_row,v_col}/**/kernel": P("data")})
+    assert rows["stacks/blocks/:/0/v_row/blocks/:/kernel"] == P(None, "data")
+
+
+def test_a_rule_for_slots_may_spell_the_axis_of_the_stack():
+    spec = pt.Tree({"blocks": {":": {"w": pt.Param((4, 6, 8))}}})
+    plan = shard.plan(spec, P(), ABSTRACT)
+
+    def found(optimiser, path, rule, wanted=P("data", None, "model")):
+        return shard.like(jax.eval_shape(optimiser.init, pt.abstract(spec)), plan, {rule: wanted})[path].spec
+
+    by_layer = train.by_layer(optax.adam(1e-3))
+    path = "stacks/blocks/:/0/mu/blocks/:/w"
+    assert found(by_layer, path, "**/mu/blocks/:/w") == P("data", None, "model")
+    assert found(by_layer, path, "stacks/blocks/:/0/mu/**") == P("data", None, "model")
+    assert found(by_layer, path, "stacks/*/*/0/mu/**", P(None, "model")) == P(None, None, "model")
+    lbfgs = optax.scale_by_lbfgs(memory_size=3)
+    assert found(lbfgs, "diff_params_memory/blocks/:/w", "diff_params_memory/blocks/:/w") == P(
+        None, "data", None, "model"
+    )
+    stacked = {"runs": {":": {"mu": {"w": jnp.ones((2, 8, 8))}}}}  # states in a stack, of a parameter that is in none
+    alone = shard.plan({"w": pt.Param((8, 8))}, P("model"), ABSTRACT)
+    assert shard.like(stacked, alone)["runs/:/mu/w"].spec == P(None, "model")
+    assert shard.like(stacked, alone, {"**/w": P("data")})["runs/:/mu/w"].spec == P(None, "data")
+    assert shard.like(stacked, alone, {"runs/:/mu/w": P("model", "data")})["runs/:/mu/w"].spec == P("model", "data")
+
+
+def test_a_rule_for_a_slot_whose_axes_are_unclear_is_an_error():
+    spec = pt.Tree({"blocks": {":": {"w": pt.Param((8, 8))}}})
+    plan = shard.plan(spec, P(), ABSTRACT)
+    state = {"sums": {"blocks": {":": {"w": jnp.ones(8)}}}}
+    with pytest.raises(shard.ShardingError) as error:
+        shard.like(pt.Tree(state), plan, {"sums/**": P("data")})
+    assert str(error.value) == (
+        f"the rule 'sums/**' gives 'sums/blocks/:/w', f32[8], {P('data')}, and it is unclear which axes of 'blocks/:/w', of shape"
+        " (8, 8), it has: give it P() by a rule that comes before, or spell the stack ':' in the rule"
+    )
+    assert shard.like(pt.Tree(state), plan, {"sums/**": P()})["sums/blocks/:/w"].spec == P()
+    assert shard.like(pt.Tree(state), plan, {"sums/blocks/:/w": P("data")})["sums/blocks/:/w"].spec == P("data")
+    with pytest.raises(shard.ShardingError, match=r"The spec of a slot is for the axes of one layer of its parameter"):
+        ruled_specs(optax.scale_by_lbfgs(memory_size=4), {"diff_params_memory/**/kernel": P(None, None, "data")})
+
+
 # --------------------------------------------------------------------------------- in training
 
 
@@ -320,7 +380,9 @@ def test_a_batch_on_one_device_in_a_step_on_a_mesh_is_named():
     alone = batch() | {"y": jax.device_put(batch()["y"], jax.devices()[3])}
     with pytest.raises(pt.StructureError) as error:
         step(step.init(drawn(plan)), alone)
-    assert str(error.value).startswith("the batch is on other devices than the state, which is on 8: 'y' is on 1.")
+    assert str(error.value).startswith(
+        "the batch is on other devices than the state, which is on data=4, model=2 over the devices 0..7: 'y' is on the device 3."
+    )
     assert "jax.device_put(batch, NamedSharding(mesh, P('data')))" in str(error.value)
 
 
@@ -331,3 +393,17 @@ def test_a_leaf_of_a_state_on_one_device_is_moved_to_the_others():
     moved = dataclasses.replace(state, step=jax.device_put(state.step, jax.devices()[2]))
     after, _ = step(moved, batch())
     assert after.step.sharding == NamedSharding(mesh(), P())
+
+
+def test_a_whole_state_is_planned_before_anything_is_drawn():
+    plan = shard.plan(SPEC, RULES, mesh())
+    step = train.step(loss, optax.adam(1e-2), ema=0.9, scale=train.LossScale(8.0))
+    shapes = jax.eval_shape(step.init, pt.abstract(SPEC))
+    state = step.init(drawn(plan))
+    assert jax.tree.structure(shapes) == jax.tree.structure(state)
+    planned, expected = shard.like(shapes, plan), shard.like(state, plan)
+    assert {leaf.path: leaf.sharding for leaf in planned.leaves} == {
+        leaf.path: leaf.sharding for leaf in expected.leaves
+    }
+    assert planned.bytes_per_device == expected.bytes_per_device
+    assert all(leaf.sharding == planned[path] for path, leaf in pt.items(state))

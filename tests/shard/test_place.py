@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -15,7 +16,7 @@ from trees import SPECS, TREES, equal
 
 import ptree as pt
 from ptree import initializers as I
-from ptree import shard
+from ptree import shard, train
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
 
@@ -173,6 +174,20 @@ def test_what_has_no_numbers_cannot_be_placed():
         TypeError, match=r"place\(tree, plan\): expected what ptree\.shard\.plan\(tree, rules, mesh\) makes, got dict"
     ):
         shard.place(params(), RULES)
+
+
+def test_arrays_whose_memory_a_step_has_donated_are_named():
+    given = {"kernel": jnp.ones((8, 6)), "bias": jnp.zeros(6)}
+    plan = shard.plan(given, {"kernel": P("data"), "**": P()}, mesh())
+    step = train.step(lambda params, x: (x @ params["kernel"] + params["bias"]).mean(), optax.sgd(0.1))
+    step(step.init(shard.place(jax.tree.map(jnp.copy, given), plan)), jnp.ones((4, 8)))
+    step(
+        step.init(shard.place(given, plan)), jnp.ones((4, 8))
+    )  # the bias is whole on each device, the first of which had it
+    assert [path for path, leaf in pt.items(given) if leaf.is_deleted()] == ["bias"]
+    text = message(pt.StructureError, shard.place, given, plan)
+    assert text.startswith("arrays to place were deleted: ['bias']. They, or arrays that share their memory")
+    assert "place(jax.tree.map(jnp.copy, tree), plan)" in text
 
 
 def test_ties_and_containers_stay():

@@ -1,6 +1,7 @@
 """A plan says where each leaf lives, on devices that there need not be, and what does not fit, before anything is allocated."""
 
 import pickle
+import re
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +124,31 @@ def test_two_spellings_of_a_spec_are_one():
     assert one["w"].spec == P("data")
 
 
+def test_drawn_and_loaded_arrays_have_the_one_spelling(tmp_path):
+    spec = pt.Tree({"w": pt.Param((8, 8), init=I.ones), "blocks": {":": {"w": pt.Param((2, 8, 8), init=I.ones)}}})
+    rules = {"w": P("data", None), "**": P(None, None)}
+    devices = mesh()
+    planned = shard.plan(spec, rules, devices)
+    params = pt.init(spec, jax.random.key(0), shardings=rules, mesh=devices)
+    pt.save(tmp_path / "m.safetensors", params)
+    loaded = pt.load(tmp_path / "m.safetensors", shardings=rules, mesh=devices)
+    of_arrays = pt.init(
+        spec, jax.random.key(0), shardings={"**": NamedSharding(devices, P(None))}
+    )  # a NamedSharding as a rule
+    at_their_paths = pt.load(
+        tmp_path / "m.safetensors",
+        shardings={
+            "w": NamedSharding(devices, P("data", None)),
+            "blocks": {":": {"w": NamedSharding(devices, P(None))}},
+        },
+    )
+    for tree in (params, loaded, at_their_paths):
+        assert {path: leaf.sharding for path, leaf in pt.items(tree)} == {
+            path: planned[path] for path in pt.paths(tree)
+        }
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(of_arrays)} == {P()}
+
+
 def test_the_mesh_is_that_of_set_mesh():
     assert shard.plan(gpt(), {"embed": NamedSharding(SMALL, P("model")), "**": P()}).mesh == SMALL  # or of a sharding
     with jax.set_mesh(mesh(AxisType.Explicit)):
@@ -180,14 +206,105 @@ def test_a_tied_leaf_is_placed_once_and_its_alias_shows_it():
     assert len(same.leaves) == 1
 
 
-def test_two_rules_for_a_tied_leaf_are_an_error():
-    text = message(
-        pt.PatternError, shard.plan, gpt(), {"embed/table": P("model"), "head": P(None, "data"), "**": P()}, SMALL
+def test_a_sharding_is_not_read_through_a_transpose_but_by_the_plan():
+    tree = pt.tie(pt.Tree({"e": jnp.ones((8, 4)), "h": jnp.ones((4, 8)), "same": jnp.ones((8, 4))}), {
+        "h": pt.transposed("e"), "same": "e",
+    })  # fmt: skip
+    plan = shard.plan(tree, {"e": P("data")}, mesh())
+    assert jax.tree.structure(plan.shardings) == jax.tree.structure(tree)
+    total = jax.jit(lambda params: params["h"].sum(), in_shardings=(plan.shardings,))
+    assert total(jax.device_put(tree, plan.shardings)) == 32
+    assert plan.shardings["same"] == plan["same"] == plan["e"]
+    assert plan["h"].spec == P(None, "data")
+    text = (
+        " does not say how many axes its array has, so that it cannot be shown 'transposed': take it by the path of the leaf that is"
+        " tied, or plan[alias] of the ptree.shard.Plan that it is from"
     )
-    assert text == "the rule 'head' takes nothing: ['embed/table'] before it takes all that the rule matches"
+    assert message(pt.TieError, lambda: plan.shardings["h"]) == "a NamedSharding" + text
+    assert message(pt.TieError, pt.set, plan.shardings, "h", plan["h"]) == "a NamedSharding" + text
+    assert message(pt.TieError, pt.items, plan.shardings, aliases=True) == "a NamedSharding" + text
+    specs_alone = pt.label(tree, {"e": P("data")})
+    assert message(pt.TieError, lambda: specs_alone["h"]) == "a PartitionSpec" + text
+    assert "h     = transposed(e)" in repr(plan.shardings)
+    whole = shard.plan(tree, P(), mesh())
+    assert whole.shardings["h"] == whole["h"]
+
+
+def test_rules_that_give_a_tied_leaf_two_placements_are_an_error():
+    rules = {"embed/table": P("model"), "head": P(None, "data"), "**": P()}
+    text = message(pt.PatternError, shard.plan, gpt(), rules, SMALL)
+    assert text == (
+        f"the rules 'embed/table' and 'head' place one leaf in two ways: 'embed/table' as {P('model')}, and 'head'"
+        f" (transposed(embed/table)), which is tied to it, as {P(None, 'data')}. Give {P(None, 'model')} for 'head', or leave it out of"
+        " that rule: ('head', '!head')"
+    )
+    agreeing = {"embed/table": P("model"), "head": P(None, "model"), "**": P()}
+    assert shard.plan(gpt(), agreeing, SMALL)["embed/table"].spec == P("model")
     text = message(pt.PatternError, shard.plan, gpt(), {"head": P(None, "model"), "**": P()}, SMALL)
     assert "matches 'embed/table' only by its alias 'head'" in text
     assert "name 'embed/table' in the rule" in text
+
+
+def test_rules_of_which_one_takes_other_leaves_too_are_compared_by_the_tied_one():
+    table = pt.Param((8, 4), init=I.zeros)
+    tree = pt.tie(
+        pt.Tree({"enc": {"w": table, "v": table}, "dec": {"w": table, "v": table, "out": table}}), {"dec/w": "enc/w"}
+    )
+
+    def planned(rules, tree=tree):
+        return shard.plan(tree, rules, SMALL)["enc/w"].spec
+
+    text = message(pt.PatternError, planned, {"enc": P("model"), "dec": P("data"), "**": P()})
+    assert "the rules 'enc' and 'dec' place one leaf in two ways: 'enc/w' as" in text
+    assert "leave it out of that rule: ('dec', '!dec/w')" in text
+    assert planned({"enc": P("model"), ("dec", "!dec/w"): P("data"), "**": P()}) == P("model")
+    assert planned({"enc": P("model"), "dec": P("model", None), "**": P()}) == P("model")  # the same
+    text = message(pt.PatternError, planned, {"dec": P("data"), "enc": P("model"), "**": P()})  # the alias is first
+    assert "the rules 'dec' and 'enc' place one leaf in two ways: 'dec/w' as" in text
+    text = message(pt.PatternError, planned, {"enc/*": P("model"), "dec/**": P("data"), "**": P()})
+    assert "the rules 'enc/*' and 'dec/**'" in text
+    drawn_text = message(
+        pt.PatternError, pt.init, tree, jax.random.key(0), shardings={"enc": P("model"), "dec": P("data")}, mesh=mesh()
+    )
+    assert "the rules 'enc' and 'dec' place one leaf" in drawn_text
+
+
+def test_a_general_rule_that_matches_an_alias_is_no_conflict():
+    table = pt.Param((8, 4))
+    tree = pt.tie(
+        pt.Tree({"net": {"embed": {"table": table}, "head": {"kernel": table}, "mid": {"kernel": table}}}),
+        {"net/head/kernel": "net/embed/table"},
+    )
+    for general in ("**", "**/kernel", "net/*/kernel", "net/**", "net"):  # which do not tell head from embed
+        plan = shard.plan(tree, {"net/embed/table": P("model"), general: P("data")}, SMALL)
+        assert plan["net/head/kernel"].spec == P("model")
+        assert plan["net/mid/kernel"].spec == P("data")
+    for special in ("**/{head,mid}/kernel", "net/head", "**/head/*"):
+        text = message(
+            pt.PatternError, shard.plan, tree, {"net/embed/table": P("model"), special: P("data"), "**": P()}, SMALL
+        )
+        assert "place one leaf in two ways: 'net/embed/table' as" in text
+    stacked = pt.tie(
+        pt.Tree({"enc": {":": {"w": pt.Param((2, 8, 4))}}, "dec": {":": {"w": pt.Param((2, 8, 4)), "v": table}}}),
+        {"dec/:/w": "enc/:/w"},
+    )
+    assert shard.plan(stacked, {"enc": P("model"), "dec/:/w": P(None, "model"), "**": P()}, SMALL)["enc/:/w"].spec == P(
+        None, "model"
+    )
+    text = message(pt.PatternError, shard.plan, stacked, {"enc": P("model"), "dec/:": P("model"), "**": P()}, SMALL)
+    assert f"'dec/:/w', which is tied to it, as {P('model')}. Give {P(None, 'model')} for" in text
+    text = message(pt.PatternError, shard.plan, stacked, {"enc": P("model"), "dec": P("data"), "**": P()}, SMALL)
+    assert f"'dec/:/w', which is tied to it, as {P('data')}. Give {P('model')} for" in text
+    text = message(pt.PatternError, shard.plan, stacked, {"enc/:": P("model"), "dec": P("data"), "**": P()}, SMALL)
+    assert f"Give {P('model')}, in a rule that spells each ':', for 'dec/:/w'" in text
+
+
+def test_rules_for_tied_numbers_and_regexes():
+    numbers = pt.tie(pt.Tree({"a": jnp.ones(()), "b": jnp.ones(()), "n": 1, "m": 1}), {"b": "a", "m": "n"})
+    assert shard.plan(numbers, {"{a,n}": P(), "b": P(), "**": P()}, SMALL)["m"].spec == P()
+    tree = pt.tie(pt.Tree({"a": pt.Param((8, 4)), "b": pt.Param((8, 4)), "bb": pt.Param((8,))}), {"b": "a"})
+    text = message(pt.PatternError, shard.plan, tree, {"a": P("data"), re.compile("b.*"): P("model")}, SMALL)
+    assert text.endswith(f"Give {P('data')} for 'b', or leave it out of that rule: '!b'")
 
 
 def test_the_arrays_inside_of_registered_nodes_are_placed():
@@ -438,3 +555,12 @@ def test_a_plan_is_immutable_in_use_and_goes_through_pickle():
     assert hash(plan) == hash(shard.plan(gpt(), RULES, SMALL))
     assert plan != shard.plan(gpt(), RULES, AbstractMesh((2, 2), ("data", "model")))
     assert repr(plan).startswith("<Plan of 13 leaves on data=4, model=2: ")
+
+
+def test_a_plan_is_read_as_a_mapping_of_paths():
+    params = {"enc": {"w": jnp.ones((8, 4))}, "b": jnp.zeros(4)}
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    plan = shard.plan(params, {"enc": P("data"), "**": P()}, mesh)
+    assert dict(plan) == {path: plan[path] for path in pt.paths(params)}
+    assert [*plan] == pt.paths(params)
+    assert len(plan) == 2

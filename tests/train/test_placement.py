@@ -152,6 +152,122 @@ def test_two_spellings_of_a_sharding_are_one_program():
     assert not COMPILED
 
 
+ONE = {
+    "a device that is not the first": lambda: jax.devices()[3],
+    "a mesh of one": lambda: NamedSharding(jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",)), P("data")),
+    "a mesh of one that is not the first": lambda: NamedSharding(
+        jax.sharding.Mesh(np.array(jax.devices()[3:4]), ("data",)), P("data")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_counts_follow_parameters_that_are_on_one_device(name):
+    params, batch = params_and_batch()
+    there = jax.tree.map(lambda leaf: jax.device_put(leaf, ONE[name]()), params)
+    kind = type(there["head"]["kernel"].sharding)
+    step = train.step(loss, optax.adamw(1e-2), ema=0.9)
+    state = step.init(there, key=jax.random.key(0))
+    before = [leaf.sharding for leaf in jax.tree.leaves(state)]
+    assert len({frozenset(sharding.device_set) for sharding in before}) == 1
+    assert {type(sharding) for sharding in before} == {kind}
+    count, state = compiled_after_the_first(step, state, batch)
+    assert count == 0
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == before
+    alone = train.step(loss, optax.adamw(1e-2), ema=0.9)
+    expected = alone.init(params)
+    for _ in range(4):
+        expected, _ = alone(expected, batch)
+    np.testing.assert_allclose(state.params["head"]["kernel"], expected.params["head"]["kernel"], rtol=1e-5)
+
+
+def test_a_state_whose_parameters_were_moved_to_another_device_follows_them():
+    params, batch = params_and_batch()
+    step = train.step(loss, optax.adamw(1e-2))
+    state = step.init(params)
+    step(state, batch)
+    state = step.init(params)
+    moved = dataclasses.replace(state, params=jax.device_put(state.params, jax.devices()[5]))
+    with pytest.warns(UserWarning, match="compiled again"):
+        after, _ = step(moved, batch)
+    assert {device.id for leaf in jax.tree.leaves(after) for device in leaf.devices()} == {5}
+
+
+def refusal(call, *args):
+    with pytest.raises(pt.StructureError) as error:
+        call(*args)
+    return str(error.value)
+
+
+def test_parameters_on_different_meshes_or_devices_are_refused_by_path():
+    params, batch = placed(LAYOUTS["fully sharded"])
+    turned = jax.sharding.Mesh(np.array(jax.devices()[::-1]), ("z",))
+    first_four = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("z",))
+    step = train.step(loss, optax.adam(1e-2))
+    for other, text in (
+        (turned, "z=8 over the devices 7, 6, 5, 4, 3, 2, 1, 0"),
+        (first_four, "z=4 over the devices 0..3"),
+    ):
+        head = jax.device_put(params["head"], NamedSharding(other, P("z")))
+        assert refusal(step.init, params | {"head": head}) == (
+            "the parameters are on different devices: 'enc/bias' is on data=4, model=2 over the devices 0..7, but 'head/kernel' is on"
+            f" {text}. Put all of them on the same: ptree.shard.place(params, ptree.shard.plan(params, rules, mesh))"
+        )
+        state = step.init(jax.tree.map(jnp.copy, params))
+        moved = dataclasses.replace(state, params=jax.device_put(state.params, NamedSharding(other, P())))
+        text_of_state = refusal(step, moved, batch)
+        assert text_of_state.startswith("the parts of the state are on different devices: 'params/enc/bias' is on z=")
+        assert "'optimiser/0/mu/enc/bias' is on data=4, model=2 over the devices 0..7" in text_of_state
+        assert "shard.place(state, shard.like(state, plan))" in text_of_state
+    whole, _ = params_and_batch()
+    alone = jax.device_put(whole, jax.devices()[2]) | {"enc": jax.device_put(whole["enc"], jax.devices()[4])}
+    assert refusal(step.init, alone) == (
+        "the parameters are on different devices: 'enc/bias' is on the device 4, but 'head/kernel' is on the device 2."
+        " Put all of them on the same: jax.device_put(params, device)"
+    )
+    # the same devices in the same order are one place, whatever the axes are called
+    line = jax.sharding.Mesh(np.array(jax.devices()), ("z",))
+    step.init(params | {"head": jax.device_put(params["head"], NamedSharding(line, P("z")))})
+
+
+def test_a_batch_on_the_devices_in_another_order_is_refused_before_it_is_compiled():
+    params, batch = placed(LAYOUTS["fully sharded"])
+    turned = NamedSharding(jax.sharding.Mesh(np.array(jax.devices()[::-1]), ("z",)), P("z"))
+    step = train.step(loss, optax.adam(1e-2))
+    state = step.init(params)
+    COMPILED.clear()
+    assert refusal(step, state, batch | {"x": jax.device_put(batch["x"], turned)}) == (
+        "the batch is on other devices than the state, which is on data=4, model=2 over the devices 0..7: 'x' is on z=8 over the devices"
+        " 7, 6, 5, 4, 3, 2, 1, 0. Divide its rows over the same mesh: jax.device_put(batch, NamedSharding(mesh, P('data')))"
+    )
+    square = train.step(lambda params, x: jnp.square(x @ params["w"]).mean(), optax.sgd(0.1))
+    state = square.init({"w": jax.device_put(jnp.ones((8, 2)), jax.devices()[3])})
+    assert refusal(square, state, jax.device_put(jnp.ones((8, 8)), turned)) == (
+        "the batch is on other devices than the state, which is on the device 3: the array is on z=8 over the devices"
+        " 7, 6, 5, 4, 3, 2, 1, 0. Put it there: jax.device_put(batch, device)"
+    )
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_parameters_in_the_memory_of_the_host_are_named_unless_the_loss_moves_them():
+    where = NamedSharding(mesh(), P("data"))
+    x = jax.device_put(jnp.ones((8, 8)), where)
+    params = lambda: {"w": jax.device_put(jnp.ones((8, 4)), where.with_memory_kind("pinned_host")), "b": jnp.zeros(4)}
+    step = train.step(lambda params, x: jnp.square(x @ params["w"] + params["b"]).mean(), optax.sgd(0.1))
+    text = refusal(step, step.init(params()), x)
+    assert text.startswith(
+        "the step computes with leaves that are not in the memory of their devices: in pinned_host ['params/w']. Move them"
+    )
+    moving = lambda params, x: jnp.square(x @ jax.device_put(params["w"], where) + params["b"]).mean()
+    step = train.step(moving, optax.sgd(0.1))
+    state, metrics = step(step.init(params()), x)
+    assert float(metrics.loss) == 64
+    assert state.params["w"].sharding.memory_kind == "pinned_host"
+    step = train.step(lambda params, x: jnp.square(x @ params["w"][:, :3] + params["b"]).mean(), optax.sgd(0.1))
+    with pytest.raises((TypeError, ValueError), match="shape"):  # another mistake is left as it is
+        step(step.init(jax.tree.map(lambda leaf: jax.device_put(leaf, where.update(spec=P())), params())), x)
+
+
 PROCESS = """
 import sys, jax
 rank, port = int(sys.argv[1]), sys.argv[2]

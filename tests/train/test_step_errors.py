@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import ptree as pt
 from ptree import train
@@ -174,3 +176,40 @@ def test_an_optimiser_that_looks_at_norms_warns_of_a_stack():
     step = train.step(lambda params, x: (params["blocks/:/w"] * x).sum(), optax.lamb(0.1))
     with pytest.warns(UserWarning, match="by_layer"):
         step.init(params)
+
+
+def test_a_loss_that_explicit_axes_do_not_know_is_named_with_what_to_write():
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    loss = lambda params, labels: optax.softmax_cross_entropy_with_integer_labels(params["w"], labels).mean()
+    with jax.set_mesh(mesh):
+        params = {"w": jax.device_put(jnp.ones((8, 16)), P("data", "model"))}
+        labels = jax.device_put(jnp.arange(8), P("data"))
+        step = train.step(loss, optax.sgd(0.1), donate=False)
+        with pytest.raises(pt.StructureError, match="the loss <lambda>: JAX cannot tell .* auto_axes"):
+            step(step.init(params), labels)
+        step = train.step(jax.sharding.auto_axes(loss, out_sharding=P()), optax.sgd(0.1), donate=False)
+        _, metrics = step(step.init(params), labels)
+    np.testing.assert_allclose(metrics.loss, np.log(16), rtol=1e-6)
+
+
+def test_arrays_of_a_spec_that_a_step_has_donated_are_named_by_init():
+    def spec(table):
+        return pt.Tree({"w": pt.Param((3,), init=pt.initializers.ones), "table": table, "fixed": jnp.ones(3)})
+
+    loss = lambda params, x: (params["w"] * params["table"] * params["fixed"] * x).sum()
+    step = train.step(loss, train.groups({"fixed": train.FROZEN, "**": optax.sgd(0.1)}))
+    given = spec(jnp.ones(3))
+    drawn = pt.init(given, jax.random.key(0))
+    assert drawn["table"] is given["table"]
+    step(step.init(drawn), 1.0)
+    with pytest.raises(pt.InitError) as error:
+        pt.init(given, jax.random.key(0))
+    assert str(error.value).startswith("the spec holds arrays that were deleted: ['table']. init hands on")
+    pt.init(given, jax.random.key(0), {"table": pt.initializers.ones})  # drawn, so the old values are not needed
+    with pytest.raises(pt.StructureError, match=r"share their memory with what was, as a spec's arrays.*\['table'\]"):
+        step.init({**dict(pt.items(given)), "w": jnp.ones(3)})
+    for kept in (spec(np.ones(3, np.float32)), spec(jnp.ones(3))):  # NumPy arrays stay, and so does what is copied
+        for _ in range(2):
+            new = pt.init(kept, jax.random.key(0))
+            step(step.init(new if isinstance(new["table"], np.ndarray) else jax.tree.map(jnp.copy, new)), 1.0)
+        assert kept["table"].tolist() == [1, 1, 1]

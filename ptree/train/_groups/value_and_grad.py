@@ -54,7 +54,7 @@ def value_and_grad(
         trained, rest = partition(params, _selector(wrt, params))
 
         def loss_of_trained(trained: PyTree) -> Any:
-            value, aux = loss_and_aux(loss(merge(trained, rest), *args, **kwargs), loss, has_aux)
+            value, aux = loss_and_aux(loss, has_aux, merge(trained, rest), *args, **kwargs)
             return (value, aux) if has_aux else value
 
         return jax.value_and_grad(loss_of_trained, has_aux=has_aux)(trained)

@@ -39,8 +39,8 @@ class LossFunction:
         Raises:
             StructureError: the loss is not one floating-point number, or there is no pair where `has_aux` says so.
         """
-        given = self.function(params, batch, key=key) if self.takes_key else self.function(params, batch)
-        return loss_and_aux(given, self.function, self.has_aux)
+        options = {"key": key} if self.takes_key else {}
+        return loss_and_aux(self.function, self.has_aux, params, batch, **options)
 
 
 def _takes_key(function: Callable[..., Any]) -> bool:

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
-from ..._shardings import following, in_one_spelling, put
+from ..._shardings import following, in_one_spelling, parameters_of_slots, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
+from .home import home_of, is_elsewhere
 
 
 def as_arrays(tree: PyTree, what: str) -> PyTree:
@@ -61,37 +62,27 @@ def _not_arrays(problems: list[tuple[str, Leaf]], what: str) -> str:
 # ------------------------------------------------------------------------------- on devices
 
 
-def placed(tree: PyTree, like: PyTree = None) -> PyTree:
-    """Each leaf committed to its devices; what lies on one device while others lie on several is put on all of these.
+def placed(tree: PyTree) -> PyTree:
+    """Each leaf committed to its devices; what lies on one device goes where the parameters are, on all devices of their mesh.
 
-    Optimisers make their counts, and what has another shape than the parameter, on one device; committed, since a step
+    Optimisers make their counts, and what has another shape than the parameter, on the default device; committed, since a step
     gives committed arrays back and would be compiled again for these.
 
     Args:
-        tree: the state of a run.
-        like: where most leaves of the tree are when None; else the parameters.
+        tree: parameters, or the state of a run, which begins with them.
     """
-    mesh_sharding = _replicated([leaf for _, leaf in leaves(tree if like is None else like)])
+    home = home_of(tree)
 
     def leaf_placed(path: str, leaf: Leaf) -> Leaf:
         sharding = leaf.sharding
-        if mesh_sharding is not None and len(sharding.device_set) == 1:
-            sharding = mesh_sharding
+        if home is not None and is_elsewhere(sharding, home):
+            sharding = home
         sharding = in_one_spelling(sharding)
         if leaf.committed and leaf.sharding == sharding:
             return leaf
         return put(leaf, sharding)
 
     return map_leaves(tree, leaf_placed)
-
-
-def _replicated(arrays: list[Leaf]) -> NamedSharding | None:
-    """Replicated over the devices of the first array that lies on several in a mesh."""
-    for array in arrays:
-        sharding = array.sharding
-        if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1:
-            return NamedSharding(sharding.mesh, PartitionSpec())
-    return None
 
 
 class _Parameter(NamedTuple):
@@ -105,9 +96,11 @@ def like_parameters(slots: PyTree, trained: PyTree) -> PyTree:
     """Slots of the optimiser placed as their parameters, or as the axes of these that they have."""
     parameters: dict[str, _Parameter] = {}
     for path, leaf in leaves(trained):
-        if isinstance(leaf.sharding, NamedSharding) and len(leaf.sharding.device_set) > 1:
+        if isinstance(leaf.sharding, NamedSharding):
             parameters[path] = _Parameter(leaf.shape, leaf.sharding)
-    sharding_of = following(leaves(slots), parameters)
+    pairs = leaves(slots)
+    parameter_of = parameters_of_slots([path for path, _ in pairs], parameters)
+    sharding_of = following(pairs, parameter_of, parameters)
     return map_leaves(slots, lambda path, slot: put(slot, sharding_of[path]) if path in sharding_of else slot)
 
 

@@ -10,8 +10,9 @@ import optax
 
 from ..._edit import Differences, differences, leaves, map_leaves, structure_error
 from ..._errors import PtreeError, StructureError
+from ..._shardings import deleted
 from ..._tree import Leaf, PyTree
-from ..._words import describe, lines, listed, quoted
+from ..._words import describe, lines, listed
 from ...look import nonfinite
 from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import part_of
@@ -54,7 +55,7 @@ def refuse_used(state: object) -> None:
     """
     if not isinstance(state, TrainState):
         raise TypeError(f"step(state, batch): expected what step.init(params) makes, got {describe(state)}")
-    used = _deleted(state)
+    used = deleted(leaves(state))
     if used:
         raise StructureError(
             f"this state was given to a step before, which has used its memory again: {listed(used)}. Go on from the state"
@@ -68,34 +69,11 @@ def refuse_used_parameters(params: PyTree) -> None:
     Raises:
         StructureError: a step of an earlier state, which was made of them, has taken their memory.
     """
-    used = _deleted(params)
+    used = deleted(leaves(params))
     if used:
         raise StructureError(
-            f"these parameters were given to step.init before, and the first step has used their memory again: {listed(used)}."
-            " Give it a copy: step.init(jax.tree.map(jnp.copy, params))"
-        )
-
-
-def _deleted(tree: PyTree) -> list[str]:
-    return [path for path, leaf in leaves(tree) if isinstance(leaf, jax.Array) and leaf.is_deleted()]
-
-
-def refuse_batch_elsewhere(state: TrainState, batch: PyTree) -> None:
-    """Raise if arrays of a batch were put on other devices than those of the state.
-
-    Raises:
-        StructureError: they were; JAX moves only what was put nowhere.
-    """
-    devices = next(leaf.sharding.device_set for _, leaf in leaves(state.params))
-    elsewhere = [
-        f"{quoted(path)} is on {len(leaf.sharding.device_set)}"
-        for path, leaf in leaves(batch)
-        if isinstance(leaf, jax.Array) and leaf.committed and leaf.sharding.device_set != devices
-    ]
-    if elsewhere:
-        raise StructureError(
-            f"the batch is on other devices than the state, which is on {len(devices)}: {lines(elsewhere, ', ')}. Divide its rows:"
-            " jax.device_put(batch, NamedSharding(mesh, P('data')))"
+            f"these parameters were given to step.init before, or share their memory with what was, as a spec's arrays after ptree.init"
+            f" and arrays after shard.place, and the first step has used their memory again: {listed(used)}. Give it a copy: step.init(jax.tree.map(jnp.copy, params))"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ..._edit import map_leaves
 from ..._tree import PyTree
@@ -21,6 +22,7 @@ from .arguments import checked_count, checked_function, checked_key, checked_opt
 from .averaging import Decay, checked_decay, started
 from .compiled_step import CompiledStep, Signature, changes, description, signature_of
 from .gradients import BatchGradients
+from .home import refuse_batch_elsewhere, refuse_host_memory, refuse_parameters_apart, refuse_state_apart
 from .loss_function import LossFunction
 from .loss_scale import LossScale
 from .microbatches import Weight
@@ -28,7 +30,6 @@ from .placement import apart, as_arrays, like_parameters, placed, strong
 from .pure_step import Observe, PureStep
 from .state_checks import (
     completed,
-    refuse_batch_elsewhere,
     refuse_groups_inside,
     refuse_infinite_loss,
     refuse_used,
@@ -165,20 +166,28 @@ class Step:
         >>> state.params["w"].tolist(), int(state.step)
         ([1.0, 1.0], 0)
 
-        Parameters are not copied: the first step donates those that it trains. To keep them, give `jax.tree.map(jnp.copy, params)`.
+        Parameters are not copied: the first step donates those that it trains, which deletes them wherever they are held: in a spec
+        whose arrays `ptree.init` handed on, or as what `shard.place` was given. To keep them, give `jax.tree.map(jnp.copy, params)`.
+
+        Under `jax.eval_shape(step.init, ptree.abstract(spec))` it gives the shapes of the state, which `shard.like` plans.
 
         Args:
             params: any pytree of arrays; what holds no floats, or is FROZEN in the groups, stays as it is.
             key: the root of the keys of all steps, for a loss that takes one.
 
         Raises:
-            StructureError: there is nothing to train, a leaf is no array, or was donated by an earlier run.
+            StructureError: there is nothing to train, a leaf is no array, or was donated by an earlier run; leaves on different
+                devices.
             PatternError: the rules of the groups do not fit the parameters.
             TypeError: the loss takes a key, and there is none; or it is no key.
         """
         pure = self.pure
         refuse_used_parameters(params)
-        params = placed(as_arrays(params, "the parameters"))
+        params = as_arrays(params, "the parameters")
+        is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params))
+        if not is_traced:
+            refuse_parameters_apart(params)
+            params = placed(params)
         part = TrainedPart.of(pure.optimiser, params)
         key = checked_key(key, pure.gradients.loss.takes_key)
         trained, _ = part.split(params)
@@ -188,14 +197,17 @@ class Step:
         refuse_groups_inside(slots)
         if not isinstance(pure.optimiser, Groups):  # groups warn themselves
             warn_of_stacks(pure.optimiser, trained, "**", stacklevel=2)
+        slots = map_leaves(slots, lambda path, leaf: strong(leaf))
         state = TrainState(
             params=params,
-            optimiser=like_parameters(map_leaves(slots, lambda path, leaf: strong(leaf)), trained),
+            optimiser=slots if is_traced else like_parameters(slots, trained),
             step=jnp.array(0, jnp.int32),
             key=key,
             ema=None if pure.ema is None else started(trained),
             scale=None if pure.scale is None else pure.scale.start(),
         )
+        if is_traced:  # only shapes, which are nowhere
+            return state
         state = apart(placed(state))
         self._fresh = weakref.ref(state)
         return state
@@ -217,10 +229,14 @@ class Step:
             refuse_batch_elsewhere(state, batch)
             compiled.warn_of_change(batch, signature, stacklevel=2)
             compiled.check_processes(batch, signature)
-        if is_first:
-            # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
-            refuse_infinite_loss(self._loss(state, batch), state, batch)
-        new, metrics = compiled(state, batch)
+        try:
+            if is_first:
+                # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
+                refuse_infinite_loss(self._loss(state, batch), state, batch)
+            new, metrics = compiled(state, batch)
+        except ValueError as error:
+            refuse_host_memory(state, error)
+            raise
         if is_new:
             compiled.remember(batch, signature)
         self._newest = _Newest(weakref.ref(new), compiled)
@@ -233,7 +249,9 @@ class Step:
         """
         refuse_used(state)
         is_fresh = self._fresh is not None and self._fresh() is state
-        state = placed(as_arrays(state, "the state"))
+        state = as_arrays(state, "the state")
+        refuse_state_apart(state)
+        state = placed(state)
         signature = signature_of(state)
         if signature in self._compiled:
             return _Prepared(apart(state), self._compiled[signature], is_fresh)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .._errors import PtreeError
-from .._tree import explicit_mesh
+from .explicit_axes import explicit_mesh
 
 _MOST_CHARACTERS = 300
 _OF_AXES = re.compile(r"shard|replicated|context mesh|\[[^\]]*@\w")

@@ -1,0 +1,171 @@
+"""Rules for tied leaves: a leaf has several names, and rules that name two of them must give one placement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from .._edit import Selector, assign
+from .._errors import PatternError
+from .._paths import STACKED
+from .._tree import PyTree, Tie, leaves
+from .._words import lines, quoted
+from .planned_leaves import shape_and_dtype
+from .request import ShardingRule, pattern_that_matches, spelled_stacks, spells_segment
+from .specs import entries_of, permuted_entries, plain, with_stack_axes
+
+
+class _Pair(NamedTuple):
+    """Two rules for one leaf, by two of its names."""
+
+    taker: ShardingRule
+    """The rule that takes it."""
+    path: str
+    """The name by which it does."""
+    other: ShardingRule
+    """The first that matches the other name, which the taker does not match."""
+    name: str
+    tie: Tie
+    expected: Sharding | PartitionSpec
+    """What the other would have to give, for the axes that the leaf has by that name."""
+    given: Sharding | PartitionSpec
+
+    @property
+    def agrees(self) -> bool:
+        return self.expected == self.given
+
+
+class TiedRules:
+    """The rules of a tree with ties that match a leaf by a name by which the rule that takes it does not match."""
+
+    def __init__(self, tree: PyTree, ties: Mapping[str, Tie], rules: Mapping[Any, ShardingRule]):
+        self.tree, self.ties, self.rules = tree, ties, list(rules.values())
+
+    def check(self, rule_of: Mapping[str, ShardingRule]) -> None:
+        """Raise if two rules name one leaf by different names and give it different placements.
+
+        A rule that does not tell the names apart, such as `**` or `**/kernel` for `head/kernel` where `embed/table` has a rule of
+        its own, is for leaves in general: it gives way to an earlier rule, as everywhere.
+
+        Raises:
+            PatternError: with both rules and both names.
+        """
+        problems = [_conflict(pair) for pair in self._pairs(rule_of) if not pair.agrees and _means_one_name(pair)]
+        if problems:
+            raise PatternError(lines(problems))
+
+    def agreeing(self, rule_of: Mapping[str, ShardingRule]) -> Collection[ShardingRule]:
+        """The rules that take nothing since others take all that they match by other names, and place it as they do."""
+        takers = set(rule_of.values())
+        pairs = [pair for pair in self._pairs(rule_of) if pair.other not in takers]
+        differing = {pair.other for pair in pairs if not pair.agrees}
+        return {pair.other for pair in pairs} - differing
+
+    def _pairs(self, rule_of: Mapping[str, ShardingRule]) -> Iterator[_Pair]:
+        names_of: dict[str, dict[str, Tie]] = {}
+        for alias, tie in self.ties.items():
+            names_of.setdefault(tie.source, {tie.source: Tie(tie.source)})[alias] = tie
+        for path, names in names_of.items():
+            if path in rule_of:
+                yield from self._pairs_of_leaf(path, names, rule_of[path])
+
+    def _pairs_of_leaf(self, path: str, names: Mapping[str, Tie], taker: ShardingRule) -> Iterator[_Pair]:
+        first_of = {name: self._first_that_matches(name, path) for name in names}
+        by_taker = next((name for name, rule in first_of.items() if rule is taker), path)
+        dimensions = self._dimensions[path]
+        placement = _whole(taker, by_taker)
+        for name, other in first_of.items():
+            if other is not None and other is not taker:
+                expected = _through(names[name], placement, dimensions)
+                yield _Pair(taker, by_taker, other, name, names[name], expected, _whole(other, name))
+
+    @cached_property
+    def _dimensions(self) -> dict[str, int]:
+        sources = {tie.source for tie in self.ties.values()}
+        dimensions: dict[str, int] = {}
+        for path, leaf in leaves(self.tree):
+            if path in sources:
+                found = shape_and_dtype(leaf)
+                dimensions[path] = 0 if found is None else len(found[0])
+        return dimensions
+
+    @cached_property
+    def _left(self) -> dict[ShardingRule, Collection[str]]:
+        """What is left, by own paths, of each rule that takes away."""
+        taking_away = [rule for rule in self.rules if _takes_away(rule.selector)]
+        return {rule: assign(self.tree, {rule.selector: True}, strict=False).keys() for rule in taking_away}
+
+    def _first_that_matches(self, name: str, path: str) -> ShardingRule | None:
+        for rule in self.rules:
+            if rule in self._left and path not in self._left[rule]:
+                continue
+            if _begins_with_all(rule.selector) or pattern_that_matches(rule.selector, name) is not None:
+                return rule
+        return None
+
+
+def _parts(selector: Selector) -> Sequence[Any]:
+    return selector if isinstance(selector, tuple) else (selector,)
+
+
+def _takes_away(selector: Selector) -> bool:
+    return any(isinstance(part, str) and part.startswith("!") for part in _parts(selector))
+
+
+def _begins_with_all(selector: Selector) -> bool:
+    first = _parts(selector)[0]
+    return isinstance(first, str) and first.startswith("!")
+
+
+def _whole(rule: ShardingRule, name: str) -> Sharding | PartitionSpec:
+    """What a rule gives the leaf with this name, with entries for the axes of stacks."""
+    given = rule.given.spec if isinstance(rule.given, NamedSharding) else rule.given
+    if not isinstance(given, PartitionSpec):
+        return given
+    stacks = spelled_stacks(rule.selector, name) if STACKED in name else ()
+    return plain(with_stack_axes(given, stacks))
+
+
+def _through(tie: Tie, given: Sharding | PartitionSpec, dimensions: int) -> Sharding | PartitionSpec:
+    """A placement of a leaf for the axes that it has by a name."""
+    if not isinstance(given, PartitionSpec) or len(given) > dimensions:
+        return given
+    entries = entries_of(given, dimensions)
+    for transform in tie.via:
+        entries = permuted_entries(entries, transform.axes)
+    return plain(PartitionSpec(*entries))
+
+
+def _means_one_name(pair: _Pair) -> bool:
+    """Whether the other rule spells the segment at which its name parts from that of the taker."""
+    segments = zip(pair.name.split("/"), pair.path.split("/"), strict=False)
+    parting = next((at for at, (segment, other) in enumerate(segments) if segment != other), 0)
+    return spells_segment(pair.other.selector, pair.name, parting)
+
+
+def _conflict(pair: _Pair) -> str:
+    seen = "" if not pair.tie.via else f" ({pair.tie.shown()})"
+    name = quoted(pair.name)
+    left_out = quoted(f"!{pair.name}")
+    if isinstance(pair.other.selector, str):
+        left_out = f"({quoted(pair.other.selector)}, {left_out})"
+    return (
+        f"the rules {quoted(pair.taker.name)} and {quoted(pair.other.name)} place one leaf in two ways: {quoted(pair.path)} as"
+        f" {pair.taker.given}, and {name}{seen}, which is tied to it, as {pair.other.given}. Give {_expected_of_layer(pair)} for {name},"
+        f" or leave it out of that rule: {left_out}"
+    )
+
+
+def _expected_of_layer(pair: _Pair) -> str:
+    """What the other rule would have to give, without the axes of stacks that it has no entries for."""
+    expected = pair.expected
+    if not isinstance(expected, PartitionSpec) or STACKED not in pair.name:
+        return str(expected)
+    spelled = spelled_stacks(pair.other.selector, pair.name)
+    skipped = {axis for axis, has_entry in enumerate(spelled) if not has_entry}
+    if any(expected[axis] is not None for axis in skipped if axis < len(expected)):
+        return f"{expected}, in a rule that spells each ':',"
+    return str(PartitionSpec(*(entry for axis, entry in enumerate(expected) if axis not in skipped)))
