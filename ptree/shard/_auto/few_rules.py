@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from jax.sharding import PartitionSpec
 
 from ..._edit import assign, explain
-from ..._paths import STACKED
+from ..._errors import PatternError
+from ..._paths import STACKED, escape
+from ..._shardings import requests_by_rules
 from ..._tree import PyTree
 from .braces import merged, pattern
 from .endings import NOTHING, Form, forms_of, whole_pattern
@@ -46,6 +49,8 @@ def few_rules(
     rules, comments = _written(forms, splits, tied)
     rules, replicated = _repaired(tree, rules | {"**": NOTHING}, splits, tied)
     dropped += replicated
+    if tied:
+        rules = _without_conflicts(tree, rules, tied)
     if "**" in rules:
         more = [f"{len(dropped):,} leaves would need rules of their own"] if dropped else []
         comments["**"] = _comment([*more, *(split.comment for split in splits.values() if split.spec == NOTHING)])
@@ -145,6 +150,24 @@ def _rules_of_leaves(
         if row.rule is not None and not row.alias and row.rule not in explanation.dead:
             rule_of[row.path] = row.value
     return rule_of
+
+
+def _without_conflicts(
+    tree: PyTree, rules: Mapping[str, PartitionSpec], tied: Collection[str]
+) -> dict[Any, PartitionSpec]:
+    """The rules, without tied leaves in those that name them by an alias and place them in another way than the rule that takes them."""
+    try:
+        requests_by_rules(tree, rules)
+    except PatternError:
+        pass
+    else:
+        return dict(rules)
+    excluded: dict[str, list[str]] = {}
+    for row in explain(tree, {selector: selector for selector in rules}).rows:
+        for rule in row.shadowed:
+            if row.path in tied and rule != "**":
+                excluded.setdefault(rule, []).append(f"!{escape(row.path)}")
+    return {(rule, *excluded[rule]) if rule in excluded else rule: spec for rule, spec in rules.items()}
 
 
 def _replicated_now(splits: Mapping[str, Split], specs: Mapping[str, PartitionSpec]) -> list[str]:
