@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import ptree as pt
-from ptree import nn
+from ptree import nn, train
 from ptree.train import Rank, lora, merged, view
 
 KEY = jax.random.key(0)
@@ -459,3 +459,22 @@ def test_a_low_rank_table_takes_numbers_of_rows_alone(index):
     assert table[jnp.array([[0, 1]])].shape == (1, 2, 4)
     with pytest.raises(TypeError, match="takes the numbers of rows"):
         table[index]
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 devices")
+def test_factors_of_kernels_on_a_mesh_are_on_it_and_train_alone():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    kernels = {"out": {"kernel": jax.random.normal(jax.random.key(0), (8, 4))}}
+    x = jax.random.normal(jax.random.key(1), (16, 8))
+    losses = []
+    for base, batch in ((kernels, x), (jax.device_put(kernels, rows), jax.device_put(x, rows))):
+        delta = train.lora(base, {"**/kernel": train.Rank(2)}, jax.random.key(2))
+        loss = lambda delta, x, base=base: jnp.square(x @ train.view(base, delta)["out"]["kernel"] - 1).mean()
+        step = train.step(loss, optax.adam(0.1))
+        state = step.init(delta)
+        for _ in range(3):
+            state, metrics = step(state, batch)
+        losses.append(float(metrics.loss))
+    assert all(leaf.sharding == jax.NamedSharding(mesh, jax.P()) for leaf in jax.tree.leaves(state.params))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)

@@ -244,28 +244,34 @@ def test_a_batch_on_the_devices_in_another_order_is_refused_before_it_is_compile
     state = square.init({"w": jax.device_put(jnp.ones((8, 2)), jax.devices()[3])})
     assert refusal(square, state, jax.device_put(jnp.ones((8, 8)), turned)) == (
         "the batch is on other devices than the state, which is on the device 3: the array is on z=8 over the devices"
-        " 7, 6, 5, 4, 3, 2, 1, 0. Put it there: jax.device_put(batch, device)"
+        " 7, 6, 5, 4, 3, 2, 1, 0. Put it there, jax.device_put(batch, device), or the parameters on its mesh: ptree.shard.place(params, plan)"
     )
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
-def test_parameters_in_the_memory_of_the_host_are_named_unless_the_loss_moves_them():
+def test_parameters_in_the_memory_of_the_host_are_named():
     where = NamedSharding(mesh(), P("data"))
     x = jax.device_put(jnp.ones((8, 8)), where)
     params = lambda: {"w": jax.device_put(jnp.ones((8, 4)), where.with_memory_kind("pinned_host")), "b": jnp.zeros(4)}
     step = train.step(lambda params, x: jnp.square(x @ params["w"] + params["b"]).mean(), optax.sgd(0.1))
     text = refusal(step, step.init(params()), x)
     assert text.startswith(
-        "the step computes with leaves that are not in the memory of their devices: in pinned_host ['params/w']. Move them"
+        "the step computes with leaves that are not in the memory of their devices: in pinned_host ['params/w']. Move what is trained"
     )
-    moving = lambda params, x: jnp.square(x @ jax.device_put(params["w"], where) + params["b"]).mean()
-    step = train.step(moving, optax.sgd(0.1))
-    state, metrics = step(step.init(params()), x)
-    assert float(metrics.loss) == 64
-    assert state.params["w"].sharding.memory_kind == "pinned_host"
     step = train.step(lambda params, x: jnp.square(x @ params["w"][:, :3] + params["b"]).mean(), optax.sgd(0.1))
     with pytest.raises((TypeError, ValueError), match="shape"):  # another mistake is left as it is
         step(step.init(jax.tree.map(lambda leaf: jax.device_put(leaf, where.update(spec=P())), params())), x)
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="XLA of JAX 0.9 cannot run such a function on CPUs")
+def test_a_loss_may_move_frozen_leaves_from_the_memory_of_the_host():
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    alone = {"w": jax.device_put(jnp.ones((8, 4)), here.with_memory_kind("pinned_host")), "b": jnp.zeros(4)}
+    moving = lambda params, x: jnp.square(x @ jax.device_put(params["w"], here) + params["b"]).mean()
+    step = train.step(moving, train.groups({"w": train.FROZEN, "**": optax.sgd(0.1)}))
+    state, metrics = step(step.init(alone), jnp.ones((8, 8)))
+    assert float(metrics.loss) == 64
+    assert state.params["w"].sharding.memory_kind == "pinned_host"
 
 
 PROCESS = """

@@ -10,12 +10,15 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..._draw import Param, init
 from ..._draw.keys import refuse_swapped
 from ..._edit import Rules, aliases, assign, leaves, replace_leaves
 from ..._errors import PatternError, StructureError, TieError
 from ..._paths import join
+from ..._shardings import placement
 from ..._tree import Leaf, PyTree, Tree, check_tree_without_extra_axes
 from ..._words import describe, lines, quoted
 from ...initializers import zeros
@@ -51,7 +54,7 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
     `b` starts at 0, so that nothing changes at first (Hu et al. 2021). The scale is a part of the path: no file,
     selection or optimiser loses it, and a file of another scale does not load. The values depend on the key and the
     kernel's path, and are the same for stacked and single layers. Factors are drawn in the kernel's dtype, in float32 where
-    that has fewer bits.
+    that has fewer bits. Of kernels on a mesh they lie whole on every device of it.
 
     Args:
         params: the parameters, or their shapes.
@@ -196,9 +199,18 @@ def _drawn(kernels: Mapping[str, Leaf], ranks: Mapping[str, Rank], key: jax.Arra
     for path, rank in ranks.items():
         factors = _declared(path, kernels[path], rank)
         spec |= {join(path, "a"): factors.a, join(path, "b"): factors.b}
-    drawn = init(spec, key)
+    drawn = init(spec, key, shardings=_on_mesh_of(kernels))
     delta: dict[str, jax.Array] = {}
     for path, rank in ranks.items():
         for name in ("a", "b"):
             delta[factor_path(path, rank.scale, name)] = drawn[join(path, name)]
     return Tree(delta)
+
+
+def _on_mesh_of(kernels: Mapping[str, Leaf]) -> NamedSharding | None:
+    """Every device of the mesh of the first kernel that lies on several; factors are small, so each has them whole."""
+    for kernel in kernels.values():
+        sharding = None if isinstance(kernel, Tracer) else placement(kernel)
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) and sharding.mesh.size > 1:
+            return NamedSharding(sharding.mesh, PartitionSpec())
+    return None

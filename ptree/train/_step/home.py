@@ -118,7 +118,7 @@ def refuse_batch_elsewhere(state: TrainState, batch: PyTree) -> None:
     ]
     if not elsewhere:
         return
-    fix = "Put it there: jax.device_put(batch, device)"
+    fix = "Put it there, jax.device_put(batch, device), or the parameters on its mesh: ptree.shard.place(params, plan)"
     if isinstance(home, NamedSharding):
         axis = quoted(home.mesh.axis_names[0])
         fix = f"Divide its rows over the same mesh: jax.device_put(batch, NamedSharding(mesh, P({axis})))"
@@ -145,9 +145,9 @@ def refuse_host_memory(state: TrainState, error: ValueError) -> None:
         return
     found = "; ".join(f"in {kind} {listed(paths)}" for kind, paths in kinds.items())
     raise StructureError(
-        f"the step computes with leaves that are not in the memory of their devices: {found}. Move them inside of the loss,"
-        " jax.device_put(leaf, jax.memory.Space.Device), or before step.init: jax.device_put(leaf,"
-        " leaf.sharding.with_memory_kind('device'))"
+        f"the step computes with leaves that are not in the memory of their devices: {found}. Move what is trained"
+        " before step.init, jax.device_put(leaf, leaf.sharding.with_memory_kind('device')); frozen leaves may also be moved so inside of"
+        " the loss, with a sharding of the mesh"
     ) from error
 
 
