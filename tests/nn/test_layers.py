@@ -467,7 +467,8 @@ def test_loops_are_compiled_once_outside_of_jit_too(key):
         assert float(net({}, x)[0, 0, 0]) == 8
     assert len(traced) - before == 1
     compiles = []
-    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiles.append(name))
+    listen = lambda name, *_, **__: compiles.append(name)
+    jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         for layer in (nn.LSTM(3), nn.GRU(3), nn.Repeat(nn.Dense(4), 3), nn.Repeat(nn.Dense(4), 2, scan=False)):
             params = layer.init(key, x)
@@ -478,7 +479,7 @@ def test_loops_are_compiled_once_outside_of_jit_too(key):
             jax.jit(lambda x: x + len(compiles))(x)
             assert [name for name in compiles if "compile" in name]  # it would be seen
     finally:
-        jax.monitoring.clear_event_listeners()
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def tanhs(net, params, x):
