@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import PartitionSpec
 
+from .._shardings import axes_of
 from .._tree import Entry, PyTree, automatic, entries_of, explicit_mesh
 
 Entries: TypeAlias = Sequence[Entry]
@@ -84,8 +85,7 @@ def split_along(batch: Entries, features: Entries = ()) -> PartitionSpec:
     used: set[str] = set()
     entries: list[Entry] = []
     for entry in (*batch, *features):
-        names = () if entry is None else (entry,) if isinstance(entry, str) else entry
-        free = tuple(name for name in names if name not in used)
+        free = tuple(name for name in axes_of(entry) if name not in used)
         used.update(free)
         entries.append(free[0] if len(free) == 1 else free or None)
     return PartitionSpec(*entries)
@@ -110,9 +110,8 @@ def those_that_divide(entries: Entries, sizes: Sequence[int]) -> tuple[Entry, ..
     mesh = explicit_mesh()
     kept: list[Entry] = []
     for entry, size in zip(entries, sizes):
-        names = () if entry is None else (entry,) if isinstance(entry, str) else entry
         parts = 1
-        for name in names:
+        for name in axes_of(entry):
             parts *= 1 if mesh is None else mesh.shape[name]
         kept.append(entry if size % parts == 0 else None)
     return tuple(kept)
