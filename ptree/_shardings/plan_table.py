@@ -67,10 +67,10 @@ def sums_in_words(sums: Sums, width: int) -> list[str]:
     ]
     if sums.host_bytes_per_device:
         facts.append(f"{in_bytes(sums.host_bytes_per_device)} in the host's memory for each device")
-    return _wrapped(facts, width)
+    return _side_by_side(facts, width)
 
 
-def _wrapped(facts: Sequence[str], width: int) -> list[str]:
+def _side_by_side(facts: Sequence[str], width: int) -> list[str]:
     """Facts side by side, as many as fit in a line."""
     lines = [facts[0]]
     for fact in facts[1:]:
@@ -88,10 +88,10 @@ def _footnotes(rows: Sequence[Row], width: int) -> list[str]:
     lines = [f"{_WHOLE} {row.path}: {'; '.join(row.leaf.undivided)}" for row in marked[:SHOWN]]
     if len(marked) > SHOWN:
         lines.append(f"{_WHOLE} and {len(marked) - SHOWN} more")
-    return [line for text in lines for line in _wrapped(text, width)]
+    return [line for text in lines for line in _lines_of(text, width)]
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _lines_of(text: str, width: int) -> list[str]:
     """A text in lines of at most so many columns, of which a wide character takes two."""
     lines: list[str] = []
     for word in text.split(" "):
