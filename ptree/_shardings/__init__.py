@@ -15,6 +15,7 @@ from .plan import Plan as Plan
 from .plan import check_is_plan as check_is_plan
 from .planned_leaves import Otherwise as Otherwise
 from .planned_leaves import PlannedLeaf as PlannedLeaf
+from .planned_leaves import Source as Source
 from .planned_leaves import array_leaves as array_leaves
 from .planned_leaves import in_memory as in_memory
 from .planned_leaves import itemsize as itemsize

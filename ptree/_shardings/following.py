@@ -1,5 +1,4 @@
-"""Slots that follow their parameters: find the parameter of each leaf of a state by its path, and its sharding from the axes of the
-parameter that it has."""
+"""Shardings of an optimiser's slots: match each slot to its parameter by path, then map the parameter's axes to the slot's."""
 
 from __future__ import annotations
 

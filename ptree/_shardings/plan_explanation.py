@@ -71,7 +71,7 @@ def explanation_of(leaves: Sequence[PlannedLeaf], sums: Sums, tied: Mapping[str,
     """Explain a plan, from its leaves, what they are together, and the sources of aliases."""
     by_rule: dict[str, list[PlannedLeaf]] = {}
     for leaf in leaves:
-        by_rule.setdefault(leaf.rule, []).append(leaf)
+        by_rule.setdefault(leaf.reason, []).append(leaf)
     replicated = {leaf.path: why_replicated(leaf) for leaf in leaves if leaf.is_replicated}
     biggest = sorted(rows_of(leaves), key=lambda row: -row.bytes_per_device)
     shares = tuple(_share(rule, taken) for rule, taken in by_rule.items())
@@ -96,4 +96,6 @@ def why_replicated(leaf: PlannedLeaf) -> str:
         return "it has no numbers"
     if any(leaf.sharding.spec):
         return "the axes that divide it have one device"
-    return f"by {leaf.rule!r}" if leaf.rule else "it was given so"
+    if leaf.rule:
+        return f"by {leaf.rule!r}"
+    return leaf.reason or "it was given so"

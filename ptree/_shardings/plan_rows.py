@@ -59,7 +59,7 @@ def rows_of(leaves: Iterable[PlannedLeaf]) -> list[Row]:
     alike: dict[tuple[str, Shape, object, NamedSharding, str, tuple[str, ...]], list[PlannedLeaf]] = {}
     for leaf in leaves:
         form = _NUMBER.sub("*", leaf.path)
-        key = form, leaf.shape, leaf.dtype, leaf.sharding, leaf.rule, leaf.undivided
+        key = form, leaf.shape, leaf.dtype, leaf.sharding, leaf.reason, leaf.undivided
         alike.setdefault(key, []).append(leaf)
     rows: list[Row] = []
     for group in alike.values():

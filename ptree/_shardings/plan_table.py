@@ -33,7 +33,7 @@ def table_of(leaves: Sequence[PlannedLeaf], sums: Sums, width: int | None = None
     shown = [[row[column] for column in kept] for row in cells]
     right = {kept.index(_SIZE)} if _SIZE in kept else set()
     lines = table(shown, right=right, width=width)
-    return "\n".join([*lines, *sums_in_words(sums, width), *_whole(rows, width)])
+    return "\n".join([*lines, *sums_in_words(sums, width), *_footnotes(rows, width)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     spec = spec_in_words(leaf.sharding)
     if leaf.undivided:
         spec += f" {_WHOLE}"
-    return path, describe(leaf), spec, size_in_words(row), leaf.rule
+    return path, describe(leaf), spec, size_in_words(row), leaf.reason
 
 
 def _left_out(cells: Sequence[Sequence[str]], width: int) -> Sequence[int]:
@@ -67,10 +67,10 @@ def sums_in_words(sums: Sums, width: int) -> list[str]:
     ]
     if sums.host_bytes_per_device:
         facts.append(f"{in_bytes(sums.host_bytes_per_device)} in the host's memory for each device")
-    return _wrapped(facts, width)
+    return _side_by_side(facts, width)
 
 
-def _wrapped(facts: Sequence[str], width: int) -> list[str]:
+def _side_by_side(facts: Sequence[str], width: int) -> list[str]:
     """Facts side by side, as many as fit in a line."""
     lines = [facts[0]]
     for fact in facts[1:]:
@@ -82,17 +82,17 @@ def _wrapped(facts: Sequence[str], width: int) -> list[str]:
     return lines
 
 
-def _whole(rows: Sequence[Row], width: int) -> list[str]:
-    """Why dimensions that were to be divided stay whole."""
+def _footnotes(rows: Sequence[Row], width: int) -> list[str]:
+    """For each leaf that a mark says is whole in a dimension: why."""
     marked = [row for row in rows if row.leaf.undivided]
     lines = [f"{_WHOLE} {row.path}: {'; '.join(row.leaf.undivided)}" for row in marked[:SHOWN]]
     if len(marked) > SHOWN:
         lines.append(f"{_WHOLE} and {len(marked) - SHOWN} more")
-    return [line for text in lines for line in _broken(text, width)]
+    return [line for text in lines for line in _lines_of(text, width)]
 
 
-def _broken(text: str, width: int) -> list[str]:
-    """A text in lines, broken between words."""
+def _lines_of(text: str, width: int) -> list[str]:
+    """A text in lines of at most so many columns, of which a wide character takes two."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and columns(f"{lines[-1]} {word}") <= width:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,11 @@ Otherwise: TypeAlias = str | Mapping[Any, str]
 POLICIES = ("error", "replicate")
 
 
+Source: TypeAlias = Literal["given", "parameter", "nothing"]
+"""Whence a placement comes: it was given, by a rule or in a tree; it is that of a slot's parameter; the leaf is of no parameter."""
+_REASON_OF_SOURCE: dict[Source, str] = {"given": "", "parameter": "as its parameter", "nothing": "of no parameter"}
+
+
 class PlannedLeaf(NamedTuple):
     """Where a leaf lives on a mesh, and what one device holds of it."""
 
@@ -35,9 +40,10 @@ class PlannedLeaf(NamedTuple):
     sharding: NamedSharding
     bytes_per_device: int
     rule: str
-    """The selector of the rule that takes it; empty where it was given at the leaf's place in a tree."""
+    """The selector of the rule that takes it; empty where none does."""
     undivided: tuple[str, ...] = ()
     """For each dimension that was to be divided and stays whole, why."""
+    source: Source = "given"
     host_bytes_per_device: int = 0
     """What is in the memory of the host for each device, of a sharding with such a memory kind; it is not in `bytes_per_device`."""
 
@@ -45,6 +51,11 @@ class PlannedLeaf(NamedTuple):
     def bytes(self) -> int:
         """The size of the whole leaf."""
         return math.prod(self.shape) * itemsize(self.dtype)
+
+    @property
+    def reason(self) -> str:
+        """The rule, or in words why a leaf of a state lives there; empty where it was given at the leaf's place in a tree."""
+        return self.rule or _REASON_OF_SOURCE[self.source]
 
     @property
     def is_replicated(self) -> bool:

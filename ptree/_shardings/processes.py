@@ -31,7 +31,7 @@ Facts = Mapping[str, str]
 TIMEOUT = 300.0
 """Seconds to wait for other processes, as many as `jax.distributed.initialize` does: one may still read its data."""
 _LONGER = 10.0
-"""Seconds that the others wait longer than the first process, for what this says of those that did not come."""
+"""Seconds that the others wait longer than the first process, so that it can still tell them who is missing."""
 
 
 class Store(Protocol):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import jax
 
 from .._errors import PtreeError
 from .explicit_axes import explicit_mesh
@@ -13,7 +16,7 @@ _OF_AXES = re.compile(r"shard|replicated|context mesh|\[[^\]]*@\w")
 
 def explicit_axes_problem(error: Exception) -> str | None:
     """The problem and its fix, if an error is one of JAX about explicit mesh axes; None for any other."""
-    if isinstance(error, PtreeError):
+    if isinstance(error, PtreeError) or not _is_raised_by_jax(error):
         return None
     text = " ".join(str(error).split())
     has_mesh = explicit_mesh() is not None
@@ -30,3 +33,17 @@ def explicit_axes_problem(error: Exception) -> str | None:
         " jax.sharding.auto_axes(function, out_sharding=PartitionSpec(...)), with the sharding of its output, pass out_sharding="
         " to the operation, or jax.sharding.reshard its inputs"
     )
+
+
+_FOLDER_OF_JAX = str(Path(jax.__file__).parent)
+_NOTE_OF_JAX = "JAX has removed its internal frames"
+
+
+def _is_raised_by_jax(error: Exception) -> bool:
+    """Whether an error comes from JAX's own code, whose frames JAX takes out of the traceback outside of `jit`, with a note."""
+    if any(_NOTE_OF_JAX in note for note in getattr(error, "__notes__", ())):
+        return True
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and frame.tb_frame.f_code.co_filename.startswith(_FOLDER_OF_JAX)

@@ -16,12 +16,12 @@ from .._draw import init
 from .._edit import Selector, leaves, map_leaves, paths, replace_leaves
 from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
-from .._errors import FileError, PtreeError
+from .._errors import FileError, InitError, PtreeError
 from .._shardings import Shardings
 from .._stored.locations import checked_location, is_orbax
 from .._stored.urls import is_url, shown_url
 from .._tree import Leaf, PyTree, Tree, same
-from .._words import listed, quoted, with_fixes
+from .._words import listed, name_of, quoted, with_fixes
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
@@ -236,10 +236,24 @@ def _targets(
     """Path in the loaded tree -> the sharding that the leaf is placed by."""
     tree = chosen if like is None else like
     if callable(shardings):
-        shardings = shardings(shapes_of(tree))
+        shardings = _called(shardings, shapes_of(tree))
     if shardings is not None:
         return targets_by_rules(tree, shardings, mesh)
     return {} if like is None else targets_of_like(like)
+
+
+def _called(function: Callable[[PyTree], Shardings], shapes: PyTree) -> Shardings:
+    """What a function given as `shardings=` returns for the shapes of a file.
+
+    Raises:
+        InitError: it returned None, as a function without `return` does.
+    """
+    shardings = function(shapes)
+    if shardings is None:
+        raise InitError(
+            f"load(shardings={name_of(function)}): expected the function to return shardings or rules, got None"
+        )
+    return shardings
 
 
 @dataclass(frozen=True)

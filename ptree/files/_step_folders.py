@@ -27,7 +27,7 @@ class StepFolder(ABC):
 
     @abstractmethod
     def key(self) -> Path:
-        """What is the same for all Checkpoints of this folder."""
+        """The folder's identity, by which two Checkpoints of one folder are known."""
 
     @abstractmethod
     def steps(self) -> list[SavedStep]:
@@ -43,7 +43,7 @@ class StepFolder(ABC):
 
     @abstractmethod
     def is_taken(self, path: str) -> bool:
-        """Whether something that is no checkpoint by Orbax is at the path of a step of Orbax."""
+        """Whether a foreign file or folder stands where Orbax would write a step."""
 
     @abstractmethod
     def has_gone(self, step: SavedStep) -> bool:

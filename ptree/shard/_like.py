@@ -14,6 +14,7 @@ from .._shardings import (
     Otherwise,
     Plan,
     PlannedLeaf,
+    Source,
     array_leaves,
     check_is_plan,
     following,
@@ -27,9 +28,6 @@ from .._shardings import (
 )
 from .._tree import Leaves, PyTree
 from .._words import listed
-
-_FOLLOWS = "as its parameter"
-_WHOLE = "of no parameter"
 
 
 def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, otherwise: Otherwise = "error") -> Plan:
@@ -98,8 +96,8 @@ def _check_some_follow(followers: Sequence[PlannedLeaf], by_rule: Collection[str
     Raises:
         StructureError: they are of other parameters.
     """
-    alone = [leaf.path for leaf in followers if leaf.rule == _WHOLE and leaf.shape and leaf.path not in by_rule]
-    if alone and plan.leaves and not any(leaf.rule == _FOLLOWS for leaf in followers):
+    alone = [leaf.path for leaf in followers if leaf.source == "nothing" and leaf.shape and leaf.path not in by_rule]
+    if alone and plan.leaves and not any(leaf.source == "parameter" for leaf in followers):
         raise StructureError(
             f"the plan is for other parameters than the state: it has {listed(plan.by_path)}, and the state {listed(alone)}."
             " Give rules for what follows no parameter"
@@ -115,10 +113,10 @@ def _followers(pairs: Leaves, parameter_of: Mapping[str, str], plan: Plan) -> li
     for path, leaf in pairs:
         shape, dtype = leaf.shape, leaf.dtype
         sharding = sharding_of.get(path)
-        rule = _WHOLE if sharding is None else _FOLLOWS
+        source: Source = "nothing" if sharding is None else "parameter"
         sharding = whole if sharding is None else sharding
         key = id(sharding), shape, dtype
         if key not in size_of:
             size_of[key] = math.prod(part_shape(sharding.spec, shape, plan.mesh.shape)) * itemsize(dtype)
-        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, size_of[key], rule)))
+        planned.append(in_memory(PlannedLeaf(path, shape, dtype, sharding, size_of[key], "", source=source)))
     return planned

@@ -267,3 +267,9 @@ def test_a_disk_that_is_full_at_any_moment_leaves_what_was_there(file, monkeypat
         assert equal(pt.load(file), three(1))
     assert writes > 10
     assert equal(pt.load(file), three(2))
+
+
+def test_a_function_of_shardings_that_returns_nothing_is_refused(tmp_path):
+    pt.save(tmp_path / "w.safetensors", {"w": jnp.ones(3)})
+    with pytest.raises(pt.InitError, match="expected the function to return shardings or rules, got None"):
+        pt.load(tmp_path / "w.safetensors", shardings=lambda shapes: None)

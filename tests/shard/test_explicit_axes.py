@@ -564,6 +564,18 @@ def test_what_jax_refuses_names_the_layer_and_what_to_write():
         assert fixed({}, split_features).shape == (4, 4, 4)
 
 
+def test_an_error_of_a_function_that_speaks_of_shards_is_its_own():
+    def read(x):
+        raise ValueError("no shard 3 of the replicated data, f32[4@data]")
+
+    net = nn.Sequential({"read": nn.Lambda(read)})
+    with jax.set_mesh(mesh_of()):
+        for call in (net, jax.jit(net)):
+            with pytest.raises(Exception, match="no shard 3") as found:
+                call({}, SEQUENCE)
+            assert "auto_axes" not in str(found.value)
+
+
 def test_loops_in_functions_of_ones_own_are_refused_with_their_path():
     mesh, x = mesh_of(), along_batch(SEQUENCE, 4, mesh_of())
     over_batch = lambda x: jax.lax.scan(lambda carry, part: (carry + part, None), jnp.zeros((4, 8)), x)[0]

@@ -210,7 +210,7 @@ def test_moments_alone_are_divided_by_a_rule():
         shard.like(optax.adam(1e-3).init({"w": jnp.ones((4, 4))}), plan)
     with pytest.raises(TypeError, match=r"like\(state, plan\): expected what ptree\.shard\.plan"):
         shard.like(state, RULES)
-    assert {leaf.rule for leaf in zero.leaves} == {"**/{mu,nu}/**", "of no parameter"}
+    assert {leaf.reason for leaf in zero.leaves} == {"**/{mu,nu}/**", "of no parameter"}
 
 
 def ruled_specs(optimiser, rules):

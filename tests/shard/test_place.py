@@ -210,7 +210,7 @@ def test_every_tree_can_be_planned_and_placed(name):
     assert plan.table(80)
     assert str(plan.explain())
     followed = shard.like({"average": tree}, plan)
-    assert [leaf.rule for leaf in followed.leaves] == ["as its parameter"] * len(plan.leaves)
+    assert [leaf.reason for leaf in followed.leaves] == ["as its parameter"] * len(plan.leaves)
 
 
 @pytest.mark.parametrize("name", [name for name in SPECS if name != "labels"])

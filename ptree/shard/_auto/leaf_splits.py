@@ -160,7 +160,10 @@ class _Chooser:
         fsdp = self._roles.fsdp
         if fsdp is None or prod(shape) < self._min_size:
             return []
-        axis = _largest_divisible(shape, fsdp, [at for at, entry in enumerate(entries) if entry is None])
+        free = [at for at, entry in enumerate(entries) if entry is None]
+        if not free:
+            return []
+        axis = _largest_divisible(shape, fsdp, free)
         if axis is None:
             return [f"no axis of {list(shape)} that is left is divisible by {fsdp}"]
         entries[axis] = fsdp.entry
