@@ -28,7 +28,7 @@ pytest.importorskip("flatbuffers")  # which jax.export needs to write bytes
 KEY = jax.random.key(0)
 (BATCH,) = export.symbolic_shape("batch")
 
-# what the README shows
+# what the guide shows
 RUN = """
 from pathlib import Path
 from jax import export

@@ -145,7 +145,8 @@ def test_what_is_imported_is_what_is_required():
 
 
 def test_messages_name_extras_that_there_are():
-    texts = [file.read_text() for file in ROOT.rglob("*.py")] + [(ROOT.parent / "README.md").read_text()]
+    pages = [ROOT.parent / "README.md", *(ROOT.parent / "examples").rglob("*.md")]
+    texts = [file.read_text() for file in [*ROOT.rglob("*.py"), *pages]]
     named = {extra for text in texts for extra in re.findall(r"ptree-jax\[(\w+)\]", text)}
     assert "orbax" in named
     assert named <= EXTRAS.keys()

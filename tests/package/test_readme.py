@@ -1,4 +1,4 @@
-"""The python blocks of the README run, those of a section one after the other, and print what they say."""
+"""The python blocks of the README and the guides run, those of a page's section one after the other, and print what they say."""
 
 import doctest
 import re
@@ -6,21 +6,33 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "examples" / "guides").glob("*.md"))
 
 
 def blocks_of(text):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
-BLOCKS = blocks_of(README.read_text())
-SECTIONS = {text.splitlines()[0]: text for text in README.read_text().split("\n## ") if blocks_of(text)}
+def sections_of(page):
+    """The sections of a page that hold python blocks: title -> blocks."""
+    found = {}
+    for text in page.read_text().split("\n## "):
+        blocks = blocks_of(text)
+        if blocks:
+            found[text.splitlines()[0].strip("# ")] = blocks
+    return found
 
 
-@pytest.mark.parametrize("title", SECTIONS)
-def test_the_readme_prints_what_it_says(title, tmp_path, monkeypatch):
+SECTIONS = [(page.stem, title) for page in [README, *GUIDES] for title in sections_of(page)]
+
+
+@pytest.mark.parametrize(("name", "title"), SECTIONS)
+def test_a_page_prints_what_it_says(name, title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    test = doctest.DocTestParser().get_doctest("\n".join(blocks_of(SECTIONS[title])), {}, title, "README.md", 0)
+    page = next(page for page in [README, *GUIDES] if page.stem == name)
+    test = doctest.DocTestParser().get_doctest("\n".join(sections_of(page)[title]), {}, title, page.name, 0)
     assert test.examples
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
@@ -28,6 +40,10 @@ def test_the_readme_prints_what_it_says(title, tmp_path, monkeypatch):
     assert not runner.failures, "".join(report)
 
 
-def test_the_first_screen_is_short():
-    assert len(BLOCKS[0].strip().splitlines()) <= 15 + 12  # a session of 15 lines, with their outputs
-    assert len([line for line in BLOCKS[0].splitlines() if line.startswith((">>>", "..."))]) <= 15
+def test_links_between_the_pages_lead_somewhere():
+    broken = []
+    for page in [README, *GUIDES, ROOT / ".github" / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if not target.startswith("http") and not (page.parent / target).exists():
+                broken.append((page.name, target))
+    assert not broken

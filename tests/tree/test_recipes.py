@@ -1,4 +1,4 @@
-"""The README's line for each library: it is run, on tied parameters; for those that are not installed, on their call form."""
+"""The guide's line for each library: it is run, on tied parameters; for those that are not installed, on their call form."""
 
 import json
 import re
@@ -23,14 +23,14 @@ with warnings.catch_warnings():
     from flax.core import freeze
     from flax.training.train_state import TrainState
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-TABLE = README[README.index("| for | the line |") :].split("\n\n")[0]
+GUIDE = (Path(__file__).parents[2] / "examples" / "guides" / "interop.md").read_text()
+TABLE = GUIDE[GUIDE.index("| for | the line |") :].split("\n\n")[0]
 LINES = dict(re.findall(r"^\| (.*?) \| `(.*?)`.*? \|$", TABLE, flags=re.MULTILINE))
 X = jnp.ones((2, 3))
 
 
 def line(library):
-    """The code that the README gives for a library."""
+    """The code that the guide gives for a library."""
     found = [code for name, code in LINES.items() if name.startswith(library)]
     assert len(found) == 1, (library, [*LINES])
     return found[0]
