@@ -65,3 +65,11 @@ from ._verify.comparison import Comparison as Comparison  # one value of the sou
 from ._verify.verification import Verification as Verification  # what verify found
 from ._verify.verification import VerificationError as VerificationError  # the error of Verification.check
 from ._verify.verify import verify as verify  # both functions on the same inputs
+
+__all__ = [
+    "read", "write", "layer_table", "Plan", "Table", "suggest", "SuggestedRow", "Suggestion", "add", "as_is", "carry", "cast",
+    "concatenate", "conv", "conv_transpose", "depthwise", "expand", "fill", "first", "flatten_order", "flip", "gates", "heads",
+    "linear", "merge_axes", "permute", "repeat", "reshape", "shared_bias", "split", "split_axis", "squeeze", "stack", "summed",
+    "swap", "unstack", "unsummed", "weight_norm", "zero_fill", "zero_part", "OnnxFile", "to_onnx", "StableHlo", "to_stablehlo",
+    "Comparison", "Verification", "VerificationError", "verify",
+]  # fmt: skip

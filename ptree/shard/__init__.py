@@ -11,3 +11,7 @@ from ._like import like as like  # where a state lives: with the parameters that
 from ._place import place as place  # a tree onto devices, by a plan
 from ._plan import plan as plan  # a plan by rules
 from ._processes import check_processes as check_processes  # whether all of them have the same plan
+
+__all__ = [
+    "Plan", "PlannedLeaf", "ShardingError", "auto", "Rules", "like", "place", "plan", "check_processes",
+]  # fmt: skip

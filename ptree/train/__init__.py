@@ -41,3 +41,9 @@ from ._step.step import Step as Step  # what step gives
 from ._step.step import step as step  # a jitted step from a pure loss and an optimiser
 from ._step.train_state import Metrics as Metrics  # what a step computes besides its state
 from ._step.train_state import TrainState as TrainState  # all that a run depends on
+
+__all__ = [
+    "apply_updates", "ByLayer", "ByLayerState", "by_layer", "decayed", "depth_factors", "FROZEN", "Cohort", "Groups",
+    "GroupsState", "groups", "mup_factors", "scaled", "value_and_grad", "lora", "merged", "view", "Rank", "carry", "load_state",
+    "Carried", "resize", "carry_state", "fit", "LossScale", "ScaleState", "LossError", "Step", "step", "Metrics", "TrainState",
+]  # fmt: skip
