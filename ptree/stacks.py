@@ -61,6 +61,10 @@ def stack(tree: T, path: str | int) -> T:
     what is declared: `init` then draws bit for bit what it draws for the layers one by one. Works on any pytree in
     which the node can be replaced; the path "" is the tree itself.
 
+    Args:
+        tree: any pytree.
+        path: of the node whose children are the layers "0", "1", ...
+
     Raises:
         PathError: there is no such path.
         StructureError: no layers from "0" on, or layers that differ; it names the paths in which the first does.
@@ -197,6 +201,8 @@ def unstack(tree: T, path: str | int, size: int | None = None) -> T:
     Arrays are copied.
 
     Args:
+        tree: any pytree.
+        path: of the node with the stack.
         size: how many layers, for a tree whose leaves have no shape, such as a mask.
 
     Raises:
@@ -262,6 +268,7 @@ def scan(
     Args:
         function: `(carry, layer) -> (carry, y)`, or with `xs` `(carry, layer, x) -> (carry, y)`, where `layer` are the
             parameters of one layer; `carry` keeps its structure, shapes and dtypes.
+        carry: what the first layer is given, such as the activations.
         layers: the node with the layers.
         xs: what else each layer gets: its leaves have an axis for the layers in front.
         reverse: from the last layer to the first.
@@ -405,6 +412,9 @@ def layer_ranks(tree: PyTree) -> PyTree:
     Optimisers that treat matrices and vectors apart decide by the rank, and a stack has one axis more than its layers.
     As labels, `optax.partition({2: matrices, 1: vectors, 0: vectors}, layer_ranks)` treats both forms alike.
 
+    Args:
+        tree: any pytree of arrays, or a spec.
+
     Raises:
         StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.
     """
@@ -423,6 +433,9 @@ def muon_dimension_numbers(tree: PyTree) -> PyTree:
 
     A leaf is a matrix if one layer of it has two axes. So each layer of a stack is made orthogonal for itself, as if
     the layers were not stacked; without this Muon would see three axes and train the whole stack with Adam.
+
+    Args:
+        tree: any pytree of arrays, or a spec.
 
     Raises:
         StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.

@@ -106,6 +106,10 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
 
     A leaf that a rule matches by an alias alone says so: `head/kernel (as head/kernel)`.
 
+    Args:
+        tree: any pytree.
+        rules: selector -> value; the first that matches wins.
+
     Raises:
         PatternError: a malformed pattern, or rules that are no dict.
     """
@@ -302,6 +306,10 @@ def mask(tree: PyTree, selector: Selector) -> PyTree:
       enc/kernel  True
       enc/bias    False
     )
+
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.

@@ -76,7 +76,11 @@ class Scheme:
         return self.kernel(key, tuple(shape), dtype)
 
     def at(self, site: Site) -> Initializer:
-        """The initialiser for the leaf at this site."""
+        """The initialiser for the leaf at this site.
+
+        Args:
+            site: where the leaf is.
+        """
         if site.kernel is None or self.bias is None:
             chosen = self.kernel
         else:
