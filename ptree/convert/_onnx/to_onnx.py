@@ -107,6 +107,7 @@ def to_onnx(
     share a symbol are not compared: ONNX Runtime broadcasts a size of 1, where JAX refuses it.
 
     Args:
+        f: any function of `params` and inputs that JAX can trace.
         params: a Tree or any other pytree; leaves that are no arrays are constants of the function.
         inputs: arrays, of which shape and dtype count, or `jax.ShapeDtypeStruct`s, or pytrees of them.
         path: the file, which is replaced at once when it is whole.
