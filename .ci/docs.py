@@ -23,7 +23,7 @@ import pdoc.render
 from links import broken_links
 
 PACKAGE = "ptree"
-UNLISTED = {"Operation"}
+UNLISTED = {"Operation", "BareTree"}
 """Classes whose methods are not listed: the operations of `ptree.convert` stand in tables, which call them."""
 
 # ---------------------------------------------------------------------------------------- public names
@@ -132,7 +132,7 @@ def signature(function: object, addresses: Mapping[int, str]) -> inspect.Signatu
 def show_module(doc: pdoc.doc.Module, addresses: Mapping[int, str]) -> list[str]:
     """Prepare what pdoc shows of a module. Returns the names without a docstring."""
     for name, member in doc.members.items():
-        value = vars(doc.obj)[name]
+        value = getattr(doc.obj, name)
         if isinstance(member, pdoc.doc.Class):
             show_class(member, addresses)
         elif isinstance(member, pdoc.doc.Function):
@@ -150,7 +150,7 @@ def variable_docstring(name: str, value: object) -> str:
         found = pdoc.doc_ast.walk_tree(module).var_docstrings.get(name)
         if found:
             return inspect.cleandoc(found)
-    return inspect.cleandoc(vars(value).get("__doc__") or "")
+    return inspect.getdoc(value) or ""
 
 
 def show_class(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> None:
@@ -163,7 +163,7 @@ def show_class(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> None:
     inherited: dict[tuple[str, str], list[pdoc.doc.Doc]] = {}
     for name, member in doc.members.items():
         if name == "__init__":
-            if "\nArgs:" in (cls.__doc__ or ""):
+            if "\nArgs:" in (inspect.getdoc(cls) or ""):
                 member.signature = signature(cls, addresses)
                 member.docstring = ""
                 own.append(member)

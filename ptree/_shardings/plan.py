@@ -26,6 +26,12 @@ from .specs import entries_of, in_words, permuted_entries, plain
 class Plan:
     """Where each leaf of a tree lives on a mesh; `ptree.shard.plan` makes one.
 
+    >>> import jax, ptree as pt
+    >>> from jax.sharding import AbstractMesh, PartitionSpec as P
+    >>> plan = pt.shard.plan({"w": pt.Param((8, 4))}, P("data"), AbstractMesh((2,), ("data",)))
+    >>> plan["w"].spec == P("data"), plan.bytes, plan.bytes_per_device
+    (True, 128, 64)
+
     `plan.shardings` is a tree of `NamedSharding` with the structure of the planned tree, which `jax.jit` and `jax.device_put` take;
     `plan[path]` is that of one leaf, of an alias, also one through a transpose, or of one layer of a stack. Print it for a table.
     """
@@ -34,6 +40,7 @@ class Plan:
 
     def __init__(self, mesh: AnyMesh, planned: Sequence[PlannedLeaf], like: PyTree):
         self.mesh: AnyMesh = mesh
+        """The mesh that it is for."""
         self.leaves: tuple[PlannedLeaf, ...] = tuple(planned)
         """Each leaf in listing order."""
         self._like = like

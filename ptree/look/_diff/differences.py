@@ -37,7 +37,14 @@ _CLEARLY_ANOTHER = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One difference between two trees or files: a leaf, or a tied name."""
+    """One difference between two trees or files: a leaf, or a tied name.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.diff({"w": np.ones(2), "b": np.ones(2)}, {"w": np.zeros(2), "b": np.ones(2)})
+    >>> found.rows[0].kind, found.rows[0].path, found.rows[0].relative
+    ('changed', 'w', 1.0)
+    """
 
     kind: str
     """renamed, changed, retyped, transposed, reshaped, restacked, tied, untied, retied, added, removed or unread."""
@@ -46,10 +53,13 @@ class Difference:
     path_before: str | None = None
     """None of what is added."""
     shape_before: tuple[int, ...] | None = None
+    """None of what is no array."""
     shape: tuple[int, ...] | None = None
     """None of what is no array."""
     dtype_before: str = ""
+    """In short, such as f32."""
     dtype: str = ""
+    """In short, such as f32."""
     differing: int | None = None
     """How many numbers differ; None where numbers were not compared, as below."""
     relative: float | None = None
@@ -59,8 +69,9 @@ class Difference:
     cosine: float | None = None
     """NaN where one of the two is all zeros."""
     nonfinite_before: int = 0
-    """How many numbers are NaN or inf."""
+    """How many numbers are NaN or inf before the change."""
     nonfinite: int = 0
+    """How many numbers are NaN or inf after the change."""
     by_layer: tuple[float, ...] = ()
     """The relative size in each layer of a stack."""
     note: str = ""

@@ -15,7 +15,14 @@ from .text import stats_text
 
 @dataclass(frozen=True, repr=False)
 class Stats(StatsData):
-    """Statistics of each leaf, a row each. It prints as a table in which the layers of a model are one row."""
+    """Statistics of each leaf, a row each. It prints as a table in which the layers of a model are one row.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.stats({"w": np.array([3.0, -4.0]), "b": np.zeros(2)})
+    >>> found.count, found["b"].zeros, [row.path for row in found.rows]
+    (4, 2, ['w', 'b'])
+    """
 
     __module__ = "ptree.look"
 

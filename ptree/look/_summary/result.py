@@ -15,7 +15,14 @@ from .totals import SummaryData
 
 @dataclass(frozen=True, repr=False)
 class Summary(SummaryData):
-    """Rows for all parameters of a tree or file, and totals that count a tied leaf once. It prints as a table."""
+    """Rows for all parameters of a tree or file, and totals that count a tied leaf once. It prints as a table.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.summary({"w": np.ones((2, 3), "f4"), "b": np.ones(3, "f4")})
+    >>> found.count, found.bytes, [row.path for row in found.rows]
+    (9, 36, ['w', 'b'])
+    """
 
     __module__ = "ptree.look"
 

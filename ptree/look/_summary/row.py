@@ -14,6 +14,7 @@ class Row(NamedTuple):  # a frozen dataclass takes three times as long to make, 
     """
 
     path: str
+    """The path of the leaf, or of the alias."""
     shape: tuple[int, ...] | None
     """None of what is no array."""
     dtype: str
@@ -21,6 +22,7 @@ class Row(NamedTuple):  # a frozen dataclass takes three times as long to make, 
     count: int  # pyright: ignore[reportIncompatibleMethodOverride] a tuple's own `count` is not needed
     """How many numbers it has: 1 of a Python number, 0 of an alias and of what is no number."""
     bytes: int
+    """The bytes of its numbers: 0 of an alias and of a Python number."""
     trainable: bool | None
     """None where nothing says it."""
     tied_to: str | None

@@ -18,20 +18,37 @@ from .leaf_groups import part_of
 
 
 class ByLayerState(NamedTuple):
-    """The optimiser's state for each stack, `blocks/:`, with an axis for its layers in front; for all other leaves under ""."""
+    """The optimiser's state for each stack, `blocks/:`, with an axis for its layers in front; for all other leaves under "".
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import stacks, train
+    >>> params = stacks.stack({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}], "b": jnp.ones(2)}, "blocks")
+    >>> list(train.by_layer(optax.lamb(0.1)).init(params).stacks)
+    ['blocks/:', '']
+    """
 
     stacks: dict[str, PyTree]
+    """Path of a stack -> the optimiser's state for it."""
 
 
 ByLayerState.__module__ = "ptree.train"
 
 
 class ByLayer(optax.GradientTransformationExtraArgs):
-    """An optax transformation that treats each layer of a stack alone; `by_layer` makes it."""
+    """An optax transformation that treats each layer of a stack alone; `by_layer` makes it.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import stacks, train
+    >>> params = stacks.stack({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}], "b": jnp.ones(2)}, "blocks")
+    >>> optimiser = train.by_layer(optax.lamb(0.1))
+    >>> optimiser
+    <by_layer of an optimiser>
+    """
 
     __module__ = "ptree.train"
 
     optimiser: optax.GradientTransformation
+    """The optimiser that is applied to each layer."""
 
     def __new__(cls, optimiser: optax.GradientTransformation) -> ByLayer:
         work = _Work(optax.with_extra_args_support(optimiser))

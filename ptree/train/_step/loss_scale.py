@@ -34,6 +34,14 @@ class LossScale:
     optimiser in float32. Where gradients are not finite at the least scale either, every step is skipped: look at
     `state.scale.skipped`.
 
+    Args:
+        initial: the factor before the first step.
+        growth: by what it is multiplied after `every` good steps, at least 1.
+        backoff: by what it is multiplied after a skipped step, above 0 and at most 1.
+        every: after how many steps in a row it grows.
+        least: the least factor.
+        most: the largest factor.
+
     Raises:
         TypeError, ValueError: a number is out of its range.
     """
@@ -85,7 +93,15 @@ class LossScale:
 
 @dataclass(frozen=True)
 class ScaleState:
-    """The factor of the loss, and what it depends on; part of `TrainState`."""
+    """The factor of the loss, and what it depends on; part of `TrainState`.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> step = train.step(lambda params, x: (params["w"] * x).sum(), optax.sgd(0.1), scale=train.LossScale())
+    >>> state = step.init({"w": jnp.ones(2)})
+    >>> float(state.scale.value), int(state.scale.skipped)
+    (65536.0, 0)
+    """
 
     value: jax.Array
     """By what the loss is multiplied: f32."""
