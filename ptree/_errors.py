@@ -157,7 +157,11 @@ class LayerError(PtreeError, ValueError):
         self.what, self.path = what, path
 
     def inside(self, name: str) -> LayerError:
-        """The same error, seen from a container in which the layer has this name."""
+        """The same error, seen from a container in which the layer has this name.
+
+        Args:
+            name: the name of the layer in the container.
+        """
         path = f"{name}/{self.path}" if self.path else name
         return LayerError(self.what, path)
 

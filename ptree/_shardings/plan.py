@@ -209,6 +209,9 @@ class Plan:
     def on(self, mesh: AnyMesh) -> Plan:
         """The same plan on another mesh with the same axes: one with devices, for a plan that was made on an AbstractMesh.
 
+        Args:
+            mesh: the other mesh.
+
         Raises:
             ShardingError: its axes have other names or sizes, so that this is not the same plan.
         """
@@ -232,6 +235,9 @@ class Plan:
     def with_devices(self, mesh: AnyMesh | None = None) -> Plan:
         """The plan on the mesh with devices that arrays are placed on: its own, or `mesh`, or that of `jax.set_mesh`.
 
+        Args:
+            mesh: a mesh with devices.
+
         Raises:
             ShardingError: there is no such mesh, or it differs from that of the plan.
         """
@@ -252,6 +258,9 @@ class Plan:
 
     def check_fits(self, tree: PyTree) -> None:
         """Raise unless a tree has just the leaves that were planned, with their shapes.
+
+        Args:
+            tree: any pytree of arrays.
 
         Raises:
             StructureError: paths that are missing or unexpected, other shapes.

@@ -83,7 +83,11 @@ class Suggestion:
         return tuple(row for row in self.rows if row.doubts)
 
     def text(self, width: int = 80) -> str:
-        """The proposal as Python code: the certain rows as a table, the doubtful ones as comments in it, then what is left over."""
+        """The proposal as Python code: the certain rows as a table, the doubtful ones as comments in it, then what is left over.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+        """
         lines = ["from ptree import convert", "", "table = convert.Table({"]
         for row in self.rows:
             lines += _lines_of(row, width)

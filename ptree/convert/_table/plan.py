@@ -92,7 +92,11 @@ class Plan:
         return not (self.unused or self.problems or self.differences)
 
     def text(self, width: int = 80) -> str:
-        """The plan for people: a line for each array, folded where a row does the same to several; then what is left over."""
+        """The plan for people: a line for each array, folded where a row does the same to several; then what is left over.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+        """
         leftovers = [part for line in self._leftovers() for part in wrapped(line, width)]
         return "\n".join([*step_lines(self.steps, width), *leftovers])
 

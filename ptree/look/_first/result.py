@@ -92,6 +92,9 @@ class First:
     def plot(self, *, figure: Figure | SubFigure | None = None) -> Figure:
         """Draw activations and gradients along the layers, on a scale of powers of ten.
 
+        Args:
+            figure: a figure, or a part of one; a new one by default.
+
         Raises:
             ImportError: matplotlib is not installed.
         """

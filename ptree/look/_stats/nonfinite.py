@@ -98,6 +98,9 @@ def nonfinite(tree: Any) -> NonFinite:
     Integers, texts and functions are always finite. The layers of a stacked leaf are named one by one. Leaves without
     numbers, of a spec or damaged, are named too, in `unread`, and all others are read.
 
+    Args:
+        tree: a pytree, an open file, or the path of a file or of a folder of checkpoints.
+
     Raises:
         FileError, OSError: a file, or a leaf of it, cannot be read.
         StructureError: it is no tree, or no leaf has numbers now: tracers, donated arrays, a spec.

@@ -42,7 +42,12 @@ class Stats(StatsData):
         return csv_text(columns, map(add, cells, numbers))
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
-        """The table, at most `width` characters wide."""
+        """The table, at most `width` characters wide.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+            color: with ANSI codes.
+        """
         return stats_text(self, width, color=color)
 
     def __repr__(self) -> str:

@@ -30,7 +30,12 @@ class Summary(SummaryData):
         return self.text(terminal_width())
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
-        """The table as text, at most `width` columns wide, from 40 on; `color` dims what matters less with ANSI codes."""
+        """The table as text.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+            color: dim what matters less, with ANSI codes.
+        """
         return summary_text(self, width, color=color)
 
     def _repr_html_(self) -> str:

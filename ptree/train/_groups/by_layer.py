@@ -85,6 +85,9 @@ def by_layer(optimiser: optax.GradientTransformation) -> ByLayer:
     What takes all leaves together stays outside: `optax.chain(optax.clip_by_global_norm(1.0), by_layer(optax.lamb(1e-3)))`,
     else each stack is clipped layer by layer.
 
+    Args:
+        optimiser: any of optax.
+
     Raises:
         PatternError: no transformation of optax.
         StructureError: from `init`: the leaves of one stack have different numbers of layers; or more axes than when it was made,

@@ -100,6 +100,9 @@ class Groups(optax.GradientTransformationExtraArgs):
     def trained(self, params: PyTree) -> list[str]:
         """The paths of the leaves that are trained, in listing order; a tied leaf once, by its own path.
 
+        Args:
+            params: the parameters, or their shapes.
+
         Raises:
             PatternError: the rules do not fit the parameters, as for `init`.
         """
@@ -110,7 +113,11 @@ class Groups(optax.GradientTransformationExtraArgs):
         return [path for path, _ in leaves(params) if path in trained]
 
     def explain(self, params: PyTree) -> Explanation:
-        """Which rule takes each leaf, as `ptree.explain`; print it for a table."""
+        """Which rule takes each leaf, as `ptree.explain`; print it for a table.
+
+        Args:
+            params: the parameters, or their shapes.
+        """
         return explain(params, self.rules)
 
 

@@ -79,7 +79,12 @@ class LossScale:
         )  # each an array of its own, since a step donates them
 
     def next(self, state: ScaleState, is_finite: jax.Array) -> ScaleState:
-        """The state after a step."""
+        """The state after a step.
+
+        Args:
+            state: the state before the step.
+            is_finite: whether all gradients of the step are finite.
+        """
         in_a_row = jnp.where(is_finite, state.in_a_row + 1, 0)
         is_time_to_grow = in_a_row >= self.every
         factor = jnp.where(is_finite, jnp.where(is_time_to_grow, self.growth, 1.0), self.backoff)
