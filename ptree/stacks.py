@@ -1,5 +1,14 @@
 """Stacks of layers of one structure, as one subtree with an axis in front: stack, unstack, scan with remat; layer counts,
-shapes and ranks of a stack."""
+shapes and ranks of a stack.
+
+>>> import jax.numpy as jnp, ptree as pt
+>>> params = pt.stacks.stack(pt.Tree({"blocks": [{"w": jnp.full(2, 2.0)}] * 10}), "blocks")
+>>> x, _ = pt.stacks.scan(lambda x, layer: (x * layer["w"], None), jnp.ones(2), params["blocks"])
+>>> x.tolist()
+[1024.0, 1024.0]
+
+Most used are `stack` and `scan`. Guide: `examples/guides/stacks.md`.
+"""
 
 from __future__ import annotations
 

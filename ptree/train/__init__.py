@@ -1,6 +1,17 @@
 """Train by rules: optimisers by path, freezing that freezes, one step, state that follows parameters, low-rank views.
 
-This room stands on `nn`, whose layers multiply with kernels that stand for others, and on `look`, which observes a step.
+>>> import jax.numpy as jnp, optax
+>>> from ptree import train
+>>> def loss(params, x):
+...     return jnp.square(x @ params["head"] + params["embed"].sum()).mean()
+>>> optimiser = train.groups({"embed": train.FROZEN, "**": optax.adam(1e-2)})
+>>> step = train.step(loss, optimiser)
+>>> state = step.init({"embed": jnp.ones(3), "head": jnp.ones((4, 2))})
+>>> state, metrics = step(state, jnp.ones((8, 4)))
+>>> int(state.step), float(metrics.loss)
+(1, 49.0)
+
+Most used are `groups`, `step` and `lora`. optax does the optimising, and the loop stays yours. Guide: `examples/guides/training.md`.
 """
 
 # optimisers by path
@@ -43,7 +54,8 @@ from ._step.train_state import Metrics as Metrics  # what a step computes beside
 from ._step.train_state import TrainState as TrainState  # all that a run depends on
 
 __all__ = [
-    "apply_updates", "ByLayer", "ByLayerState", "by_layer", "decayed", "depth_factors", "FROZEN", "Cohort", "Groups",
-    "GroupsState", "groups", "mup_factors", "scaled", "value_and_grad", "lora", "merged", "view", "Rank", "carry", "load_state",
-    "Carried", "resize", "carry_state", "fit", "LossScale", "ScaleState", "LossError", "Step", "step", "Metrics", "TrainState",
+    "groups", "FROZEN", "step", "fit", "value_and_grad", "apply_updates", "decayed", "scaled", "depth_factors",
+    "mup_factors", "by_layer", "lora", "view", "merged", "Rank", "carry", "carry_state", "load_state", "resize",
+    "LossScale", "TrainState", "Metrics", "Step", "Groups", "GroupsState", "Cohort", "ByLayer", "ByLayerState",
+    "Carried", "ScaleState", "LossError",
 ]  # fmt: skip

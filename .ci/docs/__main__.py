@@ -1,4 +1,4 @@
-"""Build the API reference, a page for each public module, with pdoc: `python .ci/docs.py [FOLDER]`, by default `site`.
+"""Build the API reference, a page for each public module, with pdoc: `python .ci/docs [FOLDER]`, by default `site`.
 
 Warnings, broken links and public names without a docstring are errors. It needs the extra `docs`. pdoc shows what the package
 exports, with three changes: classes are shown under their public names, signatures as the source writes them, and of a class
@@ -23,8 +23,8 @@ import pdoc.render
 from links import broken_links
 
 PACKAGE = "ptree"
-UNLISTED = {"Operation", "BareTree"}
-"""Classes whose methods are not listed: the operations of `ptree.convert` stand in tables, which call them."""
+UNLISTED = {"Operation", "EachArray", "BareTree", "Container"}
+"""Private bases with methods that only ptree calls, such as those of the operations of `ptree.convert`, which stand in tables."""
 
 # ---------------------------------------------------------------------------------------- public names
 
@@ -129,17 +129,42 @@ def signature(function: object, addresses: Mapping[int, str]) -> inspect.Signatu
 # ---------------------------------------------------------------------------------------- what pdoc shows
 
 
+def as_markdown(docstring: str, module: ModuleType) -> str:
+    """A docstring as pdoc should read it: examples as fenced blocks, and classes of `ptree` with their module.
+
+    Markdown takes a line of dashes in an example for a heading if it has no fence, and the stars of `**options` for bold letters.
+    """
+    text = re.sub(r"^( *)>>> (?:.*\n?)(?:^\1\S.*\n?|^\1  +\S.*\n?)*", _fenced, docstring, flags=re.MULTILINE)
+
+    def with_module(name: re.Match[str]) -> str:
+        is_elsewhere = name[1] in import_module(PACKAGE).__all__ and name[1] not in module.__all__
+        return f"`{PACKAGE}.{name[1]}`" if is_elsewhere else name[0]
+
+    text = re.sub(
+        r"^    (\*+)(\w+:)", lambda found: "    " + r"\*" * len(found[1]) + found[2], text, flags=re.MULTILINE
+    )
+    return re.sub(r"`([A-Z]\w+)`", with_module, text)
+
+
+def _fenced(example: re.Match[str]) -> str:
+    indent = example[1]
+    return f"{indent}```pycon\n{example[0].rstrip()}\n{indent}```\n"
+
+
 def show_module(doc: pdoc.doc.Module, addresses: Mapping[int, str]) -> list[str]:
     """Prepare what pdoc shows of a module. Returns the names without a docstring."""
+    doc.docstring = as_markdown(doc.docstring, doc.obj)
     for name, member in doc.members.items():
         value = getattr(doc.obj, name)
         if isinstance(member, pdoc.doc.Class):
-            show_class(member, addresses)
+            show_class(member, doc.obj, addresses)
         elif isinstance(member, pdoc.doc.Function):
             member.signature = signature(member.obj, addresses)
+            member.decorators = []  # those of the package check arguments
         elif isinstance(member, pdoc.doc.Variable):
             member.docstring = variable_docstring(name, value)
             member.default_value = pdoc.doc.empty
+        member.docstring = as_markdown(member.docstring, doc.obj)
     members = [member for member in doc.members.values() if not isinstance(member, pdoc.doc.Module)]
     return [member.fullname for member in members if not member.docstring]
 
@@ -153,7 +178,7 @@ def variable_docstring(name: str, value: object) -> str:
     return inspect.getdoc(value) or ""
 
 
-def show_class(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> None:
+def show_class(doc: pdoc.doc.Class, module: ModuleType, addresses: Mapping[int, str]) -> None:
     """Prepare what pdoc shows of a class: the members with a docstring, those of private bases as its own.
 
     The constructor is shown if the class describes its arguments: the others are results, which ptree makes.
@@ -161,17 +186,14 @@ def show_class(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> None:
     cls = doc.obj
     own: list[pdoc.doc.Doc] = []
     inherited: dict[tuple[str, str], list[pdoc.doc.Doc]] = {}
+    if "\nArgs:" in doc.docstring:
+        own.append(constructor(doc, addresses))
     for name, member in doc.members.items():
-        if name == "__init__":
-            if "\nArgs:" in (inspect.getdoc(cls) or ""):
-                member.signature = signature(cls, addresses)
-                member.docstring = ""
-                own.append(member)
-            continue
         base = describing_class(cls, name)
         if name.startswith("_") or base is None or base.__name__ in UNLISTED:
             continue
         show_member(member, base, addresses)
+        member.docstring = as_markdown(member.docstring, module)
         if base is not cls and id(base) in addresses:
             member.taken_from = (base.__module__, f"{base.__qualname__}.{name}")
             inherited.setdefault((base.__module__, base.__qualname__), []).append(member)
@@ -181,6 +203,17 @@ def show_class(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> None:
     doc.members = {member.name: member for member in [*own, *(m for docs in inherited.values() for m in docs)]}
     doc.inherited_members = inherited
     doc.bases = public_bases(cls, addresses)
+
+
+def constructor(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> pdoc.doc.Function:
+    """The call of a class, which pdoc would not show of one with a `__new__`."""
+    name = f"{doc.qualname}.__init__"
+    call = pdoc.doc.Function(doc.modulename, name, doc.obj.__init__, (doc.modulename, name))
+    call.docstring = ""
+    call.signature = call.signature_without_self = signature(doc.obj, addresses).replace(
+        return_annotation=inspect.Signature.empty
+    )
+    return call
 
 
 def describing_class(cls: type, name: str) -> type | None:
@@ -201,8 +234,13 @@ def show_member(member: pdoc.doc.Doc, base: type, addresses: Mapping[int, str]) 
     member.docstring = inspect.cleandoc(text)
     if isinstance(member, pdoc.doc.Function):
         member.signature = signature(member.obj, addresses)
+        member.decorators = [text for text in member.decorators if text in ("@classmethod", "@staticmethod")]
     if isinstance(member, pdoc.doc.Variable):
         member.default_value = pdoc.doc.empty
+        value = vars(base).get(member.name)
+        getter = value.fget if isinstance(value, property) else getattr(value, "func", None)
+        if getter is not None:
+            member.annotation = signature(getter, addresses).return_annotation
 
 
 def public_bases(cls: type, addresses: Mapping[int, str]) -> list[tuple[str, str, str]]:
@@ -228,7 +266,7 @@ def build(folder: Path) -> list[str]:
         return {name: annotation_source(annotation, names, addresses) for name, annotation in written.items()}
 
     pdoc.doc.resolve_annotations = annotations
-    pdoc.render.configure(docformat="google", show_source=False)
+    pdoc.render.configure(docformat="google", show_source=False, template_directory=Path(__file__).parent / "style")
     problems: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -250,5 +288,5 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "site")))
