@@ -12,6 +12,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -154,10 +155,11 @@ def _fenced(example: re.Match[str]) -> str:
 def show_module(doc: pdoc.doc.Module, addresses: Mapping[int, str]) -> list[str]:
     """Prepare what pdoc shows of a module. Returns the names without a docstring."""
     doc.docstring = as_markdown(doc.docstring, doc.obj)
+    undescribed: list[str] = []
     for name, member in doc.members.items():
         value = getattr(doc.obj, name)
         if isinstance(member, pdoc.doc.Class):
-            show_class(member, doc.obj, addresses)
+            undescribed += show_class(member, doc.obj, addresses)
         elif isinstance(member, pdoc.doc.Function):
             member.signature = signature(member.obj, addresses)
             member.decorators = []  # those of the package check arguments
@@ -166,7 +168,7 @@ def show_module(doc: pdoc.doc.Module, addresses: Mapping[int, str]) -> list[str]
             member.default_value = pdoc.doc.empty
         member.docstring = as_markdown(member.docstring, doc.obj)
     members = [member for member in doc.members.values() if not isinstance(member, pdoc.doc.Module)]
-    return [member.fullname for member in members if not member.docstring]
+    return [*undescribed, *(member.fullname for member in members if not member.docstring)]
 
 
 def variable_docstring(name: str, value: object) -> str:
@@ -178,18 +180,22 @@ def variable_docstring(name: str, value: object) -> str:
     return inspect.getdoc(value) or ""
 
 
-def show_class(doc: pdoc.doc.Class, module: ModuleType, addresses: Mapping[int, str]) -> None:
+def show_class(doc: pdoc.doc.Class, module: ModuleType, addresses: Mapping[int, str]) -> list[str]:
     """Prepare what pdoc shows of a class: the members with a docstring, those of private bases as its own.
 
-    The constructor is shown if the class describes its arguments: the others are results, which ptree makes.
+    The constructor is shown if the class describes its arguments: the others are results, which ptree makes. Returns the names of
+    fields, properties and methods that nothing describes.
     """
     cls = doc.obj
+    undescribed: list[str] = []
     own: list[pdoc.doc.Doc] = []
     inherited: dict[tuple[str, str], list[pdoc.doc.Doc]] = {}
     if "\nArgs:" in doc.docstring:
         own.append(constructor(doc, addresses))
     for name, member in doc.members.items():
         base = describing_class(cls, name)
+        if base is None and is_undescribed(cls, name):
+            undescribed.append(f"{doc.fullname}.{name}")
         if name.startswith("_") or base is None or base.__name__ in UNLISTED:
             continue
         show_member(member, base, addresses)
@@ -203,6 +209,7 @@ def show_class(doc: pdoc.doc.Class, module: ModuleType, addresses: Mapping[int, 
     doc.members = {member.name: member for member in [*own, *(m for docs in inherited.values() for m in docs)]}
     doc.inherited_members = inherited
     doc.bases = public_bases(cls, addresses)
+    return undescribed
 
 
 def constructor(doc: pdoc.doc.Class, addresses: Mapping[int, str]) -> pdoc.doc.Function:
@@ -225,6 +232,21 @@ def describing_class(cls: type, name: str) -> type | None:
         if name in described.var_docstrings or name in described.func_docstrings:
             return base
     return None
+
+
+def is_undescribed(cls: type, name: str) -> bool:
+    """Whether a member without a docstring is a field, property or method of this package that `Args` does not describe either.
+
+    Constants of a class, and fields that no argument sets, are for the class itself.
+    """
+    if name.startswith("_") or re.search(rf"^ +{name}: ", inspect.getdoc(cls) or "", re.MULTILINE):
+        return False
+    base = next(
+        (base for base in cls.__mro__ if name in vars(base) or name in vars(base).get("__annotations__", {})), cls
+    )
+    is_field = name in vars(base).get("__annotations__", {}) and name in inspect.signature(cls).parameters
+    is_code = inspect.isfunction(vars(base).get(name)) or isinstance(vars(base).get(name), (property, cached_property))
+    return base.__module__.startswith(PACKAGE) and (is_field or is_code)
 
 
 def show_member(member: pdoc.doc.Doc, base: type, addresses: Mapping[int, str]) -> None:

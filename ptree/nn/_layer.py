@@ -101,6 +101,9 @@ class Layer(FieldEquality):
         Args:
             params: the parameters that `declare` names.
             x: the input.
+
+        Raises:
+            LayerError: the layer does not define it.
         """
         name = type(self).__name__
         raise LayerError(

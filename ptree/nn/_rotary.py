@@ -125,6 +125,9 @@ class Rotary(FieldEquality):
 
         Args:
             head_dim: the features of each head.
+
+        Raises:
+            LayerError: the scaling returns another number of frequencies.
         """
         count = self.size(head_dim) // 2
         # In float64, as constants of the program: errors grow with the position.
