@@ -53,7 +53,7 @@ def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
 
 
 def asdict(tree: PyTree) -> dict[str, PyTree]:
-    """The tree as nested plain dicts; tied paths hold the same object, and the dicts no ties. No leaf is copied.
+    """The tree as nested plain dicts, which hold no ties: tied paths hold the same object. No leaf is copied.
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
@@ -64,7 +64,7 @@ def asdict(tree: PyTree) -> dict[str, PyTree]:
         tree: a Tree, or a mapping that becomes one.
 
     Raises:
-        StructureError, PathError: as `Tree`, for what is none yet.
+        StructureError, PathError: as from `Tree`, for a mapping that is no Tree yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
     found: dict[str, PyTree] = {}

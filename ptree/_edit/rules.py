@@ -93,7 +93,7 @@ def _check_are_rules(rules: object) -> None:
 
 
 def explain(tree: PyTree, rules: Rules) -> Explanation:
-    """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
+    """Which rule takes each leaf, which later rules it shadows, and which rules take nothing; print it for a table.
 
     >>> from ptree import Tree
     >>> print(explain(Tree({"enc": {"kernel": 0, "bias": 0}, "n": 0}), {"**/bias": "none", "enc": "decay", "hed": "x"}))

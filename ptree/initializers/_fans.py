@@ -172,7 +172,7 @@ def _draw_complex(
 def xavier_uniform(
     gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:
-    """Uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); also `glorot_uniform`.
+    """Uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); `glorot_uniform` is the same.
 
     >>> xavier_uniform(2.0), xavier_uniform(in_axis=0, out_axis=(1, 2))
     (xavier_uniform(2.0), xavier_uniform(in_axis=0, out_axis=(1, 2)))
@@ -194,7 +194,7 @@ def xavier_uniform(
 def xavier_normal(
     gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:
-    """Gaussian with the variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio 2010); also `glorot_normal`.
+    """Gaussian with the variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio 2010); `glorot_normal` is the same.
 
     >>> xavier_normal(2.0)
     xavier_normal(2.0)
@@ -226,7 +226,7 @@ def kaiming_uniform(
     negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
 ) -> Recipe:  # fmt: skip
-    """Uniform in +-sqrt(6 / fan / (1 + negative_slope**2)), for layers before a ReLU (He et al. 2015); also `he_uniform`.
+    """Uniform in +-sqrt(6 / fan / (1 + negative_slope**2)), for layers before a ReLU (He et al. 2015); `he_uniform` is the same.
 
     >>> kaiming_uniform(mode="fan_out")
     kaiming_uniform(mode='fan_out')
@@ -250,7 +250,7 @@ def kaiming_normal(
     negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
 ) -> Recipe:  # fmt: skip
-    """Gaussian with the variance 2 / fan / (1 + negative_slope**2), before a ReLU (He et al. 2015); also `he_normal`.
+    """Gaussian with the variance 2 / fan / (1 + negative_slope**2), before a ReLU (He et al. 2015); `he_normal` is the same.
 
     >>> kaiming_normal(mode="fan_out")
     kaiming_normal(mode='fan_out')

@@ -323,7 +323,7 @@ def mup(
     base_width: float, stddev: Number = 0.02, role: Role = "hidden", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (),
 ) -> Recipe:  # fmt: skip
-    """Gaussian scaled from a model of `base_width` so that the best learning rate moves over (Yang et al. 2022, table 3).
+    """Gaussian scaled so that the best learning rate of a model of `base_width` is that of this one too (Yang et al. 2022, table 3).
 
     >>> mup(256)
     mup(256)

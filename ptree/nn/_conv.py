@@ -168,6 +168,9 @@ class Conv(_Convolution):
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]
 
+    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
+    wraps or reflects again.
+
     Args:
         features: how many features out.
         kernel_size: the window; one number holds for each axis of space.
@@ -185,9 +188,6 @@ class Conv(_Convolution):
         bias_init: initialiser of the bias.
         param_dtype: the dtype of the parameters.
         dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
-
-    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
-    wraps or reflects again.
 
     Raises:
         LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or

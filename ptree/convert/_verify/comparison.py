@@ -37,13 +37,13 @@ class Comparison:
     is_output: bool
     """Whether it is an output rather than an intermediate value."""
     shape: tuple[int, ...] | None = None
-    """In the source; None where the value is not there."""
+    """The shape in the source; None where the value is not there."""
     shape_ours: tuple[int, ...] | None = None
-    """In ours; None where the value is not there."""
+    """The shape in ours; None where the value is not there."""
     dtype: str = ""
-    """In the source, in short such as f32."""
+    """The dtype in the source, in short, such as f32."""
     dtype_ours: str = ""
-    """In ours."""
+    """The dtype in ours."""
     tolerance: float = 0.0
     """The largest absolute error that is allowed."""
     absolute: float | None = None
@@ -51,13 +51,13 @@ class Comparison:
     relative: float | None = None
     """The largest absolute error divided by the largest absolute value of the source."""
     cosine: float | None = None
-    """Of the angle between both arrays as vectors."""
+    """The cosine of the angle between both arrays, as vectors."""
     at: tuple[int, ...] | None = None
-    """Where the largest error is."""
+    """The index of the largest error."""
     value: Number | None = None
-    """The source's number there."""
+    """The source's number at this index."""
     value_ours: Number | None = None
-    """Our number there."""
+    """Our number at this index."""
     differing: int = 0
     """How many numbers differ by more than the tolerance, those that are NaN or infinite on one side too."""
     nonfinite: int = 0

@@ -117,7 +117,7 @@ def view(params: T, delta: PyTree) -> T:
         delta: what `lora` made, trained or not.
 
     Raises:
-        StructureError: what is no delta, or one of other parameters; it names all kernels that do not fit.
+        StructureError: a tree that is no delta, or a delta of other parameters; it names all kernels that do not fit.
     """
     return replace_leaves(params, fitted(params, delta))
 

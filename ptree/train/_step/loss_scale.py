@@ -14,7 +14,7 @@ from ..._words import quoted
 
 @dataclass(frozen=True)
 class LossScale:
-    """By what a loss is multiplied, so that float16 holds its gradients, and how that factor follows them.
+    """The factor that a loss is multiplied by, so that float16 holds its gradients, and the rule by which the factor changes.
 
     A step whose gradients are not all finite is skipped, and the factor multiplied by `backoff`; after `every` steps in a
     row that were not skipped it is multiplied by `growth`. The starting values are those of PyTorch's `GradScaler`.

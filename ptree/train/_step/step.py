@@ -51,7 +51,7 @@ def step(
     has_aux: bool = False,
     donate: bool = True,
 ) -> Step:
-    """A training step, jitted as a whole: gradients of the trained leaves, the optimiser's update, and what is asked besides.
+    """A training step, jitted as a whole: gradients of the trained leaves, the optimiser's update, and what the options add.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from ptree import look, nn, train
