@@ -117,12 +117,15 @@ def test_each_function_says_what_it_raises():
 
 
 @pytest.mark.parametrize("title", SECTIONS)
-def test_sections_come_in_one_order(title):
-    later = SECTIONS[: SECTIONS.index(title)]
+def test_sections_come_last_and_in_one_order(title):
+    earlier = SECTIONS[: SECTIONS.index(title)]
     for address, value in [*public(), *methods()]:
         lines = (inspect.getdoc(value) or "").splitlines()
         if title in lines:
-            assert not {*later} & {*lines[lines.index(title) :]}, address
+            rest = lines[lines.index(title) :]
+            assert not {*earlier} & {*rest}, address
+            # no text comes after the sections, where a reader would not look for it
+            assert not [line for line in rest if line and not line.startswith(" ") and line not in SECTIONS], address
 
 
 def texts():
