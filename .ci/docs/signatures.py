@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from typing import ForwardRef
 
 import pdoc.doc
 
@@ -18,6 +19,8 @@ class Source(str):
 
 def annotation_source(annotation: object, names: Mapping[str, object], addresses: Mapping[int, str]) -> object:
     """An annotation as the source writes it; public names in it get their address, so that pdoc links them."""
+    if isinstance(annotation, ForwardRef):  # of a named tuple
+        annotation = annotation.__forward_arg__
     if not isinstance(annotation, str):
         return annotation
 
