@@ -62,7 +62,7 @@ def stacked_or_tied(draw, tree):
 
 def chosen(tree, mesh, min_size):
     """Path -> the spec of the whole array that auto chooses, before it writes rules."""
-    layers = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
+    layers = {path: _layer_leaf(path, leaf.shape) for path, leaf in leaves(tree)}
     specs = {}
     for path, split in splits_of(layers, mesh_roles(mesh, None), min_size, None).items():
         front = stacked_axes(path) - split.is_expert
