@@ -29,5 +29,4 @@ from .requests import requests_by_rules as requests_by_rules
 from .shardings import Shardings as Shardings
 from .shardings import shardings_for as shardings_for
 from .slot_requests import slot_requests as slot_requests
-from .specs import axes_of as axes_of
 from .specs import part_shape as part_shape

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .._tree import Leaves
+from .._tree import Leaves, plain, spec_entries
 from .slot_axes import SlotRole, possible_axes, slot_role
-from .specs import Shape, entries_of, plain
+from .specs import Shape
 
 
 class Followed(Protocol):
@@ -58,7 +58,7 @@ def following(
 def _of_other_shape(role: SlotRole, shape: Shape, parameter: Followed) -> NamedSharding | None:
     """The sharding of a slot that has not the shape of its parameter; None if it shares no axes with it, or that is unclear."""
     whole = parameter.shape
-    entries = entries_of(parameter.sharding.spec, len(whole))
+    entries = spec_entries(parameter.sharding.spec, len(whole))
     possible = possible_axes(role, shape, whole, entries)
     if len(possible) != 1:
         return None

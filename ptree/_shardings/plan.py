@@ -13,14 +13,24 @@ from .._edit import aliases, differences, entries, leaves, structure_error
 from .._errors import PathError
 from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
-from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes, with_leaves
+from .._tree import (
+    Leaf,
+    PyTree,
+    Tie,
+    layer_number,
+    permuted_entries,
+    plain,
+    spec_entries,
+    stacked_axes,
+    with_leaves,
+)
 from .._words import describe, in_bytes, quoted, suggestion
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
 from .planned_leaves import PlannedLeaf, shape_and_dtype
-from .specs import entries_of, in_words, permuted_entries, plain
+from .specs import in_words
 
 
 class Plan:
@@ -89,7 +99,7 @@ class Plan:
         found = self.by_path.get(stacked if tie is None else tie.source)
         if found is None or any(number >= found.shape[axis] for axis, number in layers.items()):
             return None
-        spec = entries_of(found.sharding.spec, len(found.shape))
+        spec = spec_entries(found.sharding.spec, len(found.shape))
         for transform in () if tie is None else tie.via:
             spec = permuted_entries(spec, transform.axes)
         kept = [entry for axis, entry in enumerate(spec) if axis not in layers]

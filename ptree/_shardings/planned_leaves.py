@@ -14,11 +14,11 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from .._edit import assign
 from .._errors import StructureError
-from .._tree import Leaf, Leaves, PyTree, leaves
+from .._tree import Leaf, Leaves, PyTree, leaves, plain, undivided, with_stack_axes
 from .._words import describe, lines, listed, quoted
 from .meshes import AnyMesh, ShardingError, difference
 from .request import Request
-from .specs import Misfit, Shape, misfit, part_shape, plain, undivided, with_stack_axes
+from .specs import Misfit, Shape, misfit, part_shape
 
 Otherwise: TypeAlias = str | Mapping[Any, str]
 """What becomes of dimensions that cannot be divided: "error" or "replicate", or rules selector -> one of these."""

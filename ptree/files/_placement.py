@@ -17,13 +17,11 @@ from .._paths import STACKED
 from .._shardings import Shardings, placement, put, shardings_for
 from .._stored.leaf_parts import Ranges, ranges_of
 from .._stored.stored_leaf import StoredLeaf
-from .._tree import Leaf, PyTree
+from .._tree import Entry, Leaf, PyTree, spec_entries
 from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut
 
 Block: TypeAlias = tuple[slice, ...]
 Shape: TypeAlias = tuple[int, ...]
-AxisNames: TypeAlias = "str | tuple[str, ...] | None"
-"""What a PartitionSpec says of one axis of an array."""
 
 
 # ------------------------------------------------------------------------------- where leaves go
@@ -116,7 +114,7 @@ def _way_of_stack(stacked: str, layers: list[str], shapes: Mapping[str, Shape], 
     sharding, axis = chosen.pop(), _stack_axis(layers[0], stacked)
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
-    shape, spec = shapes[layers[0]], _padded(sharding.spec, len(shapes[layers[0]]))
+    shape, spec = shapes[layers[0]], spec_entries(sharding.spec, len(shapes[layers[0]]))
     spec.insert(axis, None)
     return _Way((*shape[:axis], len(layers), *shape[axis:]), _with_spec(sharding, spec))
 
@@ -127,19 +125,14 @@ def _way_of_layer(path: str, stacked: str, shapes: Mapping[str, Shape], spread: 
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
     shape = shapes[stacked]
-    spec = _padded(sharding.spec, len(shape))
+    spec = spec_entries(sharding.spec, len(shape))
     # otherwise each device holds some of the layers, which no sharding of a single layer can say
     if spec.pop(axis) is not None:
         return _WHOLE
     return _Way((*shape[:axis], *shape[axis + 1 :]), _with_spec(sharding, spec))
 
 
-def _padded(spec: PartitionSpec, axes: int) -> list[AxisNames]:
-    """The entries of a spec, one for each axis: JAX lets the last ones be left out."""
-    return [*spec, *[None] * (axes - len(spec))]
-
-
-def _with_spec(sharding: NamedSharding, spec: list[AxisNames]) -> Sharding:
+def _with_spec(sharding: NamedSharding, spec: list[Entry]) -> Sharding:
     return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
 
 

@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import PartitionSpec
 
-from .._shardings import axes_of
-from .._tree import Entry, PyTree, automatic, entries_of, explicit_mesh
+from .._tree import Entry, PyTree, automatic, axes_of, entries_of, explicit_mesh
 
 Entries: TypeAlias = Sequence[Entry]
 """What splits each axis of an array."""
