@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .._tree import Leaves, plain, spec_entries
 from .slot_axes import SlotRole, possible_axes, slot_role
-from .specs import Shape
+from .spec_fit import Shape
 
 
 class Followed(Protocol):

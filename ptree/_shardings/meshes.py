@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 
 from .._errors import InitError
 from .._words import describe
-from .specs import in_words
+from .spec_fit import in_words
 
 AnyMesh: TypeAlias = Mesh | AbstractMesh
 

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 from .._tree import axes_of
 from .._words import in_bytes, number_ranges
 from .planned_leaves import PlannedLeaf, is_on_host
-from .specs import Shape
+from .spec_fit import Shape
 
 
 class Sums(NamedTuple):

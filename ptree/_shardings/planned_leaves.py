@@ -18,7 +18,7 @@ from .._tree import Leaf, Leaves, PyTree, leaves, plain, undivided, with_stack_a
 from .._words import describe, lines, listed, quoted
 from .meshes import AnyMesh, ShardingError, difference
 from .request import Request
-from .specs import Misfit, Shape, misfit, part_shape
+from .spec_fit import Misfit, Shape, misfit, part_shape
 
 Otherwise: TypeAlias = str | Mapping[Any, str]
 """What becomes of dimensions that cannot be divided: "error" or "replicate", or rules selector -> one of these."""

@@ -13,7 +13,7 @@ from .following import Followed
 from .meshes import ShardingError
 from .request import Request
 from .slot_axes import possible_axes, slot_role
-from .specs import Shape
+from .spec_fit import Shape
 
 
 def slot_requests(

@@ -18,7 +18,7 @@ from ...files._template import Allowed, Fit, fit
 from .._named_arrays import NamedArrays
 from .._operations.constants import Constant
 from .._operations.operation import MisfitError
-from .plan import Plan, planned, tree_of_results
+from .conversion_plan import Plan, planned, tree_of_results
 from .row import Row
 from .step import Step
 

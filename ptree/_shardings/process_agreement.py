@@ -22,8 +22,8 @@ from jax.sharding import Mesh
 from .._errors import StructureError
 from .._words import SHOWN, describe, lines, quoted
 from .meshes import AnyMesh
-from .plan import Plan
-from .specs import in_words
+from .sharding_plan import Plan
+from .spec_fit import in_words
 
 Facts = Mapping[str, str]
 """What must be the same in all processes: what is said of each path, or of another thing with a name."""

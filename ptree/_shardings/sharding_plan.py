@@ -30,7 +30,7 @@ from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
 from .planned_leaves import PlannedLeaf, shape_and_dtype
-from .specs import in_words
+from .spec_fit import in_words
 
 
 class Plan:
