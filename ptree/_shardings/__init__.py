@@ -1,24 +1,20 @@
 """Shardings: where each leaf of a tree lives on the devices of a mesh, found by rules and checked."""
 
+from .array_leaves import array_leaves as array_leaves
+from .array_leaves import itemsize as itemsize
 from .array_placement import constrained as constrained
 from .array_placement import deleted as deleted
 from .array_placement import in_one_spelling as in_one_spelling
 from .array_placement import placement as placement
 from .array_placement import put as put
-from .following import Followed as Followed
-from .following import following as following
-from .following import parameters_of_slots as parameters_of_slots
 from .leaf_shardings import Shardings as Shardings
 from .leaf_shardings import shardings_for as shardings_for
 from .meshes import AnyMesh as AnyMesh
 from .meshes import ShardingError as ShardingError
 from .meshes import mesh_for_plan as mesh_for_plan
-from .planned_leaves import Otherwise as Otherwise
 from .planned_leaves import PlannedLeaf as PlannedLeaf
 from .planned_leaves import Source as Source
-from .planned_leaves import array_leaves as array_leaves
 from .planned_leaves import in_memory as in_memory
-from .planned_leaves import itemsize as itemsize
 from .planned_leaves import planned_leaves as planned_leaves
 from .process_agreement import check_plan_in_processes as check_plan_in_processes
 from .process_agreement import check_same_in_processes as check_same_in_processes
@@ -28,5 +24,9 @@ from .requests import requests as requests
 from .requests import requests_by_rules as requests_by_rules
 from .sharding_plan import Plan as Plan
 from .sharding_plan import check_is_plan as check_is_plan
+from .slot_parameters import Followed as Followed
+from .slot_parameters import parameters_of_slots as parameters_of_slots
 from .slot_requests import slot_requests as slot_requests
+from .slot_shardings import following as following
 from .spec_fit import part_shape as part_shape
+from .undivided_policies import Otherwise as Otherwise

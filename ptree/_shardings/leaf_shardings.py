@@ -10,9 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from .._tree import Leaf, PyTree, leaves
 from .meshes import AnyMesh, has_devices, mesh_with_devices, no_devices
-from .planned_leaves import Problems, fit
 from .process_agreement import check_plan_in_processes
 from .request import Request
+from .request_fit import Problems, fit
 from .requests import requests
 from .sharding_plan import Plan
 

@@ -25,11 +25,12 @@ from .._tree import (
     with_leaves,
 )
 from .._words import describe, in_bytes, quoted, suggestion
+from .array_leaves import shape_and_dtype
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
-from .planned_leaves import PlannedLeaf, shape_and_dtype
+from .planned_leaves import PlannedLeaf
 from .spec_fit import in_words
 
 

@@ -13,7 +13,7 @@ from .._errors import PatternError
 from .._paths import STACKED
 from .._tree import PyTree, Tie, leaves, permuted_entries, plain, spec_entries, with_stack_axes
 from .._words import lines, quoted
-from .planned_leaves import shape_and_dtype
+from .array_leaves import shape_and_dtype
 from .request import ShardingRule, pattern_that_matches, spelled_stacks, spells_segment
 
 

@@ -22,12 +22,13 @@ from .._stored.locations import checked_location, is_orbax
 from .._stored.urls import is_url, shown_url
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, name_of, quoted, with_fixes
+from ._block_reading import read_shardings
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
+from ._leaf_targets import all_placed, shapes_of, targets_by_rules, targets_of_like
 from ._open import open_file
 from ._orbax import OrbaxCheckpoint, is_checkpoint_at_url, is_tree_of_orbax, refuse_folder_of_checkpoints
-from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 
