@@ -7,6 +7,10 @@ from .array_placement import deleted as deleted
 from .array_placement import in_one_spelling as in_one_spelling
 from .array_placement import placement as placement
 from .array_placement import put as put
+from .devices_of_tree import home_of as home_of
+from .devices_of_tree import is_on_several as is_on_several
+from .devices_of_tree import is_spread as is_spread
+from .devices_of_tree import mesh_of as mesh_of
 from .leaf_shardings import Shardings as Shardings
 from .leaf_shardings import shardings_for as shardings_for
 from .meshes import AnyMesh as AnyMesh

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from ..._edit import leaves, map_leaves
-from ..._shardings import check_same_in_processes, mesh_text
+from ..._shardings import check_same_in_processes, is_spread, mesh_of, mesh_text
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, lines, quoted
 from .pure_step import PureStep
@@ -133,15 +133,6 @@ def _moves(pure: PureStep, state: TrainState) -> list[bool]:
     return jax.tree.leaves(moves)
 
 
-def mesh_of(tree: PyTree) -> Mesh | None:
-    """The mesh of the first leaf that lies on several devices of one."""
-    for _, leaf in leaves(tree):
-        sharding = leaf.sharding
-        if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1 and isinstance(sharding.mesh, Mesh):
-            return sharding.mesh
-    return None
-
-
 def description(tree: PyTree) -> dict[str, str]:
     """Each leaf by path as a step sees it: `f32[8,4]`, and where its parts are if it is divided."""
     return {path: _shape_and_placement(leaf) for path, leaf in leaves(tree)}
@@ -150,7 +141,7 @@ def description(tree: PyTree) -> dict[str, str]:
 def _shape_and_placement(leaf: Leaf) -> str:
     if isinstance(leaf, bool | int | float | complex):
         return f"a number of the type {type(leaf).__name__}"
-    if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+    if not is_spread(leaf):
         return describe(leaf)
     if isinstance(leaf.sharding, NamedSharding):
         return f"{describe(leaf)} over {leaf.sharding.spec}"
