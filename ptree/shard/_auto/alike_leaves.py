@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from .layer_roles import Shape
+from .layer_roles import Shape, separator_in
 from .leaf_splits import Split
 
 
@@ -30,25 +30,47 @@ def alike_paths(shapes: Mapping[str, Shape]) -> dict[str, list[str]]:
     >>> alike_paths({"blocks/0/up/w": (4, 8), "blocks/1/up/w": (4, 8), "blocks/2/up/w": (4, 9), "0/w": (2,)})
     {'blocks/0/up/w': ['blocks/0/up/w', 'blocks/1/up/w'], 'blocks/2/up/w': ['blocks/2/up/w'], '0/w': ['0/w']}
 
-    A leaf directly in a numbered node is by itself: there the node is the layer, whose role comes from its neighbours.
+    The role of a layer comes from its neighbours, so the numbered nodes that are compared have no leaves of their own: such a node may
+    itself be a layer, with neighbours outside of it.
     """
+    with_own_leaves = {node for node in {_node_of(path) for path in shapes} if node and _is_numbered(node)}
     alike: dict[str, list[str]] = {}
-    in_layers: dict[str, list[tuple[str, Shape]]] = {}
+    contents: dict[str, list[tuple[str, Shape]]] = {}
     for path, shape in shapes.items():
-        found = (_IN_LAYER if "/" in path else _IN_LAYER_BY_DOTS).match(path)
-        if found is None:
-            alike[path] = [path]
+        node = _numbered_node(path, with_own_leaves)
+        if node:
+            contents.setdefault(node, []).append((path[len(node) :], shape))
         else:
-            in_layers.setdefault(found[1], []).append((found[2], shape))
+            alike[path] = [path]
     first_of: dict[object, str] = {}
-    for layer, content in in_layers.items():
-        first = first_of.setdefault((_NUMBER.sub("0", layer), tuple(content)), layer)
+    for node, content in contents.items():
+        first = first_of.setdefault((_NUMBER[node[-1]].sub("0", node), tuple(content)), node)
         for below, _ in content:
-            alike.setdefault(first + below, []).append(layer + below)
+            alike.setdefault(first + below, []).append(node + below)
     return {path: alike[path] for path in shapes if path in alike}
 
 
-_IN_LAYER = re.compile(r"(.*(?<![^/])\d+/)(.+/.+)", re.DOTALL)
-"""A path in a numbered node, the innermost that has it not as its own leaf: `blocks/0/` and `up/kernel`."""
-_IN_LAYER_BY_DOTS = re.compile(r"(.*(?<![^.])\d+\.)(.+\..+)", re.DOTALL)
-_NUMBER = re.compile(r"(?<![^/.])\d+(?=[/.])")
+_NUMBER = {"/": re.compile(r"(?<![^/])\d+(?=/)"), ".": re.compile(r"(?<![^.])\d+(?=\.)")}
+_NUMBERED_NODE = {
+    "/": re.compile(r".*(?<![^/])\d+/(?=.)", re.DOTALL),
+    ".": re.compile(r".*(?<![^.])\d+\.(?=.)", re.DOTALL),
+}
+"""By separator: from the start of a path the innermost numbered node that it is in."""
+
+
+def _node_of(path: str) -> str:
+    """The node that a leaf is directly in, with its separator: `blocks/0/` for `blocks/0/w`."""
+    return path[: path.rfind(separator_in(path)) + 1]
+
+
+def _is_numbered(node: str) -> bool:
+    return node[:-1].rpartition(node[-1])[2].isdecimal()
+
+
+def _numbered_node(path: str, with_own_leaves: Collection[str]) -> str:
+    """The innermost numbered node without leaves of its own that a leaf is in, with its separator; empty if it is in none."""
+    innermost = _NUMBERED_NODE[separator_in(path)]
+    found = innermost.match(path)
+    while found is not None and found[0] in with_own_leaves:
+        found = innermost.match(found[0][:-1])
+    return "" if found is None else found[0]

@@ -14,7 +14,7 @@ from ..._words import quoted
 from ...files._saved_tree import SavedTree
 from .alike_leaves import AlikeLeaves, alike_paths
 from .few_rules import few_rules
-from .layer_roles import Shape
+from .layer_roles import Shape, separator_in
 from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
 from .mesh_roles import MeshRoles, mesh_roles
 from .rules import Rules
@@ -88,7 +88,7 @@ def _unused_in_words(mesh: AnyMesh, roles: MeshRoles) -> str:
 
 def _layer_leaf(path: str, shape: Shape) -> LayerLeaf:
     """A leaf without the axes of the stacks that it is in."""
-    names = path.split("/") if "/" in path else path.split(".")
+    names = path.split(separator_in(path))
     if STACKED not in names:
         return LayerLeaf(tuple(names), shape)
     stacks = [at for at, name in enumerate(names) if name == STACKED]

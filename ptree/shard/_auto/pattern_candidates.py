@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..._paths import STACKED, escape
 from .braces import Form
+from .layer_roles import separator_in
 from .leaf_splits import EXPERTS, Split
 
 
@@ -31,13 +32,13 @@ def general_candidates(path: str, split: Split) -> Iterator[Candidate]:
     >>> [pattern_text(candidate.form) for candidate in numbered_candidates("a/0/b/1/w", split)]
     ['**/w', '**/b/1/w', 'a/*/b/1/w', '**/w', '**/b/*/w', 'a/0/b/*/w', '**/w', '**/b/1/w', 'a/0/b/1/w']
     """
-    names = path.split(_separator(path))
+    names = path.split(separator_in(path))
     yield from _ends(path, names, split, frozenset())
 
 
 def numbered_candidates(path: str, split: Split) -> Iterator[Candidate]:
     """Patterns for a path with its last number, with its first one, and with all of them; the last one is of this path alone."""
-    names = path.split(_separator(path))
+    names = path.split(separator_in(path))
     places = [at for at, name in enumerate(names) if name.isdecimal()]
     for kept in (places[-1:], places[:1], places):
         yield from _ends(path, names, split, frozenset(kept))
@@ -52,15 +53,10 @@ def _ends(path: str, names: Sequence[str], split: Split, kept: frozenset[int]) -
     latest = len(names) - 1 if experts is None else experts - 1
     for start in range(latest, -1, -1):
         if start == 0 or _is_name(names[start]):
-            form = Form(tuple(segments[start:]), is_whole=start == 0, separator=_separator(path))
+            form = Form(tuple(segments[start:]), is_whole=start == 0, separator=separator_in(path))
             literal = [at for at in spelled if at >= start]
             numbers = tuple(names[at] for at in literal if at in kept)
             yield Candidate(form, tuple(names[at] for at in literal), numbers)
-
-
-def _separator(path: str) -> str:
-    """What is between the names of a path: a state dict of PyTorch as it is has dots in one name."""
-    return "/" if "/" in path else "."
 
 
 def _is_name(segment: str) -> bool:
