@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,7 @@ from .._tree import (
     stacked_axes,
     with_leaves,
 )
-from .._words import describe, in_bytes, quoted, suggestion
+from .._words import describe, in_bytes, listed, quoted, suggestion
 from .array_leaves import shape_and_dtype
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
@@ -268,8 +268,26 @@ class Plan:
         shapes = {path: _abstract(leaf) for path, leaf in got}
         found = differences(expected, shapes)._replace(mistyped=())
         raise structure_error(
-            "the plan is for another tree", found, expected, shapes, sides=(" in the plan", " in the tree")
+            "the plan is for another tree",
+            found,
+            expected,
+            shapes,
+            sides=(" in the plan", " in the tree"),
+            fix=self._fix_of_ties(tree, shapes),
         )
+
+    def _fix_of_ties(self, tree: PyTree, shapes: Mapping[str, Leaf]) -> str:
+        """What to do if leaves are tied in the plan and apart in a tree, or the other way round; empty if there are none."""
+        apart = [alias for alias in self._aliases if alias in shapes]
+        tied = [alias for alias in aliases(tree) if alias in self.by_path]
+        texts = [f"tied in the plan and apart in the tree: {listed(apart)}"] if apart else []
+        texts += [f"tied in the tree and apart in the plan: {listed(tied)}"] if tied else []
+        return f"{'; '.join(texts)}. Plan again, for the tree as it is now" if texts else ""
+
+    def of_part(self, tree: PyTree) -> Plan:
+        """The plan of those of its leaves that are in a tree, such as a selection of the tree that was planned."""
+        paths = {path for path, _ in leaves(tree)}
+        return Plan(self.mesh, [leaf for leaf in self.leaves if leaf.path in paths], tree)
 
 
 def check_is_plan(plan: object, attempt: str) -> None:
