@@ -2,6 +2,7 @@
 
 from .array_leaves import array_leaves as array_leaves
 from .array_leaves import itemsize as itemsize
+from .array_leaves import on_device as on_device
 from .array_placement import constrained as constrained
 from .array_placement import deleted as deleted
 from .array_placement import in_one_spelling as in_one_spelling

@@ -16,15 +16,20 @@ from .spec_fit import Shape
 
 
 def itemsize(dtype: Any) -> int:
-    """The bytes of one number on a device, where JAX has 64 bits only if that is configured, or of one PRNG key."""
-    return _itemsize(dtype, jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+    """The bytes of one number on a device, or of one PRNG key."""
+    return on_device(dtype).itemsize
+
+
+def on_device(dtype: Any) -> Any:
+    """The dtype of an array of this dtype on a device, where JAX has 64 bits only if that is configured."""
+    return _on_device(dtype, jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @lru_cache(maxsize=256, typed=True)
-def _itemsize(dtype: Any, has_64_bits: bool) -> int:
+def _on_device(dtype: Any, has_64_bits: bool) -> Any:
     if jnp.issubdtype(dtype, jax.dtypes.extended):
-        return dtype.itemsize
-    return jax.dtypes.canonicalize_dtype(dtype).itemsize
+        return dtype
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 _NO_NUMBERS = "OSUMm"
