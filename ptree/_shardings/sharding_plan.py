@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .._edit import aliases, differences, entries, leaves, structure_error
 from .._errors import PathError
@@ -244,6 +244,10 @@ class Plan:
             if here.empty or isinstance(mesh, AbstractMesh):
                 raise ShardingError(f"the plan is for {no_devices(self.mesh)}, or call it under jax.set_mesh(mesh)")
             return self.on(here)
+        if mesh is None and AxisType.Manual in here.axis_types:
+            raise ShardingError(
+                "inside of jax.shard_map axes of the mesh are manual, and nothing is placed by a plan: place it outside"
+            )
         why = difference_to_context(self.mesh) if mesh is None else difference(self.mesh, mesh)
         if why:
             which = "that of jax.set_mesh" if mesh is None else "the one that is given"
