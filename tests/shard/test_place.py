@@ -163,6 +163,25 @@ def test_a_plan_for_another_tree_is_refused_with_all_that_differs():
     )  # another dtype is no other place
 
 
+def test_nothing_is_placed_inside_of_shard_map():
+    plan = shard.plan({"w": jnp.ones(8)}, P(), mesh())
+    place = jax.shard_map(lambda w: shard.place({"w": w}, plan)["w"], mesh=mesh(), in_specs=P(), out_specs=P())
+    assert message(shard.ShardingError, place, jnp.ones(8)) == (
+        "inside of jax.shard_map axes of the mesh are manual, and nothing is placed by a plan: place it outside"
+    )
+
+
+def test_a_plan_of_a_tree_with_other_ties_says_what_is_tied():
+    apart = pt.Tree({"embed": jnp.ones((8, 4)), "head": jnp.ones((8, 4))})
+    tied = pt.tie(apart, {"head": "embed"})
+    assert message(pt.StructureError, shard.place, apart, shard.plan(tied, P("data"), mesh())) == (
+        "the plan is for another tree: unexpected in the tree: ['head']. tied in the plan and apart in the tree: ['head']. Plan"
+        " again, for the tree as it is now"
+    )
+    text = message(pt.StructureError, shard.place, tied, shard.plan(apart, P("data"), mesh()))
+    assert text.endswith("tied in the tree and apart in the plan: ['head']. Plan again, for the tree as it is now")
+
+
 def test_what_has_no_numbers_cannot_be_placed():
     plan = shard.plan(SPEC, RULES, mesh())
     text = message(pt.StructureError, shard.place, SPEC, plan)
