@@ -23,6 +23,10 @@ def unflatten(flat: Mapping[str, PyTree], like: PyTree = None) -> PyTree:
 
     With `like` the paths must be its paths; shapes and dtypes are free, so that it also makes masks and labels.
 
+    Args:
+        flat: path -> leaf, as `flatten` gives it.
+        like: a tree whose containers the result has; a Tree by default.
+
     Raises:
         StructureError: no mapping; two names land on one path, or the leaves are not those of `like`.
         PathError: a name that is no path.
@@ -49,15 +53,18 @@ def _unflattened_like(flat: Mapping[str, PyTree], like: PyTree) -> PyTree:
 
 
 def asdict(tree: PyTree) -> dict[str, PyTree]:
-    """The tree as nested plain dicts; tied paths hold the same object, and the dicts no ties. No leaf is copied.
+    """The tree as nested plain dicts, which hold no ties: tied paths hold the same object. No leaf is copied.
 
     >>> asdict(Tree({"enc/kernel": 1}))
     {'enc': {'kernel': 1}}
 
     For what takes only dicts, such as linen's `apply` and `nnx.merge`.
 
+    Args:
+        tree: a Tree, or a mapping that becomes one.
+
     Raises:
-        StructureError, PathError: as `Tree`, for what is none yet.
+        StructureError, PathError: as from `Tree`, for a mapping that is no Tree yet.
     """
     tree = tree if type(tree) is Tree else Tree(tree)
     found: dict[str, PyTree] = {}

@@ -93,7 +93,7 @@ def _check_are_rules(rules: object) -> None:
 
 
 def explain(tree: PyTree, rules: Rules) -> Explanation:
-    """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
+    """Which rule takes each leaf, which later rules it shadows, and which rules take nothing; print it for a table.
 
     >>> from ptree import Tree
     >>> print(explain(Tree({"enc": {"kernel": 0, "bias": 0}, "n": 0}), {"**/bias": "none", "enc": "decay", "hed": "x"}))
@@ -105,6 +105,10 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
     unmatched: ['n']
 
     A leaf that a rule matches by an alias alone says so: `head/kernel (as head/kernel)`.
+
+    Args:
+        tree: any pytree.
+        rules: selector -> value; the first that matches wins.
 
     Raises:
         PatternError: a malformed pattern, or rules that are no dict.
@@ -304,6 +308,10 @@ def mask(tree: PyTree, selector: Selector) -> PyTree:
       enc/kernel  True
       enc/bias    False
     )
+
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.

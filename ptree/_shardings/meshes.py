@@ -15,7 +15,18 @@ AnyMesh: TypeAlias = Mesh | AbstractMesh
 
 
 class ShardingError(InitError):
-    """Error for a leaf that cannot be placed where it should be."""
+    """Error for a leaf that cannot be placed where it should be.
+
+    >>> import jax, ptree as pt
+    >>> from jax.sharding import AbstractMesh, PartitionSpec as P
+    >>> pt.shard.plan({"w": pt.Param((3,))}, P("data"), AbstractMesh((2,), ("data",)))
+    Traceback (most recent call last):
+        ...
+    ptree.shard.ShardingError: cannot place 'w', f32[3], as P...('data',): dimension 0 of size 3 cannot be divided by data=2: 2 and
+    4 can
+
+    It is a `ptree.InitError`.
+    """
 
     __module__ = "ptree.shard"
 

@@ -22,18 +22,32 @@ _REASON_OF_SOURCE: dict[Source, str] = {"given": "", "parameter": "as its parame
 
 
 class PlannedLeaf(NamedTuple):
-    """Where a leaf lives on a mesh, and what one device holds of it."""
+    """Where a leaf lives on a mesh, and what one device holds of it.
+
+    >>> import jax, ptree as pt
+    >>> from jax.sharding import AbstractMesh, PartitionSpec as P
+    >>> plan = pt.shard.plan({"w": pt.Param((8, 4))}, {"w": P("data")}, AbstractMesh((2,), ("data",)))
+    >>> plan.leaves[0].path, plan.leaves[0].bytes_per_device, plan.leaves[0].reason
+    ('w', 64, 'w')
+    """
 
     path: str
+    """The path of the leaf."""
     shape: Shape
+    """Its shape."""
     dtype: Any
+    """Its dtype."""
     sharding: NamedSharding
+    """Where it lives."""
     bytes_per_device: int
+    """What one device holds of it in its own memory."""
     rule: str
     """The selector of the rule that takes it; empty where none does."""
     undivided: tuple[str, ...] = ()
     """For each dimension that was to be divided and stays whole, why."""
     source: Source = "given"
+    """Where the placement comes from: "given" by a rule or in a tree, "parameter" for a slot that follows its
+    parameter, "nothing" for what is of no parameter."""
     host_bytes_per_device: int = 0
     """What is in the memory of the host for each device, of a sharding with such a memory kind; it is not in `bytes_per_device`."""
 

@@ -37,6 +37,12 @@ from .spec_fit import in_words
 class Plan:
     """Where each leaf of a tree lives on a mesh; `ptree.shard.plan` makes one.
 
+    >>> import jax, ptree as pt
+    >>> from jax.sharding import AbstractMesh, PartitionSpec as P
+    >>> plan = pt.shard.plan({"w": pt.Param((8, 4))}, P("data"), AbstractMesh((2,), ("data",)))
+    >>> plan["w"].spec == P("data"), plan.bytes, plan.bytes_per_device
+    (True, 128, 64)
+
     `plan.shardings` is a tree of `NamedSharding` with the structure of the planned tree, which `jax.jit` and `jax.device_put` take;
     `plan[path]` is that of one leaf, of an alias, also one through a transpose, or of one layer of a stack. Print it for a table.
     """
@@ -45,6 +51,7 @@ class Plan:
 
     def __init__(self, mesh: AnyMesh, planned: Sequence[PlannedLeaf], like: PyTree):
         self.mesh: AnyMesh = mesh
+        """The mesh that it is for."""
         self.leaves: tuple[PlannedLeaf, ...] = tuple(planned)
         """Each leaf in listing order."""
         self._like = like
@@ -213,6 +220,9 @@ class Plan:
     def on(self, mesh: AnyMesh) -> Plan:
         """The same plan on another mesh with the same axes: one with devices, for a plan that was made on an AbstractMesh.
 
+        Args:
+            mesh: the other mesh.
+
         Raises:
             ShardingError: its axes have other names or sizes, so that this is not the same plan.
         """
@@ -235,6 +245,9 @@ class Plan:
 
     def with_devices(self, mesh: AnyMesh | None = None) -> Plan:
         """The plan on the mesh with devices that arrays are placed on: its own, or `mesh`, or that of `jax.set_mesh`.
+
+        Args:
+            mesh: a mesh with devices.
 
         Raises:
             ShardingError: there is no such mesh, or it differs from that of the plan.
@@ -260,6 +273,9 @@ class Plan:
 
     def check_fits(self, tree: PyTree) -> None:
         """Raise unless a tree has just the leaves that were planned, with their shapes.
+
+        Args:
+            tree: any pytree of arrays.
 
         Raises:
             StructureError: paths that are missing or unexpected, other shapes.

@@ -58,6 +58,11 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     A module of Equinox or nnx cannot hold ties: give `ptree.flatten(module)`, of which
     `ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=module)` makes the module again.
 
+    Args:
+        tree: a Tree, or a mapping that becomes one.
+        table: alias -> source, paths or patterns; the source may be a `transposed(path)`. Without a table, equal
+            objects are tied.
+
     Raises:
         TieError: an end that is missing, other structure, shapes or dtypes, one end inside the other, a
             circle, an alias that is given twice, a pattern that matches nothing, a transform that does not
@@ -229,5 +234,11 @@ def ties(tree: PyTree) -> dict[str, str | Tie]:
 
     >>> ties(tie({"a": 1, "b": 1}, {"b": "a"}))
     {'b': 'a'}
+
+    Args:
+        tree: any pytree.
+
+    Raises:
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     return {alias: tie if tie.via else tie.source for alias, tie in aliases(tree).items()}

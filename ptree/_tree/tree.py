@@ -63,6 +63,10 @@ class Tree(BareTree, Mapping[str, Any]):
     Two Trees are equal where structure, ties, shapes, dtypes and values are, a Tree and another mapping where all that can
     be read is: `load(file) == {"w": w}`.
 
+    Args:
+        mapping: names or paths -> leaves, mappings, lists or ties; or an iterable of pairs, or a list, whose items get
+            the names "0", "1", ...
+
     Raises:
         PathError: an empty key, or one that is not a string or an int.
         StructureError: two keys that land on one path.
@@ -133,7 +137,12 @@ class Tree(BareTree, Mapping[str, Any]):
             return False
 
     def get(self, path: str | int, default: Any = None) -> Any:
-        """What is at the path, or the default."""
+        """What is at the path, or the default.
+
+        Args:
+            path: of a leaf or node.
+            default: what is returned where there is no such path.
+        """
         try:
             return self[path]
         except PathError:

@@ -83,6 +83,7 @@ def load(
         shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; or a function of this tree, with
             shapes as leaves, that gives them; by default each goes where that of `like` was put. Of a leaf that is spread over devices each process reads only the bytes of its
             own parts, which are not compared with checksums by default.
+        mesh: the mesh of the PartitionSpecs of `shardings`; by default that of `jax.set_mesh`.
         verify: whether to compare with the checksums; by default the header and, without `mmap`, all leaves that are read
             whole. True compares those spread over devices too, for which each process reads all of them; False nothing.
         mmap: on a CPU, arrays use the mapped memory of the file, as in `ptree.open`.
@@ -132,10 +133,14 @@ def load_report(
     loaded 1: ['encoder/bias']
     kept 1: ['head/bias']
 
-    The arguments and errors are those of `ptree.load`.
+    Args:
+        path, like, select, rename, cast, missing, mismatch, key, shardings, mesh, verify, mmap: as for `ptree.load`.
 
     Returns:
         The tree; and a report with the lists of paths `loaded`, `cast`, `kept`, `drawn` and `dropped`.
+
+    Raises:
+        FileError, StructureError, PatternError, InitError, OSError: as from `ptree.load`.
     """
     allowed = Allowed(cast, missing, mismatch)
     # without a template these options would do nothing, in silence

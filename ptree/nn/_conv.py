@@ -168,16 +168,26 @@ class Conv(_Convolution):
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]
 
+    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
+    wraps or reflects again.
+
     Args:
+        features: how many features out.
+        kernel_size: the window; one number holds for each axis of space.
+        stride: by how many places the kernel moves, a number or one for each axis.
         padding: `"SAME"` (zeros, so that space is divided by the stride), `"VALID"` (none), a number for both sides, or
             a tuple with one of these or (before, after) for each axis. `"CAUSAL"` is before a time axis only, so that no
             output depends on later inputs. `"CIRCULAR"`, `"REFLECT"` and `"REPLICATE"` pad as Flax does, by half the kernel
             on each side, whatever the stride.
         padding_mode: what the padding is filled with, as in PyTorch: `"zeros"`, `"circular"`, `"reflect"` or
             `"replicate"`, or a tuple with one for each axis.
-
-    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
-    wraps or reflects again.
+        dilation: the distance between the places that the kernel reads, a number or one for each axis.
+        groups: in how many groups features in and out are divided.
+        use_bias: whether there is a bias.
+        kernel_init: initialiser of the kernel; by default LeCun's normal.
+        bias_init: initialiser of the bias.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
 
     Raises:
         LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or
@@ -243,6 +253,20 @@ class ConvTranspose(_Convolution):
     space here, `jnp.flip(kernel, (0, 1))` for two. With `transpose_kernel=True` it is not flipped, and its last two axes
     are swapped here. With `"CIRCULAR"`, Flax's output is for some sizes of kernel and stride one place beside the gradient
     of its own `Conv`, which is computed here.
+
+    Args:
+        features: how many features out.
+        kernel_size: the window; one number holds for each axis of space.
+        stride: by how much space grows, a number or one for each axis.
+        padding: that of the convolution whose transpose it is, as for `Conv`.
+        padding_mode: what that padding is filled with, as for `Conv`.
+        dilation: the distance between the places that the kernel reads, a number or one for each axis.
+        groups: in how many groups features in and out are divided.
+        use_bias: whether there is a bias.
+        kernel_init: initialiser of the kernel; by default LeCun's normal.
+        bias_init: initialiser of the bias.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
 
     Raises:
         LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or

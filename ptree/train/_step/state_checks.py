@@ -25,7 +25,17 @@ from .trained_part import TrainedPart
 
 
 class LossError(PtreeError, ArithmeticError):
-    """Error for a loss that is NaN or infinite."""
+    """Error for a loss that is NaN or infinite.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> step = train.step(lambda params, x: jnp.log(params["w"] * x).sum(), optax.sgd(0.1))
+    >>> step(step.init({"w": jnp.zeros(2)}), jnp.ones(2))
+    Traceback (most recent call last):
+        ...
+    ptree.train.LossError: the loss is -inf at the first step, and nothing was changed:
+    ...
+    """
 
     __module__ = "ptree.train"
 
