@@ -131,32 +131,6 @@ def test_equinox():
     np.testing.assert_allclose(grads["layers/2/weight"], by_hand, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "made",
-    [lambda: eqx.nn.MLP(3, 3, 3, 2, key=jax.random.key(0)), lambda: TwoLinear(nnx.Rngs(0))],
-    ids=["Equinox", "nnx"],
-)
-def test_tie_says_how_it_is_done_in_a_module_and_that_works(made):
-    module = made()
-    table = {"layers/2": "layers/1"} if isinstance(module, eqx.Module) else {"b": "a"}
-    with pytest.raises(pt.TieError) as raised:
-        pt.tie(module, table)
-    there, back = re.match(
-        r"cannot tie inside of a \w+: only a Tree holds ties. (tied = .*?\)) has its leaves by path, and (.*) is it again$",
-        str(raised.value),
-    ).groups()
-    names = {"ptree": pt, "it": module, "table": table}
-    exec(there, names)
-    again = eval(back, names)
-    assert type(again) is type(module)
-    assert jax.tree.structure(again) == jax.tree.structure(module)
-    (alias, source), *_ = pt.ties(names["tied"]).items()
-    assert jax.tree.leaves(pt.get(again, alias))[0] is jax.tree.leaves(pt.get(again, source))[0]
-    for refused in (lambda: pt.Tree(module), lambda: pt.init(module, jax.random.key(0))):
-        with pytest.raises(pt.PtreeError):
-            refused()
-
-
 # -------------------------------------------------------------------------- flax.serialization
 
 
