@@ -199,6 +199,15 @@ class Tree(BareTree, Mapping[str, Any]):
     def __ior__(self, other: object) -> NoReturn:
         raise TypeError("a Tree is immutable: use `tree = tree | other`, which gives a new tree")
 
+    # no array: without these NumPy would make one of the names
+
+    __array_ufunc__ = None
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            "a Tree is no array: ptree.items(tree) lists the arrays in it, and ptree.get(tree, path) reads one"
+        )
+
     # other trees
 
     def __or__(self, other: object) -> Tree:

@@ -19,7 +19,6 @@ with warnings.catch_warnings():
     from flax.training.train_state import TrainState
 
 
-
 def lm():
     whole = {"embed": {"table": arange(5, 3)}, "head": {"kernel": arange(3, 5), "bias": jnp.ones(5, jnp.bfloat16)}}
     return pt.tie(whole, {"head/kernel": pt.transposed("embed/table")})
