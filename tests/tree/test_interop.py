@@ -411,7 +411,7 @@ CASES = {
     "linen 0": Case(linen_model, computes_the_same, LINEN_FAILS, forms=("tied",)),
     "linen: layers of": Case(scanned_model, computes_the_same, LINEN_FAILS, forms=("stacked",)),
     "nnx 0": Case(nnx_model, computes_the_same, ("nnx.merge(graphdef, params)", "leaves|PathError|mismatch")),
-    "nnx: into a module": Case(nnx_model, the_module_computes_the_same, gives=("", None)),
+    "nnx: into a module": Case(nnx_model, the_module_computes_the_same, ("nnx.update(module, params)", "Invalid key")),
     "nnx: a Tree in a variable": Case(),
     "flax: `TrainState`": Case(with_names(gradients)),
     "flax: `serialization`": Case(),
@@ -471,7 +471,9 @@ MODULES = {
 
 
 def is_installed(library):
-    return not library or find_spec(library) is not None
+    spec = find_spec(library) if library else None
+    # `tree` is dm-tree, and without it the folder of these tests, which has no origin
+    return not library or (spec is not None and spec.origin is not None)
 
 
 def names_of_libraries(needs):
@@ -565,10 +567,11 @@ def test_the_line_of_a_library_gives_what_the_page_says(row, form, tmp_path):
 @pytest.mark.parametrize(("row", "form"), runs(row for row in ROWS if is_slow(row)))
 def test_the_line_of_a_library_that_compiles_gives_what_the_page_says(row, form, tmp_path):
     check_line(row, form, tmp_path)
+    check_tree_alone(row, form, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("row", "form"), runs(row for row in ROWS if row.works == "one line"))
+@pytest.mark.parametrize(("row", "form"), runs(row for row in ROWS if row.works == "one line" and not is_slow(row)))
 def test_a_tree_alone_does_not_do_where_the_page_gives_a_line(row, form, tmp_path):
     check_tree_alone(row, form, tmp_path)
 
@@ -676,8 +679,9 @@ def test_boxes_of_linen_stay_whole_or_are_opened():
     both = {"a": boxed(), "b": boxed()}
     tied = pt.tie(both, {"b": "a"})
     assert pt.ties(tied) == {"b/kernel": "a/kernel", "b/bias": "a/bias"}
-    for tied in (tied, pt.tie(pt.flatten(both), {"b/kernel/value": "a/kernel/value"})):
-        back = pt.unflatten(pt.update(tied, "a/kernel", lambda leaf: 2 * leaf), like=both)
+    opened = pt.tie(pt.flatten(both), {"b/kernel/value": "a/kernel/value"})
+    for tree in (tied, opened):
+        back = pt.unflatten(pt.update(tree, "a/kernel", lambda leaf: 2 * leaf), like=both)
         assert type(back["b"]["kernel"]) is type(both["b"]["kernel"])
         assert float(back["b"]["kernel"].value[0, 0]) == 2
 
