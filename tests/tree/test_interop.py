@@ -234,6 +234,17 @@ def the_module_computes_the_same(result, names):
     np.testing.assert_allclose(names["module"](X), names["expected"], rtol=1e-5)
 
 
+def is_no_state_for_nnx(names, form):
+    """A Tree has no keys that are numbers: newer versions refuse it, older ones take it if its names are those of the module."""
+    module = names["module"]
+    try:
+        nnx.update(module, names["params"])
+    except KeyError as error:
+        assert "Invalid key" in str(error)
+        return
+    assert form == "tied" or not np.allclose(module(X), names["expected"])
+
+
 class Holder(nnx.Module):
     def __init__(self, param):
         self.p = param
@@ -411,7 +422,7 @@ CASES = {
     "linen 0": Case(linen_model, computes_the_same, LINEN_FAILS, forms=("tied",)),
     "linen: layers of": Case(scanned_model, computes_the_same, LINEN_FAILS, forms=("stacked",)),
     "nnx 0": Case(nnx_model, computes_the_same, ("nnx.merge(graphdef, params)", "leaves|PathError|mismatch")),
-    "nnx: into a module": Case(nnx_model, the_module_computes_the_same, ("nnx.update(module, params)", "Invalid key")),
+    "nnx: into a module": Case(nnx_model, the_module_computes_the_same, gives=(is_no_state_for_nnx, None)),
     "nnx: a Tree in a variable": Case(),
     "flax: `TrainState`": Case(with_names(gradients)),
     "flax: `serialization`": Case(),
