@@ -17,8 +17,8 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import Entry, PyTree, entries_of
 from .._words import describe
+from ._convolution_primitive import convolution
 from ._explicit_axes import computed_by_part_of_batch, entries_at, split_along, splits_output
-from ._grouped_convolution import convolution
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -190,11 +190,11 @@ class Conv(_Convolution):
         y = convolution(
             x,
             kernel,
-            self.groups,
-            window_strides=for_each_axis(self.stride, rank),
+            stride=for_each_axis(self.stride, rank),
             padding=padding,
-            rhs_dilation=for_each_axis(self.dilation, rank),
-            dimension_numbers=_features_last(rank),
+            dilation=for_each_axis(self.dilation, rank),
+            numbers=_features_last(rank),
+            groups=self.groups,
         )
         check_not_empty(self, x, y)
         return y
@@ -264,12 +264,12 @@ class ConvTranspose(_Convolution):
         y = convolution(
             x,
             jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
-            self.groups,
-            window_strides=(1,) * rank,
+            stride=(1,) * rank,
             padding=tuple((reach - before, reach - after) for reach, (before, after) in zip(reaches, by_jax)),
-            lhs_dilation=strides,  # zeros between the positions of the input
-            rhs_dilation=dilations,
-            dimension_numbers=_features_last(rank),
+            dilation=dilations,
+            numbers=_features_last(rank),
+            groups=self.groups,
+            input_dilation=strides,
         )
         for axis, (filling, size) in enumerate(zip(fillings, sizes)):
             if filling == "constant":
