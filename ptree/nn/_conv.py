@@ -161,9 +161,6 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
-    An ensemble of convolutions, `jax.vmap` over kernels, on a mesh of several axes: XLA gives a multiple of the gradient of the
-    kernels where the batch is divided over some of these axes only (JAX 0.9 to 0.10, in `jax.lax` too). Use a mesh of one axis.
-
     >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]

@@ -67,9 +67,9 @@ def _varying_alike(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Arra
     """Two arrays that vary over the same axes of `jax.shard_map`, as both operands of a primitive must."""
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return x, kernel
-    # A 1 varies as the array does that it is made like. XLA leaves out the products.
-    one_like = lambda array: jnp.ones_like(array, shape=())  # noqa: E731
-    return x * one_like(kernel), kernel * one_like(x)
+    # A 0 varies as the array does that it is made like. XLA leaves out the sums.
+    zero_like = lambda array: jnp.zeros_like(array, shape=())  # noqa: E731
+    return x + zero_like(kernel), kernel + zero_like(x)
 
 
 # Values: those of JAX's convolution.

@@ -47,8 +47,8 @@ def computed_by_part_of_batch(
 ) -> Callable[[Method], Method]:
     """Decorate a layer's method so that under explicit axes each device runs it on its part of the batch.
 
-    This is for what JAX's compiler does not split right: the gradient of a grouped convolution's kernel is a multiple of the true
-    one where the batch is split over some of a mesh's axes (jax 0.9 to 0.10). All axes but those of the batch are gathered.
+    This is for what JAX's compiler does not split: of a grouped convolution each device computes the whole batch (jax 0.9 to
+    0.10). All axes but those of the batch are gathered.
 
     Args:
         batch: with the arguments of the method, what splits the batch, which are the first axes of input and output.
