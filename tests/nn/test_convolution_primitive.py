@@ -145,6 +145,20 @@ def test_a_stack_of_convolutions_computed_again_in_the_backward_pass():
     close(loss(stack), loss(plain))
 
 
+@pytest.mark.parametrize("scan", [True, False])
+def test_a_policy_that_saves_products_saves_convolutions(scan):
+    x = numbers(2, 6, 4)
+
+    def convolutions(remat):
+        stack = nn.Repeat(nn.Sequential(nn.Conv(4, 3), jnp.sin), 2, remat=remat, scan=scan)
+        params = stack.init(jax.random.key(0), x)
+        gradient = jax.grad(lambda params: jnp.sin(stack(params, x)).sum())
+        return str(jax.make_jaxpr(gradient)(params)).count("conv_general_dilated[")
+
+    assert convolutions(jax.checkpoint_policies.dots_saveable) == convolutions(False)
+    assert convolutions(True) > convolutions(False)
+
+
 def test_a_frozen_kernel_or_input_costs_no_convolution():
     layer = nn.Conv(8, (3, 3), groups=8)
     images = numbers(8, 9, 9, 8)

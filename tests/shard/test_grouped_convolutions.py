@@ -118,7 +118,7 @@ def test_an_ensemble_of_networks_is_trained_as_on_one_device():
         return losses(params).sum()
 
     def trained(params, batch):
-        step = train.step(loss, optax.sgd(0.05))
+        step = train.step(loss, optax.sgd(0.05), donate=False)
         state = step.init(params)
         losses = []
         for _ in range(5):
