@@ -10,34 +10,35 @@ layers for one token; Equinox, whose `Linear` takes no initialiser, gets a `Dens
 many normals in one array with one compiled call; "by hand" is a dict comprehension of eager calls. The peak is of
 resident memory, over what it was when the clock started, in units of the parameters' bytes.
 
-The second table shows that the time grows with the kinds of leaves, here ten shapes, and not with the leaves.
+The rows of leaves of ten shapes show that the time grows with the kinds of leaves, and not with the leaves.
 """
 
-import argparse
 import json
-import os
-import platform
+import math
 import re
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _command import Given, Option, main
+from _results import Aim, Row
+from _timing import ratio
 
 Build = Callable[[], Any]  # declares and draws a model, any pytree of arrays; what makes one has done its imports
 Shapes = dict[str, tuple[int, ...]]
-Rows = dict[str, list[dict[str, float]]]  # who -> the numbers of each round
 
-NUMBERS, BLOCKS, WIDTH, TOKEN = 124_439_808, 12, 768, np.zeros((1, 1), int)
-TABLES = {"wte": (50257, WIDTH), "wpe": (1024, WIDTH)}
+SHRINK = int(sys.argv[3]) if sys.argv[1:2] == ["--one"] else 1
+BLOCKS, WIDTH, TOKEN = max(1, 12 // SHRINK), 768 // SHRINK, np.zeros((1, 1), int)
+TABLES = {"wte": (50257 // SHRINK, WIDTH), "wpe": (1024, WIDTH)}
 NORMAL = jax.nn.initializers.normal(0.02)  # which is Flax's too
 ATTENTION = {"ln_1": (WIDTH,), "attn/qkv": (WIDTH, 3 * WIDTH), "attn/proj": (WIDTH, WIDTH)}
 MLP = {"ln_2": (WIDTH,), "mlp/up": (WIDTH, 4 * WIDTH), "mlp/down": (4 * WIDTH, WIDTH)}
@@ -50,6 +51,10 @@ def gpt2() -> Shapes:
     for name, shape in {**blocks, "ln_f": (WIDTH,)}.items():
         shapes |= {f"{name}/{'scale' if len(shape) == 1 else 'kernel'}": shape, f"{name}/bias": shape[-1:]}
     return shapes
+
+
+NUMBERS = sum(math.prod(shape) for shape in gpt2().values())
+assert SHRINK > 1 or NUMBERS == 124_439_808
 
 
 def ten_kinds(leaves: int) -> Shapes:
@@ -188,7 +193,7 @@ def check(who: str, values: list[np.ndarray]) -> None:
     assert all((value == value[0]).all() for value in fixed)
     assert {value.dtype for value in values} == {np.dtype("float32")}
     assert sum(value.size for value in values) == NUMBERS or who in KINDS
-    assert sorted(value[0] for value in fixed) == [0] * 73 + [1] * 25 or who in [*KINDS, FLOOR]
+    assert sorted(value[0] for value in fixed) == [0] * (6 * BLOCKS + 1) + [1] * (2 * BLOCKS + 1) or who in [*KINDS, FLOOR]
 
 
 def measured(who: str) -> dict[str, float]:
@@ -207,42 +212,40 @@ def measured(who: str) -> dict[str, float]:
     return {"seconds": seconds, "leaves": len(values), "numbers": numbers, "compiled": compiled, "peak": peak / size}
 
 
-def report(rows: Rows) -> None:
-    middle = {who: {k: statistics.median(row[k] for row in rows[who]) for k in rows[who][0]} for who in rows}
-    ours = middle["ptree"]["seconds"]
-    print("| who | leaves | seconds | from - to | ptree / this | compilations | peak |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for who, m in middle.items():
-        times = [row["seconds"] for row in rows[who]]
-        ratio, peak = (f"{ours / m['seconds']:.2f}", f"{m['peak']:.2f}") if who in MODELS else ("", "")
-        print(f"| {who} | {m['leaves']:,} | {m['seconds']:.2f} | {min(times):.2f} - {max(times):.2f}", end=" | ")
-        print(f"{ratio} | {m['compiled']:.0f} | {peak} |")
-    best = min(PEERS, key=lambda who: middle[who]["seconds"])
-    for what, who in (("best JAX peer", best), ("floor", FLOOR)):
-        print(f"ptree takes {ours / middle[who]['seconds']:.2f} times the {what} ({who})")
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--one", choices=[*MODELS, *KINDS], help="measure this one here, and print JSON")
-    arguments.add_argument("--json", type=Path, help="a file for the raw numbers")
-    options = arguments.parse_args()
-    if options.one:
-        print(json.dumps(measured(options.one)))
-        return
-    versions = [f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "equinox", "dm-haiku", "torch")]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}")
-    rows: Rows = {who: [] for who in MODELS | KINDS}
-    for _ in range(options.rounds):
-        for who, taken in rows.items():
-            command = [sys.executable, __file__, "--one", who]
+def rows(given: Given) -> Iterator[Row]:
+    """Each number of a process of its own; all take turns."""
+    models = [who for who in MODELS if who not in OF_FRAMEWORKS or who.startswith(tuple(given.frameworks))]
+    found: dict[str, list[dict[str, float]]] = {who: [] for who in [*models, *KINDS]}
+    for _ in range(given.rounds):
+        for who, taken in found.items():
+            command = [sys.executable, __file__, "--one", who, str(given.shrink)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             taken.append(json.loads(done.stdout))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
-    report(rows)
+    ours = [one["seconds"] for one in found["ptree"]]
+    for who in models:
+        theirs = [one["seconds"] for one in found[who]]
+        row = Row("GPT-2 small", who, median(theirs), "s")
+        if who != "ptree":
+            share, spread = ratio(ours, theirs)
+            row = replace(row, ratio=share, spread=spread, aim=Aim(0.6) if who in PEERS else None)
+        yield row
+    for who in KINDS:
+        yield Row("leaves of ten shapes", "ptree", median([one["seconds"] for one in found[who]]), "s", who.removeprefix("ptree, "))
+    for who in models:
+        compiled = median([one["compiled"] for one in found[who]])
+        yield Row("GPT-2 small, programs compiled", who, compiled, "", in_file_only=True)
+        peak = median([one["peak"] for one in found[who]])
+        yield Row("GPT-2 small, peak of memory", who, peak, "of its bytes", in_file_only=who not in ("ptree", *PEERS))
 
+
+OF_FRAMEWORKS = [*PEERS, "PyTorch, eager"]
+OPTIONS = [
+    Option("--rounds", 3, "how many processes of each"),
+    Option("--frameworks", ["Flax", "Equinox", "Haiku", "PyTorch"], "the peers"),
+]
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measured(sys.argv[2])))
+    else:
+        main(rows, OPTIONS, ["flax", "equinox", "dm-haiku", "torch"])
