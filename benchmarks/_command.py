@@ -34,29 +34,32 @@ def main(parts: Part | Mapping[str, Part], options: Sequence[Option] = (), packa
     Returns:
         The options that were given.
     """
-    parser = argparse.ArgumentParser(
-        description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(options)
     if isinstance(parts, Mapping):
         parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
-    add_options(parser, options)
     parser.add_argument("--shrink", type=positive, default=1, help="divide the sizes by this, to try the script out")
     given = parser.parse_args()
     keep_rows(chosen_rows(parser, parts, given), given.json, packages)
     return given
 
 
-def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+def parser_of(options: Sequence[Option]) -> argparse.ArgumentParser:
+    """Parser of these options and of `--json`; its help is the docstring of the script."""
+    about = sys.modules["__main__"].__doc__
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in options:
         if isinstance(option.default, str):
             parser.add_argument(option.name, default=option.default, help=option.help)
         elif isinstance(option.default, list) and isinstance(option.default[0], str):
-            parser.add_argument(option.name, default=option.default, choices=option.default, nargs="+", help=option.help)
+            parser.add_argument(
+                option.name, default=option.default, choices=option.default, nargs="+", help=option.help
+            )
         elif isinstance(option.default, list):
             parser.add_argument(option.name, default=option.default, type=positive, nargs="+", help=option.help)
         else:
             parser.add_argument(option.name, default=option.default, type=positive, help=option.help)
     parser.add_argument("--json", type=writable, metavar="FILE", help="keep rows, machine and versions in this file")
+    return parser
 
 
 def chosen_rows(parser: argparse.ArgumentParser, parts: Part | Mapping[str, Part], given: Given) -> Iterable[Row]:

@@ -8,13 +8,11 @@ import resource
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -83,7 +83,9 @@ def plan_rows() -> Iterator[Row]:
     plan = shard.plan(mixture, MIXTURE_RULES, MESH)
     state = abstract_adamw(mixture)
     leaves = f"{len(plan.leaves):,} leaves"
-    yield _row("plan of LLaMA-70B", f"{len(pt.paths(llama))} leaves", lambda: shard.plan(llama, LLAMA_RULES, MESH), 0.02)
+    yield _row(
+        "plan of LLaMA-70B", f"{len(pt.paths(llama))} leaves", lambda: shard.plan(llama, LLAMA_RULES, MESH), 0.02
+    )
     yield _row("plan of a mixture of experts", leaves, lambda: shard.plan(mixture, MIXTURE_RULES, MESH), 1.0)
     yield _row("table of this plan", leaves, lambda: plan.table(100))
     yield _row("`like` of AdamW's state for it", leaves, lambda: shard.like(state, plan), 1.0)

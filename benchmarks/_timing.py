@@ -70,7 +70,9 @@ def rows_of_times(
     return rows
 
 
-def other_ways(what: str, times: Mapping[str, float], base: str, ways: Sequence[str], limit: float | None = None) -> list[Row]:
+def other_ways(
+    what: str, times: Mapping[str, float], base: str, ways: Sequence[str], limit: float | None = None
+) -> list[Row]:
     """Rows of `base` again, with the ratios to it of other ways to use ptree."""
     aim = None if limit is None else Aim(limit)
     return [Row(what, base, times[base], "s", ratio=times[way] / times[base], ratio_of=way, aim=aim) for way in ways]

@@ -1,6 +1,5 @@
 """One measurement by many, each in a process of its own, which take turns in an order that changes at random."""
 
-import argparse
 import difflib
 import json
 import os
@@ -15,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from _command import Option, add_options, keep_rows, positive
+from _command import Option, keep_rows, parser_of, positive
 from _results import Aim, Row
 from _timing import ratio
 
@@ -50,7 +49,7 @@ def run(
     over: Mapping[str, str] | None = None,
     aims_from: int = 0,
     further: Callable[[dict[int, Runs]], Iterable[Row]] = lambda found: [],
-    after: Callable[[], Iterable[Row]] = lambda: [],
+    after: Callable[[], Iterable[Row]] = list,
     rounds: int = 3,
     turns: int = 5,
     tolerance: float = 2e-3,
@@ -72,9 +71,11 @@ def run(
     """
     if sys.argv[1:2] == ["--child"]:
         return _serve(make, sys.argv[2], int(sys.argv[3]))
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    counts = [Option("--rounds", rounds, "how often all are made"), Option("--turns", turns, "how often all run in each round")]
-    add_options(parser, counts)
+    often = [
+        Option("--rounds", rounds, "how often all are made"),
+        Option("--turns", turns, "how often they run in a round"),
+    ]
+    parser = parser_of(often)
     parser.add_argument("--sizes", type=positive, nargs="+", default=list(sizes), help=noun)
     parser.add_argument("--who", nargs="+", default=list(who), metavar="NAME", help=", ".join(who))
     given = parser.parse_args()
@@ -156,9 +157,7 @@ def _check(found: dict[str, list[Facts]], tolerance: float) -> None:
 # ------------------------------------------------------------------------------ rows
 
 
-def _rows(
-    runs: Runs, size: str, columns: Sequence[Column], over: Mapping[str, str], has_aims: bool
-) -> Iterator[Row]:
+def _rows(runs: Runs, size: str, columns: Sequence[Column], over: Mapping[str, str], has_aims: bool) -> Iterator[Row]:
     first = next(iter(runs))
     for column in columns:
         for name in runs:

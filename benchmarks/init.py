@@ -193,7 +193,10 @@ def check(who: str, values: list[np.ndarray]) -> None:
     assert all((value == value[0]).all() for value in fixed)
     assert {value.dtype for value in values} == {np.dtype("float32")}
     assert sum(value.size for value in values) == NUMBERS or who in KINDS
-    assert sorted(value[0] for value in fixed) == [0] * (6 * BLOCKS + 1) + [1] * (2 * BLOCKS + 1) or who in [*KINDS, FLOOR]
+    assert sorted(value[0] for value in fixed) == [0] * (6 * BLOCKS + 1) + [1] * (2 * BLOCKS + 1) or who in [
+        *KINDS,
+        FLOOR,
+    ]
 
 
 def measured(who: str) -> dict[str, float]:
@@ -230,12 +233,24 @@ def rows(given: Given) -> Iterator[Row]:
             row = replace(row, ratio=share, spread=spread, aim=Aim(0.6) if who in PEERS else None)
         yield row
     for who in KINDS:
-        yield Row("leaves of ten shapes", "ptree", median([one["seconds"] for one in found[who]]), "s", who.removeprefix("ptree, "))
+        yield Row(
+            "leaves of ten shapes",
+            "ptree",
+            median([one["seconds"] for one in found[who]]),
+            "s",
+            who.removeprefix("ptree, "),
+        )
     for who in models:
         compiled = median([one["compiled"] for one in found[who]])
         yield Row("GPT-2 small, programs compiled", who, compiled, "", in_file_only=True)
         peak = median([one["peak"] for one in found[who]])
-        yield Row("GPT-2 small, peak of memory", who, peak, "of its bytes", in_file_only=who not in ("ptree", *PEERS))
+        yield Row(
+            "GPT-2 small, peak of memory over the bytes of the parameters",
+            who,
+            peak,
+            "",
+            in_file_only=who not in ("ptree", *PEERS),
+        )
 
 
 OF_FRAMEWORKS = [*PEERS, "PyTorch, eager"]

@@ -121,7 +121,15 @@ def growth(found: dict[int, Runs]) -> Iterator[Row]:
         share, spread = ratio(ours, theirs)
         over = f"{many} blocks"
         yield Row(
-            "trace + lower + compile", "ptree, stacked", median(theirs), "s", f"{few} blocks", share, over, spread, Aim(1.15)
+            "trace + lower + compile",
+            "ptree, stacked",
+            median(theirs),
+            "s",
+            f"{few} blocks",
+            share,
+            over,
+            spread,
+            Aim(1.15),
         )
 
 
