@@ -75,7 +75,7 @@ def run(name: str, given: argparse.Namespace) -> bool:
     print(f"\n## {name}: {benchmark.title}\n", flush=True)
     start = time.perf_counter()
     command = [sys.executable, str(HERE / benchmark.script), *arguments, *(["--json", str(file)] if given.json else [])]
-    done = subprocess.run(command, check=False, env={**os.environ, **benchmark.environment})
+    done = subprocess.run(command, check=False, env={**os.environ, **dict(benchmark.environment)})
     if done.returncode:
         return False
     print(f"took {time.perf_counter() - start:,.0f} s", flush=True)

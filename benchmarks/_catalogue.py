@@ -25,7 +25,7 @@ class Benchmark(NamedTuple):
     """Fewer rounds and sizes: minutes where all of it takes an hour."""
     smallest: tuple[str, ...] = ()
     """Whatever runs through in seconds: it shows that the script works, and measures nothing."""
-    environment: dict[str, str] = {}
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 SMALLEST_TURNS = ("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "by hand")
@@ -172,7 +172,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "files.py",
         quick=("--turns", "3"),
         smallest=("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "plain bytes"),
-        environment={"TMPDIR": "/dev/shm"},
+        environment=(("TMPDIR", "/dev/shm"),),
     ),
     "look": Benchmark(
         "Looking",
@@ -195,7 +195,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             Headline(
                 "reading a `.pt` of 500 MB into JAX", "`.pt` of 500 MB in 100 arrays, into JAX", "torch.load, jnp"
             ),
-            Headline("GPT-2 small as ONNX", "GPT-2 small as ONNX", "jax2onnx"),
+            Headline("GPT-2 small written as an ONNX file", "GPT-2 small as ONNX", "^to_onnx$"),
         ),
         quick=("--turns", "2"),
         smallest=("--turns", "1", "--shrink", "64"),

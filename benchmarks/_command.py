@@ -48,9 +48,7 @@ def parser_of(options: Sequence[Option]) -> argparse.ArgumentParser:
     about = sys.modules["__main__"].__doc__
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in options:
-        if isinstance(option.default, str):
-            parser.add_argument(option.name, default=option.default, help=option.help)
-        elif isinstance(option.default, list) and isinstance(option.default[0], str):
+        if isinstance(option.default, list) and isinstance(option.default[0], str):
             parser.add_argument(
                 option.name, default=option.default, choices=option.default, nargs="+", help=option.help
             )

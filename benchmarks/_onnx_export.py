@@ -22,6 +22,8 @@ from _timing import rows_of_times
 MEGA = 1_000_000
 GPT = Path(__file__).parents[1] / "examples" / "07_gpt.py"
 IDS = np.arange(32, dtype="int32").reshape(2, 16) * 1000
+JAX2ONNX = os.environ.get("JAX2ONNX_PYTHON", sys.executable)
+"""The interpreter of an environment with jax2onnx, which needs other versions of packages."""
 TOLERANCE = 2e-4  # of logits of about 3, after 12 blocks in float32
 
 
@@ -101,7 +103,7 @@ def onnx_part(given: Given) -> Iterator[Row]:
         for turn in range(given.turns):
             for at, name in enumerate(WAYS):
                 path = f"{folder}/{at}-{turn}.onnx"
-                interpreter = given.jax2onnx if name == "jax2onnx" else sys.executable
+                interpreter = JAX2ONNX if name == "jax2onnx" else sys.executable
                 facts = in_a_process(interpreter, name, path, given.shrink)
                 if facts is not None:
                     least = found.setdefault(name, facts)

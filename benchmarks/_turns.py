@@ -36,6 +36,8 @@ class Column(NamedTuple):
     most: float | None = None
     """The aim for ptree's own value."""
     in_file_only: bool = False
+    only: Sequence[str] = ()
+    """Of whom it is said; of all, if it is empty."""
 
 
 def run(
@@ -48,6 +50,7 @@ def run(
     noun: str = "blocks",
     over: Mapping[str, str] | None = None,
     aims_from: int = 0,
+    shown: Sequence[int] = (),
     further: Callable[[dict[int, Runs]], Iterable[Row]] = lambda found: [],
     after: Callable[[], Iterable[Row]] = list,
     rounds: int = 3,
@@ -65,6 +68,7 @@ def run(
         noun: what the sizes count.
         over: for whom another way to use ptree than the first of `who` is the one that stands in the ratio.
         aims_from: the smallest size that the aims are for.
+        shown: the sizes that tables for readers show; all, if it is empty.
         further: more rows, from the facts of all sizes.
         after: more rows, measured when all others are there.
         options: of the script, for its processes.
@@ -91,7 +95,9 @@ def run(
             for _ in range(given.rounds):
                 _round([script, *options], size, given.turns, runs)
             _check(runs, tolerance)
-            yield from _rows(runs, f"{size} {noun}", columns, over or {}, has_aims=size >= aims_from)
+            for row in _rows(runs, f"{size} {noun}", columns, over or {}, has_aims=size >= aims_from):
+                is_shown = not row.in_file_only and (not shown or size in shown)
+                yield replace(row, in_file_only=not is_shown)
         yield from further(found)
         yield from after()
 
@@ -160,19 +166,24 @@ def _check(found: dict[str, list[Facts]], tolerance: float) -> None:
 def _rows(runs: Runs, size: str, columns: Sequence[Column], over: Mapping[str, str], has_aims: bool) -> Iterator[Row]:
     first = next(iter(runs))
     for column in columns:
-        for name in runs:
-            values = numbers(runs[name], column.names)
+        times = {name: numbers(runs[name], column.names) for name in column.only or runs if name in runs}
+        for name, values in times.items():
             if not values:
                 continue
-            ours = over.get(name, first)
             row = Row(column.what, name, statistics.median(values), column.unit, size, in_file_only=column.in_file_only)
-            if column.most is not None and name == first:
-                row = replace(row, aim=Aim(column.most, "value"))
-            elif ours != name and ours in runs and numbers(runs[ours], column.names):
-                share, spread = ratio(numbers(runs[ours], column.names), values)
-                aim = Aim(column.aims[name]) if has_aims and name in column.aims else None
-                row = replace(row, ratio=share, ratio_of=ours, spread=spread, aim=aim)
-            yield row
+            ours = over.get(name, first)
+            if name != ours and times.get(ours):
+                share, spread = ratio(times[ours], values)
+                row = replace(row, ratio=share, ratio_of=ours, spread=spread)
+            yield replace(row, aim=_aim(column, row, first)) if has_aims else row
+
+
+def _aim(column: Column, row: Row, first: str) -> Aim | None:
+    if column.most is not None and row.who == first:
+        return Aim(column.most, "value")
+    if row.ratio is not None and row.who in column.aims:
+        return Aim(column.aims[row.who])
+    return None
 
 
 def numbers(runs: list[Facts], names: Sequence[str]) -> list[float]:

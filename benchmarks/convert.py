@@ -6,7 +6,7 @@ where numbers are not compared with checksums, as PyTorch compares none. The com
 gpt2: the table that splits the fused kernels of GPT-2 small takes at most 1.5 times plain copies, and into a stack no more than by hand.
 
 onnx: GPT-2 small (124 M parameters) is written as an ONNX file in less than 3 s, with one leaf of extra memory; beside jax2onnx,
-if it is installed there or in the environment of `--jax2onnx PYTHON`.
+if it is installed there or in the environment of the interpreter `JAX2ONNX_PYTHON`.
 
 Times are CPU time, since the machine may be busy, the least of several turns that the ways take one after the other; the numbers are
 compared first. Memory is what a process of its own needed at most beyond the arrays that it ends with, on Linux.
@@ -178,11 +178,10 @@ PARTS = {"torch": torch_part, "gpt2": gpt2_part, "onnx": onnx_part}
 OPTIONS = [
     Option("--turns", 5, "how often all take their turn"),
     Option("--megabytes", 500, "the size of the file of PyTorch"),
-    Option("--jax2onnx", sys.executable, "an interpreter that has jax2onnx"),
 ]
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--memory"]:
         print_extra_memory(*sys.argv[2:])
     else:
-        main(PARTS, OPTIONS, ["torch", "onnx", "onnxruntime"])
+        main(PARTS, OPTIONS, ["torch", "onnx", "onnxruntime", "jax2onnx"])
