@@ -33,7 +33,7 @@ SMALLEST_TURNS = ("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptr
 BENCHMARKS: dict[str, Benchmark] = {
     "imports": Benchmark(
         "Importing",
-        "What `import ptree` takes after `import jax`, in fresh processes.",
+        "What `import ptree` takes after `import jax`, in seconds of the processor, in fresh processes.",
         "imports.py",
         (Headline("`import ptree`, after `import jax`", "`import ptree` after `import jax`"),),
         smallest=("--rounds", "1"),

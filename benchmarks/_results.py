@@ -120,6 +120,11 @@ def read_all(folder: Path = RESULTS) -> dict[str, list[Result]]:
     return found
 
 
+def read_usual(folder: Path = RESULTS) -> dict[str, Result]:
+    """Benchmark -> its result on this project's usual machine."""
+    return {path.stem: read(path) for path in sorted(folder.glob("*.json")) if "." not in path.stem}
+
+
 # -------------------------------------------------------------------------- where it was measured
 
 

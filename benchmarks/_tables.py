@@ -30,7 +30,24 @@ def page(results: Mapping[str, Sequence[Result]]) -> str:
     unknown = [name for name in results if name not in BENCHMARKS]
     assert not unknown, f"results of no benchmark: {unknown}"
     sections = [section(name, results.get(name, [])) for name in BENCHMARKS]
-    return "\n".join([INTRODUCTION, *sections])
+    return "\n".join([INTRODUCTION, overview(results), *sections])
+
+
+def overview(results: Mapping[str, Sequence[Result]]) -> str:
+    """How many aims each benchmark has, and how many are missed, on each machine."""
+    lines = ["| | machine | aims | missed |", "| --- | --- | ---: | ---: |"]
+    for name, benchmark in BENCHMARKS.items():
+        for result in results.get(name, []):
+            aims = [row for row in result.rows if row.aim is not None]
+            missed = [row for row in aims if row.missed_by is not None]
+            link = f"[{benchmark.title}](#{benchmark.title.lower().replace(' ', '-')})"
+            lines.append(f"| {link} | {machine_text(result)} | {len(aims)} | {len(missed) or ''} |")
+    return "\n".join([*lines, ""])
+
+
+def machine_text(result: Result) -> str:
+    accelerator = result.machine["accelerator"]
+    return f"{result.machine['cores']} cores" if accelerator == "none" else accelerator
 
 
 def section(name: str, results: Sequence[Result]) -> str:
@@ -63,12 +80,12 @@ def without_repetition(row: Row, before: Row | None) -> Row:
 # -------------------------------------------------------------------------- figures of the README
 
 
-def figures(results: Mapping[str, Sequence[Result]]) -> str:
+def figures(results: Mapping[str, Result]) -> str:
     """A table of the most telling row of each benchmark; of those that were measured."""
     lines = ["| what | beside | ptree / this |", "| --- | --- | ---: |"]
     for name, benchmark in BENCHMARKS.items():
-        for result in results.get(name, [])[:1]:
-            lines += [figure(headline, result) for headline in benchmark.headlines]
+        if name in results:
+            lines += [figure(headline, results[name]) for headline in benchmark.headlines]
     return "\n".join(lines)
 
 

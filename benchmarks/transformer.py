@@ -144,4 +144,4 @@ if __name__ == "__main__":
         sys.argv = [argument for argument in sys.argv if argument != "--gpt2"]
         run(__file__, make, WHO, [12], [*COLUMNS, *RATES], over=STACKED, rounds=1, tolerance=2e-2, options=["--gpt2"])
     else:
-        run(__file__, make, WHO, [6, 12, 24, 48], COLUMNS, over=STACKED, aims_from=24, shown=(24, 48), further=growth)
+        run(__file__, make, WHO, [6, 12, 24, 48], COLUMNS, over=STACKED, aims_from=24, shown=(24,), further=growth)
