@@ -78,7 +78,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "ties.py",
         (
             Headline("step of Adam with tied parameters", "step of Adam", "by hand"),
-            Headline("tracing it", "trace + lower", "nnx"),
+            Headline("tracing a model with tied parameters", "trace + lower", "nnx"),
         ),
         quick=("--rounds", "8"),
         smallest=("--rounds", "1"),
@@ -90,8 +90,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "transformer.py",
         (
             Headline("step of a GPT of 24 blocks", "step of Adam", "by hand", "24 blocks"),
-            Headline("tracing and lowering it", "trace + lower", "linen", "24 blocks"),
-            Headline("compiling it", "compile", "linen", "24 blocks"),
+            Headline("tracing a step of a GPT of 24 blocks", "trace + lower", "linen", "24 blocks"),
+            Headline("compiling a step of a GPT of 24 blocks", "compile", "linen", "24 blocks"),
         ),
         quick=("--rounds", "1", "--sizes", "6", "24"),
         smallest=SMALLEST_TURNS,
@@ -161,7 +161,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             Headline(
                 "loading 498 MB, compared with checksums", "load", "safetensors|Orbax|Equinox|savez|msgpack|PyTorch"
             ),
-            Headline("the same, mapped", "load, mapped"),
+            Headline("opening 498 MB mapped, instead of loading", "load, mapped"),
         ),
         quick=("--turns", "3"),
         smallest=("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "plain bytes", "np.savez"),

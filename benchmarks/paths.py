@@ -224,7 +224,7 @@ RATIOS = {
     ("set", "equinox tree_at", "a Tree"): 0.01,
 }
 """What, beside whom, and which way of ptree's -> the most that ptree's time is to be of this one's."""
-SHOWN = (1_000, 100_000)
+SHOWN = (1_000,)
 SMALL = 10_000  # below so many leaves, `set` has no aim beside Equinox
 
 

@@ -99,7 +99,7 @@ def test_a_miss_is_a_share_of_the_limit(row, missed):
 
 def test_an_aim_for_a_ratio_that_is_not_there_is_refused():
     with pytest.raises(AssertionError, match="an aim for a ratio that is not there"):
-        Row("step", "ptree", 1.0, "s", aim=Aim(1.02)).missed_by  # noqa: B018
+        Row("step", "ptree", 1.0, "s", aim=Aim(1.02)).missed_by
 
 
 def test_a_row_as_a_line():
@@ -148,7 +148,9 @@ def test_results_name_no_folder_of_a_user_and_say_where_they_were_measured():
         assert {"processor", "cores", "system", "accelerator"} <= {*found.machine}, path.name
         assert {"Python", "jax"} <= {*found.versions}, path.name
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", found.date), path.name
-        assert found.seconds or found.note, f"{path.name}: neither measured by the script, nor a word of where it is from"
+        assert found.seconds or found.note, (
+            f"{path.name}: neither measured by the script, nor a word of where it is from"
+        )
 
 
 # ------------------------------------------------------------------------------------------- pages
@@ -194,7 +196,9 @@ def test_a_headline_is_of_the_nearest_peer():
 
 def test_the_figures_of_the_readme_are_written_from_the_results():
     readme = tables.README.read_text()
-    assert tables.with_figures(readme, tables.figures(results.read_usual())) == readme, "run python -m benchmarks --headlines"
+    assert tables.with_figures(readme, tables.figures(results.read_usual())) == readme, (
+        "run python -m benchmarks --headlines"
+    )
 
 
 def test_figures_stand_between_their_markers():
