@@ -35,7 +35,8 @@ class Row:
 
     what: str
     who: str
-    value: float
+    value: float | None
+    """None where a ratio alone was kept."""
     unit: str
     """`s`, `B` for bytes, `%`, or any other word; empty for a count."""
     size: str = ""
@@ -53,7 +54,7 @@ class Row:
         if self.aim is None:
             return None
         found = self.ratio if self.aim.of == "ratio" else self.value
-        assert found is not None, f"{self.what}, {self.who}: an aim for a ratio that is not there"
+        assert found is not None, f"{self.what}, {self.who}: an aim for a number that is not there"
         over = found / self.aim.limit - 1 if self.aim.limit else found
         if self.aim.bound == "at least":
             over = -over
@@ -89,7 +90,7 @@ def write(path: Path, result: Result) -> None:
 
 
 def _compact(row: Row) -> dict[str, Any]:
-    """The fields that differ from their defaults, numbers to five digits."""
+    """The fields that differ from their defaults, numbers to five digits; and whether the aim is met."""
     found: dict[str, Any] = {}
     for each in fields(row):
         value = getattr(row, each.name)
@@ -98,6 +99,8 @@ def _compact(row: Row) -> dict[str, Any]:
         if isinstance(value, float):
             value = float(f"{value:.5g}")
         found[each.name] = asdict(value) if isinstance(value, Aim) else value
+    if row.aim is not None:
+        found["met"] = row.missed_by is None
     return found
 
 
@@ -107,6 +110,7 @@ def read(path: Path) -> Result:
     for row in found["rows"]:
         if "aim" in row:
             row["aim"] = Aim(**row["aim"])
+        row.pop("met", None)  # which follows from the aim
         rows.append(Row(**row))
     return Result(**{**found, "rows": rows})
 
@@ -186,12 +190,14 @@ SCALES = {
 HEAD = "| what | who | measured | ptree / this | aim | missed by |\n| --- | --- | ---: | ---: | ---: | ---: |"
 
 
-def quantity(value: float, unit: str) -> str:
-    """A value with its unit, as people write it: `6.1 us`, `475 MiB`, `148`.
+def quantity(value: float | None, unit: str) -> str:
+    """A value with its unit, as people write it: `6.1 us`, `475 MiB`, `148`; nothing for None.
 
     >>> quantity(0.0061, "s"), quantity(475 * 2**20, "B"), quantity(124_439_808, "")
     ('6.1 ms', '475 MiB', '124,439,808')
     """
+    if value is None:
+        return ""
     for scale, name in SCALES.get(unit, []):
         if value >= scale:
             return f"{number(value / scale)} {name}"
@@ -254,5 +260,5 @@ def place_text(result: Result) -> str:
         parts.insert(0, place["accelerator"])
     if place.get("load", 0) > 1:
         parts.append(f"busy with {place['load']:.1f} other processes at the start")
-    parts += [f"{name} {number_}" for name, number_ in result.versions.items()]
+    parts += [f"{name} {release}" for name, release in result.versions.items()]
     return ", ".join([*parts, result.date])

@@ -8,6 +8,7 @@ from typing import Any
 from _results import Aim, Row
 
 Functions = Mapping[str, Callable[[], Any]]
+NO_AIMS: Mapping[str, float] = {}
 
 
 class Clock:
@@ -49,8 +50,8 @@ def rows_of_times(
     *,
     size: str = "",
     ours: str = "ptree",
-    ratios: Mapping[str, float] | None = None,
-    values: Mapping[str, float] | None = None,
+    ratios: Mapping[str, float] = NO_AIMS,
+    values: Mapping[str, float] = NO_AIMS,
 ) -> list[Row]:
     """A row for each time in seconds, with the ratio of `ours` to it.
 
@@ -61,10 +62,10 @@ def rows_of_times(
     rows: list[Row] = []
     for who, seconds in times.items():
         aim = None
-        if who in (ratios or {}):
-            aim = Aim((ratios or {})[who])
-        if who in (values or {}):
-            aim = Aim((values or {})[who], "value")
+        if who in ratios:
+            aim = Aim(ratios[who])
+        if who in values:
+            aim = Aim(values[who], "value")
         share = None if who == ours else times[ours] / seconds
         rows.append(Row(what, who, seconds, "s", size, ratio=share, aim=aim))
     return rows

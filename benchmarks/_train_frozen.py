@@ -107,7 +107,7 @@ def frozen_part(given: Given) -> Iterator[Row]:
         check_equal({name: run(compiled[name], steps[name], ids) for name in steps})
         ways = {name: partial(run, compiled[name], steps[name], ids) for name in steps}
         times = {name: seconds / STEPS for name, seconds in least_times(ways, given.rounds).items()}
-        what = f"a step of a GPT of {pt.count(params):,} numbers, {share}"
+        what = f"a step of a GPT of {CONFIG.blocks} blocks, {share}"
         alone = {name: seconds for name, seconds in times.items() if name != ALL_GRADIENTS}
         yield from rows_of_times(what, alone, ratios={BY_HAND: 1.03})
         yield from other_ways(what, times, BY_HAND, [ALL_GRADIENTS], 1.03)

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from _command import Option, keep_rows, parser_of, positive
 from _results import Aim, Row
-from _timing import ratio
+from _timing import NO_AIMS, ratio
 
 Facts = dict[str, Any]
 Made = tuple[Facts, Callable[[], Facts]]
 """What making it took, with what must be equal for all under "check"; and a turn, which says what it took."""
 Runs = dict[str, list[Facts]]
 """Who -> the facts of each round."""
-NOBODY: Mapping[str, float] = {}
 
 
 class Column(NamedTuple):
@@ -32,7 +31,7 @@ class Column(NamedTuple):
     what: str
     names: tuple[str, ...]
     unit: str = "s"
-    aims: Mapping[str, float] = NOBODY
+    aims: Mapping[str, float] = NO_AIMS
     most: float | None = None
     """The aim for ptree's own value."""
     in_file_only: bool = False
@@ -95,7 +94,7 @@ def run(
             for _ in range(given.rounds):
                 _round([script, *options], size, given.turns, runs)
             _check(runs, tolerance)
-            for row in _rows(runs, f"{size} {noun}", columns, over or {}, has_aims=size >= aims_from):
+            for row in _rows(runs, size_text(size, noun), columns, over or {}, has_aims=size >= aims_from):
                 is_shown = not row.in_file_only and (not shown or size in shown)
                 yield replace(row, in_file_only=not is_shown)
         yield from further(found)
@@ -103,6 +102,10 @@ def run(
 
     keep_rows(rows(), given.json, packages)
     return None
+
+
+def size_text(size: int, noun: str) -> str:
+    return f"1 {noun.removesuffix('s')}" if size == 1 else f"{size} {noun}"
 
 
 def _unknown(name: str, who: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ import numpy as np
 from _command import Given, Option, main
 from _onnx_export import onnx_part
 from _results import Aim, Row
-from _timing import least_times, rows_of_times
+from _timing import NO_AIMS, least_times, rows_of_times
 
 MEGA = 1_000_000
 Way = Callable[[str], Mapping[str, Any]]
@@ -114,7 +114,7 @@ def torch_part(given: Given) -> Iterator[Row]:
 
 
 def beside(
-    what: str, times: Mapping[str, float], ours: str, others: Sequence[str], ratios: Mapping[str, float] | None = None
+    what: str, times: Mapping[str, float], ours: str, others: Sequence[str], ratios: Mapping[str, float] = NO_AIMS
 ) -> list[Row]:
     """Rows of one way of ptree's and of others."""
     return rows_of_times(what, {name: times[name] for name in (ours, *others)}, ours=ours, ratios=ratios)
