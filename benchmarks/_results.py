@@ -221,10 +221,21 @@ def number(value: float) -> str:
 def ratio_text(row: Row) -> str:
     if row.ratio is None:
         return ""
-    text = f"{row.ratio:.2f}" if row.ratio >= 0.1 else number(row.ratio)
+    text = share_text(row.ratio)
     if row.spread is not None:
-        text += f" ± {row.spread:.2f}"
+        text += f" ± {row.spread:.2g}"
     return text if row.ratio_of == "ptree" else f"{text} ({row.ratio_of})"
+
+
+def share_text(share: float) -> str:
+    """Two digits after the point; three where aims are close.
+
+    >>> [share_text(share) for share in (14.234, 1.2345, 1.0234, 0.5678, 0.04321)]
+    ['14.23', '1.23', '1.023', '0.57', '0.0432']
+    """
+    if 0.9 <= share < 1.1:
+        return f"{share:.3f}"
+    return f"{share:.2f}" if share >= 0.1 else number(share)
 
 
 def aim_text(row: Row) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from _catalogue import BENCHMARKS, Headline
-from _results import HEAD, Result, Row, line, number, place_text, quantity
+from _results import HEAD, Result, Row, line, place_text, quantity, share_text
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
@@ -93,8 +93,7 @@ def figure(headline: Headline, result: Result) -> str:
     row = telling_row(headline, result.rows)
     if row.ratio is None:
         return f"| {headline.text} |  | takes {quantity(row.value, row.unit)} |"
-    share = f"{row.ratio:.2f}" if row.ratio >= 0.1 else number(row.ratio)
-    return f"| {headline.text} | {row.who} | {share} |"
+    return f"| {headline.text} | {row.who} | {share_text(row.ratio)} |"
 
 
 def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:

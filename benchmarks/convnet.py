@@ -359,4 +359,4 @@ COLUMNS = [
 ]
 
 if __name__ == "__main__":
-    run(__file__, make, [*MODELS, "PyTorch, eager", "PyTorch, compiled"], [3, 9], COLUMNS, aims_from=9)
+    run(__file__, make, [*MODELS, "PyTorch, eager", "PyTorch, compiled"], [3, 9], COLUMNS, aims_from=9, shown=(9,))

@@ -95,4 +95,4 @@ COLUMNS = [
 STACKED = {"ptree, stacked": "ptree, stacked", "by hand, scan": "ptree, stacked"}
 
 if __name__ == "__main__":
-    run(__file__, make, WHO, [6, 24], COLUMNS, over=STACKED, rounds=2, turns=15, tolerance=0)
+    run(__file__, make, WHO, [6, 24], COLUMNS, over=STACKED, shown=(24,), rounds=2, turns=15, tolerance=0)

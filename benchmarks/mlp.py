@@ -159,4 +159,13 @@ COLUMNS = [
 ]
 
 if __name__ == "__main__":
-    run(__file__, make, [*MODELS, "PyTorch, eager", "PyTorch, compiled"], [4, 32], COLUMNS, noun="layers", turns=15)
+    run(
+        __file__,
+        make,
+        [*MODELS, "PyTorch, eager", "PyTorch, compiled"],
+        [4, 32],
+        COLUMNS,
+        noun="layers",
+        shown=(32,),
+        turns=15,
+    )

@@ -167,5 +167,5 @@ COLUMNS = [
 
 
 if __name__ == "__main__":
-    run(__file__, make, [*WHO], [1, 2, 4, 8], COLUMNS, noun="devices", after=plan_rows,
+    run(__file__, make, [*WHO], [1, 2, 4, 8], COLUMNS, noun="devices", shown=(1, 8), after=plan_rows,
         turns=10, packages=("optax", "flax"))  # fmt: skip
