@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the scripts find each other there too
 
 from _catalogue import BENCHMARKS  # noqa: E402
-from _results import RESULTS, read, read_all, read_usual, write  # noqa: E402
+from _results import RESULTS, read, read_all, read_first, write  # noqa: E402
 from _tables import PAGE, README, figures, page, with_figures  # noqa: E402
 
 
@@ -85,7 +85,7 @@ def run(name: str, given: argparse.Namespace) -> bool:
 
 
 def write_headlines() -> None:
-    table = figures(read_usual())
+    table = figures(read_first())
     readme = README.read_text()
     new = with_figures(readme, table)
     README.write_text(new)

@@ -69,7 +69,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "init.py",
         (Headline("initialising GPT-2 small in a fresh process", "GPT-2 small", "linen|nnx|Equinox|Haiku"),),
         quick=("--rounds", "1"),
-        smallest=("--rounds", "1", "--shrink", "16", "--frameworks", "Haiku"),
+        smallest=("gpt2", "--rounds", "1", "--shrink", "16", "--frameworks", "Haiku"),
     ),
     "ties": Benchmark(
         "Tied parameters",

@@ -124,9 +124,9 @@ def read_all(folder: Path = RESULTS) -> dict[str, list[Result]]:
     return found
 
 
-def read_usual(folder: Path = RESULTS) -> dict[str, Result]:
-    """Benchmark -> its result on this project's usual machine."""
-    return {path.stem: read(path) for path in sorted(folder.glob("*.json")) if "." not in path.stem}
+def read_first(folder: Path = RESULTS) -> dict[str, Result]:
+    """Benchmark -> its result on this project's usual machine, or else on another one."""
+    return {name: results[0] for name, results in read_all(folder).items()}
 
 
 # -------------------------------------------------------------------------- where it was measured

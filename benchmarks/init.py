@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -215,45 +215,48 @@ def measured(who: str) -> dict[str, float]:
     return {"seconds": seconds, "leaves": len(values), "numbers": numbers, "compiled": compiled, "peak": peak / size}
 
 
-def rows(given: Given) -> Iterator[Row]:
-    """Each number of a process of its own; all take turns."""
-    models = [who for who in MODELS if who not in OF_FRAMEWORKS or who.startswith(tuple(given.frameworks))]
-    found: dict[str, list[dict[str, float]]] = {who: [] for who in [*models, *KINDS]}
+Found = dict[str, list[dict[str, float]]]
+"""Who -> the numbers of each round."""
+
+
+def in_processes(who: Sequence[str], given: Given) -> Found:
+    """Each number is of a process of its own; all take turns."""
+    found: Found = {name: [] for name in who}
     for _ in range(given.rounds):
-        for who, taken in found.items():
-            command = [sys.executable, __file__, "--one", who, str(given.shrink)]
+        for name, taken in found.items():
+            command = [sys.executable, __file__, "--one", name, str(given.shrink)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             taken.append(json.loads(done.stdout))
+    return found
+
+
+def middle(taken: list[dict[str, float]], fact: str) -> float:
+    return median([one[fact] for one in taken])
+
+
+def gpt2_part(given: Given) -> Iterator[Row]:
+    peers = [*PEERS, "PyTorch, eager"]
+    who = [name for name in MODELS if name not in peers or name.startswith(tuple(given.frameworks))]
+    found = in_processes(who, given)
     ours = [one["seconds"] for one in found["ptree"]]
-    for who in models:
-        theirs = [one["seconds"] for one in found[who]]
-        row = Row("GPT-2 small", who, median(theirs), "s")
-        if who != "ptree":
-            share, spread = ratio(ours, theirs)
-            row = replace(row, ratio=share, spread=spread, aim=Aim(0.6) if who in PEERS else None)
+    for name, taken in found.items():
+        row = Row("GPT-2 small", name, middle(taken, "seconds"), "s")
+        if name != "ptree":
+            share, spread = ratio(ours, [one["seconds"] for one in taken])
+            row = replace(row, ratio=share, spread=spread, aim=Aim(0.6) if name in PEERS else None)
         yield row
-    for who in KINDS:
-        yield Row(
-            "leaves of ten shapes",
-            "ptree",
-            median([one["seconds"] for one in found[who]]),
-            "s",
-            who.removeprefix("ptree, "),
-        )
-    for who in models:
-        compiled = median([one["compiled"] for one in found[who]])
-        yield Row("GPT-2 small, programs compiled", who, compiled, "", in_file_only=True)
-        peak = median([one["peak"] for one in found[who]])
-        yield Row(
-            "GPT-2 small, peak of memory over the bytes of the parameters",
-            who,
-            peak,
-            "",
-            in_file_only=who not in ("ptree", *PEERS),
-        )
+    for name, taken in found.items():
+        yield Row("GPT-2 small, programs compiled", name, middle(taken, "compiled"), "", in_file_only=True)
+    for name, taken in found.items():
+        what, is_shown = "GPT-2 small, peak of memory over the bytes of the parameters", name in ("ptree", *PEERS)
+        yield Row(what, name, middle(taken, "peak"), "", in_file_only=not is_shown)
 
 
-OF_FRAMEWORKS = [*PEERS, "PyTorch, eager"]
+def shapes_part(given: Given) -> Iterator[Row]:
+    for name, taken in in_processes([*KINDS], given).items():
+        yield Row("leaves of ten shapes", "ptree", middle(taken, "seconds"), "s", name.removeprefix("ptree, "))
+
+
 OPTIONS = [
     Option("--rounds", 3, "how many processes of each"),
     Option("--frameworks", ["Flax", "Equinox", "Haiku", "PyTorch"], "the peers"),
@@ -263,4 +266,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(measured(sys.argv[2])))
     else:
-        main(rows, OPTIONS, ["flax", "equinox", "dm-haiku", "torch"])
+        main({"gpt2": gpt2_part, "shapes": shapes_part}, OPTIONS, ["flax", "equinox", "dm-haiku", "torch"])

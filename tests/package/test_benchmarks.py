@@ -126,7 +126,7 @@ def test_results_are_read_as_they_were_written(tmp_path):
         results.write(tmp_path / name, written)
     assert results.read(tmp_path / "dispatch.json") == written
     assert results.read_all(tmp_path) == {"dispatch": [written, written]}
-    assert results.read_usual(tmp_path) == {"dispatch": written}
+    assert results.read_first(tmp_path) == {"dispatch": written}
     lines = (tmp_path / "dispatch.json").read_text().splitlines()
     assert sum('"what"' in line for line in lines) == 3, "one row a line"
 
@@ -174,8 +174,8 @@ def test_rows_that_miss_their_aim_are_shown_even_where_others_are_not():
 
 
 def test_every_headline_has_its_row():
-    lines = tables.figures(results.read_usual()).splitlines()
-    measured = [catalogue.BENCHMARKS[name] for name in results.read_usual()]
+    lines = tables.figures(results.read_first()).splitlines()
+    measured = [catalogue.BENCHMARKS[name] for name in results.read_first()]
     assert len(lines) == 2 + sum(len(benchmark.headlines) for benchmark in measured)
 
 
@@ -196,7 +196,7 @@ def test_a_headline_is_of_the_nearest_peer():
 
 def test_the_figures_of_the_readme_are_written_from_the_results():
     readme = tables.README.read_text()
-    assert tables.with_figures(readme, tables.figures(results.read_usual())) == readme, (
+    assert tables.with_figures(readme, tables.figures(results.read_first())) == readme, (
         "run python -m benchmarks --headlines"
     )
 
