@@ -9,9 +9,11 @@ class Headline(NamedTuple):
     text: str
     """What was measured, for a reader who sees this row alone."""
     what: str
+    """A regular expression for all of it, as that of `who` for a part."""
     who: str = ""
-    """A part of the name; the largest ratio decides between several, so that the nearest peer is shown."""
+    """The largest ratio decides between several, so that the nearest peer is shown."""
     size: str = ""
+    """All sizes are looked at, if it is empty."""
 
 
 class Benchmark(NamedTuple):
@@ -44,8 +46,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         " leaves, `deep` four levels.",
         "dispatch.py",
         (
-            Headline("call of a jitted function of 192 leaves", "dispatch, deep", size="192 leaves"),
-            Headline("step of Adam of 768 leaves", "step of Adam, deep", size="768 leaves"),
+            Headline("calling a jitted function with a Tree", "dispatch, (flat|deep)", "nested dicts"),
+            Headline("step of Adam with a Tree", "step of Adam, (flat|deep)", "nested dicts"),
         ),
         quick=("--rounds", "20"),
         smallest=("--rounds", "1", "--leaves", "16"),
@@ -193,7 +195,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "convert.py",
         (
             Headline(
-                "reading a `.pt` of 500 MB into JAX", "`.pt` of 500 MB in 100 arrays, into JAX", "torch.load, jnp"
+                "reading a `.pt` of 500 MB into JAX", r"`\.pt` of 500 MB in 100 arrays, into JAX", "torch.load, jnp"
             ),
             Headline("GPT-2 small written as an ONNX file", "GPT-2 small as ONNX", "^to_onnx$"),
         ),

@@ -91,9 +91,10 @@ def figures(results: Mapping[str, Result]) -> str:
 
 def figure(headline: Headline, result: Result) -> str:
     row = telling_row(headline, result.rows)
+    text = headline.text if headline.size or not row.size else f"{headline.text}, {row.size}"
     if row.ratio is None:
-        return f"| {headline.text} |  | takes {quantity(row.value, row.unit)} |"
-    return f"| {headline.text} | {row.who} | {share_text(row.ratio)} |"
+        return f"| {text} |  | takes {quantity(row.value, row.unit)} |"
+    return f"| {text} | {row.who} | {share_text(row.ratio)} |"
 
 
 def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:
@@ -114,7 +115,7 @@ def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:
 
 def fits(headline: Headline, row: Row) -> bool:
     is_who = re.search(headline.who, row.who) is not None
-    return row.what == headline.what and is_who and headline.size in ("", row.size)
+    return re.fullmatch(headline.what, row.what) is not None and is_who and headline.size in ("", row.size)
 
 
 def with_figures(readme: str, table: str) -> str:
