@@ -68,8 +68,8 @@ def print_seconds(start: float) -> None:
 
 
 WAYS: dict[str, tuple[bool, Callable[..., None]]] = {
-    "to_onnx, stacked": (True, lambda *given: by_ptree(*given, weights="inside")),
     "to_onnx": (False, lambda *given: by_ptree(*given, weights="inside")),
+    "to_onnx, stacked": (True, lambda *given: by_ptree(*given, weights="inside")),
     "to_onnx, weights outside": (False, lambda *given: by_ptree(*given, weights="outside")),
     "jax2onnx": (False, by_jax2onnx),
 }
