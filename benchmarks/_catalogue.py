@@ -78,10 +78,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A model whose output is its embedding transposed and whose decoder's blocks are the encoder's, beside one leaf for each"
         " by hand and the peers' ways of sharing, after losses and gradients are checked to agree.",
         "ties.py",
-        (
-            Headline("step of Adam with tied parameters", "step of Adam", "by hand"),
-            Headline("tracing a model with tied parameters", "trace + lower", "nnx"),
-        ),
+        (Headline("step of Adam with tied parameters", "step of Adam", "by hand"),),
         quick=("--rounds", "8"),
         smallest=("--rounds", "1"),
     ),
@@ -147,10 +144,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A step of AdamW placed by rules over virtual devices of the CPU, in seconds of all threads of the processor, after losses"
         " are checked to agree; and abstract plans of large models.",
         "shard.py",
-        (
-            Headline("step over 8 devices", "step of AdamW", "NamedSharding", "8 devices"),
-            Headline("plan of 723 leaves of LLaMA-70B", "plan of LLaMA-70B"),
-        ),
+        (Headline("step over 8 devices", "step of AdamW", "NamedSharding", "8 devices"),),
         quick=("--rounds", "1", "--turns", "5"),
         smallest=("--rounds", "1", "--turns", "1", "--sizes", "2", "--who", "ptree", "JAX, NamedSharding by hand"),
     ),

@@ -1,6 +1,7 @@
 """What a benchmark found: its rows, with aims, and the machine, versions and command, kept as a JSON file."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -228,14 +229,17 @@ def ratio_text(row: Row) -> str:
 
 
 def share_text(share: float) -> str:
-    """Two digits after the point; three where aims are close.
+    """Two digits after the point; three where aims are close; two that are not 0 below 0.1.
 
-    >>> [share_text(share) for share in (14.234, 1.2345, 1.0234, 0.5678, 0.04321)]
-    ['14.23', '1.23', '1.023', '0.57', '0.0432']
+    >>> [share_text(share) for share in (14.234, 1.2345, 1.0234, 0.5678, 0.04321, 0.0000592)]
+    ['14.23', '1.23', '1.023', '0.57', '0.043', '0.000059']
     """
     if 0.9 <= share < 1.1:
         return f"{share:.3f}"
-    return f"{share:.2f}" if share >= 0.1 else number(share)
+    if share >= 0.1 or share <= 0:
+        return f"{share:.2f}"
+    digits = 1 - math.floor(math.log10(share))
+    return f"{share:.{digits}f}"
 
 
 def aim_text(row: Row) -> str:

@@ -90,7 +90,8 @@ def figures(results: Mapping[str, Result]) -> str:
 
 def figure(headline: Headline, result: Result) -> str:
     row = telling_row(headline, result.rows)
-    text = headline.text if headline.size or not row.size else f"{headline.text}, {row.size}"
+    sizes = {each.size for each in result.rows if fits(headline, each)}
+    text = f"{headline.text}, {row.size}" if len(sizes) > 1 else headline.text
     if row.ratio is None:
         return f"| {text} |  | takes {quantity(row.value, row.unit)} |"
     return f"| {text} | {row.who} | {share_text(row.ratio)} |"

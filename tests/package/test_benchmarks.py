@@ -104,7 +104,7 @@ def test_an_aim_for_a_number_that_is_not_there_is_refused():
 
 def test_a_row_as_a_line():
     row = Row("load", "Orbax", 1.5, "s", "2 M numbers", 0.05123, "mapped", 0.004, Aim(0.05))
-    assert results.line(row) == "| load, 2 M numbers | Orbax | 1.5 s | 0.0512 ± 0.004 (mapped) | at most 0.05 | 2 % |"
+    assert results.line(row) == "| load, 2 M numbers | Orbax | 1.5 s | 0.051 ± 0.004 (mapped) | at most 0.05 | 2 % |"
 
 
 def test_the_ratio_is_the_median_of_neighbours_rather_than_that_of_medians():
