@@ -1,6 +1,8 @@
 """The names of tests that take seconds, which `pytest -m "not slow"` leaves out, with all that they are parametrised by."""
 
 SLOW = {
+    # every benchmark, each with a process and the frameworks that it compares
+    "test_every_benchmark_runs_in_its_smallest_form",
     # files of other frameworks, which Keras builds a model for, or which are damaged in many ways
     "test_a_whole_model_is_loaded_from_a_copy",
     "test_changed_files",
