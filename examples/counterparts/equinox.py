@@ -63,6 +63,7 @@ def make(seed: int, classes: int = 3) -> Classifier:
     return Classifier(jax.random.key(seed), classes)
 
 
+@eqx.filter_jit
 def loss(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
     ids, labels = batch
     return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(model)(ids), labels).mean()
@@ -278,9 +279,8 @@ def accumulate(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> Classif
     """How do I accumulate gradients over microbatches?"""
     optimiser = optax.MultiSteps(optax.adam(1e-2), every_k_schedule=4)
     slots = optimiser.init(eqx.filter(model, eqx.is_inexact_array))
-    parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
-    for at in range(4):
-        part = jax.tree.map(lambda leaf: leaf[at], parts)
+    ids, labels = batch
+    for part in zip(jnp.split(ids, 4), jnp.split(labels, 4)):
         updates, slots = optimiser.update(eqx.filter_grad(loss)(model, part), slots)
         model = eqx.apply_updates(model, updates)
     return model
@@ -315,7 +315,7 @@ def three_seeds(keys: jax.Array, batch: tuple[jax.Array, jax.Array]) -> jax.Arra
         updates, slots = optimiser.update(grads, slots)
         return eqx.apply_updates(model, updates), slots, value
 
-    models, slots, losses = step(models, slots)
+    _, _, losses = step(models, slots)
     return losses
 
 
@@ -449,7 +449,7 @@ def update_ratios(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> dict
         ratios = jax.tree.map(lambda u, p: jnp.linalg.norm(u) / jnp.linalg.norm(p), updates, weights)
         return eqx.apply_updates(model, updates), slots, ratios
 
-    model, slots, ratios = step(model, optimiser.init(eqx.filter(model, eqx.is_inexact_array)))
+    _, _, ratios = step(model, optimiser.init(eqx.filter(model, eqx.is_inexact_array)))
     flat = jax.tree.leaves_with_path(ratios)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): ratio for path, ratio in flat}
 

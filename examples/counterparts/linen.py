@@ -47,6 +47,7 @@ def make(seed: int, classes: int = 3) -> Params:
     return Classifier(classes).init(jax.random.key(seed), IDS)["params"]
 
 
+@jax.jit
 def loss(params: Params, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
     ids, labels = batch
     logits = MODEL.apply({"params": params}, ids)
@@ -235,9 +236,8 @@ def accumulate(params: Params, batch: tuple[jax.Array, jax.Array]) -> Params:
     """How do I accumulate gradients over microbatches?"""
     optimiser = optax.MultiSteps(optax.adam(1e-2), every_k_schedule=4)
     slots = optimiser.init(params)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
-    for at in range(4):
-        part = jax.tree.map(lambda leaf: leaf[at], parts)
+    ids, labels = batch
+    for part in zip(jnp.split(ids, 4), jnp.split(labels, 4)):
         updates, slots = optimiser.update(jax.grad(loss)(params, part), slots, params)
         params = optax.apply_updates(params, updates)
     return params
@@ -270,7 +270,7 @@ def three_seeds(keys: jax.Array, batch: tuple[jax.Array, jax.Array]) -> jax.Arra
         updates, slots = optimiser.update(grads, slots)
         return optax.apply_updates(params, updates), slots, value
 
-    params, slots, losses = step(starts, slots)
+    _, _, losses = step(starts, slots)
     return losses
 
 
@@ -428,7 +428,7 @@ def update_ratios(params: Params, batch: tuple[jax.Array, jax.Array]) -> dict[st
         ratios = jax.tree.map(lambda u, p: jnp.linalg.norm(u) / jnp.linalg.norm(p), updates, params)
         return optax.apply_updates(params, updates), slots, ratios
 
-    params, slots, ratios = step(params, optimiser.init(params))
+    _, _, ratios = step(params, optimiser.init(params))
     return traverse_util.flatten_dict(ratios, sep="/")
 
 

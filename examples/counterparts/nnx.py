@@ -55,6 +55,7 @@ def make(seed: int, classes: int = 3) -> Classifier:
     return Classifier(nnx.Rngs(seed), classes)
 
 
+@nnx.jit
 def loss(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
     ids, labels = batch
     return optax.softmax_cross_entropy_with_integer_labels(model(ids), labels).mean()
@@ -252,9 +253,8 @@ def accumulate(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> Classif
     https://flax.readthedocs.io/en/latest/guides/optimization_cookbook.html
     """
     optimizer = nnx.Optimizer(model, optax.MultiSteps(optax.adam(1e-2), every_k_schedule=4), wrt=nnx.Param)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(4, -1, *leaf.shape[1:]), batch)
-    for at in range(4):
-        part = jax.tree.map(lambda leaf: leaf[at], parts)
+    ids, labels = batch
+    for part in zip(jnp.split(ids, 4), jnp.split(labels, 4)):
         optimizer.update(model, nnx.grad(loss)(model, part))
     return model
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import pytest
+from flax import nnx
 
 from ptree._command_line import main
 
@@ -89,6 +90,8 @@ def copied(value):
         return {name: copied(child) for name, child in value.items()}
     if type(value) in (list, tuple):
         return type(value)(copied(child) for child in value)
+    if isinstance(value, nnx.Module):
+        return nnx.clone(value)  # which a recipe changes in place
     return value
 
 

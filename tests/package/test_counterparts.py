@@ -241,9 +241,7 @@ def test_the_output_is_tied_to_the_embedding():
 @pytest.mark.parametrize("library", ALL)
 def test_the_encoder_is_frozen_and_unfrozen(library):
     module = module_of(library)
-    first, second = (
-        module.arrays(one) for one in module.freeze_and_unfreeze(model_of(library), batch_of(library))
-    )
+    first, second = (module.arrays(one) for one in module.freeze_and_unfreeze(model_of(library), batch_of(library)))
     assert is_same(first, STATE_DICT, ENCODER)
     assert largest_change(first, STATE_DICT, "head.weight") == pytest.approx(0.01, rel=1e-3)
     assert largest_change(second, first, "head.weight") < 0.0105  # its slots are kept: the second step of Adam
