@@ -261,7 +261,7 @@ def rates(model: Classifier) -> optax.GradientTransformation:
     encoder = jax.tree.map(lambda leaf: "encoder", labels.encoder)
     labels = eqx.tree_at(lambda labels: (labels.encoder, labels.head.bias), labels, (encoder, "bias"))
     rules = {"encoder": optax.adam(1e-5), "bias": optax.sgd(0.1), "rest": optax.adam(1e-3)}
-    return optax.multi_transform(rules, labels)
+    return optax.multi_transform(rules, lambda _: labels)  # a module of labels is callable, and optax would call it
 
 
 def decay(model: Classifier) -> optax.GradientTransformation:

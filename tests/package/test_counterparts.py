@@ -318,10 +318,10 @@ def test_three_seeds_train_at_once(library):
 
 @pytest.mark.parametrize("library", ALL)
 def test_a_run_is_resumed(library, tmp_path):
-    module, batch, path = module_of(library), batch_of(library), str(tmp_path / "run")
+    module, batch, path = module_of(library), batch_of(library), str(tmp_path / "run.bin")
     first, _ = module.resume(model_of(library), batch, path, 2)
     again, resumed = module.resume(model_of(library), batch, path, 3)
-    _, whole = module.resume(model_of(library), batch, str(tmp_path / "whole"), 3)
+    _, whole = module.resume(model_of(library), batch, str(tmp_path / "whole.bin"), 3)
     assert (first, again) == (0, 2)
     assert is_same(module.arrays(resumed), module.arrays(whole))
 
