@@ -1,10 +1,5 @@
 """Arrays are placed by a plan, outside of jit and inside; a mesh, a tree or a leaf that is another than the plan's is refused."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +7,7 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from processes import outputs
 from trees import SPECS, TREES, equal
 
 import ptree as pt
@@ -239,9 +235,6 @@ def test_every_spec_can_be_planned(name):
 
 
 PROCESS = """
-import sys, jax
-rank, port = int(sys.argv[1]), sys.argv[2]
-jax.distributed.initialize(f"localhost:{port}", 2, rank)
 import jax.numpy as jnp, numpy as np, optax, ptree as pt
 from jax.sharding import AxisType, PartitionSpec as P
 from ptree import shard, train
@@ -279,18 +272,5 @@ print("done")
 
 
 def test_two_processes_place_and_train_by_one_plan():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = str(listener.getsockname()[1])
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
-    command = [sys.executable, "-c", PROCESS]
-    options = {"env": os.environ | flags, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(rank), port], **options) for rank in range(2)]
-    try:
-        for process in processes:
-            out, errors = process.communicate(timeout=300)
-            assert out.strip().endswith("done"), errors[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    for printed in outputs(PROCESS):
+        assert printed.endswith("done\n")
