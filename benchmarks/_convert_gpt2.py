@@ -12,7 +12,7 @@ import numpy as np
 
 import ptree as pt
 
-WIDTH, HEADS, LAYERS = 768, 12, 12
+HEADS, LAYERS = 12, 12
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -27,17 +27,18 @@ def example() -> Any:
     return module
 
 
-def published(gpt: Any) -> dict[str, np.ndarray]:
+def published(gpt: Any, model: Any) -> dict[str, np.ndarray]:
     """The 148 arrays of GPT-2 small with numbers that are drawn: 498 MB."""
-    params = gpt.GPT(stacked=False).init(jax.random.key(0))
+    params = model.init(jax.random.key(0))
     return {name: np.array(array) for name, array in gpt.published_names().inverse.apply(params).items()}
 
 
 def kernels_by_hand(arrays: Arrays, layer: str) -> dict[str, Any]:
     """The leaves of a block from the arrays of a layer, by NumPy."""
-    q, k, v = np.split(arrays[f"{layer}.attn.c_attn.weight"].reshape(WIDTH, 3 * HEADS, -1), 3, 1)
+    width = len(arrays[f"{layer}.ln_1.weight"])
+    q, k, v = np.split(arrays[f"{layer}.attn.c_attn.weight"].reshape(width, 3 * HEADS, -1), 3, 1)
     q_bias, k_bias, v_bias = np.split(arrays[f"{layer}.attn.c_attn.bias"].reshape(3 * HEADS, -1), 3)
-    o = arrays[f"{layer}.attn.c_proj.weight"].reshape(HEADS, -1, WIDTH)
+    o = arrays[f"{layer}.attn.c_proj.weight"].reshape(HEADS, -1, width)
     return {
         "ln_1": {"scale": arrays[f"{layer}.ln_1.weight"], "bias": arrays[f"{layer}.ln_1.bias"]},
         "attn": {
@@ -65,11 +66,13 @@ def by_hand(arrays: Arrays, stacked: bool) -> dict[str, Any]:
     return jax.tree.map(jnp.asarray, tree)
 
 
-def ways() -> dict[str, Callable[[], Any]]:
+def ways(shrink: int = 1) -> dict[str, Callable[[], Any]]:
     """By name: plain copies, and the conversion by a table and by hand, which give equal arrays."""
     gpt = example()
-    arrays, table = published(gpt), gpt.published_names()
-    specs = {"layers": gpt.GPT(stacked=False).spec(), "a stack": gpt.GPT(stacked=True).spec()}
+    sizes = {"vocabulary": 50257 // shrink, "context": 1024 // shrink, "width": 12 * max(1, 64 // shrink)}
+    apart, stacked = gpt.GPT(**sizes, stacked=False), gpt.GPT(**sizes, stacked=True)
+    arrays, table = published(gpt, apart), gpt.published_names()
+    specs = {"layers": apart.spec(), "a stack": stacked.spec()}
     found: dict[str, Callable[[], Any]] = {
         "plain copies": lambda: {name: jnp.array(array) for name, array in arrays.items()}
     }

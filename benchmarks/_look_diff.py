@@ -8,18 +8,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from _command import Given
+from _results import Aim, Row
+from _timing import rows_of_times
 from safetensors.numpy import load_file, save_file
 
 import ptree as pt
 
 Leaves = dict[str, np.ndarray]
-ROUNDS = 2  # of processes, and of each of them in itself
+ROUNDS = 2  # of each process in itself
 MANY = 100_000
 
 
@@ -30,30 +33,30 @@ class Cost(NamedTuple):
     """MiB of memory."""
 
 
-def gpt2_small() -> Leaves:
-    """124,439,808 numbers in 148 leaves, 498 MB."""
-    draw = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {"wte/weight": (50257, 768), "wpe/weight": (1024, 768)}
+def gpt2_small(shrink: int) -> Leaves:
+    """148 leaves; 124,439,808 numbers, 498 MB, if they are not smaller to try this out."""
+    draw, width = np.random.default_rng(0), 768 // shrink
+    shapes: dict[str, tuple[int, ...]] = {"wte/weight": (50257 // shrink, width), "wpe/weight": (1024, width)}
     kernels = {
-        "attn/c_attn": (768, 2304),
-        "attn/c_proj": (768, 768),
-        "mlp/c_fc": (768, 3072),
-        "mlp/c_proj": (3072, 768),
+        "attn/c_attn": (width, 3 * width),
+        "attn/c_proj": (width, width),
+        "mlp/c_fc": (width, 4 * width),
+        "mlp/c_proj": (4 * width, width),
     }
     for layer in range(12):
         for name, shape in kernels.items():
             shapes |= {f"h/{layer}/{name}/weight": shape, f"h/{layer}/{name}/bias": shape[1:]}
         for name in ("ln_1", "ln_2"):
-            shapes |= {f"h/{layer}/{name}/weight": (768,), f"h/{layer}/{name}/bias": (768,)}
-    shapes |= {"ln_f/weight": (768,), "ln_f/bias": (768,)}
+            shapes |= {f"h/{layer}/{name}/weight": (width,), f"h/{layer}/{name}/bias": (width,)}
+    shapes |= {"ln_f/weight": (width,), "ln_f/bias": (width,)}
     return {name: 0.02 * draw.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
-def write_files(folder: Path) -> None:
+def write_files(folder: Path, shrink: int) -> None:
     """A model, the same again, one that was trained on, one of other names, one in bfloat16, and two of many leaves."""
     from ml_dtypes import bfloat16
 
-    draw, leaves = np.random.default_rng(1), gpt2_small()
+    draw, leaves = np.random.default_rng(1), gpt2_small(shrink)
     save_file(leaves, folder / "model.safetensors")
     save_file(leaves, folder / "same.safetensors")
     save_file({f"transformer/{name}": leaf for name, leaf in leaves.items()}, folder / "renamed.safetensors")
@@ -63,7 +66,7 @@ def write_files(folder: Path) -> None:
     for leaf in leaves.values():
         leaf += np.float32(2e-4) * draw.standard_normal(leaf.shape, np.float32)
     save_file(leaves, folder / "changed.safetensors")
-    many = {f"h/{at // 100}/{at % 100}/w": draw.standard_normal((4, 8), np.float32) for at in range(MANY)}
+    many = {f"h/{at // 100}/{at % 100}/w": draw.standard_normal((4, 8), np.float32) for at in range(MANY // shrink)}
     save_file(many, folder / "many.safetensors")
     save_file({name: leaf + 1 for name, leaf in many.items()}, folder / "many, changed.safetensors")
 
@@ -112,17 +115,17 @@ WAYS: Mapping[str, Callable[[Path, Path], object]] = {
 # ------------------------------------------------------------------------------- measuring
 
 
-def measured(way: str, a: Path, b: Path) -> Cost:
-    """What a way costs in a process of its own, beyond Python and its imports."""
+def measured(way: str, a: Path, b: Path, processes: int) -> Cost:
+    """What a way costs in a process of its own, beyond Python and its imports; the least of several processes."""
     command = [sys.executable, __file__, way, str(a), str(b)]
-    found = [Cost(*json.loads(subprocess.check_output(command))) for _ in range(ROUNDS)]
+    found = [Cost(*json.loads(subprocess.check_output(command))) for _ in range(processes)]
     return Cost(min(cost.seconds for cost in found), min(cost.peak for cost in found))
 
 
-def child(way: str, a: str, b: str) -> None:
+def child(way: str, a: str, b: str, *shrink: str) -> None:
     """Measure a way in this process, or write the files and check that all agree."""
     if way == "write":
-        write_files(Path(a))
+        write_files(Path(a), int(shrink[0]))
         return check_equal(Path(a), b or None)
     import_module("ptree.look._diff.diff")  # what it imports is no part of the cost
     before = memory("VmRSS")
@@ -162,34 +165,45 @@ def check_equal(folder: Path, sft: str | None) -> None:
         np.testing.assert_allclose([ours[name] for name in found], [row["rel_l2"] for row in found.values()], rtol=1e-3)
 
 
-def diff_part() -> None:
-    """Print the tables of the part `diff`; sft-cli is in them where `sft` is on the PATH."""
+PAIRS = (
+    ("two files of 498 MB, the same", "model", "same", WAYS),
+    ("two files of 498 MB, all numbers changed", "model", "changed", WAYS),
+    ("two files of 498 MB, renamed", "model", "renamed", ("ptree", "reading both")),
+    ("a file of 498 MB and one in bfloat16", "model", "bfloat16", ("ptree", "reading both")),
+    (
+        "two files of 498 MB with checksums, the same",
+        "with checksums",
+        "with checksums, same",
+        ("ptree", "ptree, verify=False", "reading both"),
+    ),
+    (f"two files of {MANY:,} leaves, all changed", "many", "many, changed", ("ptree", "reading both")),
+)
+
+
+def diff_part(given: Given) -> Iterator[Row]:
+    """Rows of time and memory; sft-cli is among them where `sft` is on the PATH."""
     sft = shutil.which("sft")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # in a process of its own: the memory of this one counts as that of the programs that it starts
-        subprocess.run([sys.executable, __file__, "write", name, sft or ""], check=True)
-        print("\ndiff: CPU seconds and MiB beyond the interpreter and its imports, the least of several processes")
-        for a, b, ways in (
-            ("model", "same", WAYS),
-            ("model", "changed", WAYS),
-            ("model", "renamed", ("ptree", "reading both")),
-            ("model", "bfloat16", ("ptree", "reading both")),
-            ("with checksums", "with checksums, same", ("ptree", "ptree, verify=False", "reading both")),
-            ("many", "many, changed", ("ptree", "reading both")),
-        ):
-            print(f"{a} | {b}")
-            for way in ways:
-                cost = measured(way, folder / f"{a}.safetensors", folder / f"{b}.safetensors")
-                print(f"  {way:24} {cost.seconds:8.3f} s {cost.peak:9.1f} MiB")
-        print("whole programs, with the interpreter")
-        files = [str(folder / "model.safetensors"), str(folder / "changed.safetensors")]
-        programs = {"ptree diff": [sys.executable, "-m", "ptree", "diff", *files]}
+        subprocess.run([sys.executable, __file__, "write", name, sft or "", str(given.shrink)], check=True)
+        for title, a, b, ways in PAIRS:
+            files = (folder / f"{a}.safetensors", folder / f"{b}.safetensors")
+            costs = {way: measured(way, *files, processes=min(2, given.rounds)) for way in ways}
+            has_aim = title.startswith("two files of 498 MB") or "bfloat16" in title
+            ratios = {"reading both": 1.5} if has_aim else {}
+            times = {way: cost.seconds for way, cost in costs.items()}
+            yield from rows_of_times(f"diff of {title}", times, ratios=ratios)
+            for way, cost in costs.items():
+                aim = Aim(64 * 2**20, "value") if way == "ptree" else None
+                memory = cost.peak * 2**20
+                yield Row(f"diff of {title}, memory", way, memory, "B", aim=aim, in_file_only=way != "ptree")
+        paths = [str(folder / "model.safetensors"), str(folder / "changed.safetensors")]
+        programs = {"ptree": [sys.executable, "-m", "ptree", "diff", *paths]}
         if sft is not None:
-            programs["sft diff --delta"] = [sft, "diff", *files, "--delta"]
-        for title, command in programs.items():
-            cost = measured_program(command)
-            print(f"  {title:24} {cost.seconds:8.3f} s {cost.peak:9.1f} MiB")
+            programs["sft diff --delta"] = [sft, "diff", *paths, "--delta"]
+        times = {title: measured_program(command).seconds for title, command in programs.items()}
+        yield from rows_of_times("diff, a whole program", times)
 
 
 if __name__ == "__main__":

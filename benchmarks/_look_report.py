@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import treescope
-from _look_times import least_times, print_times
+from _command import Given
+from _results import Aim, Row
+from _timing import least_times, rows_of_times
 
 from ptree import look
 
@@ -73,27 +75,35 @@ def check_report(leaves: Mapping[str, np.ndarray], page: Path) -> None:
         assert np.abs(counts - row[9]).sum() <= 2  # a number at the edge of a bin
 
 
-def report_part() -> None:
+SIZES = {5_000: 0.3, 50_000: 1.0, 100_000: None}
+"""Leaves -> the aim for the seconds until the page is ready in Chromium."""
+
+
+def report_part(given: Given) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder, "report.html")
         check_report(many_leaves(100), page)
-        for count in (5_000, 50_000, 100_000):
+        for full, limit in SIZES.items():
+            count = full // given.shrink
             leaves = many_leaves(count)
             turns: dict[str, Callable[[], Any]] = {
-                "ptree.look.report": lambda leaves=leaves: look.report(leaves, out=page),
+                "ptree": lambda leaves=leaves: look.report(leaves, out=page),
                 "np.histogram and json.dumps by hand": lambda leaves=leaves: histograms_by_hand(leaves),
             }
-            if count <= 5_000:
+            if full <= 5_000:
                 turns["treescope.render_to_html"] = lambda leaves=leaves: treescope.render_to_html(leaves)
-            times = least_times(turns, rounds=1 if count > 5_000 else 3)
-            print_times(f"a page of {count:,} leaves", times, "ptree.look.report")
-            size = page.stat().st_size / 1e6
-            ready = ready_in_chromium(page)
-            shown = "no Chromium here" if ready is None else f"ready in Chromium after {ready:.3f} s of wall time"
-            print(f"  {size:.1f} MB, {shown}")
-        large = {f"{at}/kernel": np.random.default_rng(at).standard_normal((4096, 3072), np.float32) for at in range(8)}
+            times = least_times(turns, rounds=1 if full > 5_000 else min(3, given.rounds))
+            size = f"{count:,} leaves"
+            yield from rows_of_times("report", times, size=size)
+            yield Row("report, size of the page", "ptree", page.stat().st_size, "B", size, in_file_only=True)
+            seconds = ready_in_chromium(page)
+            if seconds is not None:
+                aim = None if limit is None else Aim(limit, "value")
+                yield Row("report, ready in Chromium (wall time)", "ptree", seconds, "s", size, aim=aim)
+        shape = (4096 // given.shrink, 3072 // given.shrink)
+        large = {f"{at}/kernel": np.random.default_rng(at).standard_normal(shape, np.float32) for at in range(8)}
         turns = {
-            "ptree.look.report": lambda: look.report(large, out=page),
+            "ptree": lambda: look.report(large, out=page),
             "np.histogram alone": lambda: [np.histogram(leaf, 41) for leaf in large.values()],
         }
-        print_times("a page of 100,663,296 numbers", least_times(turns, rounds=2), "ptree.look.report")
+        yield from rows_of_times("report of 100,663,296 numbers", least_times(turns, rounds=min(2, given.rounds)))

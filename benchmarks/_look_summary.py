@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen
@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from _look_times import least_times
+from _command import Given
+from _results import Aim, Row
+from _timing import least_times, rows_of_times
 from torch.utils.flop_counter import FlopCounterMode
 
 import ptree as pt
@@ -19,24 +21,27 @@ from ptree import look
 LAYERS, WIDTH, VOCABULARY = 12, 768, 50257
 
 
-def summary_part() -> None:
-    """Print what a summary takes: of a model of 100,000 leaves, and of GPT-2 small beside others."""
-    many = many_leaves()
+def summary_part(given: Given) -> Iterator[Row]:
+    """What a summary takes: of a model of 100,000 leaves, and of GPT-2 small beside others."""
+    rounds = min(5, given.rounds)
+    many = many_leaves(6250 // given.shrink)
     assert pt.summary(many).count == sum(leaf.size for leaf in jax.tree.leaves(many))
-    _print("100,000 leaves", {"ptree: data": lambda: pt.summary(many), "ptree: table": lambda: str(pt.summary(many))})
+    forms = {"rows and totals": lambda: pt.summary(many), "its table too": lambda: str(pt.summary(many))}
+    for form, seconds in least_times(forms, rounds).items():
+        size = f"{16 * len(many['layers']):,} leaves"
+        yield Row(f"summary: {form}", "ptree", seconds, "s", size, aim=Aim(0.3, "value"))
     params = gpt2_small()
     assert pt.summary(params).count == 124_439_808
     tables: dict[str, Callable[[], str]] = {"ptree": lambda: str(pt.summary(params))}
     tables |= _clu(params) | _torchinfo() | _linen()
-    _print("GPT-2 small: a table", tables)
+    yield from rows_of_times("a table of GPT-2 small", least_times(tables, rounds))
     for name, table in tables.items():
-        rows = table().splitlines()
-        print(f"  {name}: {len(rows)} lines, {max(map(len, rows))} columns")
-    flops_part()
+        yield Row("a table of GPT-2 small, lines", name, len(table().splitlines()), "")
+    yield from flops_rows(rounds)
 
 
-def flops_part() -> None:
-    """Print what counting operations takes, beside PyTorch's counter, which runs the model."""
+def flops_rows(rounds: int) -> Iterator[Row]:
+    """What counting operations takes, beside PyTorch's counter, which runs the model."""
     model = torch.nn.Sequential(*[torch.nn.Linear(256, 256) for _ in range(24)]).requires_grad_(False)
     x = torch.zeros(8, 256)
     spec = pt.Tree({"h": [{"kernel": jax.ShapeDtypeStruct((256, 256), "float32")}] * 24})
@@ -55,11 +60,12 @@ def flops_part() -> None:
         return look.flops(forward, spec, jax.ShapeDtypeStruct((8, 256), "float32")).total
 
     assert of_torch() == of_ptree() == 2 * 24 * 8 * 256 * 256
-    _print("operations of 24 layers", {"ptree": of_ptree, "torch: FlopCounterMode": of_torch})
+    times = least_times({"ptree": of_ptree, "torch: FlopCounterMode": of_torch}, rounds)
+    yield from rows_of_times("counting the operations of 24 layers", times)
 
 
-def many_leaves() -> pt.Tree:
-    """100,000 leaves in 6,250 layers; they share their memory."""
+def many_leaves(layers: int) -> pt.Tree:
+    """16 leaves in each layer; they share their memory."""
 
     def dense(i: int, o: int) -> dict[str, np.ndarray]:
         return {"kernel": np.broadcast_to(np.float32(0), (i, o)), "bias": np.broadcast_to(np.float32(0), (o,))}
@@ -67,7 +73,7 @@ def many_leaves() -> pt.Tree:
     norm = {"scale": np.zeros(8, "float32"), "bias": np.zeros(8, "float32")}
     attention = {name: dense(8, 8) for name in ("query", "key", "value", "out")}
     layer = {"attention": attention, "norm": norm, "mlp": {"up": dense(8, 32), "down": dense(32, 8)}, "norm_2": norm}
-    return pt.Tree({"layers": {str(number): layer for number in range(6250)}})
+    return pt.Tree({"layers": {str(number): layer for number in range(layers)}})
 
 
 def gpt2_small() -> pt.Tree:
@@ -135,10 +141,3 @@ def _linen() -> dict[str, Callable[[], str]]:
             return _Model().tabulate(jax.random.key(0), jnp.zeros((1, 64), "int32"), console_kwargs={"width": 120})
 
     return {"linen tabulate (traces the model)": table}
-
-
-def _print(title: str, functions: Mapping[str, Callable[[], Any]], rounds: int = 5) -> None:
-    times = least_times(functions, rounds)
-    print(title)
-    for name, seconds in times.items():
-        print(f"  {name:36} {seconds * 1e3:10.1f} ms")

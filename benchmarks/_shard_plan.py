@@ -1,18 +1,17 @@
 """How long planning takes: `plan` for the leaves of LLaMA-70B and of a mixture of experts, `like` for the state of its optimiser.
 
-`python benchmarks/_shard_plan.py` prints the table; `benchmarks/shard.py` takes the functions. All is abstract: nothing is allocated.
-Times are CPU time, the least of several.
+A part of shard.py. All is abstract: nothing is allocated. Times are of the processor, the least of several.
 """
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import optax
+from _results import Aim, Row
+from _timing import least_times
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
@@ -75,44 +74,24 @@ def abstract_adamw(spec: pt.Tree) -> Any:
 MESH = AbstractMesh((64, 8), ("data", "model"))
 
 
-def least(function: Callable[[], object], repeats: int = 5) -> float:
-    """The least CPU time of a call, in seconds."""
-    times: list[float] = []
-    for _ in range(repeats):
-        gc.collect()
-        start = time.process_time()
-        function()
-        times.append(time.process_time() - start)
-    return min(times)
+ROUNDS = 5
 
 
-def measured(repeats: int = 5) -> dict[str, float]:
-    """What is planned -> the least CPU time, in seconds."""
+def plan_rows() -> Iterator[Row]:
+    """What planning takes, in seconds of the processor."""
     llama, mixture = llama_70b(), mixture_of_experts()
     plan = shard.plan(mixture, MIXTURE_RULES, MESH)
     state = abstract_adamw(mixture)
-    return {
-        f"plan of LLaMA-70B, {len(pt.paths(llama))} leaves": least(
-            lambda: shard.plan(llama, LLAMA_RULES, MESH), 4 * repeats
-        ),
-        f"plan of a mixture of experts, {len(plan.leaves):,} leaves": least(
-            lambda: shard.plan(mixture, MIXTURE_RULES, MESH), repeats
-        ),
-        f"... and its table, {len(plan.table(100).splitlines())} lines": least(lambda: plan.table(100), repeats),
-        "like of AdamW's state for it": least(lambda: shard.like(state, plan), repeats),
-        "... and its tree of shardings": least(lambda: shard.like(state, plan).shardings, repeats),
-    }
+    leaves = f"{len(plan.leaves):,} leaves"
+    yield _row(
+        "plan of LLaMA-70B", f"{len(pt.paths(llama))} leaves", lambda: shard.plan(llama, LLAMA_RULES, MESH), 0.02
+    )
+    yield _row("plan of a mixture of experts", leaves, lambda: shard.plan(mixture, MIXTURE_RULES, MESH), 1.0)
+    yield _row("table of this plan", leaves, lambda: plan.table(100))
+    yield _row("`like` of AdamW's state for it", leaves, lambda: shard.like(state, plan), 1.0)
+    yield _row("... and the tree of shardings", leaves, lambda: shard.like(state, plan).shardings)
 
 
-AIMS = {"plan of LLaMA-70B": 0.02, "plan of a mixture": 1.0, "like of AdamW": 1.0}
-
-
-def main() -> None:
-    """Print the table."""
-    for what, seconds in measured().items():
-        aim = next((f"at most {1e3 * limit:,.0f}" for name, limit in AIMS.items() if what.startswith(name)), "")
-        print(f"{what:50} {1e3 * seconds:9.1f} ms  {aim}")
-
-
-if __name__ == "__main__":
-    main()
+def _row(what: str, size: str, function: Callable[[], Any], limit: float | None = None) -> Row:
+    seconds = least_times({what: function}, ROUNDS)[what]
+    return Row(what, "ptree", seconds, "s", size, aim=None if limit is None else Aim(limit, "value"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from _look_times import least_times, print_times
+from _command import Given
+from _results import Aim, Row
+from _timing import least_times
 
 import ptree as pt
 from ptree import train
@@ -15,17 +18,18 @@ from ptree import train
 LEAVES = 10_000
 
 
-def parameters() -> pt.Tree:
-    """1,000 layers of ten small leaves each."""
+def parameters(layers: int) -> pt.Tree:
+    """Layers of ten small leaves each."""
     layer = {f"w{at}": jnp.ones((4, 4)) for at in range(10)}
-    return pt.Tree({f"layer{at}": layer for at in range(LEAVES // 10)})
+    return pt.Tree({f"layer{at}": layer for at in range(layers)})
 
 
-def carry_part() -> None:
+def carry_part(given: Given) -> Iterator[Row]:
     """Times of the processor for the state of AdamW; kept slots are the same arrays, so their size does not matter."""
     optimiser = optax.adamw(1e-3)
     divided = train.groups({"**": optimiser})
-    params = parameters()
+    layers = max(10, LEAVES // 10 // given.shrink)
+    params, size = parameters(layers), f"{10 * layers:,} leaves"
     renames: Any = {"layer*/**": "block*/**"}
     renamed = pt.rename(params, renames)
     larger = pt.put(params, "head", jnp.ones(3))
@@ -35,25 +39,19 @@ def carry_part() -> None:
 
     moved: Any
     moved, report = train.carry(state, params, renamed, optimiser, renames=renames)
-    assert len(report.kept) == LEAVES
+    assert len(report.kept) == 10 * layers
     assert moved[0].mu["block7/w3"] is state[0].mu["layer7/w3"]
     joined: Any
     joined, report = train.carry(in_groups, params, larger, divided)
     assert [*report.fresh] == ["head"]
     assert [int(optax.tree.get(cohort.state, "count")) for cohort in joined.groups["**"]] == [1000, 0]
 
-    tracing = "jax.eval_shape(optimiser.init, params)"
-    times = least_times(
-        {
-            tracing: lambda: jax.eval_shape(optimiser.init, params),
-            "nothing changes": lambda: train.carry(state, params, params, optimiser),
-            "all are renamed": lambda: train.carry(state, params, renamed, optimiser, renames=renames),
-            "groups, a leaf joins": lambda: train.carry(in_groups, params, larger, divided),
-        },
-        rounds=3,
-    )
-    print_times(f"carry of the state of AdamW, {LEAVES:,} leaves", times, tracing)
-
-
-if __name__ == "__main__":
-    carry_part()
+    ways = {
+        "nothing changes": lambda: train.carry(state, params, params, optimiser),
+        "all are renamed": lambda: train.carry(state, params, renamed, optimiser, renames=renames),
+        "groups, a leaf joins": lambda: train.carry(in_groups, params, larger, divided),
+    }
+    for form, seconds in least_times(ways, min(3, given.rounds)).items():
+        yield Row(f"carry of the state of AdamW, {form}", "ptree", seconds, "s", size, aim=Aim(1.0, "value"))
+    tracing = least_times({"tracing": lambda: jax.eval_shape(optimiser.init, params)}, min(3, given.rounds))["tracing"]
+    yield Row("... of it, `jax.eval_shape(optimiser.init, params)`", "optax", tracing, "s", size)

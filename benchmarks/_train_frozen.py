@@ -1,6 +1,6 @@
 """What a step of training takes with a share of the leaves frozen: time, temporary memory and slots, beside partition by hand."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _command import Given
 from _gpt import Config, ptree
-from _look_times import least_times
+from _results import Row
+from _timing import least_times, other_ways, rows_of_times
 
 import ptree as pt
 from ptree import train
@@ -21,7 +23,6 @@ SHARES = {
     "nearly all frozen": ["embed", "positions", "blocks", "!blocks/7/attn/{v,o}"],
 }
 STEPS = 3
-ROUNDS = 15
 
 
 class Step(NamedTuple):
@@ -84,38 +85,47 @@ def by_zeros(params: Any, frozen: Any, loss: Callable[..., Any]) -> Step:
     return Step(step, (params, state), state, lambda params, _: params)
 
 
+BY_HAND, ALL_GRADIENTS = "partition and merge by hand", "gradients of all leaves"
 WAYS: Mapping[str, Callable[..., Step]] = {
-    "partition by hand": by_partition,
-    "train.groups, value_and_grad": by_groups,
-    "train.groups, all gradients": partial(by_groups, all_gradients=True),
+    "ptree": by_groups,
+    BY_HAND: by_partition,
+    ALL_GRADIENTS: partial(by_groups, all_gradients=True),
     "optax.partition, set_to_zero": by_zeros,
 }
 
 
-def frozen_part() -> None:
-    """Print time, temporary memory and slots of each way, for each share."""
+def frozen_part(given: Given) -> Iterator[Row]:
+    """Time, temporary memory and slots of each way, for each share."""
+    config = CONFIG._replace(width=max(16, CONFIG.width // given.shrink))
     draw = np.random.default_rng(0)
-    ids = jnp.asarray(draw.integers(0, CONFIG.vocabulary, (CONFIG.batch, CONFIG.time)))
-    params, apply = ptree(CONFIG, CONFIG.weights())
+    ids = jnp.asarray(draw.integers(0, config.vocabulary, (config.batch, config.time)))
+    params, apply = ptree(config, config.weights())
     loss = loss_of(apply)
-    print(f"\na step of a GPT of {CONFIG.blocks} blocks, {pt.count(params):,} numbers, some leaves frozen")
     for share, frozen in SHARES.items():
-        count = pt.count(params, frozen) if frozen else 0
-        print(f"  {share}: {count / pt.count(params):.0%}    ms a step   temp MiB   slots")
         steps = {name: way(params, frozen, loss) for name, way in WAYS.items()}
         compiled = {name: jax.jit(step.function).lower(*step.arrays, ids).compile() for name, step in steps.items()}
-        ends = {name: run(compiled[name], steps[name], ids) for name in steps}
-        first = ends["partition by hand"]
-        for name, end in ends.items():
-            for path, leaf in pt.items(end):
-                np.testing.assert_allclose(leaf, pt.get(first, path), rtol=1e-4, atol=1e-5, err_msg=f"{name}: {path}")
-        times = least_times({name: partial(run, compiled[name], steps[name], ids) for name in steps}, ROUNDS)
-        for name, seconds in times.items():
+        check_equal({name: run(compiled[name], steps[name], ids) for name in steps})
+        ways = {name: partial(run, compiled[name], steps[name], ids) for name in steps}
+        times = {name: seconds / STEPS for name, seconds in least_times(ways, given.rounds).items()}
+        what = f"a step of a GPT of {CONFIG.blocks} blocks, {share}"
+        alone = {name: seconds for name, seconds in times.items() if name != ALL_GRADIENTS}
+        yield from rows_of_times(what, alone, ratios={BY_HAND: 1.03})
+        yield from other_ways(what, times, BY_HAND, [ALL_GRADIENTS], 1.03)
+        for name, step in steps.items():
             analysis: Any = compiled[name].memory_analysis()
-            memory = analysis.temp_size_in_bytes / 2**20
-            slots = pt.count(steps[name].slots)
-            ratio = seconds / times["partition by hand"]
-            print(f"    {name:32} {seconds / STEPS * 1e3:8.2f} {ratio:6.3f} {memory:8.1f} {slots:11,}")
+            is_shown = name in ("ptree", BY_HAND)
+            yield Row(
+                f"... temporary memory, {share}", name, analysis.temp_size_in_bytes, "B", in_file_only=not is_shown
+            )
+            yield Row(f"... numbers in slots, {share}", name, pt.count(step.slots), "", in_file_only=True)
+
+
+def check_equal(ends: Mapping[str, Any]) -> None:
+    """All have the same parameters after some steps."""
+    first = ends[BY_HAND]
+    for name, end in ends.items():
+        for path, leaf in pt.items(end):
+            np.testing.assert_allclose(leaf, pt.get(first, path), rtol=1e-4, atol=1e-5, err_msg=f"{name}: {path}")
 
 
 def run(compiled: Any, step: Step, ids: Any) -> Any:
@@ -124,7 +134,3 @@ def run(compiled: Any, step: Step, ids: Any) -> Any:
     for _ in range(STEPS):
         arrays = compiled(*arrays, ids)
     return jax.block_until_ready(step.whole(*arrays))
-
-
-if __name__ == "__main__":
-    frozen_part()

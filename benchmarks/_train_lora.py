@@ -5,14 +5,16 @@ A GPT of 12 stacked blocks; the gradient of the mean of squares with respect to 
 hand-written JAX. Values and gradients are checked equal first. Memory is what XLA plans: arguments and results not counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _look_times import least_times
+from _command import Given
+from _results import Aim, Row
+from _timing import least_times, rows_of_times
 from jax.stages import Compiled
 
 import ptree as pt
@@ -27,9 +29,9 @@ RULES = {
 }
 
 
-def model() -> nn.Layer:
+def model(width: int) -> nn.Layer:
     attention = nn.Residual(nn.Sequential(nn.LayerNorm(), nn.MultiHeadAttention(HEADS, causal=True)))
-    up, down = nn.Dense(4 * WIDTH), nn.Dense(WIDTH)
+    up, down = nn.Dense(4 * width), nn.Dense(width)
     mlp = nn.Residual(nn.Sequential(nn.LayerNorm(), up, jax.nn.gelu, down))
     return nn.Repeat(nn.Sequential(attention, mlp), BLOCKS, remat=True)
 
@@ -54,11 +56,11 @@ def by_hand(params: Any, delta: Any, x: jax.Array) -> jax.Array:
         here, low = p["0"]["inner"]["1"], d.get("0", {"inner": {"1": {}}})["inner"]["1"]
         y = norm(p["0"]["inner"]["0"], x)
         q, k, v = (dense(here[name], low.get(name), y).reshape(*x.shape[:2], HEADS, -1) for name in "qkv")
-        scores = jnp.einsum("bthk,bshk->bhts", q, k) * (WIDTH // HEADS) ** -0.5
+        scores = jnp.einsum("bthk,bshk->bhts", q, k) * (x.shape[-1] // HEADS) ** -0.5
         seen = jnp.tril(jnp.ones((TIME, TIME), bool))
         weights = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf))
         y = jnp.einsum("bhts,bshk->bthk", weights, v).reshape(*x.shape[:2], -1)
-        x = x + dense(here["o"] | {"kernel": here["o"]["kernel"].reshape(WIDTH, WIDTH)}, low.get("o"), y)
+        x = x + dense(here["o"] | {"kernel": here["o"]["kernel"].reshape(x.shape[-1], x.shape[-1])}, low.get("o"), y)
         here, low = p["1"]["inner"], d.get("1", {"inner": {}})["inner"]
         y = jax.nn.gelu(dense(here["1"], low.get("1"), norm(here["0"], x)))
         return x + dense(here["3"], low.get("3"), y), None
@@ -76,14 +78,15 @@ def temporary_bytes(program: Compiled) -> int:
     return analysis.temp_size_in_bytes
 
 
-def lora_part() -> None:
-    net, x = model(), jax.random.normal(jax.random.key(0), (BATCH, TIME, WIDTH))
+def lora_part(given: Given) -> Iterator[Row]:
+    width = WIDTH // min(8, given.shrink)
+    net, x = model(width), jax.random.normal(jax.random.key(0), (BATCH, TIME, width))
     params = net.init(jax.random.key(1), x)
     # The base is a constant of none of the programs, as it would be for weights of many gigabytes.
     losses: dict[str, Callable[..., jax.Array]] = {
         "by hand": lambda delta, params, x: (by_hand(pt.asdict(params), pt.asdict(delta), x) ** 2).mean(),
-        "ptree, view": lambda delta, params, x: (net(view(params, delta), x) ** 2).mean(),
-        "ptree, merged": lambda delta, params, x: (net(merged(params, delta), x) ** 2).mean(),
+        "ptree": lambda delta, params, x: (net(view(params, delta), x) ** 2).mean(),
+        "merged": lambda delta, params, x: (net(merged(params, delta), x) ** 2).mean(),
     }
     for what, rules in RULES.items():
         drawn = lora(params, rules, jax.random.key(2))
@@ -103,14 +106,11 @@ def lora_part() -> None:
         }
         programs["all of the parameters"] = (whole, (params, x))
         runs = {name: partial(run_once, *program) for name, program in programs.items()}
-        times = least_times(runs, rounds=7)
+        times = least_times(runs, min(7, given.rounds))
         memory = {name: temporary_bytes(program) for name, (program, _) in programs.items()}
-        print(f"\nfactors of {what}: {pt.count(delta):,} of {pt.count(params):,} parameters, rank {RANK}")
-        print(f"  {'gradient':24} {'ms':>8} {'of by hand':>11} {'temp MiB':>9} {'of merged':>10}")
-        for name, seconds in times.items():
-            ratio, share = seconds / times["by hand"], memory[name] / memory["ptree, merged"]
-            print(f"  {name:24} {seconds * 1e3:8.1f} {ratio:11.2f} {memory[name] / 2**20:9.1f} {share:10.2f}")
-
-
-if __name__ == "__main__":
-    lora_part()
+        title = f"gradient of factors of {what}"
+        yield from rows_of_times(title, times, ratios={"by hand": 1.05})
+        for name, size in memory.items():
+            aim = Aim(0.75) if name == "merged" else None
+            share = None if name == "ptree" else memory["ptree"] / size
+            yield Row(f"{title}, temporary memory", name, size, "B", ratio=share, aim=aim)

@@ -1,27 +1,15 @@
 """One step of Adam, made and run: what tracing, lowering, compiling, the first step and a step take, in seconds."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from _timing import Clock
 from _turns import Facts, Made
 
 RATE = 1e-3
-
-
-class Clock:
-    """Seconds since the last look."""
-
-    def __init__(self) -> None:
-        self.last = time.perf_counter()
-
-    def lap(self) -> float:
-        now = time.perf_counter()
-        self.last, taken = now, now - self.last
-        return taken
 
 
 def in_jax(params: Any, loss: Callable[..., Any], *data: Any, statistics: Any = (), steps: int = 10) -> Made:

@@ -1,37 +1,42 @@
 """One measurement by many, each in a process of its own, which take turns in an order that changes at random."""
 
-import argparse
 import difflib
 import json
 import os
-import platform
 import random
 import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from _command import Option, keep_rows, parser_of, positive
+from _results import Aim, Row
+from _timing import NO_AIMS, ratio
 
 Facts = dict[str, Any]
 Made = tuple[Facts, Callable[[], Facts]]
 """What making it took, with what must be equal for all under "check"; and a turn, which says what it took."""
+Runs = dict[str, list[Facts]]
+"""Who -> the facts of each round."""
 
 
 class Column(NamedTuple):
-    """One number of each who: the sum of the facts of these names, and whether the first who is divided by it."""
+    """One number of each who: the sum of the facts of these names; for some, the aim for ptree's over this one's."""
 
-    title: str
+    what: str
     names: tuple[str, ...]
-    scale: float
-    digits: int
-    ratio: bool = False
+    unit: str = "s"
+    aims: Mapping[str, float] = NO_AIMS
+    most: float | None = None
+    """The aim for ptree's own value."""
+    in_file_only: bool = False
+    only: Sequence[str] = ()
+    """Of whom it is said; of all, if it is empty."""
 
 
 def run(
@@ -41,64 +46,66 @@ def run(
     sizes: Sequence[int],
     columns: Sequence[Column],
     *,
+    noun: str = "blocks",
+    over: Mapping[str, str] | None = None,
+    aims_from: int = 0,
+    shown: Sequence[int] = (),
+    further: Callable[[dict[int, Runs]], Iterable[Row]] = lambda found: [],
+    after: Callable[[], Iterable[Row]] = list,
     rounds: int = 3,
     turns: int = 5,
     tolerance: float = 2e-3,
-    packages: Sequence[str] = ("flax", "equinox", "dm-haiku", "torch"),
+    packages: Sequence[str] = ("optax", "flax", "equinox", "dm-haiku", "torch"),
     options: Sequence[str] = (),
 ) -> None:
-    """Measure `make(who, size)` for all, and print a table; `--json FILE` keeps the numbers.
+    """Measure `make(who, size)` for all, and print a table; `--json FILE` keeps the rows.
 
     In each round all are made, one after the other, in a process each; then all take turns. A ratio is the median of
     the ratios of one round or one turn.
+
+    Args:
+        noun: what the sizes count.
+        over: for whom another way to use ptree than the first of `who` is the one that stands in the ratio.
+        aims_from: the smallest size that the aims are for.
+        shown: the sizes that tables for readers show; all, if it is empty.
+        further: more rows, from the facts of all sizes.
+        after: more rows, measured when all others are there.
+        options: of the script, for its processes.
     """
-    arguments = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    arguments.add_argument("--rounds", type=_positive, default=rounds, help="how often all are made")
-    arguments.add_argument("--turns", type=_positive, default=turns, help="how often all run in each round")
-    arguments.add_argument("--sizes", type=_positive, nargs="+", default=list(sizes))
-    arguments.add_argument("--who", nargs="+", default=list(who), metavar="NAME", help=", ".join(who))
-    arguments.add_argument("--json", type=_writable, help="a file for all the numbers")
-    arguments.add_argument(
-        "--child", nargs=2, metavar=("WHO", "SIZE"), help="one process: a turn for each line of input"
-    )
-    given = arguments.parse_args()
-    if given.child:
-        return _serve(make, given.child[0], int(given.child[1]))
+    if sys.argv[1:2] == ["--child"]:
+        return _serve(make, sys.argv[2], int(sys.argv[3]))
+    often = [
+        Option("--rounds", rounds, "how often all are made"),
+        Option("--turns", turns, "how often they run in a round"),
+    ]
+    parser = parser_of(often)
+    parser.add_argument("--sizes", type=positive, nargs="+", default=list(sizes), help=noun)
+    parser.add_argument("--who", nargs="+", default=list(who), metavar="NAME", help=", ".join(who))
+    given = parser.parse_args()
     unknown = [_unknown(name, who) for name in given.who if name not in who]
     if unknown:
-        arguments.error(f"{'; '.join(unknown)} (there are {', '.join(map(repr, who))})")
+        parser.error(f"{'; '.join(unknown)} (there are {', '.join(map(repr, who))})")
     random.seed(0)
-    machine = _machine(packages)
-    print(machine, flush=True)
-    print("| size | who | " + " | ".join(column.title for column in columns) + " |")
-    print("| ---: | --- |" + " ---: |" * len(columns), flush=True)
-    found: dict[str, dict[str, list[Facts]]] = {}
-    for size in given.sizes:
-        ours = found[str(size)] = {name: [] for name in given.who}
-        for _ in range(given.rounds):
-            _round([script, *options], size, given.turns, ours)
-        _check(ours, tolerance)
-        for name, runs in ours.items():
-            cells = [_cell(column, ours[given.who[0]], runs) for column in columns]
-            print(f"| {size} | {name} | " + " | ".join(cells) + " |", flush=True)
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump({"machine": machine, "runs": found}, file, indent=1)
+
+    def rows() -> Iterator[Row]:
+        found: dict[int, Runs] = {}
+        for size in given.sizes:
+            runs = found[size] = {name: [] for name in given.who}
+            for _ in range(given.rounds):
+                _round([script, *options], size, given.turns, runs)
+            _check(runs, tolerance)
+            for row in _rows(runs, size_text(size, noun), columns, over or {}, has_aims=size >= aims_from):
+                is_shown = not row.in_file_only and (not shown or size in shown)
+                yield replace(row, in_file_only=not is_shown)
+        yield from further(found)
+        yield from after()
+
+    keep_rows(rows(), given.json, packages)
     return None
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
-    return number
-
-
-def _writable(text: str) -> str:
-    """The path of a file in a folder that is there: checked before the measurements, which may take hours."""
-    if not Path(text).absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
-    return text
+def size_text(size: int, noun: str) -> str:
+    return f"1 {noun.removesuffix('s')}" if size == 1 else f"{size} {noun}"
 
 
 def _unknown(name: str, who: Sequence[str]) -> str:
@@ -108,7 +115,10 @@ def _unknown(name: str, who: Sequence[str]) -> str:
     return f"nobody is called {name!r}" + (f", did you mean {' or '.join(map(repr, near))}?" if near else "")
 
 
-def _round(script: Sequence[str], size: int, turns: int, found: dict[str, list[Facts]]) -> None:
+# ------------------------------------------------------------------------------ processes
+
+
+def _round(script: Sequence[str], size: int, turns: int, found: Runs) -> None:
     with ExitStack() as stack:
         children: dict[str, subprocess.Popen[str]] = {}
         for name in random.sample(list(found), len(found)):
@@ -153,33 +163,37 @@ def _check(found: dict[str, list[Facts]], tolerance: float) -> None:
             np.testing.assert_allclose(facts["check"], first, rtol=tolerance, err_msg=name)
 
 
-def _numbers(runs: list[Facts], names: Sequence[str]) -> list[float]:
-    return [
-        sum(known[name] for name in names)
-        for facts in runs
-        for known in [facts, *facts["turns"]]
-        if all(name in known for name in names)
-    ]
+# ------------------------------------------------------------------------------ rows
 
 
-def _cell(column: Column, ours: list[Facts], runs: list[Facts]) -> str:
-    numbers = _numbers(runs, column.names)
-    if not numbers:
-        return ""
-    text = f"{statistics.median(numbers) * column.scale:,.{column.digits}f}"
-    if column.ratio and runs is not ours:
-        text += f" ({statistics.median(a / b for a, b in zip(_numbers(ours, column.names), numbers)):.2f})"
-    return text
+def _rows(runs: Runs, size: str, columns: Sequence[Column], over: Mapping[str, str], has_aims: bool) -> Iterator[Row]:
+    first = next(iter(runs))
+    for column in columns:
+        times = {name: numbers(runs[name], column.names) for name in column.only or runs if name in runs}
+        for name, values in times.items():
+            if not values:
+                continue
+            row = Row(column.what, name, statistics.median(values), column.unit, size, in_file_only=column.in_file_only)
+            ours = over.get(name, first)
+            if name != ours and times.get(ours):
+                share, spread = ratio(times[ours], values)
+                row = replace(row, ratio=share, ratio_of=ours, spread=spread)
+            yield replace(row, aim=_aim(column, row, first)) if has_aims else row
 
 
-def _machine(packages: Sequence[str]) -> str:
-    versions = ", ".join(map(_version, ("jax", "jaxlib", *packages)))
-    kind = jax.devices()[0].device_kind
-    return f"{platform.machine()}, {os.cpu_count()} cores, {kind}, Python {platform.python_version()}, {versions}"
+def _aim(column: Column, row: Row, first: str) -> Aim | None:
+    if column.most is not None and row.who == first:
+        return Aim(column.most, "value")
+    if row.ratio is not None and row.who in column.aims:
+        return Aim(column.aims[row.who])
+    return None
 
 
-def _version(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:  # whoever needs it says so
-        return f"no {package}"
+def numbers(runs: list[Facts], names: Sequence[str]) -> list[float]:
+    """The sums of the facts of these names, of each round or turn that has them all."""
+    found: list[float] = []
+    for facts in runs:
+        for taken in [facts, *facts["turns"]]:
+            if all(name in taken for name in names):
+                found.append(sum(taken[name] for name in names))
+    return found

@@ -6,20 +6,19 @@ where numbers are not compared with checksums, as PyTorch compares none. The com
 gpt2: the table that splits the fused kernels of GPT-2 small takes at most 1.5 times plain copies, and into a stack no more than by hand.
 
 onnx: GPT-2 small (124 M parameters) is written as an ONNX file in less than 3 s, with one leaf of extra memory; beside jax2onnx,
-if it is installed there or in the environment of `--jax2onnx PYTHON`.
+if it is installed there or in the environment of the interpreter `JAX2ONNX_PYTHON`.
 
 Times are CPU time, since the machine may be busy, the least of several turns that the ways take one after the other; the numbers are
 compared first. Memory is what a process of its own needed at most beyond the arrays that it ends with, on Linux.
 """
 
-import argparse
 import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,23 +27,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _command import Given, Option, main
 from _onnx_export import onnx_part
+from _results import Aim, Row
+from _timing import NO_AIMS, least_times, rows_of_times
 
 MEGA = 1_000_000
 Way = Callable[[str], Mapping[str, Any]]
 """Reads the file at a path into named arrays."""
-
-
-def least_times(ways: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """The least CPU time of each way, in seconds; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(turns):
-        for name, way in ways.items():
-            start = time.process_time()
-            result = way()
-            times[name].append(time.process_time() - start)
-            del result
-    return {name: min(taken) for name, taken in times.items()}
 
 
 # --------------------------------------------------------------------------------- PyTorch's files
@@ -99,24 +89,35 @@ def torch_file(folder: Path, megabytes: int) -> str:
     return str(path)
 
 
-def torch_part(turns: int, megabytes: int) -> None:
+def torch_part(given: Given) -> Iterator[Row]:
     from ptree._foreign import open_foreign
 
     with tempfile.TemporaryDirectory() as folder:
-        path = torch_file(Path(folder), megabytes)
+        path = torch_file(Path(folder), max(1, given.megabytes // given.shrink))
         expected = with_torch(path)
         for name, way in TORCH_WAYS.items():
             same_arrays(name, way(path), expected)
         del expected
         ways = {name: lambda way=way: jax.block_until_ready(way(path)) for name, way in TORCH_WAYS.items()}
-        times = least_times(ways, turns)
-        peer = times["torch.load, jnp.asarray"]
-        print(f"{os.path.getsize(path) / MEGA:,.0f} MB, 100 arrays")
-        print("| way | CPU s | of torch.load | extra memory MB |\n| --- | ---: | ---: | ---: |")
-        for name, taken in times.items():
-            print(f"| {name} | {taken:.3f} | {taken / peer:.2f} | {extra_memory(name, path):,.0f} |", flush=True)
-        opened = least_times({"open": lambda: open_foreign(path).close()}, turns)
-        print(f"\nopen_foreign alone: {opened['open'] * 1000:.1f} ms")
+        times = least_times(ways, given.turns)
+        what = f"`.pt` of {os.path.getsize(path) / MEGA:,.0f} MB in 100 arrays, into JAX"
+        peers = ["torch.load, jnp.asarray", "torch.load(mmap=True), jnp.asarray"]
+        yield from beside(what, times, "ptree.load(verify=False)", peers, {peers[0]: 1.0})
+        yield from beside(f"{what}, compared with checksums", times, "ptree.load", peers[:1])
+        yield from beside(f"{what}, without a Tree", times, "open_foreign(verify=False), jnp.asarray", peers[:1])
+        leaf = os.path.getsize(path) / 100
+        for name in TORCH_WAYS:
+            aim = Aim(leaf + 2**20, "value") if name.startswith("ptree") else None
+            yield Row("... memory beyond the arrays", name, extra_memory(name, path) * MEGA, "B", aim=aim)
+        opened = least_times({"open": lambda: open_foreign(path).close()}, given.turns)
+        yield Row("open_foreign alone", "ptree", opened["open"], "s", in_file_only=True)
+
+
+def beside(
+    what: str, times: Mapping[str, float], ours: str, others: Sequence[str], ratios: Mapping[str, float] = NO_AIMS
+) -> list[Row]:
+    """Rows of one way of ptree's and of others."""
+    return rows_of_times(what, {name: times[name] for name in (ours, *others)}, ours=ours, ratios=ratios)
 
 
 def same_arrays(name: str, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -156,42 +157,31 @@ def own_memory() -> int:
 # --------------------------------------------------------------------------------- GPT-2 small by a table
 
 
-def gpt2_part(turns: int) -> None:
+def gpt2_part(given: Given) -> Iterator[Row]:
     from _convert_gpt2 import ways
 
-    times = least_times({name: lambda way=way: jax.block_until_ready(way()) for name, way in ways().items()}, turns)
-    print("| GPT-2 small, 148 arrays, 498 MB | CPU s | of plain copies |\n| --- | ---: | ---: |")
-    for name, taken in times.items():
-        print(f"| {name} | {taken:.3f} | {taken / times['plain copies']:.2f} |", flush=True)
+    contestants = ways(given.shrink)
+    turns = {name: lambda way=way: jax.block_until_ready(way()) for name, way in contestants.items()}
+    times = least_times(turns, given.turns)
+    what = "GPT-2 small by its published names"
+    for name in [name for name in times if name.endswith("by the table")]:
+        form, hand = name.split(",")[0], name.replace("by the table", "by hand")
+        limits = {"plain copies": 1.5} | ({hand: 1.0} if "stack" in name else {})
+        others = ["plain copies", hand] if hand in times else ["plain copies"]
+        yield from beside(f"{what}, {form}", times, name, others, limits)
 
 
 # --------------------------------------------------------------------------------- all parts
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "torch": lambda given: torch_part(given.turns, given.megabytes),
-    "gpt2": lambda given: gpt2_part(given.turns),
-    "onnx": lambda given: onnx_part(given.turns, given.jax2onnx),
-}
-"""By name: measure so many turns with so many megabytes, and print a table."""
-
-
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("parts", nargs="*", help=", ".join(PARTS))
-    arguments.add_argument("--turns", type=int, default=5)
-    arguments.add_argument("--megabytes", type=int, default=500)
-    arguments.add_argument(
-        "--jax2onnx", default=sys.executable, metavar="PYTHON", help="an interpreter that has jax2onnx"
-    )
-    arguments.add_argument("--memory", nargs=2, metavar=("WAY", "PATH"), help="one way, in a process of its own")
-    given = arguments.parse_args()
-    if given.memory:
-        print_extra_memory(*given.memory)
-        return
-    for name in given.parts or PARTS:
-        PARTS[name](given)
-
+PARTS = {"torch": torch_part, "gpt2": gpt2_part, "onnx": onnx_part}
+OPTIONS = [
+    Option("--turns", 5, "how often all take their turn"),
+    Option("--megabytes", 500, "the size of the file of PyTorch"),
+]
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--memory"]:
+        print_extra_memory(*sys.argv[2:])
+    else:
+        main(PARTS, OPTIONS, ["torch", "onnx", "onnxruntime", "jax2onnx"])

@@ -4,7 +4,7 @@ The GPT of `transformer.py` at 6 and 24 blocks, one sequence, a cache of 256 pla
 jitted step for each token (the likeliest), caches donated. The floor is hand-written JAX, unrolled and scanned; peers are
 Flax linen, Flax nnx, Equinox and Haiku with their own layers for products and norms and the cache by hand, and PyTorch,
 eager, with a cache that is changed in place. All are checked to say the same. Run it with `python
-benchmarks/decode.py` (with the `bench` and `torch` extras); in brackets is ptree's time over this one's.
+benchmarks/decode.py` (with the `bench` and `torch` extras).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _gpt import MODELS, Config, torch_apply, torch_params
-from _training import Clock
+from _timing import Clock
 from _turns import Column, Facts, Made, run
 
 PROMPT, TOKENS = 16, 40
@@ -87,18 +87,12 @@ def in_pytorch(config: Config, flat: Any, prompt: np.ndarray) -> tuple[Start, St
     return start, step
 
 
+COLUMNS = [
+    Column("first token, compiled", ("compile",)),
+    Column("token", ("token",), aims={"by hand": 1.02, "by hand, scan": 1.02}),
+    Column("peak of memory", ("peak",), "B", in_file_only=True),
+]
+STACKED = {"ptree, stacked": "ptree, stacked", "by hand, scan": "ptree, stacked"}
+
 if __name__ == "__main__":
-    columns = [
-        Column("first token s", ("compile",), 1, 2, ratio=True),
-        Column("token us", ("token",), 1e6, 0, ratio=True),
-    ]
-    run(
-        __file__,
-        make,
-        WHO,
-        [6, 24],
-        [*columns, Column("peak MiB", ("peak",), 2**-20, 0)],
-        rounds=2,
-        turns=15,
-        tolerance=0,
-    )
+    run(__file__, make, WHO, [6, 24], COLUMNS, over=STACKED, shown=(24,), rounds=2, turns=15, tolerance=0)

@@ -8,20 +8,20 @@ Run it with `python benchmarks/dispatch.py`. The floor is hand-written JAX over 
 process, in turn, in an order that changes at random; the ratio is the median of the ratios of neighbours.
 """
 
-import argparse
 import itertools
-import platform
 import random
-import statistics
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+from _command import Given, Option, main
+from _results import Aim, Row
+from _timing import ratio
 
 import ptree as pt
 
@@ -81,8 +81,8 @@ def seconds(function: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def compare(ours: Callable[[], Any], floor: Callable[[], Any], rounds: int) -> tuple[float, float, float, float]:
-    """Median seconds of each, the median ratio, and half the distance between its quartiles."""
+def compare(ours: Callable[[], Any], floor: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each in turns that are neighbours."""
     calls = max(1, int(0.01 / max(seconds(floor, 5), 1e-9)))
     pairs: list[tuple[float, float]] = []
     for _ in range(rounds):
@@ -91,32 +91,34 @@ def compare(ours: Callable[[], Any], floor: Callable[[], Any], rounds: int) -> t
         else:
             b, a = seconds(floor, calls), seconds(ours, calls)
         pairs.append((a, b))
-    ratios = [a / b for a, b in pairs]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs), middle, (high - low) / 2
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=200)
-    rounds = arguments.parse_args().rounds
+WAYS = {"dispatch": (dispatch, 0.98), "in and out": (in_and_out, 1.05), "step of Adam": (train_step, 1.05)}
+"""Name -> what is called, and the aim."""
+
+
+def rows(given: Given) -> Iterator[Row]:
     random.seed(0)
-    print(
-        f"{platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()},"
-        f" jax {jax.__version__}, jaxlib {version('jaxlib')}"
-    )
-    print(f"{'what':12} {'shape':5} {'leaves':>6} {'Tree us':>9} {'dict us':>9} {'ratio':>6} {'+-':>5}")
-    for what, shape, leaves in itertools.product((dispatch, in_and_out, train_step), (flat, deep), (16, 192, 768)):
+    for what, shape, leaves in itertools.product(WAYS, (flat, deep), given.leaves):
+        way, limit = WAYS[what]
         plain = shape(leaves)
         tree = pt.Tree(plain)
         assert len(jax.tree.leaves(tree)) == leaves
-        ours, floor = what(tree), what(plain)
+        ours, floor = way(tree), way(plain)
         a, b = ours(), floor()
         chex.assert_trees_all_equal(pt.asdict(a) if isinstance(a, pt.Tree) else a, b)
-        fast, base, ratio, spread = compare(ours, floor, rounds)
-        name = f"{what.__name__:12} {shape.__name__:5} {leaves:6}"
-        print(f"{name} {fast * 1e6:9.1f} {base * 1e6:9.1f} {ratio:6.3f} {spread:5.3f}")
+        fast, base = compare(ours, floor, given.rounds)
+        name, size = f"{what}, {shape.__name__}", f"{leaves} leaves"
+        share, spread = ratio(fast, base)
+        yield Row(name, "ptree", median(fast), "s", size)
+        yield Row(name, "nested dicts", median(base), "s", size, share, spread=spread, aim=Aim(limit))
 
+
+OPTIONS = [
+    Option("--rounds", 200, "how often both take their turn"),
+    Option("--leaves", [16, 192, 768], "how many leaves the trees have"),
+]
 
 if __name__ == "__main__":
-    main()
+    main(rows, OPTIONS, ["optax"])

@@ -7,7 +7,7 @@ plain write to a new file that then takes the place of the old one, as ptree's d
 give it alone. Extra memory is what the process had more of while it saved, and while it loaded the 475 MiB.
 
 Run it with `python benchmarks/files.py` (on Linux, with the `test`, `bench` and `torch` extras); `--sizes 124` are millions of
-numbers, and the folder is `TMPDIR`'s, so `TMPDIR=/dev/shm` is in memory. In brackets is ptree's time over this one's.
+numbers, and the folder is `TMPDIR`'s, so `TMPDIR=/dev/shm` is in memory.
 """
 
 import atexit
@@ -16,15 +16,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _training import Clock
-from _turns import Column, Facts, Made, run
+from _results import Aim, Row
+from _timing import Clock, ratio
+from _turns import Column, Facts, Made, Runs, numbers, run
 
 LAYERS = 12
 Tree = dict[str, Any]
@@ -218,11 +220,29 @@ def peak(what: str = "VmHWM") -> int:
     return int(found[1]) * 1024
 
 
+FILES = [who for who in WAYS if not who.startswith(("ptree", "plain"))]
+COLUMNS = [
+    Column("save", ("save",), aims={"plain bytes": 1.1}),
+    Column("load", ("load",), aims={"plain bytes": 1.3} | dict.fromkeys(FILES, 1.0)),
+    Column("load one leaf of 7 MB", ("one",), most=0.005),
+    Column("extra memory, save", ("save extra",), "B", in_file_only=True),
+    Column("extra memory, load", ("load extra",), "B", in_file_only=True),
+]
+
+
+def mapped(found: dict[int, Runs]) -> Iterator[Row]:
+    """The mapped load, which reads nothing, beside those of the peers."""
+    for size, runs in found.items():
+        ours = numbers(runs.get("ptree, mmap", []), ("load",))
+        for who in FILES:
+            theirs = numbers(runs.get(who, []), ("load",))
+            if ours and theirs:
+                share, spread = ratio(ours, theirs)
+                name = f"{size} M numbers"
+                row = Row("load, mapped", who, median(theirs), "s", name, share, "ptree, mmap", spread, Aim(0.05))
+                yield row
+
+
 if __name__ == "__main__":
-    columns = [
-        Column("save ms", ("save",), 1e3, 0, ratio=True), Column("load ms", ("load",), 1e3, 1, ratio=True),
-        Column("one leaf ms", ("one",), 1e3, 2), Column("extra MiB, save", ("save extra",), 2**-20, 0),
-        Column("extra MiB, load", ("load extra",), 2**-20, 0),
-    ]  # fmt: skip
-    run(__file__, make, list(WAYS), [124], columns, rounds=1, turns=7,
+    run(__file__, make, list(WAYS), [124], COLUMNS, noun="M numbers", further=mapped, rounds=1, turns=7,
         packages=("safetensors", "orbax-checkpoint", "equinox", "flax", "torch"))  # fmt: skip

@@ -1,37 +1,35 @@
 """Claim: `import ptree` costs at most 15 ms over `import jax`.
 
-Run it with `python benchmarks/imports.py`. Each measurement is a fresh process; the first compiles the
-bytecode and is shown apart.
+Run it with `python benchmarks/imports.py`. Each measurement is a fresh process, in seconds of the processor; the first compiles
+the bytecode and is shown apart.
 """
 
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from statistics import median
 
-import jax
+from _command import Given, Option, main
+from _results import Aim, Row
 
-CODE = "import jax, time; start = time.perf_counter(); import ptree; print(time.perf_counter() - start)"
-
-
-def milliseconds(environment: dict[str, str]) -> float:
-    out = subprocess.run(
-        [sys.executable, "-c", CODE], env=environment, check=True, capture_output=True, text=True
-    ).stdout
-    return float(out) * 1e3
+CODE = "import jax, time; start = time.process_time(); import ptree; print(time.process_time() - start)"
 
 
-def main() -> None:
-    print(f"{platform.machine()}, Python {platform.python_version()}, jax {jax.__version__}")
+def seconds(environment: dict[str, str]) -> float:
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def rows(given: Given) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as cache:
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         environment["PYTHONPYCACHEPREFIX"] = cache
-        print(f"first import, bytecode not compiled yet: {milliseconds(environment):5.1f} ms")
-        times = [milliseconds(environment) for _ in range(9)]
-        print(f"later imports, median of {len(times)}:           {statistics.median(times):5.1f} ms")
+        yield Row("`import ptree` after `import jax`, bytecode not compiled yet", "ptree", seconds(environment), "s")
+        times = [seconds(environment) for _ in range(given.rounds)]
+        yield Row("`import ptree` after `import jax`", "ptree", median(times), "s", aim=Aim(0.015, "value"))
 
 
 if __name__ == "__main__":
-    main()
+    main(rows, [Option("--rounds", 9, "how many processes import it")])

@@ -10,34 +10,35 @@ layers for one token; Equinox, whose `Linear` takes no initialiser, gets a `Dens
 many normals in one array with one compiled call; "by hand" is a dict comprehension of eager calls. The peak is of
 resident memory, over what it was when the clock started, in units of the parameters' bytes.
 
-The second table shows that the time grows with the kinds of leaves, here ten shapes, and not with the leaves.
+The rows of leaves of ten shapes show that the time grows with the kinds of leaves, and not with the leaves.
 """
 
-import argparse
 import json
-import os
-import platform
+import math
 import re
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _command import Given, Option, main
+from _results import Aim, Row
+from _timing import ratio
 
 Build = Callable[[], Any]  # declares and draws a model, any pytree of arrays; what makes one has done its imports
 Shapes = dict[str, tuple[int, ...]]
-Rows = dict[str, list[dict[str, float]]]  # who -> the numbers of each round
 
-NUMBERS, BLOCKS, WIDTH, TOKEN = 124_439_808, 12, 768, np.zeros((1, 1), int)
-TABLES = {"wte": (50257, WIDTH), "wpe": (1024, WIDTH)}
+SHRINK = int(sys.argv[3]) if sys.argv[1:2] == ["--one"] else 1
+BLOCKS, WIDTH, TOKEN = max(1, 12 // SHRINK), 768 // SHRINK, np.zeros((1, 1), int)
+TABLES = {"wte": (50257 // SHRINK, WIDTH), "wpe": (1024, WIDTH)}
 NORMAL = jax.nn.initializers.normal(0.02)  # which is Flax's too
 ATTENTION = {"ln_1": (WIDTH,), "attn/qkv": (WIDTH, 3 * WIDTH), "attn/proj": (WIDTH, WIDTH)}
 MLP = {"ln_2": (WIDTH,), "mlp/up": (WIDTH, 4 * WIDTH), "mlp/down": (4 * WIDTH, WIDTH)}
@@ -50,6 +51,10 @@ def gpt2() -> Shapes:
     for name, shape in {**blocks, "ln_f": (WIDTH,)}.items():
         shapes |= {f"{name}/{'scale' if len(shape) == 1 else 'kernel'}": shape, f"{name}/bias": shape[-1:]}
     return shapes
+
+
+NUMBERS = sum(math.prod(shape) for shape in gpt2().values())
+assert SHRINK > 1 or NUMBERS == 124_439_808
 
 
 def ten_kinds(leaves: int) -> Shapes:
@@ -188,7 +193,10 @@ def check(who: str, values: list[np.ndarray]) -> None:
     assert all((value == value[0]).all() for value in fixed)
     assert {value.dtype for value in values} == {np.dtype("float32")}
     assert sum(value.size for value in values) == NUMBERS or who in KINDS
-    assert sorted(value[0] for value in fixed) == [0] * 73 + [1] * 25 or who in [*KINDS, FLOOR]
+    assert sorted(value[0] for value in fixed) == [0] * (6 * BLOCKS + 1) + [1] * (2 * BLOCKS + 1) or who in [
+        *KINDS,
+        FLOOR,
+    ]
 
 
 def measured(who: str) -> dict[str, float]:
@@ -207,42 +215,55 @@ def measured(who: str) -> dict[str, float]:
     return {"seconds": seconds, "leaves": len(values), "numbers": numbers, "compiled": compiled, "peak": peak / size}
 
 
-def report(rows: Rows) -> None:
-    middle = {who: {k: statistics.median(row[k] for row in rows[who]) for k in rows[who][0]} for who in rows}
-    ours = middle["ptree"]["seconds"]
-    print("| who | leaves | seconds | from - to | ptree / this | compilations | peak |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for who, m in middle.items():
-        times = [row["seconds"] for row in rows[who]]
-        ratio, peak = (f"{ours / m['seconds']:.2f}", f"{m['peak']:.2f}") if who in MODELS else ("", "")
-        print(f"| {who} | {m['leaves']:,} | {m['seconds']:.2f} | {min(times):.2f} - {max(times):.2f}", end=" | ")
-        print(f"{ratio} | {m['compiled']:.0f} | {peak} |")
-    best = min(PEERS, key=lambda who: middle[who]["seconds"])
-    for what, who in (("best JAX peer", best), ("floor", FLOOR)):
-        print(f"ptree takes {ours / middle[who]['seconds']:.2f} times the {what} ({who})")
+Found = dict[str, list[dict[str, float]]]
+"""Who -> the numbers of each round."""
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--one", choices=[*MODELS, *KINDS], help="measure this one here, and print JSON")
-    arguments.add_argument("--json", type=Path, help="a file for the raw numbers")
-    options = arguments.parse_args()
-    if options.one:
-        print(json.dumps(measured(options.one)))
-        return
-    versions = [f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "equinox", "dm-haiku", "torch")]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {', '.join(versions)}")
-    rows: Rows = {who: [] for who in MODELS | KINDS}
-    for _ in range(options.rounds):
-        for who, taken in rows.items():
-            command = [sys.executable, __file__, "--one", who]
+def in_processes(who: Sequence[str], given: Given) -> Found:
+    """Each number is of a process of its own; all take turns."""
+    found: Found = {name: [] for name in who}
+    for _ in range(given.rounds):
+        for name, taken in found.items():
+            command = [sys.executable, __file__, "--one", name, str(given.shrink)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             taken.append(json.loads(done.stdout))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
-    report(rows)
+    return found
 
+
+def middle(taken: list[dict[str, float]], fact: str) -> float:
+    return median([one[fact] for one in taken])
+
+
+def gpt2_part(given: Given) -> Iterator[Row]:
+    peers = [*PEERS, "PyTorch, eager"]
+    who = [name for name in MODELS if name not in peers or name.startswith(tuple(given.frameworks))]
+    found = in_processes(who, given)
+    ours = [one["seconds"] for one in found["ptree"]]
+    for name, taken in found.items():
+        row = Row("GPT-2 small", name, middle(taken, "seconds"), "s")
+        if name != "ptree":
+            share, spread = ratio(ours, [one["seconds"] for one in taken])
+            row = replace(row, ratio=share, spread=spread, aim=Aim(0.6) if name in PEERS else None)
+        yield row
+    for name, taken in found.items():
+        yield Row("GPT-2 small, programs compiled", name, middle(taken, "compiled"), "", in_file_only=True)
+    for name, taken in found.items():
+        what, is_shown = "GPT-2 small, peak of memory over the bytes of the parameters", name in ("ptree", *PEERS)
+        yield Row(what, name, middle(taken, "peak"), "", in_file_only=not is_shown)
+
+
+def shapes_part(given: Given) -> Iterator[Row]:
+    for name, taken in in_processes([*KINDS], given).items():
+        yield Row("leaves of ten shapes", "ptree", middle(taken, "seconds"), "s", name.removeprefix("ptree, "))
+
+
+OPTIONS = [
+    Option("--rounds", 3, "how many processes of each"),
+    Option("--frameworks", ["Flax", "Equinox", "Haiku", "PyTorch"], "the peers"),
+]
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(measured(sys.argv[2])))
+    else:
+        main({"gpt2": gpt2_part, "shapes": shapes_part}, OPTIONS, ["flax", "equinox", "dm-haiku", "torch"])

@@ -13,14 +13,12 @@ Run it with `python benchmarks/look.py [PART ...]`. Times are of the processor, 
 take turns; results are checked equal first.
 """
 
-import argparse
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,33 +26,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _look_diff import diff_part
+from _command import Given, Option, main
+from _look_diff import diff_part, gpt2_small
 from _look_report import report_part
 from _look_summary import summary_part
-from _look_times import least_times, print_times
+from _results import Aim, Row
+from _timing import least_times, rows_of_times
 
 import ptree as pt
 from ptree import look
 
 # ------------------------------------------------------------------------------------- stats
-
-
-def gpt2_small() -> dict[str, np.ndarray]:
-    """The shapes of GPT-2 small, 124,439,808 numbers in 148 leaves."""
-    draw = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {"wte/weight": (50257, 768), "wpe/weight": (1024, 768)}
-    for layer in range(12):
-        for name, (i, o) in {
-            "attn/c_attn": (768, 2304),
-            "attn/c_proj": (768, 768),
-            "mlp/c_fc": (768, 3072),
-            "mlp/c_proj": (3072, 768),
-        }.items():
-            shapes |= {f"h/{layer}/{name}/weight": (i, o), f"h/{layer}/{name}/bias": (o,)}
-        for name in ("ln_1", "ln_2"):
-            shapes |= {f"h/{layer}/{name}/weight": (768,), f"h/{layer}/{name}/bias": (768,)}
-    shapes |= {"ln_f/weight": (768,), "ln_f/bias": (768,)}
-    return {name: 0.02 * draw.standard_normal(shape, np.float32) for name, shape in shapes.items()}
 
 
 def by_hand(leaves: Mapping[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
@@ -65,68 +47,96 @@ def by_hand(leaves: Mapping[str, np.ndarray]) -> dict[str, tuple[float, ...]]:
     }
 
 
-def print_commands(file: Path) -> None:
-    """A process that prints statistics of the file, beside the command `sft` where it is installed."""
-    commands = {
-        "python: print(stats(file))": [
-            sys.executable,
-            "-c",
-            f"from ptree.look import stats; print(stats({str(file)!r}))",
-        ]
-    }
+def processes(file: Path) -> dict[str, float]:
+    """What a process that prints statistics of the file takes, beside the command `sft` where it is installed."""
+    commands = {"ptree": [sys.executable, "-c", f"from ptree.look import stats; print(stats({str(file)!r}))"]}
     if shutil.which("sft"):
         commands["sft stat"] = ["sft", "stat", str(file)]
-    print("\na process that prints the statistics of the file")
+    times: dict[str, float] = {}
     for name, command in commands.items():
         before = os.times()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         after = os.times()
-        seconds = after.children_user + after.children_system - before.children_user - before.children_system
-        print(f"  {name:44} {seconds * 1e3:10.2f} ms")
+        times[name] = after.children_user + after.children_system - before.children_user - before.children_system
+    return times
 
 
-def stats_part() -> None:
-    leaves = gpt2_small()
-    assert sum(leaf.size for leaf in leaves.values()) == 124_439_808
+def stats_rows(form: str, ours: str, times: Mapping[str, float], *others: str) -> list[Row]:
+    chosen = {name: times[name] for name in (ours, *others)}
+    return rows_of_times(f"statistics of GPT-2 small{form}", chosen, ours=ours, ratios={"one read of memory": 8.0})
+
+
+def show_rows(file: Path, rounds: int) -> Iterator[Row]:
+    """`ptree show` as a whole process, and the imports that it needs."""
+    commands = {
+        "ptree show": [sys.executable, "-m", "ptree", "show", str(file)],
+        "python -c 'import numpy'": [sys.executable, "-c", "import numpy"],
+    }
+    for who, command in commands.items():
+        times: list[float] = []
+        for _ in range(rounds):
+            before = os.times()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            after = os.times()
+            times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        aim = Aim(0.15, "value") if who == "ptree show" else None
+        yield Row("a whole process that shows a file of 500 MB", who, min(times), "s", aim=aim)
+
+
+def stats_part(given: Given) -> Iterator[Row]:
+    leaves = gpt2_small(given.shrink)
     found, expected = look.stats(leaves), by_hand(leaves)
     for name, numbers in expected.items():
         row = found[name]
-        np.testing.assert_allclose([row.std, row.largest, row.zeros, row.nonfinite], numbers[1:], rtol=1e-4)
+        np.testing.assert_allclose([row.std, row.largest, row.zeros, row.nonfinite], numbers[1:], rtol=1e-3)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "gpt2.safetensors")
         pt.save(file, leaves)
         times = least_times(
             {
+                "ptree": lambda: look.stats(leaves),
                 "one read of memory": lambda: [np.dot(leaf.ravel(), leaf.ravel()) for leaf in leaves.values()],
-                "ptree.look.stats": lambda: look.stats(leaves),
-                "ptree.look.stats of a file": lambda: look.stats(file),
-                "ptree.look.stats, three quantiles too": lambda: look.stats(leaves, quantiles=(0.05, 0.5, 0.95)),
-                "ptree.look.stats, relative_to": lambda: look.stats(leaves, relative_to=leaves),
-                "ptree.look.nonfinite": lambda: look.nonfinite(leaves),
                 "NumPy by hand": lambda: by_hand(leaves),
+                "ptree, a file": lambda: look.stats(file),
+                "ptree, quantiles": lambda: look.stats(leaves, quantiles=(0.05, 0.5, 0.95)),
                 "np.quantile of three": lambda: [np.quantile(leaf, (0.05, 0.5, 0.95)) for leaf in leaves.values()],
+                "ptree, relative_to": lambda: look.stats(leaves, relative_to=leaves),
+                "ptree, nonfinite alone": lambda: look.nonfinite(leaves),
             },
-            rounds=3,
+            rounds=min(3, given.rounds),
         )
-        print_commands(file)
-    print_times("statistics of 124,439,808 numbers", times, "one read of memory")
+        yield from stats_rows("", "ptree", times, "one read of memory", "NumPy by hand")
+        yield from stats_rows(" in a file", "ptree, a file", times, "one read of memory")
+        yield from stats_rows(", with three quantiles", "ptree, quantiles", times, "np.quantile of three")
+        for name in ("ptree, relative_to", "ptree, nonfinite alone"):
+            yield Row("statistics of GPT-2 small", name, times[name], "s", in_file_only=True)
+        yield from rows_of_times(
+            "statistics of GPT-2 small, a whole process", processes(file), ratios={"sft stat": 0.05}
+        )
+        yield from show_rows(file, min(3, given.rounds))
     draw = np.random.default_rng(0)
-    many = {f"h/{at // 5}/{'abcde'[at % 5]}": draw.standard_normal(64, np.float32) for at in range(5000)}
-    times = least_times(
-        {"stats of 5,000 small leaves": lambda: look.stats(many), "and its text": lambda: look.stats(many).text()}
-    )
-    print_times("many leaves", times, "stats of 5,000 small leaves")
+    many = {
+        f"h/{at // 5}/{'abcde'[at % 5]}": draw.standard_normal(64, np.float32) for at in range(5000 // given.shrink)
+    }
+    times = least_times({"look.stats": lambda: look.stats(many), "and its text": lambda: look.stats(many).text()}, 5)
+    for who, seconds in times.items():
+        yield Row(f"statistics of {len(many):,} small leaves", who, seconds, "s", in_file_only=True)
 
 
 # ----------------------------------------------------------------------------------- observe
 
 
-def training_step(observe: Callable[..., Any], *, donate: bool = False) -> tuple[Callable[..., Any], Any, Any]:
-    """A jitted step of Adam for a network of 4.2 M parameters on 1,024 tokens, the kept state, and a batch."""
+OBSERVE, WITHOUT_UPDATES = "look.observe", "look.observe(params, grads)"
+
+
+def training_step(observe: Callable[..., Any], width: int) -> tuple[Callable[..., Any], Any, Any]:
+    """A jitted step of Adam for four layers of this width on as many tokens, the kept state, and a batch."""
     keys = jax.random.split(jax.random.key(0), 5)
-    params = {"h": [{"w": jax.random.normal(key, (1024, 1024)) / 32, "b": jnp.zeros(1024)} for key in keys[:4]]}
+    params = {
+        "h": [{"w": jax.random.normal(key, (width, width)) / width**0.5, "b": jnp.zeros(width)} for key in keys[:4]]
+    }
     optimiser = optax.adam(1e-4)
-    batch = jax.random.normal(keys[4], (1024, 1024))
+    batch = jax.random.normal(keys[4], (width, width))
 
     def loss(params: Any, x: Any) -> Any:
         for layer in params["h"]:
@@ -139,8 +149,7 @@ def training_step(observe: Callable[..., Any], *, donate: bool = False) -> tuple
         updates, state = optimiser.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), value, observe(params, grads, updates)
 
-    jitted = jax.jit(step, donate_argnums=0) if donate else jax.jit(step)
-    return jitted, (params, optimiser.init(params)), batch
+    return jax.jit(step), (params, optimiser.init(params)), batch
 
 
 def observe_by_hand(*trees: Any) -> Any:
@@ -157,55 +166,58 @@ def plain_statistics(*trees: Any) -> Any:
     ]
 
 
-def observe_part() -> None:
+def observe_part(given: Given) -> Iterator[Row]:
     ways = {
         "a step alone": lambda *trees: None,
-        "ptree.look.observe": look.observe,
+        OBSERVE: look.observe,
+        WITHOUT_UPDATES: lambda params, grads, _: look.observe(params, grads),
         "sum, vdot, max by hand": observe_by_hand,
         "mean, std, zeros, isfinite in jnp": plain_statistics,
     }
     turns: dict[str, Callable[[], Any]] = {}
     results: dict[str, Any] = {}
     for name, way in ways.items():
-        step, kept, batch = training_step(way)
+        step, kept, batch = training_step(way, 1024 // given.shrink)
         results[name] = jax.block_until_ready(step(kept, batch))
         turns[name] = lambda step=step, kept=kept, batch=batch: jax.block_until_ready(step(kept, batch))
-    observed = results["ptree.look.observe"][2]
+    observed = results[OBSERVE][2]
     expected = np.array(results["sum, vdot, max by hand"][2])
     paths = [path for group in observed.groups.values() for path in group.paths]
     in_jax_order = np.argsort([f"{at // 8}{path}" for at, path in enumerate(paths)], kind="stable")
     np.testing.assert_allclose(observed.numbers[in_jax_order], expected, rtol=1e-3, atol=1e-2)
-    times = least_times(turns, rounds=25)
-    print_times("a step of Adam, 4.2 M parameters, 1,024 tokens", times, "a step alone")
+    times = least_times(turns, given.rounds)
+    alone = {WITHOUT_UPDATES: times.pop(WITHOUT_UPDATES), "a step alone": times["a step alone"]}
+    three_percent = {"a step alone": 1.03}
+    yield from rows_of_times("a step of Adam on 1,024 tokens, observed", times, ours=OBSERVE, ratios=three_percent)
+    yield from rows_of_times("... without its updates", alone, ours=WITHOUT_UPDATES, ratios=three_percent)
 
 
-def guard_part() -> None:
-    step, kept, batch = training_step(lambda *trees: None)
+def guard_part(given: Given) -> Iterator[Row]:
+    step, kept, batch = training_step(lambda *trees: None, 1024 // given.shrink)
     guarded = look.guard(step)
     turns = {
         "a step alone": lambda: jax.block_until_ready(step(kept, batch)),
-        "ptree.look.guard": lambda: jax.block_until_ready(guarded(kept, batch)),
+        "look.guard": lambda: jax.block_until_ready(guarded(kept, batch)),
     }
     for turn in turns.values():
         turn()
-    print_times("a guarded step", least_times(turns, rounds=25), "a step alone")
+    yield from rows_of_times("a guarded step of Adam", least_times(turns, given.rounds), ours="look.guard")
 
 
-def history_part() -> None:
+def history_part(given: Given) -> Iterator[Row]:
     leaf = jnp.ones(8)
     tree = {f"h/{layer}/{name}": leaf for layer in range(12) for name in "abcdefghijkl"}
     observed = jax.block_until_ready(jax.jit(look.observe)(tree, tree, tree))
     with tempfile.TemporaryDirectory() as folder:
         history = look.History(folder)
-        steps, count = iter(range(10**9)), 2000
+        steps, count = iter(range(10**9)), 2000 // given.shrink
 
         def record() -> None:
             for _ in range(count):
                 history.record(next(steps), observed, loss=0.5)
 
-        times = least_times({"record, 144 leaves, 1,296 numbers": record}, rounds=3)
-        times = {name: seconds / count for name, seconds in times.items()}
-        print_times("history, a step", times, "record, 144 leaves, 1,296 numbers", "us")
+        seconds = least_times({"record": record}, rounds=3)["record"] / count
+        yield Row("History.record of 1,296 numbers, a step", "ptree", seconds, "s", aim=Aim(0.001, "value"))
         reading = least_times(
             {
                 "one statistic of all steps": lambda: history.values("grads/norm"),
@@ -213,7 +225,8 @@ def history_part() -> None:
             },
             rounds=1,
         )
-        print_times(f"reading {3 * count:,} steps", reading, "one statistic of all steps")
+        for name, seconds in reading.items():
+            yield Row(f"History of {3 * count:,} steps: {name}", "ptree", seconds, "s", in_file_only=True)
         history.close()
 
 
@@ -228,17 +241,7 @@ PARTS = {
 }
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
-    parts = arguments.parse_args().parts or [*PARTS]
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        arguments.error(f"there is no part {unknown[0]!r}, but {', '.join(PARTS)}")
-    print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}, NumPy {np.__version__}")
-    for part in parts:
-        PARTS[part]()
-
+OPTIONS = [Option("--rounds", 25, "how often a step takes its turn; longer things do it at most three times")]
 
 if __name__ == "__main__":
-    main()
+    main(PARTS, OPTIONS, ["optax", "flax", "torch", "treescope", "torchinfo", "clu", "sft-cli"])

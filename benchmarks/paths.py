@@ -8,30 +8,45 @@
   at least 100 times faster than `equinox.tree_at` at 10,000 leaves;
 - reading a node of aliases again: at most 0.5 us.
 
-Edits of structure are shown beside a recursion by hand that does this one thing, where one is short.
+Edits of structure are shown beside a recursion by hand that does this one thing, where one is short. Each needs at the least:
+naming, one string and one entry of a dict a leaf; a selection, a look-up a node; a mask, the selection and a new tree; `get`, a
+look-up a segment; `set`, a copy of each node on the path; the others name every leaf and make new trees.
 
 Run it with `python benchmarks/paths.py`. Times are of the processor. All run in one process, in turn; results are
 checked equal first.
 """
 
-import argparse
-import platform
 import re
-import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from statistics import median
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 import optax
+from _command import Given, Option, main
+from _results import Aim, Row
+from _timing import ratio
 from flax import traverse_util
 
 import ptree as pt
 
 SUB = [("attn", name) for name in "qkvo"] + [("mlp", name) for name in ("up", "gate", "down")]
-Rows = list[tuple[str, str, Callable[[], Any], str]]  # what, who, function, what it is a ratio to
+
+
+class Contestant(NamedTuple):
+    what: str
+    who: str
+    function: Callable[[], Any]
+    beside: tuple[str, ...] = ()
+    """The ways of ptree's that are set in a ratio to this one."""
+
+
+ALONE = ("ptree",)
+BOTH = ("ptree, a Tree", "ptree, a dict")
 
 
 def transformer(leaves: int) -> dict[str, Any]:
@@ -58,17 +73,17 @@ def by_hand(tree: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def naming(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def naming(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     return [
-        ("naming", "ptree, a Tree", lambda: pt.flatten(tree), ""),
-        ("naming", "ptree, a dict", lambda: pt.flatten(plain), ""),
-        ("naming", "flax flatten_dict", lambda: traverse_util.flatten_dict(plain, sep="/"), "ptree, a Tree"),
-        ("naming", "jax flatten_with_path", lambda: by_jax(plain), ""),
-        ("naming", "recursion by hand", lambda: by_hand(plain), ""),
+        Contestant("naming", "ptree, a Tree", lambda: pt.flatten(tree)),
+        Contestant("naming", "ptree, a dict", lambda: pt.flatten(plain)),
+        Contestant("naming", "flax flatten_dict", lambda: traverse_util.flatten_dict(plain, sep="/"), BOTH),
+        Contestant("naming", "jax flatten_with_path", lambda: by_jax(plain), BOTH),
+        Contestant("naming", "recursion by hand", lambda: by_hand(plain), BOTH),
     ]
 
 
-def selecting(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def selecting(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     regex = re.compile(r"(?:.*/)?attn/[qv]/kernel")
     wanted = re.compile(r"layer_7/.*")
 
@@ -81,29 +96,32 @@ def selecting(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
         )
 
     return [
-        ("**/attn/{q,v}/kernel", "ptree", lambda: dict(pt.items(tree, "**/attn/{q,v}/kernel")), ""),
-        ("**/attn/{q,v}/kernel", "flax and a regex", lambda: filtered(regex), "ptree"),
-        ("mask of these", "ptree, a Tree", lambda: pt.mask(tree, "**/attn/{q,v}/kernel"), ""),
-        ("mask of these", "ptree, a dict", lambda: pt.mask(plain, "**/attn/{q,v}/kernel"), ""),
-        ("mask of these", "flax path_aware_map", path_aware, "ptree, a Tree"),
-        ("layer_7/**", "ptree", lambda: dict(pt.items(tree, "layer_7/**")), ""),
-        ("layer_7/**", "flax and a regex", lambda: filtered(wanted), "ptree"),
+        Contestant("`**/attn/{q,v}/kernel`", "ptree", lambda: dict(pt.items(tree, "**/attn/{q,v}/kernel"))),
+        Contestant("`**/attn/{q,v}/kernel`", "flax and a regex", lambda: filtered(regex), ALONE),
+        Contestant("mask of these", "ptree, a Tree", lambda: pt.mask(tree, "**/attn/{q,v}/kernel")),
+        Contestant("mask of these", "ptree, a dict", lambda: pt.mask(plain, "**/attn/{q,v}/kernel")),
+        Contestant("mask of these", "flax path_aware_map", path_aware, BOTH),
+        Contestant("`layer_7/**`", "ptree", lambda: dict(pt.items(tree, "layer_7/**"))),
+        Contestant("`layer_7/**`", "flax and a regex", lambda: filtered(wanted), ALONE),
     ]
 
 
-def reading(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def reading(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     def by_keys() -> Any:
         return plain["layer_7"]["attn"]["v"]["kernel"]
 
     return [
-        ("get, 4 segments", "tree[path]", lambda: tree["layer_7/attn/v/kernel"], ""),
-        ("get, 4 segments", "pt.get", lambda: pt.get(tree, "layer_7/attn/v/kernel"), ""),
-        ("get, 4 segments", "dict by hand", by_keys, ""),
+        Contestant("get, 4 segments", "tree[path]", lambda: tree["layer_7/attn/v/kernel"]),
+        Contestant("get, 4 segments", "pt.get", lambda: pt.get(tree, "layer_7/attn/v/kernel")),
+        Contestant("get, 4 segments", "dict by hand", by_keys, ("tree[path]", "pt.get")),
     ]
 
 
-def writing(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def writing(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     new = np.ones(1, "float32")
+
+    def replaced(tree: Any) -> Any:
+        return tree["layer_7"]["attn"]["v"]["kernel"]
 
     def by_keys() -> Any:
         t = plain
@@ -111,15 +129,10 @@ def writing(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
         return {**t, "layer_7": {**layer, "attn": {**layer["attn"], "v": {**layer["attn"]["v"], "kernel": new}}}}
 
     return [
-        ("set", "ptree, a Tree", lambda: pt.set(tree, "layer_7/attn/v/kernel", new), ""),
-        ("set", "ptree, a dict", lambda: pt.set(plain, "layer_7/attn/v/kernel", new), ""),
-        ("set", "nested {**t, ...}", by_keys, "ptree, a Tree"),
-        (
-            "set",
-            "equinox tree_at",
-            lambda: eqx.tree_at(lambda t: t["layer_7"]["attn"]["v"]["kernel"], plain, new),
-            "ptree, a Tree",
-        ),
+        Contestant("set", "ptree, a Tree", lambda: pt.set(tree, "layer_7/attn/v/kernel", new)),
+        Contestant("set", "ptree, a dict", lambda: pt.set(plain, "layer_7/attn/v/kernel", new)),
+        Contestant("set", "`{**t, ...}` by hand", by_keys, BOTH),
+        Contestant("set", "equinox tree_at", lambda: eqx.tree_at(replaced, plain, new), BOTH),
     ]
 
 
@@ -137,67 +150,50 @@ def together(a: Any, b: Any) -> Any:
     return merged
 
 
-def editing(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def editing(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     parts, plain_parts = pt.partition(tree, "**/kernel"), pt.partition(plain, "**/kernel")
 
     def parted() -> Any:
         return named(plain, "kernel"), named(plain, "bias")
 
     return [
-        ("partition", "ptree, a Tree", lambda: pt.partition(tree, "**/kernel"), ""),
-        ("partition", "ptree, a dict", lambda: pt.partition(plain, "**/kernel"), ""),
-        ("partition", "recursion by hand", parted, "ptree, a dict"),
-        ("merge", "ptree, a Tree", lambda: pt.merge(*parts), ""),
-        ("merge", "ptree, a dict", lambda: pt.merge(*plain_parts), ""),
-        ("merge", "recursion by hand", lambda: together(*plain_parts), "ptree, a dict"),
-        ("drop", "ptree, a Tree", lambda: pt.drop(tree, "**/bias"), ""),
-        ("drop", "ptree, a dict", lambda: pt.drop(plain, "**/bias"), ""),
-        ("drop", "recursion by hand", lambda: named(plain, "kernel"), "ptree, a dict"),
-        ("rename", "ptree, a Tree", lambda: pt.rename(tree, {"layer_*": "block_*"}), ""),
-        ("rename", "ptree, a dict", lambda: pt.rename(plain, {"layer_*": "block_*"}), ""),
+        Contestant("partition", "ptree, a Tree", lambda: pt.partition(tree, "**/kernel")),
+        Contestant("partition", "ptree, a dict", lambda: pt.partition(plain, "**/kernel")),
+        Contestant("partition", "recursion by hand", parted, BOTH),
+        Contestant("merge", "ptree, a Tree", lambda: pt.merge(*parts)),
+        Contestant("merge", "ptree, a dict", lambda: pt.merge(*plain_parts)),
+        Contestant("merge", "recursion by hand", lambda: together(*plain_parts), BOTH),
+        Contestant("drop", "ptree, a Tree", lambda: pt.drop(tree, "**/bias")),
+        Contestant("drop", "ptree, a dict", lambda: pt.drop(plain, "**/bias")),
+        Contestant("drop", "recursion by hand", lambda: named(plain, "kernel"), BOTH),
+        Contestant("rename", "ptree, a Tree", lambda: pt.rename(tree, {"layer_*": "block_*"})),
+        Contestant("rename", "ptree, a dict", lambda: pt.rename(plain, {"layer_*": "block_*"})),
     ]
 
 
-def tied(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def tied(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     both = pt.Tree({"encoder": tree, "decoder": tree})
     shared = pt.tie(both, {"decoder/*": "encoder/*"})
     return [
-        ("tie of half", "ptree", lambda: pt.tie(both, {"decoder/*": "encoder/*"}), ""),
-        ("mask, tied", "ptree", lambda: pt.mask(shared, "encoder/**/kernel"), ""),
-        ("mask, tied", "ptree, untied", lambda: pt.mask(both, "**/kernel"), ""),
-        ("node of aliases again", "tree[path]", lambda: shared["decoder"], ""),
-        ("node of aliases again", "dict by hand", lambda: plain, ""),
+        Contestant("tie of half", "ptree", lambda: pt.tie(both, {"decoder/*": "encoder/*"})),
+        Contestant("mask, tied", "ptree", lambda: pt.mask(shared, "encoder/**/kernel")),
+        Contestant("mask, tied", "ptree, untied", lambda: pt.mask(both, "**/kernel"), ALONE),
+        Contestant("node of aliases again", "tree[path]", lambda: shared["decoder"]),
+        Contestant("node of aliases again", "dict by hand", lambda: plain, ("tree[path]",)),
     ]
 
 
-def states(tree: pt.Tree, plain: dict[str, Any]) -> Rows:
+def states(tree: pt.Tree, plain: dict[str, Any]) -> list[Contestant]:
     ours, theirs = optax.trace(0.9).init(tree), optax.adam(1.0).init(plain)
     del ours
     return [
-        ("count of Adam's state", "ptree", lambda: pt.get(theirs, "0/count"), ""),
-        ("count of Adam's state", "optax.tree.get", lambda: optax.tree.get(theirs, "count"), "ptree"),
+        Contestant("count of Adam's state", "ptree", lambda: pt.get(theirs, "0/count")),
+        Contestant("count of Adam's state", "optax.tree.get", lambda: optax.tree.get(theirs, "count"), ALONE),
     ]
 
 
-LIMITS = {
-    "naming": "one string and one dict entry a leaf, and a call a node",
-    "**/attn/{q,v}/kernel": "one dict look-up a node of the tree",
-    "mask of these": "the selection, then a new tree of the same size",
-    "layer_7/**": "the nodes on the path; the rest of the tree is not entered",
-    "get, 4 segments": "splitting the path, and one dict look-up a segment",
-    "set": "copying the tuple of each node on the path, so its width",
-    "partition": "naming every leaf, and two new trees",
-    "merge": "naming every leaf of two trees, and a new tree",
-    "drop": "naming every leaf under all its names, and a new tree",
-    "rename": "matching and naming every leaf",
-    "tie of half": "matching every leaf, and comparing two shapes a tie",
-    "mask, tied": "the selection, then a new tree of the same size",
-    "node of aliases again": "two dict look-ups",
-    "count of Adam's state": "opening two foreign containers through JAX",
-}
-
-
-def microseconds(function: Callable[[], Any]) -> float:
+def seconds(function: Callable[[], Any]) -> float:
+    """Of the processor, a call, in a turn of two milliseconds or more."""
     calls = 1
     while True:
         start = time.process_time()  # other programs on the machine do not count
@@ -205,7 +201,7 @@ def microseconds(function: Callable[[], Any]) -> float:
             function()
         took = time.process_time() - start
         if took > 0.002:
-            return took / calls * 1e6
+            return took / calls
         calls *= 4
 
 
@@ -215,31 +211,61 @@ def plainly(value: Any) -> Any:
     return pt.asdict(value) if type(value) is pt.Tree else value
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=7)
-    arguments.add_argument("--leaves", type=int, nargs="*", default=[100, 1_000, 10_000, 100_000])
-    options = arguments.parse_args()
-    print(f"{platform.machine()}, Python {platform.python_version()}, jax {jax.__version__}")
-    print(f"{'what':22} {'leaves':>7}  {'who':22} {'us':>12}  {'ptree / this':>12}")
-    for group in (naming, selecting, reading, writing, editing, tied, states):
-        for leaves in options.leaves:
-            plain = transformer(max(leaves, 120))
-            rows = group(pt.Tree(plain), plain)
-            for what in dict.fromkeys(what for what, *_ in rows):
-                same = [row for row in rows if row[0] == what]
-                first = plainly(same[0][2]())
-                assert all(plainly(function()) == first for _, _, function, _ in same)
-                times: dict[str, list[float]] = {who: [] for _, who, _, _ in same}
-                for _ in range(options.rounds):
-                    for _, who, function, _ in same:
-                        times[who].append(microseconds(function))
-                middle = {who: statistics.median(values) for who, values in times.items()}
-                for _, who, _, ours in same:
-                    ratio = f"{middle[ours] / middle[who]:12.3f}" if ours else ""
-                    print(f"{what:22} {leaves:7}  {who:22} {middle[who]:12.2f}  {ratio}")
-                print(f"{'':22} {'':7}  ptree is limited by: {LIMITS[what]}")
+LIMIT_OF_GET = 1e-6 + 4 * 0.3e-6  # for four segments
+VALUES = {("get, 4 segments", "tree[path]"): LIMIT_OF_GET, ("get, 4 segments", "pt.get"): LIMIT_OF_GET, ("node of aliases again", "tree[path]"): 0.5e-6}  # fmt: skip
+RATIOS = {
+    ("naming", "flax flatten_dict", "a Tree"): 0.4,
+    ("naming", "flax flatten_dict", "a dict"): 1.0,
+    ("`**/attn/{q,v}/kernel`", "flax and a regex", "ptree"): 0.6,
+    ("mask of these", "flax path_aware_map", "a Tree"): 1.0,
+    ("mask of these", "flax path_aware_map", "a dict"): 1.0,
+    ("set", "`{**t, ...}` by hand", "a Tree"): 4.0,
+    ("set", "`{**t, ...}` by hand", "a dict"): 8.0,
+    ("set", "equinox tree_at", "a Tree"): 0.01,
+}
+"""What, beside whom, and which way of ptree's -> the most that ptree's time is to be of this one's."""
+SHOWN = (1_000,)
+SMALL = 10_000  # below so many leaves, `set` has no aim beside Equinox
 
+
+def rows(given: Given) -> Iterator[Row]:
+    for group in (naming, selecting, reading, writing, editing, tied, states):
+        for leaves in given.leaves:
+            plain = transformer(max(leaves, 120))
+            contestants = group(pt.Tree(plain), plain)
+            for what in dict.fromkeys(each.what for each in contestants):
+                same = [each for each in contestants if each.what == what]
+                yield from measured(same, leaves, given.rounds)
+
+
+def measured(same: list[Contestant], leaves: int, rounds: int) -> Iterator[Row]:
+    """Rows of one thing that several do, which are checked to find the same."""
+    first = plainly(same[0].function())
+    assert all(plainly(each.function()) == first for each in same)
+    times: dict[str, list[float]] = {each.who: [] for each in same}
+    for _ in range(rounds):
+        for each in same:
+            times[each.who].append(seconds(each.function))
+    for each in same:
+        size, in_file_only = f"{leaves:,} leaves", leaves not in SHOWN
+        row = Row(each.what, each.who, median(times[each.who]), "s", size, in_file_only=in_file_only)
+        limit = VALUES.get((each.what, each.who))
+        if limit is not None:
+            row = replace(row, aim=Aim(limit, "value"))
+        if not each.beside:
+            yield row
+        for ours in each.beside:
+            share, spread = ratio(times[ours], times[each.who])
+            form = ours.removeprefix("ptree, ")
+            limit = RATIOS.get((each.what, each.who, form))
+            aim = None if limit is None or (each.who == "equinox tree_at" and leaves < SMALL) else Aim(limit)
+            yield replace(row, ratio=share, ratio_of=form, spread=spread, aim=aim)
+
+
+OPTIONS = [
+    Option("--rounds", 7, "how often all take their turn"),
+    Option("--leaves", [100, 1_000, 10_000, 100_000], "how many leaves the trees have"),
+]
 
 if __name__ == "__main__":
-    main()
+    main(rows, OPTIONS, ["flax", "equinox", "optax"])

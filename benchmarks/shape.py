@@ -14,13 +14,10 @@ those of its models that are installed, counted by the same code, without tests:
 They say where to look. A function that is cut at a random line to please a counter is worse than before.
 """
 
-import argparse
 import importlib.util
-import platform
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -31,7 +28,9 @@ import _modules as source
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from _command import keep_rows, parser_of
 from _modules import Module
+from _results import Aim, Row
 
 import ptree as pt
 from ptree import nn
@@ -51,17 +50,26 @@ SLOW = ("concurrent.futures", "difflib", "hashlib", "importlib", "tqdm")
 
 
 class Measure(NamedTuple):
-    """A row of the table: a number, and what was counted."""
+    """A number, the aim for ptree's, and what was counted."""
 
     title: str
-    aim: str
-    value: str
-    details: list[str]
+    aim: Aim | None
+    value: float
+    unit: str = ""
+    details: Sequence[str] = ()
+
+
+def at_most(limit: float) -> Aim:
+    return Aim(limit, "value")
+
+
+def at_least(limit: float) -> Aim:
+    return Aim(limit, "value", "at least")
 
 
 def density(modules: Sequence[Module]) -> Measure:
     share = 100 * sum(map(source.branches, modules)) / sum(map(source.code_lines, modules))
-    return Measure("branches per 100 code lines", "16", f"{share:.1f}", [])
+    return Measure("branches per 100 code lines", at_most(16), share)
 
 
 def long_functions(modules: Sequence[Module]) -> Measure:
@@ -74,7 +82,7 @@ def long_functions(modules: Sequence[Module]) -> Measure:
             count = source.complexity(function)
             if count > 10:
                 details.append(f"{module.path}:{function.lineno} {function.name}: {count}")
-    return Measure("functions over 10 branches, %", "3", f"{100 * len(details) / total:.1f}", details)
+    return Measure("functions over 10 branches", at_most(3), 100 * len(details) / total, "%", details)
 
 
 def recursive_functions(modules: Sequence[Module]) -> Measure:
@@ -84,7 +92,7 @@ def recursive_functions(modules: Sequence[Module]) -> Measure:
         for function in module.functions()
         if source.is_recursive(function)
     ]
-    return Measure("directly recursive functions", "14", str(len(details)), details)
+    return Measure("directly recursive functions", at_most(14), len(details), "", details)
 
 
 def any_annotations(modules: Sequence[Module]) -> Measure:
@@ -92,17 +100,17 @@ def any_annotations(modules: Sequence[Module]) -> Measure:
     plain = {path: sum(given in ("Any", "typing.Any") for given in found) for path, found in counts.items()}
     share = 100 * sum(plain.values()) / sum(map(len, counts.values()))
     details = [f"{path}: {plain[path]} of {len(found)}" for path, found in counts.items() if plain[path]]
-    return Measure("annotations that are Any, %", "10", f"{share:.0f}", details)
+    return Measure("annotations that are `Any`", at_most(10), share, "%", details)
 
 
 def comments(modules: Sequence[Module]) -> Measure:
     share = 100 * sum(map(source.comment_lines, modules)) / sum(map(source.text_lines, modules))
-    return Measure("comments per 100 lines", "5", f"{share:.1f}", [])
+    return Measure("comments per 100 lines", at_least(5), share)
 
 
 def import_circles(modules: Sequence[Module]) -> Measure:
     details = [" ".join(circle) for circle in source.circles(source.import_graph(modules))]
-    return Measure("circles of imports", "0", str(len(details)), details)
+    return Measure("circles of imports", at_most(0), len(details), "", details)
 
 
 def inner_imports(modules: Sequence[Module]) -> Measure:
@@ -112,10 +120,10 @@ def inner_imports(modules: Sequence[Module]) -> Measure:
             excused = any(f"{imported.target}.".startswith(f"{name}.") for name in OPTIONAL + SLOW)
             if imported.in_function and not excused:
                 details.append(f"{module.path}:{imported.line} {imported.target}")
-    return Measure("imports inside functions", "0", str(len(details)), details)
+    return Measure("imports inside functions", at_most(0), len(details), "", details)
 
 
-def found_files(modules: Sequence[Module]) -> Measure:
+def found_files(modules: Sequence[Module]) -> list[Measure]:
     files = [module for module in modules if not module.is_package]
     search = finding.Search(files)
     first, among, total, details = 0, 0, 0, []
@@ -127,28 +135,31 @@ def found_files(modules: Sequence[Module]) -> Measure:
             among += module.path in best
             if best[:1] != [module.path]:
                 details.append(f"{module.path}: {question!r}; found {best}")
-    value = f"{100 * first / total:.0f} / {100 * among / total:.0f}"
-    return Measure("a function's file is found, first / in three, %", "60 / 80", value, details)
+    return [
+        Measure("a search for a function finds its file first", at_least(60), 100 * first / total, "%", details),
+        Measure("... among the first three", at_least(80), 100 * among / total, "%"),
+    ]
 
 
 def lines(modules: Sequence[Module]) -> Measure:
-    return Measure("code lines", "below 6,424", f"{sum(map(source.code_lines, modules)):,}", [])
+    return Measure("code lines", None, sum(map(source.code_lines, modules)))
 
 
-MEASURES = (
-    density,
-    long_functions,
-    recursive_functions,
-    any_annotations,
-    comments,
-    import_circles,
-    inner_imports,
-    found_files,
-    lines,
-)
+def measures(modules: Sequence[Module]) -> list[Measure]:
+    return [
+        density(modules),
+        long_functions(modules),
+        recursive_functions(modules),
+        any_annotations(modules),
+        comments(modules),
+        import_circles(modules),
+        inner_imports(modules),
+        *found_files(modules),
+        lines(modules),
+    ]
 
 
-def hops(folder: Path, call: Callable[[], object]) -> str:
+def hops(folder: Path, call: Callable[[], object]) -> int:
     """Count how often a call goes on in another file of this folder; the first call, which fills caches, does not count."""
     call()
     files: list[str] = []
@@ -163,7 +174,7 @@ def hops(folder: Path, call: Callable[[], object]) -> str:
         call()
     finally:
         sys.setprofile(None)
-    return str(sum(before != after for before, after in pairwise(files)))
+    return sum(before != after for before, after in pairwise(files))
 
 
 def hops_of_ptree(folder: Path, file: str) -> list[Measure]:
@@ -172,14 +183,14 @@ def hops_of_ptree(folder: Path, file: str) -> list[Measure]:
     bias, node = jnp.ones(8), {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}
     pt.save(file, params)
     return [
-        Measure("hops: set of a tied leaf", "6", hops(folder, lambda: pt.set(params, "4/bias", bias)), []),
-        Measure("hops: set of a tied node", "30", hops(folder, lambda: pt.set(params, "4", node)), []),
-        Measure("hops: save", "50", hops(folder, lambda: pt.save(file, params)), []),
-        Measure("hops: load(like=)", "120", hops(folder, lambda: pt.load(file, like=params)), []),
+        Measure("hops: set of a tied leaf", at_most(6), hops(folder, lambda: pt.set(params, "4/bias", bias))),
+        Measure("hops: set of a tied node", at_most(30), hops(folder, lambda: pt.set(params, "4", node))),
+        Measure("hops: save", at_most(50), hops(folder, lambda: pt.save(file, params))),
+        Measure("hops: load(like=)", at_most(120), hops(folder, lambda: pt.load(file, like=params))),
     ]
 
 
-def hops_of_equinox(folder: Path, file: str) -> list[str]:
+def hops_of_equinox(folder: Path, file: str) -> list[int]:
     mlp = eqx.nn.MLP(4, 1, 8, 3, key=jax.random.key(0))
     layer = eqx.nn.Linear(8, 8, key=jax.random.key(1))
     return [
@@ -198,34 +209,37 @@ def folder_of(package: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def rows(ours: list[Measure], others: dict[str, list[float]]) -> Iterator[Row]:
+    """A row for each measure of ptree, and of the others that have it."""
+    for at, measure in enumerate(ours):
+        yield Row(measure.title, "ptree", measure.value, measure.unit, aim=measure.aim)
+        for title, values in others.items():
+            if at < len(values):
+                yield Row(measure.title, title, values[at], measure.unit, in_file_only=True)
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--details", action="store_true", help="name what was counted in ptree")
-    details = arguments.parse_args().details
+    parser = parser_of([])
+    parser.add_argument("--details", action="store_true", help="name what was counted in ptree")
+    given = parser.parse_args()
 
     home = Path(pt.__file__).parent
-    ours = [measure(source.read_package(home, "ptree")) for measure in MEASURES]
-    columns: dict[str, list[str]] = {}
+    ours = measures(source.read_package(home, "ptree"))
+    others: dict[str, list[float]] = {}
     for title, (package, below) in MODELS.items():
         folder = folder_of(package)
         if folder is not None:
             name = ".".join([package, *Path(below).parts])
-            modules = source.read_package(folder / below, name)
-            columns[title] = [measure(modules).value for measure in MEASURES]
+            others[title] = [measure.value for measure in measures(source.read_package(folder / below, name))]
     with tempfile.TemporaryDirectory() as scratch:
         ours += hops_of_ptree(home, f"{scratch}/m.safetensors")
-        columns["Equinox"] += hops_of_equinox(Path(eqx.__file__).parent, f"{scratch}/m.eqx")
+        others["Equinox"] += hops_of_equinox(Path(eqx.__file__).parent, f"{scratch}/m.eqx")
 
-    print(f"Python {platform.python_version()}, jax {version('jax')}, {home}")
-    print("| what | aim | ptree | " + " | ".join(columns) + " |")
-    print("| --- | ---: | ---: |" + " ---: |" * len(columns))
-    for row, measure in enumerate(ours):
-        cells = [column[row] if row < len(column) else "" for column in columns.values()]
-        print(f"| {measure.title} | {measure.aim} | {measure.value} | " + " | ".join(cells) + " |")
-    if details:
+    keep_rows(rows(ours, others), given.json, ["equinox", "optax", "dm-haiku", "orbax-checkpoint", "chex", "flax"])
+    if given.details:
         for measure in ours:
             if measure.details:
-                print("", f"{measure.title}: {measure.value}", *measure.details, sep="\n  ")
+                print("", f"{measure.title}: {measure.value:.3g}", *measure.details, sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -4,21 +4,20 @@ more memory on each device.
 Four blocks of two products, divided over data (fully sharded) and model (columns, then rows), and AdamW; beside JAX and optax
 by hand, and Flax nnx with `with_partitioning`. The devices are virtual ones of the CPU. The losses of the first steps are checked
 to agree; times are of the processor, of all its threads. Run it with `python benchmarks/shard.py` (with the `bench` extra); `--sizes`
-are numbers of devices, in brackets is ptree's time over this one's. After it come the times of planning.
+are numbers of devices. After it come the times of planning.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import _shard_plan
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _shard_plan import plan_rows
 from _turns import Column, Facts, Made, run
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -158,16 +157,15 @@ def make(who: str, devices: int) -> Made:
     return facts, turn
 
 
+BY_HAND = "JAX, NamedSharding by hand"
 COLUMNS = [
-    Column("made, with 3 steps s", ("made",), 1, 2),
-    Column("step ms", ("step",), 1e3, 1, ratio=True),
-    Column("state per device MiB", ("state",), 2**-20, 2),
-    Column("temporary per device MiB", ("temporary",), 2**-20, 2),
+    Column("made, with 3 steps", ("made",), in_file_only=True),
+    Column("step of AdamW", ("step",), aims={BY_HAND: 1.02}),
+    Column("state on a device", ("state",), "B", aims={BY_HAND: 1.0}),
+    Column("temporary on a device", ("temporary",), "B", aims={BY_HAND: 1.0}),
 ]
 
 
 if __name__ == "__main__":
-    run(__file__, make, [*WHO], [1, 2, 4, 8], COLUMNS, rounds=3, turns=10, packages=("optax", "flax"))
-    if "--child" not in sys.argv:
-        print()
-        _shard_plan.main()
+    run(__file__, make, [*WHO], [1, 2, 4, 8], COLUMNS, noun="devices", shown=(1, 8), after=plan_rows,
+        turns=10, packages=("optax", "flax"))  # fmt: skip

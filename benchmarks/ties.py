@@ -8,13 +8,10 @@ PyTorch's shared modules. Run it with `python benchmarks/ties.py` (with the `ben
 process, in turn, in an order that changes at random; a ratio is the median of the ratios of one turn.
 """
 
-import argparse
-import platform
 import random
-import statistics
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import equinox as eqx
@@ -23,6 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from _command import Given, Option, main
+from _results import Aim, Row
+from _timing import Clock, ratio
 from flax import nnx
 
 import ptree as pt
@@ -31,6 +31,7 @@ from ptree import initializers as I
 VOCABULARY, WIDTH, BLOCKS, BATCH, TIME = 512, 128, 12, 16, 32
 SHARED = BLOCKS // 2
 RATE = 1e-3
+OURS, BY_HAND = "ptree, tied", "by hand, one leaf"
 
 
 def spec() -> pt.Tree:
@@ -246,8 +247,8 @@ def runs() -> dict[str, Any]:
     arrays, static = eqx.partition(EquinoxModel(params), eqx.is_array)
     graph, state = nnx.split(NnxModel(params))
     made = {
-        "ptree, tied": Run(params, tied_loss, data),
-        "by hand, one leaf": Run(once, loss_by_hand, data),
+        OURS: Run(params, tied_loss, data),
+        BY_HAND: Run(once, loss_by_hand, data),
         "eqx.nn.Shared": Run(arrays, lambda a, ids, y: cross_entropy(eqx.combine(a, static)(ids), y), data),
         "nnx, shared modules": Run(state, lambda s, ids, y: cross_entropy(nnx.merge(graph, s)(ids), y), data),
         "PyTorch, eager": TorchRun(TorchModel(params), data),
@@ -271,44 +272,39 @@ def check(made: dict[str, Any]) -> None:
             float(value.detach() if isinstance(run, TorchRun) else value),
             sorted(float(np.linalg.norm(grad)) for grad in grads),
         )
-    value, norms = numbers["by hand, one leaf"]
+    value, norms = numbers[BY_HAND]
     for name, (other, theirs) in numbers.items():
         assert len(theirs) == len(norms) == 26, (name, len(theirs))
         np.testing.assert_allclose(other, value, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(theirs, norms, rtol=1e-4, err_msg=name)
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=30)
-    rounds = arguments.parse_args().rounds
+CALLS = {"dispatch": 200, "trace": 1, "compile": 1, "train": 10}
+"""Of what is measured in one turn."""
+TITLES = {"dispatch": "dispatch", "trace": "trace + lower", "compile": "compile", "train": "step of Adam"}
+
+
+def rows(given: Given) -> Iterator[Row]:
     random.seed(0)
-    names = ("jax", "jaxlib", "equinox", "flax", "torch")
-    print(
-        f"{platform.machine()}, {jax.devices()[0].device_kind}, Python {platform.python_version()},",
-        ", ".join(f"{name} {version(name)}" for name in names),
-    )
     made = runs()
-    kinds = {"dispatch": (200, 1e6, "us"), "trace": (1, 1e3, "ms"), "compile": (1, 1e3, "ms"), "train": (10, 1e3, "ms")}
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for at in range(rounds + 1):
-        for what, (calls, _, _) in kinds.items():
-            for name in random.sample(list(made), len(made)):
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(given.rounds + 1):
+        for what, calls in CALLS.items():
+            for name in random.sample([*made], len(made)):
                 if not hasattr(made[name], what):
                     continue
-                start = time.perf_counter()
+                clock = Clock()
                 getattr(made[name], what)()
-                if at:  # the first round warms up
-                    seconds.setdefault((what, name), []).append((time.perf_counter() - start) / calls)
-    print(f"{'what':9} {'who':20} {'median':>9} {'':2} {'ptree / this':>12} {'+-':>6}")
-    for what, (_, scale, unit) in kinds.items():
-        ours = seconds[what, "ptree, tied"]
-        for name in made:
-            if theirs := seconds.get((what, name)):
-                low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
-                median = statistics.median(theirs) * scale
-                print(f"{what:9} {name:20} {median:9.2f} {unit:2} {middle:12.3f} {(high - low) / 2:6.3f}")
+                if turn:  # the first one warms up
+                    times.setdefault((what, name), []).append(clock.lap() / calls)
+    for (what, name), theirs in sorted(times.items(), key=lambda each: [*CALLS].index(each[0][0])):
+        row = Row(TITLES[what], name, median(theirs), "s")
+        if name == OURS:
+            yield row
+            continue
+        share, spread = ratio(times[what, OURS], theirs)
+        yield replace(row, ratio=share, spread=spread, aim=Aim(1.02) if name == BY_HAND else None)
 
 
 if __name__ == "__main__":
-    main()
+    main(rows, [Option("--rounds", 30, "how often all take their turn")], ["optax", "equinox", "flax", "torch"])

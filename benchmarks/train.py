@@ -9,18 +9,18 @@ Run it with `python benchmarks/train.py [PART ...]`. Times are of the processor,
 take turns; results are checked equal first.
 """
 
-import argparse
 import functools
-import platform
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _look_times import least_times, print_times
+from _command import Given, Option, main
+from _results import Row
+from _timing import least_times, other_ways, rows_of_times
 from _train_carry import carry_part
 from _train_frozen import frozen_part
 from _train_lora import lora_part
@@ -202,19 +202,23 @@ def by_pytorch(made: Any, x: np.ndarray, steps: int) -> Turn:
     return turn
 
 
+BY_HAND = "JAX and optax by hand"
 WAYS: dict[str, Callable[..., Turn]] = {
-    "JAX and optax by hand": by_hand,
-    "ptree.train.step, a Tree": by_step,
-    "ptree.train.step, dicts": functools.partial(by_step, tree=False),
-    "ptree.train.step, two groups": by_groups,
+    "ptree": by_step,
+    BY_HAND: by_hand,
     "Flax nnx, Optimizer": by_nnx,
     "Equinox": by_equinox,
     "PyTorch, fused AdamW": by_pytorch,
+    "dicts": functools.partial(by_step, tree=False),
+    "two groups": by_groups,
 }
+ROUNDS = 15
 
 
-def measure(title: str, ways: dict[str, Callable[..., Turn]], layers: int, width: int, rows: int, steps: int) -> None:
-    """Check that all have the same losses, then let them take turns."""
+def measure(
+    ways: Mapping[str, Callable[..., Turn]], rounds: int, layers: int, width: int, rows: int, steps: int
+) -> dict[str, float]:
+    """Check that all have the same losses, then let them take turns: seconds of the processor, of a step."""
     made = weights(layers, width)
     x = np.random.default_rng(1).standard_normal((rows, width), "float32")
     turns: dict[str, Callable[[], Any]] = {}
@@ -228,18 +232,36 @@ def measure(title: str, ways: dict[str, Callable[..., Turn]], layers: int, width
     for name, values in losses.items():
         np.testing.assert_allclose(values, losses[base], rtol=2e-4, err_msg=name)
     times = dict.fromkeys(turns, float("inf"))
-    for _ in range(15):
+    for _ in range(rounds):
         # in any order: threads of PyTorch's spin for a while after its turn
         order = random.sample([*turns], len(turns))
         for name, seconds in least_times({name: turns[name] for name in order}, rounds=1).items():
             times[name] = min(times[name], seconds / steps)
-    print_times(title, times, base, "us")
+    return times
 
 
-def step_part() -> None:
-    measure("a step of 4 layers of width 1024, 256 rows", WAYS, 4, 1024, 256, 2)
-    measure("a step of 50 layers of width 64, 64 rows: 100 leaves", WAYS, 50, 64, 64, 20)
-    measure("a step of 4 layers of width 32, 16 rows: dispatch", WAYS, 4, 32, 16, 200)
+def with_other_ways(
+    what: str, times: Mapping[str, float], base: str, others: Sequence[str], limit: float
+) -> Iterator[Row]:
+    """The rows of ptree and all others, and those of other ways to use ptree beside `base`."""
+    main_ones = {name: seconds for name, seconds in times.items() if name not in others}
+    yield from rows_of_times(what, main_ones, ratios={base: limit})
+    yield from other_ways(what, times, base, others, limit)
+
+
+SIZES = {
+    "a step of 4 layers of width 1024, 256 rows": (4, 1024, 256, 2),
+    "a step of 50 layers of width 64, 64 rows": (50, 64, 64, 20),
+    "a step of 4 layers of width 32, 16 rows": (4, 32, 16, 200),
+}
+"""What -> layers, width, rows, and steps in a turn."""
+
+
+def step_part(given: Given) -> Iterator[Row]:
+    for what, (layers, width, rows, steps) in SIZES.items():
+        layers, width = max(2, layers // given.shrink), max(8, width // given.shrink)
+        times = measure(WAYS, given.rounds, layers, width, rows, max(1, steps // given.shrink))
+        yield from with_other_ways(what, times, BY_HAND, ["dicts", "two groups"], 1.02)
 
 
 # -------------------------------------------------------------------------------- microbatches
@@ -304,30 +326,39 @@ def accumulated_by_optax(made: Any, x: np.ndarray, steps: int) -> Turn:
     return turn
 
 
-def accumulate_part() -> None:
+def accumulate_part(given: Given) -> Iterator[Row]:
+    scan, weighted = "a scan by hand", "weighted"
     ways: dict[str, Callable[..., Turn]] = {
-        "a scan by hand": accumulated_by_hand,
-        f"ptree.train.step(accumulate={COUNT})": functools.partial(by_step, accumulate=COUNT),
-        "ptree, weighted": functools.partial(by_step, accumulate=COUNT, weight=lambda x: (x > 0).sum() * 0 + 1),
+        "ptree": functools.partial(by_step, accumulate=COUNT),
+        scan: accumulated_by_hand,
         "optax.MultiSteps": accumulated_by_optax,
         "the whole batch at once": by_hand,
+        weighted: functools.partial(by_step, accumulate=COUNT, weight=lambda x: (x > 0).sum() * 0 + 1),
     }
-    measure(f"{COUNT} microbatches of 256 rows, 8 layers of width 256", ways, 8, 256, 256 * COUNT, 1)
-    x = jnp.ones((256 * COUNT, 256))
-    print("temporary memory of the step")
-    for count in (1, COUNT):
-        step = train.step(loss, optax.adamw(RATE), accumulate=count)
-        compiled = jax.jit(step.pure).lower(step.init(as_dicts(weights(8, 256))), x).compile()
-        analysis: Any = compiled.memory_analysis()
-        print(f"  accumulate={count:<33} {analysis.temp_size_in_bytes / 2**20:10.1f} MiB")
+    width, rows = max(8, 256 // given.shrink), max(8, 256 // given.shrink) * COUNT
+    times = measure(ways, given.rounds, max(2, 8 // given.shrink), width, rows, 1)
+    what = f"{COUNT} microbatches of 256 rows, 8 layers of width 256"
+    yield from with_other_ways(what, times, scan, [weighted], 1.02)
+    made = as_dicts(weights(max(2, 8 // given.shrink), width))
+    memory = {count: temporary_bytes(made, jnp.ones((rows, width)), count) for count in (COUNT, 1)}
+    yield Row(f"{what}, temporary memory", "ptree", memory[COUNT], "B")
+    yield Row(f"{what}, temporary memory", "the whole batch at once", memory[1], "B", ratio=memory[COUNT] / memory[1])
+
+
+def temporary_bytes(params: Any, x: Any, count: int) -> int:
+    """What XLA plans for a step, beside arguments and results."""
+    step = train.step(loss, optax.adamw(RATE), accumulate=count)
+    analysis: Any = jax.jit(step.pure).lower(step.init(params), x).compile().memory_analysis()
+    return analysis.temp_size_in_bytes
 
 
 # --------------------------------------------------------------------------- what comes with it
 
 
-def extras_part() -> None:
+def extras_part(given: Given) -> Iterator[Row]:
+    plain = "a step without it"
     ways: dict[str, Callable[..., Turn]] = {
-        "ptree.train.step": by_step,
+        plain: by_step,
         "observe=look.observe": functools.partial(by_step, observe=look.observe),
         "observe, without updates": functools.partial(
             by_step, observe=lambda params, grads, _: look.observe(params, grads)
@@ -335,7 +366,12 @@ def extras_part() -> None:
         "ema=0.999": functools.partial(by_step, ema=0.999),
         "scale=LossScale()": functools.partial(by_step, scale=train.LossScale()),
     }
-    measure("what comes with a step of 4 layers of width 1024, 1,024 rows", ways, 4, 1024, 1024, 1)
+    width = 1024 // given.shrink
+    times = measure(ways, given.rounds, 4, width, width, 1)
+    what = "a step of 4 layers of width 1024, 1,024 rows"
+    with_aim = [name for name in ways if name.startswith(("observe", "ema"))]
+    yield from other_ways(what, times, plain, with_aim, 1.03)
+    yield from other_ways(what, times, plain, ["scale=LossScale()"])
 
 
 PARTS = {
@@ -348,17 +384,7 @@ PARTS = {
 }
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
-    parts = arguments.parse_args().parts or [*PARTS]
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown:
-        arguments.error(f"there is no part {unknown[0]!r}, but {', '.join(PARTS)}")
-    print(f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}, optax {optax.__version__}")
-    for part in parts:
-        PARTS[part]()
-
+OPTIONS = [Option("--rounds", ROUNDS, "how often all take their turn")]
 
 if __name__ == "__main__":
-    main()
+    main(PARTS, OPTIONS, ["optax", "flax", "equinox", "torch"])

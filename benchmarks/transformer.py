@@ -4,8 +4,7 @@ A GPT with pre-norm blocks (width 128, 4 heads, MLP 512, 64 places, batch 8, flo
 blocks, unrolled and stacked: the same weights for all, and the losses of the first five steps are checked to agree. The
 floor is hand-written JAX over nested dicts, unrolled and with `jax.lax.scan`; peers are Flax linen, Flax nnx, Equinox
 and Haiku with their own layers for products and norms, and PyTorch, eager and compiled. Run it with
-`python benchmarks/transformer.py` (with the `bench` and `torch` extras). Each runs in a process of its own, in turn; in
-brackets is ptree's time over this one's.
+`python benchmarks/transformer.py` (with the `bench` and `torch` extras). Each runs in a process of its own, in turn.
 
 `--gpt2` is GPT-2 small, 12 blocks of width 768 in bfloat16 over float32 parameters, with tokens per second and the share of
 the rate that a product of matrices reaches on this device: that is what runs where there is a GPU.
@@ -13,7 +12,8 @@ the rate that a product of matrices reaches on this device: that is what runs wh
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from statistics import median
 from typing import Any
 
 import jax
@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _gpt import MODELS, Config, torch_apply, torch_params
+from _results import Aim, Row
+from _timing import ratio
 from _training import in_jax, in_torch
-from _turns import Column, Facts, Made, run
+from _turns import Column, Facts, Made, Runs, numbers, run
 
 GPT2 = "--gpt2" in sys.argv or jax.default_backend() == "gpu"
 WHO = [*MODELS, "PyTorch, eager", "PyTorch, compiled"]
@@ -97,19 +99,49 @@ def matrix_rate() -> float:
     return 10 * 2 * size**3 / (time.perf_counter() - start)
 
 
+PEERS = ("Flax linen", "Flax nnx", "Equinox", "Haiku")
+STACKED = {"ptree": "ptree, stacked", "ptree, stacked": "ptree, stacked", "by hand, scan": "ptree, stacked"}
 COLUMNS = [
-    Column("trace + lower ms", ("trace", "lower"), 1e3, 0, ratio=True),
-    Column("compile s", ("compile",), 1, 2, ratio=True),
-    Column("first step ms", ("first",), 1e3, 0),
-    Column("step ms", ("step",), 1e3, 1, ratio=True),
-    Column("dispatch us", ("dispatch",), 1e6, 1),
-    Column("peak MiB", ("peak",), 2**-20, 0),
+    Column("trace + lower", ("trace", "lower"), aims=dict.fromkeys(PEERS, 0.5)),
+    Column("compile", ("compile",), aims={"Flax linen": 1.0, "Flax nnx": 1.0}),
+    Column(
+        "trace + lower + compile",
+        ("trace", "lower", "compile"),
+        aims={"by hand, scan": 1.1},
+        only=("ptree, stacked", "by hand, scan"),
+    ),
+    Column("first step", ("first",), in_file_only=True),
+    Column("step of Adam", ("step",), aims={"Flax linen": 1.0, "Flax nnx": 1.0, "by hand": 1.0, "by hand, scan": 1.02}),
+    Column("dispatch", ("dispatch",), aims={"ptree": 0.15}),
+    Column("peak of memory", ("peak",), "B", in_file_only=True),
 ]
-RATES = [Column("tokens / s", ("tokens",), 1, 0), Column("of matrix rate", ("share",), 1, 3)]
+RATES = [Column("tokens", ("tokens",), "/ s"), Column("share of the rate of a matrix product", ("share",), "")]
+
+
+def growth(found: dict[int, Runs]) -> Iterator[Row]:
+    """What a stack of many blocks takes until it runs, over one of few."""
+    few, many = min(found), max(found)
+    names = ("trace", "lower", "compile")
+    ours, theirs = (numbers(found[size].get("ptree, stacked", []), names) for size in (many, few))
+    if few < many and ours:
+        share, spread = ratio(ours, theirs)
+        over = f"{many} blocks"
+        yield Row(
+            "trace + lower + compile",
+            "ptree, stacked",
+            median(theirs),
+            "s",
+            f"{few} blocks",
+            share,
+            over,
+            spread,
+            Aim(1.15),
+        )
+
 
 if __name__ == "__main__":
     if GPT2:
         sys.argv = [argument for argument in sys.argv if argument != "--gpt2"]
-        run(__file__, make, WHO, [12], [*COLUMNS, *RATES], rounds=1, tolerance=2e-2, options=["--gpt2"])
+        run(__file__, make, WHO, [12], [*COLUMNS, *RATES], over=STACKED, rounds=1, tolerance=2e-2, options=["--gpt2"])
     else:
-        run(__file__, make, WHO, [6, 12, 24, 48], COLUMNS)
+        run(__file__, make, WHO, [6, 12, 24, 48], COLUMNS, over=STACKED, aims_from=24, shown=(24,), further=growth)

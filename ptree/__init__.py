@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from ._imports import late_names as _late_names
 from ._imports import when_imported as _when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # what can go wrong
 from ._errors import FileError as FileError

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
 
 from ._edit import aliases, differences, get, leaves, map_leaves, put, readings, structure_error
 from ._errors import StructureError, TieError
@@ -385,8 +386,18 @@ def checkpointed(function: Callable[..., Any], remat: Remat, rolled: bool) -> Ca
     """The function, whose inside is computed again in the backward pass where `remat` says so."""
     if not remat:
         return function
+    policy = remat if callable(remat) else None
+    if policy is jax.checkpoint_policies.dots_saveable:
+        policy = _saves_products
     # only the body of a loop may do without the barriers that keep XLA from finding the first computation
-    return jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=not rolled)
+    return jax.checkpoint(function, policy=policy, prevent_cse=not rolled)
+
+
+def _saves_products(primitive: Primitive, *inputs: Any, **options: Any) -> bool:
+    """JAX's `dots_saveable`, which also saves convolutions by name: those of `ptree.nn` are not JAX's own primitive."""
+    if primitive.name == "conv_general_dilated":
+        return True
+    return jax.checkpoint_policies.dots_saveable(primitive, *inputs, **options)
 
 
 # -------------------------------------------------------------------------------- layers by shape

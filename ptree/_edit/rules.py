@@ -29,7 +29,7 @@ from .._tree import (
 from .._words import describe, lines, listed, name_of, quoted, table
 from .hints import Hints
 from .pattern_walk import Selected
-from .selectors import LayerNumbers, Selector, choose, layer_numbers, match, simply_chosen, single_layers
+from .selectors import LayerNumbers, Selector, choose, layer_numbers, match, simply_matched, single_layers
 
 Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
@@ -224,13 +224,15 @@ def _assigned_by_own_paths(tree: PyTree, rules: Rules) -> dict[str, Any] | None:
     """
     values: dict[str, Any] = {}
     for pattern, value in rules.items():
-        chosen = simply_chosen(tree, pattern)
-        if chosen is None:
+        walk = simply_matched(tree, pattern)
+        if walk is None:
             return None
         before = len(values)
-        for path, _ in chosen:
+        for path, _ in walk.whole:
             values.setdefault(path, value)
         if len(values) == before and pattern != "**":
+            return None
+        if any(one.layers or one.own_path not in values for one in walk.others):  # single layers, or taken by an alias
             return None
     return {path: values[path] for path, _ in leaves(tree) if path in values}
 

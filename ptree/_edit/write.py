@@ -161,7 +161,7 @@ def _fix_of_value(verb: str, old: Leaf, new: Leaf) -> str:
         return f"For an array of this number write jnp.full({tuple(old.shape)}, {new!r}, {old.dtype.name!r})."
     if isinstance(new, list | tuple):
         return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."
-    if not hasattr(new, "__array__") or tuple(new.shape) != tuple(old.shape):
+    if isinstance(new, BareTree) or not hasattr(new, "__array__") or tuple(new.shape) != tuple(old.shape):
         return ""
     if not isinstance(new, np.ndarray | jax.Array):
         return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import jax
-from jax._src.mesh import get_concrete_mesh  # inside of `jit` no public function gives the devices
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 
 from .._errors import InitError
 from .._words import describe
-from .specs import in_words
+from .spec_fit import in_words
 
 AnyMesh: TypeAlias = Mesh | AbstractMesh
 
@@ -81,11 +80,20 @@ def difference_to_context(expected: AnyMesh) -> str:
         return ""
     why = difference(expected, here)
     # inside of `jit` the mesh is abstract, and JAX would find other devices only when it compiles
-    devices = None if isinstance(here, Mesh) else get_concrete_mesh()
+    devices = None if isinstance(here, Mesh) else _mesh_inside_jit()
     if why or devices is None or devices.empty or not isinstance(expected, Mesh):
         return why
     is_moved = devices.devices.tolist() != expected.devices.tolist()
     return _OTHER_DEVICES if is_moved else ""
+
+
+def _mesh_inside_jit() -> Mesh | None:
+    """The mesh of `jax.set_mesh` with its devices, which no public function gives inside of `jit`; None if JAX does not say it."""
+    try:
+        from jax._src.mesh import get_concrete_mesh
+    except ImportError:
+        return None
+    return get_concrete_mesh()
 
 
 _OTHER_DEVICES = "it is over other devices, or over these in another order"

@@ -24,7 +24,7 @@ from ._files import write as write  # named arrays as a file
 # isort: split
 # a conversion, planned, applied and inverted
 from ._layouts.layer_table import layer_table as layer_table  # the table of a model of layers and another framework
-from ._table.plan import Plan as Plan  # what a table would do
+from ._table.conversion_plan import Plan as Plan  # what a table would do
 from ._table.table import Table as Table  # names of a source -> names of a target
 
 # isort: split

@@ -17,17 +17,18 @@ from .._edit import Selector, leaves, map_leaves, paths, replace_leaves
 from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, InitError, PtreeError
-from .._shardings import Shardings
+from .._shardings import Plan, Shardings
 from .._stored.locations import checked_location, is_orbax
 from .._stored.urls import is_url, shown_url
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, name_of, quoted, with_fixes
+from ._block_reading import read_shardings
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
+from ._leaf_targets import all_placed, shapes_of, targets_by_rules, targets_of_like
 from ._open import open_file
 from ._orbax import OrbaxCheckpoint, is_checkpoint_at_url, is_tree_of_orbax, refuse_folder_of_checkpoints
-from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 
@@ -155,6 +156,10 @@ def load_report(
         chosen = _chosen(content.tree, select, rename)
         with _prefixed(f"cannot load {name!r}"):
             refuse_unreadable(leaf for _, leaf in leaves(chosen))
+        if isinstance(shardings, Plan) and select is not None:
+            shardings = shardings.of_part(
+                chosen if like is None else like
+            )  # a plan of all leaves is one of some of them
         targets = _targets(chosen, like, shardings, mesh)
         loaded = _read(saved, chosen, like, targets, compare)
     loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))

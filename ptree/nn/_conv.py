@@ -17,8 +17,8 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import Entry, PyTree, entries_of
 from .._words import describe
+from ._convolution_primitive import convolution
 from ._explicit_axes import computed_by_part_of_batch, entries_at, split_along, splits_output
-from ._grouped_convolution import convolution
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -161,9 +161,6 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
-    An ensemble of convolutions, `jax.vmap` over kernels, on a mesh of several axes: XLA gives a multiple of the gradient of the
-    kernels where the batch is divided over some of these axes only (JAX 0.9 to 0.10, in `jax.lax` too). Use a mesh of one axis.
-
     >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]
@@ -200,11 +197,11 @@ class Conv(_Convolution):
         y = convolution(
             x,
             kernel,
-            self.groups,
-            window_strides=for_each_axis(self.stride, rank),
+            stride=for_each_axis(self.stride, rank),
             padding=padding,
-            rhs_dilation=for_each_axis(self.dilation, rank),
-            dimension_numbers=_features_last(rank),
+            dilation=for_each_axis(self.dilation, rank),
+            numbers=_features_last(rank),
+            groups=self.groups,
         )
         check_not_empty(self, x, y)
         return y
@@ -288,12 +285,12 @@ class ConvTranspose(_Convolution):
         y = convolution(
             x,
             jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
-            self.groups,
-            window_strides=(1,) * rank,
+            stride=(1,) * rank,
             padding=tuple((reach - before, reach - after) for reach, (before, after) in zip(reaches, by_jax)),
-            lhs_dilation=strides,  # zeros between the positions of the input
-            rhs_dilation=dilations,
-            dimension_numbers=_features_last(rank),
+            dilation=dilations,
+            numbers=_features_last(rank),
+            groups=self.groups,
+            input_dilation=strides,
         )
         for axis, (filling, size) in enumerate(zip(fillings, sizes)):
             if filling == "constant":

@@ -19,10 +19,10 @@ from .._shardings import ShardingError as ShardingError  # what cannot be placed
 # rules proposed
 from ._auto.auto import auto as auto  # for a tree and a mesh: by size, and by the roles of layers
 from ._auto.rules import Rules as Rules  # what auto gives: a dict that prints as one would write it
+from ._check_processes import check_processes as check_processes  # whether all of them have the same plan
 from ._like import like as like  # where a state lives: with the parameters that it is of
 from ._place import place as place  # a tree onto devices, by a plan
 from ._plan import plan as plan  # a plan by rules
-from ._processes import check_processes as check_processes  # whether all of them have the same plan
 
 __all__ = [
     "plan", "auto", "place", "like", "check_processes", "Plan", "PlannedLeaf", "Rules", "ShardingError",

@@ -1,21 +1,31 @@
-"""Benchmark scripts tell names, numbers and packages that are not there, before they measure."""
+"""Benchmarks: their command lines, their files of results, and the pages that are written from these files."""
 
-import importlib.util
+import doctest
+import importlib
+import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 WHO = ["ptree", "by hand", "Flax linen", "Flax nnx", "Haiku"]
+sys.path.insert(0, str(BENCHMARKS))  # where the scripts find each other
+try:
+    catalogue, results, tables, turns_module, timing, finding = (
+        importlib.import_module(name) for name in ("_catalogue", "_results", "_tables", "_turns", "_timing", "_finding")
+    )
+finally:
+    sys.path.remove(str(BENCHMARKS))
+Row, Aim = results.Row, results.Aim
 
 
 @pytest.fixture
 def turns(monkeypatch):
-    """The module that runs the benchmarks which take turns, and a call of it with a command line."""
-    spec = importlib.util.spec_from_file_location("_turns", BENCHMARKS / "_turns.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """A call, with a command line, of what runs the benchmarks that take turns."""
 
     def make(who, size):
         if who == "Haiku":
@@ -24,7 +34,7 @@ def turns(monkeypatch):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["script.py", *arguments])
-        module.run("script.py", make, WHO, [4], [])
+        turns_module.run("script.py", make, WHO, [4], [])
 
     return call
 
@@ -58,3 +68,170 @@ def test_every_script_with_names_goes_through_this():
     for script in BENCHMARKS.glob("[a-z]*.py"):
         text = script.read_text()
         assert '"--who"' not in text, script.name
+
+
+@pytest.mark.parametrize("module", [results, finding])
+def test_examples_of_the_shared_modules_are_right(module):
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
+# ---------------------------------------------------------------------------------- rows and files
+
+
+@pytest.mark.parametrize(
+    ("row", "missed"),
+    [
+        (Row("step", "by hand", 1.0, "s", ratio=1.02, aim=Aim(1.02)), ""),
+        (Row("step", "by hand", 1.0, "s", ratio=1.53, aim=Aim(1.02)), "50 %"),
+        (Row("step", "ptree", 0.33, "s", aim=Aim(0.3, "value")), "10 %"),
+        (Row("found", "ptree", 45.0, "%", aim=Aim(60, "value", "at least")), "25 %"),
+        (Row("found", "ptree", 75.0, "%", aim=Aim(60, "value", "at least")), ""),
+        (Row("circles", "ptree", 0, "", aim=Aim(0, "value")), ""),
+        (Row("circles", "ptree", 2, "", aim=Aim(0, "value")), "200 %"),
+        (Row("step", "by hand", 1.0, "s", ratio=2.0), ""),
+    ],
+)
+def test_a_miss_is_a_share_of_the_limit(row, missed):
+    assert results.missed_text(row) == missed
+
+
+def test_an_aim_for_a_number_that_is_not_there_is_refused():
+    with pytest.raises(AssertionError, match="an aim for a number that is not there"):
+        Row("step", "ptree", 1.0, "s", aim=Aim(1.02)).missed_by
+
+
+def test_a_row_as_a_line():
+    row = Row("load", "Orbax", 1.5, "s", "2 M numbers", 0.05123, "mapped", 0.004, Aim(0.05))
+    assert results.line(row) == "| load, 2 M numbers | Orbax | 1.5 s | 0.051 ± 0.004 (mapped) | at most 0.05 | 2 % |"
+
+
+def test_the_ratio_is_the_median_of_neighbours_rather_than_that_of_medians():
+    middle, spread = timing.ratio([1, 2, 3, 8, 5], [1, 1, 6, 2, 5])
+    assert middle == 1.0
+    assert spread == 0.5
+    assert timing.ratio([2.0, 4.0], [1.0, 1.0]) == (3.0, None)
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    rows = [
+        Row("step", "ptree", 0.5, "s", "4 layers"),
+        Row("step", "by hand", 0.4, "s", "4 layers", 1.25, "a dict", 0.125, Aim(1.5), in_file_only=True),
+        Row("leaves", "ptree", 148, ""),
+    ]
+    place = {"processor": "x86-64", "cores": 2, "system": "Linux", "accelerator": "none"}
+    written = results.Result("dispatch", "python a.py", "2026-01-02", place, {"jax": "1"}, rows, 1.5, 1.0, "A note.")
+    for name in ("dispatch.json", "dispatch.other.json"):
+        results.write(tmp_path / name, written)
+    assert results.read(tmp_path / "dispatch.json") == written
+    assert results.read_all(tmp_path) == {"dispatch": [written, written]}
+    assert results.read_first(tmp_path) == {"dispatch": written}
+    lines = (tmp_path / "dispatch.json").read_text().splitlines()
+    assert sum('"what"' in line for line in lines) == 3, "one row a line"
+
+
+def test_every_script_and_every_file_of_results_is_in_the_catalogue():
+    scripts = {script.name for script in BENCHMARKS.glob("[a-z]*.py")}
+    assert scripts == {benchmark.script for benchmark in catalogue.BENCHMARKS.values()}
+    for path in results.RESULTS.glob("*"):
+        assert path.suffix == ".json"
+        assert path.name.split(".")[0] == results.read(path).benchmark
+        assert results.read(path).benchmark in catalogue.BENCHMARKS
+
+
+def test_results_name_no_folder_of_a_user_and_say_where_they_were_measured():
+    for path in results.RESULTS.glob("*.json"):
+        text = path.read_text()
+        assert not re.search(r"/(home|root|Users|work)/", text), path.name
+        found = results.read(path)
+        assert {"processor", "cores", "system", "accelerator"} <= {*found.machine}, path.name
+        assert {"Python", "jax"} <= {*found.versions}, path.name
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", found.date), path.name
+        assert found.seconds or found.note, (
+            f"{path.name}: neither measured by the script, nor a word of where it is from"
+        )
+
+
+# ------------------------------------------------------------------------------------------- pages
+
+
+def test_the_page_of_tables_is_written_from_the_results():
+    assert tables.PAGE.read_text() == tables.page(results.read_all()), "run python -m benchmarks --tables"
+
+
+def test_rows_that_miss_their_aim_are_shown_even_where_others_are_not():
+    rows = [
+        Row("step", "ptree", 1.0, "s", in_file_only=True),
+        Row("step", "by hand", 1.0, "s", ratio=1.5, aim=Aim(1.0), in_file_only=True),
+    ]
+    place = {"processor": "x86-64", "cores": 2, "system": "Linux", "accelerator": "none"}
+    result = results.Result("mlp", "python mlp.py", "2026-01-02", place, {}, rows)
+    page = tables.page({"mlp": [result]})
+    assert "| step | by hand | 1 s | 1.50 | at most 1 | 50 % |" in page
+    assert "| ptree | 1 s |" not in page
+    assert "| [Small layers](#small-layers) | 2 cores | 1 | 1 |" in page
+
+
+def test_every_headline_has_its_row():
+    lines = tables.figures(results.read_first()).splitlines()
+    measured = [catalogue.BENCHMARKS[name] for name in results.read_first()]
+    assert len(lines) == 2 + sum(len(benchmark.headlines) for benchmark in measured)
+
+
+def test_a_headline_is_of_the_nearest_peer():
+    headline = catalogue.Headline("loading", "load", "Orbax|savez")
+    rows = [
+        Row("load", "ptree", 1, "s"),
+        Row("load", "Orbax", 4, "s", ratio=0.25),
+        Row("load", "np.savez", 2, "s", ratio=0.5),
+        Row("load", "np.savez", 2, "s", ratio=0.9, ratio_of="mapped"),
+        Row("load", "plain bytes", 1, "s", ratio=1.0),
+    ]
+    assert tables.telling_row(headline, rows).who == "np.savez"
+    assert tables.telling_row(headline, rows).ratio == 0.5
+    with pytest.raises(LookupError, match="no row fits the headline"):
+        tables.telling_row(catalogue.Headline("saving", "save"), rows)
+
+
+def test_the_figures_of_the_readme_are_written_from_the_results():
+    readme = tables.README.read_text()
+    assert tables.with_figures(readme, tables.figures(results.read_first())) == readme, (
+        "run python -m benchmarks --headlines"
+    )
+
+
+def test_figures_stand_between_their_markers():
+    start, end = tables.MARKERS
+    assert tables.with_figures("# ptree\n", "| new |") == "# ptree\n"
+    assert tables.with_figures(f"a\n{start}\nold\n{end}\nb\n", "| new |") == f"a\n{start}\n| new |\n{end}\nb\n"
+    with pytest.raises(ValueError, match="no <!-- end of figures --> after it"):
+        tables.with_figures(f"{end}\n{start}\n", "| new |")
+
+
+# -------------------------------------------------------------------------------------- all of them
+
+
+def run(*command):
+    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_names_all_and_refuses_other_names():
+    listed = run("-m", "benchmarks", "--list")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [*catalogue.BENCHMARKS], listed.stderr
+    refused = run("-m", "benchmarks", "dispath")
+    assert refused.returncode == 2
+    assert "there is no benchmark 'dispath', but imports, dispatch," in refused.stderr
+    assert "name benchmarks, or give --all" in run("-m", "benchmarks").stderr
+
+
+@pytest.mark.parametrize("name", [*catalogue.BENCHMARKS])
+def test_every_benchmark_runs_in_its_smallest_form(name, tmp_path):
+    benchmark, file = catalogue.BENCHMARKS[name], tmp_path / "found.json"
+    done = run(f"benchmarks/{benchmark.script}", *benchmark.smallest, "--json", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    assert found["rows"]
+    assert {row["who"] for row in found["rows"]} > {"ptree"} or name == "imports"
+    assert found["command"].startswith("python benchmarks/") or "TMPDIR" in found["command"]
+    assert "--json" not in found["command"]

@@ -13,7 +13,7 @@ from ..._words import describe, lines, quoted
 from .._framework_states import framework_state
 from .._named_arrays import opened_arrays
 from .apply import applied
-from .plan import Plan, planned
+from .conversion_plan import Plan, planned
 from .row import Row, Source, Target, parsed_row
 from .table_file import read_rows, write_rows
 from .tied_template import tied_template

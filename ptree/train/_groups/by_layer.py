@@ -13,18 +13,18 @@ import optax
 from ..._errors import PatternError
 from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, leaves, replace_leaves, stacked_axes
 from ..._words import describe
-from .layer_trees import in_state, layer_counts_of, layer_tree, paths_by_stack, stacked_tree
+from .layer_trees import IN_NO_STACK, in_state, layer_counts_of, layer_tree, paths_by_stack, stacked_tree
 from .leaf_groups import part_of
 
 
 class ByLayerState(NamedTuple):
-    """The optimiser's state for each stack, `blocks/:`, with an axis for its layers in front; for all other leaves under "".
+    """The optimiser's state for each stack, `blocks/:`, with an axis for its layers in front; for all other leaves under `others`.
 
     >>> import jax.numpy as jnp, optax
     >>> from ptree import stacks, train
     >>> params = stacks.stack({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}], "b": jnp.ones(2)}, "blocks")
     >>> list(train.by_layer(optax.lamb(0.1)).init(params).stacks)
-    ['blocks/:', '']
+    ['blocks/:', 'others']
     """
 
     stacks: dict[str, PyTree]
@@ -109,7 +109,7 @@ class _Work:
         states: dict[str, PyTree] = {}
         for stack, paths in paths_by_stack(params).items():
             part = part_of(params, paths)
-            states[stack] = self._init_layers(part, stack) if stack else self.optimiser.init(part)
+            states[stack] = self.optimiser.init(part) if stack == IN_NO_STACK else self._init_layers(part, stack)
         return ByLayerState(states)
 
     def _init_layers(self, part: PyTree, stack: str) -> PyTree:
@@ -126,7 +126,7 @@ class _Work:
         for stack, paths in paths_by_stack(updates).items():
             part = part_of(updates, paths)
             own = None if params is None else part_of(params, paths)
-            if not stack:
+            if stack == IN_NO_STACK:
                 change, states[stack] = update_layer(part, state.stacks[stack], own)
                 changes.update(leaves(change))
                 continue

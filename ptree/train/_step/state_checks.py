@@ -18,7 +18,7 @@ from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import part_of
 from .._wide_floats import with_wide_floats
 from .averaging import averaged_part, started
-from .placement import apart, placed
+from .devices_of_state import apart, placed
 from .pure_step import PureStep
 from .train_state import TrainState
 from .trained_part import TrainedPart

@@ -21,12 +21,12 @@ from .._wide_floats import with_wide_floats
 from .arguments import checked_count, checked_function, checked_key, checked_optimiser, checked_scale
 from .averaging import Decay, checked_decay, started
 from .compiled_step import CompiledStep, Signature, changes, description, signature_of
+from .devices_of_state import apart, as_arrays, like_parameters, placed, strong
 from .gradients import BatchGradients
 from .home import refuse_batch_elsewhere, refuse_host_memory, refuse_parameters_apart, refuse_state_apart
 from .loss_function import LossFunction
 from .loss_scale import LossScale
 from .microbatches import Weight
-from .placement import apart, as_arrays, like_parameters, placed, strong
 from .pure_step import Observe, PureStep
 from .state_checks import (
     completed,

@@ -1,0 +1,129 @@
+"""The page of all tables, and the few figures of the README, written from the files of results."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from _catalogue import BENCHMARKS, Headline
+from _results import HEAD, Result, Row, line, place_text, quantity, share_text
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "benchmarks" / "README.md"
+README = ROOT / "README.md"
+MARKERS = ("<!-- figures -->", "<!-- end of figures -->")
+INTRODUCTION = """\
+# What it costs
+
+One script for each claim, beside hand-written JAX and other libraries. All tables are written by `python -m benchmarks --tables`
+from the files in [results](results), which `python -m benchmarks --all --json` measures; `--list` names all, `--quick` takes fewer
+rounds, and each script runs alone too, as the command over its table says.
+
+"ptree / this" is ptree's time or memory over that of the row: below 1 ptree needs less. In brackets stands which way of using ptree is
+meant where there are several; ± is half the distance between the quartiles. The last column says by how much an aim is missed, and
+is empty where it is met. Rows that are not in a table (more sizes, other facts) are in its file.
+"""
+
+
+def page(results: Mapping[str, Sequence[Result]]) -> str:
+    """The text of benchmarks/README.md."""
+    unknown = [name for name in results if name not in BENCHMARKS]
+    assert not unknown, f"results of no benchmark: {unknown}"
+    sections = [section(name, results.get(name, [])) for name in BENCHMARKS]
+    return "\n".join([INTRODUCTION, overview(results), *sections])
+
+
+def overview(results: Mapping[str, Sequence[Result]]) -> str:
+    """How many aims each benchmark has, and how many are missed, on each machine."""
+    lines = ["| | machine | aims | missed |", "| --- | --- | ---: | ---: |"]
+    for name, benchmark in BENCHMARKS.items():
+        for result in results.get(name, []):
+            aims = [row for row in result.rows if row.aim is not None]
+            missed = [row for row in aims if row.missed_by is not None]
+            link = f"[{benchmark.title}](#{benchmark.title.lower().replace(' ', '-')})"
+            lines.append(f"| {link} | {machine_text(result)} | {len(aims)} | {len(missed) or ''} |")
+    return "\n".join([*lines, ""])
+
+
+def machine_text(result: Result) -> str:
+    accelerator = result.machine["accelerator"]
+    return f"{result.machine['cores']} cores" if accelerator == "none" else accelerator
+
+
+def section(name: str, results: Sequence[Result]) -> str:
+    benchmark = BENCHMARKS[name]
+    parts = [f"## {benchmark.title}\n\n{benchmark.about}\n"]
+    if not results:
+        parts.append(f"Not measured yet: `python benchmarks/{benchmark.script}`.\n")
+    return "\n".join([*parts, *map(measured_once, results)])
+
+
+def measured_once(result: Result) -> str:
+    """The command, the place and the table of one run."""
+    shown = [row for row in result.rows if not row.in_file_only or row.missed_by is not None]
+    note = f" {result.note}" if result.note else ""
+    lines = [f"`{result.command}`: {place_text(result)}.{note}\n", HEAD]
+    before: Row | None = None
+    for row in shown:
+        lines.append(line(without_repetition(row, before)))
+        before = row
+    return "\n".join(lines) + "\n"
+
+
+def without_repetition(row: Row, before: Row | None) -> Row:
+    """A row that says the same thing as the one before in its first cell leaves it empty."""
+    if before is not None and (row.what, row.size) == (before.what, before.size):
+        return replace(row, what="", size="")
+    return row
+
+
+# -------------------------------------------------------------------------- figures of the README
+
+
+def figures(results: Mapping[str, Result]) -> str:
+    """A table of the most telling row of each benchmark; of those that were measured."""
+    lines = ["| what | beside | ptree / this |", "| --- | --- | ---: |"]
+    for name, benchmark in BENCHMARKS.items():
+        if name in results:
+            lines += [figure(headline, results[name]) for headline in benchmark.headlines]
+    return "\n".join(lines)
+
+
+def figure(headline: Headline, result: Result) -> str:
+    row = telling_row(headline, result.rows)
+    sizes = {each.size for each in result.rows if fits(headline, each)}
+    text = f"{headline.text}, {row.size}" if len(sizes) > 1 else headline.text
+    if row.ratio is None:
+        return f"| {text} |  | takes {quantity(row.value, row.unit)} |"
+    return f"| {text} | {row.who} | {share_text(row.ratio)} |"
+
+
+def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:
+    """The row of a headline: the one with the largest ratio to ptree's main way.
+
+    Raises:
+        LookupError: no row fits, since the script has other names now.
+    """
+    fitting = [row for row in rows if fits(headline, row)]
+    with_ratio = [row for row in fitting if row.ratio is not None]
+    if with_ratio:
+        main_way = with_ratio[0].ratio_of
+        return max((row for row in with_ratio if row.ratio_of == main_way), key=lambda row: row.ratio or 0)
+    if not fitting:
+        raise LookupError(f"no row fits the headline {headline}")
+    return fitting[0]
+
+
+def fits(headline: Headline, row: Row) -> bool:
+    is_who = any(part in row.who for part in headline.who.split("|"))
+    return row.what in headline.what.split("|") and is_who and headline.size in ("", row.size)
+
+
+def with_figures(readme: str, table: str) -> str:
+    """The README with this table between its two markers; as it is, if it has none."""
+    start, end = MARKERS
+    if start not in readme:
+        return readme
+    before, rest = readme.split(start, 1)
+    if end not in rest:
+        raise ValueError(f"README.md has {start}, but no {end} after it")
+    return f"{before}{start}\n{table}\n{end}{rest.split(end, 1)[1]}"
