@@ -305,7 +305,11 @@ class Plan:
         return f"{'; '.join(texts)}. Plan again, for the tree as it is now" if texts else ""
 
     def of_part(self, tree: PyTree) -> Plan:
-        """The plan of those of its leaves that are in a tree, such as a selection of the tree that was planned."""
+        """The plan of those of its leaves that are in a tree, such as a selection of the tree that was planned.
+
+        Args:
+            tree: a tree whose leaves have the same paths.
+        """
         paths = {path for path, _ in leaves(tree)}
         return Plan(self.mesh, [leaf for leaf in self.leaves if leaf.path in paths], tree)
 
