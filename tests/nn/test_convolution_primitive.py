@@ -52,7 +52,11 @@ def derivatives(function, x, kernel):
     tangents = jnp.cos(x), jnp.cos(kernel)
     gradients = jax.grad(lambda x, kernel: jnp.sin(function(x, kernel)).sum(), (0, 1))
     norm = lambda x, kernel: sum((leaf**2).sum() for leaf in gradients(x, kernel))
-    return jax.jvp(function, (x, kernel), tangents), jax.jvp(gradients, (x, kernel), tangents), jax.grad(norm, (0, 1))(x, kernel)
+    return (
+        jax.jvp(function, (x, kernel), tangents),
+        jax.jvp(gradients, (x, kernel), tangents),
+        jax.grad(norm, (0, 1))(x, kernel),
+    )
 
 
 def close(got, expected):
@@ -70,7 +74,8 @@ def test_derivatives_are_those_of_jax(name):
 def test_vmap_is_that_of_jax(axes):
     x, kernel = (numbers(3, *shape) for shape in CASES["cropped"][:2])
     inputs = [
-        array[0] if axis is None else jnp.moveaxis(array, 0, axis) for array, axis in zip((x, kernel), axes, strict=True)
+        array[0] if axis is None else jnp.moveaxis(array, 0, axis)
+        for array, axis in zip((x, kernel), axes, strict=True)
     ]
 
     def gradients(function):
