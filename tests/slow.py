@@ -20,6 +20,7 @@ SLOW = {
     "test_values_are_those_of_pytorch_with_hooks",
     # models on eight devices
     "test_a_gpt_trains_under_its_rules_as_on_one_device",
+    "test_an_ensemble_of_networks_is_trained_as_on_one_device",
     # every layer over explicit axes of a mesh, in every layout, compiled for several devices
     "test_a_stack_that_is_spread_over_its_layers_is_trained",
     "test_a_tied_language_model_in_every_layout",

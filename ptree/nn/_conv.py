@@ -161,6 +161,10 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
+    Gradients are right on every mesh, in groups and under `jax.vmap` over kernels too, where those of `jax.lax` are not (JAX 0.9
+    to 0.10). XLA does not split such convolutions by the batch: each device computes the whole, but for groups on explicit axes.
+    `remat=jax.checkpoint_policies.dots_saveable` of `nn.Repeat` saves convolutions; a `jax.checkpoint` with this policy does not.
+
     >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]

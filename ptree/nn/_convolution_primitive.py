@@ -57,7 +57,7 @@ def convolution(
         dimension_numbers=numbers,
         feature_group_count=groups,
         batch_group_count=1,
-        precision=jax.config.jax_default_matmul_precision,
+        precision=jax.config.jax_default_matmul_precision,  # pyright: ignore[reportAttributeAccessIssue]
         preferred_element_type=None,
         out_sharding=None,
     )
