@@ -74,14 +74,15 @@ class Transform:
             TieError: a node of arrays in the leaf's place, of which it is not known what the transform makes; the sharding of an
                 array that is divided, which does not say how many axes this has.
         """
-        if not hasattr(leaf, "__array__"):
+        is_array = hasattr(leaf, "__array__") and hasattr(leaf, "shape")  # a Tree has the first, and refuses
+        if not is_array:
             problem = self._node_problem(leaf) or self._sharding_problem(leaf)
             if problem:
                 raise TieError(problem)
             if not hasattr(leaf, "shape"):
                 return leaf
         try:
-            if hasattr(leaf, "__array__") or isinstance(leaf, DerivedLeaf):
+            if is_array or isinstance(leaf, DerivedLeaf):
                 return function(leaf)
             seen = self._applied_to_shape(function, leaf)
         except Exception as error:

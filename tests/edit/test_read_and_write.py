@@ -573,7 +573,7 @@ def test_unflatten_into_like_ignores_nothing():
             {"a": 1},
         )
     assert pt.unflatten({0: 5, 1: 6}, like=[0, 0]) == [5, 6]
-    says(pt.StructureError, "unflatten takes a flat dict, path -> leaf; got None", pt.unflatten, None)
+    says(pt.StructureError, "unflatten takes a flat dict, path -> leaf, or a Tree; got None", pt.unflatten, None)
 
 
 def test_no_function_looks_through_a_transpose_for_names_alone(monkeypatch):
