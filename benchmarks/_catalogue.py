@@ -146,7 +146,10 @@ BENCHMARKS: dict[str, Benchmark] = {
         "shard.py",
         (Headline("step over 8 devices", "step of AdamW", "NamedSharding", "8 devices"),),
         quick=("--rounds", "1", "--turns", "5"),
-        smallest=("--rounds", "1", "--turns", "1", "--sizes", "2", "--who", "ptree", "JAX, NamedSharding by hand"),
+        smallest=(
+            *("--rounds", "1", "--turns", "1", "--sizes", "2", "--shrink", "64"),
+            *("--who", "ptree", "JAX, NamedSharding by hand"),
+        ),
     ),
     "files": Benchmark(
         "Files",
