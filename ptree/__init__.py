@@ -1,18 +1,46 @@
 """ptree: the parameters of JAX models, by path.
 
-A model is a pure function `f(params, x)`, and `params` is an immutable nested dict that JAX flattens as
-fast as a plain one. Every public name of the package is on this page once, in reading order; the layers
-are in `ptree.nn`, the initialisers in `ptree.initializers`. Each room is opened when a name of it is first
-used: `import ptree` stays quick, and the command line looks at files without JAX.
+A model is a pure function `f(params, x)`, and `params` is a `Tree`: an immutable nested dict that JAX flattens as fast as a
+plain one. The functions on this page take a Tree or any other pytree, such as a dict or an optimiser's state, and name what
+is in it by path.
+
+>>> import numpy as np, ptree as pt
+>>> params = pt.Tree({"enc": {"kernel": np.ones((4, 8)), "bias": np.zeros(8)}, "head": {"bias": np.zeros(2)}})
+>>> pt.get(params, "enc/kernel").shape, pt.paths(params, "**/bias")
+((4, 8), ['enc/bias', 'head/bias'])
+>>> params = pt.update(params, "**/bias", lambda bias: bias + 1)    # a new tree, which shares the other leaves
+
+Most used are `get`, `update` and `partition` on trees, `tie` for shared parameters, and `save` and `load` for files.
+Below this page:
+
+- `ptree.nn`: layers that declare their parameters; `ptree.initializers`: how these are drawn; `ptree.random`: the key of each path.
+- `ptree.sharing`: more about tied parameters; `ptree.stacks`: layers of one structure as one, and a scan over them.
+- `ptree.look`: statistics, differences, plots and reports of trees and files.
+- `ptree.convert`: from other frameworks, and to other software.
+- `ptree.train`: optimisers by path, training steps, low-rank adaptation; `ptree.shard`: where each leaf lives on many devices.
+
+Some names in signatures stand for more than one type:
+
+- `PyTree`: a Tree, dicts, lists, tuples, dataclasses, an optimiser's state, a module of Equinox or nnx, or a single leaf.
+- `Leaf`: an array of JAX, NumPy or PyTorch, a `Param`, a number, a label.
+- `Selector`: which leaves. A pattern such as `"**/bias"` or `"blocks/{0..3}/*/kernel"`, which also takes all that is below a node; a
+  compiled regex for whole paths; a function `(path, leaf) -> bool`; or a sequence of these, in which `"!pattern"` takes away.
+- `Rules`: an ordered table, selector -> value. The first that matches a leaf counts, and a rule that takes no leaf is an error.
+- `T`: the type of the tree that is given, which the result has too.
+
+The guides are in the folder `examples/guides/`: paths, initialisation, ties, stacks, layers, files, looking, converting,
+training, many devices, interop.
 """
 
+# Each module is imported when a name of it is first used: `import ptree` stays quick, and the command line looks at files
+# without JAX.
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from ._imports import late_names as _late_names
 from ._imports import when_imported as _when_imported
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # what can go wrong
 from ._errors import FileError as FileError
@@ -111,8 +139,9 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Checkpoints", "FileError", "InitError", "LayerError", "Param", "PathError", "PatternError", "PtreeError", "StructureError",
-    "TieError", "Tree", "abstract", "asdict", "check", "convert", "count", "drop", "explain", "flatten", "get", "init", "initializers", "items",
-    "label", "load", "load_report", "look", "mask", "merge", "nn", "open", "partition", "paths", "prefix", "put", "random", "reinit", "rename", "save", "select", "set",
-    "shard", "sharing", "stacks", "summary", "tie", "ties", "train", "transposed", "unflatten", "untie", "update",
+    "Tree", "get", "set", "put", "update", "items", "paths", "count", "select", "partition", "mask", "merge", "drop",
+    "rename", "flatten", "unflatten", "asdict", "label", "explain", "check", "tie", "untie", "ties", "prefix",
+    "transposed", "Param", "init", "reinit", "abstract", "save", "load", "load_report", "open", "Checkpoints", "summary",
+    "PtreeError", "PathError", "PatternError", "StructureError", "TieError", "InitError", "LayerError", "FileError",
+    "nn", "initializers", "random", "stacks", "sharing", "look", "convert", "train", "shard",
 ]  # fmt: skip

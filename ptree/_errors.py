@@ -9,7 +9,7 @@
     ├── LayerError      (ValueError)  an input or parameters that do not fit a layer
     └── FileError       (ValueError)  a file that cannot be written or read
 
-Each is also the builtin exception that a caller would guess. A message says what was attempt, where, what was
+Each is also the builtin exception that a caller would guess. A message says what was attempted, where, what was
 expected, what was found, and the likely fix; it never prints an array or a treedef.
 """
 
@@ -19,13 +19,30 @@ from collections.abc import Sequence
 
 
 class PtreeError(Exception):
-    """Base of all exceptions that ptree raises."""
+    """Base of all exceptions that ptree raises.
+
+    >>> import ptree as pt
+    >>> try:
+    ...     pt.get({"enc": {"bias": 1}}, "enc/bais")
+    ... except pt.PtreeError as error:
+    ...     print(type(error).__name__, isinstance(error, KeyError))
+    PathError True
+    """
 
     __module__ = "ptree"
 
 
 class PathError(PtreeError, KeyError):
-    """Error for a path that does not exist."""
+    """Error for a path that does not exist.
+
+    >>> import ptree as pt
+    >>> pt.get({"enc": {"bias": 1}}, "enc/bais")
+    Traceback (most recent call last):
+        ...
+    ptree.PathError: no path 'enc/bais': at 'enc' there are ['bias']. Did you mean 'enc/bias'?
+
+    It is a `KeyError` too.
+    """
 
     __module__ = "ptree"
 
@@ -34,13 +51,29 @@ class PathError(PtreeError, KeyError):
 
 
 class PatternError(PtreeError, ValueError):
-    """Error for a pattern that is malformed, or that matches nothing."""
+    """Error for a pattern that is malformed, or that matches nothing.
+
+    >>> import ptree as pt
+    >>> pt.items({"enc": {"bias": 1}}, "**/bais")
+    Traceback (most recent call last):
+        ...
+    ptree.PatternError: the pattern '**/bais' matches nothing in 1 leaves. Did you mean '**/bias'?
+
+    It is a `ValueError` too.
+    """
 
     __module__ = "ptree"
 
 
 class StructureError(PtreeError, ValueError):
     """Error for two trees that do not fit each other; lists of paths say where.
+
+    >>> import ptree as pt
+    >>> try:
+    ...     pt.check({"w": 1, "b": 2}, like={"w": 1, "c": 2})
+    ... except pt.StructureError as error:
+    ...     print(error.missing, error.unexpected)
+    ['c'] ['b']
 
     The lists are `missing`, `unexpected`, `misshapen` (another shape) and `mistyped` (another dtype), and `damaged` for
     leaves of a file whose bytes have changed since they were written.
@@ -58,10 +91,15 @@ class StructureError(PtreeError, ValueError):
     ):
         super().__init__(text)
         self.missing = list(missing)
+        """Paths that should be there."""
         self.unexpected = list(unexpected)
+        """Paths that should not be there."""
         self.misshapen = list(misshapen)
+        """Paths of leaves of another shape."""
         self.mistyped = list(mistyped)
+        """Paths of leaves of another dtype."""
         self.damaged: list[str] = []
+        """Paths of leaves in a file whose bytes have changed since they were written."""
 
     def __reduce__(self):
         facts = (self.args[0], self.missing, self.unexpected, self.misshapen, self.mistyped)
@@ -69,19 +107,48 @@ class StructureError(PtreeError, ValueError):
 
 
 class TieError(PtreeError, ValueError):
-    """Error for a tie that cannot be made, or two different values written to one tied leaf."""
+    """Error for a tie that cannot be made, or two different values written to one tied leaf.
+
+    >>> import ptree as pt
+    >>> pt.tie({"a": 1, "b": 2.5}, {"b": "c"})
+    Traceback (most recent call last):
+        ...
+    ptree.TieError: cannot tie 'b' to 'c': there is no 'c'.
+
+    It is a `ValueError` too.
+    """
 
     __module__ = "ptree"
 
 
 class InitError(PtreeError, ValueError):
-    """Error for a parameter that cannot be drawn."""
+    """Error for a parameter that cannot be drawn.
+
+    >>> import jax, ptree as pt
+    >>> pt.init({"bias": pt.Param((8,))}, jax.random.key(0))
+    Traceback (most recent call last):
+        ...
+    ptree.InitError: no initialiser for ['bias']: give Param(..., init=...), or a rule such as {'**/bias': initializers.zeros}
+
+    It is a `ValueError` too.
+    """
 
     __module__ = "ptree"
 
 
 class LayerError(PtreeError, ValueError):
-    """Error for an input, or parameters, that do not fit a layer: `path` is the layer's, `what` the problem."""
+    """Error for an input, or parameters, that do not fit a layer: `path` is the layer's, `what` the problem.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ptree import nn
+    >>> layer = nn.Sequential(nn.Dense(4))
+    >>> layer(layer.init(jax.random.key(0), jnp.ones((2, 3))), jnp.ones((2, 5)))
+    Traceback (most recent call last):
+        ...
+    ptree.LayerError: at '0', Dense(4): expected 3 features for the kernel f32[3,4], got the input f32[2,5]
+
+    It is a `ValueError` too.
+    """
 
     __module__ = "ptree"
 
@@ -90,7 +157,11 @@ class LayerError(PtreeError, ValueError):
         self.what, self.path = what, path
 
     def inside(self, name: str) -> LayerError:
-        """The same error, seen from a container in which the layer has this name."""
+        """The same error, seen from a container in which the layer has this name.
+
+        Args:
+            name: the name of the layer in the container.
+        """
         path = f"{name}/{self.path}" if self.path else name
         return LayerError(self.what, path)
 
@@ -101,7 +172,18 @@ class LayerError(PtreeError, ValueError):
 class FileError(PtreeError, ValueError):
     """Error for a file that cannot be written or read.
 
+    >>> import pathlib, tempfile, ptree as pt
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "m.safetensors"
+    >>> _ = path.write_bytes(b"text")
+    >>> pt.load(path)
+    Traceback (most recent call last):
+        ...
+    ptree.FileError: cannot load '...': it is not a whole safetensors file (4 bytes): it is shorter than the 8 bytes that say how
+    long the header is
+
     `is_damage` says whether its bytes have changed since they were written; `damaged` lists the leaves that have.
+
+    It is a `ValueError` too.
     """
 
     __module__ = "ptree"
@@ -109,7 +191,9 @@ class FileError(PtreeError, ValueError):
     def __init__(self, text: str, is_damage: bool = False):
         super().__init__(text)
         self.is_damage = is_damage
+        """Whether the file's bytes have changed since they were written."""
         self.damaged: list[str] = []
+        """Paths of the leaves whose bytes have."""
 
     def __reduce__(self):
         return type(self), (self.args[0], self.is_damage), vars(self)

@@ -1,4 +1,7 @@
-"""Sharing of parameters, beyond `ptree.tie`: find equal leaves to tie, register a transform for ties, see each use's gradient."""
+"""Sharing of parameters, beyond `ptree.tie`: find equal leaves to tie, register a transform for ties, see each use's gradient.
+
+Guide: `examples/guides/ties.md`.
+"""
 
 from ._ties.equal_leaves import find_ties as find_ties
 from ._ties.uses import gradient_by_use as gradient_by_use

@@ -1,5 +1,14 @@
 """Stacks of layers of one structure, as one subtree with an axis in front: stack, unstack, scan with remat; layer counts,
-shapes and ranks of a stack."""
+shapes and ranks of a stack.
+
+>>> import jax.numpy as jnp, ptree as pt
+>>> params = pt.stacks.stack(pt.Tree({"blocks": [{"w": jnp.full(2, 2.0)}] * 10}), "blocks")
+>>> x, _ = pt.stacks.scan(lambda x, layer: (x * layer["w"], None), jnp.ones(2), params["blocks"])
+>>> x.tolist()
+[1024.0, 1024.0]
+
+Most used are `stack` and `scan`. Guide: `examples/guides/stacks.md`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
 
 from ._edit import aliases, differences, get, leaves, map_leaves, put, readings, structure_error
 from ._errors import StructureError, TieError
@@ -60,6 +70,10 @@ def stack(tree: T, path: str | int) -> T:
     number in a path reads or sets one layer, `scan` runs over all. Ties inside the layers stay. On a spec it stacks
     what is declared: `init` then draws bit for bit what it draws for the layers one by one. Works on any pytree in
     which the node can be replaced; the path "" is the tree itself.
+
+    Args:
+        tree: any pytree.
+        path: of the node whose children are the layers "0", "1", ...
 
     Raises:
         PathError: there is no such path.
@@ -197,6 +211,8 @@ def unstack(tree: T, path: str | int, size: int | None = None) -> T:
     Arrays are copied.
 
     Args:
+        tree: any pytree.
+        path: of the node with the stack.
         size: how many layers, for a tree whose leaves have no shape, such as a mask.
 
     Raises:
@@ -262,6 +278,7 @@ def scan(
     Args:
         function: `(carry, layer) -> (carry, y)`, or with `xs` `(carry, layer, x) -> (carry, y)`, where `layer` are the
             parameters of one layer; `carry` keeps its structure, shapes and dtypes.
+        carry: what the first layer is given, such as the activations.
         layers: the node with the layers.
         xs: what else each layer gets: its leaves have an axis for the layers in front.
         reverse: from the last layer to the first.
@@ -369,8 +386,18 @@ def checkpointed(function: Callable[..., Any], remat: Remat, rolled: bool) -> Ca
     """The function, whose inside is computed again in the backward pass where `remat` says so."""
     if not remat:
         return function
+    policy = remat if callable(remat) else None
+    if policy is jax.checkpoint_policies.dots_saveable:
+        policy = _saves_products
     # only the body of a loop may do without the barriers that keep XLA from finding the first computation
-    return jax.checkpoint(function, policy=remat if callable(remat) else None, prevent_cse=not rolled)
+    return jax.checkpoint(function, policy=policy, prevent_cse=not rolled)
+
+
+def _saves_products(primitive: Primitive, *inputs: Any, **options: Any) -> bool:
+    """JAX's `dots_saveable`, which also saves convolutions by name: those of `ptree.nn` are not JAX's own primitive."""
+    if primitive.name == "conv_general_dilated":
+        return True
+    return jax.checkpoint_policies.dots_saveable(primitive, *inputs, **options)
 
 
 # -------------------------------------------------------------------------------- layers by shape
@@ -405,6 +432,9 @@ def layer_ranks(tree: PyTree) -> PyTree:
     Optimisers that treat matrices and vectors apart decide by the rank, and a stack has one axis more than its layers.
     As labels, `optax.partition({2: matrices, 1: vectors, 0: vectors}, layer_ranks)` treats both forms alike.
 
+    Args:
+        tree: any pytree of arrays, or a spec.
+
     Raises:
         StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.
     """
@@ -423,6 +453,9 @@ def muon_dimension_numbers(tree: PyTree) -> PyTree:
 
     A leaf is a matrix if one layer of it has two axes. So each layer of a stack is made orthogonal for itself, as if
     the layers were not stacked; without this Muon would see three axes and train the whole stack with Adam.
+
+    Args:
+        tree: any pytree of arrays, or a spec.
 
     Raises:
         StructureError: a stack has more axes than when it was made, as in an ensemble: put the tree under `:`.

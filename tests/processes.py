@@ -44,7 +44,8 @@ class Process:
 @contextmanager
 def started(program, *arguments, count=2, devices=4, shutdown=60):
     """Start a program in several processes; they are killed at the end."""
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"  # of two counts the last holds
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     with ExitStack() as stack:
         # JAX shares a port as this socket does; others do not get it while it is bound here
         port = stack.enter_context(socket.socket())
@@ -55,7 +56,7 @@ def started(program, *arguments, count=2, devices=4, shutdown=60):
         for rank in range(count):
             command = [sys.executable, "-c", BEGIN.format(count=count, shutdown=shutdown) + program, str(rank), address]
             output = stack.enter_context(tempfile.TemporaryFile("w+"))
-            process = Process([*command, *map(str, arguments)], os.environ | flags, output)
+            process = Process([*command, *map(str, arguments)], environment, output)
             stack.callback(process.popen.wait)
             stack.callback(process.popen.kill)
             processes.append(process)

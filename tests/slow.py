@@ -221,4 +221,8 @@ SLOW = {
     "test_the_state_of_any_optimiser_follows_names_that_change_places",
     "test_the_state_of_any_optimiser_stays_as_it_is_where_nothing_changes",
     "test_training_goes_on_with_renamed_parameters_as_with_the_old_names",
+    # the lines of libraries that compile a program for each
+    "test_keras_takes_a_tree_for_one_leaf",
+    "test_numpyro_trains_a_tree_and_has_one_site_for_a_tied_leaf",
+    "test_the_line_of_a_library_that_compiles_gives_what_the_page_says",
 }

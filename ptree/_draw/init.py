@@ -345,6 +345,12 @@ def abstract(tree: PyTree) -> PyTree:
 
     Shardings are kept. For a layer give its spec, `abstract(layer.spec(x))`; for a function such as Flax's `model.init`
     there is `jax.eval_shape`.
+
+    Args:
+        tree: a spec, or any pytree of arrays.
+
+    Raises:
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     shapes: dict[str, jax.ShapeDtypeStruct] = {}
     for path, leaf in leaves(tree):

@@ -66,6 +66,10 @@ def keys(tree: PyTree, key: jax.Array) -> PyTree:
     A leaf in a stack has an array of keys, one for each layer. Typed keys give typed keys, raw ones
     (`jax.random.PRNGKey`) raw ones, of the same implementation.
 
+    Args:
+        tree: any pytree.
+        key: `jax.random.key(seed)`, or a raw `jax.random.PRNGKey(seed)`.
+
     Raises:
         InitError: the key is not a JAX PRNG key, or the arguments are swapped.
     """
@@ -85,6 +89,10 @@ def child_key(key: jax.Array, path: str | int) -> jax.Array:
     >>> key = jax.random.key(0)
     >>> bool(child_key(key, "enc/bias") == child_key(child_key(key, "enc"), "bias"))
     True
+
+    Args:
+        key: `jax.random.key(seed)`, or a raw `jax.random.PRNGKey(seed)`.
+        path: of a node or leaf; an int is one name.
 
     Raises:
         InitError: the key is not a JAX PRNG key, or the arguments are swapped.

@@ -25,6 +25,10 @@ def check(tree: PyTree, like: PyTree) -> None:
     Either may be parameters, a spec or an abstract tree. Values are not compared, and containers may be of
     other kinds as long as the paths are the same.
 
+    Args:
+        tree: the tree that is checked.
+        like: the tree that it should be like.
+
     Raises:
         StructureError: with the lists `missing`, `unexpected`, `misshapen` and `mistyped`.
     """

@@ -28,6 +28,10 @@ def drop(tree: T, selector: Selector) -> T:
     Here each name counts by itself: dropping an alias removes the tie, and dropping a source hands
     the leaf to its first alias that stays.
 
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.

@@ -42,6 +42,9 @@ def merge(*trees: PyTree) -> PyTree:
     Ties of every tree stay. An empty node, or None, gives way to whatever another tree has there. The keys of
     a plain dict come in the order of the trees.
 
+    Args:
+        *trees: pytrees that share no leaf.
+
     Raises:
         StructureError: a path that is in more than one tree, or containers that do not fit.
         PathError: trees that together have one path twice, or more than 256 levels.

@@ -24,6 +24,10 @@ def select(tree: T, selector: Selector) -> T:
 
     Aliases come along with their source. Where a container cannot lose a child, None stands in its place.
 
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
@@ -41,6 +45,10 @@ def partition(tree: T, selector: Selector) -> tuple[T, T]:
     (2, 1)
 
     Nodes that were empty before stay in the rest.
+
+    Args:
+        tree: any pytree.
+        selector: which leaves the first tree has: a pattern, a regex, a predicate, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.

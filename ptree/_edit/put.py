@@ -53,6 +53,11 @@ def put(tree: T, path: str | int, value: PyTree) -> T:
     It replaces whatever was there, of any shape or structure. At a source it changes the one leaf, at an
     alias it ends the tie. Where a source goes, its first alias takes over the leaf.
 
+    Args:
+        tree: any pytree.
+        path: of a leaf or node, new or not.
+        value: a leaf, or a mapping, which becomes a subtree. It is not copied.
+
     Raises:
         PathError: the path is the root, goes on below a leaf, or could begin with more than one key.
         PatternError: the path is a pattern; `update` changes what a pattern matches.

@@ -34,6 +34,10 @@ def get(tree: PyTree, path: str | int) -> PyTree:
     Through a tie it reads the source's own object; the number of a layer reads one layer of a stack. Nothing else is
     copied. It takes a path, no pattern: `items` reads what a pattern matches.
 
+    Args:
+        tree: any pytree.
+        path: the names from the root to the leaf or node, joined by `/`; an int is one name.
+
     Raises:
         PathError: there is no such path; it says where the path stops and what is there.
     """
@@ -66,6 +70,11 @@ def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
     A tied leaf is listed once, under its source's path; with `aliases` under its other names as well. A number in the
     place of a stack's `:` selects a single layer.
 
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+        aliases: list a tied leaf under each of its names.
+
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
@@ -83,6 +92,11 @@ def paths(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
     ['layer_1/bias', 'layer_0/bias']
 
     The order is not that of `jax.tree.leaves`, which sorts the keys of each node.
+
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+        aliases: list a tied leaf under each of its names.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
@@ -120,6 +134,10 @@ def count(tree: PyTree, selector: Selector | None = None) -> int:
     A Python number counts as one, and what is no number, such as a text or a function, does not count. Works on specs and
     abstract trees.
 
+    Args:
+        tree: any pytree; a spec or an abstract tree too.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
@@ -143,6 +161,10 @@ def flatten(tree: PyTree, selector: Selector | None = None) -> dict[str, PyTree]
 
     So that nothing is lost, an alias stands in it as a `Tie` and a node without leaves as itself; to JAX
     neither is a leaf. For arrays under every name use `dict(items(tree, aliases=True))`.
+
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.

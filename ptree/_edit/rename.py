@@ -47,6 +47,10 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
     Outside of Trees every container keeps its type, a dict of names that was
     flat, or whose keys hold slashes, stays so, and what does not move is shared.
 
+    Args:
+        tree: any pytree.
+        table: pattern or compiled regex -> new path; a leaf that no entry matches keeps its name.
+
     Raises:
         PatternError: a pattern that renames nothing, or another number of wildcards on the right.
         StructureError: two leaves that land on one path, or one above the other; it names all of

@@ -29,7 +29,7 @@ from .._tree import (
 from .._words import describe, lines, listed, name_of, quoted, table
 from .hints import Hints
 from .pattern_walk import Selected
-from .selectors import LayerNumbers, Selector, choose, layer_numbers, match, simply_chosen, single_layers
+from .selectors import LayerNumbers, Selector, choose, layer_numbers, match, simply_matched, single_layers
 
 Rules: TypeAlias = Mapping[Any, Any]
 """Selector -> value. A sequence as a key is written as a tuple: `("encoder", "!**/bias")`."""
@@ -93,7 +93,7 @@ def _check_are_rules(rules: object) -> None:
 
 
 def explain(tree: PyTree, rules: Rules) -> Explanation:
-    """Which rule takes each leaf, which rules that shadows, and which take nothing; print it for a table.
+    """Which rule takes each leaf, which later rules it shadows, and which rules take nothing; print it for a table.
 
     >>> from ptree import Tree
     >>> print(explain(Tree({"enc": {"kernel": 0, "bias": 0}, "n": 0}), {"**/bias": "none", "enc": "decay", "hed": "x"}))
@@ -105,6 +105,10 @@ def explain(tree: PyTree, rules: Rules) -> Explanation:
     unmatched: ['n']
 
     A leaf that a rule matches by an alias alone says so: `head/kernel (as head/kernel)`.
+
+    Args:
+        tree: any pytree.
+        rules: selector -> value; the first that matches wins.
 
     Raises:
         PatternError: a malformed pattern, or rules that are no dict.
@@ -220,13 +224,15 @@ def _assigned_by_own_paths(tree: PyTree, rules: Rules) -> dict[str, Any] | None:
     """
     values: dict[str, Any] = {}
     for pattern, value in rules.items():
-        chosen = simply_chosen(tree, pattern)
-        if chosen is None:
+        walk = simply_matched(tree, pattern)
+        if walk is None:
             return None
         before = len(values)
-        for path, _ in chosen:
+        for path, _ in walk.whole:
             values.setdefault(path, value)
         if len(values) == before and pattern != "**":
+            return None
+        if any(one.layers or one.own_path not in values for one in walk.others):  # single layers, or taken by an alias
             return None
     return {path: values[path] for path, _ in leaves(tree) if path in values}
 
@@ -302,6 +308,10 @@ def mask(tree: PyTree, selector: Selector) -> PyTree:
       enc/kernel  True
       enc/bias    False
     )
+
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.

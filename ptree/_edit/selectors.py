@@ -91,15 +91,21 @@ def simply_chosen(tree: PyTree, selector: Selector) -> Leaves | None:
 
     Spares an object for each leaf: a third of the time at 1,000 leaves.
     """
+    walk = simply_matched(tree, selector)
+    return None if walk is None or walk.others else walk.whole
+
+
+def simply_matched(tree: PyTree, selector: Selector) -> PatternWalk | None:
+    """What one pattern matches, if each of its alternatives matches leaves by own paths; None where it takes a closer look."""
     if not isinstance(selector, str) or selector.startswith("!"):
         return None
     pattern = compile(selector)
     walk = _walked(pattern, tree)
-    if not walk.whole or walk.others:
+    if not walk.whole:
         return None
     if "{" in selector and unused_alternatives(pattern, [path for path, _ in walk.whole]):
         return None
-    return walk.whole
+    return walk
 
 
 def _checked(found: Match) -> list[Selected]:

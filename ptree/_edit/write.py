@@ -66,6 +66,13 @@ def set(tree: T, path: str | int, value: PyTree, *, at: Elements | None = None) 
     >>> set({"w": np.zeros((2, 2))}, "w", 5, at=(0, 1))["w"].tolist()
     [[0.0, 5.0], [0.0, 0.0]]
 
+    Args:
+        tree: any pytree.
+        path: of a leaf or node that is there.
+        value: a leaf of the same shape and dtype, or a subtree of the same structure.
+        at: an index expression for a part of the array, as in `array[at]`: `(0, 1)`, a slice, an array of numbers or
+            bools.
+
     Raises:
         PathError: there is no such path.
         StructureError: structure, shape or dtype differ, or `at` is out of bounds; it lists all differences.
@@ -154,7 +161,7 @@ def _fix_of_value(verb: str, old: Leaf, new: Leaf) -> str:
         return f"For an array of this number write jnp.full({tuple(old.shape)}, {new!r}, {old.dtype.name!r})."
     if isinstance(new, list | tuple):
         return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."
-    if not hasattr(new, "__array__") or tuple(new.shape) != tuple(old.shape):
+    if isinstance(new, BareTree) or not hasattr(new, "__array__") or tuple(new.shape) != tuple(old.shape):
         return ""
     if not isinstance(new, np.ndarray | jax.Array):
         return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."
@@ -297,6 +304,11 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
 
     In a stack a number selects a single layer. A leaf that only an alias matches is passed to
     `function` as that alias shows it, transposed for example.
+
+    Args:
+        tree: any pytree.
+        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+        function: from a leaf to the new leaf.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.

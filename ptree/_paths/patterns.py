@@ -33,7 +33,7 @@ from .._errors import PatternError
 from .._words import quoted
 from .captures import captures
 from .pattern_syntax import DoubleStar, parse
-from .spellings import Part, fits, layer_names, spellings
+from .spellings import Part, Segment, fits, layer_names, spellings
 
 _MOST_REMEMBERED = 1 << 14  # states of a pattern, and segments of a state: caches are emptied where they grow larger
 
@@ -170,6 +170,34 @@ class Pattern:
             if state is None:
                 return None
         return len(segments) if state.accepts else None
+
+    def spells(self, path: str, at: int) -> bool:
+        """Whether the pattern matches this path, or a node above it, by the name of one segment, in the place of which it has no `*`.
+
+        >>> compile("**/{q,k}/kernel").spells("attn/q/kernel", 1), compile("**/kernel").spells("attn/q/kernel", 1)
+        (True, False)
+        """
+        return self.matches(path) and not self._matches_any_name(path.split("/"), at)
+
+    def _matches_any_name(self, segments: Sequence[str], at: int) -> bool:
+        """Whether the pattern matches this path, or a node above it, also with any other name in one place."""
+        state: State | None = self.start
+        for position, segment in enumerate(segments):
+            if state.accepts:
+                return True
+            state = self._read_any_name(state) if position == at else self.step(state, segment)
+            if state is None:
+                return False
+        return state.accepts
+
+    def _read_any_name(self, state: State) -> State | None:
+        reached: list[Place] = []
+        for (which, at), part in state.ahead:
+            if isinstance(part, DoubleStar):
+                reached.append((which, at))
+            elif isinstance(part, Segment) and part.is_any_name:
+                reached.append((which, at + 1))
+        return self._state(reached) if reached else None
 
     def captures(self, segments: Sequence[str]) -> tuple[str, ...] | None:
         """What each wildcard captures if the pattern matches exactly these segments; else None.

@@ -45,6 +45,11 @@ class Segment:
         return any(whole.is_stack for whole in self.wholes())
 
     @cached_property
+    def is_any_name(self) -> bool:
+        """Whether the segment is `*`, or has such an alternative."""
+        return any(len(whole.elements) == 1 and isinstance(whole.elements[0], Star) for whole in self.wholes())
+
+    @cached_property
     def layer_names(self) -> tuple[Segment, ...]:
         """The alternatives that can name one layer of a stack: those without `*`, `?` and `[...]`."""
         return tuple(Segment(whole.elements) for whole in self.wholes() if not whole.has_wildcard)

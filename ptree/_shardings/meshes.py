@@ -5,18 +5,28 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import jax
-from jax._src.mesh import get_concrete_mesh  # inside of `jit` no public function gives the devices
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 
 from .._errors import InitError
 from .._words import describe
-from .specs import in_words
+from .spec_fit import in_words
 
 AnyMesh: TypeAlias = Mesh | AbstractMesh
 
 
 class ShardingError(InitError):
-    """Error for a leaf that cannot be placed where it should be."""
+    """Error for a leaf that cannot be placed where it should be.
+
+    >>> import jax, ptree as pt
+    >>> from jax.sharding import AbstractMesh, PartitionSpec as P
+    >>> pt.shard.plan({"w": pt.Param((3,))}, P("data"), AbstractMesh((2,), ("data",)))
+    Traceback (most recent call last):
+        ...
+    ptree.shard.ShardingError: cannot place 'w', f32[3], as P...('data',): dimension 0 of size 3 cannot be divided by data=2: 2 and
+    4 can
+
+    It is a `ptree.InitError`.
+    """
 
     __module__ = "ptree.shard"
 
@@ -70,11 +80,20 @@ def difference_to_context(expected: AnyMesh) -> str:
         return ""
     why = difference(expected, here)
     # inside of `jit` the mesh is abstract, and JAX would find other devices only when it compiles
-    devices = None if isinstance(here, Mesh) else get_concrete_mesh()
+    devices = None if isinstance(here, Mesh) else _mesh_inside_jit()
     if why or devices is None or devices.empty or not isinstance(expected, Mesh):
         return why
     is_moved = devices.devices.tolist() != expected.devices.tolist()
     return _OTHER_DEVICES if is_moved else ""
+
+
+def _mesh_inside_jit() -> Mesh | None:
+    """The mesh of `jax.set_mesh` with its devices, which no public function gives inside of `jit`; None if JAX does not say it."""
+    try:
+        from jax._src.mesh import get_concrete_mesh
+    except ImportError:
+        return None
+    return get_concrete_mesh()
 
 
 _OTHER_DEVICES = "it is over other devices, or over these in another order"

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from jax.sharding import NamedSharding
 
+from .._tree import axes_of
 from .._words import in_bytes, number_ranges
 from .planned_leaves import PlannedLeaf, is_on_host
-from .specs import Shape, axes_of
+from .spec_fit import Shape
 
 
 class Sums(NamedTuple):

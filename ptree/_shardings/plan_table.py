@@ -11,10 +11,10 @@ from .planned_leaves import PlannedLeaf
 
 _PATH, _SHAPE, _SPEC, _SIZE, _RULE = range(5)
 _HEAD = ("path", "shape", "divided by", "per device", "rule")
-_LEFT_OUT = ((), (_SHAPE,), (_RULE,), (_SHAPE, _RULE), (_SHAPE, _RULE, _SIZE))
-"""The columns that are left out where there is too little room, in the order in which it is tried."""
+_DROPPED = ((), (_SHAPE,), (_RULE,), (_SHAPE, _RULE), (_SHAPE, _RULE, _SIZE))
+"""The columns to leave out where there is too little room, in the order in which it is tried."""
 _ENOUGH_FOR_PATHS = 44
-_WHOLE = "*"
+_MARK = "*"
 
 
 def table_of(leaves: Sequence[PlannedLeaf], sums: Sums, width: int | None = None) -> str:
@@ -28,8 +28,8 @@ def table_of(leaves: Sequence[PlannedLeaf], sums: Sums, width: int | None = None
     width = terminal_width() if width is None else width
     rows = rows_of(leaves)
     cells = [_HEAD, *map(_cells, rows)]
-    left_out = _left_out(cells, width)
-    kept = [column for column in range(len(_HEAD)) if column not in left_out]
+    dropped = _dropped_columns(cells, width)
+    kept = [column for column in range(len(_HEAD)) if column not in dropped]
     shown = [[row[column] for column in kept] for row in cells]
     right = {kept.index(_SIZE)} if _SIZE in kept else set()
     lines = table(shown, right=right, width=width)
@@ -41,19 +41,19 @@ def _cells(row: Row) -> tuple[str, ...]:
     path = row.path if row.leaves == 1 else f"{row.path} x{row.leaves}"
     spec = spec_in_words(leaf.sharding)
     if leaf.undivided:
-        spec += f" {_WHOLE}"
+        spec += f" {_MARK}"
     return path, describe(leaf), spec, size_in_words(row), leaf.reason
 
 
-def _left_out(cells: Sequence[Sequence[str]], width: int) -> Sequence[int]:
+def _dropped_columns(cells: Sequence[Sequence[str]], width: int) -> Sequence[int]:
     """The columns that are left out so that enough of the paths can be read."""
     widths = [max(columns(row[column]) for row in cells) for column in range(len(_HEAD))]
     needed = min(widths[_PATH], _ENOUGH_FOR_PATHS)
-    for left_out in _LEFT_OUT:
-        others = sum(widths[at] + 2 for at in range(len(_HEAD)) if at != _PATH and at not in left_out)
+    for dropped in _DROPPED:
+        others = sum(widths[at] + 2 for at in range(len(_HEAD)) if at != _PATH and at not in dropped)
         if needed + others <= width:
-            return left_out
-    return _LEFT_OUT[-2]
+            return dropped
+    return _DROPPED[-2]
 
 
 def sums_in_words(sums: Sums, width: int) -> list[str]:
@@ -85,13 +85,13 @@ def _side_by_side(facts: Sequence[str], width: int) -> list[str]:
 def _footnotes(rows: Sequence[Row], width: int) -> list[str]:
     """For each leaf that a mark says is whole in a dimension: why."""
     marked = [row for row in rows if row.leaf.undivided]
-    lines = [f"{_WHOLE} {row.path}: {'; '.join(row.leaf.undivided)}" for row in marked[:SHOWN]]
+    lines = [f"{_MARK} {row.path}: {'; '.join(row.leaf.undivided)}" for row in marked[:SHOWN]]
     if len(marked) > SHOWN:
-        lines.append(f"{_WHOLE} and {len(marked) - SHOWN} more")
-    return [line for text in lines for line in _lines_of(text, width)]
+        lines.append(f"{_MARK} and {len(marked) - SHOWN} more")
+    return [line for text in lines for line in _wrapped(text, width)]
 
 
-def _lines_of(text: str, width: int) -> list[str]:
+def _wrapped(text: str, width: int) -> list[str]:
     """A text in lines of at most so many columns, of which a wide character takes two."""
     lines: list[str] = []
     for word in text.split(" "):

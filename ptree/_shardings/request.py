@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from jax.sharding import PartitionSpec, Sharding
 
 from .._edit import Selector
-from .._paths import STACKED, compile
+from .._paths import STACKED
+from .._paths import compile as compile_pattern
 
 
 @dataclass(frozen=True)
@@ -44,25 +45,31 @@ class ShardingRule:
     name: str
 
 
-_ANY_NAME = "\0"
-"""A name that only `*` and `**` match, where they may stand for the layers of a stack."""
-
-
 def spelled_stacks(selector: Selector, path: str) -> tuple[bool, ...]:
     """For each stack of a leaf, whether the rule of shardings spells the axis of the stack as `:`.
 
     >>> spelled_stacks("groups/:/blocks/*/w", "groups/:/blocks/:/w"), spelled_stacks("**/w", "groups/:/blocks/:/w")
     ((True, False), (False, False))
     """
-    segments = path.split("/")
+    stacks = [at for at, segment in enumerate(path.split("/")) if segment == STACKED]
+    return tuple(spells_segment(selector, path, at) for at in stacks)
+
+
+def spells_segment(selector: Selector, path: str, at: int) -> bool:
+    """Whether a rule that matches a path has the name of this segment in its pattern, and no `*` or `**` in the place of it.
+
+    >>> spells_segment("**/kernel", "head/kernel", 0), spells_segment("{head,embed}", "head/kernel", 0)
+    (False, True)
+    """
     pattern = pattern_that_matches(selector, path)
-    spelled: list[bool] = []
-    for at, segment in enumerate(segments):
-        if segment == STACKED:
-            # a pattern that also matches another name in the place of `:` has a wildcard there
-            other = "/".join([*segments[:at], _ANY_NAME, *segments[at + 1 :]])
-            spelled.append(pattern is not None and not _matches(pattern, other))
-    return tuple(spelled)
+    if isinstance(pattern, re.Pattern):  # a regex has no segments: it spells one if it matches no other in its place
+        segments = path.split("/")
+        other = "/".join([*segments[:at], _NAME_IN_NO_REGEX, *segments[at + 1 :]])
+        return pattern.fullmatch(other) is None
+    return pattern is not None and compile_pattern(pattern).spells(path, at)
+
+
+_NAME_IN_NO_REGEX = "\0"
 
 
 def pattern_that_matches(selector: Selector, path: str) -> str | re.Pattern[str] | None:
@@ -81,16 +88,4 @@ def pattern_that_matches(selector: Selector, path: str) -> str | re.Pattern[str]
 def _matches(pattern: str | re.Pattern[str], path: str) -> bool:
     if isinstance(pattern, re.Pattern):
         return pattern.fullmatch(path) is not None
-    return not pattern.startswith("!") and compile(pattern).matches(path)
-
-
-def spells_segment(selector: Selector, path: str, at: int) -> bool:
-    """Whether a rule that matches a path spells this segment of it, and would not match another in its place.
-
-    >>> spells_segment("**/kernel", "head/kernel", 0), spells_segment("{head,embed}", "head/kernel", 0)
-    (False, True)
-    """
-    segments = path.split("/")
-    other = "/".join([*segments[:at], _ANY_NAME, *segments[at + 1 :]])
-    pattern = pattern_that_matches(selector, path)
-    return pattern is not None and not _matches(pattern, other)
+    return not pattern.startswith("!") and compile_pattern(pattern).matches(path)

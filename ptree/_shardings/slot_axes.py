@@ -10,7 +10,7 @@ import numpy as np
 
 from .._paths import STACKED
 from .._tree import stacked_axes
-from .specs import Shape
+from .spec_fit import Shape
 
 SlotAxes: TypeAlias = tuple[int | None, ...]
 """For each axis of a slot that of its parameter; None for one that is more, such as the axis of a history."""

@@ -9,11 +9,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .._tree import Leaf, Leaves, stacked_axes
 from .._words import describe, lines, quoted
-from .following import Followed
 from .meshes import ShardingError
 from .request import Request
 from .slot_axes import possible_axes, slot_role
-from .specs import Shape
+from .slot_parameters import Followed
+from .spec_fit import Shape
 
 
 def slot_requests(

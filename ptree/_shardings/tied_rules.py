@@ -11,11 +11,10 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from .._edit import Selector, assign
 from .._errors import PatternError
 from .._paths import STACKED
-from .._tree import PyTree, Tie, leaves
+from .._tree import PyTree, Tie, leaves, permuted_entries, plain, spec_entries, with_stack_axes
 from .._words import lines, quoted
-from .planned_leaves import shape_and_dtype
+from .array_leaves import shape_and_dtype
 from .request import ShardingRule, pattern_that_matches, spelled_stacks, spells_segment
-from .specs import entries_of, permuted_entries, plain, with_stack_axes
 
 
 class _Pair(NamedTuple):
@@ -133,7 +132,7 @@ def _through(tie: Tie, given: Sharding | PartitionSpec, dimensions: int) -> Shar
     """A placement of a leaf for the axes that it has by a name."""
     if not isinstance(given, PartitionSpec) or len(given) > dimensions:
         return given
-    entries = entries_of(given, dimensions)
+    entries = spec_entries(given, dimensions)
     for transform in tie.via:
         entries = permuted_entries(entries, transform.axes)
     return plain(PartitionSpec(*entries))

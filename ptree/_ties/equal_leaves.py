@@ -38,6 +38,9 @@ def find_ties(tree: PyTree) -> dict[str, str | Tie]:
     tied already are left out. Equal means equal: shape, dtype and every number, where NaN equals NaN.
     PRNG keys are not looked at. Leaves of equal dtype and shape come to the host, one after the other.
 
+    Args:
+        tree: any pytree of arrays with numbers.
+
     Raises:
         TieError: values that are not known: in a spec, an abstract tree, inside `jax.jit`, or in another process.
         PathError: two leaves of a plain tree have one path, or it has more than 256 levels.

@@ -71,7 +71,7 @@ class Misfits:
         return problems
 
     def _of_missing_ends(self, here: list[str], there: list[str]) -> list[Problem]:
-        return [Problem(self._why_missing(end), "") for end in (here, there) if self._end(end) is MISSING]
+        return [self._missing(end) for end in (here, there) if self._end(end) is MISSING]
 
     def _end(self, segments: list[str]) -> PyTree:
         """What is at one end, `MISSING` where there is nothing, or a container that is no Tree is on the way."""
@@ -80,13 +80,14 @@ class Misfits:
             return MISSING
         return read(place)
 
-    def _why_missing(self, end: list[str]) -> str:
+    def _missing(self, end: list[str]) -> Problem:
         path = "/".join(end)
         if locate(self.tree, end) is not None:
-            return f"{quoted(path)} lies inside a container that is no Tree, which stays whole"
+            fix = "ptree.tie(ptree.flatten(tree), table) opens it, and of that ptree.unflatten(tied, like=tree) is the way back."
+            return Problem(f"{quoted(path)} lies inside a container that is no Tree, which stays whole", fix)
         self._hints += 1
         hint = suggestion(path, self._names) if self._hints <= SHOWN else ""  # each one scans all names
-        return f"there is no {quoted(path)}.{hint}"
+        return Problem(f"there is no {quoted(path)}.{hint}", "")
 
     @cached_property
     def _names(self) -> list[str]:

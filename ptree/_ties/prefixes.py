@@ -37,6 +37,10 @@ def prefix(tree: T, table: Mapping[str, Leaf]) -> T:
     source's path, as that is where JAX sees it; a node of aliases alone can have no other value than their sources.
     For a value at every leaf, by pattern, there is `label`.
 
+    Args:
+        tree: any pytree.
+        table: path -> the value for all leaves at and below it; `""` is the root.
+
     Raises:
         PathError: a path that is not there, or is one layer of a stack.
         StructureError: no mapping; leaves that no path of the table is at or above; two values for one tied leaf.

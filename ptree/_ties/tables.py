@@ -55,8 +55,14 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
 
     Works on specs, parameters, masks and plain mappings. The source's values stay, the alias's go, and nothing is
     copied. A chain of ties collapses to its first source. JAX, optax and `save` then see one leaf; reading sees both.
-    A module of Equinox or nnx cannot hold ties: give `ptree.flatten(module)`, of which
-    `ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=module)` makes the module again.
+
+    Of a module of Equinox or nnx, or any other container that JAX opens, it makes the Tree of its leaves by path:
+    `model` -> `tie(model, table)` -> train, save -> `ptree.unflatten(tied, like=model)`, which is the model again.
+
+    Args:
+        tree: a Tree, or a mapping that becomes one.
+        table: alias -> source, paths or patterns; the source may be a `transposed(path)`. Without a table, equal
+            objects are tied.
 
     Raises:
         TieError: an end that is missing, other structure, shapes or dtypes, one end inside the other, a
@@ -79,14 +85,9 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
 
 
 def _as_tree(tree: PyTree) -> Tree:
-    """The Tree of a mapping or a list; raises with the way there and back for a container that cannot become one."""
-    is_other = not isinstance(tree, Mapping) and type(tree) not in (list, tuple) and opened(tree) is not None
-    if is_other:
-        raise TieError(
-            f"cannot tie inside of a {type(tree).__name__}: only a Tree holds ties. tied = ptree.tie(ptree.flatten(it), table)"
-            " has its leaves by path, and ptree.unflatten(dict(ptree.items(tied, aliases=True)), like=it) is it again"
-        )
-    return Tree(tree)
+    """The Tree of a mapping or a list; of any other container, such as a module of Equinox, that of its leaves by path."""
+    is_module = not isinstance(tree, Mapping) and type(tree) not in (list, tuple) and opened(tree) is not None
+    return Tree(entries(tree)) if is_module else Tree(tree)
 
 
 def _check_is_table(table: object) -> None:
@@ -229,5 +230,11 @@ def ties(tree: PyTree) -> dict[str, str | Tie]:
 
     >>> ties(tie({"a": 1, "b": 1}, {"b": "a"}))
     {'b': 'a'}
+
+    Args:
+        tree: any pytree.
+
+    Raises:
+        PathError: two leaves of a plain tree have one path, or it has more than 256 levels.
     """
     return {alias: tie if tie.via else tie.source for alias, tie in aliases(tree).items()}

@@ -37,6 +37,10 @@ def untie(tree: T, selector: Selector | None = None) -> T:
     Arrays are copied, so that both leaves can be donated. The selector's patterns match aliases' paths; a predicate
     is given shapes and dtypes. Works on any pytree that holds Trees, such as an optax state.
 
+    Args:
+        tree: any pytree that holds Trees.
+        selector: which aliases; all by default.
+
     Raises:
         PatternError: the selector is malformed, or matches no alias; or the tree has no ties.
     """

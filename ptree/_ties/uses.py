@@ -34,6 +34,10 @@ def gradient_by_use(
 
     Args:
         loss: a function `(params, *args)` that returns a number, or, with `has_aux`, a number and anything else.
+        params: a Tree with ties.
+        path: one of the names of the tied leaf.
+        *args: further arguments of `loss`.
+        has_aux: whether `loss` returns a pair, whose first value is differentiated.
 
     Returns:
         A dict, the source first; with `has_aux` the dict and what else `loss` returned, as from `jax.grad`.

@@ -17,7 +17,6 @@ from .entries import map_leaves as map_leaves
 from .entries import replace_leaves as replace_leaves
 from .entries import structure as structure
 from .entries import with_leaves as with_leaves
-from .explicit_axes import Entry as Entry
 from .explicit_axes import automatic as automatic
 from .explicit_axes import entries_of as entries_of
 from .explicit_axes import explicit_mesh as explicit_mesh
@@ -78,6 +77,14 @@ from .nodes import own_items as own_items
 from .nodes import remade as remade
 from .nodes import with_items as with_items
 from .path_keys import new_key_length as new_key_length
+from .specs import Entry as Entry
+from .specs import axes_of as axes_of
+from .specs import has_explicit_axes as has_explicit_axes
+from .specs import permuted_entries as permuted_entries
+from .specs import plain as plain
+from .specs import spec_entries as spec_entries
+from .specs import undivided as undivided
+from .specs import with_stack_axes as with_stack_axes
 from .tie import Tie as Tie
 from .tie import register_transform as register_transform
 from .tie import transposed as transposed

@@ -246,7 +246,22 @@ class _StructureWalk:
 
 def aliases(tree: PyTree) -> dict[str, Tie]:
     """Each alias and its source, as paths from the root of the tree."""
-    return {path: value for path, value in entries(tree).items() if type(value) is Tie}
+    if not _has_ties(tree, ""):  # a third of the time of listing all entries
+        return {}
+    return {path: value for path, value in structure(tree).entries.items() if type(value) is Tie}
+
+
+def _has_ties(node: PyTree, prefix: str) -> bool:
+    if len(prefix) >= _MAY_BE_TOO_DEEP:
+        check_depth(node, prefix)
+    if isinstance(node, BareTree):
+        children, layout = node._node
+        if layout.ties:
+            return True
+        pairs = zip(layout.keys, children, strict=True)
+    else:
+        pairs = named_children(node) or ()
+    return any(type(child) not in LEAF_TYPES and _has_ties(child, f"{prefix}{name}/") for name, child in pairs)
 
 
 # ------------------------------------------------------------------------------- other leaves

@@ -4,16 +4,14 @@ leaves to its compiler."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from .derived_leaf import DerivedLeaf
 from .leaf import Leaf, PyTree
-
-Entry: TypeAlias = str | tuple[str, ...] | None
-"""What a PartitionSpec says of one axis of an array: the mesh axes that split it, or None."""
+from .specs import Entry, has_explicit_axes, spec_entries
 
 
 def explicit_mesh() -> AbstractMesh | None:
@@ -27,17 +25,14 @@ def explicit_sharding(array: Leaf) -> NamedSharding | None:
     if not isinstance(array, jax.Array):
         return None
     sharding = getattr(jax.typeof(array), "sharding", None)
-    if not isinstance(sharding, NamedSharding) or AxisType.Explicit not in sharding.mesh.axis_types:
-        return None
-    return sharding
+    return sharding if has_explicit_axes(sharding) else None
 
 
 def entries_of(array: Leaf) -> tuple[Entry, ...]:
     """What splits each axis of an array by its type, an entry for each axis."""
     count = len(getattr(array, "shape", ()))
     sharding = explicit_sharding(array.split_like if isinstance(array, DerivedLeaf) else array)
-    entries = () if sharding is None else tuple(sharding.spec)
-    return (*entries, *[None] * (count - len(entries)))
+    return (None,) * count if sharding is None else tuple(spec_entries(sharding.spec, count))
 
 
 def automatic(function: Callable[..., PyTree], shardings: PyTree, *inputs: PyTree) -> PyTree:

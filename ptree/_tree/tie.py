@@ -88,6 +88,10 @@ def transposed(path: str | Tie, axes: Sequence[int] = (1, 0)) -> Tie:
     With `axes` all axes in this order, as in `numpy.transpose`. A value in the table of `tie`, and in
     `Tree(...)` for a tree that is written with its ties. It moves no data under `jit`.
 
+    Args:
+        path: the path of the source, or a tie that is transposed once more.
+        axes: the order of axes: of the last two by default.
+
     Raises:
         TieError: `axes` is no order of axes.
     """
@@ -110,6 +114,11 @@ def register_transform(name: str, forward: Function, inverse: Function) -> Calla
     `jax.jit`, and act on each number or on the last axes: a stack or an ensemble has more in front. A process that loads a
     file or a pickle with this tie registers the same name first. The same functions can be registered again, others under
     the same name cannot.
+
+    Args:
+        name: the name in files, an identifier.
+        forward: from the source's array to the alias's.
+        inverse: the other way.
 
     Returns:
         A function like `transposed`: path -> a value for the table of `tie`.

@@ -52,16 +52,19 @@ class Tree(BareTree, Mapping[str, Any]):
     (`ptree.stacks`) has the length, names and items of its layers, "0", "1", ...; `":"` reads them all at once.
 
     Mappings nest, a list or tuple becomes a node with the keys "0", "1", ..., an int key becomes its
-    digits, and a key with `/` in it nests. (So Haiku's keys do, and Haiku takes `ptree.unflatten(dict(ptree.items(tree,
-    aliases=True)), like=params)`.) As for a dict, an iterator or a list of pairs `(name, value)` is a mapping. A `Tie` as a
-    value (`ptree.transposed("embed/table")`) makes its path an alias. Leaves are not copied. JAX flattens the children in
-    the order of their sorted keys.
+    digits, and a key with `/` in it nests. (So Haiku's keys do, and Haiku takes `ptree.unflatten(tree, like=params)`.) As for a
+    dict, an iterator or a list of pairs `(name, value)` is a mapping. A `Tie` as a value (`ptree.transposed("embed/table")`)
+    makes its path an alias. Leaves are not copied. JAX flattens the children in the order of their sorted keys.
 
     `tree | {"head/bias": b}` is the tree with other values at these paths. `{**tree}` is a plain dict, which holds no ties;
     a Tree made of it has those whose two ends still hold the same, and warns of any other.
 
     Two Trees are equal where structure, ties, shapes, dtypes and values are, a Tree and another mapping where all that can
     be read is: `load(file) == {"w": w}`.
+
+    Args:
+        mapping: names or paths -> leaves, mappings, lists or ties; or an iterable of pairs, or a list, whose items get
+            the names "0", "1", ...
 
     Raises:
         PathError: an empty key, or one that is not a string or an int.
@@ -133,7 +136,12 @@ class Tree(BareTree, Mapping[str, Any]):
             return False
 
     def get(self, path: str | int, default: Any = None) -> Any:
-        """What is at the path, or the default."""
+        """What is at the path, or the default.
+
+        Args:
+            path: of a leaf or node.
+            default: what is returned where there is no such path.
+        """
         try:
             return self[path]
         except PathError:
@@ -199,6 +207,15 @@ class Tree(BareTree, Mapping[str, Any]):
 
     def __ior__(self, other: object) -> NoReturn:
         raise TypeError("a Tree is immutable: use `tree = tree | other`, which gives a new tree")
+
+    # no array: without these NumPy would make one of the names
+
+    __array_ufunc__ = None
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(
+            "a Tree is no array: ptree.items(tree) lists the arrays in it, and ptree.get(tree, path) reads one"
+        )
 
     # other trees
 

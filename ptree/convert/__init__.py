@@ -1,7 +1,20 @@
-"""In from other frameworks, out to other software: tables of names and operations, files, proof by numbers, exports.
+"""From other frameworks, and to other software: files, tables of names and operations, proof by numbers, ONNX and StableHLO.
 
-This room stands on `files`, whose readers and kinds of leaves it uses, and on `nn`, whose layers it knows in other frameworks,
-and on `look`, which writes results to terminals and JSON.
+>>> import numpy as np
+>>> from ptree import convert
+>>> table = convert.Table({"0.weight": ("dense/kernel", convert.linear), "0.bias": "dense/bias"})
+>>> arrays = table.apply({"0.weight": np.ones((8, 4), "f4"), "0.bias": np.zeros(8, "f4")})
+>>> {path: array.shape for path, array in arrays.items()}
+{'dense/kernel': (4, 8), 'dense/bias': (8,)}
+>>> list(table.inverse.apply(arrays))
+['0.weight', '0.bias']
+
+Most used are `Table`, `layer_table`, which makes one for a model of `ptree.nn`, and `verify`, which calls both models on the same inputs.
+Guide: `examples/guides/converting.md`.
+
+The names in lower case from `add` to `zero_part` are operations: what a row of a table does with its arrays. `a >> b` is one after the other,
+`operation.inverse` the way back, and `operation.apply([array])` gives the changed arrays, views where NumPy can. An option
+that makes no sense is a `ptree.PatternError`; arrays that an operation does not fit are listed by `Table.plan`.
 """
 
 # files of other frameworks
@@ -11,7 +24,7 @@ from ._files import write as write  # named arrays as a file
 # isort: split
 # a conversion, planned, applied and inverted
 from ._layouts.layer_table import layer_table as layer_table  # the table of a model of layers and another framework
-from ._table.plan import Plan as Plan  # what a table would do
+from ._table.conversion_plan import Plan as Plan  # what a table would do
 from ._table.table import Table as Table  # names of a source -> names of a target
 
 # isort: split
@@ -65,3 +78,11 @@ from ._verify.comparison import Comparison as Comparison  # one value of the sou
 from ._verify.verification import Verification as Verification  # what verify found
 from ._verify.verification import VerificationError as VerificationError  # the error of Verification.check
 from ._verify.verify import verify as verify  # both functions on the same inputs
+
+__all__ = [
+    "read", "write", "Table", "layer_table", "suggest", "verify", "to_onnx", "to_stablehlo", "as_is", "linear", "conv",
+    "conv_transpose", "depthwise", "permute", "swap", "flip", "squeeze", "expand", "split_axis", "merge_axes", "heads",
+    "reshape", "flatten_order", "split", "concatenate", "gates", "stack", "unstack", "repeat", "add", "cast", "fill",
+    "carry", "first", "summed", "unsummed", "zero_fill", "zero_part", "shared_bias", "weight_norm", "Plan", "Suggestion",
+    "SuggestedRow", "Verification", "Comparison", "VerificationError", "OnnxFile", "StableHlo",
+]  # fmt: skip

@@ -31,6 +31,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     SavedModel), Orbax, NumPy (npz) and GGUF. No framework is imported, and nothing in a file is run. Arrays may use the mapped memory
     of the file, which then must not be written over.
 
+    Args:
+        path: the file, or a folder of a checkpoint.
+
     Raises:
         FileError: a format that is not read, a damaged file, arrays that cannot be read, or a reader that is to be installed
             first: the message names the extra.
@@ -57,6 +60,13 @@ def write(
     template: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write named arrays as a file of another framework, which replaces an old one at once.
+
+    >>> import tempfile, numpy as np
+    >>> from ptree import convert
+    >>> path = tempfile.mkdtemp() + "/m.pt"
+    >>> convert.write(path, {"0.weight": np.ones((8, 4), "f4")})
+    >>> list(convert.read(path))
+    ['0.weight']
 
     Keras assigns weights by the order of the layers: a new `.h5` has that of `arrays`, and a dict that went through JAX is in
     alphabetical order. `template=`, a file that the model saved, goes by names, so it is the safe way to Keras.

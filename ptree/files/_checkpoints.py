@@ -132,6 +132,9 @@ class Checkpoints:
     def metrics(self, step: int) -> dict[str, float]:
         """The metrics that a step was saved with; {} if it was saved without.
 
+        Args:
+            step: the number of the step.
+
         Raises:
             FileError: the step is not there.
         """
@@ -284,6 +287,9 @@ class Checkpoints:
 
     def remove(self, step: int) -> None:
         """Remove one step.
+
+        Args:
+            step: the number of the step.
 
         Raises:
             FileError: it is not there.

@@ -18,8 +18,8 @@ from .._stored.locations import file_path, index_path
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, Tie
 from .._words import describe, quoted, suggestion
+from ._block_reading import array_on_devices
 from ._kinds import JAX_ARRAY, leaf_of, refuse_cut, refuse_unreadable, without_cut
-from ._placement import array_on_devices
 from ._saved_tree import Compare, ReadLeaves, SavedTree
 
 _LENGTH = 8  # bytes in front of the header of a safetensors file

@@ -17,17 +17,18 @@ from .._edit import Selector, leaves, map_leaves, paths, replace_leaves
 from .._edit import rename as rename_leaves
 from .._edit import select as select_leaves
 from .._errors import FileError, InitError, PtreeError
-from .._shardings import Shardings
+from .._shardings import Plan, Shardings
 from .._stored.locations import checked_location, is_orbax
 from .._stored.urls import is_url, shown_url
 from .._tree import Leaf, PyTree, Tree, same
 from .._words import listed, name_of, quoted, with_fixes
+from ._block_reading import read_shardings
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kernels import warn_of_kernels
 from ._kinds import adopted, for_like, refuse_unreadable
+from ._leaf_targets import all_placed, shapes_of, targets_by_rules, targets_of_like
 from ._open import open_file
 from ._orbax import OrbaxCheckpoint, is_checkpoint_at_url, is_tree_of_orbax, refuse_folder_of_checkpoints
-from ._placement import all_placed, read_shardings, shapes_of, targets_by_rules, targets_of_like
 from ._saved_tree import Compare, SavedTree
 from ._template import Allowed, Fit, Report, describe_broken_tie, fit
 
@@ -82,6 +83,7 @@ def load(
         shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; or a function of this tree, with
             shapes as leaves, that gives them; by default each goes where that of `like` was put. Of a leaf that is spread over devices each process reads only the bytes of its
             own parts, which are not compared with checksums by default.
+        mesh: the mesh of the PartitionSpecs of `shardings`; by default that of `jax.set_mesh`.
         verify: whether to compare with the checksums; by default the header and, without `mmap`, all leaves that are read
             whole. True compares those spread over devices too, for which each process reads all of them; False nothing.
         mmap: on a CPU, arrays use the mapped memory of the file, as in `ptree.open`.
@@ -131,10 +133,14 @@ def load_report(
     loaded 1: ['encoder/bias']
     kept 1: ['head/bias']
 
-    The arguments and errors are those of `ptree.load`.
+    Args:
+        path, like, select, rename, cast, missing, mismatch, key, shardings, mesh, verify, mmap: as for `ptree.load`.
 
     Returns:
         The tree; and a report with the lists of paths `loaded`, `cast`, `kept`, `drawn` and `dropped`.
+
+    Raises:
+        FileError, StructureError, PatternError, InitError, OSError: as from `ptree.load`.
     """
     allowed = Allowed(cast, missing, mismatch)
     # without a template these options would do nothing, in silence
@@ -150,6 +156,10 @@ def load_report(
         chosen = _chosen(content.tree, select, rename)
         with _prefixed(f"cannot load {name!r}"):
             refuse_unreadable(leaf for _, leaf in leaves(chosen))
+        if isinstance(shardings, Plan) and select is not None:
+            shardings = shardings.of_part(
+                chosen if like is None else like
+            )  # a plan of all leaves is one of some of them
         targets = _targets(chosen, like, shardings, mesh)
         loaded = _read(saved, chosen, like, targets, compare)
     loaded = replace(loaded, damaged=[*content.damaged, *loaded.damaged], dropped=_not_in(chosen, content.tree))

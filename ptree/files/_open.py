@@ -25,11 +25,11 @@ from .._stored.urls import is_url, name_at
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted, suggestion
+from ._block_reading import Block, array_on_devices, block_around, blocks_here
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
 from ._misnamed import file_problem, folder_problem, index_problem
 from ._open_leaf import OpenAlias, OpenLeaf
-from ._placement import Block, array_on_devices, block_around, blocks_here
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
 

@@ -20,7 +20,7 @@ from .._words import describe, lines, listed, quoted
 from ._background import Background
 from ._kinds import UnsavedLeaf, empty_name, is_static, unsaved
 from ._saved_tree import stored_ties
-from ._spread_plan import is_spread, spread_plan
+from ._spread_files import is_spread, spread_plan
 from ._spread_save import write_spread
 from ._turns import Turn
 from ._writer import Content, write_tree

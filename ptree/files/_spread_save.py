@@ -29,7 +29,7 @@ from ._shards import (
     replaced_shards,
     sweep_shards,
 )
-from ._spread_plan import SpreadPlan
+from ._spread_files import SpreadPlan
 from ._threads import thread_pool
 from ._writer import Content, Writer
 

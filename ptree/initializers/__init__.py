@@ -1,5 +1,12 @@
 """Initialisers: functions `(key, shape, dtype) -> array`, those of `jax.nn.initializers` under the field's names.
 
+>>> import jax, ptree as pt
+>>> from ptree import initializers as I
+>>> spec = pt.Tree({"kernel": pt.Param((4, 8)), "bias": pt.Param((8,))})
+>>> params = pt.init(spec, jax.random.key(0), {"kernel": I.xavier_uniform(), "bias": I.zeros})
+
+Most used are `normal`, `xavier_uniform` and `zeros`. Guide: `examples/guides/initialisation.md`.
+
 `zeros`, `ones` and the presets (`torch_linear`, `keras_dense`, ...) are initialisers as they stand; the others
 are called with their options first, and presets may be. Each says by its `repr` what it will do, and two
 with equal options are equal, so they share one compiled draw. A preset is a `Scheme`: one initialiser for the
@@ -68,10 +75,11 @@ from ._values import ones as ones
 from ._values import zeros as zeros
 
 __all__ = [
-    "Scheme", "Site", "constant", "dirac", "flax_conv", "flax_dense", "gain", "glorot_normal", "glorot_uniform", "gpt2_residual", "he_normal", "he_uniform",
-    "identity", "kaiming_normal", "kaiming_uniform", "keras_conv", "keras_dense", "keras_embedding", "lecun_normal", "lecun_uniform",
-    "mixture", "mup", "mxnet_default", "normal", "ones", "orthogonal", "rescaled_truncated_normal", "sparse",
-    "torch_conv", "torch_embedding", "torch_linear", "truncated_normal", "uniform", "variance_scaling", "xavier_normal", "xavier_uniform", "zeros",
+    "normal", "truncated_normal", "rescaled_truncated_normal", "uniform", "mixture", "sparse", "variance_scaling",
+    "xavier_uniform", "xavier_normal", "glorot_uniform", "glorot_normal", "kaiming_uniform", "kaiming_normal",
+    "he_uniform", "he_normal", "lecun_uniform", "lecun_normal", "gain", "orthogonal", "zeros", "ones", "constant",
+    "identity", "dirac", "torch_linear", "torch_conv", "torch_embedding", "keras_dense", "keras_conv", "keras_embedding",
+    "flax_dense", "flax_conv", "mxnet_default", "gpt2_residual", "mup", "Scheme", "Site",
 ]  # fmt: skip
 
 

@@ -34,6 +34,10 @@ def normal(stddev: Number = 0.01, mean: Number = 0.0) -> Recipe:
 
     A complex leaf gets complex numbers whose real and imaginary parts share the variance.
 
+    Args:
+        stddev: the standard deviation, a number or an array that broadcasts to the shape.
+        mean: the mean.
+
     Raises:
         InitError: a `stddev` that is negative or not finite; a dtype that overflows, when it draws.
     """
@@ -79,6 +83,12 @@ def truncated_normal(stddev: Number = 0.01, mean: Number = 0.0, lower: float = -
     So it is in JAX, Flax, Keras and PyTorch, whose `trunc_normal_` takes absolute `a` and `b` in place of `lower` and
     `upper`. After a cut at 2 the spread is 0.88 of `stddev`; `rescaled_truncated_normal` takes the spread after it.
 
+    Args:
+        stddev: the standard deviation before the cut.
+        mean: the mean.
+        lower: the lower cut, in standard deviations from the mean.
+        upper: the upper cut.
+
     Raises:
         InitError: a `stddev` that is negative or not finite, or a cut that leaves less than a millionth.
     """
@@ -99,6 +109,12 @@ def rescaled_truncated_normal(
 
     `lower` and `upper` are in standard deviations of the Gaussian before the cut, which is widened by
     1 / 0.88 for a cut at 2: so do the `lecun_normal` and `he_normal` of JAX and Keras.
+
+    Args:
+        stddev: the standard deviation after the cut.
+        mean: the mean after the cut.
+        lower: the lower cut, in standard deviations from the mean.
+        upper: the upper cut.
 
     Raises:
         InitError: a `stddev` that is negative or not finite, or a cut that leaves less than a millionth.
@@ -238,6 +254,10 @@ def uniform(low: Number | None = None, high: Number | None = None) -> Recipe:
     `high` is never drawn, also where rounding to the dtype of the leaf would give it. One number alone is refused:
     JAX's `uniform(0.1)` is [0, 0.1), Keras' `RandomUniform(0.1)` starts at 0.1.
 
+    Args:
+        low: the least number that is drawn.
+        high: the bound that no number reaches.
+
     Raises:
         InitError: `low` alone; a `low` above `high`, or one that is not finite.
     """
@@ -276,6 +296,9 @@ def mixture(*parts: tuple[float, Initializer]) -> Recipe:
     mixture((0.25, uniform(5, 10)), (0.75, uniform(-10, -5)))
 
     Each part draws the whole shape, with a key of its own.
+
+    Args:
+        *parts: pairs (share, initialiser); the shares add up to 1.
 
     Raises:
         InitError: shares that are negative or do not add up to 1, or a part that is no function.
@@ -328,6 +351,10 @@ def sparse(sparsity: float, stddev: Number = 0.01) -> Recipe:
     [2, 2, 2]
 
     Like `torch.nn.init.sparse_`, whose weight is (out, in).
+
+    Args:
+        sparsity: the share of weights that are 0, from 0 to 1.
+        stddev: the standard deviation of the others.
 
     Raises:
         InitError: a `sparsity` outside of 0 to 1; other than 2 axes, when it draws.

@@ -97,6 +97,15 @@ def variance_scaling(
     The distribution is `normal`, `uniform`, or `truncated_normal`, which is cut at two standard deviations and
     widened to just that variance. The docstring of `ptree.initializers` says which axes count as fan.
 
+    Args:
+        scale: the factor of the variance, at least 0.
+        mode: `fan_in`, `fan_out`, or `fan_avg`, their mean.
+        distribution: `normal`, `uniform` or `truncated_normal`.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
     Raises:
         InitError: another mode or distribution, a negative scale; a shape without the axes, when it draws.
     """
@@ -163,10 +172,20 @@ def _draw_complex(
 def xavier_uniform(
     gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:
-    """Uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); also `glorot_uniform`.
+    """Uniform in +-gain * sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010); `glorot_uniform` is the same.
 
     >>> xavier_uniform(2.0), xavier_uniform(in_axis=0, out_axis=(1, 2))
     (xavier_uniform(2.0), xavier_uniform(in_axis=0, out_axis=(1, 2)))
+
+    Args:
+        gain: a factor of the standard deviation, such as `gain("tanh")`.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
+    Raises:
+        InitError: a gain below 0; axes that are named twice; a shape without the axes, when it draws.
     """
     return _xavier("xavier_uniform", gain, "uniform", Fan(in_axis, out_axis, batch_axis, groups))
 
@@ -175,10 +194,23 @@ def xavier_uniform(
 def xavier_normal(
     gain: Number = 1.0, *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:
-    """Gaussian with the variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio 2010); also `glorot_normal`.
+    """Gaussian with the variance gain**2 * 2 / (fan_in + fan_out) (Glorot and Bengio 2010); `glorot_normal` is the same.
+
+    >>> xavier_normal(2.0)
+    xavier_normal(2.0)
 
     Like jax's, Keras' and Flax's it is cut at two standard deviations and then widened to just that variance;
     PyTorch's is not cut: `variance_scaling(1.0, "fan_avg", "normal")`.
+
+    Args:
+        gain: a factor of the standard deviation, such as `gain("tanh")`.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
+    Raises:
+        InitError: a gain below 0; axes that are named twice; a shape without the axes, when it draws.
     """
     return _xavier("xavier_normal", gain, "truncated_normal", Fan(in_axis, out_axis, batch_axis, groups))
 
@@ -194,10 +226,21 @@ def kaiming_uniform(
     negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
 ) -> Recipe:  # fmt: skip
-    """Uniform in +-sqrt(6 / fan / (1 + negative_slope**2)), for layers before a ReLU (He et al. 2015); also `he_uniform`.
+    """Uniform in +-sqrt(6 / fan / (1 + negative_slope**2)), for layers before a ReLU (He et al. 2015); `he_uniform` is the same.
 
     >>> kaiming_uniform(mode="fan_out")
     kaiming_uniform(mode='fan_out')
+
+    Args:
+        negative_slope: that of a leaky ReLU; 0 for a ReLU.
+        mode: `fan_in`, `fan_out`, or `fan_avg`, their mean.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
+    Raises:
+        InitError: another mode; axes that are named twice; a shape without the axes, when it draws.
     """
     return _kaiming("kaiming_uniform", negative_slope, mode, "uniform", Fan(in_axis, out_axis, batch_axis, groups))
 
@@ -207,10 +250,24 @@ def kaiming_normal(
     negative_slope: Number = 0.0, mode: Mode = "fan_in", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1,
 ) -> Recipe:  # fmt: skip
-    """Gaussian with the variance 2 / fan / (1 + negative_slope**2), before a ReLU (He et al. 2015); also `he_normal`.
+    """Gaussian with the variance 2 / fan / (1 + negative_slope**2), before a ReLU (He et al. 2015); `he_normal` is the same.
+
+    >>> kaiming_normal(mode="fan_out")
+    kaiming_normal(mode='fan_out')
 
     Like jax's, Keras' and Flax's it is cut at two standard deviations and then widened to just that variance;
     PyTorch's is not cut: `variance_scaling(2.0, "fan_in", "normal")`.
+
+    Args:
+        negative_slope: that of a leaky ReLU; 0 for a ReLU.
+        mode: `fan_in`, `fan_out`, or `fan_avg`, their mean.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
+    Raises:
+        InitError: another mode; axes that are named twice; a shape without the axes, when it draws.
     """
     fan = Fan(in_axis, out_axis, batch_axis, groups)
     return _kaiming("kaiming_normal", negative_slope, mode, "truncated_normal", fan)
@@ -226,7 +283,20 @@ def _kaiming(name: str, negative_slope: Number, mode: Mode, distribution: Distri
 def lecun_uniform(
     *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:  # fmt: skip
-    """Uniform in +-sqrt(3 / fan_in) (LeCun et al. 1998)."""
+    """Uniform in +-sqrt(3 / fan_in) (LeCun et al. 1998).
+
+    >>> lecun_uniform(in_axis=-1, out_axis=-2)
+    lecun_uniform(in_axis=-1, out_axis=-2)
+
+    Args:
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
+    Raises:
+        InitError: axes that are named twice; a shape without the axes, when it draws.
+    """
     fan = Fan(in_axis, out_axis, batch_axis, groups)
     return _scaling(called("lecun_uniform", **fan.shown()), 1.0, "fan_in", "uniform", fan)
 
@@ -235,7 +305,20 @@ def lecun_uniform(
 def lecun_normal(
     *, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (), groups: int = 1
 ) -> Recipe:  # fmt: skip
-    """Gaussian with the variance 1 / fan_in (LeCun et al. 1998), cut at two standard deviations and widened to that."""
+    """Gaussian with the variance 1 / fan_in (LeCun et al. 1998), cut at two standard deviations and widened to that.
+
+    >>> lecun_normal()
+    lecun_normal()
+
+    Args:
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+        groups: by which features out are divided, as of a grouped convolution.
+
+    Raises:
+        InitError: axes that are named twice; a shape without the axes, when it draws.
+    """
     fan = Fan(in_axis, out_axis, batch_axis, groups)
     return _scaling(called("lecun_normal", **fan.shown()), 1.0, "fan_in", "truncated_normal", fan)
 
@@ -250,6 +333,10 @@ def gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
 
     >>> round(gain("relu"), 4), round(gain("tanh"), 4), gain("linear")
     (1.4142, 1.6667, 1.0)
+
+    Args:
+        nonlinearity: its name: linear, sigmoid, tanh, relu, leaky_relu or selu.
+        negative_slope: that of `leaky_relu`.
 
     Raises:
         InitError: a nonlinearity that is not linear, sigmoid, tanh, relu, leaky_relu or selu.
@@ -273,6 +360,11 @@ def orthogonal(gain: Number = 1.0, *, out_axis: Axes = -1, batch_axis: Axes = ()
     [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]]
 
     Each index of a batch axis has a matrix of its own. On a mesh each device computes the whole matrix.
+
+    Args:
+        gain: a factor of the matrix.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts.
 
     Raises:
         InitError: no axis beside those of `out_axis` and the batch, when it draws.

@@ -36,8 +36,20 @@ def _torch_linear(
 ) -> Scheme:
     """PyTorch's `Linear`: uniform in +-1 / sqrt(fan_in), the bias too.
 
+    >>> torch_linear, torch_linear(784)
+    (torch_linear, torch_linear(fan_in=784))
+
     The bias takes the fan_in of the kernel beside it; one that stands alone needs it as an option:
     `torch_linear(784)`.
+
+    Args:
+        fan_in: the fan-in, for a bias without a kernel beside it.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+
+    Raises:
+        InitError: a lone bias, or axes that the kernel does not have, when it draws.
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     if fan_in is None:
@@ -51,8 +63,20 @@ def _torch_linear(
 def _torch_conv(fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """PyTorch's `Conv1d` to `Conv3d`: uniform in +-1 / sqrt(fan_in), the bias too, as for `torch_linear`.
 
+    >>> torch_conv, torch_conv(in_axis=-1, out_axis=-2)
+    (torch_conv, torch_conv(in_axis=-1, out_axis=-2))
+
     The kernel is (spatial..., in / groups, out). For `ConvTranspose` PyTorch takes the other axis:
     `torch_conv(in_axis=-1, out_axis=-2)`.
+
+    Args:
+        fan_in: the fan-in, for a bias without a kernel beside it.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+
+    Raises:
+        InitError: a lone bias, or axes that the kernel does not have, when it draws.
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     fan_in = None if fan_in is None else real("fan_in", fan_in, 1)
@@ -82,7 +106,17 @@ class _TorchBias:
 
 
 def _torch_embedding(padding_idx: int | None = None) -> Scheme:
-    """PyTorch's `Embedding`: Gaussian with the standard deviation 1; the row `padding_idx`, if given, is 0."""
+    """PyTorch's `Embedding`: Gaussian with the standard deviation 1; the row `padding_idx`, if given, is 0.
+
+    >>> torch_embedding(padding_idx=0)(jax.random.key(0), (3, 2))[0].tolist()
+    [0.0, 0.0]
+
+    Args:
+        padding_idx: the row that starts at 0.
+
+    Raises:
+        InitError: a row that the table does not have, when it draws.
+    """
     row = None if padding_idx is None else whole("padding_idx", padding_idx)
     return Scheme(Recipe("torch_embedding", _plan_torch_table, (row,)))
 
@@ -112,26 +146,65 @@ def _zero_bias(site: Site) -> Recipe:
 
 
 def _keras_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
-    """Keras' `Dense`: `glorot_uniform`; a bias beside a kernel is 0."""
+    """Keras' `Dense`: `glorot_uniform`; a bias beside a kernel is 0.
+
+    >>> keras_dense(jax.random.key(0), (4, 8)).shape
+    (4, 8)
+
+    Args:
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+
+    Raises:
+        InitError: a lone bias, or axes that the kernel does not have, when it draws.
+    """
     fan = Fan(in_axis, out_axis, batch_axis)
     draw = glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
     return Scheme(_dense("keras_dense", _RULE_OF_ITS_OWN, fan, _plan_of, draw), _zero_bias)
 
 
 def _keras_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
-    """Keras' convolutions: `glorot_uniform` of a (spatial..., in / groups, out) kernel; a bias beside it is 0."""
+    """Keras' convolutions: `glorot_uniform` of a (spatial..., in / groups, out) kernel; a bias beside it is 0.
+
+    >>> keras_conv(jax.random.key(0), (3, 3, 4, 8)).shape
+    (3, 3, 4, 8)
+
+    Args:
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+
+    Raises:
+        InitError: axes that the kernel does not have, when it draws.
+    """
     return Scheme(glorot_uniform(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis), _zero_bias)
 
 
 def _keras_embedding() -> Scheme:
-    """Keras' `Embedding`: uniform in [-0.05, 0.05)."""
+    """Keras' `Embedding`: uniform in [-0.05, 0.05).
+
+    >>> bool(abs(keras_embedding(jax.random.key(0), (50, 8))).max() <= 0.05)
+    True
+    """
     return Scheme(uniform(-0.05, 0.05))
 
 
 def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
     """Flax's `Dense` and `DenseGeneral`: `lecun_normal`; a bias beside a kernel is 0.
 
+    >>> flax_dense(jax.random.key(0), (4, 8)).shape
+    (4, 8)
+
     Haiku's `Linear` does not widen the cut Gaussian: its spread is 0.88 of this, `variance_scaling(0.774)`.
+
+    Args:
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+
+    Raises:
+        InitError: a lone bias, or axes that the kernel does not have, when it draws.
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     draw = lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis)
@@ -139,12 +212,34 @@ def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) 
 
 
 def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
-    """Flax's convolutions: `lecun_normal` of a (spatial..., in / groups, out) kernel; a bias beside it is 0."""
+    """Flax's convolutions: `lecun_normal` of a (spatial..., in / groups, out) kernel; a bias beside it is 0.
+
+    >>> flax_conv(jax.random.key(0), (3, 3, 4, 8)).shape
+    (3, 3, 4, 8)
+
+    Args:
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
+
+    Raises:
+        InitError: axes that the kernel does not have, when it draws.
+    """
     return Scheme(lecun_normal(in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis), _zero_bias)
 
 
 def _mxnet_default(scale: Number = 0.07) -> Scheme:
-    """MXNet's and Gluon's default: uniform in [-0.07, 0.07); a bias beside a kernel is 0."""
+    """MXNet's and Gluon's default: uniform in [-0.07, 0.07); a bias beside a kernel is 0.
+
+    >>> mxnet_default(scale=0.1)
+    mxnet_default(scale=0.1)
+
+    Args:
+        scale: the bound on both sides.
+
+    Raises:
+        InitError: a scale below 0.
+    """
     scale = number("scale", scale, 0)
     return Scheme(uniform(-scale, scale), _zero_bias)
 
@@ -206,6 +301,10 @@ def gpt2_residual(layers: int, stddev: Number = 0.02) -> Recipe:
 
     Each of the `layers` blocks adds to the stream twice. All other kernels and tables have `normal(0.02)`.
 
+    Args:
+        layers: how many blocks the model has.
+        stddev: that of all other kernels.
+
     Raises:
         InitError: fewer than 1 layer, or a negative `stddev`.
     """
@@ -224,7 +323,7 @@ def mup(
     base_width: float, stddev: Number = 0.02, role: Role = "hidden", *,
     in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = (),
 ) -> Recipe:  # fmt: skip
-    """Gaussian scaled from a model of `base_width` so that the best learning rate moves over (Yang et al. 2022, table 3).
+    """Gaussian scaled so that the best learning rate of a model of `base_width` is that of this one too (Yang et al. 2022, table 3).
 
     >>> mup(256)
     mup(256)
@@ -232,6 +331,14 @@ def mup(
     With m = fan_in / base_width the standard deviation is `stddev / sqrt(m)` for a `hidden` kernel, `stddev / m`
     for an `output` kernel (width to logits), and `stddev` for an `input` one (tables, first layers). At
     `base_width` all three are `normal(stddev)`. The learning rates are the optimiser's part.
+
+    Args:
+        base_width: the fan-in of the model whose learning rate was tuned.
+        stddev: that of the base model.
+        role: `hidden`, `output` or `input`.
+        in_axis: the axis or axes of features in.
+        out_axis: the axis or axes of features out.
+        batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
         InitError: another role, or a `base_width` below 1.

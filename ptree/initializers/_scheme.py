@@ -21,11 +21,23 @@ from ._recipe import Initializer, Recipe
 
 @dataclass(frozen=True)
 class Site:
-    """The site of a bias that is drawn: its path, the shape and dtype of one layer, and the kernel beside it."""
+    """The site of a bias that is drawn: its path, the shape and dtype of one layer, and the kernel beside it.
+
+    >>> import jax, ptree as pt
+    >>> from ptree import initializers as I
+    >>> def small(site):
+    ...     return I.constant(1 / site.kernel[0])
+    >>> spec = pt.Tree({"kernel": pt.Param((4, 2)), "bias": pt.Param((2,))})
+    >>> pt.init(spec, jax.random.key(0), {"**": I.Scheme(I.zeros, bias=small)})["bias"].tolist()
+    [0.25, 0.25]
+    """
 
     path: str
+    """The path of the bias."""
     shape: tuple[int, ...]
+    """Its shape, of one layer in a stack."""
     dtype: np.dtype
+    """Its dtype."""
     kernel: tuple[int, ...] | None = None
     """The shape of the kernel in the same node, of one layer of it in a stack; None if there is no such kernel."""
 
@@ -76,7 +88,11 @@ class Scheme:
         return self.kernel(key, tuple(shape), dtype)
 
     def at(self, site: Site) -> Initializer:
-        """The initialiser for the leaf at this site."""
+        """The initialiser for the leaf at this site.
+
+        Args:
+            site: where the leaf is.
+        """
         if site.kernel is None or self.bias is None:
             chosen = self.kernel
         else:

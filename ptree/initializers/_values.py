@@ -43,6 +43,9 @@ def constant(value: Any) -> Recipe:
 
     Drawing raises for a number that the leaf's dtype cannot hold, such as 0.5 in an integer or 1e9 in float16.
 
+    Args:
+        value: a number, or an array that broadcasts to the shape.
+
     Raises:
         InitError: a value that is neither a number nor an array of numbers.
     """
@@ -64,6 +67,10 @@ def identity(gain: Number = 1.0, batch_axis: Axes = ()) -> Recipe:
 
     >>> identity()(jax.random.key(0), (2, 3)).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+    Args:
+        gain: the number on the diagonal.
+        batch_axis: axes of an ensemble or of experts, of which each index has a diagonal.
 
     Raises:
         InitError: other than 2 axes beside those of the batch, when it draws.
@@ -98,6 +105,9 @@ def dirac(groups: int = 1) -> Recipe:
     [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
 
     The kernel is (spatial..., in / groups, out); like `torch.nn.init.dirac_`, whose weight is (out, in, spatial...).
+
+    Args:
+        groups: in how many groups the channels are passed through.
 
     Raises:
         InitError: fewer than 3 axes, or an `out` that the groups do not divide, when it draws.

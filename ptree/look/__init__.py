@@ -1,6 +1,20 @@
 """Look at the parameters of any pytree, spec or file: tables, statistics, differences, plots, reports, training.
 
-Opened when it is used, so that looking at a file does not import JAX.
+>>> import numpy as np
+>>> from ptree import look
+>>> before = {"enc": {"w": np.ones((4, 8), "f4")}, "b": np.ones(8, "f4")}
+>>> print(look.summary(before))
+enc/w  [4, 8]  32  80.0%
+b      [8]      8  20.0%
+-----------------------------------
+40 parameters, 160 B, 2 leaves; f32
+>>> print(look.diff(before, {**before, "b": np.full(8, 1.5, "f4")}))
+1 the same, 1 changed
+changed     path  relative  largest  cosine
+            b     0.5       0.5      1.000
+
+Most used are `summary`, `diff` and `stats`. A result is data first, `rows`, `to_dict()` and `to_csv()`, and prints as a table. A file
+is given by its path, and looking at it does not import JAX. Guide: `examples/guides/looking.md`.
 """
 
 from typing import TYPE_CHECKING
@@ -75,7 +89,10 @@ __getattr__ = late_names("ptree.look", _MODULES)
 
 
 __all__ = [
-    "Diff", "Difference", "First", "FirstLayer", "FirstLeaf", "Flops", "History", "LeafStats", "NonFinite", "NonFiniteError", "NonFiniteLeaf", "Observed", "ObservedLeaves", "RenameRule", "Row", "Stats", "Summary", "Total", "diff", "first", "flops", "guard", "nonfinite", "observe", "plot_distributions", "plot_history", "plot_kernels", "plot_similarity", "plot_singular_values", "report", "stats", "summary", "unused",
+    "summary", "stats", "diff", "report", "nonfinite", "first", "flops", "unused", "observe", "History", "guard",
+    "plot_distributions", "plot_history", "plot_kernels", "plot_similarity", "plot_singular_values", "Summary", "Row",
+    "Total", "Stats", "LeafStats", "Diff", "Difference", "RenameRule", "NonFinite", "NonFiniteLeaf", "NonFiniteError",
+    "First", "FirstLayer", "FirstLeaf", "Flops", "Observed", "ObservedLeaves",
 ]  # fmt: skip
 
 

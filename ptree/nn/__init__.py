@@ -1,9 +1,22 @@
-"""Layers: frozen dataclasses with `spec(x)`, a Tree of `Param`, and a pure call `layer(params, x)`."""
+"""Layers: frozen dataclasses that declare their parameters, and are called with them.
+
+>>> import jax, jax.numpy as jnp
+>>> from ptree import nn
+>>> net = nn.Sequential(nn.Dense(8), jax.nn.relu, nn.Dense(1))
+>>> x = jnp.ones((2, 4))
+>>> params = net.init(jax.random.key(0), x)
+>>> net(params, x).shape
+(2, 1)
+
+`layer.spec(x)` gives a `ptree.Tree` of `ptree.Param` for an input like `x`, `layer.init(key, x)` draws it, and `layer(params, x)` is
+a pure function. Features are the last axis, and any number of axes may be in front. Most used are `Dense`, `Sequential` and `MultiHeadAttention`;
+`Layer` is the base of those that you write. Guide: `examples/guides/layers.md`.
+"""
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "AvgPool", "BatchNorm", "Bidirectional", "Conv", "ConvTranspose", "Dense", "Dropout", "Embedding",
-    "Flatten", "GroupNorm", "Lambda", "Layer", "LayerNorm", "MaxPool", "MultiHeadAttention", "Parallel", "RMSNorm",
-    "Repeat", "Residual", "Rotary", "Sequential",
+    "Layer", "Dense", "Embedding", "Conv", "ConvTranspose", "LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm",
+    "MultiHeadAttention", "Rotary", "LSTM", "GRU", "RNN", "Bidirectional", "MaxPool", "AvgPool", "Dropout", "Flatten",
+    "Lambda", "Sequential", "Residual", "Parallel", "Repeat",
 ]  # fmt: skip
 
 # the base of all layers

@@ -68,6 +68,11 @@ class MultiHeadAttention(Layer):
         scale: the factor of the scores; by default `head_dim ** -0.5`.
         soft_cap: a bound of the scores, `soft_cap * tanh(scores / soft_cap)` (Gemma 2).
         dropout: the share of attention weights that are set to 0 in training, as in PyTorch's and Flax's layers.
+        use_bias: whether the four projections have a bias.
+        kernel_init: initialiser of the four kernels; by default LeCun's normal.
+        bias_init: initialiser of the biases.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
         implementation: "cudnn" for cuDNN's flash attention through `jax.nn.dot_product_attention`; None and "xla" for XLA.
 
     Raises:
@@ -141,6 +146,8 @@ class MultiHeadAttention(Layer):
         """Compute the output, and with a cache the next cache.
 
         Args:
+            params: the layer's parameters.
+            x: f32[batch, time, features], which queries are computed from.
             context: what keys and values are computed from, f32[batch, places, features]; by default `x`.
             values: what values are computed from, f32[batch, places, features]; by default the context.
             mask: bool, True where a place may be seen, of four axes that broadcast to [batch, heads, time, places];
@@ -149,6 +156,7 @@ class MultiHeadAttention(Layer):
             positions: i32[batch or 1, time], of `x`, for rotary positions; by default 0, 1, ... after what the cache holds.
             cache: the result of `cache(...)` or of the last call; then the output is returned with the next cache.
             key: the key of the dropout, in training.
+            train: whether attention weights are dropped out.
         """
         head_dim = self._head_dim(x)
         source = x if context is None else context
@@ -185,6 +193,12 @@ class MultiHeadAttention(Layer):
 
         Its dtype may be smaller than that of the layer, also an 8-bit float: keys and values are converted where they are
         written and read.
+
+        Args:
+            batch: how many rows.
+            length: how many places it holds.
+            head_dim: the features of each head, unless it is an option of the layer.
+            dtype: of the keys and values; by default the layer's.
 
         Raises:
             LayerError: no `head_dim`, another one than the layer's, or a dtype that is not of floats.

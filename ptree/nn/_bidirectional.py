@@ -106,6 +106,8 @@ class Bidirectional(Layer):
         """The combined outputs, and the last states of the forward and the backward layer.
 
         Args:
+            params: the layer's parameters.
+            x: f32[batch, time, in].
             state: the first states of both, as a pair; zeros where none is given.
             lengths: i32[batch], the number of valid steps of each sequence, as for `LSTM.run`.
 

@@ -17,8 +17,8 @@ from .._draw import Param
 from .._errors import LayerError
 from .._tree import Entry, PyTree, entries_of
 from .._words import describe
+from ._convolution_primitive import convolution
 from ._explicit_axes import computed_by_part_of_batch, entries_at, split_along, splits_output
-from ._grouped_convolution import convolution
 from ._inputs import cast, misfit, parameter
 from ._layer import Initializer, Layer, Params
 from ._products import product
@@ -161,23 +161,30 @@ class Conv(_Convolution):
     With as many groups as features in and out it is a depthwise convolution. Any number of axes before those of
     space, also none, is the batch.
 
-    An ensemble of convolutions, `jax.vmap` over kernels, on a mesh of several axes: XLA gives a multiple of the gradient of the
-    kernels where the batch is divided over some of these axes only (JAX 0.9 to 0.10, in `jax.lax` too). Use a mesh of one axis.
-
     >>> ring = Conv(1, 3, padding="CIRCULAR", use_bias=False)
     >>> ring({"kernel": jnp.ones((3, 1, 1))}, jnp.array([[[1.0], [2.0], [3.0], [4.0]]])).ravel().tolist()
     [7.0, 6.0, 9.0, 8.0]
 
+    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
+    wraps or reflects again.
+
     Args:
+        features: how many features out.
+        kernel_size: the window; one number holds for each axis of space.
+        stride: by how many places the kernel moves, a number or one for each axis.
         padding: `"SAME"` (zeros, so that space is divided by the stride), `"VALID"` (none), a number for both sides, or
             a tuple with one of these or (before, after) for each axis. `"CAUSAL"` is before a time axis only, so that no
             output depends on later inputs. `"CIRCULAR"`, `"REFLECT"` and `"REPLICATE"` pad as Flax does, by half the kernel
             on each side, whatever the stride.
         padding_mode: what the padding is filled with, as in PyTorch: `"zeros"`, `"circular"`, `"reflect"` or
             `"replicate"`, or a tuple with one for each axis.
-
-    On each side a circular padding is at most as wide as the input, and a reflected one is narrower, as in PyTorch; Flax
-    wraps or reflects again.
+        dilation: the distance between the places that the kernel reads, a number or one for each axis.
+        groups: in how many groups features in and out are divided.
+        use_bias: whether there is a bias.
+        kernel_init: initialiser of the kernel; by default LeCun's normal.
+        bias_init: initialiser of the bias.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
 
     Raises:
         LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or
@@ -190,11 +197,11 @@ class Conv(_Convolution):
         y = convolution(
             x,
             kernel,
-            self.groups,
-            window_strides=for_each_axis(self.stride, rank),
+            stride=for_each_axis(self.stride, rank),
             padding=padding,
-            rhs_dilation=for_each_axis(self.dilation, rank),
-            dimension_numbers=_features_last(rank),
+            dilation=for_each_axis(self.dilation, rank),
+            numbers=_features_last(rank),
+            groups=self.groups,
         )
         check_not_empty(self, x, y)
         return y
@@ -244,6 +251,20 @@ class ConvTranspose(_Convolution):
     are swapped here. With `"CIRCULAR"`, Flax's output is for some sizes of kernel and stride one place beside the gradient
     of its own `Conv`, which is computed here.
 
+    Args:
+        features: how many features out.
+        kernel_size: the window; one number holds for each axis of space.
+        stride: by how much space grows, a number or one for each axis.
+        padding: that of the convolution whose transpose it is, as for `Conv`.
+        padding_mode: what that padding is filled with, as for `Conv`.
+        dilation: the distance between the places that the kernel reads, a number or one for each axis.
+        groups: in how many groups features in and out are divided.
+        use_bias: whether there is a bias.
+        kernel_init: initialiser of the kernel; by default LeCun's normal.
+        bias_init: initialiser of the bias.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
+
     Raises:
         LayerError: an input that does not fit the kernel, groups that do not divide its features, or a circular or
             reflected padding that is wider than the output fills.
@@ -264,12 +285,12 @@ class ConvTranspose(_Convolution):
         y = convolution(
             x,
             jnp.flip(kernel, range(rank)),  # the transpose slides the kernel backwards
-            self.groups,
-            window_strides=(1,) * rank,
+            stride=(1,) * rank,
             padding=tuple((reach - before, reach - after) for reach, (before, after) in zip(reaches, by_jax)),
-            lhs_dilation=strides,  # zeros between the positions of the input
-            rhs_dilation=dilations,
-            dimension_numbers=_features_last(rank),
+            dilation=dilations,
+            numbers=_features_last(rank),
+            groups=self.groups,
+            input_dilation=strides,
         )
         for axis, (filling, size) in enumerate(zip(fillings, sizes)):
             if filling == "constant":

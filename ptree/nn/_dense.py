@@ -43,8 +43,12 @@ class Dense(Layer):
 
     Args:
         features: the size of the output's last axis, or of several axes.
-        axis: the axes of the input that are summed over, which must be the last ones.
+        use_bias: whether there is a bias.
+        kernel_init: initialiser of the kernel; by default LeCun's normal.
+        bias_init: initialiser of the bias.
+        param_dtype: the dtype of the parameters.
         dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
+        axis: the axes of the input that are summed over, which must be the last ones.
 
     Raises:
         LayerError: an input of another shape than the kernel, or of whole numbers.

@@ -28,6 +28,9 @@ class Dropout(Layer):
     from its path: the same step key gives the same mask in every model in which it has that path, scanned or not
     (Srivastava et al. 2014).
 
+    Args:
+        rate: the share of elements that are set to 0, at least 0 and below 1.
+
     Raises:
         LayerError: a rate that is not at least 0 and below 1, an input of whole numbers, or training without a key.
     """

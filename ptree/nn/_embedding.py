@@ -38,9 +38,14 @@ class Embedding(Layer):
     before the layer sees it.)
 
     Args:
+        num_embeddings: how many rows the table has.
+        features: the size of each vector.
         padding_idx: the number of padding. Its row starts at 0 and gets no gradient from the lookup, as in PyTorch, so
             that it stays what it is; in `attend` it is a row like the others. A rule of `init` for the whole table draws this
             row too. Below 0 it counts from the end.
+        table_init: initialiser of the table; by default Gaussian with the variance 1 / features.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype of the vectors; by default that of the table.
 
     Raises:
         LayerError: an input that is not of whole numbers, or a `padding_idx` outside of the table.
@@ -95,6 +100,10 @@ class Embedding(Layer):
         """The product with each row of the table: `x @ table.T`, f32[..., features] -> f32[..., num_embeddings].
 
         The output of a language model that is tied to its embedding, without a layer for it.
+
+        Args:
+            params: the layer's parameters.
+            x: f32[..., features].
 
         Raises:
             LayerError: an input with another number of features, or of whole numbers.

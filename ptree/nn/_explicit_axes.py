@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import PartitionSpec
 
-from .._shardings import axes_of
-from .._tree import Entry, PyTree, automatic, entries_of, explicit_mesh
+from .._tree import Entry, PyTree, automatic, axes_of, entries_of, explicit_mesh
 
 Entries: TypeAlias = Sequence[Entry]
 """What splits each axis of an array."""
@@ -47,8 +46,9 @@ def computed_by_part_of_batch(
 ) -> Callable[[Method], Method]:
     """Decorate a layer's method so that under explicit axes each device runs it on its part of the batch.
 
-    This is for what JAX's compiler does not split right: the gradient of a grouped convolution's kernel is a multiple of the true
-    one where the batch is split over some of a mesh's axes (jax 0.9 to 0.10). All axes but those of the batch are gathered.
+    This is for what JAX's compiler does not split well: for a grouped convolution with automatic axes it warns of an "involuntary full
+    rematerialization" and gathers whole arrays where batch and features are split over different axes (jax 0.10). Here all axes but
+    those of the batch are gathered.
 
     Args:
         batch: with the arguments of the method, what splits the batch, which are the first axes of input and output.

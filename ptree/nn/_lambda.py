@@ -22,6 +22,10 @@ class Lambda(Layer):
     >>> Lambda(jax.nn.relu)                                   # without a name it is shown as the function
     relu
 
+    Args:
+        function: from the input to the output, without parameters.
+        name: how it is printed; by default the function's name.
+
     Raises:
         LayerError: something that is no function: a layer, which needs no Lambda, or a module of another library.
     """

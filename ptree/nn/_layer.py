@@ -88,11 +88,23 @@ class Layer(FieldEquality):
         check_values(self)
 
     def declare(self, x: PyTree, /) -> Mapping[str, PyTree]:
-        """For layers to define: the parameters for an input like `x`, by name. By default none."""
+        """For layers to define: the parameters for an input like `x`, by name. By default none.
+
+        Args:
+            x: an input, or a `jax.ShapeDtypeStruct` of its shape.
+        """
         return {}
 
     def apply(self, params: Params, x: PyTree, /) -> PyTree:
-        """For layers to define: compute the output from parameters and an input. Must be pure."""
+        """For layers to define: compute the output from parameters and an input. Must be pure.
+
+        Args:
+            params: the parameters that `declare` names.
+            x: the input.
+
+        Raises:
+            LayerError: the layer does not define it.
+        """
         name = type(self).__name__
         raise LayerError(
             f"{name}: expected a method apply(self, params, x), which gives the output{missing_methods(self)}"
@@ -100,6 +112,9 @@ class Layer(FieldEquality):
 
     def spec(self, *inputs: PyTree) -> Tree:
         """The parameters that the layer needs for an input like this, as a Tree of `Param`. Nothing is computed.
+
+        Args:
+            *inputs: the inputs of a call, or their `jax.ShapeDtypeStruct`.
 
         Raises:
             LayerError: the input does not fit the layer, or `declare` gives something other than parameters.
@@ -139,6 +154,11 @@ class Layer(FieldEquality):
     def init(self, key: jax.Array, x: PyTree, rules: Rules | None = None) -> Tree:
         """Draw the layer's parameters for an input like `x`: `ptree.init(self.spec(x), key, rules)`.
 
+        Args:
+            key: `jax.random.key(seed)`.
+            x: an input, or its `jax.ShapeDtypeStruct`.
+            rules: selector -> initialiser, which override those of the layers.
+
         Raises:
             LayerError: `x` does not fit the layer.
             InitError, PatternError: as `ptree.init`.
@@ -147,6 +167,12 @@ class Layer(FieldEquality):
 
     def updated(self, params: P, x: PyTree, *, key: jax.Array | None = None, **options: PyTree) -> tuple[PyTree, P]:
         """The output in training, and the parameters with new running statistics; all others are the same objects.
+
+        Args:
+            params: the layer's parameters.
+            x: the input.
+            key: the key of this step, for dropout.
+            **options: further options of a call.
 
         Raises:
             LayerError: a class of your own that contains a `BatchNorm`: it must define `updated` itself.

@@ -134,11 +134,16 @@ class LayerNorm(_NormOverAxes):
     `|x - mean|**2`.
 
     Args:
+        epsilon: added to the variance before its root is taken.
+        use_scale: whether there is a `scale`. With `use_bias=False` too, PyTorch's `elementwise_affine=False`, the layer
+            has no parameters.
+        use_bias: whether there is a `bias`.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype of the output; by default the one that JAX promotes input and parameters to. Mean and variance
+            are float32 at least.
         axis: the axis or axes that mean and variance are taken over.
         feature_axes: the axes that have a scale and a bias; by default those of `axis`, as in PyTorch and Keras. (In
             Flax they are the last axis.)
-        use_scale: whether there is a `scale`. With `use_bias=False` too, PyTorch's `elementwise_affine=False`, the layer
-            has no parameters.
 
     Raises:
         LayerError: an input with another number of features than the scale, or without these axes.
@@ -161,6 +166,15 @@ class RMSNorm(_NormOverAxes):
     [[1.0, 1.0]]
 
     `axis`, `feature_axes` and `use_scale` are those of `LayerNorm`.
+
+    Args:
+        epsilon: added to the mean square before its root is taken.
+        use_scale: whether there is a `scale`.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype of the output; by default the one that JAX promotes input and parameters to. Mean and variance
+            are float32 at least.
+        axis: the axis or axes that the mean square is taken over.
+        feature_axes: the axes that have a scale; by default those of `axis`.
 
     Raises:
         LayerError: an input with another number of features than the scale, or without these axes.
@@ -188,6 +202,15 @@ class GroupNorm(_Norm):
     (1, 8, 8, 4)
 
     The input is f32[batch, ..., features]. With as many groups as features it is instance norm.
+
+    Args:
+        groups: how many groups of features, which divide the features.
+        epsilon: added to the variance before its root is taken.
+        use_scale: whether there is a `scale`.
+        use_bias: whether there is a `bias`.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype of the output; by default the one that JAX promotes input and parameters to. Mean and variance
+            are float32 at least.
 
     Raises:
         LayerError: groups that do not divide the features, or another number of features than the scale.
@@ -256,9 +279,14 @@ class BatchNorm(_Norm):
     [[-1.0], [1.0]]
 
     Args:
+        epsilon: added to the variance before its root is taken.
+        use_scale: whether there is a `scale`; PyTorch's `affine=False` is both `use_scale` and `use_bias` False.
+        use_bias: whether there is a `bias`.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype of the output; by default the one that JAX promotes input and parameters to. Mean and variance
+            are float32 at least.
         momentum: how much of the running statistics a step keeps.
         axis_name: the mapped axis, or axes, over which the batch is divided.
-        use_scale: whether there is a `scale`, and `use_bias` a `bias`; PyTorch's `affine=False` is both False.
 
     Raises:
         LayerError: another number of features than the scale, in training one value for each feature, a mask that does
@@ -284,6 +312,9 @@ class BatchNorm(_Norm):
         """Compute the output; in training by the batch's mean and variance.
 
         Args:
+            params: the layer's parameters.
+            x: f32[batch, ..., features].
+            train: whether mean and variance are those of the batch.
             mask: bool, True where a value counts in the mean and variance: of the input's shape without features, or of
                 as many axes as the input, which broadcast to it. All values are normalised.
         """

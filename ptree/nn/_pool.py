@@ -85,6 +85,12 @@ class MaxPool(_Pool):
 
     The stride is by default the window.
 
+    Args:
+        window: the size of the window; one number holds for each axis of space.
+        stride: by how many places the window moves; by default its size.
+        padding: `"VALID"`, `"SAME"`, a number for both sides, or a tuple with one of these or (before, after) for each
+            axis.
+
     Raises:
         LayerError: an input without as many axes of space as the window has.
     """
@@ -106,6 +112,13 @@ class AvgPool(_Pool):
     [[2.5, 4.5], [10.5, 12.5]]
 
     The stride is by default the window. Padding counts as zeros in the mean; with `count_padding=False` it does not count.
+
+    Args:
+        window: the size of the window; one number holds for each axis of space.
+        stride: by how many places the window moves; by default its size.
+        padding: `"VALID"`, `"SAME"`, a number for both sides, or a tuple with one of these or (before, after) for each
+            axis.
+        count_padding: whether padding counts in the mean, as zeros.
 
     Raises:
         LayerError: an input without as many axes of space as the window has.

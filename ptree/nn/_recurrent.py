@@ -87,6 +87,8 @@ class Recurrent(Layer):
         """All outputs f32[batch, time, features], and the last state, from which the next piece of a sequence goes on.
 
         Args:
+            params: the layer's parameters.
+            x: f32[batch, time, in].
             state: the first state; zeros where none is given.
             lengths: i32[batch], the number of valid steps of each sequence. Outputs after them are 0; the last state is
                 that after the last valid step, and with `reverse` the first step is the last valid one. Padding does not
@@ -246,10 +248,15 @@ class LSTM(Recurrent):
     Args:
         features: the size of the state.
         reverse: scan from the last step to the first; outputs stay in the order of the input.
+        kernel_init: initialiser of the input's kernel; by default Xavier's uniform.
+        recurrent_init: initialiser of the state's kernel; by default orthogonal.
+        bias_init: initialiser of both biases.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
+        unroll: how many steps are compiled in a row.
         forget_bias: where the bias of the forget gate starts, in `input/bias`: 1.0, as Keras has it, keeps gradients over
             more steps (Jozefowicz et al. 2015). The other gates start from `bias_init`. A rule of `init` for `input/bias`
             draws all gates instead.
-        unroll: how many steps are compiled in a row.
 
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
@@ -300,6 +307,16 @@ class GRU(Recurrent):
     (Cho et al. 2014; the reset gate is applied to the product with the hidden kernel). The state is (h,). `lengths` and the
     other options are as for `LSTM`.
 
+    Args:
+        features: the size of the state.
+        reverse: scan from the last step to the first; outputs stay in the order of the input.
+        kernel_init: initialiser of the input's kernel; by default Xavier's uniform.
+        recurrent_init: initialiser of the state's kernel; by default orthogonal.
+        bias_init: initialiser of both biases.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
+        unroll: how many steps are compiled in a row.
+
     Raises:
         LayerError: an input with another number of features than the kernel, or without an axis of time; lengths or a
             state of another shape; a length that is known to be out of range.
@@ -332,6 +349,13 @@ class RNN(Recurrent):
 
     Args:
         features: the size of the state.
+        reverse: scan from the last step to the first; outputs stay in the order of the input.
+        kernel_init: initialiser of the input's kernel; by default Xavier's uniform.
+        recurrent_init: initialiser of the state's kernel; by default orthogonal.
+        bias_init: initialiser of both biases.
+        param_dtype: the dtype of the parameters.
+        dtype: the dtype it computes in; by default the one that JAX promotes input and parameters to.
+        unroll: how many steps are compiled in a row.
         activation: a function of each step's sum.
 
     Raises:

@@ -29,6 +29,9 @@ class Residual(Container):
       inner/1/bias    f32[8]
     )
 
+    Args:
+        inner: a layer or function whose output has the shape of its input.
+
     Raises:
         LayerError: the inner layer changes the shape.
     """

@@ -67,7 +67,11 @@ class Rotary(FieldEquality):
             raise LayerError(f"Rotary: expected {expected}, got {self.scaling!r}")
 
     def linear(self, factor: float) -> Rotary:
-        """Position interpolation (Chen et al. 2023): all frequencies divided by the factor."""
+        """Position interpolation (Chen et al. 2023): all frequencies divided by the factor.
+
+        Args:
+            factor: how many times longer the context becomes.
+        """
         return replace(self, scaling=_Linear(_at_least_1("linear", factor)))
 
     def llama3(self, factor: float, *, context: int, low: float = 1.0, high: float = 4.0) -> Rotary:
@@ -109,11 +113,22 @@ class Rotary(FieldEquality):
         return replace(self, scaling=_Yarn(factor, context, slow, fast, self.base), amplitude=amplitude)
 
     def size(self, head_dim: int) -> int:
-        """How many features of a head of this size are rotated."""
+        """How many features of a head of this size are rotated.
+
+        Args:
+            head_dim: the features of each head.
+        """
         return int(head_dim * self.fraction)
 
     def frequencies(self, head_dim: int) -> Frequencies:
-        """The radians per place of each pair of features, after the scaling."""
+        """The radians per place of each pair of features, after the scaling.
+
+        Args:
+            head_dim: the features of each head.
+
+        Raises:
+            LayerError: the scaling returns another number of frequencies.
+        """
         count = self.size(head_dim) // 2
         # In float64, as constants of the program: errors grow with the position.
         frequencies = float(self.base) ** (-np.arange(count) / count)
@@ -126,7 +141,12 @@ class Rotary(FieldEquality):
         return scaled
 
     def rotate(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Rotate queries or keys f32[batch, time, heads, head_dim] by positions [batch or 1, time]."""
+        """Rotate queries or keys f32[batch, time, heads, head_dim] by positions [batch or 1, time].
+
+        Args:
+            x: f32[batch, time, heads, head_dim].
+            positions: i32[batch or 1, time].
+        """
         # Angles in float32 at least: in bfloat16 positions above 256 would be rounded to their neighbours.
         wide = jnp.promote_types(x.dtype, jnp.float32)
         frequencies = jnp.asarray(self.frequencies(x.shape[-1]), wide)

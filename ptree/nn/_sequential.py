@@ -114,6 +114,10 @@ class Sequential(Container):
     def index(self, layer: object, *bounds: int) -> int:
         """The first position of an equal layer or function, from a start and before a stop, as of a list.
 
+        Args:
+            layer: what is looked for.
+            *bounds: the first position that counts, and the position before which it ends.
+
         Raises:
             LayerError: there is none.
         """
@@ -123,7 +127,11 @@ class Sequential(Container):
             raise LayerError(f"no layer {layer!r} in Sequential, or not within these bounds") from None
 
     def count(self, layer: object) -> int:
-        """How many layers or functions are equal to this one."""
+        """How many layers or functions are equal to this one.
+
+        Args:
+            layer: what is counted.
+        """
         return self._given().count(layer)
 
     def _given(self) -> tuple[PyTree, ...]:

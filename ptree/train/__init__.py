@@ -1,6 +1,17 @@
 """Train by rules: optimisers by path, freezing that freezes, one step, state that follows parameters, low-rank views.
 
-This room stands on `nn`, whose layers multiply with kernels that stand for others, and on `look`, which observes a step.
+>>> import jax.numpy as jnp, optax
+>>> from ptree import train
+>>> def loss(params, x):
+...     return jnp.square(x @ params["head"] + params["embed"].sum()).mean()
+>>> optimiser = train.groups({"embed": train.FROZEN, "**": optax.adam(1e-2)})
+>>> step = train.step(loss, optimiser)
+>>> state = step.init({"embed": jnp.ones(3), "head": jnp.ones((4, 2))})
+>>> state, metrics = step(state, jnp.ones((8, 4)))
+>>> int(state.step), float(metrics.loss)
+(1, 49.0)
+
+Most used are `groups`, `step` and `lora`. optax does the optimising, and the loop stays yours. Guide: `examples/guides/training.md`.
 """
 
 # optimisers by path
@@ -41,3 +52,10 @@ from ._step.step import Step as Step  # what step gives
 from ._step.step import step as step  # a jitted step from a pure loss and an optimiser
 from ._step.train_state import Metrics as Metrics  # what a step computes besides its state
 from ._step.train_state import TrainState as TrainState  # all that a run depends on
+
+__all__ = [
+    "groups", "FROZEN", "step", "fit", "value_and_grad", "apply_updates", "decayed", "scaled", "depth_factors",
+    "mup_factors", "by_layer", "lora", "view", "merged", "Rank", "carry", "carry_state", "load_state", "resize",
+    "LossScale", "TrainState", "Metrics", "Step", "Groups", "GroupsState", "Cohort", "ByLayer", "ByLayerState",
+    "Carried", "ScaleState", "LossError",
+]  # fmt: skip

@@ -72,7 +72,7 @@ def test_json_has_every_leaf_and_the_sums_of_hand(folder, capsys):
     assert found["rules"] == RULES
     table = next(leaf for leaf in found["leaves"] if leaf["path"] == "model/embed_tokens/weight")
     assert table == {
-        "path": "model/embed_tokens/weight", "shape": [320, 64], "dtype": "f16", "spec": [["data", "model"]],
+        "path": "model/embed_tokens/weight", "shape": [320, 64], "dtype": "f16", "loaded_as": "f16", "spec": [["data", "model"]],
         "bytes": 40960, "bytes_per_device": 1280, "rule": "model/embed_tokens", "undivided": [],
     }  # fmt: skip
 
@@ -223,6 +223,10 @@ def test_sizes_of_64_bits_say_that_jax_loads_32(tmp_path, capsys, monkeypatch):
     out = succeeded(capsys, "plan", "wide.safetensors", "--mesh", "data=2", "--rules", "rules.json")
     assert "f64[4,4]" in out
     assert "sizes of f64 are of 32 bits, as JAX loads it: JAX_ENABLE_X64=1" in out
+    [leaf] = json.loads(
+        succeeded(capsys, "plan", "wide.safetensors", "--mesh", "data=2", "--rules", "rules.json", "--json")
+    )["leaves"]
+    assert (leaf["dtype"], leaf["loaded_as"], leaf["bytes"]) == ("f64", "f32", 64)
     with jax.enable_x64(True):
         wide = succeeded(capsys, "plan", "wide.safetensors", "--mesh", "data=2", "--rules", "rules.json")
     assert "128 B" in wide

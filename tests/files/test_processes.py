@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from processes import outputs, started
 from safetensors.numpy import load_file
 from trees import equal
 
@@ -21,9 +20,7 @@ import ptree as pt
 from ptree._command_line import main
 
 PROCESS = """
-import sys, jax
-rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-jax.distributed.initialize(f"localhost:{port}", 2, rank)
+folder = arguments[0]
 import jax.numpy as jnp, numpy as np, ptree as pt
 from jax.sharding import NamedSharding, PartitionSpec as P
 
@@ -61,33 +58,10 @@ print("done")
 """
 
 
-def start_two(code, folder):
-    """Begin to run the code in two processes with four devices each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    apart = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(rank), str(port), str(folder)],
-            env=apart, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-
-
 def run_two(code, folder):
-    """Run the code in two processes, which both end well."""
-    processes = start_two(code, folder)
-    try:
-        for process in processes:
-            told, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, told
-            assert told.endswith("done\n")
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    """Run the code in two processes with four devices each, which both end well."""
+    for printed in outputs(code, folder, timeout=120):
+        assert printed.endswith("done\n")
 
 
 def test_two_processes_read_their_own_parts_and_write_one_checkpoint(tmp_path):
@@ -107,9 +81,7 @@ def test_two_processes_read_their_own_parts_and_write_one_checkpoint(tmp_path):
 # ----------------------------------------------------------------------------- files that all processes write
 
 SAVER = """
-import sys, jax
-rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-jax.distributed.initialize(f"localhost:{port}", 2, rank, heartbeat_timeout_seconds=10)
+folder = arguments[0]
 import os, jax.numpy as jnp, numpy as np, ptree as pt
 from jax.sharding import NamedSharding, PartitionSpec as P
 from ptree._stored.safetensors import SafetensorsFile
@@ -349,7 +321,7 @@ import os, signal
 path = folder + "/model.safetensors"
 pt.save(path, tree(0.0))
 print("saved", flush=True)
-if rank == int(sys.argv[4] if len(sys.argv) > 4 else 1):
+if rank == 1:
     real, count = os.pwrite, [0]
     def pwrite(*args):
         count[0] += 1
@@ -364,17 +336,12 @@ print("not reached", flush=True)
 
 
 def test_a_process_that_is_killed_leaves_the_old_tree_and_the_others_end(tmp_path):
-    processes = start_two(KILLED, tmp_path)
-    try:
+    with started(KILLED, tmp_path) as processes:
         for process in processes:
-            told, _ = process.communicate(timeout=100)
-            assert process.returncode != 0
-            assert "saved\n" in told
-            assert "not reached" not in told
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+            printed, code = process.wait(timeout=100)
+            assert code != 0
+            assert "saved\n" in printed
+            assert "not reached" not in printed
     assert equal(pt.load(tmp_path), spread_tree(0.0))
     pt.save(tmp_path, spread_tree(2.0), max_shard_size="10KB")  # and sweeps up what was left
     assert equal(pt.load(tmp_path), spread_tree(2.0))

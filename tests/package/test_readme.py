@@ -42,7 +42,8 @@ def test_a_page_prints_what_it_says(name, title, tmp_path, monkeypatch):
 
 def test_links_between_the_pages_lead_somewhere():
     broken = []
-    for page in [README, *GUIDES, ROOT / ".github" / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]:
+    others = [ROOT / "examples" / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+    for page in [README, *GUIDES, *others]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if not target.startswith("http") and not (page.parent / target).exists():
                 broken.append((page.name, target))

@@ -102,6 +102,17 @@ def test_a_malformed_pattern_says_what_is_wrong(pattern, message):
     assert str(error.value) == message
 
 
+def test_a_pattern_spells_a_segment_where_it_has_no_star_for_it():
+    assert compile("blocks/:/w").spells("blocks/:/w", 1)
+    assert compile("{a,**/q}/kernel").spells("attn/q/kernel", 1)
+    assert not compile("{a,**/q}/kernel").spells("attn/q/kernel", 0)
+    assert not compile("{*,q}/kernel").spells("q/kernel", 0)
+    assert compile("a*/kernel").spells("attn/kernel", 0)
+    assert not compile("blocks").spells("blocks/:/w", 1)  # it matches the node above
+    assert not compile("{**/w,blocks/:/w}").spells("blocks/:/w", 1)
+    assert not compile("q/kernel").spells("k/kernel", 0)
+
+
 def test_captures_are_in_order_and_the_first_wildcard_takes_the_least():
     assert compile("*/layer_{0..11}/**").captures(["enc", "layer_3", "attn", "kernel"]) == ("enc", "3", "attn/kernel")
     assert compile("a*b*").captures(["aXbYbZ"]) == ("X", "YbZ")

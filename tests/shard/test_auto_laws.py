@@ -60,9 +60,33 @@ def stacked_or_tied(draw, tree):
         return tree
 
 
+def with_layers(draw, names):
+    """A dict of dicts with numbered layers, of which most are alike."""
+    tree, layer = random_tree(draw, names), random_tree(draw, names)
+    layers = {str(at): layer if draw.random() < 0.7 else random_tree(draw, names) for at in range(draw.randrange(2, 5))}
+    tree[draw.choice(("blocks", "net"))] = layers
+    return {"a": {str(at): {"net": dict(tree)} for at in range(2)}, "z": tree} if draw.random() < 0.3 else tree
+
+
+def tied_through_a_transpose(draw, tree):
+    """A Tree of it with an alias for a kernel, or for a view of it, in some other place."""
+    kernels = [(path, leaf) for path, leaf in leaves(tree) if len(leaf.shape) == 2]
+    if not kernels:
+        return pt.Tree(tree)
+    path, leaf = draw.choice(kernels)
+    alias = draw.choice(
+        ("head/kernel", f"x/{path.rpartition('/')[2]}", "blocks/9/w", f"{path.rpartition('/')[0]}/tied")
+    )
+    try:
+        tree = pt.put(pt.Tree(tree), alias, jax.ShapeDtypeStruct(leaf.shape[::-1], leaf.dtype))
+    except pt.PtreeError:  # there is a leaf above it
+        return pt.Tree(tree)
+    return pt.tie(tree, {alias: pt.transposed(path)})
+
+
 def chosen(tree, mesh, min_size):
     """Path -> the spec of the whole array that auto chooses, before it writes rules."""
-    layers = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
+    layers = {path: _layer_leaf(path, leaf.shape) for path, leaf in leaves(tree)}
     specs = {}
     for path, split in splits_of(layers, mesh_roles(mesh, None), min_size, None).items():
         front = stacked_axes(path) - split.is_expert
@@ -86,6 +110,23 @@ def test_plan_takes_what_auto_proposes_and_each_leaf_gets_its_split(names, form)
         assert {leaf.path: leaf.sharding.spec for leaf in plan.leaves} == chosen(tree, mesh, min_size), seed
         assert eval(repr(rules), {"P": P}) == rules
     assert form == "dict" or ties > 20
+
+
+@pytest.mark.parametrize("form", ["dict", "dotted", "Tree"])
+def test_layers_that_are_alike_get_the_split_of_each(form):
+    ties = 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        tree = with_layers(draw, draw.choice((ORDINARY, (*UNUSUAL, "x.0.y", "x.1.y", "0.q"))))
+        if form == "dotted":
+            tree = {path.replace("/", "."): leaf for path, leaf in leaves(tree)}
+        if form == "Tree":
+            tree = tied_through_a_transpose(draw, tree)
+            ties += bool(aliases(tree))
+        mesh, min_size = draw.choice(MESHES), draw.choice((1, 8, 100, 2**20))
+        plan = shard.plan(tree, shard.auto(tree, mesh, min_size=min_size), mesh)
+        assert {leaf.path: leaf.sharding.spec for leaf in plan.leaves} == chosen(tree, mesh, min_size), seed
+    assert form != "Tree" or ties > 30
 
 
 def test_a_node_of_the_name_of_a_leaf_keeps_its_own_leaves():

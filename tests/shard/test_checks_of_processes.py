@@ -9,7 +9,7 @@ import pytest
 
 import ptree as pt
 from ptree import shard
-from ptree._shardings import processes
+from ptree._shardings import process_agreement
 
 
 class Store:
@@ -42,7 +42,9 @@ def checked(store, facts, turn=1, timeout=20.0, absent=()):
         if rank in absent:
             return None
         try:
-            processes._Check(store, range(len(facts)), rank, turn, timeout).run("plan", processes._content(facts[rank]))
+            process_agreement._Check(store, range(len(facts)), rank, turn, timeout).run(
+                "plan", process_agreement._content(facts[rank])
+            )
         except pt.StructureError as error:
             return str(error)
         return ""
@@ -84,7 +86,7 @@ def test_the_order_of_declaration_does_not_count():
 
 @pytest.mark.parametrize("absent", [(1,), (2, 3), (0,), (0, 2)])
 def test_who_has_not_come_is_named_in_bounded_time(absent, monkeypatch):
-    monkeypatch.setattr(processes, "_LONGER", 0.3)
+    monkeypatch.setattr(process_agreement, "_LONGER", 0.3)
     start = time.monotonic()
     found = checked(Store(), [{"w": "P()"}] * 4, timeout=0.2, absent=absent)
     assert time.monotonic() - start < 10

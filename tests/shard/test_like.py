@@ -221,7 +221,7 @@ def ruled_specs(optimiser, rules):
 def test_a_rule_for_slots_speaks_of_one_layer_of_the_parameter():
     by_layer = ruled_specs(train.by_layer(optax.adam(1e-3)), {"**/mu/**/kernel": P("data", "model")})
     assert by_layer["stacks/blocks/:/0/mu/blocks/:/kernel"] == P(None, "data", "model")
-    assert by_layer["stacks//0/mu/enc/kernel"] == P("data", "model")
+    assert by_layer["stacks/others/0/mu/enc/kernel"] == P("data", "model")
     assert by_layer["stacks/blocks/:/0/nu/blocks/:/kernel"] == P()
     history = ruled_specs(optax.scale_by_lbfgs(memory_size=4), {"diff_*/**/kernel": P("data", "model")})
     assert history["diff_params_memory/enc/kernel"] == P(None, "data", "model")

@@ -1,10 +1,5 @@
 """Arrays are placed by a plan, outside of jit and inside; a mesh, a tree or a leaf that is another than the plan's is refused."""
 
-import os
-import socket
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +7,7 @@ import optax
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from processes import outputs
 from trees import SPECS, TREES, equal
 
 import ptree as pt
@@ -163,6 +159,25 @@ def test_a_plan_for_another_tree_is_refused_with_all_that_differs():
     )  # another dtype is no other place
 
 
+def test_nothing_is_placed_inside_of_shard_map():
+    plan = shard.plan({"w": jnp.ones(8)}, P(), mesh())
+    place = jax.shard_map(lambda w: shard.place({"w": w}, plan)["w"], mesh=mesh(), in_specs=P(), out_specs=P())
+    assert message(shard.ShardingError, place, jnp.ones(8)) == (
+        "inside of jax.shard_map axes of the mesh are manual, and nothing is placed by a plan: place it outside"
+    )
+
+
+def test_a_plan_of_a_tree_with_other_ties_says_what_is_tied():
+    apart = pt.Tree({"embed": jnp.ones((8, 4)), "head": jnp.ones((8, 4))})
+    tied = pt.tie(apart, {"head": "embed"})
+    assert message(pt.StructureError, shard.place, apart, shard.plan(tied, P("data"), mesh())) == (
+        "the plan is for another tree: unexpected in the tree: ['head']. tied in the plan and apart in the tree: ['head']. Plan"
+        " again, for the tree as it is now"
+    )
+    text = message(pt.StructureError, shard.place, tied, shard.plan(apart, P("data"), mesh()))
+    assert text.endswith("tied in the tree and apart in the plan: ['head']. Plan again, for the tree as it is now")
+
+
 def test_what_has_no_numbers_cannot_be_placed():
     plan = shard.plan(SPEC, RULES, mesh())
     text = message(pt.StructureError, shard.place, SPEC, plan)
@@ -220,9 +235,6 @@ def test_every_spec_can_be_planned(name):
 
 
 PROCESS = """
-import sys, jax
-rank, port = int(sys.argv[1]), sys.argv[2]
-jax.distributed.initialize(f"localhost:{port}", 2, rank)
 import jax.numpy as jnp, numpy as np, optax, ptree as pt
 from jax.sharding import AxisType, PartitionSpec as P
 from ptree import shard, train
@@ -260,18 +272,5 @@ print("done")
 
 
 def test_two_processes_place_and_train_by_one_plan():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = str(listener.getsockname()[1])
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
-    command = [sys.executable, "-c", PROCESS]
-    options = {"env": os.environ | flags, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*command, str(rank), port], **options) for rank in range(2)]
-    try:
-        for process in processes:
-            out, errors = process.communicate(timeout=300)
-            assert out.strip().endswith("done"), errors[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    for printed in outputs(PROCESS):
+        assert printed.endswith("done\n")

@@ -187,6 +187,9 @@ def test_a_loaded_tree_lives_where_the_plan_says(tmp_path):
     loaded = pt.load(tmp_path / "m.safetensors", shardings=plan)
     assert loaded == params
     assert all(loaded[leaf.path].sharding == leaf.sharding for leaf in plan.leaves)
+    some = pt.load(tmp_path / "m.safetensors", select="**/kernel", shardings=plan)
+    assert some == pt.select(params, "**/kernel")
+    assert all(some[path].sharding == plan[path] for path in pt.paths(some))
     other = shard.plan(gpt(layers=2), RULES, mesh())
     text = message(pt.StructureError, pt.load, tmp_path / "m.safetensors", shardings=other)
     assert "the plan is for another tree" in text

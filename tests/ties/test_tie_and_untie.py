@@ -557,8 +557,14 @@ def test_a_container_in_the_place_of_a_leaf_is_tied_whole():
         {"b": pt.transposed("a")},
     )
     says(pt.TieError, "cannot tie 'b/x' to 'a/x': 'b/x' lies inside a container that is no Tree, which stays whole\n"
-         "cannot tie 'b/x' to 'a/x': 'a/x' lies inside a container that is no Tree, which stays whole",
+         "cannot tie 'b/x' to 'a/x': 'a/x' lies inside a container that is no Tree, which stays whole\n"
+         "ptree.tie(ptree.flatten(tree), table) opens it, and of that ptree.unflatten(tied, like=tree) is the way back.",
          pt.tie, tree, {"b/x": "a/x"})  # fmt: skip
+    opened = pt.tie(pt.flatten(tree), {"b/x": "a/x"})
+    back = pt.unflatten(pt.set(opened, "b/x", arange(2, 3) + 1), like=tree)
+    assert type(back["b"]) is Both
+    assert back["a"].x is back["b"].x
+    assert float(back["a"].x[0, 0]) == 1
     by_use = pt.sharing.gradient_by_use(lambda p: (p["a"].x * 2).sum() + p["b"].x.sum(), tied, "b/x")
     assert {name: float(grad[0, 0]) for name, grad in by_use.items()} == {"a/x": 2, "b/x": 1}
 

@@ -46,7 +46,7 @@ def test_stacks_of_stacks_are_optimised_as_their_layers(name):
     optimiser = OPTIMISERS[name]()
     expected, _ = jax.jit(lambda params: two_steps(optimiser, params))(apart)
     found, state = jax.jit(lambda params: two_steps(train.by_layer(optimiser), params))(stacked)
-    assert set(state.stacks) == {"", "deep/:", "deep/:/blocks/:", "side/:"}
+    assert set(state.stacks) == {"others", "deep/:", "deep/:/blocks/:", "side/:"}
     assert pt.ties(found) == pt.ties(stacked)
     for path, leaf in pt.items(expected):
         np.testing.assert_allclose(pt.get(found, path), leaf, rtol=1e-5, atol=1e-6, err_msg=path)
@@ -59,6 +59,20 @@ def test_the_state_names_stacks_as_the_parameters_do():
     assert state.stacks["side/:"][0].count.shape == (5,)
     again = train.by_layer(optax.adam(0.1)).update(stacked, state, stacked)[1]
     assert jax.tree.structure(again) == jax.tree.structure(state)
+
+
+def test_the_state_is_saved_and_a_rule_can_name_what_is_in_no_stack(tmp_path):
+    stacked = pt.stacks.stack({"blocks": [{"w": jnp.ones((4, 4))}] * 2, "out": {"w": jnp.ones((4, 4))}}, "blocks")
+    state = train.by_layer(optax.adam(0.1)).init(stacked)
+    path = "stacks/others/0/mu/out/w"
+    assert pt.get(state, path).shape == (4, 4)
+    pt.save(tmp_path / "state.safetensors", state)
+    loaded = pt.load(tmp_path / "state.safetensors", like=state)
+    assert jax.tree.structure(loaded) == jax.tree.structure(state)
+    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    plan = pt.shard.plan(stacked, jax.sharding.PartitionSpec(), mesh)
+    zero = pt.shard.like(state, plan, {path: jax.sharding.PartitionSpec("data")})
+    assert [leaf.path for leaf in zero.leaves if not leaf.is_replicated] == [path]
 
 
 def test_masks_see_single_layers():

@@ -198,7 +198,7 @@ def test_the_compiled_step_has_frozen_leaves_as_inputs_alone():
     state = step.init(parameters())
     state, _ = step(state, X)
     (compiled,) = step._compiled.values()
-    moving, fixed = compiled.parts(state)
-    outputs = jax.eval_shape(compiled.jitted, moving, fixed, X)[0]
-    assert len(fixed) == 3
-    assert len(outputs) == len(moving) == len(jax.tree.leaves(state)) - 3
+    changed, unchanged = compiled.parts(state)
+    outputs = jax.eval_shape(compiled.jitted, changed, unchanged, X)[0]
+    assert len(unchanged) == 3
+    assert len(outputs) == len(changed) == len(jax.tree.leaves(state)) - 3

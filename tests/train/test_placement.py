@@ -1,11 +1,7 @@
 """A step over eight devices: nothing drifts, it is compiled once, and its numbers are those of one device."""
 
 import dataclasses
-import os
 import re
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +10,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from processes import outputs
 
 import ptree as pt
 from ptree import nn, train
@@ -276,9 +273,6 @@ if jax.__version_info__ >= (0, 10):  # XLA of JAX 0.9 cannot run such a function
 
 
 PROCESS = """
-import sys, jax
-rank, port = int(sys.argv[1]), sys.argv[2]
-jax.distributed.initialize(f"localhost:{port}", 2, rank)
 import jax.numpy as jnp, numpy as np, optax
 from jax.sharding import NamedSharding, PartitionSpec as P
 from ptree import train
@@ -312,28 +306,8 @@ print("done")
 
 
 def test_two_processes_take_the_steps_of_one():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = str(listener.getsockname()[1])
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), port],
-            env=os.environ | flags,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            out, errors = process.communicate(timeout=300)
-            assert out.strip().endswith("done"), errors[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    for printed in outputs(PROCESS):
+        assert printed.endswith("done\n")
 
 
 def test_microbatches_of_a_divided_batch_are_gathered_from_nowhere():

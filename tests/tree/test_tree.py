@@ -1,7 +1,10 @@
 """Tree: building, reading, immutability, equality, and what JAX sees."""
 
+import io
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from trees import arange, language_model, mlp
 
@@ -210,3 +213,20 @@ def test_trees_of_more_than_256_levels_are_refused_with_a_sentence():
         nested = {"a": nested}
     with pytest.raises(pt.PathError, match="no path can have more than 256 segments"):
         pt.Tree(nested)
+
+
+def test_a_tree_is_no_array():
+    tree = pt.Tree({"blocks": {":": {"w": jnp.ones((3, 2))}}, "n": jnp.ones(2)})
+    for call in (np.asarray, np.array, jnp.asarray, lambda tree: np.savez(io.BytesIO(), **tree), np.sum, np.float32):
+        with pytest.raises(TypeError):
+            call(tree)
+    with pytest.raises(TypeError, match=r"a Tree is no array: ptree.items\(tree\) lists the arrays in it"):
+        np.asarray(tree)
+    for array in (np.ones(2), jnp.ones(2)):
+        assert array != tree
+        assert tree != array
+        with pytest.raises(TypeError):
+            array * tree
+    assert pt.set(tree, "n", tree["n"]) is not None
+    with pytest.raises(pt.StructureError, match=r"cannot set 'n': expected f32\[2\]"):
+        pt.set(tree, "n", tree)

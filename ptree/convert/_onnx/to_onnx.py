@@ -49,12 +49,22 @@ _PACKED = {"int2", "uint2", "int4", "uint4", "float4_e2m1fn", "float6_e2m3fn", "
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What `to_onnx` wrote."""
+    """What `to_onnx` wrote.
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> from ptree import convert
+    >>> path = tempfile.mkdtemp() + "/double.onnx"
+    >>> written = convert.to_onnx(lambda params, x: params["w"] * x, {"w": jnp.ones(2)}, jnp.ones(2), path=path)
+    >>> written.inputs, written.outputs, written.weights_inside
+    ({'x': 'f32[2]'}, {'output': 'f32[2]'}, 8)
+    """
 
     path: str
+    """The file that was written."""
     inputs: dict[str, str]
     """Name -> dtype and shape, such as `i32[batch,length]`."""
     outputs: dict[str, str]
+    """Name -> dtype and shape."""
     weights_inside: int
     """Bytes of parameters in the ONNX file; above 2 GB in `<path>.data` beside it."""
     weights_outside: int
@@ -107,6 +117,7 @@ def to_onnx(
     share a symbol are not compared: ONNX Runtime broadcasts a size of 1, where JAX refuses it.
 
     Args:
+        f: any function of `params` and inputs that JAX can trace.
         params: a Tree or any other pytree; leaves that are no arrays are constants of the function.
         inputs: arrays, of which shape and dtype count, or `jax.ShapeDtypeStruct`s, or pytrees of them.
         path: the file, which is replaced at once when it is whole.

@@ -22,7 +22,12 @@ class LayoutOfKernel(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Linear(LayoutOfKernel):
-    """A matrix the other way round: `(out, in)` of PyTorch, Equinox and Gluon <-> `(in, out)`. Axes before the last two stay."""
+    """A matrix the other way round: `(out, in)` of PyTorch, Equinox and Gluon <-> `(in, out)`. Axes before the last two stay.
+
+    >>> from ptree.convert import linear
+    >>> linear.apply([np.ones((8, 4))])[0].shape
+    (4, 8)
+    """
 
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 2, "linear")
@@ -35,7 +40,12 @@ class Linear(LayoutOfKernel):
 
 @dataclass(frozen=True, repr=False)
 class Conv(LayoutOfKernel):
-    """The kernel of a convolution: `(out, in, *window)` -> `(*window, in, out)`."""
+    """The kernel of a convolution: `(out, in, *window)` -> `(*window, in, out)`.
+
+    >>> from ptree.convert import conv
+    >>> conv.apply([np.ones((8, 4, 3, 5))])[0].shape
+    (3, 5, 4, 8)
+    """
 
     def change(self, array: np.ndarray) -> np.ndarray:
         require_axes(array, 2, "conv")
@@ -63,7 +73,14 @@ class ConvBack(LayoutOfKernel):
 class ConvTranspose(LayoutOfKernel):
     """The kernel of a transposed convolution: `(in, out / groups, *window)` -> `(*window, in / groups, out)`.
 
+    >>> from ptree.convert import conv_transpose
+    >>> conv_transpose().apply([np.ones((8, 4, 3, 5))])[0].shape
+    (3, 5, 8, 4)
+
     PyTorch numbers the groups along the first axis, ptree along the last one.
+
+    Args:
+        groups: in how many groups the channels are convolved.
     """
 
     groups: int = 1
@@ -114,7 +131,15 @@ def _require_divisor(size: int, groups: int, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True, repr=False)
 class Permute(LayoutOfKernel):
-    """The axes in another order, as `numpy.transpose` takes it: `permute((2, 3, 1, 0))`."""
+    """The axes in another order, as `numpy.transpose` takes it: `permute((2, 3, 1, 0))`.
+
+    >>> from ptree.convert import permute
+    >>> permute((2, 3, 1, 0)).apply([np.ones((8, 4, 3, 5))])[0].shape
+    (3, 5, 4, 8)
+
+    Args:
+        order: for each axis of the result, which axis it was.
+    """
 
     order: tuple[int, ...]
 
@@ -138,7 +163,16 @@ class Permute(LayoutOfKernel):
 
 @dataclass(frozen=True, repr=False)
 class Swap(LayoutOfKernel):
-    """Two axes in each other's place: `swap(-1, -2)`."""
+    """Two axes in each other's place: `swap(-1, -2)`.
+
+    >>> from ptree.convert import swap
+    >>> swap(-1, -2).apply([np.ones((3, 8, 4))])[0].shape
+    (3, 4, 8)
+
+    Args:
+        first: an axis.
+        second: the axis that takes its place.
+    """
 
     first: int
     second: int
@@ -157,7 +191,15 @@ class Swap(LayoutOfKernel):
 
 @dataclass(frozen=True, repr=False)
 class Flip(EachArray):
-    """The numbers along these axes in reverse, as of a kernel that one framework mirrors: `flip((0, 1))`."""
+    """The numbers along these axes in reverse, as of a kernel that one framework mirrors: `flip((0, 1))`.
+
+    >>> from ptree.convert import flip
+    >>> flip((0,)).apply([np.arange(3)])
+    [array([2, 1, 0])]
+
+    Args:
+        axes: the axes that are reversed.
+    """
 
     axes: tuple[int, ...]
 
@@ -174,7 +216,15 @@ class Flip(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Squeeze(EachArray):
-    """Without an axis of size 1: the kernel of a `Conv2d` whose window is 1 wide, for a 1-D convolution."""
+    """Without an axis of size 1: the kernel of a `Conv2d` whose window is 1 wide, for a 1-D convolution.
+
+    >>> from ptree.convert import squeeze
+    >>> squeeze(3).apply([np.ones((8, 4, 3, 1))])[0].shape
+    (8, 4, 3)
+
+    Args:
+        axis: the axis of size 1 that goes.
+    """
 
     axis: int
 
@@ -191,7 +241,15 @@ class Squeeze(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Expand(EachArray):
-    """With a further axis of size 1, which is axis `axis` of the result."""
+    """With a further axis of size 1, which is axis `axis` of the result.
+
+    >>> from ptree.convert import expand
+    >>> expand(0).apply([np.ones((8, 4))])[0].shape
+    (1, 8, 4)
+
+    Args:
+        axis: its place in the result.
+    """
 
     axis: int
 
@@ -207,7 +265,16 @@ class Expand(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class SplitAxis(EachArray):
-    """One axis as several: `split_axis(-1, (12, 64))` of `(768, 768)` is `(768, 12, 64)`. One size may be -1."""
+    """One axis as several: `split_axis(-1, (12, 64))` of `(768, 768)` is `(768, 12, 64)`. One size may be -1.
+
+    >>> from ptree.convert import split_axis
+    >>> split_axis(-1, (12, 64)).apply([np.ones((768, 768))])[0].shape
+    (768, 12, 64)
+
+    Args:
+        axis: the axis that is split.
+        sizes: of the new axes, whose product is its size; one may be -1.
+    """
 
     axis: int
     sizes: tuple[int, ...]
@@ -235,7 +302,16 @@ class SplitAxis(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class MergeAxes(EachArray):
-    """Several axes as one: `merge_axes(1, (12, 64))` of `(768, 12, 64)` is `(768, 768)`. The sizes are those of the axes."""
+    """Several axes as one: `merge_axes(1, (12, 64))` of `(768, 12, 64)` is `(768, 768)`. The sizes are those of the axes.
+
+    >>> from ptree.convert import merge_axes
+    >>> merge_axes(1, (12, 64)).apply([np.ones((768, 12, 64))])[0].shape
+    (768, 768)
+
+    Args:
+        first: the first axis that is merged.
+        sizes: of the axes that are merged.
+    """
 
     first: int
     sizes: tuple[int, ...]
@@ -278,7 +354,15 @@ def _whole_sizes(size: int, sizes: tuple[int, ...], shape: tuple[int, ...]) -> t
 
 @dataclass(frozen=True, repr=False)
 class Depthwise(LayoutOfKernel):
-    """The depthwise kernel of Keras: `(*window, in, multiplier)` -> `(*window, 1, in * multiplier)`."""
+    """The depthwise kernel of Keras: `(*window, in, multiplier)` -> `(*window, 1, in * multiplier)`.
+
+    >>> from ptree.convert import depthwise
+    >>> depthwise(2).apply([np.ones((3, 3, 8, 2))])[0].shape
+    (3, 3, 1, 16)
+
+    Args:
+        multiplier: how many outputs each channel has.
+    """
 
     multiplier: int = 1
 
@@ -324,8 +408,17 @@ class DepthwiseBack(LayoutOfKernel):
 class FlattenOrder(EachArray):
     """The rows of a matrix that reads flattened features, for another order of their axes.
 
+    >>> from ptree.convert import flatten_order
+    >>> flatten_order((2, 3), (1, 0)).apply([np.arange(6)])
+    [array([0, 3, 1, 4, 2, 5])]
+
     `flatten_order((64, 7, 7), (1, 2, 0), axis=0)`: features that one framework flattened as (channels, height, width), and
     the other flattens as (height, width, channels). `axis` is the matrix' axis of features in.
+
+    Args:
+        sizes: of the axes before they were flattened, in the order of the source.
+        order: for each axis of the target, which axis of the source it is.
+        axis: the matrix' axis of features in.
     """
 
     sizes: tuple[int, ...]
@@ -355,7 +448,16 @@ class FlattenOrder(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Reshape(EachArray):
-    """Another shape of the same numbers in C order. Both shapes are said, so that nothing is reshaped by accident."""
+    """Another shape of the same numbers in C order. Both shapes are said, so that nothing is reshaped by accident.
+
+    >>> from ptree.convert import reshape
+    >>> reshape((4, 2), (8,)).apply([np.ones((4, 2))])[0].shape
+    (8,)
+
+    Args:
+        before: the shape in the source.
+        after: the shape in the target.
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]

@@ -18,9 +18,17 @@ from .sums import require_floats, sum_of_two
 class SharedBias(Operation):
     """One bias of a recurrent layer -> two, that of the product with the input and that of the product with the state.
 
+    >>> from ptree.convert import shared_bias
+    >>> shared_bias(3, 1).apply([np.arange(1, 5)])
+    [array([1, 2, 3]), array([0, 0, 4])]
+
     `shared_bias(3, 1)` of a GRU: the array has the biases of the gates r, z and n, and after them that of n in the product with
     the state, which the reset gate multiplies and so cannot be added to the first. For r and z only the sum of both biases
     counts: the second is zero. On the way back comes the sum, which goes one way.
+
+    Args:
+        gates: how many gates the layer has.
+        apart: how many of the last gates have a bias of their own in the product with the state.
     """
 
     gates: int
@@ -104,7 +112,14 @@ def _check_gates(name: str, gates: int, apart: int) -> None:
 class ZeroPart(EachArray):
     """The equal parts of the last axis, and after them one more of zeros: a bias that the other side does not have.
 
+    >>> from ptree.convert import zero_part
+    >>> zero_part(3).apply([np.arange(1, 4)])
+    [array([1, 2, 3, 0])]
+
     On the way back that part must be zero.
+
+    Args:
+        parts: how many parts the array has.
     """
 
     parts: int

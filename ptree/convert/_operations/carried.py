@@ -12,7 +12,12 @@ from .operation import Described, Operation
 
 @dataclass(frozen=True, repr=False)
 class Carry(Operation):
-    """Keeps an array that the other side has no place for, so that it can be written back: `table.carried(source)`."""
+    """Keeps an array that the other side has no place for, so that it can be written back: `table.carried(source)`.
+
+    >>> from ptree.convert import carry
+    >>> carry.apply([np.ones(2)])
+    []
+    """
 
     def apply(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return []

@@ -18,8 +18,16 @@ from .sums import require_floats, sum_of_two
 class Add(EachArray):
     """A constant added, as of a norm whose scale is stored less 1: `add(1.0)`.
 
+    >>> from ptree.convert import add
+    >>> add(1.0).apply([np.zeros(2)]), add(1.0, part=(1, 4)).apply([np.zeros(4)])
+    ([array([1., 1.])], [array([0., 1., 0., 0.])])
+
     `part=(1, 4)` adds it to the second of four equal parts of the last axis alone, as of Haiku's forget gate. The way back is
     exact up to the rounding of the dtype.
+
+    Args:
+        constant: the number that is added.
+        part: the position of one part, from 0, and the number of equal parts of the last axis; by default all.
     """
 
     constant: float
@@ -58,7 +66,17 @@ class Add(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Fill(Operation):
-    """Drops an array; the way back writes this constant, of shape `shape`, whatever was there: PyTorch's `num_batches_tracked`."""
+    """Drops an array; the way back writes this constant, of shape `shape`, whatever was there: PyTorch's `num_batches_tracked`.
+
+    >>> from ptree.convert import fill
+    >>> fill(0, "int64").apply([np.int64(7)]), fill(0, "int64").inverse.apply([])
+    ([], [array(0)])
+
+    Args:
+        constant: the number that is written.
+        dtype: that of the array that is written.
+        shape: of the array that is written.
+    """
 
     constant: float = 0
     dtype: str = "float32"

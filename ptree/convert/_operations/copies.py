@@ -13,7 +13,15 @@ from .options import require_count
 
 @dataclass(frozen=True, repr=False)
 class First(Operation):
-    """The first of `count` arrays that hold the same statistic, as of Haiku's averages. One way: back come copies of it."""
+    """The first of `count` arrays that hold the same statistic, as of Haiku's averages. One way: back come copies of it.
+
+    >>> from ptree.convert import first
+    >>> first().apply([np.ones(2), np.ones(2)])
+    [array([1., 1.])]
+
+    Args:
+        count: how many arrays.
+    """
 
     count: int = 2
 

@@ -19,7 +19,16 @@ _KINDS = (jnp.floating, jnp.integer, jnp.complexfloating)
 
 @dataclass(frozen=True, repr=False)
 class Cast(EachArray):
-    """Another dtype: `cast("bfloat16", "float32")`, from the first to the second. Refuses what the new dtype does not hold."""
+    """Another dtype: `cast("bfloat16", "float32")`, from the first to the second. Refuses what the new dtype does not hold.
+
+    >>> from ptree.convert import cast
+    >>> cast("float64", "float32").apply([np.ones(2)])[0].dtype
+    dtype('float32')
+
+    Args:
+        before: the dtype in the source, by name.
+        after: the dtype in the target.
+    """
 
     before: str
     after: str

@@ -138,7 +138,12 @@ class EachArray(Operation):
 
 @dataclass(frozen=True, repr=False)
 class AsIs(EachArray):
-    """No change: says of a square kernel that it is not to be transposed."""
+    """No change: says of a square kernel that it is not to be transposed.
+
+    >>> from ptree.convert import as_is
+    >>> as_is.apply([np.ones((8, 4))])[0].shape
+    (8, 4)
+    """
 
     def change(self, array: np.ndarray) -> np.ndarray:
         return array

@@ -15,7 +15,16 @@ from .options import require_count, require_sizes
 
 @dataclass(frozen=True, repr=False)
 class Split(Operation):
-    """One array as several along an axis: `split(3)` of a fused `(3 * features, in)`, or with sizes `split((768, 64, 64))`."""
+    """One array as several along an axis: `split(3)` of a fused `(3 * features, in)`, or with sizes `split((768, 64, 64))`.
+
+    >>> from ptree.convert import split
+    >>> [part.shape for part in split(3).apply([np.ones((6, 4))])]
+    [(2, 4), (2, 4), (2, 4)]
+
+    Args:
+        parts: how many equal parts, or the size of each.
+        axis: the axis that is split.
+    """
 
     parts: int | tuple[int, ...]
     axis: int = 0
@@ -60,7 +69,16 @@ class Split(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Concatenate(Operation):
-    """Several arrays as one along an axis: `concatenate(3)` of arrays of one size, or with their sizes `concatenate((768, 64, 64))`."""
+    """Several arrays as one along an axis: `concatenate(3)` of arrays of one size, or with their sizes `concatenate((768, 64, 64))`.
+
+    >>> from ptree.convert import concatenate
+    >>> concatenate((1, 3)).apply([np.ones((1, 4)), np.ones((3, 4))])[0].shape
+    (4, 4)
+
+    Args:
+        parts: how many arrays of one size, or the size of each.
+        axis: the axis along which they are joined.
+    """
 
     parts: int | tuple[int, ...]
     axis: int = 0
@@ -110,7 +128,17 @@ class Concatenate(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Gates(EachArray):
-    """The equal parts of an axis, each with a letter, in another order: `gates("zrn", "rzn")` of a GRU of Keras."""
+    """The equal parts of an axis, each with a letter, in another order: `gates("zrn", "rzn")` of a GRU of Keras.
+
+    >>> from ptree.convert import gates
+    >>> gates("zrn", "rzn").apply([np.arange(6)])
+    [array([2, 3, 0, 1, 4, 5])]
+
+    Args:
+        before: the order in the source, a letter for each part.
+        after: the order in the target.
+        axis: the axis of the gates.
+    """
 
     before: str
     after: str
@@ -136,7 +164,16 @@ class Gates(EachArray):
 
 @dataclass(frozen=True, repr=False)
 class Stack(Operation):
-    """Arrays of one shape as one array with a new axis in front, as of layers or experts that lie together: `stack(8)`."""
+    """Arrays of one shape as one array with a new axis in front, as of layers or experts that lie together: `stack(8)`.
+
+    >>> from ptree.convert import stack
+    >>> stack(2).apply([np.ones(4), np.zeros(4)])[0].shape
+    (2, 4)
+
+    Args:
+        count: how many arrays.
+        axis: the place of the new axis.
+    """
 
     count: int
     axis: int = 0
@@ -175,7 +212,16 @@ _ONE_BIAS = (
 
 @dataclass(frozen=True, repr=False)
 class Unstack(Operation):
-    """One array as several, an array for each index of an axis: the inverse of `stack`."""
+    """One array as several, an array for each index of an axis: the inverse of `stack`.
+
+    >>> from ptree.convert import unstack
+    >>> unstack(2).apply([np.eye(2)])
+    [array([1., 0.]), array([0., 1.])]
+
+    Args:
+        count: how many arrays.
+        axis: the axis that goes.
+    """
 
     count: int
     axis: int = 0
@@ -206,7 +252,15 @@ class Unstack(Operation):
 class Repeat(EachArray):
     """Each number of an axis `count` times: one scale for each group of Gluon -> one for each channel.
 
+    >>> from ptree.convert import repeat
+    >>> repeat(2).apply([np.arange(3)])
+    [array([0, 0, 1, 1, 2, 2])]
+
     On the way back the repeated numbers must be equal.
+
+    Args:
+        count: how often each number stands in the result.
+        axis: the axis along which it is repeated.
     """
 
     count: int

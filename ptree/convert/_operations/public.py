@@ -8,7 +8,19 @@ from .options import check_kind, plain, require_count
 
 
 def heads(count: int, axis: int = -1) -> Operation:
-    """An axis of `heads * size` features as two axes, `(heads, size)`: `split_axis(axis, (count, -1))`."""
+    """An axis of `heads * size` features as two axes, `(heads, size)`: `split_axis(axis, (count, -1))`.
+
+    >>> import numpy as np
+    >>> heads(12).apply([np.ones((768, 768))])[0].shape
+    (768, 12, 64)
+
+    Args:
+        count: how many heads.
+        axis: the axis of features.
+
+    Raises:
+        PatternError: a count that is no whole number above 0.
+    """
     count = plain(count)
     check_kind("heads", "count", "int", count)
     require_count("heads", "count", count)

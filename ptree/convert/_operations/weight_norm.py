@@ -15,9 +15,16 @@ from .operation import Described, MisfitError, Operation, axis_of
 class WeightNorm(Operation):
     """The weight `g * v / ||v||` of a magnitude `g` and a direction `v`; norms are taken over all axes but `axis`.
 
+    >>> from ptree.convert import weight_norm
+    >>> weight_norm().apply([np.array([[10.0]]), np.array([[3.0, 4.0]])])
+    [array([[6., 8.]])]
+
     One way: back come the norms of the weight and the weight itself, which give the same weight; a row of zeros comes back
     as the magnitude 0 and a direction of ones, as zeros have no direction. Numbers are computed in float64 and rounded once
     (Salimans and Kingma 2016, https://arxiv.org/abs/1602.07868, equation 2).
+
+    Args:
+        axis: the axis of features out, over which no norm is taken.
     """
 
     axis: int = 0

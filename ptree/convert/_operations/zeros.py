@@ -16,7 +16,14 @@ from .sums import require_floats, sum_of_two
 class ZeroFill(Operation):
     """An array, and after it `count` arrays of zeros of its shape: one bias for a layer that has two.
 
+    >>> from ptree.convert import zero_fill
+    >>> zero_fill().apply([np.ones(2)])
+    [array([1., 1.]), array([0., 0.])]
+
     On the way back the others must be zero: `summed` takes any, and goes one way.
+
+    Args:
+        count: how many arrays of zeros.
     """
 
     count: int = 1
@@ -71,7 +78,15 @@ class TakeFirst(Operation):
 
 @dataclass(frozen=True, repr=False)
 class Summed(Operation):
-    """The sum of `count` arrays, as of the two biases of PyTorch's LSTM. One way: back come the sum and zeros."""
+    """The sum of `count` arrays, as of the two biases of PyTorch's LSTM. One way: back come the sum and zeros.
+
+    >>> from ptree.convert import summed
+    >>> summed().apply([np.ones(2), np.ones(2)])
+    [array([2., 2.])]
+
+    Args:
+        count: how many arrays.
+    """
 
     count: int = 2
 
@@ -107,7 +122,14 @@ class Summed(Operation):
 class Unsummed(Operation):
     """An array, and after it zeros, `count` arrays in all whose sum it is: one bias for a layer that adds two.
 
+    >>> from ptree.convert import unsummed
+    >>> unsummed().apply([np.ones(2)])
+    [array([1., 1.]), array([0., 0.])]
+
     On the way back comes their sum, whatever they are. (`zero_fill` is for arrays that mean other things: it refuses all but zeros.)
+
+    Args:
+        count: how many arrays, with that of the numbers.
     """
 
     count: int = 2

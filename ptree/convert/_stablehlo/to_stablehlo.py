@@ -37,19 +37,30 @@ _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 @dataclass(frozen=True, repr=False)
 class StableHlo:
-    """A program that `to_stablehlo` wrote: its files, and what it takes and returns."""
+    """A program that `to_stablehlo` wrote: its files, and what it takes and returns.
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> from ptree import convert
+    >>> path = tempfile.mkdtemp() + "/double.stablehlo"
+    >>> written = convert.to_stablehlo(lambda params, x: params["w"] * x, {"w": jnp.ones(2)}, jnp.ones(2), path=path)
+    >>> written.platforms, list(written.arrays)
+    (('cpu', 'cuda', 'tpu'), ['w'])
+    """
 
     path: str
+    """The file of the program."""
     weights: str
     """The safetensors file whose arrays are the first argument."""
     size: int
     """Bytes of the program, without weights."""
     platforms: tuple[str, ...]
+    """The platforms that it runs on, such as "cpu"."""
     arrays: Mapping[str, Spec] = field(hash=False)
     """The first argument: name in the file -> shape and dtype."""
     inputs: PyTree = field(hash=False)
     """The further arguments: a tuple of shapes and dtypes."""
     outputs: PyTree = field(hash=False)
+    """What it returns: a tree of shapes and dtypes."""
 
     __module__ = "ptree.convert"
 

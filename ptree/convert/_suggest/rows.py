@@ -8,8 +8,8 @@ from ..._tree import PyTree
 from ...files._kernels import fits_both_layouts
 from .._named_arrays import NamedArray, NamedArrays
 from .._operations.operation import AsIs, Operation
+from .._table.conversion_plan import planned
 from .._table.names import NamePattern
-from .._table.plan import planned
 from .._table.row import Row, parsed_row
 from .families import Family, offsets, wildcards_of
 from .name_words import last_segment

@@ -16,13 +16,22 @@ _MOST_CHOICES = 5
 
 @dataclass(frozen=True)
 class SuggestedRow:
-    """A row of a proposed table."""
+    """A row of a proposed table.
+
+    >>> import numpy as np
+    >>> from ptree import convert
+    >>> source = {"0.weight": np.ones((8, 4)), "0.bias": np.ones(8)}
+    >>> suggestion = convert.suggest(source, {"0": {"kernel": np.ones((4, 8)), "bias": np.ones(8)}})
+    >>> [row.entry for row in suggestion.rows]
+    [('0.weight', ('0/kernel', linear)), ('0.bias', '0/bias')]
+    """
 
     sources: tuple[str, ...]
     """Patterns of names in the source."""
     targets: tuple[str, ...]
     """Patterns of names in the target."""
     operation: Operation
+    """What is done with the arrays."""
     reason: Literal["shape", "name"]
     """What decided: a shape that nothing else has, or names."""
     doubts: tuple[str, ...] = ()
@@ -44,9 +53,18 @@ class SuggestedRow:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A proposed table. `print(suggestion)` shows it as code, with the doubtful rows as comments."""
+    """A proposed table. `print(suggestion)` shows it as code, with the doubtful rows as comments.
+
+    >>> import numpy as np
+    >>> from ptree import convert
+    >>> source = {"0.weight": np.ones((8, 4)), "0.bias": np.ones(8)}
+    >>> suggestion = convert.suggest(source, {"0": {"kernel": np.ones((4, 8)), "bias": np.ones(8)}})
+    >>> len(suggestion.table), suggestion.ambiguous, suggestion.missing
+    (2, (), ())
+    """
 
     rows: tuple[SuggestedRow, ...]
+    """All rows, those in doubt too."""
     unused: tuple[str, ...]
     """Names in the source that are in no row."""
     missing: tuple[str, ...]
@@ -65,7 +83,11 @@ class Suggestion:
         return tuple(row for row in self.rows if row.doubts)
 
     def text(self, width: int = 80) -> str:
-        """The proposal as Python code: the certain rows as a table, the doubtful ones as comments in it, then what is left over."""
+        """The proposal as Python code: the certain rows as a table, the doubtful ones as comments in it, then what is left over.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+        """
         lines = ["from ptree import convert", "", "table = convert.Table({"]
         for row in self.rows:
             lines += _lines_of(row, width)

@@ -13,12 +13,12 @@ from ..._errors import FileError, StructureError
 from ..._tree import Leaf, PyTree
 from ..._words import lines, listed, quoted
 from ...files._kinds import JAX_ARRAY, adopted, kind_of, refuse_cut
-from ...files._placement import all_placed, targets_of_like
+from ...files._leaf_targets import all_placed, targets_of_like
 from ...files._template import Allowed, Fit, fit
 from .._named_arrays import NamedArrays
 from .._operations.constants import Constant
 from .._operations.operation import MisfitError
-from .plan import Plan, planned, tree_of_results
+from .conversion_plan import Plan, planned, tree_of_results
 from .row import Row
 from .step import Step
 

@@ -13,7 +13,7 @@ from ..._words import describe, lines, quoted
 from .._framework_states import framework_state
 from .._named_arrays import opened_arrays
 from .apply import applied
-from .plan import Plan, planned
+from .conversion_plan import Plan, planned
 from .row import Row, Source, Target, parsed_row
 from .table_file import read_rows, write_rows
 from .tied_template import tied_template
@@ -68,7 +68,11 @@ class Table:
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row]) -> Table:
-        """A table of rows that are checked already; for other rooms of this package."""
+        """A table of rows that other tables have checked already.
+
+        Args:
+            rows: rows of other tables.
+        """
         table = cls(())
         table._rows = tuple(rows)
         return table
@@ -147,7 +151,11 @@ class Table:
         return values if state is None else state.filled(values)
 
     def carried(self, source: PyTree) -> dict[str, np.ndarray]:
-        """The arrays that rows of `carry` keep, by their names in the source, to be written back by `inverse.apply`."""
+        """The arrays that rows of `carry` keep, by their names in the source, to be written back by `inverse.apply`.
+
+        Args:
+            source: as for `plan`.
+        """
         with opened_arrays(source) as arrays:
             kept = planned(self._rows, arrays, None, {}).carried
             by_name = {array.name: array for array in arrays.by_path.values()}
@@ -155,6 +163,9 @@ class Table:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the table as JSON: a list of rows `{"from": ..., "to": ..., "operation": "linear >> heads(12)"}`.
+
+        Args:
+            path: the file.
 
         Raises:
             OSError: the file cannot be written.
@@ -164,6 +175,9 @@ class Table:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Table:
         """The table in a JSON file: rows as `save` writes them, or one dict, name -> name. Nothing in it is run.
+
+        Args:
+            path: the file.
 
         Raises:
             PatternError: a row that makes no sense; all of them are listed.

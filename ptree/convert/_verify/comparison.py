@@ -19,18 +19,31 @@ Number = float | int | complex | bool
 
 @dataclass(frozen=True)
 class Comparison:
-    """One value of the source beside ours, for one batch."""
+    """One value of the source beside ours, for one batch.
+
+    >>> import numpy as np
+    >>> from ptree import convert
+    >>> found = convert.verify(np.tanh, np.sin, np.linspace(-1, 1, 5))
+    >>> found.rows[0].ok, found.rows[0].differing, round(found.rows[0].absolute, 3)
+    (False, 4, 0.08)
+    """
 
     name: str
+    """The name in the source."""
     name_ours: str
+    """The name in ours."""
     batch: int
+    """The number of the batch, from 0."""
     is_output: bool
     """Whether it is an output rather than an intermediate value."""
     shape: tuple[int, ...] | None = None
-    """In the source; None where the value is not there."""
+    """The shape in the source; None where the value is not there."""
     shape_ours: tuple[int, ...] | None = None
+    """The shape in ours; None where the value is not there."""
     dtype: str = ""
+    """The dtype in the source, in short, such as f32."""
     dtype_ours: str = ""
+    """The dtype in ours."""
     tolerance: float = 0.0
     """The largest absolute error that is allowed."""
     absolute: float | None = None
@@ -38,16 +51,19 @@ class Comparison:
     relative: float | None = None
     """The largest absolute error divided by the largest absolute value of the source."""
     cosine: float | None = None
-    """Of the angle between both arrays as vectors."""
+    """The cosine of the angle between both arrays, as vectors."""
     at: tuple[int, ...] | None = None
-    """Where the largest error is."""
+    """The index of the largest error."""
     value: Number | None = None
-    """The source's number there."""
+    """The source's number at this index."""
     value_ours: Number | None = None
+    """Our number at this index."""
     differing: int = 0
     """How many numbers differ by more than the tolerance, those that are NaN or infinite on one side too."""
     nonfinite: int = 0
+    """How many numbers of the source are NaN or infinite."""
     nonfinite_ours: int = 0
+    """How many of ours are."""
     unseen: int = 0
     """How many errors within the default tolerance, which is for the largest number, exceed a tenth of the usual size there."""
     problem: str = ""
@@ -59,6 +75,7 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
+        """Whether both are the same, within the tolerance."""
         return not self.problem and not self.differing
 
     @property

@@ -18,13 +18,24 @@ Json = Any
 
 
 class VerificationError(PtreeError, AssertionError):
-    """Error for two functions that do not agree. `verification` has the comparisons."""
+    """Error for two functions that do not agree. `verification` has the comparisons.
+
+    >>> import numpy as np
+    >>> from ptree import convert
+    >>> found = convert.verify(np.tanh, np.sin, np.linspace(-1, 1, 5))
+    >>> try:
+    ...     found.check()
+    ... except convert.VerificationError as error:
+    ...     print(error.verification.rows[0].differing)
+    4
+    """
 
     __module__ = "ptree.convert"
 
     def __init__(self, text: str, verification: Verification):
         super().__init__(text)
         self.verification = verification
+        """What `verify` found."""
 
     def __reduce__(self):
         return type(self), (self.args[0], self.verification)
@@ -32,7 +43,14 @@ class VerificationError(PtreeError, AssertionError):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Verification(VerificationData):
-    """Two functions on the same inputs, value by value; true where they agree. It prints as a table."""
+    """Two functions on the same inputs, value by value; true where they agree. It prints as a table.
+
+    >>> import numpy as np
+    >>> from ptree import convert
+    >>> found = convert.verify(np.tanh, np.sin, np.linspace(-1, 1, 5))
+    >>> found.ok, found.batches, len(found.rows)
+    (False, 1, 1)
+    """
 
     __module__ = "ptree.convert"
 

@@ -19,9 +19,11 @@ class VerificationData:
     failures: tuple[Failure, ...] = ()
     """The exceptions that either function raised."""
     batches: int = 1
+    """How many inputs both functions were called on."""
     only_source: tuple[str, ...] = ()
     """Intermediate values that only the source gave; they were compared with nothing."""
     only_ours: tuple[str, ...] = ()
+    """Intermediate values that only ours gave."""
     modes: tuple[str, ...] = ()
     """Which of the functions are modules in training mode."""
     precision: str = ""

@@ -61,10 +61,10 @@ def diff(a: Any, b: Any, *, selector: Selector | None = None, tolerance: float =
         The differences as rows, which print as a table; true where there are any.
 
     Raises:
-        FileError: one of them is no file that ptree reads, or its header is damaged.
+        FileError: either is no file that ptree reads, or its header is damaged.
         OSError: there is nothing at a path, or it cannot be read.
         PatternError: the selector is malformed, or matches nothing in both.
-        StructureError: one of them is no tree.
+        StructureError: either is no tree.
         TypeError: the tolerance is no number.
         ValueError: it is negative, infinite or NaN.
     """

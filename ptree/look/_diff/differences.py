@@ -37,30 +37,41 @@ _CLEARLY_ANOTHER = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One difference between two trees or files: a leaf, or a tied name."""
+    """One difference between two trees or files: a leaf, or a tied name.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.diff({"w": np.ones(2), "b": np.ones(2)}, {"w": np.zeros(2), "b": np.ones(2)})
+    >>> found.rows[0].kind, found.rows[0].path, found.rows[0].relative
+    ('changed', 'w', 1.0)
+    """
 
     kind: str
     """renamed, changed, retyped, transposed, reshaped, restacked, tied, untied, retied, added, removed or unread."""
     path: str
-    """After the change; of what is removed, before it."""
+    """The path after the change; of a leaf that is removed, before it."""
     path_before: str | None = None
-    """None of what is added."""
+    """The path before the change; None for a leaf that is added."""
     shape_before: tuple[int, ...] | None = None
+    """The shape before the change; None for what is no array."""
     shape: tuple[int, ...] | None = None
-    """None of what is no array."""
+    """The shape after the change; None for what is no array."""
     dtype_before: str = ""
+    """The dtype before the change, in short, such as f32."""
     dtype: str = ""
+    """The dtype after the change."""
     differing: int | None = None
-    """How many numbers differ; None where numbers were not compared, as below."""
+    """How many numbers differ; this and the next three are None where numbers were not compared."""
     relative: float | None = None
     """|after - before| / |before|, over the numbers that are finite in both; inf where all before is 0."""
     largest: float | None = None
     """The largest |after - before| of a number."""
     cosine: float | None = None
-    """NaN where one of the two is all zeros."""
+    """The cosine of the angle between both, as vectors; NaN where either is all zeros."""
     nonfinite_before: int = 0
-    """How many numbers are NaN or inf."""
+    """How many numbers are NaN or inf before the change."""
     nonfinite: int = 0
+    """How many numbers are NaN or inf after the change."""
     by_layer: tuple[float, ...] = ()
     """The relative size in each layer of a stack."""
     note: str = ""

@@ -20,10 +20,19 @@ _MOST_ALIKE_TRIED = 8
 
 @dataclass(frozen=True)
 class RenameRule:
-    """A rule by which leaves are renamed, as two patterns; `.` and `/` alone where only the separators differ."""
+    """A rule by which leaves are renamed, as two patterns; `.` and `/` alone where only the separators differ.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.diff({"enc": {"w": np.arange(4), "b": np.ones(2)}}, {"encoder": {"w": np.arange(4), "b": np.ones(2)}})
+    >>> found.rules
+    (RenameRule(before='enc/**', after='encoder/**', count=2),)
+    """
 
     before: str
+    """The pattern before."""
     after: str
+    """The pattern after."""
     count: int
     """How many leaves it renames."""
 

@@ -18,7 +18,14 @@ Json = Any
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Diff(DiffData):
-    """Differences between two trees or files, largest first; true where there are any. It prints as a table."""
+    """Differences between two trees or files, largest first; true where there are any. It prints as a table.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.diff({"w": np.ones(2), "b": np.ones(2)}, {"w": np.zeros(2), "b": np.ones(2)})
+    >>> found.is_same, found.unchanged, [row.path for row in found.rows]
+    (False, 1, ['w'])
+    """
 
     __module__ = "ptree.look"
 

@@ -15,8 +15,9 @@ class DiffData:
     """Differences between two trees or files, largest first, with the rules of what is renamed."""
 
     before: str
-    """The name of the one: of a file its name, of a tree its type."""
+    """The name of the first: of a file its name, of a tree its type."""
     after: str
+    """The name of the other one."""
     rows: tuple[Difference, ...]
     """The differences, sorted by kind and size."""
     same: tuple[str, ...]
@@ -26,6 +27,7 @@ class DiffData:
     ruled: frozenset[str] = frozenset()
     """The paths before of the leaves that a rule renames."""
     tolerance: float = 0.0
+    """The tolerance that was given."""
     within: int = 0
     """How many of `same` differ, by no more than the tolerance."""
     has_numbers: bool = True

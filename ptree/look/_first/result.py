@@ -29,11 +29,20 @@ _MOST_ROWS = 40
 
 @dataclass(frozen=True, repr=False)
 class First:
-    """What a model looks like before training: a row for each layer and for each leaf, and verdicts."""
+    """What a model looks like before training: a row for each layer and for each leaf, and verdicts.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ptree import look, nn
+    >>> net, x = nn.Sequential(nn.Dense(8), nn.Dense(4)), jnp.ones((2, 4))
+    >>> seen = look.first(net, x, jax.random.key(0))
+    >>> len(seen.layers), len(seen.leaves), len(seen.verdicts)
+    (2, 4, 2)
+    """
 
     layers: tuple[FirstLayer, ...]
     """In the order in which they are computed."""
     leaves: tuple[FirstLeaf, ...]
+    """In listing order."""
 
     __module__ = "ptree.look"
 
@@ -82,6 +91,9 @@ class First:
 
     def plot(self, *, figure: Figure | SubFigure | None = None) -> Figure:
         """Draw activations and gradients along the layers, on a scale of powers of ten.
+
+        Args:
+            figure: a figure, or a part of one; a new one by default.
 
         Raises:
             ImportError: matplotlib is not installed.

@@ -20,10 +20,19 @@ from .operations import OPERATIONS, UNCOUNTED
 
 @dataclass(frozen=True, repr=False)
 class Flops:
-    """The floating-point operations of one call; a multiplication and an addition are two."""
+    """The floating-point operations of one call; a multiplication and an addition are two.
+
+    >>> import jax.numpy as jnp
+    >>> from ptree import look
+    >>> found = look.flops(lambda params, x: x @ params["w"], {"w": jnp.ones((3, 5))}, jnp.ones((2, 3)))
+    >>> found.total, found.by_leaf, found.outputs
+    (60, {'w': 60}, {'w': (2, 5)})
+    """
 
     total: int
+    """All operations that are counted."""
     by_primitive: dict[str, int]
+    """The same by primitive of JAX, such as `dot_general`."""
     by_leaf: dict[str, int]
     """For each leaf of the first argument, by its path: the operations in which it is a factor."""
     outputs: dict[str, tuple[int, ...]]

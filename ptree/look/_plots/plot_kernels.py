@@ -32,7 +32,7 @@ def plot_kernels(
 
     A matrix is an image. The filters of a convolution are a grid with a row for each input and a column for each output;
     `(spatial..., in, out)` and PyTorch's `(out, in, spatial...)` are told apart by the smaller side. The layers of a
-    stack, `blocks/:/kernel`, are side by side; `blocks/3/kernel` is one of them. Of a matrix with more than 768 rows or
+    stack, `blocks/:/kernel`, are side by side; `blocks/3/kernel` is a single one. Of a matrix with more than 768 rows or
     columns evenly spread ones are drawn, of filters the first 16 inputs and 32 outputs.
 
     Colours go from -m to m, where 99.9 % of the numbers are at most m in size. NaN and inf are black.

@@ -17,7 +17,7 @@ from .leaf_numbers import Histogram, LeafNumbers
 from .rows import ReportRow, numbers_before, removed_rows, rows_by_selector, rows_of
 
 if TYPE_CHECKING:
-    from .placement import Placement
+    from .devices import Placement
 
 Json: TypeAlias = Any
 """What JSON can hold."""

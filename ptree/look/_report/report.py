@@ -20,7 +20,7 @@ from .page import page_of
 
 if TYPE_CHECKING:
     from ..._shardings import Plan
-    from .placement import Placement
+    from .devices import Placement
 
 
 def report(
@@ -88,7 +88,7 @@ def _placement(source: Source, plan: Plan | None) -> Placement | None:
     """Where the leaves live, from the plan or as the arrays are; None where nothing says it."""
     if plan is None and source.is_file:
         return None
-    from .placement import placement_of_arrays, placement_of_plan  # with JAX, which a look at a file does without
+    from .devices import placement_of_arrays, placement_of_plan  # with JAX, which a look at a file does without
 
     if plan is not None:
         return placement_of_plan(plan, source.leaves.values())

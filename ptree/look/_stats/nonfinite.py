@@ -21,13 +21,23 @@ from .stack_layers import layers_of
 
 @dataclass(frozen=True)
 class NonFiniteLeaf:
-    """A leaf, or a layer of a stack, that holds numbers which are not finite."""
+    """A leaf, or a layer of a stack, that holds numbers which are not finite.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.nonfinite({"w": np.array([1.0, np.nan]), "b": np.zeros(2)})
+    >>> found.rows[0]
+    NonFiniteLeaf(path='w', nonfinite=1, count=2, first=(1,))
+    """
 
     path: str
+    """The path of the leaf, or of one layer of a stack."""
     nonfinite: int
+    """How many of its numbers are NaN or infinite."""
     count: int
     """How many numbers it has in all."""
     first: tuple[int, ...]
+    """The index of the first one."""
 
     __module__ = "ptree.look"
 
@@ -38,9 +48,17 @@ class NonFiniteLeaf:
 
 @dataclass(frozen=True, repr=False)
 class NonFinite:
-    """Leaves that hold NaN or infinite numbers, in the order of the tree. It is false where there are none."""
+    """Leaves that hold NaN or infinite numbers, in the order of the tree. It is false where there are none.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.nonfinite({"w": np.array([1.0, np.nan]), "b": np.zeros(2)})
+    >>> bool(found), len(found), found.paths
+    (True, 1, ['w'])
+    """
 
     rows: tuple[NonFiniteLeaf, ...]
+    """A row for each leaf that holds such numbers."""
     unread: dict[str, str] = field(default_factory=dict)
     """Leaves whose numbers are not known -> why: those of a spec, objects, damaged ones."""
 
@@ -54,6 +72,7 @@ class NonFinite:
 
     @property
     def paths(self) -> list[str]:
+        """Their paths."""
         return [row.path for row in self.rows]
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +97,9 @@ def nonfinite(tree: Any) -> NonFinite:
 
     Integers, texts and functions are always finite. The layers of a stacked leaf are named one by one. Leaves without
     numbers, of a spec or damaged, are named too, in `unread`, and all others are read.
+
+    Args:
+        tree: a pytree, an open file, or the path of a file or of a folder of checkpoints.
 
     Raises:
         FileError, OSError: a file, or a leaf of it, cannot be read.

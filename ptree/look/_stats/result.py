@@ -15,7 +15,14 @@ from .text import stats_text
 
 @dataclass(frozen=True, repr=False)
 class Stats(StatsData):
-    """Statistics of each leaf, a row each. It prints as a table in which the layers of a model are one row."""
+    """Statistics of each leaf, a row each. It prints as a table in which the layers of a model are one row.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.stats({"w": np.array([3.0, -4.0]), "b": np.zeros(2)})
+    >>> found.count, found["b"].zeros, [row.path for row in found.rows]
+    (4, 2, ['w', 'b'])
+    """
 
     __module__ = "ptree.look"
 
@@ -35,7 +42,12 @@ class Stats(StatsData):
         return csv_text(columns, map(add, cells, numbers))
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
-        """The table, at most `width` characters wide."""
+        """The table, at most `width` characters wide.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+            color: with ANSI codes.
+        """
         return stats_text(self, width, color=color)
 
     def __repr__(self) -> str:

@@ -13,27 +13,40 @@ from ..._words import quoted, suggestion
 class LeafStats:
     """Statistics of one leaf, or of one layer of a stack.
 
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> row = look.stats({"w": np.array([3.0, -4.0])})["w"]
+    >>> row.count, row.mean, row.norm, row.largest
+    (2, -0.5, 5.0, 4.0)
+
     Mean, std, norm, largest and quantiles are those of the finite numbers, and NaN where there is none. The mean of a
     complex leaf is complex; its other statistics are those of the sizes.
     """
 
     path: str
+    """The path of the leaf, or of one layer of a stack."""
     shape: tuple[int, ...]
+    """Its shape."""
     dtype: str
+    """In short, such as f32."""
     count: int
     """How many numbers it has."""
     mean: complex
+    """The mean of its finite numbers."""
     std: float
     """Of all numbers, not of a sample of them: divided by the count."""
     norm: float
     """The square root of the sum of squares."""
     largest: float
-    """Of the sizes."""
+    """The largest size of a number."""
     zeros: int
+    """How many numbers are 0."""
     nonfinite: int
+    """How many numbers are NaN or infinite."""
     first: tuple[int, ...] | None
     """The index of the first number that is not finite; None if there is none."""
     quantiles: dict[float, float] = field(default_factory=dict)
+    """Share -> quantile, for the shares that were given."""
     relative: float | None = None
     """|a - b| / |b|, where b is the leaf in `relative_to`; None where there is none of this path and shape."""
     problem: str = ""
@@ -47,7 +60,9 @@ class StatsData:
     """Statistics of each leaf, a row each, and totals."""
 
     title: str
+    """What the table is headed by, such as the name of a file."""
     rows: tuple[LeafStats, ...]
+    """A row for each leaf, and for each layer of a stack."""
     unmatched: int | None = None
     """How many leaves have no counterpart in `relative_to`; None where there was none to compare with."""
 

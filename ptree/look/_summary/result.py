@@ -15,7 +15,14 @@ from .totals import SummaryData
 
 @dataclass(frozen=True, repr=False)
 class Summary(SummaryData):
-    """Rows for all parameters of a tree or file, and totals that count a tied leaf once. It prints as a table."""
+    """Rows for all parameters of a tree or file, and totals that count a tied leaf once. It prints as a table.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> found = look.summary({"w": np.ones((2, 3), "f4"), "b": np.ones(3, "f4")})
+    >>> found.count, found.bytes, [row.path for row in found.rows]
+    (9, 36, ['w', 'b'])
+    """
 
     __module__ = "ptree.look"
 
@@ -23,7 +30,12 @@ class Summary(SummaryData):
         return self.text(terminal_width())
 
     def text(self, width: int = 80, *, color: bool = False) -> str:
-        """The table as text, at most `width` columns wide, from 40 on; `color` dims what matters less with ANSI codes."""
+        """The table as text.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+            color: dim what matters less, with ANSI codes.
+        """
         return summary_text(self, width, color=color)
 
     def _repr_html_(self) -> str:

@@ -14,15 +14,17 @@ class Row(NamedTuple):  # a frozen dataclass takes three times as long to make, 
     """
 
     path: str
+    """The path of the leaf, or of the alias."""
     shape: tuple[int, ...] | None
-    """None of what is no array."""
+    """Its shape; None for what is no array."""
     dtype: str
-    """In short, such as f32; the name of the type of what is no array."""
+    """Its dtype in short, such as f32; for what is no array the name of its type."""
     count: int  # pyright: ignore[reportIncompatibleMethodOverride] a tuple's own `count` is not needed
-    """How many numbers it has: 1 of a Python number, 0 of an alias and of what is no number."""
+    """How many numbers it has: 1 for a Python number, 0 for an alias and for what is no number."""
     bytes: int
+    """The bytes of its numbers: 0 for an alias and for a Python number."""
     trainable: bool | None
-    """None where nothing says it."""
+    """Whether it is trained; None where nothing says it."""
     tied_to: str | None
     """The source of an alias with its transforms, as people write it."""
     source: str | None = None

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Total:
-    """How many numbers, bytes and leaves there are together; a tied leaf counts once."""
+    """How many numbers, bytes and leaves there are together; a tied leaf counts once.
+
+    >>> import numpy as np
+    >>> from ptree import look
+    >>> look.summary({"w": np.ones((2, 3), "f4")}).by_dtype
+    {'f32': Total(count=6, bytes=24, leaves=1)}
+    """
 
     count: int
+    """How many numbers."""
     bytes: int
+    """Their bytes."""
     leaves: int
+    """How many leaves."""
 
     __module__ = "ptree.look"
 
@@ -31,10 +40,13 @@ class SummaryData:
     """Rows for all parameters of a tree or file, and totals that count a tied leaf once."""
 
     rows: tuple[Row, ...]
+    """A row for each leaf and each alias."""
     title: str = ""
     """The name of a file and what is known of it, above the table."""
     depth: int | None = None
+    """How many names deep the table goes; None for all."""
     fold: bool = True
+    """Whether blocks that are equal but for their names are one row of the table."""
     memory: dict[str, int] | None = None
     """With `memory=True`: what `compile().memory_analysis()` says of the compiled model, in bytes."""
     flops: Flops | None = None

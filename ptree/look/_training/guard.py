@@ -28,7 +28,16 @@ _OUTPUT = "output"
 
 
 class NonFiniteError(PtreeError, ArithmeticError):
-    """Error for a step of training that gave NaN or infinite numbers. It keeps what went into that step."""
+    """Error for a step of training that gave NaN or infinite numbers. It keeps what went into that step.
+
+    >>> import jax.numpy as jnp
+    >>> from ptree import look
+    >>> try:
+    ...     look.guard(jnp.log)(jnp.zeros(2))
+    ... except look.NonFiniteError as error:
+    ...     print(error.call, error.output, error.found.paths)
+    1 [-inf -inf] ['output']
+    """
 
     __module__ = "ptree.look"
 
@@ -39,6 +48,7 @@ class NonFiniteError(PtreeError, ArithmeticError):
         self.inputs = inputs
         """The arguments: `step(*error.inputs.args, **error.inputs.kwargs)` runs the step again."""
         self.output = output
+        """What the step returned."""
         self.found = found
         """Each leaf that is not finite, arguments first: `params/w`, `output/0/w`."""
 

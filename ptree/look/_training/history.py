@@ -96,6 +96,11 @@ class History:
     def record(self, step: int, observed: Observed, **scalars: Scalar) -> None:
         """Keep what was observed at a step, with numbers such as the loss, on the device or not.
 
+        Args:
+            step: the number of the step, from 0 on.
+            observed: what `observe` returned.
+            **scalars: numbers by name.
+
         Raises:
             StructureError: the step is no whole number from 0 on; `observed` is not what `observe` returns, or has more axes than `[leaf, 3]`.
             FileError, OSError: the steps before could not be written.
@@ -201,7 +206,11 @@ class History:
     # --------------------------------------------------------------------------------- reading
 
     def parts(self, only: Collection[str] | None = None) -> Iterator[Part]:
-        """All that was recorded, by step, at most 32 MiB of it at a time; `only` names the statistics that are read."""
+        """All that was recorded, by step, at most 32 MiB of it at a time.
+
+        Args:
+            only: the names of the statistics that are read; all by default.
+        """
         self._fetch(most=0)
         self._wait()
         yield from read_parts(self.folder, only)
@@ -231,6 +240,10 @@ class History:
 
         `updates/ratio` is |update| / |parameter|, `grads/std` the spread of the numbers of a leaf.
 
+        Args:
+            statistic: its name, from `statistics`.
+            selector: which leaves; all by default.
+
         Raises:
             PathError: there is no such statistic.
             PatternError: the selector is malformed, or a part of it matches nothing.
@@ -246,11 +259,18 @@ class History:
         return np.concatenate([Columns(part).values(statistic, paths) for part in parts])
 
     def to_csv(self, file: str | os.PathLike[str]) -> None:
-        """Write a line for each step and leaf, with a column for each statistic: `step,path,params/mean,...`."""
+        """Write a line for each step and leaf, with a column for each statistic: `step,path,params/mean,...`.
+
+        Args:
+            file: the file, which is replaced.
+        """
         write_csv(file, self.statistics, self.paths, self.parts())
 
     def to_tensorboard(self, folder: str | os.PathLike[str]) -> None:
         """Write scalars that TensorBoard shows, tagged `grads/norm/enc/w`; it takes about 0.1 ms for each number.
+
+        Args:
+            folder: where TensorBoard looks for runs.
 
         Raises:
             ImportError: the package is not installed: `pip install 'ptree-jax[tensorboard]'`.
@@ -259,6 +279,9 @@ class History:
 
     def to_parquet(self, file: str | os.PathLike[str]) -> None:
         """Write the table of `to_csv` as Parquet, for pandas, polars and DuckDB.
+
+        Args:
+            file: the file, which is replaced.
 
         Raises:
             ImportError: pyarrow is not installed: `pip install 'ptree-jax[parquet]'`.

@@ -23,17 +23,27 @@ _STATISTICS = 3
 
 @dataclass(frozen=True)
 class ObservedLeaves:
-    """Sum, sum of squares and largest size of the numbers of each leaf: `[leaf, 3]`, with the names of the leaves."""
+    """Sum, sum of squares and largest size of the numbers of each leaf: `[leaf, 3]`, with the names of the leaves.
+
+    >>> import jax.numpy as jnp
+    >>> from ptree import look
+    >>> observed = look.observe({"w": jnp.ones(4), "b": jnp.zeros(2)})
+    >>> observed.params.paths, observed.params.norm.tolist()
+    (('w', 'b'), [2.0, 0.0])
+    """
 
     paths: tuple[str, ...]
+    """The paths of the leaves."""
     counts: tuple[int, ...]
     """How many numbers each leaf has."""
     numbers: Numbers
+    """Sum, sum of squares and largest size of each leaf, `[leaf, 3]`."""
 
     __module__ = "ptree.look"
 
     @property
     def mean(self) -> Numbers:
+        """The mean of each leaf."""
         return self.numbers[..., 0] / self._counts
 
     @property
@@ -49,6 +59,7 @@ class ObservedLeaves:
 
     @property
     def largest(self) -> Numbers:
+        """The largest size of a number of each leaf."""
         return self.numbers[..., 2]
 
     @property
@@ -62,10 +73,19 @@ Group: TypeAlias = tuple[str, tuple[str, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, repr=False)
 class Observed:
-    """What `observe` computes: a pytree of one small array, `[leaf, 3]` for parameters, gradients and updates in turn."""
+    """What `observe` computes: a pytree of one small array, `[leaf, 3]` for parameters, gradients and updates in turn.
+
+    >>> import jax.numpy as jnp
+    >>> from ptree import look
+    >>> observed = look.observe({"w": jnp.ones(4), "b": jnp.zeros(2)})
+    >>> observed
+    <Observed params: 2 leaves>
+    """
 
     numbers: Numbers
+    """One array for all groups, `[leaf, 3]`."""
     names: tuple[Group, ...]
+    """For each group its name, the paths of its leaves, and how many numbers each has."""
 
     __module__ = "ptree.look"
 
@@ -82,14 +102,25 @@ class Observed:
 
     @property
     def params(self) -> ObservedLeaves:
+        """What was observed of the parameters."""
         return self._group("params")
 
     @property
     def grads(self) -> ObservedLeaves:
+        """What was observed of the gradients.
+
+        Raises:
+            StructureError: they were not given to `observe`.
+        """
         return self._group("grads")
 
     @property
     def updates(self) -> ObservedLeaves:
+        """What was observed of the updates.
+
+        Raises:
+            StructureError: they were not given to `observe`.
+        """
         return self._group("updates")
 
     def _group(self, name: str) -> ObservedLeaves:

@@ -35,6 +35,11 @@ def unused(loss: Callable[..., Any], params: PyTree, *batch: PyTree) -> list[str
     parameters and batch, and the loss is traced once, through loops, conditions and functions with derivatives of their
     own.
 
+    Args:
+        loss: `loss(params, *batch)`, which returns one number, or a pair whose first value is one.
+        params: any pytree of arrays; a spec or shapes will do.
+        *batch: further arguments of the loss; shapes will do.
+
     Raises:
         StructureError: the loss returns no single number.
         PathError: two leaves of the parameters have one path, or they have more than 256 levels.

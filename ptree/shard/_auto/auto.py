@@ -9,10 +9,12 @@ from ..._edit import leaves
 from ..._garbage_collection import collection_paused
 from ..._paths import STACKED
 from ..._shardings import AnyMesh, ShardingError, mesh_for_plan
-from ..._tree import Leaf, PyTree, aliases
+from ..._tree import PyTree, aliases
 from ..._words import quoted
 from ...files._saved_tree import SavedTree
+from .alike_leaves import AlikeLeaves, alike_paths
 from .few_rules import few_rules
+from .layer_roles import Shape, separator_in
 from .leaf_splits import EXPERTS, KernelAxes, LayerLeaf, splits_of
 from .mesh_roles import MeshRoles, mesh_roles
 from .rules import Rules
@@ -71,11 +73,12 @@ def auto(
     if kernels not in (None, "in_out", "out_in"):
         raise ShardingError(f"kernels= is 'in_out' or 'out_in', got {quoted(kernels)}")
     with collection_paused():
-        layer_leaves = {path: _layer_leaf(path, leaf) for path, leaf in leaves(tree)}
+        shapes = {path: tuple(getattr(leaf, "shape", ())) for path, leaf in leaves(tree)}
+        alike = alike_paths(shapes)
+        layer_leaves = {path: _layer_leaf(path, shapes[path]) for path in alike}
         splits = splits_of(layer_leaves, roles, min_size, kernels)
-        sizes = {path: prod(leaf.shape) for path, leaf in layer_leaves.items()}
-        tied = {tie.source for tie in aliases(tree).values()}
-        return few_rules(tree, splits, sizes, tied, _unused_in_words(mesh, roles))
+        kinds = [AlikeLeaves(alike[path], splits[path], prod(leaf.shape)) for path, leaf in layer_leaves.items()]
+        return few_rules(kinds, aliases(tree), _unused_in_words(mesh, roles))
 
 
 def _unused_in_words(mesh: AnyMesh, roles: MeshRoles) -> str:
@@ -83,10 +86,9 @@ def _unused_in_words(mesh: AnyMesh, roles: MeshRoles) -> str:
     return f"not used: {unused}" if unused else ""
 
 
-def _layer_leaf(path: str, leaf: Leaf) -> LayerLeaf:
+def _layer_leaf(path: str, shape: Shape) -> LayerLeaf:
     """A leaf without the axes of the stacks that it is in."""
-    shape = tuple(getattr(leaf, "shape", ()))
-    names = path.split("/") if "/" in path else path.split(".")
+    names = path.split(separator_in(path))
     if STACKED not in names:
         return LayerLeaf(tuple(names), shape)
     stacks = [at for at, name in enumerate(names) if name == STACKED]

@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from jax.sharding import PartitionSpec
 
 from ..._paths import STACKED
-from .endings import Form
+
+
+class Form(NamedTuple):
+    """A pattern for paths or their ends, which is not written out yet."""
+
+    ending: tuple[tuple[str, ...], ...]
+    """For each segment its alternatives: escaped names, or `*`."""
+    is_whole: bool
+    """Whether it is of whole paths, without `**` in front."""
+    separator: str
+
 
 _SPECIAL = frozenset(",\\ {}[]")
 """Characters that mean something else in braces, or are there as they are only by an escape."""
@@ -51,10 +62,10 @@ def _fits_in_braces(name: str) -> bool:
     return name not in ("*", STACKED) and name.isprintable() and not _SPECIAL & {*name} and ".." not in name
 
 
-def pattern(form: Form) -> str:
+def pattern_text(form: Form) -> str:
     """Write a form as a pattern.
 
-    >>> pattern(Form((("q", "k"), ("kernel",)), is_whole=False, separator="/"))
+    >>> pattern_text(Form((("q", "k"), ("kernel",)), is_whole=False, separator="/"))
     '**/{q,k}/kernel'
     """
     ending = form.separator.join(map(_segment, form.ending))

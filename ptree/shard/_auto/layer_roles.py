@@ -12,6 +12,11 @@ Names: TypeAlias = tuple[str, ...]
 Shape: TypeAlias = tuple[int, ...]
 
 
+def separator_in(path: str) -> str:
+    """What is between the names of a path: a state dict of PyTorch as it is has dots in one name."""
+    return "/" if "/" in path else "."
+
+
 class Kind(Enum):
     """How a layer is split over the devices of the tensor axis."""
 

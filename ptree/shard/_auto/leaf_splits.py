@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from jax.sharding import PartitionSpec
 
+from ..._tree import Entry, plain
 from .layer_roles import Kind, Names, Part, Role, Shape, layer_roles, part_of
 from .mesh_roles import MeshAxes, MeshRoles
 
@@ -139,7 +140,7 @@ class _Chooser:
     def _split(
         self, shape: Shape, tensor_axis: int | None, role: Role | None, is_bias: bool, experts: int | None
     ) -> Split:
-        entries: list[str | tuple[str, ...] | None] = [None] * len(shape)
+        entries: list[Entry] = [None] * len(shape)
         comments: list[str] = []
         tensor, expert = self._roles.tensor, self._roles.expert
         if tensor is not None and role is not None and tensor_axis is not None:
@@ -153,9 +154,9 @@ class _Chooser:
         is_expert = expert is not None and experts is not None and experts % expert.size == 0
         if is_expert and expert is not None:
             entries.insert(0, expert.entry)
-        return Split(_spec(entries), "; ".join(comments), is_expert)
+        return Split(plain(PartitionSpec(*entries)), "; ".join(comments), is_expert)
 
-    def _split_by_size(self, shape: Shape, entries: list[str | tuple[str, ...] | None]) -> list[str]:
+    def _split_by_size(self, shape: Shape, entries: list[Entry]) -> list[str]:
         """Split the largest axis that is left over the axes for it, and say why it is not."""
         fsdp = self._roles.fsdp
         if fsdp is None or prod(shape) < self._min_size:
@@ -179,10 +180,3 @@ def _noun(role: Role, shape: Shape) -> str:
     if role.kind in (Kind.TABLE, Kind.HEAD):
         return "vocabulary: "
     return "heads: " if role.has_heads and len(shape) > 2 else ""
-
-
-def _spec(entries: list[str | tuple[str, ...] | None]) -> PartitionSpec:
-    """A PartitionSpec without Nones at its end, so that equal placements have one spelling."""
-    while entries and entries[-1] is None:
-        entries.pop()
-    return PartitionSpec(*entries)

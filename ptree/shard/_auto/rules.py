@@ -19,6 +19,11 @@ class Rules(dict[Any, PartitionSpec]):
     }
 
     `P` is `jax.sharding.PartitionSpec`. A comment is gone when its rule gets another value.
+
+    Args:
+        rules: selector -> PartitionSpec, in order.
+        comments: selector -> a comment behind its rule.
+        head: a comment above all rules.
     """
 
     def __init__(self, rules: Mapping[Any, PartitionSpec], comments: Mapping[Any, str] | None = None, head: str = ""):

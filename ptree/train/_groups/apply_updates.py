@@ -24,6 +24,10 @@ def apply_updates(params: T, updates: object) -> T:
 
     Sums have the dtype of the parameters, as by `optax.apply_updates`.
 
+    Args:
+        params: any pytree of arrays.
+        updates: a tree of some of these leaves, as an optimiser gives it.
+
     Raises:
         StructureError: an update of no leaf, or one of another shape.
     """

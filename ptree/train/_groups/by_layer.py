@@ -13,25 +13,42 @@ import optax
 from ..._errors import PatternError
 from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, leaves, replace_leaves, stacked_axes
 from ..._words import describe
-from .layer_trees import in_state, layer_counts_of, layer_tree, paths_by_stack, stacked_tree
+from .layer_trees import IN_NO_STACK, in_state, layer_counts_of, layer_tree, paths_by_stack, stacked_tree
 from .leaf_groups import part_of
 
 
 class ByLayerState(NamedTuple):
-    """The optimiser's state for each stack, `blocks/:`, with an axis for its layers in front; for all other leaves under ""."""
+    """The optimiser's state for each stack, `blocks/:`, with an axis for its layers in front; for all other leaves under `others`.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import stacks, train
+    >>> params = stacks.stack({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}], "b": jnp.ones(2)}, "blocks")
+    >>> list(train.by_layer(optax.lamb(0.1)).init(params).stacks)
+    ['blocks/:', 'others']
+    """
 
     stacks: dict[str, PyTree]
+    """Path of a stack -> the optimiser's state for it."""
 
 
 ByLayerState.__module__ = "ptree.train"
 
 
 class ByLayer(optax.GradientTransformationExtraArgs):
-    """An optax transformation that treats each layer of a stack alone; `by_layer` makes it."""
+    """An optax transformation that treats each layer of a stack alone; `by_layer` makes it.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import stacks, train
+    >>> params = stacks.stack({"blocks": [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}], "b": jnp.ones(2)}, "blocks")
+    >>> optimiser = train.by_layer(optax.lamb(0.1))
+    >>> optimiser
+    <by_layer of an optimiser>
+    """
 
     __module__ = "ptree.train"
 
     optimiser: optax.GradientTransformation
+    """The optimiser that is applied to each layer."""
 
     def __new__(cls, optimiser: optax.GradientTransformation) -> ByLayer:
         work = _Work(optax.with_extra_args_support(optimiser))
@@ -61,12 +78,15 @@ def by_layer(optimiser: optax.GradientTransformation) -> ByLayer:
 
     Optimisers that look at the rank or at norms of a parameter (adafactor, fromage, lamb, lars, novograd, sm3, muon,
     adaptive_grad_clip, clip_by_block_rms, trust_ratio, centralize, scale_by_param_block_norm and _rms) see all layers of a
-    stack as one parameter. The optimiser in here is mapped by `jax.vmap` over the layers; in stacks of stacks over those
-    of all. In its tree the layer of a stack is named `*`, as in `blocks/*/kernel`, so that patterns for masks
+    stack as one parameter. The optimiser in here is mapped by `jax.vmap` over the layers; in a stack of stacks over the
+    layers of each. In its tree the layer of a stack is named `*`, as in `blocks/*/kernel`, so that patterns for masks
     match. Step counts are kept for each layer, and noise is drawn for each layer on its own.
 
     What takes all leaves together stays outside: `optax.chain(optax.clip_by_global_norm(1.0), by_layer(optax.lamb(1e-3)))`,
     else each stack is clipped layer by layer.
+
+    Args:
+        optimiser: any of optax.
 
     Raises:
         PatternError: no transformation of optax.
@@ -89,7 +109,7 @@ class _Work:
         states: dict[str, PyTree] = {}
         for stack, paths in paths_by_stack(params).items():
             part = part_of(params, paths)
-            states[stack] = self._init_layers(part, stack) if stack else self.optimiser.init(part)
+            states[stack] = self.optimiser.init(part) if stack == IN_NO_STACK else self._init_layers(part, stack)
         return ByLayerState(states)
 
     def _init_layers(self, part: PyTree, stack: str) -> PyTree:
@@ -106,7 +126,7 @@ class _Work:
         for stack, paths in paths_by_stack(updates).items():
             part = part_of(updates, paths)
             own = None if params is None else part_of(params, paths)
-            if not stack:
+            if stack == IN_NO_STACK:
                 change, states[stack] = update_layer(part, state.stacks[stack], own)
                 changes.update(leaves(change))
                 continue

@@ -28,27 +28,51 @@ from .stack_warning import warn_of_stacks
 class Cohort:
     """Leaves of one rule that were first trained at the same step, and the state of the rule's optimiser for them.
 
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> optimiser = train.groups({"embed": train.FROZEN, "**": optax.sgd(0.1)})
+    >>> state = optimiser.init({"embed": jnp.ones(2), "head": jnp.ones(2)})
+    >>> state.groups["**"][0].paths
+    ('head',)
+
     A leaf that joins later, as it is no longer frozen, is in a cohort with a step count of its own.
     """
 
     state: PyTree
     """The optimiser's own state, of a tree that has these leaves alone."""
     paths: tuple[str, ...] = field(metadata={"static": True})
+    """The paths of these leaves."""
 
     __module__ = "ptree.train"
 
 
 class GroupsState(NamedTuple):
-    """The state of `groups`: the cohorts of each rule that trains leaves, by the rule's pattern."""
+    """The state of `groups`: the cohorts of each rule that trains leaves, by the rule's pattern.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> optimiser = train.groups({"embed": train.FROZEN, "**": optax.sgd(0.1)})
+    >>> state = optimiser.init({"embed": jnp.ones(2), "head": jnp.ones(2)})
+    >>> list(state.groups)
+    ['**']
+    """
 
     groups: dict[str, tuple[Cohort, ...]]
+    """Pattern of a rule -> its cohorts."""
 
 
 GroupsState.__module__ = "ptree.train"
 
 
 class Groups(optax.GradientTransformationExtraArgs):
-    """An optax transformation that gives each leaf to the optimiser of one rule; `groups` makes it."""
+    """An optax transformation that gives each leaf to the optimiser of one rule; `groups` makes it.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> optimiser = train.groups({"embed": train.FROZEN, "**": optax.sgd(0.1)})
+    >>> optimiser.trained({"embed": jnp.ones(2), "head": jnp.ones(2)})
+    ['head']
+    """
 
     __module__ = "ptree.train"
 
@@ -76,6 +100,9 @@ class Groups(optax.GradientTransformationExtraArgs):
     def trained(self, params: PyTree) -> list[str]:
         """The paths of the leaves that are trained, in listing order; a tied leaf once, by its own path.
 
+        Args:
+            params: the parameters, or their shapes.
+
         Raises:
             PatternError: the rules do not fit the parameters, as for `init`.
         """
@@ -86,7 +113,11 @@ class Groups(optax.GradientTransformationExtraArgs):
         return [path for path, _ in leaves(params) if path in trained]
 
     def explain(self, params: PyTree) -> Explanation:
-        """Which rule takes each leaf, as `ptree.explain`; print it for a table."""
+        """Which rule takes each leaf, as `ptree.explain`; print it for a table.
+
+        Args:
+            params: the parameters, or their shapes.
+        """
         return explain(params, self.rules)
 
 

@@ -16,11 +16,15 @@ EACH = "*"
 """The name of a stack's layer in the paths of a tree of one layer: `blocks/*/kernel`, which the same patterns match."""
 
 
+IN_NO_STACK = "others"
+"""What leaves in no stack are together under; the path of a stack ends in `:`."""
+
+
 def paths_by_stack(tree: PyTree) -> dict[str, tuple[str, ...]]:
-    """The paths of the leaves of each stack, `blocks/:`, the innermost one of a leaf; those in no stack under ""."""
+    """The paths of the leaves of each stack, `blocks/:`, the innermost one of a leaf; those in no stack under `others`."""
     found: dict[str, list[str]] = {}
     for path, _ in leaves(tree):
-        found.setdefault(stack_of(path), []).append(path)
+        found.setdefault(stack_of(path) or IN_NO_STACK, []).append(path)
     return {stack: tuple(paths) for stack, paths in found.items()}
 
 

@@ -112,8 +112,12 @@ def view(params: T, delta: PyTree) -> T:
 
     Call it inside of the loss, and take the gradient with respect to the delta: the base then has none.
 
+    Args:
+        params: the parameters that the delta is of.
+        delta: what `lora` made, trained or not.
+
     Raises:
-        StructureError: what is no delta, or one of other parameters; it names all kernels that do not fit.
+        StructureError: a tree that is no delta, or a delta of other parameters; it names all kernels that do not fit.
     """
     return replace_leaves(params, fitted(params, delta))
 
@@ -129,6 +133,10 @@ def merged(params: T, delta: PyTree) -> T:
     True
 
     Each sum is taken in the dtype of the factors, and rounded once to that of the kernel. Ties stay.
+
+    Args:
+        params: the parameters that the delta is of.
+        delta: what `lora` made, trained or not.
 
     Raises:
         StructureError: as `view`.

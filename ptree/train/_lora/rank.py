@@ -63,7 +63,11 @@ class Rank:
         return alpha / math.sqrt(self.rank) if self.stabilized else alpha / self.rank
 
     def initializer(self, shape: tuple[int, ...]) -> Callable[..., jax.Array]:
-        """The initialiser of the factor `a` of one layer, of this shape."""
+        """The initialiser of the factor `a` of one layer, of this shape.
+
+        Args:
+            shape: (in..., rank).
+        """
         return self.init or normal(math.prod(shape[:-1]) ** -0.5)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from ..._shardings import home_of
 from ..._tree import Leaf, PyTree, Tree, leaves, map_leaves
 from .moved_slots import Shape
 from .origins import Origin, origins, shape_of
@@ -36,12 +37,9 @@ def file_places(file: PyTree, like: PyTree, renames: Mapping[Any, str] | None) -
 
 
 def _place_of_rest(like: PyTree) -> Sharding:
-    """The sharding of what belongs to no parameter: whole, on all devices of the first mesh, or else where the first parameter is."""
-    shardings = [sharding for sharding in (_sharding(leaf) for _, leaf in leaves(like)) if sharding is not None]
-    for sharding in shardings:
-        if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1:
-            return NamedSharding(sharding.mesh, PartitionSpec())
-    return shardings[0] if shardings else SingleDeviceSharding(jax.local_devices()[0])
+    """The sharding of what belongs to no parameter: whole, where a leaf goes that was put nowhere."""
+    home = home_of(like)
+    return SingleDeviceSharding(jax.local_devices()[0]) if home is None else home
 
 
 def _sharding(leaf: Leaf) -> Sharding | None:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
+from ..._shardings import is_spread
 from ..._tree import Leaf, PyTree, leaves
-from .moved_slots import is_spread
 from .slots import Init, StateLayout, abstract, layout_by_path, marked, marked_layout
 
 

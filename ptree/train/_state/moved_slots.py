@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._shardings import is_spread
 from ..._tree import Leaf
 from .origins import Origin, Piece
 
@@ -107,8 +108,3 @@ def with_corner(fresh: Leaf, old: Leaf) -> Leaf:
         whole[shared] = np.asarray(old)[shared]
         return jnp.asarray(whole)
     return jnp.asarray(fresh).at[shared].set(jnp.asarray(old)[shared])
-
-
-def is_spread(leaf: Leaf) -> bool:
-    """Whether an array is on several devices."""
-    return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1

@@ -16,6 +16,13 @@ from .old_states import OldStates
 class Carried:
     """What became of the slots of each parameter, by its path; print it for a list.
 
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> old, new, optimiser = {"w": jnp.ones(2)}, {"w": jnp.ones(3)}, optax.sgd(0.1, momentum=0.9)
+    >>> _, report = train.carry(optimiser.init(old), old, new, optimiser)
+    >>> report.kept, report.fresh
+    ((), {'w': 'its shape is (3,) now, (2,) before'})
+
     A parameter without slots, of an optimiser that keeps none, is in none of the lists.
     """
 

@@ -16,9 +16,10 @@ from ..._edit import Selector, choose
 from ..._edit import get as get_leaf
 from ..._errors import InitError, PatternError, StructureError
 from ..._numbers import whole_number
+from ..._shardings import is_spread
 from ..._tree import Leaf, PyTree, Tie, Tree, aliases, leaves, replace_leaves, stacked_axes
 from ..._words import describe, lines, quoted
-from .moved_slots import Shape, is_spread, with_corner
+from .moved_slots import Shape, with_corner
 
 T = TypeVar("T")
 Initializer: TypeAlias = Callable[..., Any]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from ..._edit import leaves, map_leaves
-from ..._shardings import check_same_in_processes, mesh_text
+from ..._shardings import check_same_in_processes, is_spread, mesh_of, mesh_text
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, lines, quoted
 from .pure_step import PureStep
@@ -54,13 +54,13 @@ class CompiledStep:
 
     def __init__(self, pure: PureStep, state: TrainState, donate: bool):
         leaves, self._treedef = jax.tree.flatten(state)
-        moves = _moves(pure, state)
-        self._moving = [at for at, does_move in enumerate(moves) if does_move]
-        self._fixed = [at for at, does_move in enumerate(moves) if not does_move]
+        is_changed = _changes_of_leaves(pure, state)
+        self._changed = [at for at, changes in enumerate(is_changed) if changes]
+        self._unchanged = [at for at, changes in enumerate(is_changed) if not changes]
         self._pure = pure
-        shardings = [leaves[at].sharding for at in self._moving]
+        shardings = [leaves[at].sharding for at in self._changed]
         donated = (0,) if donate else ()
-        self.jitted = jax.jit(self._moved, donate_argnums=donated, out_shardings=(shardings, None))
+        self.jitted = jax.jit(self._traced(), donate_argnums=donated, out_shardings=(shardings, None))
         self.state = description(state)
         self._mesh = mesh_of(state)
         self.batch: Signature | None = None
@@ -70,27 +70,31 @@ class CompiledStep:
 
     def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         """The state after a step."""
-        moving, fixed = self.parts(state)
-        moved, metrics = self.jitted(moving, fixed, batch)
-        return self._joined(moved, fixed), metrics
+        changed, unchanged = self.parts(state)
+        new, metrics = self.jitted(changed, unchanged, batch)
+        return self._joined(new, unchanged), metrics
 
     def parts(self, state: TrainState) -> tuple[list[Leaf], list[Leaf]]:
         """The leaves that a step changes, and those that it does not."""
         leaves = jax.tree.leaves(state)
-        return [leaves[at] for at in self._moving], [leaves[at] for at in self._fixed]
+        return [leaves[at] for at in self._changed], [leaves[at] for at in self._unchanged]
 
-    def _joined(self, moving: list[Leaf], fixed: list[Leaf]) -> TrainState:
-        if not fixed:
-            return self._treedef.unflatten(moving)
-        by_place = dict(zip(self._moving, moving, strict=True))
-        by_place.update(zip(self._fixed, fixed, strict=True))
+    def _joined(self, changed: list[Leaf], unchanged: list[Leaf]) -> TrainState:
+        if not unchanged:
+            return self._treedef.unflatten(changed)
+        by_place = dict(zip(self._changed, changed, strict=True))
+        by_place.update(zip(self._unchanged, unchanged, strict=True))
         return self._treedef.unflatten([by_place[at] for at in range(len(by_place))])
 
-    def _moved(self, moving: list[Leaf], fixed: list[Leaf], batch: PyTree) -> tuple[list[Leaf], Metrics]:
-        """The pure step from leaves to leaves."""
-        new, metrics = self._pure(self._joined(moving, fixed), batch)
-        leaves = self._treedef.flatten_up_to(new)
-        return [leaves[at] for at in self._moving], metrics
+    def _traced(self) -> Callable[[list[Leaf], list[Leaf], PyTree], tuple[list[Leaf], Metrics]]:
+        """The pure step from leaves to leaves; errors of JAX have the names of this function and of its arguments."""
+
+        def step(state: list[Leaf], frozen: list[Leaf], batch: PyTree) -> tuple[list[Leaf], Metrics]:
+            new, metrics = self._pure(self._joined(state, frozen), batch)
+            leaves = self._treedef.flatten_up_to(new)
+            return [leaves[at] for at in self._changed], metrics
+
+        return step
 
     def warn_of_change(self, batch: PyTree, signature: Signature, stacklevel: int) -> None:
         """Warn if the step has been compiled, and has to be compiled again for this batch."""
@@ -122,24 +126,15 @@ class CompiledStep:
             self._batches[signature] = description(batch)
 
 
-def _moves(pure: PureStep, state: TrainState) -> list[bool]:
+def _changes_of_leaves(pure: PureStep, state: TrainState) -> list[bool]:
     """For each leaf of a state whether a step changes it: all but the frozen parameters and the key."""
     trained = TrainedPart.of(pure.optimiser, state.params).paths
-    moves = replace(
+    changed = replace(
         jax.tree.map(lambda leaf: True, state),
         params=map_leaves(state.params, lambda path, leaf: path in trained),
         key=None if state.key is None else False,
     )
-    return jax.tree.leaves(moves)
-
-
-def mesh_of(tree: PyTree) -> Mesh | None:
-    """The mesh of the first leaf that lies on several devices of one."""
-    for _, leaf in leaves(tree):
-        sharding = leaf.sharding
-        if isinstance(sharding, NamedSharding) and len(sharding.device_set) > 1 and isinstance(sharding.mesh, Mesh):
-            return sharding.mesh
-    return None
+    return jax.tree.leaves(changed)
 
 
 def description(tree: PyTree) -> dict[str, str]:
@@ -150,7 +145,7 @@ def description(tree: PyTree) -> dict[str, str]:
 def _shape_and_placement(leaf: Leaf) -> str:
     if isinstance(leaf, bool | int | float | complex):
         return f"a number of the type {type(leaf).__name__}"
-    if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+    if not is_spread(leaf):
         return describe(leaf)
     if isinstance(leaf.sharding, NamedSharding):
         return f"{describe(leaf)} over {leaf.sharding.spec}"

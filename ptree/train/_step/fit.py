@@ -55,6 +55,8 @@ def fit(
     does between steps is better written as that loop. It waits for a step when two more are on the way, and stops where the loss
     of a step is not finite, unless loss scaling skipped that step.
 
+    An error in the loop, and Ctrl-C, has the newest state as its attribute `state`, as the given one is gone.
+
     Args:
         step: what `train.step` made.
         state: the state to begin with; it is donated. One that comes from `checkpoints.load` goes on at its step.
@@ -67,8 +69,6 @@ def fit(
 
     Returns:
         The state after the last step.
-
-    An error in the loop, and Ctrl-C, has the newest state as its attribute `state`, as the given one is gone.
 
     Raises:
         LossError: the loss of a step is NaN or infinite. What was saved before is finite.

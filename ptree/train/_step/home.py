@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import jax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 
 from ..._edit import leaves
 from ..._errors import StructureError
-from ..._shardings import mesh_text
+from ..._shardings import home_of, is_on_several, is_spread, mesh_text
 from ..._tree import Leaf, PyTree
 from ..._words import lines, listed, quoted
 from .train_state import TrainState
 
 
-def home_of(tree: PyTree) -> Sharding | None:
-    """Where a leaf goes that was put nowhere: on every device of the first leaf on a mesh of several, else of the first one that was put
-    somewhere.
-
-    None if that is a sharding of another kind over several devices.
-    """
-    arrays = [leaf for _, leaf in leaves(tree) if isinstance(leaf, jax.Array)]
-    for array in arrays:
-        if _is_on_several(array) and isinstance(array.sharding, NamedSharding):
-            return NamedSharding(array.sharding.mesh, PartitionSpec())
-    if not arrays:
-        return None
-    first = next((array for array in arrays if array.committed), arrays[0]).sharding
-    if isinstance(first, NamedSharding):
-        return NamedSharding(first.mesh, PartitionSpec())
-    return None if len(first.device_set) > 1 else SingleDeviceSharding(*first.device_set)
-
-
 def is_elsewhere(sharding: Sharding, home: Sharding) -> bool:
     """Whether an array on one device has to be moved to the others."""
-    if len(sharding.device_set) > 1:
+    if is_on_several(sharding):
         return False
     if isinstance(home, NamedSharding) and not isinstance(sharding, NamedSharding):
         return True
     return sharding.device_set != home.device_set
-
-
-def _is_on_several(leaf: Leaf) -> bool:
-    return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
 
 
 # ------------------------------------------------------------------------------ what is refused
@@ -56,12 +34,12 @@ def refuse_parameters_apart(params: PyTree) -> None:
     home = home_of(params)
     if home is None:
         return
-    is_on_mesh = len(home.device_set) > 1
+    is_on_mesh = is_on_several(home)
     apart: list[tuple[str, Leaf]] = []
     for path, leaf in leaves(params):
         if not isinstance(leaf, jax.Array) or not leaf.committed:
             continue
-        if is_on_mesh and not _is_on_several(leaf):  # it is moved to the mesh
+        if is_on_mesh and not is_spread(leaf):  # it is moved to the mesh
             continue
         if not _has_same_devices(leaf.sharding, home):
             apart.append((path, leaf))
@@ -80,9 +58,7 @@ def refuse_state_apart(state: TrainState) -> None:
     if home is None:
         return
     apart = [
-        (path, leaf)
-        for path, leaf in leaves(state)
-        if _is_on_several(leaf) and not _has_same_devices(leaf.sharding, home)
+        (path, leaf) for path, leaf in leaves(state) if is_spread(leaf) and not _has_same_devices(leaf.sharding, home)
     ]
     if apart:
         raise StructureError(
@@ -95,7 +71,7 @@ def _apart(tree: PyTree, home: Sharding, apart: list[tuple[str, Leaf]]) -> str:
     first = next(path for path, leaf in leaves(tree) if isinstance(leaf, jax.Array) and _is_at(leaf, home))
     rows = [f"{_named(path)} is on {_place(leaf.sharding)}" for path, leaf in apart]
     fix = "ptree.shard.place(params, ptree.shard.plan(params, rules, mesh))"
-    if len(home.device_set) == 1:
+    if not is_on_several(home):
         fix = "jax.device_put(params, device)"
     return f"{_named(first)} is on {_place(home)}, but {lines(rows, ', ')}. Put all of them on the same: {fix}"
 

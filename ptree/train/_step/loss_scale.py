@@ -14,7 +14,7 @@ from ..._words import quoted
 
 @dataclass(frozen=True)
 class LossScale:
-    """By what a loss is multiplied, so that float16 holds its gradients, and how that factor follows them.
+    """The factor that a loss is multiplied by, so that float16 holds its gradients, and the rule by which the factor changes.
 
     A step whose gradients are not all finite is skipped, and the factor multiplied by `backoff`; after `every` steps in a
     row that were not skipped it is multiplied by `growth`. The starting values are those of PyTorch's `GradScaler`.
@@ -33,6 +33,14 @@ class LossScale:
     The scale stays between `least` and `most`, so that gradients of zero cannot drive it to infinity. Gradients reach the
     optimiser in float32. Where gradients are not finite at the least scale either, every step is skipped: look at
     `state.scale.skipped`.
+
+    Args:
+        initial: the factor before the first step.
+        growth: by what it is multiplied after `every` good steps, at least 1.
+        backoff: by what it is multiplied after a skipped step, above 0 and at most 1.
+        every: after how many steps in a row it grows.
+        least: the least factor.
+        most: the largest factor.
 
     Raises:
         TypeError, ValueError: a number is out of its range.
@@ -71,7 +79,12 @@ class LossScale:
         )  # each an array of its own, since a step donates them
 
     def next(self, state: ScaleState, is_finite: jax.Array) -> ScaleState:
-        """The state after a step."""
+        """The state after a step.
+
+        Args:
+            state: the state before the step.
+            is_finite: whether all gradients of the step are finite.
+        """
         in_a_row = jnp.where(is_finite, state.in_a_row + 1, 0)
         is_time_to_grow = in_a_row >= self.every
         factor = jnp.where(is_finite, jnp.where(is_time_to_grow, self.growth, 1.0), self.backoff)
@@ -85,7 +98,15 @@ class LossScale:
 
 @dataclass(frozen=True)
 class ScaleState:
-    """The factor of the loss, and what it depends on; part of `TrainState`."""
+    """The factor of the loss, and what it depends on; part of `TrainState`.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> step = train.step(lambda params, x: (params["w"] * x).sum(), optax.sgd(0.1), scale=train.LossScale())
+    >>> state = step.init({"w": jnp.ones(2)})
+    >>> float(state.scale.value), int(state.scale.skipped)
+    (65536.0, 0)
+    """
 
     value: jax.Array
     """By what the loss is multiplied: f32."""

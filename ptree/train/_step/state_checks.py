@@ -18,14 +18,24 @@ from .._groups.groups import Cohort, Groups, GroupsState
 from .._groups.leaf_groups import part_of
 from .._wide_floats import with_wide_floats
 from .averaging import averaged_part, started
-from .placement import apart, placed
+from .devices_of_state import apart, placed
 from .pure_step import PureStep
 from .train_state import TrainState
 from .trained_part import TrainedPart
 
 
 class LossError(PtreeError, ArithmeticError):
-    """Error for a loss that is NaN or infinite."""
+    """Error for a loss that is NaN or infinite.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> step = train.step(lambda params, x: jnp.log(params["w"] * x).sum(), optax.sgd(0.1))
+    >>> step(step.init({"w": jnp.zeros(2)}), jnp.ones(2))
+    Traceback (most recent call last):
+        ...
+    ptree.train.LossError: the loss is -inf at the first step, and nothing was changed:
+    ...
+    """
 
     __module__ = "ptree.train"
 

@@ -21,12 +21,12 @@ from .._wide_floats import with_wide_floats
 from .arguments import checked_count, checked_function, checked_key, checked_optimiser, checked_scale
 from .averaging import Decay, checked_decay, started
 from .compiled_step import CompiledStep, Signature, changes, description, signature_of
+from .devices_of_state import apart, as_arrays, like_parameters, placed, strong
 from .gradients import BatchGradients
 from .home import refuse_batch_elsewhere, refuse_host_memory, refuse_parameters_apart, refuse_state_apart
 from .loss_function import LossFunction
 from .loss_scale import LossScale
 from .microbatches import Weight
-from .placement import apart, as_arrays, like_parameters, placed, strong
 from .pure_step import Observe, PureStep
 from .state_checks import (
     completed,
@@ -51,7 +51,7 @@ def step(
     has_aux: bool = False,
     donate: bool = True,
 ) -> Step:
-    """A training step, jitted as a whole: gradients of the trained leaves, the optimiser's update, and what is asked besides.
+    """A training step, jitted as a whole: gradients of the trained leaves, the optimiser's update, and what the options add.
 
     >>> import jax, jax.numpy as jnp, optax
     >>> from ptree import look, nn, train
@@ -138,7 +138,15 @@ class _Prepared(NamedTuple):
 
 
 class Step:
-    """A training step that `step` made: `init(params, key=...)` makes its state, a call takes one step."""
+    """A training step that `step` made: `init(params, key=...)` makes its state, a call takes one step.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> step = train.step(lambda params, x: (params["w"] * x).sum(), optax.sgd(0.1))
+    >>> state, metrics = step(step.init({"w": jnp.ones(2)}), jnp.ones(2))
+    >>> int(state.step), float(metrics.loss)
+    (1, 2.0)
+    """
 
     __module__ = "ptree.train"
 

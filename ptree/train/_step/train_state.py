@@ -38,6 +38,7 @@ class TrainState:
     """
 
     params: PyTree
+    """The parameters."""
     optimiser: PyTree
     """The state of the optimiser."""
     step: Array
@@ -47,6 +48,7 @@ class TrainState:
     ema: PyTree = None
     """The moving average of the trained leaves, in f32 or wider; it goes on for those that are frozen in the middle of a run."""
     scale: ScaleState | None = None
+    """The state of loss scaling; None without it."""
 
     __module__ = "ptree.train"
 
@@ -67,7 +69,15 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a step computes besides its state: arrays on the device, for which nothing has waited yet."""
+    """What a step computes besides its state: arrays on the device, for which nothing has waited yet.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from ptree import train
+    >>> step = train.step(lambda params, x: (params["w"] * x).sum(), optax.sgd(0.1))
+    >>> state, metrics = step(step.init({"w": jnp.ones(2)}), jnp.ones(2))
+    >>> float(metrics.loss), metrics.aux
+    (2.0, None)
+    """
 
     loss: Array
     """The loss of the batch before the update, without loss scaling; over microbatches their weighted mean. f32 or wider."""

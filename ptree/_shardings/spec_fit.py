@@ -1,13 +1,14 @@
-"""Fit a PartitionSpec to a shape and the axes of a mesh: all reasons why it does not fit, the shape of a part, its one spelling."""
+"""Fit a PartitionSpec to a shape and the axes of a mesh: all reasons why it does not fit, the shape of a part."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from jax.sharding import PartitionSpec
 
+from .._tree import axes_of
 from .._words import quoted, suggestion
 
 AxisSizes: TypeAlias = Mapping[str, int]
@@ -94,16 +95,6 @@ def in_words(sizes: AxisSizes) -> str:
     return ", ".join(f"{name}={size}" for name, size in sizes.items()) or "none"
 
 
-# ------------------------------------------------------------------------------- one that fits
-
-
-def axes_of(entry: object) -> tuple[str, ...]:
-    """The axes of a mesh that an entry of a PartitionSpec names: those that divide one dimension."""
-    if entry is None or entry is PartitionSpec.UNCONSTRAINED:
-        return ()
-    return entry if isinstance(entry, tuple) else (entry,)  # pyright: ignore[reportReturnType]
-
-
 def _parts(names: Sequence[str], sizes: AxisSizes) -> int:
     return math.prod(sizes.get(name, 1) for name in names)
 
@@ -119,50 +110,3 @@ def part_shape(spec: PartitionSpec, shape: Shape, sizes: AxisSizes) -> Shape:
         if entry is not None:
             parts[dimension] //= _parts(axes_of(entry), sizes)
     return tuple(parts)
-
-
-def entries_of(spec: PartitionSpec, dimensions: int) -> list[Any]:
-    """The entries of a spec, one for each dimension: JAX lets the last ones be left out."""
-    return [*spec, *[None] * (dimensions - len(spec))]
-
-
-def with_stack_axes(spec: PartitionSpec, stack_axes: tuple[bool, ...]) -> PartitionSpec:
-    """Add None, which splits nothing, to a PartitionSpec for each axis of a stack that it has no entry for.
-
-    >>> with_stack_axes(PartitionSpec(None, "model"), (False,)) == PartitionSpec(None, None, "model")
-    True
-    """
-    entries = list(spec)
-    # an empty spec stays as it was given
-    if not entries or all(stack_axes):
-        return spec
-    front: list[Any] = []
-    for has_entry in stack_axes:
-        takes_entry = has_entry and entries  # the last entries of a spec may be left out
-        front.append(entries.pop(0) if takes_entry else None)
-    return PartitionSpec(*front, *entries)
-
-
-def permuted_entries(entries: Sequence[Any], axes: Sequence[int]) -> list[Any]:
-    """The entries of a spec, one for each dimension, when the last dimensions are in another order."""
-    first = len(entries) - len(axes)
-    return [*entries[:first], *(entries[first + axis] for axis in axes)]
-
-
-def undivided(spec: PartitionSpec, dimensions: Collection[int]) -> PartitionSpec:
-    """The PartitionSpec without what divides these dimensions."""
-    return PartitionSpec(*(None if at in dimensions else entry for at, entry in enumerate(spec)))
-
-
-def plain(spec: PartitionSpec) -> PartitionSpec:
-    """The one spelling of a PartitionSpec: without None at its end, which JAX compiles a step for again.
-
-    >>> plain(PartitionSpec("data", None)) == PartitionSpec("data"), plain(PartitionSpec(None)) == PartitionSpec()
-    (True, True)
-    """
-    entries = list(spec)
-    if not entries or entries[-1] is not None:
-        return spec
-    while entries and entries[-1] is None:
-        entries.pop()
-    return PartitionSpec(*entries)

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .._edit import aliases, differences, entries, leaves, structure_error
 from .._errors import PathError
 from .._garbage_collection import collection_paused
 from .._paths import STACKED, split
-from .._tree import Leaf, PyTree, Tie, layer_number, stacked_axes, with_leaves
-from .._words import describe, in_bytes, quoted, suggestion
+from .._tree import (
+    Leaf,
+    PyTree,
+    Tie,
+    layer_number,
+    permuted_entries,
+    plain,
+    spec_entries,
+    stacked_axes,
+    with_leaves,
+)
+from .._words import describe, in_bytes, listed, quoted, suggestion
+from .array_leaves import shape_and_dtype
 from .meshes import AnyMesh, ShardingError, context_mesh, difference, difference_to_context, no_devices
 from .plan_explanation import PlanExplanation, explanation_of
 from .plan_rows import Sums
 from .plan_table import table_of
-from .planned_leaves import PlannedLeaf, shape_and_dtype
-from .specs import entries_of, in_words, permuted_entries, plain
+from .planned_leaves import PlannedLeaf
+from .spec_fit import in_words
 
 
 class Plan:
     """Where each leaf of a tree lives on a mesh; `ptree.shard.plan` makes one.
+
+    >>> import jax, ptree as pt
+    >>> from jax.sharding import AbstractMesh, PartitionSpec as P
+    >>> plan = pt.shard.plan({"w": pt.Param((8, 4))}, P("data"), AbstractMesh((2,), ("data",)))
+    >>> plan["w"].spec == P("data"), plan.bytes, plan.bytes_per_device
+    (True, 128, 64)
 
     `plan.shardings` is a tree of `NamedSharding` with the structure of the planned tree, which `jax.jit` and `jax.device_put` take;
     `plan[path]` is that of one leaf, of an alias, also one through a transpose, or of one layer of a stack. Print it for a table.
@@ -34,6 +51,7 @@ class Plan:
 
     def __init__(self, mesh: AnyMesh, planned: Sequence[PlannedLeaf], like: PyTree):
         self.mesh: AnyMesh = mesh
+        """The mesh that it is for."""
         self.leaves: tuple[PlannedLeaf, ...] = tuple(planned)
         """Each leaf in listing order."""
         self._like = like
@@ -89,7 +107,7 @@ class Plan:
         found = self.by_path.get(stacked if tie is None else tie.source)
         if found is None or any(number >= found.shape[axis] for axis, number in layers.items()):
             return None
-        spec = entries_of(found.sharding.spec, len(found.shape))
+        spec = spec_entries(found.sharding.spec, len(found.shape))
         for transform in () if tie is None else tie.via:
             spec = permuted_entries(spec, transform.axes)
         kept = [entry for axis, entry in enumerate(spec) if axis not in layers]
@@ -202,6 +220,9 @@ class Plan:
     def on(self, mesh: AnyMesh) -> Plan:
         """The same plan on another mesh with the same axes: one with devices, for a plan that was made on an AbstractMesh.
 
+        Args:
+            mesh: the other mesh.
+
         Raises:
             ShardingError: its axes have other names or sizes, so that this is not the same plan.
         """
@@ -225,6 +246,9 @@ class Plan:
     def with_devices(self, mesh: AnyMesh | None = None) -> Plan:
         """The plan on the mesh with devices that arrays are placed on: its own, or `mesh`, or that of `jax.set_mesh`.
 
+        Args:
+            mesh: a mesh with devices.
+
         Raises:
             ShardingError: there is no such mesh, or it differs from that of the plan.
         """
@@ -233,6 +257,10 @@ class Plan:
             if here.empty or isinstance(mesh, AbstractMesh):
                 raise ShardingError(f"the plan is for {no_devices(self.mesh)}, or call it under jax.set_mesh(mesh)")
             return self.on(here)
+        if mesh is None and AxisType.Manual in here.axis_types:
+            raise ShardingError(
+                "inside of jax.shard_map axes of the mesh are manual, and nothing is placed by a plan: place it outside"
+            )
         why = difference_to_context(self.mesh) if mesh is None else difference(self.mesh, mesh)
         if why:
             which = "that of jax.set_mesh" if mesh is None else "the one that is given"
@@ -246,6 +274,9 @@ class Plan:
     def check_fits(self, tree: PyTree) -> None:
         """Raise unless a tree has just the leaves that were planned, with their shapes.
 
+        Args:
+            tree: any pytree of arrays.
+
         Raises:
             StructureError: paths that are missing or unexpected, other shapes.
         """
@@ -257,8 +288,26 @@ class Plan:
         shapes = {path: _abstract(leaf) for path, leaf in got}
         found = differences(expected, shapes)._replace(mistyped=())
         raise structure_error(
-            "the plan is for another tree", found, expected, shapes, sides=(" in the plan", " in the tree")
+            "the plan is for another tree",
+            found,
+            expected,
+            shapes,
+            sides=(" in the plan", " in the tree"),
+            fix=self._fix_of_ties(tree, shapes),
         )
+
+    def _fix_of_ties(self, tree: PyTree, shapes: Mapping[str, Leaf]) -> str:
+        """What to do if leaves are tied in the plan and apart in a tree, or the other way round; empty if there are none."""
+        apart = [alias for alias in self._aliases if alias in shapes]
+        tied = [alias for alias in aliases(tree) if alias in self.by_path]
+        texts = [f"tied in the plan and apart in the tree: {listed(apart)}"] if apart else []
+        texts += [f"tied in the tree and apart in the plan: {listed(tied)}"] if tied else []
+        return f"{'; '.join(texts)}. Plan again, for the tree as it is now" if texts else ""
+
+    def of_part(self, tree: PyTree) -> Plan:
+        """The plan of those of its leaves that are in a tree, such as a selection of the tree that was planned."""
+        paths = {path for path, _ in leaves(tree)}
+        return Plan(self.mesh, [leaf for leaf in self.leaves if leaf.path in paths], tree)
 
 
 def check_is_plan(plan: object, attempt: str) -> None:

@@ -1,5 +1,4 @@
-"""Place loaded leaves on devices: the target sharding of each, how a stack or its layers are grouped and read in parts, stack
-axes, moving arrays."""
+"""Read leaves in blocks, as devices hold them: by which sharding each is read, also a stack as its layers; the blocks of a process."""
 
 from __future__ import annotations
 
@@ -10,56 +9,16 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from .._edit import leaves, map_leaves
 from .._paths import STACKED
-from .._shardings import Shardings, placement, put, shardings_for
 from .._stored.leaf_parts import Ranges, ranges_of
 from .._stored.stored_leaf import StoredLeaf
-from .._tree import Leaf, PyTree
-from ._kinds import JaxArray, abstract, is_cut, is_static, kind_named, kind_of, refuse_cut
+from .._tree import Entry, spec_entries
+from ._kinds import is_cut
 
 Block: TypeAlias = tuple[slice, ...]
 Shape: TypeAlias = tuple[int, ...]
-AxisNames: TypeAlias = "str | tuple[str, ...] | None"
-"""What a PartitionSpec says of one axis of an array."""
-
-
-# ------------------------------------------------------------------------------- where leaves go
-
-
-def targets_by_rules(tree: PyTree, shardings: Shardings, mesh: Mesh | None) -> dict[str, Sharding]:
-    """Target sharding for each array of the loaded tree, by rules: path -> sharding.
-
-    Numbers stay numbers, and leaves of `like` that are NumPy's or PyTorch's stay so: these are not placed on devices.
-    """
-    chosen = shardings_for(shapes_of(tree), shardings, mesh)
-    return {path: chosen[path] for path, leaf in leaves(tree) if _goes_to_devices(leaf)}
-
-
-def shapes_of(tree: PyTree) -> PyTree:
-    """The tree with a shape at each leaf; None is no leaf: what is no array, such as a function in a module, has no place on a device."""
-    return map_leaves(tree, lambda _, leaf: None if is_static(leaf) else abstract(leaf))
-
-
-def _goes_to_devices(leaf: Leaf) -> bool:
-    if isinstance(leaf, StoredLeaf):
-        kind = kind_named(leaf.kind)
-        return kind is not None and kind.can_be_placed
-    if is_static(leaf):
-        return False
-    kind = kind_of(leaf)
-    return kind is None or isinstance(kind, JaxArray)  # a Param and a ShapeDtypeStruct are of no kind
-
-
-def targets_of_like(like: PyTree) -> dict[str, Sharding]:
-    """Target sharding for each leaf of `like` that was placed on devices on purpose: path -> sharding."""
-    shardings = {path: placement(leaf) for path, leaf in leaves(like)}
-    return {path: sharding for path, sharding in shardings.items() if sharding is not None}
-
-
-# ------------------------------------------------------------------------------- how leaves are read
 
 
 def read_shardings(
@@ -116,7 +75,7 @@ def _way_of_stack(stacked: str, layers: list[str], shapes: Mapping[str, Shape], 
     sharding, axis = chosen.pop(), _stack_axis(layers[0], stacked)
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
-    shape, spec = shapes[layers[0]], _padded(sharding.spec, len(shapes[layers[0]]))
+    shape, spec = shapes[layers[0]], spec_entries(sharding.spec, len(shapes[layers[0]]))
     spec.insert(axis, None)
     return _Way((*shape[:axis], len(layers), *shape[axis:]), _with_spec(sharding, spec))
 
@@ -127,19 +86,14 @@ def _way_of_layer(path: str, stacked: str, shapes: Mapping[str, Shape], spread: 
     if axis is None or not isinstance(sharding, NamedSharding):
         return _WHOLE
     shape = shapes[stacked]
-    spec = _padded(sharding.spec, len(shape))
+    spec = spec_entries(sharding.spec, len(shape))
     # otherwise each device holds some of the layers, which no sharding of a single layer can say
     if spec.pop(axis) is not None:
         return _WHOLE
     return _Way((*shape[:axis], *shape[axis + 1 :]), _with_spec(sharding, spec))
 
 
-def _padded(spec: PartitionSpec, axes: int) -> list[AxisNames]:
-    """The entries of a spec, one for each axis: JAX lets the last ones be left out."""
-    return [*spec, *[None] * (axes - len(spec))]
-
-
-def _with_spec(sharding: NamedSharding, spec: list[AxisNames]) -> Sharding:
+def _with_spec(sharding: NamedSharding, spec: list[Entry]) -> Sharding:
     return NamedSharding(sharding.mesh, PartitionSpec(*spec), memory_kind=sharding.memory_kind)
 
 
@@ -176,9 +130,6 @@ def _stack_axis(layer: str, stacked: str) -> int | None:
     return names[: differing[0]].count(STACKED) if len(differing) == 1 else None
 
 
-# ------------------------------------------------------------------------------- placing
-
-
 def blocks_here(sharding: Sharding, shape: Shape) -> list[Ranges]:
     """The blocks that devices of this process hold, each once."""
     indices = sharding.addressable_devices_indices_map(shape).values()
@@ -203,26 +154,3 @@ def array_on_devices(read_block: Callable[[Block], np.ndarray], shape: Shape, sh
         return blocks[bounds]
 
     return jax.make_array_from_callback(shape, sharding, block)
-
-
-def all_placed(values: Mapping[str, Leaf], targets: Mapping[str, Sharding]) -> dict[str, Leaf]:
-    """Place each array on the devices of its target sharding, if it has one; return all leaves.
-
-    Raises:
-        FileError: NumPy arrays that JAX would cut to 32 bits.
-    """
-    # a number is not an array, whatever its target says
-    arrays = {path: leaf for path, leaf in values.items() if path in targets and isinstance(leaf, _ARRAYS)}
-    refuse_cut((path, leaf.dtype) for path, leaf in arrays.items() if isinstance(leaf, np.ndarray))
-    placed = {path: _moved(leaf, targets[path]) for path, leaf in arrays.items()}
-    return {**values, **placed}
-
-
-_ARRAYS = (jax.Array, np.ndarray)
-
-
-def _moved(array: jax.Array | np.ndarray, sharding: Sharding) -> jax.Array:
-    """Move an array or key to the devices of a sharding, also to those of other processes."""
-    if isinstance(array, jax.Array) and array.sharding == sharding:  # read in parts by this sharding already
-        return array
-    return put(array, sharding)

@@ -41,10 +41,18 @@ from .written_steps import (
 class Plan:
     """What a table would do with a source. Nothing is read or converted yet.
 
+    >>> import numpy as np
+    >>> from ptree import convert
+    >>> table = convert.Table({"0.weight": ("dense/kernel", convert.linear)})
+    >>> plan = table.plan({"0.weight": np.ones((8, 4))}, like={"dense": {"kernel": np.ones((4, 8))}})
+    >>> plan.ok, plan.missing
+    (True, ())
+
     `print(plan)` shows each array: its name and shape, the name and shape it gets, and the operation; then what is left over.
     """
 
     steps: tuple[Step, ...]
+    """What happens to each array: its names in the source, its names in the target, the operation."""
     title: str
     """The source for messages."""
     carried: tuple[str, ...] = ()
@@ -67,7 +75,9 @@ class Plan:
     rows: tuple[Row, ...] = field(default=(), repr=False)
     """The rows of the table."""
     expected: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """Path -> what `like` has there, for messages."""
     got: Mapping[str, object] = field(default_factory=dict, repr=False)
+    """Path -> what the table would give there, for messages."""
 
     __module__ = "ptree.convert"
 
@@ -82,7 +92,11 @@ class Plan:
         return not (self.unused or self.problems or self.differences)
 
     def text(self, width: int = 80) -> str:
-        """The plan for people: a line for each array, folded where a row does the same to several; then what is left over."""
+        """The plan for people: a line for each array, folded where a row does the same to several; then what is left over.
+
+        Args:
+            width: the most characters of a line; from 40 on it reads well.
+        """
         leftovers = [part for line in self._leftovers() for part in wrapped(line, width)]
         return "\n".join([*step_lines(self.steps, width), *leftovers])
 

@@ -11,10 +11,10 @@ from jax.sharding import NamedSharding
 
 from ..._edit import leaves, map_leaves
 from ..._errors import StructureError
-from ..._shardings import following, in_one_spelling, parameters_of_slots, put
+from ..._shardings import following, home_of, in_one_spelling, parameters_of_slots, put
 from ..._tree import Leaf, PyTree
 from ..._words import SHOWN, describe, quoted
-from .home import home_of, is_elsewhere
+from .home import is_elsewhere
 
 
 def as_arrays(tree: PyTree, what: str) -> PyTree:

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AxisType, NamedSharding, Sharding
+from jax.sharding import NamedSharding, Sharding
 
-from .._tree import Leaf, Leaves
-from .specs import plain
+from .._tree import Leaf, Leaves, has_explicit_axes, plain
 
 
 def placement(leaf: Leaf) -> Sharding | None:
@@ -32,11 +31,6 @@ def deleted(pairs: Leaves) -> list[str]:
         for path, leaf in pairs
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted()
     ]
-
-
-def has_explicit_axes(sharding: Sharding | None) -> bool:
-    """Whether JAX knows inside of `jit` where an array with this sharding is."""
-    return isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types
 
 
 def constrained(value: jax.Array, sharding: Sharding) -> jax.Array:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import threading
 import time
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import jax
-from jax._src import distributed  # the client has no public name
 from jax.sharding import Mesh
 
 from .._errors import StructureError
 from .._words import SHOWN, describe, lines, quoted
 from .meshes import AnyMesh
-from .plan import Plan
-from .specs import in_words
+from .sharding_plan import Plan
+from .spec_fit import in_words
 
 Facts = Mapping[str, str]
 """What must be the same in all processes: what is said of each path, or of another thing with a name."""
@@ -31,7 +31,7 @@ Facts = Mapping[str, str]
 TIMEOUT = 300.0
 """Seconds to wait for other processes, as many as `jax.distributed.initialize` does: one may still read its data."""
 _LONGER = 10.0
-"""Seconds that the others wait longer than the first process, so that it can still tell them who is missing."""
+"""The others wait this many seconds longer, so that the first process can still name who is missing."""
 
 
 class Store(Protocol):
@@ -67,14 +67,30 @@ def check_same_in_processes(what: str, facts: Facts, mesh: AnyMesh, *, timeout: 
     Raises:
         StructureError: the facts differ, or a process has not come.
     """
-    store: Store | None = distributed.global_state.client
-    if store is None or not _are_several(mesh):
+    store = _store() if _are_several(mesh) else None
+    if store is None:
         return
     processes = _processes_of(mesh)
     with _LOCK:  # checks of two threads come one after the other
         turn = _TURNS.next(store, processes)
         check = _Check(store, processes, jax.process_index(), turn, timeout)
         check.run(what, _content(facts))
+
+
+def _store() -> Store | None:
+    """The key-value store of `jax.distributed`; None where that is not initialised, and with a warning where JAX does not give it."""
+    try:
+        from jax._src import distributed  # the client has no public name
+
+        return distributed.global_state.client
+    except (ImportError, AttributeError):
+        warnings.warn(
+            f"jax {jax.__version__} does not give the key-value store of its processes: whether all of them have the same plan is not"
+            " checked, and where they have not, they may wait for each other for ever",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 def _are_several(mesh: AnyMesh) -> bool:

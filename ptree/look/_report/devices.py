@@ -15,7 +15,7 @@ from ..._errors import StructureError
 from ..._shardings import Plan, check_is_plan
 from ..._shardings.plan_explanation import why_replicated
 from ..._shardings.plan_rows import spec_in_words
-from ..._shardings.specs import in_words
+from ..._shardings.spec_fit import in_words
 from ..._words import in_bytes, lines, quoted
 from .._sources.source import LeafInfo, Source
 from .._sources.tree_source import TreeSource

@@ -10,11 +10,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from .._tree import Leaf, PyTree, leaves
 from .meshes import AnyMesh, has_devices, mesh_with_devices, no_devices
-from .plan import Plan
-from .planned_leaves import Problems, fit
-from .processes import check_plan_in_processes
+from .process_agreement import check_plan_in_processes
 from .request import Request
+from .request_fit import Problems, fit
 from .requests import requests
+from .sharding_plan import Plan
 
 Shardings: TypeAlias = Sharding | PartitionSpec | Plan | Mapping[Any, Any]
 """One for every leaf, a plan, a tree with one at each leaf's path, or rules selector -> one."""
