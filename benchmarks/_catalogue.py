@@ -45,10 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Jitted functions of a Tree beside the same of nested dicts, whose results are equal: `flat` has a node for every two"
         " leaves, `deep` four levels.",
         "dispatch.py",
-        (
-            Headline("calling a jitted function with a Tree", "dispatch, flat|dispatch, deep", "nested dicts"),
-            Headline("step of Adam with a Tree", "step of Adam, flat|step of Adam, deep", "nested dicts"),
-        ),
+        (Headline("calling a jitted function with a Tree", "dispatch, flat|dispatch, deep", "nested dicts"),),
         quick=("--rounds", "20"),
         smallest=("--rounds", "1", "--leaves", "16"),
     ),
@@ -59,7 +56,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         (
             Headline("every path of 1,000 leaves", "naming", "flax flatten_dict", "1,000 leaves"),
             Headline("a mask of 1,000 leaves by a pattern", "mask of these", "flax", "1,000 leaves"),
-            Headline("replacing one of 100,000 leaves", "set", "equinox tree_at", "100,000 leaves"),
         ),
         quick=("--rounds", "3"),
         smallest=("--rounds", "1", "--leaves", "120"),
@@ -160,7 +156,6 @@ BENCHMARKS: dict[str, Benchmark] = {
             Headline(
                 "loading 498 MB, compared with checksums", "load", "safetensors|Orbax|Equinox|savez|msgpack|PyTorch"
             ),
-            Headline("opening 498 MB mapped, instead of loading", "load, mapped"),
         ),
         quick=("--turns", "3"),
         smallest=("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "plain bytes", "np.savez"),
@@ -190,12 +185,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Files of PyTorch read into JAX, GPT-2 small by its published names, and written as ONNX, in seconds of the processor, the"
         " least of several turns, after all numbers are compared.",
         "convert.py",
-        (
-            Headline(
-                "reading a `.pt` of 500 MB into JAX", "`.pt` of 500 MB in 100 arrays, into JAX", "torch.load, jnp"
-            ),
-            Headline("GPT-2 small written as an ONNX file", "GPT-2 small as ONNX", "to_onnx"),
-        ),
+        (Headline("reading a `.pt` of 500 MB into JAX", "`.pt` of 500 MB in 100 arrays, into JAX", "torch.load, jnp"),),
         quick=("--turns", "2"),
         smallest=("--turns", "1", "--shrink", "64"),
     ),
