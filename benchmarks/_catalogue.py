@@ -88,6 +88,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             Headline("tracing a step of a GPT of 24 blocks", "trace + lower", "linen", "24 blocks"),
             Headline("compiling a step of a GPT of 24 blocks", "compile", "linen", "24 blocks"),
         ),
+        full=("--rounds", "2", "--sizes", "6", "12", "24"),  # by hand, Equinox and Haiku compile for minutes at 48
         quick=("--rounds", "1", "--sizes", "6", "24"),
         smallest=SMALLEST_TURNS,
     ),
