@@ -76,7 +76,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "ties.py",
         (Headline("step of Adam with tied parameters", "step of Adam", "by hand"),),
         quick=("--rounds", "8"),
-        smallest=("--rounds", "1"),
+        smallest=("--rounds", "1", "--shrink", "8"),
     ),
     "transformer": Benchmark(
         "A deep transformer",
