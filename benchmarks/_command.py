@@ -37,14 +37,13 @@ def main(parts: Part | Mapping[str, Part], options: Sequence[Option] = (), packa
     parser = parser_of(options)
     if isinstance(parts, Mapping):
         parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
-    parser.add_argument("--shrink", type=positive, default=1, help="divide the sizes by this, to try the script out")
     given = parser.parse_args()
     keep_rows(chosen_rows(parser, parts, given), given.json, packages)
     return given
 
 
 def parser_of(options: Sequence[Option]) -> argparse.ArgumentParser:
-    """Parser of these options and of `--json`; its help is the docstring of the script."""
+    """Parser of these options, of `--shrink` and of `--json`; its help is the docstring of the script."""
     about = sys.modules["__main__"].__doc__
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in options:
@@ -56,6 +55,7 @@ def parser_of(options: Sequence[Option]) -> argparse.ArgumentParser:
             parser.add_argument(option.name, default=option.default, type=positive, nargs="+", help=option.help)
         else:
             parser.add_argument(option.name, default=option.default, type=positive, help=option.help)
+    parser.add_argument("--shrink", type=positive, default=1, help="divide the sizes by this, to try the script out")
     parser.add_argument("--json", type=writable, metavar="FILE", help="keep rows, machine and versions in this file")
     return parser
 

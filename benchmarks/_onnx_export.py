@@ -33,8 +33,8 @@ def gpt(stacked: bool, shrink: int) -> tuple[Callable[..., Any], Any]:
     assert spec is not None and spec.loader is not None  # noqa: PT018
     module = sys.modules["gpt"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    vocabulary, layers = 50257 // shrink, max(2, 12 // shrink)
-    model = module.GPT(vocabulary=vocabulary, layers=layers, stacked=stacked)
+    vocabulary, width, layers = 50257 // shrink, 12 * max(4, 64 // shrink), max(2, 12 // shrink)
+    model = module.GPT(vocabulary=vocabulary, width=width, layers=layers, stacked=stacked)
     params = jax.block_until_ready(model.init(jax.random.key(0)))
     return lambda params, ids: model(params, ids)[0], params
 

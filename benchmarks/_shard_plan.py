@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import optax
+from _command import Given
 from _results import Aim, Row
 from _timing import least_times
 from jax.sharding import AbstractMesh
@@ -77,9 +78,9 @@ MESH = AbstractMesh((64, 8), ("data", "model"))
 ROUNDS = 5
 
 
-def plan_rows() -> Iterator[Row]:
+def plan_rows(given: Given) -> Iterator[Row]:
     """What planning takes, in seconds of the processor."""
-    llama, mixture = llama_70b(), mixture_of_experts()
+    llama, mixture = llama_70b(), mixture_of_experts(max(1, 130 // given.shrink))
     plan = shard.plan(mixture, MIXTURE_RULES, MESH)
     state = abstract_adamw(mixture)
     leaves = f"{len(plan.leaves):,} leaves"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from _command import Option, keep_rows, parser_of, positive
+from _command import Given, Option, keep_rows, parser_of, positive
 from _results import Aim, Row
 from _timing import NO_AIMS, ratio
 
@@ -51,7 +51,7 @@ def run(
     aims_from: int = 0,
     shown: Sequence[int] = (),
     further: Callable[[dict[int, Runs]], Iterable[Row]] = lambda found: [],
-    after: Callable[[], Iterable[Row]] = list,
+    after: Callable[[Given], Iterable[Row]] = lambda given: [],
     rounds: int = 3,
     turns: int = 5,
     tolerance: float = 2e-3,
@@ -69,7 +69,7 @@ def run(
         aims_from: the smallest size that the aims are for.
         shown: the sizes that tables for readers show; all, if it is empty.
         further: more rows, from the facts of all sizes.
-        after: more rows, measured when all others are there.
+        after: more rows, measured when all others are there, from the options.
         options: of the script, for its processes.
     """
     if sys.argv[1:2] == ["--child"]:
@@ -98,7 +98,7 @@ def run(
                 is_shown = not row.in_file_only and (not shown or size in shown)
                 yield replace(row, in_file_only=not is_shown)
         yield from further(found)
-        yield from after()
+        yield from after(given)
 
     keep_rows(rows(), given.json, packages)
     return None

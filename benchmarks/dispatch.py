@@ -100,7 +100,8 @@ WAYS = {"dispatch": (dispatch, 0.98), "in and out": (in_and_out, 1.05), "step of
 
 def rows(given: Given) -> Iterator[Row]:
     random.seed(0)
-    for what, shape, leaves in itertools.product(WAYS, (flat, deep), given.leaves):
+    sizes: list[int] = given.leaves
+    for what, shape, leaves in itertools.product(WAYS, (flat, deep), sizes):
         way, limit = WAYS[what]
         plain = shape(leaves)
         tree = pt.Tree(plain)

@@ -9,6 +9,7 @@ process, in turn, in an order that changes at random; a ratio is the median of t
 """
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import median
@@ -28,7 +29,8 @@ from flax import nnx
 import ptree as pt
 from ptree import initializers as I
 
-VOCABULARY, WIDTH, BLOCKS, BATCH, TIME = 512, 128, 12, 16, 32
+SHRINK = int(sys.argv[sys.argv.index("--shrink") + 1]) if "--shrink" in sys.argv else 1
+VOCABULARY, WIDTH, BLOCKS, BATCH, TIME = 512, 128 // SHRINK, 2 * max(1, 6 // SHRINK), 16, 32
 SHARED = BLOCKS // 2
 RATE = 1e-3
 OURS, BY_HAND = "ptree, tied", "by hand, one leaf"
@@ -274,7 +276,7 @@ def check(made: dict[str, Any]) -> None:
         )
     value, norms = numbers[BY_HAND]
     for name, (other, theirs) in numbers.items():
-        assert len(theirs) == len(norms) == 26, (name, len(theirs))
+        assert len(theirs) == len(norms) == 2 + 4 * SHARED, (name, len(theirs))
         np.testing.assert_allclose(other, value, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(theirs, norms, rtol=1e-4, err_msg=name)
 
