@@ -62,6 +62,9 @@ collect_ignore = [] if browser.IS_THERE or browser.MUST_BE_THERE else ["look/tes
 if not (published_models.ARE_THERE or published_models.MUST_BE_THERE):
     collect_ignore.append("convert/real_models")
 collect_ignore_glob = ["*/samples/*.py"]  # run with frameworks that are not installed here, to write the samples
+collect_ignore_glob += [
+    "cookbook/*.py"
+]  # functions whose lines the cookbook counts, for tests/package/test_counterparts.py
 
 
 def pytest_configure(config):

@@ -187,6 +187,8 @@ SLOW = {
     "test_the_launcher_of_the_example_ends_with_its_processes",
     "test_two_processes_train_every_layout_as_one_device",
     # others that take three seconds or more
+    "test_three_seeds_train_at_once",
+    "test_the_encoder_is_frozen_and_unfrozen",
     "test_a_bar_shows_on_a_terminal_what_takes_more_than_a_second",
     "test_a_sequence_without_a_step_keeps_the_state_that_is_given",
     "test_a_transposed_convolution_is_the_gradient_of_the_convolution",

@@ -14,7 +14,8 @@ from flax import nnx, traverse_util
 import ptree as pt
 from ptree import convert
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+PAGE = Path(__file__).parents[2] / "examples" / "README.md"
+COUNTERPARTS = Path(__file__).parents[1] / "cookbook"
 STATE_DICT = {
     "embed.weight": (20, 8), "head.weight": (3, 8), "head.bias": (3,),
     "layers.0.norm.weight": (8,), "layers.0.norm.bias": (8,), "layers.0.fc.weight": (8, 8), "layers.0.fc.bias": (8,),
@@ -28,8 +29,8 @@ ALL = [*IN_JAX, "pytorch"] if importlib.util.find_spec("torch") else IN_JAX
 
 
 def imported(name):
-    """A module of the examples, which are no package."""
-    spec = importlib.util.spec_from_file_location(f"counterparts_{name}", EXAMPLES / "counterparts" / f"{name}.py")
+    """A module of functions, which is no test."""
+    spec = importlib.util.spec_from_file_location(f"counterparts_{name}", COUNTERPARTS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -84,14 +85,14 @@ ENCODER = [name for name in STATE_DICT if name not in HEAD]
 
 
 def test_every_function_belongs_to_a_recipe():
-    titles = [line.lstrip("# ") for line in (EXAMPLES / "README.md").read_text().splitlines() if line.startswith("###")]
+    titles = [line.lstrip("# ") for line in PAGE.read_text().splitlines() if line.startswith("###")]
     assert set(COUNT.counterparts()) <= set(titles)
     assert len(COUNT.counterparts()) >= 20
 
 
 def test_the_contents_and_counts_of_the_page_are_written_by_the_script():
-    page = (EXAMPLES / "README.md").read_text()
-    assert COUNT.written(page) == page, "run: python examples/counterparts/count.py"
+    page = PAGE.read_text()
+    assert COUNT.written(page) == page, "run: python tests/cookbook/count.py"
 
 
 @pytest.mark.parametrize("library", ALL)

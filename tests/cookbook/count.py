@@ -1,6 +1,6 @@
 """Write the contents of the cookbook, and under its recipes the lines that the same takes in other libraries.
 
-`python examples/counterparts/count.py` writes `examples/README.md`; a test fails where the page is not what this gives. A function of
+`python tests/cookbook/count.py` writes `examples/README.md`; a test fails where the page is not what this gives. A function of
 `linen.py`, `nnx.py`, `equinox.py` or `pytorch.py` belongs to the recipe whose title is the first line of its docstring, and an address
 in the docstring is that of the page in the library's documentation. Counted are the lines of its body, without docstring, comments and
 blank lines; of a recipe all lines that one types.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
-PAGE = FOLDER.parent / "README.md"
+PAGE = FOLDER.parents[1] / "examples" / "README.md"
 LIBRARIES = {"linen": "linen", "nnx": "nnx", "equinox": "Equinox", "pytorch": "PyTorch"}
 MODELS = "The models"
 START = "Lines: "
@@ -88,7 +88,7 @@ def count_line(recipe: str, by_library: dict[str, Counterpart]) -> str:
         if one is None:
             counts.append(f"{name} -")
             continue
-        counts.append(f"{name} [{one.lines}](counterparts/{one.file}#L{one.line})")
+        counts.append(f"{name} [{one.lines}](../tests/cookbook/{one.file}#L{one.line})")
         if one.page:
             pages.append(f"[{name}]({one.page})")
     told = f"{START}{', '.join(counts)}."
