@@ -86,8 +86,7 @@ def test_eight_devices_train_every_layout_as_one(layout, tmp_path, example, expe
 def test_the_launcher_of_the_example_ends_with_its_processes(folder, code, tmp_path):
     (tmp_path / "file").write_text("no folder of checkpoints")
     options = ["--layout", "2d", "--devices", "1", "--until", "1", "--folder", str(tmp_path / folder)]
-    apart = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    apart["PYTHONPATH"] = str(EXAMPLE.parents[1])
+    apart = os.environ | {"PYTHONPATH": str(EXAMPLE.parents[1])}
     run = subprocess.run([sys.executable, EXAMPLE, *options], env=apart, capture_output=True, text=True, timeout=200)
     assert run.returncode == code, run.stderr
     if code:
