@@ -55,7 +55,6 @@ def make(seed: int, classes: int = 3) -> Classifier:
     return Classifier(nnx.Rngs(seed), classes)
 
 
-@nnx.jit
 def loss(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
     ids, labels = batch
     return optax.softmax_cross_entropy_with_integer_labels(model(ids), labels).mean()
