@@ -12,7 +12,7 @@ import jax
 from jax.extend import core
 
 from ..._draw import abstract
-from ..._jaxprs import inner_jaxprs, opened
+from ..._jaxprs import inner_jaxprs, opened, scan_counts
 from ..._tree import Leaf, PyTree, leaves
 from .._arguments import refuse_no_function
 from .operations import OPERATIONS, UNCOUNTED
@@ -225,7 +225,7 @@ class _Walk:
         return made
 
     def _scan(self, equation: core.JaxprEqn, origins: list[_Origin]) -> list[_Origin]:
-        consts, carry = equation.params["num_consts"], equation.params["num_carry"]
+        consts, carry = scan_counts(equation.params)
         # what is carried comes from the step before, in which it met the inputs
         origins = [*origins[:consts], *[_INPUT] * carry, *origins[consts + carry :]]
         count, made = _Walk(equation.params["jaxpr"].jaxpr, origins).run()
