@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,19 @@ def inner_jaxprs(equation: JaxprEqn) -> Iterator[ClosedJaxpr | Jaxpr]:
 def opened(jaxpr: ClosedJaxpr | Jaxpr) -> Jaxpr:
     """The function without the constants that it captured."""
     return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+
+
+def scan_counts(parameters: Mapping[str, Any]) -> tuple[int, int]:
+    """How many inputs of a scan each step gets unchanged, and how many it carries over; those behind them are sliced.
+
+    Args:
+        parameters: those of the equation.
+    """
+    if "num_consts" in parameters:
+        return parameters["num_consts"], parameters["num_carry"]
+    # from JAX 0.12 on the equation has its inputs in three groups in place of the counts; a group's length is that of its leaves
+    unchanged, carried, _ = parameters["ft_in"].unpack()
+    return len(unchanged), len(carried)
 
 
 def frames_of(equation: JaxprEqn) -> list[Any]:

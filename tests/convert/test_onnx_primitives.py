@@ -69,6 +69,14 @@ def test_functions_at_zero_infinity_and_nan(tmp_path):
     check_function(tmp_path, each(names), EDGES)
 
 
+def test_functions_that_are_equations_of_their_own_in_some_versions_of_jax(tmp_path):
+    check_function(tmp_path, jnp.log2, EDGES)
+    slopes = [jax.grad(lambda x, f=f: f(x).sum()) for f in (jnp.tanh, jnp.arcsin, jnp.arctanh)]
+    check_function(tmp_path, lambda x: all_of(slopes, x), np.clip(X, -0.9, 0.9))
+    polynomials = lambda x: (jnp.polyval(x[0, 0], x), jnp.polyval(jnp.ones(1), x), jnp.polyval(jnp.arange(12.0), x))
+    check_function(tmp_path, polynomials, np.clip(X, -0.9, 0.9))
+
+
 def test_small_numbers_keep_their_digits(tmp_path):
     small = np.array([1e-9, -1e-9, 3e-7, -2e-5, 1e-3, 0.3], "float32")
 

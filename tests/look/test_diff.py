@@ -572,7 +572,7 @@ def test_leaves_that_are_no_numbers_or_of_other_kinds_are_compared_as_what_they_
     times = np.array(["2020", "2021"], "M8[D]")
     before = {"t": times, "s": np.array(["x", "y"]), "o": np.array([None]), "odd": Odd(), "key": jax.random.key(0)}
     after = {
-        "t": times + 1,
+        "t": times + np.timedelta64(1, "D"),
         "s": np.array(["x", "y"]),
         "o": np.array([1]),
         "odd": Odd(),

@@ -230,3 +230,9 @@ def test_other_leaves_than_arrays_are_constants():
     assert found.by_leaf == {"w": ONE}
     assert flops(lambda: jnp.ones(3)).total == 0
     assert found.to_dict() == {"total": ONE, "by_primitive": {"dot_general": ONE}, "by_leaf": {"w": ONE}, "unknown": []}
+
+
+def test_arrays_of_64_bits_are_counted_like_those_of_32():
+    product = lambda params, x: x @ params["w"]
+    assert flops(product, {"w": np.ones((3, 5))}, np.ones((2, 3))).total == 2 * 2 * 3 * 5
+    assert flops(product, {"w": np.ones((3, 5))}, jax.ShapeDtypeStruct((2, 3), "float64")).total == 2 * 2 * 3 * 5

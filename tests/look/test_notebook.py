@@ -115,7 +115,11 @@ def test_tables_are_small_whatever_they_show():
 
 # ------------------------------------------------------------------------------ treescope
 
+# treescope 0.1.10 looks at all names of NumPy, of which 2.5 deprecates some
+of_treescope = pytest.mark.filterwarnings("ignore:The chararray class is deprecated:DeprecationWarning")
 
+
+@of_treescope
 def test_treescope_shows_ties_and_stacks():
     params = pt.tie(language_model(), {"head/kernel": pt.transposed("embed/table")})
     text = treescope.render_to_text(pt.stacks.stack(params, "blocks"))
@@ -129,6 +133,7 @@ def test_treescope_shows_ties_and_stacks():
 ONLY_TREES = [name for name, tree in TREES.items() if isinstance(tree, pt.Tree) and name != "deep"]
 
 
+@of_treescope
 @pytest.mark.parametrize("name", ONLY_TREES)
 def test_treescope_shows_any_tree(name):
     tree = TREES[name]
@@ -137,6 +142,7 @@ def test_treescope_shows_any_tree(name):
     assert text.count(": = ") == len(pt.ties(tree))
 
 
+@of_treescope
 def test_treescope_copies_paths_that_read_the_tree():
     page = treescope.render_to_html({"params": pt.Tree({"enc": {"w": np.ones(3)}})}, compressed=False)
     paths = {html.unescape(path) for path in re.findall(r'data-copy="([^"]*)"', page)}

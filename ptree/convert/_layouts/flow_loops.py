@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
+from ..._jaxprs import scan_counts
 from .axis_order import BATCH, ChannelsFirst, Constant, Layout, Unknown, axes_of, constant, is_mixed, leaves_of
 from .axis_rules import shape_of
 from .framework import Shape
@@ -24,7 +25,7 @@ _MOST_STEPS_OF_A_LOOP = 8
 def after_scan(step: JaxprEqn, inputs: Sequence[Layout], run: Run) -> Sequence[Layout]:
     """The layouts after a loop over slices, of which each may have parameters of its own."""
     about = step.params
-    fixed, carried = about["num_consts"], about["num_carry"]
+    fixed, carried = scan_counts(about)
     constants, carry, sliced = inputs[:fixed], inputs[fixed : fixed + carried], inputs[fixed + carried :]
     shapes = [shape_of(variable)[1:] for variable in step.invars[fixed + carried :]]
     given: list[list[Layout]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from .translation import Equation, Rule, Translation, rule
+from .translation import Equation, Rule, Translation, constant_value, rule
 from .values import Shaped, Value, broadcast_shape
 
 _SAME_MEANING = {
@@ -99,6 +99,27 @@ def _not_equal(t: Translation, equation: Equation, inputs: list[Value]) -> list[
 @rule("square")
 def _square(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     return [t.graph.elementwise("Mul", equation.outputs[0], inputs[0], inputs[0])]
+
+
+@rule("one_minus_square")
+def _one_minus_square(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    # (1 + x) (1 - x), as in JAX, which has it from 0.12 on for derivatives of tanh and the like: near 1 it keeps its digits
+    (x,) = inputs
+    result = equation.outputs[0]
+    one = constant_value(np.asarray(1, x.dtype))
+    above, below = (t.graph.elementwise(op, result, one, x) for op in ("Add", "Sub"))
+    return [t.graph.elementwise("Mul", result, above, below)]
+
+
+@rule("polynomial")
+def _polynomial(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    # by Horner's scheme, as in JAX, which has it as one equation from 0.12 on; the coefficient of the highest power is the last
+    x, *lower, highest = inputs
+    graph, result = t.graph, equation.outputs[0]
+    value = graph.value(graph.tensor(highest), result, highest.tensor_shape)
+    for coefficient in reversed(lower):
+        value = graph.elementwise("Add", result, graph.elementwise("Mul", result, value, x), coefficient)
+    return [value]
 
 
 @rule("rsqrt")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from ..._jaxprs import scan_counts
 from .graph import Graph
 from .slices import reversed_along
 from .translation import Equation, Translation, constant_value, rule
@@ -19,7 +20,7 @@ _INT = np.dtype(np.int64)
 @rule("scan")
 def _scan(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
     options = equation.options
-    same, carried = options["num_consts"], options["num_carry"]
+    same, carried = scan_counts(options)
     fixed, first, rows = inputs[:same], inputs[same : same + carried], inputs[same + carried :]
     results = equation.outputs
     if same_size(options["length"], 0):

@@ -1,4 +1,4 @@
-"""Rules for functions that ONNX lacks, in forms that keep their relative precision: log1p, expm1, erfc, exp2, cbrt, atan2."""
+"""Rules for functions that ONNX lacks, in forms that keep their relative precision: log1p, expm1, erfc, exp2, log2, cbrt, atan2."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def _exp2(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value
     (value,) = inputs
     two = t.graph.number(2, value.dtype)
     return [_like(value, t.graph.add("Pow", two, t.graph.tensor(value)))]
+
+
+@rule("log2")
+def _log2(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
+    # as JAX computes it, which has it as one equation from 0.12 on
+    (value,) = inputs
+    graph = t.graph
+    log = graph.add("Log", graph.tensor(value))
+    return [_like(value, graph.add("Mul", log, graph.number(1 / np.log(2), value.dtype)))]
 
 
 @rule("erfc")

@@ -10,10 +10,13 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from ..._jaxprs import scan_counts
+
 _CALLS = {
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",  # closed_call from JAX 0.12 on
     "core_call": "call_jaxpr",
     "checkpoint": "jaxpr",
     "remat": "jaxpr",
@@ -140,7 +143,7 @@ class _Lister:
 def _scan_of(equation: JaxprEqn) -> Scan:
     options = equation.params
     body = _program(*_opened(options["jaxpr"]))
-    return Scan(body, options["num_consts"], options["num_carry"], options["length"])
+    return Scan(body, *scan_counts(options), options["length"])
 
 
 def _opened(function: ClosedJaxpr | Jaxpr) -> tuple[Jaxpr, Sequence[Any]]:

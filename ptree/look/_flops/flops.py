@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 from ..._draw import abstract
-from ..._jaxprs import inner_jaxprs, opened
+from ..._jaxprs import inner_jaxprs, opened, scan_counts
 from ..._tree import Leaf, PyTree, leaves
 from .._arguments import refuse_no_function
 from .operations import OPERATIONS, UNCOUNTED
@@ -91,13 +92,20 @@ def flops(function: Any, *args: PyTree) -> Flops:
             filled[at] = array
         return function(*jax.tree.unflatten(treedef, filled))
 
-    closed = jax.make_jaxpr(of_arrays)(*[flat[at] for at in places])
+    closed = jax.make_jaxpr(of_arrays)(*[_as_traced(flat[at]) for at in places])
     names = _names_of_first(args, places)
     return _counted(closed, names)
 
 
 def _is_array(leaf: Leaf) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _as_traced(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """In the dtype that JAX computes in: without x64 f32 for f64, which JAX 0.12 warns of."""
+    if jnp.issubdtype(shape.dtype, jax.dtypes.extended):  # PRNG keys
+        return shape
+    return jax.ShapeDtypeStruct(shape.shape, jax.dtypes.canonicalize_dtype(shape.dtype), sharding=shape.sharding)
 
 
 def _names_of_first(args: Sequence[PyTree], places: Sequence[int]) -> list[str | None]:
@@ -225,7 +233,7 @@ class _Walk:
         return made
 
     def _scan(self, equation: core.JaxprEqn, origins: list[_Origin]) -> list[_Origin]:
-        consts, carry = equation.params["num_consts"], equation.params["num_carry"]
+        consts, carry = scan_counts(equation.params)
         # what is carried comes from the step before, in which it met the inputs
         origins = [*origins[:consts], *[_INPUT] * carry, *origins[consts + carry :]]
         count, made = _Walk(equation.params["jaxpr"].jaxpr, origins).run()

@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from ..._edit import leaves as leaves_of
 from ..._edit import replace_leaves
 from ..._errors import StructureError
+from ..._jaxprs import scan_counts
 from ..._tree import Leaf, PyTree, shape_only, signature
 from ..._words import describe, name_of
 from .._arguments import refuse_no_function
@@ -139,7 +140,7 @@ def _of_cond(equation: JaxprEqn, outputs: Used) -> Used:
 
 def _of_scan(equation: JaxprEqn, outputs: Used) -> Used:
     """A step may use the constants, a slice of the inputs, and what the step before carried over."""
-    constants, carried = equation.params["num_consts"], equation.params["num_carry"]
+    constants, carried = scan_counts(equation.params)
     step = equation.params["jaxpr"].jaxpr
     carry, stacked = outputs[:carried], outputs[carried:]
     while True:

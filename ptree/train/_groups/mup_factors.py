@@ -22,11 +22,11 @@ def mup_factors(
 ) -> dict[str, float]:
     """Rules for `scaled` by the maximal update parametrisation (muP): the rate of a base model is right for this wider one.
 
-    >>> import jax, optax, ptree as pt
+    >>> import jax, jax.numpy as jnp, optax, ptree as pt
     >>> from ptree import nn, train
     >>> def net(width):
     ...     return nn.Sequential({"embed": nn.Embedding(50, width), "blocks": nn.Repeat(nn.Residual(nn.Dense(width)), 3), "head": nn.Dense(50)})
-    >>> ids = jax.ShapeDtypeStruct((2, 8), int)
+    >>> ids = jax.ShapeDtypeStruct((2, 8), jnp.int32)
     >>> params, base = [net(width).init(jax.random.key(0), ids) for width in (256, 64)]
     >>> factors = train.mup_factors(params, base)
     >>> factors

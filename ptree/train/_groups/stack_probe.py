@@ -117,7 +117,8 @@ def _shapes(tree: PyTree, layers: int) -> PyTree:
         largest = _LARGEST_AXIS if axes else _LARGEST_OTHER_AXIS
         shape = [min(size, largest) for size in leaf.shape[axes:]]
         dtype = np.complex128 if np.dtype(leaf.dtype).kind == "c" else np.float64
-        return jax.ShapeDtypeStruct((*[layers] * axes, *shape), dtype)
+        # without x64 they are half as wide: JAX 0.12 warns of shapes of a dtype that it cannot make
+        return jax.ShapeDtypeStruct((*[layers] * axes, *shape), jax.dtypes.canonicalize_dtype(dtype))
 
     return map_leaves(tree, shape_of)
 
