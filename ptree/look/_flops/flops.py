@@ -92,7 +92,7 @@ def flops(function: Any, *args: PyTree) -> Flops:
             filled[at] = array
         return function(*jax.tree.unflatten(treedef, filled))
 
-    closed = jax.make_jaxpr(of_arrays)(*[_as_traced(flat[at]) for at in places])
+    closed = jax.make_jaxpr(of_arrays)(*[as_traced(flat[at]) for at in places])
     names = _names_of_first(args, places)
     return _counted(closed, names)
 
@@ -101,7 +101,7 @@ def _is_array(leaf: Leaf) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
-def _as_traced(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+def as_traced(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """In the dtype that JAX computes in: without x64 f32 for f64, which JAX 0.12 warns of."""
     if jnp.issubdtype(shape.dtype, jax.dtypes.extended):  # PRNG keys
         return shape

@@ -12,7 +12,7 @@ from ..._draw import abstract
 from ..._ties import untie
 from ..._tree import PyTree
 from ..._words import describe
-from .._flops.flops import Flops
+from .._flops.flops import Flops, as_traced
 from .._flops.flops import flops as flops_of
 from .result import Summary
 from .row import Row
@@ -64,7 +64,8 @@ def _with_output(row: Row, count: Flops, flops: bool) -> Row:
 
 
 def _memory(model: Callable[..., Any], params: PyTree, inputs: Sequence[Any]) -> dict[str, int]:
-    compiled = jax.jit(model).lower(abstract(params), *inputs).compile()
+    shapes = jax.tree.map(as_traced, abstract(params))
+    compiled = jax.jit(model).lower(shapes, *inputs).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:  # some backends have none
         return {}
