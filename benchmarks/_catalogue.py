@@ -74,7 +74,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A model whose output is its embedding transposed and whose decoder's blocks are the encoder's, beside one leaf for each"
         " by hand and the peers' ways of sharing, after losses and gradients are checked to agree.",
         "ties.py",
-        (Headline("step of Adam with tied parameters", "step of Adam", "by hand"),),
+        (Headline("step of Adam with tied parameters", "step of Adam", "eqx.nn.Shared"),),
         quick=("--rounds", "8"),
         smallest=("--rounds", "1", "--shrink", "8"),
     ),
@@ -84,7 +84,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         " five steps are checked to agree.",
         "transformer.py",
         (
-            Headline("step of a GPT of 24 blocks", "step of Adam", "by hand", "24 blocks"),
+            Headline("step of a GPT of 24 blocks", "step of Adam", "linen", "24 blocks"),
             Headline("tracing a step of a GPT of 24 blocks", "trace + lower", "linen", "24 blocks"),
             Headline("compiling a step of a GPT of 24 blocks", "compile", "linen", "24 blocks"),
         ),
@@ -106,7 +106,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A ResNet in training with running statistics, in a process for each that take turns; the losses of the first five steps"
         " are checked to agree.",
         "convnet.py",
-        (Headline("step of a ResNet of 9 blocks", "step of Adam", "by hand", "9 blocks"),),
+        (Headline("step of a ResNet of 9 blocks", "step of Adam", "linen", "9 blocks"),),
         quick=("--rounds", "1"),
         smallest=("--rounds", "1", "--turns", "1", "--sizes", "3", "--who", "ptree", "by hand"),
     ),
@@ -186,7 +186,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Files of PyTorch read into JAX, GPT-2 small by its published names, and written as ONNX, in seconds of the processor, the"
         " least of several turns, after all numbers are compared.",
         "convert.py",
-        (Headline("reading a `.pt` of 500 MB into JAX", "`.pt` of 500 MB in 100 arrays, into JAX", "torch.load, jnp"),),
+        (Headline("reading a `.pt` of 500 MB, compared with checksums", "`.pt` of 500 MB in 100 arrays, into JAX, compared with checksums", "torch.load, jnp"),),
         quick=("--turns", "2"),
         smallest=("--turns", "1", "--shrink", "64"),
     ),

@@ -20,7 +20,7 @@ rounds, and each script runs alone too, as the command over its table says.
 
 "ptree / this" is ptree's time or memory over that of the row: below 1 ptree needs less. In brackets stands which way of using ptree is
 meant where there are several; ± is half the distance between the quartiles. The last column says by how much an aim is missed, and
-is empty where it is met. Rows that are not in a table (more sizes, other facts) are in its file.
+is empty where it is met. A ratio is the median over turns, so it need not be that of the times beside it. Rows that are not in a table (more sizes, other facts) are in its file.
 """
 
 
