@@ -108,10 +108,10 @@ def test_a_program_runs_where_ptree_cannot_be_imported(tmp_path):
     """
     printed = in_another_process(tmp_path, before, RUN, after)
     assert printed == "('cpu', 'cuda', 'tpu') None\n"
-    y = np.load(tmp_path / "y.npz")
-    close(y["logits"], expected["logits"])
-    close(y["mean"], expected["layers"][0])
-    close(y["kernel"], params["blocks/:/1/kernel"])
+    with np.load(tmp_path / "y.npz") as y:
+        close(y["logits"], expected["logits"])
+        close(y["mean"], expected["layers"][0])
+        close(y["kernel"], params["blocks/:/1/kernel"])
 
 
 def test_the_file_of_weights_can_be_exchanged_and_differentiated(tmp_path):

@@ -152,13 +152,15 @@ def test_states_and_logits_are_those_of_its_own_code(g2p, params):
 
 
 def test_the_table_is_its_own_inverse():
-    assert_own_inverse(TABLE, dict(np.load(FILE)), spec())
+    with np.load(FILE) as arrays:
+        assert_own_inverse(TABLE, dict(arrays), spec())
 
 
 def test_written_back_its_own_code_runs_it(g2p, params, tmp_path):
     trained = pt.update(params, "head/bias", lambda bias: bias.at[END].set(-100.0))  # so that no word ends
     convert.write(tmp_path / "checkpoint.npz", TABLE.inverse.apply(trained))
-    names = dict(np.load(tmp_path / "checkpoint.npz"))
+    with np.load(tmp_path / "checkpoint.npz") as arrays:
+        names = dict(arrays)
     before = {name: getattr(g2p, name) for name in names}
     try:
         for name, array in names.items():
