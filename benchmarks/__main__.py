@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE))  # the scripts find each other there too
 
 from _catalogue import BENCHMARKS  # noqa: E402
 from _results import RESULTS, read, read_all, read_first, write  # noqa: E402
-from _tables import PAGE, README, figures, page, with_figures  # noqa: E402
+from _tables import PAGE, README, page, with_figures  # noqa: E402
 
 
 def main() -> None:
@@ -85,11 +85,9 @@ def run(name: str, given: argparse.Namespace) -> bool:
 
 
 def write_headlines() -> None:
-    table = figures(read_first())
-    readme = README.read_text()
-    new = with_figures(readme, table)
-    README.write_text(new)
-    print(table if new == readme else f"wrote the figures in {README}")
+    results = read_first()
+    README.write_text(with_figures(README.read_text(), results))
+    print(f"wrote the figures in {README}")
 
 
 if __name__ == "__main__":

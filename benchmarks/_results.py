@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 RESULTS = Path(__file__).parent / "results"
+SMALLEST_MISS = 0.0005  # a share of the limit; less would be shown as 0.0 %
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Row:
         over = found / self.aim.limit - 1 if self.aim.limit else found
         if self.aim.bound == "at least":
             over = -over
-        return over if over > 0 else None
+        return over if over >= SMALLEST_MISS else None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The page of all tables, and the few figures of the README, written from the files of results."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
 README = ROOT / "README.md"
 MARKERS = ("<!-- figures -->", "<!-- end of figures -->")
+FIGURE_IN_A_SENTENCE = re.compile(r"[\d.]+<!-- (?P<text>.+?) -->")
 INTRODUCTION = """\
 # What it costs
 
@@ -118,7 +120,33 @@ def fits(headline: Headline, row: Row) -> bool:
     return row.what in headline.what.split("|") and is_who and headline.size in ("", row.size)
 
 
-def with_figures(readme: str, table: str) -> str:
+def with_figures(readme: str, results: Mapping[str, Result]) -> str:
+    """The README with the figures of these results in its sentences, and in the table between its two markers."""
+    return with_table(with_figures_in_sentences(readme, results), figures(results))
+
+
+def with_figures_in_sentences(readme: str, results: Mapping[str, Result]) -> str:
+    """A page in which each number before the comment `<!-- text of a headline -->` is that of the headline.
+
+    Raises:
+        ValueError: no headline has this text, or it was not measured.
+    """
+    shown: dict[str, str] = {}
+    for name in BENCHMARKS.keys() & results.keys():
+        for headline in BENCHMARKS[name].headlines:
+            row = telling_row(headline, results[name].rows)
+            shown[headline.text] = quantity(row.value, row.unit) if row.ratio is None else share_text(row.ratio)
+
+    def filled_in(match: re.Match[str]) -> str:
+        text = match["text"]
+        if text not in shown:
+            raise ValueError(f"README.md has a figure of {text!r}: no headline of this text was measured")
+        return f"{shown[text]}<!-- {text} -->"
+
+    return FIGURE_IN_A_SENTENCE.sub(filled_in, readme)
+
+
+def with_table(readme: str, table: str) -> str:
     """The README with this table between its two markers; as it is, if it has none."""
     start, end = MARKERS
     if start not in readme:

@@ -175,7 +175,7 @@ def _rows(runs: Runs, size: str, columns: Sequence[Column], over: Mapping[str, s
                 continue
             row = Row(column.what, name, statistics.median(values), column.unit, size, in_file_only=column.in_file_only)
             ours = over.get(name, first)
-            if name != ours and times.get(ours):
+            if name != ours and times.get(ours) and min(*times[ours], *values) > 0:  # extra memory may be none at all
                 share, spread = ratio(times[ours], values)
                 row = replace(row, ratio=share, ratio_of=ours, spread=spread)
             yield replace(row, aim=_aim(column, row, first)) if has_aims else row

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from .._errors import FileError, PtreeError
 from .._words import lines, listed, quoted
@@ -19,8 +21,10 @@ from .safetensors import SafetensorsFile
 from .url_bytes import is_at_url, read_url
 from .urls import shown_url, url_beside
 
+T = TypeVar("T")
 _START = b'{"metadata":{"ptree_sum":"'
 _NOT_THERE = "is not there"
+_REQUESTS = 16  # shards at URLs that are opened at the same time
 _LONGEST = 1_000_000_000  # bytes of an index that are read: more is no index, but a file of another kind
 
 
@@ -103,6 +107,17 @@ class ShardFolder(ABC):
     def path_of(self, name: str) -> str:
         """The path or URL of a shard."""
 
+    def open_each(self, names: Sequence[str], opened: Callable[[str], T]) -> dict[str, T | Exception]:
+        """What `opened` gives for each of the shards, or the error that it raises."""
+        return {name: _result_or_error(opened, name) for name in names}
+
+
+def _result_or_error(function: Callable[[str], T], name: str) -> T | Exception:
+    try:
+        return function(name)
+    except Exception as error:
+        return error
+
 
 class LocalFolder(ShardFolder):
     """A folder of this machine with an index and its shards."""
@@ -138,6 +153,14 @@ class UrlFolder(ShardFolder):
     def path_of(self, name: str) -> str:
         return url_beside(self._url, name)
 
+    def open_each(self, names: Sequence[str], opened: Callable[[str], T]) -> dict[str, T | Exception]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        # each shard is three requests that wait for the server, one after the other
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            found = threads.map(partial(_result_or_error, opened), names)
+            return dict(zip(names, found))
+
 
 def open_shards(
     folder: ShardFolder, *, verify: bool, mmap: bool, may_be_damaged: bool = False
@@ -147,37 +170,44 @@ def open_shards(
     Returns:
         The index; the shards by name; with `may_be_damaged` also why each of the others cannot be read.
     """
+    def opened_one(name: str) -> SafetensorsFile | str:
+        if may_be_damaged:
+            return _open_damaged(folder, name, verify, mmap)
+        return SafetensorsFile(folder.path_of(name), verify=verify, mmap=mmap)
+
     while True:
         index = folder.read_index(verify)
-        shards: dict[str, SafetensorsFile] = {}
-        problems: dict[str, str] = {}
-        try:
-            for name in _names_of_shards(index):
-                if may_be_damaged:
-                    shard = _open_shard(folder, name, verify, mmap)
-                else:
-                    shard = SafetensorsFile(folder.path_of(name), verify=verify, mmap=mmap)
-                if isinstance(shard, str):
-                    problems[name] = shard
-                else:
-                    shards[name] = shard
-            problem = _mismatch(index, shards, verify, may_be_damaged)
-        except FileNotFoundError:
+        names = _names_of_shards(index)
+        opened = folder.open_each(names, opened_one)
+        shards = {name: found for name, found in opened.items() if isinstance(found, SafetensorsFile)}
+        problems = {name: found for name, found in opened.items() if isinstance(found, str)}
+        errors = [found for found in opened.values() if isinstance(found, Exception)]
+        other_errors = [error for error in errors if not isinstance(error, FileNotFoundError)]
+        if other_errors:
+            _close(shards)
+            raise other_errors[0]
+        if errors:
             problem = _lacking(index, shards, folder)
-        if not problem and index.files and not shards:
+        else:
+            problem = _mismatch(index, shards, verify, may_be_damaged)
+        if not problem and names and not shards:
             is_any_missing = _NOT_THERE in problems.values()
             problem = _lacking(index, shards, folder) if is_any_missing else lines([*problems.values()])
-        has_all = len(shards) == len(_names_of_shards(index))
+        has_all = len(shards) == len(names)
         if not problem and (has_all or folder.read_index(verify) == index):
             return index, shards, problems
-        for shard in shards.values():
-            shard.close()
+        _close(shards)
         # where the index has changed, another process saved a tree here meanwhile: open that
         if folder.read_index(verify) == index:
             raise FileError(f"cannot load {index.path!r}: {problem}", is_damage=True)
 
 
-def _open_shard(folder: ShardFolder, name: str, verify: bool, mmap: bool) -> SafetensorsFile | str:
+def _close(shards: Mapping[str, SafetensorsFile]) -> None:
+    for shard in shards.values():
+        shard.close()
+
+
+def _open_damaged(folder: ShardFolder, name: str, verify: bool, mmap: bool) -> SafetensorsFile | str:
     """A shard, which may end too early; or why it cannot be read."""
     if not folder.has(name):
         return _NOT_THERE

@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -40,10 +42,23 @@ class Server(ThreadingHTTPServer):
         self.breaks = 0
         """How many of the next answers of more than 1,000 bytes end in the middle."""
         self.requests, self.sent = [], 0
+        self.seconds_to_answer = 0
+        self.now, self.together = Counter(), set()
+        """The names that are asked for now, and those that were asked for while another was."""
+        self.lock = threading.Lock()
 
     @property
     def url(self):
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def wait(self, name):
+        with self.lock:
+            self.now[name] += 1
+        time.sleep(self.seconds_to_answer)
+        with self.lock:
+            if sum(count > 0 for count in self.now.values()) > 1:
+                self.together.update(each for each, count in self.now.items() if count)
+            self.now[name] -= 1
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -59,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, with_body):
         server, name = self.server, self.path.partition("?")[0]
         server.requests.append((self.command, self.path, self.headers.get("Range")))
+        if server.seconds_to_answer:
+            server.wait(name)
         status = server.statuses.get(name, 200 if name in server.files else 404)
         if status != 200:
             self.send_response(status)
@@ -194,6 +211,18 @@ def test_shards_of_devices_are_sent_once(server):
         assert equal(back, tree()["table"])
     loaded = pt.load(url, select="table", shardings=PartitionSpec(None, "d"), mesh=mesh)
     assert equal(loaded["table"], tree()["table"])
+
+
+def test_shards_are_opened_together(tmp_path):
+    layers = {f"layer{at}": np.full(100, float(at)) for at in range(6)}
+    pt.save(tmp_path / "model.safetensors", layers, max_shard_size="1kB")
+    with serving({f"/{name}": (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}) as server:
+        server.seconds_to_answer = 0.1
+        with pt.open(server.url) as opened:
+            np.testing.assert_array_equal(opened["layer4"][...], layers["layer4"])
+        shards = [name for name in server.files if not name.endswith(".json")]
+        assert len(shards) == 6
+        assert server.together.issuperset(shards)
 
 
 def test_a_long_leaf_is_asked_for_in_pieces(server, monkeypatch):

@@ -85,6 +85,7 @@ def test_examples_of_the_shared_modules_are_right(module):
     [
         (Row("step", "by hand", 1.0, "s", ratio=1.02, aim=Aim(1.02)), ""),
         (Row("step", "by hand", 1.0, "s", ratio=1.53, aim=Aim(1.02)), "50 %"),
+        (Row("memory", "by hand", 1.0, "B", ratio=1.0000001, aim=Aim(1)), ""),
         (Row("step", "ptree", 0.33, "s", aim=Aim(0.3, "value")), "10 %"),
         (Row("found", "ptree", 45.0, "%", aim=Aim(60, "value", "at least")), "25 %"),
         (Row("found", "ptree", 75.0, "%", aim=Aim(60, "value", "at least")), ""),
@@ -196,17 +197,31 @@ def test_a_headline_is_of_the_nearest_peer():
 
 def test_the_figures_of_the_readme_are_written_from_the_results():
     readme = tables.README.read_text()
-    assert tables.with_figures(readme, tables.figures(results.read_first())) == readme, (
-        "run python -m benchmarks --headlines"
-    )
+    assert tables.with_figures(readme, results.read_first()) == readme, "run python -m benchmarks --headlines"
+
+
+def test_a_figure_in_a_sentence_is_that_of_its_headline():
+    row = results.Row("step of Adam", "by hand, one leaf", 0.5, "s", ratio=1.25)
+    measured = results.Result("ties", "", "2026-11-26", {}, {}, [row])
+    text = "at 9.99<!-- step of Adam with tied parameters --> of the time"
+    expected = text.replace("9.99", "1.25")
+    assert tables.with_figures_in_sentences(text, {"ties": measured}) == expected
+    with pytest.raises(ValueError, match="a figure of 'a step of nothing': no headline of this text was measured"):
+        tables.with_figures_in_sentences("1.0<!-- a step of nothing -->", {"ties": measured})
+
+
+def test_the_readme_has_a_figure_in_each_of_its_five_reasons():
+    why = tables.README.read_text().partition("## Why")[2].partition("\n## ")[0]
+    reasons = re.split(r"\n\d\. ", why)[1:]
+    assert [len(tables.FIGURE_IN_A_SENTENCE.findall(reason)) for reason in reasons] == [1] * 5
 
 
 def test_figures_stand_between_their_markers():
     start, end = tables.MARKERS
-    assert tables.with_figures("# ptree\n", "| new |") == "# ptree\n"
-    assert tables.with_figures(f"a\n{start}\nold\n{end}\nb\n", "| new |") == f"a\n{start}\n| new |\n{end}\nb\n"
+    assert tables.with_table("# ptree\n", "| new |") == "# ptree\n"
+    assert tables.with_table(f"a\n{start}\nold\n{end}\nb\n", "| new |") == f"a\n{start}\n| new |\n{end}\nb\n"
     with pytest.raises(ValueError, match="no <!-- end of figures --> after it"):
-        tables.with_figures(f"{end}\n{start}\n", "| new |")
+        tables.with_table(f"{end}\n{start}\n", "| new |")
 
 
 # -------------------------------------------------------------------------------------- all of them
