@@ -28,6 +28,8 @@ class Benchmark(NamedTuple):
     smallest: tuple[str, ...] = ()
     """Whatever runs through in seconds: it shows that the script works, and measures nothing."""
     environment: tuple[tuple[str, str], ...] = ()
+    for_contributors: bool = False
+    """Whether it is of the code rather than of what users pay: its table comes last."""
 
 
 SMALLEST_TURNS = ("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "by hand")
@@ -63,7 +65,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "init": Benchmark(
         "Initialising",
         "GPT-2 small, 124 M parameters in 148 leaves, from nothing to ready arrays in a fresh process, compile time included;"
-        " shapes, spreads and constants are checked in each.",
+        " shapes, standard deviations and constants are checked in each.",
         "init.py",
         (Headline("initialising GPT-2 small in a fresh process", "GPT-2 small", "linen|nnx|Equinox|Haiku"),),
         quick=("--rounds", "1"),
@@ -194,5 +196,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         "The shape of the code",
         "Counts that say how easy code is to read, of ptree and of libraries that it learns from, by the same code.",
         "shape.py",
+        for_contributors=True,
     ),
 }
