@@ -14,19 +14,20 @@ MARKERS = ("<!-- figures -->", "<!-- end of figures -->")
 INTRODUCTION = """\
 # What it costs
 
-One script for each claim, beside hand-written JAX and other libraries. No number on this page is copied by hand: `python -m
-benchmarks --all --json` measures, and writes the files in [results](results); `python -m benchmarks --tables` writes this page from
-them. `--list` names all benchmarks, and `--quick` takes fewer rounds. Each script also runs alone, by the command above its table.
+One script for each claim, beside hand-written JAX and other libraries. `python -m benchmarks --all --json` measures, and writes the
+files in [results](results); `python -m benchmarks --tables` writes this page from them. ("Taken from its printed table": the file was
+made from what the script had printed.) `--list` names all benchmarks, and `--quick` takes fewer rounds. Each script also runs alone,
+by the command above its table.
 
 How to read a table:
 
 - *measured*: the time or the memory of this row. *ptree / this*: ptree's time or memory over that of this row. Below 1, ptree needs
   less. Where there are several ways to use ptree, the name in brackets says which one is compared. ± is half the distance between
   the quartiles. A ratio is the median over turns, so it need not be the ratio of the two times that are shown.
-- *target*: what the project wants for the ratio of this row, or where it has a unit, for its number. *off target by*: how far the
-  number is from it; empty where the target is met.
+- *target*: what the project wants for the ratio of this row, or for what is measured where the row has no ratio. *off target by*: how
+  far it is from that, as a share of the target; empty where the target is met.
 - "2 of 16 cores": the machine has 16 cores, and the benchmark could use 2 of them.
-- More sizes and other facts are rows that are in the file of results alone.
+- The files of results have more rows than the tables: other sizes, other facts.
 """
 FOR_CONTRIBUTORS = """\
 ## For contributors
