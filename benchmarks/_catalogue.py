@@ -28,6 +28,8 @@ class Benchmark(NamedTuple):
     smallest: tuple[str, ...] = ()
     """Whatever runs through in seconds: it shows that the script works, and measures nothing."""
     environment: tuple[tuple[str, str], ...] = ()
+    for_contributors: bool = False
+    """Whether it is of the code rather than of what users pay: its table comes last."""
 
 
 SMALLEST_TURNS = ("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "by hand")
@@ -35,15 +37,15 @@ SMALLEST_TURNS = ("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptr
 BENCHMARKS: dict[str, Benchmark] = {
     "imports": Benchmark(
         "Importing",
-        "What `import ptree` takes after `import jax`, in seconds of the processor, in fresh processes.",
+        "The CPU time of `import ptree` after `import jax`, in fresh processes.",
         "imports.py",
         (Headline("`import ptree`, after `import jax`", "`import ptree` after `import jax`"),),
         smallest=("--rounds", "1"),
     ),
     "dispatch": Benchmark(
         "A Tree as an argument",
-        "Jitted functions of a Tree beside the same of nested dicts, whose results are equal: `flat` has a node for every two"
-        " leaves, `deep` four levels.",
+        "The same jitted functions of a Tree and of nested dicts, whose results are compared first. `flat` has a node for every two"
+        " leaves, `deep` has four levels. `dispatch` returns one number, `in and out` the whole tree.",
         "dispatch.py",
         (Headline("calling a jitted function with a Tree", "dispatch, flat|dispatch, deep", "nested dicts"),),
         quick=("--rounds", "20"),
@@ -51,7 +53,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "paths": Benchmark(
         "Paths",
-        "Naming, selecting, reading, writing and editing by path in seconds of the processor, after all are checked to give the same.",
+        "The CPU time of naming, selecting, reading, writing and editing by path. Results are compared first.",
         "paths.py",
         (
             Headline("every path of 1,000 leaves", "naming", "flax flatten_dict", "1,000 leaves"),
@@ -62,8 +64,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "init": Benchmark(
         "Initialising",
-        "GPT-2 small, 124 M parameters in 148 leaves, from nothing to ready arrays in a fresh process, compile time included;"
-        " shapes, spreads and constants are checked in each.",
+        "GPT-2 small, 124 M parameters in 148 leaves, from nothing to ready arrays in a fresh process, compile time included."
+        " Shapes, standard deviations and constants are checked. `all numbers as one array` draws as many numbers in one call.",
         "init.py",
         (Headline("initialising GPT-2 small in a fresh process", "GPT-2 small", "linen|nnx|Equinox|Haiku"),),
         quick=("--rounds", "1"),
@@ -71,8 +73,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "ties": Benchmark(
         "Tied parameters",
-        "A model whose output is its embedding transposed and whose decoder's blocks are the encoder's, beside one leaf for each"
-        " by hand and the peers' ways of sharing, after losses and gradients are checked to agree.",
+        "A model whose output layer is its transposed embedding, and whose decoder has the blocks of its encoder. `by hand` has one"
+        " leaf for each shared array; the others share in the way of their library. Losses and gradients are compared first.",
         "ties.py",
         (Headline("step of Adam with tied parameters", "step of Adam", "by hand"),),
         quick=("--rounds", "8"),
@@ -80,8 +82,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "transformer": Benchmark(
         "A deep transformer",
-        "A GPT of pre-norm blocks of width 128, one step of Adam, in a process for each that take turns; the losses of the first"
-        " five steps are checked to agree.",
+        "A GPT of pre-norm blocks of width 128, one step of Adam. Each library runs in its own process, and they take turns; the"
+        " losses of the first five steps are compared.",
         "transformer.py",
         (
             Headline("step of a GPT of 24 blocks", "step of Adam", "linen", "24 blocks"),
@@ -93,16 +95,16 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "mlp": Benchmark(
         "Small layers",
-        "An MLP of layers of width 32, where dispatch dominates, in a process for each that take turns; the losses of the first"
-        " five steps are checked to agree.",
+        "An MLP of layers of width 32, where dispatch dominates. Each library runs in its own process, and they take turns; the"
+        " losses of the first five steps are compared.",
         "mlp.py",
         quick=("--rounds", "1"),
         smallest=SMALLEST_TURNS,
     ),
     "convnet": Benchmark(
         "A convolutional network",
-        "A ResNet in training with running statistics, in a process for each that take turns; the losses of the first five steps"
-        " are checked to agree.",
+        "A ResNet in training with running statistics. Each library runs in its own process, and they take turns; the losses of the"
+        " first five steps are compared.",
         "convnet.py",
         (Headline("step of a ResNet of 9 blocks", "step of Adam", "linen", "9 blocks"),),
         quick=("--rounds", "1"),
@@ -110,8 +112,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "decode": Benchmark(
         "Decoding",
-        "A GPT with a cache of 256 places says one token after the other, in a process for each that take turns; all are checked"
-        " to say the same.",
+        "A GPT with a cache of 256 places generates one token after the other. Each library runs in its own process, and they take"
+        " turns; all must generate the same tokens.",
         "decode.py",
         (Headline("a token of a GPT of 24 blocks with a cache", "token", "by hand", "24 blocks"),),
         quick=("--rounds", "1"),
@@ -119,8 +121,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "train": Benchmark(
         "Training",
-        "Steps of AdamW in seconds of the processor, the least of several in random order: alone, in microbatches, with what"
-        " comes with them, with frozen leaves and with low-rank factors, after losses, gradients and ends are checked to agree.",
+        "The CPU time of steps of AdamW, the least of several in random order: alone, in microbatches, with options of the step,"
+        " with frozen leaves and with low-rank factors. Losses, gradients and final parameters are compared first.",
         "train.py",
         (
             Headline("step of AdamW, 4 layers of width 1024", "a step of 4 layers of width 1024, 256 rows", "by hand"),
@@ -136,8 +138,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "shard": Benchmark(
         "Many devices",
-        "A step of AdamW placed by rules over virtual devices of the CPU, in seconds of all threads of the processor, after losses"
-        " are checked to agree; and abstract plans of large models.",
+        "A step of AdamW placed by rules on virtual devices of the CPU, in CPU time of all threads; losses are compared first. And"
+        " plans of large models, for which nothing is allocated.",
         "shard.py",
         (Headline("step over 8 devices", "step of AdamW", "NamedSharding", "8 devices"),),
         quick=("--rounds", "1", "--turns", "5"),
@@ -148,8 +150,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "files": Benchmark(
         "Files",
-        "GPT-2 small, 498 MB in 148 leaves, from and to ready arrays: saved with `fsync`, loaded from the page cache, and"
-        " checked to be equal.",
+        "GPT-2 small, 498 MB in 148 leaves, from and to ready arrays: saved with `fsync`, and loaded from the page cache. What is"
+        " loaded is compared with what was saved.",
         "files.py",
         (
             Headline(
@@ -169,8 +171,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "look": Benchmark(
         "Looking",
-        "Statistics, observation, tables, differences and reports in seconds of the processor, the least of several turns, after"
-        " the numbers are compared with those by hand.",
+        "The CPU time of statistics, observation, tables, differences and reports, the least of several turns. The numbers are"
+        " compared with those by hand first.",
         "look.py",
         (
             Headline("observing a step of 1,024 tokens", "a step of Adam on 1,024 tokens, observed", "a step alone"),
@@ -181,8 +183,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "convert": Benchmark(
         "Converting",
-        "Files of PyTorch read into JAX, GPT-2 small by its published names, and written as ONNX, in seconds of the processor, the"
-        " least of several turns, after all numbers are compared.",
+        "The CPU time, the least of several turns, of reading files of PyTorch into JAX, converting GPT-2 small by its published"
+        " names, and writing it as ONNX. All numbers are compared first.",
         "convert.py",
         (
             Headline(
@@ -197,7 +199,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "shape": Benchmark(
         "The shape of the code",
-        "Counts that say how easy code is to read, of ptree and of libraries that it learns from, by the same code.",
+        "Counts that say how easy the code is to read. The file of results has the same counts of other libraries.",
         "shape.py",
+        for_contributors=True,
     ),
 }

@@ -76,7 +76,7 @@ def check_report(leaves: Mapping[str, np.ndarray], page: Path) -> None:
 
 
 SIZES = {5_000: 0.3, 50_000: 1.0, 100_000: None}
-"""Leaves -> the aim for the seconds until the page is ready in Chromium."""
+"""Leaves -> the target for the seconds until the page is ready in Chromium."""
 
 
 def report_part(given: Given) -> Iterator[Row]:

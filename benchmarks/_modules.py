@@ -190,7 +190,7 @@ def _file_of(target: str, known: set[str], origins: dict[str, str]) -> str:
     return parent if parent in known else ""
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """List the groups of modules that import each other, directly or not."""
     reached = {name: _reachable(graph, name) for name in graph}
     groups: set[frozenset[str]] = set()

@@ -1,4 +1,4 @@
-"""What a benchmark found: its rows, with aims, and the machine, versions and command, kept as a JSON file."""
+"""What a benchmark found: its rows, with targets, and the machine, versions and command, kept as a JSON file."""
 
 import json
 import math
@@ -21,7 +21,7 @@ SMALLEST_MISS = 0.0005  # a share of the limit; less would be shown as 0.0 %
 
 @dataclass(frozen=True)
 class Aim:
-    """The number that a row is to keep to: of its ratio, or of its value."""
+    """The target of a row: a limit of its ratio, or of its value."""
 
     limit: float
     of: Literal["ratio", "value"] = "ratio"
@@ -52,11 +52,11 @@ class Row:
 
     @property
     def missed_by(self) -> float | None:
-        """By which share of the limit the aim is missed; None if it is met, or if there is none."""
+        """By which share of the limit the target is missed; None if it is met, or if there is none."""
         if self.aim is None:
             return None
         found = self.ratio if self.aim.of == "ratio" else self.value
-        assert found is not None, f"{self.what}, {self.who}: an aim for a number that is not there"
+        assert found is not None, f"{self.what}, {self.who}: a target for a number that is not there"
         over = found / self.aim.limit - 1 if self.aim.limit else found
         if self.aim.bound == "at least":
             over = -over
@@ -92,7 +92,7 @@ def write(path: Path, result: Result) -> None:
 
 
 def _compact(row: Row) -> dict[str, Any]:
-    """The fields that differ from their defaults, numbers to five digits; and whether the aim is met."""
+    """The fields that differ from their defaults, numbers to five digits; and whether the target is met."""
     found: dict[str, Any] = {}
     for each in fields(row):
         value = getattr(row, each.name)
@@ -112,7 +112,7 @@ def read(path: Path) -> Result:
     for row in found["rows"]:
         if "aim" in row:
             row["aim"] = Aim(**row["aim"])
-        row.pop("met", None)  # which follows from the aim
+        row.pop("met", None)  # which follows from the target
         rows.append(Row(**row))
     return Result(**{**found, "rows": rows})
 
@@ -135,13 +135,21 @@ def read_first(folder: Path = RESULTS) -> dict[str, Result]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores, the system, and the accelerator that JAX finds."""
+    """The processor, its cores and how many of them this process may use, the system, and the accelerator that JAX finds."""
     import jax
 
     device = jax.devices()[0]
     accelerator = "none" if device.platform == "cpu" else device.device_kind
     system = f"{platform.system()} {platform.machine()}"
-    return {"processor": _processor(), "cores": os.cpu_count(), "system": system, "accelerator": accelerator}
+    cores = {"cores": os.cpu_count(), "cores_used": _usable_cores()}
+    return {"processor": _processor(), **cores, "system": system, "accelerator": accelerator}
+
+
+def _usable_cores() -> int | None:
+    """The cores that the system gives this process."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _processor() -> str:
@@ -189,7 +197,7 @@ SCALES = {
     "s": [(1, "s"), (1e-3, "ms"), (1e-6, "us")],
     "B": [(2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")],
 }
-HEAD = "| what | who | measured | ptree / this | aim | missed by |\n| --- | --- | ---: | ---: | ---: | ---: |"
+HEAD = "| what | who | measured | ptree / this | target | off target by |\n| --- | --- | ---: | ---: | ---: | ---: |"
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -230,7 +238,7 @@ def ratio_text(row: Row) -> str:
 
 
 def share_text(share: float) -> str:
-    """Two digits after the point; three where aims are close; two that are not 0 below 0.1.
+    """Two digits after the point; three where targets are close; two that are not 0 below 0.1.
 
     >>> [share_text(share) for share in (14.234, 1.2345, 1.0234, 0.5678, 0.04321, 0.0000592)]
     ['14.23', '1.23', '1.023', '0.57', '0.043', '0.000059']
@@ -268,10 +276,21 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([HEAD, *map(line, rows)])
 
 
+def cores_text(place: dict[str, Any]) -> str:
+    """The cores of a machine; of one on which the benchmark could use a part of them, how many.
+
+    >>> cores_text({"cores": 2}), cores_text({"cores": 16, "cores_used": 2})
+    ('2 cores', '2 of 16 cores')
+    """
+    cores = place["cores"]
+    used = place.get("cores_used", cores)
+    return f"{cores} cores" if used == cores else f"{used} of {cores} cores"
+
+
 def place_text(result: Result) -> str:
     """The machine, the versions and the date, in a line."""
     place = result.machine
-    parts = [f"{place['processor']}, {place['cores']} cores", place["system"]]
+    parts = [f"{place['processor']}, {cores_text(place)}", place["system"]]
     if place.get("accelerator", "none") != "none":
         parts.insert(0, place["accelerator"])
     if place.get("load", 0) > 1:

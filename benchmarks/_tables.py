@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from _catalogue import BENCHMARKS, Headline
-from _results import HEAD, Result, Row, line, place_text, quantity, share_text
+from _results import HEAD, Result, Row, cores_text, line, place_text, quantity, share_text
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
@@ -16,13 +16,25 @@ FIGURE_IN_A_SENTENCE = re.compile(r"[\d.]+<!-- (?P<text>.+?) -->")
 INTRODUCTION = """\
 # What it costs
 
-One script for each claim, beside hand-written JAX and other libraries. All tables are written by `python -m benchmarks --tables`
-from the files in [results](results), which `python -m benchmarks --all --json` measures; `--list` names all, `--quick` takes fewer
-rounds, and each script runs alone too, as the command over its table says.
+One script for each claim, beside hand-written JAX and other libraries. `python -m benchmarks --all --json` measures, and writes the
+files in [results](results); `python -m benchmarks --tables` writes this page from them. ("Taken from its printed table": the file was
+made from what the script had printed.) `--list` names all benchmarks, and `--quick` takes fewer rounds. Each script also runs alone,
+by the command above its table.
 
-"ptree / this" is ptree's time or memory over that of the row: below 1 ptree needs less. In brackets stands which way of using ptree is
-meant where there are several; ± is half the distance between the quartiles. The last column says by how much an aim is missed, and
-is empty where it is met. A ratio is the median over turns, so it need not be that of the times beside it. Rows that are not in a table (more sizes, other facts) are in its file.
+How to read a table:
+
+- *measured*: the time or the memory of this row. *ptree / this*: ptree's time or memory over that of this row. Below 1, ptree needs
+  less. Where there are several ways to use ptree, the name in brackets says which one is compared. ± is half the distance between
+  the quartiles. A ratio is the median over turns, so it need not be the ratio of the two times that are shown.
+- *target*: what the project wants for the ratio of this row, or for what is measured where the row has no ratio. *off target by*: how
+  far it is from that, as a share of the target; empty where the target is met.
+- "2 of 16 cores": the machine has 16 cores, and the benchmark could use 2 of them.
+- The files of results have more rows than the tables: other sizes, other facts.
+"""
+FOR_CONTRIBUTORS = """\
+## For contributors
+
+Counts over the source code. They say nothing of what ptree costs its users.
 """
 
 
@@ -30,30 +42,35 @@ def page(results: Mapping[str, Sequence[Result]]) -> str:
     """The text of benchmarks/README.md."""
     unknown = [name for name in results if name not in BENCHMARKS]
     assert not unknown, f"results of no benchmark: {unknown}"
-    sections = [section(name, results.get(name, [])) for name in BENCHMARKS]
-    return "\n".join([INTRODUCTION, overview(results), *sections])
+    for_users = [name for name, benchmark in BENCHMARKS.items() if not benchmark.for_contributors]
+    for_contributors = [name for name in BENCHMARKS if name not in for_users]
+    sections = [section(name, results.get(name, [])) for name in for_users]
+    last_sections = [section(name, results.get(name, [])) for name in for_contributors]
+    return "\n".join([INTRODUCTION, overview(for_users, results), *sections, FOR_CONTRIBUTORS, *last_sections])
 
 
-def overview(results: Mapping[str, Sequence[Result]]) -> str:
-    """How many aims each benchmark has, and how many are missed, on each machine."""
-    lines = ["| | machine | aims | missed |", "| --- | --- | ---: | ---: |"]
-    for name, benchmark in BENCHMARKS.items():
+def overview(names: Sequence[str], results: Mapping[str, Sequence[Result]]) -> str:
+    """How many targets each benchmark has, and how many are missed, on each machine."""
+    lines = ["| benchmark | machine | targets | missed |", "| --- | --- | ---: | ---: |"]
+    for name in names:
+        title = BENCHMARKS[name].title
         for result in results.get(name, []):
-            aims = [row for row in result.rows if row.aim is not None]
-            missed = [row for row in aims if row.missed_by is not None]
-            link = f"[{benchmark.title}](#{benchmark.title.lower().replace(' ', '-')})"
-            lines.append(f"| {link} | {machine_text(result)} | {len(aims)} | {len(missed) or ''} |")
+            targets = [row for row in result.rows if row.aim is not None]
+            missed = [row for row in targets if row.missed_by is not None]
+            link = f"[{title}](#{title.lower().replace(' ', '-')})"
+            lines.append(f"| {link} | {machine_text(result)} | {len(targets)} | {len(missed) or ''} |")
     return "\n".join([*lines, ""])
 
 
 def machine_text(result: Result) -> str:
     accelerator = result.machine["accelerator"]
-    return f"{result.machine['cores']} cores" if accelerator == "none" else accelerator
+    return cores_text(result.machine) if accelerator == "none" else accelerator
 
 
 def section(name: str, results: Sequence[Result]) -> str:
     benchmark = BENCHMARKS[name]
-    parts = [f"## {benchmark.title}\n\n{benchmark.about}\n"]
+    marks = "###" if benchmark.for_contributors else "##"
+    parts = [f"{marks} {benchmark.title}\n\n{benchmark.about}\n"]
     if not results:
         parts.append(f"Not measured yet: `python benchmarks/{benchmark.script}`.\n")
     return "\n".join([*parts, *map(measured_once, results)])

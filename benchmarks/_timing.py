@@ -56,7 +56,7 @@ def rows_of_times(
     """A row for each time in seconds, with the ratio of `ours` to it.
 
     Args:
-        ratios: for whom there is an aim for the ratio, and the most that it is to be.
+        ratios: for whom there is a target for the ratio, and the most that it is to be.
         values: the same for the time itself.
     """
     rows: list[Row] = []

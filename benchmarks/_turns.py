@@ -26,14 +26,14 @@ Runs = dict[str, list[Facts]]
 
 
 class Column(NamedTuple):
-    """One number of each who: the sum of the facts of these names; for some, the aim for ptree's over this one's."""
+    """One number of each who: the sum of the facts of these names; for some, the target for ptree's over this one's."""
 
     what: str
     names: tuple[str, ...]
     unit: str = "s"
     aims: Mapping[str, float] = NO_AIMS
     most: float | None = None
-    """The aim for ptree's own value."""
+    """The target for ptree's own value."""
     in_file_only: bool = False
     only: Sequence[str] = ()
     """Of whom it is said; of all, if it is empty."""
@@ -66,7 +66,7 @@ def run(
     Args:
         noun: what the sizes count.
         over: for whom another way to use ptree than the first of `who` is the one that stands in the ratio.
-        aims_from: the smallest size that the aims are for.
+        aims_from: the smallest size that the targets are for.
         shown: the sizes that tables for readers show; all, if it is empty.
         further: more rows, from the facts of all sizes.
         after: more rows, measured when all others are there, from the options.

@@ -2,7 +2,7 @@
 
 A stem, then 3 and 9 basic blocks (two 3x3 convolutions, batch norms, ReLU; He et al. 2016) in three stages of 16, 32 and 64
 features on images of 32x32, batch 16, float32: one step of Adam in training, with new running statistics. The same
-weights for all, and the losses of the first five steps are checked to agree. The floor is hand-written JAX over
+weights for all, and the losses of the first five steps are checked to agree. The baseline is hand-written JAX over
 nested dicts; peers are Flax linen, Flax nnx, Equinox (whose images are channels first) and Haiku with their own layers, and
 PyTorch, eager and compiled. Run it with `python benchmarks/convnet.py` (with the `bench` and `torch` extras).
 """

@@ -1,7 +1,7 @@
 """Claim: one-token decoding with a cache through ptree's attention is as fast as hand-written JAX.
 
 The GPT of `transformer.py` at 6 and 24 blocks, one sequence, a cache of 256 places: a prompt of 16 letters, then a
-jitted step for each token (the likeliest), caches donated. The floor is hand-written JAX, unrolled and scanned; peers are
+jitted step for each token (the likeliest), caches donated. The baseline is hand-written JAX, unrolled and scanned; peers are
 Flax linen, Flax nnx, Equinox and Haiku with their own layers for products and norms and the cache by hand, and PyTorch,
 eager, with a cache that is changed in place. All are checked to say the same. Run it with `python
 benchmarks/decode.py` (with the `bench` and `torch` extras).

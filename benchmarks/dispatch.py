@@ -4,7 +4,7 @@ The way in is what `dispatch` times: the function takes every leaf and gives bac
 tree, and `train_step` is a step of Adam, which takes and gives back parameters and state; for both the claim is 1.05.
 Two shapes of tree: `flat` has a node for every two leaves, as a stack of dense layers; `deep` is nested four
 levels, as a transformer, with nearly as many nodes as leaves, which is the worst that a real model has.
-Run it with `python benchmarks/dispatch.py`. The floor is hand-written JAX over nested dicts. Both run in one
+Run it with `python benchmarks/dispatch.py`. The baseline is hand-written JAX over nested dicts. Both run in one
 process, in turn, in an order that changes at random; the ratio is the median of the ratios of neighbours.
 """
 
@@ -81,21 +81,21 @@ def seconds(function: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def compare(ours: Callable[[], Any], floor: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
+def compare(ours: Callable[[], Any], baseline: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
     """Seconds of each in turns that are neighbours."""
-    calls = max(1, int(0.01 / max(seconds(floor, 5), 1e-9)))
+    calls = max(1, int(0.01 / max(seconds(baseline, 5), 1e-9)))
     pairs: list[tuple[float, float]] = []
     for _ in range(rounds):
         if random.random() < 0.5:
-            a, b = seconds(ours, calls), seconds(floor, calls)
+            a, b = seconds(ours, calls), seconds(baseline, calls)
         else:
-            b, a = seconds(floor, calls), seconds(ours, calls)
+            b, a = seconds(baseline, calls), seconds(ours, calls)
         pairs.append((a, b))
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 WAYS = {"dispatch": (dispatch, 0.98), "in and out": (in_and_out, 1.05), "step of Adam": (train_step, 1.05)}
-"""Name -> what is called, and the aim."""
+"""Name -> what is called, and the target."""
 
 
 def rows(given: Given) -> Iterator[Row]:
@@ -106,10 +106,10 @@ def rows(given: Given) -> Iterator[Row]:
         plain = shape(leaves)
         tree = pt.Tree(plain)
         assert len(jax.tree.leaves(tree)) == leaves
-        ours, floor = way(tree), way(plain)
-        a, b = ours(), floor()
+        ours, baseline = way(tree), way(plain)
+        a, b = ours(), baseline()
         chex.assert_trees_all_equal(pt.asdict(a) if isinstance(a, pt.Tree) else a, b)
-        fast, base = compare(ours, floor, given.rounds)
+        fast, base = compare(ours, baseline, given.rounds)
         name, size = f"{what}, {shape.__name__}", f"{leaves} leaves"
         share, spread = ratio(fast, base)
         yield Row(name, "ptree", median(fast), "s", size)

@@ -1,7 +1,7 @@
 """Claim: a checked file is saved as fast as plain bytes, and loads faster than any peer's.
 
 GPT-2 small's leaves, 124 M float32 in 148 arrays (498 MB), from and to JAX arrays that are ready: saved with `fsync`, and loaded
-from the page cache. The floor is a plain write with `fsync` and a plain read of the same bytes. Peers: safetensors' own
+from the page cache. The baseline is a plain write with `fsync` and a plain read of the same bytes. Peers: safetensors' own
 `numpy` and `flax`, Orbax, Equinox, `np.savez`, Flax' msgpack and PyTorch. What comes back is checked to be equal. "Renamed" is a
 plain write to a new file that then takes the place of the old one, as ptree's does. One leaf has 7 MB, where a format can
 give it alone. Extra memory is what the process had more of while it saved, and while it loaded the 475 MiB.

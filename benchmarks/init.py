@@ -6,7 +6,7 @@ then the clock runs from before the model is declared until all arrays are ready
 Leaves, numbers and values are checked in each: tables and kernels normal with 0.02, biases 0, scales 1.
 
 What could be in doubt is decided for the peers: Flax linen and Haiku, which need a forward pass, get the bare chain of
-layers for one token; Equinox, whose `Linear` takes no initialiser, gets a `Dense` that draws once. The floor draws as
+layers for one token; Equinox, whose `Linear` takes no initialiser, gets a `Dense` that draws once. "All numbers as one array" draws as
 many normals in one array with one compiled call; "by hand" is a dict comprehension of eager calls. The peak is of
 resident memory, over what it was when the clock started, in units of the parameters' bytes.
 
@@ -172,10 +172,10 @@ def one_array() -> Any:
     return jax.jit(lambda key: NORMAL(key, (NUMBERS,)))(jax.random.key(0))
 
 
-FLOOR = "floor, one array"
+ONE_ARRAY = "all numbers as one array"
 FRAMEWORKS = {"Flax linen": linen, "Flax nnx": nnx, "Equinox": equinox, "Haiku": haiku}
 PEERS = {f"{who}, {how}": partial(made, how == "jit") for who, made in FRAMEWORKS.items() for how in ("eager", "jit")}
-REST = {"PyTorch, eager": pytorch, "by hand, eager": lambda: by_hand, FLOOR: lambda: one_array}
+REST = {"PyTorch, eager": pytorch, "by hand, eager": lambda: by_hand, ONE_ARRAY: lambda: one_array}
 MODELS: dict[str, Callable[[], Build]] = {"ptree": partial(ptree, gpt2), **PEERS, **REST}
 KINDS = {f"ptree, {leaves:,} leaves": partial(ptree, partial(ten_kinds, leaves)) for leaves in (10, 100, 1000)}
 
@@ -186,16 +186,16 @@ def resident(field: str) -> int:
 
 
 def check(who: str, values: list[np.ndarray]) -> None:
-    """What is drawn has its spread within 1 % (five standard errors where few vary more), the rest is all 0 or all 1."""
-    drawn = [value for value in values if value.ndim == 2 or who == FLOOR]
-    fixed = [value for value in values if value.ndim == 1 and who != FLOOR]
+    """What is drawn has its standard deviation within 1 % (five standard errors where few vary more), the rest is all 0 or all 1."""
+    drawn = [value for value in values if value.ndim == 2 or who == ONE_ARRAY]
+    fixed = [value for value in values if value.ndim == 1 and who != ONE_ARRAY]
     assert all(abs(value.std() / 0.02 - 1) < max(0.01, 5 / (2 * value.size) ** 0.5) for value in drawn)
     assert all((value == value[0]).all() for value in fixed)
     assert {value.dtype for value in values} == {np.dtype("float32")}
     assert sum(value.size for value in values) == NUMBERS or who in KINDS
     assert sorted(value[0] for value in fixed) == [0] * (6 * BLOCKS + 1) + [1] * (2 * BLOCKS + 1) or who in [
         *KINDS,
-        FLOOR,
+        ONE_ARRAY,
     ]
 
 

@@ -1,7 +1,7 @@
 """Claim: small layers of ptree's, where dispatch dominates, take at most 1.02 times hand-written JAX over plain dicts.
 
 An MLP of 4 and of 32 layers of width 32 with ReLU, batch 16: a jitted step of Adam, and a jitted forward pass. The same
-weights for all, and the losses of the first five steps are checked to agree. The floor is hand-written JAX over nested
+weights for all, and the losses of the first five steps are checked to agree. The baseline is hand-written JAX over nested
 dicts; peers are Flax linen, Flax nnx, Equinox and Haiku with their own layers, and PyTorch, eager and compiled. Run it with
 `python benchmarks/mlp.py` (with the `bench` and `torch` extras).
 """

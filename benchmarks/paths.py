@@ -225,7 +225,7 @@ RATIOS = {
 }
 """What, beside whom, and which way of ptree's -> the most that ptree's time is to be of this one's."""
 SHOWN = (1_000,)
-SMALL = 10_000  # below so many leaves, `set` has no aim beside Equinox
+SMALL = 10_000  # below so many leaves, `set` has no target beside Equinox
 
 
 def rows(given: Given) -> Iterator[Row]:

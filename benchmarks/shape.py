@@ -7,7 +7,7 @@ those of its models that are installed, counted by the same code, without tests:
 - annotations that are plain `Any`, and comments per 100 lines;
 - how often a call goes from a function of one file to one of another: `set` of a tied leaf and of a tied node, `save`, and
   `load(like=)` of an MLP with a tied layer; for Equinox `tree_at`, and leaves to a file and back;
-- modules that import each other in a circle, also for types alone; imports inside a function of what is neither optional nor slow;
+- modules that import each other in a cycle, also for types alone; imports inside a function of what is neither optional nor slow;
 - how often a search for the name and the first line of a function finds its file, first or among the first three, by the
   names of the files and the first paragraph of their docstrings.
 
@@ -50,7 +50,7 @@ SLOW = ("concurrent.futures", "difflib", "hashlib", "importlib", "tqdm")
 
 
 class Measure(NamedTuple):
-    """A number, the aim for ptree's, and what was counted."""
+    """A number, the target for ptree's, and what was counted."""
 
     title: str
     aim: Aim | None
@@ -108,9 +108,9 @@ def comments(modules: Sequence[Module]) -> Measure:
     return Measure("comments per 100 lines", at_least(5), share)
 
 
-def import_circles(modules: Sequence[Module]) -> Measure:
-    details = [" ".join(circle) for circle in source.circles(source.import_graph(modules))]
-    return Measure("circles of imports", at_most(0), len(details), "", details)
+def import_cycles(modules: Sequence[Module]) -> Measure:
+    details = [" ".join(cycle) for cycle in source.import_cycles(source.import_graph(modules))]
+    return Measure("import cycles", at_most(0), len(details), "", details)
 
 
 def inner_imports(modules: Sequence[Module]) -> Measure:
@@ -152,14 +152,14 @@ def measures(modules: Sequence[Module]) -> list[Measure]:
         recursive_functions(modules),
         any_annotations(modules),
         comments(modules),
-        import_circles(modules),
+        import_cycles(modules),
         inner_imports(modules),
         *found_files(modules),
         lines(modules),
     ]
 
 
-def hops(folder: Path, call: Callable[[], object]) -> int:
+def calls_into_other_files(folder: Path, call: Callable[[], object]) -> int:
     """Count how often a call goes on in another file of this folder; the first call, which fills caches, does not count."""
     call()
     files: list[str] = []
@@ -177,27 +177,31 @@ def hops(folder: Path, call: Callable[[], object]) -> int:
     return sum(before != after for before, after in pairwise(files))
 
 
-def hops_of_ptree(folder: Path, file: str) -> list[Measure]:
+def calls_of_ptree(folder: Path, file: str) -> list[Measure]:
     net = nn.Sequential(nn.Dense(8), jax.nn.relu, nn.Dense(8), jax.nn.relu, nn.Dense(8), jax.nn.relu, nn.Dense(1))
     params = pt.init(pt.tie(net.spec(jnp.ones((2, 4))), {"4": "2"}), jax.random.key(0))
     bias, node = jnp.ones(8), {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}
     pt.save(file, params)
+    calls: dict[str, tuple[int, Callable[[], object]]] = {
+        "set of a tied leaf": (6, lambda: pt.set(params, "4/bias", bias)),
+        "set of a tied node": (30, lambda: pt.set(params, "4", node)),
+        "save": (50, lambda: pt.save(file, params)),
+        "load(like=)": (120, lambda: pt.load(file, like=params)),
+    }
     return [
-        Measure("hops: set of a tied leaf", at_most(6), hops(folder, lambda: pt.set(params, "4/bias", bias))),
-        Measure("hops: set of a tied node", at_most(30), hops(folder, lambda: pt.set(params, "4", node))),
-        Measure("hops: save", at_most(50), hops(folder, lambda: pt.save(file, params))),
-        Measure("hops: load(like=)", at_most(120), hops(folder, lambda: pt.load(file, like=params))),
+        Measure(f"calls into another file: {what}", at_most(most), calls_into_other_files(folder, call))
+        for what, (most, call) in calls.items()
     ]
 
 
-def hops_of_equinox(folder: Path, file: str) -> list[int]:
+def calls_of_equinox(folder: Path, file: str) -> list[int]:
     mlp = eqx.nn.MLP(4, 1, 8, 3, key=jax.random.key(0))
     layer = eqx.nn.Linear(8, 8, key=jax.random.key(1))
     return [
-        hops(folder, lambda: eqx.tree_at(lambda tree: tree.layers[1].bias, mlp, jnp.ones(8))),
-        hops(folder, lambda: eqx.tree_at(lambda tree: tree.layers[1], mlp, layer)),
-        hops(folder, lambda: eqx.tree_serialise_leaves(file, mlp)),
-        hops(folder, lambda: eqx.tree_deserialise_leaves(file, mlp)),
+        calls_into_other_files(folder, lambda: eqx.tree_at(lambda tree: tree.layers[1].bias, mlp, jnp.ones(8))),
+        calls_into_other_files(folder, lambda: eqx.tree_at(lambda tree: tree.layers[1], mlp, layer)),
+        calls_into_other_files(folder, lambda: eqx.tree_serialise_leaves(file, mlp)),
+        calls_into_other_files(folder, lambda: eqx.tree_deserialise_leaves(file, mlp)),
     ]
 
 
@@ -232,8 +236,8 @@ def main() -> None:
             name = ".".join([package, *Path(below).parts])
             others[title] = [measure.value for measure in measures(source.read_package(folder / below, name))]
     with tempfile.TemporaryDirectory() as scratch:
-        ours += hops_of_ptree(home, f"{scratch}/m.safetensors")
-        others["Equinox"] += hops_of_equinox(Path(eqx.__file__).parent, f"{scratch}/m.eqx")
+        ours += calls_of_ptree(home, f"{scratch}/m.safetensors")
+        others["Equinox"] += calls_of_equinox(Path(eqx.__file__).parent, f"{scratch}/m.eqx")
 
     keep_rows(rows(ours, others), given.json, ["equinox", "optax", "dm-haiku", "orbax-checkpoint", "chex", "flax"])
     if given.details:

@@ -3,7 +3,7 @@
 The model: an embedding, an encoder of six residual blocks, a decoder whose six blocks are the encoder's, and an output
 that is the embedding transposed. Measured are dispatch (a jitted function that takes every parameter and does next to
 nothing), tracing and lowering, compiling, and a whole step of Adam. All are checked to give the same loss and the
-same gradients first. The floor is hand-written JAX; beside it run `eqx.nn.Shared`, a shared module of Flax nnx, and
+same gradients first. The baseline is hand-written JAX; beside it run `eqx.nn.Shared`, a shared module of Flax nnx, and
 PyTorch's shared modules. Run it with `python benchmarks/ties.py` (with the `bench` and `torch` extras). All run in one
 process, in turn, in an order that changes at random; a ratio is the median of the ratios of one turn.
 """

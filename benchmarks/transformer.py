@@ -2,7 +2,7 @@
 
 A GPT with pre-norm blocks (width 128, 4 heads, MLP 512, 64 places, batch 8, float32), one step of Adam, at 6 to 48
 blocks, unrolled and stacked: the same weights for all, and the losses of the first five steps are checked to agree. The
-floor is hand-written JAX over nested dicts, unrolled and with `jax.lax.scan`; peers are Flax linen, Flax nnx, Equinox
+baseline is hand-written JAX over nested dicts, unrolled and with `jax.lax.scan`; peers are Flax linen, Flax nnx, Equinox
 and Haiku with their own layers for products and norms, and PyTorch, eager and compiled. Run it with
 `python benchmarks/transformer.py` (with the `bench` and `torch` extras). Each runs in a process of its own, in turn.
 

@@ -23,9 +23,9 @@ Some names in signatures stand for more than one type:
 
 - `PyTree`: a Tree, dicts, lists, tuples, dataclasses, an optimiser's state, a module of Equinox or nnx, or a single leaf.
 - `Leaf`: an array of JAX, NumPy or PyTorch, a `Param`, a number, a label.
-- `Selector`: which leaves. A pattern such as `"**/bias"` or `"blocks/{0..3}/*/kernel"`, which also takes all that is below a node; a
-  compiled regex for whole paths; a function `(path, leaf) -> bool`; or a sequence of these, in which `"!pattern"` takes away.
-- `Rules`: an ordered table, selector -> value. The first that matches a leaf counts, and a rule that takes no leaf is an error.
+- `Selector`: which leaves. A pattern such as `"**/bias"` or `"blocks/{0..3}/*/kernel"`, which also selects all that is below a node; a
+  compiled regex for whole paths; a function `(path, leaf) -> bool`; or a sequence of these, in which `"!pattern"` removes what it matches.
+- `Rules`: an ordered table, selector -> value. The first that matches a leaf counts, and a rule that applies to no leaf is an error.
 - `T`: the type of the tree that is given, which the result has too.
 
 The guides are in the folder `examples/guides/`: paths, initialisation, ties, stacks, layers, files, looking, converting,
@@ -76,7 +76,7 @@ if _TYPE_CHECKING:
 
     # rules, and trees that should fit
     from ._edit import label as label  # a value for each leaf, by rule
-    from ._edit import explain as explain  # which rule takes which leaf
+    from ._edit import explain as explain  # which rule applies to which leaf
     from ._edit import check as check  # one error for all in which two trees differ
 
     # sharing

@@ -322,7 +322,7 @@ def loop(
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` over `count` steps, which takes arrays on a mesh with explicit axes too.
 
-    There the layers of a stack that is spread over its own axis are gathered first.
+    There the layers of a stack that is sharded along its own axis are gathered first.
     """
     if explicit_mesh() is None:
         return jax.lax.scan(step, carry, xs, count, reverse=reverse, unroll=unroll)

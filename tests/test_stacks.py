@@ -487,7 +487,7 @@ def test_reinit_of_single_layers_draws_what_they_draw_apart(stacked, apart):
     assert new["blocks/:/q/kernel"] is stacked["blocks/:/q/kernel"]
     both = pt.reinit(stacked, key, {"blocks/2/q/bias": I.zeros, "blocks/*/q/bias": I.ones})
     assert both["blocks/:/q/bias"][:, 0].tolist() == [1, 1, 0, 1, 1, 1]
-    says(pt.PatternError, "the rule 'blocks/2/q/bias' takes nothing: ['blocks/*/q/bias'] before it takes all that the rule matches",
+    says(pt.PatternError, "the rule 'blocks/2/q/bias' applies to no leaf: ['blocks/*/q/bias'] before it applies to all that it matches",
          pt.reinit, stacked, key, {"blocks/*/q/bias": I.ones, "blocks/2/q/bias": I.zeros})  # fmt: skip
     again = pt.reinit(both, jax.random.key(3), "blocks/2/q/kernel", spec=pt.stacks.stack(declared(), "blocks"))
     changed = (again["blocks/:/q/kernel"] != both["blocks/:/q/kernel"]).any((1, 2))

@@ -8,7 +8,7 @@ import math
 from .output import Commands, add_output_arguments
 
 _FILE = "a .safetensors, .npz, .pt or other framework's file, an index of shards, a folder of either, of checkpoints, or of Orbax; or a URL of safetensors or an index"
-_PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' takes away"
+_PATTERNS = "which leaves: 'h/*/attn', '**/bias', '!**/bias' leaves out"
 
 
 def add_commands(commands: Commands) -> None:
@@ -35,7 +35,7 @@ def _add_show(commands: Commands) -> None:
 
 def _add_stats(commands: Commands) -> None:
     stats = commands.add_parser(
-        "stats", help="mean, spread, zeros, NaN", description="Statistics of each parameter of a file, read in chunks."
+        "stats", help="mean, standard deviation, zeros, NaN", description="Statistics of each parameter of a file, read in chunks."
     )
     _add_file_and_patterns(stats)
     stats.add_argument("--relative-to", metavar="FILE", help="how much it has changed since this one")

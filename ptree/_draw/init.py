@@ -75,14 +75,14 @@ def init(
         spec: a Tree of `Param`, or a mapping that becomes one. `jax.ShapeDtypeStruct` leaves need a rule.
         key: `jax.random.key(seed)`, or a raw `jax.random.PRNGKey(seed)`.
         rules: selector -> initialiser, first match wins.
-        strict: whether a rule that takes no leaf is an error.
+        strict: whether a rule that applies to no leaf is an error.
         shardings: where the parameters are to live: a `jax.sharding.Sharding` or `PartitionSpec` for all, a
             tree of them, rules selector -> one, or a `ptree.shard.Plan`. Each shard is drawn where it lives. A Sharding at
             a leaf's place in a tree is that of the whole array, stack axes included.
         mesh: the mesh of the PartitionSpecs; by default that of `jax.set_mesh`.
 
     Raises:
-        PatternError: a rule that takes no leaf, a parameter without a sharding.
+        PatternError: a rule that applies to no leaf, a parameter without a sharding.
         InitError: parameters without an initialiser, or one that fails, or that returns NaN or another shape
             or dtype; a spec that has arrays alone, without rules; a sharding that does not fit its parameter, or on a mesh
             without devices; a spec and a key in the wrong order; arrays of the spec that were donated.
@@ -99,7 +99,7 @@ def init(
     changes_nothing = not initializers and not rules and shardings is None
     if declared and changes_nothing:
         raise InitError(
-            "init draws the Params of a spec and keeps its arrays, and here every leaf is an array already:"
+            "init draws the Params of a spec and keeps its arrays, and in this spec every leaf is an array already:"
             " draw them again with reinit(params, key, rules)"
         )
     if shardings is None:  # a ShapeDtypeStruct may say where it is to live
@@ -115,8 +115,8 @@ def declared_jobs(spec: PyTree, rules: Rules | None = None) -> dict[str, Job]:
     """What `init` would draw with these rules, path -> job, without drawing; of leaves that have an initialiser alone.
 
     Raises:
-        PatternError: a rule that takes no leaf.
-        InitError: a leaf without shape and dtype that a rule takes.
+        PatternError: a rule that applies to no leaf.
+        InitError: a leaf without shape and dtype that a rule applies to.
     """
     ruled = assign(spec, rules, for_axes=True) if rules else {}
     declared = dict(leaves(spec))
@@ -213,10 +213,10 @@ def reinit(
         key: as for `init`; the same key draws what `init` drew.
         rules: selector -> initialiser; or with `spec` a selector alone.
         spec: the declaration of the parameters, for a selector alone.
-        strict: whether a rule that takes no leaf is an error.
+        strict: whether a rule that applies to no leaf is an error.
 
     Raises:
-        PatternError: a rule that takes no leaf.
+        PatternError: a rule that applies to no leaf.
         PathError: a selected leaf that the spec does not have.
         StructureError: a selected leaf of another shape or dtype than in the spec.
         InitError: a leaf that is no array, or an initialiser that fails or returns NaN or another shape or dtype;

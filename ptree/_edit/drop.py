@@ -25,7 +25,7 @@ def drop(tree: T, selector: Selector) -> T:
       enc/kernel  1
     )
 
-    Here each name counts by itself: dropping an alias removes the tie, and dropping a source hands
+    In `drop` each name counts by itself: dropping an alias removes the tie, and dropping a source hands
     the leaf to its first alias that stays.
 
     Args:

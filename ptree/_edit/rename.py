@@ -43,7 +43,7 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
 
     What the wildcards on the left stand for is filled in on the right, in order. A pattern that matches a
     node renames it with all that is below. A compiled regex must match a leaf's whole path; its groups are
-    filled in as in `re.sub`. Here each name counts by itself: an alias can be renamed without its source. Ties follow.
+    filled in as in `re.sub`. In `rename` each name counts by itself: an alias can be renamed without its source. Ties follow.
     Outside of Trees every container keeps its type, a dict of names that was
     flat, or whose keys hold slashes, stays so, and what does not move is shared.
 
@@ -173,9 +173,9 @@ def _check_used(table: Mapping[OldName, str], rules: Mapping[str, OldName | None
 
 def _why_unused(old: OldName, matched: Sequence[str], hints: Hints) -> str:
     if isinstance(old, re.Pattern):
-        return f"the regex {quoted(old.pattern)} matches no whole path, or an earlier rule takes all that it matches"
+        return f"the regex {quoted(old.pattern)} matches no whole path, or an earlier rule applies to all that it matches"
     if matched:
-        return f"the pattern {quoted(old)} renames nothing: earlier rules take all that it matches"
+        return f"the pattern {quoted(old)} renames nothing: earlier rules apply to all that it matches"
     return hints.why_unmatched(compile(old))
 
 

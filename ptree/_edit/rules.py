@@ -1,9 +1,9 @@
-"""Rules, an ordered table selector -> value of which the first match wins: explain which rule takes which leaf, label, assign
+"""Rules, an ordered table selector -> value of which the first match wins: explain which rule applies to which leaf, label, assign
 values, mask.
 
-Rules are strict: one that takes no leaf, as it matches nothing or as the rules before it take all that it
+Rules are strict: one that applies to no leaf, as it matches nothing or as the rules before it apply to all that it
 matches, and, where every leaf needs a value, a leaf that none matches, are one error that lists all of them.
-Only `**` may be left with nothing to take. `default=` and `strict=False` are the ways out.
+Only `**` may apply to no leaf. `default=` and `strict=False` are the ways out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Rules: TypeAlias = Mapping[Any, Any]
 
 
 class Taken(NamedTuple):
-    """One leaf and the rules that match it: the first takes it, the others are shadowed."""
+    """One leaf and the rules that match it: the first applies, the others are shadowed."""
 
     path: str
     rule: str | None
@@ -47,7 +47,7 @@ class Taken(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What rules do to a tree: each leaf, the rules that take none with the reason, the leaves that nothing matched."""
+    """What rules do to a tree: each leaf, the rules that apply to none with the reason, the leaves that nothing matched."""
 
     rows: tuple[Taken, ...]
     dead: dict[str, str]
@@ -93,7 +93,7 @@ def _check_are_rules(rules: object) -> None:
 
 
 def explain(tree: PyTree, rules: Rules) -> Explanation:
-    """Which rule takes each leaf, which later rules it shadows, and which rules take nothing; print it for a table.
+    """Which rule applies to each leaf, which later rules it shadows, and which rules apply to none; print it for a table.
 
     >>> from ptree import Tree
     >>> print(explain(Tree({"enc": {"kernel": 0, "bias": 0}, "n": 0}), {"**/bias": "none", "enc": "decay", "hed": "x"}))
@@ -150,7 +150,7 @@ def _why_too_late(rule: _Rule, matched: Mapping[str, list[_Rule]]) -> list[str]:
 
 
 def _too_late(rule: str, earlier: Iterable[str]) -> str:
-    return f"the rule {quoted(rule)} takes nothing: {listed(earlier)} before it takes all that the rule matches"
+    return f"the rule {quoted(rule)} applies to no leaf: {listed(earlier)} before it applies to all that it matches"
 
 
 def _unique(name: str, names: list[str]) -> str:
@@ -182,10 +182,10 @@ def label(tree: PyTree, rules: Rules, *, default: Any = MISSING, strict: bool = 
         tree: any pytree.
         rules: selector -> value; the first that matches wins.
         default: the value of leaves that no rule matches; without it they are an error.
-        strict: whether a rule that takes no leaf is an error.
+        strict: whether a rule that applies to no leaf is an error.
 
     Raises:
-        PatternError: rules that take no leaf, or single layers of a stack, and leaves that no rule matches; it lists
+        PatternError: rules that apply to no leaf, or single layers of a stack, and leaves that no rule matches; it lists
             all of them.
     """
     explanation = explain(tree, rules)
@@ -199,7 +199,7 @@ def label(tree: PyTree, rules: Rules, *, default: Any = MISSING, strict: bool = 
 
 
 def assign(tree: PyTree, rules: Rules, strict: bool = True, *, for_axes: bool = False) -> dict[str, Any]:
-    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that take no leaf.
+    """Path -> value for the leaves that a rule matches; raises as `label` does for rules that apply to no leaf.
 
     Values that are meant for a leaf's axes, such as an initialiser or a `PartitionSpec`, are assigned `for_axes`: then
     a rule that matches a leaf only by an alias with other axes is an error too.
@@ -238,7 +238,7 @@ def _assigned_by_own_paths(tree: PyTree, rules: Rules) -> dict[str, Any] | None:
 
 
 def _taken_with_other_axes(tree: PyTree, explanation: Explanation) -> list[str]:
-    """The problem of each leaf that a rule takes by an alias that is seen through a transform."""
+    """The problem of each leaf that a rule applies to by an alias that is seen through a transform."""
     by_alias = [(str(row.rule), row.path, row.alias) for row in explanation.rows if row.alias]
     return _other_axes(tree, by_alias)
 
@@ -265,7 +265,7 @@ def assign_values(tree: PyTree, rules: Rules, strict: bool = True) -> list[tuple
     Whole leaves come first, then layers.
 
     Raises:
-        PatternError: a malformed rule, or with `strict` one that takes nothing.
+        PatternError: a malformed rule, or with `strict` one that applies to no leaf.
     """
     _check_are_rules(rules)
     taken: dict[str, set[LayerNumbers]] = {}

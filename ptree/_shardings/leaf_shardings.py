@@ -42,7 +42,7 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
         mesh: the mesh of the PartitionSpecs; by default that of `jax.set_mesh`.
 
     Raises:
-        PatternError: a rule that takes no leaf, a leaf that has no sharding.
+        PatternError: a rule that applies to no leaf, a leaf that has no sharding.
         StructureError: a plan of another tree, or another one than that of another process.
         ShardingError: an axis that the mesh does not have or that does not divide the shape, a mesh without devices, what is no sharding.
     """

@@ -1,4 +1,4 @@
-"""The explanation of a plan: what each rule takes, what every device holds whole and why, the biggest leaves."""
+"""The explanation of a plan: which leaves each rule applies to, what every device holds whole and why, the biggest leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BIGGEST = 5
 
 
 class RuleShare(NamedTuple):
-    """What one rule of a plan takes."""
+    """What one rule of a plan applies to."""
 
     rule: str
     leaves: int

@@ -42,7 +42,7 @@ class PlannedLeaf(NamedTuple):
     bytes_per_device: int
     """What one device holds of it in its own memory."""
     rule: str
-    """The selector of the rule that takes it; empty where none does."""
+    """The selector of the rule that applies to it; empty where none does."""
     undivided: tuple[str, ...] = ()
     """For each dimension that was to be divided and stays whole, why."""
     source: Source = "given"
@@ -89,7 +89,7 @@ def planned_leaves(
 
     Raises:
         ShardingError: a spec that does not fit its leaf, a sharding on another mesh; all of them at once.
-        PatternError: rules of `otherwise` that take no leaf.
+        PatternError: rules of `otherwise` that apply to no leaf.
     """
     policy_of = policies(tree, otherwise)
     default = otherwise if isinstance(otherwise, str) else "error"

@@ -191,7 +191,7 @@ class _Check:
     def _absence(self, what: str, absent: list[int]) -> str:
         return (
             f"waited {self.timeout:.0f} s for the {what} of {_numbered(absent)}, to compare it with that of process"
-            f" {self.me}. All processes of a mesh must come here: see whether one has raised an error, or takes another way"
+            f" {self.me}. All processes of a mesh must make this call: see whether one has raised an error, or does not call it"
         )
 
     def _key(self, turn: int) -> str:

@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class ShardingRule:
-    """A rule of shardings, as the label of the leaves that it takes."""
+    """A rule of shardings, as the label of the leaves that it applies to."""
 
     selector: Selector
     given: Sharding | PartitionSpec

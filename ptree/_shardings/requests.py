@@ -27,7 +27,7 @@ def requests(tree: PyTree, pairs: Leaves, given: object) -> dict[str, Request]:
         given: one for every leaf, a tree with one at each leaf's path, or rules selector -> one.
 
     Raises:
-        PatternError: a rule that takes no leaf, a leaf that has no sharding.
+        PatternError: a rule that applies to no leaf, a leaf that has no sharding.
         ShardingError: what is no sharding.
     """
     if isinstance(given, (Sharding, PartitionSpec)):
@@ -60,10 +60,10 @@ def is_sharding(value: object) -> bool:
 
 
 def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
-    """Find what rules give the leaves that they take: path -> request.
+    """Find what rules give the leaves that they apply to: path -> request.
 
     Raises:
-        PatternError: a rule that takes no leaf; rules that give a tied leaf two placements by two of its names.
+        PatternError: a rule that applies to no leaf; rules that give a tied leaf two placements by two of its names.
         ShardingError: what is no sharding.
     """
     wrong = [
@@ -87,7 +87,7 @@ def requests_by_rules(tree: PyTree, rules: Rules) -> dict[str, Request]:
 
 
 def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, ShardingRule]:
-    """The rule that takes each leaf, where no two give a tied leaf different placements; rules that give it the same are one."""
+    """The rule that applies to each leaf, where no two give a tied leaf different placements; rules that give it the same are one."""
     ties = aliases(tree)
     if not ties:
         return assign(tree, rules, for_axes=True)

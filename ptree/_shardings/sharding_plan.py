@@ -198,7 +198,7 @@ class Plan:
         return table_of(self.leaves, self.sums, width)
 
     def explain(self) -> PlanExplanation:
-        """What each rule takes, which leaves are on every device and why, and the biggest leaves; print it for tables."""
+        """Which leaves each rule applies to, which are on every device and why, and which are the biggest; print it for tables."""
         return explanation_of(self.leaves, self.sums, {alias: tie.source for alias, tie in self._aliases.items()})
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ class _Pair(NamedTuple):
     """Two rules for one leaf, by two of its names."""
 
     taker: ShardingRule
-    """The rule that takes it."""
+    """The rule that applies to it."""
     path: str
     """The name by which it does."""
     other: ShardingRule
@@ -38,7 +38,7 @@ class _Pair(NamedTuple):
 
 
 class TiedRules:
-    """The rules of a tree with ties that match a leaf by a name by which the rule that takes it does not match."""
+    """The rules of a tree with ties that match a leaf by a name by which the rule that applies to it does not match."""
 
     def __init__(self, tree: PyTree, ties: Mapping[str, Tie], rules: Mapping[Any, ShardingRule]):
         self.tree, self.ties, self.rules = tree, ties, list(rules.values())
@@ -57,7 +57,7 @@ class TiedRules:
             raise PatternError(lines(problems))
 
     def agreeing(self, rule_of: Mapping[str, ShardingRule]) -> Collection[ShardingRule]:
-        """The rules that take nothing since others take all that they match by other names, and place it as they do."""
+        """The rules that apply to no leaf, since others before them apply to all that they match by other names, and place it as they do."""
         takers = set(rule_of.values())
         pairs = [pair for pair in self._pairs(rule_of) if pair.other not in takers]
         differing = {pair.other for pair in pairs if not pair.agrees}

@@ -21,7 +21,7 @@ def policies(tree: PyTree, otherwise: Otherwise) -> Mapping[str, str]:
 
     Raises:
         ShardingError: it is none of these.
-        PatternError: a rule that takes no leaf.
+        PatternError: a rule that applies to no leaf.
     """
     by_rule = {"**": otherwise} if isinstance(otherwise, str) else otherwise
     if not isinstance(by_rule, Mapping):

@@ -81,11 +81,11 @@ def load(
         mismatch: for leaves of another shape or dtype in the file, "keep" the values of `like`.
         key: a PRNG key, for `missing="init"`: values are bit for bit what `ptree.init` would draw.
         shardings: where the leaves of the tree that comes out go, as in `ptree.init`, with `mesh`; or a function of this tree, with
-            shapes as leaves, that gives them; by default each goes where that of `like` was put. Of a leaf that is spread over devices each process reads only the bytes of its
+            shapes as leaves, that gives them; by default each goes where that of `like` was put. Of a leaf that is sharded over devices each process reads only the bytes of its
             own parts, which are not compared with checksums by default.
         mesh: the mesh of the PartitionSpecs of `shardings`; by default that of `jax.set_mesh`.
         verify: whether to compare with the checksums; by default the header and, without `mmap`, all leaves that are read
-            whole. True compares those spread over devices too, for which each process reads all of them; False nothing.
+            whole. True compares those that are sharded too, for which each process reads all of them; False nothing.
         mmap: on a CPU, arrays use the mapped memory of the file, as in `ptree.open`.
 
     Returns:
@@ -277,7 +277,7 @@ class _Loaded:
 
 
 def _read(saved: SavedTree, chosen: Tree, like: PyTree, targets: Mapping[str, Sharding], compare: Compare) -> _Loaded:
-    """Read the selected leaves; a leaf to be spread over devices is read in parts, if possible."""
+    """Read the selected leaves; a leaf that is to be sharded is read in parts, if possible."""
     stored = dict(leaves(chosen))
     shapes = {path: leaf.shape for path, leaf in stored.items()}
     if like is not None:

@@ -224,7 +224,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
     ) -> ReadLeaves:
         """Read leaves, each as its kind says, in the order of the data; those that have a sharding are placed so.
 
-        Each leaf is hashed while the next is read. Of a leaf that is spread over devices, each device's bytes are read alone.
+        Each leaf is hashed while the next is read. Of a leaf that is sharded over devices, each device's bytes are read alone.
         """
         shardings = shardings or {}
         # a disk reads fastest from front to back

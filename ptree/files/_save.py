@@ -109,7 +109,7 @@ def save(
     the permissions of those that they replace. A link at the path is replaced by the file, and its target stays; a link to
     a folder on the way is followed.
 
-    If arrays are spread over several processes, all of these call `save` with the same tree and wait for each other; the folder
+    If arrays are sharded over several processes, all of these call `save` with the same tree and wait for each other; the folder
     is one that all see. Each process writes files of its own, as with `max_shard_size`, and the index takes its place when
     all are written; a process that is killed, or fails, leaves the old tree. A leaf of which one process has all is whole
     in a file, for every reader of such folders; one that is cut over processes is in parts, which have names such as
@@ -129,7 +129,7 @@ def save(
             `model-00001-of-00003.safetensors` of at most that size, and `model.safetensors.index.json`, the last to take
             its place. `load(path)` finds either form; what ptree wrote there before in the other form is removed.
         background: write in another thread. All is taken as it is now, and arrays may be donated at once; what is
-            on a GPU or spread over devices is copied to the host first. When the program ends, Python waits until all is
+            on a GPU or sharded over devices is copied to the host first. When the program ends, Python waits until all is
             written; if something is not and nobody has called `result()`, it says so and ends with an error (exit code
             120; 1 in a child by multiprocessing). A process that is killed, or calls `os._exit`, leaves the old file.
 

@@ -19,7 +19,7 @@ from ._kinds import empty_node
 _LONGEST_REASON = 500  # characters of a message about names, which may be of any length
 
 Compare = Literal["no leaves", "whole leaves", "all leaves"]
-"""Which leaves are compared with their checksums. A leaf that is spread over devices is read whole only for "all leaves"."""
+"""Which leaves are compared with their checksums. A leaf that is sharded over devices is read whole only for "all leaves"."""
 
 
 @dataclass(frozen=True)

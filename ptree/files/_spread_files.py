@@ -1,4 +1,4 @@
-"""Plan which process writes what of a tree that is spread over processes: whole leaves where one has them, parts of the others."""
+"""Plan which process writes what of a tree that is sharded over processes: whole leaves where one has them, parts of the others."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def is_spread(leaves: Mapping[str, UnsavedLeaf]) -> bool:
 
 
 def spread_plan(content: Content, limit: int | None) -> SpreadPlan:
-    """Plan the files of a tree of which leaves are spread over processes; `limit` is the most bytes of one file.
+    """Plan the files of a tree of which leaves are sharded over processes; `limit` is the most bytes of one file.
 
     Raises:
         FileError: the part of a leaf would have the name of another leaf.

@@ -1,4 +1,4 @@
-"""Save a tree that is spread over processes: each writes its own files, and the first the index when all are written."""
+"""Save a tree that is sharded over processes: each writes its own files, and the first the index when all are written."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ weights `in_axis=-1, out_axis=-2`, a kernel of 8 experts `(8, in, out)` `batch_a
 convolution `(3, 3, 1, 64)` `groups=64`: 9 and 9.
 
 Leaves of 16 bits and fewer are drawn in float32 and rounded. JAX's own initialisers draw in the dtype of the leaf: in
-bfloat16 `jax.nn.initializers.normal(1.0)` has 128 distinct values, a mean of -0.011 and nothing beyond 2.9 (here 4,136
-values, -0.0001 and 5.2 in 4 M draws), so that a `Dense` of 4,096 positive inputs starts at -1.1 spreads. Bounds hold after
+bfloat16 `jax.nn.initializers.normal(1.0)` has 128 distinct values, a mean of -0.011 and nothing beyond 2.9 (ptree: 4,136
+values, -0.0001 and 5.2 in 4 M draws), so that a `Dense` of 4,096 positive inputs starts at -1.1 standard deviations. Bounds hold after
 rounding: `uniform(low, high)` never gives `high`, and a cut Gaussian no number beyond its cut.
 """
 
@@ -86,7 +86,7 @@ __all__ = [
 def __getattr__(name: str) -> None:
     if name == "trunc_normal":
         raise AttributeError(
-            "ptree.initializers has no trunc_normal. truncated_normal(stddev) takes the spread before the cut, as JAX's,"
-            " Keras' and PyTorch's trunc_normal_ do; rescaled_truncated_normal(stddev) takes the spread after it"
+            "ptree.initializers has no trunc_normal. truncated_normal(stddev) has the standard deviation before the cut, as JAX's,"
+            " Keras' and PyTorch's trunc_normal_ do; rescaled_truncated_normal(stddev) has it after the cut"
         )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -81,7 +81,7 @@ def truncated_normal(stddev: Number = 0.01, mean: Number = 0.0, lower: float = -
     truncated_normal(0.02)
 
     So it is in JAX, Flax, Keras and PyTorch, whose `trunc_normal_` takes absolute `a` and `b` in place of `lower` and
-    `upper`. After a cut at 2 the spread is 0.88 of `stddev`; `rescaled_truncated_normal` takes the spread after it.
+    `upper`. After a cut at 2 the standard deviation is 0.88 of `stddev`; of `rescaled_truncated_normal` it is `stddev` after the cut.
 
     Args:
         stddev: the standard deviation before the cut.

@@ -52,7 +52,7 @@ def drawn_in(dtype: DTypeLike) -> np.dtype:
     """Choose the dtype to draw in: float32 for floats of 16 bits and fewer, whose draws are then rounded.
 
     JAX draws as many random bits as the mantissa has: in bfloat16 `jax.random.normal` has 128 distinct values, and its
-    mean is off by 0.011 of its spread.
+    mean is off by 0.011 of its standard deviation.
 
     Raises:
         InitError: a dtype that is no float and not complex.

@@ -196,7 +196,7 @@ def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) 
     >>> flax_dense(jax.random.key(0), (4, 8)).shape
     (4, 8)
 
-    Haiku's `Linear` does not widen the cut Gaussian: its spread is 0.88 of this, `variance_scaling(0.774)`.
+    Haiku's `Linear` does not widen the cut Gaussian: its standard deviation is 0.88 of this, `variance_scaling(0.774)`.
 
     Args:
         in_axis: the axis or axes of features in.

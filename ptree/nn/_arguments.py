@@ -127,12 +127,12 @@ RENAMED = {
     "backward": ("backward_layer", "backward_rnn"),
     "combine": ("merge_mode", "merge_fn"),
 }  # fmt: skip
-"""Option of a layer here -> its names in other libraries."""
+"""Option of a layer of ptree -> its names in other libraries."""
 
 _FROM_INPUT = "comes from the input: leave it out"
 _IN_THE_CALL = "is an option of the call: layer(params, x, train=True)"
 _KEY = "is given to init: layer.init(jax.random.key(0), x)"
-_SCALE_AND_BIAS = "is use_scale and use_bias here"
+_SCALE_AND_BIAS = "is use_scale and use_bias in ptree"
 EXPLAINED = {
     **dict.fromkeys(("in_features", "in_channels", "input_size", "input_dim", "input_shape", "in_size"), _FROM_INPUT),
     **dict.fromkeys(("num_features", "num_channels", "embed_dim", "out_features"), _FROM_INPUT),
@@ -155,7 +155,7 @@ EXPLAINED = {
     "precision": "is set for all of JAX: jax.default_matmul_precision",
     "inplace": "is no option: arrays are immutable",
 }
-"""Keyword of other libraries without an option here -> what to do instead. `{name}` is the layer's class."""
+"""Keyword of other libraries without an option in ptree -> what to do instead. `{name}` is the layer's class."""
 
 
 def check_arguments(kind: type, given: Sequence[object], options: Mapping[str, object]) -> None:
@@ -288,7 +288,7 @@ def _positions_of(kind: type) -> Positions:
 
 
 def _kept(options: Mapping[str, object], accepted: _Accepted) -> dict[str, object]:
-    """The options of a call that exist here, under their names here."""
+    """The options of a call that ptree has, under the names of ptree."""
     kept: dict[str, object] = {}
     for name, value in options.items():
         ours = name if name in accepted.names else _our_name(name, accepted)
@@ -298,7 +298,7 @@ def _kept(options: Mapping[str, object], accepted: _Accepted) -> dict[str, objec
 
 
 def _our_name(name: str, accepted: _Accepted) -> str | None:
-    """The option here of a keyword of other libraries; None if there is none."""
+    """The option of ptree for a keyword of other libraries; None if there is none."""
     for option in accepted.names:
         if name in RENAMED.get(option, ()):
             return option
@@ -338,7 +338,7 @@ def _unknown(kind: type, name: str, accepted: _Accepted) -> str:
     # Renamed before explained: `out_features` is `features` of Dense, but in a norm it comes from the input.
     ours = _our_name(name, accepted)
     if ours is not None:
-        return f"{name} is called {ours} here"
+        return f"{name} is called {ours} in ptree"
     if name in EXPLAINED:
         return f"{name} {EXPLAINED[name].format(name=kind.__name__)}"
     near = suggestion(name, accepted.names)

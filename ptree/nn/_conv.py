@@ -242,7 +242,7 @@ class ConvTranspose(_Convolution):
     The kernel is (space..., in / groups, features). The padding is that of the convolution whose transpose it is:
     with `"SAME"` space grows by the stride, with `"VALID"` the size is `(n - 1) * stride + dilation * (kernel - 1) + 1`
     as in PyTorch, from which a padding in numbers is taken; a number below 0 adds places, such as PyTorch's
-    `output_padding=1` with `padding=1`, which is `(1, 0)` here. (Keras and Flax add zeros where a kernel is smaller than
+    `output_padding=1` with `padding=1`, which is `(1, 0)` for this layer. (Keras and Flax add zeros where a kernel is smaller than
     the stride.) With a padding that is not of zeros, what a convolution reads there is added to the places that it was
     copied from: with `"CIRCULAR"` the output wraps around. (PyTorch's takes only zeros.)
 
@@ -250,10 +250,10 @@ class ConvTranspose(_Convolution):
     >>> circular({"kernel": jnp.array([[[1.0]], [[2.0]], [[3.0]]])}, jnp.array([[[1.0], [0.0], [0.0], [0.0]]])).ravel().tolist()
     [2.0, 3.0, 0.0, 1.0]
 
-    Flax's layer by default does not slide the kernel backwards, as a gradient does: its kernel is flipped on the axes of
-    space here, `jnp.flip(kernel, (0, 1))` for two. With `transpose_kernel=True` it is not flipped, and its last two axes
-    are swapped here. With `"CIRCULAR"`, Flax's output is for some sizes of kernel and stride one place beside the gradient
-    of its own `Conv`, which is computed here.
+    Flax's layer by default does not slide the kernel backwards, as a gradient does: its kernel is flipped along the axes of
+    space in ptree, `jnp.flip(kernel, (0, 1))` for two. With `transpose_kernel=True` it is not flipped, and its last two axes
+    are swapped in ptree. With `"CIRCULAR"`, Flax's output is for some sizes of kernel and stride one place beside the gradient
+    of its own `Conv`, which is what ptree computes.
 
     Args:
         features: how many features out.

@@ -42,7 +42,7 @@ def missing_methods(value: PyTree) -> str:
     names = dir(type(value))
     for name in ("forward", "call"):
         if name in names:
-            return f"; {name} is called apply here"
+            return f"; {name} is called apply in ptree"
     if "spec" in names and "__call__" not in names:
         return "; it has spec(x), but no __call__(self, params, x)"
     return ""

@@ -4,7 +4,7 @@
 >>> from jax.sharding import PartitionSpec as P
 >>> from ptree import shard
 >>> spec = pt.Tree({"kernel": pt.Param((64, 128)), "bias": pt.Param((128,))})
->>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))              # devices that need not be here
+>>> mesh = jax.sharding.AbstractMesh((4, 2), ("data", "model"))              # devices that need not exist
 >>> plan = shard.plan(spec, {"**/kernel": P("data", "model"), "**": P()}, mesh)
 >>> plan.bytes, plan.bytes_per_device
 (33280, 4608)

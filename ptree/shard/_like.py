@@ -71,7 +71,7 @@ def like(state: PyTree, plan: Plan, rules: Mapping[Any, Any] | None = None, *, o
 
     Raises:
         ShardingError: a spec that does not fit; all problems at once.
-        PatternError: a rule that takes no leaf of the state.
+        PatternError: a rule that applies to no leaf of the state.
         StructureError: a leaf that is no array; a state of other parameters than those of the plan.
     """
     check_is_plan(plan, "like(state, plan)")

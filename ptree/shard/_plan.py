@@ -72,7 +72,7 @@ def plan(
     Raises:
         ShardingError: axes that the mesh does not have, that are there twice or that do not divide; more entries than
             dimensions; no mesh; what is no sharding, such as `"data"` for `P("data")`. All problems at once, with the sizes that would fit.
-        PatternError: a rule that takes no leaf, a leaf that no rule matches, two rules that name one leaf and do not agree.
+        PatternError: a rule that applies to no leaf, a leaf that no rule matches, two rules that name one leaf and do not agree.
         StructureError: a leaf that is no array.
     """
     if isinstance(tree, SavedTree):

@@ -208,7 +208,7 @@ def test_all_that_has_no_onnx_form_is_named_at_once_with_its_line(tmp_path):
     path.write_bytes(b"the old file")
     text = refusal(f, {"blocks": {"0": {"w": np.ones((2, 2), "float32")}}}, X, path=path)
     head, *problems = text.split("\n")
-    assert head == f"cannot write {str(path)!r}: 4 operations have no ONNX form here"
+    assert head == f"cannot write {str(path)!r}: 4 operations have no form in ONNX that ptree writes"
     here = r", at test_onnx_files.py:\d+ in "
     patterns = [
         f"fft{here}.*f",
@@ -231,7 +231,7 @@ def test_dropout_with_a_key_is_refused(tmp_path):
     f = lambda params, x: net(params["net"], x, key=params["key"])
     text = refusal(f, {"net": params_of(net), "key": jax.random.key(0)}, X, path=tmp_path / "f.onnx")
     assert re.fullmatch(
-        r"cannot write '.*': an operation has no ONNX form here\n"
+        r"cannot write '.*': an operation has no form in ONNX that ptree writes\n"
         r"random numbers \(give dropout no key, as in inference\), at test_onnx_files.py:\d+ in .*<lambda>"
         r", in Container.apply of ptree.nn, after the parameter 'key'",
         text,

@@ -70,7 +70,7 @@ def test_every_dead_rule_is_listed_also_those_of_one_name():
 
 def test_a_rule_that_comes_too_late_is_an_error():
     tree = pt.Tree({"enc": {"kernel": 1, "bias": 2}, "head": {"kernel": 3}})
-    late = "the rule '**/bias' takes nothing: ['**'] before it takes all that the rule matches"
+    late = "the rule '**/bias' applies to no leaf: ['**'] before it applies to all that it matches"
     for call in (
         pt.label,
         lambda t, r: pt.init(t, jax.random.key(0), r),
@@ -80,6 +80,6 @@ def test_a_rule_that_comes_too_late_is_an_error():
     told = pt.explain(tree, {"**": 1, "**/bias": 2})
     assert told.dead == {"**/bias": late}
     assert pt.label(tree, {"**": 1, "**/bias": 2}, strict=False)["enc/bias"] == 1
-    says(pt.PatternError, "the rule '*/kernel' takes nothing: ['enc', 'head'] before it takes all that the rule matches",
+    says(pt.PatternError, "the rule '*/kernel' applies to no leaf: ['enc', 'head'] before it applies to all that it matches",
          pt.label, tree, {"enc": 1, "head": 2, "*/kernel": 3})  # fmt: skip
     assert pt.label(tree, {"enc": 1, "head": 2, "**": 3})["head/kernel"] == 2

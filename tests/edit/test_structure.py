@@ -70,7 +70,7 @@ def test_put_and_rename_see_the_same_ambiguities_as_get():
     says(pt.StructureError, "cannot put '01': the keys beside '01' are whole numbers", pt.put, {0: 1, 1: 9}, "01", 5)
     says(pt.PatternError, "the names to change are a dict, a pattern or a compiled regex -> a path; got list",
          pt.rename, {"a": 1}, [("a", "b")])  # fmt: skip
-    says(pt.PatternError, "the pattern 'enc/k' renames nothing: earlier rules take all that it matches",
+    says(pt.PatternError, "the pattern 'enc/k' renames nothing: earlier rules apply to all that it matches",
          pt.rename, pt.Tree({"enc": {"k": 1}}), {"**/k": "**/kk", "enc/k": "x"})  # fmt: skip
 
 

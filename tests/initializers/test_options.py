@@ -174,7 +174,7 @@ def test_truncated_normal_is_that_of_jax_and_the_rescaled_one_has_its_spread_aft
     assert float(ours.std()) == pytest.approx(0.02 * 0.87962566, rel=0.01)
     assert float(I.rescaled_truncated_normal(0.02)(KEY, (400, 500)).std()) == pytest.approx(0.02, rel=0.01)
     with pytest.raises(
-        AttributeError, match=r"no trunc_normal\. truncated_normal\(stddev\) takes the spread before the cut"
+        AttributeError, match=r"no trunc_normal\. truncated_normal\(stddev\) has the standard deviation before the cut"
     ):
         _ = I.trunc_normal
 
@@ -186,7 +186,7 @@ def test_arrays_alone_are_no_spec_and_the_error_names_reinit():
     spec = pt.Tree({"a": {"w": pt.Param((3,), init=I.normal(1.0))}, "b": pt.Param((2,), init=I.zeros)})
     params = pt.init(spec, KEY)
     message = (
-        "init draws the Params of a spec and keeps its arrays, and here every leaf is an array already: draw them again"
+        "init draws the Params of a spec and keeps its arrays, and in this spec every leaf is an array already: draw them again"
         " with reinit(params, key, rules)"
     )
     for arrays in (params, pt.asdict(params), pt.update(params, "**", np.asarray)):

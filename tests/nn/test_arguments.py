@@ -1,4 +1,4 @@
-"""What people from PyTorch, Keras and Flax write in a constructor is refused with what to write here, and every argument of every
+"""What people from PyTorch, Keras and Flax write in a constructor is refused with what to write in ptree, and every argument of every
 layer is checked."""
 
 import copy
@@ -46,7 +46,7 @@ BY_POSITION = [
     (lambda: nn.LayerNorm(8), f"LayerNorm(8): LayerNorm {NORM}: LayerNorm()"),
     (lambda: nn.LayerNorm((8,)), f"LayerNorm((8,)): LayerNorm {NORM}: LayerNorm()"),
     (lambda: nn.LayerNorm((8, 8, 3), eps=0.1), f"LayerNorm((8, 8, 3), eps=0.1): LayerNorm {NORM}:"
-     " LayerNorm(axis=(-3, -2, -1), epsilon=0.1); eps is called epsilon here"),
+     " LayerNorm(axis=(-3, -2, -1), epsilon=0.1); eps is called epsilon in ptree"),
     (lambda: nn.LayerNorm(1e-6), f"LayerNorm(1e-06): LayerNorm {NORM}; options go by keyword: epsilon, use_scale, use_bias,"
      " param_dtype, dtype, axis, feature_axes"),
     (lambda: nn.RMSNorm(8), f"RMSNorm(8): RMSNorm {NORM}: RMSNorm()"),
@@ -78,53 +78,53 @@ BY_POSITION = [
 ]  # fmt: skip
 
 BY_KEYWORD = [
-    (lambda: nn.Dense(units=8), "Dense(units=8): units is called features here"),
+    (lambda: nn.Dense(units=8), "Dense(units=8): units is called features in ptree"),
     (lambda: nn.Dense(in_features=4, out_features=8), "Dense(in_features=4, out_features=8): in_features comes from the"
-     " input: leave it out; out_features is called features here"),
+     " input: leave it out; out_features is called features in ptree"),
     (lambda: nn.Dense(8, activation=relu),
      "Dense(8, activation=relu): activation goes after the layer: Sequential(Dense(...), jax.nn.relu)"),
-    (lambda: nn.Dense(8, bias=False), "Dense(8, bias=False): bias is called use_bias here"),
+    (lambda: nn.Dense(8, bias=False), "Dense(8, bias=False): bias is called use_bias in ptree"),
     (lambda: nn.Dense(8, name="out"), "Dense(8, name='out'): name comes from the container: Sequential({'name': Dense(...)})"),
     (lambda: nn.Dense(8, rngs=0), "Dense(8, rngs=0): rngs is given to init: layer.init(jax.random.key(0), x)"),
     (lambda: nn.Dense(8, use_bais=False), "Dense(8, use_bais=False): no option 'use_bais'. Did you mean 'use_bias'?"),
     (lambda: nn.Dropout(0.1, x=1), "Dropout(0.1, x=1): no option 'x'; there are ['rate']"),
     (lambda: nn.Conv(filters=16, kernel_size=3, strides=2),
-     "Conv(filters=16, kernel_size=3, strides=2): filters is called features here; strides is called stride here"),
+     "Conv(filters=16, kernel_size=3, strides=2): filters is called features in ptree; strides is called stride in ptree"),
     (lambda: nn.Conv(16, 3, in_channels=3), "Conv(16, 3, in_channels=3): in_channels comes from the input: leave it out"),
     (lambda: nn.Conv(16, 3, data_format="channels_last"),
      "Conv(16, 3, data_format='channels_last'): data_format is no option: features are the last axis"),
     (lambda: nn.Embedding(input_dim=5, output_dim=3), "Embedding(input_dim=5, output_dim=3): input_dim is called"
-     " num_embeddings here; output_dim is called features here"),
-    (lambda: nn.LayerNorm(eps=1e-6), "LayerNorm(eps=1e-06): eps is called epsilon here"),
+     " num_embeddings in ptree; output_dim is called features in ptree"),
+    (lambda: nn.LayerNorm(eps=1e-6), "LayerNorm(eps=1e-06): eps is called epsilon in ptree"),
     (lambda: nn.LayerNorm(normalized_shape=8), "LayerNorm(normalized_shape=8): normalized_shape comes from the input: leave it out,"
      " or for two axes write axis=(-2, -1)"),
     (lambda: nn.LayerNorm(elementwise_affine=False),
-     "LayerNorm(elementwise_affine=False): elementwise_affine is use_scale and use_bias here"),
+     "LayerNorm(elementwise_affine=False): elementwise_affine is use_scale and use_bias in ptree"),
     (lambda: nn.RMSNorm(use_bias=True), "RMSNorm(use_bias=True): no option 'use_bias'; there are ['epsilon', 'use_scale', 'param_dtype', 'dtype', 'axis', 'feature_axes']"),
     (lambda: nn.BatchNorm(num_features=8), "BatchNorm(num_features=8): num_features comes from the input: leave it out"),
     (lambda: nn.BatchNorm(use_running_average=True), "BatchNorm(use_running_average=True): use_running_average is an option of"
      " the call: layer(params, x, train=True)"),
-    (lambda: nn.GroupNorm(num_groups=4), "GroupNorm(num_groups=4): num_groups is called groups here"),
+    (lambda: nn.GroupNorm(num_groups=4), "GroupNorm(num_groups=4): num_groups is called groups in ptree"),
     (lambda: nn.MultiHeadAttention(num_heads=4, embed_dim=64), "MultiHeadAttention(num_heads=4, embed_dim=64): num_heads is"
-     " called heads here; embed_dim comes from the input: leave it out"),
-    (lambda: nn.MultiHeadAttention(4, key_dim=16), "MultiHeadAttention(4, key_dim=16): key_dim is called head_dim here"),
+     " called heads in ptree; embed_dim comes from the input: leave it out"),
+    (lambda: nn.MultiHeadAttention(4, key_dim=16), "MultiHeadAttention(4, key_dim=16): key_dim is called head_dim in ptree"),
     (lambda: nn.LSTM(4, dropout=0.1), "LSTM(4, dropout=0.1): dropout is a layer: Sequential(LSTM(...), Dropout(0.1))"),
     (lambda: nn.MultiHeadAttention(4, dropout_rate=0.1),
-     "MultiHeadAttention(4, dropout_rate=0.1): dropout_rate is called dropout here"),
-    (lambda: nn.LSTM(hidden_size=8), "LSTM(hidden_size=8): hidden_size is called features here"),
+     "MultiHeadAttention(4, dropout_rate=0.1): dropout_rate is called dropout in ptree"),
+    (lambda: nn.LSTM(hidden_size=8), "LSTM(hidden_size=8): hidden_size is called features in ptree"),
     (lambda: nn.LSTM(8, bidirectional=True), "LSTM(8, bidirectional=True): bidirectional is a layer around it:"
      " Bidirectional(LSTM(8))"),
     (lambda: nn.LSTM(8, unit_forget_bias=True),
      "LSTM(8, unit_forget_bias=True): unit_forget_bias is written as forget_bias=1.0"),
-    (lambda: nn.RNN(8, nonlinearity="relu"), "RNN(8, nonlinearity='relu'): nonlinearity is called activation here"),
+    (lambda: nn.RNN(8, nonlinearity="relu"), "RNN(8, nonlinearity='relu'): nonlinearity is called activation in ptree"),
     (lambda: nn.Bidirectional(layer=nn.GRU(8), merge_mode="sum"), "Bidirectional(layer=GRU(8), merge_mode='sum'): layer is"
-     " called forward here; merge_mode is called combine here"),
+     " called forward in ptree; merge_mode is called combine in ptree"),
     (lambda: nn.LSTM(8, return_state=True),
      "LSTM(8, return_state=True): return_state is no option: layer.run(params, x) gives the last state too"),
-    (lambda: nn.MaxPool(pool_size=2), "MaxPool(pool_size=2): pool_size is called window here"),
-    (lambda: nn.MaxPool(kernel_size=2), "MaxPool(kernel_size=2): kernel_size is called window here"),
-    (lambda: nn.Dropout(p=0.5), "Dropout(p=0.5): p is called rate here"),
-    (lambda: nn.Repeat(nn.Dense(8), times=3), "Repeat(Dense(8), times=3): times is called n here"),
+    (lambda: nn.MaxPool(pool_size=2), "MaxPool(pool_size=2): pool_size is called window in ptree"),
+    (lambda: nn.MaxPool(kernel_size=2), "MaxPool(kernel_size=2): kernel_size is called window in ptree"),
+    (lambda: nn.Dropout(p=0.5), "Dropout(p=0.5): p is called rate in ptree"),
+    (lambda: nn.Repeat(nn.Dense(8), times=3), "Repeat(Dense(8), times=3): times is called n in ptree"),
     (lambda: nn.Parallel(nn.Dense(8), combin=max), "Parallel(Dense(8), combin=max): no option 'combin'. Did you mean 'combine'?"),
     (lambda: nn.Sequential(nn.Dense(8), name="net"),
      "Sequential(Dense(8), name='net'): name comes from the container: Sequential({'name': Sequential(...)})"),
@@ -346,7 +346,7 @@ def test_all_bad_arguments_of_a_call_are_told_at_once_with_what_to_write():
          " initializers.glorot_uniform(...);"
          " expected param_dtype to be a dtype of numbers such as jnp.float32, got 'flaot32'. Did you mean 'float32'?",
          lambda: nn.Conv(8.0, "3", stride=0, padding="same", use_bias=1, param_dtype="flaot32", kernel_init="glorot_uniform"))  # fmt: skip
-    says(pt.LayerError, "Dense(-1, bias=False, dtype='int8', activation=relu): bias is called use_bias here; activation goes after the"
+    says(pt.LayerError, "Dense(-1, bias=False, dtype='int8', activation=relu): bias is called use_bias in ptree; activation goes after the"
          " layer: Sequential(Dense(...), jax.nn.relu); expected features to be a whole number of at least 1, or a tuple of them, got -1;"
          " expected dtype to be a dtype of floats such as jnp.bfloat16, or None, got 'int8'",
          lambda: nn.Dense(-1, bias=False, dtype="int8", activation=relu))  # fmt: skip
@@ -387,7 +387,7 @@ def test_a_missing_argument_is_named_beside_what_else_is_wrong():
     says(pt.LayerError, "Conv(8): expected kernel_size too", nn.Conv, 8)
     says(
         pt.LayerError,
-        "Conv(filters=8): filters is called features here; expected kernel_size too",
+        "Conv(filters=8): filters is called features in ptree; expected kernel_size too",
         lambda: nn.Conv(filters=8),
     )
     says(pt.LayerError, "Embedding(9): expected features too", nn.Embedding, 9)

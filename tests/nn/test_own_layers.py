@@ -150,7 +150,7 @@ class WithCall(nn.Layer):
 
 @pytest.mark.parametrize(
     ("layer", "hint"),
-    [(Half(), ""), (WithForward(), "; forward is called apply here"), (WithCall(), "; call is called apply here")],
+    [(Half(), ""), (WithForward(), "; forward is called apply in ptree"), (WithCall(), "; call is called apply in ptree")],
 )
 def test_a_layer_without_apply_says_what_is_missing_and_where(layer, hint):
     text = f"{type(layer).__name__}: expected a method apply(self, params, x), which gives the output{hint}"
@@ -582,7 +582,7 @@ def test_a_subclass_of_a_layer_adds_to_what_it_declares_and_computes():
     assert jax.jit(net)(params, X).shape == (2, 1)
     assert Shifted(3) != Gained(3)
     assert repr(Shifted(3, use_bias=False)) == "Shifted(3, use_bias=False)"
-    assert says(pt.LayerError, "Gained(units=3): units is called features here", lambda: Gained(units=3))
+    assert says(pt.LayerError, "Gained(units=3): units is called features in ptree", lambda: Gained(units=3))
 
 
 def test_a_subclass_with_a_constructor_of_its_own_says_what_it_takes():

@@ -89,8 +89,8 @@ def test_examples_of_the_shared_modules_are_right(module):
         (Row("step", "ptree", 0.33, "s", aim=Aim(0.3, "value")), "10 %"),
         (Row("found", "ptree", 45.0, "%", aim=Aim(60, "value", "at least")), "25 %"),
         (Row("found", "ptree", 75.0, "%", aim=Aim(60, "value", "at least")), ""),
-        (Row("circles", "ptree", 0, "", aim=Aim(0, "value")), ""),
-        (Row("circles", "ptree", 2, "", aim=Aim(0, "value")), "200 %"),
+        (Row("cycles", "ptree", 0, "", aim=Aim(0, "value")), ""),
+        (Row("cycles", "ptree", 2, "", aim=Aim(0, "value")), "200 %"),
         (Row("step", "by hand", 1.0, "s", ratio=2.0), ""),
     ],
 )
@@ -98,8 +98,8 @@ def test_a_miss_is_a_share_of_the_limit(row, missed):
     assert results.missed_text(row) == missed
 
 
-def test_an_aim_for_a_number_that_is_not_there_is_refused():
-    with pytest.raises(AssertionError, match="an aim for a number that is not there"):
+def test_a_target_for_a_number_that_is_not_there_is_refused():
+    with pytest.raises(AssertionError, match="a target for a number that is not there"):
         Row("step", "ptree", 1.0, "s", aim=Aim(1.02)).missed_by
 
 
@@ -161,7 +161,7 @@ def test_the_page_of_tables_is_written_from_the_results():
     assert tables.PAGE.read_text() == tables.page(results.read_all()), "run python -m benchmarks --tables"
 
 
-def test_rows_that_miss_their_aim_are_shown_even_where_others_are_not():
+def test_rows_that_miss_their_target_are_shown_even_where_others_are_not():
     rows = [
         Row("step", "ptree", 1.0, "s", in_file_only=True),
         Row("step", "by hand", 1.0, "s", ratio=1.5, aim=Aim(1.0), in_file_only=True),
@@ -172,6 +172,22 @@ def test_rows_that_miss_their_aim_are_shown_even_where_others_are_not():
     assert "| step | by hand | 1 s | 1.50 | at most 1 | 50 % |" in page
     assert "| ptree | 1 s |" not in page
     assert "| [Small layers](#small-layers) | 2 cores | 1 | 1 |" in page
+
+
+def test_counts_of_the_code_come_last_and_are_not_among_what_users_pay():
+    place = {"processor": "x86-64", "cores": 16, "cores_used": 2, "system": "Linux", "accelerator": "none"}
+    rows = [Row("comments per 100 lines", "ptree", 3.0, "", aim=Aim(5, "value", "at least"))]
+    found = {
+        name: [results.Result(name, f"python {name}.py", "2026-01-02", place, {}, rows)] for name in ("shape", "imports")
+    }
+    for_users, for_contributors = tables.page(found).split("## For contributors\n")
+    assert "| [Importing](#importing) | 2 of 16 cores | 1 | 1 |" in for_users
+    assert "## Importing\n" in for_users
+    assert "the shape of the code" not in for_users.lower()
+    assert for_contributors.count("### The shape of the code\n") == 1
+    assert "| comments per 100 lines | ptree | 3 |  | at least 5 | 40 % |" in for_contributors
+    assert "x86-64, 2 of 16 cores, Linux" in for_contributors
+    assert "\n## " not in for_contributors
 
 
 def test_every_headline_has_its_row():

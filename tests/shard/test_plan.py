@@ -403,7 +403,7 @@ def test_rules_are_strict():
     assert message(pt.PatternError, shard.plan, tree, {"w": P()}, SMALL) == "no sharding for ['b']: add a rule for '**'"
     assert "the pattern 'v' matches nothing" in message(pt.PatternError, shard.plan, tree, {"v": P(), "**": P()}, SMALL)
     late = message(pt.PatternError, shard.plan, tree, {"**": P(), "w": P("data")}, SMALL)
-    assert late == "the rule 'w' takes nothing: ['**'] before it takes all that the rule matches"
+    assert late == "the rule 'w' applies to no leaf: ['**'] before it applies to all that it matches"
     wrong = message(shard.ShardingError, shard.plan, tree, {"w": "data", "**": P()}, SMALL)
     assert wrong == (
         "'w' is no Sharding and no PartitionSpec, but 'data': write P(\"data\"), a jax.sharding.PartitionSpec"

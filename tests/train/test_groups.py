@@ -337,7 +337,7 @@ def test_rules_that_train_nothing_are_an_error(rules):
 
 def test_a_rule_that_comes_too_late_is_an_error():
     text = fails(pt.PatternError, train.groups({"**": optax.sgd(1.0), "a": train.FROZEN}).trained, {"a": jnp.ones(2)})
-    assert text == "the rule 'a' takes nothing: ['**'] before it takes all that the rule matches"
+    assert text == "the rule 'a' applies to no leaf: ['**'] before it applies to all that it matches"
 
 
 @pytest.mark.parametrize(

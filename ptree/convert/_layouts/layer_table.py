@@ -62,15 +62,15 @@ def layer_table(
     `layer_table(net, x).apply(module.state_dict(), like=net.spec(x))` gives the parameters, square kernels transposed where they
     must be; `layer_table(net, x).inverse.apply(params, like=module.state_dict())` is for `module.load_state_dict`.
 
-    Where channels come first, features that are flattened after a convolution, a pool, a `BatchNorm` or a `GroupNorm` lie in
-    another order there, and a `Dense` or a norm that reads them gets `flatten_order`. The order is followed through the whole
+    In frameworks with channels first, features that are flattened after a convolution, a pool, a `BatchNorm` or a `GroupNorm` lie in
+    another order, and a `Dense` or a norm that reads them gets `flatten_order`. The order is followed through the whole
     call `net(params, *inputs)` as JAX traces it: through containers, classes and functions of your own. A layer whose features
     have an order that is not certain is refused until `own` gives its rows; the message names the step: one that mixes
     flattened features, or a reshape of a vector to an image.
 
     - "torch": names of `state_dict()`. `lstm:1` in `names` is the second layer of an `nn.LSTM`. Attention is
       `nn.MultiheadAttention`; with modules for its `q`, `k`, `v` and `o` in `names`, these are `nn.Linear`.
-    - "keras": the names in a `.keras` file, of layers with names as here: else give `names={"0": "dense"}`. In `variable.path`
+    - "keras": the names in a `.keras` file, of layers that have the names they have in ptree: else give `names={"0": "dense"}`. In `variable.path`
       of a live model the model's name comes first: `names={"": "sequential"}`. A `.weights.h5` file numbers its arrays: load it
       into the model.
     - "linen": `params/...` and `batch_stats/...`, the variables that `init` returns; `nn.Sequential` has `layers_0`.
@@ -86,7 +86,7 @@ def layer_table(
         framework: "torch", "keras", "linen", "nnx", "haiku", "equinox" or "gluon".
         names: paths of layers -> paths of modules, by patterns whose wildcards correspond one to one, for the layers inside too:
             `{"blocks/*": "encoder.layer.*"}`. The first that matches counts; `""` is the whole model. Without it names agree.
-        own: rows for parameters of layers of your own, names there -> paths here as in a `Table`. They come first: they may also
+        own: rows for parameters of layers of your own, names in the framework -> paths in ptree, as in a `Table`. They come first: they may also
             replace those of a layer.
         forms: paths of layers -> the form of the layer, by patterns, where a framework has several: "transpose_kernel" of a
             `ConvTranspose` of Flax, "LSTMCell" of an nnx LSTM (else `OptimizedLSTMCell`), "groups" of a Keras convolution with

@@ -108,7 +108,7 @@ def to_onnx(
     depends on are left out, and so is dropout that is given no key. Parameters keep their paths as names, and one
     that is tied is written once.
 
-    The dtype of an input is the one given here: tokenizers mostly give int64, which JAX without x64 cannot make, so
+    The dtype of an input is the one in `inputs`: tokenizers mostly give int64, which JAX without x64 cannot make, so
     give a `jax.ShapeDtypeStruct` of int64. In bfloat16, and with convolutions or erf in float64, the file is valid, but ONNX
     Runtime's CPU cannot run it. NaN is handled as in JAX, but for maxima and minima of windows (pooling) and of numbers
     that are scattered to one place: there ONNX Runtime may leave NaN out, and gives the lowest number where all are -inf.
@@ -225,7 +225,7 @@ def _input_value(graph: Graph, given: Input) -> Value:
 def _refusal(path: str, problems: Sequence[Problem]) -> str:
     different = list(dict.fromkeys(map(_line, problems)))
     count = "an operation has" if len(different) == 1 else f"{len(different)} operations have"
-    return f"cannot write {path!r}: {count} no ONNX form here\n{lines(different)}"
+    return f"cannot write {path!r}: {count} no form in ONNX that ptree writes\n{lines(different)}"
 
 
 def _line(problem: Problem) -> str:

@@ -97,7 +97,7 @@ def _missing_operation(row: Row) -> str:
     """The end of a sentence: what a row of several names lacks."""
     for pattern in row.targets[1:]:
         if _is_operation(pattern.text):
-            return f": {pattern!r} is a name here, and the operation is ptree.convert.{pattern.text}, without quotes"
+            return f": {pattern!r} is read as the name of a leaf, and the operation is ptree.convert.{pattern.text}, without quotes"
     return ": say one that splits or joins them, such as split(3)"
 
 

@@ -73,5 +73,5 @@ def _growth(row: Comparison, before: Sequence[Comparison]) -> str:
         return ""
     return (
         f"the error grew gradually, from {errors[0][1]:.1e} at {quoted(errors[0][0])} to {last:.1e} at {quoted(name)} and"
-        f" {row.relative:.1e} here: rounding, so a precision or a dtype rather than one wrong layer"
+        f" {row.relative:.1e} at this one: rounding, so a precision or a dtype rather than one wrong layer"
     )

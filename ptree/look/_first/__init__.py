@@ -1,1 +1,1 @@
-"""A model before training: declared and seen spread of leaves, activations and gradients."""
+"""A model before training: declared and seen standard deviation of leaves, sizes of activations and gradients."""

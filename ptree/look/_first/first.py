@@ -1,4 +1,4 @@
-"""first: look at a model before training: the spread of its leaves, of the activations and of the gradients in each layer."""
+"""first: look at a model before training: the standard deviation of its leaves, and the size of activations and gradients in each layer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def first(
     loss: Callable[[PyTree], jax.Array] | None = None,
     rules: Rules | None = None,
 ) -> First:
-    """Look at a model before training: a vanishing or exploding start is seen in the spread of each layer.
+    """Look at a model before training: a vanishing or exploding start is seen in the sizes of activations and gradients.
 
     >>> from ptree import initializers as I, nn
     >>> layers = [part for _ in range(10) for part in (nn.Dense(64, kernel_init=I.normal(0.01)), jnp.tanh)]

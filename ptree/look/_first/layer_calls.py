@@ -158,7 +158,7 @@ class _Finder:
     def _source(self, use: _Use) -> int:
         """What flows in: into the compiled call that is this layer's alone, or else into its first equation.
 
-        The first equation with a leaf of a norm comes after it has divided by the spread of what flows in.
+        The first equation with a leaf of a norm comes after it has divided by the standard deviation of what flows in.
         """
         is_shared = any(other.scope == use.scope for other in self.uses if other is not use)
         if not use.scope or is_shared:

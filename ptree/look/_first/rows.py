@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 _STANDARD_ERRORS = 6
-"""Between the seen and the declared spread: more are no chance in millions of leaves."""
+"""Between the seen and the declared standard deviation: more are no chance in millions of leaves."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class FirstLayer:
 
 @dataclass(frozen=True)
 class FirstLeaf:
-    """The declared and the seen spread of one leaf; declared is None where nothing is declared.
+    """Mean and standard deviation of one leaf, as declared and as seen; declared is None where nothing is declared.
 
     >>> import jax, jax.numpy as jnp
     >>> from ptree import look, nn
@@ -76,7 +76,7 @@ class FirstLeaf:
 
     @property
     def problem(self) -> str:
-        """What is wrong with the leaf: numbers that are not finite, or a spread that is not the declared one; "" if nothing is."""
+        """What is wrong with the leaf: numbers that are not finite, or a standard deviation that is not the declared one; "" if nothing is."""
         if self.nonfinite:
             return f"NaN or inf in {self.nonfinite:,} of {math.prod(self.shape):,} numbers"
         if self.declared_std is None or not self.count:

@@ -25,7 +25,7 @@ def declared_spreads(spec: PyTree, rules: Rules | None = None) -> dict[str, Spre
 
     Raises:
         InitError: an initialiser does not fit its leaf.
-        PatternError: a rule takes no leaf.
+        PatternError: a rule applies to no leaf.
     """
     found: dict[str, Spread] = {}
     for path, job in declared_jobs(spec, rules).items():

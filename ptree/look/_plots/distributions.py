@@ -1,4 +1,4 @@
-"""Count the numbers of each layer: histograms, quantiles, mean and spread, in bounded memory."""
+"""Count the numbers of each layer: histograms, quantiles, mean and standard deviation, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""plot_distributions: the distribution of the numbers in each layer, with the spread that a spec declares drawn over it."""
+"""plot_distributions: the distribution of the numbers in each layer, with the mean and standard deviation that a spec declares drawn over it."""
 
 from __future__ import annotations
 

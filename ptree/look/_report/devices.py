@@ -60,7 +60,7 @@ def placement_of_plan(plan: Plan, infos: Iterable[LeafInfo]) -> Placement:
         leaf = planned.get(info.path)
         if info.shape is not None and (leaf is None or leaf.shape != info.shape):
             expected = "no such leaf" if leaf is None else list(leaf.shape)
-            problems.append(f"  {quoted(info.path)}: in the plan {expected}, here {list(info.shape)}")
+            problems.append(f"  {quoted(info.path)}: in the plan {expected}, in the tree {list(info.shape)}")
     if problems:
         raise StructureError(lines(["the plan is for another tree:", *problems]))
     sizes = plan.mesh.shape

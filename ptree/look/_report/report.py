@@ -45,7 +45,7 @@ def report(
     leaves are read once or twice when the page is written; of a spec there are none. Files are read without JAX, in chunks.
 
     Of arrays on several devices, and with `plan=`, the page shows where each leaf lives: what divides it, what each device holds, what
-    is whole on every device. A plan may be for devices that are not here, and for a file.
+    is whole on every device. A plan may be for devices that this machine does not have, and for a file.
 
     Args:
         thing: a tree, a spec or another pytree, the path of a file or of a folder of checkpoints, or an open file.

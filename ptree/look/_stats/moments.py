@@ -1,4 +1,4 @@
-"""Moments of numbers: their count, mean, spread, largest, zeros and what is not finite, in parts that are put together."""
+"""Moments of numbers: their count, mean, standard deviation, largest, zeros and what is not finite, in parts that are put together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 _LEAST_SPREAD = 1e-3
-"""Of a mean square in f32: with less of it left, the mean takes away digits that the spread needs."""
+"""Of a mean square in f32: with less of it left, the mean takes away digits that the standard deviation needs."""
 _ROW = 1024
 _LEAST_SQUARE = 1e-30
 _LARGEST_SQUARE = 1e37
@@ -17,7 +17,7 @@ _LARGEST_SQUARE = 1e37
 
 
 class Moments(NamedTuple):
-    """Moments of some numbers of a leaf. Mean, spread and largest are those of the finite numbers."""
+    """Moments of some numbers of a leaf. Mean, standard deviation and largest are those of the finite numbers."""
 
     finite: int
     """How many are."""

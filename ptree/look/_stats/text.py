@@ -1,4 +1,4 @@
-"""The table of statistics as text: layers folded into one row, spread by layer as a sparkline, lines of what is not finite."""
+"""The table of statistics as text: layers folded into one row, standard deviation by layer as a sparkline, lines of what is not finite."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _changes(fold: _Fold) -> list[float | None]:
 
 
 def _spreads(fold: _Fold) -> list[float | None]:
-    """The spread of each layer; of a leaf that stands alone nothing, as it has a column."""
+    """The standard deviation of each layer; of a leaf that stands alone nothing, as it has a column."""
     return [_spread(row) for row in fold.rows] if len(fold.rows) > 1 else []
 
 

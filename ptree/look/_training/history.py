@@ -238,7 +238,7 @@ class History:
         Traceback (most recent call last):
         ptree.PathError: no statistic 'loss' in the history in 'no/such/folder': there are []
 
-        `updates/ratio` is |update| / |parameter|, `grads/std` the spread of the numbers of a leaf.
+        `updates/ratio` is |update| / |parameter|, `grads/std` the standard deviation of the numbers of a leaf.
 
         Args:
             statistic: its name, from `statistics`.

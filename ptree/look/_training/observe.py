@@ -53,7 +53,7 @@ class ObservedLeaves:
 
     @property
     def std(self) -> Numbers:
-        """From the mean and the sum of squares in f32: not exact where the mean is far larger than the spread."""
+        """From the mean and the sum of squares in f32: not exact where the mean is far larger than the standard deviation."""
         square = self.numbers[..., 1] / self._counts - self.mean**2
         return (square * (square > 0) if isinstance(square, np.ndarray) else jnp.maximum(square, 0)) ** 0.5
 
@@ -159,9 +159,9 @@ def observe(params: PyTree, grads: PyTree = None, updates: PyTree = None) -> Obs
     >>> round(float(observed.ratio[0]), 4)
     0.1155
 
-    Mean, norm and std follow from these three, which cost the least: on a CPU a step of 1,000 tokens takes about 1
-    percent longer with parameters and gradients, and 2 to 4 with updates too. A sum of squares that is not finite says that a number is not finite, or larger than 1e19. The layers of a
-    stacked leaf, `blocks/:/kernel`, are observed one by one. Leaves of whole numbers, keys and texts are left out.
+    Mean, norm and std follow from these three, which cost the least. What they add to a step is in `benchmarks/README.md`, under
+    "Looking": least without updates. A sum of squares that is not finite says that a number is not finite, or larger than 1e19. The
+    layers of a stacked leaf, `blocks/:/kernel`, are observed one by one. Leaves of whole numbers, keys and texts are left out.
     Inside `jax.lax.scan` or `jax.vmap` the arrays get the axes of these in front. `History` keeps what a run observes.
 
     Args:

@@ -56,7 +56,7 @@ def auto(
 
     Args:
         tree: a spec, parameters, an opened file, or another pytree of leaves with a shape.
-        mesh: a mesh, or an AbstractMesh of devices that are not here; by default that of `jax.set_mesh`.
+        mesh: a mesh, or an AbstractMesh of devices that this machine does not have; by default that of `jax.set_mesh`.
         min_size: how many numbers one layer of a leaf has at least to be split by size; smaller ones are replicated,
             unless the role of their layer splits them.
         axes: what the axes of the mesh are for, `"fsdp"`, `"tensor"` or `"expert"` -> an axis, or several; other axes are not used. By

@@ -1,4 +1,4 @@
-"""What the axes of a mesh are for, by their names or as given: to spread parameters by size, for tensor parallel layers, for experts."""
+"""What the axes of a mesh are for, by their names or as given: to shard parameters by size, for tensor parallel layers, for experts."""
 
 from __future__ import annotations
 

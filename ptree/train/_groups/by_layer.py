@@ -78,7 +78,7 @@ def by_layer(optimiser: optax.GradientTransformation) -> ByLayer:
 
     Optimisers that look at the rank or at norms of a parameter (adafactor, fromage, lamb, lars, novograd, sm3, muon,
     adaptive_grad_clip, clip_by_block_rms, trust_ratio, centralize, scale_by_param_block_norm and _rms) see all layers of a
-    stack as one parameter. The optimiser in here is mapped by `jax.vmap` over the layers; in a stack of stacks over the
+    stack as one parameter. The optimiser is mapped by `jax.vmap` over the layers; in a stack of stacks over the
     layers of each. In its tree the layer of a stack is named `*`, as in `blocks/*/kernel`, so that patterns for masks
     match. Step counts are kept for each layer, and noise is drawn for each layer on its own.
 

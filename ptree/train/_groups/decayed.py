@@ -33,7 +33,7 @@ def decayed(params: PyTree) -> PyTree:
     )
     >>> optimiser = optax.adamw(3e-4, weight_decay=0.1, mask=decayed)
 
-    The usual test, `ndim > 1`, also decays the biases of a stack and those of attention, and tables. Here a leaf
+    The usual test, `ndim > 1`, also decays the biases of a stack and those of attention, and tables. By `decayed` a leaf
     is decayed if one layer of it has two axes or more, and neither its name nor an alias says that it is a bias, scale, offset or
     table: `kernel`, `weight` and `w` of any library are kernels, but for a `weight` below `embed`, `wte` or `wpe`. A kernel
     that is tied to a table is not decayed.

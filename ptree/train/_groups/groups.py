@@ -113,7 +113,7 @@ class Groups(optax.GradientTransformationExtraArgs):
         return [path for path, _ in leaves(params) if path in trained]
 
     def explain(self, params: PyTree) -> Explanation:
-        """Which rule takes each leaf, as `ptree.explain`; print it for a table.
+        """Which rule applies to each leaf, as `ptree.explain`; print it for a table.
 
         Args:
             params: the parameters, or their shapes.
@@ -158,7 +158,7 @@ def groups(rules: Optimisers, *, clip: float | None = None, factors: Rules | Non
         The transformation, which has `trained(params)`, the paths of the leaves that are trained, and `explain(params)`.
 
     Raises:
-        PatternError: the rules are no table of optimisers; from `init`: a rule that takes nothing, or single layers of a
+        PatternError: the rules are no table of optimisers; from `init`: a rule that applies to no leaf, or single layers of a
             stack, leaves that no rule matches, an optimiser for leaves without floats, nothing that is trained.
         StructureError: from `update`: a state or gradients that do not fit the rules and the parameters.
 

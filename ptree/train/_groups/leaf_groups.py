@@ -20,7 +20,7 @@ Optimisers: TypeAlias = Mapping[Any, optax.GradientTransformation]
 
 
 class LeafGroup(NamedTuple):
-    """The leaves that one rule takes, by path in listing order, and its optimiser."""
+    """The leaves that one rule applies to, by path in listing order, and its optimiser."""
 
     optimiser: optax.GradientTransformation
     paths: tuple[str, ...]

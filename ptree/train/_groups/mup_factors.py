@@ -52,7 +52,7 @@ def mup_factors(
 
     Raises:
         StructureError: the models have other paths, or other numbers of axes; it is not known which axes a kernel sums over.
-        PatternError: another family, or a rule of `inputs` that takes nothing.
+        PatternError: another family, or a rule of `inputs` that applies to no leaf.
     """
     if family not in get_args(Family):
         raise PatternError(f"mup_factors: expected a family of {[*get_args(Family)]}, got {quoted(family)}")

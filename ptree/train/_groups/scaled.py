@@ -43,7 +43,7 @@ def scaled(rules: Rules) -> optax.GradientTransformation:
             each of its axes, where the numbers of layers or the `:` of a stack stand; its other wildcards are `**`.
 
     Raises:
-        PatternError: from `init`: a rule that takes nothing, leaves that no rule matches, an array that does not fit the
+        PatternError: from `init`: a rule that applies to no leaf, leaves that no rule matches, an array that does not fit the
             layers; from `update`: leaves that no rule matches.
         StructureError: from `init`: there are arrays, and a stack has more axes than when it was made, as in an ensemble.
     """

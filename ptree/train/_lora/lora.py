@@ -62,7 +62,7 @@ def lora(params: PyTree, rules: Rules, key: jax.Array) -> Tree:
         key: as for `ptree.init`.
 
     Raises:
-        PatternError: a rule that takes no leaf, or whose value is no Rank.
+        PatternError: a rule that applies to no leaf, or whose value is no Rank.
         StructureError: leaves that are no kernels of floats, ranks above those of their kernels, kernels of which it is not
             known how many axes are summed over, a stack with more axes than when it was made, as in an ensemble.
         TieError: a kernel with an alias through a transform that factors cannot be seen through.

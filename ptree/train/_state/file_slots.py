@@ -69,7 +69,7 @@ def _cohorts_in_file(
     named: Mapping[str, Leaf],
     group: LeafGroup | None,
 ) -> list[tuple[str, ...]]:
-    """The parameters of each cohort of a rule: those whose slots are there; without slots those that the rule takes now."""
+    """The parameters of each cohort of a rule: those whose slots are there; without slots those that the rule applies to now."""
     if optimiser is FROZEN:
         return []
     slots = _slot_names(optimiser, params)

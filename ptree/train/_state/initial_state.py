@@ -69,7 +69,7 @@ def _part_of_jaxpr(closed: ClosedJaxpr, wanted: Sequence[int]) -> tuple[ClosedJa
 
 
 def sharding_beside(param: Leaf, shape: tuple[int, ...]) -> jax.sharding.Sharding | None:
-    """Where a slot of this shape goes: where its parameter is, if that is spread over devices and of the same shape."""
+    """Where a slot of this shape goes: where its parameter is, if that is sharded over devices and of the same shape."""
     if is_spread(param) and param.shape == shape:
         return param.sharding
     return None

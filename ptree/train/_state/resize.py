@@ -44,7 +44,7 @@ def resize(
 
     New rows are those that `ptree.init` would draw for the whole leaf in its new shape with this key. Ties stay, so that a
     tied head follows its table. The state of the optimiser follows by `carry(..., resized=...)`. A leaf that does not change is
-    shared with `params`, and arrays that are spread over devices stay so. Shapes and specs are resized too.
+    shared with `params`, and arrays that are sharded over devices stay so. Shapes and specs are resized too.
 
     Args:
         params: any pytree of arrays.

@@ -72,7 +72,7 @@ def carry_state(
 
     Args:
         state: of `before`. It is not changed.
-        params: the parameters from here on, which are taken as they are.
+        params: the parameters from now on, which are taken as they are.
         step: what goes on.
         renames: names in `state.params` -> those in `params`, as in `ptree.rename`.
         before: the step that made the state; by default `step`.
