@@ -170,6 +170,7 @@ def open_shards(
     Returns:
         The index; the shards by name; with `may_be_damaged` also why each of the others cannot be read.
     """
+
     def opened_one(name: str) -> SafetensorsFile | str:
         if may_be_damaged:
             return _open_damaged(folder, name, verify, mmap)

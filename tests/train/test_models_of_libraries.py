@@ -81,9 +81,9 @@ def test_nnx_is_trained_as_by_its_own_loop(tmp_path):
     decaying = optax.masked(optax.adamw(RATE, weight_decay=0.1), kernels)
     optimizer = nnx.Optimizer(module, optax.chain(decaying, optax.masked(optax.adam(RATE), others)), wrt=wanted)
     for _ in range(STEPS):
-        grads = nnx.grad(
-            lambda module: cross_entropy(module(X), BATCH["labels"]), argnums=nnx.DiffState(0, wanted)
-        )(module)
+        grads = nnx.grad(lambda module: cross_entropy(module(X), BATCH["labels"]), argnums=nnx.DiffState(0, wanted))(
+            module
+        )
         optimizer.update(module, grads)
     assert_close(state.params["params"], nnx.state(module, nnx.Param))
     assert_close(state.params["others"]["norm"], nnx.state(module, nnx.BatchStat)["norm"])
