@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from _results import HEAD, Result, Row, command, line, machine, place_text, processor_seconds, today, versions, write
 
 Given = argparse.Namespace
+START = time.perf_counter()  # of the script, which may measure before it has rows
 """The options, by name; with `shrink`, by which sizes are divided to try a script out."""
 Part = Callable[[Given], Iterable[Row]]
 """Measures, and gives rows as they come."""
@@ -72,7 +73,7 @@ def chosen_rows(parser: argparse.ArgumentParser, parts: Part | Mapping[str, Part
 
 def keep_rows(rows: Iterable[Row], file: Path | None, packages: Sequence[str]) -> None:
     """Print each row when it comes, and where all was measured; write them to the file, if there is one."""
-    load, start = os.getloadavg()[0], time.perf_counter()
+    load = os.getloadavg()[0]
     print(HEAD, flush=True)
     found: list[Row] = []
     for row in rows:
@@ -85,7 +86,7 @@ def keep_rows(rows: Iterable[Row], file: Path | None, packages: Sequence[str]) -
         machine={**machine(), "load": round(load, 2)},
         versions=versions(("jax", "jaxlib", "numpy", *packages)),
         rows=found,
-        seconds=round(time.perf_counter() - start, 1),
+        seconds=round(time.perf_counter() - START, 1),
         processor_seconds=round(processor_seconds(), 1),
     )
     print(f"\n{place_text(result)}")
