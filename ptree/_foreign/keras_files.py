@@ -230,9 +230,13 @@ def _unpacked(path: str, archive: zipfile.ZipFile) -> IO[bytes] | MemberFile:
     if is_stored(member):
         return _in_place(path, member)
     copy = TemporaryFile()  # noqa: SIM115  # closed with the file of Keras, which reads it
-    with archive.open(member) as packed:
-        shutil.copyfileobj(packed, copy)
-    copy.seek(0)
+    try:
+        with archive.open(member) as packed:
+            shutil.copyfileobj(packed, copy)
+        copy.seek(0)
+    except BaseException:
+        copy.close()
+        raise
     return copy
 
 

@@ -16,8 +16,8 @@ from ptree import convert
 torch = pytest.importorskip("torch")
 
 SAMPLES = Path(__file__).parents[1] / "foreign" / "samples"
-KERNEL = np.random.default_rng(0).normal(size=(16, 4)).astype("f4")
-ARRAYS = {"encoder.0.weight": KERNEL, "encoder.0.bias": np.arange(4, dtype="f4"), "scale": np.float32([2.5])}
+KERNEL = np.random.default_rng(0).normal(size=(64, 64)).astype("f4")
+ARRAYS = {"encoder.0.weight": KERNEL, "encoder.0.bias": np.arange(64, dtype="f4"), "scale": np.float32([2.5])}
 
 
 def tensors():
@@ -33,7 +33,9 @@ def datasets(**options):
     def write():
         with h5py.File("m.h5", "w") as file:
             for name, array in ARRAYS.items():
-                file.create_dataset(name.replace(".", "/"), data=array, **options)
+                file.create_dataset(
+                    name.replace(".", "/"), data=array, chunks=array.shape if options else None, **options
+                )
 
     return write
 
@@ -126,12 +128,12 @@ def test_a_keras_archive_has_one_checksum_for_all_its_weights(folder, capsys):
 
 
 def test_streams_of_gzip_have_checksums_too(folder, capsys):
-    datasets(chunks=True, compression="gzip")()
+    datasets(compression="gzip")()
     assert run(capsys, "check", "m.h5")[:2] == (0, "m.h5: whole, 3 leaves with the right checksum\n")
     with h5py.File("m.h5") as file:
         chunk = file["encoder/0/weight"].id.get_chunk_info(0)
     whole = (folder / "m.h5").read_bytes()
-    for at in range(chunk.byte_offset, chunk.byte_offset + chunk.size):
+    for at in range(chunk.byte_offset, chunk.byte_offset + chunk.size, 501):
         (folder / "m.h5").write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
         code, out, _ = run(capsys, "check", "m.h5")
         assert code == 1
@@ -150,7 +152,6 @@ WITHOUT_CHECKSUMS = {
     "m.safetensors": lambda: save_file(ARRAYS, "m.safetensors"),
     "m.pt": without_crc,
     "old.pt": lambda: torch.save(tensors(), "old.pt", _use_new_zipfile_serialization=False),
-    "m.weights.h5": written("m.weights.h5"),
     "m.h5": datasets(),
     "m.msgpack": written("m.msgpack"),
     "m.params": written("m.params"),

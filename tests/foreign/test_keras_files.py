@@ -352,12 +352,14 @@ def test_weights_are_compared_with_the_checksum_of_the_archive(compression, tmp_
     data[directory] ^= 1
     path.write_bytes(data)
     if compression == zipfile.ZIP_DEFLATED:  # compared as it is unpacked
-        with pytest.raises(FileError, match="Bad CRC-32 for file 'model.weights.h5'"):
+        with pytest.raises(FileError, match=r"Bad CRC-32 for file 'model\.weights\.h5'"):
             open_foreign(path)
         return
     with open_foreign(path) as file:
         for _ in range(2):
-            with pytest.raises(FileError, match=rf"cannot read '{name}' in .*: its member 'model\.weights\.h5' is damaged"):
+            with pytest.raises(
+                FileError, match=rf"cannot read '{name}' in .*: its member 'model\.weights\.h5' is damaged"
+            ):
                 file.read(name)
         np.testing.assert_array_equal(file.part(name, np.s_[:]), right)
     with open_foreign(path, verify=False) as file:

@@ -113,7 +113,7 @@ def test_code_and_damage_are_refused_where_a_path_is_given(tmp_path):
 
 def test_all_damaged_leaves_are_named_at_once(tmp_path):
     path = tmp_path / "m.pt"
-    arrays = {"fc.weight": np.arange(50, dtype="f4"), "fc.bias": np.arange(20, dtype="f4") + 7, "n": np.ones(3, "f4")}
+    arrays = {"fc.weight": np.arange(50, dtype="f4"), "fc.bias": np.arange(20, dtype="f4") + 70, "n": np.ones(3, "f4")}
     torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
     data = bytearray(path.read_bytes())
     for name in ("fc.weight", "fc.bias"):
@@ -142,7 +142,7 @@ def meant(error):
 @pytest.mark.parametrize("pattern", ["fc/0/bias", "fc", "fc/0", "fc/**", "**/bias", "fc/0/{weight,bias}", "fc/*/bias"])
 def test_a_path_that_the_commands_show_is_answered_with_the_name_to_paste(saved, pattern):
     """In Python names are as in the file, where the commands show their dots as slashes."""
-    path, state = saved
+    path, _ = saved
     with source_of(path) as source:
         shown = {source.leaves[leaf].path.replace("/", ".") for leaf in selected(source, pattern)}
     tree = pt.load(path)

@@ -1038,7 +1038,9 @@ def test_parameters_of_64_bits_are_declared_so_and_traced_as_jax_computes(has_64
         spec = net.spec(jax.ShapeDtypeStruct((2, 4), "float64"))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(spec)} == {"float64"}
         table = pt.convert.layer_table(net, jax.ShapeDtypeStruct((2, 4), "float64"), framework="torch")
-        assert len(table.plan(table.inverse.apply(jax.tree.map(lambda leaf: np.ones(leaf.shape), spec)), spec).steps) == 8
+        assert (
+            len(table.plan(table.inverse.apply(jax.tree.map(lambda leaf: np.ones(leaf.shape), spec)), spec).steps) == 8
+        )
         params = net.init(jax.random.key(0), np.ones((2, 4)))
         assert net(params, np.ones((2, 4))).dtype == ("float64" if has_64_bits else "float32")
         shapes = train.step(lambda params, x: net(params, x).sum(), optax.adam(0.1)).init(params)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._shardings import as_traced
 from ..._stored.dtypes import LACKING, Storage
 from ..._stored.stored_leaf import StoredLeaf
-from ..._shardings import as_traced
 from ..._tree import Leaf
 from ..._words import describe, quoted
 

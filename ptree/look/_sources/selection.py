@@ -118,7 +118,6 @@ class Names(Generic[L]):
         match = "matches" if len(unused) == 1 else "match"
         return [f"in the pattern {quoted(test.text)} the {are} {_shown(unused)} {match} nothing.{hint}"]
 
-
     def _suggested_path(self, text: str) -> str | None:
         """What a misspelt name with dots likely meant, as a path."""
         path = with_slashes(text)
