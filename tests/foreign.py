@@ -350,6 +350,17 @@ class LinenMLP(linen.Module):
         return linen.Dense(2)(linen.relu(x))
 
 
+class TwoDense(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        return linen.Dense(3)(jnp.tanh(linen.Dense(3)(x)))
+
+
+class TwoLinear(nnx.Module):
+    def __init__(self, rngs):
+        self.a, self.b = nnx.Linear(3, 3, rngs=rngs), nnx.Linear(3, 3, rngs=rngs)
+
+
 class PartitionedMLP(linen.Module):
     @linen.compact
     def __call__(self, x):

@@ -6,9 +6,14 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
-from .._paths import PathIndex, Pattern, unused_alternatives
+from .._errors import PatternError
+from .._paths import PathIndex, Pattern, compile, unused_alternatives
+from .._paths.dotted_names import other_spellings
 from .._tree import PyTree, entries, leaves, locate, stacked_axes, where_it_stops
 from .._words import listed, nearest, quoted
+
+_MOST_NAMES = 1000
+"""A pattern that is spelled otherwise is tried on so many names, spread over the tree."""
 
 
 class Hints:
@@ -20,6 +25,10 @@ class Hints:
     @cached_property
     def _names(self) -> list[str]:
         return [*entries(self.tree)]
+
+    @cached_property
+    def _has_dots(self) -> bool:
+        return any("." in name for name in self._names)
 
     @cached_property
     def _segments(self) -> set[str]:
@@ -48,6 +57,10 @@ class Hints:
     def why_unmatched(self, pattern: Pattern) -> str:
         """One line on why a pattern matches no leaf, with the path that was likely meant."""
         attempt = f"the pattern {quoted(pattern.text)} matches nothing"
+        other = self._in_other_spelling(pattern.text)
+        if other is not None:
+            why = "the names there have dots in them" if self._has_dots else "segments are joined by '/'"
+            return f"{attempt}: {why}. Did you mean {quoted(other)}?"
         if pattern.literal is not None:
             return f"{attempt}: {self._where_it_stops(pattern.text, pattern.literal)}"
         meant = self._index.suggest(pattern.text)
@@ -58,6 +71,25 @@ class Hints:
         else:
             hint = ""
         return f"{attempt} in {len(self._leaf_paths)} leaves.{hint}"
+
+    def _in_other_spelling(self, text: str) -> str | None:
+        """The pattern with slashes for its dots, or with the dots that names in the tree have, if that matches something."""
+        if not self._has_dots and "." not in text:
+            return None
+        spellings = other_spellings(text)
+        if self._has_dots:  # what would be a node, if the dots were slashes
+            spellings += [f"{spelling}.*" for spelling in (text, *spellings)]
+        return next(filter(self._matches_a_name, spellings), None)
+
+    def _matches_a_name(self, text: str) -> bool:
+        try:
+            pattern = compile(text)
+        except PatternError:  # a dot or a slash in brackets
+            return False
+        if pattern.literal is not None:
+            return locate(self.tree, pattern.literal) is not None
+        stride = max(1, len(self._names) // _MOST_NAMES)
+        return any(pattern.matches(name) for name in self._names[::stride])
 
     def _where_it_stops(self, text: str, segments: Sequence[str]) -> str:
         if locate(self.tree, segments) is not None:

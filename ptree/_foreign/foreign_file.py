@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .._errors import FileError, PathError
-from .._words import quoted, suggestion
+from .._paths.dotted_names import hint_of_name
+from .._words import quoted
 
 Index: TypeAlias = Any
 """What NumPy takes between brackets: integers, slices, `...`, None, arrays, and tuples of these."""
@@ -74,11 +75,21 @@ class ForeignFile(ABC):
         """
         array = self.arrays.get(self.aliases.get(name, name))
         if array is None:
-            near = suggestion(name, [*self.arrays, *self.aliases])
+            near = hint_of_name(name, [*self.arrays, *self.aliases])
             raise PathError(f"no array {quoted(name)} in {quoted(self.path)}.{near}")
         if array.problem:
             raise FileError(f"cannot read {quoted(name)} in {quoted(self.path)}: it {array.problem}")
         return array
+
+    def has_checksum(self, name: str) -> bool:
+        """Whether the file has a checksum of an array, which `read` compares; most formats have none."""
+        return False
+
+    def damage(self, array: ForeignArray, why: object) -> FileError:
+        """The error of an array whose bytes in the file are damaged."""
+        error = FileError(f"cannot read {quoted(array.name)} in {quoted(self.path)}: {why}", is_damage=True)
+        error.damaged = [array.name]
+        return error
 
     @abstractmethod
     def _read(self, array: ForeignArray) -> np.ndarray:

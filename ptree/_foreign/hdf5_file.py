@@ -72,14 +72,16 @@ class Hdf5File(ForeignFile):
     ):
         self.path, self.format = path, format
         self.aliases, self.metadata = {}, dict(metadata)
-        self.around: IO[bytes] | RawIOBase | None = None
-        """The open file that the HDF5 file is read from, where it is not opened by its path."""
         self._file, self._datasets = file, dict(datasets)
         self.arrays = {name: described(name, dataset) for name, dataset in self._datasets.items()}
+        self._with_checksum = {name for name, dataset in self._datasets.items() if _has_checksum(dataset)}
 
     def dataset_paths(self) -> dict[str, str]:
         """The place in the HDF5 file of each array."""
         return {name: dataset.name for name, dataset in self._datasets.items()}
+
+    def has_checksum(self, name: str) -> bool:
+        return name in self._with_checksum
 
     def _read(self, array: ForeignArray) -> np.ndarray:
         return self._numbers(array, ())
@@ -95,14 +97,16 @@ class Hdf5File(ForeignFile):
 
     def _numbers(self, array: ForeignArray, selection: Any) -> np.ndarray:
         dataset = self._datasets[array.name]
-        with damage_as_file_error(self.path):
+        try:
             numbers = np.asarray(dataset[selection])
+        except PtreeError:
+            raise
+        except _DAMAGE as error:
+            raise self.damage(array, f"its dataset cannot be read: {printable(str(error), 200)}") from error
         return numbers.view(array.dtype) if numbers.dtype.kind == "V" else numbers.astype(array.dtype, copy=False)
 
     def close(self) -> None:
         self._file.close()
-        if self.around is not None:
-            self.around.close()
 
 
 def described(name: str, dataset: Dataset) -> ForeignArray:
@@ -113,6 +117,11 @@ def described(name: str, dataset: Dataset) -> ForeignArray:
     if dtype.kind == "V" and dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":  # as Keras marks them
         dtype = np.dtype(ml_dtypes.bfloat16)
     return ForeignArray(name, tuple(shape), dtype.newbyteorder("="), _problem(dataset, dtype))
+
+
+def _has_checksum(dataset: Dataset) -> bool:
+    """Whether HDF5 compares the numbers of a dataset with checksums as it reads them; those of gzip are in its streams."""
+    return dataset.fletcher32 or dataset.compression == "gzip"
 
 
 def _problem(dataset: Dataset, dtype: np.dtype) -> str:

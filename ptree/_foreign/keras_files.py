@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -16,9 +17,10 @@ from .._errors import FileError, PtreeError
 from .._stored.locations import regular_file
 from .._words import listed, quoted
 from .file_bytes import FileBytes
+from .foreign_file import ForeignArray
 from .hdf5_file import Dataset, Group, Hdf5File, all_datasets, damage_as_file_error, open_h5, parent
 from .keras_layers import Config, LayerGroup, layer_groups
-from .stored_member import ZIP_DAMAGE, MemberFile, is_stored, member_start, open_archive
+from .stored_member import ZIP_DAMAGE, MemberFile, is_stored, open_archive
 
 WEIGHTS_MEMBER = "model.weights.h5"
 CONFIG_MEMBER = "config.json"
@@ -148,7 +150,41 @@ def _merged(path: str, one: Mapping[str, Dataset], other: Mapping[str, Dataset])
 # ---------------------------------------------------------------------------------- .keras
 
 
-def open_keras(path: str) -> Hdf5File:
+class KerasFile(Hdf5File):
+    """An open `.keras`. The HDF5 file in it is compared with its checksum once, before the first array is read whole."""
+
+    def __init__(
+        self,
+        path: str,
+        file: Group,
+        datasets: Mapping[str, Dataset],
+        metadata: Mapping[str, str],
+        content: IO[bytes] | MemberFile,
+    ):
+        super().__init__(path, "Keras", file, datasets, metadata)
+        self._content = content
+
+    def has_checksum(self, name: str) -> bool:
+        return True  # zip has a CRC-32 of each member
+
+    @cached_property
+    def _has_its_checksum(self) -> bool:
+        if isinstance(self._content, MemberFile):
+            return self._content.has_its_checksum()
+        return True  # zipfile has compared what it unpacked
+
+    def _read(self, array: ForeignArray) -> np.ndarray:
+        if self.verify and not self._has_its_checksum:
+            why = f"its member {WEIGHTS_MEMBER!a} is damaged: its bytes are not those of its checksum"
+            raise self.damage(array, why)
+        return super()._read(array)
+
+    def close(self) -> None:
+        super().close()
+        self._content.close()
+
+
+def open_keras(path: str) -> KerasFile:
     """Open a `.keras` file, whose arrays are named by the layers of its config: `encoder/hidden/kernel`.
 
     Variables of a layer of another package keep their number, `encoder/mine/vars/0`, as its class names them.
@@ -165,9 +201,8 @@ def open_keras(path: str) -> Hdf5File:
         opened.callback(file.close)
         with damage_as_file_error(path):
             datasets = named_by_layers(all_datasets(file), config)
-            keras_file = Hdf5File(path, "Keras", file, _optimizer_last(datasets), _versions(config))
+            keras_file = KerasFile(path, file, _optimizer_last(datasets), _versions(config), content)
         opened.pop_all()
-    keras_file.around = content
     return keras_file
 
 
@@ -195,16 +230,20 @@ def _unpacked(path: str, archive: zipfile.ZipFile) -> IO[bytes] | MemberFile:
     if is_stored(member):
         return _in_place(path, member)
     copy = TemporaryFile()  # noqa: SIM115  # closed with the file of Keras, which reads it
-    with archive.open(member) as packed:
-        shutil.copyfileobj(packed, copy)
-    copy.seek(0)
+    try:
+        with archive.open(member) as packed:
+            shutil.copyfileobj(packed, copy)
+        copy.seek(0)
+    except BaseException:
+        copy.close()
+        raise
     return copy
 
 
 def _in_place(path: str, member: zipfile.ZipInfo) -> MemberFile:
     file = FileBytes(path)
     try:
-        return MemberFile(file, member_start(file, member), member.file_size)
+        return MemberFile(file, member)
     except BaseException:
         file.close()
         raise

@@ -24,6 +24,8 @@ from .stored_member import ZIP_DAMAGE, is_stored, member_start, open_archive
 
 _MOST_EXPANSION = 1100
 """The compression of zip, deflate, makes data 1032 times smaller at most."""
+_RUN = 1 << 20
+"""Bytes that are read at a time where their values are of no account."""
 _WRITTEN = [
     np.dtype(kind)
     for kind in (
@@ -77,12 +79,16 @@ class NpzFile(ForeignFile):
         problem = "holds Python objects, which are not read" if header.dtype.hasobject else ""
         return ForeignArray(name, header.shape, header.dtype.newbyteorder("="), problem)
 
+    def has_checksum(self, name: str) -> bool:
+        return True  # zip has a CRC-32 of each member
+
     def _read(self, array: ForeignArray) -> np.ndarray:
         try:
             with self._archive.open(self._members[array.name]) as file:
                 numbers = np.lib.format.read_array(file, allow_pickle=False)
+                _read_to_end(file)
         except ZIP_DAMAGE as error:
-            raise self._damage(array.name, error) from error
+            raise self.damage(array, error) from error
         return numbers.astype(array.dtype, copy=False)
 
     def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
@@ -116,25 +122,32 @@ class NpzFile(ForeignFile):
             flat = self._read(array).reshape(-1)
             yield from (flat[first : first + at_once] for first in range(0, left, at_once))
             return
-        with self._archive.open(self._members[array.name]) as file:
-            file.read(header.length)
+        with self._opened_member(array) as file:
+            self._next_bytes(file, array, header.length)
             while left:
                 count = min(left, at_once)
-                data = self._next_bytes(file, name, count * header.dtype.itemsize)
+                data = self._next_bytes(file, array, count * header.dtype.itemsize)
                 yield np.frombuffer(data, header.dtype).astype(array.dtype, copy=False)
                 left -= count
+            try:
+                _read_to_end(file)
+            except ZIP_DAMAGE as error:
+                raise self.damage(array, error) from error
 
-    def _next_bytes(self, file: IO[bytes], name: str, count: int) -> bytes:
+    def _opened_member(self, array: ForeignArray) -> IO[bytes]:
+        try:
+            return self._archive.open(self._members[array.name])
+        except ZIP_DAMAGE as error:
+            raise self.damage(array, error) from error
+
+    def _next_bytes(self, file: IO[bytes], array: ForeignArray, count: int) -> bytes:
         try:
             data = file.read(count)
         except ZIP_DAMAGE as error:
-            raise self._damage(name, error) from error
+            raise self.damage(array, error) from error
         if len(data) < count:
-            raise self._damage(name, "it is cut short")
+            raise self.damage(array, "it is cut short")
         return data
-
-    def _damage(self, name: str, why: object) -> FileError:
-        return FileError(f"cannot read {quoted(self.path)}: {quoted(name)}: {why}", is_damage=True)
 
     def close(self) -> None:
         self._archive.close()
@@ -149,6 +162,12 @@ def _refuse_repeats(path: str, archive: zipfile.ZipFile) -> None:
     if repeated:
         archive.close()
         raise FileError(f"cannot read {quoted(path)}: several arrays have the same name: {listed(repeated)}")
+
+
+def _read_to_end(file: IO[bytes]) -> None:
+    """Read what follows an array in its member: only at its end does zipfile compare the checksum."""
+    while file.read(_RUN):
+        pass
 
 
 def _npy_header(file: IO[bytes]) -> _Header:

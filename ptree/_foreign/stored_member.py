@@ -26,6 +26,8 @@ ZIP_DAMAGE = (
 
 _LOCAL_HEADER = 30
 """Bytes in front of the name of a member; the lengths of the name and of what follows it are in its last four."""
+_RUN = 1 << 24
+"""Bytes that are compared with a checksum at a time."""
 
 
 def open_archive(path: str, kind: str) -> zipfile.ZipFile:
@@ -67,11 +69,20 @@ def is_stored(member: zipfile.ZipInfo) -> bool:
 
 
 class MemberFile(io.RawIOBase):
-    """A run of bytes of a file as a file to read; it is read in place, and closes the file around it."""
+    """A member of an archive that is stored uncompressed, as a file to read in place; it closes the archive's file."""
 
-    def __init__(self, file: FileBytes, start: int, size: int):
-        self._outer, self._start, self._size = file, start, size
+    def __init__(self, file: FileBytes, member: zipfile.ZipInfo):
+        self._outer, self._start = file, member_start(file, member)
+        self._size, self._crc = member.file_size, member.CRC
         self._at = 0
+
+    def has_its_checksum(self) -> bool:
+        """Whether its bytes are those of the archive's CRC-32 of it; all are read."""
+        crc = 0
+        for first in range(0, self._size, _RUN):
+            count = min(_RUN, self._size - first)
+            crc = zlib.crc32(self._outer.memory(self._start + first, count, "a member of the archive"), crc)
+        return crc == self._crc
 
     def readable(self) -> bool:
         return True

@@ -35,6 +35,8 @@ class Storages(ABC):
 
     is_swapped: bool = False
     """Whether the most significant byte of a number comes first."""
+    has_checksum_of_pickle: bool = False
+    """Whether the pickle, which holds arrays of NumPy, was compared with a checksum."""
 
     @abstractmethod
     def size(self, key: str) -> int | None:
@@ -43,6 +45,10 @@ class Storages(ABC):
     @abstractmethod
     def start(self, key: str) -> int:
         """Its first byte in the file."""
+
+    @abstractmethod
+    def has_checksum(self, key: str) -> bool:
+        """Whether there is a checksum of its bytes."""
 
     @abstractmethod
     def refuse_changed(self, key: str) -> None:
@@ -91,27 +97,34 @@ class TorchFile(ForeignFile):
         if total > max(_MOST_TIMES * size, _MOST_REPEATED):
             raise TorchError(f"its tensors show its {in_bytes(size)} so often that they would take {in_bytes(total)}")
 
+    def has_checksum(self, name: str) -> bool:
+        tensor = self._tensors[name]
+        if isinstance(tensor, PickledArray):
+            return self._storages.has_checksum_of_pickle
+        return tensor.storage is not None and self._storages.has_checksum(tensor.storage.key)
+
     def _read(self, array: ForeignArray) -> np.ndarray:
         tensor = self._tensors[array.name]
         if self.verify and isinstance(tensor, TensorInfo) and tensor.storage is not None:
-            self._compare(tensor.storage)
+            self._compare(array, tensor.storage)
         return self._part(array, ...)
 
-    def _compare(self, storage: StorageInfo) -> None:
+    def _compare(self, array: ForeignArray, storage: StorageInfo) -> None:
         self._open_data()
         try:
             self._storages.refuse_changed(storage.key)
         except ValueError as error:
-            raise damage(self.path, error) from error
+            raise self.damage(array, error) from error
 
     def _part(self, array: ForeignArray, index: Index) -> np.ndarray:
         tensor = self._tensors[array.name]
         if isinstance(tensor, PickledArray):
             return np.asarray(tensor.array()[index])
+        data = self._open_data()
         try:
-            view = self._view(tensor, self._open_data())
+            view = self._view(tensor, data)
         except ValueError as error:
-            raise damage(self.path, error) from error
+            raise self.damage(array, error) from error
         return self._with_bits(np.asarray(view[index]), tensor)
 
     def _open_data(self) -> mmap.mmap:

@@ -77,5 +77,8 @@ class _LegacyStorages(Storages):
     def start(self, key: str) -> int:
         return self._places[key][0]
 
+    def has_checksum(self, key: str) -> bool:
+        return False
+
     def refuse_changed(self, key: str) -> None:
         """The format has no checksums."""

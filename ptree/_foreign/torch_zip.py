@@ -58,6 +58,7 @@ class _ZipStorages(Storages):
         self._directory, self._folder = directory, folder
         self._compared: set[str] = set()
         self.is_swapped = self._is_big_endian()
+        self.has_checksum_of_pickle = directory.members[f"{folder}{_PICKLE}"].has_checksum
 
     def _is_big_endian(self) -> bool:
         name = f"{self._folder}byteorder"
@@ -74,6 +75,10 @@ class _ZipStorages(Storages):
 
     def start(self, key: str) -> int:
         return self._directory.start_of(self._directory.members[self._name(key)])
+
+    def has_checksum(self, key: str) -> bool:
+        member = self._directory.members.get(self._name(key))
+        return member is not None and member.has_checksum
 
     def refuse_changed(self, key: str) -> None:
         if key in self._compared:  # tensors that share a storage

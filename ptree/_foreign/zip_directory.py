@@ -47,6 +47,11 @@ class ZipMember:
     crc: int
     """The CRC-32 of its bytes; 0 where the writer computed none."""
 
+    @property
+    def has_checksum(self) -> bool:
+        """Whether its bytes are compared with the CRC-32; that of no bytes is 0."""
+        return self.crc != 0 or self.size == 0
+
     def refuse_packed(self) -> None:
         """Raise unless the bytes of the member are in the archive as they are."""
         if self.is_encrypted:
@@ -99,7 +104,7 @@ class ZipDirectory:
 
     def refuse_changed(self, member: ZipMember, start: int) -> None:
         """Raise if the bytes of a member are not those of its checksum."""
-        if member.crc == 0:  # torch.serialization.set_crc32_options(False)
+        if not member.has_checksum:  # torch.serialization.set_crc32_options(False)
             return
         crc = 0
         with memoryview(self._data) as view:

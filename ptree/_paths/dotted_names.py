@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from .._words import quoted, suggestion
 
 _DOT = re.compile(r"(?<!\.)\.(?!\.)")
+_MOST_SEGMENTS = 32
+"""Of a text that is spelled otherwise for a hint."""
 
 
 def paths_of_names(names: Iterable[str]) -> dict[str, str]:
@@ -48,3 +52,33 @@ def with_slashes(text: str) -> str:
     ('h/{0..3}/attn', 'h/0/a.b')
     """
     return text if "/" in text else _DOT.sub("/", text)
+
+
+def other_spellings(text: str) -> list[str]:
+    """A path, or a pattern of paths, with slashes for dots, and with dots for its last slashes, up to all of them.
+
+    Among dots a `**` is a `*`, which matches dots too.
+
+    >>> other_spellings("model/h/0/w")
+    ['model/h/0.w', 'model/h.0.w', 'model.h.0.w']
+    >>> other_spellings("**/w"), other_spellings("h.0.w")[0]
+    (['*.w'], 'h/0/w')
+    """
+    segments = re.split(f"/|{_DOT.pattern}", text)
+    if len(segments) > _MOST_SEGMENTS:
+        return []
+    found: dict[str, None] = {}
+    for count in reversed(range(len(segments))):  # of the segments in front of slashes
+        with_dots = ".".join("*" if segment == "**" else segment for segment in segments[count:])
+        found["/".join([*segments[:count], with_dots])] = None
+    return [spelling for spelling in found if spelling != text]
+
+
+def hint_of_name(wrong: str, names: Collection[str]) -> str:
+    """Suggest the name that was likely meant: the same with other separators, or the nearest; "" if none is near.
+
+    >>> hint_of_name("h/0/w", ["h.0.w", "h.0.b"])
+    " Did you mean 'h.0.w'?"
+    """
+    same = [spelling for spelling in other_spellings(wrong) if spelling in names]
+    return f" Did you mean {quoted(same[0])}?" if same else suggestion(wrong, names)

@@ -1,6 +1,7 @@
 """Shardings: where each leaf of a tree lives on the devices of a mesh, found by rules and checked."""
 
 from .array_leaves import array_leaves as array_leaves
+from .array_leaves import as_traced as as_traced
 from .array_leaves import itemsize as itemsize
 from .array_leaves import on_device as on_device
 from .array_placement import constrained as constrained
@@ -8,6 +9,7 @@ from .array_placement import deleted as deleted
 from .array_placement import in_one_spelling as in_one_spelling
 from .array_placement import placement as placement
 from .array_placement import put as put
+from .array_placement import refuse_deleted as refuse_deleted
 from .devices_of_tree import home_of as home_of
 from .devices_of_tree import is_on_several as is_on_several
 from .devices_of_tree import is_spread as is_spread

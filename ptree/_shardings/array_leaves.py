@@ -32,6 +32,17 @@ def _on_device(dtype: Any, has_64_bits: bool) -> Any:
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
+def as_traced(leaf: Leaf) -> Leaf:
+    """A `jax.ShapeDtypeStruct` in the dtype that JAX computes in; any other leaf as it is.
+
+    Without x64 that is f32 for f64. JAX 0.12 warns where it is to trace a shape in a dtype that it has not.
+    """
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    dtype = on_device(leaf.dtype)
+    return leaf if dtype == leaf.dtype else jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=leaf.sharding)
+
+
 _NO_NUMBERS = "OSUMm"
 """The kinds of NumPy's dtypes that no device holds: objects, texts, dates."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, Sharding
 
-from .._tree import Leaf, Leaves, has_explicit_axes, plain
+from .._errors import StructureError
+from .._tree import Leaf, Leaves, PyTree, has_explicit_axes, leaves, plain
+from .._words import listed
 
 
 def placement(leaf: Leaf) -> Sharding | None:
@@ -31,6 +35,31 @@ def deleted(pairs: Leaves) -> list[str]:
         for path, leaf in pairs
         if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted()
     ]
+
+
+def refuse_deleted(error: Exception, call: str, trees: Mapping[str, PyTree]) -> None:
+    """Raise with the paths if an error of JAX comes from arrays that were donated or deleted: its own names none.
+
+    To be asked when the error is there: to look at all arrays before each call would take its time.
+
+    Args:
+        error: what JAX raised.
+        call: what was asked for.
+        trees: what a tree is in the call, "the batch" -> the tree.
+
+    Raises:
+        StructureError: some of their arrays are gone.
+    """
+    if "deleted" not in str(error):
+        return
+    gone = {what: deleted(leaves(tree)) for what, tree in trees.items()}
+    places = [what if paths == [""] else f"{listed(paths)} of {what}" for what, paths in gone.items() if paths]
+    if not places:
+        return
+    raise StructureError(
+        f"{call}: these arrays were donated or deleted: {', '.join(places)}. A step of training uses the memory of the state"
+        " that it is given again: go on from what it returned, or give it a copy, jax.tree.map(jnp.copy, tree)"
+    ) from error
 
 
 def constrained(value: jax.Array, sharding: Sharding) -> jax.Array:

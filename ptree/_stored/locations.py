@@ -104,6 +104,23 @@ def save_path(path: str) -> Path:
     return Path(os.path.realpath(file.parent)) / file.name
 
 
+def names_new_folder(path: str, is_several_files: bool) -> bool:
+    """Whether a path at which nothing is yet names a folder: it ends in a slash, or several files go there and it has no file's ending.
+
+    Several files of a tree are saved as Hugging Face does it, where the path of a model is that of a folder.
+
+    Args:
+        path: where a tree is to be saved.
+        is_several_files: whether it may be saved in several files and an index.
+    """
+    place = Path(path)
+    if os.path.lexists(place) or os.path.lexists(index_path(place)):
+        return False
+    if path.endswith(("/", os.sep)):
+        return True
+    return is_several_files and not path.endswith((".safetensors", INDEX_SUFFIX))
+
+
 def refuse_other_kinds(file: Path) -> None:
     """Raise FileError unless what is there, and where the index of shards goes, is a file, a link to one, or nothing."""
     _refuse_other_kind(file, file)  # first: a folder such as `.` has no name that an index could have

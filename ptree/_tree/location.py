@@ -14,6 +14,7 @@ import jax
 
 from .._errors import PathError
 from .._paths import DEEPEST, STACKED, natural
+from .._paths.dotted_names import other_spellings
 from .._words import describe, listed, quoted, suggestion
 from .assembly import assemble
 from .entries import structure
@@ -447,7 +448,8 @@ def no_path(tree: PyTree, segments: Sequence[str]) -> PathError:
     message = f"no path {quoted(path)}: {where_it_stops(tree, segments)}"
     other = _in_other_spelling(tree, path)
     if other:
-        return PathError(f"no path {quoted(path)}: its segments are joined by '/'. Did you mean {quoted(other)}?")
+        why = "the names there have dots in them" if "." in other else "its segments are joined by '/'"
+        return PathError(f"no path {quoted(path)}: {why}. Did you mean {quoted(other)}?")
     if any(character in path for character in "*?{"):
         message = message.rstrip(".")
         message += ". It looks like a pattern: ptree.items reads, and ptree.update writes, what a pattern matches."
@@ -455,12 +457,16 @@ def no_path(tree: PyTree, segments: Sequence[str]) -> PathError:
 
 
 def _in_other_spelling(tree: PyTree, path: str) -> str:
-    """The path of the tree that is spelt with dots, as in PyTorch, or with brackets, as JAX prints its own; else empty."""
+    """The path of the tree that is spelt with dots, as in PyTorch, or with brackets, as JAX prints its own; else empty.
+
+    Or a path with slashes for the dots that are in the names of the tree, as in one that was loaded from a file of PyTorch.
+    """
     segments = re.findall(r"[^.\[\]'\"/]+", path)[: DEEPEST + 1]
-    spelt = "/".join(segments)
-    if not segments or spelt == path or len(segments) > DEEPEST or locate(tree, segments) is None:
+    if not segments or len(segments) > DEEPEST:
         return ""
-    return spelt
+    spelt = "/".join(segments)
+    spellings = [spelling for spelling in (spelt, *other_spellings(spelt)) if spelling != path]
+    return next((spelling for spelling in spellings if locate(tree, spelling.split("/")) is not None), "")
 
 
 def where_it_stops(tree: PyTree, segments: Sequence[str], otherwise: str = "it is there") -> str:

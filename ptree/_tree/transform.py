@@ -119,7 +119,9 @@ class Transform:
     def _applied_to_shape(self, function: Function, leaf: Leaf) -> jax.ShapeDtypeStruct:
         if self.axes:  # without JAX, which would cut NumPy's 64 bits to 32
             return jax.ShapeDtypeStruct(function(np.empty(leaf.shape, np.void)).shape, leaf.dtype)
-        return jax.eval_shape(function, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+        # in the dtype that JAX computes in: JAX 0.12 warns of shapes of 64 bits where it has 32
+        dtype: Any = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+        return jax.eval_shape(function, jax.ShapeDtypeStruct(leaf.shape, dtype))
 
     def shown(self, source: str) -> str:
         """The source as people write it: `transposed(embed/table)`, `transposed(conv/kernel, (3, 2, 0, 1))`."""

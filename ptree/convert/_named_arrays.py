@@ -186,7 +186,7 @@ def _declared(leaf: Leaf) -> Described | None:
 
 
 def _read(leaf: OpenLeaf | OpenAlias) -> np.ndarray:
-    return np.asarray(leaf[...])
+    return leaf.__array__()  # as it is stored: `leaf[...]` would be a typed key, or a tensor of PyTorch
 
 
 def _nothing() -> np.ndarray:

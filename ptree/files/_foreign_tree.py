@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
 from jax.sharding import Sharding
 
-from .._errors import PathError
+from .._errors import FileError, PathError
 from .._foreign import ForeignArray, ForeignFile, open_foreign
 from .._foreign.formats import Candidate, format_of
+from .._paths.dotted_names import hint_of_name
 from .._stored.facts import Facts
 from .._stored.leaf_parts import Index, aligned_memory
 from .._stored.locations import file_path, index_path
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, Tie
-from .._words import describe, quoted, suggestion
+from .._words import describe, lines, quoted
 from ._block_reading import array_on_devices
 from ._kinds import JAX_ARRAY, leaf_of, refuse_cut, refuse_unreadable, without_cut
 from ._saved_tree import Compare, ReadLeaves, SavedTree
@@ -63,7 +64,7 @@ class ForeignTree(SavedTree, Mapping[str, "ForeignLeaf"]):
     def __getitem__(self, path: str) -> ForeignLeaf:
         source = self.ties[path].source if path in self.ties else path
         if source not in self.leaves:
-            near = suggestion(path, self.facts.order) if isinstance(path, str) else ""
+            near = hint_of_name(path, self.facts.order) if isinstance(path, str) else ""
             raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{near}")
         return ForeignLeaf(path, self.leaves[source], self)
 
@@ -91,7 +92,17 @@ class ForeignTree(SavedTree, Mapping[str, "ForeignLeaf"]):
         leaves = list(leaves)
         refuse_unreadable(leaves)
         refuse_cut((leaf.name, leaf.dtype) for leaf in leaves if leaf.kind == "" or leaf.name in shardings)
-        values = {leaf.name: self._value(leaf, shardings.get(leaf.name)) for leaf in leaves}
+        values: dict[str, Leaf] = {}
+        damages: list[FileError] = []
+        for leaf in leaves:
+            try:
+                values[leaf.name] = self._value(leaf, shardings.get(leaf.name))
+            except FileError as error:
+                if not error.is_damage:
+                    raise
+                damages.append(error)
+        if damages:
+            raise all_damages(damages)
         return ReadLeaves(values, [])
 
     def _value(self, leaf: StoredLeaf, sharding: Sharding | None) -> Leaf:
@@ -142,6 +153,15 @@ class ForeignLeaf:
     def __repr__(self) -> str:
         problem = f", which {self.stored.unreadable}" if self.stored.unreadable else ""
         return f"{quoted(self.name)}: {describe(self.stored)} in {self._tree.path!r}{problem}"
+
+
+def all_damages(errors: Sequence[FileError]) -> FileError:
+    """One error of all damaged leaves; each names its leaf, and where that is in the file."""
+    if len(errors) == 1:
+        return errors[0]
+    error = FileError(lines([str(error) for error in errors]), is_damage=True)
+    error.damaged = [name for one in errors for name in one.damaged]
+    return error
 
 
 def _stored(array: ForeignArray) -> StoredLeaf:

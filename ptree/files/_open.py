@@ -13,6 +13,7 @@ from jax.sharding import Sharding
 from .._edit import entries, map_leaves
 from .._errors import FileError, PathError, TieError
 from .._paths import STACKED, split
+from .._paths.dotted_names import hint_of_name
 from .._stored.checksums import digest_in_thread
 from .._stored.facts import Facts
 from .._stored.leaf_in_parts import LeafInParts
@@ -24,7 +25,7 @@ from .._stored.stored_leaf import StoredLeaf
 from .._stored.urls import is_url, name_at
 from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
-from .._words import listed, quoted, suggestion
+from .._words import listed, quoted
 from ._block_reading import Block, array_on_devices, block_around, blocks_here
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
@@ -182,7 +183,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
         has_stacks = any(STACKED in name.split("/") for name in self.leaves)
         place = locate(self._stored, split(path)) if has_stacks and isinstance(path, str) else None
         if place is None or not isinstance(place.kept, StoredLeaf):
-            near = suggestion(path, self._names) if isinstance(path, str) else ""
+            near = hint_of_name(path, self._names) if isinstance(path, str) else ""
             raise PathError(f"no leaf {quoted(path)} in {self.path!r}.{near}")
         leaf = self._open_leaf(place.kept.name, place.layers)
         return leaf if place.tie is None else OpenAlias(path, place.tie, leaf)  # pyright: ignore[reportReturnType]

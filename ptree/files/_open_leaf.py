@@ -89,15 +89,25 @@ class OpenAlias:
         self.name, self.tie, self.source = name, tie, source
 
     def __getitem__(self, index: Index) -> Leaf:
-        is_key = self.source.stored.kind.startswith("key:")
-        if index is ... or is_key or not all(transform.axes for transform in self.tie.via):
-            # which of its bytes a part takes is not known of functions that users register
+        if index is ... or not self._is_block:
             whole = self.tie.read(self.source[...])
             return whole if index is ... else whole[index]
+        return self.source.leaf_of_part(self._part(index))
+
+    @property
+    def _is_key(self) -> bool:
+        return self.source.stored.kind.startswith("key:")
+
+    @property
+    def _is_block(self) -> bool:
+        """Whether its numbers are those of a block of its source; of functions that users register that is not known."""
+        return not self._is_key and all(transform.axes for transform in self.tie.via)
+
+    def _part(self, index: Index) -> np.ndarray:
         part = part_of(index, self.shape)
         order = self._order_of_axes()
         ranges = [part.ranges[order.index(axis)] for axis in range(len(order))]
-        return self.source.leaf_of_part(np.asarray(self.source.block(ranges).transpose(order)[part.index]))
+        return np.asarray(self.source.block(ranges).transpose(order)[part.index])
 
     def _order_of_axes(self) -> tuple[int, ...]:
         """The axis of the source that each axis of the alias is."""
@@ -109,14 +119,22 @@ class OpenAlias:
         return order
 
     def __array__(self, dtype: np.typing.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[...], dtype)
+        if self._is_block:
+            return np.asarray(self._part(...), dtype)
+        whole = self[...]
+        return np.asarray(jax.random.key_data(whole) if self._is_key else whole, dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @cached_property
     def _abstract(self) -> jax.ShapeDtypeStruct:
-        return jax.eval_shape(self.tie.read, jax.ShapeDtypeStruct(self.source.shape, self.source.dtype))
+        if not self._is_key:
+            return self.tie.read(jax.ShapeDtypeStruct(self.source.shape, self.source.dtype))
+        # a transform sees keys, and the last axis of the source counts the words of each
+        *shape, words = self.source.shape
+        seen = self.tie.read(jax.ShapeDtypeStruct(tuple(shape), self.source.dtype))
+        return jax.ShapeDtypeStruct((*seen.shape, words), seen.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from .._errors import FileError
 from .._paths import DEEPEST
 from .._stored.facts import Facts
 from .._stored.header import is_unicode, levels_problem
-from .._stored.locations import checked_path, refuse_other_kinds, save_path
+from .._stored.locations import checked_path, names_new_folder, refuse_other_kinds, save_path
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._background import Background
@@ -119,7 +119,8 @@ def save(
     their shards over there, and a file that is open or mapped cannot be replaced.
 
     Args:
-        path: the file; a folder means `model.safetensors` in it.
+        path: the file; a folder means `model.safetensors` in it. Where nothing is yet, a folder is made for a path that ends in a
+            slash, and with `max_shard_size` for one that does not end in `.safetensors`.
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.
@@ -142,14 +143,18 @@ def save(
             device, FIFO or socket. Or the processes save different trees, or another process fails.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
     """
-    file = save_path(checked_path(path, "save(path, tree)"))
-    plan = planned(file, tree, metadata, expand_ties, max_shard_size, only_arrays, may_be_spread=True)
-    if is_spread(plan.content.leaves):
-        if background:
-            raise FileError(
-                f"cannot save {str(file)!r} in the background: parts of it are in other processes, which wait for each other"
-                " as they write. Leave background=True out, or use Checkpoints(..., backend='orbax')"
-            )
+    text = checked_path(path, "save(path, tree)")
+    plan = planned(save_path(text), tree, metadata, expand_ties, max_shard_size, only_arrays, may_be_spread=True)
+    in_several_processes = is_spread(plan.content.leaves)
+    if in_several_processes and background:
+        raise FileError(
+            f"cannot save {str(plan.file)!r} in the background: parts of it are in other processes, which wait for each other"
+            " as they write. Leave background=True out, or use Checkpoints(..., backend='orbax')"
+        )
+    if names_new_folder(text, is_several_files=in_several_processes or max_shard_size is not None):
+        os.makedirs(text, exist_ok=True)
+    plan = replace(plan, file=save_path(text))  # in the folder, which another process may have made
+    if in_several_processes:
         return Saved(plan.file.name, plan.write_with_others())
     size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(plan.file.name, size)

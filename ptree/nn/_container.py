@@ -12,6 +12,7 @@ import jax
 from .._draw import abstract, child_key
 from .._edit import set
 from .._errors import LayerError
+from .._shardings import as_traced
 from .._tree import PyTree, Tree
 from .._words import describe
 from ._compiled import compile_key
@@ -150,7 +151,8 @@ def declared(name: str, layer: Layer, x: PyTree) -> tuple[Tree, PyTree]:
     try:
         spec = layer.spec(x)
         # A new function each time: JAX caches by equality, and a layer that changes stays equal to itself.
-        return spec, jax.eval_shape(lambda params, x: layer(params, x), abstract(spec), x)
+        params, x = jax.tree.map(as_traced, (abstract(spec), x))
+        return spec, jax.eval_shape(lambda params, x: layer(params, x), params, x)
     except LayerError as error:
         raise located(error, name) from None
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from .._errors import LayerError
+from .._shardings import as_traced
 from .._tree import DerivedLeaf, PyTree
 from .._words import describe, short_dtype
 from ._layer import Layer, Params
@@ -156,7 +157,7 @@ def shapes_of(x: PyTree) -> PyTree:
     """
     # `eval_shape` takes arrays of NumPy, Python numbers and nested inputs alike.
     try:
-        return jax.eval_shape(lambda x: x, x)
+        return jax.eval_shape(lambda x: x, jax.tree.map(as_traced, x))
     except TypeError:
         got = ", ".join(described(leaf) for leaf in jax.tree.leaves(x))
         raise LayerError(f"expected an input of arrays, got {got}") from None

@@ -74,7 +74,7 @@ def shards(count=8):
 @pytest.mark.parametrize("name", ["model.safetensors", "shards"])
 def test_shards_that_are_renamed_in_place_stay_shards(folder, capsys, name):
     (folder / "d").mkdir()
-    pt.save(folder / "d" / name, shards(), max_shard_size=2 * TABLE.nbytes)
+    pt.save(folder / "d" / f"{name}.index.json", shards(), max_shard_size=2 * TABLE.nbytes)
     run(capsys, "rename", "d", "h/**", "blocks/**", "--in-place")
     index = json.loads((folder / "d" / f"{name}.index.json").read_text())
     files = {*index["weight_map"].values()}

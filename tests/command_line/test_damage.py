@@ -140,7 +140,7 @@ def test_a_header_that_was_changed_is_named_and_its_leaves_are_shown(folder, cap
 
 
 def test_one_damaged_shard_leaves_the_others(folder, capsys):
-    pt.save("m", pt.unflatten(LEAVES), max_shard_size=2 * TABLE.nbytes)
+    pt.save("m.index.json", pt.unflatten(LEAVES), max_shard_size=2 * TABLE.nbytes)
     shard = next(folder.glob("m-00002*"))
     header, data = parts(shard)
     header["h/2/w"]["shape"] = [5, 3]

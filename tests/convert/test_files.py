@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,6 +48,60 @@ def test_a_stack_in_a_stack_is_written_as_single_layers_and_a_file_of_ptree_keep
     assert list(c.read(tmp_path / "m.pt")) == ["a.0.b.0.w", "a.0.b.1.w", "a.1.b.0.w", "a.1.b.1.w"]
     c.write(tmp_path / "m.safetensors", STACK, to="ptree")
     assert pt.paths(pt.load(tmp_path / "m.safetensors")) == pt.paths(STACK)
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "shards"])
+def test_typed_keys_are_read_as_their_words(name, tmp_path):
+    key, keys = jax.random.key(3), jax.random.split(jax.random.key(0), (3, 4))
+    tree = {
+        "key": key,
+        "same": key,
+        "keys": keys,
+        "turned": keys.T,
+        "rbg": jax.random.key(1, impl="rbg"),
+        "w": numbers(2),
+    }
+    tied = pt.tie(tree, {"same": "key", "turned": pt.transposed("keys")})
+    words = {name: np.asarray(jax.random.key_data(leaf)) for name, leaf in tree.items() if name != "w"}
+    path = tmp_path / name
+    pt.save(path, tied, max_shard_size=None if name == "m.safetensors" else 32)
+    found = c.read(path)
+    assert list(found) == list(tree)
+    for leaf, array in words.items():
+        assert found[leaf].dtype == np.uint32
+        np.testing.assert_array_equal(found[leaf], array)
+    c.write(tmp_path / "m.npz", found)
+    np.testing.assert_array_equal(c.read(tmp_path / "m.npz")["turned"], words["turned"])
+    with pt.open(path) as file:
+        assert file["turned"].shape == (4, 3, 2)
+        np.testing.assert_array_equal(np.asarray(file["turned"]), words["turned"])
+
+
+def test_layers_of_stacked_keys_are_read_by_name(tmp_path):
+    keys = jax.random.split(jax.random.key(0), 3)
+    pt.save(tmp_path / "m.safetensors", pt.stacks.stack(pt.Tree({"l": [{"key": key} for key in keys]}), "l"))
+    np.testing.assert_array_equal(c.read(tmp_path / "m.safetensors")["l/:/key"], jax.random.key_data(keys))
+    with pt.open(tmp_path / "m.safetensors") as file:
+        found = c.Table({"l/*/key": "key_*"}).apply(file)
+    np.testing.assert_array_equal(found["key_1"], jax.random.key_data(keys[1]))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64", "int64"])
+def test_tensors_of_pytorch_that_ptree_saved_are_read_without_it(dtype, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(6, dtype=getattr(torch, dtype)).reshape(2, 3)
+    pt.save(tmp_path / "m.safetensors", pt.tie({"a": tensor, "b": tensor.T.clone()}, {"b": pt.transposed("a")}))
+    found = c.read(tmp_path / "m.safetensors")
+    assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
+        "a": ((2, 3), dtype), "b": ((3, 2), dtype)
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["b"].astype(float), np.arange(6.0).reshape(2, 3).T)
+    code = (
+        "import sys; sys.modules['torch'] = None; from ptree import convert;"
+        f" print(convert.read({str(tmp_path / 'm.safetensors')!r})['b'].shape)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "(3, 2)\n", run.stderr
 
 
 @pytest.mark.parametrize("name", ["m.npz", "m.msgpack", "m.params", "m.gguf", "m.h5"])

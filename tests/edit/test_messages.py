@@ -63,6 +63,23 @@ def test_another_spelling_of_a_path_suggests_it(tree, path):
     )
 
 
+def test_slashes_for_the_dots_in_names_suggest_the_names():
+    tree = pt.Tree({"h.0.w": 1, "h.1.w": 2, "head.w": 3, "model": {"fc.w": 4}})
+    dots = "the names there have dots in them"
+    says(pt.PathError, f"no path 'h/0/w': {dots}. Did you mean 'h.0.w'?", pt.get, tree, "h/0/w")
+    says(pt.PathError, f"no path 'model/fc/w': {dots}. Did you mean 'model/fc.w'?", pt.get, tree, "model/fc/w")
+    for pattern, meant in (
+        ("h/0/w", "h.0.w"), ("h/*/w", "h.*.w"), ("h", "h.*"), ("h/**", "h.*"), ("**/w", "*.w"), ("model/fc", "model/fc.*"),
+        ("model/*/w", "model/*.w"), ("h/{0..1}/w", "h.{0..1}.w"), ("!head/w", "head.w"),
+    ):  # fmt: skip
+        text = f"the pattern {pattern.removeprefix('!')!r} matches nothing: {dots}. Did you mean {meant!r}?"
+        says(pt.PatternError, text, pt.items, tree, ["**", pattern])
+        assert pt.items(tree, meant)
+    plain = pt.Tree({"h": {"0": {"w": 1}}})
+    text = "the pattern 'h.*.w' matches nothing: segments are joined by '/'. Did you mean 'h/*/w'?"
+    says(pt.PatternError, text, pt.items, plain, "h.*.w")
+
+
 @BOTH
 def test_a_path_as_a_sequence_of_keys_is_written_out(tree):
     (keys, _), *_ = jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -523,7 +523,7 @@ def test_links_as_in_the_cache_of_hugging_face(tmp_path):
     snapshot.mkdir()
     blobs.mkdir()
     tree = pt.Tree({"a": jnp.ones(4), "b": jnp.ones(4)})
-    pt.save(tmp_path / "s", tree, max_shard_size=16)
+    pt.save(tmp_path / "s.index.json", tree, max_shard_size=16)
     for at, path in enumerate(sorted(tmp_path.glob("s*"))):
         if path.is_file():
             path.rename(blobs / str(at))

@@ -50,7 +50,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, monkeypatch):
     os.symlink("/dev/zero", "device")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("socket")
-    pt.save("shards", {"a": np.zeros(9), "b": np.zeros(9)}, max_shard_size=80)
+    pt.save("shards.index.json", {"a": np.zeros(9), "b": np.zeros(9)}, max_shard_size=80)
     shard = next(name for name in sorted(os.listdir()) if name.startswith("shards-"))
     os.unlink(shard)
     os.mkfifo(shard)

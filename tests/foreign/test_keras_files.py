@@ -336,6 +336,36 @@ def test_compressed_archives_are_read_and_bombs_are_not(tmp_path):
         open_keras(str(tmp_path / "b.keras"))
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_weights_are_compared_with_the_checksum_of_the_archive(compression, tmp_path):
+    path = tmp_path / "a.keras"
+    repacked(path, compression)
+    with open_foreign(path) as file:
+        assert all(file.has_checksum(name) for name in file.arrays)
+        name = next(name for name, array in file.arrays.items() if len(array.shape) == 2)
+        right = file.read(name)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("model.weights.h5")
+    data = bytearray(path.read_bytes())
+    directory = data.rindex(b"model.weights.h5") - 46 + 16  # the CRC-32 in the directory
+    assert int.from_bytes(data[directory : directory + 4], "little") == member.CRC
+    data[directory] ^= 1
+    path.write_bytes(data)
+    if compression == zipfile.ZIP_DEFLATED:  # compared as it is unpacked
+        with pytest.raises(FileError, match=r"Bad CRC-32 for file 'model\.weights\.h5'"):
+            open_foreign(path)
+        return
+    with open_foreign(path) as file:
+        for _ in range(2):
+            with pytest.raises(
+                FileError, match=rf"cannot read '{name}' in .*: its member 'model\.weights\.h5' is damaged"
+            ):
+                file.read(name)
+        np.testing.assert_array_equal(file.part(name, np.s_[:]), right)
+    with open_foreign(path, verify=False) as file:
+        np.testing.assert_array_equal(file.read(name), right)
+
+
 @pytest.mark.parametrize(
     "config", ["[" * 100_000, "null", "[1]", '{"config": {"layers": [1, null, {"config": 3}]}}', "{"]
 )

@@ -84,6 +84,41 @@ def test_damaged_files_are_refused_or_have_their_values(save, tmp_path):
     assert 0 < refused < count
 
 
+def test_a_changed_number_before_more_bytes_than_the_array_has_is_found(tmp_path):
+    array = np.arange(300.0)
+    np.save(tmp_path / "w.npy", array)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("w.npy", (tmp_path / "w.npy").read_bytes() + bytes(3 << 20))
+    with open_foreign(tmp_path / "a.npz") as file:
+        np.testing.assert_array_equal(file.read("w"), array)
+        np.testing.assert_array_equal(np.concatenate(list(file.chunks("w", 1000))), array)
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[data.index(array.tobytes()) + 100] ^= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with open_foreign(tmp_path / "a.npz") as file:
+        for read in (lambda: file.read("w"), lambda: list(file.chunks("w", 1000))):
+            with pytest.raises(FileError, match=r"cannot read 'w' in .*: Bad CRC-32 for file 'w.npy'") as raised:
+                read()
+            assert raised.value.damaged == ["w"]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_chunks_of_any_damaged_archive_raise_file_errors(save, tmp_path):
+    save(tmp_path / "a.npz", w=np.arange(6.0), empty=np.zeros((0, 3)))
+    data = (tmp_path / "a.npz").read_bytes()
+    right = {"w": np.arange(6.0), "empty": np.zeros(0)}
+    refused = 0
+    for version in changed(data, 300):
+        (tmp_path / "b.npz").write_bytes(version)
+        try:
+            with NpzFile(str(tmp_path / "b.npz")) as file:
+                for name in right.keys() & file.arrays.keys():
+                    np.testing.assert_array_equal(np.concatenate([np.zeros(0), *file.chunks(name, 16)]), right[name])
+        except FileError:
+            refused += 1
+    assert refused
+
+
 @pytest.mark.parametrize("names", [("a.npy", "a.npy"), ("a.npy", "a")])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_arrays_of_one_name_are_refused(names, tmp_path):

@@ -1,5 +1,6 @@
 """PyTorch's files where a path of a file is given: ptree.open, ptree.load, and the commands that look at files."""
 
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 import ptree as pt
 from ptree._command_line import main
+from ptree.look._sources.selection import selected
 from ptree.look._sources.source_of import source_of
 
 torch = pytest.importorskip("torch")
@@ -107,6 +109,86 @@ def test_code_and_damage_are_refused_where_a_path_is_given(tmp_path):
     for read in (pt.open, pt.load, source_of):
         with pytest.raises(pt.FileError, match=r"a whole object of the class torch\.nn\.modules\.linear\.Linear"):
             read(path)
+
+
+def test_all_damaged_leaves_are_named_at_once(tmp_path):
+    path = tmp_path / "m.pt"
+    arrays = {"fc.weight": np.arange(50, dtype="f4"), "fc.bias": np.arange(20, dtype="f4") + 70, "n": np.ones(3, "f4")}
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+    data = bytearray(path.read_bytes())
+    for name in ("fc.weight", "fc.bias"):
+        data[data.index(arrays[name].tobytes()) + 6] ^= 1
+    path.write_bytes(data)
+    said = "is damaged: its bytes are not those of its checksum"
+    lines = [
+        f"cannot read {name!r} in {str(path)!r}: its member 'm/data/{at}' {said}"
+        for at, name in enumerate(("fc.weight", "fc.bias"))
+    ]
+    like = {name: jnp.zeros(array.shape) for name, array in arrays.items()}
+    for read in (lambda: pt.load(path), lambda: pt.load(path, like), lambda: pt.convert.read(path)):
+        with pytest.raises(pt.FileError) as raised:
+            read()
+        assert str(raised.value).splitlines() == lines
+        assert raised.value.is_damage
+        assert raised.value.damaged == ["fc.weight", "fc.bias"]
+    assert pt.load(path, select="n")["n"].tolist() == [1, 1, 1]
+
+
+def meant(error):
+    """What the error of a call suggests."""
+    return re.search(r"Did you mean '(.*)'\?$", str(error.value)).group(1)
+
+
+@pytest.mark.parametrize("pattern", ["fc/0/bias", "fc", "fc/0", "fc/**", "**/bias", "fc/0/{weight,bias}", "fc/*/bias"])
+def test_a_path_that_the_commands_show_is_answered_with_the_name_to_paste(saved, pattern):
+    """In Python names are as in the file, where the commands show their dots as slashes."""
+    path, _ = saved
+    with source_of(path) as source:
+        shown = {source.leaves[leaf].path.replace("/", ".") for leaf in selected(source, pattern)}
+    tree = pt.load(path)
+    for read in (lambda given: pt.load(path, select=given), lambda given: pt.select(tree, given)):
+        with pytest.raises(pt.PatternError, match="the names there have dots in them") as error:
+            read(pattern)
+        assert set(pt.paths(read(meant(error)))) == shown
+
+
+def test_a_path_that_the_commands_show_reads_nothing_and_says_which_name_does(saved, tmp_path):
+    path, state = saved
+    tree = pt.load(path)
+    with pt.open(path) as file:
+        for read in (tree.__getitem__, lambda given: pt.get(tree, given), lambda given: file[given][...]):
+            with pytest.raises(pt.PathError) as error:
+                read("fc/0/bias")
+            np.testing.assert_array_equal(read(meant(error)), state["fc.0.bias"].numpy())
+    with pytest.raises(pt.PatternError) as error:
+        pt.load(path, rename={"fc/0/bias": "b"})
+    assert pt.load(path, rename={meant(error): "b"})["b"].shape == (4,)
+    torch.save({"model": state, "epoch": 3}, tmp_path / "nested.pt")
+    tree = pt.load(tmp_path / "nested.pt")
+    with pytest.raises(pt.PathError, match=r"the names there have dots in them. Did you mean 'model/fc\.0\.bias'\?"):
+        tree["model/fc/0/bias"]
+    with pytest.raises(pt.PatternError, match=r"Did you mean 'model/fc\.0\.\*'\?"):
+        pt.load(tmp_path / "nested.pt", select="model/fc/0")
+
+
+@pytest.mark.parametrize(
+    "patterns", [["fc.0.bias"], ["fc.0.{weight,bias}"], ["fc.*"], ["**", "!head.weight", "!fc.0.weight"], ["fc"]]
+)
+def test_the_commands_take_names_as_they_are_in_the_file_and_paths(saved, patterns, capsys):
+    path, _ = saved
+    assert main(["show", path, *patterns]) == 0
+    by_name = capsys.readouterr().out
+    assert main(["show", path, *(pattern.replace(".", "/") for pattern in patterns)]) == 0
+    assert capsys.readouterr().out == by_name
+    assert "bias" in by_name
+    assert "embed" not in by_name or "!head.weight" not in patterns
+
+
+def test_a_misspelt_name_is_answered_with_a_path(saved, capsys):
+    path, _ = saved
+    for pattern, said in (("fc.0.bais", "'fc/0/bias'"), ("fc.0.{bias,wieght}", "'weight'")):
+        assert main(["show", path, pattern]) == 2
+        assert f"Did you mean {said}?" in capsys.readouterr().err
 
 
 def test_the_commands_read_pytorchs_files(saved, tmp_path, capsys):

@@ -8,12 +8,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from errors import says
 from jax.sharding import NamedSharding, PartitionSpec
 
 import ptree as pt
-from ptree import nn
+from ptree import nn, train
 from ptree._words import describe
 
 X = jnp.ones((2, 4))
@@ -1026,6 +1027,24 @@ def test_a_tensor_of_pytorch_is_refused_by_its_type():
 def test_float64_of_numpy_is_taken_without_a_warning():
     for name in EVERY_LAYER.keys() - {"Embedding"}:
         assert called_on(name, np.ones(INPUT)).dtype in (jnp.float32, np.float64)
+
+
+@pytest.mark.parametrize("has_64_bits", [False, True])
+def test_parameters_of_64_bits_are_declared_so_and_traced_as_jax_computes(has_64_bits):
+    """JAX 0.12 warns where it is to trace a shape in a dtype that it has not."""
+    dense = functools.partial(nn.Dense, param_dtype="float64")
+    net = nn.Sequential(dense(4), nn.Residual(nn.Sequential(dense(4))), nn.Parallel(dense(3), dense(3)))
+    with jax.enable_x64(has_64_bits):
+        spec = net.spec(jax.ShapeDtypeStruct((2, 4), "float64"))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(spec)} == {"float64"}
+        table = pt.convert.layer_table(net, jax.ShapeDtypeStruct((2, 4), "float64"), framework="torch")
+        assert (
+            len(table.plan(table.inverse.apply(jax.tree.map(lambda leaf: np.ones(leaf.shape), spec)), spec).steps) == 8
+        )
+        params = net.init(jax.random.key(0), np.ones((2, 4)))
+        assert net(params, np.ones((2, 4))).dtype == ("float64" if has_64_bits else "float32")
+        shapes = train.step(lambda params, x: net(params, x).sum(), optax.adam(0.1)).init(params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(shapes.params)} == {net(params, np.ones((2, 4))).dtype}
 
 
 def test_a_sum_of_8_bit_floats_and_others_is_refused_by_the_container(key):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from errors import says
-from foreign import FOREIGN
+from foreign import FOREIGN, TwoDense, TwoLinear
 from trees import arange, equal
 
 import ptree as pt
@@ -17,23 +17,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import equinox as eqx
     import haiku as hk
-    from flax import linen, nnx
+    from flax import nnx
     from flax.core import freeze
     from flax.struct import dataclass
 
 KEY = jax.random.key(0)
 X = jnp.ones((2, 3))
-
-
-class TwoDense(linen.Module):
-    @linen.compact
-    def __call__(self, x):
-        return linen.Dense(3)(jnp.tanh(linen.Dense(3)(x)))
-
-
-class TwoLinear(nnx.Module):
-    def __init__(self, rngs):
-        self.a, self.b = nnx.Linear(3, 3, rngs=rngs), nnx.Linear(3, 3, rngs=rngs)
 
 
 @dataclass

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from foreign import TwoDense
 from jax.flatten_util import ravel_pytree
 from trees import arange
 
@@ -113,12 +114,6 @@ class Case:
 
 
 # ----------------------------------------------------------------------------- models of the libraries
-
-
-class TwoDense(linen.Module):
-    @linen.compact
-    def __call__(self, x):
-        return linen.Dense(3)(jnp.tanh(linen.Dense(3)(x)))
 
 
 class OneDense(linen.Module):

@@ -10,6 +10,7 @@ import jax
 
 from ..._draw import abstract
 from ..._errors import LayerError
+from ..._shardings import as_traced
 from ..._tree import PyTree, Tree, map_leaves
 from ..._words import describe
 from ...nn import Layer
@@ -29,8 +30,9 @@ class DataFlow:
         self.order = FeatureOrder()
         self.untraced = ""
         """Why the model cannot be followed at all; empty if it can."""
+        shapes, given = jax.tree.map(as_traced, (abstract(spec), inputs))
         try:
-            traced = jax.make_jaxpr(lambda params, inputs: _output(net, params, inputs))(abstract(spec), inputs)
+            traced = jax.make_jaxpr(lambda params, inputs: _output(net, params, inputs))(shapes, given)
         except LayerError:
             raise
         except (TypeError, ValueError, IndexError, AttributeError) as error:

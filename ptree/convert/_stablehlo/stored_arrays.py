@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._shardings import as_traced
 from ..._stored.dtypes import LACKING, Storage
 from ..._stored.stored_leaf import StoredLeaf
 from ..._tree import Leaf
@@ -79,7 +80,7 @@ def traced_spec(leaf: Leaf) -> Spec:
     """The shape and dtype with which JAX traces a leaf: 64 bits are cut to 32 where JAX has only these."""
     if hasattr(leaf, "init"):  # a Param
         leaf = Spec(leaf.shape, leaf.dtype)
-    spec = jax.eval_shape(_identity, leaf)
+    spec = jax.eval_shape(_identity, as_traced(leaf))
     return Spec(spec.shape, spec.dtype, weak_type=spec.weak_type)  # without its sharding
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.extend import core
 
 from ..._draw import abstract
 from ..._jaxprs import inner_jaxprs, opened, scan_counts
+from ..._shardings import as_traced
 from ..._tree import Leaf, PyTree, leaves
 from .._arguments import refuse_no_function
 from .operations import OPERATIONS, UNCOUNTED
@@ -99,13 +99,6 @@ def flops(function: Any, *args: PyTree) -> Flops:
 
 def _is_array(leaf: Leaf) -> bool:
     return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
-def as_traced(shape: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """In the dtype that JAX computes in: without x64 f32 for f64, which JAX 0.12 warns of."""
-    if jnp.issubdtype(shape.dtype, jax.dtypes.extended):  # PRNG keys
-        return shape
-    return jax.ShapeDtypeStruct(shape.shape, jax.dtypes.canonicalize_dtype(shape.dtype), sharding=shape.sharding)
 
 
 def _names_of_first(args: Sequence[PyTree], places: Sequence[int]) -> list[str | None]:

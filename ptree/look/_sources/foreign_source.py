@@ -13,8 +13,8 @@ from ..._errors import FileError
 from ..._foreign import ForeignFile
 from ..._paths.dotted_names import paths_of_nested_names
 from ..._stored.dtypes import UNKNOWN
-from ..._words import in_bytes, printable, quoted, short_dtype, shortened
-from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source, in_chunks
+from ..._words import in_bytes, printable, short_dtype, shortened
+from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source, errors_with_path, in_chunks, path_and_name
 
 _LONGEST_METADATA = 60  # characters of a value that is shown
 _MOST_METADATA = 10
@@ -51,15 +51,28 @@ class ForeignSource(Source):
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         self._refuse_unreadable(path)
-        return self._file.part(self._names[path], index)
+        name = self._names[path]
+        with errors_with_path(path, name):
+            return self._file.part(name, index)
 
     def values(self, path: str) -> np.ndarray:
         self._refuse_unreadable(path)
-        return self._file.read(self._names[path])
+        name = self._names[path]
+        with errors_with_path(path, name):
+            return self._file.read(name)
+
+    def whole(self, path: str) -> np.ndarray:
+        return self.values(path)
+
+    def has_checksum(self, path: str) -> bool:
+        return self._file.has_checksum(self._names[path])
 
     def _refuse_unreadable(self, path: str) -> None:
         if self.leaves[path].problem:
-            raise FileError(f"{quoted(path)} {self.leaves[path].problem}")
+            raise FileError(f"{self.shown(path)} {self.leaves[path].problem}")
+
+    def shown(self, path: str) -> str:
+        return path_and_name(path, self._names[path])
 
     def close(self) -> None:
         self._file.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..._errors import FileError
-from ..._words import quoted
 from .source import Source
 from .stored_source import DAMAGED, StoredSource
 
@@ -42,11 +41,11 @@ def damage_of(source: Source) -> Damage:
     problems: list[str] = []
     with_checksum = 0
     for path in source.leaves:
-        has_checksum = isinstance(source, StoredSource) and source.has_checksum(path)
+        has_checksum = source.has_checksum(path)
         with_checksum += has_checksum
         try:
             if source.leaves[path].problem:
-                problem = f"{quoted(path)} {source.leaves[path].problem}"
+                problem = f"{source.shown(path)} {source.leaves[path].problem}"
             elif isinstance(source, StoredSource) and has_checksum:
                 problem = _mismatch(source, path)
             else:
@@ -60,10 +59,10 @@ def damage_of(source: Source) -> Damage:
 
 
 def _mismatch(source: StoredSource, path: str) -> str:
-    return "" if source.is_whole(path) else f"{quoted(path)} {DAMAGED}"
+    return "" if source.is_whole(path) else f"{source.shown(path)} {DAMAGED}"
 
 
 def _read_through(source: Source, path: str) -> None:
-    """Read a leaf without a checksum to its end; the checksums of an archive and of Orbax are compared by the reader."""
+    """Read a leaf to its end: a reader of files of other programs compares the checksums that their formats have."""
     for _ in source.chunks(path):
         pass

@@ -12,7 +12,7 @@ import numpy as np
 from ..._foreign.npz_file import NpzFile
 from ..._paths.dotted_names import paths_of_names
 from ..._words import in_bytes, short_dtype
-from .source import CHUNK, UNKNOWN_DTYPE, LeafInfo, Source
+from .source import CHUNK, UNKNOWN_DTYPE, LeafInfo, Source, errors_with_path, path_and_name
 
 
 class NpzSource(Source):
@@ -40,12 +40,20 @@ class NpzSource(Source):
         )
 
     def chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
-        return self._file.chunks(self._names[path], most)
+        name = self._names[path]
+        with errors_with_path(path, name):
+            yield from self._file.chunks(name, most)
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
-        if index is ...:
-            return self._file.read(self._names[path])
-        return self._file.part(self._names[path], index)
+        name = self._names[path]
+        with errors_with_path(path, name):
+            return self._file.read(name) if index is ... else self._file.part(name, index)
+
+    def has_checksum(self, path: str) -> bool:
+        return self._file.has_checksum(self._names[path])
+
+    def shown(self, path: str) -> str:
+        return path_and_name(path, self._names[path])
 
     def close(self) -> None:
         self._file.close()

@@ -14,6 +14,7 @@ from ..._paths import (
     Pattern,
     Predicate,
     Selector,
+    compile,
     is_everything,
     parse_selector,
     unused_alternatives,
@@ -69,8 +70,8 @@ class Names(Generic[L]):
         parts = parse_selector(selector)
         chosen: set[str] = {*self.leaves} if parts[0].takes_away else set()
         problems: list[str] = []
-        for part in parts:
-            names = self._matched(part)
+        for given in parts:
+            part, names = self._read(given)
             problems += self._problems(part, names)
             found = {self.leaf_of[name] for name in names}
             chosen = chosen - found if part.takes_away else chosen | found
@@ -79,6 +80,18 @@ class Names(Generic[L]):
         if problems:
             raise PatternError(lines(problems))
         return [path for path in self.leaves if path in chosen]
+
+    def _read(self, part: Part) -> tuple[Part, list[str]]:
+        """A part of a selector, and the names that it matches: as paths or, where none fits, as names with dots, as PyTorch has them."""
+        names = self._matched(part)
+        if names or not isinstance(part.test, Pattern):
+            return part, names
+        try:
+            as_path = part._replace(test=compile(with_slashes(part.test.text)))
+        except PatternError:  # a dot in brackets
+            return part, names
+        names = self._matched(as_path)
+        return (as_path, names) if names else (part, names)
 
     def _matched(self, part: Part) -> list[str]:
         """The names that a part of a selector matches."""
@@ -105,20 +118,20 @@ class Names(Generic[L]):
         match = "matches" if len(unused) == 1 else "match"
         return [f"in the pattern {quoted(test.text)} the {are} {_shown(unused)} {match} nothing.{hint}"]
 
-    def _with_slashes(self, text: str) -> str | None:
-        """A pattern of names with dots as one of paths, if that matches."""
-        spelled = with_slashes(text)
-        if spelled == text:
+    def _suggested_path(self, text: str) -> str | None:
+        """What a misspelt name with dots likely meant, as a path."""
+        path = with_slashes(text)
+        try:
+            return None if path == text else self.index.suggest(path)
+        except PatternError:
             return None
-        parts = parse_selector(spelled)
-        return spelled if any(self._matched(part) for part in parts) else None
 
     def _why_unmatched(self, test: Pattern | re.Pattern[str] | Predicate) -> str:
         if isinstance(test, re.Pattern):
             return f"the regex {quoted(test.pattern)} matches the whole of no path"
         if not isinstance(test, Pattern):
             return f"the predicate {name_of(test)!r} is true of no leaf"
-        near = self._with_slashes(test.text) or self.index.suggest(test.text)
+        near = self.index.suggest(test.text) or self._suggested_path(test.text)
         hint = "" if near is None else f" Did you mean {quoted(near)}?"
         if near is None and re.search(r"\d", test.text) and _has_stacks(self.leaf_of):
             hint = " In a stack '*' is all layers; a single layer cannot be selected in a file"

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..._errors import FileError
+from ..._words import quoted
 
 UNKNOWN_DTYPE = "?"
 """Of a leaf in a file that cannot be read."""
@@ -115,6 +119,14 @@ class Source(ABC):
         """The checksum of a leaf's bytes that a file states; "" where there is none."""
         return ""
 
+    def shown(self, path: str) -> str:
+        """A leaf for a message: its path, and its name in the file where that is spelled otherwise."""
+        return quoted(path)
+
+    def has_checksum(self, path: str) -> bool:
+        """Whether the file has a checksum of a leaf, which is compared when the leaf is read whole."""
+        return False
+
     def close(self) -> None:  # noqa: B027
         """Close the file; of a tree there is nothing to close."""
 
@@ -123,6 +135,22 @@ class Source(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def path_and_name(path: str, name: str) -> str:
+    """A path for a message, with the name of its leaf in the file where that is spelled otherwise."""
+    return quoted(path) if path == name else f"{quoted(path)} ({quoted(name)} in the file)"
+
+
+@contextmanager
+def errors_with_path(path: str, name: str) -> Iterator[None]:
+    """Let an error about a leaf that has another name in its file begin with its path."""
+    try:
+        yield
+    except FileError as error:
+        if path == name:
+            raise
+        raise FileError(f"{quoted(path)}: {error}", error.is_damage) from error
 
 
 def in_chunks(flat: np.ndarray, most: int) -> Iterator[np.ndarray]:

@@ -21,7 +21,7 @@ from ..._stored.leaf_parts import part_of, ranges_of
 from ..._stored.stored import Stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
-from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source
+from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source, path_and_name
 
 DAMAGED = "is damaged: its bytes are not what its checksum says"
 _LONGEST_METADATA = 60  # characters of a value that is shown
@@ -70,7 +70,7 @@ class StoredSource(Source):
     def checked_chunks(self, path: str, most: int = CHUNK) -> Iterator[np.ndarray]:
         leaf = self._readable(path)
         chunks = self._file_of[path].chunks(leaf, most)
-        return compared_chunks(path, chunks, leaf.checksum) if leaf.checksum else chunks
+        return compared_chunks(self.shown(path), chunks, leaf.checksum) if leaf.checksum else chunks
 
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         leaf = self._readable(path)
@@ -102,14 +102,17 @@ class StoredSource(Source):
         leaf = self._readable(path)
         found = self._file_of[path].array(leaf)
         if leaf.checksum and digest(found.reshape(-1).view(np.uint8)) != leaf.checksum:
-            raise _damage(path)
+            raise _damage(self.shown(path))
         return found
 
     def _readable(self, path: str) -> StoredLeaf:
         problem = self.leaves[path].problem
         if problem:
-            raise FileError(f"{quoted(path)} {problem}")
+            raise FileError(f"{self.shown(path)} {problem}")
         return self.stored_leaves[path]
+
+    def shown(self, path: str) -> str:
+        return path_and_name(path, self.names[path])
 
     def close(self) -> None:
         self.stored.close()
@@ -127,18 +130,21 @@ def _names_and_ties(stored: Stored) -> tuple[Mapping[str, StoredTie], list[str]]
     return facts.ties, in_order
 
 
-def compared_chunks(path: str, chunks: Iterator[np.ndarray], checksum: str) -> Iterator[np.ndarray]:
-    """Chunks of a leaf; FileError after the last of them if all together are not what the checksum says."""
+def compared_chunks(shown: str, chunks: Iterator[np.ndarray], checksum: str) -> Iterator[np.ndarray]:
+    """Chunks of a leaf; FileError after the last of them if all together are not what the checksum says.
+
+    `shown` is the leaf for the message.
+    """
     found = xxhash.xxh3_128()
     for chunk in chunks:
         found.update(memoryview(chunk.view(np.uint8)))  # pyright: ignore[reportArgumentType]
         yield chunk
     if found.hexdigest() != checksum:
-        raise _damage(path)
+        raise _damage(shown)
 
 
-def _damage(path: str) -> FileError:
-    return FileError(f"{quoted(path)} {DAMAGED}", is_damage=True)
+def _damage(shown: str) -> FileError:
+    return FileError(f"{shown} {DAMAGED}", is_damage=True)
 
 
 def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:

@@ -204,5 +204,8 @@ class SavedTreeSource(Source):
             raise FileError(str(self.saved.damage_error(read.damaged)), is_damage=True)
         return host_array(read.values[path])[index]
 
+    def has_checksum(self, path: str) -> bool:
+        return self.saved.leaves[path].checksum != ""
+
     def close(self) -> None:
         self.saved.close()

@@ -9,10 +9,11 @@ from typing import Any
 import jax
 
 from ..._draw import abstract
+from ..._shardings import as_traced
 from ..._ties import untie
 from ..._tree import PyTree
 from ..._words import describe
-from .._flops.flops import Flops, as_traced
+from .._flops.flops import Flops
 from .._flops.flops import flops as flops_of
 from .result import Summary
 from .row import Row

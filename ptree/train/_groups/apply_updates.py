@@ -7,6 +7,7 @@ from typing import TypeVar
 import optax
 
 from ..._errors import StructureError
+from ..._shardings import refuse_deleted
 from ..._tree import leaves, replace_leaves
 from ..._words import describe, lines, listed, quoted
 
@@ -29,7 +30,7 @@ def apply_updates(params: T, updates: object) -> T:
         updates: a tree of some of these leaves, as an optimiser gives it.
 
     Raises:
-        StructureError: an update of no leaf, or one of another shape.
+        StructureError: an update of no leaf, or one of another shape; arrays that were donated.
     """
     values, changes = dict(leaves(params)), dict(leaves(updates))
     unexpected = [path for path in changes if path not in values]
@@ -42,5 +43,9 @@ def apply_updates(params: T, updates: object) -> T:
     if problems:
         text = lines(["cannot apply updates:", *problems])
         raise StructureError(text, unexpected=unexpected, misshapen=misshapen)
-    new = {path: optax.apply_updates(values[path], change) for path, change in changes.items()}
+    try:
+        new = {path: optax.apply_updates(values[path], change) for path, change in changes.items()}
+    except (RuntimeError, ValueError) as error:
+        refuse_deleted(error, "apply_updates", {"the parameters": params, "the updates": updates})
+        raise
     return replace_leaves(params, new)

@@ -13,6 +13,7 @@ import optax
 from ..._edit import Rules, explain
 from ..._edit.rules import Explanation
 from ..._errors import PatternError, StructureError
+from ..._shardings import refuse_deleted
 from ..._tree import Leaf, PyTree, leaves, replace_leaves
 from ..._words import describe, lines, listed, quoted
 from .clipping import clipped
@@ -228,6 +229,16 @@ class _Work:
         return GroupsState(cohorts)
 
     def update(self, updates: PyTree, state: PyTree, params: PyTree = None, **extra: Any) -> tuple[PyTree, PyTree]:
+        try:
+            return self._updated(updates, state, params, extra)
+        except (RuntimeError, ValueError) as error:
+            given = {"the gradients": updates, "the state": state, "the parameters": params}
+            refuse_deleted(error, "update", given)
+            raise
+
+    def _updated(
+        self, updates: PyTree, state: PyTree, params: PyTree, extra: Mapping[str, Any]
+    ) -> tuple[PyTree, PyTree]:
         by_rule = leaf_groups(updates if params is None else params, self.rules)
         _check_state(state, by_rule)
         gradients = dict(leaves(updates))

@@ -10,6 +10,7 @@ import optax
 
 from ..._edit import Selector, choose, merge, partition
 from ..._errors import PatternError
+from ..._shardings import refuse_deleted
 from ..._tree import PyTree
 from ..._words import listed
 from .._checked_loss import loss_and_aux
@@ -47,7 +48,7 @@ def value_and_grad(
     Raises:
         PatternError: from the function: a part of the selector matches nothing, it names single layers of a stack, or leaves
             that hold no floating-point numbers.
-        StructureError: from the function: a loss that is not one floating-point number.
+        StructureError: from the function: a loss that is not one floating-point number; arrays that were donated.
     """
 
     def value_and_grads(params: PyTree, *args: Any, **kwargs: Any) -> tuple[Any, PyTree]:
@@ -57,7 +58,12 @@ def value_and_grad(
             value, aux = loss_and_aux(loss, has_aux, merge(trained, rest), *args, **kwargs)
             return (value, aux) if has_aux else value
 
-        return jax.value_and_grad(loss_of_trained, has_aux=has_aux)(trained)
+        try:
+            return jax.value_and_grad(loss_of_trained, has_aux=has_aux)(trained)
+        except (RuntimeError, ValueError) as error:
+            given = {"the parameters": params, "the other arguments": [*args, *kwargs.values()]}
+            refuse_deleted(error, "value_and_grad", given)
+            raise
 
     return value_and_grads
 

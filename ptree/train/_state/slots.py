@@ -15,6 +15,7 @@ from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_pa
 
 from ..._edit import differences, structure_error
 from ..._errors import StructureError
+from ..._shardings import as_traced
 from ..._tree import Leaf, PyTree, leaves, map_leaves
 from ..._words import listed
 
@@ -106,7 +107,7 @@ def layout_of_state(init: Init, params: PyTree, state: PyTree) -> StateLayout:
 
 def _abstract(leaf: Leaf) -> Leaf:
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):  # an array of any library, or a Param
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        return as_traced(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     return leaf
 
 

@@ -103,7 +103,7 @@ def refuse_batch_elsewhere(state: TrainState, batch: PyTree) -> None:
     )
 
 
-def refuse_host_memory(state: TrainState, error: ValueError) -> None:
+def refuse_host_memory(state: TrainState, error: Exception) -> None:
     """Raise with their paths if an error of JAX comes from leaves that are not in the memory of their devices.
 
     Raises:

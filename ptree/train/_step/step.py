@@ -13,6 +13,7 @@ import optax
 from jax.core import Tracer
 
 from ..._edit import map_leaves
+from ..._shardings import refuse_deleted
 from ..._tree import PyTree
 from ..._words import name_of
 from .._groups.groups import Groups
@@ -242,8 +243,9 @@ class Step:
                 # by itself, which takes an eighth of the time to compile: after the step the given state would be gone
                 refuse_infinite_loss(self._loss(state, batch), state, batch)
             new, metrics = compiled(state, batch)
-        except ValueError as error:
+        except (RuntimeError, ValueError) as error:
             refuse_host_memory(state, error)
+            refuse_deleted(error, "step(state, batch)", {"the state": state, "the batch": batch})
             raise
         if is_new:
             compiled.remember(batch, signature)
