@@ -186,7 +186,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Files of PyTorch read into JAX, GPT-2 small by its published names, and written as ONNX, in seconds of the processor, the"
         " least of several turns, after all numbers are compared.",
         "convert.py",
-        (Headline("reading a `.pt` of 500 MB, compared with checksums", "`.pt` of 500 MB in 100 arrays, into JAX, compared with checksums", "torch.load, jnp"),),
+        (
+            Headline(
+                "reading a `.pt` of 500 MB, compared with checksums",
+                "`.pt` of 500 MB in 100 arrays, into JAX, compared with checksums",
+                "torch.load, jnp",
+            ),
+        ),
         quick=("--turns", "2"),
         smallest=("--turns", "1", "--shrink", "64"),
     ),

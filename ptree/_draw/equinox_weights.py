@@ -64,7 +64,9 @@ def _layout_at(tree: PyTree, path: str, initializer: Initializer) -> _Layout | N
     if name not in _WEIGHTS and not is_beside_weight:
         return None
     place = locate(tree, split(node))
-    return None if place is None else _layout_of(place.kept)  # the node itself: to read it would slice the layers of a stack
+    return (
+        None if place is None else _layout_of(place.kept)
+    )  # the node itself: to read it would slice the layers of a stack
 
 
 def _layout_of(layer: object) -> _Layout | None:
@@ -92,5 +94,5 @@ def _is_drawn_alike(tree: PyTree, path: str, leaf: Leaf, initializer: Initialize
     from ..initializers import draw_alike, with_axes
 
     right = with_axes(initializer, layout.in_axis, layout.out_axis)
-    ways = (initializer_at(one, tree, path, leaf) for one in (initializer, right))
-    return draw_alike(*ways, layer_shape(path, leaf), leaf.dtype)
+    one, other = (initializer_at(each, tree, path, leaf) for each in (initializer, right))
+    return draw_alike(one, other, layer_shape(path, leaf), leaf.dtype)

@@ -29,11 +29,11 @@ def with_masks(tree: PyTree, selector: Selector) -> Selector:
     Raises:
         PatternError: a mask has other paths than the tree, or a leaf that is no bool.
     """
-    if isinstance(selector, str | bytes | re.Pattern):
+    if isinstance(selector, str | re.Pattern):
         return selector
     if _is_mask(tree, selector):
         return Mask(_marked(tree, selector))
-    if isinstance(selector, Sequence):
+    if isinstance(selector, Sequence) and not isinstance(selector, bytes):
         return [with_masks(tree, part) for part in selector]
     return selector
 

@@ -96,7 +96,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def has_holes(text: str) -> bool:
-    """Whether a new path has a place that is filled with what a wildcard captures.
+    r"""Whether a new path has a place that is filled with what a wildcard captures.
 
     >>> has_holes("enc/*"), has_holes("enc/{q,k}"), has_holes(r"enc/\*")
     (True, True, False)
@@ -112,22 +112,21 @@ def fill_in(text: str, captures: Sequence[str], wildcards: Sequence[Element]) ->
     Raises:
         PatternError: the new path has another number of wildcards, or braces with another number of alternatives.
     """
-    holes = 0
-    filled: list[str] = []
     pieces = _pieces(text)
+    holes = sum(not piece.startswith("\\") for piece in pieces[1::2])
+    if holes != len(captures):
+        raise PatternError(
+            f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**', '?' and '{{a,b}}'"
+        )
+    taken = zip(captures, wildcards, strict=True)
+    filled: list[str] = []
     for at, piece in enumerate(pieces):
         if at % 2 == 0:
             filled.append(piece)
         elif piece.startswith("\\"):
             filled.append(piece[1:])
         else:
-            if holes < len(captures):
-                filled.append(_filling(piece, captures[holes], wildcards[holes]))
-            holes += 1
-    if holes != len(captures):
-        raise PatternError(
-            f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**', '?' and '{{a,b}}'"
-        )
+            filled.append(_filling(piece, *next(taken)))
     segments = "".join(filled).split("/")
     # Empty segments that the caller wrote are kept, so that the path is refused where it is used.
     if "" in text.split("/"):

@@ -62,7 +62,7 @@ def test_swapped_axes_of_a_linear_layer_warn_and_the_line_that_is_named_does_not
 
 def test_the_warning_names_the_initialiser_and_all_leaves_of_a_model_once():
     model = {"mlp": eqx.nn.MLP(30, 20, 50, 2, key=KEY), "more": [eqx.nn.Linear(3, 4, key=KEY)]}
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="another spread") as caught:
         pt.reinit(model, KEY, {"**/weight": I.he_normal(), "**/bias": I.zeros})
     assert [str(one.message) for one in caught] == [
         "the weights of an equinox.nn.Linear are (out, in), and kaiming_normal() reads them otherwise, which gives"
@@ -97,7 +97,9 @@ def test_convolutions_are_out_in_and_then_spatial():
 
 
 def test_recurrent_cells_have_two_weights():
-    with pytest.warns(UserWarning, match=expected("GRUCell", "(out, in)", ["weight_ih", "weight_hh"], "in_axis=-1, out_axis=-2")):
+    with pytest.warns(
+        UserWarning, match=expected("GRUCell", "(out, in)", ["weight_ih", "weight_hh"], "in_axis=-1, out_axis=-2")
+    ):
         pt.reinit(GRU, KEY, {"weight_*": I.lecun_normal()})
     drawn = pt.reinit(GRU, KEY, {"weight_*": I.lecun_normal(in_axis=-1, out_axis=-2)})
     np.testing.assert_allclose(drawn.weight_ih.std(), 0.1, rtol=0.02)
@@ -171,7 +173,9 @@ def test_nothing_is_said_where_the_draw_is_the_same_or_the_layout_is_not_known(n
 
 
 def test_a_draw_that_fails_says_so_without_a_warning():
-    with pytest.raises(pt.InitError, match=r"(?s)cannot draw .weight.*torch_linear takes every axis as in, out or batch"):
+    with pytest.raises(
+        pt.InitError, match=r"(?s)cannot draw .weight.*torch_linear takes every axis as in, out or batch"
+    ):
         pt.reinit(CONV, KEY, {"weight": I.torch_linear})
     with pytest.raises(pt.InitError, match="in_axis=5 is not there"):
         pt.reinit(LINEAR, KEY, {"weight": I.lecun_normal(in_axis=5)})

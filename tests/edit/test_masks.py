@@ -151,7 +151,13 @@ def test_a_mask_that_does_not_fit_says_where(call, mask, message):
 
 
 def test_a_list_of_bools_that_does_not_fit_a_list_says_where():
-    says(pt.PatternError, "a mask has True or False at each leaf of the tree: missing in the mask: ['1']", pt.items, [A, B], [True])
+    says(
+        pt.PatternError,
+        "a mask has True or False at each leaf of the tree: missing in the mask: ['1']",
+        pt.items,
+        [A, B],
+        [True],
+    )
 
 
 def test_a_mask_of_the_layers_apart_does_not_fit_their_stack():

@@ -143,7 +143,10 @@ def test_update_that_changes_the_dtype_says_how_to_keep_and_how_to_change_it(tre
     assert pt.get(kept, "enc/bias").dtype == jnp.float32
     changed = changed_on_purpose(tree, selector, half)
     assert type(changed) is type(tree)
-    assert {path: leaf.dtype.name for path, leaf in pt.items(changed)} == {"enc/kernel": "float32", "enc/bias": "bfloat16"}
+    assert {path: leaf.dtype.name for path, leaf in pt.items(changed)} == {
+        "enc/kernel": "float32",
+        "enc/bias": "bfloat16",
+    }
 
 
 @BOTH

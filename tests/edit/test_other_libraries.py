@@ -194,7 +194,9 @@ def test_labels_and_masks_that_are_a_module_go_to_optax_in_a_function():
     grads = jax.tree.map(jnp.ones_like, arrays)
     for optimiser in (
         optax.multi_transform({"plain": optax.sgd(1.0), "frozen": optax.set_to_zero()}, lambda _: labels),
-        optax.chain(optax.masked(optax.scale(-1.0), lambda _: mask), optax.masked(optax.set_to_zero(), lambda _: decayed)),
+        optax.chain(
+            optax.masked(optax.scale(-1.0), lambda _: mask), optax.masked(optax.set_to_zero(), lambda _: decayed)
+        ),
     ):
         updates, _ = optimiser.update(grads, optimiser.init(arrays), arrays)
         assert all((leaf == -1).all() for _, leaf in pt.items(updates, "**/bias"))

@@ -106,7 +106,11 @@ def test_each_statistic_is_read_by_path_also_where_a_part_is_trained():
     updates = {"b": jnp.zeros(3), "c": {"w": jnp.full(1, 0.5)}, "z": jnp.full(2, 2.0)}
     found = jax.jit(observe)(params, None, updates)
     for read in (found, jax.device_get(found)):
-        assert {path: float(ratio) for path, ratio in read.by_path("updates/ratio").items()} == {"b": 0, "c/w": 0.5, "z": 2}
+        assert {path: float(ratio) for path, ratio in read.by_path("updates/ratio").items()} == {
+            "b": 0,
+            "c/w": 0.5,
+            "z": 2,
+        }
         assert {path: float(norm) for path, norm in read.by_path("params/norm").items()} == pytest.approx(
             {"a": 4, "b": 0, "c/w": 1, "z": 2**0.5}
         )
@@ -137,12 +141,17 @@ def test_numbers_by_path_keep_the_axes_of_a_scan():
 def test_a_parameter_of_zeros_has_the_ratio_that_a_history_gives():
     params, updates = {"still": jnp.zeros(2), "moved": jnp.zeros(2)}, {"still": jnp.zeros(2), "moved": jnp.ones(2)}
     for found in (observe(params, None, updates), jax.device_get(observe(params, None, updates))):
-        assert {path: float(ratio) for path, ratio in found.by_path("updates/ratio").items()} == {"still": 0, "moved": np.inf}
+        assert {path: float(ratio) for path, ratio in found.by_path("updates/ratio").items()} == {
+            "still": 0,
+            "moved": np.inf,
+        }
 
 
 def test_a_statistic_that_was_not_observed_says_what_there_is():
     found = observe({"w": jnp.ones(2)})
-    with pytest.raises(pt.PathError, match=r"no statistic 'grads/norm' was observed: there are \['params/mean', 'params/norm'"):
+    with pytest.raises(
+        pt.PathError, match=r"no statistic 'grads/norm' was observed: there are \['params/mean', 'params/norm'"
+    ):
         found.by_path("grads/norm")
     with pytest.raises(pt.PathError, match=r"no statistic 'ratio' was observed"):
         found.by_path("ratio")
