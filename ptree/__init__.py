@@ -24,7 +24,8 @@ Some names in signatures stand for more than one type:
 - `PyTree`: a Tree, dicts, lists, tuples, dataclasses, an optimiser's state, a module of Equinox or nnx, or a single leaf.
 - `Leaf`: an array of JAX, NumPy or PyTorch, a `Param`, a number, a label.
 - `Selector`: which leaves. A pattern such as `"**/bias"` or `"blocks/{0..3}/*/kernel"`, which also selects all that is below a node; a
-  compiled regex for whole paths; a function `(path, leaf) -> bool`; or a sequence of these, in which `"!pattern"` removes what it matches.
+  compiled regex for whole paths; a function `(path, leaf) -> bool`; a mask, as `mask` makes and optax takes; or a sequence of these,
+  in which `"!pattern"` removes what it matches.
 - `Rules`: an ordered table, selector -> value. The first that matches a leaf counts, and a rule that applies to no leaf is an error.
 - `T`: the type of the tree that is given, which the result has too.
 

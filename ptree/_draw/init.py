@@ -1,5 +1,5 @@
-"""Draw the parameters of a spec by initialisers, rules and schemes (init, with jobs and placements), draw some again (reinit),
-give shapes (abstract)."""
+"""Draw the parameters of a spec by initialisers and rules (init, with jobs and placements), draw some again (reinit), give shapes
+(abstract)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
-import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, Sharding
 
@@ -24,19 +23,21 @@ from .._edit import (
     replace_leaves,
     set,
     structure_error,
+    with_masks,
 )
 from .._errors import InitError, PathError, PatternError
-from .._paths import join
 from .._shardings import Shardings, constrained, deleted, placement, shardings_for
 from .._tree import MISSING, Leaf, Leaves, PyTree, Tree
 from .._words import describe, lines, listed, quoted
 from ..stacks import layer_shape, stack_sizes
+from .equinox_weights import warn_of_swapped_axes
 from .keys import refuse_swapped
 from .param import Param, holds_numbers
 from .programs import Job, draw
+from .scheme_sites import initializer_at
 
 if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
-    from ..initializers import Initializer, Scheme
+    from ..initializers import Initializer
 
 
 def init(
@@ -107,7 +108,9 @@ def init(
     else:
         placed = shardings_for(spec, shardings, mesh)
     _refuse_deleted([(path, leaf) for path, leaf in declared.items() if path not in initializers])
-    drawn = draw(_jobs(spec, declared, initializers, placed), key)
+    jobs = _jobs(spec, declared, initializers, placed)
+    warn_of_swapped_axes(spec, declared, initializers, stacklevel=2)
+    drawn = draw(jobs, key)
     return replace_leaves(spec, {**drawn, **_placed_arrays(declared, placed, drawn)})
 
 
@@ -204,6 +207,9 @@ def reinit(
     >>> bool((again["enc/kernel"] == params["enc/kernel"]).all())
     True
 
+    Weights of Equinox are (out, in), and initialisers take (in, out) unless they are told: `lecun_normal(in_axis=-1,
+    out_axis=-2)`. A warning says so where a layer of Equinox is in the tree.
+
     In a stack a number selects single layers, which draw what they would draw if the layers were apart. Works on any
     pytree of arrays, from their shapes; dtypes, ties, containers and shardings stay (inside of
     `jit` those of meshes with explicit axes, as JAX knows no others there). A leaf without elements is kept.
@@ -224,6 +230,8 @@ def reinit(
     """
     refuse_swapped(params, key, "reinit(params, key, rules)")
     refuse_swapped(rules, key, "reinit(params, key, rules)", order=(params, key, rules))
+    if spec is not None:
+        rules = with_masks(params, rules)  # a mask that is a mapping is no rules
     if isinstance(rules, Mapping):
         chosen = assign_values(params, rules, strict)
     elif spec is not None:
@@ -244,7 +252,9 @@ def reinit(
         # layers are written one by one below: all other leaves are replaced in a single pass
         if selected.layers:
             single_layers.append(selected.path)
-    drawn = draw(_jobs(params, leaf_at, initializers, _placements(leaf_at, initializers)), key)
+    jobs = _jobs(params, leaf_at, initializers, _placements(leaf_at, initializers))
+    warn_of_swapped_axes(params, leaf_at, initializers, stacklevel=2)
+    drawn = draw(jobs, key)
     changed = replace_leaves(params, drawn)
     for path in single_layers:
         changed = set(changed, path, drawn[path])
@@ -295,46 +305,12 @@ def _jobs(
                 f"cannot draw {quoted(path)}: {describe(leaf)} is no array of numbers or bools of JAX or NumPy"
             )
             continue
-        scheme = _as_scheme(initializer)
-        if scheme is not None:
-            initializer = _of_scheme(scheme, tree, path, leaf)
+        one = initializer_at(initializer, tree, path, leaf)
         shape = layer_shape(path, leaf)
-        jobs[path] = Job(initializer, shape, leaf.dtype, placed.get(path), stack_sizes(path, leaf))
+        jobs[path] = Job(one, shape, leaf.dtype, placed.get(path), stack_sizes(path, leaf))
     if problems:
         raise InitError(lines(problems))
     return jobs
-
-
-def _as_scheme(initializer: Initializer) -> Scheme | None:
-    """The initialiser of a rule or spec if it is a Scheme, which draws biases by another one; None for others."""
-    from ..initializers import Scheme  # a sixth of the time of `import ptree`, which draws nothing
-
-    return initializer if isinstance(initializer, Scheme) else None
-
-
-def _of_scheme(scheme: Scheme, tree: PyTree, path: str, leaf: Leaf) -> Initializer:
-    """The initialiser by which a scheme draws this leaf of a spec."""
-    from ..initializers import Site
-
-    site = Site(path, layer_shape(path, leaf), np.dtype(leaf.dtype), _kernel_beside(tree, path, scheme))
-    try:
-        return scheme.at(site)
-    except Exception as error:  # `bias=` may be any function of the user
-        raise InitError(f"cannot draw {quoted(path)} by {quoted(scheme)}: {error}") from error
-
-
-def _kernel_beside(tree: PyTree, path: str, scheme: Scheme) -> tuple[int, ...] | None:
-    """The shape of the kernel beside a bias, of one layer in a stack; None if the leaf is no bias or has no kernel beside it."""
-    node, _, name = path.rpartition("/")
-    if name not in scheme.bias_names:
-        return None
-    for kernel_name in scheme.kernel_names:
-        kernel_path = join(node, kernel_name)
-        kernel = get_or(tree, kernel_path, MISSING)
-        shape = layer_shape(kernel_path, kernel)
-        if len(shape) > 1:  # a kernel has at least (in, out)
-            return shape
-    return None
 
 
 def abstract(tree: PyTree) -> PyTree:

@@ -16,6 +16,7 @@ from .flat import unflatten as unflatten
 from .heirs import with_heirs as with_heirs
 from .hints import Hints as Hints
 from .leaf_names import names_of_leaves as names_of_leaves
+from .masks import with_masks as with_masks
 from .merge import merge as merge
 from .parts import partition as partition
 from .parts import select as select

@@ -30,7 +30,7 @@ def drop(tree: T, selector: Selector) -> T:
 
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.

@@ -22,11 +22,15 @@ def select(tree: T, selector: Selector) -> T:
       head/bias  3
     )
 
-    Aliases come along with their source. Where a container cannot lose a child, None stands in its place.
+    Aliases come along with their source. Where a container cannot lose a child, None stands in its place. A mask, a tree of
+    bools with the same paths as optax takes it, selects the leaves at which it is True:
+
+    >>> select({"kernel": 1, "bias": 2}, {"kernel": True, "bias": False})
+    {'kernel': 1}
 
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.
@@ -48,7 +52,7 @@ def partition(tree: T, selector: Selector) -> tuple[T, T]:
 
     Args:
         tree: any pytree.
-        selector: which leaves the first tree has: a pattern, a regex, a predicate, or a sequence of these.
+        selector: which leaves the first tree has: a pattern, a regex, a predicate, a mask, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.

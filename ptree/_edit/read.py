@@ -72,7 +72,7 @@ def items(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
 
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these; all by default.
         aliases: list a tied leaf under each of its names.
 
     Raises:
@@ -95,7 +95,7 @@ def paths(tree: PyTree, selector: Selector | None = None, *, aliases: bool = Fal
 
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these; all by default.
         aliases: list a tied leaf under each of its names.
 
     Raises:
@@ -136,7 +136,7 @@ def count(tree: PyTree, selector: Selector | None = None) -> int:
 
     Args:
         tree: any pytree; a spec or an abstract tree too.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these; all by default.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.
@@ -164,7 +164,7 @@ def flatten(tree: PyTree, selector: Selector | None = None) -> dict[str, PyTree]
 
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these; all by default.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these; all by default.
 
     Raises:
         PatternError: the selector is malformed, or a part of it matches nothing.

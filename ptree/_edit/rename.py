@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from .._errors import PathError, PatternError, StructureError
-from .._paths import compile, fill_in
+from .._paths import Pattern, compile
 from .._tree import (
     MISSING,
     BareTree,
@@ -41,8 +41,16 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
       blocks/1/scale  2
     )
 
-    What the wildcards on the left stand for is filled in on the right, in order. A pattern that matches a
-    node renames it with all that is below. A compiled regex must match a leaf's whole path; its groups are
+    What the wildcards on the left stand for is filled in on the right, in order. Braces are a wildcard: `*` on the right
+    keeps the name that they matched, and braces there, of as many names, change it:
+
+    >>> rename(Tree({"query": 1, "key": 2}), {"{query,key}": "attn/{q,k}"})
+    Tree(
+      attn/q  1
+      attn/k  2
+    )
+
+    A pattern that matches a node renames it with all that is below. A compiled regex must match a leaf's whole path; its groups are
     filled in as in `re.sub`. In `rename` each name counts by itself: an alias can be renamed without its source. Ties follow.
     Outside of Trees every container keeps its type, a dict of names that was
     flat, or whose keys hold slashes, stays so, and what does not move is shared.
@@ -52,7 +60,7 @@ def rename(tree: T, table: Mapping[OldName, str]) -> T:
         table: pattern or compiled regex -> new path; a leaf that no entry matches keeps its name.
 
     Raises:
-        PatternError: a pattern that renames nothing, or another number of wildcards on the right.
+        PatternError: a pattern that renames nothing; another number of wildcards on the right, or of names in braces.
         StructureError: two leaves that land on one path, or one above the other; it names all of
             them. Or a new name inside a container that keeps its own, as a list does.
     """
@@ -127,8 +135,7 @@ def _renamed(path: str, old: OldName, new: str) -> str:
     pattern, segments = compile(old), path.split("/")
     length = pattern.reaches(segments)
     assert length is not None
-    captures = pattern.captures(segments[:length]) or ()
-    renamed = [*_filled(old, new, captures), *segments[length:]]
+    renamed = [*_filled(pattern, new, segments[:length]), *segments[length:]]
     return _checked_path(path, new, "/".join(renamed))
 
 
@@ -139,11 +146,11 @@ def _expanded(path: str, new: str, found: re.Match[str]) -> str:
         raise PatternError(f"cannot rename {quoted(path)} to {quoted(new)}: {error}") from None
 
 
-def _filled(old: str, new: str, captures: Sequence[str]) -> list[str]:
+def _filled(old: Pattern, new: str, segments: Sequence[str]) -> list[str]:
     try:
-        return fill_in(new, captures)
+        return old.fill_in(new, segments)
     except PatternError as error:
-        raise PatternError(f"cannot rename {quoted(old)} to {quoted(new)}: {error}") from None
+        raise PatternError(f"cannot rename {quoted(old.text)} to {quoted(new)}: {error}") from None
 
 
 def _checked_path(path: str, new: str, renamed: str) -> str:

@@ -169,7 +169,7 @@ def rule_name(key: Any) -> str:
 
 
 def label(tree: PyTree, rules: Rules, *, default: Any = MISSING, strict: bool = True) -> PyTree:
-    """A tree of the same structure with a rule's value at each leaf: labels, learning rates, shardings.
+    """A tree of the same structure with a rule's value at each leaf: labels, learning rates, dtypes, shardings.
 
     >>> from ptree import Tree
     >>> label(Tree({"enc": {"kernel": 0, "bias": 0}}), {"**/bias": "none", "**": "decay"})
@@ -177,6 +177,16 @@ def label(tree: PyTree, rules: Rules, *, default: Any = MISSING, strict: bool = 
       enc/kernel  'decay'
       enc/bias    'none'
     )
+
+    `jax.tree.map` takes both trees, to cast by rules for example:
+
+    >>> import jax, jax.numpy as jnp
+    >>> params = {"norm": {"scale": jnp.ones(2)}, "fc": {"kernel": jnp.ones((2, 2))}}
+    >>> dtypes = label(params, {"**/scale": jnp.float32, "**": jnp.bfloat16})
+    >>> jax.tree.map(jnp.astype, params, dtypes)["fc"]["kernel"].dtype
+    dtype(bfloat16)
+
+    A label tree of a module of Equinox is such a module, and can be called: give optax a function, `lambda _: labels`.
 
     Args:
         tree: any pytree.
@@ -309,9 +319,12 @@ def mask(tree: PyTree, selector: Selector) -> PyTree:
       enc/bias    False
     )
 
+    It is a selector too: `select(tree, mask)`. Of a module of Equinox it is such a module, and can be called: give optax a
+    function, `lambda _: mask`.
+
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these.
 
     Raises:
         PatternError: the selector is malformed, a part of it matches nothing, or it names single layers of a stack.

@@ -1,9 +1,9 @@
 """Selectors: match their parts with a tree, choose leaves or single layers, add and leave out overlapping layers; problems of
 what matches nothing.
 
-A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`,
-or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a sequence are applied in order;
-one that begins by taking away begins with everything. A part that matches nothing is an error.
+A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`, a mask (a tree
+of bools with the same paths), or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a
+sequence are applied in order; one that begins by taking away begins with everything. A part that matches nothing is an error.
 
 A leaf has all its names: a pattern or regex that matches its own path or an alias selects it. A predicate is asked
 once for each leaf, with its own path. In a stack `*` and `:` are all layers, and a number names a single layer.
@@ -31,6 +31,7 @@ from .._tree import (
 from .._words import describe, lines, listed, name_of, quoted
 from .hints import Hints
 from .leaf_names import LeafName, names_of_leaves
+from .masks import Mask, with_masks
 from .pattern_walk import PatternWalk, Selected
 
 K = TypeVar("K")
@@ -131,7 +132,7 @@ def single_layers(selected: Iterable[Selected]) -> str:
 
 def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match:
     """Match a selector with a tree, and list what it selects in listing order; `hints` are shared by several selectors of one tree."""
-    parts = parse_selector(selector)
+    parts = parse_selector(with_masks(tree, selector))
     hints = Hints(tree) if hints is None else hints
     begins_with_all = parts[0].takes_away
     if len(parts) == 1 and not begins_with_all:
@@ -310,7 +311,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
     Raises:
         PatternError: a part of the selector is malformed or matches none of the names.
     """
-    parts = parse_selector(selector)
+    parts = parse_selector(with_masks(tree, selector))
     hints = Hints(tree)
     chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].takes_away else {}
     problems: list[str] = []
@@ -338,6 +339,8 @@ def _means_name(part: Part, name: LeafName) -> bool:
         return part.test.matches(name.name)
     if isinstance(part.test, re.Pattern):
         return part.test.fullmatch(name.name) is not None
+    if isinstance(part.test, Mask):  # it marks leaves, under all their names
+        return part.test(name.path, name.leaf)
     return _is_true(part.test, name.name, name.seen_shape())
 
 
@@ -361,6 +364,8 @@ def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list
 def _why_unmatched(test: Pattern | re.Pattern[str] | Predicate, hints: Hints) -> str:
     if isinstance(test, re.Pattern):
         return f"the regex {quoted(test.pattern)} matches the whole of no path"
+    if isinstance(test, Mask):
+        return "the mask is True at no leaf"
     if not isinstance(test, Pattern):
         return f"the predicate {name_of(test)!r} is true of no leaf"
     return hints.why_unmatched(test)

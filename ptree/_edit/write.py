@@ -40,6 +40,7 @@ from .._tree import (
 from .._words import describe, describe_apart, listed, quoted, with_fixes
 from .check import differences, readings, structure_error
 from .elements import Elements, written_at
+from .pattern_walk import Selected
 from .read import get
 from .selectors import Selector, choose_layers
 
@@ -141,16 +142,24 @@ def _check_leaf(verb: str, path: str, old: Leaf, new: Leaf, *, is_layer: bool = 
         return
     found = differences({path: old}, {path: new})
     before, after = describe_apart(old, new)
-    fix = _fix_of_value(verb, old, new)
-    if not fix and is_layer:
-        fix = "One layer of a stack cannot have a shape or dtype of its own: ptree.stacks.unstack it first."
-    elif not is_layer:
-        fix = f"{fix} Use ptree.put to replace it by something of another shape or dtype.".strip()
+    fixes = [_fix_of_value(verb, old, new), _other_kind_of_leaf(verb, is_layer=is_layer)]
     raise StructureError(
-        f"cannot {verb} {quoted(path)}: expected {before}, got {after}. {fix}",
+        f"cannot {verb} {quoted(path)}: expected {before}, got {after}. {' '.join(filter(None, fixes))}",
         misshapen=found.misshapen,
         mistyped=found.mistyped,
     )
+
+
+def _other_kind_of_leaf(verb: str, *, is_layer: bool) -> str:
+    """How to give a leaf another shape or dtype on purpose."""
+    if is_layer:
+        return "One layer of a stack cannot have a shape or dtype of its own: ptree.stacks.unstack it first."
+    if verb == "update":
+        return (
+            "To change shapes or dtypes, write chosen, rest = ptree.partition(tree, selector), and then"
+            " ptree.merge(jax.tree.map(function, chosen), rest)."
+        )
+    return "Use ptree.put to replace it by something of another shape or dtype."
 
 
 def _fix_of_value(verb: str, old: Leaf, new: Leaf) -> str:
@@ -166,7 +175,7 @@ def _fix_of_value(verb: str, old: Leaf, new: Leaf) -> str:
     if not isinstance(new, np.ndarray | jax.Array):
         return f"Convert it with jnp.asarray(value, {old.dtype.name!r})."
     what = "the result" if verb == "update" else "the value"
-    return f"Cast {what} with .astype({old.dtype.name!r})."
+    return f"To keep the dtype, cast {what} with .astype({old.dtype.name!r})."
 
 
 def _written(place: Place, shown: str, old: PyTree, new: PyTree) -> PyTree:
@@ -303,11 +312,12 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
     20
 
     In a stack a number selects a single layer. A leaf that only an alias matches is passed to
-    `function` as that alias shows it, transposed for example.
+    `function` as that alias shows it, transposed for example. Other dtypes are given by rules, as in
+    `jax.tree.map(jnp.astype, tree, label(tree, {"**/norm": jnp.float32, "**": jnp.bfloat16}))`.
 
     Args:
         tree: any pytree.
-        selector: which leaves: a pattern, a regex, a predicate, or a sequence of these.
+        selector: which leaves: a pattern, a regex, a predicate, a mask, or a sequence of these.
         function: from a leaf to the new leaf.
 
     Raises:
@@ -322,23 +332,24 @@ def update(tree: T, selector: Selector, function: Callable[[Leaf], Leaf]) -> T:
         )
         raise StructureError(f"update takes a function of a leaf, got {describe(function)}; {order}")
     new: dict[str, Leaf] = {}
-    seen_otherwise: list[str] = []
+    seen_otherwise: list[Selected] = []
     for one in choose_layers(tree, selector):
         if one.layers or one.alias:
-            seen_otherwise.append(one.name)
+            seen_otherwise.append(one)
         else:
             new[one.own_path] = _updated(one.own_path, one.leaf, function)
     changed = replace_leaves(tree, new)
-    for name in seen_otherwise:
-        changed = set(changed, name, _updated(name, get(tree, name), function))
+    for one in seen_otherwise:
+        updated = _updated(one.name, get(tree, one.name), function, is_layer=bool(one.layers))
+        changed = set(changed, one.name, updated)
     return changed
 
 
-def _updated(path: str, leaf: Leaf, function: Callable[[Leaf], Leaf]) -> Leaf:
+def _updated(path: str, leaf: Leaf, function: Callable[[Leaf], Leaf], *, is_layer: bool = False) -> Leaf:
     try:
         value = function(leaf)
     except Exception as error:
         error.add_note(f"in ptree.update, at {quoted(path)}, {describe(leaf)}")
         raise
-    _check_leaf("update", path, leaf, value)
+    _check_leaf("update", path, leaf, value, is_layer=is_layer)
     return value

@@ -1,7 +1,8 @@
 """Paths and patterns: strings only, no trees and no arrays."""
 
 from .alternatives import unused_alternatives as unused_alternatives
-from .captures import fill_in as fill_in
+from .captures import choices as choices
+from .captures import has_holes as has_holes
 from .path_index import PathIndex as PathIndex
 from .paths import DEEPEST as DEEPEST
 from .paths import STACKED as STACKED

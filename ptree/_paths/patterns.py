@@ -31,7 +31,7 @@ from functools import lru_cache
 
 from .._errors import PatternError
 from .._words import quoted
-from .captures import captures
+from .captures import captures, fill_in, wildcards
 from .pattern_syntax import DoubleStar, parse
 from .spellings import Part, Segment, fits, layer_names, spellings
 
@@ -213,6 +213,23 @@ class Pattern:
             if found is not None:
                 return found
         return None
+
+    def fill_in(self, text: str, segments: Sequence[str]) -> list[str]:
+        """The segments of a new path in which each wildcard is filled in by what it captures from these segments.
+
+        Braces in the new path stand for those of the pattern, alternative for alternative; `*` keeps what they match.
+
+        >>> compile("*/{query,key}").fill_in("layers/*/{q,k}", ["3", "key"])
+        ['layers', '3', 'k']
+
+        Raises:
+            PatternError: the new path has another number of wildcards, or braces with another number of alternatives.
+        """
+        for sequence in self._sequences:
+            found = captures(sequence, segments)
+            if found is not None:
+                return fill_in(text, found, wildcards(sequence))
+        return fill_in(text, (), ())
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,8 @@ from .._words import describe, quoted
 from .patterns import Pattern, compile
 
 Predicate: TypeAlias = Callable[[str, Any], bool]
-Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector]"
+Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector] | Mapping[str, Any]"
+"""A mapping is a mask, a tree of bools; only where there is a tree it can be compared with."""
 
 
 class Part(NamedTuple):

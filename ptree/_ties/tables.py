@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._edit import Hints
 from .._errors import PatternError, TieError
-from .._paths import Pattern, compile, fill_in, split
+from .._paths import Pattern, compile, has_holes, split
 from .._tree import (
     BareTree,
     PyTree,
@@ -42,7 +42,7 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
     )
 
     A name in the table that is no path of the tree is a pattern. What its wildcards stand for is filled in on
-    the right; without wildcards there, all that it matches is tied to one source:
+    the right, as in `ptree.rename`; without wildcards there, all that it matches is tied to one source:
 
     >>> blocks = Tree({"enc": [{"w": 1}, {"w": 2}], "dec": [{"w": 1}, {"w": 2}]})
     >>> ties(tie(blocks, {"dec/*": "enc/*"}))
@@ -68,7 +68,7 @@ def tie(tree: PyTree, table: TieTable | None = None) -> Tree:
         TieError: an end that is missing, other structure, shapes or dtypes, one end inside the other, a
             circle, an alias that is given twice, a pattern that matches nothing, a transform that does not
             fit; it lists all and changes nothing.
-        PatternError: a pattern that is malformed, or with another number of wildcards on the right.
+        PatternError: a pattern that is malformed, or with another number of wildcards on the right, or of names in braces.
     """
     tree = _as_tree(tree)
     if table is None:
@@ -209,13 +209,13 @@ def _matches(pattern: Pattern, names: list[str], attempt: str, source: Tie) -> d
 
 def _filled(pattern: Pattern, segments: list[str], source: Tie, attempt: str) -> Tie:
     try:
-        return Tie("/".join(fill_in(source.source, pattern.captures(segments) or ())), source.via)
+        return Tie("/".join(pattern.fill_in(source.source, segments)), source.via)
     except PatternError as error:
         raise PatternError(f"{attempt}: {error}") from None
 
 
 def _holds_no_wildcard(tree: Tree, path: str) -> bool:
-    return locate(tree, split(path)) is not None or not re.search(r"(?<!\\)[*?]", path)
+    return locate(tree, split(path)) is not None or not has_holes(path)
 
 
 def _unescaped(tree: Tree, source: Tie) -> Tie:

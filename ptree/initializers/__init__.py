@@ -20,9 +20,12 @@ drawn for itself.) All other axes are spatial and count for both fans:
     fan_in  = product of in_axis  * product of the spatial axes
     fan_out = product of out_axis * product of the spatial axes / groups
 
-An attention kernel `(d, heads, k)` has `in_axis=0, out_axis=(1, 2)`, one of PyTorch's or Equinox's `(out, in)`
-weights `in_axis=-1, out_axis=-2`, a kernel of 8 experts `(8, in, out)` `batch_axis=0`, and a depthwise
-convolution `(3, 3, 1, 64)` `groups=64`: 9 and 9.
+Weights of PyTorch and Equinox are `(out, in)`, and need `lecun_normal(in_axis=-1, out_axis=-2)`, their convolutions
+`(out, in, spatial...)` `torch_conv(in_axis=1, out_axis=0)`: without these the spread is that of the other axis. `init` and `reinit`
+warn of it where the tree holds layers of Equinox.
+
+An attention kernel `(d, heads, k)` has `in_axis=0, out_axis=(1, 2)`, a kernel of 8 experts `(8, in, out)` `batch_axis=0`,
+and a depthwise convolution `(3, 3, 1, 64)` `groups=64`: 9 and 9.
 
 Leaves of 16 bits and fewer are drawn in float32 and rounded. JAX's own initialisers draw in the dtype of the leaf: in
 bfloat16 `jax.nn.initializers.normal(1.0)` has 128 distinct values, a mean of -0.011 and nothing beyond 2.9 (ptree: 4,136
@@ -51,6 +54,8 @@ from ._fans import xavier_normal as xavier_normal
 from ._fans import xavier_uniform as xavier_uniform
 from ._options import called_first as called_first
 from ._options import is_factory as is_factory
+from ._other_axes import draw_alike as draw_alike
+from ._other_axes import with_axes as with_axes
 from ._presets import flax_conv as flax_conv
 from ._presets import flax_dense as flax_dense
 from ._presets import gpt2_residual as gpt2_residual

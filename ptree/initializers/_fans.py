@@ -101,8 +101,8 @@ def variance_scaling(
         scale: the factor of the variance, at least 0.
         mode: `fan_in`, `fan_out`, or `fan_avg`, their mean.
         distribution: `normal`, `uniform` or `truncated_normal`.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 
@@ -179,8 +179,8 @@ def xavier_uniform(
 
     Args:
         gain: a factor of the standard deviation, such as `gain("tanh")`.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 
@@ -204,8 +204,8 @@ def xavier_normal(
 
     Args:
         gain: a factor of the standard deviation, such as `gain("tanh")`.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 
@@ -228,14 +228,14 @@ def kaiming_uniform(
 ) -> Recipe:  # fmt: skip
     """Uniform in +-sqrt(6 / fan / (1 + negative_slope**2)), for layers before a ReLU (He et al. 2015); `he_uniform` is the same.
 
-    >>> kaiming_uniform(mode="fan_out")
-    kaiming_uniform(mode='fan_out')
+    >>> kaiming_uniform(mode="fan_out"), kaiming_uniform(in_axis=-1, out_axis=-2)      # of (out, in), as in Equinox
+    (kaiming_uniform(mode='fan_out'), kaiming_uniform(in_axis=-1, out_axis=-2))
 
     Args:
         negative_slope: that of a leaky ReLU; 0 for a ReLU.
         mode: `fan_in`, `fan_out`, or `fan_avg`, their mean.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 
@@ -252,8 +252,8 @@ def kaiming_normal(
 ) -> Recipe:  # fmt: skip
     """Gaussian with the variance 2 / fan / (1 + negative_slope**2), before a ReLU (He et al. 2015); `he_normal` is the same.
 
-    >>> kaiming_normal(mode="fan_out")
-    kaiming_normal(mode='fan_out')
+    >>> kaiming_normal(mode="fan_out"), kaiming_normal(in_axis=-1, out_axis=-2)      # of (out, in), as in Equinox
+    (kaiming_normal(mode='fan_out'), kaiming_normal(in_axis=-1, out_axis=-2))
 
     Like jax's, Keras' and Flax's it is cut at two standard deviations and then widened to just that variance;
     PyTorch's is not cut: `variance_scaling(2.0, "fan_in", "normal")`.
@@ -261,8 +261,8 @@ def kaiming_normal(
     Args:
         negative_slope: that of a leaky ReLU; 0 for a ReLU.
         mode: `fan_in`, `fan_out`, or `fan_avg`, their mean.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 
@@ -285,12 +285,12 @@ def lecun_uniform(
 ) -> Recipe:  # fmt: skip
     """Uniform in +-sqrt(3 / fan_in) (LeCun et al. 1998).
 
-    >>> lecun_uniform(in_axis=-1, out_axis=-2)
+    >>> lecun_uniform(in_axis=-1, out_axis=-2)      # for (out, in), as in PyTorch and Equinox
     lecun_uniform(in_axis=-1, out_axis=-2)
 
     Args:
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 
@@ -307,12 +307,12 @@ def lecun_normal(
 ) -> Recipe:  # fmt: skip
     """Gaussian with the variance 1 / fan_in (LeCun et al. 1998), cut at two standard deviations and widened to that.
 
-    >>> lecun_normal()
-    lecun_normal()
+    >>> lecun_normal(), lecun_normal(in_axis=-1, out_axis=-2)      # for (in, out), and for (out, in) as in Equinox
+    (lecun_normal(), lecun_normal(in_axis=-1, out_axis=-2))
 
     Args:
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
         groups: by which features out are divided, as of a grouped convolution.
 

@@ -39,13 +39,18 @@ def _torch_linear(
     >>> torch_linear, torch_linear(784)
     (torch_linear, torch_linear(fan_in=784))
 
+    That is for an (in, out) kernel, as JAX has it. Weights that are (out, in), of PyTorch itself and of Equinox, need
+
+    >>> torch_linear(in_axis=-1, out_axis=-2)
+    torch_linear(in_axis=-1, out_axis=-2)
+
     The bias takes the fan_in of the kernel beside it; one that stands alone needs it as an option:
     `torch_linear(784)`.
 
     Args:
         fan_in: the fan-in, for a bias without a kernel beside it.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
@@ -57,7 +62,7 @@ def _torch_linear(
     else:
         fan_in = real("fan_in", fan_in, 1)
         kernel = Recipe("torch_linear", _plan_torch, (fan_in, fan))
-    return Scheme(kernel, _TorchBias(fan, fan_in))
+    return Scheme(kernel, TorchBias(fan, fan_in))
 
 
 def _torch_conv(fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -> Scheme:
@@ -67,12 +72,13 @@ def _torch_conv(fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes 
     (torch_conv, torch_conv(in_axis=-1, out_axis=-2))
 
     The kernel is (spatial..., in / groups, out). For `ConvTranspose` PyTorch takes the other axis:
-    `torch_conv(in_axis=-1, out_axis=-2)`.
+    `torch_conv(in_axis=-1, out_axis=-2)`. Kernels of PyTorch and Equinox, (out, in, spatial...), need
+    `torch_conv(in_axis=1, out_axis=0)`.
 
     Args:
         fan_in: the fan-in, for a bias without a kernel beside it.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: 1 of kernels of PyTorch and Equinox, (out, in, spatial...).
+        out_axis: the axis or axes of features out: 0 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
@@ -80,7 +86,7 @@ def _torch_conv(fan_in: float | None = None, in_axis: Axes = -2, out_axis: Axes 
     """
     fan = Fan(in_axis, out_axis, batch_axis)
     fan_in = None if fan_in is None else real("fan_in", fan_in, 1)
-    return Scheme(Recipe("torch_conv", _plan_torch, (fan_in, fan)), _TorchBias(fan, fan_in))
+    return Scheme(Recipe("torch_conv", _plan_torch, (fan_in, fan)), TorchBias(fan, fan_in))
 
 
 def _plan_torch(shape: tuple[int, ...], dtype: DTypeLike, fan_in: float | None, fan: Fan) -> Draw:
@@ -91,7 +97,7 @@ def _plan_torch(shape: tuple[int, ...], dtype: DTypeLike, fan_in: float | None, 
 
 
 @dataclass(frozen=True)
-class _TorchBias:
+class TorchBias:
     """PyTorch's bias: uniform in +-1 / sqrt(fan_in), with the fan_in of the kernel beside it unless one is given."""
 
     fan: Fan
@@ -152,8 +158,8 @@ def _keras_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ())
     (4, 8)
 
     Args:
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
@@ -171,8 +177,8 @@ def _keras_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) 
     (3, 3, 4, 8)
 
     Args:
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: 1 of kernels of PyTorch and Equinox, (out, in, spatial...).
+        out_axis: the axis or axes of features out: 0 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
@@ -199,8 +205,8 @@ def _flax_dense(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) 
     Haiku's `Linear` does not widen the cut Gaussian: its standard deviation is 0.88 of this, `variance_scaling(0.774)`.
 
     Args:
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
@@ -218,8 +224,8 @@ def _flax_conv(in_axis: Axes = -2, out_axis: Axes = -1, batch_axis: Axes = ()) -
     (3, 3, 4, 8)
 
     Args:
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: 1 of kernels of PyTorch and Equinox, (out, in, spatial...).
+        out_axis: the axis or axes of features out: 0 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:
@@ -336,8 +342,8 @@ def mup(
         base_width: the fan-in of the model whose learning rate was tuned.
         stddev: that of the base model.
         role: `hidden`, `output` or `input`.
-        in_axis: the axis or axes of features in.
-        out_axis: the axis or axes of features out.
+        in_axis: the axis or axes of features in: -1 of weights of PyTorch and Equinox, which are (out, in).
+        out_axis: the axis or axes of features out: -2 of those.
         batch_axis: axes of an ensemble or of experts, which count for no fan.
 
     Raises:

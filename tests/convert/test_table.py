@@ -659,6 +659,11 @@ def test_rows_that_make_no_sense_are_refused(rows, message):
     assert message in str(raised.value)
 
 
+def test_braces_correspond_by_position_also_where_a_name_holds_a_comma():
+    got = Table({r"{a\,b,c}/w": "{x,y}/w"}).apply({"a,b/w": numbers(2), "c/w": numbers(3)})
+    assert {path: leaf.shape for path, leaf in pt.items(got)} == {"x/w": (2,), "y/w": (3,)}
+
+
 def test_wildcards_that_have_something_in_common_stay():
     for rows in (
         {"{a,b}.w": "{b,c,d}/w"},

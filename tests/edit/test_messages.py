@@ -106,8 +106,8 @@ def test_no_message_prints_an_array():
 
 
 VALUES = {
-    "another dtype": (np.zeros(3), "Cast the value with .astype('float32').", lambda value: value.astype("float32")),
-    "an int array": (jnp.arange(3), "Cast the value with .astype('float32').", lambda value: value.astype("float32")),
+    "another dtype": (np.zeros(3), "To keep the dtype, cast the value with .astype('float32').", lambda value: value.astype("float32")),
+    "an int array": (jnp.arange(3), "To keep the dtype, cast the value with .astype('float32').", lambda value: value.astype("float32")),
     "a number": (1.0, "For an array of this number write jnp.full((3,), 1.0, 'float32').", lambda value: jnp.full((3,), 1.0, "float32")),
     "a bool": (True, "For an array of this number write jnp.full((3,), True, 'float32').", lambda value: jnp.full((3,), True, "float32")),
     "a list": ([1, 2, 3], "Convert it with jnp.asarray(value, 'float32').", lambda value: jnp.asarray(value, "float32")),
@@ -136,11 +136,58 @@ def test_arrays_that_read_the_same_say_of_which_library_they_are(tree):
     assert (pt.set(tree, "enc/bias", jnp.asarray(torch.ones(3), "float32"))["enc"]["bias"] == 1).all()
 
 
+ON_PURPOSE = (
+    "To change shapes or dtypes, write chosen, rest = ptree.partition(tree, selector), and then"
+    " ptree.merge(jax.tree.map(function, chosen), rest)."
+)
+
+
+def changed_on_purpose(tree, selector, function):
+    """What the message of `update` recommends."""
+    chosen, rest = pt.partition(tree, selector)
+    return pt.merge(jax.tree.map(function, chosen), rest)
+
+
 @BOTH
-def test_update_that_changes_the_dtype_says_to_cast_the_result(tree):
-    says(pt.StructureError, "cannot update 'enc/bias': expected f32[3], got bf16[3]. Cast the result with .astype('float32')."
-         " Use ptree.put to replace it by something of another shape or dtype.",
-         pt.update, tree, "enc/bias", lambda b: b.astype(jnp.bfloat16))  # fmt: skip
+@pytest.mark.parametrize("selector", ["enc/bias", "**/bias", ["**", "!**/kernel"]])
+def test_update_that_changes_the_dtype_says_how_to_keep_and_how_to_change_it(tree, selector):
+    def half(b):
+        return b.astype(jnp.bfloat16)
+
+    says(pt.StructureError, "cannot update 'enc/bias': expected f32[3], got bf16[3]. To keep the dtype, cast the result with"
+         f" .astype('float32'). {ON_PURPOSE}", pt.update, tree, selector, half)  # fmt: skip
+    kept = pt.update(tree, selector, lambda b: half(b).astype("float32"))
+    assert pt.get(kept, "enc/bias").dtype == jnp.float32
+    changed = changed_on_purpose(tree, selector, half)
+    assert type(changed) is type(tree)
+    assert {path: leaf.dtype.name for path, leaf in pt.items(changed)} == {
+        "enc/kernel": "float32",
+        "enc/bias": "bfloat16",
+    }
+
+
+@BOTH
+def test_update_that_changes_the_shape_says_how_to_change_it(tree):
+    says(pt.StructureError, f"cannot update 'enc/kernel': expected f32[2,3], got f32[3,2]. {ON_PURPOSE}",
+         pt.update, tree, "enc/kernel", jnp.transpose)  # fmt: skip
+    assert pt.get(changed_on_purpose(tree, "enc/kernel", jnp.transpose), "enc/kernel").shape == (3, 2)
+
+
+def test_update_of_single_layers_says_that_they_have_one_dtype():
+    stacked = pt.stacks.stack(pt.Tree({"blocks": [{"w": jnp.ones(2)}] * 3}), "blocks")
+    says(pt.StructureError, "cannot update 'blocks/1/w': expected f32[2], got bf16[2]. To keep the dtype, cast the result with"
+         " .astype('float32'). One layer of a stack cannot have a shape or dtype of its own: ptree.stacks.unstack it first.",
+         pt.update, stacked, "blocks/1/w", lambda w: w.astype("bfloat16"))  # fmt: skip
+    whole = changed_on_purpose(stacked, "blocks/*/w", lambda w: w.astype("bfloat16"))
+    assert whole["blocks/1/w"].dtype == jnp.bfloat16
+
+
+def test_what_update_recommends_keeps_ties_and_stacks():
+    tree = {"embed": jnp.ones((5, 3)), "head": {"kernel": jnp.ones((3, 5))}, "blocks": [{"w": jnp.ones(2)}] * 3}
+    tree = pt.stacks.stack(pt.tie(tree, {"head/kernel": pt.transposed("embed")}), "blocks")
+    changed = changed_on_purpose(tree, "{embed,blocks}", lambda w: w.astype("bfloat16"))
+    assert pt.ties(changed) == pt.ties(tree)
+    assert changed["head/kernel"].dtype == changed["blocks/2/w"].dtype == jnp.bfloat16
 
 
 def test_a_new_name_beside_the_layers_of_a_stack_is_refused():

@@ -183,3 +183,21 @@ def test_save_and_load_into_the_libraries_containers(tmp_path):
 def test_a_summary_of_each_fits_a_terminal():
     for tree, *_ in FOREIGN.values():
         assert max(map(len, str(pt.summary(tree)).splitlines())) <= 80
+
+
+def test_labels_and_masks_that_are_a_module_go_to_optax_in_a_function():
+    arrays = mlp_arrays(FOREIGN["equinox"][0])
+    labels = pt.label(arrays, {"**/bias": "plain", "**": "frozen"})
+    mask = pt.mask(arrays, "**/bias")
+    decayed = pt.train.decayed(arrays)
+    assert all(map(callable, (labels, mask, decayed)))  # else this test and the guide's line could go
+    grads = jax.tree.map(jnp.ones_like, arrays)
+    for optimiser in (
+        optax.multi_transform({"plain": optax.sgd(1.0), "frozen": optax.set_to_zero()}, lambda _: labels),
+        optax.chain(
+            optax.masked(optax.scale(-1.0), lambda _: mask), optax.masked(optax.set_to_zero(), lambda _: decayed)
+        ),
+    ):
+        updates, _ = optimiser.update(grads, optimiser.init(arrays), arrays)
+        assert all((leaf == -1).all() for _, leaf in pt.items(updates, "**/bias"))
+        assert not any(leaf.any() for _, leaf in pt.items(updates, "**/weight"))

@@ -160,7 +160,7 @@ def test_set_refuses_another_shape_dtype_or_structure_and_lists_all(params):
     fix = " Use ptree.put to replace it by something"
     says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got f32[7].{fix} of another shape or dtype.",
          pt.set, params, "0/bias", jnp.ones(7))  # fmt: skip
-    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8]. Cast the value with .astype('float32').{fix} of another shape or dtype.",
+    says(pt.StructureError, f"cannot set '4/bias': expected f32[8], got i32[8]. To keep the dtype, cast the value with .astype('float32').{fix} of another shape or dtype.",
          pt.set, params, "4/bias", jnp.ones(8, jnp.int32))  # fmt: skip
     says(pt.StructureError, f"cannot set '0/bias': expected f32[8], got 0.0. For an array of this number write jnp.full((8,), 0.0, 'float32').{fix} of another shape or dtype.",
          pt.set, params, "0/bias", 0.0)  # fmt: skip
@@ -208,7 +208,8 @@ def test_update_changes_the_selected_leaves_only(params):
     new = pt.update(params, "0/kernel", lambda w: (w + 1).at[0, 0].set(42))
     assert new["0/kernel"][0, 0] == 42
     says(pt.StructureError, "cannot update '0/bias': expected f32[8], got f32[1,8]."
-         " Use ptree.put to replace it by something of another shape or dtype.",
+         " To change shapes or dtypes, write chosen, rest = ptree.partition(tree, selector), and then"
+         " ptree.merge(jax.tree.map(function, chosen), rest).",
          pt.update, params, "0/bias", lambda b: b[None])  # fmt: skip
 
 
@@ -524,7 +525,8 @@ def test_update_by_one_path_works_where_set_does(params):
     new = pt.update(state, "0/mu/4/bias", lambda b: b + 1)
     assert (new[0].mu["2/bias"] == 1).all()
     says(pt.StructureError, "cannot update '4/bias': expected f32[8], got f32[7]."
-         " Use ptree.put to replace it by something of another shape or dtype.",
+         " To change shapes or dtypes, write chosen, rest = ptree.partition(tree, selector), and then"
+         " ptree.merge(jax.tree.map(function, chosen), rest).",
          pt.update, params, "4/bias", lambda b: b[1:])  # fmt: skip
 
 

@@ -32,6 +32,67 @@ def test_rename_fills_in_what_the_wildcards_took(params):
     assert pt.rename({"a": 1, "b": 2}, {"a": "b", "b": "a"}) == {"b": 1, "a": 2}
 
 
+LAYERS = {"l": {str(at): {"query": {"w": 10 * at}, "key": {"w": 10 * at + 1}} for at in range(3)}}
+HEADS = {"heads": {str(at): {"q": {"w": 10 * at}, "k": {"w": 10 * at + 1}} for at in range(3)}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "table", "expected"),
+    [
+        (LAYERS, {"l/*/{query,key}": "heads/*/{q,k}"}, HEADS),
+        (LAYERS, {"l/{0..2}/{key,query}/**": "heads/*/{k,q}/**"}, HEADS),
+        (LAYERS, {"l/{0..2}/{query,key}/w": "heads/{0..2}/{q,k}/w"}, HEADS),
+        (LAYERS, {"**/{query,key}/w": "**/*/kernel"}, {"l": {n: {"query": {"kernel": v["query"]["w"]}, "key": {"kernel": v["key"]["w"]}}
+                                                           for n, v in LAYERS["l"].items()}}),
+        ({"layer_3": 1, "layer_4": 2}, {"layer_{3,4}": "blocks/{0..1}"}, {"blocks/0": 1, "blocks/1": 2}),
+        ({"layer_3": 1, "layer_4": 2}, {"layer_{3..4}": "blocks/{03..04}"}, {"blocks/03": 1, "blocks/04": 2}),
+        ({"q_w": 1, "q_b": 2, "k_w": 3}, {"{q,k}_{w,b}": "{query,key}.{kernel,bias}"}, {"query.kernel": 1, "query.bias": 2, "key.kernel": 3}),
+        ({"a": 1, "b": 2}, {"{a,b}": "{b,a}"}, {"b": 1, "a": 2}),
+        ({"a,b": 1, "c": 2}, {r"{a\,b,c}": "{x,y}"}, {"x": 1, "y": 2}),
+        ({"norm": 1, "pre_norm": 2}, {"{,pre_}norm": "{post_,}norm"}, {"post_norm": 1, "norm": 2}),
+        ({"a": {"x": 1}, "b": 2}, {"{a/x,b}": "c"}, None),
+        ({"a": {"x": 1}, "b": 2}, {"{a/*,b}": "c"}, None),
+        ({"a": 1}, {"a": "x{0}"}, {"x{0}": 1}),
+        ({"a": 1}, {"a": r"x\{p,q\}"}, {"x{p,q}": 1}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [dict, pt.Tree])
+def test_rename_fills_in_braces_by_the_alternative_that_matched(kind, tree, table, expected):
+    if expected is None:
+        with pytest.raises(pt.PtreeError):
+            pt.rename(kind(tree), table)
+        return
+    assert pt.rename(kind(tree), table) == kind(expected)
+
+
+def test_rename_there_and_back_by_braces():
+    tree = {"enc": {"q_proj": {"kernel": 1, "bias": 2}, "k_proj": {"kernel": 3, "bias": 4}}}
+    there = pt.rename(tree, {"enc/{q,k}_proj/{kernel,bias}": "body/{query,key}/{w,b}"})
+    assert there == {"body": {"query": {"w": 1, "b": 2}, "key": {"w": 3, "b": 4}}}
+    assert pt.rename(there, {"body/{query,key}/{w,b}": "enc/{q,k}_proj/{kernel,bias}"}) == tree
+
+
+@pytest.mark.parametrize(("table", "why"), [
+    ({"{a,b}/w": "{x,y,z}/w"}, "{x,y,z} on the right has 3 names, and the braces on the left that it stands for have 2"),
+    ({"*/w": "{x,y}/w"}, "{x,y} on the right stands for a wildcard on the left that is no list of names:"
+     " write '*' on the right to keep what it matches, or a row for each name"),
+    ({"{a,b*}/w": "{x,y}/w"}, "{x,y} on the right stands for a wildcard on the left that is no list of names:"
+     " write '*' on the right to keep what it matches, or a row for each name"),
+    ({"{a,b}/w": "{x/p,y}/w"}, "{x/p,y} on the right is no list of names, without wildcards and '/' and at most 10,000: write a row for each name"),
+    ({"{a,b}/w": "{x*,y}/w"}, "{x*,y} on the right is no list of names, without wildcards and '/' and at most 10,000: write a row for each name"),
+    ({"{a,b}/w": "{x{1,2},y}/w"}, "'{x{1,2},y}/w', on the right, has braces beside or inside of braces with names: write a row for each"
+     " name, or '\\{' and '\\}' for the characters"),
+    ({"{a,b}/w": "{x, y}/w"}, "bad pattern '{x, y}': a space beside '{', ',' or '}' would belong to the name. Write '{x,y}', or"
+     " '\\ ' where a name has that space"),
+    ({"{a,b}/w": "x/w"}, "the left has 1 wildcards, the right has 0 of '*', '**', '?' and '{a,b}'"),
+    ({"a/w": "{x,y}/w"}, "the left has 0 wildcards, the right has 1 of '*', '**', '?' and '{a,b}'"),
+    ({"{a,b}/w": "{0..99999999}/w"}, "{0..99999999} on the right is no list of names, without wildcards and '/' and at most 10,000: write a row for each name"),
+])  # fmt: skip
+def test_rename_says_which_braces_do_not_correspond(table, why):
+    ((old, new),) = table.items()
+    says(pt.PatternError, f"cannot rename {old!r} to {new!r}: {why}", pt.rename, {"a": {"w": 1}, "b": {"w": 2}}, table)
+
+
 def test_rename_refuses_what_would_lose_a_leaf(params):
     says(
         pt.StructureError,
@@ -40,7 +101,7 @@ def test_rename_refuses_what_would_lose_a_leaf(params):
         params,
         {"0/bias": "2/bias"},
     )
-    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0 of '*', '**' and '?'",
+    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0 of '*', '**', '?' and '{a,b}'",
          pt.rename, params, {"*/bias": "b"})  # fmt: skip
     says(pt.PatternError, "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].",
          pt.rename, params, {"9": "8"})  # fmt: skip

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 from errors import says
 from trees import mlp
@@ -83,3 +84,19 @@ def test_a_rule_that_comes_too_late_is_an_error():
     says(pt.PatternError, "the rule '*/kernel' applies to no leaf: ['enc', 'head'] before it applies to all that it matches",
          pt.label, tree, {"enc": 1, "head": 2, "*/kernel": 3})  # fmt: skip
     assert pt.label(tree, {"enc": 1, "head": 2, "**": 3})["head/kernel"] == 2
+
+
+def test_dtypes_by_rules_cast_each_leaf_once_and_keep_ties_and_stacks():
+    block = {"norm": {"scale": jnp.ones(3)}, "fc": {"kernel": jnp.ones((3, 3)), "count": jnp.arange(3)}}
+    tree = {"embed": jnp.ones((5, 3)), "head": {"kernel": jnp.ones((3, 5))}, "blocks": [block] * 2}
+    tree = pt.stacks.stack(pt.tie(tree, {"head/kernel": pt.transposed("embed")}), "blocks")
+    dtypes = pt.label(tree, {"**/norm/**": jnp.float32, "**/count": jnp.int32, "**": jnp.bfloat16})
+    cast = jax.tree.map(jnp.astype, tree, dtypes)
+    assert {path: leaf.dtype.name for path, leaf in pt.items(cast, aliases=True)} == {
+        "embed": "bfloat16",
+        "head/kernel": "bfloat16",
+        "blocks/:/norm/scale": "float32",
+        "blocks/:/fc/kernel": "bfloat16",
+        "blocks/:/fc/count": "int32",
+    }
+    assert jax.tree.structure(cast) == jax.tree.structure(tree)

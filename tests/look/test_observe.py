@@ -99,3 +99,61 @@ def test_sharded_leaves_are_not_gathered():
     text = jax.jit(observe).lower({"w": leaf}).compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text
+
+
+def test_each_statistic_is_read_by_path_also_where_a_part_is_trained():
+    params = {"a": jnp.full(4, 2.0), "b": jnp.zeros(3), "c": {"w": jnp.ones(1)}, "z": jnp.ones(2)}
+    updates = {"b": jnp.zeros(3), "c": {"w": jnp.full(1, 0.5)}, "z": jnp.full(2, 2.0)}
+    found = jax.jit(observe)(params, None, updates)
+    for read in (found, jax.device_get(found)):
+        assert {path: float(ratio) for path, ratio in read.by_path("updates/ratio").items()} == {
+            "b": 0,
+            "c/w": 0.5,
+            "z": 2,
+        }
+        assert {path: float(norm) for path, norm in read.by_path("params/norm").items()} == pytest.approx(
+            {"a": 4, "b": 0, "c/w": 1, "z": 2**0.5}
+        )
+        assert list(read.by_path("updates/largest", "c")) == ["c/w"]
+        for statistic in read.statistics:
+            group, _, kind = statistic.partition("/")
+            leaves = read.groups[group]
+            numbers = read.ratio if kind == "ratio" else getattr(leaves, kind)
+            assert list(read.by_path(statistic)) == list(leaves.paths)
+            np.testing.assert_array_equal(list(read.by_path(statistic).values()), numbers)
+
+
+def test_statistics_have_the_names_that_a_history_has(tmp_path):
+    params = {"w": jnp.ones(2)}
+    found = observe(params, params, params)
+    with pt.look.History(tmp_path) as history:
+        history.record(0, found)
+        assert history.statistics == found.statistics
+        for statistic in found.statistics:
+            np.testing.assert_allclose(history.values(statistic)[0], list(found.by_path(statistic).values()), rtol=1e-6)
+
+
+def test_numbers_by_path_keep_the_axes_of_a_scan():
+    _, found = jax.lax.scan(lambda carry, x: (carry, observe({"w": carry * x})), jnp.ones(4), jnp.arange(3.0))
+    assert found.by_path("params/largest")["w"].tolist() == [0, 1, 2]
+
+
+def test_a_parameter_of_zeros_has_the_ratio_that_a_history_gives():
+    params, updates = {"still": jnp.zeros(2), "moved": jnp.zeros(2)}, {"still": jnp.zeros(2), "moved": jnp.ones(2)}
+    for found in (observe(params, None, updates), jax.device_get(observe(params, None, updates))):
+        assert {path: float(ratio) for path, ratio in found.by_path("updates/ratio").items()} == {
+            "still": 0,
+            "moved": np.inf,
+        }
+
+
+def test_a_statistic_that_was_not_observed_says_what_there_is():
+    found = observe({"w": jnp.ones(2)})
+    with pytest.raises(
+        pt.PathError, match=r"no statistic 'grads/norm' was observed: there are \['params/mean', 'params/norm'"
+    ):
+        found.by_path("grads/norm")
+    with pytest.raises(pt.PathError, match=r"no statistic 'ratio' was observed"):
+        found.by_path("ratio")
+    with pytest.raises(pt.PatternError, match="the pattern 'v' matches nothing"):
+        found.by_path("params/norm", "v")

@@ -146,6 +146,15 @@ def test_captures_of_braces_with_a_slash_are_those_of_the_alternative_that_match
     assert compile("{a,b}/c*").captures(["b", "c1"]) == ("b", "1")
 
 
+def test_a_new_path_is_filled_in_by_the_spelling_that_matches():
+    pattern = compile("{a/{p,q},b}/c{0..2}")
+    assert pattern.fill_in("{x,y}/d{5..7}", ["a", "q", "c2"]) == ["y", "d7"]
+    assert pattern.fill_in("b/*", ["b", "c2"]) == ["b", "2"]
+    with pytest.raises(pt.PatternError, match=r"the left has 1 wildcards, the right has 2 of"):
+        pattern.fill_in("{x,y}/d{5..7}", ["b", "c2"])
+    assert compile("a").fill_in("b/c", ["a"]) == ["b", "c"]
+
+
 # ------------------------------------------------------------------------- single layers of a stack
 
 

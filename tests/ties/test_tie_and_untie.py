@@ -195,6 +195,18 @@ def test_what_wildcards_stand_for_is_filled_in_on_the_right():
     assert pt.ties(crossed)["dec/2/kernel"] == pt.transposed("enc/2/kernel")
 
 
+def test_braces_on_the_right_stand_for_those_on_the_left():
+    tree = {"enc": {"q": arange(2), "k": arange(3)}, "dec": {"query": arange(2), "key": arange(3)}}
+    tied = pt.tie(tree, {"dec/{query,key}": "enc/{q,k}"})
+    assert pt.ties(tied) == {"dec/query": "enc/q", "dec/key": "enc/k"}
+    shifted = pt.tie(two_stacks(), {"dec/{1..2}/kernel": pt.transposed("enc/{0..1}/kernel")})
+    assert pt.ties(shifted) == {f"dec/{at + 1}/kernel": pt.transposed(f"enc/{at}/kernel") for at in range(2)}
+    says(pt.PatternError, "cannot tie 'dec/{query,key}' to 'enc/{q,k,v}': {q,k,v} on the right has 3 names, and the braces on the left"
+         " that it stands for have 2", pt.tie, tree, {"dec/{query,key}": "enc/{q,k,v}"})  # fmt: skip
+    named = {"x{p,q}": arange(2), "a": arange(2), "b": arange(2)}
+    assert pt.ties(pt.tie(named, {"{a,b}": "x{p,q}"})) == {"a": "x{p,q}", "b": "x{p,q}"}
+
+
 def test_without_wildcards_on_the_right_all_are_tied_to_one_source():
     spec = pt.Tree({"blocks": [{"kernel": pt.Param((4, 4)), "bias": pt.Param((4,))} for _ in range(12)]})
     albert = pt.tie(spec, {"blocks/*": "blocks/0"})
@@ -321,7 +333,7 @@ def test_a_permutation_acts_on_the_last_axes_and_has_one_name():
     ("table", "message"),
     [
         ({"*/kernel": "x/*/y/*"},
-         "cannot tie '*/kernel' to 'x/*/y/*': the left has 1 wildcards, the right has 2 of '*', '**' and '?'"),
+         "cannot tie '*/kernel' to 'x/*/y/*': the left has 1 wildcards, the right has 2 of '*', '**', '?' and '{a,b}'"),
         ({"{2,4}": "6", "4": "2"},
          "cannot tie '4' twice: '{2,4}' ties it to '6', '4' to '2'\n"
          "cannot tie '2' to '6': '2/kernel' is f32[8,8] and '6/kernel' is f32[8,1]\n"

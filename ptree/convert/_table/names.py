@@ -9,7 +9,7 @@ from math import prod
 from typing import NamedTuple
 
 from ..._errors import PatternError
-from ..._paths import Pattern, compile
+from ..._paths import Pattern, choices, compile
 from ..._paths.dotted_names import with_slashes
 from ..._paths.pattern_syntax import SPECIAL, Braces, DoubleStar, Element, NumberRange, OneCharacter, Slash, Text
 from ..._words import quoted
@@ -40,11 +40,8 @@ class Wildcard(NamedTuple):
 
 def _wildcard(element: Element) -> Wildcard:
     if isinstance(element, NumberRange):
-        choices = tuple(element.written(number) for number in range(element.low, element.high + 1))
-        return Wildcard(False, choices, choices)
-    if isinstance(element, Braces):
-        return Wildcard(False, _plain_choices(element), _texts_of(element))
-    return Wildcard(isinstance(element, DoubleStar), (), _texts_of(element))
+        return Wildcard(False, choices(element), choices(element) or None)
+    return Wildcard(isinstance(element, DoubleStar), choices(element), _texts_of(element))
 
 
 def _texts_of(element: Element) -> tuple[str, ...] | None:
@@ -63,13 +60,6 @@ def _texts_of(element: Element) -> tuple[str, ...] | None:
             return None
         texts += map("".join, product(*known))
     return tuple(texts)
-
-
-def _plain_choices(braces: Braces) -> tuple[str, ...]:
-    """The alternatives of braces, where all are plain text; else none."""
-    if all(isinstance(element, Text) for alternative in braces.alternatives for element in alternative.elements):
-        return tuple(alternative.text for alternative in braces.alternatives)
-    return ()
 
 
 def _stars(pattern: Sequence[str], segments: Sequence[str]) -> Captures | None:

@@ -31,9 +31,18 @@ def statistic_names(parts: Iterable[Part]) -> list[str]:
     for part in parts:
         groups.update(dict.fromkeys(name for name, _, _ in part.groups))
         scalars.update(dict.fromkeys(part.scalars))
+    return [*statistics_of_groups(groups), *scalars]
+
+
+def statistics_of_groups(groups: Iterable[str]) -> list[str]:
+    """The statistics of the leaves of each group that was observed, and the ratio of updates to parameters.
+
+    >>> statistics_of_groups(["params"])
+    ['params/mean', 'params/norm', 'params/largest', 'params/std']
+    """
+    groups = list(groups)
     names = [f"{group}/{statistic}" for group in groups for statistic in (*STATISTICS, "std")]
-    ratio = ["updates/ratio"] if "updates" in groups else []
-    return [*names, *ratio, *scalars]
+    return [*names, "updates/ratio"] if "updates" in groups else names
 
 
 def stored_for(statistic: str) -> list[str]:

@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._edit import leaves as leaves_of
-from ..._errors import StructureError
+from ..._errors import PathError, StructureError
+from ..._paths import Selector
 from ..._tree import Leaf, PyTree, signature
+from ..._words import listed, quoted, suggestion
 from .._stats.stack_layers import Layers, layers_of
+from .history_columns import select_paths, statistics_of_groups
 
 Numbers: TypeAlias = Any
 """An array of JAX or NumPy, or a tracer."""
@@ -80,6 +83,8 @@ class Observed:
     >>> observed = look.observe({"w": jnp.ones(4), "b": jnp.zeros(2)})
     >>> observed
     <Observed params: 2 leaves>
+    >>> observed.by_path("params/norm")
+    {'w': Array(2., dtype=float32), 'b': Array(0., dtype=float32)}
     """
 
     numbers: Numbers
@@ -131,10 +136,50 @@ class Observed:
 
     @property
     def ratio(self) -> Numbers:
-        """|update| / |parameter| of each leaf of the updates: about 1e-3 in a run that goes well."""
+        """|update| / |parameter| of each leaf of the updates, in the order of `updates.paths`: about 1e-3 in a run that goes well.
+
+        It is 0 of a leaf of zeros that is not updated.
+        """
         places = {path: at for at, path in enumerate(self.params.paths)}
         at = np.array([places[path] for path in self.updates.paths], np.int32)
-        return self.updates.norm / self.params.norm[..., at]
+        updates, params = self.updates.norm, self.params.norm[..., at]
+        are_zero = (updates == 0) & (params == 0)
+        with np.errstate(divide="ignore", invalid="ignore"):  # NumPy would warn of parameters that are 0
+            return updates / (params + are_zero)
+
+    @property
+    def statistics(self) -> list[str]:
+        """The names of what `by_path` gives: `params/norm`, `grads/largest`, `updates/ratio`; as in a `History`."""
+        return statistics_of_groups(self.groups)
+
+    def by_path(self, statistic: str, selector: Selector | None = None) -> dict[str, Numbers]:
+        """A statistic as a dict, path -> number; of the updates those leaves alone that have an update.
+
+        >>> import jax.numpy as jnp
+        >>> from ptree import look
+        >>> params = {"enc": {"w": jnp.ones(4)}, "head": {"w": jnp.ones(4)}}
+        >>> observed = look.observe(params, updates={"head": {"w": jnp.full(4, 0.5)}})     # the encoder is frozen
+        >>> {path: float(ratio) for path, ratio in observed.by_path("updates/ratio").items()}
+        {'head/w': 0.5}
+
+        Args:
+            statistic: its name, from `statistics`.
+            selector: which leaves; all by default.
+
+        Raises:
+            PathError: there is no such statistic, as gradients or updates were not given to `observe`.
+            PatternError: the selector is malformed, or a part of it matches nothing.
+        """
+        names = self.statistics
+        if statistic not in names:
+            hint = suggestion(str(statistic), names)
+            raise PathError(f"no statistic {quoted(statistic)} was observed: there are {listed(names)}.{hint}")
+        group, _, kind = statistic.partition("/")
+        leaves = self._group(group)
+        numbers = self.ratio if kind == "ratio" else getattr(leaves, kind)
+        places = {path: at for at, path in enumerate(leaves.paths)}
+        chosen = select_paths(dict(zip(leaves.paths, leaves.counts, strict=True)), selector)
+        return {path: numbers[..., places[path]] for path in chosen}
 
     def __repr__(self) -> str:
         groups = [f"{name}: {len(paths)} leaves" for name, paths, _ in self.names]
@@ -154,10 +199,10 @@ def observe(params: PyTree, grads: PyTree = None, updates: PyTree = None) -> Obs
     ...     updates = jax.tree.map(lambda grad: -0.1 * grad, grads)
     ...     return jax.tree.map(jnp.add, params, updates), loss, observe(params, grads, updates)
     >>> params, loss, observed = step({"w": jnp.ones((2, 3))}, jnp.float32([0, 0, 2]))
-    >>> observed.grads.paths, observed.grads.largest
-    (('w',), Array([2.], dtype=float32))
-    >>> round(float(observed.ratio[0]), 4)
-    0.1155
+    >>> observed.by_path("grads/largest")
+    {'w': Array(2., dtype=float32)}
+    >>> {path: round(float(ratio), 4) for path, ratio in observed.by_path("updates/ratio").items()}
+    {'w': 0.1155}
 
     Mean, norm and std follow from these three, which cost the least. What they add to a step is in `benchmarks/README.md`, under
     "Looking": least without updates. A sum of squares that is not finite says that a number is not finite, or larger than 1e19. The

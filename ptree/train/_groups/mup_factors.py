@@ -39,6 +39,8 @@ def mup_factors(
     layer get less. The table has a part for the initial values, too: `ptree.initializers.mup` draws them, with the role "output" for
     the last layer; and attention is scaled by `1 / head_dim`. A table that is tied to the output layer keeps its rate,
     and the model divides the logits by `m`. Weight decay of `optax.adamw` is multiplied with the rate.
+    Kernels are read as (in, out): of weights of Equinox and PyTorch, (out, in), it would swap the fans, so give it the shapes
+    transposed.
 
     Args:
         params: the parameters of the wide model, or their shapes.

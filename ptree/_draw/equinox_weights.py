@@ -1,0 +1,98 @@
+"""Warn where an initialiser takes an axis of an Equinox weight, (out, in), for the other one: the spread would be wrong in silence."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from .._paths import split
+from .._tree import Leaf, PyTree, locate
+from .._words import listed, quoted
+from ..stacks import layer_shape
+from .scheme_sites import as_scheme, initializer_at
+
+if TYPE_CHECKING:  # a sixth of the time of `import ptree`, which draws nothing
+    from ..initializers import Initializer
+
+
+class _Layout(NamedTuple):
+    """Where a weight of a layer has its features in and out."""
+
+    layer: str
+    order: str
+    in_axis: int
+    out_axis: int
+
+
+_WEIGHTS = ("weight", "weight_ih", "weight_hh")
+_CELLS = ("GRUCell", "LSTMCell")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+def warn_of_swapped_axes(
+    tree: PyTree, leaf_at: Mapping[str, Leaf], initializers: Mapping[str, Initializer], *, stacklevel: int
+) -> None:
+    """Warn of each initialiser whose fan is not that of the Equinox weights that it is to draw, if that changes the draw.
+
+    Args:
+        tree: the tree in which the leaves are.
+        leaf_at: path -> leaf.
+        initializers: path -> initialiser, of the leaves that are drawn.
+        stacklevel: as for `warnings.warn`, counted from the caller.
+    """
+    if "equinox" not in sys.modules:  # then no layer of it can be in the tree
+        return
+    swapped: dict[tuple[str, _Layout], list[str]] = {}
+    for path, initializer in initializers.items():
+        layout = _layout_at(tree, path, initializer)
+        if layout is not None and not _is_drawn_alike(tree, path, leaf_at[path], initializer, layout):
+            swapped.setdefault((quoted(initializer), layout), []).append(path)
+    for (initializer, layout), paths in swapped.items():
+        warnings.warn(
+            f"the weights of an equinox.nn.{layout.layer} are {layout.order}, and {initializer} reads them otherwise, which gives"
+            f" {listed(paths)} another spread: add in_axis={layout.in_axis}, out_axis={layout.out_axis} to its options",
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _layout_at(tree: PyTree, path: str, initializer: Initializer) -> _Layout | None:
+    """The layout of a weight, or of the weight beside a bias that a scheme draws; None where no layer of Equinox says it."""
+    node, _, name = path.rpartition("/")
+    is_beside_weight = name == "bias" and as_scheme(initializer) is not None
+    if name not in _WEIGHTS and not is_beside_weight:
+        return None
+    place = locate(tree, split(node))
+    return (
+        None if place is None else _layout_of(place.kept)
+    )  # the node itself: to read it would slice the layers of a stack
+
+
+def _layout_of(layer: object) -> _Layout | None:
+    # by name, as ptree does not import Equinox
+    for base in type(layer).__mro__:
+        if not base.__module__.startswith("equinox.nn."):
+            continue
+        name = base.__qualname__
+        if name == "Linear" or name in _CELLS:
+            return _Layout(name, "(out, in)", -1, -2)
+        if name in _CONVOLUTIONS:
+            return _layout_of_convolution(name, layer)
+    return None
+
+
+def _layout_of_convolution(name: str, layer: object) -> _Layout:
+    spatial = getattr(layer, "num_spatial_dims", 1)
+    is_single = len(getattr(getattr(layer, "weight", None), "shape", ())) == spatial + 2
+    if is_single:
+        return _Layout(name, "(out, in, spatial...)", 1, 0)
+    return _Layout(name, "(out, in, spatial...)", -(spatial + 1), -(spatial + 2))  # an ensemble has an axis in front
+
+
+def _is_drawn_alike(tree: PyTree, path: str, leaf: Leaf, initializer: Initializer, layout: _Layout) -> bool:
+    from ..initializers import draw_alike, with_axes
+
+    right = with_axes(initializer, layout.in_axis, layout.out_axis)
+    one, other = (initializer_at(each, tree, path, leaf) for each in (initializer, right))
+    return draw_alike(one, other, layer_shape(path, leaf), leaf.dtype)
