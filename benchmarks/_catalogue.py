@@ -188,7 +188,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         "The CPU time, the least of several turns, of reading files of PyTorch into JAX, converting GPT-2 small by its published"
         " names, and writing it as ONNX. All numbers are compared first.",
         "convert.py",
-        (Headline("reading a `.pt` of 500 MB, compared with checksums", "`.pt` of 500 MB in 100 arrays, into JAX, compared with checksums", "torch.load, jnp"),),
+        (
+            Headline(
+                "reading a `.pt` of 500 MB, compared with checksums",
+                "`.pt` of 500 MB in 100 arrays, into JAX, compared with checksums",
+                "torch.load, jnp",
+            ),
+        ),
         quick=("--turns", "2"),
         smallest=("--turns", "1", "--shrink", "64"),
     ),

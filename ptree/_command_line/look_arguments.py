@@ -35,7 +35,9 @@ def _add_show(commands: Commands) -> None:
 
 def _add_stats(commands: Commands) -> None:
     stats = commands.add_parser(
-        "stats", help="mean, standard deviation, zeros, NaN", description="Statistics of each parameter of a file, read in chunks."
+        "stats",
+        help="mean, standard deviation, zeros, NaN",
+        description="Statistics of each parameter of a file, read in chunks.",
     )
     _add_file_and_patterns(stats)
     stats.add_argument("--relative-to", metavar="FILE", help="how much it has changed since this one")

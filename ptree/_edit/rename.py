@@ -173,7 +173,9 @@ def _check_used(table: Mapping[OldName, str], rules: Mapping[str, OldName | None
 
 def _why_unused(old: OldName, matched: Sequence[str], hints: Hints) -> str:
     if isinstance(old, re.Pattern):
-        return f"the regex {quoted(old.pattern)} matches no whole path, or an earlier rule applies to all that it matches"
+        return (
+            f"the regex {quoted(old.pattern)} matches no whole path, or an earlier rule applies to all that it matches"
+        )
     if matched:
         return f"the pattern {quoted(old)} renames nothing: earlier rules apply to all that it matches"
     return hints.why_unmatched(compile(old))

@@ -635,7 +635,10 @@ def test_casts_are_said():
             {"a": ("b", "c")},
             "as_is changes one array, and the row has 1 name on the left and 2 on the right: say one that splits",
         ),
-        ({"a": ("b", "linear")}, "'linear' is read as the name of a leaf, and the operation is ptree.convert.linear, without quotes"),
+        (
+            {"a": ("b", "linear")},
+            "'linear' is read as the name of a leaf, and the operation is ptree.convert.linear, without quotes",
+        ),
         ({"a": ("b", "weight_norm")}, "the operation is ptree.convert.weight_norm, without quotes"),
         ({"a": ("b", "axes")}, "say one that splits or joins them, such as split(3)"),
         ({"a": ("b", c.split(3))}, "split(3) takes 1 name on the left and 3 on the right, and the row has 1"),

@@ -349,7 +349,9 @@ def test_arrays_on_one_device_and_files_have_no_places(page, tmp_path):
 def test_a_plan_for_another_tree_or_none_is_refused(page, tmp_path):
     tree, plan, _ = spread_model()
     larger = pt.put(pt.set(tree, "embed", jnp.ones((6, 8))), "extra", jnp.ones(3))
-    with pytest.raises(pt.StructureError, match=r"for another tree:\n  'extra': in the plan no such leaf, in the tree \[3\]"):
+    with pytest.raises(
+        pt.StructureError, match=r"for another tree:\n  'extra': in the plan no such leaf, in the tree \[3\]"
+    ):
         page(larger, plan=plan)
     with pytest.raises(TypeError, match="report"):
         page(tree, plan={"**": P()})

@@ -150,7 +150,11 @@ class WithCall(nn.Layer):
 
 @pytest.mark.parametrize(
     ("layer", "hint"),
-    [(Half(), ""), (WithForward(), "; forward is called apply in ptree"), (WithCall(), "; call is called apply in ptree")],
+    [
+        (Half(), ""),
+        (WithForward(), "; forward is called apply in ptree"),
+        (WithCall(), "; call is called apply in ptree"),
+    ],
 )
 def test_a_layer_without_apply_says_what_is_missing_and_where(layer, hint):
     text = f"{type(layer).__name__}: expected a method apply(self, params, x), which gives the output{hint}"

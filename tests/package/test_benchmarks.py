@@ -177,7 +177,8 @@ def test_counts_of_the_code_come_last_and_are_not_among_what_users_pay():
     place = {"processor": "x86-64", "cores": 16, "cores_used": 2, "system": "Linux", "accelerator": "none"}
     rows = [Row("comments per 100 lines", "ptree", 3.0, "", aim=Aim(5, "value", "at least"))]
     found = {
-        name: [results.Result(name, f"python {name}.py", "2026-01-02", place, {}, rows)] for name in ("shape", "imports")
+        name: [results.Result(name, f"python {name}.py", "2026-01-02", place, {}, rows)]
+        for name in ("shape", "imports")
     }
     for_users, for_contributors = tables.page(found).split("## For contributors\n")
     assert "| [Importing](#importing) | 2 of 16 cores | 1 | 1 |" in for_users
