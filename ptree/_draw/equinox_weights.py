@@ -1,4 +1,4 @@
-"""Warn where an initialiser takes an axis of an Equinox weight, (out, in), for the other one: the spread would be wrong in silence."""
+"""Warn where an initialiser takes an axis of an Equinox weight, (out, in), for the other one: its standard deviation would be wrong in silence."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def warn_of_swapped_axes(
     for (initializer, layout), paths in swapped.items():
         warnings.warn(
             f"the weights of an equinox.nn.{layout.layer} are {layout.order}, and {initializer} reads them otherwise, which gives"
-            f" {listed(paths)} another spread: add in_axis={layout.in_axis}, out_axis={layout.out_axis} to its options",
+            f" {listed(paths)} another standard deviation: add in_axis={layout.in_axis}, out_axis={layout.out_axis} to its options",
             stacklevel=stacklevel + 1,
         )
 

@@ -37,7 +37,7 @@ SWAPPED = {
         I.Scheme(I.torch_linear(in_axis=-1, out_axis=-2), bias=lambda site: I.zeros),
     ),
 }
-SEEN = r"the weights of an equinox\.nn\.{} are {}, and .* reads them otherwise, which gives {} another spread: add {} to its options"
+SEEN = r"the weights of an equinox\.nn\.{} are {}, and .* reads them otherwise, which gives {} another standard deviation: add {} to its options"
 
 
 def expected(layer, order, paths, axes):
@@ -62,11 +62,11 @@ def test_swapped_axes_of_a_linear_layer_warn_and_the_line_that_is_named_does_not
 
 def test_the_warning_names_the_initialiser_and_all_leaves_of_a_model_once():
     model = {"mlp": eqx.nn.MLP(30, 20, 50, 2, key=KEY), "more": [eqx.nn.Linear(3, 4, key=KEY)]}
-    with pytest.warns(UserWarning, match="another spread") as caught:
+    with pytest.warns(UserWarning, match="another standard deviation") as caught:
         pt.reinit(model, KEY, {"**/weight": I.he_normal(), "**/bias": I.zeros})
     assert [str(one.message) for one in caught] == [
         "the weights of an equinox.nn.Linear are (out, in), and kaiming_normal() reads them otherwise, which gives"
-        " ['mlp/layers/0/weight', 'mlp/layers/2/weight', 'more/0/weight'] another spread: add in_axis=-1, out_axis=-2"
+        " ['mlp/layers/0/weight', 'mlp/layers/2/weight', 'more/0/weight'] another standard deviation: add in_axis=-1, out_axis=-2"
         " to its options"
     ]
 

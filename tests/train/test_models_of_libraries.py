@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 import ptree as pt
@@ -54,7 +55,7 @@ def nnx_run(folder, last, seed=0):
     graphdef, params, others = nnx.split(Module(nnx.Rngs(seed)), nnx.Param, ...)
 
     def loss(variables, batch):
-        module = nnx.merge(graphdef, variables["params"], variables["others"])
+        module = nnx.merge(graphdef, variables["params"], variables["others"], copy=True)
         value = cross_entropy(module(batch["x"]), batch["labels"])
         return value, nnx.split(module, nnx.Param, ...)[2]
 
@@ -98,10 +99,11 @@ def test_a_run_of_nnx_that_is_resumed_is_the_same_run(tmp_path):
 
 
 def test_statistics_that_are_not_split_off_are_among_what_is_trained():
-    trained = train.groups({"**": optax.adamw(RATE)}).trained(nnx.state(Module(nnx.Rngs(0))))
-    assert {"norm/mean/value", "norm/var/value"} < set(trained)
-    split_off = train.groups({"**": optax.adamw(RATE)}).trained(nnx.state(Module(nnx.Rngs(0)), nnx.Param))
-    assert set(trained) - set(split_off) == {"norm/mean/value", "norm/var/value"}
+    everything, norm = train.groups({"**": optax.adamw(RATE)}), nnx.BatchNorm(4, rngs=nnx.Rngs(0))
+    assert set(everything.trained(nnx.state(norm))) == {"bias/value", "mean/value", "scale/value", "var/value"}
+    assert set(everything.trained(nnx.state(norm, nnx.Param))) == {"bias/value", "scale/value"}
+    with pytest.raises(pt.PatternError, match="dropout/rngs/count/value.*hold no floating-point numbers"):
+        everything.trained(nnx.state(Module(nnx.Rngs(0))))
 
 
 # --------------------------------------------------------------------------------------- Equinox
