@@ -64,9 +64,9 @@ def _layout_at(tree: PyTree, path: str, initializer: Initializer) -> _Layout | N
     if name not in _WEIGHTS and not is_beside_weight:
         return None
     place = locate(tree, split(node))
-    return (
-        None if place is None else _layout_of(place.kept)
-    )  # the node itself: to read it would slice the layers of a stack
+    if place is None:
+        return None
+    return _layout_of(place.kept)  # the node itself: to read it would slice the layers of a stack
 
 
 def _layout_of(layer: object) -> _Layout | None:
