@@ -81,7 +81,8 @@ class MemberFile(io.RawIOBase):
         crc = 0
         for first in range(0, self._size, _RUN):
             count = min(_RUN, self._size - first)
-            crc = zlib.crc32(self._outer.memory(self._start + first, count, "a member of the archive"), crc)
+            data = self._outer.memory(self._start + first, count, "a member of the archive")
+            crc = zlib.crc32(data.data, crc)
         return crc == self._crc
 
     def readable(self) -> bool:

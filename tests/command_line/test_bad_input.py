@@ -208,7 +208,7 @@ def test_a_header_of_another_form_is_described_without_words_of_python(folder, c
         (["diff", "m.safetensors", "m.safetensors", "--tolerance", "-1e-3"], "'-1e-3' is no tolerance"),
         (["get", "m.safetensors", "w", "::0"], "'::0' is no part of an index"),
         (["diff", "m.safetensors"], "required: B."),
-        (["show", "m.safetensors", "h.0"], "Did you mean 'h/0'?"),
+        (["show", "m.safetensors", "hh.0"], "Did you mean 'h/0'?"),
         (["plot", "m.safetensors", "-o", "p.xyz"], "cannot draw 'p.xyz'"),
         (["rename", "m.npz", "a", "b", "-o", "c.safetensors"], "only those are changed"),
     ],

@@ -1041,7 +1041,7 @@ def test_parameters_of_64_bits_are_declared_so_and_traced_as_jax_computes(has_64
         assert (
             len(table.plan(table.inverse.apply(jax.tree.map(lambda leaf: np.ones(leaf.shape), spec)), spec).steps) == 8
         )
-        params = net.init(jax.random.key(0), np.ones((2, 4)))
+        params = jax.tree.map(lambda leaf: np.ones(leaf.shape), spec)
         assert net(params, np.ones((2, 4))).dtype == ("float64" if has_64_bits else "float32")
         shapes = train.step(lambda params, x: net(params, x).sum(), optax.adam(0.1)).init(params)
         assert {leaf.dtype for leaf in jax.tree.leaves(shapes.params)} == {net(params, np.ones((2, 4))).dtype}
