@@ -102,7 +102,7 @@ def test_statistics_that_are_not_split_off_are_among_what_is_trained():
     everything, norm = train.groups({"**": optax.adamw(RATE)}), nnx.BatchNorm(4, rngs=nnx.Rngs(0))
     assert set(everything.trained(nnx.state(norm))) == {"bias/value", "mean/value", "scale/value", "var/value"}
     assert set(everything.trained(nnx.state(norm, nnx.Param))) == {"bias/value", "scale/value"}
-    with pytest.raises(pt.PatternError, match="dropout/rngs/count/value.*hold no floating-point numbers"):
+    with pytest.raises(pt.PatternError, match=r"dropout/rngs/count/value.*hold no floating-point numbers"):
         everything.trained(nnx.state(Module(nnx.Rngs(0))))
 
 
