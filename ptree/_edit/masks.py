@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -33,9 +34,9 @@ def with_masks(tree: PyTree, selector: Selector) -> Selector:
         return selector
     if _is_mask(tree, selector):
         return Mask(_marked(tree, selector))
-    if isinstance(selector, Sequence) and not isinstance(selector, bytes):
-        return [with_masks(tree, part) for part in selector]
-    return selector
+    if not isinstance(selector, Sequence) or isinstance(selector, bytes):
+        return cast(Selector, selector)
+    return [with_masks(tree, part) for part in selector]
 
 
 def _is_mask(tree: PyTree, selector: Selector) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jax.sharding import PartitionSpec, Sharding
 
@@ -40,7 +41,8 @@ class Request:
 class ShardingRule:
     """A rule of shardings, as the label of the leaves that it applies to."""
 
-    selector: Selector
+    selector: Any
+    """A key of the rules: a selector that can be hashed."""
     given: Sharding | PartitionSpec
     name: str
 

@@ -91,8 +91,11 @@ def _new_shapes(params: PyTree, sizes: Mapping[Selector, int | tuple[int, ...]])
     shapes: dict[str, Shape] = {}
     problems: list[str] = []
     for name, size in sizes.items():
-        tie = ties.get(name) if isinstance(name, str) else None
-        named = {name: tie} if tie is not None else dict.fromkeys(path for path, _ in choose(params, name))
+        named: dict[str, Tie | None] = {}
+        if isinstance(name, str) and name in ties:
+            named[name] = ties[name]
+        else:
+            named = dict.fromkeys(path for path, _ in choose(params, name))
         for path, alias_of in named.items():
             shape = _new_shape(get_leaf(params, str(path)), str(path), size)
             if isinstance(shape, str):
