@@ -105,9 +105,10 @@ def save_path(path: str) -> Path:
 
 
 def names_new_folder(path: str, is_several_files: bool) -> bool:
-    """Whether a path at which nothing is yet names a folder: it ends in a slash, or several files go there and it has no file's ending.
+    """Whether a path at which nothing is yet names a folder: it has no file's ending, and ends in a slash or several files go there.
 
-    Several files of a tree are saved as Hugging Face does it, where the path of a model is that of a folder.
+    Several files of a tree are saved as Hugging Face does it, where the path of a model is that of a folder. A slash after the
+    ending of a file changes nothing.
 
     Args:
         path: where a tree is to be saved.
@@ -116,9 +117,10 @@ def names_new_folder(path: str, is_several_files: bool) -> bool:
     place = Path(path)
     if os.path.lexists(place) or os.path.lexists(index_path(place)):
         return False
-    if path.endswith(("/", os.sep)):
-        return True
-    return is_several_files and not path.endswith((".safetensors", INDEX_SUFFIX))
+    without_slash = path.rstrip("/" + os.sep)
+    if without_slash.endswith((".safetensors", INDEX_SUFFIX)):
+        return False
+    return is_several_files or without_slash != path
 
 
 def refuse_other_kinds(file: Path) -> None:

@@ -119,8 +119,8 @@ def save(
     their shards over there, and a file that is open or mapped cannot be replaced.
 
     Args:
-        path: the file; a folder means `model.safetensors` in it. Where nothing is yet, a folder is made for a path that ends in a
-            slash, and with `max_shard_size` for one that does not end in `.safetensors`.
+        path: the file; a folder means `model.safetensors` in it. Where nothing is yet, a folder is made for a path without the
+            ending `.safetensors` that ends in a slash, or that is given with `max_shard_size`.
         tree: any pytree of arrays of JAX, NumPy and PyTorch, numbers and typed PRNG keys.
         metadata: text by name, for other readers too; `ptree.open(path).metadata` shows it.
         expand_ties: write every alias too, as it reads.

@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("background", [False, True])
-@pytest.mark.parametrize("name", ["repo", "llama-3.1-8B", "deep/in/repo", "repo/", "repo.safetensors/"])
+@pytest.mark.parametrize("name", ["repo", "llama-3.1-8B", "deep/in/repo", "repo/", "repo//"])
 def test_shards_go_into_a_new_folder_under_the_names_of_hugging_face(folder, name, background):
     for path in (name, os.path.join(folder, "other", name)):
         saved = pt.save(path, TREE, max_shard_size=40, background=background)
@@ -37,6 +37,13 @@ def test_a_slash_at_the_end_names_a_folder_also_of_one_file():
     pt.save("repo/", TREE)
     assert os.listdir("repo") == ["model.safetensors"]
     assert equal(pt.load("repo/"), pt.Tree(TREE))
+
+
+@pytest.mark.parametrize("size", [None, 1000])
+def test_a_slash_after_the_ending_of_a_file_changes_nothing(size):
+    pt.save("net.safetensors/", TREE, max_shard_size=size)
+    assert os.listdir() == ["net.safetensors"]
+    assert os.path.isfile("net.safetensors")
 
 
 @pytest.mark.parametrize("name", ["net", "net.safetensors", "net.v2"])
