@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._paths import split
-from .._tree import Leaf, PyTree, locate
+from .._tree import Leaf, PyTree, locate, stacked_axes
 from .._words import listed, quoted
 from ..stacks import layer_shape
 from .scheme_sites import as_scheme, initializer_at
@@ -24,6 +24,17 @@ class _Layout(NamedTuple):
     order: str
     in_axis: int
     out_axis: int
+    batch_axes: tuple[int, ...]
+    """The axes in front of an ensemble, as `equinox.filter_vmap` makes it."""
+
+    @property
+    def options(self) -> str:
+        """The options of an initialiser that reads the weight rightly."""
+        axes = f"in_axis={self.in_axis}, out_axis={self.out_axis}"
+        if not self.batch_axes:
+            return axes
+        batch = self.batch_axes[0] if len(self.batch_axes) == 1 else self.batch_axes
+        return f"{axes}, batch_axis={batch}"
 
 
 _WEIGHTS = ("weight", "weight_ih", "weight_hh")
@@ -52,7 +63,7 @@ def warn_of_swapped_axes(
     for (initializer, layout), paths in swapped.items():
         warnings.warn(
             f"the weights of an equinox.nn.{layout.layer} are {layout.order}, and {initializer} reads them otherwise, which gives"
-            f" {listed(paths)} another standard deviation: add in_axis={layout.in_axis}, out_axis={layout.out_axis} to its options",
+            f" {listed(paths)} another standard deviation: add {layout.options} to its options",
             stacklevel=stacklevel + 1,
         )
 
@@ -66,33 +77,36 @@ def _layout_at(tree: PyTree, path: str, initializer: Initializer) -> _Layout | N
     place = locate(tree, split(node))
     if place is None:
         return None
-    return _layout_of(place.kept)  # the node itself: to read it would slice the layers of a stack
+    layer = place.kept  # the node itself: to read it would slice the layers of a stack
+    weight = getattr(layer, "weight" if is_beside_weight else name, None)
+    return _layout_of(layer, len(getattr(weight, "shape", ())) - stacked_axes(path))
 
 
-def _layout_of(layer: object) -> _Layout | None:
+def _layout_of(layer: object, rank: int) -> _Layout | None:
+    """The layout of a layer whose weight has so many axes."""
     # by name, as ptree does not import Equinox
     for base in type(layer).__mro__:
         if not base.__module__.startswith("equinox.nn."):
             continue
         name = base.__qualname__
         if name == "Linear" or name in _CELLS:
-            return _Layout(name, "(out, in)", -1, -2)
+            return _Layout(name, "(out, in)", -1, -2, (*range(rank - 2),))
         if name in _CONVOLUTIONS:
-            return _layout_of_convolution(name, layer)
+            spatial = getattr(layer, "num_spatial_dims", 1)
+            return _layout_of_convolution(name, spatial, (*range(rank - spatial - 2),))
     return None
 
 
-def _layout_of_convolution(name: str, layer: object) -> _Layout:
-    spatial = getattr(layer, "num_spatial_dims", 1)
-    is_single = len(getattr(getattr(layer, "weight", None), "shape", ())) == spatial + 2
-    if is_single:
-        return _Layout(name, "(out, in, spatial...)", 1, 0)
-    return _Layout(name, "(out, in, spatial...)", -(spatial + 1), -(spatial + 2))  # an ensemble has an axis in front
+def _layout_of_convolution(name: str, spatial: int, batch_axes: tuple[int, ...]) -> _Layout:
+    order = "(out, in, spatial...)"
+    if batch_axes:
+        return _Layout(name, order, -(spatial + 1), -(spatial + 2), batch_axes)
+    return _Layout(name, order, 1, 0, ())
 
 
 def _is_drawn_alike(tree: PyTree, path: str, leaf: Leaf, initializer: Initializer, layout: _Layout) -> bool:
     from ..initializers import draw_alike, with_axes
 
-    right = with_axes(initializer, layout.in_axis, layout.out_axis)
+    right = with_axes(initializer, layout.in_axis, layout.out_axis, layout.batch_axes)
     one, other = (initializer_at(each, tree, path, leaf) for each in (initializer, right))
     return draw_alike(one, other, layer_shape(path, leaf), leaf.dtype)

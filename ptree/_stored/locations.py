@@ -105,10 +105,10 @@ def save_path(path: str) -> Path:
 
 
 def names_new_folder(path: str, is_several_files: bool) -> bool:
-    """Whether a path at which nothing is yet names a folder: it has no file's ending, and ends in a slash or several files go there.
+    """Whether a path at which nothing is yet names a folder: it has no ending of safetensors, and ends in a slash or several files go there.
 
-    Several files of a tree are saved as Hugging Face does it, where the path of a model is that of a folder. A slash after the
-    ending of a file changes nothing.
+    Several files of a tree are saved as Hugging Face does it, where the path of a model is that of a folder. A slash after
+    such an ending changes nothing.
 
     Args:
         path: where a tree is to be saved.

@@ -105,17 +105,38 @@ def test_recurrent_cells_have_two_weights():
     np.testing.assert_allclose(drawn.weight_ih.std(), 0.1, rtol=0.02)
 
 
-def test_ensembles_have_an_axis_in_front():
+@pytest.mark.parametrize("options", [{}, {"batch_axis": 0}, {"in_axis": -1, "out_axis": -2}])
+def test_ensembles_have_an_axis_in_front(options):
     many = eqx.filter_vmap(lambda key: eqx.nn.Linear(300, 200, key=key))(jax.random.split(KEY, 3))
-    with pytest.warns(UserWarning, match=of_linear("weight")):
-        pt.reinit(many, KEY, {"weight": I.lecun_normal(batch_axis=0)})
-    drawn = pt.reinit(many, KEY, {"weight": I.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=0)}).weight
-    np.testing.assert_allclose(drawn.std(), 300**-0.5, rtol=0.02)
+    with pytest.warns(UserWarning, match=of_ensemble("Linear", "(out, in)", "in_axis=-1, out_axis=-2")):
+        pt.reinit(many, KEY, {"weight": I.lecun_normal(**options)})
     convolutions = eqx.filter_vmap(lambda key: eqx.nn.Conv2d(4, 6, 3, key=key))(jax.random.split(KEY, 3))
-    axes = ("Conv", "(out, in, spatial...)", ["weight"], "in_axis=-3, out_axis=-4")
-    with pytest.warns(UserWarning, match=expected(*axes)):
-        pt.reinit(convolutions, KEY, {"weight": I.lecun_normal(batch_axis=0)})
-    pt.reinit(convolutions, KEY, {"weight": I.lecun_normal(in_axis=-3, out_axis=-4, batch_axis=0)})
+    with pytest.warns(UserWarning, match=of_ensemble("Conv", "(out, in, spatial...)", "in_axis=-3, out_axis=-4")):
+        pt.reinit(convolutions, KEY, {"weight": I.lecun_normal(**options)})
+
+
+def of_ensemble(layer, order, axes):
+    return expected(layer, order, ["weight"], f"{axes}, batch_axis=0")
+
+
+def test_ensembles_by_the_line_that_is_named_have_the_standard_deviation_of_one():
+    many = eqx.filter_vmap(lambda key: eqx.nn.Linear(300, 200, key=key))(jax.random.split(KEY, 3))
+    rules = {"weight": I.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=0)}
+    np.testing.assert_allclose(pt.reinit(many, KEY, rules).weight.std(), 300**-0.5, rtol=0.02)
+    convolutions = eqx.filter_vmap(lambda key: eqx.nn.Conv2d(40, 60, 3, key=key))(jax.random.split(KEY, 3))
+    rules = {"weight": I.lecun_normal(in_axis=-3, out_axis=-4, batch_axis=0)}
+    np.testing.assert_allclose(pt.reinit(convolutions, KEY, rules).weight.std(), (40 * 9) ** -0.5, rtol=0.02)
+
+
+def test_a_square_ensemble_is_seen_by_its_axis_in_front():
+    many = eqx.filter_vmap(lambda key: eqx.nn.Linear(64, 64, key=key))(jax.random.split(KEY, 3))
+    with pytest.warns(UserWarning, match="batch_axis=0"):
+        pt.reinit(many, KEY, {"weight": I.lecun_normal()})
+    two_axes = eqx.filter_vmap(eqx.filter_vmap(lambda key: eqx.nn.Linear(64, 64, key=key)))(
+        jax.random.split(KEY, (3, 2))
+    )
+    with pytest.warns(UserWarning, match=r"batch_axis=\(0, 1\)"):
+        pt.reinit(two_axes, KEY, {"weight": I.lecun_normal()})
 
 
 class Scaled(eqx.nn.Linear):
