@@ -26,7 +26,7 @@ def drop(tree: T, selector: Selector) -> T:
     )
 
     In `drop` each name counts by itself: dropping an alias removes the tie, and dropping a source hands
-    the leaf to its first alias that stays.
+    the leaf to its first alias that stays. A mask drops its leaves under all their names.
 
     Args:
         tree: any pytree.

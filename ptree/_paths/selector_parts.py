@@ -39,7 +39,10 @@ def parse_selector(selector: Selector) -> list[Part]:
     if isinstance(selector, Sequence) and len(selector) and not isinstance(selector, bytes):
         return [part for inner in selector for part in parse_selector(inner)]
     if isinstance(selector, Mapping):
-        raise PatternError(f"not a selector: a {type(selector).__name__}; the tree comes first, and then the selector")
+        raise PatternError(
+            f"not a selector: a {type(selector).__name__}; the tree comes first, and then the selector"
+            " (a mask has True or False at each leaf)"
+        )
     given = describe(selector) if hasattr(selector, "shape") else quoted(selector)
     raise PatternError(
         f"not a selector: {given}; a selector is a pattern such as"

@@ -164,7 +164,7 @@ class Observed:
 
         Args:
             statistic: its name, from `statistics`.
-            selector: which leaves; all by default.
+            selector: which leaves, by patterns, regexes or predicates; all by default.
 
         Raises:
             PathError: there is no such statistic, as gradients or updates were not given to `observe`.

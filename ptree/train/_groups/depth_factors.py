@@ -35,7 +35,8 @@ def depth_factors(params: PyTree, decay: float, order: Sequence[Depth]) -> dict[
         params: the parameters, which say how many layers there are.
         decay: the factor from one depth to the one before it.
         order: patterns from the input to the output. One with `*` in the place of a number or of a stack is as
-            many depths as there are layers; patterns in one tuple are at the same depths.
+            many depths as there are layers; patterns in one tuple are at the same depths. A `*` for a part of a name, as in
+            `Dense_*`, is one depth: give these layers one by one.
 
     Raises:
         PatternError: a pattern that matches nothing, with more than one `*`, or other numbers of layers at one depth.
