@@ -141,8 +141,8 @@ def test_a_leaf_is_drawn_again_by_a_mask_and_the_spec():
         ({"enc": {"w": False, "b": False}}, "the mask is True at no leaf"),
         (["enc", True], "not a selector: True; a selector is a pattern such as '**/bias', a compiled regex, a function"
          " (path, leaf) -> bool, or a sequence of these"),
-        ({"enc": {"w": A, "b": B}}, "not a selector: a dict; the tree comes first, and then the selector"),
-        ({}, "not a selector: a dict; the tree comes first, and then the selector"),
+        ({"enc": {"w": A, "b": B}}, "not a selector: a dict; the tree comes first, and then the selector (a mask has True or False at each leaf)"),
+        ({}, "not a selector: a dict; the tree comes first, and then the selector (a mask has True or False at each leaf)"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("call", [pt.items, pt.select, pt.partition, pt.drop])
