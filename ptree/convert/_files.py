@@ -13,7 +13,7 @@ from .._paths import STACKED
 from .._stored.locations import checked_path
 from .._tree import PyTree
 from .._words import listed, quoted
-from ..files._foreign_tree import all_damages
+from ..files._foreign_tree import read_each
 from ._named_arrays import NamedArray, NamedArrays, opened_arrays
 from ._writers import WRITERS, format_of_name, refuse_other_ending
 
@@ -50,18 +50,7 @@ def _values(arrays: Sequence[NamedArray], attempt: str) -> dict[str, np.ndarray]
     unreadable = [array for array in arrays if array.problem]
     if unreadable:
         raise FileError(f"{attempt}: {listed([f'{array.name} {array.problem}' for array in unreadable])}")
-    values: dict[str, np.ndarray] = {}
-    damages: list[FileError] = []
-    for array in arrays:
-        try:
-            values[array.name] = array.fetch()
-        except FileError as error:
-            if not error.is_damage:
-                raise
-            damages.append(error)
-    if damages:
-        raise all_damages(damages)
-    return values
+    return read_each({array.name: array.fetch for array in arrays})
 
 
 def write(

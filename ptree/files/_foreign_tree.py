@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from jax.sharding import Sharding
@@ -22,6 +24,8 @@ from .._words import describe, lines, quoted
 from ._block_reading import array_on_devices
 from ._kinds import JAX_ARRAY, leaf_of, refuse_cut, refuse_unreadable, without_cut
 from ._saved_tree import Compare, ReadLeaves, SavedTree
+
+T = TypeVar("T")
 
 _LENGTH = 8  # bytes in front of the header of a safetensors file
 
@@ -92,18 +96,8 @@ class ForeignTree(SavedTree, Mapping[str, "ForeignLeaf"]):
         leaves = list(leaves)
         refuse_unreadable(leaves)
         refuse_cut((leaf.name, leaf.dtype) for leaf in leaves if leaf.kind == "" or leaf.name in shardings)
-        values: dict[str, Leaf] = {}
-        damages: list[FileError] = []
-        for leaf in leaves:
-            try:
-                values[leaf.name] = self._value(leaf, shardings.get(leaf.name))
-            except FileError as error:
-                if not error.is_damage:
-                    raise
-                damages.append(error)
-        if damages:
-            raise all_damages(damages)
-        return ReadLeaves(values, [])
+        reads = {leaf.name: partial(self._value, leaf, shardings.get(leaf.name)) for leaf in leaves}
+        return ReadLeaves(read_each(reads), [])
 
     def _value(self, leaf: StoredLeaf, sharding: Sharding | None) -> Leaf:
         if sharding is None:
@@ -155,7 +149,27 @@ class ForeignLeaf:
         return f"{quoted(self.name)}: {describe(self.stored)} in {self._tree.path!r}{problem}"
 
 
-def all_damages(errors: Sequence[FileError]) -> FileError:
+def read_each(reads: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """What each of the reads gives.
+
+    Raises:
+        FileError: some are of damaged leaves; it lists all of them.
+    """
+    values: dict[str, T] = {}
+    damages: list[FileError] = []
+    for name, read in reads.items():
+        try:
+            values[name] = read()
+        except FileError as error:
+            if not error.is_damage:
+                raise
+            damages.append(error)
+    if damages:
+        raise _all_damages(damages)
+    return values
+
+
+def _all_damages(errors: Sequence[FileError]) -> FileError:
     """One error of all damaged leaves; each names its leaf, and where that is in the file."""
     if len(errors) == 1:
         return errors[0]
