@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 
 from .._errors import FileError
 from .._stored.locations import checked_path, nearest_file
 from .._words import quoted
+from .candidate import Candidate
 from .foreign_file import ForeignFile
-from .zip_directory import member_names
-
-_FIRST_BYTES = 64
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is at a path, looked at to find its format: a file, a folder, or the beginning of the names of several files."""
-
-    path: str
-
-    @cached_property
-    def first_bytes(self) -> bytes:
-        """The first 64 bytes of a file; none of a folder, and where nothing is there."""
-        if not os.path.isfile(self.path):
-            return b""
-        with open(self.path, "rb") as file:
-            return file.read(_FIRST_BYTES)
-
-    @cached_property
-    def zip_members(self) -> tuple[str, ...]:
-        """The names in a zip archive; empty if it is none, or a damaged one."""
-        if not self.first_bytes.startswith(b"PK"):
-            return ()
-        with open(self.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return member_names(data)
+from .unread_files import why_not_read
 
 
 @dataclass(frozen=True)
@@ -82,7 +56,9 @@ def _is_keras(candidate: Candidate) -> bool:
 
 
 def _is_npz(candidate: Candidate) -> bool:
-    return candidate.path.endswith(".npz") or any(name.endswith(".npy") for name in candidate.zip_members)
+    # one that is cut short has no names, and its reader says how it is damaged
+    is_zip_by_name = candidate.path.endswith(".npz") and candidate.first_bytes.startswith(b"PK")
+    return is_zip_by_name or any(name.endswith(".npy") for name in candidate.zip_members)
 
 
 def _is_gguf(candidate: Candidate) -> bool:
@@ -96,9 +72,9 @@ def _is_tensorflow(candidate: Candidate) -> bool:
 
 
 def _is_msgpack(candidate: Candidate) -> bool:
-    """A file of Flax begins with a map, whose first key is a text; a safetensors file may begin with any bytes."""
+    """A file of Flax begins with a map, whose first key is a text."""
     first = candidate.first_bytes
-    if not first or first[8:9] == b"{":
+    if not first:
         return False
     header = {0xDE: 3, 0xDF: 5}.get(first[0], 1 if 0x81 <= first[0] <= 0x8F else 0)
     key = first[header : header + 1]
@@ -119,31 +95,15 @@ FORMATS: tuple[Format, ...] = (
 """Asked in this order; the first that matches opens the file."""
 
 
-_OTHERS = (
-    *[
-        (
-            bytes([0x80, protocol]),
-            "it is a pickle that torch.save did not write, and which can run any code: where it was written, load it with"
-            " pickle.load, and save a dict of its arrays",
-        )
-        for protocol in (2, 3, 4, 5)
-    ],
-    (b"PK", "it is a zip archive that is empty, cut short or damaged"),
-    (b"\x93NUMPY", "it is an .npy file with a single array: open it with numpy.load"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS, in the place of the file: `git lfs pull` fetches that"),
-    (b"<!DOCTYPE html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
-    (b"<html", "it is a page of HTML, such as a server sends in the place of a file: download it again"),
-    (b"\x1f\x8b", "it is compressed with gzip: unpack it first"),
-)
-"""The first bytes of files that are not read, and what to do with them."""
-
-
 def format_of(path: str) -> Format | None:
     """Find the format of what is at a path; None if it is none of another framework."""
     return _matching(Candidate(path))
 
 
 def _matching(candidate: Candidate) -> Format | None:
+    # first: the length of its header may begin like any other format, and its name may end like that of one
+    if candidate.begins_as_safetensors:
+        return None
     return next((form for form in FORMATS if form.matches(candidate)), None)
 
 
@@ -168,17 +128,4 @@ def open_foreign(path: str | os.PathLike[str], *, verify: bool = True) -> Foreig
         return file
     if not os.path.exists(text):
         raise FileNotFoundError(f"no file {quoted(text)}.{nearest_file(text)}")
-    problem = why_not_read(candidate) or "it is of no format that ptree reads"
-    raise FileError(f"cannot read {quoted(text)}: {problem}")
-
-
-def why_not_read(candidate: Candidate) -> str:
-    """Say of what kind a file is that no reader matches, and what to do with it; "" where its first bytes do not tell."""
-    if candidate.zip_members:
-        return "it is a zip archive without an array of NumPy or a tensor of PyTorch in it"
-    for mark, problem in _OTHERS:
-        if candidate.first_bytes.startswith(mark):
-            return problem
-    if os.path.isfile(candidate.path) and not candidate.first_bytes:
-        return "it is empty"
-    return ""
+    raise FileError(f"cannot read {quoted(text)}: {why_not_read(candidate)}")

@@ -42,7 +42,10 @@ def open_archive(path: str, kind: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except ZIP_DAMAGE as error:
-        raise FileError(f"cannot read {quoted(path)}: it is not a whole {kind}: {error}", is_damage=True) from error
+        size = f"{os.path.getsize(path):,} bytes"
+        raise FileError(
+            f"cannot read {quoted(path)}: it is not a whole {kind} ({size}): {error}", is_damage=True
+        ) from error
 
 
 def member_start(file: FileBytes, member: zipfile.ZipInfo) -> int:

@@ -110,7 +110,9 @@ def open_tensorflow(path: str) -> TensorflowFile:
         header = _header(entries.pop(b"", b""))
         described = {_text(key): _entry(value) for key, value in entries.items() if not key.startswith(_SLICE_MARK)}
     except ValueError as error:
-        raise file.damage(str(error)) from error
+        raise file.damage(
+            f"it is not a whole index of a checkpoint of TensorFlow ({file.size:,} bytes): {error}"
+        ) from error
     finally:
         file.close()
     described.pop(_OBJECT_GRAPH, None)

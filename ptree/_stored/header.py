@@ -29,7 +29,8 @@ ALIGNED = 64
 
 _SUM_KEY = b'"ptree_sum":"'
 START = b'{"__metadata__":{' + _SUM_KEY
-_LONGEST = 100_000_000  # bytes of a header; safetensors' own limit
+LONGEST_HEADER = 100_000_000
+"""Bytes of a header; safetensors' own limit."""
 _LONGEST_REASON = 300  # characters of a message about a header, which may hold anything
 _SIZE_LIMIT = 1 << 64
 _MOST_AXES = 64  # of an array of NumPy
@@ -125,7 +126,7 @@ def header_length(first: bytes, size: int) -> int:
         raise ValueError("it is shorter than the 8 bytes that say how long the header is")
     length = int.from_bytes(first, "little")
     # before anything is read: eight random bytes would ask for exabytes of memory
-    if length > min(size - 8, _LONGEST):
+    if length > min(size - 8, LONGEST_HEADER):
         raise ValueError(f"its first 8 bytes say that the header has {length:,} bytes, and it has {size:,} in all")
     return length
 

@@ -13,7 +13,7 @@ from jax.sharding import Sharding
 
 from .._errors import FileError, PathError
 from .._foreign import ForeignArray, ForeignFile, open_foreign
-from .._foreign.formats import Candidate, format_of
+from .._foreign.formats import format_of
 from .._paths.dotted_names import hint_of_name
 from .._stored.facts import Facts
 from .._stored.leaf_parts import Index, aligned_memory
@@ -27,15 +27,11 @@ from ._saved_tree import Compare, ReadLeaves, SavedTree
 
 T = TypeVar("T")
 
-_LENGTH = 8  # bytes in front of the header of a safetensors file
-
 
 def is_foreign_file(path: str) -> bool:
     """Whether a file of another framework, or a checkpoint of several, is at a path, in a format that ptree reads."""
     file = file_path(path)
     if os.path.isdir(path) and (file.exists() or index_path(file).exists()):
-        return False
-    if Candidate(path).first_bytes[_LENGTH : _LENGTH + 1] == b"{":
         return False
     return format_of(path) is not None
 

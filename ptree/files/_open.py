@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 
 from .._edit import entries, map_leaves
 from .._errors import FileError, PathError, TieError
+from .._foreign.unread_files import problem_beside_safetensors
 from .._paths import STACKED, split
 from .._paths.dotted_names import hint_of_name
 from .._stored.checksums import digest_in_thread
@@ -29,7 +30,7 @@ from .._words import listed, quoted
 from ._block_reading import Block, array_on_devices, block_around, blocks_here
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
-from ._misnamed import file_problem, folder_problem, index_problem
+from ._misnamed import folder_problem
 from ._open_leaf import OpenAlias, OpenLeaf
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
@@ -85,10 +86,6 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
     """
     if is_url(path):
         return _open_url(path, verify, mmap)
-    attempt = f"cannot read {quoted(path)}"
-    problem = index_problem(path)
-    if problem:
-        raise FileError(f"{attempt}: {problem}")
     try:
         return File(path, verify=verify, mmap=mmap)
     except FileNotFoundError as error:
@@ -98,10 +95,10 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
         raise FileNotFoundError(problem) from error
     except FileError as error:
         # the first 8 bytes of a page of HTML, or of half a zip, would say nothing as the length of a header
-        problem = file_problem(path) if error.is_damage else ""
+        problem = problem_beside_safetensors(path) if error.is_damage else ""
         if not problem:
             raise
-        raise FileError(f"{attempt}: {problem}", is_damage=True) from error
+        raise FileError(f"cannot read {quoted(path)}: {problem}", is_damage=True) from error
 
 
 def _open_url(url: str, verify: bool, mmap: bool) -> File:

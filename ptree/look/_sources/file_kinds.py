@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 
-from ..._foreign.formats import Candidate, format_of, why_not_read
-
-_LENGTH = 8  # bytes in front of the header of a safetensors file
+from ..._foreign.candidate import LENGTH_BYTES, Candidate
+from ..._foreign.formats import format_of
+from ..._foreign.unread_files import marked_kind
 
 
 def kind_of_file(path: str) -> str:
-    """Tell the kind of a file: "safetensors", "npz", "foreign", or a sentence why ptree does not read it.
+    """Tell the kind of a file: "safetensors", "npz", "foreign", or "unread" where its first bytes are of a kind that is not read.
 
     What has no mark of another kind counts as safetensors, which has none itself.
     """
+    form = format_of(path)
+    if form is not None:
+        return "npz" if form.name == "NumPy npz" else "foreign"
     candidate = Candidate(path)
-    if path.endswith(".npz") or any(name.endswith(".npy") for name in candidate.zip_members):
-        return "npz"  # which says how it is damaged
-    if candidate.first_bytes[_LENGTH : _LENGTH + 1] == b"{":  # the length before it may begin like any mark
+    if candidate.begins_as_safetensors or not marked_kind(candidate):
         return "safetensors"
-    if format_of(path) is not None:
-        return "foreign"
-    if not candidate.first_bytes:
-        return "safetensors"
-    return why_not_read(candidate) or "safetensors"
+    return "unread"
 
 
 def begins_as_safetensors(path: str) -> bool:
@@ -32,11 +29,11 @@ def begins_as_safetensors(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            first = file.read(_LENGTH + 1)
+            first = file.read(LENGTH_BYTES + 1)
     except OSError:
         return False
     return (
         first.endswith(b"{")
-        and len(first) > _LENGTH
-        and int.from_bytes(first[:_LENGTH], "little") < os.path.getsize(path)
+        and len(first) > LENGTH_BYTES
+        and int.from_bytes(first[:LENGTH_BYTES], "little") < os.path.getsize(path)
     )

@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 from ..._errors import FileError
+from ..._foreign.candidate import Candidate
 from ..._foreign.formats import format_of, open_foreign
+from ..._foreign.unread_files import problem_beside_safetensors, why_not_read
 from ..._stored.locations import INDEX_SUFFIX, checked_location, file_path, index_path, is_orbax, nearest_file
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
@@ -81,8 +83,8 @@ def _of_file(path: str) -> Source:
         return NpzSource(path)
     if kind == "foreign":
         return _of_foreign(path)
-    if kind != "safetensors":
-        raise FileError(f"cannot read {quoted(path)}: {kind}")
+    if kind == "unread":
+        raise FileError(f"cannot read {quoted(path)}: {why_not_read(Candidate(path))}")
     return _of_safetensors(path)
 
 
@@ -90,6 +92,9 @@ def _of_safetensors(path: str) -> StoredSource:
     try:
         return StoredSource(open_stored(path, verify=True, mmap=False, may_be_damaged=True))
     except FileError as error:  # nobody who looks at a file tried to load it
+        problem = problem_beside_safetensors(path) if error.is_damage else ""
+        if problem:
+            raise FileError(f"cannot read {quoted(path)}: {problem}", is_damage=True) from error
         text = str(error).replace("cannot load", "cannot read", 1)
         raise FileError(text, error.is_damage) from error
 
