@@ -37,7 +37,7 @@ def _add_check(commands: Commands) -> None:
     check = commands.add_parser(
         "check",
         help="checksums and structure",
-        description="Read a whole file and compare each leaf with its checksum. Exit code 1 if leaves are damaged, 2 if it cannot be read at all.",
+        description="Read a whole file and compare each leaf with its checksum. Of a folder that holds several files, those that are not checked are named. Exit code 1 if it is damaged, 2 if it cannot be read at all.",
     )
     check.add_argument("file", metavar="FILE")
 

@@ -68,13 +68,18 @@ def _size(candidate: Candidate) -> str:
     return "1 byte" if size == 1 else f"{size:,} bytes"
 
 
+def index_problem(path: str) -> str:
+    """Why an index of shards cannot be read: it is of PyTorch's own files; "" for all other paths."""
+    if not (path.endswith(f".bin{INDEX_SUFFIX}") and os.path.isfile(path)):
+        return ""
+    return (
+        "it is an index of shards in PyTorch's own format, which are read one by one: ptree.convert.read(shard) for each;"
+        " or save the model as safetensors"
+    )
+
+
 def problem_beside_safetensors(path: str) -> str:
     """Of what other kind a file is that does not open as safetensors; "" where it may be a damaged one."""
-    if path.endswith(f".bin{INDEX_SUFFIX}"):
-        return (
-            "it is an index of shards in PyTorch's own format, which are read one by one: ptree.convert.read(shard) for each;"
-            " or save the model as safetensors"
-        )
     if not os.path.isfile(path):  # a folder with shards, of which the error tells; or a URL
         return ""
     candidate = Candidate(path)

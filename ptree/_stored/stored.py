@@ -31,6 +31,8 @@ class Stored:
     by_leaf: Mapping[str, SafetensorsFile | LeafInParts]
     facts: Facts | None
     metadata: dict[str, str]
+    files: tuple[str, ...]
+    """The paths of all files that it is made of, also of those that cannot be read."""
     missing: dict[str, str] = field(default_factory=dict)
     """Leaf -> why it cannot be read, of the leaves of which the header or the shard is not there or damaged."""
 
@@ -106,7 +108,7 @@ def _open_at_url(url: str, verify: bool, mmap: bool, may_be_damaged: bool) -> St
 def _open_one(path: str, verify: bool, mmap: bool, may_be_damaged: bool) -> Stored:
     one = SafetensorsFile(path, verify=verify, mmap=mmap, may_be_damaged=may_be_damaged)
     by_leaf = dict.fromkeys(one.header.leaves, one)
-    return Stored(one.path, [one], by_leaf, one.header.facts, one.header.metadata, one.header.damaged)
+    return Stored(one.path, [one], by_leaf, one.header.facts, one.header.metadata, (one.path,), one.header.damaged)
 
 
 def _open_index(folder: ShardFolder, verify: bool, mmap: bool, may_be_damaged: bool) -> Stored:
@@ -120,7 +122,8 @@ def _open_index(folder: ShardFolder, verify: bool, mmap: bool, may_be_damaged: b
             by_leaf[leaf] = shards[name]
         else:
             missing[leaf] = shards[name].header.damaged.get(leaf, f"is not in {quoted(name)}, where the index has it")
-    whole = Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, missing)
+    files = (index.path, *map(folder.path_of, sorted({*index.files.values()})))
+    whole = Stored(index.path, [*shards.values()], by_leaf, index.facts, index.metadata, files, missing)
     if index.facts is None or not index.facts.parts:
         return whole
     try:

@@ -12,7 +12,7 @@ from jax.sharding import Sharding
 
 from .._edit import entries, map_leaves
 from .._errors import FileError, PathError, TieError
-from .._foreign.unread_files import problem_beside_safetensors
+from .._foreign.unread_files import index_problem, problem_beside_safetensors
 from .._paths import STACKED, split
 from .._paths.dotted_names import hint_of_name
 from .._stored.checksums import digest_in_thread
@@ -86,6 +86,9 @@ def open_file(path: str, *, verify: bool = True, mmap: bool = False) -> File:
     """
     if is_url(path):
         return _open_url(path, verify, mmap)
+    problem = index_problem(path)
+    if problem:
+        raise FileError(f"cannot read {quoted(path)}: {problem}")
     try:
         return File(path, verify=verify, mmap=mmap)
     except FileNotFoundError as error:

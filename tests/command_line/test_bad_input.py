@@ -107,7 +107,7 @@ def test_of_a_file_that_is_cut_off_the_rest_is_shown_and_what_is_lost_is_named(f
     assert [bool(row["problem"]) for row in rows] == [False, False, True, True]
     code, out, _ = run(capsys, "check", "cut.safetensors")
     assert code == 1
-    assert "of 4 leaves, damaged or unreadable: 2" in out
+    assert "damaged or unreadable, 2 of 4 leaves" in out
     assert "'h/3/w' ('h.3.w' in the file) is cut off" in refused(capsys, "get", "cut.safetensors", "h.3.w")
     with pytest.raises(pt.FileError, match="not a whole safetensors file"):
         pt.load("cut.safetensors")

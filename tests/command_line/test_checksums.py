@@ -101,7 +101,7 @@ def test_a_changed_number_is_found_and_its_leaf_is_named(folder, capsys, name):
     code, out, _ = run(capsys, "check", name)
     assert code == 1
     assert said in out
-    assert f"{name}: of 3 leaves, damaged or unreadable: 1" in out
+    assert f"{name}: damaged or unreadable, 1 of 3 leaves" in out
     assert said in run(capsys, "get", name, "encoder/0/weight")[2]
 
 
@@ -162,7 +162,7 @@ WITHOUT_CHECKSUMS = {
 @pytest.mark.parametrize("name", WITHOUT_CHECKSUMS)
 def test_formats_without_checksums_are_not_called_whole(folder, capsys, name):
     WITHOUT_CHECKSUMS[name]()
-    said = f"{name}: 3 leaves can be read; without a checksum, so that changed numbers would not show: 3\n"
+    said = f"{name}: readable, 3 leaves without a checksum, so that changed numbers would not show\n"
     assert run(capsys, "check", name)[:2] == (0, said)
 
 

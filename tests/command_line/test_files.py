@@ -92,13 +92,13 @@ def test_check_compares_each_leaf_with_its_checksum(folder, capsys):
     assert (code, err) == (1, "")
     assert "'h/1/w' is damaged" in out
     assert "'wte' is damaged" in out
-    assert "of 7 leaves, damaged or unreadable: 2" in out
+    assert "damaged or unreadable, 2 of 7 leaves" in out
 
 
 def test_check_says_which_files_have_no_checksums(folder, capsys):
     code, out, _ = ended(capsys, "check", "foreign.safetensors")
     assert code == 0
-    assert "3 leaves can be read; without a checksum, so that changed numbers would not show: 3" in out
+    assert "readable, 3 leaves without a checksum, so that changed numbers would not show" in out
 
 
 def test_check_of_a_damaged_header_or_archive_is_1(folder, capsys):

@@ -9,17 +9,18 @@ from pathlib import Path
 from ..._errors import FileError
 from ..._foreign.candidate import Candidate
 from ..._foreign.formats import format_of, open_foreign
-from ..._foreign.unread_files import problem_beside_safetensors, why_not_read
-from ..._stored.locations import INDEX_SUFFIX, checked_location, file_path, index_path, is_orbax, nearest_file
+from ..._foreign.unread_files import index_problem, problem_beside_safetensors, why_not_read
+from ..._stored.locations import checked_location, file_path, index_path, is_orbax, nearest_file
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
 from ..._stored.urls import is_url
 from ..._words import listed, quoted
-from .file_kinds import begins_as_safetensors, kind_of_file
+from .file_kinds import kind_of_file
+from .folder_files import files_meant, foreign_files_meant
 from .source import Source
 from .stored_source import StoredSource
 
-_NOTHING_READ = "holds no parameters that ptree reads: a .safetensors, .npz or .pt file, model.safetensors or its index, step_N of Checkpoints, a checkpoint by Orbax"
+_NOTHING_READ = "holds no parameters that ptree reads: a file of safetensors or of another framework, an index of shards, step_N of Checkpoints, a checkpoint by Orbax"
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
@@ -47,19 +48,17 @@ def _of_folder(folder: str) -> Source:
     file = file_path(folder)
     if file.exists() or index_path(file).exists():
         return _of_safetensors(folder)
-    inside = sorted(os.listdir(folder))
-    files = [name for name in inside if name.endswith(INDEX_SUFFIX)]
-    if len(files) != 1:  # an index stands for its shards
-        files = [name for name in inside if name.endswith((".safetensors", INDEX_SUFFIX, ".npz"))]
-    if not files:  # such as `weights`, without an ending
-        files = [name for name in inside if begins_as_safetensors(os.path.join(folder, name))]
+    files = files_meant(folder)
+    if not files and format_of(folder) is not None:
+        return _of_foreign(folder)
+    files = files or foreign_files_meant(folder)
     if len(files) == 1:
         return file_source(os.path.join(folder, files[0]))
-    if format_of(folder) is not None:
-        return _of_foreign(folder)
     if files:
         raise FileError(f"the folder {quoted(folder)} holds several files, name one of them: {listed(files)}")
-    raise FileError(f"the folder {quoted(folder)} {_NOTHING_READ}; it has {listed(inside)}")
+    inside = sorted(os.listdir(folder))
+    there = f"it has {listed(inside)}" if inside else "it is empty"
+    raise FileError(f"the folder {quoted(folder)} {_NOTHING_READ}; {there}")
 
 
 def _of_several_files(path: str) -> Source:
@@ -89,6 +88,9 @@ def _of_file(path: str) -> Source:
 
 
 def _of_safetensors(path: str) -> StoredSource:
+    problem = index_problem(path)
+    if problem:
+        raise FileError(f"cannot read {quoted(path)}: {problem}")
     try:
         return StoredSource(open_stored(path, verify=True, mmap=False, may_be_damaged=True))
     except FileError as error:  # nobody who looks at a file tried to load it

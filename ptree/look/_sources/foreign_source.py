@@ -29,6 +29,7 @@ class ForeignSource(Source):
         self._file = file
         self.title = os.path.basename(os.path.abspath(file.path))
         self.about = _about(file, file.path)
+        self.files = (file.path,)
         self._names = paths_of_nested_names([*self._file.arrays, *self._file.aliases])
         paths = {name: path for path, name in self._names.items()}
         self.leaves = {paths[name]: self._info(paths[name]) for name in self._file.arrays}

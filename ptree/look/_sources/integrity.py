@@ -25,15 +25,17 @@ class Damage:
         return self.of_file + self.of_leaves
 
     def verdict(self) -> str:
+        """What was found, in the form `NAME: STATE, LEAVES`."""
         leaves = "1 leaf" if self.leaves == 1 else f"{self.leaves:,} leaves"
         if self.of_leaves:
-            return f"{self.title}: of {leaves}, damaged or unreadable: {len(self.of_leaves):,}"
+            return f"{self.title}: damaged or unreadable, {len(self.of_leaves):,} of {leaves}"
         if self.of_file:
             return f"{self.title}: damaged, though {leaves} can be read"
         if self.with_checksum == self.leaves:
             return f"{self.title}: whole, {leaves} with the right checksum"
         without = self.leaves - self.with_checksum
-        return f"{self.title}: {leaves} can be read; without a checksum, so that changed numbers would not show: {without:,}"
+        which = leaves if without == self.leaves else f"{without:,} of {leaves}"
+        return f"{self.title}: readable, {which} without a checksum, so that changed numbers would not show"
 
 
 def damage_of(source: Source) -> Damage:

@@ -21,7 +21,7 @@ class NpzSource(Source):
     is_file = True
 
     def __init__(self, path: str):
-        self.path = path
+        self.path, self.files = path, (path,)
         self.title = os.path.basename(path)
         self._file = NpzFile(path)
         self._names = paths_of_names(self._file.arrays)

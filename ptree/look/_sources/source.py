@@ -70,6 +70,8 @@ class Source(ABC):
     order: list[str]
     """All names, own paths and aliases, in declared order."""
     is_file: bool = False
+    files: tuple[str, ...] = ()
+    """The paths of the files that are read; of a checkpoint by Orbax that of its folder."""
     damage: tuple[str, ...] = ()
     """What is wrong with a file beside the leaves that cannot be read, each as a sentence."""
 

@@ -38,6 +38,7 @@ class StoredSource(Source):
         self.stored = stored
         self.title = os.path.basename(stored.path)
         self.about = _about_stored(stored)
+        self.files = stored.files
         self.damage = _damage_of_headers(stored)
         ties, in_order = _names_and_ties(stored)
         paths = paths_of_names(in_order)

@@ -190,6 +190,7 @@ class SavedTreeSource(Source):
 
     def __init__(self, saved: SavedTree, title: str, about: str):
         self.saved, self.title, self.about = saved, title, about
+        self.files = (saved.path,)
         ties = stored_ties(saved.ties)
         self.order = [name for name in saved.facts.order if name in saved.leaves or name in ties]
         self.leaves = {name: info_of(name, saved.leaves[name]) for name in self.order if name not in ties}
