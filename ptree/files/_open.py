@@ -42,7 +42,7 @@ def open(path: str | os.PathLike[str], *, verify: bool = True, mmap: bool = Fals
     >>> import tempfile, ptree as pt, numpy as np
     >>> path = tempfile.mkdtemp() + "/m.safetensors"
     >>> pt.save(path, {"enc": {"kernel": np.arange(12.0).reshape(4, 3)}}, metadata={"run": "7"})
-    <saved 'm.safetensors', 416 bytes>
+    <saved '...m.safetensors', 416 bytes>
     >>> with pt.open(path) as file:
     ...     print(list(file), file["enc/kernel"].shape, file.metadata)
     ...     file["enc/kernel"][1]

@@ -14,7 +14,7 @@ from .._errors import FileError
 from .._paths import DEEPEST
 from .._stored.facts import Facts
 from .._stored.header import is_unicode, levels_problem
-from .._stored.locations import checked_path, names_new_folder, refuse_other_kinds, save_path
+from .._stored.locations import checked_path, file_path, names_new_folder, refuse_other_kinds, save_path
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._background import Background
@@ -38,11 +38,13 @@ class Saved:
     >>> saved = pt.save(tempfile.mkdtemp() + "/mlp.safetensors", {"bias": 1.0}, background=True)
     >>> saved.result()
     >>> saved.done(), saved
-    (True, <saved 'mlp.safetensors', 328 bytes>)
+    (True, <saved '...mlp.safetensors', 328 bytes>)
+
+    It shows a path that `load` reads, from the same working folder.
     """
 
-    def __init__(self, name: str, size: int | Background[int]):
-        self._name, self._size = name, size
+    def __init__(self, path: str, size: int | Background[int]):
+        self._path, self._size = path, size
 
     def result(self, timeout: float | None = None) -> None:
         """Wait until all is on the disk; raises what went wrong, or TimeoutError after so many seconds."""
@@ -55,13 +57,13 @@ class Saved:
 
     def __repr__(self) -> str:
         if isinstance(self._size, int):
-            return f"<saved {self._name!r}, {_readable(self._size)}>"
+            return f"<saved {self._path!r}, {_readable(self._size)}>"
         if not self.done():
-            return f"<saving {self._name!r}>"
+            return f"<saving {self._path!r}>"
         error = self._size.error()
         if error is not None:
-            return f"<{self._name!r} was not saved: {type(error).__name__}>"
-        return f"<saved {self._name!r}, {_readable(self._size.result())}>"
+            return f"<{self._path!r} was not saved: {type(error).__name__}>"
+        return f"<saved {self._path!r}, {_readable(self._size.result())}>"
 
 
 def _readable(size: int) -> str:
@@ -92,7 +94,7 @@ def save(
     >>> import tempfile, ptree as pt
     >>> file = tempfile.mkdtemp() + "/mlp.safetensors"
     >>> pt.save(file, pt.tie({"2": {"bias": 1.0}, "4": {"bias": 1.0}}, {"4": "2"}))
-    <saved 'mlp.safetensors', 392 bytes>
+    <saved '...mlp.safetensors', 392 bytes>
     >>> pt.load(file)
     Tree(
       2/bias  1.0
@@ -154,10 +156,11 @@ def save(
     if names_new_folder(text, is_several_files=in_several_processes or max_shard_size is not None):
         os.makedirs(text, exist_ok=True)
     plan = replace(plan, file=save_path(text))  # in the folder, which another process may have made
+    shown = str(file_path(text))
     if in_several_processes:
-        return Saved(plan.file.name, plan.write_with_others())
+        return Saved(str(file_path(text)), plan.write_with_others())
     size = plan.begin() if background else plan.write(show_bar=True)
-    return Saved(plan.file.name, size)
+    return Saved(str(file_path(text)), size)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A save to a path where nothing is yet: a folder where a folder is meant, and a file where a file is."""
 
 import os
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +28,7 @@ def test_shards_go_into_a_new_folder_under_the_names_of_hugging_face(folder, nam
         saved = pt.save(path, TREE, max_shard_size=40, background=background)
         saved.result()
         assert sorted(os.listdir(path)) == [*SHARDS, INDEX]
-        assert "saved 'model.safetensors'" in repr(saved)
+        assert repr(saved).startswith(f"<saved {os.path.join(path.rstrip('/'), 'model.safetensors')!r}, ")
         assert equal(pt.load(path), pt.Tree(TREE))
         pt.save(path, TREE, max_shard_size=1000)  # now it is a folder
         assert os.listdir(path) == ["model.safetensors"]
@@ -79,6 +80,48 @@ def test_nothing_is_made_for_what_cannot_be_saved():
     with pytest.raises(pt.FileError, match="expected max_shard_size"):
         pt.save("repo/", TREE, max_shard_size="many")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "shown", "size"),
+    [
+        ("repo/", "repo/model.safetensors", None),
+        ("repo/", "repo/model.safetensors", 40),
+        ("repo", "repo/model.safetensors", 40),
+        ("./repo//", "repo/model.safetensors", None),
+        ("deep/in/repo/", "deep/in/repo/model.safetensors", None),
+        ("there", "there/model.safetensors", None),
+        (".", "model.safetensors", None),
+        ("there/net.safetensors", "there/net.safetensors", 40),
+        ("there/net", "there/net", None),
+        ("there/../net.safetensors", "there/../net.safetensors", None),
+        ("link", "link/model.safetensors", None),
+        ("net.safetensors/", "net.safetensors", None),
+        ("net.safetensors.index.json", "net.safetensors", 40),
+    ],
+)
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("is_absolute", [False, True])
+def test_the_handle_shows_a_path_that_can_be_loaded_from_the_working_folder(
+    folder, path, shown, size, background, is_absolute
+):
+    os.mkdir("there")
+    os.symlink("there", "link")
+    before = f"{folder}/" if is_absolute else ""
+    saved = pt.save(before + path, TREE, max_shard_size=size, background=background)
+    saved.result()
+    name = re.fullmatch(r"<saved '(.*)', .*>", repr(saved))[1]
+    assert name == os.path.join(before, shown)
+    assert equal(pt.load(name), pt.Tree(TREE))
+
+
+def test_the_handle_of_a_save_that_fails_shows_it_too(folder):
+    with pytest.raises(FileNotFoundError):
+        pt.save("no/net.safetensors", TREE)
+    saved = pt.save("no/net.safetensors", TREE, background=True)
+    with pytest.raises(FileNotFoundError):
+        saved.result()
+    assert repr(saved) == "<'no/net.safetensors' was not saved: FileNotFoundError>"
 
 
 def test_shards_that_the_shell_renames_go_into_a_new_folder_too(capsys):
