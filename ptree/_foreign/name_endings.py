@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._words import quoted
+
 
 @dataclass(frozen=True)
 class NameEnding:
@@ -12,9 +14,13 @@ class NameEnding:
     ending: str
     kind: str
     """For messages, "a file of PyTorch"."""
-    writer: str = "ptree.convert.write(path, tree)"
-    """The call that writes such a file; "" where ptree has none."""
+    writer: str = "ptree.convert.write({path}, tree)"
+    """The call that writes such a file to a path; "" where ptree has none."""
     is_read: bool = True
+
+    def call_that_writes(self, path: str) -> str:
+        """The call that writes such a file to this path; "" where ptree has none."""
+        return self.writer.format(path=quoted(path))
 
 
 _ENDINGS = (
@@ -24,13 +30,13 @@ _ENDINGS = (
     NameEnding(".ckpt", "a checkpoint of PyTorch or TensorFlow"),
     NameEnding(".h5", "an HDF5 file"),
     NameEnding(".hdf5", "an HDF5 file"),
-    NameEnding(".keras", "a file of Keras", "ptree.convert.write(path, tree, template=)"),
+    NameEnding(".keras", "a file of Keras", "ptree.convert.write({path}, tree, template=)"),
     NameEnding(".msgpack", "a file of Flax"),
     NameEnding(".params", "a file of MXNet"),
     NameEnding(".index", "the index of a checkpoint of TensorFlow"),
     NameEnding(".npz", "an archive of NumPy"),
     NameEnding(".gguf", "a file of GGUF"),
-    NameEnding(".onnx", "a model of ONNX", "ptree.convert.to_onnx(function, params, *inputs, path=)", is_read=False),
+    NameEnding(".onnx", "a model of ONNX", "ptree.convert.to_onnx(function, params, *inputs, path={path})", is_read=False),
     NameEnding(".npy", "an array of NumPy", "", is_read=False),
     NameEnding(".pkl", "a pickle of Python", "", is_read=False),
     NameEnding(".pickle", "a pickle of Python", "", is_read=False),

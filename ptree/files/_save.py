@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._edit import entries
 from .._errors import FileError
+from .._foreign.name_endings import name_ending
 from .._paths import DEEPEST
 from .._stored.facts import Facts
 from .._stored.header import is_unicode, levels_problem
@@ -144,6 +146,9 @@ def save(
         FileError: leaves that a file cannot hold; it lists all of them, and nothing is written. Or at the path is a folder,
             device, FIFO or socket. Or the processes save different trees, or another process fails.
         OSError: the disk is full, the folder is not there or may not be written. With `background`, `result()` raises it.
+
+    Warns:
+        UserWarning: the name ends as those of another format, such as `.pt`; what is written is safetensors all the same.
     """
     text = checked_path(path, "save(path, tree)")
     plan = planned(save_path(text), tree, metadata, expand_ties, max_shard_size, only_arrays, may_be_spread=True)
@@ -157,10 +162,26 @@ def save(
         os.makedirs(text, exist_ok=True)
     plan = replace(plan, file=save_path(text))  # in the folder, which another process may have made
     shown = str(file_path(text))
+    _warn_of_ending(shown)
     if in_several_processes:
         return Saved(str(file_path(text)), plan.write_with_others())
     size = plan.begin() if background else plan.write(show_bar=True)
     return Saved(str(file_path(text)), size)
+
+
+def _warn_of_ending(path: str) -> None:
+    """Warn where a name says another format than what is written, before anything is."""
+    ending = name_ending(path)
+    if ending is None:
+        return
+    fix = f"Name it {quoted(path.removesuffix(ending.ending) + '.safetensors')}"
+    if ending.writer:
+        fix += f"; {ending.call_that_writes(path)} writes {ending.kind}"
+    warnings.warn(
+        f"{quoted(path)} ends in {ending.ending}, as {ending.kind} does, but ptree.save writes safetensors whatever the name is:"
+        f" ptree.load reads it, and programs that go by the name do not. {fix}",
+        stacklevel=3,
+    )
 
 
 @dataclass(frozen=True)
