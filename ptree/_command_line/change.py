@@ -13,6 +13,7 @@ import jax
 
 from .._edit import rename
 from .._errors import FileError, TieError
+from .._foreign.name_endings import name_ending
 from .._paths.dotted_names import with_slashes
 from .._stored.locations import INDEX_SUFFIX, checked_path, file_path, index_path
 from .._stored.stored import Stored
@@ -45,9 +46,20 @@ def run_tie(given: argparse.Namespace) -> int:
 def _refuse_target(given: argparse.Namespace) -> None:
     """Refuse a file that is there, before the time is taken to read the other."""
     if not given.in_place:
+        _refuse_other_format(given.out)
         file = file_path(checked_path(given.out, "save(path, tree)"))
         for place in (given.out, str(file), str(index_path(file))):
             refuse_existing(place)
+
+
+def _refuse_other_format(path: str) -> None:
+    """Refuse a new file whose name says another format than the one that is written."""
+    ending = name_ending(path)
+    if ending is not None:
+        raise FileError(
+            f"cannot write {quoted(path)}: it ends in {ending.ending}, as {ending.kind} does, and this command writes"
+            f" safetensors. Name it {quoted(ending.safetensors_name(path))}; `ptree convert` writes other formats"
+        )
 
 
 @dataclass(frozen=True)

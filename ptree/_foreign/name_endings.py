@@ -22,6 +22,10 @@ class NameEnding:
         """The call that writes such a file to this path; "" where ptree has none."""
         return self.writer.format(path=quoted(path))
 
+    def safetensors_name(self, path: str) -> str:
+        """The name that a file of safetensors has instead of this one."""
+        return path.removesuffix(self.ending) + ".safetensors"
+
 
 _ENDINGS = (
     NameEnding(".pt", "a file of PyTorch"),
@@ -36,7 +40,9 @@ _ENDINGS = (
     NameEnding(".index", "the index of a checkpoint of TensorFlow"),
     NameEnding(".npz", "an archive of NumPy"),
     NameEnding(".gguf", "a file of GGUF"),
-    NameEnding(".onnx", "a model of ONNX", "ptree.convert.to_onnx(function, params, *inputs, path={path})", is_read=False),
+    NameEnding(
+        ".onnx", "a model of ONNX", "ptree.convert.to_onnx(function, params, *inputs, path={path})", is_read=False
+    ),
     NameEnding(".npy", "an array of NumPy", "", is_read=False),
     NameEnding(".pkl", "a pickle of Python", "", is_read=False),
     NameEnding(".pickle", "a pickle of Python", "", is_read=False),

@@ -174,7 +174,7 @@ def _warn_of_ending(path: str) -> None:
     ending = name_ending(path)
     if ending is None:
         return
-    fix = f"Name it {quoted(path.removesuffix(ending.ending) + '.safetensors')}"
+    fix = f"Name it {quoted(ending.safetensors_name(path))}"
     if ending.writer:
         fix += f"; {ending.call_that_writes(path)} writes {ending.kind}"
     warnings.warn(

@@ -42,7 +42,9 @@ def test_a_name_of_another_format_is_a_warning_and_the_file_is_written(ending, b
     saved.result()
     assert [warning.filename for warning in warned] == [__file__]  # the line of the call
     said = str(warned[0].message)
-    assert re.match(rf"'m{ending}' ends in \.\w+, as (an?|the) .* does, but ptree\.save writes safetensors whatever the name", said)
+    assert re.match(
+        rf"'m{ending}' ends in \.\w+, as (an?|the) .* does, but ptree\.save writes safetensors whatever the name", said
+    )
     assert re.search(r"Name it 'm(\.weights)?\.safetensors'", said)
     assert sorted(load_file(f"m{ending}")) == ["layer/bias", "layer/kernel"]
     assert equal(pt.load(f"m{ending}"), pt.Tree(TREE))
@@ -56,13 +58,17 @@ def test_the_message_is_whole():
         " it, and programs that go by the name do not. Name it 'm.safetensors'; ptree.convert.write('m.pt', tree) writes a file"
         " of PyTorch"
     )
-    with pytest.warns(UserWarning, match=r"ptree\.convert\.to_onnx\(function, params, \*inputs, path='m\.onnx'\) writes"):
+    with pytest.warns(
+        UserWarning, match=r"ptree\.convert\.to_onnx\(function, params, \*inputs, path='m\.onnx'\) writes"
+    ):
         pt.save("m.onnx", TREE)
     with pytest.warns(UserWarning, match=r"Name it 'm\.safetensors'$"):
         pt.save("m.npy", TREE)
 
 
-@pytest.mark.parametrize("ending", [".pt", ".pth", ".bin", ".ckpt", ".index", ".h5", ".hdf5", ".msgpack", ".params", ".npz", ".gguf"])
+@pytest.mark.parametrize(
+    "ending", [".pt", ".pth", ".bin", ".ckpt", ".index", ".h5", ".hdf5", ".msgpack", ".params", ".npz", ".gguf"]
+)
 def test_the_recommended_call_writes_the_format_of_the_name(ending):
     path = f"m{ending}"
     with pytest.warns(UserWarning) as warned:
@@ -150,3 +156,18 @@ def test_shards_beside_such_a_file_are_a_warning_too():
     with pytest.warns(UserWarning, match="'m.pt' ends in .pt"):
         pt.save("m.pt", TREE, max_shard_size=30)
     assert equal(pt.load("m.pt"), pt.Tree(TREE))
+
+
+@pytest.mark.parametrize("ending", [".pt", ".npz", ".onnx"])
+def test_the_command_refuses_such_a_name_before_it_reads(capsys, ending, folder):
+    pt.save("m.safetensors", TREE)
+    for arguments in (["rename", "m.safetensors", "layer", "dense"], ["tie", "m.safetensors", "a=b"]):
+        code, out, err = run(capsys, *arguments, "-o", f"new{ending}")
+        assert (code, out) == (2, "")
+        assert f"cannot write 'new{ending}': it ends in {ending}, as " in err
+        assert "this command writes safetensors. Name it 'new.safetensors'; `ptree convert` writes other formats" in err
+    assert os.listdir() == ["m.safetensors"]
+    assert run(capsys, "convert", "m.safetensors", "new.npz")[0] == 0
+    assert sorted(np.load("new.npz")) == ["layer/bias", "layer/kernel"]
+    assert run(capsys, "rename", "m.safetensors", "layer", "dense", "-o", "new.safetensors")[0] == 0
+    assert [*pt.load("new.safetensors")] == ["dense"]
