@@ -194,6 +194,8 @@ class FileError(PtreeError, ValueError):
         """Whether the file's bytes have changed since they were written."""
         self.damaged: list[str] = []
         """Paths of the leaves whose bytes have."""
+        self.damage = ""
+        """Of an error about one damaged leaf: what is wrong with its bytes, without the names of the leaf and of the file."""
 
     def __reduce__(self):
         return type(self), (self.args[0], self.is_damage), vars(self)

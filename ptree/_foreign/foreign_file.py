@@ -88,7 +88,7 @@ class ForeignFile(ABC):
     def damage(self, array: ForeignArray, why: object) -> FileError:
         """The error of an array whose bytes in the file are damaged."""
         error = FileError(f"cannot read {quoted(array.name)} in {quoted(self.path)}: {why}", is_damage=True)
-        error.damaged = [array.name]
+        error.damaged, error.damage = [array.name], str(why)
         return error
 
     @abstractmethod

@@ -175,7 +175,7 @@ class KerasFile(Hdf5File):
 
     def _read(self, array: ForeignArray) -> np.ndarray:
         if self.verify and not self._has_its_checksum:
-            why = f"its member {WEIGHTS_MEMBER!a} is damaged: its bytes are not those of its checksum"
+            why = f"its member {WEIGHTS_MEMBER!a} is damaged: its bytes are not what its checksum says"
             raise self.damage(array, why)
         return super()._read(array)
 

@@ -89,7 +89,7 @@ class TensorflowFile(PlacedFile):
         is_big_endian = any(place.is_big_endian for place in self._places[array.name])
         stored = numbers.byteswap() if is_big_endian else numbers
         if masked_crc32c(stored) != self._checksums[array.name]:
-            raise self.damage(array, "its bytes are not those of its checksum")
+            raise self.damage(array, "its bytes are not what its checksum says")
         return numbers
 
 

@@ -112,7 +112,7 @@ class ZipDirectory:
                 last = min(first + _CRC_RUN, start + member.size)
                 crc = zlib.crc32(view[first:last], crc)
         if crc != member.crc:
-            raise ZipError(f"its member {member.name!a} is damaged: its bytes are not those of its checksum")
+            raise ZipError(f"its member {member.name!a} is damaged: its bytes are not what its checksum says")
 
 
 def member_names(data: mmap.mmap) -> tuple[str, ...]:

@@ -84,6 +84,9 @@ class LeafInParts:
         )
         error = FileError(f"cannot load {self.path!r}: {problem}", is_damage=True)
         error.damaged = [self.leaf.name]
+        error.damage = (
+            f"the bytes of {quoted(part.leaf.name)}, in {quoted(part.file.path)}, are not what its checksum says"
+        )
         raise error
 
     def bytes_of_block(self, leaf: StoredLeaf, ranges: Ranges) -> int:

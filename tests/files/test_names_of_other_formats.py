@@ -37,7 +37,7 @@ def saved_silently(path, tree=TREE, **options):
 @pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_name_of_another_format_is_a_warning_and_the_file_is_written(ending, background):
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match=r"ptree\.save writes safetensors") as warned:
         saved = pt.save(f"m{ending}", TREE, background=background)
     saved.result()
     assert [warning.filename for warning in warned] == [__file__]  # the line of the call
@@ -51,7 +51,7 @@ def test_a_name_of_another_format_is_a_warning_and_the_file_is_written(ending, b
 
 
 def test_the_message_is_whole():
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match=r"ptree\.save writes safetensors") as warned:
         pt.save("m.pt", TREE)
     assert str(warned[0].message) == (
         "'m.pt' ends in .pt, as a file of PyTorch does, but ptree.save writes safetensors whatever the name is: ptree.load reads"
@@ -71,7 +71,7 @@ def test_the_message_is_whole():
 )
 def test_the_recommended_call_writes_the_format_of_the_name(ending):
     path = f"m{ending}"
-    with pytest.warns(UserWarning) as warned:
+    with pytest.warns(UserWarning, match=r"ptree\.save writes safetensors") as warned:
         pt.save(path, TREE)
     call = re.search(r"ptree\.convert\.write\(.*?\)", str(warned[0].message))[0]
     os.remove(path)
@@ -125,7 +125,7 @@ def test_where_warnings_are_errors_nothing_is_written():
     for name in ("m.pt", "n.pt"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            with pytest.raises(UserWarning, match="ptree.save writes safetensors"):
+            with pytest.raises(UserWarning, match=r"ptree\.save writes safetensors"):
                 pt.save(name, TREE)
     assert os.listdir() == ["m.pt"]
     assert os.stat("m.pt") == before

@@ -277,8 +277,8 @@ def test_a_changed_number_is_found_by_the_checksum(tmp_path):
         with pytest.raises(FileError) as error:
             file.read("a.weight")
         assert str(error.value) == (
-            f"cannot read 'a.weight' in {str(path)!r}: its member 'archive/data/0' is damaged: its bytes are not those of"
-            " its checksum"
+            f"cannot read 'a.weight' in {str(path)!r}: its member 'archive/data/0' is damaged: its bytes are not what"
+            " its checksum says"
         )
         assert error.value.is_damage
         assert error.value.damaged == ["a.weight"]

@@ -119,7 +119,7 @@ def test_all_damaged_leaves_are_named_at_once(tmp_path):
     for name in ("fc.weight", "fc.bias"):
         data[data.index(arrays[name].tobytes()) + 6] ^= 1
     path.write_bytes(data)
-    said = "is damaged: its bytes are not those of its checksum"
+    said = "is damaged: its bytes are not what its checksum says"
     lines = [
         f"cannot read {name!r} in {str(path)!r}: its member 'm/data/{at}' {said}"
         for at, name in enumerate(("fc.weight", "fc.bias"))

@@ -40,31 +40,25 @@ class Damage:
 
 def damage_of(source: Source) -> Damage:
     """Read all leaves of a source, and compare those that have a checksum."""
-    problems: list[str] = []
-    with_checksum = 0
-    for path in source.leaves:
-        has_checksum = source.has_checksum(path)
-        with_checksum += has_checksum
-        try:
-            if source.leaves[path].problem:
-                problem = f"{source.shown(path)} {source.leaves[path].problem}"
-            elif isinstance(source, StoredSource) and has_checksum:
-                problem = _mismatch(source, path)
-            else:
-                _read_through(source, path)
-                problem = ""
-        except (FileError, OSError) as error:
-            problem = str(error)
-        if problem:
-            problems.append(problem)
-    return Damage(source.title, len(source.leaves), with_checksum, source.damage, tuple(problems))
+    problems = {path: _problem(source, path) for path in source.leaves}
+    of_leaves = tuple(f"{source.shown(path)} {problem}" for path, problem in problems.items() if problem)
+    with_checksum = sum(map(source.has_checksum, source.leaves))
+    return Damage(source.title, len(source.leaves), with_checksum, source.damage, of_leaves)
 
 
-def _mismatch(source: StoredSource, path: str) -> str:
-    return "" if source.is_whole(path) else f"{source.shown(path)} {DAMAGED}"
-
-
-def _read_through(source: Source, path: str) -> None:
-    """Read a leaf to its end: a reader of files of other programs compares the checksums that their formats have."""
-    for _ in source.chunks(path):
-        pass
+def _problem(source: Source, path: str) -> str:
+    """What is wrong with a leaf, to follow its path: "is damaged: ..."; "" where it can be read and has its checksum."""
+    known = source.leaves[path].problem
+    if known:
+        return known
+    try:
+        if isinstance(source, StoredSource) and source.has_checksum(path):
+            return "" if source.is_whole(path) else DAMAGED
+        # to its end: a reader of files of other programs compares the checksums that their formats have
+        for _ in source.chunks(path):
+            pass
+    except FileError as error:
+        return f"is damaged: {error.damage}" if error.damage else f"cannot be read: {error}"
+    except OSError as error:
+        return f"cannot be read: {error}"
+    return ""

@@ -152,7 +152,9 @@ def errors_with_path(path: str, name: str) -> Iterator[None]:
     except FileError as error:
         if path == name:
             raise
-        raise FileError(f"{quoted(path)}: {error}", error.is_damage) from error
+        with_path = FileError(f"{quoted(path)}: {error}", error.is_damage)
+        with_path.damage = error.damage
+        raise with_path from error
 
 
 def in_chunks(flat: np.ndarray, most: int) -> Iterator[np.ndarray]:

@@ -23,7 +23,8 @@ from ..._stored.stored_leaf import StoredLeaf
 from ..._words import in_bytes, printable, quoted, short_dtype, shortened
 from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source, path_and_name
 
-DAMAGED = "is damaged: its bytes are not what its checksum says"
+MISMATCH = "its bytes are not what its checksum says"
+DAMAGED = f"is damaged: {MISMATCH}"
 _LONGEST_METADATA = 60  # characters of a value that is shown
 _KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
 """JAX's name of a kind of PRNG keys -> how it writes their dtype in short."""

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from ..._draw import Param
 from ..._edit import entries
 from ..._edit import leaves as leaves_of
-from ..._errors import FileError, StructureError
+from ..._errors import StructureError
 from ..._tree import LEAF_TYPES, Leaf, PyTree, Tie, opened, shape_only, signature
 from ..._words import describe, printable, quoted, short_dtype
 from ...files._foreign_tree import ForeignTree
@@ -26,7 +26,7 @@ from ...files._open import File
 from ...files._saved_tree import SavedTree, stored_ties
 from .foreign_source import OpenForeignSource
 from .source import CHUNK, Alias, LeafInfo, Source, in_chunks
-from .stored_source import StoredSource, alias_of, info_of
+from .stored_source import MISMATCH, StoredSource, alias_of, info_of
 
 _NAMED = {ModuleType: "module", type: "class", FunctionType: "function"}
 
@@ -202,7 +202,9 @@ class SavedTreeSource(Source):
     def part(self, path: str, index: Any = ...) -> np.ndarray:
         read = self.saved.read([self.saved.leaves[path]])
         if read.damaged:
-            raise FileError(str(self.saved.damage_error(read.damaged)), is_damage=True)
+            error = self.saved.damage_error(read.damaged)
+            error.damage = MISMATCH
+            raise error
         return host_array(read.values[path])[index]
 
     def has_checksum(self, path: str) -> bool:
