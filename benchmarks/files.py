@@ -183,7 +183,7 @@ def make(who: str, millions: int) -> Made:
     tree = leaves(millions)
     save, load, one = WAYS[who](millions)
     folder = Path(tempfile.mkdtemp(prefix="ptree-files-"))
-    path = folder / "m.bin"
+    path = folder / "m.data"  # whatever library writes it
     save(tree, path)
     back = load(path)
     total = sum(float(jnp.sum(leaf)) for leaf in back.values())

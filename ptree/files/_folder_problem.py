@@ -1,4 +1,4 @@
-"""Say what is in a folder without a file that `load` finds by itself."""
+"""Say what a folder holds in which `load` finds no file by itself."""
 
 from __future__ import annotations
 
