@@ -28,9 +28,9 @@ from .._tree import Index as LayerIndex
 from .._tree import Leaf, Tie, Tree, locate
 from .._words import listed, quoted
 from ._block_reading import Block, array_on_devices, block_around, blocks_here
+from ._folder_problem import folder_problem
 from ._foreign_tree import ForeignTree, is_foreign_file
 from ._kinds import leaf_of, refuse_cut, refuse_unreadable
-from ._folder_problem import folder_problem
 from ._open_leaf import OpenAlias, OpenLeaf
 from ._saved_tree import Compare, ReadLeaves, SavedTree, damage_error, ties_of
 from ._threads import thread_pool
