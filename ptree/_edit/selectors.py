@@ -1,9 +1,9 @@
-"""Selectors: match their parts with a tree, choose leaves or single layers, add and leave out overlapping layers; problems of
+"""Selectors: match their parts with a tree, choose leaves or single layers, add and remove overlapping layers; problems of
 what matches nothing.
 
 A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`, a mask (a tree
-of bools with the same paths), or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a
-sequence are applied in order; one that begins by taking away begins with everything. A part that matches nothing is an error.
+of bools with the same paths), or a sequence of these, in which `"!pattern"` removes what it matches. The parts of a
+sequence are applied in order; one that begins by removing begins with everything. A part that matches nothing is an error.
 
 A leaf has all its names: a pattern or regex that matches its own path or an alias selects it. A predicate is asked
 once for each leaf, with its own path. In a stack `*` and `:` are all layers, and a number names a single layer.
@@ -134,7 +134,7 @@ def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match
     """Match a selector with a tree, and list what it selects in listing order; `hints` are shared by several selectors of one tree."""
     parts = parse_selector(with_masks(tree, selector))
     hints = Hints(tree) if hints is None else hints
-    begins_with_all = parts[0].takes_away
+    begins_with_all = parts[0].removes
     if len(parts) == 1 and not begins_with_all:
         found = _matched(parts[0], tree)
         return Match(_in_listing_order(tree, found), _problems(parts[0], found, hints))
@@ -145,15 +145,15 @@ def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match
     for part in parts:
         found = _matched(part, tree)
         problems += _problems(part, found, hints)
-        if part.takes_away:
-            chosen.take_away(found)
+        if part.removes:
+            chosen.remove(found)
         else:
             chosen.add(found)
     selected = chosen.selected()
     if problems and begins_with_all and len(parts) > 1:
         problems.append("(the selector begins with '!', so it begins with all leaves)")
     if not selected and not problems and chosen.everything:
-        problems.append("the selector takes away all that it selects")
+        problems.append("the selector removes all that it selects")
     return Match(selected, problems)
 
 
@@ -173,7 +173,7 @@ class _Chosen:
             else:
                 _add_under(self._whole, one.own_path, one)
 
-    def take_away(self, found: Iterable[Selected]) -> None:
+    def remove(self, found: Iterable[Selected]) -> None:
         for one in found:
             path = one.own_path
             if not one.layers:
@@ -226,8 +226,8 @@ def _single_layers_of(one: Selected) -> dict[LayerNumbers, Selected]:
     shape = getattr(one.leaf, "shape", ())
     if len(shape) < axes:
         raise PatternError(
-            f"{quoted(one.own_path)} holds one value for all layers of a stack, of which none can be selected or taken"
-            " away alone: ptree.stacks.unstack it first"
+            f"{quoted(one.own_path)} holds one value for all layers of a stack, of which none can be selected or"
+            " removed alone: ptree.stacks.unstack it first"
         )
     found: dict[LayerNumbers, Selected] = {}
     for index in product(*map(range, shape[:axes])):
@@ -313,7 +313,7 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
     """
     parts = parse_selector(with_masks(tree, selector))
     hints = Hints(tree)
-    chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].takes_away else {}
+    chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].removes else {}
     problems: list[str] = []
     for part in parts:
         found = [name.name for name in names if _means_name(part, name)]
@@ -323,12 +323,12 @@ def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) ->
         else:
             problems += _problems_with_names(part, found, hints)
         for name in found:
-            if part.takes_away:
+            if part.removes:
                 chosen.pop(name, None)
             else:
                 chosen[name] = None
     if not chosen and not problems and names:
-        problems.append("the selector takes away all that it selects")
+        problems.append("the selector removes all that it selects")
     if problems:
         raise PatternError(lines(problems))
     return [name.name for name in names if name.name in chosen]

@@ -16,10 +16,10 @@ Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector] | 
 
 
 class Part(NamedTuple):
-    """One part of a selector: what it matches, and whether that is taken away."""
+    """One part of a selector: what it matches, and whether that is removed."""
 
     test: Pattern | re.Pattern[str] | Predicate
-    takes_away: bool
+    removes: bool
 
 
 def parse_selector(selector: Selector) -> list[Part]:
@@ -30,12 +30,12 @@ def parse_selector(selector: Selector) -> list[Part]:
     """
     if isinstance(selector, str):
         if selector.startswith("!"):
-            return [Part(compile(selector[1:]), takes_away=True)]
-        return [Part(compile(selector), takes_away=False)]
+            return [Part(compile(selector[1:]), removes=True)]
+        return [Part(compile(selector), removes=False)]
     if isinstance(selector, re.Pattern) and isinstance(selector.pattern, bytes):
         raise PatternError(f"the regex {quoted(selector.pattern)} is of bytes, and paths are strings")
     if isinstance(selector, re.Pattern) or callable(selector):
-        return [Part(selector, takes_away=False)]
+        return [Part(selector, removes=False)]
     if isinstance(selector, Sequence) and len(selector) and not isinstance(selector, bytes):
         return [part for inner in selector for part in parse_selector(inner)]
     if isinstance(selector, Mapping):

@@ -86,7 +86,7 @@ def test_an_alias_takes_the_leaf_in_every_rule(tree):
 
 
 @on_tied
-def test_taking_an_alias_away_takes_the_leaf_away(tree):
+def test_removing_an_alias_removes_the_leaf(tree):
     if len(pt.paths(tree)) == 1:
         return
     for alias, own in aliases(tree).items():

@@ -62,7 +62,7 @@ def test_the_corpus(name, tmp_path):
         (re.compile("x"), "the regex 'x' matches the whole of no path"),
         (lambda path, leaf: False, "the predicate '<lambda>' is true of no leaf"),
         (["a", "b"], "the pattern 'a' matches nothing in 14 leaves.\nthe pattern 'b' matches nothing in 14 leaves."),
-        (["head", "!head"], "the selector takes away all that it selects"),
+        (["head", "!head"], "the selector removes all that it selects"),
         ([], "not a selector: []; a selector is a pattern such as '**/bias', a compiled regex, a function (path, leaf)"
              " -> bool, or a sequence of these"),
     ],

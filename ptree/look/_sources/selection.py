@@ -68,15 +68,15 @@ class Names(Generic[L]):
             PatternError: a part of the selector is malformed or matches nothing.
         """
         parts = parse_selector(selector)
-        chosen: set[str] = {*self.leaves} if parts[0].takes_away else set()
+        chosen: set[str] = {*self.leaves} if parts[0].removes else set()
         problems: list[str] = []
         for given in parts:
             part, names = self._read(given)
             problems += self._problems(part, names)
             found = {self.leaf_of[name] for name in names}
-            chosen = chosen - found if part.takes_away else chosen | found
+            chosen = chosen - found if part.removes else chosen | found
         if not chosen and not problems and self.leaves and not all(map(is_everything, parts)):
-            problems.append("the selector takes away all that it selects")
+            problems.append("the selector removes all that it selects")
         if problems:
             raise PatternError(lines(problems))
         return [path for path in self.leaves if path in chosen]
