@@ -1,5 +1,7 @@
 """observe: three numbers of each leaf from inside a jitted step, as one array with names."""
 
+import csv
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,13 +140,80 @@ def test_numbers_by_path_keep_the_axes_of_a_scan():
     assert found.by_path("params/largest")["w"].tolist() == [0, 1, 2]
 
 
-def test_a_parameter_of_zeros_has_the_ratio_that_a_history_gives():
-    params, updates = {"still": jnp.zeros(2), "moved": jnp.zeros(2)}, {"still": jnp.zeros(2), "moved": jnp.ones(2)}
+def first_and_second_step():
+    """A linear layer whose bias begins with zeros: parameters and updates of two steps, with a leaf that stays as it is."""
+    params = {"bias": jnp.zeros(2), "still": jnp.zeros(2), "kernel": jnp.full(2, 4.0), "none": jnp.zeros((0, 2))}
+    updates = {**params, "bias": jnp.full(2, 0.5), "kernel": jnp.full(2, 1.0)}
+    return [(params, updates), (jax.tree.map(jnp.add, params, updates), updates)]
+
+
+RATIOS = [
+    {"bias": np.nan, "kernel": 0.25, "none": 0, "still": 0},
+    {"bias": 1, "kernel": 0.2, "none": 0, "still": 0},
+]
+
+
+def test_the_ratio_of_a_leaf_of_zeros_is_undefined_and_hides_no_other():
+    for (params, updates), expected in zip(first_and_second_step(), RATIOS, strict=True):
+        compiled = jax.jit(lambda params, updates: observe(params, None, updates).by_path("updates/ratio"))
+        for ratios in (
+            observe(params, None, updates).by_path("updates/ratio"),
+            jax.device_get(observe(params, None, updates)).by_path("updates/ratio"),
+            compiled(params, updates),
+        ):
+            assert {path: float(ratio) for path, ratio in ratios.items()} == pytest.approx(expected, nan_ok=True)
+            assert {ratio.dtype for ratio in ratios.values()} == {np.dtype(np.float32)}
+        largest = jnp.nanmax(observe(params, None, updates).ratio)
+        assert largest == max(ratio for ratio in expected.values() if ratio == ratio)
+
+
+def test_a_ratio_that_is_not_finite_stays_so_where_a_norm_is_not():
+    params = {
+        "a": jnp.ones(1),
+        "b": jnp.ones(1),
+        "c": jnp.zeros(1),
+        "d": jnp.full(1, jnp.nan),
+        "e": jnp.full(1, jnp.inf),
+    }
+    updates = {
+        "a": jnp.full(1, jnp.nan),
+        "b": jnp.full(1, jnp.inf),
+        "c": params["d"],
+        "d": jnp.ones(1),
+        "e": jnp.ones(1),
+    }
+    expected = {"a": np.nan, "b": np.inf, "c": np.nan, "d": np.nan, "e": 0}
     for found in (observe(params, None, updates), jax.device_get(observe(params, None, updates))):
-        assert {path: float(ratio) for path, ratio in found.by_path("updates/ratio").items()} == {
-            "still": 0,
-            "moved": np.inf,
-        }
+        ratios = found.by_path("updates/ratio")
+        assert {path: float(ratio) for path, ratio in ratios.items()} == pytest.approx(expected, nan_ok=True)
+
+
+def test_numpy_does_not_warn_of_leaves_of_zeros(recwarn):
+    params, updates = first_and_second_step()[0]
+    assert len(jax.device_get(observe(params, None, updates)).ratio) == 4
+    assert not recwarn
+
+
+def test_values_tables_and_files_have_the_same_ratios(tmp_path):
+    with pt.look.History(tmp_path / "run") as history:
+        for at, (params, updates) in enumerate(first_and_second_step()):
+            history.record(at, observe(params, None, updates))
+    for read in (history, pt.look.History(tmp_path / "run")):
+        expected = [[row[path] for path in read.paths] for row in RATIOS]
+        np.testing.assert_allclose(read.values("updates/ratio"), expected, rtol=1e-6)
+    history.to_csv(tmp_path / "run.csv")
+    with open(tmp_path / "run.csv", newline="") as opened:
+        for row in csv.DictReader(opened):
+            expected = RATIOS[int(row["step"])][row["path"]]
+            assert float(row["updates/ratio"]) == pytest.approx(expected, nan_ok=True, rel=1e-6)
+
+
+def test_the_ratio_keeps_the_axes_of_a_scan():
+    def body(params, update):
+        return jax.tree.map(jnp.add, params, update), observe(params, None, update)
+
+    _, found = jax.lax.scan(body, {"b": jnp.zeros(1)}, {"b": jnp.array([[0.0], [2.0], [1.0]])})
+    np.testing.assert_array_equal(found.by_path("updates/ratio")["b"], [0, np.nan, 0.5])
 
 
 def test_a_statistic_that_was_not_observed_says_what_there_is():
