@@ -12,12 +12,23 @@ once for each leaf, with its own path. In a stack `*` and `:` are all layers, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations, product
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._paths import Part, Pattern, Predicate, Selector, compile, is_everything, parse_selector, unused_alternatives
+from .._paths import (
+    MaskPredicate,
+    Part,
+    Pattern,
+    Predicate,
+    Selector,
+    compile,
+    is_everything,
+    parse_selector,
+    unused_alternatives,
+)
 from .._tree import (
     BareTree,
     Index,
@@ -31,7 +42,7 @@ from .._tree import (
 from .._words import describe, lines, listed, name_of, quoted
 from .hints import Hints
 from .leaf_names import LeafName, names_of_leaves
-from .masks import Mask, with_masks
+from .masks import with_masks
 from .pattern_walk import PatternWalk, Selected
 
 K = TypeVar("K")
@@ -305,23 +316,34 @@ def _is_true(predicate: Predicate, path: str, leaf: Leaf) -> bool:
         raise
 
 
-def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) -> list[str]:
+ProblemsOfPart: TypeAlias = Callable[[Part, Sequence[str]], list[str]]
+"""What is wrong with a part of a selector that matches these names."""
+
+
+def choose_names(
+    tree: PyTree, selector: Selector, names: Sequence[LeafName], problems_of: ProblemsOfPart | None = None
+) -> list[str]:
     """Choose the names that a selector means: here each name counts by itself, not the leaf that it names.
+
+    Args:
+        tree: any pytree.
+        selector: which names.
+        names: those that there are to choose from.
+        problems_of: says why a part matches none of them, where these are not all names of the tree.
 
     Raises:
         PatternError: a part of the selector is malformed or matches none of the names.
     """
     parts = parse_selector(with_masks(tree, selector))
-    hints = Hints(tree)
+    if problems_of is None:
+        problems_of = partial(_problems_with_names, Hints(tree))
     chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].removes else {}
     problems: list[str] = []
     for part in parts:
         found = [name.name for name in names if _means_name(part, name)]
         as_layers = [] if found or not isinstance(part.test, Pattern) else _matched(part, tree)
-        if as_layers:  # a pattern that names single layers, which have no names of their own
-            problems.append(single_layers(as_layers))
-        else:
-            problems += _problems_with_names(part, found, hints)
+        about_layers = single_layers(as_layers)  # which have no names of their own
+        problems += [about_layers] if about_layers else problems_of(part, found)
         for name in found:
             if part.removes:
                 chosen.pop(name, None)
@@ -339,7 +361,7 @@ def _means_name(part: Part, name: LeafName) -> bool:
         return part.test.matches(name.name)
     if isinstance(part.test, re.Pattern):
         return part.test.fullmatch(name.name) is not None
-    if isinstance(part.test, Mask):  # it marks leaves, under all their names
+    if isinstance(part.test, MaskPredicate):  # it marks leaves, under all their names
         return part.test(name.path, name.leaf)
     return _is_true(part.test, name.name, name.seen_shape())
 
@@ -351,10 +373,10 @@ def _problems(part: Part, found: Sequence[Selected], hints: Hints) -> list[str]:
     """Why a part, or an alternative in its braces, matches nothing."""
     if isinstance(part.test, Pattern) and "{" not in part.test.text and found:
         return []
-    return _problems_with_names(part, [one.name for one in found], hints)
+    return _problems_with_names(hints, part, [one.name for one in found])
 
 
-def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list[str]:
+def _problems_with_names(hints: Hints, part: Part, names: Sequence[str]) -> list[str]:
     """Find why a part, or an alternative in its braces, matches nothing, given the names that it matches."""
     if not names:
         return [] if is_everything(part) else [_why_unmatched(part.test, hints)]
@@ -364,7 +386,7 @@ def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list
 def _why_unmatched(test: Pattern | re.Pattern[str] | Predicate, hints: Hints) -> str:
     if isinstance(test, re.Pattern):
         return f"the regex {quoted(test.pattern)} matches the whole of no path"
-    if isinstance(test, Mask):
+    if isinstance(test, MaskPredicate):
         return "the mask is True at no leaf"
     if not isinstance(test, Pattern):
         return f"the predicate {name_of(test)!r} is true of no leaf"

@@ -273,7 +273,7 @@ def test_untie_says_which_alternative_matches_nothing():
     tied = pt.tie({"a": 1, "b": 1}, {"b": "a"})
     says(
         pt.PatternError,
-        "in the pattern '{b,c}' the alternative 'c' matches nothing.",
+        "in the pattern '{b,c}' the alternative 'c' matches no alias: there are ['b']",
         pt.untie,
         tied,
         "{b,c}",

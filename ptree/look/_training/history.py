@@ -243,7 +243,8 @@ class History:
 
         Args:
             statistic: its name, from `statistics`.
-            selector: which leaves; all by default.
+            selector: which leaves: a pattern, a regex, a predicate, a mask of the parameters, or a sequence of these; all by
+                default. A predicate gets the path and an object whose `count` is how many numbers the leaf has.
 
         Raises:
             PathError: there is no such statistic.

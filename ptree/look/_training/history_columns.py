@@ -112,8 +112,8 @@ def ratio_is_undefined(updates: Norms, params: Norms) -> Norms:
 
 
 def select_paths(leaves: Mapping[str, int], selector: Selector | None) -> list[str]:
-    """The paths that a selector means, with its errors where it matches nothing."""
+    """The paths that a selector means, with its errors where it matches nothing. A mask is one of all parameters."""
     if selector is None:
         return [*leaves]
     infos = {path: LeafInfo(path, None, "", count, 0) for path, count in leaves.items()}
-    return Names(infos, {}).selected(selector)
+    return Names(infos, {}, are_parts=True).selected(selector)

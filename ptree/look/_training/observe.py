@@ -165,7 +165,8 @@ class Observed:
 
         Args:
             statistic: its name, from `statistics`.
-            selector: which leaves, by patterns, regexes or predicates; all by default.
+            selector: which leaves: a pattern, a regex, a predicate, a mask of the parameters, or a sequence of these; all by
+                default. A predicate gets the path and an object whose `count` is how many numbers the leaf has.
 
         Raises:
             PathError: there is no such statistic, as gradients or updates were not given to `observe`.
