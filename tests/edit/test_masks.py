@@ -118,7 +118,7 @@ class IsWide(eqx.Module):
 def test_a_module_of_another_class_is_a_predicate():
     assert pt.paths({"w": A, "v": A[:, :2]}, IsWide(strictly=True)) == ["w"]
     assert pt.paths({"w": A, "v": A[:, :2]}, [IsWide(strictly=False)]) == ["w", "v"]
-    with pytest.raises(pt.PatternError, match="the predicate .* is true of no leaf"):
+    with pytest.raises(pt.PatternError, match=r"the predicate .* is true of no leaf"):
         pt.paths({}, IsWide(strictly=True))
 
 

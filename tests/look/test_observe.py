@@ -2,11 +2,13 @@
 
 import csv
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from errors import says
 
 import ptree as pt
 from ptree.look import observe
@@ -226,3 +228,92 @@ def test_a_statistic_that_was_not_observed_says_what_there_is():
         found.by_path("ratio")
     with pytest.raises(pt.PatternError, match="the pattern 'v' matches nothing"):
         found.by_path("params/norm", "v")
+
+
+def stacked_model():
+    """Parameters with a stack, whole numbers that are not observed and a tie, and updates of a part of them."""
+    params = pt.Tree(
+        {
+            "embed": {"table": jnp.ones((5, 3))},
+            "blocks": {":": {"k": jnp.ones((2, 3, 3)), "b": jnp.ones((2, 3))}},
+            "0": [jnp.ones(2), jnp.ones(1)],
+            "head": jnp.ones((3, 5)),
+            "count": jnp.zeros((), jnp.int32),
+        }
+    )
+    params = pt.tie(params, {"head": pt.transposed("embed/table")})
+    return params, pt.select(params, ["blocks", "0"])
+
+
+@pytest.mark.parametrize(
+    ("selector", "params_paths", "updates_paths"),
+    [
+        ("blocks", ["blocks/0/k", "blocks/0/b", "blocks/1/k", "blocks/1/b"], None),
+        ("blocks/*/k", ["blocks/0/k", "blocks/1/k"], None),
+        (["0/1", "blocks/*/b"], ["blocks/0/b", "blocks/1/b", "0/1"], None),
+        (["head", "0/0"], ["embed/table", "0/0"], ["0/0"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["mask", "as dicts", "in a list", "of NumPy"])
+def test_a_mask_of_the_parameters_reads_what_it_marks(selector, params_paths, updates_paths, kind, tmp_path):
+    params, updates = stacked_model()
+    found = observe(params, None, updates)
+    mask = pt.mask(params, selector)
+    if kind == "as dicts":  # with a mark for each name of the tied leaf
+        mask = pt.asdict(mask)
+    elif kind == "in a list":
+        mask = [mask]
+    elif kind == "of NumPy":
+        mask = jax.tree.map(np.bool_, mask)
+    updates_paths = params_paths if updates_paths is None else updates_paths
+    with pt.look.History(tmp_path) as history:
+        history.record(0, found)
+    for statistic, paths in {"params/norm": params_paths, "updates/ratio": updates_paths}.items():
+        assert sorted(found.by_path(statistic, mask)) == sorted(paths)
+    wanted = [path for path in history.paths if path in params_paths]
+    for read in (history, pt.look.History(tmp_path)):
+        np.testing.assert_array_equal(read.values("params/norm", mask), history.values("params/norm", wanted))
+    figure = pt.look.plot_history(history, mask, statistics=["params/norm"])
+    assert [line.get_label() for line in figure.axes[0].lines] == wanted
+
+
+def test_a_mask_of_single_layers_reads_these():
+    found = observe(stacked_model()[0])
+    mask = dict.fromkeys(found.params.paths, False)
+    assert list(found.by_path("params/norm", {**mask, "blocks/1/b": True})) == ["blocks/1/b"]
+
+
+def test_a_mask_of_layers_in_lists_that_are_stacked_in_part():
+    stacks = {"groups": {":": {"blocks": [{"k": jnp.ones((3, 2))}, {"k": jnp.ones((3, 2))}]}}}
+    found = observe(stacks)
+    mask = {"groups": {":": {"blocks": [{"k": False}, {"k": True}]}}}
+    assert list(found.by_path("params/norm", mask)) == [f"groups/{at}/blocks/1/k" for at in range(3)]
+
+
+def test_masks_that_are_lists_or_modules_read_what_they_mark():
+    leaves = [jnp.ones(1), (jnp.ones(2), jnp.ones(3))]
+    assert list(observe(leaves).by_path("params/norm", [True, (False, True)])) == ["0", "1/1"]
+    layers = [{"w": jnp.ones(1)}, {"w": jnp.ones(2)}]
+    assert list(observe(layers).by_path("params/norm", ({"w": False}, {"w": True}))) == ["1/w"]
+    model = eqx.nn.MLP(2, 2, 3, 1, key=jax.random.key(0))
+    found = observe(model)
+    marked = pt.mask(model, "**/bias")
+    assert callable(marked)
+    assert list(found.by_path("params/norm", marked)) == ["layers/0/bias", "layers/1/bias"]
+    assert list(found.by_path("params/norm", [marked, "!layers/0"])) == ["layers/1/bias"]
+
+
+def test_a_mask_that_fits_nothing_that_was_observed_says_so():
+    params, updates = stacked_model()
+    found = observe(params, None, updates)
+    message = "the mask is True at no leaf that was observed"
+    for mask in (pt.mask(params, "count"), jax.tree.map(lambda _: False, params)):
+        says(pt.PatternError, message, found.by_path, "params/norm", mask)
+    says(pt.PatternError, message, found.by_path, "updates/ratio", pt.mask(params, "embed"))
+    missing = r"^a mask has True or False at each leaf of the tree: missing in the mask: \['blocks/0/k', 'blocks/1/k'"
+    with pytest.raises(pt.PatternError, match=missing):
+        found.by_path("params/norm", {"embed": {"table": True}, "0": [True, False]})
+    with pytest.raises(pt.PatternError, match=r"not a selector: a Tree"):
+        found.by_path("params/norm", params)
+    with pytest.raises(pt.PatternError, match="'0/0' is 1, and not True or False"):
+        found.by_path("params/norm", {**pt.flatten(pt.mask(params, "blocks")), "0/0": 1})
