@@ -20,7 +20,7 @@ from .._tree import (
     copied,
     structure,
 )
-from .._words import listed, name_of, quoted
+from .._words import listed, name_of, quoted, suggestion
 
 T = TypeVar("T")
 
@@ -84,7 +84,11 @@ def _problems_of(tied: Mapping[str, Tie], part: Part, found: Sequence[str]) -> l
     if not unused:
         return []
     which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
-    return [f"in the pattern {quoted(part.test.text)} the {which} no alias: there are {listed(tied)}"]
+    segments = {segment for alias in tied for segment in alias.split("/")}
+    hint = suggestion(unused[0], segments)
+    return [
+        f"in the pattern {quoted(part.test.text)} the {which} no alias: there are {listed(tied)}.{hint}".rstrip(".")
+    ]
 
 
 def _why_no_alias(test: Pattern | re.Pattern[str] | Predicate, tied: Mapping[str, Tie]) -> str:
@@ -98,4 +102,5 @@ def _why_no_alias(test: Pattern | re.Pattern[str] | Predicate, tied: Mapping[str
     aliases_of_it = [alias for alias, tie in tied.items() if tie.source == test.text]
     if aliases_of_it:
         return f"{quoted(test.text)} is a source: name its aliases, {listed(aliases_of_it)}"
-    return f"the pattern {quoted(test.text)} matches no alias: there are {listed(tied)}"
+    hint = suggestion(test.text, [*tied])
+    return f"the pattern {quoted(test.text)} matches no alias: there are {listed(tied)}.{hint}".rstrip(".")

@@ -227,6 +227,7 @@ ALIASES = "['head/kernel']"
         (["head/kernel", re.compile(".*bias")], f"the regex '.*bias' matches no alias: there are {ALIASES}"),
         (lambda path, leaf: leaf.ndim == 1, f"the predicate '<lambda>' is true of no alias: there are {ALIASES}"),
         (["a", "b"], f"the pattern 'a' matches no alias: there are {ALIASES}\nthe pattern 'b' matches no alias: there are {ALIASES}"),
+        (["head/kernal", "**"], f"the pattern 'head/kernal' matches no alias: there are {ALIASES}. Did you mean 'head/kernel'?"),
         ("!head/kernel", "the selector removes all that it selects"),
     ],
 )  # fmt: skip
