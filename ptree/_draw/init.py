@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 from jax.core import Tracer
 from jax.sharding import Mesh, Sharding
 
@@ -217,12 +218,12 @@ def reinit(
     Args:
         params: any pytree of arrays.
         key: as for `init`; the same key draws what `init` drew.
-        rules: selector -> initialiser; or with `spec` a selector alone.
+        rules: selector -> initialiser; or with `spec` a selector alone, which may be a mask.
         spec: the declaration of the parameters, for a selector alone.
         strict: whether a rule that applies to no leaf is an error.
 
     Raises:
-        PatternError: a rule that applies to no leaf.
+        PatternError: a rule that applies to no leaf; a selector or a mask without `spec`.
         PathError: a selected leaf that the spec does not have.
         StructureError: a selected leaf of another shape or dtype than in the spec.
         InitError: a leaf that is no array, or an initialiser that fails or returns NaN or another shape or dtype;
@@ -232,6 +233,10 @@ def reinit(
     refuse_swapped(rules, key, "reinit(params, key, rules)", order=(params, key, rules))
     if spec is not None:
         rules = with_masks(params, rules)  # a mask that is a mapping is no rules
+    elif _is_mask(rules):
+        raise PatternError(
+            "reinit takes rules, selector -> initialiser, and got a mask: to draw its leaves as they were declared, give spec="
+        )
     if isinstance(rules, Mapping):
         chosen = assign_values(params, rules, strict)
     elif spec is not None:
@@ -264,6 +269,15 @@ def reinit(
 def _has_no_elements(leaf: Leaf) -> bool:
     """Whether a leaf has no elements to draw."""
     return 0 in getattr(leaf, "shape", ())
+
+
+def _is_mask(rules: object) -> bool:
+    """Whether rules are a mask: True, False and nodes of these are no initialisers."""
+    return (
+        isinstance(rules, Mapping)
+        and bool(rules)
+        and all(isinstance(value, bool | np.bool_ | Mapping) for value in rules.values())
+    )
 
 
 def _declared_initializers(chosen: Sequence[Selected], spec: PyTree) -> list[tuple[Selected, Initializer]]:

@@ -82,7 +82,7 @@ class _Rule:
         """Own path -> the alias by which the leaf is matched, of each leaf that the rule matches."""
 
     def may_take_nothing(self) -> bool:
-        return all(is_everything(part) and not part.takes_away for part in parse_selector(self.selector))
+        return all(is_everything(part) and not part.removes for part in parse_selector(self.selector))
 
 
 def _check_are_rules(rules: object) -> None:

@@ -1,9 +1,9 @@
-"""Selectors: match their parts with a tree, choose leaves or single layers, add and leave out overlapping layers; problems of
+"""Selectors: match their parts with a tree, choose leaves or single layers, add and remove overlapping layers; problems of
 what matches nothing.
 
 A selector is a pattern, a compiled regex (that matches the whole path), a predicate `(path, leaf) -> bool`, a mask (a tree
-of bools with the same paths), or a sequence of these, in which `"!pattern"` takes away what it matches. The parts of a
-sequence are applied in order; one that begins by taking away begins with everything. A part that matches nothing is an error.
+of bools with the same paths), or a sequence of these, in which `"!pattern"` removes what it matches. The parts of a
+sequence are applied in order; one that begins by removing begins with everything. A part that matches nothing is an error.
 
 A leaf has all its names: a pattern or regex that matches its own path or an alias selects it. A predicate is asked
 once for each leaf, with its own path. In a stack `*` and `:` are all layers, and a number names a single layer.
@@ -12,12 +12,23 @@ once for each leaf, with its own path. In a stack `*` and `:` are all layers, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations, product
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from .._errors import PatternError
-from .._paths import Part, Pattern, Predicate, Selector, compile, is_everything, parse_selector, unused_alternatives
+from .._paths import (
+    MaskPredicate,
+    Part,
+    Pattern,
+    Predicate,
+    Selector,
+    compile,
+    is_everything,
+    parse_selector,
+    unused_alternatives,
+)
 from .._tree import (
     BareTree,
     Index,
@@ -31,7 +42,7 @@ from .._tree import (
 from .._words import describe, lines, listed, name_of, quoted
 from .hints import Hints
 from .leaf_names import LeafName, names_of_leaves
-from .masks import Mask, with_masks
+from .masks import with_masks
 from .pattern_walk import PatternWalk, Selected
 
 K = TypeVar("K")
@@ -134,7 +145,7 @@ def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match
     """Match a selector with a tree, and list what it selects in listing order; `hints` are shared by several selectors of one tree."""
     parts = parse_selector(with_masks(tree, selector))
     hints = Hints(tree) if hints is None else hints
-    begins_with_all = parts[0].takes_away
+    begins_with_all = parts[0].removes
     if len(parts) == 1 and not begins_with_all:
         found = _matched(parts[0], tree)
         return Match(_in_listing_order(tree, found), _problems(parts[0], found, hints))
@@ -145,15 +156,15 @@ def match(tree: PyTree, selector: Selector, hints: Hints | None = None) -> Match
     for part in parts:
         found = _matched(part, tree)
         problems += _problems(part, found, hints)
-        if part.takes_away:
-            chosen.take_away(found)
+        if part.removes:
+            chosen.remove(found)
         else:
             chosen.add(found)
     selected = chosen.selected()
     if problems and begins_with_all and len(parts) > 1:
         problems.append("(the selector begins with '!', so it begins with all leaves)")
     if not selected and not problems and chosen.everything:
-        problems.append("the selector takes away all that it selects")
+        problems.append("the selector removes all that it selects")
     return Match(selected, problems)
 
 
@@ -173,7 +184,7 @@ class _Chosen:
             else:
                 _add_under(self._whole, one.own_path, one)
 
-    def take_away(self, found: Iterable[Selected]) -> None:
+    def remove(self, found: Iterable[Selected]) -> None:
         for one in found:
             path = one.own_path
             if not one.layers:
@@ -226,8 +237,8 @@ def _single_layers_of(one: Selected) -> dict[LayerNumbers, Selected]:
     shape = getattr(one.leaf, "shape", ())
     if len(shape) < axes:
         raise PatternError(
-            f"{quoted(one.own_path)} holds one value for all layers of a stack, of which none can be selected or taken"
-            " away alone: ptree.stacks.unstack it first"
+            f"{quoted(one.own_path)} holds one value for all layers of a stack, of which none can be selected or"
+            " removed alone: ptree.stacks.unstack it first"
         )
     found: dict[LayerNumbers, Selected] = {}
     for index in product(*map(range, shape[:axes])):
@@ -305,30 +316,41 @@ def _is_true(predicate: Predicate, path: str, leaf: Leaf) -> bool:
         raise
 
 
-def choose_names(tree: PyTree, selector: Selector, names: Sequence[LeafName]) -> list[str]:
+ProblemsOfPart: TypeAlias = Callable[[Part, Sequence[str]], list[str]]
+"""What is wrong with a part of a selector that matches these names."""
+
+
+def choose_names(
+    tree: PyTree, selector: Selector, names: Sequence[LeafName], problems_of: ProblemsOfPart | None = None
+) -> list[str]:
     """Choose the names that a selector means: here each name counts by itself, not the leaf that it names.
+
+    Args:
+        tree: any pytree.
+        selector: which names.
+        names: those that there are to choose from.
+        problems_of: says why a part matches none of them, where these are not all names of the tree.
 
     Raises:
         PatternError: a part of the selector is malformed or matches none of the names.
     """
     parts = parse_selector(with_masks(tree, selector))
-    hints = Hints(tree)
-    chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].takes_away else {}
+    if problems_of is None:
+        problems_of = partial(_problems_with_names, Hints(tree))
+    chosen: dict[str, None] = dict.fromkeys(name.name for name in names) if parts[0].removes else {}
     problems: list[str] = []
     for part in parts:
         found = [name.name for name in names if _means_name(part, name)]
         as_layers = [] if found or not isinstance(part.test, Pattern) else _matched(part, tree)
-        if as_layers:  # a pattern that names single layers, which have no names of their own
-            problems.append(single_layers(as_layers))
-        else:
-            problems += _problems_with_names(part, found, hints)
+        about_layers = single_layers(as_layers)  # which have no names of their own
+        problems += [about_layers] if about_layers else problems_of(part, found)
         for name in found:
-            if part.takes_away:
+            if part.removes:
                 chosen.pop(name, None)
             else:
                 chosen[name] = None
     if not chosen and not problems and names:
-        problems.append("the selector takes away all that it selects")
+        problems.append("the selector removes all that it selects")
     if problems:
         raise PatternError(lines(problems))
     return [name.name for name in names if name.name in chosen]
@@ -339,7 +361,7 @@ def _means_name(part: Part, name: LeafName) -> bool:
         return part.test.matches(name.name)
     if isinstance(part.test, re.Pattern):
         return part.test.fullmatch(name.name) is not None
-    if isinstance(part.test, Mask):  # it marks leaves, under all their names
+    if isinstance(part.test, MaskPredicate):  # it marks leaves, under all their names
         return part.test(name.path, name.leaf)
     return _is_true(part.test, name.name, name.seen_shape())
 
@@ -351,10 +373,10 @@ def _problems(part: Part, found: Sequence[Selected], hints: Hints) -> list[str]:
     """Why a part, or an alternative in its braces, matches nothing."""
     if isinstance(part.test, Pattern) and "{" not in part.test.text and found:
         return []
-    return _problems_with_names(part, [one.name for one in found], hints)
+    return _problems_with_names(hints, part, [one.name for one in found])
 
 
-def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list[str]:
+def _problems_with_names(hints: Hints, part: Part, names: Sequence[str]) -> list[str]:
     """Find why a part, or an alternative in its braces, matches nothing, given the names that it matches."""
     if not names:
         return [] if is_everything(part) else [_why_unmatched(part.test, hints)]
@@ -364,7 +386,7 @@ def _problems_with_names(part: Part, names: Sequence[str], hints: Hints) -> list
 def _why_unmatched(test: Pattern | re.Pattern[str] | Predicate, hints: Hints) -> str:
     if isinstance(test, re.Pattern):
         return f"the regex {quoted(test.pattern)} matches the whole of no path"
-    if isinstance(test, Mask):
+    if isinstance(test, MaskPredicate):
         return "the mask is True at no leaf"
     if not isinstance(test, Pattern):
         return f"the predicate {name_of(test)!r} is true of no leaf"

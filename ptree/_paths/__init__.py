@@ -14,6 +14,7 @@ from .pattern_syntax import escape as escape
 from .patterns import Pattern as Pattern
 from .patterns import State as State
 from .patterns import compile as compile
+from .selector_parts import MaskPredicate as MaskPredicate
 from .selector_parts import Part as Part
 from .selector_parts import Predicate as Predicate
 from .selector_parts import Selector as Selector

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from .._errors import PatternError
 from .._words import quoted
-from .pattern_syntax import Braces, DoubleStar, Element, NumberRange, Text, parse
+from .pattern_syntax import Braces, DoubleStar, Element, NumberRange, Slash, Text, inside, parse
 from .positions import Name, spans
 from .spellings import Part, Path, Segment
 
@@ -104,10 +104,13 @@ def has_holes(text: str) -> bool:
     return any(not piece.startswith("\\") for piece in _pieces(text)[1::2])
 
 
-def fill_in(text: str, captures: Sequence[str], wildcards: Sequence[Element]) -> list[str]:
+def fill_in(
+    text: str, captures: Sequence[str], wildcards: Sequence[Element], pattern: Sequence[Element] = ()
+) -> list[str]:
     """Fill the captures of a pattern into a new path, in order, for its `*`, `**`, `?` and braces; return its segments.
 
     What is filled in for `*`, `**` and `?` is the capture itself, and for braces the alternative at the same position.
+    The elements of the whole `pattern` say in an error why braces in it were not counted.
 
     Raises:
         PatternError: the new path has another number of wildcards, or braces with another number of alternatives.
@@ -115,8 +118,10 @@ def fill_in(text: str, captures: Sequence[str], wildcards: Sequence[Element]) ->
     pieces = _pieces(text)
     holes = sum(not piece.startswith("\\") for piece in pieces[1::2])
     if holes != len(captures):
+        wildcard_or_more = "wildcard" if len(captures) == 1 else "wildcards"
         raise PatternError(
-            f"the left has {len(captures)} wildcards, the right has {holes} of '*', '**', '?' and '{{a,b}}'"
+            f"the left has {len(captures)} {wildcard_or_more}, the right has {holes} of '*', '**', '?' and '{{a,b}}'"
+            + _why_not_counted(pattern)
         )
     taken = zip(captures, wildcards, strict=True)
     filled: list[str] = []
@@ -132,6 +137,16 @@ def fill_in(text: str, captures: Sequence[str], wildcards: Sequence[Element]) ->
     if "" in text.split("/"):
         return segments
     return [segment for segment in segments if segment]  # `**` may have taken no segment
+
+
+def _why_not_counted(pattern: Sequence[Element]) -> str:
+    """Why some braces of a pattern are no wildcard: what they match is not inside of one segment. Empty without such braces."""
+    crossing = next((element for element in pattern if isinstance(element, Braces) and element.crosses), None)
+    if crossing is None:
+        return ""
+    written = "{" + ",".join(alternative.text for alternative in crossing.alternatives) + "}"
+    held = "'/'" if "/" in written else "'**'"
+    return f". {quoted(written)} holds {held}, so it is no wildcard: write a row for each name in it"
 
 
 def _filling(hole: str, capture: str, wildcard: Element) -> str:
@@ -156,8 +171,13 @@ def _choices_of_hole(hole: str) -> tuple[str, ...]:
     (braces,) = parse(hole)
     found = choices(braces)
     if not found:
-        raise PatternError(
-            f"{hole} on the right is no list of names, without wildcards and '/' and at most {_MOST_CHOICES:,}: write a row"
-            " for each name"
-        )
+        raise PatternError(f"{hole} on the right {_why_no_choices(braces)}: write a row for each name")
     return found
+
+
+def _why_no_choices(braces: Element) -> str:
+    if isinstance(braces, NumberRange):
+        return f"has more than {_MOST_CHOICES:,} numbers"
+    if any(isinstance(element, Slash) for element in inside([braces])):
+        return "holds '/', and braces there are a list of names of one segment"
+    return "holds wildcards, and braces there are a list of plain names"

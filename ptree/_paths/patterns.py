@@ -228,8 +228,8 @@ class Pattern:
         for sequence in self._sequences:
             found = captures(sequence, segments)
             if found is not None:
-                return fill_in(text, found, wildcards(sequence))
-        return fill_in(text, (), ())
+                return fill_in(text, found, wildcards(sequence), self.elements)
+        return fill_in(text, (), (), self.elements)
 
 
 @lru_cache(maxsize=1024)

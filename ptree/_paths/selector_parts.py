@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from .._errors import PatternError
 from .._words import describe, quoted
 from .patterns import Pattern, compile
 
+if TYPE_CHECKING:
+    import numpy as np
+    from _typeshed import DataclassInstance
+
 Predicate: TypeAlias = Callable[[str, Any], bool]
-Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector] | Mapping[str, Any]"
-"""A mapping is a mask, a tree of bools; only where there is a tree it can be compared with."""
+Mask: TypeAlias = "Mapping[Any, Any] | Sequence[Mask | bool | np.bool_] | DataclassInstance"
+"""A tree of bools, with the containers of the tree: dicts, lists, tuples, modules of Equinox."""
+Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector] | Mask"
+
+
+class MaskPredicate:
+    """A mask as a predicate: whether the leaf at a path is marked."""
+
+    def __init__(self, marked: Mapping[str, bool]):
+        self._marked = marked
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        return self._marked[path]
 
 
 class Part(NamedTuple):
-    """One part of a selector: what it matches, and whether that is taken away."""
+    """One part of a selector: what it matches, and whether that is removed."""
 
     test: Pattern | re.Pattern[str] | Predicate
-    takes_away: bool
+    removes: bool
 
 
 def parse_selector(selector: Selector) -> list[Part]:
@@ -30,14 +45,14 @@ def parse_selector(selector: Selector) -> list[Part]:
     """
     if isinstance(selector, str):
         if selector.startswith("!"):
-            return [Part(compile(selector[1:]), takes_away=True)]
-        return [Part(compile(selector), takes_away=False)]
+            return [Part(compile(selector[1:]), removes=True)]
+        return [Part(compile(selector), removes=False)]
     if isinstance(selector, re.Pattern) and isinstance(selector.pattern, bytes):
         raise PatternError(f"the regex {quoted(selector.pattern)} is of bytes, and paths are strings")
     if isinstance(selector, re.Pattern) or callable(selector):
-        return [Part(selector, takes_away=False)]
+        return [Part(selector, removes=False)]
     if isinstance(selector, Sequence) and len(selector) and not isinstance(selector, bytes):
-        return [part for inner in selector for part in parse_selector(inner)]
+        return [part for inner in selector for part in parse_selector(cast(Selector, inner))]
     if isinstance(selector, Mapping):
         raise PatternError(
             f"not a selector: a {type(selector).__name__}; the tree comes first, and then the selector"

@@ -74,7 +74,7 @@ def spells_segment(selector: Selector, path: str, at: int) -> bool:
 _NAME_IN_NO_REGEX = "\0"
 
 
-def pattern_that_matches(selector: Selector, path: str) -> str | re.Pattern[str] | None:
+def pattern_that_matches(selector: object, path: str) -> str | re.Pattern[str] | None:
     """Find the first pattern or regex in the selector of a rule that matches a path; predicates and exclusions have none."""
     if isinstance(selector, (str, re.Pattern)):
         return selector if _matches(selector, path) else None

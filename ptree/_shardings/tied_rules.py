@@ -93,9 +93,9 @@ class TiedRules:
 
     @cached_property
     def _left(self) -> dict[ShardingRule, Collection[str]]:
-        """What is left, by own paths, of each rule that takes away."""
-        taking_away = [rule for rule in self.rules if _takes_away(rule.selector)]
-        return {rule: assign(self.tree, {rule.selector: True}, strict=False).keys() for rule in taking_away}
+        """What is left, by own paths, of each rule that removes leaves."""
+        removing = [rule for rule in self.rules if _removes(rule.selector)]
+        return {rule: assign(self.tree, {rule.selector: True}, strict=False).keys() for rule in removing}
 
     def _first_that_matches(self, name: str, path: str) -> ShardingRule | None:
         for rule in self.rules:
@@ -110,7 +110,7 @@ def _parts(selector: Selector) -> Sequence[Any]:
     return selector if isinstance(selector, tuple) else (selector,)
 
 
-def _takes_away(selector: Selector) -> bool:
+def _removes(selector: Selector) -> bool:
     return any(isinstance(part, str) and part.startswith("!") for part in _parts(selector))
 
 

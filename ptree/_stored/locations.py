@@ -45,7 +45,7 @@ def checked_location(path: str | os.PathLike[str], call: str) -> str:
     if not isinstance(text, str) or "\0" in text or not _can_be_encoded(text):
         raise FileError(f"{call}: {quoted(text)} cannot be the path of a file")
     if is_cut_url(text):
-        raise FileError(f"{call}: {quoted(text)} was a URL, of which pathlib takes a slash away: give it as a str")
+        raise FileError(f"{call}: {quoted(text)} was a URL, of which pathlib removes a slash: give it as a str")
     return without_file_scheme(text)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import jax
 
 from .._edit import Selector, choose_names, names_of_leaves
 from .._errors import PatternError
-from .._paths import compile
+from .._paths import MaskPredicate, Part, Pattern, Predicate, is_everything, unused_alternatives
 from .._tree import (
     PyTree,
     Structure,
@@ -18,7 +20,7 @@ from .._tree import (
     copied,
     structure,
 )
-from .._words import listed, quoted
+from .._words import listed, name_of, quoted, suggestion
 
 T = TypeVar("T")
 
@@ -35,14 +37,15 @@ def untie(tree: T, selector: Selector | None = None) -> T:
     )
 
     Arrays are copied, so that both leaves can be donated. The selector's patterns match aliases' paths; a predicate
-    is given shapes and dtypes. Works on any pytree that holds Trees, such as an optax state.
+    is given shapes and dtypes; a mask unties all aliases of the leaves at which it is True. Works on any pytree that
+    holds Trees, such as an optax state.
 
     Args:
         tree: any pytree that holds Trees.
-        selector: which aliases; all by default.
+        selector: which aliases: a pattern, a regex, a predicate, a mask, or a sequence of these; all by default.
 
     Raises:
-        PatternError: the selector is malformed, or matches no alias; or the tree has no ties.
+        PatternError: the selector is malformed, or a part of it matches no alias; or the tree has no ties.
     """
     before = structure(tree)
     tied = {path: value for path, value in before.entries.items() if type(value) is Tie}
@@ -66,16 +69,38 @@ def _chosen_aliases(tree: PyTree, tied: Mapping[str, Tie], selector: Selector) -
     if not tied:
         raise PatternError("cannot untie: the tree has no ties")
     names = [name for name in names_of_leaves(tree) if name.tie is not None]
-    if isinstance(selector, str) and not any(compile(selector.removeprefix("!")).matches(name.name) for name in names):
-        raise _no_alias(selector, tied)
-    chosen = choose_names(tree, selector, names)
+    chosen = choose_names(tree, selector, names, partial(_problems_of, tied))
     # an alias of a container is one tie with a name for each leaf
     return [alias for alias in tied if any(name == alias or name.startswith(f"{alias}/") for name in chosen)]
 
 
-def _no_alias(selector: str, tied: Mapping[str, Tie]) -> PatternError:
-    """The error for a pattern that matches a source, or a leaf that is not tied."""
-    aliases_of_it = [alias for alias, tie in tied.items() if tie.source == selector]
+def _problems_of(tied: Mapping[str, Tie], part: Part, found: Sequence[str]) -> list[str]:
+    """Why a part of a selector, or an alternative in its braces, matches no alias, given those that it matches."""
+    if not found:
+        return [] if is_everything(part) else [_why_no_alias(part.test, tied)]
+    if not isinstance(part.test, Pattern):
+        return []
+    unused = unused_alternatives(part.test, found)
+    if not unused:
+        return []
+    which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
+    segments = {segment for alias in tied for segment in alias.split("/")}
+    hint = suggestion(unused[0], segments)
+    return [
+        f"in the pattern {quoted(part.test.text)} the {which} no alias: there are {listed(tied)}.{hint}".rstrip(".")
+    ]
+
+
+def _why_no_alias(test: Pattern | re.Pattern[str] | Predicate, tied: Mapping[str, Tie]) -> str:
+    """Why a test is true of no alias: it may match a source, or a leaf that is not tied."""
+    if isinstance(test, MaskPredicate):
+        return f"the mask is True at no leaf that has an alias: the aliases are {listed(tied)}"
+    if isinstance(test, re.Pattern):
+        return f"the regex {quoted(test.pattern)} matches no alias: there are {listed(tied)}"
+    if not isinstance(test, Pattern):
+        return f"the predicate {name_of(test)!r} is true of no alias: there are {listed(tied)}"
+    aliases_of_it = [alias for alias, tie in tied.items() if tie.source == test.text]
     if aliases_of_it:
-        return PatternError(f"{quoted(selector)} is a source: name its aliases, {listed(aliases_of_it)}")
-    return PatternError(f"the pattern {quoted(selector)} matches no alias: there are {listed(tied)}")
+        return f"{quoted(test.text)} is a source: name its aliases, {listed(aliases_of_it)}"
+    hint = suggestion(test.text, [*tied])
+    return f"the pattern {quoted(test.text)} matches no alias: there are {listed(tied)}.{hint}".rstrip(".")

@@ -62,7 +62,7 @@ def padding(names: Collection[str], least: int = 0) -> Check:
 
     Args:
         names: such as "SAME" and "VALID".
-        least: the smallest number; below 0 it takes places away.
+        least: the smallest number; below 0 it removes places.
     """
     quoted_names = ", ".join(map(repr, names))
     number = "a number of at least 0" if least == 0 else "a whole number"

@@ -78,19 +78,43 @@ def test_rename_there_and_back_by_braces():
      " write '*' on the right to keep what it matches, or a row for each name"),
     ({"{a,b*}/w": "{x,y}/w"}, "{x,y} on the right stands for a wildcard on the left that is no list of names:"
      " write '*' on the right to keep what it matches, or a row for each name"),
-    ({"{a,b}/w": "{x/p,y}/w"}, "{x/p,y} on the right is no list of names, without wildcards and '/' and at most 10,000: write a row for each name"),
-    ({"{a,b}/w": "{x*,y}/w"}, "{x*,y} on the right is no list of names, without wildcards and '/' and at most 10,000: write a row for each name"),
+    ({"{a,b}/w": "{x/p,y}/w"}, "{x/p,y} on the right holds '/', and braces there are a list of names of one segment: write a row for each name"),
+    ({"{a,b}/w": "{x*,y}/w"}, "{x*,y} on the right holds wildcards, and braces there are a list of plain names: write a row for each name"),
     ({"{a,b}/w": "{x{1,2},y}/w"}, "'{x{1,2},y}/w', on the right, has braces beside or inside of braces with names: write a row for each"
      " name, or '\\{' and '\\}' for the characters"),
     ({"{a,b}/w": "{x, y}/w"}, "bad pattern '{x, y}': a space beside '{', ',' or '}' would belong to the name. Write '{x,y}', or"
      " '\\ ' where a name has that space"),
-    ({"{a,b}/w": "x/w"}, "the left has 1 wildcards, the right has 0 of '*', '**', '?' and '{a,b}'"),
+    ({"{a,b}/w": "x/w"}, "the left has 1 wildcard, the right has 0 of '*', '**', '?' and '{a,b}'"),
     ({"a/w": "{x,y}/w"}, "the left has 0 wildcards, the right has 1 of '*', '**', '?' and '{a,b}'"),
-    ({"{a,b}/w": "{0..99999999}/w"}, "{0..99999999} on the right is no list of names, without wildcards and '/' and at most 10,000: write a row for each name"),
+    ({"{a,b}/w": "{0..99999999}/w"}, "{0..99999999} on the right has more than 10,000 numbers: write a row for each name"),
 ])  # fmt: skip
 def test_rename_says_which_braces_do_not_correspond(table, why):
     ((old, new),) = table.items()
     says(pt.PatternError, f"cannot rename {old!r} to {new!r}: {why}", pt.rename, {"a": {"w": 1}, "b": {"w": 2}}, table)
+
+
+@pytest.mark.parametrize(("old", "new", "braces", "held", "left", "right"), [
+    ("{enc/q,dec/w}", "x/*", "{enc/q,dec/w}", "'/'", "0 wildcards", 1),
+    ("{enc/q,dec/w}", "x/{a,b}", "{enc/q,dec/w}", "'/'", "0 wildcards", 1),
+    ("{enc/{q,k},dec/w}", "x", "{enc/{q,k},dec/w}", "'/'", "1 wildcard", 0),
+    ("{enc/*,dec/w}", "x/*/*", "{enc/*,dec/w}", "'/'", "1 wildcard", 2),
+    ("*/{q,k,w}/{a/b,c}", "*/x/{a,c}/{e,f}", "{a/b,c}", "'/'", "2 wildcards", 3),
+    ("{enc/**,dec}", "x/*/*", "{enc/**,dec}", "'/'", "1 wildcard", 2),
+    ("enc/{**,q}", "x", "{**,q}", "'**'", "1 wildcard", 0),
+])  # fmt: skip
+def test_rename_says_that_braces_with_a_slash_are_no_wildcard(old, new, braces, held, left, right):
+    tree = {"enc": {"q": {"a": {"b": 1}, "c": 2}, "k": {"c": 3}}, "dec": {"w": {"c": 4}}}
+    why = (
+        f"the left has {left}, the right has {right} of '*', '**', '?' and '{{a,b}}'."
+        f" {braces!r} holds {held}, so it is no wildcard: write a row for each name in it"
+    )
+    says(pt.PatternError, f"cannot rename {old!r} to {new!r}: {why}", pt.rename, tree, {old: new})
+    assert pt.paths(tree) == ["enc/q/a/b", "enc/q/c", "enc/k/c", "dec/w/c"]
+
+
+def test_a_row_for_each_name_renames_what_braces_with_a_slash_cannot():
+    tree = {"enc": {"q": 1}, "dec": {"w": 2}}
+    assert pt.rename(tree, {"enc/q": "x/q", "dec/w": "x/w"}) == {"x": {"q": 1, "w": 2}}
 
 
 def test_rename_refuses_what_would_lose_a_leaf(params):
@@ -101,7 +125,7 @@ def test_rename_refuses_what_would_lose_a_leaf(params):
         params,
         {"0/bias": "2/bias"},
     )
-    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcards, the right has 0 of '*', '**', '?' and '{a,b}'",
+    says(pt.PatternError, "cannot rename '*/bias' to 'b': the left has 1 wildcard, the right has 0 of '*', '**', '?' and '{a,b}'",
          pt.rename, params, {"*/bias": "b"})  # fmt: skip
     says(pt.PatternError, "the pattern '9' matches nothing: at the root there are ['0', '2', '4', '6'].",
          pt.rename, params, {"9": "8"})  # fmt: skip

@@ -259,8 +259,8 @@ def test_merge_keeps_the_order_of_aliases_in_a_node_of_aliases_only():
 # ------------------------------------------------------------------------------- words
 
 
-def test_dropping_all_that_is_there_by_taking_all_away_is_an_error():
-    says(pt.PatternError, "the selector takes away all that it selects", pt.drop, pt.Tree({"a": {"b": 1}}), "!a")
+def test_dropping_all_that_is_there_by_removing_all_is_an_error():
+    says(pt.PatternError, "the selector removes all that it selects", pt.drop, pt.Tree({"a": {"b": 1}}), "!a")
 
 
 def test_a_single_leaf_has_no_segment_for_a_star():
@@ -273,7 +273,7 @@ def test_untie_says_which_alternative_matches_nothing():
     tied = pt.tie({"a": 1, "b": 1}, {"b": "a"})
     says(
         pt.PatternError,
-        "in the pattern '{b,c}' the alternative 'c' matches nothing.",
+        "in the pattern '{b,c}' the alternative 'c' matches no alias: there are ['b']",
         pt.untie,
         tied,
         "{b,c}",

@@ -406,7 +406,7 @@ def test_what_a_url_cannot_do_is_said(memory, tmp_path):
     with pytest.raises(pt.FileError, match=r"write\(path, arrays\): " + refused):
         pt.convert.write("memory://x.safetensors", {"a": np.ones(1)})
     with pytest.raises(
-        pt.FileError, match=r"open\(path\): 'https:/host/m.safetensors' was a URL, of which pathlib takes a slash away"
+        pt.FileError, match=r"open\(path\): 'https:/host/m.safetensors' was a URL, of which pathlib removes a slash"
     ):
         pt.open(type(tmp_path)("https://host/m.safetensors"))
     with pytest.raises(pt.FileError, match="cannot read 'nonsense://a/b': Protocol not known: nonsense"):

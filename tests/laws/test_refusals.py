@@ -78,4 +78,4 @@ def test_foreign_exceptions_do_not_come_through():
         pt.init({"a": pt.Param(2, init=I.zeros)}, jnp.zeros(5, jnp.uint32))
     says(pt.LayerError, "Dense(8): expected a bias of the shape (8,), got f32[3]",
          nn.Dense(8), {"kernel": jnp.ones((4, 8)), "bias": jnp.ones(3)}, jnp.ones((2, 4)))  # fmt: skip
-    says(pt.PatternError, "the selector takes away all that it selects", pt.paths, {"a": 1}, ["a", "!a"])
+    says(pt.PatternError, "the selector removes all that it selects", pt.paths, {"a": 1}, ["a", "!a"])

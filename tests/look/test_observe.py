@@ -1,10 +1,14 @@
 """observe: three numbers of each leaf from inside a jitted step, as one array with names."""
 
+import csv
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from errors import says
 
 import ptree as pt
 from ptree.look import observe
@@ -138,13 +142,80 @@ def test_numbers_by_path_keep_the_axes_of_a_scan():
     assert found.by_path("params/largest")["w"].tolist() == [0, 1, 2]
 
 
-def test_a_parameter_of_zeros_has_the_ratio_that_a_history_gives():
-    params, updates = {"still": jnp.zeros(2), "moved": jnp.zeros(2)}, {"still": jnp.zeros(2), "moved": jnp.ones(2)}
+def first_and_second_step():
+    """A linear layer whose bias begins with zeros: parameters and updates of two steps, with a leaf that stays as it is."""
+    params = {"bias": jnp.zeros(2), "still": jnp.zeros(2), "kernel": jnp.full(2, 4.0), "none": jnp.zeros((0, 2))}
+    updates = {**params, "bias": jnp.full(2, 0.5), "kernel": jnp.full(2, 1.0)}
+    return [(params, updates), (jax.tree.map(jnp.add, params, updates), updates)]
+
+
+RATIOS = [
+    {"bias": np.nan, "kernel": 0.25, "none": 0, "still": 0},
+    {"bias": 1, "kernel": 0.2, "none": 0, "still": 0},
+]
+
+
+def test_the_ratio_of_a_leaf_of_zeros_is_undefined_and_hides_no_other():
+    for (params, updates), expected in zip(first_and_second_step(), RATIOS, strict=True):
+        compiled = jax.jit(lambda params, updates: observe(params, None, updates).by_path("updates/ratio"))
+        for ratios in (
+            observe(params, None, updates).by_path("updates/ratio"),
+            jax.device_get(observe(params, None, updates)).by_path("updates/ratio"),
+            compiled(params, updates),
+        ):
+            assert {path: float(ratio) for path, ratio in ratios.items()} == pytest.approx(expected, nan_ok=True)
+            assert {ratio.dtype for ratio in ratios.values()} == {np.dtype(np.float32)}
+        largest = jnp.nanmax(observe(params, None, updates).ratio)
+        assert largest == max(ratio for ratio in expected.values() if ratio == ratio)
+
+
+def test_a_ratio_that_is_not_finite_stays_so_where_a_norm_is_not():
+    params = {
+        "a": jnp.ones(1),
+        "b": jnp.ones(1),
+        "c": jnp.zeros(1),
+        "d": jnp.full(1, jnp.nan),
+        "e": jnp.full(1, jnp.inf),
+    }
+    updates = {
+        "a": jnp.full(1, jnp.nan),
+        "b": jnp.full(1, jnp.inf),
+        "c": params["d"],
+        "d": jnp.ones(1),
+        "e": jnp.ones(1),
+    }
+    expected = {"a": np.nan, "b": np.inf, "c": np.nan, "d": np.nan, "e": 0}
     for found in (observe(params, None, updates), jax.device_get(observe(params, None, updates))):
-        assert {path: float(ratio) for path, ratio in found.by_path("updates/ratio").items()} == {
-            "still": 0,
-            "moved": np.inf,
-        }
+        ratios = found.by_path("updates/ratio")
+        assert {path: float(ratio) for path, ratio in ratios.items()} == pytest.approx(expected, nan_ok=True)
+
+
+def test_numpy_does_not_warn_of_leaves_of_zeros(recwarn):
+    params, updates = first_and_second_step()[0]
+    assert len(jax.device_get(observe(params, None, updates)).ratio) == 4
+    assert not recwarn
+
+
+def test_values_tables_and_files_have_the_same_ratios(tmp_path):
+    with pt.look.History(tmp_path / "run") as history:
+        for at, (params, updates) in enumerate(first_and_second_step()):
+            history.record(at, observe(params, None, updates))
+    for read in (history, pt.look.History(tmp_path / "run")):
+        expected = [[row[path] for path in read.paths] for row in RATIOS]
+        np.testing.assert_allclose(read.values("updates/ratio"), expected, rtol=1e-6)
+    history.to_csv(tmp_path / "run.csv")
+    with open(tmp_path / "run.csv", newline="") as opened:
+        for row in csv.DictReader(opened):
+            expected = RATIOS[int(row["step"])][row["path"]]
+            assert float(row["updates/ratio"]) == pytest.approx(expected, nan_ok=True, rel=1e-6)
+
+
+def test_the_ratio_keeps_the_axes_of_a_scan():
+    def body(params, update):
+        return jax.tree.map(jnp.add, params, update), observe(params, None, update)
+
+    _, found = jax.lax.scan(body, {"b": jnp.zeros(1)}, {"b": jnp.array([[0.0], [2.0], [1.0]])})
+    np.testing.assert_array_equal(found.by_path("updates/ratio")["b"], [0, np.nan, 0.5])
 
 
 def test_a_statistic_that_was_not_observed_says_what_there_is():
@@ -157,3 +228,92 @@ def test_a_statistic_that_was_not_observed_says_what_there_is():
         found.by_path("ratio")
     with pytest.raises(pt.PatternError, match="the pattern 'v' matches nothing"):
         found.by_path("params/norm", "v")
+
+
+def stacked_model():
+    """Parameters with a stack, whole numbers that are not observed and a tie, and updates of a part of them."""
+    params = pt.Tree(
+        {
+            "embed": {"table": jnp.ones((5, 3))},
+            "blocks": {":": {"k": jnp.ones((2, 3, 3)), "b": jnp.ones((2, 3))}},
+            "0": [jnp.ones(2), jnp.ones(1)],
+            "head": jnp.ones((3, 5)),
+            "count": jnp.zeros((), jnp.int32),
+        }
+    )
+    params = pt.tie(params, {"head": pt.transposed("embed/table")})
+    return params, pt.select(params, ["blocks", "0"])
+
+
+@pytest.mark.parametrize(
+    ("selector", "params_paths", "updates_paths"),
+    [
+        ("blocks", ["blocks/0/k", "blocks/0/b", "blocks/1/k", "blocks/1/b"], None),
+        ("blocks/*/k", ["blocks/0/k", "blocks/1/k"], None),
+        (["0/1", "blocks/*/b"], ["blocks/0/b", "blocks/1/b", "0/1"], None),
+        (["head", "0/0"], ["embed/table", "0/0"], ["0/0"]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["mask", "as dicts", "in a list", "of NumPy"])
+def test_a_mask_of_the_parameters_reads_what_it_marks(selector, params_paths, updates_paths, kind, tmp_path):
+    params, updates = stacked_model()
+    found = observe(params, None, updates)
+    mask = pt.mask(params, selector)
+    if kind == "as dicts":  # with a mark for each name of the tied leaf
+        mask = pt.asdict(mask)
+    elif kind == "in a list":
+        mask = [mask]
+    elif kind == "of NumPy":
+        mask = jax.tree.map(np.bool_, mask)
+    updates_paths = params_paths if updates_paths is None else updates_paths
+    with pt.look.History(tmp_path) as history:
+        history.record(0, found)
+    for statistic, paths in {"params/norm": params_paths, "updates/ratio": updates_paths}.items():
+        assert sorted(found.by_path(statistic, mask)) == sorted(paths)
+    wanted = [path for path in history.paths if path in params_paths]
+    for read in (history, pt.look.History(tmp_path)):
+        np.testing.assert_array_equal(read.values("params/norm", mask), history.values("params/norm", wanted))
+    figure = pt.look.plot_history(history, mask, statistics=["params/norm"])
+    assert [line.get_label() for line in figure.axes[0].lines] == wanted
+
+
+def test_a_mask_of_single_layers_reads_these():
+    found = observe(stacked_model()[0])
+    mask = dict.fromkeys(found.params.paths, False)
+    assert list(found.by_path("params/norm", {**mask, "blocks/1/b": True})) == ["blocks/1/b"]
+
+
+def test_a_mask_of_layers_in_lists_that_are_stacked_in_part():
+    stacks = {"groups": {":": {"blocks": [{"k": jnp.ones((3, 2))}, {"k": jnp.ones((3, 2))}]}}}
+    found = observe(stacks)
+    mask = {"groups": {":": {"blocks": [{"k": False}, {"k": True}]}}}
+    assert list(found.by_path("params/norm", mask)) == [f"groups/{at}/blocks/1/k" for at in range(3)]
+
+
+def test_masks_that_are_lists_or_modules_read_what_they_mark():
+    leaves = [jnp.ones(1), (jnp.ones(2), jnp.ones(3))]
+    assert list(observe(leaves).by_path("params/norm", [True, (False, True)])) == ["0", "1/1"]
+    layers = [{"w": jnp.ones(1)}, {"w": jnp.ones(2)}]
+    assert list(observe(layers).by_path("params/norm", ({"w": False}, {"w": True}))) == ["1/w"]
+    model = eqx.nn.MLP(2, 2, 3, 1, key=jax.random.key(0))
+    found = observe(model)
+    marked = pt.mask(model, "**/bias")
+    assert callable(marked)
+    assert list(found.by_path("params/norm", marked)) == ["layers/0/bias", "layers/1/bias"]
+    assert list(found.by_path("params/norm", [marked, "!layers/0"])) == ["layers/1/bias"]
+
+
+def test_a_mask_that_fits_nothing_that_was_observed_says_so():
+    params, updates = stacked_model()
+    found = observe(params, None, updates)
+    message = "the mask is True at no leaf that was observed"
+    for mask in (pt.mask(params, "count"), jax.tree.map(lambda _: False, params)):
+        says(pt.PatternError, message, found.by_path, "params/norm", mask)
+    says(pt.PatternError, message, found.by_path, "updates/ratio", pt.mask(params, "embed"))
+    missing = r"^a mask has True or False at each leaf of the tree: missing in the mask: \['blocks/0/k', 'blocks/1/k'"
+    with pytest.raises(pt.PatternError, match=missing):
+        found.by_path("params/norm", {"embed": {"table": True}, "0": [True, False]})
+    with pytest.raises(pt.PatternError, match=r"not a selector: a Tree"):
+        found.by_path("params/norm", params)
+    with pytest.raises(pt.PatternError, match="'0/0' is 1, and not True or False"):
+        found.by_path("params/norm", {**pt.flatten(pt.mask(params, "blocks")), "0/0": 1})

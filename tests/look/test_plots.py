@@ -13,6 +13,7 @@ import pytest
 import ptree as pt
 from ptree import initializers as I
 from ptree.look import plot_distributions, plot_history, plot_kernels, plot_similarity, plot_singular_values
+from ptree.look._training.history_columns import ratio_of
 
 pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure
@@ -82,6 +83,61 @@ def test_updates_of_0_to_a_leaf_of_0_have_the_ratio_0(tmp_path):
         history.record(step, jax.jit(lambda steps: pt.look.observe(steps["params"], updates=steps["updates"]))(steps))
     figure = drawn(plot_history(history))
     assert "NaN or inf" not in [line.get_label() for ax in figure.axes for line in ax.lines]
+
+
+def bias_from_zeros(steps, leaves):
+    """Norms over training of biases that begin with zeros, and of a kernel; a NaN at the last step of the kernel."""
+    biases = {f"{at}/bias": np.arange(steps, dtype=float) for at in range(leaves)}
+    params = {**biases, "kernel": np.full(steps, 4.0)}
+    updates = {path: np.ones(steps) for path in params}
+    updates["kernel"][-1] = np.nan
+    return {"params/norm": params, "updates/norm": updates}
+
+
+class WithNorms:
+    """A history that has the ratio itself, as a `History` has."""
+
+    def __init__(self, norms):
+        self.norms = {statistic: np.stack([*by_path.values()], 1) for statistic, by_path in norms.items()}
+        self.paths = list(norms["params/norm"])
+        self.steps = np.arange(len(self.norms["params/norm"]))
+        self.statistics = ["params/norm", "updates/norm", "updates/ratio"]
+
+    def values(self, statistic):
+        norms = self.norms
+        return ratio_of(norms["updates/norm"], norms["params/norm"]) if "ratio" in statistic else norms[statistic]
+
+
+@pytest.mark.parametrize("given", [lambda norms: norms, WithNorms])
+def test_the_ratio_to_a_leaf_of_zeros_is_a_gap_and_no_fault(given):
+    (ax,) = drawn(plot_history(given(bias_from_zeros(4, 1)), statistics=["updates/ratio"])).axes
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_array_equal(lines["0/bias"].get_ydata(), [np.nan, 1, 1 / 2, 1 / 3])
+    np.testing.assert_array_equal(lines["kernel"].get_ydata(), [0.25, 0.25, 0.25, np.nan])
+    assert lines["NaN or inf"].get_xdata().tolist() == [3]  # of the kernel alone
+    (ax,) = drawn(plot_history(given(bias_from_zeros(4, 1)), "0/bias", statistics=["updates/ratio"])).axes
+    assert [line.get_label() for line in ax.lines] == ["0/bias"]
+
+
+@pytest.mark.parametrize("given", [lambda norms: norms, WithNorms])
+def test_of_many_leaves_the_ratio_to_zeros_is_grey_and_not_black(given):
+    figure = drawn(plot_history(given(bias_from_zeros(4, 20)), statistics=["updates/ratio"]))
+    ratios, bad = figure.axes[0].collections[:2]
+    assert np.argwhere(~bad.get_array().mask).tolist() == [[20, 3]]  # of the kernel, which comes last
+    assert ratios.get_array().mask[:, 0].sum() == 20
+    assert figure.axes[0].get_title(loc="right") == "grey: 0 or undefined, black: NaN or inf"
+
+
+@pytest.mark.parametrize("given", [lambda norms: norms, WithNorms])
+def test_a_step_without_a_ratio_hides_none_of_those_drawn_with_it(given):
+    norms = bias_from_zeros(4500, 1)
+    norms["params/norm"]["1/bias"] = np.zeros(4500)
+    norms["updates/norm"]["1/bias"] = np.ones(4500)
+    (ax,) = drawn(plot_history(given(norms), statistics=["updates/ratio"])).axes
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(lines["0/bias"].get_ydata()[:2], [1, 1 / 5])  # the largest of steps 0 to 4, and 5 to 9
+    assert np.isnan(lines["1/bias"].get_ydata()).all()
+    assert lines["NaN or inf"].get_xdata().tolist() == [4495]
 
 
 def test_numbers_beyond_the_range_of_f32_are_drawn_where_they_are():

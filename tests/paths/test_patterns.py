@@ -150,7 +150,7 @@ def test_a_new_path_is_filled_in_by_the_spelling_that_matches():
     pattern = compile("{a/{p,q},b}/c{0..2}")
     assert pattern.fill_in("{x,y}/d{5..7}", ["a", "q", "c2"]) == ["y", "d7"]
     assert pattern.fill_in("b/*", ["b", "c2"]) == ["b", "2"]
-    with pytest.raises(pt.PatternError, match=r"the left has 1 wildcards, the right has 2 of"):
+    with pytest.raises(pt.PatternError, match=r"the left has 1 wildcard, the right has 2 of"):
         pattern.fill_in("{x,y}/d{5..7}", ["b", "c2"])
     assert compile("a").fill_in("b/c", ["a"]) == ["b", "c"]
 

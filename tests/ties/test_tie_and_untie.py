@@ -333,7 +333,7 @@ def test_a_permutation_acts_on_the_last_axes_and_has_one_name():
     ("table", "message"),
     [
         ({"*/kernel": "x/*/y/*"},
-         "cannot tie '*/kernel' to 'x/*/y/*': the left has 1 wildcards, the right has 2 of '*', '**', '?' and '{a,b}'"),
+         "cannot tie '*/kernel' to 'x/*/y/*': the left has 1 wildcard, the right has 2 of '*', '**', '?' and '{a,b}'"),
         ({"{2,4}": "6", "4": "2"},
          "cannot tie '4' twice: '{2,4}' ties it to '6', '4' to '2'\n"
          "cannot tie '2' to '6': '2/kernel' is f32[8,8] and '6/kernel' is f32[8,1]\n"
@@ -359,7 +359,7 @@ def test_a_table_that_cannot_be_used_says_why_and_changes_nothing(table, message
     tree = pt.Tree({**mlp(), "tall": arange(8, 4)})
     before, leaves = jax.tree.structure(tree), jax.tree.leaves(tree)
     says(
-        pt.PatternError if "wildcards" in message or "whole tree" in message else pt.TieError,
+        pt.PatternError if "wildcard" in message or "whole tree" in message else pt.TieError,
         message,
         pt.tie,
         tree,

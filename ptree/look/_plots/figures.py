@@ -68,7 +68,7 @@ def label(name: str, width: int = _LONGEST_TITLE) -> str:
 
 
 def tidy(ax: Axes, title: str = "") -> None:
-    """Take away what says nothing from axes, and write small."""
+    """Remove what says nothing from axes, and write small."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(which="both", labelsize=8)
     for axis in (ax.xaxis, ax.yaxis):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -12,9 +12,7 @@ import numpy as np
 from ..._errors import PathError, StructureError
 from ..._words import listed, quoted, suggestion
 from .._layers import group_by_layer
-from .._sources.selection import Names
-from .._sources.source import LeafInfo
-from .._training.history_columns import ratio_of
+from .._training.history_columns import ratio_is_undefined, ratio_of, select_paths
 from .figures import BAD, DATA, PALE, figure_for, label, panels, tidy
 
 if TYPE_CHECKING:
@@ -23,7 +21,8 @@ if TYPE_CHECKING:
 
     from ..._paths import Selector
 
-_BY_DEFAULT = ("loss", "params/norm", "grads/norm", "updates/norm", "updates/ratio")
+_RATIO = "updates/ratio"
+_BY_DEFAULT = ("loss", "params/norm", "grads/norm", "updates/norm", _RATIO)
 _MOST_PANELS = 6
 _MOST_LINES = 10
 """Leaves: of more, colours in a row for each are drawn."""
@@ -56,6 +55,22 @@ class _Track:
     paths: tuple[str, ...]
     values: np.ndarray
     """`[step, leaf]`"""
+    undefined: np.ndarray
+    """`[step, leaf]`: a ratio to a leaf of zeros, NaN and no fault."""
+
+    @property
+    def bad(self) -> np.ndarray:
+        """`[step, leaf]`: what is NaN or inf and should be a number."""
+        return ~np.isfinite(self.values) & ~self.undefined
+
+    def columns(self, chosen: Sequence[int]) -> _Track:
+        """Some leaves, in this order."""
+        paths = tuple(self.paths[at] for at in chosen)
+        return replace(self, paths=paths, values=self.values[:, chosen], undefined=self.undefined[:, chosen])
+
+
+def _track(statistic: str, steps: np.ndarray, paths: tuple[str, ...], values: np.ndarray) -> _Track:
+    return _Track(statistic, steps, paths, values, np.zeros(values.shape, bool))
 
 
 def plot_history(
@@ -75,7 +90,8 @@ def plot_history(
 
     Up to 10 leaves are lines; of more, each leaf is a row of colours, on a scale of powers of ten. Of more than 1,000 steps each
     point is the largest value of several steps, so that no spike is lost. The ratio is |update| / |parameter|, which
-    is computed from the two norms where the history does not have it.
+    is computed from the two norms where the history does not have it; where a leaf of zeros is updated, as a bias is at the first
+    step, it is undefined, and a gap is drawn.
 
     Args:
         history: a `ptree.look.History`, or arrays: statistic -> path -> `[step]`, and for the loss statistic -> `[step]`.
@@ -138,8 +154,16 @@ def _tracks_of_history(history: Recorded, statistics: Sequence[str] | None) -> d
     for name in names:
         values = np.asarray(history.values(name), np.float64)
         has_leaves = values.ndim == 2
-        tracks[name] = _Track(name, steps, paths if has_leaves else (), values.reshape(len(steps), -1))
+        track = _track(name, steps, paths if has_leaves else (), values.reshape(len(steps), -1))
+        tracks[name] = track if name != _RATIO else replace(track, undefined=_undefined_in(history, values))
     return tracks
+
+
+def _undefined_in(history: Recorded, ratio: np.ndarray) -> np.ndarray:
+    """Where the ratios of a history are undefined, as far as its norms say so."""
+    if not {"updates/norm", "params/norm"} <= {*history.statistics}:
+        return np.zeros(ratio.shape, bool)
+    return ratio_is_undefined(np.asarray(history.values("updates/norm")), np.asarray(history.values("params/norm")))
 
 
 def _tracks_of_arrays(arrays: Arrays) -> dict[str, _Track]:
@@ -153,38 +177,39 @@ def _tracks_of_arrays(arrays: Arrays) -> dict[str, _Track]:
             raise StructureError(f"expected arrays [step] of one length for {quoted(name)}, got shapes {shown}")
         values = np.stack([*columns.values()], 1)
         paths = tuple(columns) if isinstance(given, Mapping) else ()
-        tracks[name] = _Track(name, np.arange(len(values)), paths, values)
+        tracks[name] = _track(name, np.arange(len(values)), paths, values)
     return _with_ratio(tracks)
 
 
 def _with_ratio(tracks: dict[str, _Track]) -> dict[str, _Track]:
     updates, params = tracks.get("updates/norm"), tracks.get("params/norm")
-    if "updates/ratio" in tracks or updates is None or params is None:
+    if _RATIO in tracks or updates is None or params is None:
         return tracks
     if updates.paths != params.paths or updates.values.shape != params.values.shape:
         return tracks
-    ratio = ratio_of(updates.values, params.values)
-    return {**tracks, "updates/ratio": _Track("updates/ratio", updates.steps, updates.paths, ratio)}
+    undefined = ratio_is_undefined(updates.values, params.values)
+    ratio = _Track(_RATIO, updates.steps, updates.paths, ratio_of(updates.values, params.values), undefined)
+    return {**tracks, _RATIO: ratio}
 
 
 def _of_paths(track: _Track, selector: Selector | None) -> _Track:
     """The selected leaves of a track, at no more steps than can be drawn."""
-    paths, values = track.paths, track.values
-    if paths and selector is not None:
-        chosen = {*Names({path: LeafInfo(path, None, "", 0, 0) for path in paths}, {}).selected(selector)}
-        columns = [at for at, path in enumerate(paths) if path in chosen]
-        paths, values = tuple(paths[at] for at in columns), values[:, columns]
-    steps, values = _largest_of_runs(track.steps, values)
-    return _Track(track.statistic, steps, paths, values)
+    if track.paths and selector is not None:
+        chosen = {*select_paths(dict.fromkeys(track.paths, 0), selector)}
+        track = track.columns([at for at, path in enumerate(track.paths) if path in chosen])
+    return _largest_of_runs(track)
 
 
-def _largest_of_runs(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest value of each run of steps; NaN where one of them is NaN."""
-    length = -(-len(steps) // _MOST_STEPS)
+def _largest_of_runs(track: _Track) -> _Track:
+    """The largest value of each run of steps; NaN where one of them is NaN. What is undefined counts where it is all of a run."""
+    length = -(-len(track.steps) // _MOST_STEPS)
     if length <= 1:
-        return steps, values
-    starts = np.arange(0, len(steps), length)
-    return steps[starts], np.maximum.reduceat(values, starts)
+        return track
+    starts = np.arange(0, len(track.steps), length)
+    undefined = np.logical_and.reduceat(track.undefined, starts)
+    largest = np.maximum.reduceat(np.where(track.undefined, -np.inf, track.values), starts)
+    values = np.where(undefined, math.nan, largest)
+    return _Track(track.statistic, track.steps[starts], track.paths, values, undefined)
 
 
 # ------------------------------------------------------------------------------ one panel
@@ -206,8 +231,7 @@ def _draw(figure: Any, ax: Axes, track: _Track) -> None:
 def _by_group(track: _Track) -> _Track:
     """The leaves in groups of layers: mixed, a kernel and a bias of each layer would be stripes."""
     place_of = {path: at for at, path in enumerate(track.paths)}
-    paths = tuple(path for group in group_by_layer(track.paths) for path in group.paths)
-    return _Track(track.statistic, track.steps, paths, track.values[:, [place_of[path] for path in paths]])
+    return track.columns([place_of[path] for group in group_by_layer(track.paths) for path in group.paths])
 
 
 def _draw_lines(ax: Axes, track: _Track) -> None:
@@ -224,7 +248,7 @@ def _draw_lines(ax: Axes, track: _Track) -> None:
         ax.set_yscale("log")
     else:
         ax.ticklabel_format(axis="y", useOffset=False)  # 0.001, not 1e-9 over a line and +1e-3 beside it
-    bad = track.steps[~np.isfinite(track.values).all(1)]
+    bad = track.steps[track.bad.any(1)]
     if bad.size:
         ax.plot(bad, np.full(bad.size, 0.03), "x", color=BAD, transform=ax.get_xaxis_transform(), label="NaN or inf")
     if track.paths or bad.size:
@@ -250,13 +274,14 @@ def _draw_rows(figure: Any, ax: Axes, track: _Track) -> None:
     edges = _edges(track.steps)
     rows = np.arange(len(track.paths) + 1) - 0.5
     drawn = ax.pcolormesh(edges, rows, values, norm=norm, cmap=colors, rasterized=True)
-    bad = ~np.isfinite(track.values).T
+    grey = "grey: 0 or undefined" if track.undefined.any() else "grey: 0"
+    bad = track.bad.T
     if bad.any():
         black = np.ma.masked_array(np.zeros(bad.shape), ~bad)
         ax.pcolormesh(edges, rows, black, cmap="gray", vmin=0, vmax=1, rasterized=True)
-        ax.set_title("grey: 0, black: NaN or inf", fontsize=7, loc="right", color=PALE)
+        ax.set_title(f"{grey}, black: NaN or inf", fontsize=7, loc="right", color=PALE)
     elif np.ma.getmaskarray(values).any():
-        ax.set_title("grey: 0", fontsize=7, loc="right", color=PALE)
+        ax.set_title(grey, fontsize=7, loc="right", color=PALE)
     ax.invert_yaxis()
     every = math.ceil(len(track.paths) / _MOST_NAMES)
     ax.set_yticks(range(0, len(track.paths), every), [label(path, 32) for path in track.paths[::every]], fontsize=7)

@@ -1,14 +1,16 @@
-"""Select leaves of a source, a tree or a file, by pattern, regex, predicate or a sequence of these."""
+"""Select leaves of a source, a tree or a file, by pattern, regex, predicate, mask or a sequence of these."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Generic, TypeVar
 
 from ..._errors import PatternError
 from ..._paths import (
     STACKED,
+    MaskPredicate,
     Part,
     PathIndex,
     Pattern,
@@ -50,10 +52,17 @@ def selected(source: Source, selector: Selector | None = None) -> list[str]:
 
 
 class Names(Generic[L]):
-    """The names of leaves, which the parts of a selector are matched with; for what is no tree."""
+    """The names of leaves, which the parts of a selector are matched with; for what is no tree.
 
-    def __init__(self, leaves: Mapping[str, L], sources: Mapping[str, str]):
+    Args:
+        leaves: the leaves by path.
+        sources: alias -> path.
+        are_parts: whether they are some of a tree, and its stacks are apart; a mask has the others too.
+    """
+
+    def __init__(self, leaves: Mapping[str, L], sources: Mapping[str, str], *, are_parts: bool = False):
         self.leaves = leaves
+        self.are_parts = are_parts
         self.leaf_of = {path: path for path in leaves}
         """Each name, own path or alias -> the leaf's own path."""
         for alias, source in sources.items():
@@ -67,19 +76,27 @@ class Names(Generic[L]):
         Raises:
             PatternError: a part of the selector is malformed or matches nothing.
         """
-        parts = parse_selector(selector)
-        chosen: set[str] = {*self.leaves} if parts[0].takes_away else set()
+        parts = parse_selector(self._with_masks(selector))
+        chosen: set[str] = {*self.leaves} if parts[0].removes else set()
         problems: list[str] = []
         for given in parts:
             part, names = self._read(given)
             problems += self._problems(part, names)
             found = {self.leaf_of[name] for name in names}
-            chosen = chosen - found if part.takes_away else chosen | found
+            chosen = chosen - found if part.removes else chosen | found
         if not chosen and not problems and self.leaves and not all(map(is_everything, parts)):
-            problems.append("the selector takes away all that it selects")
+            problems.append("the selector removes all that it selects")
         if problems:
             raise PatternError(lines(problems))
         return [path for path in self.leaves if path in chosen]
+
+    def _with_masks(self, selector: Selector) -> Selector:
+        """The selector, with a predicate in the place of each mask."""
+        if _has_no_mask(selector):
+            return selector
+        from ..._edit.masks import MaskReader  # with JAX, which a look at a file does without
+
+        return MaskReader(lambda: self.leaf_of, are_parts=self.are_parts).read(selector)
 
     def _read(self, part: Part) -> tuple[Part, list[str]]:
         """A part of a selector, and the names that it matches: as paths or, where none fits, as names with dots, as PyTorch has them."""
@@ -129,6 +146,10 @@ class Names(Generic[L]):
     def _why_unmatched(self, test: Pattern | re.Pattern[str] | Predicate) -> str:
         if isinstance(test, re.Pattern):
             return f"the regex {quoted(test.pattern)} matches the whole of no path"
+        if isinstance(test, MaskPredicate):
+            return (
+                "the mask is True at no leaf" if not self.are_parts else "the mask is True at no leaf that was observed"
+            )
         if not isinstance(test, Pattern):
             return f"the predicate {name_of(test)!r} is true of no leaf"
         near = self.index.suggest(test.text) or self._suggested_path(test.text)
@@ -136,6 +157,13 @@ class Names(Generic[L]):
         if near is None and re.search(r"\d", test.text) and _has_stacks(self.leaf_of):
             hint = " In a stack '*' is all layers; a single layer cannot be selected in a file"
         return f"the pattern {quoted(test.text)} matches nothing in {len(self.leaves)} leaves.{hint}"
+
+
+def _has_no_mask(selector: object) -> bool:
+    """Whether a selector is of patterns, regexes and functions alone."""
+    if isinstance(selector, str | re.Pattern | FunctionType):
+        return True
+    return isinstance(selector, list | tuple) and all(map(_has_no_mask, selector))
 
 
 def _shown(unused: Sequence[str]) -> str:

@@ -238,11 +238,13 @@ class History:
         Traceback (most recent call last):
         ptree.PathError: no statistic 'loss' in the history in 'no/such/folder': there are []
 
-        `updates/ratio` is |update| / |parameter|, `grads/std` the standard deviation of the numbers of a leaf.
+        `updates/ratio` is |update| / |parameter|: of a leaf of zeros, such as a bias at the first step, NaN, undefined, and 0
+        where that leaf is not updated. `grads/std` is the standard deviation of the numbers of a leaf.
 
         Args:
             statistic: its name, from `statistics`.
-            selector: which leaves; all by default.
+            selector: which leaves: a pattern, a regex, a predicate, a mask of the parameters, or a sequence of these; all by
+                default. A predicate gets the path and an object whose `count` is how many numbers the leaf has.
 
         Raises:
             PathError: there is no such statistic.

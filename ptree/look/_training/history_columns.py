@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from .history_parts import STATISTICS, Part
 
 if TYPE_CHECKING:
     from ..._paths import Selector
+
+Norms: TypeAlias = Any
+"""An array of NumPy or JAX, or a tracer."""
 
 
 def leaves_of_parts(parts: Iterable[Part]) -> dict[str, int]:
@@ -90,17 +94,26 @@ class Columns:
         return np.sqrt(np.maximum(norm**2 / np.maximum(count, 1) - mean**2, 0))
 
 
-def ratio_of(updates: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """The ratio of norms; 0 of a leaf of zeros that is not updated."""
+def ratio_of(updates: Norms, params: Norms) -> Norms:
+    """|update| / |parameter| of norms, arrays of NumPy or JAX. Of a leaf of zeros it is NaN, and 0 where it is not updated.
+
+    >>> ratio_of(np.array([0.5, 0.5, 0]), np.array([2.0, 0, 0])).tolist()
+    [0.25, nan, 0.0]
+    """
+    arrays = updates.__array_namespace__()  # of JAX inside of `jit`; reading a history does not import it
+    of_zeros = arrays.where(ratio_is_undefined(updates, params), math.nan, updates)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = updates / params
-    ratio[(updates == 0) & (params == 0)] = 0
-    return ratio
+        return arrays.where(params == 0, of_zeros, updates / params)
+
+
+def ratio_is_undefined(updates: Norms, params: Norms) -> Norms:
+    """Whether a leaf of zeros is updated, as a bias is at the first step: no ratio says how large that update is."""
+    return (params == 0) & (updates > 0)
 
 
 def select_paths(leaves: Mapping[str, int], selector: Selector | None) -> list[str]:
-    """The paths that a selector means, with its errors where it matches nothing."""
+    """The paths that a selector means, with its errors where it matches nothing. A mask is one of all parameters."""
     if selector is None:
         return [*leaves]
     infos = {path: LeafInfo(path, None, "", count, 0) for path, count in leaves.items()}
-    return Names(infos, {}).selected(selector)
+    return Names(infos, {}, are_parts=True).selected(selector)

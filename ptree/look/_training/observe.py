@@ -16,7 +16,7 @@ from ..._paths import Selector
 from ..._tree import Leaf, PyTree, signature
 from ..._words import listed, quoted, suggestion
 from .._stats.stack_layers import Layers, layers_of
-from .history_columns import select_paths, statistics_of_groups
+from .history_columns import ratio_of, select_paths, statistics_of_groups
 
 Numbers: TypeAlias = Any
 """An array of JAX or NumPy, or a tracer."""
@@ -138,14 +138,11 @@ class Observed:
     def ratio(self) -> Numbers:
         """|update| / |parameter| of each leaf of the updates, in the order of `updates.paths`: about 1e-3 in a run that goes well.
 
-        It is 0 of a leaf of zeros that is not updated.
+        Of a leaf of zeros, such as a bias at the first step, it is NaN, undefined; and 0 where that leaf is not updated.
         """
         places = {path: at for at, path in enumerate(self.params.paths)}
         at = np.array([places[path] for path in self.updates.paths], np.int32)
-        updates, params = self.updates.norm, self.params.norm[..., at]
-        are_zero = (updates == 0) & (params == 0)
-        with np.errstate(divide="ignore", invalid="ignore"):  # NumPy would warn of parameters that are 0
-            return updates / (params + are_zero)
+        return ratio_of(self.updates.norm, self.params.norm[..., at])
 
     @property
     def statistics(self) -> list[str]:
@@ -153,7 +150,7 @@ class Observed:
         return statistics_of_groups(self.groups)
 
     def by_path(self, statistic: str, selector: Selector | None = None) -> dict[str, Numbers]:
-        """A statistic as a dict, path -> number; of the updates those leaves alone that have an update.
+        """One statistic of each leaf, as a dict, path -> number. Leaves that were not given to `observe` are not in it.
 
         >>> import jax.numpy as jnp
         >>> from ptree import look
@@ -162,9 +159,14 @@ class Observed:
         >>> {path: float(ratio) for path, ratio in observed.by_path("updates/ratio").items()}
         {'head/w': 0.5}
 
+        A statistic of gradients or updates has the leaves that these have: a frozen leaf is in `params/norm`, and not in
+        `updates/norm`. `updates/ratio` is |update| / |parameter|. Of a leaf of zeros, such as a bias at the first step, it is
+        NaN, undefined; and 0 where that leaf is not updated.
+
         Args:
             statistic: its name, from `statistics`.
-            selector: which leaves, by patterns, regexes or predicates; all by default.
+            selector: which leaves: a pattern, a regex, a predicate, a mask of the parameters, or a sequence of these; all by
+                default. A predicate gets the path and an object whose `count` is how many numbers the leaf has.
 
         Raises:
             PathError: there is no such statistic, as gradients or updates were not given to `observe`.
