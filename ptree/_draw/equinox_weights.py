@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._paths import split
 from .._tree import Leaf, PyTree, locate, stacked_axes
-from .._words import listed, quoted
+from .._words import quoted
 from ..stacks import layer_shape
 from .scheme_sites import as_scheme, initializer_at
 
@@ -36,7 +36,13 @@ class _Layout(NamedTuple):
         batch = self.batch_axes[0] if len(self.batch_axes) == 1 else self.batch_axes
         return f"{axes}, batch_axis={batch}"
 
+    def __str__(self) -> str:
+        in_front = "members, " * len(self.batch_axes)
+        return f"weights of equinox.nn.{self.layer} are ({in_front}{self.order})"
 
+
+_NAMED = 2
+"""How many paths a warning names where there are many."""
 _WEIGHTS = ("weight", "weight_ih", "weight_hh")
 _CELLS = ("GRUCell", "LSTMCell")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -62,10 +68,26 @@ def warn_of_swapped_axes(
             swapped.setdefault((quoted(initializer), layout), []).append(path)
     for (initializer, layout), paths in swapped.items():
         warnings.warn(
-            f"the weights of an equinox.nn.{layout.layer} are {layout.order}, and {initializer} reads them otherwise, which gives"
-            f" {listed(paths)} another standard deviation: add {layout.options} to its options",
+            f"{_first_of(paths)}:\n"
+            f"  wrong standard deviation by {initializer},\n"
+            f"  as {layout}.\n"
+            f"  Right: {_with_options(initializer, layout.options)}",
             stacklevel=stacklevel + 1,
         )
+
+
+def _with_options(initializer: str, options: str) -> str:
+    """The call of an initialiser with these options; of one that has options, or parts, those to add or to change."""
+    name = initializer.removesuffix("()")
+    return f"{name}({options})" if name.isidentifier() else f"the same with {options}"
+
+
+def _first_of(paths: Sequence[str]) -> str:
+    """Some paths, and the number of the others: two fit into a line of a terminal."""
+    others = len(paths) - _NAMED
+    if others <= 1:  # to count one takes as much room as its name
+        return ", ".join(map(quoted, paths))
+    return f"{', '.join(map(quoted, paths[:_NAMED]))} and {others} more"
 
 
 def _layout_at(tree: PyTree, path: str, initializer: Initializer) -> _Layout | None:
@@ -90,7 +112,7 @@ def _layout_of(layer: object, rank: int) -> _Layout | None:
             continue
         name = base.__qualname__
         if name == "Linear" or name in _CELLS:
-            return _Layout(name, "(out, in)", -1, -2, (*range(rank - 2),))
+            return _Layout(name, "out, in", -1, -2, (*range(rank - 2),))
         if name in _CONVOLUTIONS:
             spatial = getattr(layer, "num_spatial_dims", 1)
             return _layout_of_convolution(name, spatial, (*range(rank - spatial - 2),))
@@ -98,7 +120,7 @@ def _layout_of(layer: object, rank: int) -> _Layout | None:
 
 
 def _layout_of_convolution(name: str, spatial: int, batch_axes: tuple[int, ...]) -> _Layout:
-    order = "(out, in, spatial...)"
+    order = "out, in, spatial..."
     if batch_axes:
         return _Layout(name, order, -(spatial + 1), -(spatial + 2), batch_axes)
     return _Layout(name, order, 1, 0, ())

@@ -37,15 +37,15 @@ SWAPPED = {
         I.Scheme(I.torch_linear(in_axis=-1, out_axis=-2), bias=lambda site: I.zeros),
     ),
 }
-SEEN = r"the weights of an equinox\.nn\.{} are {}, and .* reads them otherwise, which gives {} another standard deviation: add {} to its options"
+SEEN = r"^{}:\n  wrong standard deviation by .*,\n  as weights of {} are {}\.\n  Right: .*{}"
 
 
 def expected(layer, order, paths, axes):
-    return SEEN.format(layer, re.escape(order), re.escape(str(paths)), re.escape(axes))
+    return SEEN.format(", ".join(map(repr, paths)), re.escape(layer), re.escape(order), re.escape(axes))
 
 
 def of_linear(*paths):
-    return expected("Linear", "(out, in)", [*paths], "in_axis=-1, out_axis=-2")
+    return expected("equinox.nn.Linear", "(out, in)", paths, "in_axis=-1, out_axis=-2")
 
 
 @pytest.mark.parametrize("name", SWAPPED)
@@ -62,13 +62,38 @@ def test_swapped_axes_of_a_linear_layer_warn_and_the_line_that_is_named_does_not
 
 def test_the_warning_names_the_initialiser_and_all_leaves_of_a_model_once():
     model = {"mlp": eqx.nn.MLP(30, 20, 50, 2, key=KEY), "more": [eqx.nn.Linear(3, 4, key=KEY)]}
-    with pytest.warns(UserWarning, match="another standard deviation") as caught:
+    with pytest.warns(UserWarning, match="wrong standard deviation") as caught:
         pt.reinit(model, KEY, {"**/weight": I.he_normal(), "**/bias": I.zeros})
     assert [str(one.message) for one in caught] == [
-        "the weights of an equinox.nn.Linear are (out, in), and kaiming_normal() reads them otherwise, which gives"
-        " ['mlp/layers/0/weight', 'mlp/layers/2/weight', 'more/0/weight'] another standard deviation: add in_axis=-1, out_axis=-2"
-        " to its options"
+        "'mlp/layers/0/weight', 'mlp/layers/2/weight', 'more/0/weight':\n"
+        "  wrong standard deviation by kaiming_normal(),\n"
+        "  as weights of equinox.nn.Linear are (out, in).\n"
+        "  Right: kaiming_normal(in_axis=-1, out_axis=-2)"
     ]
+
+
+def test_of_many_leaves_two_are_named_and_the_others_counted_in_lines_that_fit_a_terminal():
+    model = [eqx.nn.Linear(3, 4, key=KEY) for _ in range(4)]
+    with pytest.warns(UserWarning, match=r"^'0/weight', '1/weight' and 2 more:\n  wrong") as caught:
+        pt.reinit(model, KEY, {"**/weight": I.lecun_normal(), "**/bias": I.zeros})
+    assert max(map(len, str(caught[0].message).splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"), [(I.lecun_normal(), "lecun_normal({})"), (I.torch_linear, "torch_linear({})")]
+)
+def test_the_line_that_is_right_is_the_whole_call_where_the_initialiser_has_no_options(wrong, right):
+    with pytest.warns(UserWarning, match="wrong") as caught:
+        pt.reinit(LINEAR, KEY, {"weight": wrong})
+    line = str(caught[0].message).partition("Right: ")[2]
+    assert line == right.format("in_axis=-1, out_axis=-2")
+    pt.reinit(LINEAR, KEY, {"weight": eval(f"I.{line}")})  # a warning would be an error here
+
+
+def test_of_an_initialiser_with_options_the_axes_are_named():
+    for wrong in (I.kaiming_uniform(mode="fan_out"), I.lecun_normal(in_axis=0, out_axis=1), I.Scheme(I.lecun_normal())):
+        with pytest.warns(UserWarning, match=r"\n  Right: the same with in_axis=-1, out_axis=-2$"):
+            pt.reinit(LINEAR, KEY, {"weight": wrong})
 
 
 def test_a_bias_that_is_drawn_by_the_weight_beside_it_warns_too():
@@ -83,7 +108,7 @@ def test_a_bias_that_is_drawn_by_the_weight_beside_it_warns_too():
 
 
 def test_convolutions_are_out_in_and_then_spatial():
-    axes = ("Conv", "(out, in, spatial...)", ["weight"], "in_axis=1, out_axis=0")
+    axes = ("equinox.nn.Conv", "(out, in, spatial...)", ["weight"], "in_axis=1, out_axis=0")
     for wrong in (I.he_normal(), I.xavier_uniform(), I.torch_conv, I.lecun_normal(in_axis=-1, out_axis=-2)):
         with pytest.warns(UserWarning, match=expected(*axes)):
             pt.reinit(CONV, KEY, {"weight": wrong})
@@ -92,13 +117,14 @@ def test_convolutions_are_out_in_and_then_spatial():
     like_torch = pt.reinit(CONV, KEY, {"weight": I.torch_conv(in_axis=1, out_axis=0)}).weight
     np.testing.assert_allclose(like_torch.std(), (1 / (40 * 9) / 3) ** 0.5, rtol=0.02)
     turned = eqx.nn.ConvTranspose1d(40, 60, 3, key=KEY)
-    with pytest.warns(UserWarning, match=expected("ConvTranspose", *axes[1:])):
+    with pytest.warns(UserWarning, match=expected("equinox.nn.ConvTranspose", *axes[1:])):
         pt.reinit(turned, KEY, {"weight": I.lecun_normal()})
 
 
 def test_recurrent_cells_have_two_weights():
     with pytest.warns(
-        UserWarning, match=expected("GRUCell", "(out, in)", ["weight_ih", "weight_hh"], "in_axis=-1, out_axis=-2")
+        UserWarning,
+        match=expected("equinox.nn.GRUCell", "(out, in)", ["weight_ih", "weight_hh"], "in_axis=-1, out_axis=-2"),
     ):
         pt.reinit(GRU, KEY, {"weight_*": I.lecun_normal()})
     drawn = pt.reinit(GRU, KEY, {"weight_*": I.lecun_normal(in_axis=-1, out_axis=-2)})
@@ -108,15 +134,15 @@ def test_recurrent_cells_have_two_weights():
 @pytest.mark.parametrize("options", [{}, {"batch_axis": 0}, {"in_axis": -1, "out_axis": -2}])
 def test_ensembles_have_an_axis_in_front(options):
     many = eqx.filter_vmap(lambda key: eqx.nn.Linear(300, 200, key=key))(jax.random.split(KEY, 3))
-    with pytest.warns(UserWarning, match=of_ensemble("Linear", "(out, in)", "in_axis=-1, out_axis=-2")):
+    with pytest.warns(UserWarning, match=of_ensemble("Linear", "out, in", "in_axis=-1, out_axis=-2")):
         pt.reinit(many, KEY, {"weight": I.lecun_normal(**options)})
     convolutions = eqx.filter_vmap(lambda key: eqx.nn.Conv2d(4, 6, 3, key=key))(jax.random.split(KEY, 3))
-    with pytest.warns(UserWarning, match=of_ensemble("Conv", "(out, in, spatial...)", "in_axis=-3, out_axis=-4")):
+    with pytest.warns(UserWarning, match=of_ensemble("Conv", "out, in, spatial...", "in_axis=-3, out_axis=-4")):
         pt.reinit(convolutions, KEY, {"weight": I.lecun_normal(**options)})
 
 
 def of_ensemble(layer, order, axes):
-    return expected(layer, order, ["weight"], f"{axes}, batch_axis=0")
+    return expected(f"equinox.nn.{layer}", f"(members, {order})", ["weight"], f"{axes}, batch_axis=0")
 
 
 def test_ensembles_by_the_line_that_is_named_have_the_standard_deviation_of_one():
