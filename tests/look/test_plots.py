@@ -12,7 +12,15 @@ import pytest
 
 import ptree as pt
 from ptree import initializers as I
-from ptree.look import plot_distributions, plot_history, plot_kernels, plot_similarity, plot_singular_values
+from ptree.look import (
+    History,
+    observe,
+    plot_distributions,
+    plot_history,
+    plot_kernels,
+    plot_similarity,
+    plot_singular_values,
+)
 from ptree.look._training.history_columns import ratio_of
 
 pytest.importorskip("matplotlib")
@@ -138,6 +146,63 @@ def test_a_step_without_a_ratio_hides_none_of_those_drawn_with_it(given):
     np.testing.assert_allclose(lines["0/bias"].get_ydata()[:2], [1, 1 / 5])  # the largest of steps 0 to 4, and 5 to 9
     assert np.isnan(lines["1/bias"].get_ydata()).all()
     assert lines["NaN or inf"].get_xdata().tolist() == [4495]
+
+
+def history_of_a_thawed_layer(folder, leaves=1, steps=4):
+    """A layer that is frozen for the first steps, one that always is, and one with a NaN gradient at the last step."""
+    params = {"thawed": jnp.ones(2), "frozen": jnp.ones(2)}
+    params["trained"] = {f"{at}": jnp.ones(2) for at in range(leaves)}
+    history = History(folder)
+    with history:
+        for step in range(steps):
+            grads = {"trained": dict(params["trained"])}
+            if step >= steps // 2:
+                grads["thawed"] = jnp.ones(2)
+            if step == steps - 1:
+                grads["trained"]["0"] = jnp.full(2, jnp.nan)
+            history.record(step, observe(params, grads=grads, updates=grads))
+    return history
+
+
+def test_a_frozen_leaf_is_no_fault(tmp_path):
+    history = history_of_a_thawed_layer(tmp_path / "run")
+    figure = drawn(plot_history(history))
+    for ax, statistic in zip(figure.axes, ["params/norm", "grads/norm", "updates/norm", "updates/ratio"], strict=True):
+        lines = {line.get_label(): line for line in ax.lines}
+        assert ("frozen" in lines) == (statistic == "params/norm")
+        assert {"thawed", "trained/0"} <= {*lines}
+        if statistic != "params/norm":
+            assert np.isnan(lines["thawed"].get_ydata()).tolist() == [True, True, False, False]
+            assert lines["NaN or inf"].get_xdata().tolist() == [3]
+    recorded = history.are_recorded("updates/ratio")
+    assert dict(zip(history.paths, recorded.T.tolist())) == {
+        "thawed": [False, False, True, True],
+        "frozen": [False] * 4,
+        "trained/0": [True] * 4,
+    }
+
+
+def test_panels_of_frozen_leaves_alone_say_that_nothing_was_recorded(tmp_path):
+    figure = drawn(plot_history(history_of_a_thawed_layer(tmp_path / "run"), "frozen"))
+    assert [[text.get_text() for text in ax.texts] for ax in figure.axes] == [[], *[["not recorded"]] * 3]
+
+
+def test_rows_of_a_thawed_leaf_are_grey_before(tmp_path):
+    history = history_of_a_thawed_layer(tmp_path / "run", leaves=20)
+    figure = drawn(plot_history(history, statistics=["grads/norm"]))
+    norms, bad = figure.axes[0].collections[:2]
+    assert norms.get_array().shape == (21, 4)
+    assert norms.get_array().mask.sum() == 3  # two steps of the frozen layer, and the NaN
+    assert (~bad.get_array().mask).sum() == 1
+    assert figure.axes[0].get_title(loc="right") == "grey: 0 or not recorded, black: NaN or inf"
+
+
+def test_the_steps_before_a_leaf_is_trained_hide_none_of_those_drawn_with_them(tmp_path):
+    history = history_of_a_thawed_layer(tmp_path / "run", steps=2002)  # three steps at each point
+    (ax,) = drawn(plot_history(history, statistics=["updates/norm"])).axes
+    lines = {line.get_label(): line for line in ax.lines}
+    assert np.isnan(lines["thawed"].get_ydata()).sum() == 1001 // 3
+    assert lines["NaN or inf"].get_xdata().tolist() == [2001]
 
 
 def test_numbers_beyond_the_range_of_f32_are_drawn_where_they_are():

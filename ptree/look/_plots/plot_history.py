@@ -12,6 +12,7 @@ import numpy as np
 from ..._errors import PathError, StructureError
 from ..._words import listed, quoted, suggestion
 from .._layers import group_by_layer
+from .._training.history import History
 from .._training.history_columns import ratio_is_undefined, ratio_of, select_paths
 from .figures import BAD, DATA, PALE, figure_for, label, panels, tidy
 
@@ -57,20 +58,29 @@ class _Track:
     """`[step, leaf]`"""
     undefined: np.ndarray
     """`[step, leaf]`: a ratio to a leaf of zeros, NaN and no fault."""
+    recorded: np.ndarray
+    """`[step, leaf]`: whether it was observed; the gradient of a frozen leaf was not, and its value is NaN."""
 
     @property
     def bad(self) -> np.ndarray:
         """`[step, leaf]`: what is NaN or inf and should be a number."""
-        return ~np.isfinite(self.values) & ~self.undefined
+        return ~np.isfinite(self.values) & ~self.absent
+
+    @property
+    def absent(self) -> np.ndarray:
+        """`[step, leaf]`: what is NaN and no fault."""
+        return self.undefined | ~self.recorded
 
     def columns(self, chosen: Sequence[int]) -> _Track:
         """Some leaves, in this order."""
         paths = tuple(self.paths[at] for at in chosen)
-        return replace(self, paths=paths, values=self.values[:, chosen], undefined=self.undefined[:, chosen])
+        undefined, recorded = self.undefined[:, chosen], self.recorded[:, chosen]
+        return replace(self, paths=paths, values=self.values[:, chosen], undefined=undefined, recorded=recorded)
 
 
 def _track(statistic: str, steps: np.ndarray, paths: tuple[str, ...], values: np.ndarray) -> _Track:
-    return _Track(statistic, steps, paths, values, np.zeros(values.shape, bool))
+    nowhere = np.zeros(values.shape, bool)
+    return _Track(statistic, steps, paths, values, undefined=nowhere, recorded=~nowhere)
 
 
 def plot_history(
@@ -155,7 +165,11 @@ def _tracks_of_history(history: Recorded, statistics: Sequence[str] | None) -> d
         values = np.asarray(history.values(name), np.float64)
         has_leaves = values.ndim == 2
         track = _track(name, steps, paths if has_leaves else (), values.reshape(len(steps), -1))
-        tracks[name] = track if name != _RATIO else replace(track, undefined=_undefined_in(history, values))
+        if name == _RATIO:
+            track = replace(track, undefined=_undefined_in(history, values))
+        if has_leaves and isinstance(history, History):
+            track = replace(track, recorded=history.are_recorded(name))
+        tracks[name] = track
     return tracks
 
 
@@ -188,8 +202,8 @@ def _with_ratio(tracks: dict[str, _Track]) -> dict[str, _Track]:
     if updates.paths != params.paths or updates.values.shape != params.values.shape:
         return tracks
     undefined = ratio_is_undefined(updates.values, params.values)
-    ratio = _Track(_RATIO, updates.steps, updates.paths, ratio_of(updates.values, params.values), undefined)
-    return {**tracks, _RATIO: ratio}
+    ratio = _track(_RATIO, updates.steps, updates.paths, ratio_of(updates.values, params.values))
+    return {**tracks, _RATIO: replace(ratio, undefined=undefined)}
 
 
 def _of_paths(track: _Track, selector: Selector | None) -> _Track:
@@ -197,19 +211,23 @@ def _of_paths(track: _Track, selector: Selector | None) -> _Track:
     if track.paths and selector is not None:
         chosen = {*select_paths(dict.fromkeys(track.paths, 0), selector)}
         track = track.columns([at for at, path in enumerate(track.paths) if path in chosen])
+    if track.paths and len(track.steps):
+        # after the selection: a pattern that means frozen leaves only is no error
+        track = track.columns(np.flatnonzero(track.recorded.any(0)).tolist())
     return _largest_of_runs(track)
 
 
 def _largest_of_runs(track: _Track) -> _Track:
-    """The largest value of each run of steps; NaN where one of them is NaN. What is undefined counts where it is all of a run."""
+    """The largest value of each run of steps; NaN where one of them is NaN. What is absent counts where it is all of a run."""
     length = -(-len(track.steps) // _MOST_STEPS)
     if length <= 1:
         return track
     starts = np.arange(0, len(track.steps), length)
-    undefined = np.logical_and.reduceat(track.undefined, starts)
-    largest = np.maximum.reduceat(np.where(track.undefined, -np.inf, track.values), starts)
-    values = np.where(undefined, math.nan, largest)
-    return _Track(track.statistic, track.steps[starts], track.paths, values, undefined)
+    recorded = np.logical_or.reduceat(track.recorded, starts)
+    absent = np.logical_and.reduceat(track.absent, starts)
+    largest = np.maximum.reduceat(np.where(track.absent, -np.inf, track.values), starts)
+    values = np.where(absent, math.nan, largest)
+    return replace(track, steps=track.steps[starts], values=values, undefined=absent & recorded, recorded=recorded)
 
 
 # ------------------------------------------------------------------------------ one panel
@@ -219,8 +237,9 @@ def _draw(figure: Any, ax: Axes, track: _Track) -> None:
     from matplotlib.ticker import MaxNLocator
 
     tidy(ax, track.statistic)
-    if not len(track.steps):
-        ax.text(0.5, 0.5, "no steps", fontsize=8, ha="center", color=PALE, transform=ax.transAxes)
+    if not track.values.size:
+        nothing = "not recorded" if len(track.steps) else "no steps"
+        ax.text(0.5, 0.5, nothing, fontsize=8, ha="center", color=PALE, transform=ax.transAxes)
     elif len(track.paths) <= _MOST_LINES:
         _draw_lines(ax, track)
     else:
@@ -274,7 +293,7 @@ def _draw_rows(figure: Any, ax: Axes, track: _Track) -> None:
     edges = _edges(track.steps)
     rows = np.arange(len(track.paths) + 1) - 0.5
     drawn = ax.pcolormesh(edges, rows, values, norm=norm, cmap=colors, rasterized=True)
-    grey = "grey: 0 or undefined" if track.undefined.any() else "grey: 0"
+    grey = "grey: " + _meanings_of_grey(track)
     bad = track.bad.T
     if bad.any():
         black = np.ma.masked_array(np.zeros(bad.shape), ~bad)
@@ -287,6 +306,15 @@ def _draw_rows(figure: Any, ax: Axes, track: _Track) -> None:
     ax.set_yticks(range(0, len(track.paths), every), [label(path, 32) for path in track.paths[::every]], fontsize=7)
     bar = figure.colorbar(drawn, cax=ax.inset_axes((1.01, 0, 0.015, 1)))
     bar.ax.tick_params(labelsize=7)
+
+
+def _meanings_of_grey(track: _Track) -> str:
+    meanings = ["0"]
+    if track.undefined.any():
+        meanings.append("undefined")
+    if not track.recorded.all():
+        meanings.append("not recorded")
+    return " or ".join(meanings)
 
 
 def _log_limits(positive: np.ndarray) -> tuple[float, float]:

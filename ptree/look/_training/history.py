@@ -260,6 +260,21 @@ class History:
         parts = self.parts(stored_for(statistic))
         return np.concatenate([Columns(part).values(statistic, paths) for part in parts])
 
+    def are_recorded(self, statistic: str) -> np.ndarray:
+        """Whether a statistic of each leaf was recorded at each step, `bool[step, leaf]` for all `paths`.
+
+        It tells a leaf that was not observed, such as the gradient of a frozen one, from one that is NaN: `values` has NaN for both.
+
+        Args:
+            statistic: the name of a statistic of leaves, such as "grads/norm".
+        """
+        paths = self.paths
+        found = [np.zeros((0, len(paths)), bool)]
+        for part in self.parts(()):
+            recorded = Columns(part).are_recorded(statistic, paths)
+            found.append(np.broadcast_to(recorded, (len(part.steps), len(paths))))
+        return np.concatenate(found)
+
     def to_csv(self, file: str | os.PathLike[str]) -> None:
         """Write a line for each step and leaf, with a column for each statistic: `step,path,params/mean,...`.
 

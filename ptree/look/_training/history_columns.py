@@ -78,6 +78,15 @@ class Columns:
                 return ratio_of(self._stored("updates", "norm", paths), self._stored("params", "norm", paths))
             return self._stored(group, kind, paths)
 
+    def are_recorded(self, statistic: str, paths: Sequence[str]) -> np.ndarray:
+        """`bool[leaf]`: whether a statistic of these leaves is in the part; a frozen leaf has no gradients and updates."""
+        groups = {stored.partition("/")[0] for stored in stored_for(statistic)}
+        recorded = np.ones(len(paths), bool)
+        for group in groups:
+            places, _ = self._groups.get(group, ({}, ()))
+            recorded &= [path in places for path in paths]
+        return recorded
+
     def _stored(self, group: str, kind: str, paths: Sequence[str]) -> np.ndarray:
         found = np.full((len(self.part.steps), len(paths)), np.nan)
         places, _ = self._groups.get(group, ({}, ()))
