@@ -174,6 +174,8 @@ def test_a_frozen_leaf_is_no_fault(tmp_path):
         if statistic != "params/norm":
             assert np.isnan(lines["thawed"].get_ydata()).tolist() == [True, True, False, False]
             assert lines["NaN or inf"].get_xdata().tolist() == [3]
+            assert lines["trained/0"].get_color() == trained_color
+        trained_color = lines["trained/0"].get_color()
     recorded = history.are_recorded("updates/ratio")
     assert dict(zip(history.paths, recorded.T.tolist())) == {
         "thawed": [False, False, True, True],

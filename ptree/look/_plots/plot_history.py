@@ -211,9 +211,6 @@ def _of_paths(track: _Track, selector: Selector | None) -> _Track:
     if track.paths and selector is not None:
         chosen = {*select_paths(dict.fromkeys(track.paths, 0), selector)}
         track = track.columns([at for at, path in enumerate(track.paths) if path in chosen])
-    if track.paths and len(track.steps):
-        # after the selection: a pattern that means frozen leaves only is no error
-        track = track.columns(np.flatnonzero(track.recorded.any(0)).tolist())
     return _largest_of_runs(track)
 
 
@@ -237,13 +234,13 @@ def _draw(figure: Any, ax: Axes, track: _Track) -> None:
     from matplotlib.ticker import MaxNLocator
 
     tidy(ax, track.statistic)
-    if not track.values.size:
+    if not track.recorded.any():
         nothing = "not recorded" if len(track.steps) else "no steps"
         ax.text(0.5, 0.5, nothing, fontsize=8, ha="center", color=PALE, transform=ax.transAxes)
     elif len(track.paths) <= _MOST_LINES:
         _draw_lines(ax, track)
     else:
-        _draw_rows(figure, ax, _by_group(track))
+        _draw_rows(figure, ax, _by_group(track.columns(np.flatnonzero(track.recorded.any(0)).tolist())))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # a step is a whole number
 
 
@@ -257,7 +254,9 @@ def _draw_lines(ax: Axes, track: _Track) -> None:
     from matplotlib import colormaps
 
     colors = colormaps["tab10"].colors if track.paths else (DATA,)  # pyright: ignore[reportAttributeAccessIssue]
-    for path, values, color in zip(track.paths or ("",), track.values.T, colors):
+    for path, values, color, recorded in zip(track.paths or ("",), track.values.T, colors, track.recorded.T):
+        if not recorded.any():
+            continue  # after its colour is taken: a leaf has one colour in all panels
         finite = np.where(np.isfinite(values), values, math.nan)
         marker = "." if len(values) <= 40 else ""
         ax.plot(track.steps, finite, color=color, linewidth=1, marker=marker, label=label(path, 40) or None)
