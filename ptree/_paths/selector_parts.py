@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias, cast
 
 from .._errors import PatternError
 from .._words import describe, quoted
@@ -12,10 +12,16 @@ from .patterns import Pattern, compile
 
 if TYPE_CHECKING:
     import numpy as np
-    from _typeshed import DataclassInstance
+
+
+class Dataclass(Protocol):
+    """An object of a class that `dataclasses.dataclass` made, such as a module of Equinox."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
 
 Predicate: TypeAlias = Callable[[str, Any], bool]
-Mask: TypeAlias = "Mapping[Any, Any] | Sequence[Mask | bool | np.bool_] | DataclassInstance"
+Mask: TypeAlias = "Mapping[Any, Any] | Sequence[Mask | bool | np.bool_] | Dataclass"
 """A tree of bools, with the containers of the tree: dicts, lists, tuples, modules of Equinox."""
 Selector: TypeAlias = "str | re.Pattern[str] | Predicate | Sequence[Selector] | Mask"
 
