@@ -62,10 +62,11 @@ def directed(pairs: Sequence[Pair], targets: Mapping[str, Operation], order: Map
 def _by_class(pair: Pair, targets: Mapping[str, Operation]) -> list[Pair]:
     """A pair in parts, so that the classes say the same of all members of a part: of `*.weight` one may be a convolution, and
     another a transposed one."""
-    if len(pair.targets) > 1:  # a fused projection, of one class
+    first, *others = pair.targets
+    if others:  # a fused projection, of one class
         return [pair]
     places: dict[object, list[int]] = {}
-    members = zip(pair.source.members.values(), pair.targets[0].members.values(), strict=True)
+    members = zip(pair.source.members.values(), first.members.values(), strict=True)
     for at, (source, target) in enumerate(members):
         places.setdefault((source.layout, targets.get(target.path)), []).append(at)
     if len(places) == 1:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..._edit import leaves
 from ..._draw import Param
+from ..._edit import leaves
 from ..._tree import PyTree, Tree
 from ...files._kernels import layout_of_name
 from .._named_arrays import NamedArray
