@@ -90,6 +90,24 @@ def test_the_conv1d_of_transformers_beside_a_linear_stays_as_it_is():
     agrees(module, nn.Sequential(nn.Dense(8), nn.Dense(8), nn.Dense(8)), x, expected)
 
 
+def test_what_a_class_says_proves_nothing_for_a_layer_of_another_class():
+    torch = pytest.importorskip("torch")
+
+    class Own(torch.nn.Module):
+        """A layer whose weight lies in a way that only its author knows."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(8, 8))
+
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8, bias=False), Own(), torch.nn.Embedding(8, 8))
+    like = {at: {"kernel": pt.Param(shape)} for at, shape in (("0", (4, 8)), ("1", (8, 8)), ("2", (8, 8)))}
+    suggestion = convert.suggest(module, like)
+    assert [*suggestion.table] == ["'0.weight' -> '0/kernel', linear", "'2.weight' -> '2/kernel', as_is"]
+    (row,) = suggestion.ambiguous
+    assert row.sources == ("1.weight",)
+
+
 @pytest.mark.parametrize(("features", "groups"), [(4, 2), (6, 2), (4, 4), (8, 4), (4, 1)])
 def test_the_groups_of_a_transposed_convolution_are_those_of_its_module(features, groups):
     torch = pytest.importorskip("torch")

@@ -47,16 +47,31 @@ def directed(pairs: Sequence[Pair], targets: Mapping[str, Operation], order: Map
         order: the place of each path in the source.
     """
     pairs = [_as_its_class_says(part, targets) for pair in pairs for part in _by_class(pair, targets)]
-    witnesses = (
-        _names_of_kernels,
-        partial(_other_matrices, proofs=_Proofs(_proofs_of(pairs))),
-        partial(_other_convolutions, layout=_layout_of_convolutions(pairs)),
-    )
-    found = [_directed(pair, targets, witnesses) for pair in pairs]
+    features = _features_of_biases(pairs)
+    # what the class of one layer says proves nothing for a layer of another class, or of one's own
+    alike: dict[Operation | None, list[Pair]] = {}
+    for pair in pairs:
+        alike.setdefault(_layout_in_source(pair), []).append(pair)
+    witnesses = {layout: _witnesses(some, features) for layout, some in alike.items()}
+    found = [_directed(pair, targets, witnesses[_layout_in_source(pair)]) for pair in pairs]
     flattened = may_read_flattened(found, order)
     found = [part for pair in found for part in without_flattened(pair, flattened)]
     recurrent = _recurrent_layers(pairs)
     return [replace(pair, doubts=(*pair.doubts, GATES)) if _is_recurrent(pair, recurrent) else pair for pair in found]
+
+
+def _witnesses(pairs: Sequence[Pair], features: Mapping[str, set[int]]) -> Sequence[_Witness]:
+    """What may know the layout of one of these pairs, best first."""
+    return (
+        _names_of_kernels,
+        partial(_other_matrices, proofs=_Proofs(_proofs_of(pairs, features))),
+        partial(_other_convolutions, layout=_layout_of_convolutions(pairs)),
+    )
+
+
+def _layout_in_source(pair: Pair) -> Operation | None:
+    """What the class of the source's modules says of all members of a pair."""
+    return next(iter(pair.source.members.values())).layout
 
 
 def _by_class(pair: Pair, targets: Mapping[str, Operation]) -> list[Pair]:
@@ -82,7 +97,7 @@ def _part_of(pair: Pair, places: Sequence[int]) -> Pair:
 
 def _said(pair: Pair, targets: Mapping[str, Operation]) -> Operation | None:
     """What the classes of the modules say is done with all members of a pair; None where they say nothing."""
-    source = next(iter(pair.source.members.values())).layout
+    source = _layout_in_source(pair)
     target = next(iter(pair.targets[0].members.values()))
     there = targets.get(target.path)
     if source is None:
@@ -116,14 +131,16 @@ def _has_layout(operation: Operation, layout: Operation) -> bool:
     return there == [step for step in steps_of(layout) if not isinstance(step, AsIs)]
 
 
-def _proofs_of(pairs: Sequence[Pair]) -> list[_Proof]:
+def _proofs_of(pairs: Sequence[Pair], features: Mapping[str, set[int]]) -> list[_Proof]:
     """The directions that pairs prove for other matrices; nothing where several operations fit.
 
     An embedding is stored as (number, features) by all frameworks, whatever its leaf is called. So a matrix that stays as it is
     proves nothing, unless it has a bias for each feature out, or the matrix beside it has its sizes the other way round.
+
+    Args:
+        features: the sizes of the biases of each layer.
     """
     matrices = [pair for pair in pairs if _is_kernel_of_one_direction(pair)]
-    features = _features_of_biases(pairs)
     shapes = {(*_container_and_leaf(pair.source), pair.source.shapes[0]) for pair in matrices}
     found: list[_Proof] = []
     for pair in matrices:

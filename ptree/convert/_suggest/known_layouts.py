@@ -54,8 +54,8 @@ def _of_pytorch(module: Any, torch: Any) -> Iterator[_Said]:
             yield path, axes.ConvTranspose(layer.groups)
         elif isinstance(layer, plain):
             yield path, axes.Conv()
-        elif type(layer).__name__ == "Conv1D":  # of transformers: GPT-2's, which lies (in, out)
-            yield path, AsIs()
+        elif isinstance(layer, torch.nn.Embedding) or type(layer).__name__ == "Conv1D":
+            yield path, AsIs()  # Conv1D is that of transformers, for GPT-2, which lies (in, out)
 
 
 def _of_keras(model: Any, keras: Any) -> Iterator[_Said]:

@@ -46,7 +46,7 @@ def suggest(source: PyTree, like: PyTree) -> Suggestion:
     gates, of fused projections, and of flattened features of convolutions too.
 
     Flax, Haiku and Equinox hold the kernel of a transposed convolution mirrored. It is marked where a name says `transpose` or
-    `deconv`; a kernel of linen in a dict, `layers_0/kernel`, does not say it, and is taken for that of a convolution:
+    `deconv`; a kernel of Flax in a dict or a state, `layers_0/kernel`, does not say it, and is taken for that of a convolution:
     `layer_table` knows its layer.
 
     A weight norm of PyTorch, `weight_g` and `weight_v`, is a row of both. No numbers are read: `ptree.convert.verify` is the proof.
