@@ -32,7 +32,7 @@ from ..files._open_leaf import OpenAlias, OpenLeaf
 from ..files._orbax import is_tree_of_orbax
 from ._framework_states import framework_state
 from ._opening import open_arrays
-from ._operations.operation import Described
+from ._operations.operation import Described, Operation
 from ._tied_tensors import tied_tensors
 
 
@@ -51,6 +51,8 @@ class NamedArray:
     """Why its numbers cannot be read; empty where they can be."""
     same_as: str = ""
     """The path of the array that has the very same numbers: the source of a tie, the whole of a layer; empty for no other."""
+    layout: Operation | None = None
+    """The operation that makes it a kernel of ptree.nn, as the class of its module says; None where that is not known."""
 
     @property
     def is_layer(self) -> bool:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ..._tree import PyTree
+from ...files._kernels import layout_of_name
 from .._operations import axes
 from .._operations.operation import AsIs, Operation
-from .families import Family
-from .fitting import fitting_shapes, is_turned, steps_of
+from .families import Family, described_of, part_of
+from .fitting import fitting, fitting_shapes, gives, is_turned, steps_of
 from .flattened import is_matrix, may_read_flattened, without_flattened
 from .name_words import all_words, last_segment, name_of_weight
 from .possible_pairs import Pair
 
 SQUARE = "the shape does not tell the layout"
+OTHER_CLASS = "the class of the module says another layout than the shapes"
 GATES = "the order of gates may differ"
 _RECURRENT = {"lstm", "gru", "rnn", "recurrent", "ih", "hh", "cell", "gates"}
 _TRANSPOSED = {"transpose", "transposed", "trans", "deconv", "deconvolution", "up", "upsample", "upconv", "upsampling",
@@ -38,77 +38,109 @@ class _Proof:
     is_turned: bool
 
 
-def layouts_of_module(source: PyTree) -> dict[str, type[Operation]]:
-    """The layout of each weight of a module of PyTorch, by its path, as the module's own class says."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(source, torch.nn.Module):
-        return {}
-    transposed = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
-    plain = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-    found: dict[str, type[Operation]] = {}
-    for name, module in source.named_modules():
-        path = f"{name}.weight".lstrip(".").replace(".", "/")
-        if isinstance(module, torch.nn.Linear):
-            found[path] = axes.Linear
-        elif isinstance(module, transposed):
-            found[path] = axes.ConvTranspose
-        elif isinstance(module, plain):
-            found[path] = axes.Conv
-        elif type(module).__name__ == "Conv1D":  # of transformers: GPT-2's, which lies (in, out)
-            found[path] = AsIs
-    return found
-
-
-def directed(pairs: Sequence[Pair], layouts: Mapping[str, type[Operation]], order: Mapping[str, int]) -> list[Pair]:
+def directed(pairs: Sequence[Pair], targets: Mapping[str, Operation], order: Mapping[str, int]) -> list[Pair]:
     """The pairs with one operation each where that is certain, and with their doubts.
 
     Args:
-        pairs: what is matched.
-        layouts: what the classes of modules say of each path.
+        pairs: what is matched; the arrays of the source have the layouts that the classes of modules say.
+        targets: what these classes say of each path of the target.
         order: the place of each path in the source.
     """
-    pairs = [_as_its_framework_says(pair, layouts) for pair in pairs]
-    witnesses = (
-        _names_of_kernels,
-        partial(_other_matrices, proofs=_Proofs(_proofs_of(pairs))),
-        partial(_other_convolutions, layout=_layout_of_convolutions(pairs)),
-    )
-    found = [_directed(pair, layouts, witnesses) for pair in pairs]
+    pairs = [_as_its_class_says(part, targets) for pair in pairs for part in _by_class(pair, targets)]
+    features = _features_of_biases(pairs)
+    # what the class of one layer says proves nothing for a layer of another class, or of one's own
+    alike: dict[Operation | None, list[Pair]] = {}
+    for pair in pairs:
+        alike.setdefault(_layout_in_source(pair), []).append(pair)
+    witnesses = {layout: _witnesses(some, features) for layout, some in alike.items()}
+    found = [_directed(pair, targets, witnesses[_layout_in_source(pair)]) for pair in pairs]
     flattened = may_read_flattened(found, order)
     found = [part for pair in found for part in without_flattened(pair, flattened)]
     recurrent = _recurrent_layers(pairs)
     return [replace(pair, doubts=(*pair.doubts, GATES)) if _is_recurrent(pair, recurrent) else pair for pair in found]
 
 
-def _as_its_framework_says(pair: Pair, layouts: Mapping[str, type[Operation]]) -> Pair:
-    """The pair with those operations alone that have the layout that the classes of the modules say."""
-    classes = {layouts.get(member.path) for member in pair.source.members.values()}
-    if len(classes) != 1 or None in classes:
+def _witnesses(pairs: Sequence[Pair], features: Mapping[str, set[int]]) -> Sequence[_Witness]:
+    """What may know the layout of one of these pairs, best first."""
+    return (
+        _names_of_kernels,
+        partial(_other_matrices, proofs=_Proofs(_proofs_of(pairs, features))),
+        partial(_other_convolutions, layout=_layout_of_convolutions(pairs)),
+    )
+
+
+def _layout_in_source(pair: Pair) -> Operation | None:
+    """What the class of the source's modules says of all members of a pair."""
+    return next(iter(pair.source.members.values())).layout
+
+
+def _by_class(pair: Pair, targets: Mapping[str, Operation]) -> list[Pair]:
+    """A pair in parts, so that the classes say the same of all members of a part: of `*.weight` one may be a convolution, and
+    another a transposed one."""
+    first, *others = pair.targets
+    if others:  # a fused projection, of one class
+        return [pair]
+    places: dict[object, list[int]] = {}
+    members = zip(pair.source.members.values(), first.members.values(), strict=True)
+    for at, (source, target) in enumerate(members):
+        places.setdefault((source.layout, targets.get(target.path)), []).append(at)
+    if len(places) == 1:
+        return [pair]
+    return [_part_of(pair, part) for part in places.values()]
+
+
+def _part_of(pair: Pair, places: Sequence[int]) -> Pair:
+    """A part of a pair, with all operations that fit it: of the whole some may fit only one part."""
+    source, target = part_of(pair.source, places), part_of(pair.targets[0], places)
+    return replace(pair, source=source, targets=(target,), operations=tuple(fitting(source, target)))
+
+
+def _said(pair: Pair, targets: Mapping[str, Operation]) -> Operation | None:
+    """What the classes of the modules say is done with all members of a pair; None where they say nothing."""
+    source = _layout_in_source(pair)
+    target = next(iter(pair.targets[0].members.values()))
+    there = targets.get(target.path)
+    if source is None:
+        return None
+    if there == source:
+        return AsIs()
+    is_kernel = layout_of_name(target.path) == "kernel" if there is None else there == AsIs()
+    return source if is_kernel else None
+
+
+def _as_its_class_says(pair: Pair, targets: Mapping[str, Operation]) -> Pair:
+    """The pair with the operation alone that the classes of the modules say, or with those that have its layout."""
+    said = _said(pair, targets)
+    if said is None:
         return pair
-    (layout,) = classes
-    assert layout is not None
-    fitting = tuple(operation for operation in pair.operations if _has_layout(operation, layout))
-    return replace(pair, operations=fitting) if fitting else pair
+    members = zip(pair.source.members.values(), pair.targets[0].shapes, strict=True)
+    is_single = len(pair.targets) == 1
+    if is_single and all(gives(said, described_of(member), shape) for member, shape in members):
+        return replace(pair, operations=(said,))
+    alike = tuple(operation for operation in pair.operations if _has_layout(operation, said))
+    if not alike:
+        return replace(pair, doubts=(*pair.doubts, OTHER_CLASS))
+    return replace(pair, operations=alike)
 
 
-def _has_layout(operation: Operation, layout: type[Operation]) -> bool:
-    kinds = (axes.Linear, axes.Conv, axes.ConvTranspose, axes.Swap, axes.Depthwise)
-    there = [type(step) for step in steps_of(operation) if isinstance(step, kinds)]
-    if layout is AsIs:
-        return not there
-    if layout is axes.Conv and not there:
-        return False
-    return there == [layout] or (layout is axes.Conv and there == [axes.Linear])
+def _has_layout(operation: Operation, layout: Operation) -> bool:
+    kinds = (axes.Linear, axes.Conv, axes.ConvTranspose, axes.Swap, axes.Depthwise, axes.Flip)
+    there = [step for step in steps_of(operation) if isinstance(step, kinds)]
+    if there == [axes.Linear()] and layout == axes.Conv():
+        return True  # of a convolution with a window of 1
+    return there == [step for step in steps_of(layout) if not isinstance(step, AsIs)]
 
 
-def _proofs_of(pairs: Sequence[Pair]) -> list[_Proof]:
+def _proofs_of(pairs: Sequence[Pair], features: Mapping[str, set[int]]) -> list[_Proof]:
     """The directions that pairs prove for other matrices; nothing where several operations fit.
 
     An embedding is stored as (number, features) by all frameworks, whatever its leaf is called. So a matrix that stays as it is
     proves nothing, unless it has a bias for each feature out, or the matrix beside it has its sizes the other way round.
+
+    Args:
+        features: the sizes of the biases of each layer.
     """
     matrices = [pair for pair in pairs if _is_kernel_of_one_direction(pair)]
-    features = _features_of_biases(pairs)
     shapes = {(*_container_and_leaf(pair.source), pair.source.shapes[0]) for pair in matrices}
     found: list[_Proof] = []
     for pair in matrices:
@@ -147,9 +179,9 @@ def _container_and_leaf(family: Family) -> list[str]:
     return [*segments[:-2], segments[-1]]
 
 
-def _directed(pair: Pair, layouts: Mapping[str, type[Operation]], witnesses: Sequence[_Witness]) -> Pair:
+def _directed(pair: Pair, targets: Mapping[str, Operation], witnesses: Sequence[_Witness]) -> Pair:
     """The pair with the operations that the first witness admits that knows its layout."""
-    is_said = all(member.path in layouts for member in pair.source.members.values())
+    is_said = _said(pair, targets) is not None
     if len(pair.operations) == 1 and (is_said or not _has_square_window(pair)):
         return pair
     for witness in witnesses:
@@ -178,11 +210,11 @@ def _other_matrices(pair: Pair, proofs: _Proofs) -> _Filter | None:
     return lambda operation: is_turned(operation) == direction
 
 
-def _other_convolutions(pair: Pair, layout: type[Operation] | None) -> _Filter | None:
+def _other_convolutions(pair: Pair, layout: Operation | None) -> _Filter | None:
     """The convolutions that fit one layout alone prove it for others."""
     if layout is None or len(pair.source.shapes[0]) < 3 or not _says_convolution(pair):
         return None
-    there = AsIs if _is_kernel_on_both_sides(pair) else layout
+    there = AsIs() if _is_kernel_on_both_sides(pair) else layout
     return lambda operation: _has_layout(operation, there)
 
 
@@ -235,7 +267,7 @@ def _says_convolution(pair: Pair) -> bool:
     return bool(words & _CONVOLUTION) and not words & _TRANSPOSED
 
 
-def _layout_of_convolutions(pairs: Iterable[Pair]) -> type[Operation] | None:
+def _layout_of_convolutions(pairs: Iterable[Pair]) -> Operation | None:
     """The layout of all kernels of convolutions that fit one layout alone; None if they differ or one is a transposed one."""
     only: set[type[Operation]] = set()
     for pair in pairs:
@@ -246,7 +278,7 @@ def _layout_of_convolutions(pairs: Iterable[Pair]) -> type[Operation] | None:
     found = only & {axes.Conv, AsIs}
     if len(found) != 1 or only & {axes.ConvTranspose, axes.Swap}:
         return None
-    return next(iter(found))
+    return next(iter(found))()
 
 
 def _recurrent_layers(pairs: Sequence[Pair]) -> set[str]:

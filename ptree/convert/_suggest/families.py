@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -154,6 +154,12 @@ def _family(texts: tuple[str, ...], members: Mapping[Numbers, NamedArray]) -> Fa
             joined[-1] += f"{first[at]}{text}"
     kept = {tuple(numbers[at] for at in varying): array for numbers, array in members.items()}
     return Family(tuple(joined), dict(sorted(kept.items())))
+
+
+def part_of(family: Family, places: Collection[int]) -> Family:
+    """The family of those members alone that have these places in it."""
+    members = [*family.members.items()]
+    return _family(family.texts, dict(members[at] for at in places))
 
 
 def offsets(source: Family, target: Family) -> Numbers | None:

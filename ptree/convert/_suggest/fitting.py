@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
+from typing import TypeGuard
 
 import numpy as np
 
 from .._operations import axes
-from .._operations.operation import AsIs, Chain, Operation, chain
+from .._operations.operation import AsIs, Chain, Described, MisfitError, Operation, chain
 from .._operations.public import heads
-from .families import Family
+from .families import Family, described_of
 
 Shape = tuple[int, ...]
 _MOST_COMPARED = 1 << 16
@@ -21,12 +22,29 @@ def fitting(source: Family, target: Family) -> list[Operation]:
     """The operations that make every member of a source have the shape of the member of the target in the same place."""
     is_kernel = not target.roles or "kernel" in target.roles
     found: list[Operation] = []
-    for at, (before, after) in enumerate(zip(source.shapes, target.shapes, strict=True)):
+    members = zip(source.members.values(), source.shapes, target.shapes, strict=True)
+    for at, (member, before, after) in enumerate(members):
         operations = _between(before, after, is_kernel)
+        if is_grouped(member.layout) and gives(member.layout, described_of(member), after):
+            operations.append(member.layout)
         found = operations if at == 0 else [operation for operation in found if operation in operations]
         if not found:
             return []
     return found
+
+
+def is_grouped(operation: Operation | None) -> TypeGuard[axes.ConvTranspose]:
+    """Whether this is a transposed convolution in groups, of which shapes do not tell how many there are."""
+    return isinstance(operation, axes.ConvTranspose) and operation.groups > 1
+
+
+def gives(operation: Operation, before: Described, after: Shape) -> bool:
+    """Whether an operation gives an array of this shape."""
+    try:
+        (described,) = operation.outcome([before])
+    except MisfitError:
+        return False
+    return described.shape == after
 
 
 @lru_cache(maxsize=100_000)

@@ -9,9 +9,11 @@ from ..._tree import PyTree
 from .._named_arrays import NamedArray, NamedArrays, named_arrays, opened_arrays
 from .._operations.constants import Fill
 from .contradictions import with_doubts_of_contradictions
-from .directions import directed, layouts_of_module
+from .directions import directed
 from .families import tied_arrays, whole_arrays
+from .known_layouts import layouts_of_module, with_layouts
 from .matching import Matched, matched
+from .mirrors import is_of_ptree, with_doubts_of_mirrors
 from .name_words import last_segment
 from .quantities import with_doubts_of_quantities
 from .rows import RowWriter, wrong_rows
@@ -39,9 +41,15 @@ def suggest(source: PyTree, like: PyTree) -> Suggestion:
 
     Only what is certain is in `suggestion.table`: an array whose shape fits one leaf alone, or whose name is clearly most like
     that of one leaf, unless the names contradict each other: encoder and decoder, `layer1` and `layer2`, a moment of an
-    optimiser and a weight. The direction of a square kernel is certain if the class of a PyTorch module says it, or if kernels of
-    other shapes prove it. All else is marked, with the rows that may be right: the order of gates, of fused projections, and
-    of flattened features of convolutions too. A weight norm of PyTorch, `weight_g` and `weight_v`, is a row of both. No numbers are read: `ptree.convert.verify` is the proof.
+    optimiser and a weight. The direction of a square kernel is certain if the class of a module says it, of PyTorch, Keras, Flax
+    nnx or Equinox, or if kernels of other shapes prove it. All else is marked, with the rows that may be right: the order of
+    gates, of fused projections, and of flattened features of convolutions too.
+
+    Flax, Haiku and Equinox hold the kernel of a transposed convolution mirrored. It is marked where a name says `transpose` or
+    `deconv`; a kernel of Flax in a dict or a state, `layers_0/kernel`, does not say it, and is taken for that of a convolution:
+    `layer_table` knows its layer.
+
+    A weight norm of PyTorch, `weight_g` and `weight_v`, is a row of both. No numbers are read: `ptree.convert.verify` is the proof.
 
     Args:
         source: as in `Table.plan`; a PyTorch module says more than its state dict.
@@ -56,10 +64,13 @@ def suggest(source: PyTree, like: PyTree) -> Suggestion:
 
 
 def _suggested(source: PyTree, arrays: NamedArrays, targets: NamedArrays, like: PyTree) -> Suggestion:
-    parts = stored_parts(whole_arrays(arrays), whole_arrays(targets))
-    found = _with_tied_names(matched(parts.whole, whole_arrays(targets)), arrays, targets)
+    layouts, layouts_of_target = layouts_of_module(source), layouts_of_module(like)
+    parts = stored_parts(with_layouts(whole_arrays(arrays), layouts), whole_arrays(targets))
+    tied = with_layouts(tied_arrays(arrays), layouts), tied_arrays(targets)
+    found = _with_tied_names(matched(parts.whole, whole_arrays(targets)), *tied)
     order = {path: at for at, path in enumerate(arrays.by_path)}
-    pairs = directed(found.pairs, layouts_of_module(source), order)
+    pairs = directed(found.pairs, layouts_of_target, order)
+    pairs = [with_doubts_of_mirrors(pair, layouts_of_target, is_of_ptree=is_of_ptree(like)) for pair in pairs]
     pairs = [with_doubts_of_quantities(pair, parts.magnitudes) for pair in pairs]
     pairs = [with_doubts_of_contradictions(pair) for pair in pairs]
     writer = RowWriter(arrays, targets.is_dotted, parts.magnitudes)
@@ -82,9 +93,8 @@ def _suggested(source: PyTree, arrays: NamedArrays, targets: NamedArrays, like: 
     )
 
 
-def _with_tied_names(found: Matched, arrays: NamedArrays, targets: NamedArrays) -> Matched:
+def _with_tied_names(found: Matched, tied_sources: Sequence[NamedArray], tied_targets: Sequence[NamedArray]) -> Matched:
     """Match what is left over also with the other names of tied arrays, which need no row of their own where nothing fits."""
-    tied_sources, tied_targets = tied_arrays(arrays), tied_arrays(targets)
     if not tied_sources and not tied_targets:
         return found
     more = matched([*found.unused, *tied_sources], [*found.missing, *tied_targets])

@@ -76,7 +76,12 @@ def _is_transposed_convolution(step: Step) -> bool:
     names = [*(source.path for source in step.sources), *step.targets]
     is_kernel = all(layout_of_name(name) == "kernel" for name in names)
     is_window = all(len(source.described.shape) > 2 for source in step.sources if source.described is not None)
-    return is_kernel and is_window and any(map(_TRANSPOSED.search, names))
+    return is_kernel and is_window and any(map(says_transposed, names))
+
+
+def says_transposed(name: str) -> bool:
+    """Whether a name is that of a transposed convolution: `conv2d_transpose/kernel`, `deconv.weight`."""
+    return _TRANSPOSED.search(name) is not None
 
 
 def _says_layout(step: Step) -> bool:
