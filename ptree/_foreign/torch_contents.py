@@ -96,7 +96,9 @@ class _Walk:
     def leaves(self, value: object, name: str, depth: int) -> Iterator[tuple[str, _Leaf]]:
         self._values -= 1
         if depth > _DEEPEST:
-            raise PickleError(f"its containers are nested more than {_DEEPEST} levels deep, or hold each other in a circle")
+            raise PickleError(
+                f"its containers are nested more than {_DEEPEST} levels deep, or hold each other in a circle"
+            )
         if self._values < 0:
             raise PickleError("its containers hold each other very many times over")
         children = _children(value)

@@ -344,7 +344,8 @@ NUMPY_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._r
 NUMPY_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 NUMPY_DTYPE = "numpy.dtype"
 _LAYOUT = "torch.serialization._get_layout"
-_DYNAMIC_RANGE = "torch._dynamo.decorators._DimRange"  # the bounds of a size, which jagged tensors note for the compiler
+# the bounds of a size, which jagged tensors note for the compiler
+_DYNAMIC_RANGE = "torch._dynamo.decorators._DimRange"
 OBJECTS = frozenset(
     (*NAMESPACES, *ATTRIBUTE_DICTS, *PATHS, *NUMPY_ARRAYS, *NUMPY_SCALARS, NUMPY_DTYPE, DEVICE, _LAYOUT, _DYNAMIC_RANGE)
 )

@@ -123,7 +123,7 @@ def test_a_dtype_that_only_ptree_would_read_is_no_safetensors_for_others(tmp_pat
     arrays = {f"a.{dtype}": np.array([1, 0, 1]).astype(dtype) for dtype in LACKING}
     path.write_text("was there before")
     for options in ({}, {"to": "hf"}):
-        with pytest.raises(pt.FileError, match="safetensors has no such dtypes: .*'a.int4: i4'.*; cast them first"):
+        with pytest.raises(pt.FileError, match=r"safetensors has no such dtypes: .*'a.int4: i4'.*; cast them first"):
             c.write(path, arrays | {"b.c": numbers(2)}, **options)
     with pytest.raises(pt.FileError, match=r"safetensors has no such dtypes: \['a.complex128: c128'\]"):
         c.write(path, {"a.complex128": arrays["a.complex128"]})
