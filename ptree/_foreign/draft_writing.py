@@ -75,10 +75,19 @@ def check_arrays(arrays: Mapping[str, np.ndarray], dtypes: Collection[np.dtype],
     not_unicode = [name for name in arrays if not _is_unicode(name)]
     if not_unicode:
         raise FileError(f"names of arrays are valid Unicode text; got {listed(map(ascii, not_unicode))}")
+    check_dtypes(arrays, dtypes, format)
+
+
+def check_dtypes(arrays: Mapping[str, np.ndarray], dtypes: Collection[np.dtype], format: str, fix: str = "") -> None:
+    """Check that a format has the dtypes of these arrays; `fix` is said beside a cast.
+
+    Raises:
+        FileError: it lacks some; all of them are listed.
+    """
     unknown = [name for name, array in arrays.items() if array.dtype.newbyteorder("=") not in dtypes]
     if unknown:
         shown = [f"{name}: {short_dtype(arrays[name].dtype)}" for name in unknown]
-        raise FileError(f"{format} has no such dtypes: {listed(shown)}; cast them first")
+        raise FileError(f"{format} has no such dtypes: {listed(shown)}; cast them first{fix}")
 
 
 def _is_unicode(name: str) -> bool:

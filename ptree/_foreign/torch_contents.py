@@ -63,8 +63,8 @@ def contents_of(root: object, pickle_size: int) -> TorchContents:
     """Find the tensors and the metadata in the value of a pickle.
 
     Raises:
-        PickleError: two tensors have one name; or a container holds itself, or so much more than the pickle has bytes that the
-            file is made to fill the memory.
+        PickleError: two tensors have one name; or containers are nested too deep, or one holds itself, or so much more than the
+            pickle has bytes that the file is made to fill the memory.
     """
     tensors: dict[str, TensorInfo | PickledArray] = {}
     metadata: dict[str, str] = {}
@@ -95,8 +95,12 @@ class _Walk:
 
     def leaves(self, value: object, name: str, depth: int) -> Iterator[tuple[str, _Leaf]]:
         self._values -= 1
-        if self._values < 0 or depth > _DEEPEST:
-            raise PickleError("its containers hold each other in a circle, or very many times over")
+        if depth > _DEEPEST:
+            raise PickleError(
+                f"its containers are nested more than {_DEEPEST} levels deep, or hold each other in a circle"
+            )
+        if self._values < 0:
+            raise PickleError("its containers hold each other very many times over")
         children = _children(value)
         if children is None:
             leaf = _leaf(value)

@@ -15,6 +15,9 @@ _LONGEST_KEY = 200
 _STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage", "torch.xpu", "torch.hpu")
 _UNKNOWN_DTYPE = TorchDtype("unknown", UNKNOWN)
 _LONGEST_NAME = 200  # of a class in a message
+_NESTED = "is a nested tensor: save the list of its `unbind()`"
+_JAGGED = "torch.nested._internal.nested_tensor.NestedTensor"
+"""The class of nested tensors of the layout torch.jagged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +189,13 @@ def _tensor_of_device(data: object, dtype: object, *_: object) -> object:
 
 def _of_type(function: object, kind: object, args: object, *_: object) -> object:
     """A tensor of a subclass, or with attributes of its own, which are left out."""
-    maker = _MAKERS.get(function.full_name) if isinstance(function, Global) else None
-    if maker is None or maker is _of_type or not isinstance(args, tuple) or not isinstance(kind, Global):
-        raise PickleError("a tensor in its pickle is made by an unknown function")
+    if not isinstance(function, Global) or not isinstance(args, tuple) or not isinstance(kind, Global):
+        raise PickleError("a tensor in its pickle is made by no function, or of no values")
+    maker = _MAKERS.get(function.full_name)
+    if maker is None:
+        return TensorInfo(_UNKNOWN_DTYPE, (), problem=_unknown(kind, function))
+    if maker is _of_type:
+        raise PickleError("a tensor in its pickle is of a class inside another class")
     tensor = maker(*args)
     if kind.full_name in _PLAIN_TENSORS or not isinstance(tensor, TensorInfo):
         return tensor
@@ -196,6 +203,13 @@ def _of_type(function: object, kind: object, args: object, *_: object) -> object
 
 
 _PLAIN_TENSORS = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+
+
+def _unknown(kind: Global, function: Global) -> str:
+    """What a tensor is that a function makes which is not read."""
+    if kind.full_name == _JAGGED:
+        return _NESTED
+    return f"is of the class {short_name(kind)}, made by {short_name(function)}, which ptree does not read"
 
 
 def _subclass(kind: Global) -> str:
@@ -224,7 +238,7 @@ def _sparse(layout: object, data: object) -> TensorInfo:
 
 def _nested(buffer: object, *_: object) -> TensorInfo:
     dtype = buffer.dtype if isinstance(buffer, TensorInfo) else _UNKNOWN_DTYPE
-    return TensorInfo(dtype, (), problem="is a nested tensor: save the list of its `unbind()`")
+    return TensorInfo(dtype, (), problem=_NESTED)
 
 
 def _meta(dtype: object, shape: object, *_: object) -> TensorInfo:
@@ -330,7 +344,9 @@ NUMPY_ARRAYS = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._r
 NUMPY_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 NUMPY_DTYPE = "numpy.dtype"
 _LAYOUT = "torch.serialization._get_layout"
+# the bounds of a size, which jagged tensors note for the compiler
+_DYNAMIC_RANGE = "torch._dynamo.decorators._DimRange"
 OBJECTS = frozenset(
-    (*NAMESPACES, *ATTRIBUTE_DICTS, *PATHS, *NUMPY_ARRAYS, *NUMPY_SCALARS, NUMPY_DTYPE, DEVICE, _LAYOUT)
+    (*NAMESPACES, *ATTRIBUTE_DICTS, *PATHS, *NUMPY_ARRAYS, *NUMPY_SCALARS, NUMPY_DTYPE, DEVICE, _LAYOUT, _DYNAMIC_RANGE)
 )
 """Objects beside the tensors that are read: their classes hold nothing but values. They are described, and not made either."""

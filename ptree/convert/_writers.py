@@ -10,7 +10,9 @@ import numpy as np
 
 from .._edit import unflatten
 from .._errors import FileError
+from .._foreign.draft_writing import check_dtypes
 from .._foreign.torch_write import write_torch
+from .._stored.dtypes import CODES
 from .._words import listed, quoted
 from ..files._save import save
 
@@ -102,7 +104,12 @@ def write_state_dict(path: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_hf(path: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write safetensors as transformers reads them: it refuses a file whose metadata do not say the framework."""
+    """Write safetensors as transformers reads them: it refuses a file whose metadata do not say the framework.
+
+    Raises:
+        FileError: a dtype that safetensors lacks, which ptree alone would read as what it was; or the file cannot be written.
+    """
+    check_dtypes(arrays, CODES, "safetensors", fix=", or to='ptree' keeps them, for ptree alone")
     save(path, arrays, metadata={"format": "pt"})
 
 

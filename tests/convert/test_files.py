@@ -12,6 +12,7 @@ import pytest
 
 import ptree as pt
 from ptree import convert as c
+from ptree._stored.dtypes import CODES, LACKING
 
 FORMATS = {
     "torch": "m.pt",
@@ -102,6 +103,36 @@ def test_tensors_of_pytorch_that_ptree_saved_are_read_without_it(dtype, tmp_path
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "(3, 2)\n", run.stderr
+
+
+@pytest.mark.parametrize("dtype", CODES, ids=str)
+def test_safetensors_for_others_hold_what_other_readers_read(dtype, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    array = np.array([[1, 0, 1], [0, 1, 0]]).astype(dtype)
+    c.write(tmp_path / "m.safetensors", {"a.b": array})
+    found = load_file(tmp_path / "m.safetensors")["a.b"]
+    assert str(found.dtype) == f"torch.{dtype}"
+    assert found.shape == (2, 3)
+    np.testing.assert_array_equal(found.flatten().view(torch.uint8).numpy(), array.reshape(-1).view("uint8"))
+
+
+def test_a_dtype_that_only_ptree_would_read_is_no_safetensors_for_others(tmp_path):
+    path = tmp_path / "m.safetensors"
+    arrays = {f"a.{dtype}": np.array([1, 0, 1]).astype(dtype) for dtype in LACKING}
+    path.write_text("was there before")
+    for options in ({}, {"to": "hf"}):
+        with pytest.raises(pt.FileError, match=r"safetensors has no such dtypes: .*'a.int4: i4'.*; cast them first"):
+            c.write(path, arrays | {"b.c": numbers(2)}, **options)
+    with pytest.raises(pt.FileError, match=r"safetensors has no such dtypes: \['a.complex128: c128'\]"):
+        c.write(path, {"a.complex128": arrays["a.complex128"]})
+    assert path.read_text() == "was there before"
+    c.write(path, arrays, to="ptree")  # which the message names
+    found = c.read(path)
+    for name, array in arrays.items():
+        assert found[name.replace(".", "/")].dtype == array.dtype
+        np.testing.assert_array_equal(found[name.replace(".", "/")].view("uint8"), array.view("uint8"))
 
 
 @pytest.mark.parametrize("name", ["m.npz", "m.msgpack", "m.params", "m.gguf", "m.h5"])

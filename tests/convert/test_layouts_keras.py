@@ -1,5 +1,7 @@
 """Layers against Keras': parameters by the table of layers, square throughout, and back into the model."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,6 +158,39 @@ def test_both_directions():
     check(nn.Sequential(nn.Bidirectional(nn.GRU(4))), model_of(other, shape=(5, 4)), x, names=names)
 
 
+def test_the_error_of_modules_that_keras_numbers_gives_their_names():
+    keras.backend.clear_session()
+    layers = [
+        L.Bidirectional(L.GRU(4, return_sequences=True, **ZEROS), name="0"),
+        L.Bidirectional(L.GRU(4, return_sequences=True, **ZEROS), name="1"),
+    ]
+    model, x = model_of(*layers, shape=(5, 4)), draws(2, 5, 4)
+    net = nn.Sequential(*(nn.Bidirectional(nn.GRU(4)) for _ in layers))
+    source = {variable.path: np.asarray(variable.value) for variable in model.weights}
+    table = convert.layer_table(net, x, framework="keras", names={"": "model"})
+    with pytest.raises(pt.StructureError, match="The source numbers modules") as error:
+        table.apply(source, like=net.spec(x))
+    (recommended,) = re.findall(r"names=(.*?})", str(error.value))
+    names = eval(recommended)
+    assert names == {"1/forward": "model/1/forward_gru_1", "1/backward": "model/1/backward_gru_1"}
+    check(net, model, x, names={"": "model", **names})
+
+
+def test_numbers_of_modules_that_may_be_of_several_layers_are_not_guessed():
+    net, x = nn.Sequential(nn.Dense(4)), draws(2, 4)
+    table = convert.layer_table(net, x, framework="keras", names={"0": "dense"})
+    source = {f"dense_{at}/{name}": draws(*shape) for at in (1, 2) for name, shape in SHAPES_OF_DENSE.items()}
+    with pytest.raises(pt.StructureError) as error:
+        table.apply(source, like=net.spec(x))
+    assert "numbers modules" not in str(error.value)
+    one = {name: array for name, array in source.items() if name.startswith("dense_2")}
+    with pytest.raises(pt.StructureError, match=r"give names={'0': 'dense_2'}\."):
+        table.apply(one, like=net.spec(x))
+
+
+SHAPES_OF_DENSE = {"kernel": (4, 4), "bias": (4,)}
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_attention(bias):
     x = draws(2, 5, 4)
@@ -225,3 +260,24 @@ def test_a_file_has_the_names_of_layers_and_a_live_model_its_own_name_before_the
     of_file, _ = converted(net, (x,), tmp_path / "m.keras", "keras", called(model, x))
     of_model, _ = converted(net, (x,), model, "keras", called(model, x), names={"": "model"})
     np.testing.assert_array_equal(of_file["b/kernel"], of_model["b/kernel"])
+
+
+def test_the_error_of_recurrent_layers_without_biases_gives_the_rows_that_convert_them():
+    layers = (
+        L.LSTM(4, return_sequences=True, use_bias=False, **ZEROS, name="0"),
+        L.GRU(4, return_sequences=True, use_bias=False, **ZEROS, name="1"),
+        L.SimpleRNN(4, return_sequences=True, use_bias=False, **ZEROS, name="2"),
+    )
+    model, x = model_of(*layers, shape=(5, 4)), draws(2, 5, 4)
+    net = nn.Sequential(nn.LSTM(4), nn.GRU(4), nn.RNN(4))
+    source = {variable.path: np.asarray(variable.value) for variable in model.weights}
+    table = convert.layer_table(net, x, framework="keras", names={"": "model"})
+    for _ in layers:
+        with pytest.raises(pt.StructureError, match="If the layer is made without biases there, zeros are") as error:
+            table.apply(source, like=net.spec(x))
+        (recommended,) = re.findall(r"convert.Table\(.*\) \| table", str(error.value))
+        table = eval(recommended, {"convert": convert, "table": table})
+    params = table.apply(source, like=net.spec(x))
+    np.testing.assert_allclose(net(params, x), called(model, x), atol=1e-6)
+    back = table.inverse.apply(params, like=model)
+    assert set(back) == set(source)

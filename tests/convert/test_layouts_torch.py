@@ -1,6 +1,7 @@
 """Layers against PyTorch's: parameters by the table of layers, square throughout, and back into `load_state_dict`."""
 
 import copy
+import re
 from dataclasses import dataclass
 
 import jax
@@ -464,3 +465,56 @@ def test_a_layer_may_be_the_whole_module_and_the_model_may_be_a_layer_with_forms
         convert.layer_table(nn.Dense(4), x, framework="linen", forms={"a[": "transpose_kernel"})
     with pytest.raises(pt.PatternError, match="names: expected a path of a layer -> a path of a module; got '0' -> 5"):
         convert.layer_table(nn.Sequential(nn.Dense(4)), x, names={"0": 5})
+
+
+BARE = {
+    "LSTM": (nn.LSTM(4), torch.nn.LSTM(4, 4, bias=False, batch_first=True)),
+    "GRU": (nn.GRU(4), torch.nn.GRU(4, 4, bias=False, batch_first=True)),
+    "RNN": (nn.RNN(4), torch.nn.RNN(4, 4, bias=False, batch_first=True)),
+    "both directions": (
+        nn.Sequential(nn.Bidirectional(nn.LSTM(4))),
+        torch.nn.LSTM(4, 4, bias=False, batch_first=True, bidirectional=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_the_error_of_a_recurrent_layer_without_biases_gives_the_rows_that_convert_it(name):
+    net, module = BARE[name]
+    x, state = draws(2, 5, 4), shaken(module).state_dict()
+    table = convert.layer_table(net, x, names={"0" if name == "both directions" else "": ""})
+    for _ in range(2 if name == "both directions" else 1):
+        with pytest.raises(pt.StructureError, match="If the layer is made without biases there, zeros are") as error:
+            table.apply(state, like=net.spec(x))
+        table = with_biases(table, str(error.value))
+    params = table.apply(state, like=net.spec(x))
+    np.testing.assert_allclose(net(params, x), called(module, x), atol=1e-6)
+    module.load_state_dict(table.inverse.apply(params, like=module), strict=True)
+
+
+def with_biases(table, text):
+    """The table that a message recommends."""
+    (recommended,) = re.findall(r"convert.Table\(.*\) \| table", text)
+    return eval(recommended, {"convert": convert, "table": table})
+
+
+def test_the_zeros_for_biases_have_the_dtype_of_like():
+    net, x = nn.LSTM(4), jnp.ones((2, 5, 4), "bfloat16")
+    like = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, "bfloat16"), net.init(jax.random.key(0), x))
+    state = {name: np.ones((16, 4), like["hidden/bias"].dtype) for name in ("weight_ih_l0", "weight_hh_l0")}
+    table = convert.layer_table(net, x)
+    with pytest.raises(pt.StructureError) as error:
+        table.apply(state, like=like)
+    params = with_biases(table, str(error.value)).apply(state, like=like)
+    assert params["hidden/bias"].dtype == "bfloat16"
+    assert not params["hidden/bias"].any()
+
+
+def test_zeros_are_recommended_where_nothing_but_recurrent_biases_is_missing():
+    net, x = nn.Sequential(nn.LSTM(4), nn.Dense(4)), draws(2, 5, 4)
+    state = shaken(
+        torch.nn.ModuleList([torch.nn.LSTM(4, 4, bias=False), torch.nn.Linear(4, 4, bias=False)])
+    ).state_dict()
+    with pytest.raises(pt.StructureError, match="missing from the source") as error:
+        convert.layer_table(net, x).apply(state, like=net.spec(x))
+    assert "without biases" not in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import pytest
 from jax import lax
-from onnx_runs import check, nodes, spec, symbols
+from onnx_runs import check, nodes, run, spec, symbols
+
+from ptree import convert
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(3, 4, 5)).astype("float32")
@@ -84,6 +88,73 @@ def test_small_numbers_keep_their_digits(tmp_path):
         return lax.expm1(x) / x, lax.log1p(x) / x
 
     check_function(tmp_path, relative, small, tolerance=5e-7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "last", "tolerance"), [("float16", 2.0, 2e-3), ("float32", 9.1, 8e-7), ("float64", 26.0, 2e-15)]
+)
+def test_erfc_keeps_its_relative_precision_where_it_is_near_zero(dtype, last, tolerance, tmp_path):
+    x = np.concatenate([np.linspace(-6, last, 20011), [1e-8, -1e-8, 0.46875]]).astype(dtype)
+    with jax.enable_x64(True):
+        convert.to_onnx(lambda _, x: lax.erfc(x), {}, spec(*x.shape, dtype=dtype), path=tmp_path / "f.onnx")
+    (got,) = run(tmp_path / "f.onnx", [x])
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype("float64"), [math.erfc(number) for number in x], rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_erfc_at_zeros_infinity_and_nan(dtype, tmp_path):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 6e4, -6e4, 30.0, -30.0], dtype)
+    with jax.enable_x64(True):
+        convert.to_onnx(lambda _, x: lax.erfc(x), {}, spec(9, dtype=dtype), path=tmp_path / "f.onnx")
+    (got,) = run(tmp_path / "f.onnx", [x])
+    np.testing.assert_array_equal(got, np.array([np.nan, 0, 2, 1, 1, 0, 2, 0, 2], dtype))
+
+
+def test_no_form_of_erfc_overflows_for_numbers_of_another(tmp_path):
+    x = np.array([0.0, 1e-30, -0.3, 2.0, -3.0, 5.0, 1e30, -1e30, np.inf, -np.inf], "float32")
+    convert.to_onnx(lambda _, x: lax.erfc(x), {}, spec(10), path=tmp_path / "f.onnx")
+    model = onnx.load(tmp_path / "f.onnx")
+    computed = [name for node in model.graph.node for name in node.output if name != model.graph.output[0].name]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
+    onnx.save(model, tmp_path / "all.onnx")
+    arrays = run(tmp_path / "all.onnx", [x])
+    assert len(arrays) > 60
+    not_finite = [array for array in arrays if array.dtype == np.float32 and not np.isfinite(array).all()]
+    np.testing.assert_array_equal(not_finite, [[*x[:6], 30.0, x[7], 30.0, -np.inf]])  # the input, cut at one end so far
+
+
+def test_tails_of_the_normal_distribution_keep_their_digits(tmp_path):
+    x = np.array([-12.0, -8.0, -4.0, 0.5, 3.0, 4.0, 5.0, 8.0], "float32")
+
+    def tails(x):
+        cut = jnp.maximum(x, -2.0)
+        return jnp.log(lax.erfc(cut)), jax.scipy.special.log_ndtr(x), jnp.log(jax.scipy.stats.norm.sf(cut))
+
+    convert.to_onnx(lambda _, x: tails(x), {}, spec(8), path=tmp_path / "f.onnx")
+    for got, expected in zip(run(tmp_path / "f.onnx", [x]), tails(x), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=3e-6)
+    np.testing.assert_allclose(run(tmp_path / "f.onnx", [x])[0][5:], [-17.98778, -27.20089, -66.65947], rtol=1e-6)
+
+
+def test_gelu_has_the_short_form_of_erfc_and_other_products_do_not(tmp_path):
+    x = np.linspace(-8, 8, 101).astype("float32")
+    forms = (
+        partial(jax.nn.gelu, approximate=False),
+        lambda x: x * lax.erfc(-x / np.sqrt(2).astype("float32")) / 2,
+        lambda x: x * 0.5 * lax.erfc(x * -np.float32(np.sqrt(0.5))),
+    )
+    for form in forms:
+        check_function(tmp_path, form, x, tolerance=1e-6)
+        assert "Erf" in nodes(tmp_path / "f.onnx")
+        assert "Exp" not in nodes(tmp_path / "f.onnx")
+    check_function(tmp_path, forms[0], x.astype("float16"), tolerance=1e-2)
+    assert "Exp" not in nodes(tmp_path / "f.onnx")
+    convert.to_onnx(lambda _, x: (x * lax.erfc(x), x[::-1] * lax.erfc(x)), {}, spec(101), path=tmp_path / "f.onnx")
+    assert "Erf" not in nodes(tmp_path / "f.onnx")
+    exact = np.array([math.erfc(number) for number in x])
+    for got, factor in zip(run(tmp_path / "f.onnx", [x]), (x, x[::-1]), strict=True):
+        np.testing.assert_allclose(got, factor * exact, rtol=2e-6)
 
 
 def test_functions_of_two_numbers(tmp_path):

@@ -281,6 +281,8 @@ NONSENSE = {
     "fill: int8 does not hold nan": lambda: c.fill(float("nan"), "int8"),
     "fill: bool does not hold 2": lambda: c.fill(2, "bool"),
     "fill: float16 does not hold 1000000.0": lambda: c.fill(1e6, "float16"),
+    "cast: expected two dtypes, of the source and of the target, such as cast('bfloat16', 'float32'); got 'float16' alone."
+    " Table.apply(..., cast=True) casts to what `like` has": lambda: c.cast("float16"),
     "cast: 'str' is no dtype of numbers": lambda: c.cast("str", "float32"),
     "cast: 'object' is no dtype of numbers": lambda: c.cast("float32", "object"),
     "cast: expected two dtypes of floats, of whole numbers or of complex numbers; got float32 and int32": lambda: (

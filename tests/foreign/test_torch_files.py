@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -203,6 +204,38 @@ def test_nested_and_csr_tensors_are_named(tmp_path):
         assert file.arrays["nested"].problem == "is a nested tensor: save the list of its `unbind()`"
         assert file.arrays["csr"].problem == "is a sparse tensor (torch.sparse_csr): save its `to_dense()`"
         assert_same(file.read("plain"), torch.ones(1))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_jagged_nested_tensors_are_named_beside_tensors_that_are_read(tmp_path):
+    jagged = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(3, 3)], layout=torch.jagged)
+    with open_foreign(saved(tmp_path / "m.pt", {"jagged": jagged, "plain": torch.ones(1)})) as file:
+        assert file.arrays["jagged"].problem == "is a nested tensor: save the list of its `unbind()`"
+        assert_same(file.read("plain"), torch.ones(1))
+
+
+def test_a_tensor_that_an_unknown_function_makes_is_named_with_it(tmp_path):
+    class OfItsOwn(torch.Tensor):
+        def __reduce_ex__(self, protocol):
+            return torch._tensor._rebuild_from_type_v2, (torch.nn.functional.relu, torch.Tensor, (1,), {})
+
+    path = saved(tmp_path / "m.pt", {"odd": torch.ones(2).as_subclass(OfItsOwn), "plain": torch.ones(1)})
+    with open_foreign(path) as file:
+        problem = "is of the class torch.Tensor, made by torch.nn.functional.relu, which ptree does not read"
+        assert file.arrays["odd"].problem == problem
+        with pytest.raises(FileError, match=re.escape(problem)):
+            file.read("odd")
+        assert_same(file.read("plain"), torch.ones(1))
+
+
+def test_dicts_in_dicts_are_read_up_to_100_levels(tmp_path):
+    def nested(depth):
+        return {"a": nested(depth - 1)} if depth else torch.ones(1)
+
+    with open_foreign(saved(tmp_path / "m.pt", nested(100))) as file:
+        assert_same(file.read("/".join("a" * 100)), torch.ones(1))
+    with pytest.raises(FileError, match="its containers are nested more than 100 levels deep"):
+        open_foreign(saved(tmp_path / "n.pt", nested(101)))
 
 
 class Subclass(torch.Tensor):

@@ -72,7 +72,8 @@ def layer_table(
       `nn.MultiheadAttention`; with modules for its `q`, `k`, `v` and `o` in `names`, these are `nn.Linear`.
     - "keras": the names in a `.keras` file, of layers that have the names they have in ptree: else give `names={"0": "dense"}`. In `variable.path`
       of a live model the model's name comes first: `names={"": "sequential"}`. A `.weights.h5` file numbers its arrays: load it
-      into the model.
+      into the model. Its layers are taken as `channels_last`, the default: a `channels_first` model that flattens images
+      converts without an error, and wrongly, so give `own` a row with `flatten_order` for what reads them.
     - "linen": `params/...` and `batch_stats/...`, the variables that `init` returns; `nn.Sequential` has `layers_0`.
     - "nnx": the paths of `nnx.state(module)`; "equinox": those of the module, or of the pair that `make_with_state` returns.
     - "haiku": `linear_1/w`; of a model with running statistics `0/...` and `1/...`, the pair (params, state).

@@ -12,7 +12,6 @@ _SAME_MEANING = {
     "add": "Add",
     "add_any": "Add",
     "sub": "Sub",
-    "mul": "Mul",
     "div": "Div",
     "max": "Max",
     "min": "Min",

@@ -64,6 +64,8 @@ class Graph:
         self._bodies = [self.main]
         self._levels: dict[str, int] = {}
         """Tensor -> the place in `_bodies` of the body that computes it; 0 where none is entered."""
+        self._node_of: dict[str, Node] = {}
+        """Tensor -> the node that computes it."""
         self._constant_of: dict[Any, str] = {}
         self._reserved = set(reserved)
         self._count: dict[str, int] = {}
@@ -84,9 +86,11 @@ class Graph:
         if key in body.outputs_of:
             return body.outputs_of[key]
         outputs = tuple(self.new_name(op.lower()) for _ in range(count))
-        body.nodes.append(Node(op, inputs, outputs, attributes))
+        node = Node(op, inputs, outputs, attributes)
+        body.nodes.append(node)
         for output in outputs:
             self._levels[output] = level
+            self._node_of[output] = node
         if key is not None:
             body.outputs_of[key] = outputs
         return outputs
@@ -197,6 +201,30 @@ class Graph:
         for op in ops:
             tensor = self.add(op, tensor)
         return self.value(tensor, result, value.tensor_shape)
+
+    def multiple(self, tensor: str) -> tuple[str, float]:
+        """The tensor of which a tensor is computed as a multiple, by nodes that negate or have one number, and the factor."""
+        node = self._node_of.get(tensor)
+        if node is None:
+            return tensor, 1.0
+        if node.op == "Neg":
+            origin, factor = self.multiple(node.inputs[0])
+            return origin, -factor
+        if node.op not in ("Mul", "Div"):
+            return tensor, 1.0
+        left, right = node.inputs
+        if node.op == "Mul" and self._one_number(left) is not None:
+            left, right = right, left
+        number = self._one_number(right)
+        if not number:
+            return tensor, 1.0
+        origin, factor = self.multiple(left)
+        return origin, factor * number if node.op == "Mul" else factor / number
+
+    def _one_number(self, tensor: str) -> float | None:
+        """The number of a constant of one; None of any other tensor."""
+        constant = self.constants.get(tensor)
+        return float(constant.item()) if constant is not None and constant.size == 1 else None
 
     # ---------------------------------------------------------------------------- constants
 

@@ -1,4 +1,4 @@
-"""Rules for functions that ONNX lacks, in forms that keep their relative precision: log1p, expm1, erfc, exp2, log2, cbrt, atan2."""
+"""Rules for functions that ONNX lacks, in forms that keep their relative precision: log1p, expm1, exp2, log2, cbrt, atan2."""
 
 from __future__ import annotations
 
@@ -53,14 +53,6 @@ def _log2(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value
     graph = t.graph
     log = graph.add("Log", graph.tensor(value))
     return [_like(value, graph.add("Mul", log, graph.number(1 / np.log(2), value.dtype)))]
-
-
-@rule("erfc")
-def _erfc(t: Translation, equation: Equation, inputs: list[Value]) -> list[Value]:
-    # 1 - erf(x) loses all digits where erf is near 1; GELU multiplies it by x alone, where an absolute error counts
-    (value,) = inputs
-    graph, x = t.graph, t.graph.tensor(value)
-    return [_like(value, graph.add("Sub", graph.number(1, value.dtype), graph.add("Erf", x)))]
 
 
 @rule("cbrt")

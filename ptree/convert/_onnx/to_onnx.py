@@ -22,6 +22,7 @@ from . import (  # noqa: F401  registers the rules
     casts,
     convolutions,
     elementwise,
+    error_function,
     gather,
     loops,
     numerics,

@@ -99,6 +99,8 @@ class Translation:
         """The equations that are being translated, each inside of the one before."""
         self._random: set[str] = set()
         """Random bits and what is computed from them, which is refused once."""
+        self.erfc_of: dict[str, str] = {}
+        """The tensor of an erfc -> that of its argument, for products that are GELU."""
 
     def run(self, jaxpr: Jaxpr, constants: Sequence[Array], inputs: Sequence[Value]) -> list[Value]:
         """Translate the equations of a function that is called with these values; returns its outputs."""

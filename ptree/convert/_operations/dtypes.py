@@ -31,7 +31,10 @@ class Cast(EachArray):
     """
 
     before: str
-    after: str
+    after: str = ""  # for a message that says what to write; Python's own speaks of __init__
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.before!r}, {self.after!r})"
 
     def change(self, array: np.ndarray) -> np.ndarray:
         self._require_before(array.dtype)
@@ -42,6 +45,11 @@ class Cast(EachArray):
             return array.astype(self._after)
 
     def check_options(self) -> None:
+        if not self.after:
+            raise PatternError(
+                f"cast: expected two dtypes, of the source and of the target, such as cast('bfloat16', 'float32'); got {self.before!r}"
+                " alone. Table.apply(..., cast=True) casts to what `like` has"
+            )
         before, after = self._before, self._after
         if not any(jnp.issubdtype(before, kind) and jnp.issubdtype(after, kind) for kind in _KINDS):
             raise PatternError(

@@ -18,7 +18,9 @@ from ...files._mixed_layers import layers_of_one_dtype
 from ...files._template import Allowed, fit, likely_fix_of_axes
 from ...look._wrapping import wrapped
 from .._named_arrays import NamedArrays
+from .layers_without_biases import fix_of_biases
 from .matches import Matches
+from .numbered_modules import fix_of_numbers
 from .partial_layers import PartialLayers, partial_layers
 from .plan_text import misfit_lines, step_lines
 from .row import Row
@@ -135,6 +137,12 @@ class Plan:
         elif self.unused:
             fixes.append("A row `name: carry` keeps an array to write it back, `name: fill(0)` leaves it out.")
         fixes += self._fix_of_dots()
+        of_numbers = fix_of_numbers([row for row in self.rows if row.text in self.idle_rows], self.unused)
+        if of_numbers:
+            fixes.append(of_numbers)
+        of_biases = fix_of_biases(self.missing, self.expected)
+        if of_biases:
+            fixes.append(of_biases)
         of_axes = likely_fix_of_axes(self.differences, self.expected, self.got)
         if of_axes:
             fixes.append(of_axes)
