@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
+from trees import equal
 
 import ptree as pt
 from ptree import initializers as I
@@ -179,6 +180,39 @@ def test_any_pytree_and_an_open_file_can_be_planned(tmp_path):
     assert jax.tree.structure(plain.shardings) == jax.tree.structure(pt.asdict(params))
     by_place = shard.plan(params, expected.shardings, SMALL)  # a tree of shardings, each of the whole array
     assert specs(by_place) == specs(expected)
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (4, 2)])
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_of_an_open_file_are_planned_as_they_are_loaded(tmp_path, implementation, shape):
+    keys = jax.random.split(jax.random.key(0, impl=implementation), shape)
+    tree = pt.Tree({"w": jnp.ones((8, 4)), "keys": keys, "count": 3})
+    pt.save(tmp_path / "m.safetensors", tree)
+    rules = {"w": P("data"), "keys": P("data") if shape else P(), "**": P()}
+    with pt.open(tmp_path / "m.safetensors") as file:
+        plan = shard.plan(file, rules, mesh())
+        assert shard.auto(file, mesh()) == shard.auto(tree, mesh())
+    of_tree = shard.plan(tree, rules, mesh())
+    assert plan["keys"] == of_tree["keys"]
+    assert [plan.by_path["keys"][1:3], plan.by_path["keys"].bytes] == [
+        (shape, keys.dtype),
+        of_tree.by_path["keys"].bytes,
+    ]
+    for like in (None, tree):
+        loaded = pt.load(tmp_path / "m.safetensors", like=like, shardings=plan)
+        assert loaded["keys"].sharding.is_equivalent_to(plan["keys"], len(shape))  # JAX adds None to the spec of keys
+        assert equal(loaded, tree)
+    placed = shard.place(pt.load(tmp_path / "m.safetensors"), plan)["keys"]
+    assert placed.sharding.is_equivalent_to(plan["keys"], len(shape))
+
+
+def test_keys_that_this_process_does_not_know_are_planned_by_their_words(tmp_path):
+    file = tmp_path / "m.safetensors"
+    pt.save(file, {"key": jax.random.split(jax.random.key(0), 8)})
+    file.write_bytes(file.read_bytes().replace(b"threefry2x32", b"threefry9x99"))
+    with pt.open(file, verify=False) as opened:
+        leaf = shard.plan(opened, P("data"), mesh()).by_path["key"]
+    assert (leaf.shape, leaf.dtype) == ((8,), np.uint32)
 
 
 def test_a_loaded_tree_lives_where_the_plan_says(tmp_path):
