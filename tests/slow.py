@@ -182,6 +182,7 @@ SLOW = {
     "test_experts_spread_over_devices_take_the_steps_of_one_device",
     "test_files_and_checkpoints_go_from_one_process_to_two_and_back",
     "test_in_each_layout_a_step_is_compiled_once_nothing_drifts_and_the_state_is_donated",
+    "test_shardings_that_differ_without_a_plan_are_an_error_in_all_processes",
     "test_plans_that_differ_are_an_error_in_all_processes_that_names_the_process_and_the_rule",
     "test_states_or_batches_that_differ_are_an_error_in_all_processes_before_the_first_step",
     "test_the_launcher_of_the_example_ends_with_its_processes",

@@ -12,7 +12,7 @@ from .. import shard
 from .._shardings import on_device
 from .._shardings.plan_explanation import why_replicated
 from .._shardings.plan_rows import Row, rows_of, spec_in_words
-from .._words import SHOWN, in_bytes, short_dtype, table
+from .._words import SHOWN, in_bytes, short_dtype, shortened, table
 from ..look._plain_values import csv_text
 from .sharding_rules_file import entries_as_json, rules_as_json
 
@@ -78,7 +78,8 @@ def _rows_of_table(title: str, rows: Iterable[Row], width: int, *, with_reasons:
     for row in rows:
         path = row.path if row.leaves == 1 else f"{row.path} x{row.leaves}"
         why = why_replicated(row.leaf) if with_reasons else spec_in_words(row.leaf.sharding)
-        cells.append((path, in_bytes(row.bytes_per_device), why))
+        # half of the line at most, so that the title and the paths can be read
+        cells.append((path, in_bytes(row.bytes_per_device), shortened(why, width // 2)))
     if width < _NARROW:  # the paths say more
         cells = [row[:2] for row in cells]
     return table(cells, right={1}, width=width)

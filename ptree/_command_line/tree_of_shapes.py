@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,17 @@ from .._stored.dtypes import DTYPES, LACKING
 from .._tree import Tie, Tree
 from .._tree.transform import permuted
 from .._words import printable, short_dtype
+from ..files._kinds import key_dtype
 from ..look._sources.source import LeafInfo, Source
 
-_DTYPES = {short_dtype(dtype): dtype for dtype in [*DTYPES.values(), *LACKING]}
+_KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
+"""JAX's implementations of PRNG keys."""
+
+
+@cache
+def _dtypes() -> Mapping[str, Any]:
+    """The dtypes of arrays and of PRNG keys by their short names."""
+    return {short_dtype(dtype): dtype for dtype in [*DTYPES.values(), *LACKING, *map(key_dtype, _KEYS)]}
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class _FileLeaf:
     """A leaf of a file without its numbers."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: Any
 
 
 def tree_of_shapes(source: Source) -> tuple[Tree, list[LeafInfo]]:
@@ -40,9 +50,9 @@ def tree_of_shapes(source: Source) -> tuple[Tree, list[LeafInfo]]:
     return Tree({path: values[path] for path in source.order if path in values}), left_out
 
 
-def _dtype_of(info: LeafInfo) -> np.dtype:
+def _dtype_of(info: LeafInfo) -> Any:
     """The dtype of a leaf; of one that NumPy lacks raw bytes of its size."""
-    found = _DTYPES.get(info.dtype)
+    found = _dtypes().get(info.dtype)
     if found is not None:
         return found
     return np.dtype((np.void, info.nbytes // info.count if info.count else 1))

@@ -82,7 +82,8 @@ def put(leaf: Leaf, sharding: Sharding) -> Leaf:
     # `jax.device_put` would first compare the values in all processes
     numbers = np.asarray(leaf)
     numbers = numbers.astype(jax.dtypes.canonicalize_dtype(numbers.dtype), copy=False)
-    return jax.make_array_from_callback(numbers.shape, sharding, lambda index: numbers[index])
+    # with the dtype: a process without a device of the sharding holds no part that would say it
+    return jax.make_array_from_callback(numbers.shape, sharding, lambda index: numbers[index], dtype=numbers.dtype)
 
 
 def in_one_spelling(sharding: Sharding) -> Sharding:

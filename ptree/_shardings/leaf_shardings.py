@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from .._tree import Leaf, PyTree, leaves
 from .meshes import AnyMesh, has_devices, mesh_with_devices, no_devices
-from .process_agreement import check_plan_in_processes
+from .process_agreement import check_plan_in_processes, check_shardings_in_processes
 from .request import Request
 from .request_fit import Problems, fit
 from .requests import requests
@@ -43,7 +43,7 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
 
     Raises:
         PatternError: a rule that applies to no leaf, a leaf that has no sharding.
-        StructureError: a plan of another tree, or another one than that of another process.
+        StructureError: a plan of another tree; a plan or rules that differ from those of another process.
         ShardingError: an axis that the mesh does not have or that does not divide the shape, a mesh without devices, what is no sharding.
     """
     if isinstance(given, Plan):
@@ -65,6 +65,7 @@ def shardings_for(tree: PyTree, given: Shardings, mesh: Mesh | None = None) -> d
         else:
             problems.add(path, leaf, request, found)
     problems.raise_if_any()
+    check_shardings_in_processes(pairs, shardings)
     return shardings
 
 

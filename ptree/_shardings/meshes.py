@@ -35,7 +35,7 @@ def mesh_for_plan(mesh: AnyMesh | None) -> AnyMesh:
     """Find the mesh to plan for: this one, with or without devices, or that of `jax.set_mesh`.
 
     Raises:
-        ShardingError: there is none, or something else was given.
+        ShardingError: there is none, something else was given, or it has more devices than JAX can count.
     """
     if mesh is None:
         mesh = context_mesh()
@@ -43,7 +43,14 @@ def mesh_for_plan(mesh: AnyMesh | None) -> AnyMesh:
         raise ShardingError(f"mesh= takes a jax.sharding.Mesh, got {describe(mesh)}")
     if mesh.empty:
         raise ShardingError("a PartitionSpec needs a mesh: give mesh=, or call it under jax.set_mesh(mesh)")
+    if mesh.size > _MOST_DEVICES:  # JAX would raise std::bad_cast
+        raise ShardingError(
+            f"the mesh {in_words(mesh.shape)} has {mesh.size:,} devices, and JAX has shardings over {_MOST_DEVICES:,} at most"
+        )
     return mesh
+
+
+_MOST_DEVICES = 2**31 - 1
 
 
 def mesh_with_devices(mesh: AnyMesh | None) -> AnyMesh:

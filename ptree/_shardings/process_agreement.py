@@ -1,4 +1,4 @@
-"""Check that all processes of a mesh were given the same plan, before a collective operation of one waits for those of others.
+"""Check that all processes of a mesh were given the same plan or shardings, before a collective operation of one waits for those of others.
 
 They compare texts in the key-value store of `jax.distributed`: no device takes part, and every wait has an end.
 """
@@ -11,15 +11,16 @@ import threading
 import time
 import warnings
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, Sharding
 
 from .._errors import StructureError
+from .._tree import Leaf, Leaves
 from .._words import SHOWN, describe, lines, quoted
 from .meshes import AnyMesh
 from .sharding_plan import Plan
@@ -67,10 +68,40 @@ def check_same_in_processes(what: str, facts: Facts, mesh: AnyMesh, *, timeout: 
     Raises:
         StructureError: the facts differ, or a process has not come.
     """
-    store = _store() if _are_several(mesh) else None
+    if _are_several(mesh):
+        _check_same(what, facts, _processes_of(mesh), timeout)
+
+
+def check_shardings_in_processes(tree_leaves: Leaves, shardings: Mapping[str, Sharding]) -> None:
+    """Raise in every process if the shardings of one differ from those of the first, where they are over several processes.
+
+    Args:
+        tree_leaves: the leaves by path.
+        shardings: path -> the sharding that was found for it.
+
+    Raises:
+        StructureError: the shardings differ, or a process has not come.
+    """
+    if jax.process_count() == 1:  # fast path: there are no others
+        return
+    shared: defaultdict[tuple[int, ...], dict[str, Sharding]] = defaultdict(dict)
+    processes_of: dict[int, tuple[int, ...]] = {}  # many leaves share few shardings
+    for path, sharding in shardings.items():
+        if id(sharding) not in processes_of:
+            processes_of[id(sharding)] = _processes_of_sharding(sharding)
+        shared[processes_of[id(sharding)]][path] = sharding
+    leaf_at = dict(tree_leaves)
+    # in the same order in all processes, as one may be in several groups
+    for processes, its_shardings in sorted(shared.items(), key=lambda item: item[0]):
+        if len(processes) > 1 and jax.process_index() in processes:
+            _check_same("placement", sharding_facts(leaf_at, its_shardings), list(processes), TIMEOUT)
+
+
+def _check_same(what: str, facts: Facts, processes: Sequence[int], timeout: float) -> None:
+    """Compare facts with those of other processes, of which this is one."""
+    store = _store()
     if store is None:
         return
-    processes = _processes_of(mesh)
     with _LOCK:  # checks of two threads come one after the other
         turn = _TURNS.next(store, processes)
         check = _Check(store, processes, jax.process_index(), turn, timeout)
@@ -105,6 +136,12 @@ def _processes_of(mesh: AnyMesh) -> list[int]:
     if not isinstance(mesh, Mesh):
         return []
     return sorted({device.process_index for device in mesh.devices.flat})
+
+
+def _processes_of_sharding(sharding: Sharding) -> tuple[int, ...]:
+    if isinstance(sharding, NamedSharding):
+        return tuple(_processes_of(sharding.mesh))
+    return tuple(sorted({device.process_index for device in sharding.device_set}))
 
 
 class _Turns:
@@ -225,15 +262,45 @@ def plan_facts(plan: Plan) -> dict[str, str]:
     >>> plan_facts(shard.plan({"w": Param((8, 8))}, {"*": P("model")}, mesh))
     {'the mesh': 'data=2, model=4', 'w': "f32[8,8] over P('model',) by the rule '*'"}
     """
-    facts = {"the mesh": mesh_text(plan.mesh)}
-    specs: dict[int, str] = {}  # many leaves share few shardings
+    shardings = {leaf.path: leaf.sharding for leaf in plan.leaves}
+    facts = {"the mesh": mesh_text(plan.mesh)} | sharding_facts(plan.by_path, shardings)
     for leaf in plan.leaves:
-        shared = id(leaf.sharding)
-        if shared not in specs:
-            specs[shared] = str(leaf.sharding.spec).replace("PartitionSpec", "P")
-        rule = f" by the rule {quoted(leaf.rule)}" if leaf.rule else ""
-        facts[leaf.path] = f"{describe(leaf)} over {specs[shared]}{rule}"
+        if leaf.rule:
+            facts[leaf.path] += f" by the rule {quoted(leaf.rule)}"
     return facts
+
+
+def sharding_facts(leaf_at: Mapping[str, Leaf], shardings: Mapping[str, Sharding]) -> dict[str, str]:
+    """What must be the same of the shardings of leaves: their mesh, and for each path shape and spec.
+
+    >>> from ptree import Param
+    >>> mesh = jax.make_mesh((2, 4), ("data", "model"))
+    >>> rows = NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    >>> sharding_facts({"w": Param((8, 8))}, {"w": rows})
+    {'the mesh': 'data=2, model=4 over the devices 0..7', 'w': "f32[8,8] over P('data',)"}
+    """
+    distinct = {id(sharding): sharding for sharding in shardings.values()}  # many leaves share few
+    mesh_of = {key: _mesh_text_of(sharding) for key, sharding in distinct.items()}
+    spec_of = {key: _spec_text_of(sharding) for key, sharding in distinct.items()}
+    meshes = sorted({text for text in mesh_of.values() if text})
+    facts = {"the mesh": meshes[0]} if len(meshes) == 1 else {}
+    for path, sharding in shardings.items():
+        key = id(sharding)
+        facts[path] = f"{describe(leaf_at[path])} over {spec_of[key]}"
+        if len(meshes) > 1 and mesh_of[key]:
+            facts[path] += f" of the mesh {mesh_of[key]}"
+    return facts
+
+
+def _mesh_text_of(sharding: Sharding) -> str:
+    return mesh_text(sharding.mesh) if isinstance(sharding, NamedSharding) else ""
+
+
+def _spec_text_of(sharding: Sharding) -> str:
+    """The spec of a sharding; one of another kind as JAX writes it."""
+    if not isinstance(sharding, NamedSharding):
+        return str(sharding)
+    return str(sharding.spec).replace("PartitionSpec", "P")
 
 
 def mesh_text(mesh: AnyMesh) -> str:

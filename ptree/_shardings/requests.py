@@ -97,10 +97,10 @@ def _assigned(tree: PyTree, rules: Mapping[Any, ShardingRule]) -> dict[str, Shar
     except PatternError:
         some_rule_of = assign(tree, rules, strict=False)
         tied.check(some_rule_of)
-        agreeing = tied.agreeing(some_rule_of)
-        if not agreeing:
+        needed = tied.needed(some_rule_of)
+        if list(needed) == list(rules):
             raise
-        return assign(tree, {key: rule for key, rule in rules.items() if rule not in agreeing}, for_axes=True)
+        return assign(tree, needed, for_axes=True)
     tied.check(rule_of)
     return rule_of
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from .._edit import Selector, assign
 from .._errors import PatternError
-from .._paths import STACKED
+from .._paths import STACKED, escape
 from .._tree import PyTree, Tie, leaves, permuted_entries, plain, spec_entries, with_stack_axes
 from .._words import lines, quoted
 from .array_leaves import shape_and_dtype
@@ -24,6 +26,8 @@ class _Pair(NamedTuple):
     """The rule that applies to it."""
     path: str
     """The name by which it does."""
+    taker_tie: Tie
+    """The tie of this name; without transforms for the leaf's own path."""
     other: ShardingRule
     """The first that matches the other name, which the taker does not match."""
     name: str
@@ -36,12 +40,17 @@ class _Pair(NamedTuple):
     def agrees(self) -> bool:
         return self.expected == self.given
 
+    @property
+    def is_for_own_axes(self) -> bool:
+        """Whether the other rule is for the leaf's own axes, and the one that comes first for those of a transposed alias."""
+        return bool(self.taker_tie.via) and self.name == self.tie.source
+
 
 class TiedRules:
     """The rules of a tree with ties that match a leaf by a name by which the rule that applies to it does not match."""
 
     def __init__(self, tree: PyTree, ties: Mapping[str, Tie], rules: Mapping[Any, ShardingRule]):
-        self.tree, self.ties, self.rules = tree, ties, list(rules.values())
+        self.tree, self.ties, self.rules = tree, ties, rules
 
     def check(self, rule_of: Mapping[str, ShardingRule]) -> None:
         """Raise if two rules name one leaf by different names and give it different placements.
@@ -52,16 +61,48 @@ class TiedRules:
         Raises:
             PatternError: with both rules and both names.
         """
-        problems = [_conflict(pair) for pair in self._pairs(rule_of) if not pair.agrees and _means_one_name(pair)]
+        problems = [
+            _conflict(self.tree, pair) for pair in self._pairs(rule_of) if not pair.agrees and _means_one_name(pair)
+        ]
         if problems:
             raise PatternError(lines(problems))
 
-    def agreeing(self, rule_of: Mapping[str, ShardingRule]) -> Collection[ShardingRule]:
-        """The rules that apply to no leaf, since others before them apply to all that they match by other names, and place it as they do."""
-        takers = set(rule_of.values())
-        pairs = [pair for pair in self._pairs(rule_of) if pair.other not in takers]
+    def needed(self, rule_of: Mapping[str, ShardingRule]) -> dict[Any, ShardingRule]:
+        """The rules without what others say too, by other names of the leaves: selector -> rule.
+
+        A rule that applies to no leaf goes, if those before it place all that it matches as it does. Where a rule applies to
+        a leaf by a transposed alias, and a later one by its own path and alike, the first leaves this leaf to the other.
+        """
+        pairs = [*self._pairs(rule_of)]
         differing = {pair.other for pair in pairs if not pair.agrees}
-        return {pair.other for pair in pairs} - differing
+        rule_for_own_axes = {pair.tie.source: pair.other for pair in pairs if pair.agrees and pair.is_for_own_axes}
+        leaves_of = Counter(rule for path, rule in rule_of.items() if path not in rule_for_own_axes)
+        leaves_of.update(rule_for_own_axes.values())
+        left_out = self._left_out(pairs, rule_for_own_axes)
+        changed = {*left_out, *(pair.other for pair in pairs)}
+        kept: dict[Any, ShardingRule] = {}
+        for key, rule in self.rules.items():
+            if rule in changed and not leaves_of[rule] and rule not in differing:
+                continue
+            names = left_out.get(rule)
+            selector = (*_parts(rule.selector), *map(_without, names)) if names else key
+            kept[selector] = replace(rule, selector=selector)
+        return kept
+
+    def _left_out(
+        self, pairs: Iterable[_Pair], rule_for_own_axes: Mapping[str, ShardingRule]
+    ) -> dict[ShardingRule, dict[str, None]]:
+        """The aliases that rules leave to a later one for the leaf's own axes: rule -> names, each once."""
+        place_of = {rule: place for place, rule in enumerate(self.rules.values())}
+        left_out: dict[ShardingRule, dict[str, None]] = {}
+        for pair in pairs:
+            own = rule_for_own_axes.get(pair.tie.source)
+            if own is None:
+                continue
+            for rule, name in ((pair.taker, pair.path), (pair.other, pair.name)):
+                if place_of[rule] < place_of[own]:
+                    left_out.setdefault(rule, {})[name] = None
+        return left_out
 
     def _pairs(self, rule_of: Mapping[str, ShardingRule]) -> Iterator[_Pair]:
         names_of: dict[str, dict[str, Tie]] = {}
@@ -74,12 +115,16 @@ class TiedRules:
     def _pairs_of_leaf(self, path: str, names: Mapping[str, Tie], taker: ShardingRule) -> Iterator[_Pair]:
         first_of = {name: self._first_that_matches(name, path) for name in names}
         by_taker = next((name for name, rule in first_of.items() if rule is taker), path)
+        tie_of_taker = names[by_taker]
+        if tie_of_taker.via and first_of[path] is None:
+            return  # no rule is for the leaf's own axes, which is another error
         dimensions = self._dimensions[path]
-        placement = _whole(taker, by_taker)
+        # from the axes of the name that the taker is for to those of the leaf
+        placement = _through(tie_of_taker.back(path), _whole(taker, by_taker), dimensions)
         for name, other in first_of.items():
             if other is not None and other is not taker:
                 expected = _through(names[name], placement, dimensions)
-                yield _Pair(taker, by_taker, other, name, names[name], expected, _whole(other, name))
+                yield _Pair(taker, by_taker, tie_of_taker, other, name, names[name], expected, _whole(other, name))
 
     @cached_property
     def _dimensions(self) -> dict[str, int]:
@@ -94,11 +139,11 @@ class TiedRules:
     @cached_property
     def _left(self) -> dict[ShardingRule, Collection[str]]:
         """What is left, by own paths, of each rule that removes leaves."""
-        removing = [rule for rule in self.rules if _removes(rule.selector)]
+        removing = [rule for rule in self.rules.values() if _removes(rule.selector)]
         return {rule: assign(self.tree, {rule.selector: True}, strict=False).keys() for rule in removing}
 
     def _first_that_matches(self, name: str, path: str) -> ShardingRule | None:
-        for rule in self.rules:
+        for rule in self.rules.values():
             if rule in self._left and path not in self._left[rule]:
                 continue
             if _begins_with_all(rule.selector) or pattern_that_matches(rule.selector, name) is not None:
@@ -145,17 +190,36 @@ def _means_one_name(pair: _Pair) -> bool:
     return spells_segment(pair.other.selector, pair.name, parting)
 
 
-def _conflict(pair: _Pair) -> str:
-    seen = "" if not pair.tie.via else f" ({pair.tie.shown()})"
+def _without(name: str) -> str:
+    """The part of a selector that leaves out the leaf of this name."""
+    return f"!{escape(name)}"
+
+
+def _conflict(tree: PyTree, pair: _Pair) -> str:
     name = quoted(pair.name)
-    left_out = quoted(f"!{pair.name}")
-    if isinstance(pair.other.selector, str):
-        left_out = f"({quoted(pair.other.selector)}, {left_out})"
     return (
-        f"the rules {quoted(pair.taker.name)} and {quoted(pair.other.name)} place one leaf in two ways: {quoted(pair.path)} as"
-        f" {pair.taker.given}, and {name}{seen}, which is tied to it, as {pair.other.given}. Give {_expected_of_layer(pair)} for {name},"
-        f" or leave it out of that rule: {left_out}"
+        f"the rules {quoted(pair.taker.name)} and {quoted(pair.other.name)} place one leaf in two ways: {quoted(pair.path)}"
+        f"{_seen(pair.taker_tie)} as {pair.taker.given}, and {name}{_seen(pair.tie)}, which is tied to it, as {pair.other.given}."
+        f" Give {_expected_of_layer(pair)} for {name}, or {_way_to_leave_out(tree, pair)}"
     )
+
+
+def _seen(tie: Tie) -> str:
+    return f" ({tie.shown()})" if tie.via else ""
+
+
+def _way_to_leave_out(tree: PyTree, pair: _Pair) -> str:
+    """How one of the two rules leaves the leaf to the other: the one for the axes of an alias to that for the leaf's own."""
+    rule, name = (pair.taker, pair.path) if pair.is_for_own_axes else (pair.other, pair.name)
+    selector = (*_parts(rule.selector), _without(name))
+    if not assign(tree, {selector: True}, strict=False):
+        return f"leave out the rule {quoted(rule.name)}"
+    shown = quoted(_without(name))
+    if isinstance(rule.selector, str):
+        shown = f"({quoted(rule.selector)}, {shown})"
+    which = "that rule" if rule is pair.other else f"the rule {quoted(rule.name)}"
+    subject = "it" if rule is pair.other else quoted(name)
+    return f"leave {subject} out of {which}: {shown}"
 
 
 def _expected_of_layer(pair: _Pair) -> str:

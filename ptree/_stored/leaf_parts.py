@@ -190,10 +190,9 @@ def _fill_block(block: np.ndarray, ranges: Ranges, shape: Sequence[int], fill: F
         some = starts[at : at + count]
         memory = np.empty((len(some), runs.length), np.uint8)
         fill([*zip(some, memory)])
-        # the numbers of the block, without those between them
-        numbers = memory.view(block.dtype)
+        # the numbers of the block, without those between them; NumPy's as_strided does not know every dtype of ml_dtypes
         strides = (runs.length, *runs.strides[runs.axis :])
-        by_run[at : at + count] = np.lib.stride_tricks.as_strided(numbers, (len(some), *inner), strides)
+        by_run[at : at + count] = np.ndarray((len(some), *inner), block.dtype, memory, strides=strides)
 
 
 def _run_starts(runs: _Runs, shape: Sequence[int]) -> list[int]:

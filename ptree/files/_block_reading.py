@@ -141,7 +141,9 @@ def block_around(blocks: Sequence[Ranges]) -> Ranges:
     return [range(min(one.start for one in along), max(one.stop for one in along)) for along in zip(*blocks)]
 
 
-def array_on_devices(read_block: Callable[[Block], np.ndarray], shape: Shape, sharding: Sharding) -> jax.Array:
+def array_on_devices(
+    read_block: Callable[[Block], np.ndarray], shape: Shape, dtype: np.dtype, sharding: Sharding
+) -> jax.Array:
     """Make an array on devices, part by part; a block that several devices hold is read once."""
     blocks: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
 
@@ -153,4 +155,5 @@ def array_on_devices(read_block: Callable[[Block], np.ndarray], shape: Shape, sh
             blocks[bounds] = read_block(index)
         return blocks[bounds]
 
-    return jax.make_array_from_callback(shape, sharding, block)
+    # a process without a device of the sharding reads no block that would say the dtype
+    return jax.make_array_from_callback(shape, sharding, block, dtype=dtype)

@@ -98,7 +98,7 @@ class ForeignTree(SavedTree, Mapping[str, "ForeignLeaf"]):
     def _value(self, leaf: StoredLeaf, sharding: Sharding | None) -> Leaf:
         if sharding is None:
             return leaf_of(self.part(leaf, ...), leaf)
-        return array_on_devices(lambda index: self.part(leaf, index), leaf.shape, sharding)
+        return array_on_devices(lambda index: self.part(leaf, index), leaf.shape, leaf.dtype, sharding)
 
     def part(self, leaf: StoredLeaf, index: Index) -> np.ndarray:
         """A part of a leaf, in memory of its own unless the file is to be mapped; `...` is all of it, compared with its checksum."""

@@ -10,7 +10,8 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +125,9 @@ class PrngKey(JaxArray):
         return name.startswith("key:")
 
     def abstract(self, stored: StoredLeaf) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(stored.shape[:-1], stored.dtype)  # the last axis counts the words of a key
+        dtype = key_dtype(stored.kind.removeprefix("key:"))
+        # the last axis counts the words of a key
+        return jax.ShapeDtypeStruct(stored.shape[:-1], stored.dtype if dtype is None else dtype)
 
     def array_of(self, leaf: jax.Array) -> jax.Array:
         return jax.random.key_data(leaf)
@@ -136,6 +139,19 @@ class PrngKey(JaxArray):
         # an implementation that this process does not have, or the wrong number of words
         except (ValueError, TypeError) as error:
             raise FileError(f"{quoted(stored.name)} cannot be a PRNG key: {error}") from None
+
+
+@cache
+def key_dtype(implementation: str) -> Any:
+    """The dtype of PRNG keys of an implementation; None where this process does not have it. No device is started.
+
+    >>> key_dtype("threefry2x32"), key_dtype("unknown")
+    (key<fry>, None)
+    """
+    try:
+        return jax.eval_shape(lambda: jax.random.key(0, impl=implementation)).dtype
+    except ValueError:
+        return None
 
 
 class NumpyArray(LeafKind):

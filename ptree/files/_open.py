@@ -264,7 +264,7 @@ class File(SavedTree, Mapping[str, OpenLeaf]):
                 if sharding is None:
                     values[leaf.name] = leaf_of(array, leaf)
                 else:
-                    values[leaf.name] = array_on_devices(array.__getitem__, leaf.shape, sharding)
+                    values[leaf.name] = array_on_devices(array.__getitem__, leaf.shape, leaf.dtype, sharding)
         damaged = [name for name, digest in sums.items() if digest() != self.leaves[name].checksum]
         return ReadLeaves(values, damaged)
 
@@ -286,13 +286,13 @@ def _read_on_devices(file: SafetensorsFile | LeafInParts, leaf: StoredLeaf, shar
 
     # parts with short runs are read with the gaps between them, which are the numbers of other devices
     if not blocks or apart <= file.bytes_of_block(leaf, around):
-        return array_on_devices(read_block, leaf.shape, sharding)
+        return array_on_devices(read_block, leaf.shape, leaf.dtype, sharding)
     array = file.block(leaf, around)
 
     def part_of_block(index: Block) -> np.ndarray:
         return array[_slices_within(ranges_of(index, leaf.shape), around)]
 
-    return array_on_devices(part_of_block, leaf.shape, sharding)
+    return array_on_devices(part_of_block, leaf.shape, leaf.dtype, sharding)
 
 
 def _slices_within(ranges: Ranges, around: Ranges) -> tuple[slice, ...]:

@@ -19,6 +19,7 @@ from .._shardings import (
     requests,
 )
 from .._tree import PyTree
+from ..files._leaf_targets import shapes_of
 from ..files._saved_tree import SavedTree
 
 
@@ -76,7 +77,7 @@ def plan(
         StructureError: a leaf that is no array.
     """
     if isinstance(tree, SavedTree):
-        tree = tree.stored_tree()
+        tree = shapes_of(tree.stored_tree())
     with collection_paused():  # of the time for 100,000 leaves it would take a third
         pairs = array_leaves(tree)
         request_of = requests(tree, pairs, rules)

@@ -61,6 +61,19 @@ def test_the_table_fits_and_says_what_each_device_holds(folder, capsys, width):
         assert any(line.startswith(heading) for line in out.splitlines())
 
 
+def test_long_reasons_leave_the_title_and_the_paths_readable(tmp_path, capsys):
+    path = "model.language_model.decoder.layers.0.attention.query_layernorm_projection.weight"
+    save_file({path: np.zeros((1000003, 1), "int8")}, tmp_path / "m.safetensors")
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"**": ["data"]}')
+    command = ("plan", str(tmp_path / "m.safetensors"), "--mesh", "data=4096", "--rules", str(rules), "--replicate")
+    *_, title, row = succeeded(capsys, *command, "--width", "80").splitlines()
+    assert title.split("  ")[0] == "on every device"
+    assert row.startswith("model/lang")
+    assert "can" in row
+    assert len(row) <= 80
+
+
 def test_json_has_every_leaf_and_the_sums_of_hand(folder, capsys):
     rules = rules_file(folder, RULES)
     found = json.loads(succeeded(capsys, "plan", "llama.safetensors", *MESH, "--rules", rules, "--json"))
@@ -129,6 +142,9 @@ def test_what_cannot_be_divided_is_an_error_or_replicated(folder, capsys):
         (["--mesh", "data"], "'data' is no mesh: write it as data=8,model=4"),
         (["--mesh", "data=0"], "the axis 'data' of a mesh has a size from 1 on, not '0'"),
         (["--mesh", "data=2,data=4"], "'data=2,data=4' has 'data' twice"),
+        (["--mesh", "data=99999999999", "--auto"],
+         "the mesh data=99999999999 has 99,999,999,999 devices, and JAX has shardings over 2,147,483,647 at most"),
+        (["--mesh", "data=65536,model=65536", "--rules", "rules.json"], "has 4,294,967,296 devices"),
         (["--auto"], "the following arguments are required: --mesh"),
         ([*MESH], "one of the arguments --rules --auto is required"),
         ([*MESH, "--auto", "--rules", "rules.json"], "not allowed with argument"),
@@ -138,7 +154,7 @@ def test_what_cannot_be_divided_is_an_error_or_replicated(folder, capsys):
         (["--mesh", "ab=2", "--auto"], "Say it: --axes fsdp=ab"),
         ([*MESH, "--rules", "none.json"], "no such file or directory 'none.json'"),
     ],
-)
+)  # fmt: skip
 def test_wrong_use_is_one_line_and_exit_code_2(folder, capsys, arguments, words):
     rules_file(folder, {"**": []})
     code, out, err = ended(capsys, "plan", "llama.safetensors", *arguments)
@@ -174,6 +190,7 @@ def test_ties_stacks_and_unusual_dtypes_are_planned(tmp_path, capsys):
         "head": jnp.zeros((8, 32), jnp.bfloat16),
         "blocks": {":": {"up": jnp.zeros((3, 8, 16)), "down": jnp.zeros((3, 16, 8))}},
         "key": jax.random.key(0),
+        "keys": jax.random.split(jax.random.key(0, impl="rbg"), 3),
         "small": jnp.zeros((8, 2), jnp.int4),
         "step": 3,
     })  # fmt: skip
@@ -181,7 +198,10 @@ def test_ties_stacks_and_unusual_dtypes_are_planned(tmp_path, capsys):
     found = json.loads(
         succeeded(capsys, "plan", str(tmp_path / "m.safetensors"), "--mesh", "data=2,model=2", "--auto", "--json")
     )
-    spec = {leaf["path"]: leaf["spec"] for leaf in found["leaves"]}
+    leaves = {leaf["path"]: leaf for leaf in found["leaves"]}
+    keys = [[leaves[path][name] for name in ("shape", "dtype", "loaded_as", "bytes")] for path in ("key", "keys")]
+    assert keys == [[[], "key<fry>", "key<fry>", 8], [[3], "key<rbg>", "key<rbg>", 48]]
+    spec = {path: leaf["spec"] for path, leaf in leaves.items()}
     assert spec["embed"] == ["model"]
     assert "head" not in spec
     assert spec["blocks/:/up"] == [None, None, "model"]

@@ -63,7 +63,8 @@ def test_a_mask_means_in_a_file_what_it_means_in_its_tree(source, selector, kind
 
 
 @pytest.mark.parametrize("call", [pt.summary, look.stats, look.plot_distributions, look.report])
-def test_what_looks_at_files_takes_masks(call, tmp_path):
+def test_what_looks_at_files_takes_masks(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the page of `report` goes
     pt.save(
         tmp_path / "m.safetensors", {"w": np.ones((2, 3), "f4"), "b": np.zeros(3, "f4"), "l": [np.ones(1, "f4")] * 2}
     )

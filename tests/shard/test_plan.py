@@ -1,5 +1,6 @@
 """A plan says where each leaf lives, on devices that there need not be, and what does not fit, before anything is allocated."""
 
+import itertools
 import pickle
 import re
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
+from trees import equal
 
 import ptree as pt
 from ptree import initializers as I
@@ -180,6 +182,39 @@ def test_any_pytree_and_an_open_file_can_be_planned(tmp_path):
     assert specs(by_place) == specs(expected)
 
 
+@pytest.mark.parametrize("shape", [(), (8,), (4, 2)])
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_of_an_open_file_are_planned_as_they_are_loaded(tmp_path, implementation, shape):
+    keys = jax.random.split(jax.random.key(0, impl=implementation), shape)
+    tree = pt.Tree({"w": jnp.ones((8, 4)), "keys": keys, "count": 3})
+    pt.save(tmp_path / "m.safetensors", tree)
+    rules = {"w": P("data"), "keys": P("data") if shape else P(), "**": P()}
+    with pt.open(tmp_path / "m.safetensors") as file:
+        plan = shard.plan(file, rules, mesh())
+        assert shard.auto(file, mesh()) == shard.auto(tree, mesh())
+    of_tree = shard.plan(tree, rules, mesh())
+    assert plan["keys"] == of_tree["keys"]
+    assert [plan.by_path["keys"][1:3], plan.by_path["keys"].bytes] == [
+        (shape, keys.dtype),
+        of_tree.by_path["keys"].bytes,
+    ]
+    for like in (None, tree):
+        loaded = pt.load(tmp_path / "m.safetensors", like=like, shardings=plan)
+        assert loaded["keys"].sharding.is_equivalent_to(plan["keys"], len(shape))  # JAX adds None to the spec of keys
+        assert equal(loaded, tree)
+    placed = shard.place(pt.load(tmp_path / "m.safetensors"), plan)["keys"]
+    assert placed.sharding.is_equivalent_to(plan["keys"], len(shape))
+
+
+def test_keys_that_this_process_does_not_know_are_planned_by_their_words(tmp_path):
+    file = tmp_path / "m.safetensors"
+    pt.save(file, {"key": jax.random.split(jax.random.key(0), 8)})
+    file.write_bytes(file.read_bytes().replace(b"threefry2x32", b"threefry9x99"))
+    with pt.open(file, verify=False) as opened:
+        leaf = shard.plan(opened, P("data"), mesh()).by_path["key"]
+    assert (leaf.shape, leaf.dtype) == ((8,), np.uint32)
+
+
 def test_a_loaded_tree_lives_where_the_plan_says(tmp_path):
     params = pt.init(gpt(), jax.random.key(0), {"**": I.normal(1.0)})
     pt.save(tmp_path / "m.safetensors", params)
@@ -238,8 +273,8 @@ def test_rules_that_give_a_tied_leaf_two_placements_are_an_error():
     text = message(pt.PatternError, shard.plan, gpt(), rules, SMALL)
     assert text == (
         f"the rules 'embed/table' and 'head' place one leaf in two ways: 'embed/table' as {P('model')}, and 'head'"
-        f" (transposed(embed/table)), which is tied to it, as {P(None, 'data')}. Give {P(None, 'model')} for 'head', or leave it out of"
-        " that rule: ('head', '!head')"
+        f" (transposed(embed/table)), which is tied to it, as {P(None, 'data')}. Give {P(None, 'model')} for 'head', or leave out"
+        " the rule 'head'"
     )
     agreeing = {"embed/table": P("model"), "head": P(None, "model"), "**": P()}
     assert shard.plan(gpt(), agreeing, SMALL)["embed/table"].spec == P("model")
@@ -300,6 +335,66 @@ def test_a_general_rule_that_matches_an_alias_is_no_conflict():
     assert f"'dec/:/w', which is tied to it, as {P('data')}. Give {P('model')} for" in text
     text = message(pt.PatternError, shard.plan, stacked, {"enc/:": P("model"), "dec": P("data"), "**": P()}, SMALL)
     assert f"Give {P('model')}, in a rule that spells each ':', for 'dec/:/w'" in text
+
+
+TRANSPOSED = pt.Tree({
+    "embed": pt.Param((96, 64)),
+    "hidden": pt.Param((8, 8)),
+    "head": pt.transposed("embed"),
+    "out": pt.transposed("embed"),
+})  # fmt: skip
+ROWS, COLUMNS = P("model"), P(None, "model")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"embed": ROWS, "head": COLUMNS},
+        {"embed": ROWS, "h*": COLUMNS, "out": COLUMNS},
+        {"{head,out}": COLUMNS, "embed": ROWS},
+        {"head": COLUMNS, "**": ROWS},
+        {"h*": COLUMNS, "e*": ROWS, "out": COLUMNS},
+        {("h*", "!hidden"): COLUMNS, "embed": ROWS},
+        {re.compile("h.*"): COLUMNS, re.compile("e.*"): ROWS},
+    ],
+)
+def test_rules_that_agree_for_a_transposed_leaf_may_come_in_any_order(rules):
+    hidden = COLUMNS if {"h*", re.compile("h.*")} & {*rules} else ROWS if rules.get("**") == ROWS else P()
+    for order in itertools.permutations([item for item in rules.items() if item[0] != "**"]):
+        plan = shard.plan(TRANSPOSED, {**dict(order), "**": rules.get("**", P())}, SMALL)
+        assert [plan[path].spec for path in ("embed", "head", "out", "hidden")] == [ROWS, COLUMNS, COLUMNS, hidden]
+        assert plan.by_path["embed"].rule[0] in "e*"  # the rule for the leaf's own axes
+
+
+@pytest.mark.parametrize(
+    ("rules", "other", "spec", "left_out", "by"),
+    [
+        ({"embed": ROWS, "head": ROWS}, "head", COLUMNS, "leave out the rule 'head'", {"embed": ROWS}),
+        ({"head": ROWS, "embed": ROWS}, "embed", COLUMNS, "leave out the rule 'head'", {"embed": ROWS}),
+        ({"embed": ROWS, "h*": ROWS}, "h*", COLUMNS, "leave it out of that rule: ('h*', '!head')",
+         {"embed": ROWS, ("h*", "!head"): ROWS}),
+        ({"h*": ROWS, "embed": ROWS}, "embed", COLUMNS, "leave 'head' out of the rule 'h*': ('h*', '!head')",
+         {("h*", "!head"): ROWS, "embed": ROWS}),
+        ({"head": COLUMNS, "out": ROWS, "embed": ROWS}, "out", COLUMNS, "leave out the rule 'out'", {"head": COLUMNS, "embed": ROWS}),
+    ],
+)  # fmt: skip
+def test_rules_that_follow_the_advice_about_a_transposed_leaf_are_taken(rules, other, spec, left_out, by):
+    text = message(pt.PatternError, shard.plan, TRANSPOSED, {**rules, "**": P()}, SMALL)
+    name = "head" if other == "h*" else other
+    assert text.endswith(f". Give {spec} for '{name}', or {left_out}")
+    for followed, embed in (({**rules, other: spec}, COLUMNS if other == "embed" else ROWS), (by, ROWS)):
+        assert shard.plan(TRANSPOSED, {**followed, "**": P()}, SMALL)["embed"].spec == embed
+
+
+def test_axes_in_another_order_are_compared_both_ways():
+    spec = pt.Tree({"conv": pt.Param((2, 4, 8)), "back": pt.transposed("conv", (2, 0, 1))})
+    by_alias = P("data", None, "model")  # of the axes 8, 2, 4
+    for rules in ({"conv": P(None, "model", "data")}, {"back": by_alias, "conv": P(None, "model", "data")}):
+        plan = shard.plan(spec, rules, SMALL)
+        assert plan["conv"].spec == P(None, "model", "data")
+        assert plan["back"].spec == by_alias
+    text = message(pt.PatternError, shard.plan, spec, {"back": by_alias, "conv": P("model", "data")}, SMALL)
+    assert f"Give {P(None, 'model', 'data')} for 'conv'" in text
 
 
 def test_rules_for_tied_numbers_and_regexes():

@@ -411,3 +411,84 @@ def test_plans_that_differ_are_an_error_in_all_processes_that_names_the_process_
             "the pattern 'upp' matches nothing" if rank == last else "waited 2 s for the plan of process"
         )
         assert end == "end"
+
+
+DIFFERENT_SHARDINGS = """
+import numpy as np, ptree as pt
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec as P
+from ptree import shard
+
+def mesh_of(devices):
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
+
+def told(attempt):
+    try:
+        attempt()
+    except pt.PtreeError as error:
+        print(error)
+
+folder, = arguments
+mesh, key = mesh_of(jax.devices()), jax.random.key(0)
+spec = pt.Tree({"up": pt.Param((8, 4), init=pt.initializers.normal()), "down": pt.Param((4, 8), init=pt.initializers.normal())})
+tree = {"up": np.arange(32, dtype="float32").reshape(8, 4), "down": np.ones((4, 8), "float32")}
+file = f"{folder}/m.safetensors"
+if rank == 0:
+    pt.save(file, tree)
+multihost_utils.sync_global_devices("saved")
+
+# rules of other words, and shardings in another order, are the same placement
+same = {"up": P("data"), "**": P(None, "data")} if rank else {"down": P(None, "data"), "up": P("data", None)}
+assert pt.init(spec, key, shardings=same, mesh=mesh)["up"].sharding.spec == P("data")
+assert pt.load(file, shardings=same, mesh=mesh)["down"].sharding.spec == P(None, "data")
+
+other = {"up": P("data") if rank else P(None, "data"), "**": P()}
+told(lambda: pt.load(file, shardings=other, mesh=mesh))
+told(lambda: pt.load(file, like=spec, shardings=other, mesh=mesh))
+told(lambda: pt.init(spec, key, shardings=other, mesh=mesh))
+told(lambda: pt.load(file, shardings={"up": NamedSharding(mesh, P("data" if rank else None)), "down": NamedSharding(mesh, P())}))
+reversed_mesh = mesh_of(jax.devices()[::-1])
+told(lambda: pt.load(file, shardings={"**": P()}, mesh=reversed_mesh if rank else mesh))
+two = {"up": NamedSharding(mesh, P()), "down": NamedSharding(reversed_mesh, P())}
+told(lambda: pt.load(file, shardings=two if rank else two | {"up": two["down"], "down": two["up"]}))
+
+# what only this process has is nobody else's business
+local = mesh_of(jax.local_devices())
+assert pt.load(file, shardings={"up": P("data") if rank else P(), "**": P()}, mesh=local)["up"].is_fully_addressable
+
+# a mesh of the devices of the first process alone: the others have no part of the arrays
+first = mesh_of([device for device in jax.devices() if device.process_index == 0])
+plan = shard.plan(tree, {"up": P("data"), "**": P()}, first)
+keys = {"key": jax.random.split(key, 4), "count": np.int64(3), "small": np.ones((2, 2), "int8")}
+placed_keys = shard.place(keys, shard.plan(keys, {"key": P("data"), "**": P()}, first))
+assert [str(placed_keys[name].dtype) for name in keys] == ["key<fry>", "int32", "int8"]
+for found in (pt.load(file, shardings=plan), pt.load(file, shardings=NamedSharding(first, P("data"))), shard.place(tree, plan)):
+    assert [found[name].dtype for name in tree] == [np.float32] * 2
+    for name in tree:
+        for part in found[name].addressable_shards:
+            assert np.array_equal(part.data, tree[name][part.index])
+    assert bool(found["up"].addressable_shards) == (rank == 0)
+print("end")
+"""
+
+
+def test_shardings_that_differ_without_a_plan_are_an_error_in_all_processes(tmp_path):
+    up = "  'up': f32[8,4] over P(None, 'data') in process 0, f32[8,4] over P('data',) in process 1"
+    begin = "process 1 has another placement than process 0:"
+    on, back = (
+        "of the mesh data=4 over the devices 0..1, 2048..2049",
+        "of the mesh data=4 over the devices 2049, 2048, 1, 0",
+    )
+    expected = [begin, up, FIX] * 3
+    expected += [begin, "  'up': f32[8,4] over P() in process 0, f32[8,4] over P('data',) in process 1", FIX]
+    expected += [
+        begin,
+        "  'the mesh': data=4 over the devices 0..1, 2048..2049 in process 0, data=4 over the devices 2049, 2048, 1, 0 in process 1",
+        FIX,
+        begin,
+        f"  'down': f32[4,8] over P() {on} in process 0, f32[4,8] over P() {back} in process 1",
+        f"  'up': f32[8,4] over P() {back} in process 0, f32[8,4] over P() {on} in process 1",
+        FIX,
+    ]
+    for printed in outputs(DIFFERENT_SHARDINGS, tmp_path, devices=2, timeout=120):
+        assert printed.replace("PartitionSpec", "P").splitlines() == [*expected, "end"]

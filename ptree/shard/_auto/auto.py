@@ -11,6 +11,7 @@ from ..._paths import STACKED
 from ..._shardings import AnyMesh, ShardingError, mesh_for_plan
 from ..._tree import PyTree, aliases
 from ..._words import quoted
+from ...files._leaf_targets import shapes_of
 from ...files._saved_tree import SavedTree
 from .alike_leaves import AlikeLeaves, alike_paths
 from .few_rules import few_rules
@@ -67,7 +68,7 @@ def auto(
         ShardingError: no axis of the mesh has a known name and `axes` says nothing, or an option that does not fit.
     """
     if isinstance(tree, SavedTree):
-        tree = tree.stored_tree()
+        tree = shapes_of(tree.stored_tree())
     mesh = mesh_for_plan(mesh)
     roles = mesh_roles(mesh, axes)
     if kernels not in (None, "in_out", "out_in"):
