@@ -16,7 +16,7 @@ from .._operations import axes
 from .._operations.operation import AsIs, Operation, chain
 from .name_words import name_of_weight
 
-_Said = tuple[str, Operation]
+_WeightLayout = tuple[str, Operation]
 """The path of a weight, and the operation."""
 
 
@@ -43,7 +43,7 @@ def with_layouts(arrays: Iterable[NamedArray], layouts: Mapping[str, Operation])
     return [replace(array, layout=layouts.get(name_of_weight(array.path))) for array in arrays]
 
 
-def _of_pytorch(module: Any, torch: Any) -> Iterator[_Said]:
+def _of_pytorch(module: Any, torch: Any) -> Iterator[_WeightLayout]:
     transposed = (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
     plain = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
     for name, layer in module.named_modules(remove_duplicate=False):  # the state dict has all names of a shared layer
@@ -58,20 +58,20 @@ def _of_pytorch(module: Any, torch: Any) -> Iterator[_Said]:
             yield path, AsIs()  # Conv1D is that of transformers, for GPT-2, which lies (in, out)
 
 
-def _of_keras(model: Any, keras: Any) -> Iterator[_Said]:
+def _of_keras(model: Any, keras: Any) -> Iterator[_WeightLayout]:
     layers = keras.layers
     transposed = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
     plain = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.Conv3D)
     kinds = [(transposed, axes.Swap(-1, -2)), (plain, AsIs())]
     kernels = {variable.path for variable in model.weights if variable.path.endswith("/kernel")}
     for layer in model._flatten_layers():
-        said = [operation for kind, operation in kinds if isinstance(layer, kind)]
-        for variable in layer.weights if said else ():
+        of_class = [operation for kind, operation in kinds if isinstance(layer, kind)]
+        for variable in layer.weights if of_class else ():
             if variable.path in kernels:
-                yield variable.path, said[0]
+                yield variable.path, of_class[0]
 
 
-def _of_nnx(module: Any, nnx: Any) -> Iterator[_Said]:
+def _of_nnx(module: Any, nnx: Any) -> Iterator[_WeightLayout]:
     for path, layer in nnx.iter_modules(module):
         kernel = "/".join(map(str, (*path, "kernel")))
         if isinstance(layer, (nnx.Linear, nnx.Conv)):
@@ -82,7 +82,7 @@ def _of_nnx(module: Any, nnx: Any) -> Iterator[_Said]:
             yield kernel, AsIs() >> mirror(len(layer.kernel.shape) - 2)
 
 
-def _of_equinox(module: Any, equinox: Any) -> Iterator[_Said]:
+def _of_equinox(module: Any, equinox: Any) -> Iterator[_WeightLayout]:
     layers = (equinox.nn.Linear, equinox.nn.Conv, equinox.nn.ConvTranspose)
     found = jax.tree_util.tree_leaves_with_path(module, is_leaf=lambda node: isinstance(node, layers))
     for path, layer in found:
