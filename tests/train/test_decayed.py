@@ -96,7 +96,7 @@ def test_biases_of_haiku_beside_images_and_of_attention_in_pytorch():
         "alone": {"a": (4, 2), "b": (2, 4)},
     }
     params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda node: isinstance(node, tuple))
-    kernels = ["conv2_d/w", "mha/in_proj_weight", "alone/a", "alone/b"]
+    kernels = ["alone/a", "alone/b", "conv2_d/w", "mha/in_proj_weight"]
     assert decayed_paths(params) == kernels
     apart = pt.Tree({"blocks": [params] * 2})
     assert decayed_paths(pt.stacks.stack(apart, "blocks")) == [f"blocks/:/{path}" for path in kernels]

@@ -214,6 +214,6 @@ def test_the_dtype_of_a_loss_may_be_another_than_that_of_the_parameters(params, 
         loss = lambda params, x: jnp.mean(jnp.abs(params["w"] * x) ** 2).astype(of_loss)
         step = train.step(loss, optax.sgd(0.5), accumulate=3)
         state, metrics = step(step.init({"w": jnp.asarray(1, params)}), jnp.ones(6, jnp.float32))
-        assert state.params["w"] == 0
+        np.testing.assert_allclose(state.params["w"], 0, atol=4e-3)  # as exact as bfloat16
         assert metrics.loss == 1
         assert metrics.loss.dtype == ("float64" if of_loss == "float64" else "float32")
