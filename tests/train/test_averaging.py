@@ -137,3 +137,27 @@ def test_the_averaged_parameters_stay_valid_and_can_be_trained_on():
     shared = dataclasses.replace(state, params=state.ema)
     state, _ = step(shared, 1.0)
     assert int(state.step) == 4
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+@pytest.mark.parametrize("node", [None, {}, [], ()], ids=repr)
+def test_nodes_without_leaves_stay_in_the_averaged_parameters(node, is_frozen, tmp_path):
+    make = lambda: {"a": jnp.ones(3), "b": jnp.ones(2), "without": node}
+    rules = {"a": train.FROZEN} if is_frozen else {}
+    loss = lambda params, x: params["a"].sum() + (params["b"].sum() * x).mean()
+    step = train.step(loss, train.groups({**rules, "**": optax.sgd(0.1)}), accumulate=2, ema=0.5)
+    state = step.init(make())
+    before = jax.tree.structure(state)
+    for _ in range(2):
+        state, _ = step(state, jnp.ones(2))
+    assert is_frozen or jax.tree.structure(state) == before
+    assert jax.tree.structure(state.averaged) == jax.tree.structure(make())
+    np.testing.assert_array_equal(state.averaged["b"], state.ema["b"])
+    carried, _ = train.carry_state(state, make(), step)
+    assert jax.tree.structure(carried.averaged) == jax.tree.structure(make())
+    with pt.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        loaded, report = train.load_state(checkpoints, make(), step)
+    assert not report.fresh
+    assert jax.tree.structure(loaded) == jax.tree.structure(state)
+    np.testing.assert_array_equal(loaded.averaged["b"], state.averaged["b"])

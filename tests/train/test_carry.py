@@ -645,3 +645,12 @@ def test_names_and_selectors_that_match_nothing():
         train.carry(state, params, params, optimiser, renames={"encoder": "enc"})
     with pytest.raises(pt.PatternError, match="embde"):
         train.carry(state, params, params, optimiser, resized="embde")
+
+
+def test_a_sum_over_a_leaf_that_is_turned_now_says_why_it_starts_anew():
+    old = pt.Tree({"e": jnp.ones((3, 2)), "h": pt.transposed("e")})
+    new = pt.Tree({"h": jnp.ones((2, 3)), "e": pt.transposed("h")})
+    optimiser = optax.novograd(0.1)
+    _, state = optimiser.update(old, optimiser.init(old), old)
+    _, report = train.carry(state, old, new, train.groups({"**": optimiser}), before=optimiser)
+    assert report.fresh["h"].startswith("'nu' was made of the whole leaf as it was, with other axes")

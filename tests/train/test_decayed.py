@@ -85,3 +85,20 @@ def test_a_stack_decays_as_its_layers():
         updates, _ = optimiser.update(zeros, optimiser.init(params), params)
         assert updates["blocks/1/kernel"].tolist() == [[-0.5, -0.5]] * 2
         assert updates["blocks/1/bias"].tolist() == [0, 0]
+
+
+def test_biases_of_haiku_beside_images_and_of_attention_in_pytorch():
+    shapes = {
+        "conv2_d": {"w": (3, 3, 1, 4), "b": (4, 1, 1)},  # data_format="NCHW"
+        "bias": {"b": (5, 5, 4)},
+        "bias_1": {"b": (5, 5, 4)},
+        "mha": {"in_proj_weight": (12, 4), "bias_k": (1, 1, 4), "bias_v": (1, 1, 4)},
+        "alone": {"a": (4, 2), "b": (2, 4)},
+    }
+    params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda node: isinstance(node, tuple))
+    kernels = ["alone/a", "alone/b", "conv2_d/w", "mha/in_proj_weight"]
+    assert decayed_paths(params) == kernels
+    apart = pt.Tree({"blocks": [params] * 2})
+    assert decayed_paths(pt.stacks.stack(apart, "blocks")) == [f"blocks/:/{path}" for path in kernels]
+    factors = train.lora({"bias/kernel": jnp.ones((4, 4))}, {"**": train.Rank(2)}, jax.random.key(0))
+    assert [path[-1] for path in decayed_paths(factors)] == ["a", "b"]

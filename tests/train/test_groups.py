@@ -437,3 +437,34 @@ def test_factors_go_over_all_groups(is_stacked):
     assert alone == pt.select(updates, optimiser.trained(params))
     with pytest.raises(pt.PatternError, match="matches nothing"):
         train.groups(rules, factors={"encoder": 0.5, "**": 1.0}).init(params)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [optax.lbfgs, lambda: optax.chain(optax.sgd(0.1), optax.scale_by_backtracking_linesearch(5))],
+    ids=["lbfgs", "backtracking"],
+)
+def test_a_search_along_a_line_takes_the_steps_that_it_takes_alone(make):
+    loss = lambda params, x: (params["a"].sum() + params["b"].sum()) ** 2 * x
+    params = lambda: {"a": jnp.ones(2), "b": jnp.ones(3)}
+    runs = []
+    for optimiser in (make(), train.groups({"**": make()})):
+        step = train.step(loss, optimiser)
+        state = step.init(params())
+        for _ in range(3):
+            state, _ = step(state, 1.0)
+        value, grad = jax.value_and_grad(loss)(params(), 1.0)
+        of_hand = optimiser.init(params())
+        by_hand, _ = optimiser.update(grad, of_hand, params(), value=value, grad=grad, value_fn=loss, x=1.0)
+        runs.append((state.params, by_hand))
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+@pytest.mark.parametrize("other", [train.FROZEN, optax.sgd(0.01)], ids=["frozen", "sgd"])
+def test_a_search_along_a_line_beside_other_groups(other):
+    loss = lambda params, x: (params["a"].sum() + params["b"].sum()) ** 2 * x
+    step = train.step(loss, train.groups({"a": other, "**": optax.lbfgs()}))
+    alone = train.step(lambda params, x: (2 + params["b"].sum()) ** 2 * x, optax.lbfgs())
+    state, _ = step(step.init({"a": jnp.ones(2), "b": jnp.ones(3)}), 1.0)
+    expected, _ = alone(alone.init({"b": jnp.ones(3)}), 1.0)
+    np.testing.assert_allclose(state.params["b"], expected.params["b"], rtol=1e-6)

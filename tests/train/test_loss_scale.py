@@ -135,3 +135,13 @@ def test_scales_that_cannot_be():
             train.LossScale(**options)
     with pytest.raises(TypeError, match=r"LossScale\(growth=\): expected a number, got '2'"):
         train.LossScale(growth="2")
+
+
+@pytest.mark.parametrize("make", [lambda: optax.adafactor(0.1), optax.lbfgs], ids=["adafactor", "lbfgs"])
+def test_an_optimiser_that_keeps_the_dtypes_of_16_bit_parameters_says_the_way_out(make):
+    loss = lambda params, x: (params["w"].astype(jnp.float16) ** 2 * x).sum()
+    step = train.step(loss, make(), scale=train.LossScale(8.0))
+    with pytest.raises(pt.StructureError, match=r"parameters \['w'\].*Keep the parameters in float32, and cast inside"):
+        step(step.init({"w": jnp.ones((2, 2), jnp.float16)}), jnp.float16(1))
+    state, _ = step(step.init({"w": jnp.ones((2, 2), jnp.float32)}), jnp.float16(1))
+    assert bool((state.params["w"] < 1).all())

@@ -187,3 +187,33 @@ def test_running_statistics_of_microbatches_go_back_by_their_mean():
         state = dataclasses.replace(state, params=pt.merge(pt.drop(state.params, kept), mean))
         if number == 0:
             np.testing.assert_allclose(state.params["1/mean"], sum(parts) / 2, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, lambda batch: batch["tokens"].sum()], ids=["alike", "weighted"])
+def test_a_loss_in_float64_has_sums_in_float64(weight):
+    with jax.enable_x64(True):
+        batch = {"x": jnp.arange(12.0) / 7 + 0.1, "tokens": jnp.arange(12.0) / 3 + 1}
+
+        def loss(params, batch):
+            terms = (params["w"] * batch["x"]) ** 3
+            return terms.mean() if weight is None else (terms * batch["tokens"]).sum() / batch["tokens"].sum()
+
+        found = {}
+        for count in (1, 3):
+            value, grad, metrics = gradient(loss, batch, {"w": jnp.float64(1.3)}, accumulate=count, weight=weight)
+            assert metrics.loss.dtype == jnp.float64
+            found[count] = value, grad
+        np.testing.assert_allclose(found[3], found[1], rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("params", "of_loss"), [("float32", "float64"), ("float32", "bfloat16"), ("complex64", "float64")]
+)
+def test_the_dtype_of_a_loss_may_be_another_than_that_of_the_parameters(params, of_loss):
+    with jax.enable_x64(True):
+        loss = lambda params, x: jnp.mean(jnp.abs(params["w"] * x) ** 2).astype(of_loss)
+        step = train.step(loss, optax.sgd(0.5), accumulate=3)
+        state, metrics = step(step.init({"w": jnp.asarray(1, params)}), jnp.ones(6, jnp.float32))
+        np.testing.assert_allclose(state.params["w"], 0, atol=4e-3)  # as exact as bfloat16
+        assert metrics.loss == 1
+        assert metrics.loss.dtype == ("float64" if of_loss == "float64" else "float32")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ptree as pt
@@ -82,3 +83,36 @@ def test_depths_that_do_not_fit_are_an_error():
         train.depth_factors(params, 0.5, ["d", "c"])
     with pytest.raises(pt.PatternError, match=r"one '\*' for the layers; got 'deep/\*/\*'"):
         train.depth_factors({"deep": [[jnp.ones(2)]]}, 0.5, ["deep/*/*"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        (["1", "2"], "its layers are ['1', '2'], expected numbers from 0 on without gaps"),
+        (["0", "2"], "its layers are ['0', '2'], expected numbers from 0 on without gaps"),
+        (["0", "1", "norm"], "it also matches ['blocks/norm/w'], which is in no layer"),
+    ],
+)
+def test_layers_for_which_an_array_has_no_factors_are_given_one_by_one(layers, text):
+    params = {"blocks": {name: {"w": jnp.ones(2)} for name in layers}, "head": jnp.ones(2)}
+    with pytest.raises(pt.PatternError) as caught:
+        train.depth_factors(params, 0.5, ["blocks/*", "head"])
+    assert text in str(caught.value)
+    assert f"order=[..., 'blocks/{layers[0]}', ...]" in str(caught.value)
+    rules = train.depth_factors(params, 0.5, [*(f"blocks/{name}" for name in layers), "head"])
+    optimiser = train.groups({"**": optax.sgd(1.0)}, factors=rules)
+    updates, _ = optimiser.update(params, optimiser.init(params), params)
+    found = [-float(updates["blocks"][name]["w"][0]) for name in layers]
+    assert found == [0.5 ** (len(layers) - at) for at in range(len(layers))]
+
+
+def test_what_an_earlier_pattern_takes_need_be_in_no_layer():
+    params = {"blocks": {"0": jnp.ones(2), "1": jnp.ones(2), "norm": jnp.ones(2)}, "head": jnp.ones(2)}
+    rules = train.depth_factors(params, 0.5, ["blocks/norm", "blocks/*", "head"])
+    optimiser = train.groups({"**": optax.sgd(1.0)}, factors=rules)
+    updates, _ = optimiser.update(params, optimiser.init(params), params)
+    assert {name: -float(update[0]) for name, update in updates["blocks"].items()} == {
+        "0": 0.25,
+        "1": 0.5,
+        "norm": 0.125,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from ..._edit import names_of_leaves
 from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, map_leaves
@@ -10,9 +11,11 @@ from ...stacks import layer_shape
 from .leaf_groups import has_gradient
 
 _SPARED = re.compile(
-    r"(.*_)?(bias|scale|offset|gamma|beta|table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+|_[ih]h_l\d+(_reverse)?)?"
+    r"(.*_)?(bias|bias_[kv]|scale|offset|gamma|beta|table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+|_[ih]h_l\d+(_reverse)?)?"
 )
 """The last name in a path of what is not decayed, whatever its rank: a bias of attention has two axes."""
+_BIASES = re.compile(r"(.*_)?bias(_\d+)?")
+"""The name of a module of Haiku that is a bias alone, whose array is `b`."""
 _TABLES = re.compile(r"wte|wpe|(.*_)?emb|.*embed.*")
 """The name of a module whose `weight` is a table: libraries name kernels so too."""
 
@@ -51,16 +54,23 @@ def decayed(params: PyTree) -> PyTree:
     names: dict[str, list[str]] = {}
     for name in names_of_leaves(params):
         names.setdefault(name.path, []).append(name.name)
-    return map_leaves(params, lambda path, leaf: _is_kernel(path, leaf) and not any(map(_is_spared, names[path])))
+    every_name = {name for found in names.values() for name in found}
+
+    def is_decayed(path: str, leaf: Leaf) -> bool:
+        return _is_kernel(path, leaf) and not any(_is_spared(name, every_name) for name in names[path])
+
+    return map_leaves(params, is_decayed)
 
 
 def _is_kernel(path: str, leaf: Leaf) -> bool:
     return has_gradient(leaf) and len(layer_shape(path, leaf)) >= 2
 
 
-def _is_spared(name: str) -> bool:
+def _is_spared(name: str, every_name: Collection[str]) -> bool:
     *above, last = name.removesuffix("/value").split("/")  # the array of a variable of nnx
     if _SPARED.fullmatch(last):
         return True
     module = above[-1] if above else ""
+    if last == "b":  # a bias of Haiku, with the axes of an image where these come last; a kernel elsewhere, as in LoRA
+        return "/".join([*above, "w"]) in every_name or _BIASES.fullmatch(module) is not None
     return last in {"weight", "w"} and _TABLES.fullmatch(module) is not None

@@ -3,6 +3,7 @@ the other leaves from outside."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,8 +31,12 @@ def arguments_of_part(given: Mapping[str, Any], params: PyTree, paths: tuple[str
 
 
 def _of_part(function: Callable[..., Any], params: PyTree, cut: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The function of all parameters as one of a part of them; the others keep their values."""
+    """The function of all parameters as one of a part of them; the others keep their values.
 
+    It has the signature of the function: optax reads there which extra arguments a `value_fn` takes.
+    """
+
+    @functools.wraps(function, updated=())
     def function_of_part(part: PyTree, *args: Any, **kwargs: Any) -> Any:
         whole = replace_leaves(params, dict(leaves(part)))
         return cut(function(whole, *args, **kwargs))

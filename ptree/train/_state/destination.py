@@ -86,8 +86,7 @@ class Destination:
             if value is not None:
                 values[about.field, about.below] = value
             elif not _is_filler(found, wanted, self._changes.new_shapes[param]):
-                was = describe(found[0].value)
-                return Unit(node, {}, None, f"{quoted(about.field)} is {describe(wanted)} now, {was} before")
+                return Unit(node, {}, None, _why_unlike(about.field, found[0], wanted))
         where = self._one_place(places, node)
         if where is None:
             return Unit(node, {}, None, "its step counts differ, or do not fit")
@@ -237,6 +236,15 @@ def _each_placed(values: Mapping[int, Leaf], layout: StateLayout, params: PyTree
         seen.add(id(value))
         found.append(value)
     return found
+
+
+def _why_unlike(field: str, found: FoundSlot, wanted: jax.ShapeDtypeStruct) -> str:
+    """Why an old slot cannot be the new one."""
+    now, before = describe(wanted), describe(found.value)
+    if now != before:
+        return f"{quoted(field)} is {now} now, {before} before"
+    # a sum over a leaf that is turned now, or one layer of it: nothing in it says what the new one's is
+    return f"{quoted(field)} was made of the whole leaf as it was, with other axes or layers, and has no axes to take it apart"
 
 
 def _is_filler(found: list[FoundSlot], wanted: jax.ShapeDtypeStruct, param_shape: Shape) -> bool:

@@ -55,10 +55,18 @@ def averaged(average: PyTree, params: PyTree, decay: Decay, step: jax.Array) -> 
 def averaged_part(average: PyTree, params: PyTree, trained: Collection[str]) -> PyTree:
     """The parameters that have an average: those that are trained, and those that were, so that freezing a leaf keeps its average."""
     before = set() if average is None else {path for path, _ in leaves(average)}
-    chosen = [path for path, _ in leaves(params) if path in trained or path in before]
+    everything = [path for path, _ in leaves(params)]
+    chosen = [path for path in everything if path in trained or path in before]
+    if len(chosen) == len(everything):  # with what holds no leaves, such as None, as `started` has it
+        return params
     return part_of(params, tuple(chosen))
 
 
-def as_parameters(average: PyTree, trained: PyTree) -> PyTree:
-    """The average in the dtypes of the parameters: copies, since the step donates the average."""
-    return jax.tree.map(lambda mean, leaf: jnp.array(mean, leaf.dtype, copy=True), average, trained)
+def as_parameters(average: PyTree, params: PyTree) -> PyTree:
+    """The parameters with the average where there is one, in their own dtypes: copies, since the step donates the average."""
+    means = dict(leaves(average))
+
+    def mean_or_leaf(path: str, leaf: Leaf) -> Leaf:
+        return jnp.array(means[path], leaf.dtype, copy=True) if path in means else leaf
+
+    return map_leaves(params, mean_or_leaf)

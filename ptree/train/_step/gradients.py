@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._tree import PyTree
 from .._wide_floats import at_least_float32
 from .loss_function import LossFunction
-from .microbatches import Weight, microbatches, shares, weight_of
+from .microbatches import Microbatches, Weight, microbatches, shares, weight_of
 from .trained_part import TrainedPart
 
 
@@ -62,9 +63,11 @@ class BatchGradients:
             value, _ = joined(trained, batch, key, None)
             if self.weight is None:
                 return value
-            return jnp.where(weight_of(self.weight, batch) > 0, value, 0)
+            weight = weight_of(self.weight, batch, at_least_float32(value.dtype))
+            return jnp.where(weight > 0, value, 0)
         parts = microbatches(batch, self.accumulate)
-        share = shares(parts, self.accumulate, self.weight).shares
+        dtype = _dtype_of_sums(joined, trained, parts, key)
+        share = shares(parts, self.accumulate, self.weight, dtype).shares
 
         def add(total: jax.Array, turn: tuple) -> tuple[jax.Array, None]:
             at, fraction, rows = turn
@@ -72,7 +75,7 @@ class BatchGradients:
             return total + jnp.where(fraction > 0, value * fraction, 0), None
 
         turns = (jnp.arange(self.accumulate), share, parts.rows)
-        return jax.lax.scan(add, jnp.zeros((), jnp.float32), turns)[0]
+        return jax.lax.scan(add, jnp.zeros((), dtype), turns)[0]
 
     def _of_whole(
         self, joined: _Joined, trained: PyTree, batch: PyTree, key: jax.Array | None, scale: jax.Array | None
@@ -81,7 +84,7 @@ class BatchGradients:
         loss = value.astype(at_least_float32(value.dtype))
         if self.weight is None:
             return Gradients(loss, aux, grads, None)
-        weight = weight_of(self.weight, batch)
+        weight = weight_of(self.weight, batch, loss.dtype)
         counts = weight > 0
         return Gradients(jnp.where(counts, loss, 0), aux, _if_it_counts(counts, grads), weight)
 
@@ -90,7 +93,8 @@ class BatchGradients:
     ) -> Gradients:
         """A scan over the microbatches, with sums in float32 or wider: in bfloat16 small terms would be lost."""
         parts = microbatches(batch, self.accumulate)
-        share, total = shares(parts, self.accumulate, self.weight)
+        dtype = _dtype_of_sums(joined, trained, parts, key)
+        share, total = shares(parts, self.accumulate, self.weight, dtype)
 
         def add(sums: PyTree, turn: tuple) -> tuple[PyTree, tuple]:
             at, fraction, rows = turn
@@ -125,6 +129,19 @@ class _Joined:
             return value, (value, aux)
         # in float32, since a loss in float16 is at most 65504
         return value.astype(at_least_float32(value.dtype)) * factor, (value, aux)
+
+
+def _dtype_of_sums(joined: _Joined, trained: PyTree, parts: Microbatches, key: jax.Array | None) -> np.dtype:
+    """The dtype in which the losses of microbatches are added: that of the loss, at least float32."""
+    has_float64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    if not has_float64:  # then the loss need not be traced once more
+        return np.dtype(np.float32)
+
+    def loss_of_first(trained: PyTree, rows: dict[int, jax.Array]) -> jax.Array:
+        first = parts.assembled({at: of_leaf[0] for at, of_leaf in rows.items()})
+        return joined(trained, first, key, None)[0]
+
+    return at_least_float32(jax.eval_shape(loss_of_first, trained, parts.rows).dtype)
 
 
 def _if_it_counts(counts: jax.Array, grads: PyTree) -> PyTree:

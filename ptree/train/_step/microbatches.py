@@ -76,23 +76,23 @@ def _named(path: str) -> str:
 
 
 class Shares(NamedTuple):
-    """What part of the whole batch each microbatch is, `f32[count]`; and the sum of the weights, if there are any."""
+    """What part of the whole batch each microbatch is, `[count]`; and the sum of the weights, if there are any."""
 
     shares: jax.Array
     total: jax.Array | None
 
 
-def shares(parts: Microbatches, count: int, weight: Weight | None) -> Shares:
-    """Equal shares, or each weight by the sum of all; all are 0 where nothing in the batch counts."""
+def shares(parts: Microbatches, count: int, weight: Weight | None, dtype: np.dtype) -> Shares:
+    """Equal shares, or each weight by the sum of all, in this dtype; all are 0 where nothing in the batch counts."""
     if weight is None:
-        return Shares(jnp.full(count, 1 / count, jnp.float32), None)
-    weights = jax.vmap(lambda part: weight_of(weight, parts.assembled(part)))(parts.rows)
+        return Shares(jnp.full(count, 1 / count, dtype), None)
+    weights = jax.vmap(lambda part: weight_of(weight, parts.assembled(part), dtype))(parts.rows)
     total = weights.sum()
     return Shares(jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 0), total)
 
 
-def weight_of(weight: Weight, batch: PyTree) -> jax.Array:
-    """What counts in a batch, in f32.
+def weight_of(weight: Weight, batch: PyTree, dtype: np.dtype) -> jax.Array:
+    """What counts in a batch, in this dtype, that of the sums of the loss.
 
     Raises:
         StructureError: it is not one real number.
@@ -105,4 +105,4 @@ def weight_of(weight: Weight, batch: PyTree) -> jax.Array:
         raise StructureError(
             f"weight(batch) must return one real number, such as batch['mask'].sum(), got {describe(found)}"
         )
-    return jnp.asarray(found, jnp.float32)
+    return jnp.asarray(found, dtype)

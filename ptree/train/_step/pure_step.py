@@ -12,7 +12,8 @@ import optax
 from ..._edit import leaves
 from ..._errors import StructureError
 from ..._tree import PyTree, signature
-from ..._words import describe, lines, quoted
+from ..._words import describe, lines, listed, quoted
+from .._wide_floats import at_least_float32
 from .averaging import Decay, averaged
 from .gradients import BatchGradients
 from .loss_scale import LossScale, all_finite
@@ -54,7 +55,7 @@ class PureStep:
             value_fn=value_fn,
             obj_fn=value_fn,
         )
-        _check_same_structure(state.optimiser, slots)
+        _check_same_structure(state.optimiser, slots, trained, self.scale)
         new = optax.apply_updates(trained, updates)
         average = None if self.ema is None else averaged(state.ema, part.joined(new, rest), self.ema, state.step)
 
@@ -103,7 +104,7 @@ def _chosen(accepted: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     )
 
 
-def _check_same_structure(before: PyTree, after: PyTree) -> None:
+def _check_same_structure(before: PyTree, after: PyTree, trained: PyTree, scale: LossScale | None) -> None:
     """Raise unless an optimiser gives its state back in the structure and dtypes in which it came."""
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise StructureError(
@@ -114,8 +115,19 @@ def _check_same_structure(before: PyTree, after: PyTree) -> None:
     for path, old in leaves(before):
         if signature(old) != signature(now[path]):
             problems.append(f"{quoted(path)} was {describe(old)} and becomes {describe(now[path])}")
+    if problems and scale is not None and _narrow(trained):
+        raise StructureError(
+            f"with a loss scale the state of an optimiser is made for float32, and this optimiser keeps values in the dtypes of"
+            f" the parameters {listed(_narrow(trained))}, which are of 16 bits. Keep the parameters in float32, and"
+            f" cast inside of the loss:\n  {lines(problems, chr(10) + '  ')}"
+        )
     if problems:
         raise StructureError(
             "the optimiser changes the shape or dtype of its state, so the step would be compiled again:\n  "
             + lines(problems, "\n  ")
         )
+
+
+def _narrow(trained: PyTree) -> list[str]:
+    """The paths of parameters in floats of 16 bits."""
+    return [path for path, leaf in leaves(trained) if at_least_float32(leaf.dtype) != leaf.dtype]

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from ..._edit import merge
 from ..._errors import StructureError
 from ..._tree import PyTree
 from .averaging import as_parameters
 from .loss_scale import ScaleState
-from .trained_part import TrainedPart
 
 if TYPE_CHECKING:
     from jax import Array
@@ -61,10 +59,7 @@ class TrainState:
         """
         if self.ema is None:
             raise StructureError("this state has no moving average. Make the step with one: step(..., ema=0.999)")
-        part = TrainedPart.of_leaves_in(self.params, self.ema)
-        trained, rest = part.split(self.params)
-        averaged = as_parameters(self.ema, trained)
-        return averaged if part.is_everything else merge(averaged, rest)
+        return as_parameters(self.ema, self.params)
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,6 @@ class TrainedPart:
             raise StructureError(f"there is nothing to train: none of the {len(found)} leaves holds floats")
         return cls(paths, len(paths) == len(found))
 
-    @classmethod
-    def of_leaves_in(cls, params: PyTree, part: PyTree) -> TrainedPart:
-        """The leaves that are also in another tree, by path."""
-        paths = frozenset(path for path, _ in leaves(part))
-        return cls(paths, len(paths) == len(leaves(params)))
-
     def split(self, params: PyTree) -> tuple[PyTree, PyTree]:
         """The trained leaves, and the rest."""
         if self.is_everything:
