@@ -14,6 +14,8 @@ class Headline(NamedTuple):
     """A part of the name, or several with `|` between them: the largest ratio decides, so that the nearest peer is shown."""
     size: str = ""
     """All sizes are looked at, if it is empty."""
+    way: str = ""
+    """The way to use ptree, where there are several; that of the first row, if it is empty."""
 
 
 class Benchmark(NamedTuple):
@@ -56,8 +58,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         "The CPU time of naming, selecting, reading, writing and editing by path. Results are compared first.",
         "paths.py",
         (
-            Headline("every path of 1,000 leaves", "naming", "flax flatten_dict", "1,000 leaves"),
-            Headline("a mask of 1,000 leaves by a pattern", "mask of these", "flax", "1,000 leaves"),
+            Headline("every path of a dict of 1,000 leaves", "naming", "flax", "1,000 leaves", "a dict"),
+            Headline("a mask of this dict by a pattern", "mask of these", "flax", "1,000 leaves", "a dict"),
         ),
         quick=("--rounds", "3"),
         smallest=("--rounds", "1", "--leaves", "120"),
@@ -141,7 +143,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A step of AdamW placed by rules on virtual devices of the CPU, in CPU time of all threads; losses are compared first. And"
         " plans of large models, for which nothing is allocated.",
         "shard.py",
-        (Headline("step over 8 devices", "step of AdamW", "NamedSharding", "8 devices"),),
+        (Headline("step by a plan", "step of AdamW", "NamedSharding"),),
         quick=("--rounds", "1", "--turns", "5"),
         smallest=(
             *("--rounds", "1", "--turns", "1", "--sizes", "2", "--shrink", "64"),
@@ -176,7 +178,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         "look.py",
         (
             Headline("observing a step of 1,024 tokens", "a step of Adam on 1,024 tokens, observed", "a step alone"),
-            Headline("comparing two files of 498 MB", "diff of two files of 498 MB, the same", "reading both"),
+            Headline(
+                "comparing two files of 498 MB that differ",
+                "diff of two files of 498 MB, all numbers changed",
+                "reading both",
+            ),
         ),
         quick=("--rounds", "5"),
         smallest=("--rounds", "1", "--shrink", "64"),

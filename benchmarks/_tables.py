@@ -117,7 +117,7 @@ def figure(headline: Headline, result: Result) -> str:
 
 
 def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:
-    """The row of a headline: the one with the largest ratio to ptree's main way.
+    """The row of a headline: the one with the largest ratio to its way to use ptree.
 
     Raises:
         LookupError: no row fits, since the script has other names now.
@@ -125,8 +125,8 @@ def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:
     fitting = [row for row in rows if fits(headline, row)]
     with_ratio = [row for row in fitting if row.ratio is not None]
     if with_ratio:
-        main_way = with_ratio[0].ratio_of
-        return max((row for row in with_ratio if row.ratio_of == main_way), key=lambda row: row.ratio or 0)
+        way = headline.way or with_ratio[0].ratio_of
+        return max((row for row in with_ratio if row.ratio_of == way), key=lambda row: row.ratio or 0)
     if not fitting:
         raise LookupError(f"no row fits the headline {headline}")
     return fitting[0]

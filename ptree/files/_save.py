@@ -16,7 +16,7 @@ from .._foreign.name_endings import name_ending
 from .._paths import DEEPEST
 from .._stored.facts import Facts
 from .._stored.header import is_unicode, levels_problem
-from .._stored.locations import checked_path, file_path, names_new_folder, refuse_other_kinds, save_path
+from .._stored.locations import checked_path, file_path, index_path, names_new_folder, refuse_other_kinds, save_path
 from .._tree import PyTree, Tie, Tree, opened
 from .._words import describe, lines, listed, quoted
 from ._background import Background
@@ -59,13 +59,18 @@ class Saved:
 
     def __repr__(self) -> str:
         if isinstance(self._size, int):
-            return f"<saved {self._path!r}, {_readable(self._size)}>"
+            return f"<saved {self._place()!r}, {_readable(self._size)}>"
         if not self.done():
             return f"<saving {self._path!r}>"
         error = self._size.error()
         if error is not None:
             return f"<{self._path!r} was not saved: {type(error).__name__}>"
-        return f"<saved {self._path!r}, {_readable(self._size.result())}>"
+        return f"<saved {self._place()!r}, {_readable(self._size.result())}>"
+
+    def _place(self) -> str:
+        """What is there: the file, or the index of its shards."""
+        index = index_path(Path(self._path))
+        return str(index) if index.exists() and not os.path.exists(self._path) else self._path
 
 
 def _readable(size: int) -> str:

@@ -215,13 +215,7 @@ def freeze_and_unfreeze(params: Params, batch: tuple[jax.Array, jax.Array]) -> t
 
 def rates(params: Params) -> optax.GradientTransformation:
     """How do I give layers different learning rates?"""
-
-    def label(path: tuple[str, ...], leaf: jax.Array) -> str:
-        if path[0] == "encoder":
-            return "encoder"
-        return "bias" if path == ("head", "bias") else "rest"
-
-    labels = traverse_util.path_aware_map(label, params)
+    labels = {"encoder": "encoder", "head": {"kernel": "rest", "bias": "bias"}}
     rules = {"encoder": optax.adam(1e-5), "bias": optax.sgd(0.1), "rest": optax.adam(1e-3)}
     return optax.multi_transform(rules, labels)
 

@@ -3,6 +3,7 @@
 A module is changed in place where nnx does so; the tests give each function a module of its own.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -201,7 +202,7 @@ def tie() -> nnx.Module:
 # ----------------------------------------------------------------------------------------- train
 
 
-def freeze_and_unfreeze(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> tuple[Classifier, Classifier]:
+def freeze_and_unfreeze(model: Classifier, batch: tuple[jax.Array, jax.Array]) -> Iterator[Classifier]:
     """How do I freeze the encoder and unfreeze it later?
 
     https://flax.readthedocs.io/en/latest/guides/filters_guide.html
@@ -210,12 +211,12 @@ def freeze_and_unfreeze(model: Classifier, batch: tuple[jax.Array, jax.Array]) -
     is_encoder = nnx.All(nnx.Param, nnx.PathContains("encoder"))
     of_head = nnx.Optimizer(model, optax.adam(1e-2), wrt=is_head)
     of_head.update(model, nnx.grad(loss, argnums=nnx.DiffState(0, is_head))(model, batch))
-    first = nnx.clone(model)
+    yield model
     of_encoder = nnx.Optimizer(model, optax.adam(1e-2), wrt=is_encoder)
     grads = nnx.grad(loss, argnums=nnx.DiffState(0, nnx.Param))(model, batch)
     of_head.update(model, nnx.filter_state(grads, nnx.PathContains("head")))
     of_encoder.update(model, nnx.filter_state(grads, nnx.PathContains("encoder")))
-    return first, model
+    yield model
 
 
 def rates(model: Classifier) -> optax.GradientTransformation:

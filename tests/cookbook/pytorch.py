@@ -4,6 +4,7 @@ A module is changed in place, as PyTorch does; the tests give each function a mo
 """
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,7 @@ def tie() -> LanguageModel:
 # ----------------------------------------------------------------------------------------- train
 
 
-def freeze_and_unfreeze(model: Classifier, batch: Batch) -> tuple[Classifier, Classifier]:
+def freeze_and_unfreeze(model: Classifier, batch: Batch) -> Iterator[Classifier]:
     """How do I freeze the encoder and unfreeze it later?
 
     https://docs.pytorch.org/tutorials/beginner/transfer_learning_tutorial.html
@@ -187,14 +188,14 @@ def freeze_and_unfreeze(model: Classifier, batch: Batch) -> tuple[Classifier, Cl
     optimizer = torch.optim.Adam(model.head.parameters(), lr=1e-2)
     loss(model, batch).backward()
     optimizer.step()
-    first = copy.deepcopy(model)
+    yield model
     for p in encoder:
         p.requires_grad_(True)
     optimizer.add_param_group({"params": encoder})
     optimizer.zero_grad()
     loss(model, batch).backward()
     optimizer.step()
-    return first, model
+    yield model
 
 
 def rates(model: Classifier) -> list[torch.optim.Optimizer]:

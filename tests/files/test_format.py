@@ -573,7 +573,7 @@ def test_a_save_gives_a_handle(file):
     shards = pt.save(file, {"a": jnp.ones(300), "b": jnp.ones(300)}, max_shard_size=1200, background=True)
     shards.result()
     size = sum(path.stat().st_size for path in file.parent.iterdir())
-    assert repr(shards) == f"<saved {str(file)!r}, {size / 1000:.1f} kB>"
+    assert repr(shards) == f"<saved {str(file) + '.index.json'!r}, {size / 1000:.1f} kB>"
     nowhere = file.parent / "no" / "m.safetensors"
     lost = pt.save(nowhere, {"a": 1}, background=True)
     with pytest.raises(FileNotFoundError):

@@ -28,7 +28,7 @@ def test_shards_go_into_a_new_folder_under_the_names_of_hugging_face(folder, nam
         saved = pt.save(path, TREE, max_shard_size=40, background=background)
         saved.result()
         assert sorted(os.listdir(path)) == [*SHARDS, INDEX]
-        assert repr(saved).startswith(f"<saved {os.path.join(path.rstrip('/'), 'model.safetensors')!r}, ")
+        assert repr(saved).startswith(f"<saved {os.path.join(path.rstrip('/'), INDEX)!r}, ")
         assert equal(pt.load(path), pt.Tree(TREE))
         pt.save(path, TREE, max_shard_size=1000)  # now it is a folder
         assert os.listdir(path) == ["model.safetensors"]
@@ -86,18 +86,18 @@ def test_nothing_is_made_for_what_cannot_be_saved():
     ("path", "shown", "size"),
     [
         ("repo/", "repo/model.safetensors", None),
-        ("repo/", "repo/model.safetensors", 40),
-        ("repo", "repo/model.safetensors", 40),
+        ("repo/", f"repo/{INDEX}", 40),
+        ("repo", f"repo/{INDEX}", 40),
         ("./repo//", "repo/model.safetensors", None),
         ("deep/in/repo/", "deep/in/repo/model.safetensors", None),
         ("there", "there/model.safetensors", None),
         (".", "model.safetensors", None),
-        ("there/net.safetensors", "there/net.safetensors", 40),
+        ("there/net.safetensors", "there/net.safetensors.index.json", 40),
         ("there/net", "there/net", None),
         ("there/../net.safetensors", "there/../net.safetensors", None),
         ("link", "link/model.safetensors", None),
         ("net.safetensors/", "net.safetensors", None),
-        ("net.safetensors.index.json", "net.safetensors", 40),
+        ("net.safetensors.index.json", "net.safetensors.index.json", 40),
     ],
 )
 @pytest.mark.parametrize("background", [False, True])

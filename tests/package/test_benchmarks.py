@@ -208,6 +208,7 @@ def test_a_headline_is_of_the_nearest_peer():
     ]
     assert tables.telling_row(headline, rows).who == "np.savez"
     assert tables.telling_row(headline, rows).ratio == 0.5
+    assert tables.telling_row(headline._replace(way="mapped"), rows).ratio == 0.9
     with pytest.raises(LookupError, match="no row fits the headline"):
         tables.telling_row(catalogue.Headline("saving", "save"), rows)
 

@@ -213,3 +213,44 @@ def test_arrays_of_a_spec_that_a_step_has_donated_are_named_by_init():
             new = pt.init(kept, jax.random.key(0))
             step(step.init(new if isinstance(new["table"], np.ndarray) else jax.tree.map(jnp.copy, new)), 1.0)
         assert kept["table"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("inside", [jax.jit, jax.vmap])
+def test_a_step_inside_of_jit_or_vmap_says_what_to_use_there(inside):
+    step = train.step(lambda params, x: jnp.square(params["w"] * x).sum(), optax.adam(0.1))
+    state = step.init({"w": jnp.ones((3, 2))})
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), state) if inside is jax.vmap else state
+    with pytest.raises(pt.StructureError, match=r"cannot be called inside of jit, vmap, .* step\.pure\(state, batch\)"):
+        inside(step)(states, jnp.ones((3, 1)))
+    new, _ = inside(step.pure)(states, jnp.ones((3, 1)))
+    assert new.params["w"].shape == states.params["w"].shape
+
+
+def test_a_state_that_a_step_has_used_is_not_carried():
+    step = train.step(lambda params, x: jnp.square(params["w"] * x).sum(), optax.adam(0.1))
+    used = step.init(pt.Tree({"w": jnp.ones(2)}))
+    state, _ = step(used, 1.0)
+    with pytest.raises(
+        pt.StructureError, match=r"was given to a step before, which has used its memory again: \['params/w"
+    ):
+        train.carry_state(used, state.params, step)
+    with pytest.raises(TypeError, match=r"^carry_state\(state, params, step\): expected what step.init"):
+        train.carry_state(state.params, state.params, step)
+
+
+def test_leaves_that_resize_has_changed_are_loaded_as_the_error_says(tmp_path):
+    def loss(params, x):
+        return sum(jnp.square(leaf * x).sum() for leaf in jax.tree.leaves(params))
+
+    step = train.step(loss, optax.adam(0.1))
+    state, _ = step(step.init(pt.Tree({"table": jnp.ones((4, 2)), "bias": jnp.ones(4)})), 1.0)
+    sizes = {"table": 6, "bias": 6}
+    larger = train.resize(state.params, sizes, init=pt.initializers.normal(), key=jax.random.key(0))
+    with pt.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+        with pytest.raises(
+            pt.StructureError, match=r"'bias': its shape is \(6,\) now, \(4,\) before(.|\n)*resized=\[\.\.\.\]"
+        ):
+            train.load_state(checkpoints, larger, step, resized="table")
+        loaded, _ = train.load_state(checkpoints, larger, step, resized=[*sizes])
+    np.testing.assert_array_equal(loaded.optimiser[0].mu["bias"], [*state.optimiser[0].mu["bias"], 0, 0])

@@ -135,7 +135,10 @@ def _check_parameters(
     if not cast:
         problems += _other_dtypes(old, like, movement)
     if problems:
-        fix = 'Say renames={"old": "new"}, missing="keep" to leave parameters as they are in `like`, or cast=True'
+        fix = (
+            'Say renames={"old": "new"}, resized=[...] for leaves that `resize` has changed, missing="keep" to leave parameters'
+            " as they are in `like`, or cast=True"
+        )
         raise StructureError(lines(["cannot load the parameters:", *problems, fix]))
 
 

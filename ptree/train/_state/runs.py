@@ -12,6 +12,7 @@ from ..._garbage_collection import collection_paused
 from ..._tree import PyTree, leaves
 from .._groups.groups import Groups
 from .._step.averaging import averaged_part, started
+from .._step.state_checks import refuse_used
 from .._step.step import Step
 from .._step.train_state import TrainState
 from .._step.trained_part import TrainedPart
@@ -83,10 +84,13 @@ def carry_state(
         The state, and what became of the slots.
 
     Raises:
+        TypeError: `state` is no state of a step.
+        StructureError: a step has used the memory of the state again.
         StructureError, PatternError: as `carry`.
     """
     before = step if before is None else before
     check_if_counts_differ(if_counts_differ)
+    refuse_used(state, "carry_state(state, params, step)")
     with collection_paused():
         found = origins(state.params, params, renames)
         return carried_state(

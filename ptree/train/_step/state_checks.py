@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from ..._edit import Differences, differences, leaves, map_leaves, structure_error
 from ..._errors import PtreeError, StructureError
@@ -56,7 +57,20 @@ def refuse_infinite_loss(loss: jax.Array, state: TrainState, batch: PyTree) -> N
     raise LossError(f"the loss is {value} at the first step, and nothing was changed:\n  " + lines(problems, "\n  "))
 
 
-def refuse_used(state: object) -> None:
+def refuse_traced(state: object) -> None:
+    """Raise inside of `jit`, `vmap` or `scan`: a step compiles and places its state by itself.
+
+    Raises:
+        StructureError: arrays of the state are tracers.
+    """
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(state)):
+        raise StructureError(
+            "step(state, batch) is compiled and places its state by itself, and cannot be called inside of jit, vmap, grad or"
+            " scan. There use the function that it compiles: step.pure(state, batch)"
+        )
+
+
+def refuse_used(state: object, call: str = "step(state, batch)") -> None:
     """Raise unless this is a state whose arrays are still there.
 
     Raises:
@@ -64,7 +78,7 @@ def refuse_used(state: object) -> None:
         StructureError: an earlier step has taken its memory.
     """
     if not isinstance(state, TrainState):
-        raise TypeError(f"step(state, batch): expected what step.init(params) makes, got {describe(state)}")
+        raise TypeError(f"{call}: expected what step.init(params) makes, got {describe(state)}")
     used = deleted(leaves(state))
     if used:
         raise StructureError(

@@ -33,6 +33,7 @@ from .state_checks import (
     completed,
     refuse_groups_inside,
     refuse_infinite_loss,
+    refuse_traced,
     refuse_used,
     refuse_used_parameters,
 )
@@ -257,6 +258,7 @@ class Step:
 
         A state that is like one before is not asked for its number, as that waits for the device.
         """
+        refuse_traced(state)
         refuse_used(state)
         is_fresh = self._fresh is not None and self._fresh() is state
         state = as_arrays(state, "the state")
