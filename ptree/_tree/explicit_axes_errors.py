@@ -27,11 +27,15 @@ def explicit_axes_problem(error: Exception) -> str | None:
     what = text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}..."
     what = what.rstrip(".")
     if not has_mesh:
-        return f"expected a call under jax.set_mesh(mesh), as arrays are on a mesh with explicit axes, got none: {what}"
+        return (
+            "expected a call under jax.set_mesh(mesh), as arrays are on a mesh with explicit axes, got none. Models of other"
+            f" libraries may need automatic ones, jax.make_mesh(..., axis_types=(AxisType.Auto, ...)): {what}"
+        )
     return (
         f"JAX cannot tell how a result is split over the explicit axes of the mesh: {what}. Write the function as"
         " jax.sharding.auto_axes(function, out_sharding=PartitionSpec(...)), with the sharding of its output, pass out_sharding="
-        " to the operation, or jax.sharding.reshard its inputs"
+        " to the operation, or jax.sharding.reshard its inputs. Models of other libraries may need automatic axes:"
+        " jax.make_mesh(..., axis_types=(AxisType.Auto, ...))"
     )
 
 

@@ -21,7 +21,8 @@ def loss_and_aux(function: Callable[..., Any], has_aux: bool, *given: Any, **opt
         StructureError: the loss is not one floating-point number, or there is no pair where `has_aux` says so; or JAX cannot
             tell how something in it is split over explicit axes of a mesh.
     """
-    call = f"the loss {name_of(function)}"
+    name = name_of(function)
+    call = "the loss" if name == "loss" else f"the loss {name}"
     try:
         returned = function(*given, **options)
     except Exception as error:
