@@ -80,16 +80,6 @@ def test_many_layers_of_two_classes_are_two_rows():
     assert [row.sources[0] for row in suggestion.rows] == ["{0,2,3}.weight", "*.bias", "{1,4}.weight"]
 
 
-def test_the_conv1d_of_transformers_beside_a_linear_stays_as_it_is():
-    torch = pytest.importorskip("torch")
-    utils = pytest.importorskip("transformers.pytorch_utils")
-    module = torch.nn.Sequential(torch.nn.Linear(4, 8), utils.Conv1D(8, 8), torch.nn.Linear(8, 8))
-    x = draws(3, 4)
-    with torch.no_grad():
-        expected = module(torch.tensor(x)).numpy()
-    agrees(module, nn.Sequential(nn.Dense(8), nn.Dense(8), nn.Dense(8)), x, expected)
-
-
 def test_what_a_class_says_proves_nothing_for_a_layer_of_another_class():
     torch = pytest.importorskip("torch")
 

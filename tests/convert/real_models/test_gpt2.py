@@ -14,7 +14,7 @@ from published_models import example
 from safetensors.numpy import load_file
 
 import ptree as pt
-from ptree import convert
+from ptree import convert, nn
 from ptree.convert import as_is, carry, linear
 
 torch = pytest.importorskip("torch")
@@ -259,3 +259,16 @@ def test_the_model_of_124_million_parameters_gives_the_logits_of_transformers():
     ours, _ = jax.jit(gpt.GPT(stacked=True))(params, ids)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert np.array_equal(ours.argmax(-1), theirs.argmax(-1))
+
+
+def test_suggest_leaves_a_conv1d_beside_linear_layers_as_it_is():
+    from transformers.pytorch_utils import Conv1D
+
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), Conv1D(8, 8), torch.nn.Linear(8, 8))
+    net = nn.Sequential(nn.Dense(8), nn.Dense(8), nn.Dense(8))
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("f4")
+    suggestion = convert.suggest(module, net.spec(x))
+    assert suggestion.ambiguous == ()
+    with torch.no_grad():
+        expected = module(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(net(suggestion.table.apply(module, like=net.spec(x)), x), expected, rtol=1e-5, atol=1e-5)
