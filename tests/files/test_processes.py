@@ -109,7 +109,7 @@ SPREAD = (
 path = folder + "/model.safetensors"
 first = tree(0.0)
 saved = pt.save(path, first, metadata={"run": "7"})
-assert saved.done() and str(saved).startswith(f"<saved {path!r}, "), saved
+assert saved.done() and str(saved).startswith(f"<saved {path + '.index.json'!r}, "), saved
 for options in ({}, {"verify": True}):
     back = pt.load(path, like=first, **options)
     for name, leaf in pt.items(first):
