@@ -30,6 +30,8 @@ class Benchmark(NamedTuple):
     smallest: tuple[str, ...] = ()
     """Whatever runs through in seconds: it shows that the script works, and measures nothing."""
     environment: tuple[tuple[str, str], ...] = ()
+    packages: tuple[str, ...] = ()
+    """What it needs beside the extra `test`."""
     for_contributors: bool = False
     """Whether it is of the code rather than of what users pay: its table comes last."""
 
@@ -80,6 +82,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "ties.py",
         (Headline("step of Adam with tied parameters", "step of Adam", "by hand"),),
         quick=("--rounds", "8"),
+        packages=("torch",),
         smallest=("--rounds", "1", "--shrink", "8"),
     ),
     "transformer": Benchmark(
@@ -185,6 +188,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             ),
         ),
         quick=("--rounds", "5"),
+        packages=("torch",),
         smallest=("--rounds", "1", "--shrink", "64"),
     ),
     "convert": Benchmark(
@@ -201,6 +205,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             Headline("writing GPT-2 small as ONNX", "GPT-2 small as ONNX", "jax2onnx"),
         ),
         quick=("--turns", "2"),
+        packages=("torch",),
         smallest=("--turns", "1", "--shrink", "64"),
     ),
     "shape": Benchmark(

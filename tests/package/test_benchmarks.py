@@ -264,6 +264,8 @@ SCRIPTS = {benchmark.script: name for name, benchmark in [*catalogue.BENCHMARKS.
 @pytest.mark.parametrize("name", [*SCRIPTS.values()])
 def test_every_benchmark_runs_in_its_smallest_form(name, tmp_path):
     benchmark, file = catalogue.BENCHMARKS[name], tmp_path / "found.json"
+    for package in benchmark.packages:
+        pytest.importorskip(package)
     done = run(f"benchmarks/{benchmark.script}", *benchmark.smallest, "--json", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())
