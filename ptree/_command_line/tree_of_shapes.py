@@ -16,15 +16,13 @@ from .._tree.transform import permuted
 from .._words import printable, short_dtype
 from ..files._kinds import key_dtype
 from ..look._sources.source import LeafInfo, Source
-
-_KEYS = ("threefry2x32", "rbg", "unsafe_rbg")
-"""JAX's implementations of PRNG keys."""
+from ..look._sources.stored_source import KEY_TAGS
 
 
 @cache
 def _dtypes() -> Mapping[str, Any]:
     """The dtypes of arrays and of PRNG keys by their short names."""
-    return {short_dtype(dtype): dtype for dtype in [*DTYPES.values(), *LACKING, *map(key_dtype, _KEYS)]}
+    return {short_dtype(dtype): dtype for dtype in [*DTYPES.values(), *LACKING, *map(key_dtype, KEY_TAGS)]}
 
 
 @dataclass(frozen=True)

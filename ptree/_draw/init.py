@@ -272,12 +272,11 @@ def _has_no_elements(leaf: Leaf) -> bool:
 
 
 def _is_mask(rules: object) -> bool:
-    """Whether rules are a mask: True, False and nodes of these are no initialisers."""
-    return (
-        isinstance(rules, Mapping)
-        and bool(rules)
-        and all(isinstance(value, bool | np.bool_ | Mapping) for value in rules.values())
-    )
+    """Whether rules are a mask: its leaves are bools, and no initialisers."""
+    if not isinstance(rules, Mapping):
+        return False
+    marks = leaves(rules)
+    return bool(marks) and all(isinstance(mark, bool | np.bool_) for _, mark in marks)
 
 
 def _declared_initializers(chosen: Sequence[Selected], spec: PyTree) -> list[tuple[Selected, Initializer]]:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from .._errors import PatternError
-from .._paths import PathIndex, Pattern, compile, unused_alternatives
+from .._paths import PathIndex, Pattern, compile, unused_alternatives, unused_in_words
 from .._paths.dotted_names import other_spellings
 from .._tree import PyTree, entries, leaves, locate, stacked_axes, where_it_stops
-from .._words import listed, nearest, quoted
+from .._words import nearest, quoted
 
 _MOST_NAMES = 1000
 """A pattern that is spelled otherwise is tried on so many names, spread over the tree."""
@@ -47,12 +47,9 @@ class Hints:
         unused = unused_alternatives(pattern, names)
         if not unused:
             return []
-        which = (
-            f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
-        )
         near = nearest(unused[0], self._segments)
         hint = "" if near is None else f" Did you mean {quoted(near)}?"
-        return [f"in the pattern {quoted(pattern.text)} the {which} nothing.{hint}"]
+        return [f"{unused_in_words(pattern, unused)} nothing.{hint}"]
 
     def why_unmatched(self, pattern: Pattern) -> str:
         """One line on why a pattern matches no leaf, with the path that was likely meant."""

@@ -33,8 +33,12 @@ class Candidate:
     def begins_as_safetensors(self) -> bool:
         """Whether a header of safetensors may be there: a JSON object after the 8 bytes of its length."""
         # the length too: a GGUF of 123 tensors has the same byte at this place
-        length = int.from_bytes(self.first_bytes[:LENGTH_BYTES], "little")
-        return self.first_bytes[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and length <= LONGEST_HEADER
+        return self.first_bytes[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and self.header_length <= LONGEST_HEADER
+
+    @property
+    def header_length(self) -> int:
+        """How many bytes the header has, if it is a file of safetensors."""
+        return int.from_bytes(self.first_bytes[:LENGTH_BYTES], "little")
 
     @cached_property
     def zip_members(self) -> tuple[str, ...]:

@@ -27,6 +27,10 @@ _MARKS = (
 """The first bytes of files that are not read, and what to do with them."""
 
 
+TORCH_INDEX_SUFFIX = f".bin{INDEX_SUFFIX}"
+"""The ending of an index of shards in PyTorch's own format, which are read one by one."""
+
+
 def marked_kind(candidate: Candidate) -> str:
     """Say of what kind a file is that no reader matches, and what to do with it; "" where its first bytes do not tell."""
     if candidate.zip_members:
@@ -70,7 +74,7 @@ def _size(candidate: Candidate) -> str:
 
 def index_problem(path: str) -> str:
     """Why an index of shards cannot be read: it is of PyTorch's own files; "" for all other paths."""
-    if not (path.endswith(f".bin{INDEX_SUFFIX}") and os.path.isfile(path)):
+    if not (path.endswith(TORCH_INDEX_SUFFIX) and os.path.isfile(path)):
         return ""
     return (
         "it is an index of shards in PyTorch's own format, which are read one by one: ptree.convert.read(shard) for each;"

@@ -1,6 +1,7 @@
 """Paths and patterns: strings only, no trees and no arrays."""
 
 from .alternatives import unused_alternatives as unused_alternatives
+from .alternatives import unused_in_words as unused_in_words
 from .captures import choices as choices
 from .captures import has_holes as has_holes
 from .path_index import PathIndex as PathIndex

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
+from .._words import listed, quoted
 from .paths import STACKED
 from .pattern_syntax import Alternative, Braces, DoubleStar, Element, NumberRange, inside
 from .patterns import Pattern
@@ -41,6 +42,17 @@ def unused_alternatives(pattern: Pattern, paths: Sequence[str]) -> list[str]:
         if len(search.used) == total:
             return []
     return list(_unused(pattern.elements, search.used))
+
+
+def unused_in_words(pattern: Pattern, unused: Sequence[str]) -> str:
+    """The beginning of a message about unused alternatives, up to what they do not match.
+
+    >>> from ptree._paths import compile
+    >>> unused_in_words(compile("{enc,haed}/*"), ["haed"])
+    "in the pattern '{enc,haed}/*' the alternative 'haed' matches"
+    """
+    which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
+    return f"in the pattern {quoted(pattern.text)} the {which}"
 
 
 def _count_choices(element: Element) -> int:

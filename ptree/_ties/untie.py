@@ -11,7 +11,7 @@ import jax
 
 from .._edit import Selector, choose_names, names_of_leaves
 from .._errors import PatternError
-from .._paths import MaskPredicate, Part, Pattern, Predicate, is_everything, unused_alternatives
+from .._paths import MaskPredicate, Part, Pattern, Predicate, is_everything, unused_alternatives, unused_in_words
 from .._tree import (
     PyTree,
     Structure,
@@ -83,12 +83,9 @@ def _problems_of(tied: Mapping[str, Tie], part: Part, found: Sequence[str]) -> l
     unused = unused_alternatives(part.test, found)
     if not unused:
         return []
-    which = f"alternative {quoted(unused[0])} matches" if len(unused) == 1 else f"alternatives {listed(unused)} match"
     segments = {segment for alias in tied for segment in alias.split("/")}
     hint = suggestion(unused[0], segments)
-    return [
-        f"in the pattern {quoted(part.test.text)} the {which} no alias: there are {listed(tied)}.{hint}".rstrip(".")
-    ]
+    return [f"{unused_in_words(part.test, unused)} no alias: there are {listed(tied)}.{hint}".rstrip(".")]
 
 
 def _why_no_alias(test: Pattern | re.Pattern[str] | Predicate, tied: Mapping[str, Tie]) -> str:

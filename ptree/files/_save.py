@@ -169,9 +169,9 @@ def save(
     shown = str(file_path(text))
     _warn_of_ending(shown)
     if in_several_processes:
-        return Saved(str(file_path(text)), plan.write_with_others())
+        return Saved(shown, plan.write_with_others())
     size = plan.begin() if background else plan.write(show_bar=True)
-    return Saved(str(file_path(text)), size)
+    return Saved(shown, size)
 
 
 def _warn_of_ending(path: str) -> None:

@@ -95,7 +95,7 @@ def _part_of(pair: Pair, places: Sequence[int]) -> Pair:
     return replace(pair, source=source, targets=(target,), operations=tuple(fitting(source, target)))
 
 
-def _said(pair: Pair, targets: Mapping[str, Operation]) -> Operation | None:
+def _layout_by_class(pair: Pair, targets: Mapping[str, Operation]) -> Operation | None:
     """What the classes of the modules say is done with all members of a pair; None where they say nothing."""
     source = _layout_in_source(pair)
     target = next(iter(pair.targets[0].members.values()))
@@ -110,14 +110,14 @@ def _said(pair: Pair, targets: Mapping[str, Operation]) -> Operation | None:
 
 def _as_its_class_says(pair: Pair, targets: Mapping[str, Operation]) -> Pair:
     """The pair with the operation alone that the classes of the modules say, or with those that have its layout."""
-    said = _said(pair, targets)
-    if said is None:
+    layout = _layout_by_class(pair, targets)
+    if layout is None:
         return pair
     members = zip(pair.source.members.values(), pair.targets[0].shapes, strict=True)
     is_single = len(pair.targets) == 1
-    if is_single and all(gives(said, described_of(member), shape) for member, shape in members):
-        return replace(pair, operations=(said,))
-    alike = tuple(operation for operation in pair.operations if _has_layout(operation, said))
+    if is_single and all(gives(layout, described_of(member), shape) for member, shape in members):
+        return replace(pair, operations=(layout,))
+    alike = tuple(operation for operation in pair.operations if _has_layout(operation, layout))
     if not alike:
         return replace(pair, doubts=(*pair.doubts, OTHER_CLASS))
     return replace(pair, operations=alike)
@@ -181,8 +181,8 @@ def _container_and_leaf(family: Family) -> list[str]:
 
 def _directed(pair: Pair, targets: Mapping[str, Operation], witnesses: Sequence[_Witness]) -> Pair:
     """The pair with the operations that the first witness admits that knows its layout."""
-    is_said = _said(pair, targets) is not None
-    if len(pair.operations) == 1 and (is_said or not _has_square_window(pair)):
+    has_class = _layout_by_class(pair, targets) is not None
+    if len(pair.operations) == 1 and (has_class or not _has_square_window(pair)):
         return pair
     for witness in witnesses:
         is_right = witness(pair)

@@ -166,18 +166,20 @@ def _tracks_of_history(history: Recorded, statistics: Sequence[str] | None) -> d
         has_leaves = values.ndim == 2
         track = _track(name, steps, paths if has_leaves else (), values.reshape(len(steps), -1))
         if name == _RATIO:
-            track = replace(track, undefined=_undefined_in(history, values))
+            track = replace(track, undefined=_undefined_in(history, tracks, values))
         if has_leaves and isinstance(history, History):
             track = replace(track, recorded=history.are_recorded(name))
         tracks[name] = track
     return tracks
 
 
-def _undefined_in(history: Recorded, ratio: np.ndarray) -> np.ndarray:
-    """Where the ratios of a history are undefined, as far as its norms say so."""
-    if not {"updates/norm", "params/norm"} <= {*history.statistics}:
+def _undefined_in(history: Recorded, tracks: Mapping[str, _Track], ratio: np.ndarray) -> np.ndarray:
+    """Where the ratios of a history are undefined, as far as its norms say so; those that are drawn too are not read again."""
+    names = ("updates/norm", "params/norm")
+    if not {*names} <= {*history.statistics}:
         return np.zeros(ratio.shape, bool)
-    return ratio_is_undefined(np.asarray(history.values("updates/norm")), np.asarray(history.values("params/norm")))
+    updates, params = (tracks[name].values if name in tracks else np.asarray(history.values(name)) for name in names)
+    return ratio_is_undefined(updates, params)
 
 
 def _tracks_of_arrays(arrays: Arrays) -> dict[str, _Track]:

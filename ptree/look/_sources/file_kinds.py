@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..._foreign.candidate import LENGTH_BYTES, Candidate
+from ..._foreign.candidate import Candidate
 from ..._foreign.formats import format_of
 from ..._foreign.unread_files import marked_kind
 
@@ -24,16 +24,9 @@ def kind_of_file(path: str) -> str:
 
 
 def begins_as_safetensors(path: str) -> bool:
-    """Whether a regular file, or a link to one, begins with the header of a safetensors file."""
-    if not os.path.isfile(path):
-        return False
+    """Whether a regular file, or a link to one, begins with the header of a safetensors file, and is long enough for it."""
+    candidate = Candidate(path)
     try:
-        with open(path, "rb") as file:
-            first = file.read(LENGTH_BYTES + 1)
+        return candidate.begins_as_safetensors and candidate.header_length < os.path.getsize(path)
     except OSError:
         return False
-    return (
-        first.endswith(b"{")
-        and len(first) > LENGTH_BYTES
-        and int.from_bytes(first[:LENGTH_BYTES], "little") < os.path.getsize(path)
-    )

@@ -6,18 +6,16 @@ import os
 from pathlib import Path
 
 from ..._foreign.name_endings import ends_as_a_read_format
+from ..._foreign.unread_files import TORCH_INDEX_SUFFIX
 from ..._stored.locations import INDEX_SUFFIX
 from ..._stored.steps import saved_steps
 from .file_kinds import begins_as_safetensors
 from .source import Source
 
-_OF_PYTORCH = f".bin{INDEX_SUFFIX}"
-"""The ending of an index of shards that are read one by one."""
-
 
 def files_meant(folder: str) -> list[str]:
     """The names of files in a folder that may be meant by it: of safetensors and npz, whatever else is there."""
-    inside = [name for name in sorted(os.listdir(folder)) if not name.endswith(_OF_PYTORCH)]
+    inside = [name for name in sorted(os.listdir(folder)) if not name.endswith(TORCH_INDEX_SUFFIX)]
     indices = [name for name in inside if name.endswith(INDEX_SUFFIX)]
     if len(indices) == 1:  # an index stands for its shards
         return indices
@@ -31,7 +29,7 @@ def files_meant(folder: str) -> list[str]:
 def foreign_files_meant(folder: str) -> list[str]:
     """The names of files of other frameworks that may be meant by a folder, where none of safetensors and npz is."""
     inside = sorted(os.listdir(folder))
-    indices = [name for name in inside if name.endswith(_OF_PYTORCH)]
+    indices = [name for name in inside if name.endswith(TORCH_INDEX_SUFFIX)]
     return indices or [name for name in inside if ends_as_a_read_format(name)]
 
 

@@ -20,9 +20,10 @@ from ..._paths import (
     is_everything,
     parse_selector,
     unused_alternatives,
+    unused_in_words,
 )
 from ..._paths.dotted_names import with_slashes
-from ..._words import lines, listed, name_of, quoted, suggestion
+from ..._words import lines, name_of, quoted, suggestion
 from .source import Source
 
 L = TypeVar("L")
@@ -131,9 +132,7 @@ class Names(Generic[L]):
             return []
         segments = {segment for name in self.leaf_of for segment in name.split("/")}
         hint = suggestion(unused[0], segments)
-        are = "alternative" if len(unused) == 1 else "alternatives"
-        match = "matches" if len(unused) == 1 else "match"
-        return [f"in the pattern {quoted(test.text)} the {are} {_shown(unused)} {match} nothing.{hint}"]
+        return [f"{unused_in_words(test, unused)} nothing.{hint}"]
 
     def _suggested_path(self, text: str) -> str | None:
         """What a misspelt name with dots likely meant, as a path."""
@@ -164,10 +163,6 @@ def _has_no_mask(selector: object) -> bool:
     if isinstance(selector, str | re.Pattern | FunctionType):
         return True
     return isinstance(selector, list | tuple) and all(map(_has_no_mask, selector))
-
-
-def _shown(unused: Sequence[str]) -> str:
-    return quoted(unused[0]) if len(unused) == 1 else listed(unused)
 
 
 def _is_true(predicate: Predicate, path: str, leaf: object) -> bool:

@@ -26,7 +26,7 @@ from .source import CHUNK, UNKNOWN_DTYPE, Alias, LeafInfo, Source, path_and_name
 MISMATCH = "its bytes are not what its checksum says"
 DAMAGED = f"is damaged: {MISMATCH}"
 _LONGEST_METADATA = 60  # characters of a value that is shown
-_KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
+KEY_TAGS = {"threefry2x32": "fry", "rbg": "rbg", "unsafe_rbg": "urbg"}
 """JAX's name of a kind of PRNG keys -> how it writes their dtype in short."""
 
 
@@ -154,7 +154,7 @@ def info_of(path: str, leaf: StoredLeaf) -> LeafInfo:
     shape, dtype = leaf.shape, _short_name(leaf.dtype)
     if leaf.kind.startswith("key:"):
         name = leaf.kind.removeprefix("key:")
-        shape, dtype = shape[:-1], f"key<{_KEY_TAGS.get(name, name)}>"
+        shape, dtype = shape[:-1], f"key<{KEY_TAGS.get(name, name)}>"
     if leaf.dtype == UNKNOWN:
         dtype = UNKNOWN_DTYPE
     return LeafInfo(path, shape, dtype, prod(shape), leaf.nbytes, problem=leaf.unreadable, is_damaged=leaf.is_damaged)
