@@ -51,7 +51,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "The same jitted functions of a Tree and of nested dicts, whose results are compared first. `flat` has a node for every two"
         " leaves, `deep` has four levels. `dispatch` returns one number, `in and out` the whole tree.",
         "dispatch.py",
-        (Headline("calling a jitted function with a Tree", "dispatch, flat|dispatch, deep", "nested dicts"),),
+        (Headline("calling a jitted function of a Tree for one number", "dispatch, flat|dispatch, deep", "nested dicts"),),
         quick=("--rounds", "20"),
         smallest=("--rounds", "1", "--leaves", "16"),
     ),
@@ -61,7 +61,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "paths.py",
         (
             Headline("every path of a dict of 1,000 leaves", "naming", "flax", "1,000 leaves", "a dict"),
-            Headline("a mask of this dict by a pattern", "mask of these", "flax", "1,000 leaves", "a dict"),
+            Headline("a mask of a dict by a pattern", "mask of these", "flax", way="a dict"),
         ),
         quick=("--rounds", "3"),
         smallest=("--rounds", "1", "--leaves", "120"),
@@ -182,7 +182,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         (
             Headline("observing a step of 1,024 tokens", "a step of Adam on 1,024 tokens, observed", "a step alone"),
             Headline(
-                "comparing two files of 498 MB that differ",
+                "comparing two files of 498 MB, all numbers changed",
                 "diff of two files of 498 MB, all numbers changed",
                 "reading both",
             ),

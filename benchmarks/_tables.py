@@ -25,7 +25,7 @@ How to read a table:
 
 - *measured*: the time or the memory of this row. *ptree / this*: ptree's time or memory over that of this row. Below 1, ptree needs
   less. Where there are several ways to use ptree, the name in brackets says which one is compared. ± is half the distance between
-  the quartiles. A ratio is the median over turns, so it need not be the ratio of the two times that are shown.
+  the quartiles. A ratio with ± is the median over turns, so it need not be the ratio of the two times that are shown.
 - *target*: what the project wants for the ratio of this row, or for what is measured where the row has no ratio. *off target by*: how
   far it is from that, as a share of the target; empty where the target is met.
 - "2 of 16 cores": the machine has 16 cores, and the benchmark could use 2 of them.
