@@ -51,7 +51,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         "The same jitted functions of a Tree and of nested dicts, whose results are compared first. `flat` has a node for every two"
         " leaves, `deep` has four levels. `dispatch` returns one number, `in and out` the whole tree.",
         "dispatch.py",
-        (Headline("calling a jitted function of a Tree for one number", "dispatch, flat|dispatch, deep", "nested dicts"),),
+        (
+            Headline(
+                "calling a jitted function of a Tree for one number", "dispatch, flat|dispatch, deep", "nested dicts"
+            ),
+        ),
         quick=("--rounds", "20"),
         smallest=("--rounds", "1", "--leaves", "16"),
     ),

@@ -320,3 +320,9 @@ def test_a_mask_of_optax_selects_the_leaves_that_optax_takes():
     state = optax.masked(optax.trace(0.9), mask).init(params)
     moved = {path for path, leaf in pt.items(state.inner_state.trace) if isinstance(leaf, jax.Array)}
     assert moved == {*pt.paths(params, mask)}
+
+
+def test_nested_rules_are_not_taken_for_a_mask():
+    tree = pt.Tree({"enc": {"kernel": jnp.ones((2, 3))}})
+    with pytest.raises(pt.InitError, match=r"^cannot draw 'enc/kernel': not an initialiser: dict"):
+        pt.reinit(tree, jax.random.key(0), {"enc": {"kernel": pt.initializers.zeros}})
