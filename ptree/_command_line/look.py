@@ -12,7 +12,7 @@ from .._errors import FileError, PathError
 from .._stored.drafts import draft
 from .._words import printable, quoted
 from ..look._sources.source_of import source_of
-from .damage import code_of_files, code_of_leaves
+from .damage import DAMAGED, code_of_files, code_of_leaves
 from .interrupts import interrupts_raised
 from .output import write
 
@@ -34,12 +34,14 @@ def run_diff(given: argparse.Namespace) -> int:
 def run_report(given: argparse.Namespace) -> int:
     with ExitStack() as opened:
         sources = [opened.enter_context(source_of(path)) for path in (given.file, given.other) if path is not None]
-        report = look.report  # imported outside of the block
+        from ..look._report.report import write_report  # imported outside of the block
+
+        thing, other = (*sources, None)[:2]
         with interrupts_raised():
-            page = report(*sources, out=given.out)
-        print(printable(str(page)))
+            page = write_report(thing, other, None, None, given.out)
+        print(printable(str(page.path)))
         codes = [code_of_leaves(source, source.leaves) for source in sources]
-        return code_of_files(*sources) or max(codes)
+        return code_of_files(*sources) or (DAMAGED if page.is_damaged else max(codes))
 
 
 def run_plot(given: argparse.Namespace) -> int:

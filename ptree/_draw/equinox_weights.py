@@ -1,4 +1,4 @@
-"""Warn where an initialiser takes an axis of an Equinox weight, (out, in), for the other one: its standard deviation would be wrong in silence."""
+"""Which axes of an Equinox weight, (out, in), are features in and out; warn where an initialiser takes one for the other."""
 
 from __future__ import annotations
 
@@ -76,6 +76,17 @@ def warn_of_swapped_axes(
         )
 
 
+def output_axis(tree: PyTree, path: str) -> int | None:
+    """The axis of features out of a weight of a layer of Equinox; None for any other leaf."""
+    name = path.rpartition("/")[2]
+    layer = _node_above(tree, path)
+    weight = getattr(layer, name, None)
+    if "equinox" not in sys.modules or name not in _WEIGHTS or weight is None:
+        return None
+    layout = _layout_of(layer, len(weight.shape) - stacked_axes(path))
+    return None if layout is None else layout.out_axis
+
+
 def _with_options(initializer: str, options: str) -> str:
     """The call of an initialiser with these options; of one that has options, or parts, those to add or to change."""
     name = initializer.removesuffix("()")
@@ -92,16 +103,19 @@ def _first_of(paths: Sequence[str]) -> str:
 
 def _layout_at(tree: PyTree, path: str, initializer: Initializer) -> _Layout | None:
     """The layout of a weight, or of the weight beside a bias that a scheme draws; None where no layer of Equinox says it."""
-    node, _, name = path.rpartition("/")
+    name = path.rpartition("/")[2]
     is_beside_weight = name == "bias" and as_scheme(initializer) is not None
     if name not in _WEIGHTS and not is_beside_weight:
         return None
-    place = locate(tree, split(node))
-    if place is None:
-        return None
-    layer = place.kept  # the node itself: to read it would slice the layers of a stack
+    layer = _node_above(tree, path)
     weight = getattr(layer, "weight" if is_beside_weight else name, None)
     return _layout_of(layer, len(getattr(weight, "shape", ())) - stacked_axes(path))
+
+
+def _node_above(tree: PyTree, path: str) -> object:
+    """The layer that holds a leaf, as the tree keeps it: to read it would slice the layers of a stack."""
+    place = locate(tree, split(path.rpartition("/")[0]))
+    return None if place is None else place.kept
 
 
 def _layout_of(layer: object, rank: int) -> _Layout | None:

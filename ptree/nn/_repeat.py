@@ -40,7 +40,7 @@ class Repeat(Container):
     >>> net(params, jnp.ones((2, 8))).shape
     (2, 8)
 
-    It compiles in the time of one layer. Parameters may also be unstacked, under "0", "1", ..., with the same result;
+    Its compile time does not grow with `n`. Parameters may also be unstacked, under "0", "1", ..., with the same result;
     `scan=False` declares them so. Keys, and so dropout masks, are the same in both forms. Groups of different
     layers repeat as one layer: `Repeat(Sequential(local, local, globally), 8)`.
 

@@ -80,6 +80,24 @@ def test_a_leaf_that_is_damaged_is_named_and_the_others_are_read(folder, capsys,
     assert run(capsys, "rename", "bad.safetensors", "h", "g", "-o", "new.safetensors")[0] == 2
 
 
+def test_a_changed_number_is_found_by_the_commands_that_read_numbers(folder, capsys):
+    data = bytearray((folder / "ptree.safetensors").read_bytes())
+    data[-1] ^= 1  # in the last number of the last leaf
+    (folder / "bad.safetensors").write_bytes(data)
+    assert run(capsys, "show", "bad.safetensors")[0] == 0  # reads the header alone
+    for command in (["stats"], ["check"], ["report", "--out", "page.html"]):
+        assert run(capsys, *command[:1], "bad.safetensors", *command[1:])[0] == 1, command
+    for pair in (["bad.safetensors", "ptree.safetensors"], ["ptree.safetensors", "bad.safetensors"]):
+        assert run(capsys, "diff", *pair)[0] == 1
+        assert run(capsys, "report", *pair, "--out", "page.html")[0] == 1
+    assert run(capsys, "report", "ptree.safetensors", "--out", "page.html")[0] == 0
+    assert run(capsys, "report", "ptree.safetensors", "other.safetensors", "--out", "page.html")[0] == 0
+    assert run(capsys, "get", "bad.safetensors", "h/3/w")[0] == 2
+    assert run(capsys, "convert", "bad.safetensors", "new.npz")[0] == 2
+    assert run(capsys, "rename", "bad.safetensors", "h", "g", "-o", "new.safetensors")[0] == 2
+    assert not (folder / "new.safetensors").exists()
+
+
 def test_leaves_that_overlap_are_both_named(folder, capsys):
     header, data = parts(folder / "other.safetensors")
     header["h/1/w"]["data_offsets"] = [4, 52]

@@ -160,6 +160,23 @@ def test_a_damaged_leaf_is_named_and_the_others_are_shown(tmp_path, page):
     assert "CRC" in problem
 
 
+@pytest.mark.parametrize("count", [5, 1 << 19], ids=["read at once", "read in chunks"])
+def test_a_leaf_that_is_not_what_its_checksum_says_shows_no_numbers(tmp_path, page, count):
+    path = tmp_path / "model.safetensors"
+    pt.save(path, {"first": np.ones(count, "f4"), "second": np.ones(3, "f4")})
+    data = bytearray(path.read_bytes())
+    data[-12 - 4 * count + 3] ^= 1  # in the sign and exponent of a number of `first`
+    path.write_bytes(data)
+    found = data_of(page(path))
+    assert found["path"] == ["first", "second"]
+    assert [row is None for row in found["numbers"]] == [True, False]
+    [[row, problem]] = found["problems"]
+    assert row == 0
+    assert "its bytes are not what its checksum says" in problem
+    of_two = data_of(page({"first": np.ones(count, "f4"), "second": np.ones(3, "f4")}, path))
+    assert [row is None for row in of_two["numbers"]] == [True, False]
+
+
 def test_a_selector_takes_leaves_and_is_strict(page):
     params = pt.tie(mlp(), {"4": "2"})
     assert data_of(page(params, selector="4/kernel"))["path"] == ["2/kernel", "4/kernel"]

@@ -1,5 +1,6 @@
 """The factors of muP: by the table of the paper, and by the coordinate check, which trains models of several widths."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +97,60 @@ def test_other_models_are_refused():
 
 X = jax.random.normal(jax.random.key(1), (16, 8))
 Y = jnp.sin(3 * X[:, :1])
+
+
+def test_biases_of_attention_and_of_channels_first_keep_adams_rate():
+    def attention(heads):
+        return nn.MultiHeadAttention(heads, use_bias=True).spec(jax.ShapeDtypeStruct((2, 5, 16 * heads), jnp.float32))
+
+    wide, base = attention(8), attention(2)
+    kernels = {"q/kernel": 1 / 4, "k/kernel": 1 / 4, "v/kernel": 1 / 4, "o/kernel": 1 / 4}
+    assert train.mup_factors(wide, base) == {**kernels, "**": 1.0}
+    channels_first = [{"b": {"bias": jnp.ones((width, 1, 1))}} for width in (256, BASE)]
+    assert train.mup_factors(*channels_first) == {"**": 1.0}
+    assert train.mup_factors(*channels_first, family="sgd") == {"b/bias": 4.0}
+
+
+def equinox_model(width):
+    keys = jax.random.split(jax.random.key(0), 5)
+    return {
+        "table": eqx.nn.Embedding(9, width, key=keys[0]),
+        "mlp": eqx.nn.MLP(4, 3, width, 2, key=keys[1]),
+        "conv": eqx.nn.Conv1d(width, 3, 3, key=keys[2]),
+        "from_image": eqx.nn.Conv2d(3, width, 3, key=keys[3]),
+        "cell": eqx.nn.GRUCell(4, width, key=keys[4]),
+    }
+
+
+def test_weights_of_equinox_are_out_in():
+    wide, base = [eqx.filter(equinox_model(width), eqx.is_array) for width in (256, BASE)]
+    adam = by_path(wide, train.mup_factors(wide, base))
+    sgd = by_path(wide, train.mup_factors(wide, base, family="sgd"))
+    weights = {path: (adam[path], sgd[path]) for path in adam if "bias" not in path}
+    assert weights == {
+        "table/weight": (1, 4),
+        "mlp/layers/0/weight": (1, 4),
+        "mlp/layers/1/weight": (1 / 4, 1),
+        "mlp/layers/2/weight": (1 / 4, 1 / 4),
+        "conv/weight": (1 / 4, 1 / 4),
+        "from_image/weight": (1, 4),
+        "cell/weight_ih": (1, 4),
+        "cell/weight_hh": (1 / 4, 1),
+    }
+    assert {adam[path] for path in adam if "bias" in path} == {1}
+
+
+def test_members_of_an_ensemble_of_equinox_have_the_factors_of_one():
+    def members(width):
+        made = eqx.filter_vmap(lambda key: eqx.nn.Linear(width, 3, key=key))(jax.random.split(jax.random.key(0), 5))
+        return {"head": made}
+
+    assert train.mup_factors(members(256), members(BASE)) == {"head/weight": 1 / 4, "**": 1.0}
+
+
+def test_inputs_say_more_than_the_layer():
+    wide, base = [{"head": eqx.nn.Linear(width, 3, key=jax.random.key(0))} for width in (256, BASE)]
+    assert train.mup_factors(wide, base, inputs={"head/weight": 1}) == {"**": 1.0}
 
 
 def spec(width, with_mup):

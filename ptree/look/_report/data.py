@@ -41,7 +41,10 @@ def diff_page_data(
     rows += removed_rows(before, changes.by_path.items())
     change_of_row = [changes.by_path.get(row.path) for row in rows]
     abouts = [printable(source.about) for source in (before, after) if source.about]
-    return _columns(rows, after, placement) | {
+    columns = _columns(rows, after, placement)
+    is_unread = any("unread" in change.kinds for change in changes.by_path.values())
+    return columns | {
+        "is_damaged": columns["is_damaged"] or is_unread,
         "title": printable(before.title),
         "other": printable(after.title),
         "about": " → ".join(abouts),
@@ -71,6 +74,7 @@ def _columns(rows: Sequence[ReportRow], source: Source, placement: Placement | N
         "frozen": [int(row.info.trainable is False) for row in rows],
         "numbers": [_numbers(row.numbers) for row in rows],
         "problems": [[at, printable(row.problem)] for at, row in enumerate(rows) if row.problem],
+        "is_damaged": any(row.is_damaged for row in rows),
         "ties": _ties(rows),
         "layers": _layers(rows),
         "placed": None if placement is None else _placed(rows, placement),

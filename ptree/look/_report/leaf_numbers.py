@@ -59,7 +59,7 @@ def leaf_numbers(source: Source, path: str) -> LeafNumbers | None:
     """Read a leaf and count its numbers; None of a leaf without numbers: a spec's, a text, PRNG keys, one of size 0.
 
     Raises:
-        FileError: the leaf cannot be read.
+        FileError: the leaf cannot be read, or its bytes are not what its checksum says.
     """
     info = source.leaves[path]
     if problem_of_numbers(info) or info.shape is None or info.count == 0:
@@ -94,8 +94,8 @@ def _chunks_of(source: Source, path: str, nbytes: int) -> _Chunks | None:
     """A function that gives the numbers of a leaf, as often as it is called; None of texts, dates and records."""
     if nbytes > _HELD:
         dtype = next(source.chunks(path)).dtype
-        return (lambda: map(_real, source.chunks(path))) if _has_numbers(dtype) else None
-    [whole] = source.chunks(path, _HELD)
+        return (lambda: map(_real, source.checked_chunks(path))) if _has_numbers(dtype) else None
+    [whole] = source.checked_chunks(path, _HELD)
     held = _real(whole) if _has_numbers(whole.dtype) else None
     return None if held is None else lambda: iter([held])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._errors import FileError
 from ..._paths import Selector
@@ -42,7 +42,8 @@ def report(
 
     The page is one file, which loads nothing: rows that fold, sizes as bars, a search by text or by pattern
     (`**/{query,key}/*`), ties as links, and for each leaf statistics and a histogram. All numbers of the selected
-    leaves are read once or twice when the page is written; of a spec there are none. Files are read without JAX, in chunks.
+    leaves are read once or twice when the page is written; of a spec there are none. Files are read without JAX, in chunks, and
+    compared with their checksums: of a damaged leaf the page says so, and shows no numbers.
 
     Of arrays on several devices, and with `plan=`, the page shows where each leaf lives: what divides it, what each device holds, what
     is whole on every device. A plan may be for devices that this machine does not have, and for a file.
@@ -60,6 +61,19 @@ def report(
         StructureError: the plan is for another tree.
         OSError: the folder of `out` does not exist, or a file cannot be read or written.
     """
+    return write_report(thing, other, selector, plan, out).path
+
+
+class WrittenReport(NamedTuple):
+    path: Path
+    is_damaged: bool
+    """Whether a leaf could not be read, or was not what its checksum says."""
+
+
+def write_report(
+    thing: Any, other: Any, selector: Selector | None, plan: Plan | None, out: str | os.PathLike[str]
+) -> WrittenReport:
+    """Write the page of `report`, and say whether an input was damaged."""
     _refuse_page(other)
     place = _checked_place(out)
     with ExitStack() as opened:
@@ -73,7 +87,7 @@ def report(
         page = page_of(data)
     with draft(place) as file:
         write_all(file, page.encode(), 0)
-    return place
+    return WrittenReport(place, data["is_damaged"])
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:

@@ -31,6 +31,8 @@ class ReportRow:
     """Of an alias its source as people write it."""
     problem: str = ""
     """Why its numbers cannot be read."""
+    is_damaged: bool = False
+    """Whether its bytes are not what was written, as far as is known after they were read."""
 
     @property
     def is_alias(self) -> bool:
@@ -69,9 +71,10 @@ def _leaf_row(source: Source, path: str) -> ReportRow:
     info = source.leaves[path]
     problem = "" if info.is_declared else info.problem
     try:
-        return ReportRow(path, info, info.shape, leaf_numbers(source, path), problem=problem)
+        numbers = leaf_numbers(source, path)
     except UNREADABLE as error:
-        return ReportRow(path, info, info.shape, problem=str(error) or type(error).__name__)
+        return ReportRow(path, info, info.shape, problem=str(error) or type(error).__name__, is_damaged=True)
+    return ReportRow(path, info, info.shape, numbers, problem=problem, is_damaged=info.is_damaged)
 
 
 def numbers_before(before: Source, change: Change | None) -> LeafNumbers | None:

@@ -10,10 +10,9 @@ from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, map_leaves
 from ...stacks import layer_shape
 from .leaf_groups import has_gradient
 
-_SPARED = re.compile(
-    r"(.*_)?(bias|bias_[kv]|scale|offset|gamma|beta|table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+|_[ih]h_l\d+(_reverse)?)?"
-)
-"""The last name in a path of what is not decayed, whatever its rank: a bias of attention has two axes."""
+_BIAS_OR_SCALE = re.compile(r"(.*_)?(bias|bias_[kv]|scale|offset|gamma|beta)(_\d+|_[ih]h_l\d+(_reverse)?)?")
+"""The last name in a path of what is no kernel, whatever its rank: a bias of attention has two axes."""
+_TABLE = re.compile(r"(.*_)?(table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+)?")
 _BIASES = re.compile(r"(.*_)?bias(_\d+)?")
 """The name of a module of Haiku that is a bias alone, whose array is `b`."""
 _TABLES = re.compile(r"wte|wpe|(.*_)?emb|.*embed.*")
@@ -67,10 +66,20 @@ def _is_kernel(path: str, leaf: Leaf) -> bool:
 
 
 def _is_spared(name: str, every_name: Collection[str]) -> bool:
-    *above, last = name.removesuffix("/value").split("/")  # the array of a variable of nnx
-    if _SPARED.fullmatch(last):
+    *above, last = _parameter(name).split("/")
+    if is_bias_or_scale(name) or _TABLE.fullmatch(last):
         return True
     module = above[-1] if above else ""
     if last == "b":  # a bias of Haiku, with the axes of an image where these come last; a kernel elsewhere, as in LoRA
         return "/".join([*above, "w"]) in every_name or _BIASES.fullmatch(module) is not None
     return last in {"weight", "w"} and _TABLES.fullmatch(module) is not None
+
+
+def is_bias_or_scale(name: str) -> bool:
+    """Whether a path of a leaf says that it is a bias, or a scale or offset of a norm, however many axes it has."""
+    return _BIAS_OR_SCALE.fullmatch(_parameter(name).rpartition("/")[2]) is not None
+
+
+def _parameter(name: str) -> str:
+    """A path without the last name of a variable of nnx, whose array is below the parameter's name."""
+    return name.removesuffix("/value")

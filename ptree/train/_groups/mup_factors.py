@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, Literal, TypeAlias, get_args
 
+from ..._draw.equinox_weights import output_axis
 from ..._edit import assign, differences, structure_error
 from ..._errors import PatternError, StructureError
 from ..._paths import STACKED, escape
-from ..._tree import PyTree, check_tree_without_extra_axes, layer_number, leaves
+from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, layer_number, leaves
 from ..._words import describe, lines, quoted
 from ...stacks import layer_shape
 from .._kernel_axes import input_axes
+from .decayed import is_bias_or_scale
 
 Family: TypeAlias = Literal["adam", "sgd"]
 
@@ -39,8 +41,8 @@ def mup_factors(
     layer get less. The table has a part for the initial values, too: `ptree.initializers.mup` draws them, with the role "output" for
     the last layer; and attention is scaled by `1 / head_dim`. A table that is tied to the output layer keeps its rate,
     and the model divides the logits by `m`. Weight decay of `optax.adamw` is multiplied with the rate.
-    Kernels are read as (in, out): of weights of Equinox and PyTorch, (out, in), it would swap the fans, so give it the shapes
-    transposed.
+    Kernels are read as (in, out), and the weights of layers of `equinox.nn` as (out, in). Of other weights that are (out, in),
+    such as PyTorch's, it would swap the fans: give it the shapes transposed.
 
     Args:
         params: the parameters of the wide model, or their shapes.
@@ -65,7 +67,10 @@ def mup_factors(
     problems: list[str] = []
     for path, leaf in leaves(params):
         growth = [now / before for now, before in zip(layer_shape(path, leaf), narrow[path], strict=True)]
-        known = given.get(path, input_axes(params, path, leaf))
+        if path in given:
+            known = given[path]
+        else:
+            growth, known = _inputs_first(params, path, leaf, growth)
         splits = range(1, len(growth)) if known is None and len(growth) > 1 else [known or 0]
         found = {_factor(growth, split, family) for split in splits}
         if len(found) > 1:
@@ -75,6 +80,18 @@ def mup_factors(
     if problems:
         raise StructureError(lines(["cannot find the factors of muP:", *problems]))
     return _as_rules(params, factors)
+
+
+def _inputs_first(params: PyTree, path: str, leaf: Leaf, growth: list[float]) -> tuple[list[float], int | None]:
+    """The growth of each axis, with those of features in first, and how many these are: None where nothing says so."""
+    outputs = output_axis(params, path)
+    if outputs is not None:
+        inputs = [*growth]
+        last = inputs.pop(outputs)
+        return [*inputs, last], len(inputs)
+    if is_bias_or_scale(path):
+        return growth, 0
+    return growth, input_axes(params, path, leaf)
 
 
 def _factor(growth: list[float], inputs: int, family: Family) -> float:
