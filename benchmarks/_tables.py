@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
 README = ROOT / "README.md"
 MARKERS = ("<!-- figures -->", "<!-- end of figures -->")
-FIGURE_IN_A_SENTENCE = re.compile(r"[\d.]+<!-- (?P<text>.+?) -->")
+FIGURE_IN_A_SENTENCE = re.compile(r"[\d.]+<!-- (?P<text>.+?)(; (?P<who>.+?))? -->")
+OWN_WAY = re.compile(r"ptree\b|pt\.")
+"""How the names of ways to use ptree begin."""
 INTRODUCTION = """\
 # What it costs
 
@@ -28,7 +30,10 @@ How to read a table:
   the quartiles. A ratio with ± is the median over turns, so it need not be the ratio of the two times that are shown.
 - *target*: what the project wants for the ratio of this row, or for what is measured where the row has no ratio. *off target by*: how
   far it is from that, as a share of the target; empty where the target is met.
-- "2 of 16 cores": the machine has 16 cores, and the benchmark could use 2 of them.
+- "2 of 16 cores": the machine has 16 cores, and the benchmark could use 2 of them. "busy with 1.5 other processes at the start": so
+  many programs ran beside it on average in the minute before.
+- *dispatch*: the time of calling a compiled function that computes next to nothing. *carry*: moving the state of an optimiser to a
+  changed model. "(a Tree)", "(dicts)", "(two groups)", "(stacked)", ...: the way to use ptree that is compared.
 - The files of results have more rows than the tables: other sizes, other facts.
 """
 FOR_CONTRIBUTORS = """\
@@ -99,8 +104,8 @@ def without_repetition(row: Row, before: Row | None) -> Row:
 
 
 def figures(results: Mapping[str, Result]) -> str:
-    """A table of the most telling row of each benchmark; of those that were measured."""
-    lines = ["| what | beside | ptree / this |", "| --- | --- | ---: |"]
+    """A table of the most telling rows of each benchmark; of those that were measured."""
+    lines = ["| what | ptree / others |", "| --- | --- |"]
     for name, benchmark in BENCHMARKS.items():
         if name in results:
             lines += [figure(headline, results[name]) for headline in benchmark.headlines]
@@ -108,33 +113,36 @@ def figures(results: Mapping[str, Result]) -> str:
 
 
 def figure(headline: Headline, result: Result) -> str:
-    row = telling_row(headline, result.rows)
+    first, *others = telling_rows(headline, result.rows)
     sizes = {each.size for each in result.rows if fits(headline, each)}
-    text = f"{headline.text}, {row.size}" if len(sizes) > 1 else headline.text
-    if row.ratio is None:
-        return f"| {text} |  | takes {quantity(row.value, row.unit)} |"
-    return f"| {text} | {row.who} | {share_text(row.ratio)} |"
+    text = f"{headline.text}, {first.size}" if len(sizes) > 1 else headline.text
+    if first.ratio is None:
+        return f"| {text} | takes {quantity(first.value, first.unit)} |"
+    beside = [f"{row.who} {share_text(row.ratio or 0)}" for row in (first, *others)]
+    return f"| {text} | {' · '.join(beside)} |"
 
 
-def telling_row(headline: Headline, rows: Sequence[Row]) -> Row:
-    """The row of a headline: the one with the largest ratio to its way to use ptree.
+def telling_rows(headline: Headline, rows: Sequence[Row]) -> list[Row]:
+    """The rows of a headline: all that are compared with its way to use ptree, the largest ratio first; or one without a ratio.
 
     Raises:
         LookupError: no row fits, since the script has other names now.
     """
     fitting = [row for row in rows if fits(headline, row)]
-    with_ratio = [row for row in fitting if row.ratio is not None]
-    if with_ratio:
-        way = headline.way or with_ratio[0].ratio_of
-        return max((row for row in with_ratio if row.ratio_of == way), key=lambda row: row.ratio or 0)
     if not fitting:
         raise LookupError(f"no row fits the headline {headline}")
-    return fitting[0]
+    with_ratio = [row for row in fitting if row.ratio is not None and not OWN_WAY.match(row.who)]
+    if not with_ratio:
+        return fitting[:1]
+    way = headline.way or with_ratio[0].ratio_of
+    of_this_way = [row for row in with_ratio if row.ratio_of == way]
+    of_this_way.sort(key=lambda row: row.ratio or 0, reverse=True)
+    largest = of_this_way[0]
+    return [row for row in of_this_way if (row.what, row.size) == (largest.what, largest.size)]
 
 
 def fits(headline: Headline, row: Row) -> bool:
-    is_who = any(part in row.who for part in headline.who.split("|"))
-    return row.what in headline.what.split("|") and is_who and headline.size in ("", row.size)
+    return row.what in headline.what.split("|") and headline.size in ("", row.size)
 
 
 def with_figures(readme: str, results: Mapping[str, Result]) -> str:
@@ -143,22 +151,23 @@ def with_figures(readme: str, results: Mapping[str, Result]) -> str:
 
 
 def with_figures_in_sentences(readme: str, results: Mapping[str, Result]) -> str:
-    """A page in which each number before the comment `<!-- text of a headline -->` is that of the headline.
+    """A page in which each number before the comment `<!-- text of a headline; who -->` is the ratio of ptree to this one.
 
     Raises:
-        ValueError: no headline has this text, or it was not measured.
+        ValueError: no headline has this text, or it was not measured beside this one.
     """
-    shown: dict[str, str] = {}
+    shown: dict[tuple[str, str], str] = {}
     for name in BENCHMARKS.keys() & results.keys():
         for headline in BENCHMARKS[name].headlines:
-            row = telling_row(headline, results[name].rows)
-            shown[headline.text] = quantity(row.value, row.unit) if row.ratio is None else share_text(row.ratio)
+            for row in telling_rows(headline, results[name].rows):
+                if row.ratio is not None:
+                    shown[headline.text, row.who] = share_text(row.ratio)
 
     def filled_in(match: re.Match[str]) -> str:
-        text = match["text"]
-        if text not in shown:
-            raise ValueError(f"README.md has a figure of {text!r}: no headline of this text was measured")
-        return f"{shown[text]}<!-- {text} -->"
+        text, who = match["text"], match["who"] or ""
+        if (text, who) not in shown:
+            raise ValueError(f"README.md has a figure of {text!r} beside {who!r}: no such headline was measured")
+        return f"{shown[text, who]}<!-- {text}; {who} -->"
 
     return FIGURE_IN_A_SENTENCE.sub(filled_in, readme)
 

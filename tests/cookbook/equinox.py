@@ -120,12 +120,7 @@ def flat_names_and_back(model: Classifier) -> tuple[dict[str, jax.Array], Classi
     arrays, static = eqx.partition(model, eqx.is_array)
     with_paths, treedef = jax.tree.flatten_with_path(arrays)
     flat = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in with_paths}
-    back = []
-    for path, leaf in with_paths:
-        array = flat[jax.tree_util.keystr(path, simple=True, separator="/")]
-        if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(path)
-        back.append(array)
+    back = [flat[jax.tree_util.keystr(path, simple=True, separator="/")] for path, _ in with_paths]
     return flat, eqx.combine(jax.tree.unflatten(treedef, back), static)
 
 
@@ -397,11 +392,20 @@ def differences(before: Classifier, after: Classifier) -> dict[str, str]:
     return found
 
 
-def from_pytorch(state_dict: dict[str, np.ndarray], model: Classifier) -> Classifier:
+def mlp_from_pytorch(state_dict: dict[str, np.ndarray], mlp: eqx.nn.MLP) -> eqx.nn.MLP:
     """How do I load PyTorch weights into Equinox?
 
     https://github.com/patrick-kidger/equinox/issues/642
     """
+    targets = lambda mlp: [leaf for layer in mlp.layers for leaf in (layer.weight, layer.bias)]
+    new = [jnp.asarray(array) for array in state_dict.values()]
+    if [leaf.shape for leaf in new] != [leaf.shape for leaf in targets(mlp)]:
+        raise ValueError("the checkpoint does not fit the model")
+    return eqx.tree_at(targets, mlp, new)
+
+
+def from_pytorch(state_dict: dict[str, np.ndarray], model: Classifier) -> Classifier:
+    """The classifier with the weights of a checkpoint of PyTorch."""
 
     def targets(model: Classifier) -> dict[str, Any]:
         found: dict[str, Any] = {"embed.weight": model.encoder.embed.weight}

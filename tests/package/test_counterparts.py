@@ -144,6 +144,28 @@ def test_flat_names_go_there_and_back(library):
     assert is_same(module_of(library).arrays(back), STATE_DICT)
 
 
+def test_an_mlp_of_equinox_takes_the_weights_of_pytorch():
+    import equinox as eqx
+
+    mlp = eqx.nn.MLP(4, 3, 8, 2, key=jax.random.key(0))
+    shapes = {
+        "0.weight": (8, 4),
+        "0.bias": (8,),
+        "2.weight": (8, 8),
+        "2.bias": (8,),
+        "4.weight": (3, 8),
+        "4.bias": (3,),
+    }
+    arrays = {name: DRAW.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    filled = MODULES["equinox"].mlp_from_pytorch(arrays, mlp)
+    x = np.ones(4, "float32")
+    hidden = np.maximum(arrays["0.weight"] @ x + arrays["0.bias"], 0)
+    hidden = np.maximum(arrays["2.weight"] @ hidden + arrays["2.bias"], 0)
+    np.testing.assert_allclose(filled(x), arrays["4.weight"] @ hidden + arrays["4.bias"], rtol=1e-5)
+    with pytest.raises(ValueError, match="does not fit"):
+        MODULES["equinox"].mlp_from_pytorch(arrays | {"4.bias": np.ones(7, "float32")}, mlp)
+
+
 def test_parts_are_renamed():
     renamed = MODULES["linen"].rename(model_of("linen"))
     assert set(renamed) == {"blocks", "encoder", "out"}

@@ -553,7 +553,7 @@ def _(folder):
 
 
 # freezing
-ROW = "freeze by a rule: no gradient, no moments, no decay"
+ROW = "freeze a part: no gradient, no moments, no decay"
 
 
 @cell(ROW, "ptree", "does")
@@ -580,7 +580,7 @@ def _(folder):
     assert not [path for state in states for path, _ in nnx.to_flat_state(state) if "encoder" in path]
 
 
-@cell(ROW, "Equinox", "by hand")
+@cell(ROW, "Equinox", "does")
 def _(folder):
     model = EqxModel(KEY)
     which = eqx.tree_at(lambda model: model.head, jax.tree.map(lambda _: False, model), replace_fn=lambda _: True)
@@ -595,7 +595,7 @@ def _(folder):
     assert not np.array_equal(after.head.weight, model.head.weight)
 
 
-@cell(ROW, "Haiku", "by hand")
+@cell(ROW, "Haiku", "does")
 def _(folder):
     net, params = haiku_params()
     trained, frozen = hk.data_structures.partition(lambda module, *_: module == "head", params)

@@ -397,7 +397,7 @@ HAIKU_FAILS = ("net.apply(params, None, x)", "Unable to retrieve parameter")
 LINEN_FAILS = ('module.apply({"params": params}, x)', "should be a dictionary of collections")
 
 CASES = {
-    "JAX 0.9.0 to 0.10.2: transformations": Case(),
+    "JAX 0.9.0 to 0.12.0: transformations": Case(),
     "JAX: loops": Case(),
     "JAX: maps with paths": Case(),
     "JAX: one vector": Case(),
