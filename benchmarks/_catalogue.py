@@ -93,10 +93,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A GPT of pre-norm blocks of width 128, one step of Adam. Each library runs in its own process, and they take turns; the"
         " losses of the first five steps are compared.",
         "transformer.py",
-        (
-            Headline("step of Adam, a GPT of 24 blocks", "step of Adam", "24 blocks", "ptree"),
-            Headline("tracing this step", "trace + lower", "24 blocks", "ptree"),
-        ),
+        (Headline("step of Adam, a GPT of 24 blocks, not stacked", "step of Adam", "24 blocks", "ptree"),),
         full=("--rounds", "2", "--sizes", "6", "12", "24"),  # by hand, Equinox and Haiku compile for minutes at 48
         quick=("--rounds", "1", "--sizes", "6", "24"),
         smallest=SMALLEST_TURNS,
@@ -134,10 +131,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         "train.py",
         (
             Headline("step of AdamW, 4 layers of width 1024", "a step of 4 layers of width 1024, 256 rows"),
-            Headline("step of AdamW, 50 layers of width 64", "a step of 50 layers of width 64, 64 rows"),
             Headline("step of AdamW, 4 layers of width 32", "a step of 4 layers of width 32, 16 rows"),
             Headline(
-                "memory of the gradient of low-rank factors (`merged` is ptree's too)",
+                "memory of the gradient of low-rank factors (`merged`: ptree, the sum first; `all ...`: the full gradient)",
                 "gradient of factors of all kernels, temporary memory",
             ),
         ),
@@ -149,7 +145,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "A step of AdamW placed by rules on virtual devices of the CPU, in CPU time of all threads; losses are compared first. And"
         " plans of large models, for which nothing is allocated.",
         "shard.py",
-        (Headline("step of AdamW, sharded by a plan", "step of AdamW"),),
+        (Headline("step of AdamW, sharded by a plan, virtual devices", "step of AdamW"),),
         quick=("--rounds", "1", "--turns", "5"),
         smallest=(
             *("--rounds", "1", "--turns", "1", "--sizes", "2", "--shrink", "64"),
@@ -172,7 +168,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "Files in memory",
         "The same with files in a file system in memory (tmpfs).",
         "files.py",
-        (Headline("loading 498 MB from memory (tmpfs)", "load"),),
+        (Headline("saving 498 MB to memory (tmpfs)", "save"), Headline("loading it", "load")),
         quick=("--turns", "3"),
         smallest=("--rounds", "1", "--turns", "1", "--sizes", "1", "--who", "ptree", "plain bytes"),
         environment=(("TMPDIR", "/dev/shm"),),

@@ -13,8 +13,8 @@ PAGE = ROOT / "benchmarks" / "README.md"
 README = ROOT / "README.md"
 MARKERS = ("<!-- figures -->", "<!-- end of figures -->")
 FIGURE_IN_A_SENTENCE = re.compile(r"[\d.]+<!-- (?P<text>.+?)(; (?P<who>.+?))? -->")
-OWN_WAY = re.compile(r"ptree\b|pt\.")
-"""How the names of ways to use ptree begin."""
+OWN_WAY = re.compile(r"(ptree|pt|look|to_onnx|open_foreign)\b")
+"""How the names of further ways to use ptree begin, which are nothing to compare it with."""
 INTRODUCTION = """\
 # What it costs
 
@@ -30,6 +30,7 @@ How to read a table:
   the quartiles. A ratio with ± is the median over turns, so it need not be the ratio of the two times that are shown.
 - *target*: what the project wants for the ratio of this row, or for what is measured where the row has no ratio. *off target by*: how
   far it is from that, as a share of the target; empty where the target is met.
+- *plain bytes*: the bytes of all arrays in one file, without names; *renamed*: written beside and then moved, as ptree does.
 - "2 of 16 cores": the machine has 16 cores, and the benchmark could use 2 of them. "busy with 1.5 other processes at the start": so
   many programs ran beside it on average in the minute before.
 - *dispatch*: the time of calling a compiled function that computes next to nothing. *carry*: moving the state of an optimiser to a
@@ -118,7 +119,7 @@ def figure(headline: Headline, result: Result) -> str:
     text = f"{headline.text}, {first.size}" if len(sizes) > 1 else headline.text
     if first.ratio is None:
         return f"| {text} | takes {quantity(first.value, first.unit)} |"
-    beside = [f"{row.who} {share_text(row.ratio or 0)}" for row in (first, *others)]
+    beside = [f"{row.who} {share_text(ratio(row))}" for row in (first, *others)]
     return f"| {text} | {' · '.join(beside)} |"
 
 
@@ -136,9 +137,14 @@ def telling_rows(headline: Headline, rows: Sequence[Row]) -> list[Row]:
         return fitting[:1]
     way = headline.way or with_ratio[0].ratio_of
     of_this_way = [row for row in with_ratio if row.ratio_of == way]
-    of_this_way.sort(key=lambda row: row.ratio or 0, reverse=True)
+    of_this_way.sort(key=ratio, reverse=True)
     largest = of_this_way[0]
     return [row for row in of_this_way if (row.what, row.size) == (largest.what, largest.size)]
+
+
+def ratio(row: Row) -> float:
+    assert row.ratio is not None
+    return row.ratio
 
 
 def fits(headline: Headline, row: Row) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -40,8 +41,9 @@ def run_report(given: argparse.Namespace) -> int:
         with interrupts_raised():
             page = write_report(thing, other, None, None, given.out)
         print(printable(str(page.path)))
-        codes = [code_of_leaves(source, source.leaves) for source in sources]
-        return code_of_files(*sources) or (DAMAGED if page.is_damaged else max(codes))
+        for problem in page.damaged:
+            print(f"ptree: {printable(problem)}", file=sys.stderr)
+        return code_of_files(*sources) or (DAMAGED if page.damaged else 0)
 
 
 def run_plot(given: argparse.Namespace) -> int:

@@ -76,12 +76,20 @@ def warn_of_swapped_axes(
         )
 
 
+def is_in_layer(tree: PyTree, path: str) -> bool:
+    """Whether a leaf is an array of a layer of `equinox.nn`."""
+    bases = type(_node_above(tree, path)).__mro__
+    return any(base.__module__.startswith("equinox.nn.") for base in bases)
+
+
 def output_axis(tree: PyTree, path: str) -> int | None:
     """The axis of features out of a weight of a layer of Equinox; None for any other leaf."""
     name = path.rpartition("/")[2]
+    if "equinox" not in sys.modules or name not in _WEIGHTS:
+        return None
     layer = _node_above(tree, path)
     weight = getattr(layer, name, None)
-    if "equinox" not in sys.modules or name not in _WEIGHTS or weight is None:
+    if weight is None:
         return None
     layout = _layout_of(layer, len(weight.shape) - stacked_axes(path))
     return None if layout is None else layout.out_axis

@@ -148,9 +148,23 @@ def test_members_of_an_ensemble_of_equinox_have_the_factors_of_one():
     assert train.mup_factors(members(256), members(BASE)) == {"head/weight": 1 / 4, "**": 1.0}
 
 
-def test_inputs_say_more_than_the_layer():
+def test_inputs_count_axes_of_features_in_of_equinox_too():
     wide, base = [{"head": eqx.nn.Linear(width, 3, key=jax.random.key(0))} for width in (256, BASE)]
-    assert train.mup_factors(wide, base, inputs={"head/weight": 1}) == {"**": 1.0}
+    assert train.mup_factors(wide, base, inputs={"head/weight": 1}) == {"head/weight": 1 / 4, "**": 1.0}
+
+
+def test_a_weight_of_which_no_layer_says_the_order_gives_a_warning():
+    def torch_like(width):
+        return {
+            "first/weight": jnp.ones((width, 4)),
+            "first/bias": jnp.ones(width),
+            "mid/weight": jnp.ones((width, width)),
+        }
+
+    with pytest.warns(UserWarning, match=r"mup_factors reads \['first/weight'\] as \(in, out\)"):
+        train.mup_factors(torch_like(256), torch_like(BASE))
+    table = [{"wte/weight": jnp.ones((9, width))} for width in (256, BASE)]
+    assert train.mup_factors(*table) == {"**": 1.0}  # without a warning: a table is no kernel
 
 
 def spec(width, with_mup):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..._paths import Selector
 from ..._words import in_bytes, printable
@@ -14,7 +14,7 @@ from .._sources.selection import selected
 from .._sources.source import Source
 from .changes import Change, changes_of
 from .leaf_numbers import Histogram, LeafNumbers
-from .rows import ReportRow, numbers_before, removed_rows, rows_by_selector, rows_of
+from .rows import ReportRow, damage_before, numbers_before, removed_rows, rows_by_selector, rows_of
 
 if TYPE_CHECKING:
     from .devices import Placement
@@ -26,14 +26,26 @@ _DIGITS = 6
 _MOST_DTYPES = 4
 
 
-def page_data(source: Source, selector: Selector | None, placement: Placement | None = None) -> dict[str, Json]:
+class PageData(NamedTuple):
+    columns: dict[str, Json]
+    """All that a page shows."""
+    damaged: tuple[str, ...]
+    """Path and problem of each damaged leaf."""
+
+
+def page_data(source: Source, selector: Selector | None, placement: Placement | None = None) -> PageData:
     """All that the page of one source shows."""
-    return _columns(rows_of(source, selected(source, selector)), source, placement)
+    rows = rows_of(source, selected(source, selector))
+    return PageData(_columns(rows, source, placement), _damaged(rows))
+
+
+def _damaged(rows: Sequence[ReportRow]) -> tuple[str, ...]:
+    return tuple(f"{row.path}: {row.problem}" for row in rows if row.is_damaged)
 
 
 def diff_page_data(
     before: Source, after: Source, selector: Selector | None, placement: Placement | None = None
-) -> dict[str, Json]:
+) -> PageData:
     """All that the page of two sources shows: the one after, and what was removed, with the changes of each leaf."""
     changes = changes_of(before, after, selector)
     rows = rows_by_selector(after, selector)
@@ -41,10 +53,8 @@ def diff_page_data(
     rows += removed_rows(before, changes.by_path.items())
     change_of_row = [changes.by_path.get(row.path) for row in rows]
     abouts = [printable(source.about) for source in (before, after) if source.about]
-    columns = _columns(rows, after, placement)
-    is_unread = any("unread" in change.kinds for change in changes.by_path.values())
-    return columns | {
-        "is_damaged": columns["is_damaged"] or is_unread,
+    found_before = [damage_before(before, change) for change in changes.by_path.values()]
+    columns = _columns(rows, after, placement) | {
         "title": printable(before.title),
         "other": printable(after.title),
         "about": " → ".join(abouts),
@@ -53,6 +63,7 @@ def diff_page_data(
         "changes": [_change(row, change) for row, change in zip(rows, change_of_row)],
         "before": [_numbers(numbers_before(before, change)) for change in change_of_row],
     }
+    return PageData(columns, (*filter(None, found_before), *_damaged(rows)))
 
 
 # --------------------------------------------------------------------------------- columns
@@ -74,7 +85,6 @@ def _columns(rows: Sequence[ReportRow], source: Source, placement: Placement | N
         "frozen": [int(row.info.trainable is False) for row in rows],
         "numbers": [_numbers(row.numbers) for row in rows],
         "problems": [[at, printable(row.problem)] for at, row in enumerate(rows) if row.problem],
-        "is_damaged": any(row.is_damaged for row in rows),
         "ties": _ties(rows),
         "layers": _layers(rows),
         "placed": None if placement is None else _placed(rows, placement),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,13 @@ _BY_ANOTHER_LIBRARY = 2  # as NumPy counts dtypes, such as bfloat16 and int4 of 
 _HELD = 1 << 20
 """Bytes: a leaf up to this size is read once, a larger one twice, in chunks."""
 
-_Chunks = Callable[[], Iterator[np.ndarray]]
+
+class _Chunks(NamedTuple):
+    """The numbers of a leaf, in two passes."""
+
+    checked: Callable[[], Iterator[np.ndarray]]
+    """The first pass, compared with the checksum after the last chunk."""
+    again: Callable[[], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ def leaf_numbers(source: Source, path: str) -> LeafNumbers | None:
     chunks = _chunks_of(source, path, info.nbytes)
     if chunks is None:
         return None
-    moments, least, largest = _moments_and_range(chunks)
+    moments, least, largest = _moments_and_range(chunks.checked())
     first = None if moments.first < 0 else tuple(map(int, np.unravel_index(moments.first, info.shape)))
     ends = _ends(moments, least, largest)
     return LeafNumbers(
@@ -78,7 +85,7 @@ def leaf_numbers(source: Source, path: str) -> LeafNumbers | None:
         zeros=moments.zeros,
         nonfinite=moments.nonfinite,
         first=first,
-        histogram=None if ends is None else _histogram(chunks, *ends),
+        histogram=None if ends is None else _histogram(chunks.again(), *ends),
         layer_stds=_layer_stds(source, path, info.shape),
     )
 
@@ -91,13 +98,16 @@ def _layer_stds(source: Source, path: str, shape: tuple[int, ...]) -> tuple[floa
 
 
 def _chunks_of(source: Source, path: str, nbytes: int) -> _Chunks | None:
-    """A function that gives the numbers of a leaf, as often as it is called; None of texts, dates and records."""
+    """The numbers of a leaf; None of texts, dates and records."""
     if nbytes > _HELD:
-        dtype = next(source.chunks(path)).dtype
-        return (lambda: map(_real, source.checked_chunks(path))) if _has_numbers(dtype) else None
+        if not _has_numbers(next(source.chunks(path)).dtype):
+            return None
+        return _Chunks(lambda: map(_real, source.checked_chunks(path)), lambda: map(_real, source.chunks(path)))
     [whole] = source.checked_chunks(path, _HELD)
-    held = _real(whole) if _has_numbers(whole.dtype) else None
-    return None if held is None else lambda: iter([held])
+    if not _has_numbers(whole.dtype):
+        return None
+    held = _real(whole)
+    return _Chunks(lambda: iter([held]), lambda: iter([held]))
 
 
 def _has_numbers(dtype: np.dtype) -> bool:
@@ -111,10 +121,10 @@ def _real(chunk: np.ndarray) -> np.ndarray:
         return np.abs(chunk)
 
 
-def _moments_and_range(chunks: _Chunks) -> tuple[Moments, float, float]:
+def _moments_and_range(chunks: Iterator[np.ndarray]) -> tuple[Moments, float, float]:
     parts: list[Moments] = []
     least, largest, start = math.nan, math.nan, 0
-    for chunk in chunks():
+    for chunk in chunks:
         part = moments_of(chunk, start)
         parts.append(part)
         start += chunk.size
@@ -137,10 +147,10 @@ def _ends(moments: Moments, least: float, largest: float) -> tuple[float, float]
     return max(least, middle - reach), min(largest, middle + reach)
 
 
-def _histogram(chunks: _Chunks, low: float, high: float) -> Histogram:
+def _histogram(chunks: Iterator[np.ndarray], low: float, high: float) -> Histogram:
     # two bins more than are shown, for what is below and what is above
     counts = np.zeros(BINS + 2, np.int64)
-    for chunk in chunks():
+    for chunk in chunks:
         counts += _binned(chunk, low, high)
     below, *inside, above = counts.tolist()
     if low == high:

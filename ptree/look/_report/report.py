@@ -66,14 +66,14 @@ def report(
 
 class WrittenReport(NamedTuple):
     path: Path
-    is_damaged: bool
-    """Whether a leaf could not be read, or was not what its checksum says."""
+    damaged: tuple[str, ...]
+    """Path and problem of each damaged leaf of the inputs."""
 
 
 def write_report(
     thing: Any, other: Any, selector: Selector | None, plan: Plan | None, out: str | os.PathLike[str]
 ) -> WrittenReport:
-    """Write the page of `report`, and say whether an input was damaged."""
+    """Write the page of `report`, and say which leaves of its inputs are damaged."""
     _refuse_page(other)
     place = _checked_place(out)
     with ExitStack() as opened:
@@ -84,10 +84,10 @@ def write_report(
             data = page_data(source, selector, placement)
         else:
             data = diff_page_data(source, after, selector, placement)
-        page = page_of(data)
+        page = page_of(data.columns)
     with draft(place) as file:
         write_all(file, page.encode(), 0)
-    return WrittenReport(place, data["is_damaged"])
+    return WrittenReport(place, data.damaged)
 
 
 def _opened(thing: Any, opened: ExitStack) -> Source:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..._errors import PatternError
+from ..._errors import FileError, PatternError
 from ..._paths import Selector
 from .._diff.leaves import UNREADABLE
 from .._sources.selection import selected
@@ -53,6 +55,21 @@ def rows_of(source: Source, paths: Iterable[str]) -> list[ReportRow]:
     return rows
 
 
+def _is_damage(error: BaseException) -> bool:
+    """Whether an error of reading a leaf says that its bytes are not what was written, rather than that they cannot be had."""
+    if isinstance(error, FileError):
+        return error.is_damage
+    return isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError))
+
+
+def damage_before(before: Source, change: Change) -> str:
+    """What is wrong with the leaf before of a change that could not be read; "" if it is not damaged."""
+    if "unread" not in change.kinds or change.before not in before.leaves:
+        return ""
+    row = _leaf_row(before, change.before)
+    return f"{row.path}: {row.problem}" if row.is_damaged else ""
+
+
 def rows_by_selector(source: Source, selector: Selector | None) -> list[ReportRow]:
     """The rows of the selected leaves; none where the selector matches nothing here, as it may in one of two inputs."""
     try:
@@ -73,7 +90,8 @@ def _leaf_row(source: Source, path: str) -> ReportRow:
     try:
         numbers = leaf_numbers(source, path)
     except UNREADABLE as error:
-        return ReportRow(path, info, info.shape, problem=str(error) or type(error).__name__, is_damaged=True)
+        text = str(error) or type(error).__name__
+        return ReportRow(path, info, info.shape, problem=text, is_damaged=_is_damage(error))
     return ReportRow(path, info, info.shape, numbers, problem=problem, is_damaged=info.is_damaged)
 
 

@@ -47,7 +47,7 @@ def stats(
     relative_to: Any = None,
     quantiles: Sequence[float] = (),
 ) -> Stats:
-    """Mean, standard deviation, norm, largest number, zeros and non-finite numbers of each leaf of a tree or a file.
+    """Mean, standard deviation, norm, largest absolute value, zeros and non-finite numbers of each leaf of a tree or a file.
 
     >>> import numpy as np
     >>> layers = [{"kernel": np.arange(3.0) * size} for size in (1, 2, 3)]

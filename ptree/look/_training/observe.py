@@ -1,4 +1,4 @@
-"""Observe parameters, gradients and updates inside a jitted step: sum, sum of squares and largest number of each leaf."""
+"""Observe parameters, gradients and updates inside a jitted step: sum, sum of squares and largest absolute value of each leaf."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ jax.tree_util.register_dataclass(Observed, ["numbers"], ["names"])
 
 
 def observe(params: PyTree, grads: PyTree = None, updates: PyTree = None) -> Observed:
-    """Sum, sum of squares and largest number of each leaf, to be returned from a jitted training step.
+    """Sum, sum of squares and largest absolute value of each leaf, to be returned from a jitted training step.
 
     >>> import jax, jax.numpy as jnp
     >>> @jax.jit

@@ -12,10 +12,11 @@ from .leaf_groups import has_gradient
 
 _BIAS_OR_SCALE = re.compile(r"(.*_)?(bias|bias_[kv]|scale|offset|gamma|beta)(_\d+|_[ih]h_l\d+(_reverse)?)?")
 """The last name in a path of what is no kernel, whatever its rank: a bias of attention has two axes."""
-_TABLE = re.compile(r"(.*_)?(table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+)?")
+_TABLE_LEAF = re.compile(r"(.*_)?(table|emb|embed|embedding|embeddings|wte|wpe|token)(_\d+)?")
+"""The last name in a path of a table."""
 _BIASES = re.compile(r"(.*_)?bias(_\d+)?")
 """The name of a module of Haiku that is a bias alone, whose array is `b`."""
-_TABLES = re.compile(r"wte|wpe|(.*_)?emb|.*embed.*")
+_TABLE_MODULE = re.compile(r"wte|wpe|(.*_)?emb|.*embed.*")
 """The name of a module whose `weight` is a table: libraries name kernels so too."""
 
 
@@ -66,20 +67,27 @@ def _is_kernel(path: str, leaf: Leaf) -> bool:
 
 
 def _is_spared(name: str, every_name: Collection[str]) -> bool:
-    *above, last = _parameter(name).split("/")
-    if is_bias_or_scale(name) or _TABLE.fullmatch(last):
+    if is_bias_or_scale(name) or is_table(name):
         return True
+    *above, last = _without_value(name).split("/")
     module = above[-1] if above else ""
-    if last == "b":  # a bias of Haiku, with the axes of an image where these come last; a kernel elsewhere, as in LoRA
-        return "/".join([*above, "w"]) in every_name or _BIASES.fullmatch(module) is not None
-    return last in {"weight", "w"} and _TABLES.fullmatch(module) is not None
+    # a bias of Haiku, with the axes of an image where these come last; a kernel elsewhere, as in LoRA
+    return last == "b" and ("/".join([*above, "w"]) in every_name or _BIASES.fullmatch(module) is not None)
+
+
+def is_table(path: str) -> bool:
+    """Whether a path of a leaf says that it is a table of embeddings."""
+    *above, last = _without_value(path).split("/")
+    if last in {"weight", "w"}:
+        return len(above) > 0 and _TABLE_MODULE.fullmatch(above[-1]) is not None
+    return _TABLE_LEAF.fullmatch(last) is not None
 
 
 def is_bias_or_scale(name: str) -> bool:
     """Whether a path of a leaf says that it is a bias, or a scale or offset of a norm, however many axes it has."""
-    return _BIAS_OR_SCALE.fullmatch(_parameter(name).rpartition("/")[2]) is not None
+    return _BIAS_OR_SCALE.fullmatch(_without_value(name).rpartition("/")[2]) is not None
 
 
-def _parameter(name: str) -> str:
-    """A path without the last name of a variable of nnx, whose array is below the parameter's name."""
-    return name.removesuffix("/value")
+def _without_value(path: str) -> str:
+    """The path of a parameter; that of a variable of nnx without its last name, `value`."""
+    return path.removesuffix("/value")

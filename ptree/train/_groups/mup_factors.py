@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from math import prod
 from typing import Any, Literal, TypeAlias, get_args
 
-from ..._draw.equinox_weights import output_axis
+from ..._draw.equinox_weights import is_in_layer, output_axis
 from ..._edit import assign, differences, structure_error
 from ..._errors import PatternError, StructureError
 from ..._paths import STACKED, escape
 from ..._tree import Leaf, PyTree, check_tree_without_extra_axes, layer_number, leaves
-from ..._words import describe, lines, quoted
+from ..._words import describe, lines, listed, quoted
 from ...stacks import layer_shape
 from .._kernel_axes import input_axes
-from .decayed import is_bias_or_scale
+from .decayed import is_bias_or_scale, is_table
 
 Family: TypeAlias = Literal["adam", "sgd"]
 
@@ -41,14 +42,15 @@ def mup_factors(
     layer get less. The table has a part for the initial values, too: `ptree.initializers.mup` draws them, with the role "output" for
     the last layer; and attention is scaled by `1 / head_dim`. A table that is tied to the output layer keeps its rate,
     and the model divides the logits by `m`. Weight decay of `optax.adamw` is multiplied with the rate.
-    Kernels are read as (in, out), and the weights of layers of `equinox.nn` as (out, in). Of other weights that are (out, in),
-    such as PyTorch's, it would swap the fans: give it the shapes transposed.
+    Kernels are read as (in, out), and the weights of layers of `equinox.nn` as (out, in), if the layers are in the tree. Of
+    other weights that are (out, in), such as PyTorch's, the fans are swapped: give their shapes transposed. A leaf named `weight`
+    for which that matters gives a warning. Biases and scales are known by their names.
 
     Args:
         params: the parameters of the wide model, or their shapes.
         base: those of the same model of the width at which the rate was tuned.
         family: "adam" for all optimisers whose updates do not depend on the gradient's size, such as lion; or "sgd".
-        inputs: selector -> how many of the first axes of a kernel are summed over, for kernels of three axes or more that have no
+        inputs: selector -> how many of the first axes of a kernel are summed over, for kernels (in, out) of three axes or more that have no
             bias: 1 for queries, keys and values `(d, heads, head_dim)`, 2 for the output `(heads, head_dim, d)`.
 
     Returns:
@@ -57,6 +59,9 @@ def mup_factors(
     Raises:
         StructureError: the models have other paths, or other numbers of axes; it is not known which axes a kernel sums over.
         PatternError: another family, or a rule of `inputs` that applies to no leaf.
+
+    Warns:
+        UserWarning: leaves named `weight` of which no layer says the order, where the factor depends on it.
     """
     if family not in get_args(Family):
         raise PatternError(f"mup_factors: expected a family of {[*get_args(Family)]}, got {quoted(family)}")
@@ -65,12 +70,13 @@ def mup_factors(
     narrow = _same_paths(params, base)
     factors: dict[str, float] = {}
     problems: list[str] = []
+    unclear: list[str] = []
     for path, leaf in leaves(params):
         growth = [now / before for now, before in zip(layer_shape(path, leaf), narrow[path], strict=True)]
-        if path in given:
-            known = given[path]
-        else:
-            growth, known = _inputs_first(params, path, leaf, growth)
+        growth, known = _inputs_first(params, path, leaf, growth)
+        known = given.get(path, known)
+        if _may_be_output_first(params, path, growth):
+            unclear.append(path)
         splits = range(1, len(growth)) if known is None and len(growth) > 1 else [known or 0]
         found = {_factor(growth, split, family) for split in splits}
         if len(found) > 1:
@@ -79,6 +85,12 @@ def mup_factors(
         factors[path] = found.pop()
     if problems:
         raise StructureError(lines(["cannot find the factors of muP:", *problems]))
+    if unclear:
+        warnings.warn(
+            f"mup_factors reads {listed(unclear)} as (in, out). Weights of PyTorch and Equinox are (out, in): if these are, give"
+            " it the Equinox model itself, or shapes that are transposed",
+            stacklevel=2,
+        )
     return _as_rules(params, factors)
 
 
@@ -86,12 +98,19 @@ def _inputs_first(params: PyTree, path: str, leaf: Leaf, growth: list[float]) ->
     """The growth of each axis, with those of features in first, and how many these are: None where nothing says so."""
     outputs = output_axis(params, path)
     if outputs is not None:
-        inputs = [*growth]
-        last = inputs.pop(outputs)
-        return [*inputs, last], len(inputs)
+        growth_of_inputs = [*growth]
+        growth_of_output = growth_of_inputs.pop(outputs)
+        return [*growth_of_inputs, growth_of_output], len(growth_of_inputs)
     if is_bias_or_scale(path):
         return growth, 0
     return growth, input_axes(params, path, leaf)
+
+
+def _may_be_output_first(params: PyTree, path: str, growth: list[float]) -> bool:
+    """Whether a weight is named as in PyTorch, no layer says the order of its axes, and the factor depends on it."""
+    if path.rpartition("/")[2] != "weight" or is_table(path) or is_in_layer(params, path):
+        return False
+    return len(growth) > 1 and growth[0] != growth[1]
 
 
 def _factor(growth: list[float], inputs: int, family: Family) -> float:
