@@ -43,13 +43,13 @@ class Background(Generic[T]):
     def __init__(self, name: str, call: Callable[[], T]):
         self._name, self._number, self._process = name, next(_numbers), os.getpid()
         self._is_collected = True  # until there is an outcome
-        self._outcome = _begun(call)
+        number = self._number  # not `self`: the handle may go while the thread runs
+        self._outcome = _begun(lambda: _call(number, name, call))
         self._is_collected = False
         _register_end_of_child()
         with _lock:
-            _unfinished[self._number] = name, self._outcome
-        number = self._number  # not `self`: the handle may go while the thread runs
-        self._outcome.add_done_callback(lambda outcome: _finish(number, name, outcome))
+            _unfinished[number] = name, self._outcome
+        self._outcome.add_done_callback(lambda _: _finish(number))
 
     @property
     def is_of_this_process(self) -> bool:
@@ -105,12 +105,19 @@ def _called(call: Callable[[], T]) -> Future[T]:
     return outcome
 
 
-def _finish(number: int, name: str, outcome: Future[Any]) -> None:
-    error = outcome.exception()
-    with _lock:
-        is_collected = _unfinished.pop(number, None) is None
-        if error is not None and not is_collected:
+def _call(number: int, name: str, call: Callable[[], T]) -> T:
+    """Note a failure before there is an outcome: who waits for outcomes goes on before their callbacks have run."""
+    try:
+        return call()
+    except BaseException as error:
+        with _lock:
             _failures[number] = _line(name, error)
+        raise
+
+
+def _finish(number: int) -> None:
+    with _lock:
+        _unfinished.pop(number, None)
 
 
 def _log_failure(number: int, name: str, outcome: Future[Any]) -> None:
@@ -160,7 +167,7 @@ def _lost(waiting: dict[int, tuple[str, Future[Any]]]) -> dict[int, str]:
         _failures.clear()
         for number, (name, outcome) in waiting.items():
             if not outcome.done():
-                lost[number] = f"{name}: interrupted"
+                lost.setdefault(number, f"{name}: interrupted")
                 _unfinished.pop(number, None)
     return lost
 

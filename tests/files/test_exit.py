@@ -31,6 +31,13 @@ def full(*args):
 os.pwrite = slow
 """
 
+# who waits for an outcome goes on long before the callbacks of the outcome are called
+LATE_CALLBACKS = """
+from concurrent.futures import Future
+real_callbacks = Future._invoke_callbacks
+Future._invoke_callbacks = lambda outcome: time.sleep(0.5) or real_callbacks(outcome)
+"""
+
 INTERRUPT_AGAIN_AND_AGAIN = """
 def interrupt():
     while True: time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)
@@ -194,6 +201,28 @@ CASES = {
         1,
         False,
         "m.safetensors: OSError: [Errno 28]",
+    ),
+    "multiprocessing, full, late callbacks": (
+        LATE_CALLBACKS + "import multiprocessing as mp\n"
+        "os.pwrite = full\n"
+        "child = mp.get_context('fork').Process(target=lambda: pt.save(file, tree, background=True) and None)\n"
+        "child.start(); child.join(); sys.exit(child.exitcode)",
+        1,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
+    "full, in atexit, late callbacks": (
+        LATE_CALLBACKS + "def late(): os.pwrite = full; pt.save(file, tree, background=True)\natexit.register(late)",
+        120,
+        False,
+        "m.safetensors: OSError: [Errno 28]",
+    ),
+    "full, collected, late callbacks": (
+        LATE_CALLBACKS + "os.pwrite = full; saved = pt.save(file, tree, background=True)\n"
+        "try: saved.result()\nexcept OSError: pass",
+        0,
+        False,
+        "",
     ),
     "multiprocessing, full, exception": (
         "import multiprocessing as mp\n"

@@ -25,6 +25,7 @@ from .leaves import (
     changes_by_layer,
     have_equal_checksums,
     is_key,
+    reason_of,
 )
 from .sizes import Sizes, have_equal_bytes
 from .stack_pairs import StackPair
@@ -85,11 +86,7 @@ def difference_of(before: Side, after: Side, tolerance: float) -> Difference | N
     try:
         return _difference(before, after, tolerance)
     except UNREADABLE as error:
-        return _row("unread", before, after, note=_reason(error))
-
-
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+        return _row("unread", before, after, note=reason_of(error))
 
 
 def _difference(before: Side, after: Side, tolerance: float) -> Difference | None:
@@ -278,7 +275,7 @@ def difference_of_stack(before: Source, after: Source, pair: StackPair, toleranc
     try:
         sizes = _changes_of_stack(stack, layers, pair)
     except UNREADABLE as error:
-        return replace(row, kind="unread", note=_reason(error))
+        return replace(row, kind="unread", note=reason_of(error))
     whole = reduce(add, sizes, Sizes())
     if not whole.differing:
         row = replace(row, note=f"{row.note}, the same numbers")

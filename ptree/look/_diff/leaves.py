@@ -34,6 +34,11 @@ UNREADABLE = (FileError, StructureError, OSError, zipfile.BadZipFile, zlib.error
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a leaf cannot be read, in the words of the error; its class where it has none."""
+    return str(error) or type(error).__name__
+
+
 class Side:
     """A leaf of one of the two that are compared."""
 

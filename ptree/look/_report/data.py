@@ -40,7 +40,7 @@ def page_data(source: Source, selector: Selector | None, placement: Placement | 
 
 
 def _damaged(rows: Sequence[ReportRow]) -> tuple[str, ...]:
-    return tuple(f"{row.path}: {row.problem}" for row in rows if row.is_damaged)
+    return tuple(row.damage for row in rows if row.is_damaged)
 
 
 def diff_page_data(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..._errors import FileError, PatternError
 from ..._paths import Selector
-from .._diff.leaves import UNREADABLE
+from .._diff.leaves import UNREADABLE, reason_of
 from .._sources.selection import selected
 from .._sources.source import LeafInfo, Source
 from .changes import Change
@@ -40,6 +40,11 @@ class ReportRow:
     def is_alias(self) -> bool:
         return self.source is not None
 
+    @property
+    def damage(self) -> str:
+        """Its path and what is wrong with it; "" if it is not damaged."""
+        return f"{self.path}: {self.problem}" if self.is_damaged else ""
+
 
 def rows_of(source: Source, paths: Iterable[str]) -> list[ReportRow]:
     """The rows of leaves, and of all their aliases, in the order of the source."""
@@ -63,11 +68,10 @@ def _is_damage(error: BaseException) -> bool:
 
 
 def damage_before(before: Source, change: Change) -> str:
-    """What is wrong with the leaf before of a change that could not be read; "" if it is not damaged."""
+    """The damage of the leaf before of a change that could not be read; "" if it is not damaged."""
     if "unread" not in change.kinds or change.before not in before.leaves:
         return ""
-    row = _leaf_row(before, change.before)
-    return f"{row.path}: {row.problem}" if row.is_damaged else ""
+    return _leaf_row(before, change.before).damage
 
 
 def rows_by_selector(source: Source, selector: Selector | None) -> list[ReportRow]:
@@ -90,8 +94,7 @@ def _leaf_row(source: Source, path: str) -> ReportRow:
     try:
         numbers = leaf_numbers(source, path)
     except UNREADABLE as error:
-        text = str(error) or type(error).__name__
-        return ReportRow(path, info, info.shape, problem=text, is_damaged=_is_damage(error))
+        return ReportRow(path, info, info.shape, problem=reason_of(error), is_damaged=_is_damage(error))
     return ReportRow(path, info, info.shape, numbers, problem=problem, is_damaged=info.is_damaged)
 
 
