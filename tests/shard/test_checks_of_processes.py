@@ -86,15 +86,15 @@ def test_the_order_of_declaration_does_not_count():
 
 @pytest.mark.parametrize("absent", [(1,), (2, 3), (0,), (0, 2)])
 def test_who_has_not_come_is_named_in_bounded_time(absent, monkeypatch):
-    monkeypatch.setattr(process_agreement, "_LONGER", 0.3)
+    monkeypatch.setattr(process_agreement, "_LONGER", 1.5)
     start = time.monotonic()
-    found = checked(Store(), [{"w": "P()"}] * 4, timeout=0.2, absent=absent)
-    assert time.monotonic() - start < 10
+    found = checked(Store(), [{"w": "P()"}] * 4, timeout=1.0, absent=absent)  # a thread on a busy machine may come late
+    assert time.monotonic() - start < 20
     missing = "process 0" if 0 in absent else f"process{'es' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
     for rank, message in found.items():
         if rank not in absent:
             assert message.startswith(
-                f"waited 0 s for the plan of {missing}, to compare it with that of process {rank}."
+                f"waited 1 s for the plan of {missing}, to compare it with that of process {rank}."
             )
 
 
