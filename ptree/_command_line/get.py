@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 
 from .._stored.drafts import draft
+from .._stored.operating_system import is_folder, is_regular, target_status
 from ..look._sources.reading import read_path
 from ..look._sources.source_of import source_of
 from .damage import code_of_files
@@ -46,7 +46,8 @@ def run_get(given: argparse.Namespace) -> int:
 
 
 def _write_npy(path: str, part: np.ndarray) -> None:
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+    status = target_status(path)
+    if status is not None and not is_regular(status) and not is_folder(status):
         with open(path, "wb") as device:  # such as /dev/stdout
             device.write(_npy_bytes(part))
         return

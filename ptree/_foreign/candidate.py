@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,8 +27,10 @@ class Candidate:
         """The first 64 bytes of a file; none of a folder, and where nothing is there."""
         if not os.path.isfile(self.path):
             return b""
-        with open(self.path, "rb") as file:
+        # another process may be replacing the file by shards
+        with suppress(FileNotFoundError), open(self.path, "rb") as file:
             return file.read(_FIRST_BYTES)
+        return b""
 
     @property
     def begins_as_safetensors(self) -> bool:

@@ -13,6 +13,8 @@ from .operating_system import is_regular, open_to_read, target_status
 from .urls import is_cut_url, is_url, scheme_of, shown_url, without_file_scheme
 
 INDEX_SUFFIX = ".index.json"
+_LOOKS = 3
+"""How often to look for a file and its index, each of which may have come since."""
 # a file that each checkpoint of Orbax has, whatever it holds
 _ORBAX_METADATA = "_CHECKPOINT_METADATA"
 
@@ -68,6 +70,13 @@ def file_path(path: str) -> Path:
 def index_path(file: Path) -> Path:
     """The path of the index of a file that is kept in shards."""
     return file.with_name(file.name + INDEX_SUFFIX)
+
+
+def is_saved(file: Path) -> bool:
+    """Whether a file, or the index of its shards, is there, also while another process replaces the one by the other."""
+    # the new one stands before the old one goes: who sees neither has looked for the new one too early
+    looks = (file, index_path(file)) * _LOOKS
+    return any(place.exists() for place in looks)
 
 
 def is_orbax(path: str | os.PathLike[str]) -> bool:

@@ -17,7 +17,7 @@ from .._foreign.formats import format_of
 from .._paths.dotted_names import hint_of_name
 from .._stored.facts import Facts
 from .._stored.leaf_parts import Index, aligned_memory
-from .._stored.locations import file_path, index_path
+from .._stored.locations import file_path, is_saved
 from .._stored.stored_leaf import StoredLeaf
 from .._tree import Leaf, Tie
 from .._words import describe, lines, quoted
@@ -30,8 +30,7 @@ T = TypeVar("T")
 
 def is_foreign_file(path: str) -> bool:
     """Whether a file of another framework, or a checkpoint of several, is at a path, in a format that ptree reads."""
-    file = file_path(path)
-    if os.path.isdir(path) and (file.exists() or index_path(file).exists()):
+    if os.path.isdir(path) and is_saved(file_path(path)):
         return False
     return format_of(path) is not None
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..._errors import FileError, StructureError
-from ..._stored.locations import index_path, refuse_same_file
+from ..._stored.locations import is_saved, refuse_same_file
 from ..._stored.stored import open_stored
 from ..._stored.stored_leaf import StoredLeaf
 from ..._tree import Leaf, PyTree
@@ -40,7 +40,7 @@ def planned_weights(file: Path, params: PyTree, arrays: Mapping[str, Leaf]) -> S
 
 def _refuse_to_replace(file: Path) -> None:
     """Refuse a file, or shards, that no earlier export wrote: its name does not stand in the call."""
-    if not file.exists() and not index_path(file).exists():
+    if not is_saved(file):
         return
     if _is_of_program(file):
         return

@@ -10,7 +10,8 @@ from ..._errors import FileError
 from ..._foreign.candidate import Candidate
 from ..._foreign.formats import format_of, open_foreign
 from ..._foreign.unread_files import index_problem, problem_beside_safetensors, why_not_read
-from ..._stored.locations import checked_location, file_path, index_path, is_orbax, nearest_file
+from ..._stored.locations import checked_location, file_path, is_orbax, is_saved, nearest_file
+from ..._stored.operating_system import is_folder, is_regular, target_status
 from ..._stored.steps import SavedStep, saved_steps
 from ..._stored.stored import open_stored
 from ..._stored.urls import is_url
@@ -28,15 +29,15 @@ def file_source(path: str | os.PathLike[str]) -> Source:
     text = checked_location(path, "look at a file")
     if is_url(text):
         return _of_safetensors(text)
-    if not os.path.exists(text) and not os.path.exists(f"{text}.index.json"):
-        return _of_several_files(text)
-    if os.path.isdir(text):
+    status = target_status(text)
+    if status is None:
+        # the name of a file that is kept in shards, or of several files of TensorFlow
+        return _of_safetensors(text) if is_saved(Path(text)) else _of_several_files(text)
+    if is_folder(status):
         return _of_folder(text)
-    if os.path.isfile(text):
+    if is_regular(status):
         return _of_file(text)
-    if os.path.exists(text):
-        raise FileError(f"cannot read {quoted(text)}: it is a FIFO, a socket or a device, not a file")
-    return _of_safetensors(text)  # the name of a file that is kept in shards
+    raise FileError(f"cannot read {quoted(text)}: it is a FIFO, a socket or a device, not a file")
 
 
 def _of_folder(folder: str) -> Source:
@@ -45,8 +46,7 @@ def _of_folder(folder: str) -> Source:
         return _of_step(steps[0], steps)
     if is_orbax(folder):
         return _of_orbax(folder)
-    file = file_path(folder)
-    if file.exists() or index_path(file).exists():
+    if is_saved(file_path(folder)):
         return _of_safetensors(folder)
     files = files_meant(folder)
     if not files and format_of(folder) is not None:
